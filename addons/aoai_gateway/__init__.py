@@ -1,0 +1,1 @@
+"""An Azure OpenAI gateway that lives inside mitmproxy."""
