@@ -1,0 +1,206 @@
+"""The kinds of values that a configuration holds, each with its check and its plain error message.
+
+The loader hands every YAML scalar over as the text that was written (``${ENV_VAR}`` filled in), so
+``key: 0123`` keeps its zero and ``port: ${PORT}`` needs no rule of its own; pydantic's lax mode makes
+numbers and booleans of it. A check that fails raises :func:`fault`; its message never repeats a value
+that may hold a secret.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    Tag,
+    ValidationInfo,
+)
+from pydantic_core import PydanticCustomError
+
+HOST = re.compile(
+    r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.?", re.ASCII
+)
+UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
+NOT_IN_A_DEPLOYMENT = re.compile(r"[/?#%\\\s]")
+HEADER_TEXT = re.compile(r"[\x21-\x7e]+", re.ASCII)
+PLACEHOLDER = re.compile(r"_{2,}|<.*>", re.DOTALL)
+
+
+def fault(message: str, suggestion: str | None = None) -> PydanticCustomError:
+    """Build the error of a failed check: what is wrong, and optionally what would be right."""
+    return PydanticCustomError("config", "{message}", {"message": message, "suggestion": suggestion})
+
+
+def _name(value: str) -> str:
+    if not value:
+        raise fault("is empty")
+    if UNNAMEABLE.search(value):
+        raise fault("begins or ends with a space, or holds a control character")
+    return value
+
+
+def _deployment(value: str) -> str:
+    if NOT_IN_A_DEPLOYMENT.search(_name(value)):
+        raise fault(
+            "is not a deployment name: it holds a space or one of / \\ ? # %",
+            "Azure allows letters, digits, - _ and .",
+        )
+    return value
+
+
+def _key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text:
+        raise fault("is empty")
+    if PLACEHOLDER.fullmatch(text):
+        raise fault(
+            "is still a placeholder", "put in the real key, or ${ENV_VAR} to take it from the environment"
+        )
+    if not HEADER_TEXT.fullmatch(text):
+        raise fault("holds a space or a character that an HTTP header cannot carry")
+    return value
+
+
+def _one_or_list(value: object) -> object:
+    return (value,) if isinstance(value, str | SecretStr) else value
+
+
+def _comma_list(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def split_url(url: str) -> SplitResult:
+    """Take an endpoint URL apart.
+
+    Raises :func:`fault` when it is not ``https://host[:port][/prefix/]``: the request's own path and
+    query are appended to it, and credentials never stand in a URL.
+    """
+    example = "write it like https://contoso.openai.azure.com/"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise fault("is not a URL", example) from None
+    if parts.scheme not in {"http", "https"}:
+        raise fault("does not begin with https:// (or http://)", example)
+    if not host:
+        raise fault("names no host", example)
+    if parts.username is not None or parts.password is not None:
+        raise fault("holds a user name or password", 'the credential belongs in "key"')
+    if "?" in url or "#" in url:
+        raise fault("holds a query or a fragment", "the gateway passes on the query of each request")
+    if PLACEHOLDER.search(host):
+        raise fault("is still a placeholder", example)
+    if not (_is_ipv6(parts) or HOST.fullmatch(host)):
+        raise fault("names a host that cannot exist", example)
+    if port == 0 or re.search(r"[\x00-\x20\x7f]|[^\x00-\x7f]", url):
+        raise fault("is not a URL", example)
+    return parts
+
+
+def _is_ipv6(parts: SplitResult) -> bool:
+    return "[" in parts.netloc
+
+
+def _url(value: str) -> str:
+    split_url(value)
+    return value
+
+
+def _pattern(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        # PowerProxy matches header names with re.match and IGNORECASE.
+        return re.compile(value, re.IGNORECASE)
+    except re.error as error:
+        raise fault(f"is not a regular expression: {error.msg}") from None
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    """A relative path counts from the folder of the main configuration file, not from the process's."""
+    folder = (info.context or {}).get("folder")
+    return Path(folder, path.expanduser()) if folder is not None else path
+
+
+def _existing(path: Path, info: ValidationInfo) -> Path:
+    path = _beside_the_file(path, info)
+    if not path.is_file():
+        raise fault("names a file that does not exist", f"looked for {path}")
+    return path
+
+
+def _log(value: str, info: ValidationInfo) -> str:
+    if not value:
+        raise fault("is empty", 'write "stdout" or the path of a file')
+    return value if value == "stdout" else str(_beside_the_file(Path(value), info))
+
+
+def _limit_kind(value: object) -> str:
+    return "per deployment" if isinstance(value, Mapping) else "over all"
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""A name that is shown and compared: not empty, no control characters."""
+
+DeploymentName = Annotated[str, AfterValidator(_deployment)]
+"""A name that stands as one segment in a request's path."""
+
+Key = Annotated[SecretStr, AfterValidator(_key)]
+"""A key that fits into a header."""
+
+Keys = Annotated[
+    tuple[Key, ...],
+    BeforeValidator(_one_or_list, json_schema_input_type=Key | list[Key]),
+    Field(max_length=100),
+]
+"""One key, or a list while a key is rotated."""
+
+DeploymentNames = Annotated[
+    tuple[DeploymentName, ...],
+    BeforeValidator(_comma_list, json_schema_input_type=str | list[DeploymentName]),
+]
+"""``a, b`` or a list."""
+
+Url = Annotated[str, AfterValidator(_url)]
+"""``https://host[:port][/prefix/]``."""
+
+HeaderPattern = Annotated[
+    re.Pattern[str],
+    BeforeValidator(_pattern, json_schema_input_type=str),
+    PlainSerializer(lambda pattern: pattern.pattern, return_type=str),
+]
+"""A Python regular expression over header names; case does not matter."""
+
+ExistingFile = Annotated[Path, AfterValidator(_existing)]
+"""A file that must be there; relative to the folder of the main configuration file."""
+
+LogTarget = Annotated[str, AfterValidator(_log)]
+"""``stdout`` or a path, relative to the folder of the main configuration file."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""A share between 0 and 1."""
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A positive time in seconds."""
+
+Count = Annotated[int, Field(gt=0)]
+"""A positive whole number."""
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A number that is not negative."""
+
+PerDeployment = Annotated[
+    Annotated[Amount, Tag("over all")] | Annotated[Mapping[DeploymentName, Amount], Tag("per deployment")],
+    Discriminator(_limit_kind),
+]
+"""One number for every virtual deployment together, or one for each."""
