@@ -1,0 +1,359 @@
+"""The command line: ``aoai-gateway [serve|web|check|simulator|test]``, which is also what ``run.sh`` opens.
+
+Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``test``,
+what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
+traceback. What the commands need is imported when they run, so that ``--help`` and ``check`` stay quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib.metadata
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from aoai_gateway.mitmproxy_options import OptionError, as_settings, did_you_mean, run_mitmweb
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.loader import Loaded
+
+PROGRAM = "aoai-gateway"
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""Where ``gateway.yaml``, ``addons/gateway.py`` and ``tests/`` lie when the package runs from a checkout."""
+
+DEMO_KEY = "demo-key"
+"""The client key of the shipped ``gateway.yaml``: public, so it may be shown. No other key ever is."""
+
+
+class UsageError(Exception):
+    """The command line is wrong; the text says how, and what would be right."""
+
+
+class StartError(Exception):
+    """The command line is right, but the command can't do its work."""
+
+
+class Address(NamedTuple):
+    """Where the gateway listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @property
+    def url(self) -> str:
+        """How a client on this machine reaches it, without a slash at the end."""
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (nothing binds here)
+        if ":" in host:
+            host = f"[{host}]"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name; default: this process's) and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except (UsageError, OptionError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except StartError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `aoai-gateway check | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    # `serve` is what one gets without saying anything, also when options are all that is said.
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "-V", "--version")):
+        words.insert(0, "serve")
+    if words[0] in ("-V", "--version"):
+        print(_version())
+        return 0
+    if words[0] in ("-h", "--help"):
+        print(_HELP)
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        raise UsageError(
+            f"there is no command {words[0]!r}{did_you_mean(words[0], COMMANDS)}. "
+            f"The commands are {', '.join(COMMANDS)}; `{PROGRAM} --help` explains them."
+        )
+    return command(words[1:])
+
+
+# --- serve and web ------------------------------------------------------------------------------------------
+
+
+def _serve(words: list[str]) -> int:
+    args, rest = _proxy_arguments("serve", words)
+    options = as_settings(rest)
+    loaded, address = _prepare(args)
+
+    from aoai_gateway.proxy.host import serve
+
+    _greet(args.config, loaded, address, inspector=False)
+    return serve(args.config, host=args.host, port=args.port, addons=args.script, options=options)
+
+
+def _web(words: list[str]) -> int:
+    args, rest = _proxy_arguments("web", words)
+    settings = as_settings(rest)
+    loaded, address = _prepare(args)
+
+    script = CHECKOUT / "addons" / "gateway.py"
+    if not script.is_file():
+        raise StartError(f"{script} is missing: the inspector runs from a checkout of the project.")
+    arguments = ["--scripts", str(script)]
+    for path in args.script:
+        arguments += ["--scripts", path]
+    for setting in (
+        f"gateway_config={args.config}",
+        f"listen_host={address.host}",
+        f"listen_port={address.port}",
+        # Without it the inspector would show streamed answers as empty.
+        "store_streamed_bodies=true",
+        *settings,
+    ):
+        arguments += ["--set", setting]
+
+    _greet(args.config, loaded, address, inspector=True)
+    return run_mitmweb(arguments, named={setting.partition("=")[0] for setting in settings})
+
+
+def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse what `serve` and `web` share; returns the arguments and what follows ``--``."""
+    own, rest = words, []
+    if "--" in words:
+        cut = words.index("--")
+        own, rest = words[:cut], words[cut + 1 :]
+    parser = _parser(
+        command,
+        {
+            "serve": "Serve on the lean host: no user interface, the fastest of the three ways to run it.",
+            "web": "Serve inside mitmweb: every prompt, attempt and decision is there to inspect.",
+        }[command],
+        epilog=f"What follows -- goes to mitmproxy, e.g. {PROGRAM} {command} -- -w calls.flows",
+    )
+    _add_config_option(parser)
+    parser.add_argument("--host", help="listen on this address (default: as configured, else 127.0.0.1)")
+    parser.add_argument("--port", type=_port, help="listen on this port (default: as configured, else 8080)")
+    parser.add_argument(
+        "-s",
+        "--script",
+        metavar="ADDON",
+        action="append",
+        default=[],
+        help="load this addon file too; may be given several times",
+    )
+    args = parser.parse_args(own)
+    args.config = _existing_config(args.config)
+    for path in args.script:
+        if not Path(path).expanduser().is_file():
+            raise UsageError(f"-s {path}: there is no such file.")
+    return args, rest
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
+    """Load the configuration and see that its address is free, before anything starts."""
+    loaded = _load(args.config)
+    listen = loaded.config.listen
+    address = Address(
+        args.host or listen.host,
+        listen.port if args.port is None else args.port,
+        listen.certificate is not None,
+    )
+    _check_free(address)
+    return loaded, address
+
+
+def _check_free(address: Address) -> None:
+    """Bind once and let go: mitmproxy itself tells of a busy port only deep in its log."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise StartError(f"can't listen on {address.host}: {error.strerror}.") from None
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+        except OSError as error:
+            place = f"{address.host}:{address.port}"
+            if error.errno == errno.EADDRINUSE:
+                raise StartError(
+                    f"{place} is in use by another process. "
+                    f"Stop that one, or choose another port: --port {address.port + 1}"
+                ) from None
+            if error.errno == errno.EACCES:
+                raise StartError(
+                    f"not allowed to listen on {place}: ports below 1024 need privileges. "
+                    "Choose another: --port 8080"
+                ) from None
+            raise StartError(f"can't listen on {place}: {os.strerror(error.errno or 0)}.") from None
+
+
+def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> None:
+    """Say where it listens and, on a configuration that only simulates, how to try it; on stderr.
+
+    Standard output belongs to mitmproxy's log and to usage records.
+    """
+    config = loaded.config
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    lines = [f"{PROGRAM} {_own_version()} with {path}", f"  listening  {address.url}"]
+    if config.client_for_key(DEMO_KEY) and all(e.simulated for e in config.aoai.endpoints if e.enabled):
+        body = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}'
+        insecure = "-k " if address.tls else ""
+        lines += [
+            "  demo       the endpoints are simulated, so it answers without an Azure account. Try:",
+            "",
+            f"    curl {insecure}{address.url}/openai/v1/chat/completions -H 'api-key: {DEMO_KEY}' \\",
+            f"         -H 'content-type: application/json' -d '{body}'",
+            "",
+            f'    OpenAI(base_url="{address.url}/openai/v1/", api_key="{DEMO_KEY}")  # pip install openai',
+            "",
+        ]
+    if inspector:
+        lines.append("  inspector  its address, with the token that opens it, follows in the log")
+    else:
+        lines.append(f"  inspector  `{PROGRAM} web` serves the same inside mitmweb")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+# --- check, simulator, test ---------------------------------------------------------------------------------
+
+
+def _check(words: list[str]) -> int:
+    parser = _parser("check", "Say everything that is wrong with a configuration, and what it amounts to.")
+    _add_config_option(parser)
+    parser.add_argument("file", nargs="?", help="the file to check (default: as --config)")
+    args = parser.parse_args(words)
+    if args.file and args.config:
+        parser.error("FILE and --config say the same; give one of them")
+    path = _existing_config(args.file or args.config)
+    loaded = _load(path)
+
+    from aoai_gateway.config.describe import describe
+
+    print(describe(loaded))
+    return 0
+
+
+def _simulator(words: list[str]) -> int:
+    from aoai_gateway.simulator.__main__ import main as simulator_main
+
+    return simulator_main(words) or 0
+
+
+def _test(words: list[str]) -> int:
+    if not (CHECKOUT / "tests").is_dir():
+        raise StartError(f"the tests are part of the checkout, and {CHECKOUT} is none.")
+    try:
+        import pytest
+    except ImportError:
+        raise StartError("pytest is not installed: `./run.sh test` does that.") from None
+    # Paths among the arguments, and pytest's own configuration, are relative to the checkout.
+    os.chdir(CHECKOUT)
+    return int(pytest.main(words))
+
+
+# --- shared -------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
+
+
+def _parser(command: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
+    return _Parser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, allow_abbrev=False)
+
+
+def _add_config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="the configuration (default: the checkout's gateway.yaml)"
+    )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535 is")
+    return int(text)
+
+
+def _existing_config(given: str | None) -> Path:
+    path = Path(given).expanduser() if given else CHECKOUT / "gateway.yaml"
+    if path.is_file():
+        return path
+    if given is None:
+        raise UsageError(f"there is no {path}. Say which configuration to use: --config FILE")
+    what = "is a directory; name the file in it" if path.is_dir() else "does not exist"
+    raise UsageError(f"the configuration {given} {what}.")
+
+
+def _load(path: Path) -> Loaded:
+    from aoai_gateway.config.loader import ConfigErrors, load
+
+    try:
+        return load(path, env=os.environ)
+    except ConfigErrors as errors:
+        for problem in errors.problems:
+            print(problem, file=sys.stderr)
+        count = len(errors.problems)
+        raise StartError(f"{count} error{'s' if count != 1 else ''} in the configuration.") from None
+
+
+def _own_version() -> str:
+    return importlib.metadata.version(PROGRAM)
+
+
+def _version() -> str:
+    return (
+        f"{PROGRAM} {_own_version()}, mitmproxy {importlib.metadata.version('mitmproxy')}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "serve": _serve,
+    "web": _web,
+    "check": _check,
+    "simulator": _simulator,
+    "test": _test,
+}
+
+_HELP = f"""\
+usage: {PROGRAM} [serve|web|check|simulator|test] [options] [-- mitmproxy options]
+
+An Azure OpenAI gateway that lives inside mitmproxy.
+
+  serve      serve the configured endpoints, headless (what happens when no command is named)
+  web        the same inside mitmweb, to inspect and replay every call
+  check      say what is wrong with a configuration, and what it amounts to
+  simulator  run simulated Azure OpenAI endpoints on their own
+  test       run the project's tests; what follows goes to pytest
+
+options of serve and web:
+  --config FILE   the configuration (default: the checkout's gateway.yaml)
+  --host HOST     listen on this address (default: as configured, else 127.0.0.1)
+  --port PORT     listen on this port (default: as configured, else 8080)
+  -s ADDON        load this addon file too; may be given several times
+
+`{PROGRAM} COMMAND --help` says more; --version prints the versions."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
