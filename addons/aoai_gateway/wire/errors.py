@@ -1,0 +1,405 @@
+"""Errors in Azure OpenAI's shape.
+
+Whatever goes wrong, the client reads ``{"error": {"code", "message", "type", "param"}}`` with the status
+that Azure OpenAI would send, because that is what every SDK turns into a typed exception. One function per
+kind of error; each message says what to do about it.
+
+======================  ======  =============================================================
+code                    status  when
+======================  ======  =============================================================
+401                     401     no key, or one that no client has
+invalid_token           401     a bearer token that is malformed, expired or not ours to take
+DeploymentNotAllowed    403     the client may not use this deployment
+no_limit_configured     403     the client has per-deployment limits, but none for this one
+forbidden               403     any other policy that says no
+DeploymentNotFound      404     no such virtual deployment
+404                     404     a path that is not Azure OpenAI's
+method_not_allowed      405     a known path with another method
+invalid_target          400     absolute-form, CONNECT, ``*``: a target that could name a host
+invalid_body            400     not JSON where JSON is required, or a field of the wrong type
+unsupported_media_type  400     a form where JSON is required
+missing_deployment      400     neither the path nor ``model`` names a deployment
+parameter_over_limit    400     e.g. ``max_tokens`` above what the client may ask for
+head_malformed          400     a request head that is not HTTP
+head_too_large          431     a request head over the limit
+request_too_large       413     a body over the limit
+not_built               501     a stateful or other family of Azure OpenAI that is not served yet
+quota_exceeded          429     the client's own tokens or requests are used up
+all_backends_out        429     every backend of the deployment is in a break
+waiting_line_full       429     the line for a deployment has reached its bound
+waiting_line_timeout    429     waited as long as allowed, and nothing came free
+shed                    429     capacity is left, but kept for classes of higher priority
+internal_error          500     a bug of the gateway
+upstream_unreachable    502     no backend could be reached, and the last one could not either
+upstream_disconnected   502     a backend broke off (in a stream: after the first byte)
+unavailable             503     the gateway is draining, or overloaded
+upstream_timeout        504     a backend kept silent for longer than the deadline
+======================  ======  =============================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Header = tuple[str, str]
+
+LONGEST_HONOURED_SECONDS = 60.0
+"""What every SDK in use obeys: openai-node and openai-python up to 2.51 ignore hints above 60 s."""
+
+_UNPRINTABLE = re.compile(r"[^ -~]+")
+_LONGEST_QUOTE = 80
+
+
+@dataclass(eq=False)
+class GatewayError(Exception):
+    """An answer that the gateway gives itself, to be sent instead of a backend's.
+
+    ``code`` is one of the strings in the module's table. ``headers`` are to be added to the answer, beside
+    ``content-type: application/json``. Nothing in it is secret: it may be logged and shown as it is.
+    """
+
+    status: int
+    code: str
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    headers: tuple[Header, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.code}: {self.message}"
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The value of the body's ``error`` member."""
+        return {"code": self.code, "message": self.message, "type": self.type, "param": self.param}
+
+    def body(self) -> bytes:
+        """The response body: JSON in ASCII, so that no odd name in a message can break its encoding."""
+        return json.dumps({"error": self.as_dict()}).encode()
+
+
+# --- who is asking --------------------------------------------------------------------------------
+
+
+def unauthorized() -> GatewayError:
+    """401: no key, or a key that belongs to no client. Worded like Azure's own."""
+    return GatewayError(
+        401,
+        "401",
+        "Access denied due to invalid subscription key or wrong API endpoint. Send a key that this gateway "
+        "knows, as the 'api-key' header or as 'Authorization: Bearer <key>'.",
+        type="authentication_error",
+    )
+
+
+def invalid_token(message: str = "it is malformed, expired or meant for another audience") -> GatewayError:
+    """401: a bearer token that is not accepted. ``message`` says why, without any part of the token."""
+    return GatewayError(
+        401,
+        "invalid_token",
+        f"The access token is not accepted: {message}. Request a new one for "
+        "https://cognitiveservices.azure.com/.default, or use a key of this gateway.",
+        type="authentication_error",
+        headers=(("www-authenticate", 'Bearer error="invalid_token"'),),
+    )
+
+
+def forbidden(message: str, code: str = "forbidden") -> GatewayError:
+    """403: the client is known, and a policy says no. ``message`` names the policy and the way out."""
+    return GatewayError(403, code, message, type="permission_denied")
+
+
+def deployment_not_allowed(name: str, allowed: Iterable[str]) -> GatewayError:
+    """403: the client may not use the deployment; the message lists those that it may use."""
+    return forbidden(
+        f"You may not use the deployment {_quote(name)}. {_choose_from(allowed, 'You may use')}",
+        code="DeploymentNotAllowed",
+    )
+
+
+def no_limit_configured(name: str) -> GatewayError:
+    """403: the client's limits are per deployment, and there is none for this one."""
+    return forbidden(
+        f"Your limits are set per deployment, and there is none for {_quote(name)}. "
+        "Ask the gateway's administrator to add one.",
+        code="no_limit_configured",
+    )
+
+
+# --- what is asked for ----------------------------------------------------------------------------
+
+
+def deployment_not_found(name: str, known: Iterable[str] = ()) -> GatewayError:
+    """404: no such deployment. ``known`` should list only what the asking client may use."""
+    return GatewayError(
+        404,
+        "DeploymentNotFound",
+        f"The API deployment {_quote(name)} does not exist. {_choose_from(known, 'You may use')}",
+        param="model",
+    )
+
+
+def not_found(path: str, hint: str = "") -> GatewayError:
+    """404: not a path of Azure OpenAI's. The path is quoted, never its query, which can hold a key."""
+    return GatewayError(
+        404,
+        "404",
+        f"Resource not found: {_quote(path.partition('?')[0])}. "
+        + (hint or "Paths begin with /openai/deployments/{deployment}/ or /openai/v1/."),
+    )
+
+
+def method_not_allowed(method: str, allowed: Iterable[str]) -> GatewayError:
+    """405: a known path, asked with another method."""
+    names = ", ".join(allowed)
+    return GatewayError(
+        405,
+        "method_not_allowed",
+        f"The method {_quote(method)} is not allowed here. Use {names}.",
+        headers=(("allow", names),),
+    )
+
+
+def not_built(family: str) -> GatewayError:
+    """501: Azure OpenAI has this family of operations, and the gateway does not serve it (yet)."""
+    return GatewayError(
+        501,
+        "not_built",
+        f"This gateway does not serve {family} yet. Call an Azure OpenAI resource directly for it.",
+        type="not_implemented",
+        headers=(("x-should-retry", "false"),),
+    )
+
+
+def invalid_target(message: str) -> GatewayError:
+    """400: a request target that is not a plain path, and so could choose a host."""
+    return GatewayError(400, "invalid_target", message)
+
+
+def invalid_body(message: str, param: str | None = None, code: str = "invalid_body") -> GatewayError:
+    """400: the body, or its member ``param``, is not what the operation takes. Never quote content in it."""
+    return GatewayError(400, code, message, param=param)
+
+
+def missing_deployment() -> GatewayError:
+    """400: neither the path nor the body names a deployment."""
+    return invalid_body(
+        "The request names no deployment. Put its name into the body's 'model', "
+        "or into the path: /openai/deployments/{deployment}/…",
+        param="model",
+        code="missing_deployment",
+    )
+
+
+def parameter_over_limit(param: str, asked: int, limit: int) -> GatewayError:
+    """400: a request limit of the client, where its policy is to reject and not to clamp."""
+    return invalid_body(
+        f"'{param}' is {asked}, and you may ask for at most {limit}. Lower it.",
+        param=param,
+        code="parameter_over_limit",
+    )
+
+
+def body_too_large(limit: int) -> GatewayError:
+    """413: a body of more than ``limit`` bytes."""
+    return GatewayError(
+        413,
+        "request_too_large",
+        f"The request body is larger than this gateway takes ({limit:,} bytes). Send less in one request.",
+        headers=(("connection", "close"),),
+    )
+
+
+def head_malformed() -> GatewayError:
+    """400: the bytes that came are not the head of an HTTP request."""
+    return GatewayError(
+        400,
+        "head_malformed",
+        "The request head is not valid HTTP/1.1. Check the client, or the proxy before it.",
+        headers=(("connection", "close"),),
+    )
+
+
+def head_too_large(limit: int | None = None) -> GatewayError:
+    """431: request line and headers exceed ``limit`` bytes."""
+    bound = f" ({limit:,} bytes)" if limit else ""
+    return GatewayError(
+        431,
+        "head_too_large",
+        f"The request's headers are larger than this gateway takes{bound}. Send fewer or smaller ones.",
+        headers=(("connection", "close"),),
+    )
+
+
+# --- not now --------------------------------------------------------------------------------------
+
+
+def rate_limited(message: str, retry_after_seconds: float, code: str = "quota_exceeded") -> GatewayError:
+    """429 with exact hints. ``message`` says what is used up; when to come back is added to it."""
+    return GatewayError(
+        429,
+        code,
+        f"{message} {_come_back(retry_after_seconds)}",
+        type="too_many_requests",
+        headers=retry_headers(retry_after_seconds),
+    )
+
+
+def all_backends_out(
+    deployment: str, retry_after_seconds: float, reasons: Iterable[tuple[str, str, float]]
+) -> GatewayError:
+    """429: every backend is in a break.
+
+    ``reasons`` are (backend's name, why it is out, seconds until it is back); names and reasons must hold
+    neither URLs nor keys. ``retry_after_seconds`` is the smallest of the remaining breaks.
+    """
+    listed = "; ".join(f"{name}: {why}, back in {_seconds(seconds)}" for name, why, seconds in reasons)
+    return rate_limited(
+        f"No backend can serve the deployment {_quote(deployment)} now"
+        + (f" ({listed})." if listed else "."),
+        retry_after_seconds,
+        code="all_backends_out",
+    )
+
+
+def unavailable(message: str, retry_after_seconds: float = 1.0) -> GatewayError:
+    """503: the gateway itself cannot take the call now (draining, overloaded). SDKs retry it."""
+    return GatewayError(
+        503,
+        "unavailable",
+        f"{message} {_come_back(retry_after_seconds)}",
+        type="server_error",
+        headers=retry_headers(retry_after_seconds),
+    )
+
+
+def overloaded(retry_after_seconds: float = 1.0) -> GatewayError:
+    """503: more calls at once than the gateway takes."""
+    return unavailable("The gateway is overloaded.", retry_after_seconds)
+
+
+# --- what failed ----------------------------------------------------------------------------------
+
+
+def internal() -> GatewayError:
+    """500: a bug of the gateway. Says nothing about it; the log has the traceback."""
+    return GatewayError(
+        500,
+        "internal_error",
+        "The gateway failed to process the request; nothing was forwarded. "
+        "Tell its administrator the time of the call: the log says more.",
+        type="server_error",
+    )
+
+
+def upstream_unreachable(retry_after_seconds: float | None = None) -> GatewayError:
+    """502: the last backend that was tried could not be reached."""
+    hints = () if retry_after_seconds is None else retry_headers(retry_after_seconds)
+    return GatewayError(
+        502,
+        "upstream_unreachable",
+        "No backend could be reached. Retry; if it stays so, tell the gateway's administrator.",
+        type="server_error",
+        headers=hints,
+    )
+
+
+def upstream_disconnected() -> GatewayError:
+    """502: a backend broke off its answer. In a stream it is sent as an error event."""
+    return GatewayError(
+        502,
+        "upstream_disconnected",
+        "The backend broke off before its answer was complete. Discard what has come, and retry.",
+        type="server_error",
+    )
+
+
+def upstream_timeout(seconds: float | None = None) -> GatewayError:
+    """504: a backend kept silent for longer than the deadline of ``seconds``."""
+    waited = f" within {_seconds(seconds)}" if seconds is not None else " in time"
+    return GatewayError(
+        504,
+        "upstream_timeout",
+        f"The backend did not answer{waited}. Retry, with a smaller max_tokens or with streaming.",
+        type="server_error",
+    )
+
+
+# --- on the wire ----------------------------------------------------------------------------------
+
+
+def retry_headers(seconds: float) -> tuple[Header, ...]:
+    """The headers that make SDKs come back after ``seconds``.
+
+    Up to 60 s: ``retry-after-ms`` and ``retry-after``, both rounded up and at least 1 (openai-node answers
+    ``retry-after-ms: 0`` with an instant retry). Beyond, SDKs would ignore the hint and retry within
+    seconds, so it is the true ``retry-after`` with ``x-should-retry: false``, which all of them obey, and
+    no milliseconds. An infinite wait has no ``retry-after``.
+    """
+    if not math.isfinite(seconds):
+        return (("x-should-retry", "false"),)
+    if seconds > LONGEST_HONOURED_SECONDS:
+        return (("retry-after", str(_ceil(seconds))), ("x-should-retry", "false"))
+    return (
+        ("retry-after-ms", str(max(1, _ceil(seconds * 1000)))),
+        ("retry-after", str(max(1, _ceil(seconds)))),
+    )
+
+
+def stream_error_event(
+    operation_name: str, error: GatewayError, *, mid_event: bool = False, sequence_number: int = 0
+) -> bytes:
+    """The bytes to append to an event stream that broke, so that the client sees a failure.
+
+    Never followed by ``[DONE]``: openai-python takes a cleanly closed body for a complete answer, with or
+    without it. Checked against openai-python 3.x and openai-node 7.x, which both raise ``APIError``:
+
+    - chat and completions: an unnamed event whose data has a truthy ``error``;
+    - responses: an event named ``error``. Node raises for the name, Python only for a truthy ``error`` in
+      the data (it *yields* the flat form of the specification), so the data carries both forms.
+
+    ``mid_event`` says that the client has part of an event already. The blank line that is put before then
+    dispatches that part, and as half a JSON text it makes the SDKs raise their JSON parser's exception
+    instead: loud, but no ``APIError``. An event stream has no way to take back what was sent of an event,
+    so don't get there: pass on whole events only, as ``StreamReader.feed`` does, and where it could not
+    (an event over its limit) rather cut the connection, which SDKs report as ``APIConnectionError``.
+    """
+    details = error.as_dict()
+    before = b"\n\n" if mid_event else b""
+    if operation_name != "responses":
+        return before + b"data: " + json.dumps({"error": details}).encode() + b"\n\n"
+    # "type" names the event in the flat form; the error's own type is in the nested one.
+    data = {**details, "type": "error", "sequence_number": sequence_number, "error": details}
+    return before + b"event: error\ndata: " + json.dumps(data).encode() + b"\n\n"
+
+
+def _come_back(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "Retrying will not help."
+    return f"Please retry after {_seconds(seconds)}."
+
+
+def _seconds(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    whole = max(1, _ceil(seconds))
+    return f"{whole} second{'' if whole == 1 else 's'}"
+
+
+def _ceil(value: float) -> int:
+    # 6.4 * 1000 is 6400.000000000001 in binary; a hint is not to grow by that.
+    return math.ceil(round(value, 6))
+
+
+def _quote(text: str) -> str:
+    """A name that came from outside: printable ASCII, bounded, in quotes."""
+    clean = _UNPRINTABLE.sub("?", text)
+    return f"'{clean[:_LONGEST_QUOTE]}…'" if len(clean) > _LONGEST_QUOTE else f"'{clean}'"
+
+
+def _choose_from(names: Iterable[str], lead: str) -> str:
+    listed = ", ".join(names)
+    return f"{lead}: {listed}." if listed else "Ask the gateway's administrator which ones you may use."
