@@ -1,0 +1,126 @@
+"""Where the members of a JSON object stand, so that one of them can be edited and the rest left as it came.
+
+Python's own C decoder does the work: it reads one key or one value at a time and says where it ended. That
+is as fast as ``json.loads`` of the whole text, exact for every valid JSON text (escapes, nesting, white
+space), and gives the values and their places in one pass.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from json import JSONDecodeError
+from typing import Any, NoReturn
+
+
+class NotJsonError(ValueError):
+    """The text is not JSON. ``str()`` of it says what and where, and quotes nothing of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an object; its places are offsets into the text: ``"key"`` starts at ``start``."""
+
+    key: str
+    value: Any
+    start: int
+    value_start: int
+    end: int
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise NotJsonError(f"it holds {name}, which JSON does not have")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+# White space of RFC 8259 §2, and nothing else that Python's \s would take.
+_BLANK = re.compile(r"[ \t\n\r]*")
+
+
+def read_object(text: str, start: int = 0) -> tuple[list[Member], int]:
+    """The members of the object that begins at ``start`` (its ``{``), in order, and where it ends.
+
+    Raises `NotJsonError`; a nesting that is too deep to decode counts as that.
+    """
+    try:
+        return _read_object(text, start)
+    except JSONDecodeError as error:
+        # Cut what some versions append: the characters that they met.
+        reason = error.msg.partition(": ")[0]
+        raise NotJsonError(f"{reason} (line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise NotJsonError("it is nested too deeply") from None
+    except NotJsonError:
+        raise
+    except ValueError:
+        # CPython bounds the digits of an integer, against quadratic conversion.
+        raise NotJsonError("it holds a number of too many digits") from None
+
+
+def _read_object(text: str, start: int) -> tuple[list[Member], int]:
+    if text[start : start + 1] != "{":
+        raise JSONDecodeError("Expecting an object", text, start)
+    members: list[Member] = []
+    position = _skip(text, start + 1)
+    if text[position : position + 1] == "}":
+        return members, position + 1
+    while True:
+        if text[position : position + 1] != '"':
+            raise JSONDecodeError("Expecting property name enclosed in double quotes", text, position)
+        key, colon = _DECODER.raw_decode(text, position)
+        colon = _skip(text, colon)
+        if text[colon : colon + 1] != ":":
+            raise JSONDecodeError("Expecting ':' delimiter", text, colon)
+        value_start = _skip(text, colon + 1)
+        value, end = _DECODER.raw_decode(text, value_start)
+        members.append(Member(key, value, position, value_start, end))
+        position = _skip(text, end)
+        delimiter = text[position : position + 1]
+        if delimiter == "}":
+            return members, position + 1
+        if delimiter != ",":
+            raise JSONDecodeError("Expecting ',' delimiter", text, position)
+        position = _skip(text, position + 1)
+
+
+def read_document(text: str) -> list[Member]:
+    """The members of the object that ``text`` is, with nothing but white space around it.
+
+    Raises `NotJsonError` also when it is valid JSON but no object.
+    """
+    start = _skip(text, 0)
+    if start < len(text) and text[start] != "{" and _is_json(text):
+        raise NotJsonError("it is not an object")
+    members, end = read_object(text, start)
+    end = _skip(text, end)
+    if end != len(text):
+        line = text.count("\n", 0, end) + 1
+        column = end - text.rfind("\n", 0, end)
+        raise NotJsonError(f"Extra data (line {line}, column {column})")
+    return members
+
+
+def without_member(text: str, members: list[Member], key: str) -> str:
+    """The object's text without the member ``key``, with its comma and the white space that came with it."""
+    for index, member in enumerate(members):
+        if member.key == key:
+            if index > 0:
+                return text[: members[index - 1].end] + text[member.end :]
+            if len(members) > 1:
+                return text[: member.start] + text[members[1].start :]
+            return text[: member.start] + text[member.end :]
+    return text
+
+
+def _skip(text: str, position: int) -> int:
+    blank = _BLANK.match(text, position)
+    return blank.end() if blank else position
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
