@@ -1,0 +1,291 @@
+"""A Call: one request's life, and what the engine and whoever drives it say to each other.
+
+The engine (:mod:`aoai_gateway.engine`) is a generator: it yields *effects* (what is to be done) and is
+sent *outcomes* (what came of it). All that is known of a request is in its :class:`Call`; nothing of it
+is kept on an object that calls share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
+    from aoai_gateway.routing.order import Skip
+    from aoai_gateway.wire.bodies import RequestBody
+    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.operations import Target
+    from aoai_gateway.wire.usage import Usage
+
+
+class HeaderFields(Protocol):
+    """Header fields by name, whatever the case of the name."""
+
+    def get(self, name: str, default: None = None, /) -> str | None:
+        """Give a field's value, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One loaded configuration and what is computed from it. A call keeps the one it began with."""
+
+    config: Config
+    table: RoutingTable
+
+
+class FailureKind(StrEnum):
+    """Why an attempt failed."""
+
+    STATUS = "status"
+    """The backend answered with a status that another backend may not give."""
+    REFUSED_IN_STREAM = "refused in stream"
+    """A 200 whose stream began with a throttling error."""
+    CONNECT = "connect"
+    TLS = "tls"
+    DROPPED = "dropped"
+    """The connection ended before the response's headers."""
+    TIMEOUT = "timeout"
+    """No answer within the deadline."""
+    PROTOCOL = "protocol"
+    """What came is no HTTP response."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One send of a call to one backend. Times are on the gateway's monotonic clock, in seconds."""
+
+    number: int
+    backend: Backend
+    started: float
+    deadline: float = 0.0
+    """Seconds that it had for the response's headers."""
+    answered: float | None = None
+    ended: float | None = None
+    status: int | None = None
+    failure: FailureKind | None = None
+    reason: str = ""
+    """Why it failed, in a few words, without anything secret: ``429 RateLimitReached``."""
+    break_seconds: float | None = None
+    """Length of the break that it opened; None if it opened none."""
+    resent: bool = False
+    """Whether it was sent a second time because a reused connection turned out to be closed."""
+
+
+class Outcome(StrEnum):
+    """How a call ended, for the usage record."""
+
+    OK = "ok"
+    """A backend's answer reached the client, whatever its status."""
+    REJECTED = "rejected"
+    """The gateway answered by itself."""
+    BACKENDS_OUT = "backends_out"
+    """No backend could be found that answers."""
+    TRUNCATED = "truncated"
+    """The backend broke its answer off."""
+    CLIENT_GONE = "client_gone"
+    ERROR = "error"
+    """A bug of the gateway."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of one request. Whoever drives the engine fills in the first block."""
+
+    id: str
+    client: Client
+    target: Target
+    setup: Setup
+    started: float
+    """Monotonic seconds; ``wall`` makes them seconds since the epoch."""
+    wall: float
+    headers: HeaderFields
+    """The request's headers, without credentials."""
+    brings_own_token: bool = False
+    """Whether the client's own Entra ID token goes to the backend, rather than our credential."""
+    consult: bool = False
+    """Whether somebody outside wants a say in the choice of the backend."""
+
+    body: RequestBody | None = None
+    deployment: str = ""
+    estimate: int = 0
+    """A low estimate of the tokens it asks for, to see that it exceeds a backend's whole limit."""
+    attempts: list[Attempt] = field(default_factory=list)
+    skipped: tuple[Skip, ...] = ()
+    """Backends that were passed over when the last attempt was chosen."""
+    decisions: list[str] = field(default_factory=list)
+    """What was decided, in order and in words."""
+    too_small: set[BackendKey] = field(default_factory=set)
+    """Backends whose whole limit is below the estimate."""
+
+    outcome: Outcome | None = None
+    status: int | None = None
+    error: GatewayError | None = None
+    ended: float | None = None
+    first_content: float | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    response_id: str | None = None
+    finish_reason: str | None = None
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the client asked for a stream."""
+        return self.body is not None and self.body.stream
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The last attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+
+# --- effects: what the engine wants done -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long to wait in one attempt, in seconds."""
+
+    connect: float
+    first_byte: float
+    """For the response's headers, once the request is sent."""
+    preamble: float
+    """For the first event that says whether a stream is a refusal."""
+    idle: float
+    """Between two chunks of a body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the call to a backend. Leads to `Answered`, `Failed` or `ClientGone`."""
+
+    attempt: Attempt
+    deadlines: Deadlines
+    fresh: bool = False
+    """Not on a connection that was used before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Let a failed response's body run out, within bounds. Leads to `Drained` or `ClientGone`."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Ask whoever wants a say which of the candidates to try. Leads to `Chosen` or `ClientGone`."""
+
+    candidates: tuple[Backend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell that an attempt failed; nothing is awaited. Leads to `Done`."""
+
+    attempt: Attempt
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand the answer to the client as it comes. Leads to `Ended` or `ClientGone`."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Answer with the failed response of the last attempt, whose body has run out. The last effect."""
+
+    attempt: Attempt
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Answer with an error of the gateway's own. The last effect."""
+
+    error: GatewayError
+
+
+type Effect = Send | Drain | Choose | Announce | Deliver | Return | Reject
+
+
+# --- outcomes: what came of it -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A response began; if it is a stream, with something other than a refusal."""
+
+    now: float
+    status: int
+    headers: HeaderFields
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt came to nothing."""
+
+    now: float
+    kind: FailureKind
+    reason: str
+    reused: bool = False
+    """Whether it failed on a connection that had served before."""
+    status: int | None = None
+    headers: HeaderFields | None = None
+    """Of the 200 whose stream was a refusal."""
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The failed response's body; None if it did not end within the bounds."""
+
+    now: float
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The candidates as others want them; they may have been reordered or left out."""
+
+    now: float
+    candidates: Sequence[Backend]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It is done."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """The client hung up; whatever was under way has been stopped."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A delivered answer ended."""
+
+    now: float
+    complete: bool
+    """False if the backend broke it off."""
+    reason: str = ""
+    first_content: float | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    response_id: str | None = None
+    finish_reason: str | None = None
+
+
+type Result = Answered | Failed | Drained | Chosen | Done | ClientGone | Ended

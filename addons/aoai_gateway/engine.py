@@ -1,0 +1,420 @@
+"""The engine: what is done with a call, decided without doing it.
+
+:meth:`Engine.run` is a generator of effects over a :class:`~aoai_gateway.call.Call`. It yields what it
+wants done (send this to that backend, let the failed body run out, deliver, reject) and is sent what came
+of it, with the time at which it came. It opens no socket and reads no clock, so the proxy drives it with
+live traffic and tests drive it in virtual time.
+
+A call goes through three stages:
+
+1. **Admission.** What does it ask for, is the client allowed to, is there a pool for it.
+2. **Attempts.** The pool is ordered; the first backend is tried. A failure that another backend may not
+   repeat opens a break and leads to the next one. Anything else is the answer.
+3. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
+
+The rules for a failed attempt:
+
+- *Which failures are replayed.* 408, 429, 500, 502, 503, 504, no connection, TLS, a connection dropped
+  before the headers, a deadline; and a stream that is refused before its first content. Our own credential
+  refused (401, 403) is our fault, so that is replayed too; the client's own token refused is its answer.
+- *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
+  429, no connection.
+- *A dropped connection that was used before* says nothing about the backend: it may have been closed while
+  idle. Once more to the same backend, on a new connection, without a break.
+- *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
+  connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
+  if there is no second backend to ask.
+- *A call larger than a backend's whole limit* is not held against the backend.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from aoai_gateway.call import (
+    Announce,
+    Answered,
+    Attempt,
+    Call,
+    Choose,
+    Chosen,
+    ClientGone,
+    Deadlines,
+    Deliver,
+    Drain,
+    Drained,
+    Effect,
+    Ended,
+    Failed,
+    FailureKind,
+    Outcome,
+    Reject,
+    Result,
+    Return,
+    Send,
+)
+from aoai_gateway.policy.access import check_access, visible_deployments
+from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.routing.breaks import Break, BreakLengths, Breaks
+from aoai_gateway.routing.order import Order, draw_takers, order
+from aoai_gateway.routing.speed import Speed
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.hints import describe, read_rate_limits, retry_hint
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from random import Random
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.routing.backends import Backend, BackendKey, Pool
+    from aoai_gateway.routing.breaks import Scope
+
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses after which Azure's documentation recommends to retry."""
+
+OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
+
+NON_STREAMING_SECONDS = 600.0
+"""How long the official SDKs wait for an answer by default."""
+
+LONGEST_TIMEOUT = 86_400.0
+"""A client's time-out of more than a day is no time-out."""
+
+
+class Engine:
+    """Decides for all calls of a gateway, and holds what they share: breaks, affinity, speeds."""
+
+    def __init__(self, random: Random) -> None:
+        self.breaks = Breaks()
+        self.affinity = Affinity()
+        self.speeds: dict[BackendKey, Speed] = {}
+        self._random = random
+
+    def run(self, call: Call, content_type: str | None, raw: bytes, now: float) -> Generator[Effect, Result]:
+        """Lead a call from its complete request (``raw``: the body) to its end.
+
+        The first ``next()`` and every ``send()`` give an effect. When the generator returns, the call
+        has ended, and its ``outcome`` says how.
+        """
+        try:
+            pool = self._admit(call, content_type, raw)
+        except GatewayError as error:
+            yield from self._reject(call, error, now, Outcome.REJECTED)
+            return
+        yield from _Attempts(self, call, pool, now).run()
+
+    def _admit(self, call: Call, content_type: str | None, raw: bytes) -> Pool:
+        body = call.body = parse_body(call.target, content_type, raw)
+        call.deployment = body.deployment(call.target)
+        table = call.setup.table
+        pool = table.pool(call.deployment)
+        if pool is None:
+            visible = visible_deployments(call.client, table.deployments)
+            raise errors.deployment_not_found(call.deployment, visible)
+        check_access(call.client, call.deployment)
+        # Azure estimates from the characters of the prompt; four bytes a token is on the low side
+        # for code and JSON, and low is what is wanted here.
+        call.estimate = len(raw) // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
+        return pool
+
+    def _reject(
+        self, call: Call, error: GatewayError, now: float, outcome: Outcome
+    ) -> Generator[Effect, Result]:
+        call.error, call.status, call.outcome, call.ended = error, error.status, outcome, now
+        yield Reject(error)
+
+
+class _Attempts:
+    """The attempts of one call, and the delivery of the answer."""
+
+    def __init__(self, engine: Engine, call: Call, pool: Pool, now: float) -> None:
+        self._engine = engine
+        self._call = call
+        self._pool = pool
+        self._now = now
+        self._config: Config = call.setup.config
+        self._lengths = BreakLengths(
+            self._config.breaks.default_seconds,
+            self._config.breaks.floor_seconds,
+            self._config.breaks.ceiling_seconds,
+        )
+        self._tried: set[BackendKey] = set()
+        self._alike: dict[str, list[Scope]] = {}
+        """Breaks that this call opened, by what went wrong, where the call itself may be the cause."""
+        self._last: tuple[Attempt, str, bytes | None] | None = None
+        """The last failed attempt, what went wrong (as in `_alike`), and its answer's body."""
+
+    def run(self) -> Generator[Effect, Result]:
+        call, engine = self._call, self._engine
+        takers = draw_takers(self._pool, call.streaming, engine._random.random)
+        home = self._home()
+        while True:
+            found = order(
+                self._pool,
+                now=self._now,
+                breaks=engine.breaks,
+                takes=takers,
+                tried=self._tried,
+                home=home,
+                too_small=self._is_too_small,
+            )
+            call.skipped = found.skipped
+            candidates = found.candidates
+            if candidates and call.consult:
+                chosen = yield Choose(candidates)
+                if self._gone(chosen):
+                    return
+                assert isinstance(chosen, Chosen)
+                self._now = chosen.now
+                candidates = tuple(chosen.candidates)
+            if not candidates or self._spent():
+                yield from self._give_up(found)
+                return
+            if (yield from self._try(candidates[0])):
+                return
+
+    def _home(self) -> str | None:
+        body = self._call.body
+        assert body is not None
+        if body.previous_response_id is None:
+            return None
+        home = self._engine.affinity.home(body.previous_response_id, self._now)
+        return home if any(b.endpoint.name == home for b in self._pool) else None
+
+    def _is_too_small(self, backend: Backend) -> bool:
+        if backend.key in self._call.too_small:
+            return True
+        limit = backend.standin.tokens_per_minute if backend.standin else None
+        return limit is not None and self._call.estimate > limit
+
+    def _spent(self) -> bool:
+        call, replay = self._call, self._config.replay
+        return len(call.attempts) >= replay.max_attempts or (
+            bool(call.attempts) and self._now - call.started >= replay.max_seconds
+        )
+
+    def _gone(self, result: Result) -> bool:
+        if not isinstance(result, ClientGone):
+            return False
+        call = self._call
+        call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
+        if call.attempt is not None and call.attempt.ended is None:
+            call.attempt.ended = result.now
+        return True
+
+    # --- one attempt ---------------------------------------------------------------------------------
+
+    def _try(self, backend: Backend) -> Generator[Effect, Result, bool]:
+        """Try one backend. True if the call has ended, False if the next one is to be tried."""
+        call = self._call
+        attempt = Attempt(len(call.attempts) + 1, backend, self._now)
+        call.attempts.append(attempt)
+        self._tried.add(backend.key)
+        deadlines = self._deadlines(backend)
+        attempt.deadline = deadlines.first_byte
+        result = yield Send(attempt, deadlines)
+        if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
+            attempt.resent = True
+            result = yield Send(attempt, deadlines, fresh=True)
+        if self._gone(result):
+            return True
+        self._now = result.now
+        if isinstance(result, Answered):
+            attempt.answered, attempt.status = result.now, result.status
+            if not self._is_replayed(result.status):
+                yield from self._deliver(attempt, result)
+                return True
+            drained = yield Drain(attempt)
+            if self._gone(drained):
+                return True
+            assert isinstance(drained, Drained)
+            self._now = drained.now
+            failed = Failed(
+                drained.now,
+                FailureKind.STATUS,
+                describe(result.status, drained.body or b""),
+                status=result.status,
+                headers=result.headers,
+                body=drained.body,
+            )
+        else:
+            assert isinstance(result, Failed)
+            failed = result
+        attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
+        return (yield from self._after_failure(attempt, failed))
+
+    def _is_replayed(self, status: int) -> bool:
+        if status in OUR_CREDENTIAL_REFUSED:
+            return not self._call.brings_own_token
+        if status not in RETRYABLE:
+            return False
+        return status == 429 or not self._creates_state()
+
+    def _creates_state(self) -> bool:
+        body = self._call.body
+        assert body is not None
+        return self._call.target.operation.stateful_create or body.background
+
+    def _after_failure(self, attempt: Attempt, failed: Failed) -> Generator[Effect, Result, bool]:
+        call, engine = self._call, self._engine
+        like = self._like(failed)
+        fits = self._fits(attempt.backend, failed)
+        scope = self._scope(attempt.backend, failed)
+        if fits:
+            hint = self._hint(failed)
+            attempt.break_seconds = self._lengths.length(hint)
+            until = self._now + attempt.break_seconds
+            engine.breaks.open(scope, Break(self._now, until, failed.reason, call.id))
+        yield Announce(attempt, failed.body)
+
+        if failed.kind not in (FailureKind.CONNECT, FailureKind.TLS) and self._creates_state():
+            processed = failed.kind not in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM)
+            if processed:
+                yield from self._answer_failure(attempt, like, failed.body)
+                return True
+        self._last = (attempt, like, failed.body) if like else None
+        if like:
+            scopes = self._alike.setdefault(like, [])
+            scopes.append(scope)
+            if len(scopes) > 1:
+                yield from self._answer_failure(attempt, like, failed.body)
+                return True
+        return False
+
+    @staticmethod
+    def _like(failed: Failed) -> str:
+        """Name a failure that the call itself may be the cause of; "" for one that it is not."""
+        if failed.kind is FailureKind.STATUS and failed.status is not None:
+            caused = failed.status >= 500 or failed.status == 408
+            return str(failed.status) if caused else ""
+        if failed.kind in (FailureKind.TIMEOUT, FailureKind.DROPPED, FailureKind.PROTOCOL):
+            return failed.kind.value
+        return ""
+
+    @staticmethod
+    def _scope(backend: Backend, failed: Failed) -> Scope:
+        """Give what a failure breaks: what concerns the whole endpoint breaks all of it."""
+        whole = failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or (
+            failed.kind is FailureKind.STATUS and failed.status in OUR_CREDENTIAL_REFUSED
+        )
+        return (backend.key.endpoint, None if whole else backend.key.standin)
+
+    def _fits(self, backend: Backend, failed: Failed) -> bool:
+        """Whether the call is within the limit that the refusing backend names."""
+        if failed.headers is None or (failed.status != 429 and failed.kind is FailureKind.STATUS):
+            return True
+        limit = read_rate_limits(failed.headers).limit_tokens
+        if limit is None or self._call.estimate <= limit:
+            return True
+        self._call.too_small.add(backend.key)
+        return False
+
+    def _hint(self, failed: Failed) -> float | None:
+        if failed.headers is None:
+            return None
+        if failed.kind is FailureKind.STATUS and failed.status in OUR_CREDENTIAL_REFUSED:
+            return self._lengths.ceiling
+        return retry_hint(failed.headers, failed.body, failed.now + self._call.wall)
+
+    def _deadlines(self, backend: Backend) -> Deadlines:
+        call, replay = self._call, self._config.replay
+        timeouts = backend.endpoint.connections.timeouts
+        body = call.body
+        assert body is not None
+        allowed = _client_timeout(call)
+        if body.stream:
+            first_byte = replay.first_byte_seconds
+            if allowed is not None:
+                first_byte = min(first_byte, allowed)
+        else:
+            first_byte = allowed or timeouts.read or NON_STREAMING_SECONDS
+            speed = self._engine.speeds.get(backend.key)
+            # An embedding has no completion; of anything else without a bound nothing is plausible.
+            bound = 0 if call.target.operation.name == "embeddings" else body.max_tokens
+            plausible = speed.plausible(bound) if speed is not None else None
+            if plausible is not None:
+                first_byte = min(first_byte, plausible)
+        return Deadlines(timeouts.connect, first_byte, replay.preamble_seconds, replay.idle_seconds)
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    def _deliver(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result]:
+        call, engine = self._call, self._engine
+        call.status = answered.status
+        end = yield Deliver(attempt)
+        attempt.ended = end.now
+        if isinstance(end, Ended):
+            call.first_content = end.first_content
+            call.usage, call.model, call.response_id = end.usage, end.model, end.response_id
+            call.finish_reason = end.finish_reason
+            call.ended = end.now
+            call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED
+            if not end.complete:
+                attempt.reason = end.reason
+        if self._gone(end):
+            return
+        if answered.status < 300 and call.outcome is Outcome.OK:
+            if call.response_id is not None:
+                engine.affinity.remember(call.response_id, attempt.backend.endpoint.name, end.now)
+            if not call.streaming:
+                tokens = call.usage.output_tokens if call.usage else 0
+                speed = engine.speeds.setdefault(attempt.backend.key, Speed())
+                speed.learn(end.now - attempt.started, tokens)
+
+    def _answer_failure(self, attempt: Attempt, like: str, body: bytes | None) -> Generator[Effect, Result]:
+        """Answer with a failure that the call itself may have caused, and hold it against nobody."""
+        call, engine = self._call, self._engine
+        for scope in self._alike.get(like, ()):
+            engine.breaks.withdraw(scope, call.id)
+        for earlier in call.attempts:
+            if earlier.reason == attempt.reason:
+                earlier.break_seconds = None
+        call.ended, call.outcome = self._now, Outcome.OK
+        if attempt.failure is FailureKind.STATUS and body is not None:
+            call.status = attempt.status
+            yield Return(attempt, body)
+            return
+        call.outcome = Outcome.BACKENDS_OUT
+        if attempt.failure is FailureKind.TIMEOUT:
+            error = errors.upstream_timeout(attempt.deadline)
+        else:
+            error = errors.upstream_disconnected()
+        yield from engine._reject(call, error, self._now, Outcome.BACKENDS_OUT)
+
+    def _give_up(self, found: Order) -> Generator[Effect, Result]:
+        call, engine = self._call, self._engine
+        if self._last is not None:
+            yield from self._answer_failure(*self._last)
+            return
+        reasons = [
+            (s.backend.name, s.reason, math.inf if s.seconds is None else s.seconds) for s in found.skipped
+        ]
+        waits = [s.seconds for s in found.skipped if s.seconds is not None]
+        if not waits and call.too_small:
+            error = errors.rate_limited(
+                f"The request asks for about {call.estimate:,} tokens, more than the whole limit of any "
+                "backend. Lower max_tokens or send a shorter prompt.",
+                math.inf,
+                code="larger_than_limits",
+            )
+        else:
+            wait = min(waits) if waits else self._config.breaks.default_seconds
+            error = errors.all_backends_out(call.deployment, wait, reasons)
+        yield from engine._reject(call, error, self._now, Outcome.BACKENDS_OUT)
+
+
+def _client_timeout(call: Call) -> float | None:
+    """Give the seconds for which the client waits, as the official SDKs say in a header."""
+    for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
+        value = call.headers.get(name)
+        if value is not None:
+            try:
+                seconds = float(value)
+            except ValueError:
+                continue
+            if 0 < seconds < LONGEST_TIMEOUT:
+                return seconds
+    return None

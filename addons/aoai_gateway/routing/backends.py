@@ -1,0 +1,78 @@
+"""Backends and pools: where a virtual deployment can be served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aoai_gateway.config.models import Config, Endpoint, Standin
+
+
+class BackendKey(NamedTuple):
+    """What a backend is remembered by; plain names, so that state survives a reload of the configuration."""
+
+    endpoint: str
+    standin: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backend:
+    """One (endpoint, standin) pair; or, without a standin, an endpoint that takes any deployment."""
+
+    endpoint: Endpoint
+    standin: Standin | None
+    key: BackendKey
+    name: str
+    """How it is called in messages, comments and headers: ``gpt-4o-ptu@sweden`` or ``sweden``."""
+    non_streaming_fraction: float
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, standin: Standin | None) -> Backend:
+        """Pair an endpoint with one of its standins."""
+        if standin is None:
+            key = BackendKey(endpoint.name, "")
+            return cls(endpoint, None, key, endpoint.name, endpoint.non_streaming_fraction)
+        key = BackendKey(endpoint.name, standin.name)
+        # Both levels can hold non-streaming requests back, each with its own chance.
+        fraction = endpoint.non_streaming_fraction * standin.non_streaming_fraction
+        return cls(endpoint, standin, key, f"{standin.name}@{endpoint.name}", fraction)
+
+    def deployment(self, asked: str) -> str:
+        """Give the name of the real deployment to send to, when the client asked for ``asked``."""
+        return asked if self.standin is None else self.standin.name
+
+    def __repr__(self) -> str:
+        return f"Backend({self.name})"
+
+
+type Pool = tuple[Backend, ...]
+
+
+class RoutingTable:
+    """All pools of one configuration, computed when it is loaded."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        backends: dict[BackendKey, Backend] = {}
+
+        def pool(pairs: Iterable[tuple[Endpoint, Standin | None]]) -> Pool:
+            made = (Backend.of(endpoint, standin) for endpoint, standin in pairs)
+            return tuple(backends.setdefault(backend.key, backend) for backend in made)
+
+        self._pools = {name: pool(pairs) for name, pairs in config.virtual_deployments.items()}
+        self._open = pool((endpoint, None) for endpoint in config.open_endpoints)
+        self.backends: tuple[Backend, ...] = tuple(backends.values())
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """Names of the virtual deployments, in the order in which they were first written."""
+        return tuple(self._pools)
+
+    def pool(self, deployment: str) -> Pool | None:
+        """Give the backends of a deployment in the order written; None if it is not to be asked for."""
+        if not self._config.knows(deployment):
+            return None
+        return self._pools.get(deployment, self._open)
