@@ -1,0 +1,214 @@
+"""Fixtures that start real processes, and the real SDKs to speak to them."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import openai
+import pytest
+
+from tests.e2e import certificates
+from tests.e2e.processes import Gateway, Host, Process, Simulator
+from tests.e2e.settings import API_VERSION, CLIENT_KEY, SPEC, configuration
+
+Kind = Literal["azure", "v1"]
+NODE_FOLDER = Path(__file__).parent / "node"
+
+
+@pytest.fixture(params=["mitmdump", "serve"])
+def host(request: pytest.FixtureRequest) -> Host:
+    """Each of the hosts that the gateway runs in; a test may parametrise it itself."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates:
+    """An authority of our own and a certificate for loopback."""
+    return certificates.make(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def processes() -> Iterator[list[Process]]:
+    """What a test has started: shown when it fails, and gone when it ends."""
+    started: list[Process] = []
+    yield started
+    for process in reversed(started):
+        process.kill()
+    for process in started:
+        print(process.log)
+
+
+@pytest.fixture
+def start_simulator(tmp_path: Path, processes: list[Process]) -> Callable[..., Simulator]:
+    """Return a function that starts a simulator: ``(spec=SPEC, *, name=…, tls=None, arguments=())``."""
+
+    def start(
+        spec: Mapping[str, Any] = SPEC,
+        *,
+        name: str = "simulator",
+        tls: certificates.Certificates | None = None,
+        arguments: Sequence[str | Path] = (),
+    ) -> Simulator:
+        words = [*arguments]
+        if tls:
+            words += ["--tls-cert", tls.certificate, "--tls-key", tls.private_key]
+        simulator = Simulator(spec, tmp_path, name=name, arguments=words, ca=tls.ca if tls else None)
+        processes.append(simulator)
+        return simulator
+
+    return start
+
+
+@pytest.fixture
+def simulator(start_simulator: Callable[..., Simulator]) -> Simulator:
+    """The setting's two endpoints."""
+    return start_simulator()
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path, processes: list[Process], host: Host) -> Iterator[Callable[..., Gateway]]:
+    """Return a function that starts a gateway on the `host` before a simulator.
+
+    Its arguments: the simulator, sections of the configuration by name (``replay={…}``, see
+    `configuration`), and ``config`` (the whole of it instead), ``name``, ``tls``, ``options`` (mitmproxy's),
+    ``env``, ``wait``. A gateway that still runs when the test is over must end by SIGTERM, with exit code 0.
+    """
+    started: list[Gateway] = []
+
+    def start(
+        simulator: Simulator | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        name: str = "gateway",
+        tls: certificates.Certificates | None = None,
+        options: Sequence[str | Path] = (),
+        env: Mapping[str, str] | None = None,
+        wait: bool = True,
+        **sections: Any,
+    ) -> Gateway:
+        if config is None:
+            assert simulator is not None, "start_gateway takes a simulator or a whole config"
+            if tls:
+                paths = {"certificate": str(tls.certificate), "private_key": str(tls.private_key)}
+                sections["listen"] = {**paths, **sections.get("listen", {})}
+            if simulator.ca:
+                sections["aoai"] = {"trusted_ca": str(simulator.ca), **sections.get("aoai", {})}
+            config = configuration(simulator.urls, simulator.keys, **sections)
+        gateway = Gateway(
+            host,
+            config,
+            tmp_path,
+            name=name,
+            arguments=options,
+            env=env,
+            ca=tls.ca if tls else None,
+            wait=wait,
+        )
+        processes.append(gateway)
+        started.append(gateway)
+        return gateway
+
+    yield start
+    for gateway in started:
+        if gateway.exit_code is None:
+            code = gateway.stop()
+            assert code == 0, f"{gateway.name} ended with {code} after SIGTERM\n{gateway.log}"
+
+
+@pytest.fixture
+def gateway(start_gateway: Callable[..., Gateway], simulator: Simulator) -> Gateway:
+    """A gateway before the setting's two endpoints, on each host."""
+    return start_gateway(simulator)
+
+
+class Server(Protocol):
+    """What an SDK can be pointed at."""
+
+    url: str
+    ca: Path | None
+
+
+class Sdk:
+    """Makes clients of the real SDK that neither retry nor take a detour; they are closed with the test."""
+
+    def __init__(self) -> None:
+        self._made: list[openai.OpenAI] = []
+
+    def __call__(
+        self, server: Server, kind: Kind = "v1", *, key: str = CLIENT_KEY, **options: Any
+    ) -> openai.OpenAI:
+        """Return a synchronous client: AzureOpenAI, or OpenAI on ``/openai/v1/``."""
+        http = openai.DefaultHttpxClient(trust_env=False, verify=_trust(server))
+        client = _client_class(kind, asynchronous=False)(
+            **_where(server, kind), api_key=key, http_client=http, **{"max_retries": 0, **options}
+        )
+        self._made.append(client)
+        return client  # type: ignore[no-any-return]
+
+    def asynchronous(
+        self, server: Server, kind: Kind = "v1", *, key: str = CLIENT_KEY, **options: Any
+    ) -> openai.AsyncOpenAI:
+        """Return an asynchronous client; close it where its loop is (``async with``)."""
+        http = openai.DefaultAsyncHttpxClient(trust_env=False, verify=_trust(server))
+        return _client_class(kind, asynchronous=True)(  # type: ignore[no-any-return]
+            **_where(server, kind), api_key=key, http_client=http, **{"max_retries": 0, **options}
+        )
+
+    def close(self) -> None:
+        """Close the synchronous clients."""
+        for client in self._made:
+            client.close()
+
+
+def _client_class(kind: Kind, *, asynchronous: bool) -> Any:
+    if kind == "azure":
+        return openai.AsyncAzureOpenAI if asynchronous else openai.AzureOpenAI
+    return openai.AsyncOpenAI if asynchronous else openai.OpenAI
+
+
+def _where(server: Server, kind: Kind) -> dict[str, str]:
+    if kind == "azure":
+        return {"azure_endpoint": server.url, "api_version": API_VERSION}
+    return {"base_url": f"{server.url}/openai/v1/"}
+
+
+def _trust(server: Server) -> ssl.SSLContext | bool:
+    return ssl.create_default_context(cafile=server.ca) if server.ca else True
+
+
+@pytest.fixture
+def sdk() -> Iterator[Sdk]:
+    """Makes SDK clients: ``sdk(gateway, "azure")``, ``sdk.asynchronous(gateway, "v1")``."""
+    made = Sdk()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def node(in_ci: bool) -> list[str]:
+    """The command that runs the JavaScript client; its package is installed when it is not there yet."""
+
+    def give_up(why: str) -> None:
+        (pytest.fail if in_ci else pytest.skip)(why)
+
+    program, npm = shutil.which("node"), shutil.which("npm")
+    if program is None:
+        give_up("Node.js is not installed")
+    if not (NODE_FOLDER / "node_modules" / "openai").is_dir():
+        if npm is None:
+            give_up("npm is not installed")
+        done = subprocess.run(
+            [str(npm), "ci", "--no-audit", "--no-fund"],
+            cwd=NODE_FOLDER,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        if done.returncode:
+            give_up(f"npm could not install the openai package: {done.stderr.strip()[-300:]}")
+    return [str(program), str(NODE_FOLDER / "client.mjs")]

@@ -1,0 +1,311 @@
+"""The real thing: gateway and simulator processes, with what a test wants to know of them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import yaml
+
+CHECKOUT = Path(__file__).parents[2]
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+READY_PATH = "/health/ready"
+
+Host = Literal["mitmdump", "serve"]
+
+START_SECONDS = 30.0
+"""How long a process may take until it is ready; two cores may be busy with something else."""
+
+STOP_SECONDS = 20.0
+"""How long it may take to end after SIGTERM, when nothing is running in it."""
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Answer(NamedTuple):
+    """An HTTP answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case; of a repeated one, the last."""
+    body: bytes
+
+    def json(self) -> Any:
+        """Decode the body."""
+        return json.loads(self.body)
+
+
+def request(
+    url: str,
+    method: str = "GET",
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    json_body: Any = None,
+    ca: Path | None = None,
+    seconds: float = 30,
+) -> Answer:
+    """Send one request on a connection of its own; an SDK is not always what a test needs."""
+    where = urlsplit(url)
+    sent = dict(headers or {})
+    if json_body is not None:
+        body = json.dumps(json_body).encode()
+        sent.setdefault("content-type", "application/json")
+    connection: http.client.HTTPConnection
+    if where.scheme == "https":
+        context = ssl.create_default_context(cafile=ca)
+        connection = http.client.HTTPSConnection(
+            where.hostname or "", where.port, timeout=seconds, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=seconds)
+    try:
+        target = where.path + (f"?{where.query}" if where.query else "")
+        connection.request(method, target, body=body, headers=sent)
+        answer = connection.getresponse()
+        names = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, names, answer.read())
+    finally:
+        connection.close()
+
+
+class Process:
+    """A child process in a group of its own, with its output in files."""
+
+    def __init__(
+        self, name: str, command: Sequence[str | Path], folder: Path, *, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.stdout_path = folder / f"{name}.stdout"
+        self.stderr_path = folder / f"{name}.stderr"
+        with self.stdout_path.open("wb") as stdout, self.stderr_path.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [str(word) for word in command],
+                cwd=folder,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def stdout(self) -> str:
+        """What it has written to standard output so far."""
+        return self.stdout_path.read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        """What it has written to standard error so far."""
+        return self.stderr_path.read_text(errors="replace")
+
+    @property
+    def log(self) -> str:
+        """Everything that it has said so far."""
+        return f"--- {self.name}: stdout\n{self.stdout}\n--- {self.name}: stderr\n{self.stderr}"
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative if a signal ended it."""
+        return self._process.poll()
+
+    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
+        """Wait for a condition; fails with the log when the process ends or the time is over."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if self.exit_code is not None:
+                raise AssertionError(f"{self.name} ended with {self.exit_code}, not {what}\n{self.log}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} was not {what} after {seconds} s\n{self.log}")
+            time.sleep(0.02)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait for its end and return the exit code; fails with the log if it takes longer."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} still ran after {seconds} s\n{self.log}") from None
+
+    def stop(self, seconds: float = STOP_SECONDS) -> int:
+        """Send SIGTERM and wait for the end; returns the exit code."""
+        self.terminate()
+        return self.wait(seconds)
+
+    def kill(self) -> None:
+        """End it and whatever it has started, at once; harmless when it has ended."""
+        if self.exit_code is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+
+class Simulator(Process):
+    """A simulator process; its endpoints by name, and its control plane."""
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        folder: Path,
+        *,
+        name: str = "simulator",
+        arguments: Sequence[str | Path] = (),
+        ca: Path | None = None,
+    ) -> None:
+        spec_path = folder / f"{name}.json"
+        spec_path.write_text(json.dumps(spec))
+        super().__init__(
+            name,
+            [sys.executable, "-P", "-m", "aoai_gateway.simulator", "--spec", spec_path, *arguments],
+            folder,
+        )
+        self.ca = ca
+        self.wait_until(lambda: "\n" in self.stdout, "ready")
+        ready = json.loads(self.stdout.splitlines()[0])
+        self.urls: dict[str, str] = ready["urls"]
+        self.keys: dict[str, str] = ready["keys"]
+        self.control_url: str = ready["control_url"].rstrip("/")
+
+    def control(self, method: str, what: str, body: Any = None) -> Any:
+        """Ask the control plane, which is on a port of its own and never faulty."""
+        answer = request(f"{self.control_url}/_simulator/{what}", method, json_body=body)
+        assert answer.status < 300, f"{method} {what}: {answer.status} {answer.body!r}"
+        return json.loads(answer.body) if answer.body else None
+
+    def fault(
+        self, kind: str, *, endpoint: str = "*", deployment: str = "*", times: int = 1, **how: Any
+    ) -> None:
+        """Queue a fault for the next `times` matching requests (-1: until cleared)."""
+        self.control(
+            "POST",
+            "faults",
+            {"endpoint": endpoint, "deployment": deployment, "fault": kind, "times": times, **how},
+        )
+
+    def clear_faults(self) -> None:
+        """Behave again."""
+        self.control("DELETE", "faults")
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return what has arrived so far, in order."""
+        return self.control("GET", "requests")  # type: ignore[no-any-return]
+
+    def active(self) -> dict[str, Any]:
+        """Return how many calls are in flight, and how many connections are open."""
+        return self.control("GET", "active")  # type: ignore[no-any-return]
+
+    def reset(self) -> None:
+        """Forget requests, faults and filled windows."""
+        self.control("POST", "reset")
+
+
+class Gateway(Process):
+    """A gateway process on one of the hosts, listening on a port of its own."""
+
+    def __init__(
+        self,
+        host: Host,
+        config: Mapping[str, Any],
+        folder: Path,
+        *,
+        name: str = "gateway",
+        arguments: Sequence[str | Path] = (),
+        env: Mapping[str, str] | None = None,
+        ca: Path | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Start it, and wait until it is ready unless told otherwise.
+
+        Args:
+            host: ``mitmdump`` (with ``-s addons/gateway.py``) or ``serve`` (the lean host).
+            config: the configuration; the port is chosen here.
+            folder: gets the configuration, the output and, from mitmdump, the dump file.
+            name: of these files.
+            arguments: mitmproxy's own options, as ``--set name=value`` and the like.
+            env: on top of this process's environment.
+            ca: what a client must trust when the configuration names a certificate.
+            wait: whether to return only when it is ready.
+
+        """
+        self.host = host
+        self.port = free_port()
+        self.ca = ca
+        scheme = "https" if config.get("listen", {}).get("certificate") else "http"
+        self.url = f"{scheme}://localhost:{self.port}" if ca else f"{scheme}://127.0.0.1:{self.port}"
+        self.config_path = folder / f"{name}.yaml"
+        self.dump_path = folder / f"{name}.flows" if host == "mitmdump" else None
+        self.write(config)
+        # mitmproxy keeps its own authority, and reads a person's settings, in the home folder.
+        home = folder / "home"
+        home.mkdir(exist_ok=True)
+        super().__init__(name, [*self._command(), *arguments], folder, env={"HOME": str(home), **(env or {})})
+        if wait:
+            self.wait_until(self.is_ready, "ready")
+
+    def _command(self) -> list[str | Path]:
+        if self.host == "serve":
+            return [
+                sys.executable, "-P", "-m", "aoai_gateway.cli", "serve",
+                "--config", self.config_path, "--port", str(self.port), "--",
+            ]  # fmt: skip
+        assert self.dump_path is not None
+        return [
+            SCRIPTS / "mitmdump", "-s", CHECKOUT / "addons" / "gateway.py",
+            "--set", f"gateway_config={self.config_path}",
+            "--listen-host", "127.0.0.1", "--listen-port", str(self.port),
+            "-w", self.dump_path,
+        ]  # fmt: skip
+
+    def is_ready(self) -> bool:
+        """Say whether it reports to be ready."""
+        try:
+            return self.request("GET", READY_PATH, seconds=5).status == 200
+        except OSError:
+            return False
+
+    def write(self, config: Mapping[str, Any]) -> None:
+        """Save the configuration as an editor does that replaces the file; a running gateway reloads it."""
+        draft = self.config_path.with_suffix(".draft")
+        draft.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        draft.replace(self.config_path)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        json_body: Any = None,
+        seconds: float = 30,
+    ) -> Answer:
+        """Send one request on a connection of its own, with `key` as its api-key."""
+        sent = dict(headers or {}) | ({"api-key": key} if key else {})
+        return request(
+            self.url + path, method, headers=sent, body=body, json_body=json_body, ca=self.ca, seconds=seconds
+        )
