@@ -358,7 +358,8 @@ class Config(Model):
         return tuple(endpoint for endpoint in self.aoai.endpoints if endpoint.enabled and endpoint.is_open)
 
     @cached_property
-    def _open_pool(self) -> tuple[Backend, ...]:
+    def open_pool(self) -> tuple[Backend, ...]:
+        """The pool for any deployment where there are no virtual ones."""
         return tuple(Backend(endpoint, None) for endpoint in self.open_endpoints)
 
     def knows(self, deployment: str) -> bool:
@@ -376,7 +377,9 @@ class Config(Model):
         A backend without a standin is an endpoint without virtual deployments: the request goes there
         with the deployment name that the client sent.
         """
-        return self.virtual_deployments.get(deployment, ()) if self.virtual_deployments else self._open_pool
+        if not self.virtual_deployments:
+            return self.open_pool
+        return self.virtual_deployments.get(deployment, ())
 
     def model_of(self, deployment: str) -> str | None:
         """Return the model that a virtual deployment runs, if it was written down."""

@@ -1,0 +1,325 @@
+"""What must hold between the parts of a configuration: names, keys, who is last in line, what exists."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from aoai_gateway.config.models import Client, Config, Endpoint, VirtualDeployment
+from aoai_gateway.config.problems import KeyPath, Place, did_you_mean, listed
+
+type Locate = Callable[[KeyPath], Place]
+"""Says where the value at a path was written."""
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem before it has a file and a line."""
+
+    path: KeyPath
+    message: str
+    suggestion: str | None = None
+    fatal: bool = True
+
+
+def check(config: Config, locate: Locate) -> Iterator[Finding]:
+    """Yield everything that is wrong (fatal), or that the writer should know of, between the parts."""
+    yield from _check_endpoint_names(config, locate)
+    for index, endpoint in enumerate(config.aoai.endpoints):
+        path: KeyPath = ("aoai", "endpoints", index)
+        yield from _check_credential(endpoint, path)
+        yield from _check_url(endpoint, path)
+        yield from _check_standins(endpoint, path)
+        yield from _check_simulated(endpoint, path)
+    yield from _check_mixture(config)
+    yield from _check_pools(config)
+    yield from _check_models(config, locate)
+    yield from _check_client_names(config, locate)
+    yield from _check_client_keys(config)
+    yield from _check_entra(config)
+    for index, client in enumerate(config.clients):
+        yield from _check_client(config, client, ("clients", index))
+    yield from _check_not_built_yet(config)
+    yield from _check_the_rest(config)
+
+
+# --- endpoints ---------------------------------------------------------------------------------------------
+
+
+def _check_endpoint_names(config: Config, locate: Locate) -> Iterator[Finding]:
+    names = [endpoint.name for endpoint in config.aoai.endpoints]
+    yield from _repeated(names, ("aoai", "endpoints"), "an endpoint", locate)
+
+
+def _check_credential(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
+    if endpoint.simulated:
+        for key in ("url", "key"):
+            if getattr(endpoint, key) is not None:
+                yield Finding((*path, key), "a simulated endpoint has none", 'remove it, or "simulated"')
+        return
+    if endpoint.url is None:
+        yield Finding(
+            path, '"url" is missing', 'write https://….openai.azure.com/, or "simulated:" to do without Azure'
+        )
+    if endpoint.key is None:
+        yield Finding(
+            path,
+            '"key" is missing: signing in to Azure with an identity, or with the token of the caller, is not '
+            "built yet",
+            'give the endpoint its "key"',
+        )
+
+
+def _check_url(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
+    if endpoint.url is None:
+        return
+    if f"{endpoint.path_prefix}/".endswith(("/openai/", "/openai/v1/")):
+        yield Finding(
+            (*path, "url"),
+            "ends with /openai, which the path of every request brings along: it would be there twice",
+            "leave it out, unless a gateway in front of Azure asks for it",
+            fatal=False,
+        )
+    if endpoint.scheme == "http" and endpoint.host not in LOOPBACK:
+        yield Finding(
+            (*path, "url"), "keys and prompts would travel unencrypted", "write https://", fatal=False
+        )
+
+
+def _check_standins(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
+    if endpoint.virtual_deployments and endpoint.non_streaming_fraction != 1:
+        yield Finding(
+            (*path, "non_streaming_fraction"),
+            "has no effect at an endpoint with virtual deployments",
+            "write it at the standins",
+            fatal=False,
+        )
+    seen: set[tuple[str, str]] = set()
+    for standin_path, virtual, name in _standins(endpoint, path):
+        if (virtual.name, name) in seen:
+            yield Finding(
+                (*standin_path, "name"), f"is already a standin for {virtual.name} at this endpoint"
+            )
+        seen.add((virtual.name, name))
+        if endpoint.simulated and name not in endpoint.simulated.deployments:
+            yield Finding(
+                (*standin_path, "name"),
+                "is not among the deployments of this simulated endpoint",
+                did_you_mean(name, endpoint.simulated.deployments)
+                or "it has " + listed(endpoint.simulated.deployments),
+            )
+
+
+def _standins(endpoint: Endpoint, path: KeyPath) -> Iterator[tuple[KeyPath, VirtualDeployment, str]]:
+    for i, virtual in enumerate(endpoint.virtual_deployments):
+        for j, standin in enumerate(virtual.standins):
+            yield (*path, "virtual_deployments", i, "standins", j), virtual, standin.name
+
+
+def _check_simulated(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
+    for name, deployment in endpoint.simulated.deployments.items() if endpoint.simulated else ():
+        if deployment.provisioned_tokens_per_minute is None:
+            continue
+        for key in ("tokens_per_minute", "requests_per_minute"):
+            if getattr(deployment, key) is not None:
+                yield Finding(
+                    (*path, "simulated", "deployments", name, key),
+                    "is a limit of pay as you go; this deployment is provisioned",
+                    "remove it, or provisioned_tokens_per_minute",
+                )
+
+
+def _check_mixture(config: Config) -> Iterator[Finding]:
+    enabled = [endpoint for endpoint in config.aoai.endpoints if endpoint.enabled]
+    real = [endpoint.name for endpoint in enabled if not endpoint.simulated]
+    for index, endpoint in enumerate(config.aoai.endpoints):
+        if real and endpoint.enabled and endpoint.simulated:
+            yield Finding(
+                ("aoai", "endpoints", index, "simulated"),
+                f"simulated and real endpoints are mixed ({listed(real)}): clients would get made-up answers "
+                "among real ones",
+                "remove it, or set enabled: false",
+            )
+
+
+# --- pools -------------------------------------------------------------------------------------------------
+
+
+def _check_pools(config: Config) -> Iterator[Finding]:
+    paths = _backend_paths(config)
+    if not any(endpoint.enabled for endpoint in config.aoai.endpoints):
+        yield Finding(("aoai", "endpoints"), "every endpoint is switched off", fatal=False)
+        return
+    pools = config.virtual_deployments or {"every deployment": config.open_pool}
+    last_told: set[KeyPath] = set()
+    for name, pool in pools.items():
+        if not pool:
+            yield Finding(
+                _first_path(config, name),
+                f"every standin for {name} is switched off: all requests for it will be refused",
+                fatal=False,
+            )
+        elif pool[-1].non_streaming_fraction != 1:
+            path = (*paths[id(pool[-1].standin or pool[-1].endpoint)], "non_streaming_fraction")
+            if path not in last_told:
+                yield Finding(
+                    path,
+                    f"must be 1: {pool[-1].name} is the last in line for {name}, and nobody is left to take "
+                    "the non-streaming requests that it turns down",
+                    "write 1, or leave it out",
+                )
+            last_told.add(path)
+
+
+def _backend_paths(config: Config) -> dict[int, KeyPath]:
+    """The paths of all endpoints and standins, by identity: equal ones may stand in several places."""
+    paths: dict[int, KeyPath] = {}
+    for index, endpoint in enumerate(config.aoai.endpoints):
+        path: KeyPath = ("aoai", "endpoints", index)
+        paths[id(endpoint)] = path
+        for i, virtual in enumerate(endpoint.virtual_deployments):
+            for j, standin in enumerate(virtual.standins):
+                paths[id(standin)] = (*path, "virtual_deployments", i, "standins", j)
+    return paths
+
+
+def _first_path(config: Config, deployment: str) -> KeyPath:
+    for index, endpoint in enumerate(config.aoai.endpoints):
+        for i, virtual in enumerate(endpoint.virtual_deployments):
+            if virtual.name == deployment:
+                return ("aoai", "endpoints", index, "virtual_deployments", i)
+    return ("aoai", "endpoints")
+
+
+def _check_models(config: Config, locate: Locate) -> Iterator[Finding]:
+    seen: dict[str, tuple[str, KeyPath]] = {}
+    for index, endpoint in enumerate(config.aoai.endpoints):
+        for i, virtual in enumerate(endpoint.virtual_deployments):
+            if virtual.model is None:
+                continue
+            path: KeyPath = ("aoai", "endpoints", index, "virtual_deployments", i, "model")
+            model, first = seen.setdefault(virtual.name, (virtual.model, path))
+            if model != virtual.model:
+                yield Finding(path, f'{virtual.name} is "{model}" in {locate(first)}', "it can only be one")
+
+
+# --- clients -----------------------------------------------------------------------------------------------
+
+
+def _check_client_names(config: Config, locate: Locate) -> Iterator[Finding]:
+    yield from _repeated([client.name for client in config.clients], ("clients",), "a client", locate)
+
+
+def _check_client_keys(config: Config) -> Iterator[Finding]:
+    owners: dict[str, str] = {}
+    for index, client in enumerate(config.clients):
+        for key in client.key:
+            owner = owners.setdefault(key.get_secret_value(), client.name)
+            if owner != client.name:
+                yield Finding(
+                    ("clients", index, "key"),
+                    f'the clients "{owner}" and "{client.name}" have the same key',
+                    "a key must tell who is calling",
+                )
+        if len({key.get_secret_value() for key in client.key}) < len(client.key):
+            yield Finding(("clients", index, "key"), "the same key stands here twice")
+
+
+def _check_entra(config: Config) -> Iterator[Finding]:
+    first: str | None = None
+    for index, client in enumerate(config.clients):
+        if not (client.enabled and client.uses_entra_id_auth):
+            continue
+        if first is not None:
+            yield Finding(
+                ("clients", index, "uses_entra_id_auth"),
+                f'the client "{first}" has it already, and only one can',
+            )
+        first = first or client.name
+
+
+def _check_client(config: Config, client: Client, path: KeyPath) -> Iterator[Finding]:
+    if not client.key and not client.uses_entra_id_auth:
+        yield Finding(path, '"key" is missing', "give it a key, or uses_entra_id_auth: true")
+    known = config.virtual_deployments
+    if client.deployments_allowed == ():
+        yield Finding(
+            (*path, "deployments_allowed"),
+            "is empty: the client may use nothing",
+            "leave it out to allow everything",
+            fatal=False,
+        )
+    for index, name in enumerate(client.deployments_allowed or ()):
+        if known and name not in known:
+            yield Finding(
+                (*path, "deployments_allowed", index), _unknown(name), _known(name, known), fatal=False
+            )
+    usable = client.deployments_allowed if client.deployments_allowed is not None else tuple(known)
+    for key in ("max_tokens_per_minute_in_k", "max_requests_per_minute"):
+        limits = getattr(client, key)
+        if limits is None or isinstance(limits, float):
+            continue
+        for name in limits:
+            if known and name not in known:
+                yield Finding((*path, key, name), _unknown(name), _known(name, known), fatal=False)
+        unlimited = [name for name in usable if name not in limits]
+        if unlimited:
+            yield Finding(
+                (*path, key),
+                f"has no limit for {listed(unlimited)}, which the client may use: it will be refused there",
+                "add one, or write one number for all",
+                fatal=False,
+            )
+
+
+def _unknown(name: str) -> str:
+    return f"{name} is not a virtual deployment"
+
+
+def _known(name: str, known: object) -> str:
+    names = list(known) if isinstance(known, dict) else []
+    return did_you_mean(name, names) or "there are " + listed(names)
+
+
+# --- the rest ----------------------------------------------------------------------------------------------
+
+
+def _check_not_built_yet(config: Config) -> Iterator[Finding]:
+    for key, meaning in (
+        ("max_tokens_per_minute_in_k", "limits"),
+        ("max_requests_per_minute", "limits"),
+        ("priority", "classes"),
+    ):
+        for index, client in enumerate(config.clients):
+            if getattr(client, key) is not None:
+                yield Finding(
+                    ("clients", index, key),
+                    f"{meaning} are read and checked, but not enforced yet",
+                    fatal=False,
+                )
+                break
+
+
+def _check_the_rest(config: Config) -> Iterator[Finding]:
+    if not config.clients:
+        yield Finding(
+            ("clients",),
+            "there is no client, so nobody could send anything",
+            'write "clients:" in this file or in a file of the folder policies',
+        )
+    elif not any(client.enabled for client in config.clients):
+        yield Finding(("clients",), "every client is switched off", fatal=False)
+    if config.listen.private_key and not config.listen.certificate:
+        yield Finding(("listen", "private_key"), "is of no use without a certificate", 'add "certificate"')
+    if config.breaks.floor_seconds > config.breaks.ceiling_seconds:
+        yield Finding(("breaks", "floor_seconds"), "is above ceiling_seconds")
+
+
+def _repeated(names: list[str], path: KeyPath, what: str, locate: Locate) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if first.setdefault(name, index) != index:
+            place = locate((*path, first[name], "name"))
+            yield Finding(
+                (*path, index, "name"), f'"{name}" is also the name of {what} in {place}', "names must differ"
+            )

@@ -1,0 +1,59 @@
+"""``${ENV_VAR}`` wherever a value stands.
+
+``${NAME}`` is the variable's value, and a problem when it is not set; ``${NAME:-default}`` is the default
+when it is unset or empty, as in a shell; ``$${`` writes ``${``. It is filled in after YAML has been read,
+so whatever the variable holds is a value: it cannot add keys, lists or anchors, and is not looked at again.
+"""
+
+import re
+from collections.abc import Mapping as EnvMapping
+
+from aoai_gateway.config.document import Node, Scalar, transform
+from aoai_gateway.config.problems import KeyPath, Problem, problem
+
+_REFERENCE = re.compile(
+    r"(?P<escaped>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}|(?P<odd>\$\{)"
+)
+
+
+def resolve(root: Node, env: EnvMapping[str, str]) -> tuple[Node, list[Problem]]:
+    """Fill in the variables; a value with a problem is marked, so that nothing more is said about it."""
+    problems: list[Problem] = []
+
+    def change(scalar: Scalar, path: KeyPath) -> Scalar:
+        if scalar.text is None or "${" not in scalar.text:
+            return scalar
+        found: list[Problem] = []
+
+        def value(match: re.Match[str]) -> str:
+            if match["escaped"]:
+                return "${"
+            if match["odd"]:
+                found.append(
+                    problem(
+                        scalar.place,
+                        path,
+                        "holds a ${ that is not ${NAME} or ${NAME:-default}",
+                        "write $${ to mean the two characters",
+                    )
+                )
+                return ""
+            name, default = match["name"], match["default"]
+            if default is not None:
+                return env.get(name) or default
+            if name not in env:
+                found.append(
+                    problem(
+                        scalar.place,
+                        path,
+                        f"the environment variable {name} is not set",
+                        f"set it, or write ${{{name}:-default}}",
+                    )
+                )
+            return env.get(name, "")
+
+        text = _REFERENCE.sub(value, scalar.text)
+        problems.extend(found)
+        return Scalar(scalar.place, text, written=scalar.text, unresolved=bool(found))
+
+    return transform(root, change), problems

@@ -1,0 +1,182 @@
+"""Read ``gateway.yaml`` and the ``policies/*.yaml`` beside it into one :class:`Config`.
+
+Reading (files) and compiling (bytes to models) are apart: what is compiled is exactly what was read.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as EnvMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aoai_gateway.config import powerproxy
+from aoai_gateway.config.checks import check
+from aoai_gateway.config.document import Mapping, find, parse
+from aoai_gateway.config.env import resolve
+from aoai_gateway.config.merge import merge
+from aoai_gateway.config.models import Config
+from aoai_gateway.config.problems import ConfigErrors, KeyPath, Place, Problem, problem
+from aoai_gateway.config.validation import Validated, validate
+
+__all__ = ["ConfigErrors", "Loaded", "Problem", "Source", "compile_sources", "load", "policy_files", "read"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file as it was read."""
+
+    file: Path
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A valid configuration and where it came from."""
+
+    config: Config
+    warnings: tuple[Problem, ...]
+    files: tuple[Path, ...]
+    """The files that were read, the main one first."""
+    fingerprint: str
+    """Stands for the content of the files: equal content, equal fingerprint."""
+
+
+def load(path: Path, *, env: EnvMapping[str, str]) -> Loaded:
+    """Read and check the configuration.
+
+    :param path: the main file; ``*.yaml`` in the folder ``policies`` beside it belong to it.
+    :param env: what ``${NAME}`` refers to, usually ``os.environ``.
+    :raises ConfigErrors: with everything that is wrong, at once.
+    """
+    return compile_sources(read(path), env=env)
+
+
+def policy_files(path: Path) -> tuple[Path, ...]:
+    """Return the policy files that belong to a main file, sorted by name.
+
+    They lie beside it. Where it is a symbolic link into a folder of its own and there is no ``policies``
+    beside the link, those beside its target count.
+    """
+    for folder in dict.fromkeys((path.parent, path.resolve().parent)):
+        policies = folder / "policies"
+        if policies.is_dir():
+            files = (file for file in policies.iterdir() if file.suffix == ".yaml")
+            # Editors keep hidden files beside the one they edit (.#clients.yaml).
+            return tuple(sorted(file for file in files if not file.name.startswith(".")))
+    return ()
+
+
+def read(path: Path) -> tuple[Source, ...]:
+    """Read the main file and its policy files.
+
+    :raises ConfigErrors: when one of them cannot be read.
+    """
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    try:
+        files = (path, *policy_files(path))
+    except OSError as error:
+        files = (path,)
+        problems.append(_unreadable(path.parent / "policies", error))
+    for file in files:
+        try:
+            sources.append(Source(file, file.read_bytes()))
+        except OSError as error:
+            problems.append(_unreadable(file, error))
+    if problems:
+        raise ConfigErrors(problems, fingerprint=_fingerprint(sources))
+    return tuple(sources)
+
+
+def compile_sources(sources: Sequence[Source], *, env: EnvMapping[str, str]) -> Loaded:
+    """Make a configuration of files that were read; arguments and errors as for :func:`load`."""
+    fingerprint = _fingerprint(sources)
+    documents, problems = _parse_all(sources)
+    if len(documents) < len(sources):
+        # A file that is not YAML leaves a hole: whatever else would be said would be about the hole.
+        raise ConfigErrors(problems, fingerprint=fingerprint)
+    document, found = merge(documents)
+    problems += found
+    root, found = resolve(document, env)
+    problems += found
+    assert isinstance(root, Mapping)
+    document, found, warnings = powerproxy.translate(root)
+    problems += found
+    validated = validate(document, folder=sources[0].file.parent.absolute())
+    problems += validated.problems
+    found_fatal, found_warnings = _cross_check(root, validated, problems)
+    problems += found_fatal
+    if problems or validated.config is None:
+        raise ConfigErrors(dict.fromkeys(problems), fingerprint=fingerprint)
+    warnings += [*found_warnings, *_unread_files(sources[0].file)]
+    files = tuple(source.file for source in sources)
+    return Loaded(validated.config, tuple(warnings), files, fingerprint)
+
+
+def _parse_all(sources: Sequence[Source]) -> tuple[list[Mapping], list[Problem]]:
+    documents: list[Mapping] = []
+    problems: list[Problem] = []
+    for source in sources:
+        node, found = parse(source.file, source.content)
+        problems += found
+        if isinstance(node, Mapping):
+            # Like Compose files: a place for anchors that belong to no key of ours.
+            kept = {key: entry for key, entry in node.entries.items() if not key.startswith("x-")}
+            documents.append(Mapping(node.place, kept))
+        elif node is not None:
+            message = "a mapping is expected at the top (aoai: …, clients: …)"
+            problems.append(problem(node.place, "", message))
+    return documents, problems
+
+
+def _cross_check(
+    document: Mapping, validated: Validated, problems: Iterable[Problem]
+) -> tuple[list[Problem], list[Problem]]:
+    """Check between the parts; what may only follow from a problem that is known already is not said."""
+    fatal: list[Problem] = []
+    warnings: list[Problem] = []
+    if validated.config is None:
+        return fatal, warnings
+
+    def locate(path: KeyPath) -> Place:
+        _, _, place = find(document, path)
+        return place
+
+    told = {each.path for each in problems}
+    for finding in check(validated.config, locate):
+        if _follows(finding.path, validated.broken):
+            continue
+        found = problem(locate(finding.path), finding.path, finding.message, finding.suggestion)
+        if finding.fatal and not any(_within(path, found.path) for path in told):
+            fatal.append(found)
+        elif not finding.fatal:
+            warnings.append(found)
+    return fatal, warnings
+
+
+def _follows(path: KeyPath, broken: Iterable[KeyPath]) -> bool:
+    return any(path[: len(each)] == each or each[: len(path)] == path for each in broken)
+
+
+def _within(path: str, outer: str) -> bool:
+    return path == outer or path.startswith((outer + ".", outer + "["))
+
+
+def _unread_files(path: Path) -> list[Problem]:
+    """A file that looks like a policy but has another ending would be missed without a word."""
+    folder = path.parent / "policies"
+    unread = sorted(folder.glob("*.yml")) if folder.is_dir() else []
+    return [Problem(file, 1, 1, "", "is not read", "only *.yaml files are: rename it") for file in unread]
+
+
+def _unreadable(file: Path, error: OSError) -> Problem:
+    reason = (error.strerror or type(error).__name__).lower()
+    return Problem(file, 1, 1, "", f"cannot be read: {reason}")
+
+
+def _fingerprint(sources: Iterable[Source]) -> str:
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(f"{source.file}\0{len(source.content)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(source.content)
+    return digest.hexdigest()

@@ -1,0 +1,220 @@
+"""PowerProxy's vocabulary: what its configuration may say that ours does not.
+
+Its file loads unchanged. What has a meaning here is honoured, what has none is named in one warning, and
+what would silently weaken a rule that its user relies on is a problem.
+"""
+
+from collections.abc import Iterator
+
+from aoai_gateway.config.document import Mapping, Node, Scalar, Sequence
+from aoai_gateway.config.problems import KeyPath, Place, Problem, did_you_mean, listed, problem
+
+WITHOUT_MEANING = (
+    "azure_subscription_id",
+    "region",
+    "resource_group",
+    "unique_prefix",
+    "user_assigned_managed_identity_client_id",
+)
+"""Top-level keys that only PowerProxy's deployment scripts read."""
+
+PLUGINS = {
+    "AllowDeployments": (),
+    "LimitUsage": ("redis",),
+    "LogUsageToConsole": (),
+    "LogUsageToCsvFile": (),
+    "LogUsageToLogAnalytics": (
+        "log_ingestion_endpoint",
+        "data_collection_rule_id",
+        "credential_tenant_id",
+        "credential_client_id",
+        "credential_client_secret",
+    ),
+}
+"""Its plugins, and the settings of each besides ``name``."""
+
+TOP_LEVEL = (*WITHOUT_MEANING, "plugins")
+"""Every top-level key that is accepted for its sake."""
+
+_REQUIRED_BY_PLUGIN = {
+    "AllowDeployments": ("deployments_allowed", "say what the client may use"),
+    "LimitUsage": ("max_tokens_per_minute_in_k", "say how much it may use"),
+}
+
+
+def translate(document: Mapping) -> tuple[Mapping, list[Problem], list[Problem]]:
+    """Turn PowerProxy's keys into ours.
+
+    Returns the document without them, the problems and the warnings.
+    """
+    translation = _Translation(document)
+    return translation.run(), translation.problems, translation.warnings
+
+
+class _Translation:
+    def __init__(self, document: Mapping) -> None:
+        self.document = document
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self._ignored: list[tuple[Place, str]] = []
+
+    def run(self) -> Mapping:
+        document = self.document
+        for key in ("fixed_client", "FIXED_CLIENT"):
+            if key in document.entries:
+                self._problem(
+                    document.entries[key].key_place,
+                    (key,),
+                    "is a key of old PowerProxy versions",
+                    "remove it, and give one client uses_entra_id_auth: true",
+                )
+        self._ignored += [
+            (document.entries[key].key_place, key) for key in WITHOUT_MEANING if key in document.entries
+        ]
+        document = self._without_nulls_that_would_open(self._plugins(document))
+        aoai = document.get("aoai")
+        if isinstance(aoai, Mapping):
+            document = document.with_entries(aoai=self._aoai(aoai))
+        self._name_what_is_ignored()
+        dropped = ("fixed_client", "FIXED_CLIENT", *TOP_LEVEL)
+        return document.with_entries(**dict.fromkeys(dropped))
+
+    def _plugins(self, document: Mapping) -> Mapping:
+        plugins = document.get("plugins")
+        if plugins is None or (isinstance(plugins, Scalar) and plugins.text is None):
+            return document
+        if not isinstance(plugins, Sequence):
+            self._problem(
+                plugins.place, ("plugins",), "a list is expected", "write lines that begin with - name:"
+            )
+            return document
+        names: set[str] = set()
+        for index, plugin in enumerate(plugins.items):
+            name = self._plugin(plugin, ("plugins", index))
+            names |= {name} if name else set()
+        self._require_what_plugins_need(document, names)
+        if "AllowDeployments" not in names:
+            self._enforced_anyway(document, plugins.place, "AllowDeployments", "deployments_allowed")
+        if "LogUsageToConsole" in names and "usage_log" not in document.entries:
+            return document.with_entries(usage_log=Scalar(plugins.place, "stdout"))
+        return document
+
+    def _plugin(self, plugin: Node, path: KeyPath) -> str | None:
+        name = plugin.get("name") if isinstance(plugin, Mapping) else None
+        if not isinstance(plugin, Mapping) or not isinstance(name, Scalar) or not name.text:
+            self._problem(plugin.place, path, 'a plugin is written as "name: …"')
+            return None
+        if name.text not in PLUGINS:
+            self._problem(
+                name.place,
+                (*path, "name"),
+                "is not a plugin of PowerProxy, and its own plugins cannot run here",
+                did_you_mean(name.text, PLUGINS) or "write it as a mitmproxy addon and load it with -s",
+            )
+            return None
+        for key, entry in plugin.entries.items():
+            if key not in ("name", *PLUGINS[name.text]):
+                self._problem(
+                    entry.key_place, (*path, key), "unknown key", did_you_mean(key, PLUGINS[name.text])
+                )
+        match name.text:
+            case "LimitUsage" if "redis" in plugin.entries:
+                self._warning(
+                    plugin.entries["redis"].key_place,
+                    (*path, "redis"),
+                    "limits are not shared through Redis yet: each gateway process counts by itself",
+                )
+            case "LogUsageToCsvFile" | "LogUsageToLogAnalytics":
+                self._warning(
+                    name.place,
+                    path,
+                    f"{name.text} is not built yet",
+                    "usage_log writes one JSON line per call to stdout or to a file",
+                )
+        return name.text
+
+    def _require_what_plugins_need(self, document: Mapping, plugins: set[str]) -> None:
+        for plugin, (key, suggestion) in _REQUIRED_BY_PLUGIN.items():
+            if plugin not in plugins:
+                continue
+            for path, client in _clients(document):
+                if key not in client.entries:
+                    self._problem(
+                        client.place, path, f'"{key}" is missing: the plugin {plugin} requires it', suggestion
+                    )
+
+    def _enforced_anyway(self, document: Mapping, place: Place, plugin: str, key: str) -> None:
+        if any(key in client.entries for _, client in _clients(document)):
+            self._warning(place, ("plugins",), f"{plugin} is not listed, but {key} is always enforced here")
+
+    def _without_nulls_that_would_open(self, document: Mapping) -> Mapping:
+        """``deployments_allowed:`` with nothing behind it allows nothing, as there; absent, everything."""
+        clients = document.get("clients")
+        if not isinstance(clients, Sequence):
+            return document
+        items: list[Node] = []
+        for client in clients.items:
+            if isinstance(client, Mapping):
+                allowed = client.get("deployments_allowed")
+                if isinstance(allowed, Scalar) and allowed.text is None:
+                    client = client.with_entries(deployments_allowed=Sequence(allowed.place, ()))
+            items.append(client)
+        return document.with_entries(clients=Sequence(clients.place, tuple(items)))
+
+    def _aoai(self, aoai: Mapping) -> Mapping:
+        if "mock_response" in aoai.entries:
+            self._problem(
+                aoai.entries["mock_response"].key_place,
+                ("aoai", "mock_response"),
+                "canned answers are not supported",
+                'give an endpoint "simulated:" instead of url and key; it answers like the real service',
+            )
+        endpoints = aoai.get("endpoints")
+        if isinstance(endpoints, Sequence):
+            items = (
+                self._endpoint(item, ("aoai", "endpoints", index)) if isinstance(item, Mapping) else item
+                for index, item in enumerate(endpoints.items)
+            )
+            aoai = aoai.with_entries(endpoints=Sequence(endpoints.place, tuple(items)))
+        return aoai.with_entries(mock_response=None)
+
+    def _endpoint(self, endpoint: Mapping, path: KeyPath) -> Mapping:
+        if "auth" in endpoint.entries:
+            self._problem(
+                endpoint.entries["auth"].key_place,
+                (*path, "auth"),
+                "signing in to Azure with an identity is not built yet",
+                'remove it and give the endpoint its "key"',
+            )
+        connections = endpoint.get("connections")
+        if isinstance(connections, Mapping):
+            timeouts = connections.get("timeouts")
+            if "limits" in connections.entries:
+                self._ignored.append((connections.entries["limits"].key_place, "connections.limits"))
+            if isinstance(timeouts, Mapping):
+                self._ignored += [
+                    (timeouts.entries[key].key_place, f"connections.timeouts.{key}")
+                    for key in ("write", "pool")
+                    if key in timeouts.entries
+                ]
+        return endpoint.with_entries(auth=None)
+
+    def _name_what_is_ignored(self) -> None:
+        if self._ignored:
+            place, _ = self._ignored[0]
+            names = listed(dict.fromkeys(name for _, name in self._ignored))
+            self._warning(place, (), f"accepted for PowerProxy's sake, but without meaning here: {names}")
+
+    def _problem(self, place: Place, path: KeyPath, message: str, suggestion: str | None = None) -> None:
+        self.problems.append(problem(place, path, message, suggestion))
+
+    def _warning(self, place: Place, path: KeyPath, message: str, suggestion: str | None = None) -> None:
+        self.warnings.append(problem(place, path, message, suggestion))
+
+
+def _clients(document: Mapping) -> Iterator[tuple[KeyPath, Mapping]]:
+    clients = document.get("clients")
+    if isinstance(clients, Sequence):
+        for index, client in enumerate(clients.items):
+            if isinstance(client, Mapping):
+                yield ("clients", index), client

@@ -1,0 +1,83 @@
+"""What can be wrong with a configuration, and how it is said: file, line, path, what would be right."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+type KeyPath = tuple[str | int, ...]
+"""Where a value stands in the merged document: ``("aoai", "endpoints", 0, "url")``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in a file; line and column count from 1."""
+
+    file: Path
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, or that the writer should know of.
+
+    ``path`` is empty when the problem concerns a file as a whole. No secret is ever part of a problem.
+    """
+
+    file: Path
+    line: int
+    column: int
+    path: str
+    message: str
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " + (f"{self.path}: " if self.path else "")
+        return where + self.message + (f"; {self.suggestion}" if self.suggestion else "")
+
+
+class ConfigErrors(Exception):  # noqa: N818 - it stands for many errors
+    """Everything that is wrong with a configuration; ``str()`` is one line for each problem."""
+
+    def __init__(self, problems: Iterable[Problem], *, fingerprint: str = "") -> None:
+        self.problems = tuple(sorted(problems, key=lambda problem: (str(problem.file), problem.line)))
+        """All problems, by file and line."""
+        self.fingerprint = fingerprint
+        """Stands for the files' content, as :attr:`Loaded.fingerprint` does."""
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def problem(place: Place, path: KeyPath | str, message: str, suggestion: str | None = None) -> Problem:
+    """Build a problem from a place and a path."""
+    path = path if isinstance(path, str) else render(path)
+    return Problem(place.file, place.line, place.column, path, message, suggestion)
+
+
+def render(path: KeyPath) -> str:
+    """Write a path as people do: ``aoai.endpoints[0].url``; a name with dots in it is quoted."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.replace("-", "").replace("_", "").isalnum():
+            text += f".{part}" if text else part
+        else:
+            text += f'["{part}"]'
+    return text
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return ``did you mean "…"?`` when a known word is close; case does not matter."""
+    by_lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f'did you mean "{by_lower[close[0]]}"?' if close else None
+
+
+def listed(words: Iterable[str]) -> str:
+    """Write ``a``, ``a and b`` or ``a, b and c``."""
+    *rest, last = words
+    return f"{', '.join(rest)} and {last}" if rest else last

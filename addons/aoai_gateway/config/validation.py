@@ -1,0 +1,216 @@
+"""From the document to the models, with every error in plain words and at its line.
+
+pydantic stops at the first kind of error that it meets in a model, and checks across models need all of
+them. So a document with errors is *mended* (a broken value is left out, a missing name made up) and
+validated again: what can still be checked is, and all problems come at once.
+"""
+
+from collections.abc import Iterator, Set
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from aoai_gateway.config import powerproxy
+from aoai_gateway.config.document import Mapping, Node, Scalar, Sequence, find, plain
+from aoai_gateway.config.models import Config, Model
+from aoai_gateway.config.problems import KeyPath, Problem, did_you_mean, problem
+
+_ROUNDS = 5
+_SHOWN = 60
+
+_EXPECTED = {
+    "bool_parsing": "true or false is expected",
+    "bool_type": "true or false is expected",
+    "dict_type": "a mapping is expected (lines of key: value)",
+    "finite_number": "a finite number is expected",
+    "float_parsing": "a number is expected",
+    "float_type": "a number is expected",
+    "greater_than": "it must be greater than {gt:g}",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "int_from_float": "a whole number is expected",
+    "int_parsing": "a whole number is expected",
+    "int_type": "a whole number is expected",
+    "less_than_equal": "it must be at most {le:g}",
+    "list_type": 'a list is expected (lines that begin with "- ")',
+    "mapping_type": "a mapping is expected (lines of key: value)",
+    "model_attributes_type": "a mapping is expected (lines of key: value)",
+    "model_type": "a mapping is expected (lines of key: value)",
+    "path_type": "a path is expected",
+    "string_type": "a single text is expected",
+    "tuple_type": 'a list is expected (lines that begin with "- ")',
+}
+"""What pydantic's error types mean to somebody who writes YAML."""
+
+_SYNONYMS = {
+    "api_base": "url",
+    "api_key": "key",
+    "apikey": "key",
+    "allowed_deployments": "deployments_allowed",
+    "azure_endpoint": "url",
+    "base_url": "url",
+    "keys": "key",
+    "tpm": "tokens_per_minute",
+    "rpm": "requests_per_minute",
+    "max_requests": "max_requests_per_minute",
+    "max_tokens_per_minute": "max_tokens_per_minute_in_k",
+}
+"""What other gateways and SDKs call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What came of a document."""
+
+    config: Config | None
+    """With mended values where there are problems: good for further checks only. None beyond mending."""
+    problems: list[Problem]
+    broken: frozenset[KeyPath]
+    """The paths of the values that had problems."""
+
+
+def validate(document: Mapping, *, folder: Path) -> Validated:
+    """Build the models.
+
+    :param folder: relative paths in the document count from here.
+    """
+    data: Any = deepcopy(plain(document))
+    broken = {_mend(data, path) for path in _unresolved(document)}
+    problems: list[Problem] = []
+    for _ in range(_ROUNDS):
+        try:
+            config = Config.model_validate(data, context={"folder": folder})
+        except ValidationError as error:
+            details = [each for each in _details(error) if not _merely_follows(each, document)]
+        else:
+            return Validated(config, problems, frozenset(broken))
+        problems += [_describe(document, each) for each in details if not _known(each["loc"], broken)]
+        if any(detail["type"] == "missing" and detail["loc"][-1] != "name" for detail in details):
+            break
+        broken |= {_mend(data, detail["loc"], detail["type"]) for detail in details}
+    return Validated(None, problems, frozenset(broken))
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_input=False)
+
+
+def _known(loc: KeyPath, broken: Set[KeyPath]) -> bool:
+    """Say whether an error at this path comes from mending."""
+    return any(loc[: len(each)] == each for each in broken)
+
+
+def _merely_follows(detail: ErrorDetails, document: Mapping) -> bool:
+    """A list is "too short" for pydantic when none of its items is valid: those have errors of their own."""
+    _, node, _ = find(document, detail["loc"])
+    return detail["type"] == "too_short" and plain(node) not in ([], {})
+
+
+def _unresolved(node: Node, path: KeyPath = ()) -> Iterator[KeyPath]:
+    if isinstance(node, Scalar):
+        if node.unresolved:
+            yield path
+    elif isinstance(node, Sequence):
+        for index, item in enumerate(node.items):
+            yield from _unresolved(item, (*path, index))
+    else:
+        for key, entry in node.entries.items():
+            yield from _unresolved(entry.node, (*path, key))
+
+
+def _mend(data: Any, loc: KeyPath, kind: str = "") -> KeyPath:
+    """Leave the value at a path out, or the nearest thing around it that has a key; make up a name.
+
+    An item of a list keeps its place, so that the paths of the others stay right. Returns the path of
+    what was changed.
+    """
+    value, path = data, list[str | int]()
+    target: tuple[dict[str, Any], str, KeyPath] | None = None
+    for part in loc:
+        if isinstance(value, dict) and (part in value or kind == "missing"):
+            path.append(part)
+            target = value, str(part), tuple(path)
+            value = value.get(str(part))
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            path.append(part)
+            if kind.startswith("model_") and len(path) == len(loc):
+                value[part] = {}
+                return tuple(path)
+            value = value[part]
+    if target is None:
+        return ()
+    holder, key, place = target
+    if key == "name":
+        holder[key] = "unnamed-" + "-".join(map(str, place))
+    else:
+        holder.pop(key, None)
+    return place
+
+
+def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
+    kind, context = detail["type"], detail.get("ctx", {})
+    path, node, place = find(document, detail["loc"])
+    if kind == "missing":
+        return problem(place, detail["loc"][:-1], f'"{detail["loc"][-1]}" is missing')
+    if kind == "extra_forbidden":
+        return problem(place, path, "unknown key", _what_was_meant(path))
+    if not isinstance(node, Mapping):
+        place = node.place
+    if kind == "config":
+        return problem(place, path, context["message"], context["suggestion"])
+    if kind == "too_short":
+        return problem(place, path, "is empty: at least one entry is needed")
+    expected = _EXPECTED.get(kind, detail["msg"][:1].lower() + detail["msg"][1:]).format(**context)
+    shown = _show(node, path)
+    return problem(place, path, f"is {shown}, but {expected}" if shown else expected)
+
+
+def _show(node: Node, path: KeyPath) -> str | None:
+    """Quote a value, or say what it is; never a secret, and never what a variable held."""
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if isinstance(node, Sequence):
+        return "a list"
+    if "key" in path or node.text is None:
+        return None
+    text = node.written or node.text
+    return f'"{text}"' if len(text) <= _SHOWN else f'"{text[:_SHOWN]}…"'
+
+
+def _what_was_meant(path: KeyPath) -> str:
+    model, word = _model_at(path[:-1]), str(path[-1])
+    known = [*model.model_fields, *(powerproxy.TOP_LEVEL if len(path) == 1 else ())]
+    synonym = _SYNONYMS.get(word.lower().replace("-", "_"))
+    if synonym in known:
+        return f'did you mean "{synonym}"?'
+    for name in model.model_fields:
+        inner = _model_of_field(model, name)
+        if inner and word in inner.model_fields and not _holds_many(model, name):
+            return f'it belongs under "{name}"'
+    return did_you_mean(word, known) or "known here: " + ", ".join(known)
+
+
+def _model_at(path: KeyPath) -> type[Model]:
+    """Return the model that describes the mapping at a path."""
+    model: type[Model] = Config
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_of_field(model, part) or model
+    return model
+
+
+def _model_of_field(model: type[Model], field: str) -> type[Model] | None:
+    pending: list[Any] = [model.model_fields[field].annotation]
+    while pending:
+        kind = pending.pop()
+        if isinstance(kind, type) and issubclass(kind, Model):
+            return kind
+        pending.extend(get_args(kind))
+    return None
+
+
+def _holds_many(model: type[Model], field: str) -> bool:
+    return "tuple" in str(model.model_fields[field].annotation)
