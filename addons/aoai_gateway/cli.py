@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from aoai_gateway.mitmproxy_options import OptionError, as_settings, did_you_mean, run_mitmweb
+from aoai_gateway.config.problems import did_you_mean, listed
+from aoai_gateway.mitmproxy_options import OptionError, as_settings, run_mitmweb
 
 if TYPE_CHECKING:
     from aoai_gateway.config.loader import Loaded
@@ -87,8 +88,8 @@ def _dispatch(words: list[str]) -> int:
     command = COMMANDS.get(words[0])
     if command is None:
         raise UsageError(
-            f"there is no command {words[0]!r}{did_you_mean(words[0], COMMANDS)}. "
-            f"The commands are {', '.join(COMMANDS)}; `{PROGRAM} --help` explains them."
+            f"there is no command {words[0]!r}; "
+            + (did_you_mean(words[0], COMMANDS) or f"the commands are {listed(COMMANDS)}")
         )
     return command(words[1:])
 
@@ -118,18 +119,20 @@ def _web(words: list[str]) -> int:
     arguments = ["--scripts", str(script)]
     for path in args.script:
         arguments += ["--scripts", path]
+    named = {setting.partition("=")[0] for setting in settings}
+    if "store_streamed_bodies" not in named:
+        # Without it the inspector would show streamed answers as empty.
+        settings.append("store_streamed_bodies=true")
     for setting in (
         f"gateway_config={args.config}",
         f"listen_host={address.host}",
         f"listen_port={address.port}",
-        # Without it the inspector would show streamed answers as empty.
-        "store_streamed_bodies=true",
         *settings,
     ):
         arguments += ["--set", setting]
 
     _greet(args.config, loaded, address, inspector=True)
-    return run_mitmweb(arguments, named={setting.partition("=")[0] for setting in settings})
+    return run_mitmweb(arguments, named=named)
 
 
 def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -138,13 +141,12 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
     if "--" in words:
         cut = words.index("--")
         own, rest = words[:cut], words[cut + 1 :]
+    about, example = {
+        "serve": ("Serve on the lean host: no user interface, and the fastest.", "--ssl-insecure"),
+        "web": ("Serve inside mitmweb: every prompt, attempt and decision to look at.", "--web-port 9000"),
+    }[command]
     parser = _parser(
-        command,
-        {
-            "serve": "Serve on the lean host: no user interface, the fastest of the three ways to run it.",
-            "web": "Serve inside mitmweb: every prompt, attempt and decision is there to inspect.",
-        }[command],
-        epilog=f"What follows -- goes to mitmproxy, e.g. {PROGRAM} {command} -- -w calls.flows",
+        command, about, epilog=f"What follows -- goes to mitmproxy: {PROGRAM} {command} -- {example}"
     )
     _add_config_option(parser)
     parser.add_argument("--host", help="listen on this address (default: as configured, else 127.0.0.1)")
@@ -213,8 +215,15 @@ def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> 
     config = loaded.config
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    lines = [f"{PROGRAM} {_own_version()} with {path}", f"  listening  {address.url}"]
-    if config.client_for_key(DEMO_KEY) and all(e.simulated for e in config.aoai.endpoints if e.enabled):
+    lines = [
+        f"{PROGRAM} {_own_version()} with {path}",
+        f"  listening  {address.url if address.port else 'on a free port, see below'}",
+    ]
+    if (
+        address.port
+        and config.client_for_key(DEMO_KEY)
+        and all(e.simulated for e in config.aoai.endpoints if e.enabled)
+    ):
         body = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}'
         insecure = "-k " if address.tls else ""
         lines += [
@@ -289,8 +298,8 @@ def _add_config_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535 is")
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
     return int(text)
 
 

@@ -8,10 +8,11 @@ been loaded.
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 from collections.abc import Callable, Iterable, Sequence, Set
 from typing import TYPE_CHECKING, NoReturn
+
+from aoai_gateway.config.problems import did_you_mean
 
 if TYPE_CHECKING:
     from mitmproxy.options import Options
@@ -55,11 +56,11 @@ def as_settings(words: Sequence[str]) -> list[str]:
     if unknown:
         hint = did_you_mean(unknown[0].partition("=")[0], parser.flags)
         raise OptionError(
-            f"mitmproxy has no option {unknown[0]!r}{hint}. "
-            "What follows -- must be its own options; `mitmdump --help` lists them."
+            f"mitmproxy has no option {unknown[0]!r}; "
+            + (hint or "what follows -- must be its own options, which `mitmdump --help` lists")
         )
     if args.version or args.options or args.commands:
-        raise OptionError("for mitmproxy's --version, --options and --commands run `mitmdump` itself.")
+        raise OptionError("for mitmproxy's --version, --options and --commands run `mitmdump` itself")
     # As mitmproxy.tools.main.process_options reads these two (there is no dumper here to be told as well).
     if args.quiet:
         args.termlog_verbosity = "error"
@@ -73,7 +74,7 @@ def as_settings(words: Sequence[str]) -> list[str]:
     for setting in settings:
         name = setting.partition("=")[0]
         if name in _OWN_FLAGS:
-            raise OptionError(f"say {_OWN_FLAGS[name]} before the --, not mitmproxy's {name!r} after it.")
+            raise OptionError(f"say {_OWN_FLAGS[name]} before the --, not mitmproxy's {name!r} after it")
     return settings
 
 
@@ -146,16 +147,11 @@ def run_mitmweb(arguments: Sequence[str], *, named: Set[str]) -> int:
 def unclaimed(named: Iterable[str], options: Options) -> list[str]:
     """Say which of the `named` options no addon has defined, once all of them have been loaded."""
     return [
-        f"mitmproxy and the loaded addons have no option {name!r}{did_you_mean(name, options.keys())}."
+        f"mitmproxy and the loaded addons have no option {name!r}"
+        + (f"; {hint}" if (hint := did_you_mean(name, options.keys())) else "")
         for name in sorted(set(named))
         if name not in options
     ]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the nearest of the `known` words, or "" if none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -166,4 +162,4 @@ class _Parser(argparse.ArgumentParser):
         return list(self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
-        raise OptionError(f"mitmproxy's options: {message}.")
+        raise OptionError(f"mitmproxy's options: {message}")
