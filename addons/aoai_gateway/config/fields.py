@@ -158,11 +158,7 @@ DeploymentName = Annotated[str, AfterValidator(_deployment)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
 """A key that fits into a header."""
 
-Keys = Annotated[
-    tuple[Key, ...],
-    BeforeValidator(_one_or_list, json_schema_input_type=Key | list[Key]),
-    Field(max_length=100),
-]
+Keys = Annotated[tuple[Key, ...], BeforeValidator(_one_or_list, json_schema_input_type=Key | list[Key])]
 """One key, or a list while a key is rotated."""
 
 DeploymentNames = Annotated[

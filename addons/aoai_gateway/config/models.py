@@ -7,199 +7,54 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from aoai_gateway.config.endpoints import (
+    Aoai,
+    Backend,
+    ConnectionLimits,
+    Connections,
+    Endpoint,
+    Model,
+    SimulatedDeployment,
+    SimulatedEndpoint,
+    Standin,
+    Timeouts,
+    VirtualDeployment,
+)
 from aoai_gateway.config.fields import (
     Amount,
     Count,
-    DeploymentName,
     DeploymentNames,
     ExistingFile,
-    Fraction,
-    HeaderPattern,
-    Key,
     Keys,
     LogTarget,
     Name,
     PerDeployment,
     Seconds,
-    Url,
-    split_url,
 )
 
-
-class Model(BaseModel):
-    """The base of all models: frozen, unknown keys refused, inputs (they may be secret) never shown."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
-
-    def but(self, **changes: Any) -> Self:
-        """Return a copy with the changes, validated; nothing that was derived from old values is copied."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self).model_validate(fields | changes)
-
-
-class Timeouts(Model):
-    """Time limits towards an endpoint."""
-
-    connect: Seconds = 15
-    """Seconds to open a connection."""
-    read: Seconds | None = None
-    """Seconds to wait for a non-streaming answer; without it the client's own time-out counts, else 600."""
-    write: Seconds | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
-    pool: Seconds | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
-
-
-class ConnectionLimits(Model):
-    """PowerProxy's connection pool; accepted, without meaning here."""
-
-    max_connections: Amount | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
-    max_keepalive_connections: Amount | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
-    keepalive_expiry: Amount | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
-
-
-class Connections(Model):
-    """How the gateway connects to an endpoint."""
-
-    timeouts: Timeouts = Timeouts()
-    """Time limits towards the endpoint."""
-    limits: ConnectionLimits = ConnectionLimits()
-    """Accepted for PowerProxy's sake; has no meaning here."""
-
-
-class Standin(Model):
-    """A real deployment at an endpoint that can serve a virtual deployment."""
-
-    name: DeploymentName
-    """The name of the deployment at the endpoint."""
-    enabled: bool = True
-    """false takes the standin out of every pool."""
-    non_streaming_fraction: Fraction = 1
-    """The chance (0 to 1) that it takes a non-streaming request that reaches it; 1 for the last in line."""
-    tokens_per_minute: Count | None = None
-    """Its capacity in tokens per minute, if known."""
-    requests_per_minute: Count | None = None
-    """Its capacity in requests per minute, if known."""
-    provisioned: bool = False
-    """true for provisioned throughput (PTU), false for pay as you go."""
-
-
-class VirtualDeployment(Model):
-    """A deployment name that clients ask for, and the standins that serve it at one endpoint."""
-
-    name: DeploymentName
-    """The deployment (or model) name that clients send."""
-    standins: Annotated[tuple[Standin, ...], Field(min_length=1)]
-    """The real deployments behind it, tried in the order written."""
-    model: Name | None = None
-    """The model that it runs, for counting tokens: gpt-4o, text-embedding-3-small, …"""
-
-
-class SimulatedDeployment(Model):
-    """One deployment of a simulated endpoint, with the limits that it enforces."""
-
-    model: Name
-    """The model that it answers as."""
-    tokens_per_minute: Count | None = None
-    """Pay as you go: tokens in a sliding window of 60 s; no limit if absent."""
-    requests_per_minute: Count | None = None
-    """Pay as you go: requests per minute, enforced in windows of 10 s; 6 per 1,000 tokens if absent."""
-    provisioned_tokens_per_minute: Count | None = None
-    """Provisioned throughput (PTU): tokens per minute at which its bucket drains; pay as you go if absent."""
-    first_token_seconds: Amount = 0.05
-    """Seconds until its first token."""
-    tokens_per_second: Amount = 200
-    """Speed after the first token; 0 answers at once."""
-
-
-class SimulatedEndpoint(Model):
-    """An endpoint that the gateway plays itself: no Azure account needed."""
-
-    region: Name = "Sweden Central"
-    """What its answers carry in x-ms-region."""
-    deployments: Annotated[Mapping[DeploymentName, SimulatedDeployment], Field(min_length=1)]
-    """Its deployments by name."""
-    seed: int = 0
-    """Its answers are a function of this number and the prompt."""
-
-
-class Endpoint(Model):
-    """One Azure OpenAI resource: a URL and a credential; or a simulated one."""
-
-    name: Name
-    """How the gateway calls it, in logs and headers."""
-    url: Url | None = None
-    """https://contoso.openai.azure.com/; a path (behind API Management) is kept."""
-    key: Key | None = None
-    """Its API key; best as ${ENV_VAR}."""
-    enabled: bool = True
-    """false takes the endpoint out of every pool."""
-    non_streaming_fraction: Fraction = 1
-    """As for a standin; counts for an endpoint without virtual deployments."""
-    virtual_deployments: tuple[VirtualDeployment, ...] = ()
-    """What it serves; an endpoint without any takes every deployment."""
-    connections: Connections = Connections()
-    """Time limits towards it."""
-    simulated: SimulatedEndpoint | None = None
-    """Instead of url and key: the gateway plays this endpoint itself."""
-
-    @cached_property
-    def _parts(self) -> tuple[str, str, int, str]:
-        if self.url is None:
-            raise ValueError(f"endpoint {self.name!r} is simulated: it has no address until it is started")
-        parts = split_url(self.url)
-        assert parts.hostname is not None
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        return parts.scheme, parts.hostname, port, parts.path.rstrip("/")
-
-    @property
-    def scheme(self) -> str:
-        """``https`` or ``http``. This and the next three raise ValueError for a simulator not yet started."""
-        return self._parts[0]
-
-    @property
-    def host(self) -> str:
-        """The host name in lower case, or an IP address without brackets."""
-        return self._parts[1]
-
-    @property
-    def port(self) -> int:
-        """The port, also where the URL names none."""
-        return self._parts[2]
-
-    @property
-    def path_prefix(self) -> str:
-        """What stands before ``/openai/…`` in the path: ``""``, or ``/prefix`` without a slash at its end."""
-        return self._parts[3]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it takes every deployment, for want of virtual ones."""
-        return not self.virtual_deployments
-
-
-class Aoai(Model):
-    """Where requests go."""
-
-    endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
-    """The Azure OpenAI resources, tried in the order written."""
-    trusted_ca: ExistingFile | None = None
-    """A PEM file of certificate authorities to trust for the endpoints, besides the usual ones."""
-    forward_http_header_only_if_name_matches: HeaderPattern | None = None
-    """Forward only request headers whose name matches this regular expression; by default, all."""
+__all__ = [
+    "Aoai",
+    "Backend",
+    "Breaks",
+    "Client",
+    "Config",
+    "ConnectionLimits",
+    "Connections",
+    "Endpoint",
+    "Limits",
+    "Listen",
+    "Model",
+    "Replay",
+    "SimulatedDeployment",
+    "SimulatedEndpoint",
+    "Standin",
+    "Timeouts",
+    "VirtualDeployment",
+]
 
 
 class Client(Model):
@@ -277,23 +132,6 @@ class Breaks(Model):
     """At least."""
     ceiling_seconds: Seconds = 60
     """At most, whatever the hint says."""
-
-
-class Backend(NamedTuple):
-    """One (endpoint, standin) pair; the standin is None for an endpoint without virtual deployments."""
-
-    endpoint: Endpoint
-    standin: Standin | None
-
-    @property
-    def name(self) -> str:
-        """``standin@endpoint``, or the endpoint's name."""
-        return f"{self.standin.name}@{self.endpoint.name}" if self.standin else self.endpoint.name
-
-    @property
-    def non_streaming_fraction(self) -> float:
-        """The chance that it takes a non-streaming request that reaches it."""
-        return (self.standin or self.endpoint).non_streaming_fraction
 
 
 class Config(Model):

@@ -1,0 +1,80 @@
+"""Notice that the configuration was saved, and load it once it is whole.
+
+What is looked at is each file's device, inode, size and time of change *behind* symbolic links, and the
+list of policy files: that sees an editor writing in place, one that replaces the file, and Kubernetes
+swapping a ConfigMap's ``..data`` link.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aoai_gateway.config.loader import ConfigErrors, Loaded, compile_sources, policy_files, read
+
+type Signature = tuple[tuple[str, tuple[int, ...] | None], ...]
+
+
+class Watch:
+    """Watches one main file and its policy files, for whoever calls :meth:`poll` now and then.
+
+    It blocks on file I/O only, reads no clock and starts no thread. A change counts once two polls in a
+    row see the same files, so a file that is still being written is not read.
+
+    :param path: the main file.
+    :param env: what ``${NAME}`` refers to.
+    :param loaded: what is in force already; without it the first thing found is reported.
+    """
+
+    def __init__(self, path: Path, *, env: Mapping[str, str], loaded: Loaded | None = None) -> None:
+        self._path = path
+        self._env = env
+        self._fingerprint = loaded.fingerprint if loaded else None
+        self._settled: Signature | None = None
+        self._pending: Signature | None = None
+
+    def __repr__(self) -> str:
+        return f"Watch({str(self._path)!r})"
+
+    def poll(self) -> Loaded | ConfigErrors | None:
+        """Look once.
+
+        Returns a new valid configuration; or what is wrong with a new one, once for each change; or None
+        when there is nothing to say. A file that was touched, or changed and changed back between two
+        reports, is nothing.
+        """
+        seen = self._look()
+        if seen == self._settled:
+            self._pending = None
+            return None
+        if seen != self._pending:
+            self._pending = seen
+            return None
+        outcome = self._load()
+        if self._look() != seen:
+            self._pending = None
+            return None
+        self._settled, self._pending = seen, None
+        if outcome.fingerprint == self._fingerprint:
+            return None
+        self._fingerprint = outcome.fingerprint
+        return outcome
+
+    def _load(self) -> Loaded | ConfigErrors:
+        try:
+            return compile_sources(read(self._path), env=self._env)
+        except ConfigErrors as errors:
+            return errors
+
+    def _look(self) -> Signature:
+        try:
+            files = (self._path, *policy_files(self._path))
+        except OSError:
+            files = (self._path,)
+        return tuple((str(file), _stat(file)) for file in files)
+
+
+def _stat(file: Path) -> tuple[int, ...] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
