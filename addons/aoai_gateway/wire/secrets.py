@@ -1,0 +1,134 @@
+"""Which parts of a message are secret, how to show them, and which of them is the client's credential.
+
+Azure OpenAI takes a key in ``api-key``, an Entra ID token in ``Authorization: Bearer``, on ``/openai/v1/``
+also a key there (the plain OpenAI client sends it so), and, for WebSockets from browsers, which cannot set
+headers, a key as the query parameter ``api-key``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import parse_qsl, unquote_plus
+
+from aoai_gateway.wire.hints import Headers
+
+SECRET_HEADERS = frozenset(
+    {
+        "api-key",
+        "authorization",
+        "cookie",
+        "ocp-apim-subscription-key",
+        "proxy-authorization",
+        "set-cookie",
+        "x-api-key",
+        "x-functions-key",
+        "x-goog-api-key",
+        "x-ms-authorization-auxiliary",
+    }
+)
+"""Header names, in lower case, whose values never go into a flow, a log or to another party."""
+
+SECRET_PARAMETERS = frozenset(
+    {
+        "access_token",
+        "api-key",
+        "api_key",
+        "apikey",
+        "client_secret",
+        "code",
+        "key",
+        "sig",
+        "subscription-key",
+        "token",
+    }
+)
+"""Query parameters, in lower case, of the same kind."""
+
+_SHORTEST_HINTED = 12
+_BASE64URL = r"[A-Za-z0-9_-]"
+# A JWT's header is the base64url of a JSON object: of '{"', it always begins with eyJ (RFC 7519 §3).
+_JWT = re.compile(rf"eyJ{_BASE64URL}+\.{_BASE64URL}+\.{_BASE64URL}*", re.ASCII)
+_BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a client shows to be let in. Its repr shows no part of it."""
+
+    kind: Literal["key", "jwt"]
+    value: str = field(repr=False)
+
+
+def client_credential(headers: Headers, query: str = "") -> Credential | None:
+    """The credential of a request with these headers and this raw query; None without any.
+
+    ``api-key`` counts before ``Authorization`` (whoever sets it by hand means it; SDKs send one of them),
+    and both before the query. A bearer value in the shape of a JWT is a token, any other a key. Whether it
+    is valid is for others to say.
+    """
+    key = (headers.get("api-key") or "").strip()
+    if key:
+        return Credential("key", key)
+    bearer = _BEARER.fullmatch((headers.get("authorization") or "").strip())
+    if bearer:
+        return Credential("jwt" if _JWT.fullmatch(bearer[1]) else "key", bearer[1])
+    if "api-key" in query:
+        try:
+            parameters = parse_qsl(query, max_num_fields=64)
+        except ValueError:
+            return None
+        key = next((value.strip() for name, value in parameters if name == "api-key"), "")
+        if key:
+            return Credential("key", key)
+    return None
+
+
+def mask(secret: str) -> str:
+    """A name for a secret that people can compare and nobody can use, such as ``sk-…3f9a``.
+
+    Three characters of it and 16 bits of its SHA-256: enough to tell a handful of keys apart. Of a secret
+    shorter than 12 characters, which those bits would help to guess, nothing.
+    """
+    if len(secret) < _SHORTEST_HINTED:
+        return "***"
+    digest = hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
+    return f"{secret[:3]}…{digest[:4]}"
+
+
+def redact_target(target: str) -> str:
+    """A request target with the values of secret query parameters replaced by ``***``."""
+    path, mark, query = target.partition("?")
+    if not mark:
+        return target
+    return path + "?" + "&".join(_redact(pair) for pair in query.split("&"))
+
+
+def strip_secret_query(target: str) -> str:
+    """A request target without the client's ``api-key`` parameter, to be sent to a backend.
+
+    The rest stays as it is. Other parameters may look secret, but are between the client and Azure.
+    """
+    path, mark, query = target.partition("?")
+    if "key" not in query.lower():
+        return target
+    kept = [pair for pair in query.split("&") if _name(pair) != "api-key"]
+    return path + mark + "&".join(kept) if kept else path
+
+
+def strip_secret_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers, in order, without those that hold a secret."""
+    return [(name, value) for name, value in headers if name.lower() not in SECRET_HEADERS]
+
+
+def _redact(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    return f"{name}=***" if equals and _name(pair) in SECRET_PARAMETERS else pair
+
+
+def _name(pair: str) -> str:
+    # Decoded: a parameter spelled api%2Dkey is the same one.
+    return unquote_plus(pair.partition("=")[0]).lower()
