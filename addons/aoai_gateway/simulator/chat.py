@@ -1,0 +1,221 @@
+"""Bodies and frames of chat/completions and completions, in the form of captures from 2026."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from aoai_gateway.simulator.asks import Ask
+from aoai_gateway.simulator.completions import Completion
+from aoai_gateway.simulator.replies import EVENT_STREAM_TYPE, JSON_TYPE, Frames, Whole, compact
+
+DONE = b"data: [DONE]\n\n"
+
+_SAFE: dict[str, Any] = {
+    name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")
+}
+_PROMPT_FILTER = [
+    {
+        "prompt_index": 0,
+        "content_filter_results": {
+            "hate": _SAFE["hate"],
+            "jailbreak": {"detected": False, "filtered": False},
+            **{name: _SAFE[name] for name in ("self_harm", "sexual", "violence")},
+        },
+    }
+]
+_BLOCKED = {**_SAFE, "violence": {"filtered": True, "severity": "medium"}}
+_PROTECTED = b'{"protected_material_text":{"detected":false,"filtered":false}}'
+
+PROMPT_FILTER_FRAME = b"data: %s\n\n" % compact(
+    {
+        "choices": [],
+        "created": 0,
+        "id": "",
+        "model": "",
+        "object": "",
+        "prompt_filter_results": _PROMPT_FILTER,
+    }
+)
+
+_PADDING = "zRjujFSemAF9d4G5HwxkF8EZi5gjGw66pQv1LmN0bYtX3cKsUoWn7aDhTfRe2VyC"
+
+
+@lru_cache(maxsize=4096)
+def encode(piece: str) -> bytes:
+    """A piece as a JSON string; pieces are short and recur."""
+    return compact(piece)
+
+
+def obfuscation(number: int) -> bytes:
+    """The random-looking padding of the `number`-th frame, so that sizes do not give tokens away."""
+    start = number * 7 % 48
+    return _PADDING[start : start + 1 + number * 5 % 16].encode()
+
+
+def usage(ask: Ask, completions: tuple[Completion, ...]) -> dict[str, Any]:
+    """The `usage` object of chat and completions."""
+    output = sum(completion.tokens for completion in completions)
+    return {
+        "completion_tokens": output,
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": 0,
+            "audio_tokens": 0,
+            "reasoning_tokens": sum(completion.reasoning_tokens for completion in completions),
+            "rejected_prediction_tokens": 0,
+        },
+        "prompt_tokens": ask.prompt_tokens,
+        "prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": 0},
+        "total_tokens": ask.prompt_tokens + output,
+    }
+
+
+def whole(ask: Ask, completions: tuple[Completion, ...], model: str, ident: str, created: int) -> Whole:
+    """The JSON answer. `model` is the snapshot, `ident` the bare id, `created` Unix seconds."""
+    chat = ask.operation == "chat/completions"
+    totals = usage(ask, completions)
+    body = {
+        "choices": [
+            (_chat_choice if chat else _text_choice)(ask, completion, index, ident)
+            for index, completion in enumerate(completions)
+        ],
+        "created": created,
+        "id": ("chatcmpl-" if chat else "cmpl-") + ident,
+        "model": model,
+        "object": "chat.completion" if chat else "text_completion",
+        "prompt_filter_results": _PROMPT_FILTER,
+        "system_fingerprint": None,
+        "usage": totals,
+    }
+    return Whole(200, (JSON_TYPE,), compact(body), totals["total_tokens"], totals["completion_tokens"])
+
+
+def _chat_choice(ask: Ask, completion: Completion, index: int, ident: str) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "annotations": [],
+        "content": completion.text,
+        "refusal": None,
+        "role": "assistant",
+    }
+    if ask.function is not None:
+        message["content"] = None
+        message["tool_calls"] = [
+            {
+                "function": {"arguments": completion.text, "name": ask.function.get("name")},
+                "id": f"call_{ident[:24]}",
+                "type": "function",
+            }
+        ]
+    return {
+        "content_filter_results": _BLOCKED if completion.finish == "content_filter" else _SAFE,
+        "finish_reason": completion.finish,
+        "index": index,
+        "logprobs": None,
+        "message": message,
+    }
+
+
+def _text_choice(ask: Ask, completion: Completion, index: int, ident: str) -> dict[str, Any]:
+    return {
+        "content_filter_results": _BLOCKED if completion.finish == "content_filter" else _SAFE,
+        "finish_reason": completion.finish,
+        "index": index,
+        "logprobs": None,
+        "text": completion.text,
+    }
+
+
+class _Envelope:
+    """What every frame of one stream has in common, encoded once."""
+
+    def __init__(self, ask: Ask, model: str, ident: str, created: int) -> None:
+        chat = ask.operation == "chat/completions"
+        name = ("chatcmpl-" if chat else "cmpl-") + ident
+        self._middle = f'"created":{created},"id":"{name}","model":{json.dumps(model)},'.encode()
+        kind = b"chat.completion.chunk" if chat else b"text_completion"
+        self._end = b'"object":"%s","service_tier":"default","system_fingerprint":null' % kind
+        self._no_usage = b',"usage":null' if ask.include_usage else b""
+        self._obfuscate = ask.obfuscate
+        self._number = 0
+
+    def frame(self, choices: bytes, totals: bytes = b"") -> bytes:
+        """One `data:` frame around the elements of `choices`."""
+        padding = b""
+        if self._obfuscate:
+            self._number += 1
+            padding = b'"obfuscation":"%s",' % obfuscation(self._number)
+        tail = totals or self._no_usage
+        return b'data: {"choices":[%s],%s%s%s%s}\n\n' % (choices, self._middle, padding, self._end, tail)
+
+
+def stream(ask: Ask, completions: tuple[Completion, ...], model: str, ident: str, created: int) -> Frames:
+    """The event stream. Arguments as for `whole`."""
+    envelope = _Envelope(ask, model, ident, created)
+    chat = ask.operation == "chat/completions"
+    start = [PROMPT_FILTER_FRAME]
+    if chat:
+        start += [envelope.frame(_role(ask, index, ident)) for index in range(len(completions))]
+    content = _deltas(ask, completions, envelope)
+    end = [envelope.frame(_finish(completion, index, chat)) for index, completion in enumerate(completions)]
+    totals = usage(ask, completions)
+    if ask.include_usage:
+        end.append(envelope.frame(b"", b',"usage":' + compact(totals)))
+    return Frames(
+        headers=(EVENT_STREAM_TYPE,),
+        frames=(*start, *content, *end, DONE),
+        early=0,
+        first=len(start),
+        last=len(start) + len(content),
+        tokens=totals["total_tokens"],
+        prompt_tokens=ask.prompt_tokens,
+    )
+
+
+def _role(ask: Ask, index: int, ident: str) -> bytes:
+    if ask.function is None:
+        delta = b'{"content":"","refusal":null,"role":"assistant"}'
+    else:
+        call = {
+            "function": {"arguments": "", "name": ask.function.get("name")},
+            "id": f"call_{ident[:24]}",
+            "index": 0,
+            "type": "function",
+        }
+        message = {"content": None, "refusal": None, "role": "assistant", "tool_calls": [call]}
+        delta = compact(message)
+    return _choice(b"{}", b'"delta":' + delta, b"null", index)
+
+
+def _deltas(ask: Ask, completions: tuple[Completion, ...], envelope: _Envelope) -> list[bytes]:
+    """The content frames of all choices, which take turns."""
+    if ask.operation != "chat/completions":
+        before, after = b'"text":', b""
+    elif ask.function is None:
+        before, after = b'"delta":{"content":', b"}"
+    else:
+        before, after = b'"delta":{"tool_calls":[{"function":{"arguments":', b'},"index":0}]}'
+    frame = envelope.frame
+    rounds = max(len(completion.pieces) for completion in completions)
+    return [
+        frame(_choice(_PROTECTED, before + encode(completion.pieces[turn]) + after, b"null", index))
+        for turn in range(rounds)
+        for index, completion in enumerate(completions)
+        if turn < len(completion.pieces)
+    ]
+
+
+def _finish(completion: Completion, index: int, chat: bool) -> bytes:
+    verdict = compact(_BLOCKED) if completion.finish == "content_filter" else b"{}"
+    return _choice(
+        verdict, b'"delta":{}' if chat else b'"text":""', b'"%s"' % completion.finish.encode(), index
+    )
+
+
+def _choice(verdict: bytes, payload: bytes, finish: bytes, index: int) -> bytes:
+    return b'{"content_filter_results":%s,%s,"finish_reason":%s,"index":%d,"logprobs":null}' % (
+        verdict,
+        payload,
+        finish,
+        index,
+    )

@@ -1,0 +1,323 @@
+"""Bodies and frames of the Responses API, its stored responses, and refusals inside a 200."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aoai_gateway.simulator.asks import Ask
+from aoai_gateway.simulator.chat import DONE, PROMPT_FILTER_FRAME, encode, obfuscation
+from aoai_gateway.simulator.completions import Completion
+from aoai_gateway.simulator.limits import Headers
+from aoai_gateway.simulator.replies import (
+    EVENT_STREAM_TYPE,
+    JSON_TYPE,
+    Frames,
+    Refused,
+    Whole,
+    compact,
+    error,
+    invalid_request,
+)
+
+SINCE = "2025-03-01"
+"""The first api-version with the Responses API."""
+
+_ECHOED: Mapping[str, Any] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A response's identity. `resource_secret` binds encrypted reasoning to the resource."""
+
+    deployment: str
+    ident: str
+    created: int
+    resource_secret: bytes
+
+
+def too_old() -> Whole:
+    """400 for an api-version without the Responses API."""
+    return error(
+        400,
+        "BadRequest",
+        f"Azure OpenAI Responses API is enabled only for api-version {SINCE}-preview and later",
+    )
+
+
+def not_found(ident: str, *, previous: bool = False) -> Whole:
+    """A response id of another resource: 400 as previous_response_id, 404 in the path."""
+    if previous:
+        return invalid_request(
+            f"Previous response with id '{ident}' not found.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    message = f"Response with id '{ident}' not found."
+    return error(404, None, message, more={"type": "invalid_request_error", "param": None})
+
+
+def encrypt(secret: bytes, text: str) -> str:
+    """Reasoning as only the resource with this secret takes it back."""
+    nonce = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:24]
+    return "gAAAAA" + urlsafe_b64encode(nonce + hashlib.sha256(secret + nonce).digest()).decode()
+
+
+def foreign_reasoning(ask: Ask, secret: bytes) -> Whole | None:
+    """400 when the input carries encrypted reasoning of another resource."""
+    items = ask.body.get("input")
+    for item in items if isinstance(items, list) else ():
+        content = item.get("encrypted_content") if isinstance(item, dict) else None
+        if content is not None and not _verifies(content, secret):
+            return invalid_request(
+                f"The encrypted content {str(content)[:8]}… could not be verified.",
+                code="invalid_encrypted_content",
+            )
+    return None
+
+
+def _verifies(content: object, secret: bytes) -> bool:
+    if not isinstance(content, str) or not content.startswith("gAAAAA"):
+        return False
+    try:
+        raw = urlsafe_b64decode(content[6:])
+    except ValueError:
+        return False
+    return raw[24:] == hashlib.sha256(secret + raw[:24]).digest()
+
+
+def usage(ask: Ask, completion: Completion) -> dict[str, Any]:
+    """The `usage` object of the Responses API."""
+    return {
+        "input_tokens": ask.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": completion.tokens,
+        "output_tokens_details": {"reasoning_tokens": completion.reasoning_tokens},
+        "total_tokens": ask.prompt_tokens + completion.tokens,
+    }
+
+
+def body(ask: Ask, completion: Completion, made: Made) -> dict[str, Any]:
+    """The finished response object. `model` is the deployment: Azure puts the snapshot into a header."""
+    incomplete = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(completion.finish)
+    return {
+        **_started(ask, made),
+        "status": "incomplete" if incomplete else "completed",
+        "incomplete_details": {"reason": incomplete} if incomplete else None,
+        "content_filters": [_filter("prompt"), _filter("completion")],
+        "output": _output(ask, completion, made),
+        "service_tier": "default",
+        "usage": usage(ask, completion),
+    }
+
+
+def whole(ask: Ask, completion: Completion, made: Made) -> Whole:
+    """The JSON answer."""
+    total = ask.prompt_tokens + completion.tokens
+    return Whole(200, (JSON_TYPE,), compact(body(ask, completion, made)), total, completion.tokens)
+
+
+def input_items(ident: str, items: Any) -> dict[str, Any]:
+    """The list that `GET …/{id}/input_items` answers."""
+    if isinstance(items, str):
+        content = [{"type": "input_text", "text": items}]
+        items = [{"type": "message", "role": "user", "status": "completed", "content": content}]
+    data = [{**item, "id": item.get("id") or f"msg_{ident[5:]}{n}"} for n, item in enumerate(items)]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+    return {"object": "list", "data": data, "has_more": False, **ends}
+
+
+def _filter(source: str) -> dict[str, Any]:
+    safe = {"filtered": False, "severity": "safe"}
+    return {
+        "blocked": False,
+        "content_filter_offsets": {"check_offset": 0, "end_offset": 0, "start_offset": 0},
+        "content_filter_results": dict.fromkeys(("hate", "self_harm", "sexual", "violence"), safe),
+        "source_type": source,
+    }
+
+
+def _started(ask: Ask, made: Made) -> dict[str, Any]:
+    """The response object as it is before there is any output."""
+    return {
+        "id": f"resp_{made.ident}",
+        "object": "response",
+        "created_at": made.created,
+        "status": "in_progress",
+        "background": False,
+        "content_filters": None,
+        "error": None,
+        "incomplete_details": None,
+        "model": made.deployment,
+        "output": [],
+        "reasoning": {"effort": None, "summary": None},
+        "service_tier": "auto",
+        "store": ask.body.get("store") is not False,
+        "usage": None,
+        **{name: ask.body.get(name, default) for name, default in _ECHOED.items()},
+    }
+
+
+def _output(ask: Ask, completion: Completion, made: Made) -> list[dict[str, Any]]:
+    items = [] if not completion.reasoning_tokens else [_reasoning(ask, made)]
+    return [*items, _item(ask, completion, made, "completed")]
+
+
+def _reasoning(ask: Ask, made: Made) -> dict[str, Any]:
+    item: dict[str, Any] = {"id": f"rs_{made.ident}", "type": "reasoning", "summary": []}
+    if "reasoning.encrypted_content" in (ask.body.get("include") or ()):
+        item["encrypted_content"] = encrypt(made.resource_secret, made.ident)
+    return item
+
+
+def _item(ask: Ask, completion: Completion, made: Made, status: str) -> dict[str, Any]:
+    done = status == "completed"
+    if done and completion.finish in ("length", "content_filter"):
+        status = "incomplete"
+    if ask.function is not None:
+        return {
+            "id": f"fc_{made.ident}",
+            "type": "function_call",
+            "status": status,
+            "arguments": completion.text if done else "",
+            "call_id": f"call_{made.ident[:24]}",
+            "name": ask.function.get("name"),
+        }
+    return {
+        "id": f"msg_{made.ident}",
+        "type": "message",
+        "status": status,
+        "content": [_part(completion.text)] if done else [],
+        "role": "assistant",
+    }
+
+
+def _part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+
+
+class _Sequence:
+    """Numbers the events of one stream."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def event(self, kind: str, **fields: Any) -> bytes:
+        data = compact({"type": kind, "sequence_number": self._number, **fields})
+        self._number += 1
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
+
+    def delta(self, kind: bytes, place: bytes, piece: str, obfuscate: bool) -> bytes:
+        """A delta event; like `event`, but only the piece is encoded. `place` says which item it is for."""
+        number = self._number
+        self._number += 1
+        padding = b',"obfuscation":"%s"' % obfuscation(number) if obfuscate else b""
+        fields = b'{"type":"%s","sequence_number":%d,%s,"delta":%s%s}'
+        data = fields % (kind, number, place, encode(piece), padding)
+        return b"event: %s\ndata: %s\n\n" % (kind, data)
+
+
+def stream(ask: Ask, completion: Completion, made: Made, *, done_marker: bool = True) -> Frames:
+    """The event stream; `done_marker` ends it with `data: [DONE]`, as captures from Azure have it."""
+    sequence = _Sequence()
+    started = _started(ask, made)
+    start = [
+        sequence.event("response.created", response=started),
+        sequence.event("response.in_progress", response=started),
+    ]
+    index = 0
+    if completion.reasoning_tokens:
+        item = _reasoning(ask, made)
+        start += [
+            sequence.event("response.output_item.added", output_index=0, item=item),
+            sequence.event("response.output_item.done", output_index=0, item=item),
+        ]
+        index = 1
+    item = _item(ask, completion, made, "in_progress")
+    start.append(sequence.event("response.output_item.added", output_index=index, item=item))
+    at: dict[str, Any] = {"item_id": item["id"], "output_index": index}
+    if ask.function is not None:
+        kind, place = b"response.function_call_arguments.delta", compact(at)[1:-1]
+    else:
+        at["content_index"] = 0
+        start.append(sequence.event("response.content_part.added", **at, part=_part("")))
+        kind, place = b"response.output_text.delta", compact({**at, "logprobs": []})[1:-1]
+    content = [sequence.delta(kind, place, piece, ask.obfuscate) for piece in completion.pieces]
+    if ask.function is not None:
+        end = [sequence.event("response.function_call_arguments.done", **at, arguments=completion.text)]
+    else:
+        end = [
+            sequence.event("response.output_text.done", **at, logprobs=[], text=completion.text),
+            sequence.event("response.content_part.done", **at, part=_part(completion.text)),
+        ]
+    finished = _item(ask, completion, made, "completed")
+    end.append(sequence.event("response.output_item.done", output_index=index, item=finished))
+    final = body(ask, completion, made)
+    end.append(sequence.event(f"response.{final['status']}", response=final))
+    if done_marker:
+        end.append(DONE)
+    first = len(start)
+    return Frames(
+        headers=(EVENT_STREAM_TYPE,),
+        frames=(*start, *content, *end),
+        early=2,
+        first=first,
+        last=first + len(content),
+        tokens=ask.prompt_tokens + completion.tokens,
+        prompt_tokens=ask.prompt_tokens,
+    )
+
+
+_REFUSED_HEADERS = (("x-ratelimit-remaining-tokens", "-27689"), ("x-ratelimit-reset-tokens", "64"))
+
+
+def refused_stream(ask: Ask, made: Made, who: Refused, *, order: str, big: bool, retry_after: int) -> Frames:
+    """A 200 whose stream refuses before any content, as measured on the Responses API in August 2026.
+
+    `order` is `error-first` or `failed-first`; `big` makes the preamble larger than 16 KB;
+    `retry_after` 0 leaves that header out. On chat/completions the stream has a plain error frame.
+    """
+    hint: Headers = (("retry-after", str(retry_after)),) if retry_after else ()
+    headers = (EVENT_STREAM_TYPE, *hint, *_REFUSED_HEADERS)
+    region = who.region.replace(" ", "").lower()
+    detail = {
+        "type": "too_many_requests",
+        "code": "rate_limit_exceeded",
+        "headers": {"x-ms-fe-error": "true"},
+        "message": f"Your requests to {who.deployment} for {who.model} in {region} have exceeded rate limit.",
+        "param": None,
+    }
+    if ask.operation != "responses":
+        frames: tuple[bytes, ...] = (PROMPT_FILTER_FRAME, b"data: %s\n\n" % compact({"error": detail}))
+        return Frames(headers, frames, 1, 1, 2)
+    sequence = _Sequence()
+    started = _started(ask, made)
+    if big:
+        started["instructions"] = "Answer with care. " * 1200
+    early = [sequence.event("response.created", response=started)]
+    if order == "failed-first":
+        early.append(sequence.event("response.in_progress", response=started))
+        failed = sequence.event("response.failed", response={**started, "status": "failed"})
+        frames = (*early, failed, sequence.event("error", error=detail))
+    else:
+        refusal = sequence.event("error", error=detail)
+        failure = {"code": "rate_limit_exceeded", "message": detail["message"]}
+        failed = sequence.event("response.failed", response={**started, "status": "failed", "error": failure})
+        frames = (*early, refusal, failed)
+    return Frames(headers, frames, len(early), len(early), len(early) + 1)

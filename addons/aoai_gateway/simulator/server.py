@@ -1,0 +1,138 @@
+"""A simulated AOAI: one port per endpoint, and one for the control plane."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import ssl
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tornado.httpserver import HTTPServer
+
+from aoai_gateway.config.models import SimulatedEndpoint
+from aoai_gateway.simulator import control
+from aoai_gateway.simulator.asks import Count
+from aoai_gateway.simulator.faults import Fault, FaultQueue
+from aoai_gateway.simulator.listener import Listener, Numbers, bound_socket
+from aoai_gateway.simulator.log import RequestLog
+from aoai_gateway.simulator.resource import Resource, Settings
+from aoai_gateway.simulator.words import estimate_tokens
+
+
+class Simulator:
+    """A started simulator; `start` makes one.
+
+    `urls` and `keys` are by endpoint name; a URL has no slash at its end. `control_url` is the base of
+    the control plane's paths.
+    """
+
+    def __init__(self, listeners: Mapping[str, Listener], urls: Mapping[str, str], parts: Parts) -> None:
+        self.listeners = listeners
+        self.urls = urls
+        self.keys = {name: listener.resource.key for name, listener in listeners.items()}
+        self.faults = parts.faults
+        self.log = parts.log
+        self.settings = parts.settings
+        self.control_url = ""
+        self._control: HTTPServer | None = None
+
+    def __repr__(self) -> str:
+        return f"Simulator({dict(self.urls)}, control_url={self.control_url!r})"
+
+    def open_control(self, host: str, port: int) -> None:
+        """Start the control plane."""
+        bound = bound_socket(host, port)
+        bound.listen(128)
+        self._control = HTTPServer(control.application(self))
+        self._control.add_sockets([bound])
+        self.control_url = _url("http", host, bound.getsockname()[1])
+
+    def reset(self) -> None:
+        """Be as after the start, but for the connections that are open."""
+        self.faults.clear()
+        self.log.clear()
+        self.settings.reset()
+        for listener in self.listeners.values():
+            listener.resource.reset()
+            listener.go_on()
+            for connection in listener.connections:
+                connection.doomed = None
+
+    async def stop(self) -> None:
+        """Close all ports and connections."""
+        for listener in self.listeners.values():
+            await listener.shut_down()
+        if self._control is not None:
+            self._control.stop()
+            await self._control.close_all_connections()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class Parts:
+    """What all endpoints of one simulator share."""
+
+    def __init__(self, faults: Iterable[Fault], settings: Settings) -> None:
+        self.faults = FaultQueue(faults)
+        self.log = RequestLog()
+        self.settings = settings
+        self.numbers = Numbers()
+
+
+async def start(
+    endpoints: Mapping[str, SimulatedEndpoint],
+    *,
+    host: str = "127.0.0.1",
+    ports: Mapping[str, int] | None = None,
+    control_port: int = 0,
+    keys: Mapping[str, str] | None = None,
+    tls_certificate: Path | None = None,
+    tls_private_key: Path | None = None,
+    faults: Iterable[Fault] = (),
+    settings: Settings | None = None,
+    count: Count = estimate_tokens,
+    randomness: random.Random | None = None,
+) -> Simulator:
+    """Start a simulator in the running event loop.
+
+    Every endpoint gets a port: the one in `ports`, else a free one; and a key: the one in `keys`, else
+    a generated one. With `tls_certificate` (PEM, with its chain; `tls_private_key` if not in the same
+    file) the endpoints speak TLS; the control plane never does. `faults` are queued from the start,
+    `count` gives the tokens of a text, `randomness` draws ids. Raises OSError when a port is taken.
+    """
+    context = None
+    if tls_certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls_certificate, tls_private_key)
+    parts = Parts(faults, settings or Settings())
+    source = randomness or random.Random()  # noqa: S311 (request ids, no secrets)
+    listeners: dict[str, Listener] = {}
+    urls: dict[str, str] = {}
+    simulator = Simulator(listeners, urls, parts)
+    try:
+        for name, spec in endpoints.items():
+            key = (keys or {}).get(name) or secrets.token_hex(16)
+            resource = Resource(name, spec, key, settings=parts.settings, randomness=source, count=count)
+            listener = Listener(resource, parts.faults, parts.log, parts.settings, parts.numbers, tls=context)
+            listeners[name] = listener
+            port = listener.open(host, (ports or {}).get(name, 0))
+            urls[name] = _url("https" if context else "http", host, port)
+            simulator.keys[name] = key
+        simulator.open_control(host, control_port)
+    except BaseException:
+        await simulator.stop()
+        raise
+    return simulator
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

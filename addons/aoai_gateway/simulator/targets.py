@@ -1,0 +1,70 @@
+"""Which AOAI operation a request line names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import parse_qs, unquote
+
+DEPLOYMENT_OPERATIONS = frozenset({"chat/completions", "completions", "embeddings"})
+"""Operations whose classic form has the deployment in the path."""
+
+_API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
+_V1_VERSIONS = frozenset({"", "v1", "preview", "latest"})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An operation, and where it was found.
+
+    `deployment` is the path's (classic form) and None where the body names it; `item` is the id of a
+    stored response, `part` what is asked of it (`input_items`, `cancel`). `api_version` is `v1` for
+    the v1 form.
+    """
+
+    operation: str
+    method: str
+    api_version: str
+    deployment: str | None = None
+    item: str | None = None
+    part: str = ""
+
+    @property
+    def date(self) -> str:
+        """The api-version's date; v1 counts as later than every date."""
+        return "9999-99-99" if self.api_version == "v1" else self.api_version[:10]
+
+
+@lru_cache(maxsize=1024)
+def parse_target(method: str, target: str) -> Target | None:
+    """Read a request target in origin form; None means that AOAI would answer "Resource not found"."""
+    path, _, query = target.partition("?")
+    parts = path.split("/")
+    if len(parts) < 3 or parts[0] or parts[1] != "openai":
+        return None
+    version = parse_qs(query, keep_blank_values=True).get("api-version", [""])[0]
+    if parts[2] == "v1":
+        return _operation(method, "v1", parts[3:], None) if version in _V1_VERSIONS else None
+    if not _API_VERSION.fullmatch(version):
+        return None
+    if parts[2] == "deployments":
+        if len(parts) < 5 or not parts[3] or "/".join(parts[4:]) not in DEPLOYMENT_OPERATIONS:
+            return None
+        return _operation(method, version, parts[4:], unquote(parts[3]))
+    if "/".join(parts[2:]) in DEPLOYMENT_OPERATIONS:
+        return None
+    return _operation(method, version, parts[2:], None)
+
+
+def _operation(method: str, version: str, parts: list[str], deployment: str | None) -> Target | None:
+    path = "/".join(parts)
+    if path in DEPLOYMENT_OPERATIONS or path == "responses":
+        return Target(path, method, version, deployment) if method == "POST" else None
+    if parts[0] == "models" and len(parts) <= 2 and method == "GET":
+        return Target("models", method, version, item=unquote(parts[1]) if len(parts) == 2 else None)
+    if parts[0] == "responses" and len(parts) in (2, 3):
+        part = parts[2] if len(parts) == 3 else ""
+        if (method, part) in {("GET", ""), ("DELETE", ""), ("GET", "input_items"), ("POST", "cancel")}:
+            return Target("responses", method, version, item=unquote(parts[1]), part=part)
+    return None
