@@ -295,8 +295,8 @@ class StreamReader:
         if start >= len(_PLAIN_DELTA):  # the common chunk: a delta of nothing but text
             end = data.find(b'"', start)
             text = data[start:end]
-            if data[end + 1 : end + 2] == b"}" and text.isascii() and text.find(b"\\") < 0:
-                self.delivered_characters += len(text)
+            if data[end + 1 : end + 2] == b"}" and text.find(b"\\") < 0:
+                self.delivered_characters += _characters(text)
                 return
         for key in self._text_keys:
             at = data.find(key)
@@ -304,9 +304,7 @@ class StreamReader:
                 at += len(key)
                 value = _STRING_VALUE.match(data, at)
                 if value is not None:
-                    text = value[1]
-                    plain = text.isascii() and b"\\" not in text
-                    self.delivered_characters += len(text if plain else _decode_string(text))
+                    self.delivered_characters += _characters(value[1])
                 at = data.find(key, at)
 
 
@@ -358,8 +356,11 @@ def _decode(data: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _decode_string(text: bytes) -> str:
-    try:
-        return str(json.loads(b'"' + text + b'"'))
-    except ValueError:
-        return text.decode(errors="replace")
+def _characters(text: bytes) -> int:
+    """How many characters a JSON string of these bytes, without its quotes, holds."""
+    if b"\\" in text:
+        try:
+            return len(json.loads(b'"' + text + b'"'))
+        except ValueError:
+            return len(text)
+    return len(text) if text.isascii() else len(text.decode(errors="replace"))
