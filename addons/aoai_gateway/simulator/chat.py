@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from aoai_gateway.simulator import models
 from aoai_gateway.simulator.asks import Ask
 from aoai_gateway.simulator.completions import Completion
 from aoai_gateway.simulator.replies import EVENT_STREAM_TYPE, JSON_TYPE, Frames, Whole, compact
@@ -170,6 +171,12 @@ def stream(ask: Ask, completions: tuple[Completion, ...], model: str, ident: str
         tokens=totals["total_tokens"],
         prompt_tokens=ask.prompt_tokens,
     )
+
+
+def chat_preamble(ask: Ask, model: str, ident: str, created: int) -> tuple[bytes, bytes]:
+    """The frames that come before any content: the prompt filter's verdict, and the (first) role."""
+    envelope = _Envelope(ask, models.snapshot(model), ident, created)
+    return PROMPT_FILTER_FRAME, envelope.frame(_role(ask, 0, ident))
 
 
 def _role(ask: Ask, index: int, ident: str) -> bytes:

@@ -7,10 +7,14 @@ All bodies are JSON. An error is `{"error": "what is wrong"}` with status 400 or
 | `faults` | GET, POST, DELETE | the queued faults; queue one or a list; forget all |
 | `requests` | GET, DELETE | the request log (filters: `?endpoint=`, `?deployment=`, `?outcome=`); forget it |
 | `active` | GET | calls in flight and open connections, in all and per endpoint |
-| `listening` | GET, POST | `{"endpoint": "*", "on": false, "close_connections": true}` refuses connections |
+| `listening` | GET, POST | `{"endpoint": "*", "on": false}` refuses connections (more below) |
 | `limits` | GET, POST | `{"endpoint": "*", "deployment": "*", "set": "full", "seconds": 30}`, or `empty` |
 | `settings` | GET, POST | `gzip`, `log_requests`, `burst_seconds`, `completion_tokens`, `responses_done` |
 | `reset` | POST | as after the start: no faults, no log, empty windows, listening, default settings |
+
+`listening` also takes `"silently": true`, and connection attempts are not even answered; and
+`"close_connections": false`, and the open connections live on. The fields of a fault are in `faults`, those
+of a log entry in `log`, those of `settings` in `resource`.
 """
 
 from __future__ import annotations
@@ -164,7 +168,10 @@ class _Listening(_Handler):
             if on:
                 listener.go_on()
             else:
-                listener.go_off(close_connections=body.get("close_connections", True) is True)
+                listener.go_off(
+                    silently=body.get("silently") is True,
+                    close_connections=body.get("close_connections", True) is True,
+                )
         self.get()
 
 

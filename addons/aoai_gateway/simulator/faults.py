@@ -1,19 +1,21 @@
 """Faults on demand: which call gets which, as a queue without I/O.
 
 A fault is aimed at an endpoint and a deployment (`*` is any) and strikes the next `times` calls that it
-fits; -1 is for ever. Faults queue up: the first that fits a call is the one that strikes it.
+fits; -1 is for ever. Faults queue up: the first that fits a call is the one that strikes it. All times are
+seconds; `after_seconds` delays what the fault does, and `before_body` makes it strike when the head of
+the request has come (only the path's deployment is known then, and no key is looked at).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Parameters = Mapping[str, Any]
 
-_HINTED: Parameters = {"after_seconds": 0.0, "retry_after_seconds": 0.0}
-_PLAIN: Parameters = {"after_seconds": 0.0}
+_PLAIN: Parameters = {"after_seconds": 0.0, "before_body": False}
+_HINTED: Parameters = {**_PLAIN, "retry_after_seconds": 0.0}
 
 KINDS: Mapping[str, Parameters] = {
     # Refusals. `reason`: tokens, requests, ptu, capacity; `form` of the body: new, old, apim.
@@ -35,9 +37,9 @@ KINDS: Mapping[str, Parameters] = {
     "huge-error-body": {**_PLAIN, "status": 500, "bytes": 1_000_000},
     # The connection. `how`: rst or fin.
     "reset": {**_PLAIN, "how": "rst"},
-    "hang": {"after_head": False},
+    "hang": {"after_head": False, "before_body": False},
     # `when`: answer (right after it, plus after_seconds) or request (when the next one arrives).
-    "drop-after-idle": {**_PLAIN, "when": "answer", "how": "fin"},
+    "drop-after-idle": {"after_seconds": 0.0, "when": "answer", "how": "fin"},
     # The answer itself. Numbers of events count from the stream's first frame.
     "slow-first-token": {"seconds": 5.0, "head_first": False},
     # `order`: error-first or failed-first (responses only); `big` makes response.created exceed 16 KB.
@@ -148,7 +150,7 @@ class FaultQueue:
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._faults = list(faults)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Fault]:
         return iter(self._faults)
 
     def __len__(self) -> int:
@@ -162,10 +164,13 @@ class FaultQueue:
         """Forget all faults."""
         self._faults.clear()
 
-    def take(self, endpoint: str, deployment: str | None) -> Fault | None:
-        """The fault that strikes this call, if any; it is used up once."""
+    def take(self, endpoint: str, deployment: str | None, *, before_body: bool = False) -> Fault | None:
+        """The fault that strikes this call, if any; it is used up once.
+
+        With `before_body`, the call's head is all that is known: only faults with that parameter strike.
+        """
         for fault in self._faults:
-            if fault.fits(endpoint, deployment):
+            if fault.fits(endpoint, deployment) and fault.get("before_body", False) == before_body:
                 if fault.times > 0:
                     fault.times -= 1
                     if not fault.times:

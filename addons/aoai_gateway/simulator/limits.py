@@ -241,7 +241,7 @@ def _admit_payg(limits: PaygLimits, state: PaygState, cost: int, now: float) -> 
         reason, wait = "too-big", UNREACHABLE_RETRY_SECONDS
     elif tpm is not None and tokens.total + cost > tpm:
         reason, wait = "tokens", tokens.seconds_until(cost, tpm, now)
-    if reason is None:
+    if reason is None and tpm is not None:
         tokens = tokens.add(now, cost)
     if per_window is not None and (reason is None or limits.refused_count):
         requests = requests.add(now, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import time
@@ -20,10 +21,12 @@ from tornado.httputil import (
 from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
-from aoai_gateway.simulator.exchange import Exchange
+from aoai_gateway.simulator.blackhole import BlackHole, bound_socket
+from aoai_gateway.simulator.exchange import Exchange, abort
 from aoai_gateway.simulator.faults import FaultQueue
 from aoai_gateway.simulator.log import Entry, RequestLog
-from aoai_gateway.simulator.resource import Resource, Settings
+from aoai_gateway.simulator.resource import Call, Resource, Settings
+from aoai_gateway.simulator.timing import Pace
 
 MAX_BODY_BYTES = 512 * 1024 * 1024
 _BACKLOG = 1024
@@ -36,6 +39,13 @@ class Connection:
     number: int
     stream: IOStream
     doomed: str | None = None
+
+    def drop_idle(self, when: str, seconds: float, how: str) -> None:
+        """Close it `seconds` from now (`when` is `answer`), or as its next request comes (`request`)."""
+        if when == "request":
+            self.doomed = how
+        else:
+            asyncio.get_running_loop().call_later(seconds, abort, self.stream, how)
 
 
 class Numbers:
@@ -72,7 +82,7 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
         self._in_flight: set[Exchange] = set()
         self._address = ("", 0)
         self._socket: socket.socket | None = None
-        self._placeholder: socket.socket | None = None
+        self._placeholder: socket.socket | BlackHole | None = None
         self._date = (0, "")
 
     # On and off the air
@@ -84,25 +94,29 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
 
     @property
     def listening(self) -> bool:
-        """Whether connections are accepted; if not, they are refused."""
+        """Whether connections are accepted."""
         return self._socket is not None
 
-    def go_off(self, *, close_connections: bool = True) -> None:
-        """Refuse connections. The port stays taken, so that nobody else can get it meanwhile."""
+    def go_off(self, *, silently: bool = False, close_connections: bool = True) -> None:
+        """Refuse connections, or do not even answer them (`silently`).
+
+        The port stays taken, so that nobody else can get it meanwhile.
+        """
         if self._socket is not None:
             self._handlers.pop(self._socket.fileno())()
             del self._sockets[self._socket.fileno()]
             self._socket.close()
             self._socket = None
-            self._placeholder = bound_socket(*self._address)
+            placeholder = bound_socket(*self._address)
+            self._placeholder = BlackHole(bound=placeholder) if silently else placeholder
         if close_connections:
             self.close_connections()
 
     def go_on(self) -> None:
         """Accept connections again, on the same port."""
-        if self._placeholder is not None:
-            self._go_on(self._placeholder)
-            self._placeholder = None
+        placeholder, self._placeholder = self._placeholder, None
+        if placeholder is not None:
+            self._go_on(placeholder.release() if isinstance(placeholder, BlackHole) else placeholder)
 
     def _go_on(self, bound: socket.socket) -> None:
         bound.listen(_BACKLOG)
@@ -147,6 +161,13 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
         del self._connections[server_conn]
 
     # What exchanges call
+
+    def pace(self, call: Call) -> Pace:
+        """The speed of the deployment that a call is for."""
+        if call.deployment is None:
+            return Pace(0.0, 0.0)
+        spec = call.deployment.spec
+        return Pace(spec.first_token_seconds, spec.tokens_per_second, self.settings.burst_seconds)
 
     def opened(
         self, exchange: Exchange, connection: Connection, start: RequestStartLine, headers: HTTPHeaders
@@ -195,17 +216,3 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
     def connection_count(self) -> int:
         """How many connections are open."""
         return len(self._connections)
-
-
-def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen: connections to it are refused."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setblocking(False)
-        bound.bind((host, port))
-    except BaseException:
-        bound.close()
-        raise
-    return bound

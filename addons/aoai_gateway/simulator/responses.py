@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aoai_gateway.simulator.asks import Ask
-from aoai_gateway.simulator.chat import DONE, PROMPT_FILTER_FRAME, encode, obfuscation
+from aoai_gateway.simulator.chat import DONE, chat_preamble, encode, obfuscation
 from aoai_gateway.simulator.completions import Completion
 from aoai_gateway.simulator.limits import Headers
 from aoai_gateway.simulator.replies import (
@@ -304,8 +304,8 @@ def refused_stream(ask: Ask, made: Made, who: Refused, *, order: str, big: bool,
         "param": None,
     }
     if ask.operation != "responses":
-        frames: tuple[bytes, ...] = (PROMPT_FILTER_FRAME, b"data: %s\n\n" % compact({"error": detail}))
-        return Frames(headers, frames, 1, 1, 2)
+        refusal = b"data: %s\n\n" % compact({"error": detail})
+        return Frames(headers, (*chat_preamble(ask, who.model, made.ident, made.created), refusal), 2, 2, 3)
     sequence = _Sequence()
     started = _started(ask, made)
     if big:

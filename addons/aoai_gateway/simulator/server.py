@@ -15,8 +15,9 @@ from tornado.httpserver import HTTPServer
 from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_gateway.simulator import control
 from aoai_gateway.simulator.asks import Count
+from aoai_gateway.simulator.blackhole import bound_socket
 from aoai_gateway.simulator.faults import Fault, FaultQueue
-from aoai_gateway.simulator.listener import Listener, Numbers, bound_socket
+from aoai_gateway.simulator.listener import Listener, Numbers
 from aoai_gateway.simulator.log import RequestLog
 from aoai_gateway.simulator.resource import Resource, Settings
 from aoai_gateway.simulator.words import estimate_tokens
