@@ -1,0 +1,96 @@
+"""The places of an object's members, against what ``json.loads`` reads."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aoai_gateway.wire.json_members import NotJsonError, read_document, without_member
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.text(max_size=6) | st.sampled_from(["usage", "model"]), VALUES, max_size=6)
+LAYOUTS = st.sampled_from([(None, (",", ":")), (None, (", ", ": ")), (2, (",", " : ")), ("\t", (",", ":"))])
+
+
+def dump(document: object, layout: tuple[int | str | None, tuple[str, str]], ascii_only: bool) -> str:
+    indent, separators = layout
+    return json.dumps(document, indent=indent, separators=separators, ensure_ascii=ascii_only)
+
+
+@given(OBJECTS, LAYOUTS, st.booleans())
+def test_every_member_is_where_it_says(
+    document: dict[str, object], layout: tuple[int | str | None, tuple[str, str]], ascii_only: bool
+) -> None:
+    text = " \r\n" + dump(document, layout, ascii_only) + "\t"
+    members = read_document(text)
+    assert {member.key: member.value for member in members} == document
+    for member in members:
+        assert json.loads(text[member.value_start : member.end]) == member.value
+        key, _, rest = text[member.start : member.end].rpartition(text[member.value_start : member.end])
+        assert json.loads(key.strip().rstrip(":").strip() if not rest else "") == member.key
+
+
+@given(OBJECTS, LAYOUTS, st.booleans())
+def test_a_member_is_taken_out_with_its_comma(
+    document: dict[str, object], layout: tuple[int | str | None, tuple[str, str]], ascii_only: bool
+) -> None:
+    text = dump(document, layout, ascii_only)
+    kept = without_member(text, read_document(text), "usage")
+    without = {key: value for key, value in document.items() if key != "usage"}
+    assert json.loads(kept) == without
+    if "usage" not in document:
+        assert kept == text
+    elif without and layout[0] is None:
+        assert kept == dump(without, layout, ascii_only)
+
+
+@given(st.text(alphabet='{}[]",:\\ \n0123456789.eE+-truefalsn\u00e9', max_size=24))
+def test_the_same_texts_are_json_as_for_the_standard_library(text: str) -> None:
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        expected = None
+    try:
+        read: object = {member.key: member.value for member in read_document(text)}
+    except NotJsonError:
+        read = None
+    assert read == (expected if isinstance(expected, dict) else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[1]", "not an object"),
+        ('"x"', "not an object"),
+        ("", "Expecting an object (line 1, column 1)"),
+        ('{"a":1\n "b":2}', "Expecting ',' delimiter (line 2, column 2)"),
+        ('{"a" 1}', "Expecting ':' delimiter (line 1, column 6)"),
+        ('{"a":1,}', "Expecting property name"),
+        ("{a:1}", "Expecting property name"),
+        ('{"a":}', "Expecting value (line 1, column 6)"),
+        ('{"a":1}\n{}', "Extra data (line 2, column 1)"),
+        ('{"a":1', "Expecting ',' delimiter (line 1, column 7)"),
+        ('{"a":"\\x"}', "Invalid \\escape"),
+        ('{"a":"\x01"}', "Invalid control character"),
+        ('{"a":[NaN]}', "NaN"),
+        ('{"a":-Infinity}', "-Infinity"),
+        ('{"a":' + "9" * 5000 + "}", "too many digits"),
+        ('{"a":' + "[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("[" * 100_000, "Expecting an object"),
+        ('\u00a0{"a":1}', "Expecting an object"),
+    ],
+)
+def test_what_is_wrong_and_where(text: str, reason: str) -> None:
+    with pytest.raises(NotJsonError) as caught:
+        read_document(text)
+    assert reason in str(caught.value)
