@@ -355,7 +355,7 @@ def stream_error_event(
     """The bytes to append to an event stream that broke, so that the client sees a failure.
 
     Never followed by ``[DONE]``: openai-python takes a cleanly closed body for a complete answer, with or
-    without it. Checked against openai-python 3.x and openai-node 7.x, which both raise ``APIError``:
+    without it. Checked against openai-python 3.x and openai-node 6.x, which both raise ``APIError``:
 
     - chat and completions: an unnamed event whose data has a truthy ``error``;
     - responses: an event named ``error``. Node raises for the name, Python only for a truthy ``error`` in
