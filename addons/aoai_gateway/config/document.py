@@ -271,7 +271,7 @@ _SYNTAX = (
     (r".*another document", "a second document begins", 'remove the "---"'),
     (r".*duplicate anchor", "an anchor is used twice", None),
     (r".*end of stream", "a quote or a bracket is not closed", None),
-    (r".*escape character", 'not a known escape after "\\\\"', "in single quotes, it is just a character"),
+    (r".*escape character", 'not a known escape after "\\"', "in single quotes, it is just a character"),
     (r".*(characters are not allowed)", "a control character", None),
     (r".*expected.*(block end|key|indicator|document start)", "the indentation does not fit", None),
 )

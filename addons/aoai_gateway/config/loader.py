@@ -15,7 +15,7 @@ from aoai_gateway.config.document import Mapping, find, parse
 from aoai_gateway.config.env import resolve
 from aoai_gateway.config.merge import merge
 from aoai_gateway.config.models import Config
-from aoai_gateway.config.problems import ConfigErrors, KeyPath, Place, Problem, problem
+from aoai_gateway.config.problems import ConfigErrors, KeyPath, Place, Problem, in_order, problem
 from aoai_gateway.config.validation import Validated, validate
 
 __all__ = ["ConfigErrors", "Loaded", "Problem", "Source", "compile_sources", "load", "policy_files", "read"]
@@ -110,7 +110,7 @@ def compile_sources(sources: Sequence[Source], *, env: EnvMapping[str, str]) -> 
         raise ConfigErrors(dict.fromkeys(problems), fingerprint=fingerprint)
     warnings += [*found_warnings, *_unread_files(sources[0].file)]
     files = tuple(source.file for source in sources)
-    return Loaded(validated.config, tuple(warnings), files, fingerprint)
+    return Loaded(validated.config, in_order(warnings), files, fingerprint)
 
 
 def _parse_all(sources: Sequence[Source]) -> tuple[list[Mapping], list[Problem]]:

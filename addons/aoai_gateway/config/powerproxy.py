@@ -122,7 +122,7 @@ class _Translation:
                 self._warning(
                     plugin.entries["redis"].key_place,
                     (*path, "redis"),
-                    "limits are not shared through Redis yet: each gateway process counts by itself",
+                    "limits are not shared through Redis yet: each gateway process counts alone",
                 )
             case "LogUsageToCsvFile" | "LogUsageToLogAnalytics":
                 self._warning(

@@ -44,11 +44,16 @@ class ConfigErrors(Exception):  # noqa: N818 - it stands for many errors
     """Everything that is wrong with a configuration; ``str()`` is one line for each problem."""
 
     def __init__(self, problems: Iterable[Problem], *, fingerprint: str = "") -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: (str(problem.file), problem.line)))
+        self.problems = in_order(problems)
         """All problems, by file and line."""
         self.fingerprint = fingerprint
         """Stands for the files' content, as :attr:`Loaded.fingerprint` does."""
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Sort by file and line, as a reader goes through them."""
+    return tuple(sorted(problems, key=lambda each: (str(each.file), each.line)))
 
 
 def problem(place: Place, path: KeyPath | str, message: str, suggestion: str | None = None) -> Problem:

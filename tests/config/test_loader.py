@@ -1,0 +1,151 @@
+"""Files: which are read, in which order, and what is said when one cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from aoai_gateway.config.loader import ConfigErrors, load, read
+
+MAIN = "aoai: {endpoints: [{name: one, url: 'https://one.example', key: k}]}\n"
+
+
+def client(name: str) -> str:
+    return f"clients:\n  - name: {name}\n    key: key-of-{name}\n"
+
+
+def write(folder: Path, **files: str) -> Path:
+    (folder / "policies").mkdir(parents=True, exist_ok=True)
+    (folder / "gateway.yaml").write_text(files.pop("main", MAIN))
+    for name, text in files.items():
+        (folder / "policies" / f"{name}.yaml").write_text(text)
+    return folder / "gateway.yaml"
+
+
+def names(path: Path) -> list[str]:
+    return [each.name for each in load(path, env={}).config.clients]
+
+
+def test_policies_are_read_in_the_order_of_their_names(tmp_path: Path):
+    path = write(tmp_path, main=MAIN + client("main"), b=client("b"), a=client("a"), c=client("c"))
+    loaded = load(path, env={})
+    assert [each.name for each in loaded.config.clients] == ["main", "a", "b", "c"]
+    assert loaded.files == (path, *(tmp_path / "policies" / f"{name}.yaml" for name in "abc"))
+
+
+def test_a_single_file_will_do(tmp_path: Path):
+    path = tmp_path / "powerproxy.yaml"
+    path.write_text(MAIN + client("a"))
+    assert names(path) == ["a"]
+
+
+def test_hidden_and_other_files_are_not_read_and_yml_is_warned_of(tmp_path: Path):
+    path = write(tmp_path, a=client("a"))
+    (tmp_path / "policies" / ".#a.yaml").write_text(client("editor"))
+    (tmp_path / "policies" / "README.md").write_text("text")
+    (tmp_path / "policies" / "b.yml").write_text(client("b"))
+    assert names(path) == ["a"]
+    assert [str(each) for each in load(path, env={}).warnings] == [
+        f"{tmp_path}/policies/b.yml:1: is not read; only *.yaml files are: rename it"
+    ]
+
+
+def test_a_link_to_the_main_file_finds_the_policies_beside_its_target(tmp_path: Path):
+    write(tmp_path / "real", a=client("a"))
+    link = tmp_path / "gateway.yaml"
+    link.symlink_to(tmp_path / "real" / "gateway.yaml")
+    assert names(link) == ["a"]
+
+
+def test_policies_beside_a_link_come_before_those_beside_its_target(tmp_path: Path):
+    write(tmp_path / "real", a=client("a"))
+    write(tmp_path / "mine", b=client("b"))
+    (tmp_path / "mine" / "gateway.yaml").unlink()
+    (tmp_path / "mine" / "gateway.yaml").symlink_to(tmp_path / "real" / "gateway.yaml")
+    assert names(tmp_path / "mine" / "gateway.yaml") == ["b"]
+
+
+def test_a_config_map_is_read_through_its_links(tmp_path: Path):
+    volume = tmp_path / "policies"
+    write(tmp_path)
+    (volume / "..2024").mkdir()
+    (volume / "..2024" / "clients.yaml").write_text(client("a"))
+    (volume / "..data").symlink_to("..2024")
+    (volume / "clients.yaml").symlink_to("..data/clients.yaml")
+    assert names(tmp_path / "gateway.yaml") == ["a"]
+
+
+def test_every_file_that_cannot_be_read_is_named(tmp_path: Path):
+    path = write(tmp_path)
+    path.unlink()
+    (tmp_path / "policies" / "folder.yaml").mkdir()
+    (tmp_path / "policies" / "gone.yaml").symlink_to("nowhere")
+    with pytest.raises(ConfigErrors) as caught:
+        load(path, env={})
+    assert str(caught.value).splitlines() == [
+        f"{path}:1: cannot be read: no such file or directory",
+        f"{tmp_path}/policies/folder.yaml:1: cannot be read: is a directory",
+        f"{tmp_path}/policies/gone.yaml:1: cannot be read: no such file or directory",
+    ]
+
+
+def test_files_that_are_not_yaml_are_all_named_and_nothing_is_said_of_the_hole(tmp_path: Path):
+    path = write(tmp_path, main="a: b: c", a="- x", b="d: e: f", c=client("c"))
+    with pytest.raises(ConfigErrors) as caught:
+        load(path, env={})
+    assert [(problem.file.name, problem.line) for problem in caught.value.problems] == [
+        ("gateway.yaml", 1),
+        ("a.yaml", 1),
+        ("b.yaml", 1),
+    ]
+
+
+def test_the_fingerprint_stands_for_the_content(tmp_path: Path):
+    path = write(tmp_path, a=client("a"))
+    first = load(path, env={})
+    path.write_text(path.read_text())
+    assert load(path, env={}).fingerprint == first.fingerprint
+    (tmp_path / "policies" / "a.yaml").write_text(client("b"))
+    assert load(path, env={}).fingerprint != first.fingerprint
+
+
+def test_errors_have_a_fingerprint_too(tmp_path: Path):
+    path = write(tmp_path, main="a: 1")
+    with pytest.raises(ConfigErrors) as caught:
+        load(path, env={})
+    assert len(caught.value.fingerprint) == 64
+
+
+def test_paths_in_the_file_count_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "ca.pem").write_text("x")
+    path = tmp_path / "conf" / "gateway.yaml"
+    path.write_text(MAIN.replace("}]}", "}], trusted_ca: ca.pem}") + client("a"))
+    monkeypatch.chdir(tmp_path)
+    config = load(Path("conf/gateway.yaml"), env={}).config
+    assert config.aoai.trusted_ca == tmp_path / "conf" / "ca.pem"
+
+
+def test_a_place_for_anchors(tmp_path: Path):
+    extra = "x-common: &common {deployments_allowed: big}\n"
+    path = write(
+        tmp_path,
+        main=extra + MAIN + "clients: [{<<: *common, name: a, key: k}]\n",
+        a=extra + "clients: [{<<: *common, name: b, key: l}]\n",
+    )
+    assert [each.deployments_allowed for each in load(path, env={}).config.clients] == [("big",), ("big",)]
+
+
+def test_what_is_compiled_is_what_was_read(tmp_path: Path):
+    path = write(tmp_path, a=client("a"))
+    assert [(source.file.name, source.content) for source in read(path)] == [
+        ("gateway.yaml", MAIN.encode()),
+        ("a.yaml", client("a").encode()),
+    ]
+
+
+def test_an_error_carries_no_input_in_its_chain(tmp_path: Path):
+    path = write(tmp_path, main=MAIN.replace("key: k", "key: 'two s3cr3ts'"), a=client("a"))
+    with pytest.raises(ConfigErrors) as caught:
+        load(path, env={})
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None

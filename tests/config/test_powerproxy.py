@@ -1,0 +1,182 @@
+"""A PowerProxy file loads unchanged; what it says is honoured, named as ignored, or refused with a reason."""
+
+from collections.abc import Callable
+
+import pytest
+
+from aoai_gateway.config.loader import Loaded
+
+Lines = Callable[..., list[str]]
+
+WHOLE = """\
+clients:
+  - name: Team 1
+    description: An example team.
+    key: 28ef59ae30342978
+    deployments_allowed: gpt-35-turbo, gpt-4o
+    max_tokens_per_minute_in_k:
+      gpt-35-turbo: 20
+      gpt-4o: 5
+  - name: Team 2
+    key: 1113456789012345
+    deployments_allowed:
+      - gpt-35-turbo
+      - gpt-4o
+    max_tokens_per_minute_in_k: 30
+  - name: Entra ID Auth Client
+    uses_entra_id_auth: true
+    deployments_allowed: gpt-35-turbo, gpt-4o
+    max_tokens_per_minute_in_k: 10
+plugins:
+  - name: AllowDeployments
+  - name: LimitUsage
+    redis:
+      redis_host: contoso.redis.cache.windows.net
+      redis_password: redis-s3cr3t
+  - name: LogUsageToConsole
+  - name: LogUsageToCsvFile
+  - name: LogUsageToLogAnalytics
+    log_ingestion_endpoint: https://contoso.ingest.monitor.azure.com
+    data_collection_rule_id: dcr-0
+    credential_tenant_id: t
+    credential_client_id: c
+    credential_client_secret: log-s3cr3t
+aoai:
+  forward_http_header_only_if_name_matches: (?!x-)
+  endpoints:
+    - name: Some Endpoint
+      url: https://contoso.openai.azure.com/
+      key: backend-s3cr3t
+      non_streaming_fraction: 1
+      connections:
+        limits:
+          max_connections: 100
+          max_keepalive_connections: 20
+          keepalive_expiry: 5
+        timeouts:
+          connect: 7
+          read: 120
+          write: 120
+          pool: 120
+      virtual_deployments:
+        - name: gpt-35-turbo
+          standins:
+            - name: gpt-35-turbo-ptu
+              non_streaming_fraction: 0.2
+            - name: gpt-35-turbo-paygo
+        - name: gpt-4o
+          standins:
+            - name: gpt-4o-ptu
+            - name: gpt-4o-paygo
+azure_subscription_id: 0000
+region: westeurope
+resource_group: PowerProxy-AOAI
+unique_prefix: abcde
+user_assigned_managed_identity_client_id: <will be set by deployment script>
+"""
+
+SMALL = """\
+aoai: {endpoints: [{name: one, url: 'https://one.example', key: k}]}
+clients: [{name: Team, key: t, deployments_allowed: big, max_tokens_per_minute_in_k: 1}]
+"""
+
+
+def test_the_whole_vocabulary_loads(compiled: Callable[..., Loaded]):
+    loaded = compiled(WHOLE)
+    config = loaded.config
+    assert [client.name for client in config.clients] == ["Team 1", "Team 2", "Entra ID Auth Client"]
+    assert config.clients[0].deployments_allowed == ("gpt-35-turbo", "gpt-4o")
+    assert config.clients[0].max_tokens_per_minute_in_k == {"gpt-35-turbo": 20, "gpt-4o": 5}
+    found = config.client_for_key("1113456789012345")
+    assert found is not None
+    assert found.name == "Team 2"
+    assert config.usage_log == "stdout"
+    timeouts = config.aoai.endpoints[0].connections.timeouts
+    assert (timeouts.connect, timeouts.read) == (7, 120)
+    assert config.aoai.forward_http_header_only_if_name_matches is not None
+    assert [backend.name for backend in config.pool("gpt-35-turbo")] == [
+        "gpt-35-turbo-ptu@Some Endpoint",
+        "gpt-35-turbo-paygo@Some Endpoint",
+    ]
+
+
+def test_what_has_no_meaning_is_named_in_one_warning(warnings: Lines):
+    (said,) = [each for each in warnings(WHOLE) if "without meaning" in each]
+    assert said == (
+        "gateway.yaml:60: accepted for PowerProxy's sake, but without meaning here: azure_subscription_id, "
+        "region, resource_group, unique_prefix, user_assigned_managed_identity_client_id, "
+        "connections.limits, connections.timeouts.write and connections.timeouts.pool"
+    )
+
+
+def test_what_is_not_built_yet_is_named_at_its_line(warnings: Lines):
+    said = [each.split(":", 2)[1:] for each in warnings(WHOLE) if "plugins" in each]
+    assert [(int(line), rest.split(";")[0].strip()) for line, rest in said] == [
+        (22, "plugins[1].redis: limits are not shared through Redis yet: each gateway process counts alone"),
+        (26, "plugins[3]: LogUsageToCsvFile is not built yet"),
+        (27, "plugins[4]: LogUsageToLogAnalytics is not built yet"),
+    ]
+
+
+def test_no_secret_of_a_plugin_is_said(warnings: Lines):
+    assert "s3cr3t" not in "\n".join(warnings(WHOLE))
+
+
+def test_a_file_without_warnings_has_no_powerproxy_words(warnings: Lines):
+    assert [each for each in warnings(SMALL) if "PowerProxy" in each or "plugins" in each] == []
+
+
+def test_an_explicit_usage_log_wins(compiled: Callable[..., Loaded]):
+    text = SMALL + "plugins: [{name: LogUsageToConsole}]\n"
+    assert compiled(text).config.usage_log == "stdout"
+    assert compiled(text + "usage_log: /var/log/usage\n").config.usage_log == "/var/log/usage"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "key"),
+    [("AllowDeployments", "deployments_allowed"), ("LimitUsage", "max_tokens_per_minute_in_k")],
+)
+def test_what_a_plugin_requires_of_each_client(problems: Lines, plugin: str, key: str):
+    (said,) = problems(SMALL + f"plugins: [{{name: {plugin}}}]\n", "clients:\n  - {name: B, key: b}\n")
+    assert said.startswith(
+        f'policies/0.yaml:2: clients[1]: "{key}" is missing: the plugin {plugin} requires it; say '
+    )
+
+
+def test_allowed_deployments_are_enforced_with_or_without_the_plugin(warnings: Lines):
+    said = warnings(SMALL + "plugins: [{name: LimitUsage}]\n")
+    assert (
+        "gateway.yaml:3: plugins: AllowDeployments is not listed, but deployments_allowed is always "
+        in said[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "said"),
+    [
+        ("fixed_client: Team", "fixed_client", "give one client uses_entra_id_auth: true"),
+        ("FIXED_CLIENT: Team", "FIXED_CLIENT", "give one client uses_entra_id_auth: true"),
+        ("plugins: [{name: LimitUsgae}]", "plugins[0].name", 'did you mean "LimitUsage"?'),
+        ("plugins: [{name: OurOwn}]", "plugins[0].name", "write it as a mitmproxy addon"),
+        ("plugins: [{name: LimitUsage, rediss: {}}]", "plugins[0].rediss", 'did you mean "redis"?'),
+        ("plugins: [LimitUsage]", "plugins[0]", 'a plugin is written as "name: …"'),
+        ("plugins: LimitUsage", "plugins", "a list is expected"),
+    ],
+)
+def test_what_would_be_lost_is_a_problem(problems: Lines, line: str, path: str, said: str):
+    (problem,) = problems(SMALL + line)
+    assert problem.startswith(f"gateway.yaml:3: {path}: ")
+    assert said in problem
+
+
+def test_a_mock_response_points_to_the_simulator(problems: Lines):
+    said = problems(
+        "clients: [{name: a, key: b}]\n"
+        "aoai:\n  mock_response:\n    ms_to_wait_before_return: 10\n    json: {id: x}\n"
+    )
+    assert said[-1].startswith("gateway.yaml:3: aoai.mock_response: canned answers are not supported; ")
+    assert '"simulated:"' in said[-1]
+
+
+def test_empty_plugins_are_none(warnings: Lines):
+    assert [each for each in warnings(SMALL + "plugins:\n") if "plugins" in each] == []

@@ -1,0 +1,202 @@
+"""Errors of single values: at their line, in plain words, all at once, without secrets."""
+
+from collections.abc import Callable
+
+import pytest
+
+Problems = Callable[..., list[str]]
+
+HEAD = """\
+aoai:
+  endpoints:
+    - name: one
+      url: https://one.example/
+      key: ${SECRET}
+clients:
+  - name: Team
+    key: team-key
+"""
+"""Eight lines without a problem."""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("lissten: {}", 'lissten: unknown key; did you mean "listen"?'),
+        ("Listen: {}", 'Listen: unknown key; did you mean "listen"?'),
+        ("plugin: []", 'plugin: unknown key; did you mean "plugins"?'),
+        ("port: 80", 'port: unknown key; it belongs under "listen"'),
+        ("endpoints: []", 'endpoints: unknown key; it belongs under "aoai"'),
+        ("listen: {prot: 80}", 'listen.prot: unknown key; did you mean "port"?'),
+        (
+            "listen: {zzz: 80}",
+            "listen.zzz: unknown key; known here: host, port, certificate, private_key",
+        ),
+        ("listen: 80", 'listen: is "80", but a mapping is expected (lines of key: value)'),
+        ("listen: [80]", "listen: is a list, but a mapping is expected (lines of key: value)"),
+        ("listen: {port: http}", 'listen.port: is "http", but a whole number is expected'),
+        ("listen: {port: 1.5}", 'listen.port: is "1.5", but a whole number is expected'),
+        ("listen: {port: 65536}", 'listen.port: is "65536", but it must be at most 65535'),
+        ("listen: {port: -1}", 'listen.port: is "-1", but it must be at least 0'),
+        ("listen: {port: [1]}", "listen.port: is a list, but a whole number is expected"),
+        ("listen: {host: [a]}", "listen.host: is a list, but a single text is expected"),
+        ("listen: {host: {a: b}}", "listen.host: is a mapping, but a single text is expected"),
+        ("breaks: {default_seconds: 0}", 'breaks.default_seconds: is "0", but it must be greater than 0'),
+        ("breaks: {default_seconds: soon}", 'breaks.default_seconds: is "soon", but a number is expected'),
+        (
+            "breaks: {default_seconds: .inf}",
+            'breaks.default_seconds: is ".inf", but a number is expected',
+        ),
+        (
+            "breaks: {default_seconds: inf}",
+            'breaks.default_seconds: is "inf", but a finite number is expected',
+        ),
+        ("limits: {body_mb: 0}", 'limits.body_mb: is "0", but it must be greater than 0'),
+        ("usage_log: ''", 'usage_log: is empty; write "stdout" or the path of a file'),
+        ('listen: {port: "${NOT:-x}"}', 'listen.port: is "${NOT:-x}", but a whole number is expected'),
+        (
+            "listen: {certificate: no.pem}",
+            "listen.certificate: names a file that does not exist; looked for ",
+        ),
+    ],
+)
+def test_messages(problems: Problems, line: str, said: str):
+    (problem,) = problems(HEAD + line)
+    assert problem.startswith(f"gateway.yaml:9: {said}")
+    assert problem == f"gateway.yaml:9: {said}" or said.endswith("for ")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("kye: x", 'kye: unknown key; did you mean "key"?'),
+        ("api_key: x", 'api_key: unknown key; did you mean "key"?'),
+        ("tpm: 5", "tpm: unknown key; known here: "),
+        ("enabled: maybe", 'enabled: is "maybe", but true or false is expected'),
+        (
+            "max_requests_per_minute: {big: many}",
+            'max_requests_per_minute.big: is "many", but a number is expected',
+        ),
+        ("max_requests_per_minute: many", 'max_requests_per_minute: is "many", but a number is expected'),
+        ("max_requests_per_minute: [1]", "max_requests_per_minute: is a list, but a number is expected"),
+        (
+            "deployments_allowed: {big: true}",
+            'deployments_allowed: is a mapping, but a list is expected (lines that begin with "- ")',
+        ),
+        (
+            "deployments_allowed: [big, a/b]",
+            "deployments_allowed[1]: is not a deployment name: it holds a space or one of / \\ ? # %; "
+            "Azure allows letters, digits, - _ and .",
+        ),
+    ],
+)
+def test_messages_about_a_client(problems: Problems, line: str, said: str):
+    (problem,) = problems(f"{HEAD}    {line}\n")
+    assert problem.startswith(f"gateway.yaml:9: clients[0].{said}")
+
+
+def test_a_mapping_that_lacks_something_is_named_at_its_line(problems: Problems):
+    assert problems(HEAD + "  - key: k\n    description: no name\n") == [
+        'gateway.yaml:9: clients[1]: "name" is missing'
+    ]
+
+
+def test_null_counts_as_missing_at_its_own_line(problems: Problems):
+    assert problems(HEAD + "  - key: k\n    name:\n") == ['gateway.yaml:10: clients[1]: "name" is missing']
+
+
+def test_an_empty_document(problems: Problems):
+    assert problems("") == ['gateway.yaml:1: "aoai" is missing']
+
+
+def test_no_endpoints(problems: Problems):
+    assert problems("aoai: {endpoints: []}\nclients: [{name: a, key: b}]") == [
+        "gateway.yaml:1: aoai.endpoints: is empty: at least one entry is needed"
+    ]
+
+
+def test_a_list_item_of_the_wrong_kind(problems: Problems):
+    assert problems(HEAD + "  - Team 2\n") == [
+        'gateway.yaml:9: clients[1]: is "Team 2", but a mapping is expected (lines of key: value)'
+    ]
+
+
+def test_an_unset_variable_is_said_once(problems: Problems):
+    said = problems(HEAD, env={})
+    assert said == [
+        "gateway.yaml:5: aoai.endpoints[0].key: the environment variable SECRET is not set; "
+        "set it, or write ${SECRET:-default}"
+    ]
+
+
+def test_everything_wrong_comes_at_once_also_what_lies_between_the_parts(problems: Problems):
+    said = problems(
+        """\
+        aoai:
+          endpoints:
+            - name: one
+              urll: https://one.example/
+              key: [a]
+              non_streaming_fraction: much
+              virtual_deployments:
+                - name: big
+                  standins:
+                    - {name: ptu, non_streaming_fraction: 0.2}
+                    - {nam: paygo}
+            - name: one
+              url: ftp://two.example
+              key: some s3cr3t
+        clients:
+          - name: Team
+            key: ${NOT_SET}
+          - name: Team
+            key: shared-s3cr3t
+            enabled: maybe
+          - name: Other
+            key: [own, shared-s3cr3t]
+        port: 80
+        """
+    )
+    assert said == [
+        'gateway.yaml:4: aoai.endpoints[0].urll: unknown key; did you mean "url"?',
+        "gateway.yaml:5: aoai.endpoints[0].key: is a list, but a single text is expected",
+        'gateway.yaml:6: aoai.endpoints[0].non_streaming_fraction: is "much", but a number is expected',
+        'gateway.yaml:11: aoai.endpoints[0].virtual_deployments[0].standins[1]: "name" is missing',
+        "gateway.yaml:11: aoai.endpoints[0].virtual_deployments[0].standins[1].nam: unknown key; "
+        'did you mean "name"?',
+        'gateway.yaml:12: aoai.endpoints[1].name: "one" is also the name of an endpoint in gateway.yaml:3; '
+        "names must differ",
+        "gateway.yaml:13: aoai.endpoints[1].url: does not begin with https:// (or http://); "
+        "write it like https://contoso.openai.azure.com/",
+        "gateway.yaml:14: aoai.endpoints[1].key: holds a space or a character that an HTTP header cannot "
+        "carry",
+        "gateway.yaml:17: clients[0].key: the environment variable NOT_SET is not set; "
+        "set it, or write ${NOT_SET:-default}",
+        'gateway.yaml:18: clients[1].name: "Team" is also the name of a client in gateway.yaml:16; '
+        "names must differ",
+        'gateway.yaml:20: clients[1].enabled: is "maybe", but true or false is expected',
+        'gateway.yaml:22: clients[2].key: the clients "Team" and "Other" have the same key; '
+        "a key must tell who is calling",
+        'gateway.yaml:23: port: unknown key; it belongs under "listen"',
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "key: [s3cr3t, s3cr3t]",
+        "key: {s3cr3t: 1}",
+        "key: s3cr3t with a space",
+        "key: [s3cr3t, '']",
+        "key: [[s3cr3t]]",
+        "uses_entra_id_auth: ${SECRET}",
+        "max_requests_per_minute: ${SECRET}",
+        "max_requests_per_minute: {big: '${SECRET}'}",
+        "deployments_allowed: [[${SECRET:-x}]]",
+    ],
+)
+def test_no_secret_is_ever_said(problems: Problems, line: str):
+    line = line.replace("key: {s3cr3t: 1}", "key: {a: s3cr3t}").replace("[[${SECRET:-x}]]", '[["${SECRET}"]]')
+    said = problems(HEAD.replace("    key: team-key\n", "") + f"    {line}\n")
+    assert said
+    assert "s3cr3t" not in "\n".join(said)
