@@ -30,8 +30,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-GRAIN = 0.1
-"""Length of a window's slices in seconds."""
+GRAIN = 0.125
+"""Length of a window's slices in seconds; a power of two, so that slices have exact borders."""
+
+_ROUNDING = 1e-6
+"""Seconds or tokens that floats may be off by: a call that waits for exactly its hint is admitted."""
 
 TOKEN_WINDOW = 60.0
 REQUEST_WINDOW = 10.0
@@ -108,7 +111,7 @@ class Window:
         entries = self.entries
         expired = dropped = 0
         for entry in entries:
-            if entry.ends + self.seconds > now:
+            if entry.ends + self.seconds > now + _ROUNDING:
                 break
             expired += 1
             dropped += entry.amount
@@ -320,7 +323,7 @@ def _admit_ptu(limits: PtuLimits, state: PtuState, cost: int, now: float) -> tup
     now = max(now, state.at)
     level = _drained(limits, state, now)
     size = limits.tokens_per_minute
-    admitted = level <= size
+    admitted = level <= size + _ROUNDING
     wait = 0.0 if admitted else (level - size) * 60 / size
     if admitted:
         level += cost
