@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,15 +19,9 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.wire.bodies import RequestBody
     from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.operations import Target
     from aoai_gateway.wire.usage import Usage
-
-
-class HeaderFields(Protocol):
-    """Header fields by name, whatever the case of the name."""
-
-    def get(self, name: str, default: None = None, /) -> str | None:
-        """Give a field's value, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +97,7 @@ class Call:
     started: float
     """Monotonic seconds; ``wall`` makes them seconds since the epoch."""
     wall: float
-    headers: HeaderFields
+    headers: Headers
     """The request's headers, without credentials."""
     brings_own_token: bool = False
     """Whether the client's own Entra ID token goes to the backend, rather than our credential."""
@@ -225,7 +219,7 @@ class Answered:
 
     now: float
     status: int
-    headers: HeaderFields
+    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +232,7 @@ class Failed:
     reused: bool = False
     """Whether it failed on a connection that had served before."""
     status: int | None = None
-    headers: HeaderFields | None = None
+    headers: Headers | None = None
     """Of the 200 whose stream was a refusal."""
     body: bytes | None = None
 
@@ -257,6 +251,8 @@ class Chosen:
 
     now: float
     candidates: Sequence[Backend]
+    error: GatewayError | None = None
+    """Somebody refuses the call."""
 
 
 @dataclass(frozen=True, slots=True)

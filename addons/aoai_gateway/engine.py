@@ -169,6 +169,9 @@ class _Attempts:
                     return
                 assert isinstance(chosen, Chosen)
                 self._now = chosen.now
+                if chosen.error is not None:
+                    yield from engine._reject(call, chosen.error, self._now, Outcome.REJECTED)
+                    return
                 candidates = tuple(chosen.candidates)
             if not candidates or self._spent():
                 yield from self._give_up(found)
@@ -224,7 +227,7 @@ class _Attempts:
         self._now = result.now
         if isinstance(result, Answered):
             attempt.answered, attempt.status = result.now, result.status
-            if not self._is_replayed(result.status):
+            if result.status not in RETRYABLE and result.status not in OUR_CREDENTIAL_REFUSED:
                 yield from self._deliver(attempt, result)
                 return True
             drained = yield Drain(attempt)
@@ -232,6 +235,10 @@ class _Attempts:
                 return True
             assert isinstance(drained, Drained)
             self._now = drained.now
+            if not self._is_replayed(result.status):
+                attempt.ended = self._now
+                yield from self._return(attempt, drained.body)
+                return True
             failed = Failed(
                 drained.now,
                 FailureKind.STATUS,
@@ -372,17 +379,24 @@ class _Attempts:
         for earlier in call.attempts:
             if earlier.reason == attempt.reason:
                 earlier.break_seconds = None
-        call.ended, call.outcome = self._now, Outcome.OK
-        if attempt.failure is FailureKind.STATUS and body is not None:
-            call.status = attempt.status
-            yield Return(attempt, body)
-            return
-        call.outcome = Outcome.BACKENDS_OUT
-        if attempt.failure is FailureKind.TIMEOUT:
+        if attempt.failure is FailureKind.STATUS:
+            yield from self._return(attempt, body)
+        elif attempt.failure is FailureKind.TIMEOUT:
             error = errors.upstream_timeout(attempt.deadline)
+            yield from engine._reject(call, error, self._now, Outcome.BACKENDS_OUT)
         else:
             error = errors.upstream_disconnected()
-        yield from engine._reject(call, error, self._now, Outcome.BACKENDS_OUT)
+            yield from engine._reject(call, error, self._now, Outcome.BACKENDS_OUT)
+
+    def _return(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:
+        """Answer with what the backend said, if all of it came."""
+        call = self._call
+        if body is None:
+            error = errors.upstream_disconnected()
+            yield from self._engine._reject(call, error, self._now, Outcome.BACKENDS_OUT)
+            return
+        call.status, call.outcome, call.ended = attempt.status, Outcome.OK, self._now
+        yield Return(attempt, body)
 
     def _give_up(self, found: Order) -> Generator[Effect, Result]:
         call, engine = self._call, self._engine

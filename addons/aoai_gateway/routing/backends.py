@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from aoai_gateway.config.models import Backend as Pair
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -30,15 +32,10 @@ class Backend:
     non_streaming_fraction: float
 
     @classmethod
-    def of(cls, endpoint: Endpoint, standin: Standin | None) -> Backend:
-        """Pair an endpoint with one of its standins."""
-        if standin is None:
-            key = BackendKey(endpoint.name, "")
-            return cls(endpoint, None, key, endpoint.name, endpoint.non_streaming_fraction)
-        key = BackendKey(endpoint.name, standin.name)
-        # Both levels can hold non-streaming requests back, each with its own chance.
-        fraction = endpoint.non_streaming_fraction * standin.non_streaming_fraction
-        return cls(endpoint, standin, key, f"{standin.name}@{endpoint.name}", fraction)
+    def of(cls, pair: Pair) -> Backend:
+        """Make a backend of an endpoint and standin as the configuration pairs them."""
+        key = BackendKey(pair.endpoint.name, pair.standin.name if pair.standin else "")
+        return cls(pair.endpoint, pair.standin, key, pair.name, pair.non_streaming_fraction)
 
     def deployment(self, asked: str) -> str:
         """Give the name of the real deployment to send to, when the client asked for ``asked``."""
@@ -58,12 +55,12 @@ class RoutingTable:
         self._config = config
         backends: dict[BackendKey, Backend] = {}
 
-        def pool(pairs: Iterable[tuple[Endpoint, Standin | None]]) -> Pool:
-            made = (Backend.of(endpoint, standin) for endpoint, standin in pairs)
+        def pool(pairs: Iterable[Pair]) -> Pool:
+            made = (Backend.of(pair) for pair in pairs)
             return tuple(backends.setdefault(backend.key, backend) for backend in made)
 
         self._pools = {name: pool(pairs) for name, pairs in config.virtual_deployments.items()}
-        self._open = pool((endpoint, None) for endpoint in config.open_endpoints)
+        self._open = pool(Pair(endpoint, None) for endpoint in config.open_endpoints)
         self.backends: tuple[Backend, ...] = tuple(backends.values())
 
     @property

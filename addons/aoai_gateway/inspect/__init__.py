@@ -1,0 +1,1 @@
+"""What people see of a call in mitmweb, mitmproxy and dump files."""

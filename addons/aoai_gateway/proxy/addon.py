@@ -1,0 +1,151 @@
+"""The mitmproxy addon: what ``-s addons/gateway.py`` loads, and the lean host too.
+
+mitmproxy executes the script again when its file changes, and then calls the same hooks of the same
+instance here again, so every hook can be called twice. What must end in an orderly way when the process
+does is in :mod:`aoai_gateway.proxy.lifetime`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx
+from mitmproxy.proxy import tunnel
+from mitmproxy.proxy.layers import ClientTLSLayer, modes
+from mitmproxy.proxy.mode_specs import ReverseMode
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.config.loader import ConfigErrors, load
+from aoai_gateway.proxy import attempts, playback, selfcheck, tls
+from aoai_gateway.proxy.events import CallFinished, GatewayCallFinishedHook
+from aoai_gateway.proxy.gateway import Gateway
+from aoai_gateway.proxy.layer import GatewayLayer
+from aoai_gateway.proxy.lifetime import Lifetime
+from aoai_gateway.usage.record import usage_record
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from mitmproxy import tls as mtls
+    from mitmproxy.addonmanager import Loader
+    from mitmproxy.connection import Client
+    from mitmproxy.proxy.layer import NextLayer
+
+    from aoai_gateway.config.loader import Loaded
+    from aoai_gateway.proxy.hooks import Ask, AttemptFailed, CallEnded
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONFIG = Path(__file__).resolve().parents[3] / "gateway.yaml"
+"""The configuration of the checkout that the package runs from."""
+
+TLS_HANDSHAKE = 0x16
+"""First byte of a TLS connection (RFC 8446 §5.1, ContentType handshake)."""
+
+
+class GatewayAddon:
+    """Puts the gateway's layer into mitmproxy's connections, and serves its hooks."""
+
+    def __init__(self) -> None:
+        self.gateway = Gateway()
+        self.lifetime = Lifetime(self.gateway)
+        self._config_path: Path | None = None
+        self._certificate = tls.ServerCertificate()
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    def load(self, loader: Loader) -> None:
+        """Register the options; see that mitmproxy is one that we know."""
+        loader.add_option(
+            "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
+        )
+        for problem in selfcheck.problems():
+            logger.error("%s", problem)
+        playback.install(self.gateway)
+        if "gatewaylifetime" not in ctx.master.addons:
+            ctx.master.addons.add(self.lifetime)
+        # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
+        ctx.options.update(connection_strategy="lazy", http2=False)
+
+    def configure(self, updated: Collection[str]) -> None:
+        """Load the configuration when its path is set; all that is wrong with it is logged."""
+        if "gateway_config" not in updated:
+            return
+        path = Path(ctx.options.gateway_config).expanduser().absolute()
+        if path == self._config_path and self.gateway.setup is not None:
+            return
+        self._config_path = path
+        try:
+            loaded = load(path, env=os.environ)
+        except ConfigErrors as errors:
+            report(errors)
+            return
+        for warning in loaded.warnings:
+            logger.warning("%s", warning)
+        self._adopt(path, loaded)
+
+    def _adopt(self, path: Path, loaded: Loaded) -> None:
+        self.lifetime.loaded(path, loaded)
+
+    def running(self) -> None:
+        """Take over the listener, and begin to watch the configuration."""
+        self.gateway.heard.refresh(ctx.master.addons)
+        asyncio_utils.create_task(self.lifetime.start(), name="start of the gateway", keep_ref=True)
+
+    # --- connections -----------------------------------------------------------------------------------
+
+    def client_connected(self, client: Client) -> None:
+        """Refuse what is not for the gateway: until its mode is set, mitmproxy would be an open proxy."""
+        if not isinstance(client.proxy_mode, ReverseMode):
+            client.error = "This is an Azure OpenAI gateway, not a forward proxy."
+
+    def next_layer(self, nextlayer: NextLayer) -> None:
+        """Put the gateway's layer where mitmproxy would put its own."""
+        context = nextlayer.context
+        if len(context.layers) != 1 or not isinstance(context.layers[0], modes.ReverseProxy):
+            return
+        stack = tunnel.LayerStack()
+        if nextlayer.data_client()[:1] == bytes([TLS_HANDSHAKE]):
+            stack /= ClientTLSLayer(context)
+        stack /= GatewayLayer(context, self.gateway)
+        nextlayer.layer = stack[0]
+
+    def tls_start_client(self, data: mtls.TlsData) -> None:
+        """Show the configured certificate; without one, mitmproxy makes one up."""
+        setup = self.gateway.setup
+        if setup is not None and setup.config.listen.certificate is not None:
+            data.ssl_conn = self._certificate.connection(setup.config.listen)
+
+    # --- calls -----------------------------------------------------------------------------------------
+
+    async def gateway_ask(self, ask: Ask) -> None:
+        """Let other addons have their say."""
+        await ask.perform(ctx.master.addons)
+
+    async def gateway_attempt_failed(self, failed: AttemptFailed) -> None:
+        """Show a failed attempt as a flow of its own."""
+        attempts.log(failed)
+        await attempts.show(ctx.master.addons, failed, self.gateway.heard)
+
+    async def gateway_call_ended(self, ended: CallEnded) -> None:
+        """Write a finished call down, exactly once."""
+        record = usage_record(ended.call)
+        self.lifetime.write(record)
+        if "gateway_call_finished" in self.gateway.heard:
+            finished = CallFinished(ended.flow, ended.call, record)
+            await ctx.master.addons.trigger_event(GatewayCallFinishedHook(finished))
+
+
+def report(errors: ConfigErrors) -> None:
+    """Log all that is wrong with a configuration, a line each."""
+    for problem in errors.problems:
+        logger.error("%s", problem)
+
+
+ADDON = GatewayAddon()
+"""The one instance of this process; it survives reloads of the script."""
+
+addons = [ADDON]

@@ -1,0 +1,45 @@
+"""Deadlines of the streams of one client connection, on as few timers as possible.
+
+mitmproxy's timers cannot be cancelled, and each is a task until it fires. One per request, for a time that
+hardly ever passes, would pile up thousands on a busy keep-alive connection. So a timer that is under way is
+reused for everything that is due later than it: when it fires, whatever is due is told, and the timer is
+set anew for the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+class Deadlines:
+    """What is due when. Times are on any monotonic clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._due: dict[Any, float] = {}
+        self._next = math.inf
+        """When the earliest timer under way fires."""
+
+    def set(self, owner: Any, at: float) -> float | None:
+        """Set (or move) an owner's deadline. Gives the time for which a timer must be started, if any."""
+        self._due[owner] = at
+        return self._timer(at)
+
+    def clear(self, owner: Any) -> None:
+        """Forget an owner's deadline; its timer fires idly or is used for another."""
+        self._due.pop(owner, None)
+
+    def fired(self, now: float) -> tuple[list[Any], float | None]:
+        """Give the owners whose time has come, and the time for which the next timer must be started."""
+        if now >= self._next:
+            self._next = math.inf
+        expired = [owner for owner, at in self._due.items() if at <= now]
+        for owner in expired:
+            del self._due[owner]
+        return expired, self._timer(min(self._due.values(), default=math.inf))
+
+    def _timer(self, at: float) -> float | None:
+        if at >= self._next:
+            return None
+        self._next = at
+        return at

@@ -1,0 +1,232 @@
+"""One attempt on the wire, from its request to the point where its fate is known.
+
+An :class:`Exchange` takes the response's events of one backend connection and says, once it can, what
+became of the attempt, in the engine's words:
+
+- A status that may be replayed: `Answered` at once. The engine then has its body run out (`Drained`), so
+  that the connection stays usable.
+- A stream: held back until it shows something other than a preamble. A refusal then is `Failed`, as if it
+  had been a 429; anything else is `Answered`, and whoever delivers begins with what was held.
+- Any other answer: its whole body is read first, so that one which breaks off can still be replayed.
+
+It keeps its own deadline (``due``) but has no timer; whoever owns it tells it when the time has come.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from mitmproxy.net.http.validate import validate_headers
+from mitmproxy.proxy.layers.http import (
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+
+from aoai_gateway.call import Answered, Drained, Failed, FailureKind
+from aoai_gateway.engine import OUR_CREDENTIAL_REFUSED, RETRYABLE
+from aoai_gateway.wire.stream import StreamReader, Verdict
+
+if TYPE_CHECKING:
+    from mitmproxy import http
+    from mitmproxy.connection import Server
+    from mitmproxy.proxy.layers.http import HttpEvent
+
+    from aoai_gateway.call import Call, Deadlines, Result
+    from aoai_gateway.config.models import Replay
+
+MAX_ANSWER = 256 * 1024 * 1024
+"""Bytes of an answer that is not a stream; more than that is none of Azure's."""
+
+
+class Phase(Enum):
+    """What an exchange is waiting for."""
+
+    HEADERS = auto()
+    PREAMBLE = auto()
+    """The first event of a stream that is not preamble."""
+    BODY = auto()
+    """The end of an answer that is no stream."""
+    FAILED_BODY = auto()
+    """The end of a failed answer's body."""
+    OVER = auto()
+    """Its fate is known."""
+
+
+class Exchange:
+    """The response side of one attempt. Times are monotonic seconds."""
+
+    def __init__(
+        self,
+        call: Call,
+        server: Server,
+        *,
+        reused: bool,
+        deadlines: Deadlines,
+        remove_usage: bool,
+        now: float,
+    ) -> None:
+        self.server = server
+        self.response: http.Response | None = None
+        self.reader: StreamReader | None = None
+        """Set while the answer is an event stream that can be read."""
+        self.streaming = False
+        """Whether the answer goes to the client as it comes."""
+        self.ended = False
+        """Whether its last byte has come."""
+        self.due: float = now + deadlines.first_byte
+        self.first_content: float | None = None
+        self._call = call
+        self._replay: Replay = call.setup.config.replay
+        self._reused = reused
+        self._deadlines = deadlines
+        self._remove_usage = remove_usage
+        self._phase = Phase.HEADERS
+        self._body: list[bytes] = []
+        self._size = 0
+
+    def take_body(self) -> bytes:
+        """Give what has been held back or read so far, once."""
+        body = b"".join(self._body)
+        self._body.clear()
+        return body
+
+    def drain(self, now: float) -> None:
+        """Wait for the end of a failed answer's body, within its bounds."""
+        self._phase = Phase.FAILED_BODY
+        self.due = now + self._replay.error_body_seconds
+
+    def receive(self, event: HttpEvent, now: float) -> Result | None:
+        """Take in an event of the response. Gives the attempt's fate once it is known."""
+        match self._phase:
+            case Phase.HEADERS:
+                return self._in_headers(event, now)
+            case Phase.PREAMBLE:
+                return self._in_preamble(event, now)
+            case Phase.BODY:
+                return self._in_body(event, now)
+            case Phase.FAILED_BODY:
+                return self._in_failed_body(event, now)
+            case Phase.OVER:
+                return None
+
+    def deadline_passed(self, now: float) -> Result:
+        """Say what it means that nothing came in time."""
+        phase, self._phase = self._phase, Phase.OVER
+        if phase is Phase.FAILED_BODY:
+            return Drained(now, None)
+        if phase is Phase.PREAMBLE:
+            # It may be thinking; from here on the client sees what comes.
+            return self._answered(now)
+        seconds = self._deadlines.first_byte if phase is Phase.HEADERS else self._deadlines.idle
+        return Failed(now, FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s")
+
+    # --- phases ----------------------------------------------------------------------------------------
+
+    def _in_headers(self, event: HttpEvent, now: float) -> Result | None:
+        if isinstance(event, ResponseProtocolError):
+            self._phase = Phase.OVER
+            if "closed connection" in event.message:
+                return Failed(now, FailureKind.DROPPED, "dropped the connection", reused=self._reused)
+            return Failed(now, FailureKind.PROTOCOL, "what it sent is no HTTP response")
+        if not isinstance(event, ResponseHeaders):
+            return None
+        response = self.response = event.response
+        try:
+            validate_headers(response)
+        except ValueError:
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.PROTOCOL, "its response has malformed headers")
+        status = response.status_code
+        if status < 200:
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.PROTOCOL, f"an unexpected {status}")
+        if status in RETRYABLE or status in OUR_CREDENTIAL_REFUSED:
+            self._phase = Phase.OVER
+            return Answered(now, status, response.headers)
+        if status == 200 and self._is_stream(response):
+            self.streaming = True
+            if response.headers.get("content-encoding", "identity").lower() == "identity":
+                self.reader = StreamReader(self._call.target.operation.name, remove_usage=self._remove_usage)
+                self._phase = Phase.PREAMBLE
+                self.due = now + self._deadlines.preamble
+                return None
+            return self._answered(now)
+        self._expect_body(now)
+        return None
+
+    def _is_stream(self, response: http.Response) -> bool:
+        content_type = response.headers.get("content-type", "").lower()
+        if content_type.startswith("text/event-stream"):
+            return True
+        # Some servers omit the type, or send a wrong one; JSON where a stream was asked for is no stream.
+        return self._call.streaming and not content_type.startswith("application/json")
+
+    def _expect_body(self, now: float) -> None:
+        self._phase = Phase.BODY
+        self.due = now + self._deadlines.idle
+
+    def _in_preamble(self, event: HttpEvent, now: float) -> Result | None:
+        assert self.reader is not None
+        if isinstance(event, ResponseData):
+            output = self.reader.feed(event.data)
+            if output:
+                self._body.append(output)
+            self._size += len(event.data)
+            if self.reader.verdict is Verdict.REFUSED:
+                self._phase = Phase.OVER
+                assert self.response is not None and self.reader.error is not None
+                error = self.reader.error
+                reason = f"refused in its stream: {error.code or error.type or 'throttled'}"
+                headers = self.response.headers
+                return Failed(now, FailureKind.REFUSED_IN_STREAM, reason, status=429, headers=headers)
+            if self.reader.verdict is Verdict.ACCEPTED:
+                self.first_content = now
+                return self._answered(now)
+            if self._size > self._replay.preamble_kb * 1024:
+                return self._answered(now)
+        elif isinstance(event, ResponseEndOfMessage) and self.reader.terminal_seen:
+            self.ended = True
+            return self._answered(now)
+        elif isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
+        return None
+
+    def _in_body(self, event: HttpEvent, now: float) -> Result | None:
+        if isinstance(event, ResponseData):
+            self._body.append(event.data)
+            self._size += len(event.data)
+            self.due = now + self._deadlines.idle
+            if self._size > MAX_ANSWER:
+                self._phase = Phase.OVER
+                return Failed(now, FailureKind.PROTOCOL, "its answer is too large")
+        elif isinstance(event, ResponseEndOfMessage):
+            self.ended = True
+            return self._answered(now)
+        elif isinstance(event, ResponseProtocolError):
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.DROPPED, "broke off its answer")
+        return None
+
+    def _in_failed_body(self, event: HttpEvent, now: float) -> Result | None:
+        if isinstance(event, ResponseData):
+            self._size += len(event.data)
+            if self._size > self._replay.error_body_kb * 1024:
+                self._phase = Phase.OVER
+                return Drained(now, None)
+            self._body.append(event.data)
+        elif isinstance(event, ResponseEndOfMessage):
+            self._phase = Phase.OVER
+            return Drained(now, self.take_body())
+        elif isinstance(event, ResponseProtocolError):
+            self._phase = Phase.OVER
+            return Drained(now, None)
+        return None
+
+    def _answered(self, now: float) -> Answered:
+        self._phase = Phase.OVER
+        assert self.response is not None
+        return Answered(now, self.response.status_code, self.response.headers)

@@ -1,0 +1,84 @@
+"""The gateway: what all connections share, and what outlives a reload of scripts and configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from typing import TYPE_CHECKING
+
+from aoai_gateway.call import Setup
+from aoai_gateway.engine import Engine
+from aoai_gateway.proxy.events import Listeners
+from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.wire.secrets import Credential
+
+FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
+OUR_EVENTS = (
+    "gateway_client_identified",
+    "gateway_backend_chosen",
+    "gateway_backend_failed",
+    "gateway_call_finished",
+)
+
+
+class Gateway:
+    """One gateway process's state. There is one, whatever addon instances come and go."""
+
+    def __init__(self) -> None:
+        self.setup: Setup | None = None
+        self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
+        self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
+        self.draining = False
+        self.calls: set[str] = set()
+        """Ids of the calls under way, until their last byte has been handed over."""
+        self._idle = asyncio.Event()
+        self.wall = time.time() - time.monotonic()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force. Raises GatewayError (503) as long as there is none."""
+        if self.setup is None:
+            raise errors.unavailable("The gateway has no configuration yet.")
+        return self.setup.config
+
+    def adopt(self, config: Config) -> None:
+        """Put a configuration in force. Calls under way keep the one they began with."""
+        self.setup = Setup(config, RoutingTable(config))
+
+    def begun(self, call_id: str) -> None:
+        """Count a call as under way."""
+        self.calls.add(call_id)
+
+    def over(self, call_id: str) -> None:
+        """Count a call as over."""
+        self.calls.discard(call_id)
+        if not self.calls:
+            self._idle.set()
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no call is under way, for so long at most. Whether that came to be."""
+        self._idle.clear()
+        if self.calls:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
+        return not self.calls
+
+    def identify(self, credential: Credential | None) -> tuple[Client, bool]:
+        """Say who shows this credential, and whether it is to be passed on. Raises a 401."""
+        config = self.config
+        if credential is None:
+            raise errors.unauthorized()
+        if credential.kind == "jwt":
+            if config.entra_client is None:
+                raise errors.invalid_token("this gateway takes keys only")
+            return config.entra_client, True
+        client = config.client_for_key(credential.value)
+        if client is None:
+            raise errors.unauthorized()
+        return client, False

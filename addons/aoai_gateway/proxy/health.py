@@ -1,0 +1,56 @@
+"""Answers for orchestrators: is the process alive, may it get traffic.
+
+Ready means: a configuration is in force, and the gateway is listening (or nobody would be asking) and not
+draining. Whether Azure is
+busy is no reason to take a pod out of the pool, so the backends are only in the body.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy import http
+
+if TYPE_CHECKING:
+    from aoai_gateway.proxy.gateway import Gateway
+
+LIVE = frozenset({"/health/live", "/healthz", "/powerproxy/health/liveness"})
+READY = frozenset({"/health/ready", "/readyz"})
+
+
+def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
+    """Answer a health probe; None if the request is none."""
+    if not path.startswith(("/health", "/readyz", "/powerproxy/")):
+        return None
+    path = path.partition("?")[0]
+    if path in LIVE:
+        return _json(200, {"status": "alive"}, method)
+    if path in READY:
+        ready = gateway.setup is not None and not gateway.draining
+        return _json(200 if ready else 503, readiness(gateway, ready), method)
+    return None
+
+
+def readiness(gateway: Gateway, ready: bool) -> dict[str, Any]:
+    """Tell the gateway's state in a few words; names only, neither URLs nor keys."""
+    now = time.monotonic()
+    status = "ready" if ready else "draining" if gateway.draining else "starting"
+    backends = []
+    if gateway.setup is not None:
+        for backend in gateway.setup.table.backends:
+            brk = gateway.engine.breaks.on(backend, now)
+            state: dict[str, Any] = {"name": backend.name, "available": brk is None}
+            if brk is not None:
+                state |= {"reason": brk.reason, "break_seconds": round(brk.remaining(now), 1)}
+            backends.append(state)
+    return {"status": status, "calls": len(gateway.calls), "backends": backends}
+
+
+def _json(status: int, document: dict[str, Any], method: str) -> http.Response:
+    if method not in ("GET", "HEAD"):
+        return http.Response.make(405, b"", {"allow": "GET, HEAD"})
+    body = json.dumps(document).encode()
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return http.Response.make(status, body, headers)

@@ -1,0 +1,85 @@
+"""The hooks by which a stream reaches the event loop.
+
+mitmproxy hands a hook's single argument to every addon that has a method of the hook's name; ours is the
+only one. `GatewayAskHook` pauses its stream; the other two do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mitmproxy.proxy.commands import StartHook
+
+from aoai_gateway.inspect.annotate import annotate
+from aoai_gateway.proxy.events import ask
+
+if TYPE_CHECKING:
+    from mitmproxy import hooks, http
+    from mitmproxy.addonmanager import AddonManager
+    from mitmproxy.connection import Server
+
+    from aoai_gateway.call import Attempt, Call
+
+
+class Ask:
+    """An event whose listeners have a say. ``error``: what one of them raised."""
+
+    def __init__(self, hook: hooks.Hook) -> None:
+        self.hook = hook
+        self.error: Exception | None = None
+
+    async def perform(self, addons: AddonManager) -> None:
+        """Trigger the event, and keep what goes wrong for the stream that waits."""
+        try:
+            await ask(addons, self.hook)
+        except Exception as error:
+            self.error = error
+
+
+@dataclass(slots=True)
+class AttemptFailed:
+    """What is needed to show a failed attempt. ``request``: as sent, less its secrets."""
+
+    flow: http.HTTPFlow
+    call: Call
+    attempt: Attempt
+    request: http.Request
+    response: http.Response | None
+    body: bytes | None
+    server: Server
+
+
+@dataclass(slots=True)
+class CallEnded:
+    """What is needed to write a call down."""
+
+    flow: http.HTTPFlow
+    call: Call
+
+    def annotate(self) -> None:
+        """Say on the flow what became of the call."""
+        annotate(self.flow, self.call)
+
+
+@dataclass
+class GatewayAskHook(StartHook):
+    """Somebody outside has a say."""
+
+    data: Ask
+
+
+@dataclass
+class GatewayAttemptFailedHook(StartHook):
+    """An attempt failed, and is to be shown as a flow of its own."""
+
+    blocking: ClassVar[bool] = False  # type: ignore[misc]  # a class attribute in StartHook, too
+    data: AttemptFailed
+
+
+@dataclass
+class GatewayCallEndedHook(StartHook):
+    """A call ended, and is to be written down."""
+
+    blocking: ClassVar[bool] = False  # type: ignore[misc]
+    data: CallEnded

@@ -1,0 +1,69 @@
+"""The client's side of HTTP/1: heads that are too large or no HTTP get their answer in JSON.
+
+mitmproxy answers them in HTML before any hook is called, takes heads of any size, and logs the raw bytes
+of a head that was cut off; those can hold a key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http import Http1Server, ReceiveHttp
+
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layer import CommandGenerator
+
+    from aoai_gateway.wire.errors import GatewayError
+
+HEAD_ENDS = (b"\r\n\r\n", b"\n\n")
+
+
+class GatewayHttp1Server(Http1Server):
+    """An HTTP/1 server whose request heads are bounded. ``max_head``: in bytes."""
+
+    def __init__(self, context: Context, max_head: int) -> None:
+        super().__init__(context)
+        self._max_head = max_head
+
+    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
+        """Read a request's head, or refuse it."""
+        if isinstance(event, events.DataReceived) and len(self.buf) > self._max_head:
+            # A body may follow in the same buffer; only the head counts.
+            begin = bytes(self.buf)[: self._max_head]
+            if not any(end in begin for end in HEAD_ENDS):
+                yield from self._refuse(errors.head_too_large(self._max_head))
+                return
+        refused = False
+        for command in super().read_headers(event):
+            if isinstance(command, commands.SendData) and not refused:
+                # The one thing that is sent in this state is the answer to a malformed head.
+                refused = True
+                yield from self._refuse(errors.head_malformed())
+            elif isinstance(command, commands.Log):
+                yield commands.Log("A client sent an incomplete or malformed request head.", command.level)
+            elif refused and isinstance(command, ReceiveHttp):
+                pass  # it has been answered; no stream is to begin
+            else:
+                yield command
+
+    def _refuse(self, error: GatewayError) -> CommandGenerator[None]:
+        yield commands.SendData(self.conn, http1.assemble_response(error_response(error)))
+        yield commands.CloseConnection(self.conn)
+        self.state = self.done
+
+
+def error_response(error: GatewayError) -> http.Response:
+    """Make a response of an error of the gateway's own."""
+    body = error.body()
+    fields = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in error.headers),
+    ]
+    return http.Response.make(error.status, body, http.Headers(fields))

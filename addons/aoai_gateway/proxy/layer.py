@@ -1,0 +1,178 @@
+"""The HTTP layer of one client connection.
+
+It differs from mitmproxy's in what replays need:
+
+- Connections that failed or were closed are forgotten, or a refused connect would poison the client's
+  keep-alive connection: mitmproxy keeps answering from the stored error.
+- A connect has a deadline. It is kept here and not in the stream, which is paused while it waits.
+- Events of an abandoned attempt (its connection's end, more of its body) arrive under the id of a stream
+  that is already about its next attempt, and events carry no connection; but here it is still known which
+  connection an event comes from.
+- Whatever goes wrong in a stream fails closed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers import http as http_layers
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
+
+from aoai_gateway.proxy.deadlines import Deadlines
+from aoai_gateway.proxy.http1 import GatewayHttp1Server
+from aoai_gateway.proxy.stream import Connect, DeadlinePassed, GatewayStream
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Connection
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layer import CommandGenerator, Layer
+
+    from aoai_gateway.proxy.gateway import Gateway
+
+RESPONSE_EVENTS = (
+    http_layers.ResponseHeaders,
+    http_layers.ResponseData,
+    http_layers.ResponseTrailers,
+    http_layers.ResponseEndOfMessage,
+    http_layers.ResponseProtocolError,
+)
+
+TIMER_SLACK = 0.005
+"""Seconds by which a timer may come early and still count."""
+
+
+class GatewayLayer(HttpLayer):
+    """The HTTP layer of a connection whose requests are for the gateway."""
+
+    streams: dict[int, GatewayStream]  # type: ignore[assignment]  # narrower than HttpLayer's
+
+    def __init__(self, context: Context, gateway: Gateway) -> None:
+        super().__init__(context, HTTPMode.transparent)
+        self._gateway = gateway
+        self.deadlines = Deadlines()
+        self._timers: set[commands.RequestWakeup] = set()
+        self._sources: list[Layer] = []
+        """The children whose commands are being processed, the innermost last."""
+
+    def __repr__(self) -> str:
+        return f"GatewayLayer(conns: {len(self.connections)})"
+
+    # --- events ----------------------------------------------------------------------------------------
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            client = self.context.client
+            if client not in self.connections and client.alpn != b"h2":
+                limit = self._gateway.config.limits.header_kb * 1024
+                self.connections[client] = GatewayHttp1Server(self.context.fork(), limit)
+            yield from super()._handle_event(event)
+        elif isinstance(event, events.Wakeup) and event.command in self._timers:
+            self._timers.discard(event.command)
+            self.command_sources.pop(event.command, None)
+            yield from self._timer_fired()
+        elif isinstance(event, events.ConnectionEvent) and not self._is_known(event.connection):
+            pass  # the end of a connection that was forgotten
+        elif isinstance(event, events.CommandCompleted) and event.command not in self.command_sources:
+            pass
+        else:
+            yield from super()._handle_event(event)
+
+    def _is_known(self, connection: Connection) -> bool:
+        return connection in self.connections or connection == self.context.server
+
+    def event_to_child(self, child: Layer, event: events.Event) -> CommandGenerator[None]:
+        """Pass an event on, unless it belongs to an attempt that is over."""
+        if isinstance(child, GatewayStream):
+            if (
+                self._sources
+                and isinstance(event, RESPONSE_EVENTS)
+                and (child.upstream is None or self.connections.get(child.upstream) is not self._sources[-1])
+            ):
+                return
+            yield from self._guarded(child, event)
+            return
+        self._sources.append(child)
+        try:
+            for command in super().event_to_child(child, event):
+                if isinstance(command, commands.Log) and command.message.startswith("Unexpected data"):
+                    # The rest of that message is what the backend sent.
+                    yield commands.Log("A backend sent data that nobody had asked for.", command.level)
+                else:
+                    yield command
+        finally:
+            self._sources.pop()
+
+    def _guarded(self, stream: GatewayStream, event: events.Event) -> CommandGenerator[None]:
+        # A stream's own commands are no connection's events.
+        sources, self._sources = self._sources, []
+        try:
+            yield from super().event_to_child(stream, event)
+        except Exception as error:
+            yield from super().event_to_child(stream, stream.crashed(error))
+        finally:
+            self._sources = sources
+
+    def make_stream(self, stream_id: int) -> CommandGenerator[None]:
+        """Begin a request."""
+        context = self.context.fork()
+        stream = self.streams[stream_id] = GatewayStream(context, stream_id, self._gateway, self)
+        yield from self.event_to_child(stream, events.Start())
+
+    # --- connections -----------------------------------------------------------------------------------
+
+    def get_connection(
+        self, event: http_layers.GetHttpConnection, *, reuse: bool = True
+    ) -> CommandGenerator[None]:
+        """Find or open a connection; a new one has a deadline."""
+        assert isinstance(event, Connect)
+        self._forget_dead_connections()
+        yield from super().get_connection(event, reuse=reuse and not event.fresh)
+        opening = next((c for c, waiting in self.waiting_for_establishment.items() if event in waiting), None)
+        if opening is not None:
+            event.opening = opening
+            yield from self.set_deadline(event, time.monotonic() + event.seconds)
+
+    def register_connection(self, command: http_layers.RegisterHttpConnection) -> CommandGenerator[None]:
+        """Tell those who wait for a connection what became of it."""
+        for waiting in self.waiting_for_establishment.get(command.connection, ()):
+            self.deadlines.clear(waiting)
+        yield from super().register_connection(command)
+
+    def _forget_dead_connections(self) -> None:
+        dead = [
+            connection
+            for connection in self.connections
+            if connection is not self.context.client
+            and connection not in self.waiting_for_establishment
+            and (connection.error or connection.state is ConnectionState.CLOSED)
+        ]
+        for connection in dead:
+            del self.connections[connection]
+
+    # --- time ------------------------------------------------------------------------------------------
+
+    def set_deadline(self, owner: Connect | DeadlinePassed, at: float) -> CommandGenerator[None]:
+        """Have something told when its time has come (monotonic seconds)."""
+        timer_at = self.deadlines.set(owner, at)
+        if timer_at is not None:
+            yield self._timer(timer_at)
+
+    def _timer(self, at: float) -> commands.RequestWakeup:
+        timer = commands.RequestWakeup(max(0.0, at - time.monotonic()))
+        self._timers.add(timer)
+        return timer
+
+    def _timer_fired(self) -> CommandGenerator[None]:
+        expired, timer_at = self.deadlines.fired(time.monotonic() + TIMER_SLACK)
+        if timer_at is not None:
+            yield self._timer(timer_at)
+        for owner in expired:
+            if isinstance(owner, Connect):
+                if owner.opening is not None and owner.opening in self.waiting_for_establishment:
+                    owner.timed_out = True
+                    yield commands.CloseConnection(owner.opening)
+            elif isinstance(owner, DeadlinePassed) and owner.stream_id in self.streams:
+                yield from self.event_to_child(self.streams[owner.stream_id], owner)

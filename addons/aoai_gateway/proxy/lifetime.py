@@ -1,0 +1,180 @@
+"""Start and end of the gateway in a mitmproxy process: listener, simulators, reloads, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy import ctx
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.config.loader import ConfigErrors
+from aoai_gateway.config.reload import Watch
+from aoai_gateway.proxy import tls
+from aoai_gateway.simulator import server as simulators
+from aoai_gateway.usage.sink import UsageSink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from aoai_gateway.config.loader import Loaded
+    from aoai_gateway.config.models import Config, SimulatedEndpoint
+    from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.simulator.server import Simulator
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+"""How often the configuration's files are looked at; a change counts when it was seen twice."""
+
+NO_UPSTREAM = "http://aoai-gateway.invalid"
+"""mitmproxy's reverse mode wants a target. It is never connected to, and cannot be (RFC 6761 §6.4)."""
+
+GRACE_SECONDS = 0.1
+"""For the last bytes to leave the process, when all calls have ended."""
+
+
+class Lifetime:
+    """Added to mitmproxy's addons once, so that a reload of the script does not end it."""
+
+    name = "gatewaylifetime"
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._path: Path | None = None
+        self._loaded: Loaded | None = None
+        self._sink: UsageSink | None = None
+        self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._started = False
+        self._adopting = asyncio.Lock()
+
+    # --- configuration ---------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration that was read last without errors."""
+        return self._loaded.config if self._loaded is not None else None
+
+    def loaded(self, path: Path, loaded: Loaded) -> None:
+        """Take a configuration that was loaded at start, or because its path was changed."""
+        self._path, self._loaded = path, loaded
+        if self._started:
+            asyncio_utils.create_task(self._adopt(loaded), name="new configuration", keep_ref=True)
+
+    async def start(self) -> None:
+        """Put the configuration in force, and watch it from now on."""
+        if self._started or self._loaded is None:
+            return
+        self._started = True
+        await self._adopt(self._loaded)
+        # Earlier than this, mitmproxy overrides the mode that an addon sets.
+        self._take_over_listener(self._loaded.config)
+        self._watcher = asyncio_utils.create_task(
+            self._watch(), name="watcher of the gateway's configuration", keep_ref=True
+        )
+
+    def _take_over_listener(self, config: Config) -> None:
+        """Have mitmproxy listen for us, unless it was told where and how."""
+        options = ctx.options
+        changes: dict[str, Any] = {}
+        if options.mode == ["regular"]:
+            changes["mode"] = [f"reverse:{NO_UPSTREAM}"]
+        elif not all(mode.startswith("reverse:") for mode in options.mode):
+            logger.error("The gateway works in mitmproxy's reverse mode only, not in %s.", options.mode)
+        if not options.listen_host:
+            changes["listen_host"] = config.listen.host
+        if options.listen_port is None:
+            changes["listen_port"] = config.listen.port
+        if config.aoai.trusted_ca is not None and options.ssl_verify_upstream_trusted_ca is None:
+            changes["ssl_verify_upstream_trusted_ca"] = str(tls.bundle(config.aoai.trusted_ca))
+        options.update(**changes)
+
+    async def _adopt(self, loaded: Loaded) -> None:
+        async with self._adopting:
+            config = await self._with_simulators(loaded.config)
+            if self._sink is None or self._sink.target != config.usage_log:
+                if self._sink is not None:
+                    await asyncio.to_thread(self._sink.close)
+                self._sink = UsageSink(config.usage_log) if config.usage_log is not None else None
+            self._gateway.adopt(config)
+            self._loaded = loaded
+
+    async def _with_simulators(self, config: Config) -> Config:
+        wanted = config.simulated_endpoints
+        for name, (endpoint, running) in list(self._simulators.items()):
+            if wanted.get(name) != endpoint:
+                del self._simulators[name]
+                await running.stop()
+        for name, endpoint in wanted.items():
+            if name not in self._simulators:
+                self._simulators[name] = (endpoint, await simulators.start({name: endpoint}))
+        urls = {name: running.urls[name] for name, (_, running) in self._simulators.items()}
+        keys = {name: running.keys[name] for name, (_, running) in self._simulators.items()}
+        return config.with_simulators(urls, keys) if urls else config
+
+    async def _watch(self) -> None:
+        """Look at the configuration's files, and at who listens to which event, now and then."""
+        assert self._path is not None
+        watch = Watch(self._path, env=os.environ, loaded=self._loaded)
+        path = self._path
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            self._gateway.heard.refresh(ctx.master.addons)
+            if path != self._path:
+                path = self._path
+                watch = Watch(path, env=os.environ, loaded=self._loaded)
+            try:
+                found = await asyncio.to_thread(watch.poll)
+                if isinstance(found, ConfigErrors):
+                    for problem in found.problems:
+                        logger.error("%s", problem)
+                    logger.error("%s has errors; the configuration in force stays.", path)
+                elif found is not None:
+                    self._warn_of_restart(found)
+                    await self._adopt(found)
+                    for warning in found.warnings:
+                        logger.warning("%s", warning)
+                    logger.info("%s was reloaded.", path)
+            except Exception:
+                logger.exception("The configuration could not be reloaded; the one in force stays.")
+
+    def _warn_of_restart(self, found: Loaded) -> None:
+        assert self._loaded is not None
+        old, new = self._loaded.config, found.config
+        if old.listen.host != new.listen.host or old.listen.port != new.listen.port:
+            logger.warning("listen.host and listen.port take effect when the gateway is restarted.")
+        if old.aoai.trusted_ca != new.aoai.trusted_ca:
+            logger.warning("aoai.trusted_ca takes effect when the gateway is restarted.")
+
+    # --- records ---------------------------------------------------------------------------------------
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Hand a usage record to the log, if there is one."""
+        if self._sink is not None:
+            self._sink.put(record)
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    async def done(self) -> None:
+        """Take no more connections, let running calls finish within their limit, and tidy up."""
+        gateway = self._gateway
+        gateway.draining = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+        ctx.options.update(server=False)
+        if gateway.setup is not None and gateway.calls:
+            limit = gateway.config.drain_seconds
+            logger.info("Waiting for %d calls to finish, %.0f s at most.", len(gateway.calls), limit)
+            end = time.monotonic() + limit
+            if not await gateway.idle(limit):
+                logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
+            await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
+        if self._sink is not None:
+            await asyncio.to_thread(self._sink.close)
+        for _, running in self._simulators.values():
+            await running.stop()

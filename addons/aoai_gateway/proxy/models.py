@@ -1,0 +1,35 @@
+"""``GET …/models``: what a client may ask for is its virtual deployments, not what some resource has."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy import http
+
+from aoai_gateway.policy.access import visible_deployments
+from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from aoai_gateway.call import Setup
+    from aoai_gateway.config.models import Client
+    from aoai_gateway.wire.operations import Target
+
+
+def answer(setup: Setup, client: Client, target: Target) -> http.Response:
+    """Answer with the list of the client's virtual deployments, or with one of them."""
+    visible = visible_deployments(client, setup.table.deployments)
+    if target.resource_id is None:
+        return _json({"object": "list", "data": [_model(name) for name in visible]})
+    if target.resource_id not in visible:
+        return error_response(errors.deployment_not_found(target.resource_id, visible))
+    return _json(_model(target.resource_id))
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "aoai-gateway"}
+
+
+def _json(document: dict[str, Any]) -> http.Response:
+    return http.Response.make(200, json.dumps(document).encode(), {"content-type": "application/json"})

@@ -1,0 +1,128 @@
+"""The request as it goes over the wire.
+
+The flow keeps the request as the client made it, without credentials. What is sent is built from it for
+each attempt: the backend's deployment in path or body, its credential, no header that concerns only the
+connection to the client, and otherwise the client's own bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+
+from aoai_gateway.wire.secrets import SECRET_HEADERS
+
+if TYPE_CHECKING:
+    from aoai_gateway.call import Call
+    from aoai_gateway.routing.backends import Backend
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        # Not hop-by-hop by RFC 9110 §7.6.1, but said anew for every attempt:
+        b"host",
+        b"content-length",
+        b"expect",
+        b"http2-settings",
+    }
+)
+
+_SECRET = frozenset(name.encode() for name in SECRET_HEADERS)
+_NOT_FORWARDED = HOP_BY_HOP | _SECRET
+_OURS = b"x-gateway-"
+
+
+def build_request(
+    call: Call, backend: Backend, shown: http.Request, token: str | None
+) -> tuple[http.Request, bytes]:
+    """Build the request for a backend, and its body.
+
+    ``shown`` is the flow's request; ``token`` the client's own bearer token, where that is what the
+    backend is to see, rather than the endpoint's key.
+    """
+    endpoint, body = backend.endpoint, call.body
+    assert body is not None
+    deployment = backend.deployment(call.deployment)
+    path = call.target.with_prefix(endpoint.path_prefix, deployment)
+    model = deployment if call.target.deployment is None and deployment != body.model else None
+    content = body.edited(model=model, include_usage=adds_usage(call))
+
+    pattern = call.setup.config.aoai.forward_http_header_only_if_name_matches
+    named = set()
+    connection = shown.headers.get("connection")
+    if connection:
+        named = {name.strip().lower().encode() for name in connection.split(",")}
+    fields = [(b"host", _authority(backend))]
+    for name, value in shown.headers.fields:
+        low = name.lower()
+        if low in _NOT_FORWARDED or low in named or low.startswith(_OURS):
+            continue
+        if pattern is not None and not pattern.match(name.decode("latin-1")):
+            continue
+        if body.stream and low == b"accept-encoding":
+            # A compressed stream could not be read as it passes.
+            value = b"identity"
+        fields.append((name, value))
+    fields.append((b"content-length", b"%d" % len(content)))
+    if token is not None:
+        fields.append((b"authorization", b"Bearer " + token.encode()))
+    elif endpoint.key is not None:
+        fields.append((b"api-key", endpoint.key.get_secret_value().encode()))
+    return (
+        http.Request(
+            host=endpoint.host,
+            port=endpoint.port,
+            method=shown.data.method,
+            scheme=endpoint.scheme.encode(),
+            authority=b"",
+            path=path.encode(),
+            http_version=b"HTTP/1.1",
+            headers=http.Headers(fields),
+            content=None,
+            trailers=None,
+            timestamp_start=time.time(),
+            timestamp_end=None,
+        ),
+        content,
+    )
+
+
+def adds_usage(call: Call) -> bool:
+    """Whether the gateway asks for the stream's usage because the client did not."""
+    body = call.body
+    return (
+        body is not None
+        and body.stream
+        and body.include_usage is not True
+        and call.target.knows_stream_options
+    )
+
+
+def without_secrets(request: http.Request, content: bytes) -> http.Request:
+    """Copy a request as it was sent, less its credentials, to be shown."""
+    shown = request.copy()
+    shown.data.content = content
+    shown.headers = http.Headers([f for f in request.headers.fields if f[0].lower() not in _SECRET])
+    return shown
+
+
+def strip_secrets(request: http.Request) -> None:
+    """Take the credentials out of a client's request, before anybody sees it."""
+    fields = request.headers.fields
+    if any(name.lower() in _SECRET for name, _ in fields):
+        request.headers.fields = tuple(f for f in fields if f[0].lower() not in _SECRET)
+
+
+def _authority(backend: Backend) -> bytes:
+    endpoint = backend.endpoint
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    default = {"https": 443, "http": 80}[endpoint.scheme]
+    return (host if endpoint.port == default else f"{host}:{endpoint.port}").encode()

@@ -1,0 +1,49 @@
+"""Is the installed mitmproxy one that the layers were written for?
+
+They subclass parts of mitmproxy that it does not publish as an API. A version that lacks one of them, or has
+it in another form, must be told at start, not by the first request.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from mitmproxy import version
+from mitmproxy.addons import clientplayback
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers import http
+
+KNOWN = ("12.2.", "12.3.")
+
+_EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
+    (http.HttpLayer, "event_to_child", ("self", "child", "event")),
+    (http.HttpLayer, "make_stream", ("self", "stream_id")),
+    (http.HttpLayer, "get_connection", ("self", "event", "reuse")),
+    (http.HttpLayer, "register_connection", ("self", "command")),
+    (http.HttpStream, "_handle_event", ("self", "event")),
+    (http.HttpStream, "check_killed", ("self", "emit_error_hook")),
+    (http.HttpStream, "send_response", ("self", "already_streamed")),
+    (http.Http1Server, "read_headers", ("self", "event")),
+    (http.GetHttpConnection, "__init__", ("self", "address", "tls", "via", "transport_protocol")),
+    (clientplayback.ReplayHandler, "__init__", ("self", "flow", "options")),
+    (clientplayback.MockServer, "__init__", ("self", "flow", "context")),
+    (commands.RequestWakeup, "__init__", ("self", "delay")),
+)
+
+
+def problems() -> list[str]:
+    """Say what is unknown or different about the installed mitmproxy; nothing, if it is as expected."""
+    found = []
+    if not version.VERSION.startswith(KNOWN):
+        found.append(
+            f"mitmproxy {version.VERSION} is not a version that this gateway knows ({', '.join(KNOWN)}x). "
+            "Install one of them."
+        )
+    for owner, name, parameters in _EXPECTED:
+        function = getattr(owner, name, None)
+        label = f"{getattr(owner, '__name__', owner)}.{name}"
+        if function is None:
+            found.append(f"mitmproxy {version.VERSION} has no {label}, which the gateway builds on.")
+        elif tuple(inspect.signature(function).parameters) != parameters:
+            found.append(f"mitmproxy {version.VERSION} has another {label} than the gateway builds on.")
+    return found

@@ -1,0 +1,1 @@
+"""One record per finished call, and where the records go."""

@@ -1,0 +1,70 @@
+"""The usage record: what is written down of a finished call. No prompt, no answer, no key.
+
+Times are in milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply
+are null.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aoai_gateway.call import Attempt, Call
+
+
+def usage_record(call: Call) -> dict[str, Any]:
+    """Make the record of a finished call."""
+    body, usage, attempt = call.body, call.usage, call.attempt
+    begun = datetime.fromtimestamp(call.started + call.wall, UTC)
+    return {
+        "time": begun.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "call": call.id,
+        "client": call.client.name,
+        "priority": call.client.priority,
+        "operation": call.target.operation.name,
+        "api": call.target.api,
+        "deployment": call.deployment or None,
+        "endpoint": attempt.backend.endpoint.name if attempt else None,
+        "standin": attempt.backend.standin.name if attempt and attempt.backend.standin else None,
+        "model": call.model,
+        "streaming": call.streaming,
+        "max_tokens": body.max_tokens if body else None,
+        "outcome": call.outcome.value if call.outcome else None,
+        "status": call.status,
+        "error": call.error.code if call.error else None,
+        "finish_reason": call.finish_reason,
+        "input_tokens": usage.input_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "cached_tokens": usage.cached_tokens if usage else None,
+        "reasoning_tokens": usage.reasoning_tokens if usage else None,
+        "first_token_ms": _ms(call.started, call.first_content),
+        "duration_ms": _ms(call.started, call.ended),
+        "client_retry": _retry_count(call),
+        "response_id": call.response_id,
+        "attempts": [_attempt(a) for a in call.attempts],
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "backend": attempt.backend.name,
+        "status": attempt.status,
+        "failure": attempt.failure.value if attempt.failure else None,
+        "reason": attempt.reason or None,
+        "break_ms": _ms(0.0, attempt.break_seconds),
+        "answered_ms": _ms(attempt.started, attempt.answered),
+        "duration_ms": _ms(attempt.started, attempt.ended),
+        "resent": attempt.resent,
+    }
+
+
+def _ms(begin: float, end: float | None) -> float | None:
+    return None if end is None else round(1000 * (end - begin), 1)
+
+
+def _retry_count(call: Call) -> int | None:
+    value = call.headers.get("x-stainless-retry-count")
+    return (
+        int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 6 else None
+    )

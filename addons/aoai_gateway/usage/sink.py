@@ -1,0 +1,85 @@
+"""Where usage records go: a line of JSON each, to a file or to standard output, off the event loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+CAPACITY = 100_000
+"""Records that may wait for a slow disk; beyond, they are dropped and counted."""
+
+
+class UsageSink:
+    """Writes records in a thread of its own. ``target``: ``stdout`` or a path."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.dropped = 0
+        self._queue: queue.Queue[str | None] = queue.Queue(CAPACITY)
+        self._thread = threading.Thread(target=self._write, name="usage log", daemon=True)
+        self._thread.start()
+
+    def put(self, record: Mapping[str, Any]) -> None:
+        """Take a record; never blocks."""
+        try:
+            self._queue.put_nowait(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Write what is waiting, for so long at most."""
+        try:
+            self._queue.put(None, timeout=seconds)
+        except queue.Full:
+            return
+        self._thread.join(seconds)
+
+    def _write(self) -> None:
+        failing = False
+        while True:
+            lines, last = self._take()
+            try:
+                self._append(lines)
+                if failing:
+                    logger.warning("The usage log %s can be written again.", self.target)
+                failing = False
+            except OSError as error:
+                self.dropped += len(lines)
+                if not failing:
+                    logger.error("The usage log %s cannot be written: %s", self.target, error.strerror)
+                failing = True
+            if last:
+                return
+
+    def _take(self) -> tuple[list[str], bool]:
+        """Wait for a record, and give it with all others that are there."""
+        lines: list[str] = []
+        item = self._queue.get()
+        while item is not None:
+            lines.append(item)
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return lines, False
+        return lines, True
+
+    def _append(self, lines: list[str]) -> None:
+        if not lines:
+            return
+        text = "".join(line + "\n" for line in lines)
+        if self.target == "stdout":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            with Path(self.target).open("a", encoding="utf-8") as file:
+                file.write(text)
