@@ -326,13 +326,27 @@ def test_check_takes_one_file(demo: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "say the same" in capsys.readouterr().err
 
 
-def test_simulator_gets_its_arguments_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "passed_on"),
+    [
+        (["--spec", "x.json", "--port-base", "9000"], ["--spec", "x.json", "--port-base", "9000"]),
+        (["--config=x.yaml"], ["--config=x.yaml"]),
+        (["--help"], ["--help"]),
+        (["--gzip"], ["--config", str(cli.CHECKOUT / "gateway.yaml"), "--gzip"]),
+    ],
+)
+def test_simulator_passes_its_arguments_on(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], passed_on: list[str]
+) -> None:
     seen: list[list[str]] = []
-    module = ModuleType("aoai_gateway.simulator.__main__")
-    module.main = seen.append  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "aoai_gateway.simulator.__main__", module)
-    assert cli.main(["simulator", "--port-base", "9000", "--", "-x"]) == 0
-    assert seen == [["--port-base", "9000", "--", "-x"]]
+
+    def main(arguments: list[str]) -> int:
+        seen.append(arguments)
+        return 3
+
+    monkeypatch.setattr("aoai_gateway.simulator.command.main", main)
+    assert cli.main(["simulator", *words]) == 3
+    assert seen == [passed_on]
 
 
 @pytest.fixture

@@ -213,8 +213,6 @@ def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> 
     Standard output belongs to mitmproxy's log and to usage records.
     """
     config = loaded.config
-    for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     lines = [
         f"{PROGRAM} {_own_version()} with {path}",
         f"  listening  {address.url if address.port else 'on a free port, see below'}",
@@ -262,9 +260,13 @@ def _check(words: list[str]) -> int:
 
 
 def _simulator(words: list[str]) -> int:
-    from aoai_gateway.simulator.__main__ import main as simulator_main
+    from aoai_gateway.simulator.command import main as simulator_main
 
-    return simulator_main(words) or 0
+    own = [word.partition("=")[0] for word in words]
+    if not {"--config", "--spec", "-h", "--help"} & set(own):
+        # Without either, the simulator looks into the current folder only.
+        words = ["--config", str(_existing_config(None)), *words]
+    return simulator_main(words)
 
 
 def _test(words: list[str]) -> int:
