@@ -32,7 +32,6 @@ EVERY_ERROR = [
     (errors.rate_limited("Tokens are used up.", 7, "quota_exceeded"), 429, "quota_exceeded"),
     (errors.all_backends_out("gpt-4o", 7, [("ptu", "429", 7)]), 429, "all_backends_out"),
     (errors.unavailable("The gateway is shutting down."), 503, "unavailable"),
-    (errors.overloaded(), 503, "unavailable"),
     (errors.internal(), 500, "internal_error"),
     (errors.upstream_unreachable(), 502, "upstream_unreachable"),
     (errors.upstream_disconnected(), 502, "upstream_disconnected"),

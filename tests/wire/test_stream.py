@@ -342,6 +342,7 @@ def test_a_break_within_an_event_over_the_limit_closes_it_first() -> None:
     assert reader.feed(b"data: 12345678") == b"data: 12345678"
     assert reader.client_mid_event
     assert reader.verdict is Verdict.ACCEPTED
+    assert reader.flush() == b""
     assert reader.break_off(upstream_disconnected()).startswith(b"\n\ndata: ")
 
 

@@ -110,6 +110,9 @@ def test_a_large_answer_is_searched_and_not_decoded() -> None:
     for raw in (json.dumps(answer), json.dumps(dict(reversed(answer.items())), indent=1)):
         assert len(raw) > 65_536
         assert usage_of_response(raw.encode()) == Usage(8, 0, 8)
+        assert read_answer(raw.encode()) == AnswerFacts(Usage(8, 0, 8), "ada")
+    del answer["usage"], answer["model"]
+    assert read_answer(json.dumps(answer).encode()) == AnswerFacts()
 
 
 def test_in_a_large_answer_only_an_object_with_counts_is_usage() -> None:

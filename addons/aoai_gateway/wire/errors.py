@@ -276,11 +276,6 @@ def unavailable(message: str, retry_after_seconds: float = 1.0) -> GatewayError:
     )
 
 
-def overloaded(retry_after_seconds: float = 1.0) -> GatewayError:
-    """503: more calls at once than the gateway takes."""
-    return unavailable("The gateway is overloaded.", retry_after_seconds)
-
-
 # --- what failed ----------------------------------------------------------------------------------
 
 
@@ -297,13 +292,12 @@ def internal() -> GatewayError:
 
 def upstream_unreachable(retry_after_seconds: float | None = None) -> GatewayError:
     """502: the last backend that was tried could not be reached."""
-    hints = () if retry_after_seconds is None else retry_headers(retry_after_seconds)
     return GatewayError(
         502,
         "upstream_unreachable",
         "No backend could be reached. Retry; if it stays so, tell the gateway's administrator.",
         type="server_error",
-        headers=hints,
+        headers=() if retry_after_seconds is None else retry_headers(retry_after_seconds),
     )
 
 

@@ -48,7 +48,7 @@ class SseScanner:
         self.max_event_bytes = max_event_bytes
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._oversized = False  # in the midst of an event that is given out in pieces
+        self._oversized = False
         self._tail = b""  # the last two bytes before the next read: a line end could be cut by the border
         self._started = False
         self._seen_cr = False
@@ -57,6 +57,11 @@ class SseScanner:
     def pending(self) -> bytes:
         """What came after the last event."""
         return b"".join(self._held)
+
+    @property
+    def oversized(self) -> bool:
+        """Whether the scanner is in the midst of an event that it gives out in pieces."""
+        return self._oversized
 
     @property
     def mid_event(self) -> bool:
@@ -68,9 +73,7 @@ class SseScanner:
         if self._held:
             if _END.search(self._tail + data) is None:
                 return self._hold(data)
-            data = self.pending + data
-            self._held.clear()
-            self._held_bytes = 0
+            data = self.finish() + data
         elif self._oversized:
             return self._feed_oversized(data)
         if self._seen_cr or b"\r" in data:
@@ -80,6 +83,13 @@ class SseScanner:
         *blocks, rest = data.split(b"\n\n")
         events = [self._event(block + b"\n\n", block) for block in blocks]
         return events + self._hold(rest) if rest else events
+
+    def finish(self) -> bytes:
+        """The stream is over: give out, and forget, what is pending."""
+        rest = self.pending
+        self._held.clear()
+        self._held_bytes = 0
+        return rest
 
     def _cut_anywhere(self, data: bytes) -> list[SseEvent]:
         self._seen_cr = True
@@ -107,12 +117,9 @@ class SseScanner:
         self._tail = (self._tail + data)[-2:] if len(self._held) > 1 else data[-2:]
         if self._held_bytes <= self.max_event_bytes:
             return []
-        piece = self.pending
-        self._held.clear()
-        self._held_bytes = 0
         self._oversized = True
         self._started = True
-        return [SseEvent(piece, None, b"", whole=False)]
+        return [SseEvent(self.finish(), None, b"", whole=False)]
 
     def _feed_oversized(self, data: bytes) -> list[SseEvent]:
         border = self._tail + data

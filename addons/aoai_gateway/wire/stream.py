@@ -128,7 +128,7 @@ class StreamReader:
     @property
     def client_mid_event(self) -> bool:
         """Whether the client has part of an event (one over the limit, which is passed on in pieces)."""
-        return self._scanner.mid_event and not self._scanner.pending
+        return self._scanner.oversized
 
     def feed(self, data: bytes) -> bytes:
         """Read what came; returns what the client is to get of it now."""
@@ -141,19 +141,18 @@ class StreamReader:
         """The backend's stream is over: what was held back of an unfinished event goes out as it is.
 
         By the standard such an event does not count. But some servers leave out the last empty line, so it
-        is read if it is complete in itself.
+        is read if it is complete in itself: only after this is `terminal_seen` final.
         """
-        rest = self._scanner.pending
+        rest = self._scanner.finish()
         event, data = parse_fields(rest)
         if data.startswith(_DONE) or _decode(data) is not None:
             self.classify(SseEvent(rest, event, data))
-        self._scanner = SseScanner(self._scanner.max_event_bytes)
         return rest
 
     def break_off(self, error: GatewayError) -> bytes:
         """The backend broke off: what the client is to get instead of the rest.
 
-        Not to be followed by `flush`. See `stream_error_event` for a client that is in the midst of an event.
+        What `flush` returned is not to be sent then. See `stream_error_event` for `client_mid_event`.
         """
         number = _SEQUENCE_NUMBER.search(self._last)
         return stream_error_event(

@@ -16,6 +16,7 @@ from typing import Any
 _LARGEST_PLAUSIBLE = 10**12
 _LARGE_ANSWER = 65_536
 _USAGE_KEY = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
 _LONGEST_USAGE = 4_096
 
 
@@ -74,21 +75,20 @@ def read_usage(usage: object) -> Usage | None:
 def usage_of_response(raw: bytes) -> Usage | None:
     """The usage in a JSON answer's body; None when there is none, whatever the body is.
 
-    Of a large body (thousands of embeddings) only the usage object itself is decoded.
+    Of a large body only the usage object itself is decoded.
     """
-    if len(raw) > _LARGE_ANSWER:
-        # An unescaped "usage": is a key. The last one with counts is the answer's own; others could only
-        # be echoes of the request, such as a tool's schema, and hold no counts.
-        for match in reversed(list(_USAGE_KEY.finditer(raw))):
-            usage = _decode_usage(raw[match.end() : match.end() + _LONGEST_USAGE])
-            if usage is not None:
-                return usage
-        return None
-    return read_answer(raw).usage
+    return _find_usage(raw) if len(raw) > _LARGE_ANSWER else read_answer(raw).usage
 
 
 def read_answer(raw: bytes) -> AnswerFacts:
-    """The facts of a JSON answer's body; all absent when it is not JSON or not an object."""
+    """The facts of a JSON answer's body; all absent when it is not JSON or not an object.
+
+    Embeddings can be megabytes of numbers, and would hold up everything else for as long as it takes to
+    decode them. A large answer of that kind is searched for its model and usage.
+    """
+    if len(raw) > _LARGE_ANSWER and b'"embedding"' in raw[:_LONGEST_USAGE]:
+        models = _MODEL.findall(raw)
+        return AnswerFacts(_find_usage(raw), models[-1].decode(errors="replace") if models else None)
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):
@@ -119,6 +119,16 @@ def _finish_reasons(document: Mapping[str, Any]) -> tuple[str, ...]:
     reason = incomplete.get("reason") if isinstance(incomplete, Mapping) else None
     status = _text(reason) or _text(document.get("status"))
     return (status,) if status else ()
+
+
+def _find_usage(raw: bytes) -> Usage | None:
+    # An unescaped "usage": is a key. The last one with counts is the answer's own; others could only be
+    # echoes of the request, such as a tool's schema, and hold no counts.
+    for match in reversed(list(_USAGE_KEY.finditer(raw))):
+        usage = _decode_usage(raw[match.end() : match.end() + _LONGEST_USAGE])
+        if usage is not None:
+            return usage
+    return None
 
 
 def _decode_usage(raw: bytes) -> Usage | None:
