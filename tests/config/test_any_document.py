@@ -1,6 +1,8 @@
 """Whatever people write: a configuration comes out, or problems do; never anything else, never a secret."""
 
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hypothesis import example, given
@@ -12,7 +14,7 @@ from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.loader import ConfigErrors, Loaded, Source, compile_sources
 from aoai_gateway.config.models import Config
 
-SECRET = "s3cr3t"  # short, so that no message would cut it
+SECRET = "s3cr3t-as-long-as-keys-are"
 ENV = {"SECRET": f"{SECRET}-from-env", "NUMBER": "5"}
 
 keys = sorted(
@@ -20,6 +22,15 @@ keys = sorted(
     | set(powerproxy.TOP_LEVEL)
     | {"x-any", "keey", "mock_response", "auth", "fixed_client", "big", "<<"}
 )
+never_shown = [
+    "uses_entra_id_auth",
+    "enabled",
+    "provisioned",
+    "port",
+    "seed",
+    "max_requests_per_minute",
+    "keey",
+]
 numbers = ["0", "1", "0.5", "-1", "nan", "1e999", "${NUMBER}"]
 words = [
     None,
@@ -44,37 +55,64 @@ anything = st.recursive(
 )
 
 
-def mapping(**known: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
-    """A mapping with some of its keys right, and sometimes one that is not."""
-    odd = st.dictionaries(st.sampled_from(keys).filter(lambda key: key not in known), anything, max_size=1)
-    optional = {key: value | anything if key not in ("key", "url") else value for key, value in known.items()}
-    return st.builds(lambda right, wrong: wrong | right, st.fixed_dictionaries({}, optional=optional), odd)
+fractions = st.sampled_from(["0", "0.5", "1", "1"])
+names = st.sampled_from(["big", "b1", "b2"])
+switches = st.sampled_from(["true", "true", "false"])
+limits = st.sampled_from(["5", "${NUMBER}"]) | st.dictionaries(names, st.just("5"), min_size=1, max_size=2)
 
 
-names = st.sampled_from(["one", "two", "big", "b1", "b2"])
-fractions = st.sampled_from(["0", "0.5", "1"])
-standin = mapping(name=names, non_streaming_fraction=fractions, enabled=st.sampled_from(["true", "false"]))
-virtual = mapping(name=names, standins=st.lists(standin, max_size=3), model=names)
-simulated = mapping(deployments=st.dictionaries(names, mapping(model=names), max_size=2))
+def mapping(optional: dict[str, st.SearchStrategy[object]], **required: st.SearchStrategy[object]):
+    return st.fixed_dictionaries(dict(required), optional=optional)
+
+
+standin = mapping({"non_streaming_fraction": fractions, "enabled": switches}, name=names)
+virtual = mapping({}, name=names, standins=st.lists(standin, min_size=1, max_size=3))
 endpoint = mapping(
-    name=names,
+    {"virtual_deployments": st.lists(virtual, max_size=2), "enabled": switches},
+    name=st.uuids().map(str),
     url=st.just("https://one.example"),
-    key=secrets,
-    virtual_deployments=st.lists(virtual, max_size=2),
-    simulated=simulated,
-    non_streaming_fraction=fractions,
+    key=st.sampled_from([SECRET, "${SECRET}"]),
 )
-limits = st.dictionaries(names, scalars, max_size=2) | scalars
 client = mapping(
-    name=names,
-    key=secrets | st.lists(secrets, max_size=2),
-    deployments_allowed=st.lists(names, max_size=2),
-    max_tokens_per_minute_in_k=limits,
-    uses_entra_id_auth=st.sampled_from(["true", "false"]),
+    {
+        "deployments_allowed": st.lists(names, max_size=2),
+        "max_tokens_per_minute_in_k": limits,
+        "enabled": switches,
+    },
+    name=st.uuids().map(str),
+    key=st.uuids().map(lambda unique: f"{SECRET}-{unique}"),
 )
-documents = mapping(
-    aoai=mapping(endpoints=st.lists(endpoint, max_size=3)), clients=st.lists(client, max_size=3)
-)
+aoai = mapping({}, endpoints=st.lists(endpoint, min_size=1, max_size=3))
+whole = mapping({}, aoai=aoai, clients=st.lists(client, min_size=1, max_size=3))
+
+
+def places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The paths of everything in a document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, each in inner for place in [(*path, key), *places(each, (*path, key))]]
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, object]:
+    """A document that is right, but for up to three mistakes."""
+    document: Any = draw(whole)
+    for _ in range(draw(st.integers(0, 3))):
+        *path, last = draw(st.sampled_from(places(document)))
+        holder = document
+        for part in path:
+            holder = holder[part]
+        match draw(st.sampled_from(["replace", "remove", "rename", "repeat"])):
+            case "replace":
+                holder[last] = draw(secrets if last == "key" else anything)
+            case "remove":
+                del holder[last]
+            case "rename" if isinstance(holder, dict):
+                holder[draw(st.sampled_from(never_shown if last == "key" else keys))] = holder.pop(last)
+            case "repeat" if isinstance(holder, list):
+                holder.append(deepcopy(holder[last]))
+        if not document:
+            break
+    return document
 
 
 def outcome(*contents: bytes) -> Loaded | ConfigErrors:
@@ -85,7 +123,7 @@ def outcome(*contents: bytes) -> Loaded | ConfigErrors:
         return errors
 
 
-@given(documents, documents)
+@given(documents(), anything.filter(lambda second: isinstance(second, dict)) | st.just({}))
 @example({"aoai": {"endpoints": [None]}}, {"clients": [None]})
 @example({"aoai": {"endpoints": [{"name": "one", "key": SECRET, "url": "https://one.example"}]}}, {})
 def test_a_configuration_or_problems_and_no_secret(first: dict[str, object], second: dict[str, object]):

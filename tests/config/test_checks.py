@@ -61,13 +61,17 @@ def test_simulated_and_real_endpoints_do_not_mix_while_enabled(problems: Lines, 
     assert warnings(aoai(endpoint("one", ""), simulated.format("false"))) == []
 
 
-def test_a_simulated_standin_must_exist(problems: Lines):
+@pytest.mark.parametrize(
+    ("name", "suggestion"), [("gpt4o", 'did you mean "gpt-4o"?'), ("zzz", "it has gpt-4o")]
+)
+def test_a_simulated_standin_must_exist(problems: Lines, name: str, suggestion: str):
     (said,) = problems(
         CLIENT + "aoai: {endpoints: [{name: a, simulated: {deployments: {gpt-4o: {model: gpt-4o}}}, "
-        "virtual_deployments: [{name: big, standins: [{name: gpt4o}]}]}]}"
+        f"virtual_deployments: [{{name: big, standins: [{{name: {name}}}]}}]}}]}}"
     )
-    assert said.endswith(
-        'standins[0].name: is not among the deployments of this simulated endpoint; did you mean "gpt-4o"?'
+    assert said == (
+        "gateway.yaml:2: aoai.endpoints[0].virtual_deployments[0].standins[0].name: "
+        f"is not among the deployments of this simulated endpoint; {suggestion}"
     )
 
 

@@ -114,7 +114,9 @@ def test_files_count_from_the_folder_of_the_configuration(tmp_path: Path):
     log = TypeAdapter(fields.LogTarget)
     assert log.validate_python("usage.jsonl", context={"folder": tmp_path}) == str(tmp_path / "usage.jsonl")
     assert log.validate_python("stdout", context={"folder": tmp_path}) == "stdout"
-    assert log.validate_python("/var/log/u", context={"folder": tmp_path}) == "/var/log/u"
+    assert log.validate_python(f"{tmp_path}/u", context={"folder": Path("elsewhere")}) == f"{tmp_path}/u"
+    for wrong in (".", "no-such-folder/usage.jsonl"):
+        assert message(fields.LogTarget, wrong, folder=tmp_path) == "is not a file in a folder that exists"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e999"])

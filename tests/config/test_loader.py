@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from aoai_gateway.config.loader import ConfigErrors, load, read
+from aoai_gateway.config.reload import Watch
 
 MAIN = "aoai: {endpoints: [{name: one, url: 'https://one.example', key: k}]}\n"
 
@@ -86,6 +87,27 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path: Path):
         f"{tmp_path}/policies/folder.yaml:1: cannot be read: is a directory",
         f"{tmp_path}/policies/gone.yaml:1: cannot be read: no such file or directory",
     ]
+
+
+def test_links_that_go_round_in_circles(tmp_path: Path):
+    path = tmp_path / "gateway.yaml"
+    path.symlink_to("gateway.yaml")
+    with pytest.raises(ConfigErrors, match="too many levels of symbolic links"):
+        load(path, env={})
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write(tmp_path, main=MAIN + client("main"), a=client("a"))
+
+    def refuse(_folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # tests may run as root, whom no mode keeps out
+    with pytest.raises(ConfigErrors) as caught:
+        load(path, env={})
+    assert str(caught.value) == f"{tmp_path}/policies:1: cannot be read: permission denied"
+    watch = Watch(path, env={})
+    assert [str(outcome) for _ in range(3) if (outcome := watch.poll())] == [str(caught.value)]
 
 
 def test_files_that_are_not_yaml_are_all_named_and_nothing_is_said_of_the_hole(tmp_path: Path):

@@ -1,6 +1,7 @@
 """A PowerProxy file loads unchanged; what it says is honoured, named as ignored, or refused with a reason."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -126,10 +127,10 @@ def test_a_file_without_warnings_has_no_powerproxy_words(warnings: Lines):
     assert [each for each in warnings(SMALL) if "PowerProxy" in each or "plugins" in each] == []
 
 
-def test_an_explicit_usage_log_wins(compiled: Callable[..., Loaded]):
+def test_an_explicit_usage_log_wins(compiled: Callable[..., Loaded], tmp_path: Path):
     text = SMALL + "plugins: [{name: LogUsageToConsole}]\n"
     assert compiled(text).config.usage_log == "stdout"
-    assert compiled(text + "usage_log: /var/log/usage\n").config.usage_log == "/var/log/usage"
+    assert compiled(text + f"usage_log: {tmp_path}/usage\n").config.usage_log == f"{tmp_path}/usage"
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,27 @@ def test_everything_wrong_comes_at_once_also_what_lies_between_the_parts(problem
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("twenty-characters-xx", True),
+        ("one-more-than-twenty-", False),
+        ("${SECRET}", True),
+        ("${NOT_SET:-x}", True),
+        ("${NOT_SET:-a-long-default-value}", False),
+    ],
+)
+def test_a_long_value_may_be_a_key_in_the_wrong_line_and_is_not_repeated(
+    problems: Problems, value: str, shown: bool
+):
+    (said,) = problems(HEAD + f"drain_seconds: {value}\n")
+    expected = f'is "{value}", but a number is expected' if shown else "a number is expected"
+    assert said == f"gateway.yaml:9: drain_seconds: {expected}"
+
+
+@pytest.mark.parametrize(
     "line",
     [
+        "uses_entra_id_auth: s3cr3t-s3cr3t-s3cr3t-s3cr3t",
         "key: [s3cr3t, s3cr3t]",
         "key: {s3cr3t: 1}",
         "key: s3cr3t with a space",

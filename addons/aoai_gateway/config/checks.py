@@ -184,11 +184,12 @@ def _backend_paths(config: Config) -> dict[int, KeyPath]:
 
 
 def _first_path(config: Config, deployment: str) -> KeyPath:
-    for index, endpoint in enumerate(config.aoai.endpoints):
-        for i, virtual in enumerate(endpoint.virtual_deployments):
-            if virtual.name == deployment:
-                return ("aoai", "endpoints", index, "virtual_deployments", i)
-    return ("aoai", "endpoints")
+    return next(
+        ("aoai", "endpoints", index, "virtual_deployments", i)
+        for index, endpoint in enumerate(config.aoai.endpoints)
+        for i, virtual in enumerate(endpoint.virtual_deployments)
+        if virtual.name == deployment
+    )
 
 
 def _check_models(config: Config, locate: Locate) -> Iterator[Finding]:

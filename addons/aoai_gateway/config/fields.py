@@ -142,7 +142,12 @@ def _existing(path: Path, info: ValidationInfo) -> Path:
 def _log(value: str, info: ValidationInfo) -> str:
     if not value:
         raise fault("is empty", 'write "stdout" or the path of a file')
-    return value if value == "stdout" else str(_beside_the_file(Path(value), info))
+    if value == "stdout":
+        return value
+    path = _beside_the_file(Path(value), info)
+    if path.is_dir() or not path.parent.is_dir():
+        raise fault("is not a file in a folder that exists", f"looked at {path}")
+    return str(path)
 
 
 def _limit_kind(value: object) -> str:

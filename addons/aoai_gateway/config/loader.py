@@ -4,6 +4,7 @@ Reading (files) and compiling (bytes to models) are apart: what is compiled is e
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as EnvMapping
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def policy_files(path: Path) -> tuple[Path, ...]:
     They lie beside it. Where it is a symbolic link into a folder of its own and there is no ``policies``
     beside the link, those beside its target count.
     """
-    for folder in dict.fromkeys((path.parent, path.resolve().parent)):
+    # realpath, because Path.resolve raises RuntimeError on a loop of links
+    for folder in dict.fromkeys((path.parent, Path(os.path.realpath(path)).parent)):
         policies = folder / "policies"
         if policies.is_dir():
             files = (file for file in policies.iterdir() if file.suffix == ".yaml")

@@ -5,6 +5,7 @@ them. So a document with errors is *mended* (a broken value is left out, a missi
 validated again: what can still be checked is, and all problems come at once.
 """
 
+import re
 from collections.abc import Iterator, Set
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from aoai_gateway.config.models import Config, Model
 from aoai_gateway.config.problems import KeyPath, Problem, did_you_mean, problem
 
 _ROUNDS = 5
-_SHOWN = 60
+_SHOWN = 20
+"""A longer value is not repeated: it may be a key that slipped into the wrong line."""
+
+_VARIABLE = re.compile(r"\$\{\w+\}")
 
 _EXPECTED = {
     "bool_parsing": "true or false is expected",
@@ -177,7 +181,7 @@ def _show(node: Node, path: KeyPath) -> str | None:
     if "key" in path or node.text is None:
         return None
     text = node.written or node.text
-    return f'"{text}"' if len(text) <= _SHOWN else f'"{text[:_SHOWN]}…"'
+    return f'"{text}"' if len(text) <= _SHOWN or _VARIABLE.fullmatch(text) else None
 
 
 def _what_was_meant(path: KeyPath) -> str:
