@@ -93,6 +93,12 @@ class Exchange:
         self._body.clear()
         return body
 
+    def came(self, now: float) -> None:
+        """Note that something of a stream came, which is being delivered."""
+        self.due = now + self._deadlines.idle
+        if self.first_content is None:
+            self.first_content = now
+
     def drain(self, now: float) -> None:
         """Wait for the end of a failed answer's body, within its bounds."""
         self._phase = Phase.FAILED_BODY

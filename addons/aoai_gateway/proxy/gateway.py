@@ -43,9 +43,13 @@ class Gateway:
     @property
     def config(self) -> Config:
         """The configuration in force. Raises GatewayError (503) as long as there is none."""
+        return self.in_force().config
+
+    def in_force(self) -> Setup:
+        """Give the configuration in force and what was computed from it. Raises GatewayError (503)."""
         if self.setup is None:
             raise errors.unavailable("The gateway has no configuration yet.")
-        return self.setup.config
+        return self.setup
 
     def adopt(self, config: Config) -> None:
         """Put a configuration in force. Calls under way keep the one they began with."""

@@ -47,7 +47,7 @@ async def _serve(
     logging.getLogger().setLevel(logging.INFO)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    opts.update_defer(gateway_config=str(config), mode=["reverse:http://aoai-gateway.invalid"])
+    opts.update(mode=["reverse:http://aoai-gateway.invalid"])
     master.addons.add(
         core.Core(),
         proxyserver.Proxyserver(),
@@ -57,6 +57,8 @@ async def _serve(
         tlsconfig.TlsConfig(),
         errorcheck.ErrorCheck(),
     )
+    # Not deferred: mitmproxy sets deferred options while an addon is being added, and does not tell it.
+    opts.update(gateway_config=str(config))
     setup = ADDON.lifetime.config
     opts.update(
         listen_host=host or (setup.listen.host if setup else "127.0.0.1"),

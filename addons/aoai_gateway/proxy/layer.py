@@ -23,7 +23,8 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from aoai_gateway.proxy.deadlines import Deadlines
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
-from aoai_gateway.proxy.stream import Connect, DeadlinePassed, GatewayStream
+from aoai_gateway.proxy.messages import Connect, DeadlinePassed
+from aoai_gateway.proxy.stream import GatewayStream
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Connection

@@ -1,0 +1,105 @@
+"""May this request come in? Decided by its head alone, before its body is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mitmproxy.net.http.http1 import expected_http_body_size
+from mitmproxy.net.http.validate import validate_headers
+
+from aoai_gateway.proxy.request import strip_secrets
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.secrets import client_credential, strip_secret_query
+
+if TYPE_CHECKING:
+    from mitmproxy import http
+    from mitmproxy.connection import Client as ClientConnection
+
+    from aoai_gateway.call import Setup
+    from aoai_gateway.config.models import Client
+    from aoai_gateway.proxy.gateway import Gateway
+
+HOST = re.compile(r"[A-Za-z0-9._~:%\[\]-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may come in: the configuration that counts for it, and who it is from.
+
+    ``token`` is the client's own bearer token, where that goes on to the backend.
+    """
+
+    setup: Setup
+    client: Client
+    token: str | None
+
+    def __repr__(self) -> str:
+        return f"Admitted({self.client.name!r})"
+
+
+def place(request: http.Request, connection: ClientConnection) -> None:
+    """Give a request the address at which it came in, to be shown as long as it has gone nowhere."""
+    if connection.sockname is not None:
+        request.data.host, request.data.port = connection.sockname[0], connection.sockname[1]
+    request.data.scheme = b"https" if connection.tls else b"http"
+    request.data.authority = b""
+
+
+def admit(gateway: Gateway, request: http.Request, connection: ClientConnection) -> Admitted:
+    """Identify the client of a request, and look at its head. Takes the credential out of it.
+
+    Raises GatewayError; the request then still holds its credential.
+    """
+    setup = gateway.in_force()
+    _check_form(request)
+    if setup.config.listen.certificate is not None and not connection.tls:
+        raise errors.invalid_target("This gateway speaks https only. Begin its address with https://.")
+    credential = client_credential(request.headers, request.path.partition("?")[2])
+    client, passed_on = gateway.identify(credential)
+    token = credential.value if passed_on and credential is not None else None
+    strip_secrets(request)
+    request.path = strip_secret_query(request.path)
+    _check_size(gateway, setup, request)
+    return Admitted(setup, client, token)
+
+
+def admit_replayed(gateway: Gateway, request: http.Request, client_name: str) -> Admitted:
+    """Let a flow's request in once more, as the client that its metadata names. Raises GatewayError."""
+    setup = gateway.in_force()
+    client = setup.config.client_named(client_name)
+    if client is None:
+        raise errors.unauthorized()
+    if client.uses_entra_id_auth:
+        raise errors.invalid_token("it was not kept, so the call cannot be replayed")
+    _check_size(gateway, setup, request)
+    return Admitted(setup, client, None)
+
+
+def _check_form(request: http.Request) -> None:
+    try:
+        validate_headers(request)
+    except ValueError:
+        raise errors.head_malformed() from None
+    if request.data.scheme or request.data.authority:
+        # Absolute form, and CONNECT: a target that names a host is for a forward proxy.
+        raise errors.invalid_target("This is a gateway, not a forward proxy: send a path only.")
+    host = request.headers.get_all("host")
+    if len(host) != 1 or not HOST.fullmatch(host[0]):
+        raise errors.invalid_target("The request needs one valid Host header.")
+    if "upgrade" in request.headers:
+        raise errors.invalid_target("This path cannot be upgraded to another protocol.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        message = "Send the request's body without content-encoding."
+        raise errors.invalid_body(message, code="unsupported_media_type")
+
+
+def _check_size(gateway: Gateway, setup: Setup, request: http.Request) -> None:
+    if gateway.draining:
+        raise errors.unavailable("The gateway is shutting down.")
+    parse_target(request.method, request.path)
+    limit = setup.config.limits.body_mb * 1024 * 1024
+    if (expected_http_body_size(request) or 0) > limit:
+        raise errors.body_too_large(limit)

@@ -1,0 +1,215 @@
+"""The way of an answer from a backend to the client.
+
+An event stream goes out as it comes, through a reader that knows what it means; anything else goes out when
+it is complete. From the first byte on nothing can be replayed: a backend that breaks off now is told to the
+client as an error event, or, where none can be told, by cutting the connection. A silent end would look
+complete.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers.http import (
+    ErrorCode,
+    HttpResponseHeadersHook,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    SendHttp,
+)
+from mitmproxy.proxy.layers.http._http1 import Http1Connection
+
+from aoai_gateway.call import Call, ClientGone, Ended, Outcome, Result
+from aoai_gateway.proxy.exchange import Exchange
+from aoai_gateway.proxy.intake import Intake
+from aoai_gateway.proxy.request import adds_usage
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.usage import read_answer
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Server
+    from mitmproxy.proxy import events
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layer import CommandGenerator
+
+    from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.proxy.layer import GatewayLayer
+
+
+class Delivery(Intake):
+    """The stream as seen from a backend's answer; what to make of its end is for a subclass to say."""
+
+    def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: GatewayLayer) -> None:
+        super().__init__(context, stream_id, gateway, layer)
+        self.upstream: Server | None = None
+        """The connection of the attempt under way; events from any other are not for us."""
+        self._call: Call | None = None
+        self._exchange: Exchange | None = None
+        self._continuation: tuple[commands.RequestWakeup, Result] | None = None
+        self._begun = False
+        """Whether the response's head has gone to the client, and more is to follow."""
+
+    def _advance(self, result: Result | None) -> CommandGenerator[None]:
+        """Tell the engine what came of its last effect."""
+        raise NotImplementedError
+
+    def _deliver(self) -> CommandGenerator[Result | None]:
+        exchange, flow = self._exchange, self.flow
+        assert exchange is not None and exchange.response is not None and self._call is not None
+        response = flow.response = exchange.response
+        if not exchange.streaming:
+            return self._whole_answer(exchange, response)
+        self._mark(response)
+        if adds_usage(self._call) and "content-length" in response.headers:
+            # Less will go out than comes in.
+            del response.headers["content-length"]
+            response.headers["transfer-encoding"] = "chunked"
+        if "responseheaders" in self._gateway.heard:
+            yield HttpResponseHeadersHook(flow)
+            if self._client_has_gone() or self._killed():
+                yield from self._abandon()
+                return ClientGone(time.monotonic())
+        self._store = bool(self.context.options.store_streamed_bodies)
+        self._begun = True
+        self.server_state = self.state_deliver
+        exchange.came(time.monotonic())
+        yield SendHttp(ResponseHeaders(self.stream_id, response, False), self.context.client)
+        yield from self._to_client(exchange.take_body())
+        if exchange.ended:
+            self.server_state = self.state_done
+            return self._stream_ended()
+        yield from self._watch()
+        return None
+
+    def _whole_answer(self, exchange: Exchange, response: http.Response) -> Ended:
+        response.data.content = exchange.take_body()
+        facts = read_answer(response.get_content(strict=False) or b"")
+        return Ended(
+            time.monotonic(),
+            complete=True,
+            usage=facts.usage,
+            model=facts.model,
+            response_id=facts.response_id,
+            finish_reason=", ".join(facts.finish_reasons) or None,
+        )
+
+    def state_deliver(self, event: events.Event) -> CommandGenerator[None]:
+        """More of a stream that goes to the client as it comes."""
+        exchange = self._exchange
+        assert exchange is not None
+        reader = exchange.reader
+        if isinstance(event, ResponseData):
+            exchange.came(time.monotonic())
+            yield from self._to_client(event.data if reader is None else reader.feed(event.data))
+        elif isinstance(event, ResponseEndOfMessage):
+            self.upstream = None
+            self.server_state = self.state_done
+            rest = b"" if reader is None else reader.flush()
+            result = self._stream_ended()
+            if result.complete:
+                yield from self._to_client(rest)
+            else:
+                yield from self._say_broken_off()
+            yield from self._finish_with(result)
+        elif isinstance(event, ResponseProtocolError):
+            self.upstream = None
+            yield from self._broken_off("broke off its stream")
+
+    def _to_client(self, data: bytes) -> CommandGenerator[None]:
+        response = self.flow.response
+        assert response is not None
+        if callable(response.stream):
+            # Another addon wants to see or change what passes.
+            changed = response.stream(data)
+            data = changed if isinstance(changed, bytes) else b"".join(changed)
+        if data:
+            if self._store:
+                self.response_body_buf += data
+            yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
+
+    def _stream_ended(self) -> Ended:
+        exchange = self._exchange
+        assert exchange is not None
+        now, reader = time.monotonic(), exchange.reader
+        if reader is None:
+            return Ended(now, complete=True, first_content=exchange.first_content)
+        return Ended(
+            now,
+            complete=reader.terminal_seen,
+            reason="" if reader.terminal_seen else "ended its stream without saying so",
+            first_content=exchange.first_content,
+            usage=reader.usage,
+            model=reader.model,
+            response_id=reader.response_id,
+            finish_reason=", ".join(reader.finish_reasons) or None,
+        )
+
+    def _broken_off(self, reason: str) -> CommandGenerator[None]:
+        """The backend broke its stream off after the client had begun to get it."""
+        self.server_state = self.state_done
+        result = self._stream_ended()
+        if self._exchange is not None and self._exchange.reader is None:
+            result = replace(result, complete=False)
+        if not result.complete:
+            result = replace(result, reason=reason)
+            yield from self._say_broken_off()
+        yield from self._continue_later(result)
+
+    def _say_broken_off(self) -> CommandGenerator[None]:
+        reader = self._exchange.reader if self._exchange is not None else None
+        if reader is not None:
+            yield from self._to_client(reader.break_off(errors.upstream_disconnected()))
+
+    def _is_cut_off(self) -> bool:
+        """Whether the client has part of an answer in which no error can be told: only a cut can tell it."""
+        truncated = self._call is not None and self._call.outcome is Outcome.TRUNCATED
+        return truncated and self._begun and self._exchange is not None and self._exchange.reader is None
+
+    def _mark(self, response: http.Response) -> None:
+        """Say in the response's headers what the gateway did."""
+        call = self._call
+        assert call is not None
+        for name in ("connection", "keep-alive", "proxy-connection"):
+            response.headers.pop(name, None)
+        attempt = call.attempt
+        if attempt is not None:
+            response.headers["x-gateway-backend"] = attempt.backend.name
+            response.headers["x-gateway-attempts"] = str(len(call.attempts))
+            if attempt.backend.endpoint.simulated is not None:
+                response.headers["x-gateway-simulated"] = "true"
+        response.headers["x-gateway-call"] = call.id
+
+    # --- turns and time --------------------------------------------------------------------------------
+
+    def _continue_later(self, result: Result) -> CommandGenerator[None]:
+        wakeup = commands.RequestWakeup(0)
+        self._continuation = (wakeup, result)
+        yield wakeup
+
+    def _finish_with(self, result: Result) -> CommandGenerator[None]:
+        """Go on at the end of an answer, in this very event if nobody can use the connection too early."""
+        client = self._layer.connections.get(self.context.client)
+        if isinstance(client, Http1Connection) and client.buf:
+            # A pipelined request would be read, and sent, before the backend's connection is reset.
+            yield from self._continue_later(result)
+        else:
+            yield from self._advance(result)
+
+    def _abandon(self) -> CommandGenerator[None]:
+        """Close the connection of the attempt under way: the backend is to stop working on it."""
+        server, self.upstream = self.upstream, None
+        if server is not None and server in self._layer.connections:
+            message = RequestProtocolError(self.stream_id, "abandoned", ErrorCode.CLIENT_DISCONNECTED)
+            yield SendHttp(message, server)
+
+    def _watch(self) -> CommandGenerator[None]:
+        """Have the layer tell us when the exchange's time has come."""
+        assert self._exchange is not None
+        yield from self._layer.set_deadline(self._deadline, self._exchange.due)

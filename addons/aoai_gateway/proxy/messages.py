@@ -1,0 +1,48 @@
+"""What the gateway's layer and its streams say to each other, beside mitmproxy's own events and commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mitmproxy.proxy.layers.http import GetHttpConnection
+from mitmproxy.proxy.layers.http._base import HttpEvent
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Connection
+
+
+class Connect(GetHttpConnection):
+    """Ask for a connection to a backend.
+
+    ``seconds``: how long it may take to open; ``fresh``: not one that was used before. ``opening`` and
+    ``timed_out`` are filled in by the layer.
+    """
+
+    def __init__(self, address: tuple[str, int], tls: bool, seconds: float, fresh: bool) -> None:
+        super().__init__(address, tls, None)
+        self.seconds = seconds
+        self.fresh = fresh
+        self.opening: Connection | None = None
+        self.timed_out = False
+
+    __hash__ = GetHttpConnection.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+@dataclass(eq=False)
+class DeadlinePassed(HttpEvent):
+    """A stream's deadline has passed."""
+
+    __hash__ = object.__hash__
+
+
+@dataclass(eq=False)
+class Crashed(HttpEvent):
+    """An exception escaped from a stream."""
+
+    error: Exception
+
+    __hash__ = object.__hash__
