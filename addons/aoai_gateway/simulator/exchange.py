@@ -90,6 +90,9 @@ class Exchange(HTTPMessageDelegate):
     def finish(self) -> None:
         """The request is complete: answer it, at once if nothing has to be waited for."""
         self._complete = True
+        if self.connection.stream.closed():
+            # A fault closed it, but tornado still had the body in its buffer.
+            return
         self._http.set_close_callback(self._gone)
         if self._task is not None:
             # A fault struck at the head; it has answered by now, or will.
