@@ -56,15 +56,15 @@ class Hosts:
 
     def __init__(self) -> None:
         self.served: list[dict[str, Any]] = []
-        self.web: list[tuple[list[str], set[str]]] = []
+        self.web: list[tuple[list[str], list[str]]] = []
         self.exit_code = 0
 
     def serve(self, config: Path, **how: Any) -> int:
         self.served.append({"config": config, **how})
         return self.exit_code
 
-    def run_mitmweb(self, arguments: list[str], *, named: set[str]) -> int:
-        self.web.append((arguments, named))
+    def run_mitmweb(self, arguments: list[str], *, settings: list[str]) -> int:
+        self.web.append((arguments, settings))
         return self.exit_code
 
 
@@ -158,12 +158,12 @@ def test_web_loads_the_addon_and_shows_streamed_bodies(hosts: Hosts, demo: Path,
         f"web --config {demo} --port {port} -s {demo} -- --web-port 9999 --set store_streamed_bodies=false"
     )
     assert cli.main(shlex.split(words)) == 0
-    ((arguments, named),) = hosts.web
+    ((arguments, said),) = hosts.web
     assert arguments[:4] == ["--scripts", str(cli.CHECKOUT / "addons" / "gateway.py"), "--scripts", str(demo)]
     settings = arguments[5::2]
     assert settings[:3] == [f"gateway_config={demo}", "listen_host=127.0.0.1", f"listen_port={port}"]
     assert sorted(settings[3:]) == ["store_streamed_bodies=false", "web_port=9999"]
-    assert named == {"store_streamed_bodies", "web_port"}
+    assert said == ["store_streamed_bodies=false", "web_port=9999"]
 
 
 def test_web_stores_streamed_bodies_unless_told_otherwise(hosts: Hosts, demo: Path, port: int) -> None:

@@ -119,20 +119,15 @@ def _web(words: list[str]) -> int:
     arguments = ["--scripts", str(script)]
     for path in args.script:
         arguments += ["--scripts", path]
-    named = {setting.partition("=")[0] for setting in settings}
-    if "store_streamed_bodies" not in named:
+    ours = [f"gateway_config={args.config}", f"listen_host={address.host}", f"listen_port={address.port}"]
+    if not any(setting.partition("=")[0] == "store_streamed_bodies" for setting in settings):
         # Without it the inspector would show streamed answers as empty.
-        settings.append("store_streamed_bodies=true")
-    for setting in (
-        f"gateway_config={args.config}",
-        f"listen_host={address.host}",
-        f"listen_port={address.port}",
-        *settings,
-    ):
+        ours.append("store_streamed_bodies=true")
+    for setting in (*ours, *settings):
         arguments += ["--set", setting]
 
     _greet(args.config, loaded, address, inspector=True)
-    return run_mitmweb(arguments, named=named)
+    return run_mitmweb(arguments, settings=settings)
 
 
 def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from aoai_gateway.config.problems import did_you_mean
@@ -118,12 +118,31 @@ def stock_options() -> Options:
     return options
 
 
-def run_mitmweb(arguments: Sequence[str], *, named: Set[str]) -> int:
+class OptionCheck:
+    """A mitmproxy addon for a host that has ErrorCheck: a misspelt option ends the start.
+
+    Args:
+        settings: what the user has set, as "name=value" or only the name.
+
+    """
+
+    def __init__(self, settings: Iterable[str]) -> None:
+        self._named = {setting.partition("=")[0] for setting in settings}
+
+    def running(self) -> None:
+        """Log an error for each name that is still unknown, now that every -s file has been loaded."""
+        from mitmproxy import ctx
+
+        for message in unclaimed(self._named, ctx.options):
+            logger.error("%s", message)
+
+
+def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str]) -> int:
     """Run mitmweb in this process until it is stopped; returns its exit code.
 
     Args:
         arguments: what mitmweb's own command line takes.
-        named: the options that the user named; one that no loaded addon has ends the start with an error.
+        settings: what of it the user has set, for :class:`OptionCheck`.
 
     """
     from mitmproxy.tools import cmdline
@@ -131,11 +150,9 @@ def run_mitmweb(arguments: Sequence[str], *, named: Set[str]) -> int:
     from mitmproxy.tools.web.master import WebMaster
 
     class CheckedWebMaster(WebMaster):
-        async def running(self) -> None:
-            # The -s files are loaded by now. An error that is logged here ends the start.
-            for message in unclaimed(named, self.options):
-                logger.error(message)
-            await super().running()  # type: ignore[no-untyped-call]
+        def __init__(self, options: Options) -> None:
+            super().__init__(options)
+            self.addons.add(OptionCheck(settings))
 
     try:
         run(CheckedWebMaster, cmdline.mitmweb, arguments)

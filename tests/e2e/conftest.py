@@ -32,6 +32,12 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates:
     return certificates.make(tmp_path_factory.mktemp("tls"))
 
 
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder for all gateways: empty, but for mitmproxy's authority once one of them has made it."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture
 def processes() -> Iterator[list[Process]]:
     """What a test has started: shown when it fails, and gone when it ends."""
@@ -71,7 +77,9 @@ def simulator(start_simulator: Callable[..., Simulator]) -> Simulator:
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path, processes: list[Process], host: Host) -> Iterator[Callable[..., Gateway]]:
+def start_gateway(
+    tmp_path: Path, home: Path, processes: list[Process], host: Host
+) -> Iterator[Callable[..., Gateway]]:
     """Return a function that starts a gateway on the `host` before a simulator.
 
     Its arguments: the simulator, sections of the configuration by name (``replay={…}``, see
@@ -103,6 +111,7 @@ def start_gateway(tmp_path: Path, processes: list[Process], host: Host) -> Itera
             host,
             config,
             tmp_path,
+            home=home,
             name=name,
             arguments=options,
             env=env,

@@ -141,9 +141,9 @@ class Process:
                 raise AssertionError(f"{self.name} was not {what} after {seconds} s\n{self.log}")
             time.sleep(0.02)
 
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self._process.send_signal(signal.SIGTERM)
+    def send(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for its end and return the exit code; fails with the log if it takes longer."""
@@ -154,7 +154,7 @@ class Process:
 
     def stop(self, seconds: float = STOP_SECONDS) -> int:
         """Send SIGTERM and wait for the end; returns the exit code."""
-        self.terminate()
+        self.send()
         return self.wait(seconds)
 
     def kill(self) -> None:
@@ -218,6 +218,10 @@ class Simulator(Process):
         """Return how many calls are in flight, and how many connections are open."""
         return self.control("GET", "active")  # type: ignore[no-any-return]
 
+    def listening(self, on: bool, *, endpoint: str = "*", silently: bool = False) -> None:
+        """Refuse connections or accept them again; `silently`: attempts to connect get no answer at all."""
+        self.control("POST", "listening", {"endpoint": endpoint, "on": on, "silently": silently})
+
     def reset(self) -> None:
         """Forget requests, faults and filled windows."""
         self.control("POST", "reset")
@@ -232,6 +236,7 @@ class Gateway(Process):
         config: Mapping[str, Any],
         folder: Path,
         *,
+        home: Path,
         name: str = "gateway",
         arguments: Sequence[str | Path] = (),
         env: Mapping[str, str] | None = None,
@@ -244,6 +249,7 @@ class Gateway(Process):
             host: ``mitmdump`` (with ``-s addons/gateway.py``) or ``serve`` (the lean host).
             config: the configuration; the port is chosen here.
             folder: gets the configuration, the output and, from mitmdump, the dump file.
+            home: the process's home folder: mitmproxy keeps its authority and a person's settings there.
             name: of these files.
             arguments: mitmproxy's own options, as ``--set name=value`` and the like.
             env: on top of this process's environment.
@@ -259,9 +265,6 @@ class Gateway(Process):
         self.config_path = folder / f"{name}.yaml"
         self.dump_path = folder / f"{name}.flows" if host == "mitmdump" else None
         self.write(config)
-        # mitmproxy keeps its own authority, and reads a person's settings, in the home folder.
-        home = folder / "home"
-        home.mkdir(exist_ok=True)
         super().__init__(name, [*self._command(), *arguments], folder, env={"HOME": str(home), **(env or {})})
         if wait:
             self.wait_until(self.is_ready, "ready")
