@@ -1,13 +1,12 @@
 """From the document to the models, with every error in plain words and at its line.
 
-pydantic stops at the first kind of error that it meets in a model, and checks across models need all of
-them. So a document with errors is *mended* (a broken value is left out, a missing name made up) and
-validated again: what can still be checked is, and all problems come at once.
+pydantic makes nothing of a document with an error in it, but the checks between the parts need models. So
+a document with errors is *mended* (a broken value is left out, a missing name made up) and validated
+again: what can still be checked is, and all problems come at once.
 """
 
 import re
 from collections.abc import Iterator, Set
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +20,8 @@ from aoai_gateway.config.models import Config, Model
 from aoai_gateway.config.problems import KeyPath, Problem, did_you_mean, problem
 
 _ROUNDS = 5
+"""Mending one error can uncover another, a few times; then no more is said until these are corrected."""
+
 _SHOWN = 20
 """A longer value is not repeated: it may be a key that slipped into the wrong line."""
 
@@ -81,7 +82,7 @@ def validate(document: Mapping, *, folder: Path) -> Validated:
 
     :param folder: relative paths in the document count from here.
     """
-    data: Any = deepcopy(plain(document))
+    data: Any = plain(document)
     broken = {_mend(data, path) for path in _unresolved(document)}
     problems: list[Problem] = []
     for _ in range(_ROUNDS):
