@@ -15,6 +15,9 @@ Count = Callable[[str], int]
 DEFAULT_MAX_TOKENS = 16
 """What the limiter assumes of a call that sets no max_tokens (observed on chat and completions)."""
 
+MAX_CHOICES = 128
+MAX_INPUTS = 2048
+
 IMAGE_TOKENS = 765
 """A 1024×1024 image in high detail; images are counted, not looked at."""
 
@@ -69,7 +72,7 @@ class _InvalidError(Exception):
 def read_object(body: bytes) -> dict[str, Any] | Whole:
     """The body as a JSON object, or AOAI's 400."""
     try:
-        value = json.loads(body)
+        value = json.loads(body, parse_constant=_not_json)
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict):
@@ -78,6 +81,10 @@ def read_object(body: bytes) -> dict[str, Any] | Whole:
         "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your"
         " HTTP library correctly. The API expects a JSON payload, but what was sent was not valid JSON.)"
     )
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_ask(target: Target, body: Mapping[str, Any], count: Count) -> Ask | Whole:
@@ -110,7 +117,7 @@ def _read(target: Target, body: Mapping[str, Any], count: Count) -> Ask:
     options = _stream_options(target, body, stream)
     limit = _max_tokens(operation, body)
     function, named = _forced_function(body)
-    choices = _positive(body, "n") or 1
+    choices = _positive(body, "n", MAX_CHOICES) or 1
     if operation == "completions":
         limit = DEFAULT_MAX_TOKENS if limit is None else limit
         choices *= len(inputs)
@@ -122,7 +129,7 @@ def _read(target: Target, body: Mapping[str, Any], count: Count) -> Ask:
         tokens,
         limit,
         choices,
-        _positive(body, "best_of") or 1,
+        _positive(body, "best_of", MAX_CHOICES) or 1,
         stream,
         options.get("include_usage") is True,
         options.get("include_obfuscation") is not False,
@@ -177,7 +184,7 @@ def _strings(prompt: Any, name: str) -> tuple[str, ...]:
     """One string, strings, token ids or arrays of token ids; ids are taken as words of four letters."""
     if isinstance(prompt, str):
         return (prompt,)
-    if isinstance(prompt, list) and prompt:
+    if isinstance(prompt, list) and 0 < len(prompt) <= MAX_INPUTS:
         if all(isinstance(item, str) for item in prompt):
             return tuple(prompt)
         if all(isinstance(item, int) for item in prompt):
@@ -209,14 +216,14 @@ def _max_tokens(operation: str, body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _positive(body: Mapping[str, Any], name: str) -> int | None:
+def _positive(body: Mapping[str, Any], name: str, most: int = 10**9) -> int | None:
     value = body.get(name)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise _InvalidError(
             invalid_request(
-                f"Invalid '{name}': expected an integer of at least 1.", param=name, code="invalid_value"
+                f"Invalid '{name}': expected an integer from 1 to {most}.", param=name, code="invalid_value"
             )
         )
     return value
@@ -227,10 +234,15 @@ def _forced_function(body: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None,
     tools, choice = body.get("tools"), body.get("tool_choice")
     if not isinstance(tools, list) or not tools or choice in (None, "auto", "none"):
         return None, False
-    functions = [tool.get("function", tool) for tool in tools if isinstance(tool, dict)]
-    if choice == "required":
+    functions = [
+        function
+        for tool in tools
+        if isinstance(tool, dict) and isinstance(function := tool.get("function", tool), dict)
+    ]
+    if choice == "required" and functions:
         return functions[0], False
-    wanted = choice.get("function", choice).get("name") if isinstance(choice, dict) else None
+    named = choice.get("function", choice) if isinstance(choice, dict) else None
+    wanted = named.get("name") if isinstance(named, dict) else None
     for function in functions:
         if function.get("name") == wanted:
             return function, True

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the simulator; returns the exit code: 0 after a signal, 1 if it cannot start, 2 for wrong usage."""
     options = _parser().parse_args(argv)
     try:
-        endpoints = _endpoints(options.config, options.spec)
+        endpoints = read_endpoints(options.config, options.spec)
         return asyncio.run(_serve(endpoints, options))
     except UsageError as error:
         print(f"simulator: {error}", file=sys.stderr)
@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _endpoints(config: Path | None, spec: Path | None) -> Mapping[str, SimulatedEndpoint]:
+def read_endpoints(config: Path | None, spec: Path | None) -> Mapping[str, SimulatedEndpoint]:
+    """The endpoints of a spec file, else of a configuration; raises UsageError if they are wrong."""
     if spec is not None:
         try:
             text = sys.stdin.read() if str(spec) == "-" else spec.read_text("utf-8")

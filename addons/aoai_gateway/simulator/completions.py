@@ -71,14 +71,16 @@ def _choice(ask: Ask, model: str, seed: int, length: int | None) -> Completion:
 def _arguments(function: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that fit the function's JSON Schema, as far as types and enums go."""
     schema = function.get("parameters")
-    properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict):
+        return {}
     return {name: _value(name, spec) for name, spec in properties.items() if isinstance(spec, dict)}
 
 
 def _value(name: str, spec: Mapping[str, Any]) -> Any:
-    if spec.get("enum"):
-        return spec["enum"][0]
-    kind = spec.get("type")
-    if isinstance(kind, list):
+    enum, kind = spec.get("enum"), spec.get("type")
+    if isinstance(enum, list) and enum:
+        return enum[0]
+    if isinstance(kind, list) and kind:
         kind = kind[0]
     return {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}.get(str(kind), name)

@@ -105,11 +105,14 @@ class Exchange(HTTPMessageDelegate):
         if self.listener.settings.log_requests:
             self.entry.body_sha256 = hashlib.sha256(body).hexdigest()
         request = Request(self._start.method, self._start.path, self._headers, body)
-        begun = self.listener.resource.begin(request, time.time())
-        if isinstance(begun, Whole):
-            self.send(begun)
-        else:
-            self._answer(begun)
+        try:
+            begun = self.listener.resource.begin(request, time.time())
+            if isinstance(begun, Whole):
+                self.send(begun)
+            else:
+                self._answer(begun)
+        except Exception:
+            self._failed()
 
     # The life of a call
 
@@ -155,9 +158,13 @@ class Exchange(HTTPMessageDelegate):
         except StreamClosedError:
             self.end("client_gone")
         except Exception:
-            _log.exception("simulator: a call failed")
-            self.end("failed")
-            self.connection.stream.close()
+            self._failed()
+
+    def _failed(self) -> None:
+        """A bug of the simulator's own: loud in the log, and the client is not left hanging."""
+        _log.exception("simulator: a call failed")
+        self.end("failed")
+        self.connection.stream.close()
 
     def _gone(self) -> None:
         self.end("client_gone")

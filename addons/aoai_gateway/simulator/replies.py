@@ -47,8 +47,12 @@ Reply = Whole | Frames
 
 
 def compact(value: Any) -> bytes:
-    """JSON without white space, UTF-8, non-ASCII characters as they are."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    """JSON without white space, UTF-8, non-ASCII characters as they are where that is possible."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair has no UTF-8, only a JSON escape.
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def error(

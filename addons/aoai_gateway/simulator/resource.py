@@ -255,7 +255,7 @@ class Resource:
         if ask.operation != "responses":
             return None
         previous = ask.body.get("previous_response_id")
-        if previous is not None and previous not in self._stored:
+        if previous is not None and str(previous) not in self._stored:
             return responses.not_found(str(previous), previous=True)
         return responses.foreign_reasoning(ask, self._secret)
 

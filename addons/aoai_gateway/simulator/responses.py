@@ -181,7 +181,8 @@ def _output(ask: Ask, completion: Completion, made: Made) -> list[dict[str, Any]
 
 def _reasoning(ask: Ask, made: Made) -> dict[str, Any]:
     item: dict[str, Any] = {"id": f"rs_{made.ident}", "type": "reasoning", "summary": []}
-    if "reasoning.encrypted_content" in (ask.body.get("include") or ()):
+    include = ask.body.get("include")
+    if isinstance(include, list) and "reasoning.encrypted_content" in include:
         item["encrypted_content"] = encrypt(made.resource_secret, made.ident)
     return item
 
