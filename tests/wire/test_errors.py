@@ -90,6 +90,7 @@ def test_all_backends_out_says_which_and_why() -> None:
     ("seconds", "expected"),
     [
         (6.4, {"retry-after-ms": "6400", "retry-after": "7"}),
+        (16.1, {"retry-after-ms": "16100", "retry-after": "17"}),
         (0, {"retry-after-ms": "1", "retry-after": "1"}),
         (-3, {"retry-after-ms": "1", "retry-after": "1"}),
         (0.0001, {"retry-after-ms": "1", "retry-after": "1"}),

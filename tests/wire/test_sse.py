@@ -19,6 +19,7 @@ LINES = st.sampled_from(
         "data:",
         "event: e",
         "event:",
+        "event: ",
         "id: 1",
         "retry: 5",
         ": comment",
@@ -115,6 +116,10 @@ def test_several_events_in_one_read_and_one_in_several() -> None:
     assert scanner.feed(b"ta: 3\n") == []
     assert dispatched(scanner.feed(b"\n")) == [(None, b"3")]
     assert scanner.pending == b""
+
+
+def test_an_empty_name_is_no_name() -> None:
+    assert dispatched(SseScanner().feed(b"event: \ndata: 1\n\n")) == [(None, b"1")]
 
 
 def test_one_byte_is_not_an_event() -> None:

@@ -206,6 +206,12 @@ def test_characters_of_tool_calls_and_of_several_choices_count() -> None:
     assert reader.finish_reasons == ["length"]
 
 
+def test_all_of_a_deltas_texts_count() -> None:
+    first = sse(chunk({"content": "a"}))
+    reader, _ = read("chat.completions", first, sse(chunk({"content": "ab", "refusal": "cde"})))
+    assert reader.delivered_characters == 6
+
+
 def test_filter_annotations_after_the_finish_are_no_end() -> None:
     annotation = {"choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {}}], "id": ""}
     reader, _ = read(
@@ -417,6 +423,18 @@ def test_a_chunk_with_choices_and_usage_stays_and_loses_its_usage() -> None:
     reader, passed = read("chat.completions", sse(both), sse(both), remove_usage=True)
     assert passed == sse(chunk({"content": "x"})) * 2
     assert reader.usage == READ_USAGE
+
+
+@pytest.mark.parametrize(
+    ("asked", "unasked"),
+    [
+        ({"a": {"b": 1, "usage": None}, "usage": None}, {"a": {"b": 1, "usage": None}}),
+        ({"usage": None, "a": {"b": 1, "usage": None}}, {"a": {"b": 1, "usage": None}}),
+    ],
+)
+def test_only_the_top_levels_usage_is_removed(asked: object, unasked: object) -> None:
+    _, passed = read("chat.completions", sse(asked), remove_usage=True)
+    assert passed == sse(unasked)
 
 
 def test_prompt_results_are_not_lost_with_the_usage() -> None:

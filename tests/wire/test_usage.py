@@ -123,6 +123,8 @@ def test_in_a_large_answer_only_an_object_with_counts_is_usage() -> None:
         "tools": [{"parameters": {"properties": {"usage": {"type": "string"}}}}],
     }
     assert usage_of_response(json.dumps(answer).encode()) == Usage(1, 2, 3)
+    echo = {"metadata": {"usage": {"total_tokens": 99}}}
+    assert usage_of_response(json.dumps({**echo, **answer}).encode()) == Usage(1, 2, 3)
     del answer["usage"]
     assert usage_of_response(json.dumps(answer).encode()) is None
     assert usage_of_response(b'{"usage":{' + b"x" * 70_000) is None

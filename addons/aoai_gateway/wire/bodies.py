@@ -108,7 +108,7 @@ class RequestBody:
         points = self._edits
         changes: list[tuple[Span, bytes]] = []
         added: list[bytes] = []
-        if model is not None and points.model is not None:
+        if model is not None and model != self.model and points.model is not None:
             changes.append((points.model, json.dumps(model).encode()))
         if include_usage and self.include_usage is not True:
             if points.include_usage is not None:

@@ -384,7 +384,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _ceil(value: float) -> int:
-    # 6.4 * 1000 is 6400.000000000001 in binary; a hint is not to grow by that.
+    # 16.1 * 1000 is 16100.000000000002 in binary; a hint is not to grow by that.
     return math.ceil(round(value, 6))
 
 
