@@ -227,14 +227,14 @@ def test_a_slow_first_token(running: Running) -> None:
 
 
 def test_a_slow_first_token_may_come_after_the_head(running: Running) -> None:
-    running.fault("slow-first-token", seconds=0.3, head_first=True)
+    running.fault("slow-first-token", seconds=0.5, head_first=True)
     with running.connect() as connection:
         begin = time.monotonic()
         connection.send("POST", CHAT, STREAM)
         connection.receive_head()
-        assert time.monotonic() - begin < 0.2
+        assert time.monotonic() - begin < 0.5
         connection.receive_chunk()
-        assert time.monotonic() - begin >= 0.3
+        assert time.monotonic() - begin >= 0.5
 
 
 def test_a_refusal_inside_a_200_of_chat(running: Running) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -101,6 +103,8 @@ def calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 )
 @example(("completions", {"model": "text", "prompt": [True, False]}))
 @example(("embeddings", {"model": "embed", "input": ["\ud800"]}))
+@example(("embeddings", {"model": "embed", "input": [["a"], [-1]]}))
+@example(("responses", {"model": "chat", "input": "\ud800", "metadata": {"x": "\ud800"}}))
 def test_any_body_gets_an_answer(call: tuple[str, dict[str, Any]]) -> None:
     operation, body = call
     reply = ask(resource(), f"/openai/v1/{operation}", body)
@@ -198,6 +202,54 @@ def test_stored_responses_are_bounded() -> None:
         ids.append(json.loads(reply.body)["id"])
     statuses = [ask(where, f"/openai/v1/responses/{ident}", {}, "GET") for ident in (ids[0], ids[1])]
     assert [reply.status for reply in statuses if isinstance(reply, Whole)] == [404, 200]
+
+
+def test_arrays_of_token_ids_cost_what_they_hold() -> None:
+    for ids in ([1, 70_000, 3], [[1, 2], [3]]):
+        reply = ask(resource(), "/openai/v1/embeddings", {"model": "embed", "input": ids, "dimensions": 4})
+        assert isinstance(reply, Whole)
+        assert json.loads(reply.body)["usage"]["prompt_tokens"] == 3
+
+
+def test_an_image_costs_a_flat_amount() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10_000}}
+    content = [{"type": "text", "text": "four"}, image]
+    body = {"model": "chat", "messages": [{"role": "user", "content": content}]}
+    reply = ask(resource(), "/openai/v1/chat/completions", body)
+    assert isinstance(reply, Whole)
+    assert json.loads(reply.body)["usage"]["prompt_tokens"] == 765 + 3 + 1 + 1 + 3
+
+
+def test_the_asynchronous_filter_speaks_after_the_end_too() -> None:
+    body = {"model": "chat", "messages": VALID["messages"], "stream": True}
+    plain = ask(resource(), "/openai/v1/chat/completions", body)
+    late = ask(resource(late_filter=True), "/openai/v1/chat/completions", body)
+    assert isinstance(plain, Frames)
+    assert isinstance(late, Frames)
+    *_, before, finish, after, done = late.frames
+    assert (*late.frames[: late.last], finish, done) == plain.frames
+    for frame in (before, after):
+        (choice,) = json.loads(frame[6:])["choices"]
+        assert "delta" not in choice
+        assert choice["content_filter_offsets"]["end_offset"] > 0
+
+
+def test_responses_may_end_without_a_done_marker() -> None:
+    body = {"model": "chat", "input": "x", "stream": True}
+    frames = [ask(resource(responses_done=done), "/openai/v1/responses", body) for done in (True, False)]
+    assert [reply.frames[-1] == b"data: [DONE]\n\n" for reply in frames if isinstance(reply, Frames)] == [
+        True,
+        False,
+    ]
+
+
+def test_the_core_needs_no_server() -> None:
+    code = (
+        "import sys; from aoai_gateway.simulator import faults, limits, refusals, resource, timing;"
+        "print(sorted({'tornado', 'mitmproxy'} & set(sys.modules)))"
+    )
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert seen.stdout == "[]\n"
 
 
 def test_its_repr_shows_no_key() -> None:

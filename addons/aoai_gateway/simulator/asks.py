@@ -187,13 +187,21 @@ def _strings(prompt: Any, name: str) -> tuple[str, ...]:
     if isinstance(prompt, list) and 0 < len(prompt) <= MAX_INPUTS:
         if all(isinstance(item, str) for item in prompt):
             return tuple(prompt)
-        if all(isinstance(item, int) for item in prompt):
-            return ("".join(f"{item:04x}"[:4] for item in prompt),)
-        if all(isinstance(item, list) for item in prompt):
-            return tuple("".join(f"{token:04x}"[:4] for token in item) for item in prompt)
+        if _is_tokens(prompt):
+            return (_as_text(prompt),)
+        if all(_is_tokens(item) for item in prompt):
+            return tuple(map(_as_text, prompt))
     raise _InvalidError(
         invalid_request(f"Invalid type for '{name}': expected a string or an array of strings.", param=name)
     )
+
+
+def _is_tokens(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _as_text(tokens: list[int]) -> str:
+    return "".join(f"{token:04x}"[-4:] for token in tokens)
 
 
 def _stream_options(target: Target, body: Mapping[str, Any], stream: bool) -> Mapping[str, Any]:

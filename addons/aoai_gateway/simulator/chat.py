@@ -150,8 +150,20 @@ class _Envelope:
         return b'data: {"choices":[%s],%s%s%s%s}\n\n' % (choices, self._middle, padding, self._end, tail)
 
 
-def stream(ask: Ask, completions: tuple[Completion, ...], model: str, ident: str, created: int) -> Frames:
-    """The event stream. Arguments as for `whole`."""
+def stream(
+    ask: Ask,
+    completions: tuple[Completion, ...],
+    model: str,
+    ident: str,
+    created: int,
+    *,
+    late_filter: bool = False,
+) -> Frames:
+    """The event stream. Arguments as for `whole`.
+
+    `late_filter` is the asynchronous content filter: its verdicts come in frames of their own, without
+    `delta` and `id`, the last one after the frames with the finish_reason.
+    """
     envelope = _Envelope(ask, model, ident, created)
     chat = ask.operation == "chat/completions"
     start = [PROMPT_FILTER_FRAME]
@@ -159,6 +171,13 @@ def stream(ask: Ask, completions: tuple[Completion, ...], model: str, ident: str
         start += [envelope.frame(_role(ask, index, ident)) for index in range(len(completions))]
     content = _deltas(ask, completions, envelope)
     end = [envelope.frame(_finish(completion, index, chat)) for index, completion in enumerate(completions)]
+    if late_filter and chat:
+        ends = [len(completion.text) for completion in completions]
+        end = [
+            *(_verdict(index, 0, size // 2) for index, size in enumerate(ends)),
+            *end,
+            *(_verdict(index, size // 2, size) for index, size in enumerate(ends)),
+        ]
     totals = usage(ask, completions)
     if ask.include_usage:
         end.append(envelope.frame(b"", b',"usage":' + compact(totals)))
@@ -177,6 +196,17 @@ def chat_preamble(ask: Ask, model: str, ident: str, created: int) -> tuple[bytes
     """The frames that come before any content: the prompt filter's verdict, and the (first) role."""
     envelope = _Envelope(ask, models.snapshot(model), ident, created)
     return PROMPT_FILTER_FRAME, envelope.frame(_role(ask, 0, ident))
+
+
+def _verdict(index: int, start: int, stop: int) -> bytes:
+    """A frame of the asynchronous content filter for a range of characters."""
+    choice = {
+        "content_filter_offsets": {"check_offset": start, "end_offset": stop, "start_offset": start},
+        "content_filter_results": _SAFE,
+        "finish_reason": None,
+        "index": index,
+    }
+    return b"data: %s\n\n" % compact({"choices": [choice], "created": 0, "id": "", "model": "", "object": ""})
 
 
 def _role(ask: Ask, index: int, ident: str) -> bytes:

@@ -9,12 +9,12 @@ All bodies are JSON. An error is `{"error": "what is wrong"}` with status 400 or
 | `active` | GET | calls in flight and open connections, in all and per endpoint |
 | `listening` | GET, POST | `{"endpoint": "*", "on": false}` refuses connections (more below) |
 | `limits` | GET, POST | `{"endpoint": "*", "deployment": "*", "set": "full", "seconds": 30}`, or `empty` |
-| `settings` | GET, POST | `gzip`, `log_requests`, `burst_seconds`, `completion_tokens`, `responses_done` |
+| `settings` | GET, POST | see `Settings` in `resource`; POST changes those that it names |
 | `reset` | POST | as after the start: no faults, no log, empty windows, listening, default settings |
 
 `listening` also takes `"silently": true`, and connection attempts are not even answered; and
 `"close_connections": false`, and the open connections live on. The fields of a fault are in `faults`, those
-of a log entry in `log`, those of `settings` in `resource`.
+of a log entry in `log`.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class Settings:
 
     `completion_tokens` fixes the natural length of completions; `burst_seconds` is for how long the
     tokens of a stream are collected (0: every frame is written on its own); `responses_done` ends
-    responses streams with `data: [DONE]`.
+    responses streams with `data: [DONE]`; `late_filter` makes chat streams like those of a deployment
+    with the asynchronous content filter.
     """
 
     gzip: bool = False
@@ -47,6 +48,7 @@ class Settings:
     burst_seconds: float = 0.02
     completion_tokens: int | None = None
     responses_done: bool = True
+    late_filter: bool = False
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Change some; raises ValueError, and changes nothing, if a name or a value is wrong."""
@@ -70,6 +72,7 @@ _SETTINGS: Mapping[str, Any] = {
     "burst_seconds": int | float,
     "completion_tokens": int | None,
     "responses_done": bool,
+    "late_filter": bool,
 }
 
 
@@ -266,8 +269,8 @@ class Resource:
         made = completions.complete(ask, model, self.seed, self._settings.completion_tokens)
         if ask.operation == "responses":
             return self._respond(deployment, ask, made[0], wall)
-        answer = chat.stream if ask.stream else chat.whole
-        return answer(ask, made, deployment.snapshot, self._ident(), int(wall))
+        what = (ask, made, deployment.snapshot, self._ident(), int(wall))
+        return chat.stream(*what, late_filter=self._settings.late_filter) if ask.stream else chat.whole(*what)
 
     def _respond(
         self, deployment: Deployment, ask: Ask, completion: completions.Completion, wall: float
