@@ -6,6 +6,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -152,7 +153,7 @@ class Sdk:
         self, server: Server, kind: Kind = "v1", *, key: str = CLIENT_KEY, **options: Any
     ) -> openai.OpenAI:
         """Return a synchronous client: AzureOpenAI, or OpenAI on ``/openai/v1/``."""
-        http = openai.DefaultHttpxClient(trust_env=False, verify=_trust(server))
+        http = openai.DefaultHttpxClient(trust_env=False, verify=_trust(server.ca))
         client = _client_class(kind, asynchronous=False)(
             **_where(server, kind), api_key=key, http_client=http, **{"max_retries": 0, **options}
         )
@@ -163,7 +164,7 @@ class Sdk:
         self, server: Server, kind: Kind = "v1", *, key: str = CLIENT_KEY, **options: Any
     ) -> openai.AsyncOpenAI:
         """Return an asynchronous client; close it where its loop is (``async with``)."""
-        http = openai.DefaultAsyncHttpxClient(trust_env=False, verify=_trust(server))
+        http = openai.DefaultAsyncHttpxClient(trust_env=False, verify=_trust(server.ca))
         return _client_class(kind, asynchronous=True)(  # type: ignore[no-any-return]
             **_where(server, kind), api_key=key, http_client=http, **{"max_retries": 0, **options}
         )
@@ -186,8 +187,10 @@ def _where(server: Server, kind: Kind) -> dict[str, str]:
     return {"base_url": f"{server.url}/openai/v1/"}
 
 
-def _trust(server: Server) -> ssl.SSLContext | bool:
-    return ssl.create_default_context(cafile=server.ca) if server.ca else True
+@cache
+def _trust(ca: Path | None) -> ssl.SSLContext:
+    """Whom a client trusts. To read all authorities for every client would take longer than its calls."""
+    return ssl.create_default_context(cafile=ca)
 
 
 @pytest.fixture
