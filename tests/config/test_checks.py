@@ -161,7 +161,7 @@ HALF, WHOLE, OFF = "{name: h, non_streaming_fraction: 0.5}", "{name: w}", "{name
         ),
         ("", "non_streaming_fraction: 0.5", "aoai.endpoints[1]"),
         ("non_streaming_fraction: 0.5", "", None),
-        (serving_big(WHOLE), "non_streaming_fraction: 0.5", "aoai.endpoints[1]"),
+        (BIG, "non_streaming_fraction: 0.5", "aoai.endpoints[1]"),
     ],
 )
 def test_the_last_in_line_takes_every_non_streaming_request(

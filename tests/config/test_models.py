@@ -121,6 +121,12 @@ def test_keys_are_not_in_any_repr():
         assert "s3cr3t" not in text
 
 
+def test_keys_are_not_in_pydantics_own_errors():
+    with pytest.raises(ValidationError) as caught:
+        Client.model_validate({"name": "a", "key": "s3cr3t", "enabled": "s3cr3t"})
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_the_parts_of_an_endpoints_address():
     made = Endpoint(name="a", url="https://APIM.example/team/a/", key="k")
     assert (made.scheme, made.host, made.port, made.path_prefix) == ("https", "apim.example", 443, "/team/a")

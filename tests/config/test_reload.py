@@ -179,3 +179,14 @@ def test_a_file_that_vanishes_between_two_polls_is_no_change(main: Path, watch: 
     assert watch.poll() is None
     main.with_suffix(".bak").rename(main)
     assert settle(watch) == []
+
+
+def test_a_file_that_vanishes_twice_has_to_stay_away_for_two_polls(main: Path, watch: Watch):
+    away = main.with_suffix(".bak")
+    for _ in range(2):
+        main.rename(away)
+        assert watch.poll() is None
+        away.rename(main)
+        assert watch.poll() is None
+    main.rename(away)
+    assert [type(outcome) for outcome in (watch.poll(), watch.poll())] == [type(None), ConfigErrors]

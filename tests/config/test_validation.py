@@ -1,8 +1,13 @@
 """Errors of single values: at their line, in plain words, all at once, without secrets."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from aoai_gateway.config.document import Scalar
+from aoai_gateway.config.problems import Place
+from aoai_gateway.config.validation import _show
 
 Problems = Callable[..., list[str]]
 
@@ -219,3 +224,10 @@ def test_no_secret_is_ever_said(problems: Problems, line: str):
     said = problems(HEAD.replace("    key: team-key\n", "") + f"    {line}\n")
     assert said
     assert "s3cr3t" not in "\n".join(said)
+
+
+def test_a_key_is_not_shown_even_if_short():
+    scalar = Scalar(Place(Path("gateway.yaml"), 1, 1), "short")
+    assert _show(scalar, ("clients", 0, "key")) is None
+    assert _show(scalar, ("clients", 0, "key", 1)) is None
+    assert _show(scalar, ("clients", 0, "enabled")) == '"short"'
