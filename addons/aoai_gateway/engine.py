@@ -142,8 +142,8 @@ class _Attempts:
             self._config.breaks.ceiling_seconds,
         )
         self._tried: set[BackendKey] = set()
-        self._alike: dict[str, list[Scope]] = {}
-        """Breaks that this call opened, by what went wrong, where the call itself may be the cause."""
+        self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
+        """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
         """The last failed attempt, what went wrong (as in `_alike`), and its answer's body."""
 
@@ -277,16 +277,12 @@ class _Attempts:
             engine.breaks.open(scope, Break(self._now, until, failed.reason, call.id))
         yield Announce(attempt, failed.body)
 
-        if failed.kind not in (FailureKind.CONNECT, FailureKind.TLS) and self._creates_state():
-            processed = failed.kind not in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM)
-            if processed:
-                yield from self._answer_failure(attempt, like, failed.body)
-                return True
         self._last = (attempt, like, failed.body) if like else None
         if like:
-            scopes = self._alike.setdefault(like, [])
-            scopes.append(scope)
-            if len(scopes) > 1:
+            alike = self._alike.setdefault(like, [])
+            alike.append((attempt, scope))
+            # A call that creates state may have been taken, when nothing says that it was not.
+            if len(alike) > 1 or self._creates_state():
                 yield from self._answer_failure(attempt, like, failed.body)
                 return True
         return False
@@ -374,11 +370,9 @@ class _Attempts:
     def _answer_failure(self, attempt: Attempt, like: str, body: bytes | None) -> Generator[Effect, Result]:
         """Answer with a failure that the call itself may have caused, and hold it against nobody."""
         call, engine = self._call, self._engine
-        for scope in self._alike.get(like, ()):
+        for earlier, scope in self._alike.get(like, ()):
             engine.breaks.withdraw(scope, call.id)
-        for earlier in call.attempts:
-            if earlier.reason == attempt.reason:
-                earlier.break_seconds = None
+            earlier.break_seconds = None
         if attempt.failure is FailureKind.STATUS:
             yield from self._return(attempt, body)
         elif attempt.failure is FailureKind.TIMEOUT:

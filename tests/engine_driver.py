@@ -1,0 +1,345 @@
+"""Drives the engine in virtual time: backends follow a script, the clock moves as the script says.
+
+A :class:`World` is one gateway's engine, its configuration and its clock. `World.call` leads one call from
+its body to its end and gives a :class:`Trace` of what the engine wanted. What must hold for every call
+whatever happens (see `Trace.check`) is checked for every call of every test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from mitmproxy.http import Headers
+
+from aoai_gateway.call import (
+    Announce,
+    Answered,
+    Call,
+    Choose,
+    Chosen,
+    ClientGone,
+    Deliver,
+    Done,
+    Drain,
+    Drained,
+    Effect,
+    Ended,
+    Failed,
+    FailureKind,
+    Outcome,
+    Reject,
+    Result,
+    Return,
+    Send,
+    Setup,
+)
+from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
+from aoai_gateway.engine import Engine
+from aoai_gateway.routing.backends import Backend, RoutingTable
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.usage import Usage
+
+DEPLOYMENT = "gpt"
+CHAT = "/openai/v1/chat/completions"
+RESPONSES = "/openai/v1/responses"
+EMBEDDINGS = "/openai/v1/embeddings"
+
+ANYBODY = Client(name="anybody", key="key-of-anybody")
+
+
+# --- configurations ----------------------------------------------------------------------------------
+
+
+def config(*backends: str | tuple[str, Mapping[str, Any]], **parts: Any) -> Config:
+    """Make a configuration whose one pool is these backends, in this order.
+
+    A backend is written ``standin@endpoint``, or just a name for both; with a mapping of the standin's
+    fields beside it if need be. Neighbours at one endpoint share it.
+    """
+    standins: dict[str, list[Standin]] = {}
+    for backend in backends:
+        name, fields = (backend, {}) if isinstance(backend, str) else backend
+        standin, _, endpoint = name.partition("@")
+        standins.setdefault(endpoint or standin, []).append(Standin(name=standin, **fields))
+    endpoints = [
+        Endpoint(
+            name=endpoint,
+            url=f"https://{endpoint}.example/",
+            key=f"key-of-{endpoint}",
+            virtual_deployments=(VirtualDeployment(name=DEPLOYMENT, standins=tuple(here)),),
+            **parts.get("endpoint", {}),
+        )
+        for endpoint, here in standins.items()
+    ]
+    rest = {name: value for name, value in parts.items() if name != "endpoint"}
+    return Config(aoai=Aoai(endpoints=tuple(endpoints)), clients=(ANYBODY,), **rest)
+
+
+# --- what backends do --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer with a status after so many seconds. ``body`` of a failure: None if it does not end in time."""
+
+    status: int = 200
+    after: float = 0.1
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = b'{"error":{"code":"some_code"}}'
+    takes: float = 1.0
+    """From the answer's headers to its end."""
+    complete: bool = True
+    usage: Usage | None = None
+    response_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Come to nothing after so many seconds; with ``reused``, the first time on an old connection."""
+
+    kind: FailureKind
+    after: float = 0.1
+    reused: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Refuse inside a 200's stream."""
+
+    after: float = 0.1
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Say nothing until the deadline has passed."""
+
+
+type Behaviour = Answer | Fail | Refuse | Hang
+
+OK = Answer()
+DROP = Fail(FailureKind.DROPPED)
+IDLE_CLOSED = Fail(FailureKind.DROPPED, reused=True)
+NO_CONNECTION = Fail(FailureKind.CONNECT, reason="connection refused")
+
+
+def throttled(**headers: str) -> Answer:
+    """A 429; ``retry_after_ms="20"`` is a header of that name."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(429, headers=named, body=b'{"error":{"code":"429"}}')
+
+
+# --- one call ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trace:
+    """What the engine wanted in one call. ``effects`` with the time of each."""
+
+    call: Call
+    effects: list[tuple[float, Effect]] = field(default_factory=list)
+    breaks_at_send: list[str] = field(default_factory=list)
+    """Backends that were sent to although they were in a break."""
+    gone: bool = False
+
+    @property
+    def sends(self) -> list[str]:
+        """Names of the backends sent to, a resend counted again."""
+        return [e.attempt.backend.name for _, e in self.effects if isinstance(e, Send)]
+
+    @property
+    def sent(self) -> list[Send]:
+        return [e for _, e in self.effects if isinstance(e, Send)]
+
+    @property
+    def final(self) -> Effect | None:
+        """The effect that answers the client."""
+        ends = [e for _, e in self.effects if isinstance(e, Deliver | Return | Reject)]
+        return ends[0] if ends else None
+
+    @property
+    def error(self) -> GatewayError:
+        """The gateway's own answer."""
+        assert isinstance(self.final, Reject)
+        return self.final.error
+
+    @property
+    def announced(self) -> list[str]:
+        return [e.attempt.backend.name for _, e in self.effects if isinstance(e, Announce)]
+
+    def check(self, configuration: Config) -> None:
+        """Check what holds for every call."""
+        call, kinds = self.call, [type(effect) for _, effect in self.effects]
+        finals = [kind for kind in kinds if kind in (Deliver, Return, Reject)]
+        assert len(finals) == 1 or (self.gone and not finals), "one answer, unless nobody waits for it"
+        assert not finals or kinds[-1] is finals[0], "nothing is wanted after the answer"
+        assert call.outcome is not None
+        assert call.ended is not None
+        assert call.ended >= call.started
+        assert (call.outcome is Outcome.CLIENT_GONE) == self.gone
+        assert len(call.attempts) <= configuration.replay.max_attempts
+        for attempt in call.attempts:
+            sends = [send for send in self.sent if send.attempt is attempt]
+            assert len(sends) == 1 + attempt.resent
+            assert attempt.ended is not None
+            assert attempt.ended >= attempt.started
+            assert (attempt.failure is None) or attempt.reason
+            assert "example" not in attempt.reason, "no URL in a reason"
+        tried = [attempt.backend.key for attempt in call.attempts]
+        assert len(tried) == len(set(tried)), "no backend is tried twice"
+        assert [a.number for a in call.attempts] == list(range(1, len(tried) + 1))
+        assert not self.breaks_at_send, "nothing is sent to a backend that is in a break"
+        failed = [a.backend.name for a in call.attempts if a.failure is not None]
+        if not self.gone:
+            assert self.announced == failed, "every failed attempt is told, once"
+
+
+class World:
+    """One engine, its clock, and the backends' scripts: a list each (its last entry stays in force)."""
+
+    def __init__(self, configuration: Config, *, random: Random | None = None) -> None:
+        self.now = 1_000.0
+        self.wall = 1_700_000_000.0
+        self.engine = Engine(random or Random(1))
+        self.scripts: dict[str, list[Behaviour]] = {}
+        self.adopt(configuration)
+
+    def adopt(self, configuration: Config) -> None:
+        """Put another configuration in force."""
+        self.config = configuration
+        self.setup = Setup(configuration, RoutingTable(configuration))
+
+    def script(self, **behaviours: Behaviour | Sequence[Behaviour]) -> World:
+        """Say what endpoints do; of several standins at one endpoint, ``standin_at_endpoint``."""
+        for name, behaviour in behaviours.items():
+            listed = [behaviour] if not isinstance(behaviour, Sequence) else list(behaviour)
+            self.scripts[name.replace("_at_", "@")] = listed
+        return self
+
+    def backend(self, name: str) -> Backend:
+        return next(b for b in self.setup.table.backends if name in (b.name, b.endpoint.name))
+
+    def in_break(self, name: str) -> float | None:
+        """Seconds for which a backend is still out, or None."""
+        brk = self.engine.breaks.on(self.backend(name), self.now)
+        return None if brk is None else brk.remaining(self.now)
+
+    def call(
+        self,
+        body: Mapping[str, Any] | bytes | None = None,
+        *,
+        path: str = CHAT,
+        headers: Mapping[str, str] | None = None,
+        client: Client = ANYBODY,
+        own_token: bool = False,
+        choose: Callable[[Sequence[Backend]], Sequence[Backend] | GatewayError] | None = None,
+        gone_at: int | None = None,
+        **members: Any,
+    ) -> Trace:
+        """Lead a call to its end. ``gone_at``: the client hangs up at the effect of this number, from 0."""
+        document = {"model": DEPLOYMENT, "messages": [], **members} if body is None else body
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+        call = Call(
+            id=f"call at {self.now}",
+            client=client,
+            target=parse_target("POST", path),
+            setup=self.setup,
+            started=self.now,
+            wall=self.wall,
+            headers=Headers([(n.encode(), v.encode()) for n, v in (headers or {}).items()]),
+            brings_own_token=own_token,
+            consult=choose is not None,
+        )
+        trace = Trace(call)
+        run = self.engine.run(call, "application/json", raw, self.now)
+        result: Result | None = None
+        behaviour: Behaviour = OK
+        while True:
+            try:
+                effect = next(run) if result is None else run.send(result)
+            except StopIteration:
+                break
+            trace.effects.append((self.now, effect))
+            if gone_at == len(trace.effects) - 1 and not isinstance(effect, Announce | Return | Reject):
+                trace.gone = True
+                self.now += 0.01
+                result = ClientGone(self.now)
+                continue
+            match effect:
+                case Send():
+                    backend = effect.attempt.backend
+                    if not effect.attempt.resent and self.engine.breaks.on(backend, self.now):
+                        trace.breaks_at_send.append(backend.name)
+                    behaviour = self._next(backend)
+                    result = self._send(effect, behaviour)
+                case Drain():
+                    assert isinstance(behaviour, Answer)
+                    result = Drained(self.now, behaviour.body)
+                case Choose():
+                    assert choose is not None
+                    said = choose(effect.candidates)
+                    refused = isinstance(said, GatewayError)
+                    result = Chosen(self.now, () if refused else said, said if refused else None)
+                case Deliver():
+                    assert isinstance(behaviour, Answer)
+                    self.now += behaviour.takes
+                    result = Ended(
+                        self.now,
+                        behaviour.complete,
+                        reason="" if behaviour.complete else "broke off its stream",
+                        usage=behaviour.usage,
+                        response_id=behaviour.response_id,
+                    )
+                case Announce() | Return() | Reject():
+                    result = Done(self.now)
+        trace.check(self.config)
+        return trace
+
+    def _next(self, backend: Backend) -> Behaviour:
+        script = self.scripts.get(backend.name) or self.scripts.get(backend.endpoint.name) or [OK]
+        return script.pop(0) if len(script) > 1 else script[0]
+
+    def _send(self, effect: Send, behaviour: Behaviour) -> Result:
+        match behaviour:
+            case Answer():
+                self.now += behaviour.after
+                return Answered(self.now, behaviour.status, _headers(behaviour.headers))
+            case Refuse():
+                self.now += behaviour.after
+                kind = FailureKind.REFUSED_IN_STREAM
+                headers = _headers(behaviour.headers)
+                return Failed(self.now, kind, "refused in its stream: 429", status=429, headers=headers)
+            case Hang():
+                self.now += effect.deadlines.first_byte
+                seconds = effect.deadlines.first_byte
+                return Failed(self.now, FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s")
+            case Fail():
+                self.now += behaviour.after
+                reused = behaviour.reused and not effect.fresh
+                return Failed(self.now, behaviour.kind, behaviour.reason or behaviour.kind.value, reused)
+
+
+def world(*backends: str | tuple[str, Mapping[str, Any]], **parts: Any) -> World:
+    """Make a world of one pool; see `config`."""
+    return World(config(*backends, **parts))
+
+
+class Draws(Random):
+    """Randomness that is written down."""
+
+    def __init__(self, numbers: Iterable[float]) -> None:
+        super().__init__(0)
+        self._numbers = iter(numbers)
+
+    def random(self) -> float:
+        return next(self._numbers)
+
+
+def _headers(headers: Mapping[str, str]) -> Headers:
+    return Headers([(name.encode(), value.encode()) for name, value in headers.items()])
