@@ -1,0 +1,61 @@
+"""The stage on which calls are replayed: shared by all tests in here, once on each host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import Host, Simulator
+from tests.e2e.replay.scripted import ScriptedBackend
+from tests.e2e.replay.stage import SPEC, Caller, Lane, Stage
+
+
+@pytest.fixture(scope="session")
+def shared_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    simulator = Simulator(SPEC, tmp_path_factory.mktemp("simulator"))
+    yield simulator
+    simulator.kill()
+
+
+@pytest.fixture(scope="session", params=["mitmdump", "serve"])
+def shared_stage(
+    request: pytest.FixtureRequest,
+    shared_simulator: Simulator,
+    tmp_path_factory: pytest.TempPathFactory,
+    home: Path,
+) -> Iterator[Stage]:
+    host: Host = request.param
+    scripted = ScriptedBackend()
+    stage = Stage(host, shared_simulator, scripted, tmp_path_factory.mktemp(host), home=home)
+    yield stage
+    code = stage.gateway.stop()
+    scripted.close()
+    assert code == 0, stage.gateway.log
+
+
+@pytest.fixture
+def stage(shared_stage: Stage) -> Iterator[Stage]:
+    """A gateway on each of the hosts, with backends that have forgotten everything."""
+    shared_stage.begin()
+    yield shared_stage
+    shared_stage.finish()
+
+
+@pytest.fixture
+def lane(stage: Stage) -> Lane:
+    """A virtual deployment that no other test uses."""
+    return stage.lane()
+
+
+@pytest.fixture
+def caller(stage: Stage) -> Caller:
+    """A client with a keep-alive connection of its own."""
+    return stage.caller()
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "streaming"])
+def streaming(request: pytest.FixtureRequest) -> bool:
+    """Whether the client asks for a stream."""
+    return request.param  # type: ignore[no-any-return]
