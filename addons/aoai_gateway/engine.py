@@ -20,7 +20,8 @@ The rules for a failed attempt:
 - *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
   429, no connection.
 - *A dropped connection that was used before* says nothing about the backend: it may have been closed while
-  idle. Once more to the same backend, on a new connection, without a break.
+  idle. Once more to the same backend, on a new connection, without a break. A call that creates state goes
+  out on a new connection at once, since after a drop nobody would know whether it had been taken.
 - *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
   connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
   if there is no second backend to ask.
@@ -218,7 +219,7 @@ class _Attempts:
         self._tried.add(backend.key)
         deadlines = self._deadlines(backend)
         attempt.deadline = deadlines.first_byte
-        result = yield Send(attempt, deadlines)
+        result = yield Send(attempt, deadlines, fresh=self._creates_state())
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
             attempt.resent = True
             result = yield Send(attempt, deadlines, fresh=True)

@@ -236,8 +236,10 @@ def test_a_call_that_creates_state_is_not_repeated_after(status: int) -> None:
 
 @pytest.mark.parametrize(("failure", "status"), [(DROP, 502), (Hang(), 504), (Fail(FailureKind.PROTOCOL), 502)])
 def test_a_call_that_creates_state_is_not_repeated_when_nobody_knows(failure: Behaviour, status: int) -> None:
-    trace = world("a", "b").script(a=failure).call(BACKGROUND, path=RESPONSES)
+    here = world("a", "b").script(a=failure)
+    trace = here.call(BACKGROUND, path=RESPONSES)
     assert trace.sends == ["a@a"]
+    assert here.in_break("a") is None
     assert isinstance(trace.final, Reject)
     assert trace.call.status == status
 
