@@ -497,6 +497,8 @@ def test_faults_settings_and_the_count_can_be_given_at_the_start() -> None:
     )
     try:
         assert running.chat().status == 503
+        running.control("POST", "settings", {"completion_tokens": 3})
+        running.control("POST", "reset", {})
         usage = running.chat().json["usage"]
         assert usage["completion_tokens"] == 7
         assert usage["prompt_tokens"] == 206
@@ -527,6 +529,15 @@ def test_keys_are_generated_and_ports_can_be_chosen() -> None:
     again, others = asyncio.run(once({"sweden": port}))
     assert again["sweden"] == urls["sweden"]
     assert others["sweden"] != keys["sweden"]
+
+
+def test_without_a_control_plane() -> None:
+    running = Running(control_port=None)
+    try:
+        assert running.simulator.control_url == ""
+        assert running.chat().status == 200
+    finally:
+        running.stop()
 
 
 def test_a_port_that_is_taken_leaves_nothing_open() -> None:

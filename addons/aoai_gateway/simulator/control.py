@@ -10,7 +10,7 @@ All bodies are JSON. An error is `{"error": "what is wrong"}` with status 400 or
 | `listening` | GET, POST | `{"endpoint": "*", "on": false}` refuses connections (more below) |
 | `limits` | GET, POST | `{"endpoint": "*", "deployment": "*", "set": "full", "seconds": 30}`, or `empty` |
 | `settings` | GET, POST | see `Settings` in `resource`; POST changes those that it names |
-| `reset` | POST | as after the start: no faults, no log, empty windows, listening, default settings |
+| `reset` | POST | as after the start: no faults, no log, empty windows, listening, settings as then |
 
 `listening` also takes `"silently": true`, and connection attempts are not even answered; and
 `"close_connections": false`, and the open connections live on. The fields of a fault are in `faults`, those

@@ -12,7 +12,7 @@ import json
 import random
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
@@ -60,10 +60,6 @@ class Settings:
                 raise ValueError(f"setting {name!r} cannot be {value!r}")
         for name, value in values.items():
             setattr(self, name, value)
-
-    def reset(self) -> None:
-        """Back to the defaults."""
-        self.update(asdict(Settings()))
 
 
 _SETTINGS: Mapping[str, Any] = {

@@ -6,6 +6,7 @@ import random
 import secrets
 import ssl
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,22 +27,31 @@ from aoai_gateway.simulator.words import estimate_tokens
 class Simulator:
     """A started simulator; `start` makes one.
 
-    `urls` and `keys` are by endpoint name; a URL has no slash at its end. `control_url` is the base of
-    the control plane's paths.
+    `urls`, `keys` and `listeners` are by endpoint name; a URL has no slash at its end. `control_url` is the
+    base of the control plane's paths. `faults`, `log` and `settings` are shared by all endpoints.
     """
 
-    def __init__(self, listeners: Mapping[str, Listener], urls: Mapping[str, str], parts: Parts) -> None:
-        self.listeners = listeners
-        self.urls = urls
-        self.keys = {name: listener.resource.key for name, listener in listeners.items()}
-        self.faults = parts.faults
-        self.log = parts.log
-        self.settings = parts.settings
+    def __init__(self, faults: Iterable[Fault], settings: Settings) -> None:
+        self.listeners: dict[str, Listener] = {}
+        self.urls: dict[str, str] = {}
+        self.keys: dict[str, str] = {}
         self.control_url = ""
+        self.faults = FaultQueue(faults)
+        self.log = RequestLog()
+        self.settings = settings
+        self._numbers = Numbers()
+        self._initial_settings = replace(settings)
         self._control: HTTPServer | None = None
 
     def __repr__(self) -> str:
         return f"Simulator({dict(self.urls)}, control_url={self.control_url!r})"
+
+    def open(self, resource: Resource, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        """Start an endpoint."""
+        listener = Listener(resource, self.faults, self.log, self.settings, self._numbers, tls=tls)
+        self.listeners[resource.name] = listener
+        self.keys[resource.name] = resource.key
+        self.urls[resource.name] = _url("https" if tls else "http", host, listener.open(host, port))
 
     def open_control(self, host: str, port: int) -> None:
         """Start the control plane."""
@@ -55,7 +65,7 @@ class Simulator:
         """Be as after the start, but for the connections that are open."""
         self.faults.clear()
         self.log.clear()
-        self.settings.reset()
+        self.settings.update(asdict(self._initial_settings))
         for listener in self.listeners.values():
             listener.resource.reset()
             listener.go_on()
@@ -79,22 +89,12 @@ class Simulator:
         await self.stop()
 
 
-class Parts:
-    """What all endpoints of one simulator share."""
-
-    def __init__(self, faults: Iterable[Fault], settings: Settings) -> None:
-        self.faults = FaultQueue(faults)
-        self.log = RequestLog()
-        self.settings = settings
-        self.numbers = Numbers()
-
-
 async def start(
     endpoints: Mapping[str, SimulatedEndpoint],
     *,
     host: str = "127.0.0.1",
     ports: Mapping[str, int] | None = None,
-    control_port: int = 0,
+    control_port: int | None = 0,
     keys: Mapping[str, str] | None = None,
     tls_certificate: Path | None = None,
     tls_private_key: Path | None = None,
@@ -106,29 +106,24 @@ async def start(
     """Start a simulator in the running event loop.
 
     Every endpoint gets a port: the one in `ports`, else a free one; and a key: the one in `keys`, else
-    a generated one. With `tls_certificate` (PEM, with its chain; `tls_private_key` if not in the same
-    file) the endpoints speak TLS; the control plane never does. `faults` are queued from the start,
-    `count` gives the tokens of a text, `randomness` draws ids. Raises OSError when a port is taken.
+    a generated one. `control_port` None opens no control plane. With `tls_certificate` (PEM, with its
+    chain; `tls_private_key` if not in the same file) the endpoints speak TLS; the control plane never
+    does. `faults` are queued from the start, `count` gives the tokens of a text, `randomness` draws
+    ids. Raises OSError when a port is taken.
     """
     context = None
     if tls_certificate is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(tls_certificate, tls_private_key)
-    parts = Parts(faults, settings or Settings())
     source = randomness or random.Random()  # noqa: S311 (request ids, no secrets)
-    listeners: dict[str, Listener] = {}
-    urls: dict[str, str] = {}
-    simulator = Simulator(listeners, urls, parts)
+    simulator = Simulator(faults, settings or Settings())
     try:
         for name, spec in endpoints.items():
             key = (keys or {}).get(name) or secrets.token_hex(16)
-            resource = Resource(name, spec, key, settings=parts.settings, randomness=source, count=count)
-            listener = Listener(resource, parts.faults, parts.log, parts.settings, parts.numbers, tls=context)
-            listeners[name] = listener
-            port = listener.open(host, (ports or {}).get(name, 0))
-            urls[name] = _url("https" if context else "http", host, port)
-            simulator.keys[name] = key
-        simulator.open_control(host, control_port)
+            resource = Resource(name, spec, key, settings=simulator.settings, randomness=source, count=count)
+            simulator.open(resource, host, (ports or {}).get(name, 0), context)
+        if control_port is not None:
+            simulator.open_control(host, control_port)
     except BaseException:
         await simulator.stop()
         raise
