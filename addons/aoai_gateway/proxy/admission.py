@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 HOST = re.compile(r"[A-Za-z0-9._~:%\[\]-]{1,255}")
 
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""What no field value may hold (RFC 9110 §5.5). Others could take a bare CR for the end of a line."""
+
+NOT_IN_TARGET = re.compile(rb"[^!-~]")
+"""What no request target may hold (RFC 3986 §2)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -83,6 +89,12 @@ def _check_form(request: http.Request) -> None:
         validate_headers(request)
     except ValueError:
         raise errors.head_malformed() from None
+    if (
+        request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0")
+        or NOT_IN_TARGET.search(request.data.path)
+        or CONTROL.search(b"".join(value for _, value in request.headers.fields))
+    ):
+        raise errors.head_malformed()
     if request.data.scheme or request.data.authority:
         # Absolute form, and CONNECT: a target that names a host is for a forward proxy.
         raise errors.invalid_target("This is a gateway, not a forward proxy: send a path only.")

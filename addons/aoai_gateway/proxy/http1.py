@@ -1,13 +1,14 @@
 """The client's side of HTTP/1: heads that are too large or no HTTP get their answer in JSON.
 
 mitmproxy answers them in HTML before any hook is called, takes heads of any size, and logs the raw bytes
-of a head that was cut off; those can hold a key.
+of a head that was cut off; those can hold a key. And it knows no trailers: they end in an exception there.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import h11
 from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
@@ -18,6 +19,7 @@ from aoai_gateway.wire import errors
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
+    from mitmproxy.proxy.layers.http._http1 import TBodyReader
 
     from aoai_gateway.wire.errors import GatewayError
 
@@ -52,10 +54,32 @@ class GatewayHttp1Server(Http1Server):
             else:
                 yield command
 
+    def read_body(self, event: events.Event) -> CommandGenerator[None]:
+        """Read a request's body."""
+        if not isinstance(self.body_reader, WithoutTrailers):
+            self.body_reader = WithoutTrailers(self.body_reader)  # type: ignore[assignment]  # one more
+        yield from super().read_body(event)
+
     def _refuse(self, error: GatewayError) -> CommandGenerator[None]:
         yield commands.SendData(self.conn, http1.assemble_response(error_response(error)))
         yield commands.CloseConnection(self.conn)
         self.state = self.done
+
+
+class WithoutTrailers:
+    """Reads a body and drops the trailers, which a recipient may always do (RFC 9110 §6.5.1)."""
+
+    def __init__(self, reader: TBodyReader) -> None:
+        self._reader = reader
+
+    def __call__(self, buffer: object) -> h11.Event | None:
+        """Give the next part of the body, or its end."""
+        event = self._reader(buffer)
+        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
+
+    def read_eof(self) -> h11.Event | None:
+        """Say what it means that the connection ended here. Raises h11.ProtocolError."""
+        return self._reader.read_eof()
 
 
 def error_response(error: GatewayError) -> http.Response:

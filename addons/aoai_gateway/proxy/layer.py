@@ -8,12 +8,15 @@ It differs from mitmproxy's in what replays need:
 - Events of an abandoned attempt (its connection's end, more of its body) arrive under the id of a stream
   that is already about its next attempt, and events carry no connection; but here it is still known which
   connection an event comes from.
-- Whatever goes wrong in a stream fails closed.
+- Whatever goes wrong in a stream fails closed, and whatever goes wrong in a connection's own layer ends
+  that connection: mitmproxy would leave the client waiting.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 from mitmproxy.connection import ConnectionState
@@ -21,6 +24,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
+from aoai_gateway.config.models import Limits
 from aoai_gateway.proxy.deadlines import Deadlines
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
 from aoai_gateway.proxy.messages import Connect, DeadlinePassed
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
     from aoai_gateway.proxy.gateway import Gateway
+
+logger = logging.getLogger(__name__)
 
 RESPONSE_EVENTS = (
     http_layers.ResponseHeaders,
@@ -67,8 +73,9 @@ class GatewayLayer(HttpLayer):
         if isinstance(event, events.Start):
             client = self.context.client
             if client not in self.connections and client.alpn != b"h2":
-                limit = self._gateway.config.limits.header_kb * 1024
-                self.connections[client] = GatewayHttp1Server(self.context.fork(), limit)
+                setup = self._gateway.setup
+                limits = setup.config.limits if setup is not None else Limits()
+                self.connections[client] = GatewayHttp1Server(self.context.fork(), limits.header_kb * 1024)
             yield from super()._handle_event(event)
         elif isinstance(event, events.Wakeup) and event.command in self._timers:
             self._timers.discard(event.command)
@@ -103,8 +110,19 @@ class GatewayLayer(HttpLayer):
                     yield commands.Log("A backend sent data that nobody had asked for.", command.level)
                 else:
                     yield command
+        except Exception as error:
+            yield from self._connection_crashed(child, error)
         finally:
             self._sources.pop()
+
+    def _connection_crashed(self, child: Layer, error: Exception) -> CommandGenerator[None]:
+        """End a connection in whose layer there was an exception; its end then ends its streams."""
+        # The message of an exception can quote what it failed on; the frames cannot.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("%s in a connection; it was closed.\n%s", type(error).__name__, frames)
+        for connection, layer in self.connections.items():
+            if layer is child:
+                yield commands.CloseConnection(connection)
 
     def _guarded(self, stream: GatewayStream, event: events.Event) -> CommandGenerator[None]:
         # A stream's own commands are no connection's events.
