@@ -46,10 +46,13 @@ class Frames:
 Reply = Whole | Frames
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def compact(value: Any) -> bytes:
     """JSON without white space, UTF-8, non-ASCII characters as they are where that is possible."""
     try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+        return _encode(value).encode()
     except UnicodeEncodeError:
         # Half a surrogate pair has no UTF-8, only a JSON escape.
         return json.dumps(value, separators=(",", ":")).encode()
