@@ -71,7 +71,9 @@ def test_failures_without_a_status_lead_to_the_next_backend(failure: Behaviour) 
     assert here.in_break("a") is not None
 
 
-@pytest.mark.parametrize("failure", [NO_CONNECTION, Fail(FailureKind.TLS), Answer(401), Answer(403)], ids=repr)
+@pytest.mark.parametrize(
+    "failure", [NO_CONNECTION, Fail(FailureKind.TLS), Answer(401), Answer(403)], ids=repr
+)
 def test_what_concerns_an_endpoint_breaks_all_of_it(failure: Behaviour) -> None:
     here = world("ptu@a", "paygo@a", "b").script(a=failure)
     assert here.call().sends == ["ptu@a", "b@b"]
@@ -108,7 +110,10 @@ def test_the_same_failure_from_a_second_backend_is_the_calls_own(status: int) ->
 
 
 def test_breaks_are_withdrawn_whatever_code_the_same_status_came_with() -> None:
-    one, other = Answer(500, body=b'{"error":{"code":"one"}}'), Answer(500, body=b'{"error":{"code":"other"}}')
+    one, other = (
+        Answer(500, body=b'{"error":{"code":"one"}}'),
+        Answer(500, body=b'{"error":{"code":"other"}}'),
+    )
     here = world("a", "b").script(a=one, b=other)
     trace = here.call()
     assert [here.in_break(name) for name in "ab"] == [None, None]
@@ -132,7 +137,9 @@ def test_only_the_failure_that_repeats_is_withdrawn() -> None:
     assert [a.break_seconds is None for a in trace.call.attempts] == [True, False, True]
 
 
-@pytest.mark.parametrize("failure", [throttled(), NO_CONNECTION, Fail(FailureKind.TLS), Answer(401), Refuse()], ids=repr)
+@pytest.mark.parametrize(
+    "failure", [throttled(), NO_CONNECTION, Fail(FailureKind.TLS), Answer(401), Refuse()], ids=repr
+)
 def test_what_no_call_can_cause_is_never_withdrawn(failure: Behaviour) -> None:
     here = world("a", "b", "c").script(a=failure, b=failure)
     assert here.call(stream=True).sends == ["a@a", "b@b", "c@c"]
@@ -220,7 +227,9 @@ def test_a_new_connection_that_drops_is_a_failure() -> None:
 # --- calls that create state -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failure", [throttled(), NO_CONNECTION, Fail(FailureKind.TLS), Answer(401)], ids=repr)
+@pytest.mark.parametrize(
+    "failure", [throttled(), NO_CONNECTION, Fail(FailureKind.TLS), Answer(401)], ids=repr
+)
 def test_a_call_that_creates_state_goes_on_if_it_was_not_taken(failure: Behaviour) -> None:
     trace = world("a", "b").script(a=failure).call(BACKGROUND, path=RESPONSES)
     assert trace.sends == ["a@a", "b@b"]
@@ -234,7 +243,9 @@ def test_a_call_that_creates_state_is_not_repeated_after(status: int) -> None:
     assert trace.call.status == status
 
 
-@pytest.mark.parametrize(("failure", "status"), [(DROP, 502), (Hang(), 504), (Fail(FailureKind.PROTOCOL), 502)])
+@pytest.mark.parametrize(
+    ("failure", "status"), [(DROP, 502), (Hang(), 504), (Fail(FailureKind.PROTOCOL), 502)]
+)
 def test_a_call_that_creates_state_is_not_repeated_when_nobody_knows(failure: Behaviour, status: int) -> None:
     here = world("a", "b").script(a=failure)
     trace = here.call(BACKGROUND, path=RESPONSES)
