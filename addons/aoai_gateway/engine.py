@@ -173,7 +173,7 @@ class _Attempts:
                 if chosen.error is not None:
                     yield from engine._reject(call, chosen.error, self._now, Outcome.REJECTED)
                     return
-                candidates = tuple(chosen.candidates)
+                candidates = tuple(b for b in chosen.candidates if b in found.candidates)
             if not candidates or self._spent():
                 yield from self._give_up(found)
                 return

@@ -300,6 +300,12 @@ def test_a_veto_of_all_is_all_out() -> None:
     assert (trace.sends, trace.error.code) == ([], "all_backends_out")
 
 
+def test_they_cannot_bring_back_what_was_tried_or_is_out() -> None:
+    here = world("a", "b").script(a=throttled())
+    both = here.setup.table.backends
+    assert here.call(choose=lambda _: both).sends == ["a@a", "b@b"]
+
+
 # --- the client hangs up -----------------------------------------------------------------------------
 
 
