@@ -261,6 +261,13 @@ def test_all_out_from_the_start_sends_nothing() -> None:
     assert [skip.backend.name for skip in trace.call.skipped] == ["a@a"]
 
 
+def test_a_backend_whose_break_has_ended_meanwhile_can_be_asked_at_once() -> None:
+    here = world("a", "b").script(a=throttled(retry_after_ms="1"), b=Answer(429, after=5))
+    trace = here.call()
+    assert here.in_break("a") is None
+    assert dict(trace.error.headers) == {"retry-after-ms": "1", "retry-after": "1"}
+
+
 def test_an_empty_pool_is_out() -> None:
     here = world(("a", {"enabled": False}))
     assert here.call().error.code == "all_backends_out"

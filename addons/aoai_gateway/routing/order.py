@@ -58,7 +58,9 @@ def order(
             skipped.append(Skip(backend, "the call is larger than its whole limit", None))
         elif brk is not None:
             skipped.append(Skip(backend, brk.reason, brk.remaining(now)))
-        elif backend.key not in tried:
+        elif backend.key in tried:
+            skipped.append(Skip(backend, "it has failed this call, and its break is over", 0.0))
+        else:
             candidates.append(backend)
     return Order(tuple(candidates), tuple(skipped))
 
