@@ -64,6 +64,7 @@ from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.hints import describe, read_rate_limits, retry_hint
+from aoai_gateway.wire.operations import EMBEDDINGS, RESPONSES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -337,7 +338,7 @@ class _Attempts:
             first_byte = allowed or timeouts.read or NON_STREAMING_SECONDS
             speed = self._engine.speeds.get(backend.key)
             # An embedding has no completion; of anything else without a bound nothing is plausible.
-            bound = 0 if call.target.operation.name == "embeddings" else body.max_tokens
+            bound = 0 if call.target.operation is EMBEDDINGS else body.max_tokens
             plausible = speed.plausible(bound) if speed is not None else None
             if plausible is not None:
                 first_byte = min(first_byte, plausible)
@@ -361,7 +362,8 @@ class _Attempts:
         if self._gone(end):
             return
         if answered.status < 300 and call.outcome is Outcome.OK:
-            if call.response_id is not None:
+            # A chat completion has an id too, but nothing refers to it; it would only push others out.
+            if call.response_id is not None and call.target.operation is RESPONSES:
                 engine.affinity.remember(call.response_id, attempt.backend.endpoint.name, end.now)
             if not call.streaming:
                 tokens = call.usage.output_tokens if call.usage else 0

@@ -216,6 +216,12 @@ def test_an_answer_that_broke_off_is_nobodys_home() -> None:
     assert here.engine.affinity.home("resp_1", here.now) is None
 
 
+def test_only_what_can_be_continued_is_remembered() -> None:
+    here = world("a").script(a=Answer(response_id="chatcmpl-1"))
+    here.call()
+    assert here.engine.affinity.home("chatcmpl-1", here.now) is None
+
+
 # --- bounds ------------------------------------------------------------------------------------------
 
 
