@@ -42,12 +42,14 @@ TEXT = "It was answered after all."
 CONNECT_SECONDS = 0.4
 IDLE_SECONDS = 1.0
 PREAMBLE_SECONDS = 0.6
+ERROR_BODY_SECONDS = 1.5
+DEFAULT_BREAK_SECONDS = 3
 BODY_MB = 16
 GONE_SECONDS = 1.0
 """How long a backend may go on working for a client that has hung up."""
 
 Kind = str
-_KINDS: Mapping[Kind, int] = {"plain": 150, "patient": 12, "scripted": 20, "solo": 20}
+_KINDS: Mapping[Kind, int] = {"plain": 260, "patient": 12, "scripted": 20, "solo": 20}
 
 
 class Lane(NamedTuple):
@@ -157,7 +159,7 @@ class Stage:
         self.usage_path = folder / "usage.jsonl"
         self._numbers: dict[Kind, Iterator[int]] = {kind: iter(range(n)) for kind, n in _KINDS.items()}
         self._callers: list[Caller] = []
-        self._log_read = 0
+        self._read = (0, 0)
         self.gateway = Gateway(host, self._configuration(), folder, home=home)
 
     def _configuration(self) -> dict[str, Any]:
@@ -169,8 +171,9 @@ class Stage:
             "replay": {
                 "idle_seconds": IDLE_SECONDS,
                 "preamble_seconds": PREAMBLE_SECONDS,
-                "error_body_seconds": 3,
+                "error_body_seconds": ERROR_BODY_SECONDS,
             },
+            "breaks": {"default_seconds": DEFAULT_BREAK_SECONDS},
             "usage_log": str(self.usage_path),
         }
 
@@ -236,14 +239,15 @@ class Stage:
         """Be as new, but for the breaks of lanes that are used up."""
         self.simulator.reset()
         self.scripted.reset()
-        self._log_read = len(self.gateway.log)
+        self._read = (len(self.gateway.stdout), len(self.gateway.stderr))
 
     def finish(self) -> None:
         """Tidy up after a test; shows what the gateway has logged, which must be no traceback."""
         for caller in self._callers:
             caller.close()
         self._callers.clear()
-        news = self.gateway.log[self._log_read :]
+        out, err = self._read
+        news = self.gateway.stdout[out:] + self.gateway.stderr[err:]
         print(news)
         assert self.gateway.exit_code is None, "the gateway has ended"
-        assert "Traceback" not in self.gateway.log
+        assert "Traceback" not in news
