@@ -31,6 +31,7 @@ The rules for a failed attempt:
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from aoai_gateway.call import (
@@ -82,6 +83,9 @@ OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
 NON_STREAMING_SECONDS = 600.0
 """How long the official SDKs wait for an answer by default."""
 
+ATTACHMENT = re.compile(rb"""(?<=[",])[A-Za-z0-9+/_=\\-]{1024,}""")
+"""Base64 of images, audio, files (after ``"`` or, in a data URL, a comma): its length says nothing."""
+
 LONGEST_TIMEOUT = 86_400.0
 """A client's time-out of more than a day is no time-out."""
 
@@ -117,9 +121,10 @@ class Engine:
             visible = visible_deployments(call.client, table.deployments)
             raise errors.deployment_not_found(call.deployment, visible)
         check_access(call.client, call.deployment)
-        # Azure estimates from the characters of the prompt; four bytes a token is on the low side
-        # for code and JSON, and low is what is wanted here.
-        call.estimate = len(raw) // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
+        # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
+        # text has, and low is what is wanted here.
+        prompt = (len(raw) - sum(map(len, ATTACHMENT.findall(raw)))) // 8
+        call.estimate = prompt + (body.max_tokens or 0) * max(body.n, body.best_of)
         return pool
 
     def _reject(

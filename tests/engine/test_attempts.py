@@ -246,7 +246,7 @@ def test_a_call_that_creates_state_is_not_repeated_after(status: int) -> None:
 @pytest.mark.parametrize(
     ("failure", "status"), [(DROP, 502), (Hang(), 504), (Fail(FailureKind.PROTOCOL), 502)]
 )
-def test_a_call_that_creates_state_is_not_repeated_when_nobody_knows(failure: Behaviour, status: int) -> None:
+def test_a_call_that_creates_state_is_not_repeated_if_nobody_knows(failure: Behaviour, status: int) -> None:
     here = world("a", "b").script(a=failure)
     trace = here.call(BACKGROUND, path=RESPONSES)
     assert trace.sends == ["a@a"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 
 import pytest
@@ -93,6 +94,22 @@ def test_a_call_above_every_declared_limit_says_so_and_is_not_to_be_repeated() -
 def test_every_completion_that_is_asked_for_counts() -> None:
     here = world(("small@a", {"tokens_per_minute": 1_000}), "large@b")
     assert here.call(max_tokens=400, n=3).sends == ["large@b"]
+
+
+def test_attachments_are_not_taken_for_text() -> None:
+    # Azure counts an image by its size in pixels, at most some thousand tokens.
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0K" * 100_000}}
+    here = world(("small@a", {"tokens_per_minute": 50_000}), "large@b")
+    assert here.call(messages=[{"role": "user", "content": [image]}]).sends == ["small@a"]
+    prompt = [{"role": "user", "content": "to be or not to be " * 40_000}]
+    assert here.call(messages=prompt).sends == ["large@b"]
+
+
+def test_no_prompt_takes_long_to_estimate() -> None:
+    runs = ("A" * 1_023 + " ") * 4_000
+    begin = time.process_time()
+    world("a").call(messages=[{"role": "user", "content": runs}])
+    assert time.process_time() - begin < 2
 
 
 LIMITS = {"x_ratelimit_limit_tokens": "1000", "retry_after": "30"}
