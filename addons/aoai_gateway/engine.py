@@ -31,7 +31,6 @@ The rules for a failed attempt:
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING
 
 from aoai_gateway.call import (
@@ -83,8 +82,9 @@ OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
 NON_STREAMING_SECONDS = 600.0
 """How long the official SDKs wait for an answer by default."""
 
-ATTACHMENT = re.compile(rb"""(?<=[",])[A-Za-z0-9+/_=\\-]{1024,}""")
-"""Base64 of images, audio, files (after ``"`` or, in a data URL, a comma): its length says nothing."""
+SMALL_BODY = 8192
+SHORTEST_ATTACHMENT = 1024
+"""Bytes of a string without a space in it that is taken for base64."""
 
 LONGEST_TIMEOUT = 86_400.0
 """A client's time-out of more than a day is no time-out."""
@@ -123,8 +123,7 @@ class Engine:
         check_access(call.client, call.deployment)
         # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
         # text has, and low is what is wanted here.
-        prompt = (len(raw) - sum(map(len, ATTACHMENT.findall(raw)))) // 8
-        call.estimate = prompt + (body.max_tokens or 0) * max(body.n, body.best_of)
+        call.estimate = _text_size(raw) // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
         return pool
 
     def _reject(
@@ -420,6 +419,14 @@ class _Attempts:
             wait = min(waits) if waits else self._config.breaks.default_seconds
             error = errors.all_backends_out(call.deployment, wait, reasons)
         yield from engine._reject(call, error, self._now, Outcome.BACKENDS_OUT)
+
+
+def _text_size(raw: bytes) -> int:
+    """Give the bytes of a body, less those of images, audio and files, whose length says nothing."""
+    if len(raw) < SMALL_BODY:
+        return len(raw)
+    strings = (part for part in raw.split(b'"') if len(part) >= SHORTEST_ATTACHMENT)
+    return len(raw) - sum(len(s) for s in strings if s.isascii() and b" " not in s and b"\\u" not in s)
 
 
 def _client_timeout(call: Call) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from random import Random
 
 import pytest
@@ -101,15 +100,8 @@ def test_attachments_are_not_taken_for_text() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0K" * 100_000}}
     here = world(("small@a", {"tokens_per_minute": 50_000}), "large@b")
     assert here.call(messages=[{"role": "user", "content": [image]}]).sends == ["small@a"]
-    prompt = [{"role": "user", "content": "to be or not to be " * 40_000}]
-    assert here.call(messages=prompt).sends == ["large@b"]
-
-
-def test_no_prompt_takes_long_to_estimate() -> None:
-    runs = ("A" * 1_023 + " ") * 4_000
-    begin = time.process_time()
-    world("a").call(messages=[{"role": "user", "content": runs}])
-    assert time.process_time() - begin < 2
+    for text in ("to be or not to be " * 40_000, "不是問題" * 100_000):
+        assert here.call(messages=[{"role": "user", "content": text}]).sends == ["large@b"]
 
 
 LIMITS = {"x_ratelimit_limit_tokens": "1000", "retry_after": "30"}
