@@ -96,7 +96,8 @@ class Engine:
     def __init__(self, random: Random) -> None:
         self.breaks = Breaks()
         self.affinity = Affinity()
-        self.speeds: dict[BackendKey, Speed] = {}
+        self.speeds: dict[tuple[BackendKey, str], Speed] = {}
+        """By backend and real deployment: an endpoint without standins serves fast and slow ones."""
         self._random = random
 
     def run(self, call: Call, content_type: str | None, raw: bytes, now: float) -> Generator[Effect, Result]:
@@ -340,7 +341,7 @@ class _Attempts:
                 first_byte = min(first_byte, allowed)
         else:
             first_byte = allowed or timeouts.read or NON_STREAMING_SECONDS
-            speed = self._engine.speeds.get(backend.key)
+            speed = self._engine.speeds.get((backend.key, backend.deployment(call.deployment)))
             # An embedding has no completion; of anything else without a bound nothing is plausible.
             bound = 0 if call.target.operation is EMBEDDINGS else body.max_tokens
             plausible = speed.plausible(bound) if speed is not None else None
@@ -371,7 +372,9 @@ class _Attempts:
                 engine.affinity.remember(call.response_id, attempt.backend.endpoint.name, end.now)
             if not call.streaming:
                 tokens = call.usage.output_tokens if call.usage else 0
-                speed = engine.speeds.setdefault(attempt.backend.key, Speed())
+                backend = attempt.backend
+                served = (backend.key, backend.deployment(call.deployment))
+                speed = engine.speeds.setdefault(served, Speed())
                 speed.learn(end.now - attempt.started, tokens)
 
     def _answer_failure(self, attempt: Attempt, like: str, body: bytes | None) -> Generator[Effect, Result]:

@@ -170,3 +170,14 @@ def test_other_answers_than_success_teach_nothing() -> None:
     for _ in range(10):
         here.call()
     assert first_byte(here, max_tokens=1) == 600
+
+
+def test_deployments_of_an_open_endpoint_have_speeds_of_their_own() -> None:
+    from aoai_gateway.config.models import Aoai, Config, Endpoint
+
+    here = World(Config(aoai=Aoai(endpoints=(Endpoint(name="a", url="https://a.example", key="key-of-a"),))))
+    here.script(a=Answer(after=0.1, takes=0))
+    for _ in range(5):
+        here.call(model="quick")
+    assert first_byte(here, model="quick", max_tokens=1) == 10
+    assert first_byte(here, model="thorough", max_tokens=1) == 600
