@@ -282,6 +282,12 @@ class _Attempts:
             attempt.break_seconds = self._lengths.length(hint)
             until = self._now + attempt.break_seconds
             engine.breaks.open(scope, Break(self._now, until, failed.reason, call.id))
+        speed = engine.speeds.get(self._served(attempt.backend))
+        if failed.kind is FailureKind.TIMEOUT and speed is not None and not call.streaming:
+            # It would have taken longer than this. Were that not learned, a backend that became slow
+            # would be cut off, and its answers billed, for ever.
+            assert call.body is not None
+            speed.learn(failed.now - attempt.started, call.body.max_tokens or 0)
         yield Announce(attempt, failed.body)
 
         self._last = (attempt, like, failed.body) if like else None
@@ -341,13 +347,16 @@ class _Attempts:
                 first_byte = min(first_byte, allowed)
         else:
             first_byte = allowed or timeouts.read or NON_STREAMING_SECONDS
-            speed = self._engine.speeds.get((backend.key, backend.deployment(call.deployment)))
+            speed = self._engine.speeds.get(self._served(backend))
             # An embedding has no completion; of anything else without a bound nothing is plausible.
             bound = 0 if call.target.operation is EMBEDDINGS else body.max_tokens
             plausible = speed.plausible(bound) if speed is not None else None
             if plausible is not None:
                 first_byte = min(first_byte, plausible)
         return Deadlines(timeouts.connect, first_byte, replay.preamble_seconds, replay.idle_seconds)
+
+    def _served(self, backend: Backend) -> tuple[BackendKey, str]:
+        return (backend.key, backend.deployment(self._call.deployment))
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -372,9 +381,7 @@ class _Attempts:
                 engine.affinity.remember(call.response_id, attempt.backend.endpoint.name, end.now)
             if not call.streaming:
                 tokens = call.usage.output_tokens if call.usage else 0
-                backend = attempt.backend
-                served = (backend.key, backend.deployment(call.deployment))
-                speed = engine.speeds.setdefault(served, Speed())
+                speed = engine.speeds.setdefault(self._served(attempt.backend), Speed())
                 speed.learn(end.now - attempt.started, tokens)
 
     def _answer_failure(self, attempt: Attempt, like: str, body: bytes | None) -> Generator[Effect, Result]:

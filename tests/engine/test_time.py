@@ -8,7 +8,9 @@ import pytest
 
 from tests.engine_driver import (
     EMBEDDINGS,
+    OK,
     Answer,
+    Hang,
     Refuse,
     World,
     throttled,
@@ -170,6 +172,18 @@ def test_other_answers_than_success_teach_nothing() -> None:
     for _ in range(10):
         here.call()
     assert first_byte(here, max_tokens=1) == 600
+
+
+def test_a_backend_that_became_slow_is_given_more_time() -> None:
+    # Were it not, every answer from now on would be cut off, and billed.
+    here = learned(after=2)
+    here.script(a=Hang(), b=OK)
+    given = []
+    for _ in range(4):
+        given.append(first_byte(here, max_tokens=10))
+        here.now += 100
+    assert given == sorted(given)
+    assert given[-1] > 2 * given[0]
 
 
 def test_deployments_of_an_open_endpoint_have_speeds_of_their_own() -> None:
