@@ -24,7 +24,6 @@ from aoai_gateway.proxy.events import CallFinished, GatewayCallFinishedHook
 from aoai_gateway.proxy.gateway import Gateway
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.proxy.lifetime import Lifetime
-from aoai_gateway.usage.record import usage_record
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import NextLayer
 
     from aoai_gateway.config.loader import Loaded
-    from aoai_gateway.proxy.hooks import Ask, AttemptFailed, CallEnded
+    from aoai_gateway.proxy.hooks import Ask, AttemptFailed
 
 logger = logging.getLogger(__name__)
 
@@ -130,13 +129,9 @@ class GatewayAddon:
         attempts.log(failed)
         await attempts.show(ctx.master.addons, failed, self.gateway.heard)
 
-    async def gateway_call_ended(self, ended: CallEnded) -> None:
-        """Write a finished call down, exactly once."""
-        record = usage_record(ended.call)
-        self.lifetime.write(record)
-        if "gateway_call_finished" in self.gateway.heard:
-            finished = CallFinished(ended.flow, ended.call, record)
-            await ctx.master.addons.trigger_event(GatewayCallFinishedHook(finished))
+    async def gateway_call_ended(self, finished: CallFinished) -> None:
+        """Tell the listeners of `gateway_call_finished`."""
+        await ctx.master.addons.trigger_event(GatewayCallFinishedHook(finished))
 
 
 def report(errors: ConfigErrors) -> None:

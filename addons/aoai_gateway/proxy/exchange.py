@@ -193,10 +193,11 @@ class Exchange:
                 return self._answered(now)
             if self._size > self._replay.preamble_kb * 1024:
                 return self._answered(now)
-        elif isinstance(event, ResponseEndOfMessage) and self.reader.terminal_seen:
-            self.ended = True
-            return self._answered(now)
         elif isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
+            self._body.append(self.reader.flush())
+            if self.reader.terminal_seen:
+                self.ended = True
+                return self._answered(now)
             self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
         return None

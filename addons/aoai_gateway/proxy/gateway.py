@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.call import Setup
 from aoai_gateway.engine import Engine
 from aoai_gateway.proxy.events import Listeners
 from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.usage.record import usage_record
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
+    from aoai_gateway.call import Call
     from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.usage.sink import UsageSink
     from aoai_gateway.wire.secrets import Credential
 
 FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
@@ -35,6 +38,7 @@ class Gateway:
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
         self.draining = False
+        self.usage_log: UsageSink | None = None
         self.calls: set[str] = set()
         """Ids of the calls under way, until their last byte has been handed over."""
         self._idle = asyncio.Event()
@@ -72,6 +76,15 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), seconds)
         return not self.calls
+
+    def write_down(self, call: Call) -> dict[str, Any]:
+        """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""
+        if self.usage_log is None and "gateway_call_finished" not in self.heard:
+            return {}
+        record = usage_record(call)
+        if self.usage_log is not None:
+            self.usage_log.put(record)
+        return record
 
     def identify(self, credential: Credential | None) -> tuple[Client, bool]:
         """Say who shows this credential, and whether it is to be passed on. Raises a 401."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mitmproxy.proxy.commands import StartHook
 
-from aoai_gateway.inspect.annotate import annotate
 from aoai_gateway.proxy.events import ask
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Server
 
     from aoai_gateway.call import Attempt, Call
+    from aoai_gateway.proxy.events import CallFinished
 
 
 class Ask:
@@ -50,18 +50,6 @@ class AttemptFailed:
     server: Server
 
 
-@dataclass(slots=True)
-class CallEnded:
-    """What is needed to write a call down."""
-
-    flow: http.HTTPFlow
-    call: Call
-
-    def annotate(self) -> None:
-        """Say on the flow what became of the call."""
-        annotate(self.flow, self.call)
-
-
 @dataclass
 class GatewayAskHook(StartHook):
     """Somebody outside has a say."""
@@ -79,7 +67,7 @@ class GatewayAttemptFailedHook(StartHook):
 
 @dataclass
 class GatewayCallEndedHook(StartHook):
-    """A call ended, and is to be written down."""
+    """A call ended, and somebody wants to know."""
 
     blocking: ClassVar[bool] = False  # type: ignore[misc]
-    data: CallEnded
+    data: CallFinished

@@ -16,6 +16,7 @@ from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, 
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
+from aoai_gateway.mitmproxy_options import OptionCheck
 from aoai_gateway.proxy.addon import ADDON
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ async def _serve(
         script.ScriptLoader(),
         next_layer.NextLayer(),
         tlsconfig.TlsConfig(),
+        OptionCheck(options),
         errorcheck.ErrorCheck(),
     )
     # Not deferred: mitmproxy sets deferred options while an addon is being added, and does not tell it.

@@ -17,6 +17,7 @@ from mitmproxy.proxy.layers.http import Http1Server, ReceiveHttp
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
+    from h11._receivebuffer import ReceiveBuffer
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http._http1 import TBodyReader
@@ -72,7 +73,7 @@ class WithoutTrailers:
     def __init__(self, reader: TBodyReader) -> None:
         self._reader = reader
 
-    def __call__(self, buffer: object) -> h11.Event | None:
+    def __call__(self, buffer: ReceiveBuffer) -> h11.Event | None:
         """Give the next part of the body, or its end."""
         event = self._reader(buffer)
         return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event

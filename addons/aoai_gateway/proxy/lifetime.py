@@ -15,10 +15,10 @@ from aoai_gateway.config.loader import ConfigErrors
 from aoai_gateway.config.reload import Watch
 from aoai_gateway.proxy import tls
 from aoai_gateway.simulator import server as simulators
+from aoai_gateway.simulator.resource import Settings
 from aoai_gateway.usage.sink import UsageSink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from aoai_gateway.config.loader import Loaded
@@ -47,7 +47,6 @@ class Lifetime:
         self._gateway = gateway
         self._path: Path | None = None
         self._loaded: Loaded | None = None
-        self._sink: UsageSink | None = None
         self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._started = False
@@ -97,10 +96,11 @@ class Lifetime:
     async def _adopt(self, loaded: Loaded) -> None:
         async with self._adopting:
             config = await self._with_simulators(loaded.config)
-            if self._sink is None or self._sink.target != config.usage_log:
-                if self._sink is not None:
-                    await asyncio.to_thread(self._sink.close)
-                self._sink = UsageSink(config.usage_log) if config.usage_log is not None else None
+            old = self._gateway.usage_log
+            if (old.target if old else None) != config.usage_log:
+                self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
+                if old is not None:
+                    await asyncio.to_thread(old.close)
             self._gateway.adopt(config)
             self._loaded = loaded
 
@@ -112,10 +112,15 @@ class Lifetime:
                 await running.stop()
         for name, endpoint in wanted.items():
             if name not in self._simulators:
-                self._simulators[name] = (endpoint, await simulators.start({name: endpoint}))
+                self._simulators[name] = (endpoint, await self._simulate(name, endpoint))
         urls = {name: running.urls[name] for name, (_, running) in self._simulators.items()}
         keys = {name: running.keys[name] for name, (_, running) in self._simulators.items()}
         return config.with_simulators(urls, keys) if urls else config
+
+    async def _simulate(self, name: str, endpoint: SimulatedEndpoint) -> Simulator:
+        # Nobody is to ask it what it was sent, or to make it fail: no control plane, no log of requests.
+        settings = Settings(log_requests=False)
+        return await simulators.start({name: endpoint}, control_port=None, settings=settings)
 
     async def _watch(self) -> None:
         """Look at the configuration's files, and at who listens to which event, now and then."""
@@ -151,13 +156,6 @@ class Lifetime:
         if old.aoai.trusted_ca != new.aoai.trusted_ca:
             logger.warning("aoai.trusted_ca takes effect when the gateway is restarted.")
 
-    # --- records ---------------------------------------------------------------------------------------
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Hand a usage record to the log, if there is one."""
-        if self._sink is not None:
-            self._sink.put(record)
-
     # --- the end ---------------------------------------------------------------------------------------
 
     async def done(self) -> None:
@@ -174,7 +172,7 @@ class Lifetime:
             if not await gateway.idle(limit):
                 logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
             await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
-        if self._sink is not None:
-            await asyncio.to_thread(self._sink.close)
+        if gateway.usage_log is not None:
+            await asyncio.to_thread(gateway.usage_log.close)
         for _, running in self._simulators.values():
             await running.stop()

@@ -58,11 +58,12 @@ from aoai_gateway.call import (
     Return,
     Send,
 )
+from aoai_gateway.inspect.annotate import annotate
 from aoai_gateway.proxy import models
 from aoai_gateway.proxy.delivery import Delivery
-from aoai_gateway.proxy.events import BackendChoice, GatewayBackendChosenHook
+from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.proxy.exchange import Exchange
-from aoai_gateway.proxy.hooks import AttemptFailed, CallEnded, GatewayAttemptFailedHook, GatewayCallEndedHook
+from aoai_gateway.proxy.hooks import AttemptFailed, GatewayAttemptFailedHook, GatewayCallEndedHook
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import Connect, Crashed, DeadlinePassed
 from aoai_gateway.proxy.request import adds_usage, build_request, without_secrets
@@ -205,9 +206,10 @@ class GatewayStream(Delivery):
         if call is None or self._written_down:
             return
         self._written_down = True
-        ended = CallEnded(self.flow, call)
-        ended.annotate()
-        yield GatewayCallEndedHook(ended)
+        annotate(self.flow, call)
+        record = self._gateway.write_down(call)
+        if "gateway_call_finished" in self._gateway.heard:
+            yield GatewayCallEndedHook(CallFinished(self.flow, call, record))
 
     def _count_out(self) -> None:
         if self._call is not None:

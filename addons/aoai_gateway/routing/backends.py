@@ -53,15 +53,11 @@ class RoutingTable:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        backends: dict[BackendKey, Backend] = {}
-
-        def pool(pairs: Iterable[Pair]) -> Pool:
-            made = (Backend.of(pair) for pair in pairs)
-            return tuple(backends.setdefault(backend.key, backend) for backend in made)
-
-        self._pools = {name: pool(pairs) for name, pairs in config.virtual_deployments.items()}
-        self._open = pool(Pair(endpoint, None) for endpoint in config.open_endpoints)
-        self.backends: tuple[Backend, ...] = tuple(backends.values())
+        self._pools = {name: _pool(pairs) for name, pairs in config.virtual_deployments.items()}
+        self._open = _pool(Pair(endpoint, None) for endpoint in config.open_endpoints)
+        everywhere = [backend for pool in (*self._pools.values(), self._open) for backend in pool]
+        # One that is in several pools is the same backend: it has one state, by its key.
+        self.backends: Pool = tuple({backend.key: backend for backend in everywhere}.values())
 
     @property
     def deployments(self) -> tuple[str, ...]:
@@ -73,3 +69,7 @@ class RoutingTable:
         if not self._config.knows(deployment):
             return None
         return self._pools.get(deployment, self._open)
+
+
+def _pool(pairs: Iterable[Pair]) -> Pool:
+    return tuple(Backend.of(pair) for pair in pairs)
