@@ -84,8 +84,9 @@ def start_gateway(
     """Return a function that starts a gateway on the `host` before a simulator.
 
     Its arguments: the simulator, sections of the configuration by name (``replay={…}``, see
-    `configuration`), and ``config`` (the whole of it instead), ``name``, ``tls``, ``options`` (mitmproxy's),
-    ``env``, ``wait``. A gateway that still runs when the test is over must end by SIGTERM, with exit code 0.
+    `configuration`), and ``config`` (the whole of it instead), ``name``, ``tls``, ``addons`` (scripts),
+    ``options`` (mitmproxy's), ``env``, ``wait``. A gateway that still runs when the test is over must end by
+    SIGTERM, with exit code 0.
     """
     started: list[Gateway] = []
 
@@ -95,6 +96,7 @@ def start_gateway(
         config: Mapping[str, Any] | None = None,
         name: str = "gateway",
         tls: certificates.Certificates | None = None,
+        addons: Sequence[Path] = (),
         options: Sequence[str | Path] = (),
         env: Mapping[str, str] | None = None,
         wait: bool = True,
@@ -114,6 +116,7 @@ def start_gateway(
             tmp_path,
             home=home,
             name=name,
+            addons=addons,
             arguments=options,
             env=env,
             ca=tls.ca if tls else None,

@@ -238,6 +238,7 @@ class Gateway(Process):
         *,
         home: Path,
         name: str = "gateway",
+        addons: Sequence[Path] = (),
         arguments: Sequence[str | Path] = (),
         env: Mapping[str, str] | None = None,
         ca: Path | None = None,
@@ -251,6 +252,7 @@ class Gateway(Process):
             folder: gets the configuration, the output and, from mitmdump, the dump file.
             home: the process's home folder: mitmproxy keeps its authority and a person's settings there.
             name: of these files.
+            addons: other scripts to load beside the gateway.
             arguments: mitmproxy's own options, as ``--set name=value`` and the like.
             env: on top of this process's environment.
             ca: what a client must trust when the configuration names a certificate.
@@ -265,19 +267,20 @@ class Gateway(Process):
         self.config_path = folder / f"{name}.yaml"
         self.dump_path = folder / f"{name}.flows" if host == "mitmdump" else None
         self.write(config)
-        super().__init__(name, [*self._command(), *arguments], folder, env={"HOME": str(home), **(env or {})})
+        command = self._command([word for addon in addons for word in ("-s", addon)])
+        super().__init__(name, [*command, *arguments], folder, env={"HOME": str(home), **(env or {})})
         if wait:
             self.wait_until(self.is_ready, "ready")
 
-    def _command(self) -> list[str | Path]:
+    def _command(self, scripts: Sequence[str | Path]) -> list[str | Path]:
         if self.host == "serve":
             return [
                 sys.executable, "-P", "-m", "aoai_gateway.cli", "serve",
-                "--config", self.config_path, "--port", str(self.port), "--",
+                "--config", self.config_path, "--port", str(self.port), *scripts, "--",
             ]  # fmt: skip
         assert self.dump_path is not None
         return [
-            SCRIPTS / "mitmdump", "-s", CHECKOUT / "addons" / "gateway.py",
+            SCRIPTS / "mitmdump", "-s", CHECKOUT / "addons" / "gateway.py", *scripts,
             "--set", f"gateway_config={self.config_path}",
             "--listen-host", "127.0.0.1", "--listen-port", str(self.port),
             "-w", self.dump_path,
