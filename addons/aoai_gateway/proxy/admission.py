@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.net.http.validate import validate_headers
 
+from aoai_gateway.proxy.fields import FieldIndex
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.operations import parse_target
@@ -60,10 +61,11 @@ def admit(gateway: Gateway, request: http.Request, connection: ClientConnection)
     Raises GatewayError; the request then still holds its credential.
     """
     setup = gateway.in_force()
-    _check_form(request)
+    head = FieldIndex(request.data.headers.fields)
+    _check_form(request, head)
     if setup.config.listen.certificate is not None and not connection.tls:
         raise errors.invalid_target("This gateway speaks https only. Begin its address with https://.")
-    credential = client_credential(request.headers, request.path.partition("?")[2])
+    credential = client_credential(head, request.path.partition("?")[2])
     client, passed_on = gateway.identify(credential)
     token = credential.value if passed_on and credential is not None else None
     strip_secrets(request)
@@ -84,7 +86,7 @@ def admit_replayed(gateway: Gateway, request: http.Request, client_name: str) ->
     return Admitted(setup, client, None)
 
 
-def _check_form(request: http.Request) -> None:
+def _check_form(request: http.Request, head: FieldIndex) -> None:
     try:
         validate_headers(request)
     except ValueError:
@@ -98,12 +100,11 @@ def _check_form(request: http.Request) -> None:
     if request.data.scheme or request.data.authority:
         # Absolute form, and CONNECT: a target that names a host is for a forward proxy.
         raise errors.invalid_target("This is a gateway, not a forward proxy: send a path only.")
-    host = request.headers.get_all("host")
-    if len(host) != 1 or not HOST.fullmatch(host[0]):
+    if b"host" in head.repeated or not HOST.fullmatch(head.get("host") or ""):
         raise errors.invalid_target("The request needs one valid Host header.")
-    if "upgrade" in request.headers:
+    if b"upgrade" in head:
         raise errors.invalid_target("This path cannot be upgraded to another protocol.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if (head.get("content-encoding") or "identity").lower() != "identity":
         message = "Send the request's body without content-encoding."
         raise errors.invalid_body(message, code="unsupported_media_type")
 

@@ -28,6 +28,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from aoai_gateway.call import Call, ClientGone, Ended, Outcome, Result
 from aoai_gateway.proxy.exchange import Exchange
+from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.intake import Intake
 from aoai_gateway.proxy.request import adds_usage
 from aoai_gateway.wire import errors
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
     from aoai_gateway.proxy.gateway import Gateway
     from aoai_gateway.proxy.layer import GatewayLayer
+
+
+OF_THE_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
+"""Fields that concern only the connection to the backend."""
 
 
 class Delivery(Intake):
@@ -176,15 +181,14 @@ class Delivery(Intake):
         """Say in the response's headers what the gateway did."""
         call = self._call
         assert call is not None
-        for name in ("connection", "keep-alive", "proxy-connection"):
-            response.headers.pop(name, None)
+        added = [(b"x-gateway-call", call.id.encode())]
         attempt = call.attempt
         if attempt is not None:
-            response.headers["x-gateway-backend"] = attempt.backend.name
-            response.headers["x-gateway-attempts"] = str(len(call.attempts))
+            added.append((b"x-gateway-backend", attempt.backend.name.encode()))
+            added.append((b"x-gateway-attempts", b"%d" % len(call.attempts)))
             if attempt.backend.endpoint.simulated is not None:
-                response.headers["x-gateway-simulated"] = "true"
-        response.headers["x-gateway-call"] = call.id
+                added.append((b"x-gateway-simulated", b"true"))
+        set_fields(response, OF_THE_CONNECTION, added)
 
     # --- turns and time --------------------------------------------------------------------------------
 

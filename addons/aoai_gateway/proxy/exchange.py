@@ -27,6 +27,7 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.call import Answered, Drained, Failed, FailureKind
 from aoai_gateway.engine import OUR_CREDENTIAL_REFUSED, RETRYABLE
+from aoai_gateway.proxy.fields import FieldIndex
 from aoai_gateway.wire.stream import StreamReader, Verdict
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Exchange:
     ) -> None:
         self.server = server
         self.response: http.Response | None = None
+        self._head = FieldIndex(())
         self.reader: StreamReader | None = None
         """Set while the answer is an event stream that can be read."""
         self.streaming = False
@@ -145,16 +147,17 @@ class Exchange:
         except ValueError:
             self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, "its response has malformed headers")
+        self._head = FieldIndex(response.data.headers.fields)
         status = response.status_code
         if status < 200:
             self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, f"an unexpected {status}")
         if status in RETRYABLE or status in OUR_CREDENTIAL_REFUSED:
             self._phase = Phase.OVER
-            return Answered(now, status, response.headers)
-        if status == 200 and self._is_stream(response):
+            return Answered(now, status, self._head)
+        if status == 200 and self._is_stream():
             self.streaming = True
-            if response.headers.get("content-encoding", "identity").lower() == "identity":
+            if (self._head.get("content-encoding") or "identity").lower() == "identity":
                 self.reader = StreamReader(self._call.target.operation.name, remove_usage=self._remove_usage)
                 self._phase = Phase.PREAMBLE
                 self.due = now + self._deadlines.preamble
@@ -163,8 +166,8 @@ class Exchange:
         self._expect_body(now)
         return None
 
-    def _is_stream(self, response: http.Response) -> bool:
-        content_type = response.headers.get("content-type", "").lower()
+    def _is_stream(self) -> bool:
+        content_type = (self._head.get("content-type") or "").lower()
         if content_type.startswith("text/event-stream"):
             return True
         # Some servers omit the type, or send a wrong one; JSON where a stream was asked for is no stream.
@@ -186,7 +189,7 @@ class Exchange:
                 assert self.response is not None and self.reader.error is not None
                 error = self.reader.error
                 reason = f"refused in its stream: {error.code or error.type or 'throttled'}"
-                headers = self.response.headers
+                headers = self._head
                 return Failed(now, FailureKind.REFUSED_IN_STREAM, reason, status=429, headers=headers)
             if self.reader.verdict is Verdict.ACCEPTED:
                 self.first_content = now
@@ -236,4 +239,4 @@ class Exchange:
     def _answered(self, now: float) -> Answered:
         self._phase = Phase.OVER
         assert self.response is not None
-        return Answered(now, self.response.status_code, self.response.headers)
+        return Answered(now, self.response.status_code, self._head)

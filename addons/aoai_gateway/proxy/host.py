@@ -27,6 +27,12 @@ QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers")
 """They log every connection."""
 
 
+class LeanTlsConfig(tlsconfig.TlsConfig):
+    """mitmproxy's, without the hook by which it would look into every request for one of its own CRL."""
+
+    request = None  # type: ignore[assignment]  # mitmproxy passes over a hook that is not callable
+
+
 def serve(
     config: Path, *, host: str | None, port: int | None, addons: Sequence[str], options: Sequence[str]
 ) -> int:
@@ -55,7 +61,7 @@ async def _serve(
         ADDON,
         script.ScriptLoader(),
         next_layer.NextLayer(),
-        tlsconfig.TlsConfig(),
+        LeanTlsConfig(),
         OptionCheck(options),
         errorcheck.ErrorCheck(),
     )

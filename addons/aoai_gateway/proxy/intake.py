@@ -34,6 +34,7 @@ from mitmproxy.proxy.layers.http import (
 from aoai_gateway.proxy import health
 from aoai_gateway.proxy.admission import Admitted, admit, admit_replayed, place
 from aoai_gateway.proxy.events import ClientIdentified, GatewayClientIdentifiedHook
+from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.hooks import Ask, GatewayAskHook
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import DeadlinePassed
@@ -56,6 +57,9 @@ SWALLOW_SECONDS = 10.0
 
 SWALLOW_BYTES = 256 * 1024 * 1024
 """And how much of it."""
+
+
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Intake(HttpStream):
@@ -205,8 +209,7 @@ class Intake(HttpStream):
         content = response.raw_content
         head_only = self.flow.request.method == "HEAD"
         if content is not None and not head_only:
-            response.headers.pop("transfer-encoding", None)
-            response.headers["content-length"] = str(len(content))
+            set_fields(response, FRAMING, [(b"content-length", b"%d" % len(content))])
         yield SendHttp(ResponseHeaders(self.stream_id, response, not content), self.context.client)
         if content and not head_only:
             yield SendHttp(ResponseData(self.stream_id, content), self.context.client)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
+from aoai_gateway.proxy.fields import make_request
 from aoai_gateway.wire.secrets import SECRET_HEADERS
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def build_request(
     content = body.edited(model=model, include_usage=adds_usage(call))
 
     pattern = call.setup.config.aoai.forward_http_header_only_if_name_matches
-    named = set()
-    connection = shown.headers.get("connection")
-    if connection:
-        named = {name.strip().lower().encode() for name in connection.split(",")}
+    named: set[bytes] = set()
+    for name, value in shown.headers.fields:
+        if name.lower() == b"connection":
+            named.update(option.strip().lower() for option in value.split(b","))
     fields = [(b"host", _authority(backend))]
     for name, value in shown.headers.fields:
         low = name.lower()
@@ -76,23 +77,16 @@ def build_request(
         fields.append((b"authorization", b"Bearer " + token.encode()))
     elif endpoint.key is not None:
         fields.append((b"api-key", endpoint.key.get_secret_value().encode()))
-    return (
-        http.Request(
-            host=endpoint.host,
-            port=endpoint.port,
-            method=shown.data.method,
-            scheme=endpoint.scheme.encode(),
-            authority=b"",
-            path=path.encode(),
-            http_version=b"HTTP/1.1",
-            headers=http.Headers(fields),
-            content=None,
-            trailers=None,
-            timestamp_start=time.time(),
-            timestamp_end=None,
-        ),
-        content,
+    request = make_request(
+        host=endpoint.host,
+        port=endpoint.port,
+        method=shown.data.method,
+        scheme=endpoint.scheme.encode(),
+        path=path.encode(),
+        fields=fields,
+        now=time.time(),
     )
+    return request, content
 
 
 def adds_usage(call: Call) -> bool:

@@ -63,6 +63,7 @@ from aoai_gateway.proxy import models
 from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.proxy.exchange import Exchange
+from aoai_gateway.proxy.fields import FieldIndex
 from aoai_gateway.proxy.hooks import AttemptFailed, GatewayAttemptFailedHook, GatewayCallEndedHook
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import Connect, Crashed, DeadlinePassed
@@ -137,6 +138,7 @@ class GatewayStream(Delivery):
             self.flow.response = models.answer(admitted.setup, admitted.client, target)
             yield from self._respond()
             return
+        head = FieldIndex(request.data.headers.fields)
         call = self._call = Call(
             id=str(uuid.uuid4()),
             client=admitted.client,
@@ -144,12 +146,12 @@ class GatewayStream(Delivery):
             setup=admitted.setup,
             started=time.monotonic(),
             wall=self._gateway.wall,
-            headers=request.headers,
+            headers=head,
             brings_own_token=admitted.token is not None,
             consult="gateway_backend_chosen" in self._gateway.heard,
         )
         self._gateway.begun(call.id)
-        content_type = request.headers.get("content-type")
+        content_type = head.get("content-type")
         self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
         yield from self._advance(None)
 
