@@ -32,7 +32,8 @@ class UsageSink:
     def put(self, record: Mapping[str, Any]) -> None:
         """Take a record; never blocks."""
         try:
-            self._queue.put_nowait(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
+            # ASCII: no terminal's encoding, and no odd name from outside, can stop the log.
+            self._queue.put_nowait(json.dumps(record, separators=(",", ":")))
         except queue.Full:
             self.dropped += 1
 
@@ -53,10 +54,11 @@ class UsageSink:
                 if failing:
                     logger.warning("The usage log %s can be written again.", self.target)
                 failing = False
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: standard output was closed
                 self.dropped += len(lines)
                 if not failing:
-                    logger.error("The usage log %s cannot be written: %s", self.target, error.strerror)
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    logger.error("The usage log %s cannot be written: %s", self.target, reason)
                 failing = True
             if last:
                 return

@@ -1,0 +1,153 @@
+"""Where usage records go, whatever happens there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from aoai_gateway.usage import sink as sinks
+from aoai_gateway.usage.sink import UsageSink
+
+
+@contextmanager
+def sink(target: Path | str) -> Iterator[UsageSink]:
+    made = UsageSink(str(target))
+    try:
+        yield made
+    finally:
+        made.close()
+        assert not made._thread.is_alive()
+
+
+def lines(path: Path) -> list[object]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def written_or_dropped(made: UsageSink) -> None:
+    """Wait until the thread has taken all that was put."""
+    end = time.monotonic() + 10
+    while not made._queue.empty() and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def test_a_record_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    with sink(path) as made:
+        for n in range(1_000):
+            made.put({"n": n, "client": "Büro\n"})
+    assert lines(path) == [{"n": n, "client": "Büro\n"} for n in range(1_000)]
+    assert made.dropped == 0
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    for n in range(2):
+        with sink(path) as made:
+            made.put({"n": n})
+    assert lines(path) == [{"n": 0}, {"n": 1}]
+
+
+def test_a_file_that_was_rotated_away_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    with sink(path) as made:
+        made.put({"n": 0})
+        end = time.monotonic() + 10
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.005)
+        path.rename(tmp_path / "usage.jsonl.1")
+        made.put({"n": 1})
+    assert lines(path) == [{"n": 1}]
+
+
+def test_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with sink("stdout") as made:
+        made.put({"n": 1})
+    assert capsys.readouterr().out == '{"n":1}\n'
+
+
+@pytest.mark.parametrize("text", ["Büro", "\ud800", "日本", "😀"])
+def test_no_encoding_stops_the_log(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with out.open("w", encoding="ascii") as narrow:
+        monkeypatch.setattr(sys, "stdout", narrow)
+        with sink("stdout") as made:
+            made.put({"client": text})
+            made.put({"n": 2})
+    assert lines(out) == [{"client": text}, {"n": 2}]
+
+
+def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "not yet there"
+    path = folder / "usage.jsonl"
+    with caplog.at_level(logging.WARNING), sink(path) as made:
+        for n in range(3):
+            made.put({"n": n})
+            written_or_dropped(made)
+            time.sleep(0.02)
+        assert [r.levelname for r in caplog.records] == ["ERROR"]
+        assert str(path) in caplog.text
+        assert "No such file" in caplog.text
+        folder.mkdir()
+        made.put({"n": 3})
+    assert lines(path) == [{"n": 3}]
+    assert made.dropped == 3
+    assert "can be written again" in caplog.text
+
+
+def test_a_closed_standard_output_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = (tmp_path / "out").open("w")
+    gone.close()
+    monkeypatch.setattr(sys, "stdout", gone)
+    with caplog.at_level(logging.WARNING), sink("stdout") as made:
+        made.put({"n": 1})
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+    assert made.dropped == 1
+
+
+def test_a_slow_disk_drops_records_and_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "CAPACITY", 10)
+    slow = threading.Event()
+    path = tmp_path / "usage.jsonl"
+    append = UsageSink._append
+
+    def wait(self: UsageSink, batch: list[str]) -> None:
+        assert slow.wait(10)
+        append(self, batch)
+
+    monkeypatch.setattr(UsageSink, "_append", wait)
+    with sink(path) as made:
+        made.put({"n": 0})
+        written_or_dropped(made)  # the thread holds this one now
+        begin = time.monotonic()
+        for n in range(1, 31):
+            made.put({"n": n})
+        assert time.monotonic() - begin < 1, "putting never waits"
+        assert made.dropped == 20
+        slow.set()
+    assert lines(path) == [{"n": n} for n in range(11)]
+
+
+def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sinks, "CAPACITY", 1)
+    stuck = threading.Event()
+    monkeypatch.setattr(UsageSink, "_append", lambda self, batch: stuck.wait(10))
+    made = UsageSink(str(tmp_path / "usage.jsonl"))
+    made.put({"n": 0})
+    written_or_dropped(made)
+    made.put({"n": 1})
+    begin = time.monotonic()
+    made.close(seconds=0.05)
+    assert time.monotonic() - begin < 2
+    stuck.set()
+    made.close()
+    assert not made._thread.is_alive()
