@@ -28,6 +28,7 @@ def running(
     spec: Mapping[str, Any] = SPEC,
     tls: Certificates | None = None,
     simulator_tls: Certificates | None = None,
+    addons: Sequence[Path] = (),
     options: Sequence[str | Path] = (),
     env: Mapping[str, str] | None = None,
     **sections: Any,
@@ -41,6 +42,7 @@ def running(
         spec: the simulator's endpoints.
         tls: what the gateway shows its clients; None is plain HTTP.
         simulator_tls: the same for the simulator's endpoints.
+        addons: other scripts to load beside the gateway.
         options: mitmproxy's own options.
         env: on top of this process's environment.
         sections: sections of the gateway's configuration, see `configuration`.
@@ -63,6 +65,7 @@ def running(
             configuration(simulator.urls, simulator.keys, **sections),
             folder,
             home=home,
+            addons=addons,
             arguments=options,
             env=env,
             ca=tls.ca if tls else None,

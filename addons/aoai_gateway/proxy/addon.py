@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,8 @@ class GatewayAddon:
             loaded = load(path, env=os.environ)
         except ConfigErrors as errors:
             report(errors)
+            if self.lifetime.config is None:
+                give_up(errors)
             return
         for warning in loaded.warnings:
             logger.warning("%s", warning)
@@ -138,6 +141,22 @@ def report(errors: ConfigErrors) -> None:
     """Log all that is wrong with a configuration, a line each."""
     for problem in errors.problems:
         logger.error("%s", problem)
+
+
+def give_up(errors: ConfigErrors) -> None:
+    """End the process at once, as its start has failed.
+
+    mitmproxy ends a start with errors too, but it reads scripts so late that it has opened its listener by
+    then. In tests there is no `errorcheck`, and so no start.
+    """
+    errorcheck = ctx.master.addons.get("errorcheck")
+    if errorcheck is None:
+        return
+    if errorcheck.repeat_errors_on_stderr:
+        # The log is in a window that will not open.
+        for problem in errors.problems:
+            print(problem, file=sys.stderr)
+    raise SystemExit(1)
 
 
 ADDON = GatewayAddon()

@@ -1,0 +1,19 @@
+"""Holds the gateway's start until a file appears, so that a test can look at what is there before it."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from aoai_gateway.proxy.lifetime import Lifetime
+
+GO = Path(os.environ["SLOW_START_UNTIL"])
+
+
+async def start(self: Lifetime) -> None:
+    while not GO.exists():
+        await asyncio.sleep(0.01)
+    await _start(self)
+
+
+_start = Lifetime.start
+Lifetime.start = start  # type: ignore[method-assign]
