@@ -69,6 +69,34 @@ class GatewayLayer(HttpLayer):
 
     # --- events ----------------------------------------------------------------------------------------
 
+    def handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        """Handle an event; what it has sent over one connection goes out in one piece.
+
+        A read often holds several chunks of a stream, and a head comes before its body. Each piece on its
+        own would cost a system call, which is more than all the rest that is done with it.
+        """
+        connection: Connection | None = None
+        pieces: list[bytes] = []
+        for command in super().handle_event(event):
+            if isinstance(command, commands.SendData):
+                if command.connection is not connection:
+                    if connection is not None:
+                        yield commands.SendData(connection, b"".join(pieces))
+                        pieces.clear()
+                    connection = command.connection
+                pieces.append(command.data)
+                continue
+            if connection is not None:
+                yield commands.SendData(connection, b"".join(pieces))
+                pieces.clear()
+                connection = None
+            if isinstance(command, commands.Log) and command.message.startswith("Unexpected data"):
+                # The rest of that message is what the backend sent.
+                command.message = "A backend sent data that nobody had asked for."
+            yield command
+        if connection is not None:
+            yield commands.SendData(connection, b"".join(pieces))
+
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.Start):
             client = self.context.client
@@ -104,12 +132,7 @@ class GatewayLayer(HttpLayer):
             return
         self._sources.append(child)
         try:
-            for command in super().event_to_child(child, event):
-                if isinstance(command, commands.Log) and command.message.startswith("Unexpected data"):
-                    # The rest of that message is what the backend sent.
-                    yield commands.Log("A backend sent data that nobody had asked for.", command.level)
-                else:
-                    yield command
+            yield from super().event_to_child(child, event)
         except Exception as error:
             yield from self._connection_crashed(child, error)
         finally:
