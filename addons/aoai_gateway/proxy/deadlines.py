@@ -17,8 +17,8 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._due: dict[Any, float] = {}
-        self._next = math.inf
-        """When the earliest timer under way fires."""
+        self._timers: set[float] = set()
+        """When the timers under way fire."""
 
     def set(self, owner: Any, at: float) -> float | None:
         """Set (or move) an owner's deadline. Gives the time for which a timer must be started, if any."""
@@ -31,15 +31,14 @@ class Deadlines:
 
     def fired(self, now: float) -> tuple[list[Any], float | None]:
         """Give the owners whose time has come, and the time for which the next timer must be started."""
-        if now >= self._next:
-            self._next = math.inf
+        self._timers = {at for at in self._timers if at > now}
         expired = [owner for owner, at in self._due.items() if at <= now]
         for owner in expired:
             del self._due[owner]
         return expired, self._timer(min(self._due.values(), default=math.inf))
 
     def _timer(self, at: float) -> float | None:
-        if at >= self._next:
+        if at == math.inf or (self._timers and min(self._timers) <= at):
             return None
-        self._next = at
+        self._timers.add(at)
         return at
