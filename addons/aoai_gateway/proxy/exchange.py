@@ -185,12 +185,7 @@ class Exchange:
                 self._body.append(output)
             self._size += len(event.data)
             if self.reader.verdict is Verdict.REFUSED:
-                self._phase = Phase.OVER
-                assert self.response is not None and self.reader.error is not None
-                error = self.reader.error
-                reason = f"refused in its stream: {error.code or error.type or 'throttled'}"
-                headers = self._head
-                return Failed(now, FailureKind.REFUSED_IN_STREAM, reason, status=429, headers=headers)
+                return self._refused(now)
             if self.reader.verdict is Verdict.ACCEPTED:
                 self.first_content = now
                 return self._answered(now)
@@ -198,12 +193,21 @@ class Exchange:
                 return self._answered(now)
         elif isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
             self._body.append(self.reader.flush())
+            if self.reader.verdict is Verdict.REFUSED:
+                return self._refused(now)
             if self.reader.terminal_seen:
                 self.ended = True
                 return self._answered(now)
             self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
         return None
+
+    def _refused(self, now: float) -> Failed:
+        self._phase = Phase.OVER
+        assert self.reader is not None and self.reader.error is not None
+        error = self.reader.error
+        reason = f"refused in its stream: {error.code or error.type or 'throttled'}"
+        return Failed(now, FailureKind.REFUSED_IN_STREAM, reason, status=429, headers=self._head)
 
     def _in_body(self, event: HttpEvent, now: float) -> Result | None:
         if isinstance(event, ResponseData):
