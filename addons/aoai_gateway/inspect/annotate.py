@@ -35,6 +35,7 @@ MARKERS = {
     Outcome.ERROR: ":boom:",
 }
 REPLAYED = ":repeat:"
+FAILED = ":x:"
 
 
 def annotate(flow: http.HTTPFlow, call: Call) -> None:
@@ -44,6 +45,15 @@ def annotate(flow: http.HTTPFlow, call: Call) -> None:
     if not flow.marked:
         marker = MARKERS.get(call.outcome) if call.outcome else None
         flow.marked = marker or (REPLAYED if len(call.attempts) > 1 else "")
+
+
+def forget(flow: http.HTTPFlow) -> None:
+    """Take back what was said of a flow before it is replayed; only its client's name is still true."""
+    for name in [n for n in flow.metadata if n.startswith("gateway_") and n != "gateway_client"]:
+        del flow.metadata[name]
+    flow.comment = ""
+    if flow.marked in (*MARKERS.values(), REPLAYED, FAILED):
+        flow.marked = ""
 
 
 def annotate_attempt(flow: http.HTTPFlow, call: Call, attempt: Attempt) -> None:
@@ -59,7 +69,7 @@ def annotate_attempt(flow: http.HTTPFlow, call: Call, attempt: Attempt) -> None:
             "gateway_reason": attempt.reason,
         }
     )
-    flow.marked = ":x:"
+    flow.marked = FAILED
 
 
 def comment(call: Call) -> str:

@@ -42,6 +42,8 @@ class Gateway:
         self.calls: set[str] = set()
         """Ids of the calls under way, until their last byte has been handed over."""
         self._idle = asyncio.Event()
+        self.configured = asyncio.Event()
+        """Set once a configuration has been put in force."""
         self.wall = time.time() - time.monotonic()
 
     @property
@@ -58,6 +60,7 @@ class Gateway:
     def adopt(self, config: Config) -> None:
         """Put a configuration in force. Calls under way keep the one they began with."""
         self.setup = Setup(config, RoutingTable(config))
+        self.configured.set()
 
     def begun(self, call_id: str) -> None:
         """Count a call as under way."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mitmproxy.addons import clientplayback
 from mitmproxy.addons.clientplayback import MockServer
 
+from aoai_gateway.inspect.annotate import forget
 from aoai_gateway.proxy.layer import GatewayLayer
 
 if TYPE_CHECKING:
@@ -28,11 +29,17 @@ def install(gateway: Gateway) -> None:
 
         def __init__(self, flow: http.HTTPFlow, options: Options) -> None:
             super().__init__(flow, options)
+            forget(flow)
             context = self.layer.context
             context.layers.remove(self.layer)
             layer = GatewayLayer(context, gateway)
             layer.connections[context.client] = MockServer(flow, context.fork())
             self.layer = layer
+
+        async def replay(self) -> None:
+            """Replay the flow, but not before the gateway is up: ``-C`` begins as soon as mitmproxy is."""
+            await gateway.configured.wait()
+            await super().replay()
 
     clientplayback.ReplayHandler = GatewayReplayHandler  # type: ignore[misc]
 
