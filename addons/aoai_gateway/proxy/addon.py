@@ -146,8 +146,8 @@ def report(errors: ConfigErrors) -> None:
 def give_up(errors: ConfigErrors) -> None:
     """End the process at once, as its start has failed.
 
-    mitmproxy ends a start with errors too, but it reads scripts so late that it has opened its listener by
-    then. In tests there is no `errorcheck`, and so no start.
+    mitmproxy opens its listener before it reads scripts, and ends a start with errors only after that. Here,
+    nobody who has connected since has been served yet. In tests there is no `errorcheck`, and so no start.
     """
     errorcheck = ctx.master.addons.get("errorcheck")
     if errorcheck is None:
