@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.wire.errors import GatewayError
 
-HEAD_ENDS = (b"\r\n\r\n", b"\n\n")
+HEAD_ENDS = (b"\n\r\n", b"\n\n")
+"""An empty line, after a line that ends in whichever way."""
 
 
 class GatewayHttp1Server(Http1Server):

@@ -1,0 +1,169 @@
+"""The client's side of HTTP/1, fed with bytes: heads that are too large, no HTTP, or cut off."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from mitmproxy.options import Options
+from mitmproxy.proxy import commands, context, events
+from mitmproxy.proxy.layers.http import (
+    ReceiveHttp,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+)
+from mitmproxy.test import tflow
+
+from aoai_gateway.proxy.http1 import GatewayHttp1Server, error_response
+from aoai_gateway.wire import errors
+
+HEAD = b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+
+
+class Connection:
+    """One client connection, and what the server did about it."""
+
+    def __init__(self, max_head: int = 1024) -> None:
+        self.client = tflow.tclient_conn()
+        self.server = GatewayHttp1Server(context.Context(self.client, Options()), max_head)
+        self.commands: list[commands.Command] = []
+        self.feed(events.Start())
+
+    def feed(self, event: events.Event) -> None:
+        self.commands += self.server.handle_event(event)
+
+    def receive(self, *parts: bytes) -> Connection:
+        for part in parts:
+            self.feed(events.DataReceived(self.client, part))
+        return self
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(c.data for c in self.commands if isinstance(c, commands.SendData))
+
+    @property
+    def received(self) -> list[type]:
+        return [type(c.event) for c in self.commands if isinstance(c, ReceiveHttp)]
+
+    @property
+    def closed(self) -> bool:
+        return any(isinstance(c, commands.CloseConnection) for c in self.commands)
+
+    @property
+    def logged(self) -> str:
+        return "\n".join(c.message for c in self.commands if isinstance(c, commands.Log))
+
+    def refused(self) -> tuple[int, str]:
+        """Status and code of the answer in JSON, after which nothing more happens."""
+        assert self.closed
+        assert self.received == []
+        head, _, body = self.sent.partition(b"\r\n\r\n")
+        assert b"content-type: application/json" in head
+        assert b"html" not in self.sent.lower()
+        assert f"content-length: {len(body)}".encode() in head
+        before = list(self.commands)
+        self.receive(HEAD + b"{}", b"x" * 5_000)
+        assert self.commands == before
+        return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+def test_a_request() -> None:
+    assert Connection().receive(HEAD + b"{}").received == [RequestHeaders, RequestData, RequestEndOfMessage]
+
+
+def test_a_request_byte_by_byte() -> None:
+    connection = Connection().receive(*(bytes([byte]) for byte in HEAD + b"{}"))
+    assert connection.received[0] is RequestHeaders
+    assert connection.received[-1] is RequestEndOfMessage
+    assert connection.sent == b""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\x16\x03\x01\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\nTransfer-Encoding: odd\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_gets_its_answer_in_json(head: bytes) -> None:
+    assert Connection().receive(head).refused() == (400, "head_malformed")
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 5_000])
+def test_a_head_that_never_ends_is_refused_at_the_limit(chunk: int) -> None:
+    endless = b"GET / HTTP/1.1\r\nx: " + b"y" * 5_000
+    connection = Connection()
+    for begin in range(0, len(endless), chunk):
+        connection.receive(endless[begin : begin + chunk])
+        if connection.closed:
+            break
+    assert connection.refused() == (431, "head_too_large")
+
+
+def test_a_head_of_just_the_limit_is_read() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert Connection(len(head)).receive(head).received == [RequestHeaders, RequestEndOfMessage]
+    assert Connection(len(head) - 1).receive(head).refused() == (431, "head_too_large")
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\n\r\n", b"\r\n\n"])
+def test_a_body_in_the_same_packet_is_no_head(end: bytes) -> None:
+    head = b"POST / HTTP/1.1\nHost: x\nContent-Length: 5000" + end
+    connection = Connection(100).receive(head + b"x" * 5_000)
+    assert connection.received == [RequestHeaders, RequestData, RequestEndOfMessage]
+
+
+def test_a_head_that_is_cut_off_is_not_logged() -> None:
+    connection = Connection().receive(b"GET / HTTP/1.1\r\napi-key: SECRET\r\n")
+    connection.feed(events.ConnectionClosed(connection.client))
+    assert "SECRET" not in connection.logged
+    assert connection.logged != ""
+    assert connection.closed
+
+
+def test_a_malformed_head_is_not_logged() -> None:
+    connection = Connection().receive(b"GET / HTTP/1.1\r\nSECRET\r\n\r\n")
+    assert "SECRET" not in connection.logged
+    assert b"SECRET" not in connection.sent
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_trailers_are_dropped() -> None:
+    connection = Connection().receive(CHUNKED, b"2\r\n{}\r\n0\r\nX-Trailer: 1\r\n\r\n")
+    assert connection.received == [RequestHeaders, RequestData, RequestEndOfMessage]
+
+
+def test_a_malformed_body_ends_the_connection() -> None:
+    connection = Connection().receive(CHUNKED, b"zz\r\n")
+    assert connection.received == [RequestHeaders, RequestProtocolError]
+    assert connection.closed
+
+
+def test_a_body_that_breaks_off_ends_the_request() -> None:
+    connection = Connection().receive(HEAD, b"{")
+    connection.feed(events.ConnectionClosed(connection.client))
+    assert connection.received[-1] is RequestProtocolError
+
+
+def test_an_error_is_a_whole_response() -> None:
+    response = error_response(errors.rate_limited("Too much.", 3))
+    assert (response.status_code, response.headers["retry-after-ms"]) == (429, "3000")
+    assert response.headers["content-type"] == "application/json"
+    assert int(response.headers["content-length"]) == len(response.raw_content or b"")
+
+
+def test_nothing_is_logged_behind_our_back(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        Connection().receive(b"GET / HTTP/1.1\r\napi-key: SECRET\r\nno colon\r\n\r\n")
+    assert "SECRET" not in caplog.text
