@@ -76,11 +76,10 @@ class Delivery(Intake):
             # Less will go out than comes in.
             del response.headers["content-length"]
             response.headers["transfer-encoding"] = "chunked"
-        if "responseheaders" in self._gateway.heard:
-            yield HttpResponseHeadersHook(flow)
-            if self._client_has_gone() or self._killed():
-                yield from self._abandon()
-                return ClientGone(time.monotonic())
+        yield from self._tell(HttpResponseHeadersHook(flow))
+        if self._client_has_gone() or self._killed():
+            yield from self._abandon()
+            return ClientGone(time.monotonic())
         self._store = bool(self.context.options.store_streamed_bodies)
         self._begun = True
         self.server_state = self.state_deliver

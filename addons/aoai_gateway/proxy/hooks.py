@@ -37,6 +37,18 @@ class Ask:
             self.error = error
 
 
+class Resume(Ask):
+    """Wait until a user lets an intercepted flow go on."""
+
+    def __init__(self, flow: http.HTTPFlow) -> None:
+        self.flow = flow
+        self.error = None
+
+    async def perform(self, addons: AddonManager) -> None:
+        """Wait."""
+        await self.flow.wait_for_resume()
+
+
 @dataclass(slots=True)
 class AttemptFailed:
     """What is needed to show a failed attempt. ``request``: as sent, less its secrets."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from mitmproxy import ctx, http
 from mitmproxy import flow as mflow
-from mitmproxy import http
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import (
     DropStream,
@@ -35,7 +35,7 @@ from aoai_gateway.proxy import health
 from aoai_gateway.proxy.admission import Admitted, admit, admit_replayed, place
 from aoai_gateway.proxy.events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.proxy.fields import set_fields
-from aoai_gateway.proxy.hooks import Ask, GatewayAskHook
+from aoai_gateway.proxy.hooks import Ask, GatewayAskHook, Resume
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request import strip_secrets
@@ -46,6 +46,7 @@ from aoai_gateway.wire.secrets import redact_target
 if TYPE_CHECKING:
     from mitmproxy import hooks
     from mitmproxy.proxy import events
+    from mitmproxy.proxy.commands import StartHook
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
 
@@ -83,6 +84,7 @@ class Intake(HttpStream):
         """The request's head has come."""
         assert isinstance(event, RequestHeaders)
         request, gateway = event.request, self._gateway
+        gateway.heard.refresh(ctx.master.addons)
         flow = self.flow = event.replay_flow or http.HTTPFlow(self.context.client, self.context.server)
         flow.request = request
         flow.live = True
@@ -110,8 +112,7 @@ class Intake(HttpStream):
             flow.response = error_response(error)
             yield from self._refuse(event.end_stream)
             return
-        if "requestheaders" in gateway.heard:
-            yield HttpRequestHeadersHook(flow)
+        yield from self._tell(HttpRequestHeadersHook(flow))
         if (yield from self.check_killed(True)):
             yield from self._vanish()
             return
@@ -141,8 +142,7 @@ class Intake(HttpStream):
         self.request_body_buf.clear()
         flow.request.timestamp_end = time.time()
         self.client_state = self.state_done
-        if "request" in self._gateway.heard:
-            yield HttpRequestHook(flow)
+        yield from self._tell(HttpRequestHook(flow))
         if (yield from self.check_killed(True)):
             yield from self._vanish()
         elif flow.response is not None:
@@ -155,6 +155,19 @@ class Intake(HttpStream):
     def begin(self, admitted: Admitted | None) -> CommandGenerator[None]:
         """Answer the request."""
         raise NotImplementedError
+
+    def _tell(self, hook: StartHook) -> CommandGenerator[None]:
+        """Let mitmproxy's addons have an event of the flow; waits if one of them holds the flow."""
+        heard = self._gateway.heard
+        if hook.name not in heard:
+            return
+        if self.flow.is_replay or not heard.can_be_called(hook.name):
+            # mitmproxy's replay waits for the events themselves.
+            yield hook
+            return
+        heard.call(hook, self.flow)
+        if self.flow.intercepted:
+            yield GatewayAskHook(Resume(self.flow))
 
     def _ask(self, hook: hooks.Hook) -> CommandGenerator[None]:
         """Have an event's listeners say what they have to. Raises what they raise."""
@@ -178,8 +191,7 @@ class Intake(HttpStream):
 
     def _respond(self) -> CommandGenerator[None]:
         """Send the flow's response, which is all there."""
-        if "responseheaders" in self._gateway.heard:
-            yield HttpResponseHeadersHook(self.flow)
+        yield from self._tell(HttpResponseHeadersHook(self.flow))
         yield from self.send_response()
 
     def send_response(self, already_streamed: bool = False) -> CommandGenerator[None]:
@@ -191,8 +203,7 @@ class Intake(HttpStream):
         if already_streamed and self._store:
             response.data.content = bytes(self.response_body_buf)
             self.response_body_buf.clear()
-        if "response" in self._gateway.heard:
-            yield HttpResponseHook(flow)
+        yield from self._tell(HttpResponseHook(flow))
         self.server_state = self.state_done
         if (yield from self.check_killed(False)):
             yield from self._vanish()
@@ -238,10 +249,9 @@ class Intake(HttpStream):
             yield from self._layer.set_deadline(self._deadline, time.monotonic() + SWALLOW_SECONDS)
         response.timestamp_end = time.time()
         if visible:
-            if not shown and "requestheaders" in self._gateway.heard:
-                yield HttpRequestHeadersHook(flow)
-            if "response" in self._gateway.heard:
-                yield HttpResponseHook(flow)
+            if not shown:
+                yield from self._tell(HttpRequestHeadersHook(flow))
+            yield from self._tell(HttpResponseHook(flow))
         flow.live = False
 
     def state_swallow(self, event: events.Event) -> CommandGenerator[None]:

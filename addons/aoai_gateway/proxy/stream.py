@@ -349,8 +349,7 @@ class GatewayStream(Delivery):
         self._over = True
         if self.flow.error is None:
             self.flow.error = mflow.Error("The client disconnected.")
-        if "error" in self._gateway.heard:
-            yield HttpErrorHook(self.flow)
+        yield from self._tell(HttpErrorHook(self.flow))
         killed = ResponseProtocolError(self.stream_id, "killed", ErrorCode.KILL)
         yield SendHttp(killed, self.context.client)
         yield from self._vanish()
