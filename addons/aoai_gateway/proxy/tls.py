@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,30 +14,53 @@ from OpenSSL import SSL
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Listen
 
+logger = logging.getLogger(__name__)
+
 
 class ServerCertificate:
-    """The configured certificate. Its files are read again when they change, as they do when renewed."""
+    """The configured certificate. Its files are read again when they change, as they do when renewed.
+
+    A renewal writes one file after the other. While they do not fit, the last that did stays.
+    """
 
     def __init__(self) -> None:
         self._seen: tuple[object, ...] = ()
         self._context: SSL.Context | None = None
+        self._told = False
+        """Whether it has been logged that the files do not fit."""
 
     def connection(self, listen: Listen) -> SSL.Connection:
         """Make the server side of a TLS connection. Raises OpenSSL's error if the files do not fit."""
         assert listen.certificate is not None
         certificate, key = listen.certificate, listen.private_key or listen.certificate
-        seen = tuple((path, path.stat().st_mtime_ns) for path in (certificate, key))
-        if self._context is None or seen != self._seen:
-            context = SSL.Context(SSL.TLS_SERVER_METHOD)
-            context.set_min_proto_version(SSL.TLS1_2_VERSION)
-            context.use_certificate_chain_file(str(certificate))
-            context.use_privatekey_file(str(key))
-            context.check_privatekey()
-            context.set_alpn_select_callback(_http1)
-            self._context, self._seen = context, seen
+        try:
+            seen = tuple((path, path.stat().st_mtime_ns) for path in (certificate, key))
+            if seen != self._seen:
+                self._seen = seen
+                self._context = _context(certificate, key)
+        except (SSL.Error, OSError) as error:
+            if self._context is None:
+                self._seen = ()
+                raise
+            if not self._told:
+                logger.warning("The certificate stays the last good one, until its files fit (%s).", error)
+            self._told = True
+        else:
+            self._told = False
+        assert self._context is not None
         connection = SSL.Connection(self._context)
         connection.set_accept_state()
         return connection
+
+
+def _context(certificate: Path, key: Path) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.use_certificate_chain_file(str(certificate))
+    context.use_privatekey_file(str(key))
+    context.check_privatekey()
+    context.set_alpn_select_callback(_http1)
+    return context
 
 
 def _http1(_: SSL.Connection, offers: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:
