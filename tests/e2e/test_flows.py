@@ -327,13 +327,15 @@ def test_the_calls_own_flow_shows_the_clients_request(story: Story) -> None:
         (
             "three",
             r"Tester: gpt-4o → gpt-4o-france@france; attempt 3 \(after "
-            r"gpt-4o-ptu@sweden 429 RateLimitReached, gpt-4o-paygo@sweden 503 ServiceUnavailable\); \d+ tokens in, \d+ out",
+            r"gpt-4o-ptu@sweden 429 RateLimitReached, "
+            r"gpt-4o-paygo@sweden 503 ServiceUnavailable\); \d+ tokens in, \d+ out",
             ":repeat:",
         ),
         (
             "stream",
             r"Tester: gpt-4o → gpt-4o-paygo@sweden; attempt 2 \(after "
-            r"gpt-4o-ptu@sweden refused in its stream: rate_limit_exceeded\); \d+ tokens in, \d+ out; first token after \d+ ms",
+            r"gpt-4o-ptu@sweden refused in its stream: rate_limit_exceeded\); "
+            r"\d+ tokens in, \d+ out; first token after \d+ ms",
             ":repeat:",
         ),
         (
