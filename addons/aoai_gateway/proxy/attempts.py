@@ -55,8 +55,8 @@ def make_flow(failed: AttemptFailed) -> http.HTTPFlow:
     shown = http.HTTPFlow(failed.flow.client_conn, failed.server)
     shown.request = failed.request
     if failed.response is not None:
-        shown.response = failed.response
-        shown.response.data.content = failed.body
+        # The same response may become the call's answer, and be marked as such.
+        shown.response = failed.response.copy()
         shown.response.timestamp_end = failed.response.timestamp_end or failed.response.timestamp_start
     else:
         shown.error = flow.Error(failed.attempt.reason)

@@ -234,7 +234,10 @@ class Exchange:
             self._body.append(event.data)
         elif isinstance(event, ResponseEndOfMessage):
             self._phase = Phase.OVER
-            return Drained(now, self.take_body())
+            assert self.response is not None
+            self.response.data.content = self.take_body()
+            # What is read in it is the text; what is passed on or shown stays as it came.
+            return Drained(now, self.response.get_content(strict=False))
         elif isinstance(event, ResponseProtocolError):
             self._phase = Phase.OVER
             return Drained(now, None)

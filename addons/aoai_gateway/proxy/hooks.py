@@ -58,7 +58,6 @@ class AttemptFailed:
     attempt: Attempt
     request: http.Request
     response: http.Response | None
-    body: bytes | None
     server: Server
 
 

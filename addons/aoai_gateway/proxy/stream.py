@@ -182,7 +182,6 @@ class GatewayStream(Delivery):
                 case Return():
                     assert self._exchange is not None and self._exchange.response is not None
                     self.flow.response = self._exchange.response
-                    self.flow.response.data.content = effect.body
                     result = Done(time.monotonic())
                 case Reject():
                     self.flow.response = error_response(effect.error)
@@ -236,7 +235,6 @@ class GatewayStream(Delivery):
             attempt=effect.attempt,
             request=without_secrets(self._sent, self._content),
             response=self._exchange.response if self._exchange is not None else None,
-            body=effect.body,
             server=self.flow.server_conn,
         )
         return GatewayAttemptFailedHook(failed)
