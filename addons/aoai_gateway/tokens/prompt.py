@@ -30,8 +30,7 @@ ENCRYPTED_CHARS_PER_TOKEN = 6
 
 # Members that address, authorise or steer; the model does not read them.
 _NOT_READ = frozenset(
-    "id call_id file_id type status strict caller environment execution fingerprint "
-    "server_url authorization headers container vector_store_ids".split()
+    ("id", "call_id", "file_id", "type", "status", "strict", "server_url", "authorization", "headers")
 )
 _IMAGE_MEMBERS = frozenset(("image_url", "result", "partial_image_b64"))
 _DATA_MEMBERS = frozenset(("data", "file_data"))

@@ -87,7 +87,7 @@ DEFINITIONS: Mapping[str, _Definition] = {
 class Encodings:
     """The encodings that could be loaded; possibly none.
 
-    `problems` says, per encoding that is missing, why and what helps: for the log at start.
+    `problems` says what is missing or damaged and what helps: for the log at start.
     """
 
     by_name: Mapping[str, Encoding] = field(default_factory=dict, repr=False)
@@ -122,6 +122,7 @@ def load_encodings(folder: Path | None = None, environ: Mapping[str, str] = os.e
                     mergeable_ranks=_parse(data),
                     special_tokens=dict(definition.special_tokens),
                 )
+                problems += (f"{name}: {why}; {path} is used instead" for why in rejected)
                 break
         else:
             why = "; ".join(rejected) or "no rank file found"

@@ -4,8 +4,8 @@ tiktoken is fast and exact, but not safe on its own for text that strangers send
 
 - a million blanks overflow its regex engine's stack (`PanicException`, not an `Exception`), so it
   never sees more than `PIECE_CHARS` at once;
-- lone surrogates take a slow path that holds the GIL, so they are replaced first, by the character
-  that tiktoken itself would put there;
+- lone surrogates take a slow path that holds the GIL, so they are repaired first, to what tiktoken
+  itself would make of them;
 - time grows with the text, so beyond `EXACT_CHARS` an even sample is counted and extrapolated.
 
 Cutting keeps counts exact where the cut cannot touch a token. Both patterns of `ranks` agree that no
@@ -28,8 +28,7 @@ EXACT_CHARS = 400_000
 EXACT_TEXTS = 50_000
 _CUT_SEARCH_CHARS = 1_024
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
 
 
 class Tally(NamedTuple):
@@ -59,10 +58,11 @@ def count_texts(encoding: Encoding | None, texts: Sequence[str]) -> Tally:
     tokens = 0
     exact = True
     for text in texts:
-        for piece, clean in pieces(text):
+        # Most texts are one piece; thousands of tiny ones must not pay for the cutting of a large one.
+        for piece, clean in pieces(text) if len(text) > PIECE_CHARS else ((text, True),):
             counted = _encoded(encoding, piece)
-            exact = exact and clean and counted is not None
             tokens += estimate(piece) if counted is None else counted
+            exact = exact and clean and counted is not None
     return Tally(tokens, exact)
 
 
@@ -73,7 +73,7 @@ def pieces(text: str, limit: int = PIECE_CHARS) -> Iterator[tuple[str, bool]]:
         cut = _clean_cut(text, start, start + limit)
         yield text[start : cut or start + limit], cut is not None
         start = cut or start + limit
-    yield text[start:] if start else text, True
+    yield text[start:], True
 
 
 def _clean_cut(text: str, start: int, end: int) -> int | None:
@@ -93,7 +93,8 @@ def _extrapolated(encoding: Encoding, texts: Sequence[str], chars: int) -> int:
     sample = texts[:: -(-len(texts) // EXACT_TEXTS)]
     # Where the pieces begin, not the pieces: a text of 100 MB is not copied to be sampled.
     starts = [(text, start) for text in sample for start in range(0, len(text), PIECE_CHARS)]
-    wanted = min(len(starts), max(1, len(starts) * EXACT_CHARS // max(1, chars)))
+    affordable = len(starts) * EXACT_CHARS // max(1, sum(map(len, sample)))
+    wanted = min(len(starts), max(1, affordable))
     tokens = sampled = 0
     for index in range(wanted):
         text, start = starts[index * len(starts) // wanted]
@@ -108,9 +109,8 @@ def _extrapolated(encoding: Encoding, texts: Sequence[str], chars: int) -> int:
 
 def _encoded(encoding: Encoding, piece: str) -> int | None:
     """Tokens of one piece, or None if tiktoken gave up on it."""
-    if not piece.isascii() and _SURROGATE.search(piece):
-        piece = _SURROGATE_PAIR.sub(_joined, piece)
-        piece = _SURROGATE.sub("\ufffd", piece)
+    if not piece.isascii():
+        piece = _SURROGATES.sub(_repaired, piece)
     try:
         return len(encoding.encode_ordinary(piece))
     except BaseException as error:
@@ -120,5 +120,9 @@ def _encoded(encoding: Encoding, piece: str) -> int | None:
         raise
 
 
-def _joined(pair: re.Match[str]) -> str:
-    return pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
+def _repaired(surrogates: re.Match[str]) -> str:
+    """A pair becomes its character; called per match, so that other threads get their turn in between."""
+    found = surrogates[0]
+    if len(found) == 1:
+        return "\ufffd"
+    return chr(0x10000 + ((ord(found[0]) - 0xD800) << 10) + ord(found[1]) - 0xDC00)

@@ -66,12 +66,9 @@ def _described(prompt: Prompt, name: object, description: object, type_: str | N
     if not isinstance(description, str):
         description = ""
         prompt.exact = False
-    name = name if isinstance(name, str) else ""
-    words = (
-        [name, description.removesuffix(".")]
-        if type_ is None
-        else [name, type_, description.removesuffix(".")]
-    )
+    words = [name if isinstance(name, str) else "", description.removesuffix(".")]
+    if type_ is not None:
+        words.insert(1, type_)
     prompt.text(":".join(words))
 
 
@@ -114,6 +111,7 @@ def _enum(prompt: Prompt, values: object) -> None:
         prompt.tokens += _ENUM_START
         for value in values:
             prompt.tokens += _ENUM_VALUE
-            prompt.text(
-                value if isinstance(value, str) else repr(value) if isinstance(value, int | float) else None
-            )
+            if isinstance(value, str):
+                prompt.text(value)
+            else:
+                prompt.assume(1)
