@@ -11,8 +11,8 @@ offline, with tiktoken's engine and rank files that are already on the machine:
     counting    the three together: `Counter`
     correction  what returned usage teaches about estimates
 
-A `Counter` is usable from the first request on: until the rank files are loaded (about 300 ms, in a
-thread) it estimates, and says so (`Count.exact`).
+A `Counter` is usable from the first request on: until the rank files are loaded (some tenths of a
+second, in a thread) it estimates, and says so (`Count.exact`).
 """
 
 from aoai_gateway.tokens.correction import Correction
