@@ -101,7 +101,8 @@ def load_encodings(folder: Path | None = None, environ: Mapping[str, str] = os.e
     """Read, check and build every encoding; blocking, for a thread before or beside the start.
 
     Building holds the GIL (almost 0.2 s at a stretch for o200k_base, measured), so a host that must
-    not stall calls this before it listens. Never raises for what is on the disk: whatever cannot be had is in `problems`.
+    not stall calls this before it listens. Never raises for what is on the
+    disk: whatever cannot be had is in `problems`.
     """
     try:
         from tiktoken import Encoding
