@@ -1,0 +1,22 @@
+"""How many tokens a request is, before anybody has served it.
+
+Quotas reserve tokens at admission, so the count has to be there before the backend's. It is made
+offline, with tiktoken's engine and rank files that are already on the machine:
+
+    ranks       rank files -> tiktoken encodings; the only part that reads files, never the network
+    models      what is published per model: encoding, framing, image rule
+    text        texts -> tokens, in bounded time whatever the text is
+    images      an image -> tokens, from the dimensions in its header
+    prompt      a request body -> the texts in it plus the tokens of its framing
+    counting    the three together: `Counter`
+    correction  what returned usage teaches about estimates
+
+A `Counter` is usable from the first request on: until the rank files are loaded (some tenths of a
+second, in a thread) it estimates, and says so (`Count.exact`).
+"""
+
+from aoai_gateway.tokens.correction import Correction
+from aoai_gateway.tokens.counting import Count, Counter, cost_hint, output_bound
+from aoai_gateway.tokens.ranks import Encodings, load_encodings
+
+__all__ = ["Correction", "Count", "Counter", "Encodings", "cost_hint", "load_encodings", "output_bound"]

@@ -1,0 +1,152 @@
+"""A decoded request body -> its prompt.
+
+Chat framing is the OpenAI cookbook's ("How to count tokens with tiktoken"): 3 tokens per message, one
+more for a name, every string in it, and 3 that prime the reply. Its authors checked it for plain
+messages of gpt-3.5, gpt-4 and gpt-4o. For newer models, tool calls in a conversation and the Responses
+API nothing is published; the same framing is assumed, and the prompt is not exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aoai_gateway.tokens.models import Family
+from aoai_gateway.tokens.prompt import Prompt
+from aoai_gateway.tokens.tools import add_output_schema, add_tools
+
+REPLY_PRIMING = 3
+TOKENS_PER_CALL = 3
+"""Framing of a tool call in a conversation, beside its name and its arguments."""
+
+_CHECKED_MESSAGE = frozenset(("role", "content", "name"))
+# One token in both encodings; nearly every message has one of them.
+ONE_TOKEN_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+
+
+def read_prompt(operation_name: str, body: object, family: Family) -> Prompt:
+    """The prompt of a request; members of an unexpected shape are skipped, the backend will complain."""
+    prompt = Prompt(family)
+    if isinstance(body, Mapping):
+        match operation_name:
+            case "chat.completions":
+                _chat(prompt, body)
+            case "responses":
+                _responses(prompt, body)
+            case "completions":
+                _plain(prompt, body.get("prompt"))
+                prompt.text(body.get("suffix"))
+            case "embeddings":
+                _plain(prompt, body.get("input"))
+            case _:
+                prompt.anything(body)
+    return prompt
+
+
+def _plain(prompt: Prompt, value: object) -> None:
+    """A string, strings, token numbers, or lists of token numbers."""
+    if isinstance(value, str):
+        prompt.text(value)
+    elif isinstance(value, list):
+        if value and isinstance(value[0], int):
+            # All of one kind, or the service refuses: no look at each of a million numbers.
+            prompt.tokens += len(value)
+            return
+        for item in value:
+            if isinstance(item, list):
+                prompt.tokens += len(item)
+            else:
+                prompt.text(item)
+
+
+def _chat(prompt: Prompt, body: Mapping[str, Any]) -> None:
+    prompt.exact = prompt.family.framing_published
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, Mapping):
+            _message(prompt, message)
+    add_tools(prompt, body.get("tools"), body.get("functions"))
+    response_format = body.get("response_format")
+    if isinstance(response_format, Mapping):
+        add_output_schema(prompt, response_format.get("json_schema"))
+    prompt.tokens += REPLY_PRIMING
+
+
+def _message(prompt: Prompt, message: Mapping[str, Any]) -> None:
+    prompt.tokens += prompt.family.per_message
+    for key, value in message.items():
+        match key:
+            case "role":
+                _role(prompt, value)
+            case "content":
+                prompt.content(value)
+            case "tool_calls" if isinstance(value, list):
+                for call in value:
+                    _call(prompt, call)
+            case "function_call":
+                _call(prompt, value)
+            case _:
+                prompt.text(value)
+        if key == "name" and isinstance(value, str):
+            prompt.tokens += prompt.family.per_name
+        if key not in _CHECKED_MESSAGE and value is not None:
+            prompt.exact = False
+
+
+def _role(prompt: Prompt, value: object) -> None:
+    if isinstance(value, str) and value in ONE_TOKEN_ROLES:
+        prompt.tokens += 1
+    else:
+        prompt.text(value)
+
+
+def _call(prompt: Prompt, call: object) -> None:
+    """A call of a function or custom tool; chat nests what Responses has on the item."""
+    if not isinstance(call, Mapping):
+        return
+    inner = call.get("function", call.get("custom", call))
+    if isinstance(inner, Mapping):
+        prompt.assume(TOKENS_PER_CALL)
+        for key in ("name", "arguments", "input"):
+            prompt.text(inner.get(key))
+
+
+def _responses(prompt: Prompt, body: Mapping[str, Any]) -> None:
+    prompt.exact = False
+    prompt.partial = any(
+        body.get(key) is not None for key in ("previous_response_id", "conversation", "prompt")
+    )
+    if isinstance(instructions := body.get("instructions"), str):
+        _message(prompt, {"role": "developer", "content": instructions})
+    given = body.get("input")
+    if isinstance(given, str):
+        _message(prompt, {"role": "user", "content": given})
+    for item in given if isinstance(given, list) else ():
+        if isinstance(item, Mapping):
+            _item(prompt, item)
+    if isinstance(template := body.get("prompt"), Mapping):
+        prompt.anything(template.get("variables"))
+    add_tools(prompt, body.get("tools"))
+    if isinstance(text := body.get("text"), Mapping):
+        form = text.get("format")
+        if isinstance(form, Mapping) and form.get("type") == "json_schema":
+            add_output_schema(prompt, form)
+    prompt.tokens += REPLY_PRIMING
+
+
+def _item(prompt: Prompt, item: Mapping[str, Any]) -> None:
+    kind = item.get("type", "message" if "role" in item else "item_reference")
+    if kind == "item_reference":
+        prompt.partial = True
+        return
+    prompt.tokens += prompt.family.per_message
+    match kind:
+        case "message":
+            _role(prompt, item.get("role"))
+            prompt.content(item.get("content"))
+        case "function_call" | "custom_tool_call":
+            _call(prompt, item)
+        case "function_call_output" | "custom_tool_call_output":
+            prompt.content(item.get("output"))
+        case _:
+            prompt.anything(item)

@@ -1,0 +1,121 @@
+"""The count itself: what the engine asks for at admission and at settlement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.tokens.bodies import read_prompt
+from aoai_gateway.tokens.models import Family, family_of
+from aoai_gateway.tokens.ranks import Encodings
+from aoai_gateway.tokens.text import count_texts
+
+if TYPE_CHECKING:
+    from tiktoken import Encoding
+
+ESTIMATE = "estimate"
+"""`Count.encoding` when no encoding was there and bytes were counted."""
+
+EVENT_LOOP_BODY_BYTES = 16 * 1024
+"""Counting a body of this size takes about 1 ms and, measured, below 10 ms for the worst one known; a larger
+one goes to a thread, where tiktoken releases the GIL."""
+
+COMPLETIONS_DEFAULT_OUTPUT = 16
+"""`max_tokens` of the older completions API when it is absent (OpenAI's API reference)."""
+
+_LARGEST_BOUND = 2**31 - 1
+_OUTPUT_LIMITS: Mapping[str, tuple[str, ...]] = {
+    "chat.completions": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many tokens, and how far to trust it.
+
+    `exact`: the model's own encoding over the whole text, and published framing; everything else is an
+    estimate, for `Correction` to improve. `encoding`: what text was counted with, `ESTIMATE` if nothing.
+    `partial`: a lower bound, since the request refers to context that the service keeps.
+    """
+
+    tokens: int
+    exact: bool
+    encoding: str
+    partial: bool = False
+
+
+class Counter:
+    """Counts with the encodings it has, which may be none yet.
+
+    `encodings` may be replaced at any time, from any thread: `counter.encodings = load_encodings()`.
+    No method raises for what a client sent, and none keeps any of it. Time is bounded by the exact
+    limits in `text`, plus one walk over the body.
+    """
+
+    def __init__(self, encodings: Encodings | None = None) -> None:
+        self.encodings = encodings or Encodings()
+
+    def __repr__(self) -> str:
+        return f"Counter({self.encodings!r})"
+
+    def count_request(self, operation_name: str, body: Mapping[str, Any], model: str | None) -> Count:
+        """Prompt tokens of a decoded body; `model` is the base model, None if unknown."""
+        family = family_of(model)
+        prompt = read_prompt(operation_name, body, family)
+        counted = self._count(prompt.texts, family)
+        return Count(
+            prompt.tokens + counted.tokens, prompt.exact and counted.exact, counted.encoding, prompt.partial
+        )
+
+    def count_text(self, text: str, model: str | None) -> Count:
+        """Tokens of a text on its own, such as what a broken stream has delivered."""
+        return self._count([text] if text else [], family_of(model))
+
+    def _count(self, texts: list[str], family: Family) -> Count:
+        encoding = self._encoding(family)
+        tokens, exact = count_texts(encoding, texts)
+        if encoding is None:
+            return Count(tokens, exact, ESTIMATE)
+        own = family.known and encoding.name == family.encoding
+        return Count(tokens, exact and (own or not texts), encoding.name)
+
+    def _encoding(self, family: Family) -> Encoding | None:
+        """The family's encoding; if just that one is missing, another is still nearer than bytes."""
+        by_name = self.encodings.by_name
+        return by_name.get(family.encoding) or next(iter(by_name.values()), None)
+
+
+def output_bound(body: Mapping[str, Any], operation_name: str, default: int) -> int:
+    """The most tokens that the answer can have; `default` where the request leaves it open.
+
+    The limit per completion x max(n, best_of) x, for completions, the number of prompts. When a chat
+    request names both its limits, the larger counts (the service refuses such a request).
+    """
+    if operation_name == "embeddings":
+        return 0
+    members = _OUTPUT_LIMITS.get(operation_name, ("max_completion_tokens", "max_tokens", "max_output_tokens"))
+    limit = max(_positive(body.get(member)) for member in members)
+    times = 1
+    if operation_name == "completions":
+        limit = limit or COMPLETIONS_DEFAULT_OUTPUT
+        prompt = body.get("prompt")
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+            times = len(prompt)
+    if operation_name != "responses":
+        times *= max(_positive(body.get("n")), _positive(body.get("best_of")), 1)
+    return min((limit or default) * times, _LARGEST_BOUND)
+
+
+def cost_hint(body_bytes: int) -> bool:
+    """Whether a body of that many bytes is small enough to be counted on the event loop."""
+    return body_bytes <= EVENT_LOOP_BODY_BYTES
+
+
+def _positive(value: object) -> int:
+    """A positive integer, else 0; capped, since a client may send any number of digits."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 0
+    return min(max(value, 0), _LARGEST_BOUND)
