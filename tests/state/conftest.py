@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from aoai_gateway.policy.quotas import Decision, Reservation
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.state.redis import RedisState

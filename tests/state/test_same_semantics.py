@@ -5,9 +5,10 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import pytest
-from aoai_gateway.policy.quotas import Decision, Limit, Quota, Reservation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from aoai_gateway.policy.quotas import Decision, Limit, Quota, Reservation
 
 EPOCH = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC: a day and a month end soon
 EPSILON = 2e-6
@@ -131,7 +132,7 @@ def test_retry_after_is_exact(bench, limit, story, asked):
         assert decision.retry_after == 0
         return
     wait = decision.retry_after
-    assert 0 < wait
+    assert wait > 0
     assert not bench.peek(call(asked, quota), now + wait - EPSILON).admitted
     assert bench.reserve(call(asked, quota), now + wait + EPSILON).admitted
 

@@ -8,8 +8,9 @@
 --        2 holds    hash: reservation id -> what it has booked (JSON)
 --        3 budgets  hash: "<deployment> <d|m><period> <s|r>" -> settled or reserved tokens
 --        then for each quota
---          window   sorted set: bucket (its first stamp) -> its last stamp
---          sums     hash: tokens, requests, debt, and "<bucket>:t", "<bucket>:r" for each bucket
+--          window   sorted set: bucket "<number>:<first stamp>" -> its last stamp
+--          sums     hash: tokens, requests, debt, numbered (as in a Window), and "<bucket>:t",
+--                   "<bucket>:r": what each bucket holds
 -- All keys of a client carry its name as hash tag, so they share a slot of a cluster.
 --
 -- ARGV   1 operation: peek | reserve | book | charge | settle | cancel
@@ -99,14 +100,15 @@ local function load(index)
     tpm = tonumber(ARGV[args + 1]), rpm = tonumber(ARGV[args + 2]),
     d = tonumber(ARGV[args + 3]), m = tonumber(ARGV[args + 4]),
   }
-  local sums = call('HMGET', quota.sums, 'tokens', 'requests', 'debt')
-  quota.tokens, quota.requests, quota.debt = number(sums[1]), number(sums[2]), number(sums[3])
+  local sums = call('HMGET', quota.sums, 'tokens', 'requests', 'debt', 'numbered')
+  quota.tokens, quota.requests = number(sums[1]), number(sums[2])
+  quota.debt, quota.numbered = number(sums[3]), number(sums[4])
   return quota
 end
 
 local function save(quota)
   call('HSET', quota.sums, 'tokens', text(quota.tokens), 'requests', text(quota.requests),
-    'debt', text(quota.debt))
+    'debt', text(quota.debt), 'numbered', text(quota.numbered))
   local span = SPAN
   if quota.debt > 0 and quota.tpm > 0 then span = SPAN * (2 + floor(quota.debt / quota.tpm)) end
   local ttl = text(floor((span + SPAN) / 1000))
@@ -121,15 +123,16 @@ local function add(quota, bucket, tokens, requests)
 end
 
 local function put(quota, stamp, tokens, requests)
-  local bucket = text(stamp)
-  call('ZADD', quota.window, bucket, bucket)
+  quota.numbered = quota.numbered + 1
+  local bucket = string.format('%012.0f:%.0f', quota.numbered, stamp)
+  call('ZADD', quota.window, text(stamp), bucket)
   add(quota, bucket, tokens, requests)
   return bucket
 end
 
 local function admit(quota, tokens, requests)
   local bucket = call('ZRANGE', quota.window, -1, -1)[1]
-  local since = bucket and now - tonumber(bucket)
+  local since = bucket and now - tonumber(string.match(bucket, ':(%d+)$'))
   if not bucket or since < 0 or since >= GRAIN then return put(quota, now, tokens, requests) end
   call('ZADD', quota.window, text(now), bucket)
   add(quota, bucket, tokens, requests)
