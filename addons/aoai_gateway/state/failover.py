@@ -113,21 +113,21 @@ class FailoverState:
             return self._reserve_locally(reservation, now, sent=True)
         except asyncio.CancelledError:
             # The caller has gone; the store may have booked what nobody will ever settle.
-            self._journal.start(Running(reservation, now, sent=True), booked=True)
+            self._journal.start(Running(reservation, now, sent=True, booked=True))
             self._later(self.cancel(reservation, now))
             raise
         if decision.admitted:
             self._local.book(reservation, now)
             # Contact may have been lost, and regained, while this answer was on its way.
             booked = self._degraded_since is None
-            self._journal.start(Running(reservation, now, sent=True), booked=booked)
+            self._journal.start(Running(reservation, now, sent=True, booked=booked))
         return decision
 
     def _reserve_locally(self, reservation: Reservation, now: float, *, sent: bool) -> Decision:
         decision = self._local.reserve(reservation, now)
         running = Running(reservation, now, sent)
         if decision.admitted:
-            self._journal.start(running, booked=False)
+            self._journal.start(running)
         elif sent:  # it may have been admitted there
             self._journal.owe(running, None, now)
         return decision
@@ -155,8 +155,10 @@ class FailoverState:
         try:
             if used is None:
                 await self._shared.cancel(running.reservation, now)
-            else:
+            elif running.booked:
                 await self._shared.settle(running.reservation, used, now)
+            else:
+                await self._shared.charge(running.reservation, used, self._clock() - running.admitted_at)
         except StateUnavailableError as error:
             self._degrade(error, now)
             self._journal.owe(running, used, now)
@@ -235,38 +237,49 @@ class FailoverState:
                 await self._catch_up()
             except StateUnavailableError as error:
                 logger.debug("Shared state is still out of reach: %s", error)
+            except Exception:  # a bug of ours must not leave the processes apart for ever
+                logger.exception("Shared state could not be brought up to date; trying again")
             else:
                 break
         self._returned_at = self._clock()
         lost_for = self._returned_at - (self._degraded_since or self._returned_at)
         self._degraded_since = None
         logger.info("Shared state is back after %.1f s: %s", lost_for, self._shared.address)
+        try:
+            while not self._journal.is_told():  # the little that happened during the last step
+                await self._tell_journal()
+        except StateUnavailableError as error:
+            self._degrade(error, self._clock())
 
     async def _catch_up(self) -> None:
-        """Tell the shared store all that it missed. Nothing is awaited after the last look."""
-        now = self._clock()
-        for (backend, priority), left in self._local.breaks(now).items():
+        """Tell the shared store what it missed up to now, assuming that it remembers nothing."""
+        for (backend, priority), left in self._local.breaks(self._clock()).items():
             await self._shared.open_break(backend, priority, left)
         self._journal.rebook()
-        while True:
-            if running := self._journal.next_unbooked():
-                await self._shared.book(running.reservation, self._clock() - running.admitted_at)
-                self._journal.booked(running)
-            elif ended := self._journal.take_end():
-                await self._tell_missed(ended)
-            else:
-                return
+        await self._tell_journal()
+
+    async def _tell_journal(self) -> None:
+        """Tell what runs and what ended; not what starts or ends meanwhile."""
+        for reservation in self._journal.unbooked():
+            if running := self._journal.sending(reservation):
+                await self._shared.book(reservation, self._clock() - running.admitted_at)
+                if not self._journal.booked(running):
+                    # It ended meanwhile, and its end may have overtaken this.
+                    await self._shared.cancel(reservation)
+        ends = self._journal.take_ends()
+        try:
+            while ends:
+                await self._tell_missed(ends[-1])
+                ends.pop()
+        finally:
+            self._journal.put_back(ends)
 
     async def _tell_missed(self, ended: Ended) -> None:
-        try:
-            if ended.used is None:
-                await self._shared.cancel(ended.reservation)
-            else:
-                age = self._clock() - ended.admitted_at
-                await self._shared.charge(ended.reservation, ended.used, age)
-        except BaseException:
-            self._journal.put_back(ended)
-            raise
+        if ended.used is None:
+            await self._shared.cancel(ended.reservation)
+        else:
+            age = self._clock() - ended.admitted_at
+            await self._shared.charge(ended.reservation, ended.used, age)
 
     def _later(self, answer: Answer[None]) -> None:
         """Finish in the background what a cancelled caller no longer waits for."""

@@ -395,6 +395,9 @@ end
 
 local id, tokens, requests = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local lease, age = tonumber(ARGV[5]), tonumber(ARGV[6])
+local is_held = call('HEXISTS', holds, id) == 1
+if not is_held and (operation == 'settle' or operation == 'cancel') then return 0 end
+
 local quotas = {}
 for index = 1, (#KEYS - 3) / 2 do
   quotas[index] = load(index)
@@ -425,7 +428,6 @@ elseif operation == 'charge' then
   return 1
 end
 
-local is_held = call('HEXISTS', holds, id) == 1
 if operation == 'book' then
   if not is_held then
     local bookings = {}
