@@ -297,6 +297,19 @@ def test_calendar_budgets_follow_utc(bench):
     assert [s.reset for s in decision.standings] == pytest.approx([86_390, 31 * 86_400 - 10])
 
 
+@checked
+@given(now=st.floats(0, 7_258_118_400))
+def test_both_know_the_calendar(memory_bench, redis_bench, now):
+    """Days and months from 1970 to 2200, in Python's datetime and in Lua."""
+    reservation = call(10, Quota(None, None, None, 100, 100))
+    answers = []
+    for bench in (memory_bench, redis_bench):
+        bench.fresh()
+        answers.append(bench.reserve(reservation, now))
+        answers.append(bench.peek(reservation, now + answers[-1].standings[0].reset))
+    assert answers[:2] == answers[2:]
+
+
 def test_a_late_settlement_after_the_lease_is_counted(bench):
     bench.fresh(lease=30)
     quota = Quota(None, 1000, tokens_per_month=5000)

@@ -148,7 +148,7 @@ class Decision:
         """Return `x-ratelimit-limit|remaining|reset-tokens|requests`, reset in whole seconds, rounded up.
 
         The names and units are those of Azure OpenAI's answers. Limits that are not set are left
-        out.
+        out, and so is the reset of a limit of 0.
         """
         return tuple(
             (f"x-ratelimit-{field}-{what}", value)
@@ -157,8 +157,9 @@ class Decision:
             for field, value in (
                 ("limit", str(standing.limit)),
                 ("remaining", str(standing.remaining)),
-                ("reset", str(math.ceil(standing.reset))),
+                ("reset", "" if math.isinf(standing.reset) else str(math.ceil(standing.reset))),
             )
+            if value
         )
 
     def _tightest(self, *, tokens: bool) -> Standing | None:
