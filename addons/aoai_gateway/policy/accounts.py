@@ -121,8 +121,10 @@ class Accounts:
         self._close(reservation, None, microseconds(now))
 
     def renew(self, reservations: Iterable[Reservation], now: float) -> None:
-        """Start the leases of these reservations anew, as far as they are held."""
-        until = microseconds(now) + self._lease
+        """Start the leases of these reservations anew, as far as they have not lapsed."""
+        us = microseconds(now)
+        self._lapse(us)
+        until = us + self._lease
         for reservation in reservations:
             if hold := self._open.pop(reservation.id, None):
                 self._open[reservation.id] = replace(hold, until=until)
