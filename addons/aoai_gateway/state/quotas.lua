@@ -25,7 +25,6 @@ local SPAN, GRAIN = 60000000, 100000
 local LAPSED_KEPT = 3600000000
 local BUDGETS_KEPT_MS = 63 * 86400000
 local DAY = 86400000000
-local PAGE = 32
 
 local leases, holds, budgets = KEYS[1], KEYS[2], KEYS[3]
 local now = clock()
@@ -224,9 +223,9 @@ end
 local function leaving(quota, suffix, held, needed)
   local command = 'ZRANGE'
   if 2 * needed > held then command, needed = 'ZREVRANGE', held - needed + 1 end
-  local from = 0
+  local from, size = 0, 2  -- the bucket is mostly the first or the second
   while true do
-    local page = call(command, quota.window, from, from + PAGE - 1, 'WITHSCORES')
+    local page = call(command, quota.window, from, from + size - 1, 'WITHSCORES')
     if #page == 0 then return now end  -- only if a key was evicted
     local fields = {}
     for i = 1, #page, 2 do fields[#fields + 1] = page[i] .. suffix end
@@ -234,7 +233,7 @@ local function leaving(quota, suffix, held, needed)
       needed = needed - number(amount)
       if needed <= 0 then return tonumber(page[2 * i]) end
     end
-    from = from + PAGE
+    from, size = from + size, min(2 * size, 64)
   end
 end
 
