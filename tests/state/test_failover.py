@@ -35,11 +35,14 @@ class Flaky:
         self.clock = clock
         self.calls: list[str] = []
         self.cut = ""
+        self.bookings = asyncio.Semaphore(1_000_000)  # how many more `book`s may go on
 
     def __getattr__(self, name: str):
         async def operation(*arguments):
             self.calls.append(name)
             await asyncio.sleep(0)
+            if name == "book":
+                await self.bookings.acquire()
             if self.cut == "before":
                 raise StateUnavailableError("cut off")
             now = self.clock()
@@ -87,10 +90,14 @@ def scenario(story):
     asyncio.run(run())
 
 
-async def until_back(state: FailoverState, seconds: float = 5) -> None:
+async def until(condition, seconds: float = 5) -> None:
     async with asyncio.timeout(seconds):
-        while state.degraded_since is not None:  # noqa: ASYNC110 - what is tested has no event
-            await asyncio.sleep(0.005)
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+
+
+async def until_back(state: FailoverState, seconds: float = 5) -> None:
+    await until(lambda: state.degraded_since is None, seconds)
 
 
 def remaining(store: MemoryState, quota: Quota, now: float) -> list[int]:
@@ -140,6 +147,45 @@ def test_reservations_settle_across_the_loss_and_the_return(cut):
         # A second end of the same call changes nothing.
         await got(state.settle(lost_one, 500, clock.now))
         assert remaining(shared.memory, DAILY, clock.now)[0] == 860
+
+    scenario(story)
+
+
+def test_a_store_that_comes_back_empty_is_told_of_running_calls():
+    async def story(state, shared, local, clock):
+        running = call(100, DAILY)
+        await got(state.reserve(running, clock.now))
+        shared.cut = "before"
+        await got(state.peek(call(0, DAILY), clock.now))
+        shared.memory = MemoryState()
+        shared.cut = ""
+        await until_back(state)
+        assert remaining(shared.memory, DAILY, clock.now) == [900, 99, 9900]
+        await got(state.settle(running, 30, clock.now))
+        assert remaining(shared.memory, DAILY, clock.now) == [970, 99, 9970]
+
+    scenario(story)
+
+
+def test_an_end_that_overtakes_its_own_booking_leaves_nothing_behind():
+    async def story(state, shared, local, clock):
+        first, second = call(100, DAILY), call(100, DAILY)
+        shared.cut = "before"
+        await got(state.reserve(first, clock.now))
+        shared.cut = ""
+        shared.bookings = asyncio.Semaphore(0)
+        await until(lambda: "book" in shared.calls)  # the first is being told,
+        await got(state.reserve(second, clock.now))  # and the second has missed the list
+        shared.bookings.release()
+        await until(lambda: shared.calls.count("book") == 2)
+        assert state.degraded_since is None
+        await got(state.settle(second, 40, clock.now))
+        shared.bookings.release()
+        await until(lambda: "cancel" in shared.calls)
+        await asyncio.sleep(0.01)
+        await got(state.settle(first, 10, clock.now))
+        assert shared.memory.accounts.open_reservations == 0
+        assert remaining(shared.memory, DAILY, clock.now) == [950, 98, 9950]
 
     scenario(story)
 

@@ -332,6 +332,15 @@ def test_a_renewed_lease_holds(bench):
     assert bench.peek(call(200, quota), day + 191).admitted
 
 
+def test_admissions_within_a_tenth_of_a_second_age_together(bench):
+    bench.fresh()
+    quota = Quota(None, 100)
+    for pause, tokens in ((0, 10), (0.099, 20), (0.1, 30)):
+        assert bench.reserve(call(tokens, quota), EPOCH + pause).admitted
+    left = [bench.peek(call(0, quota), EPOCH + 60 + pause).tokens for pause in (0, 0.0985, 0.099, 0.1)]
+    assert [standing.remaining for standing in left] == [40, 40, 70, 100]
+
+
 def test_one_id_is_booked_once(bench):
     bench.fresh()
     quota = Quota(None, 100)
