@@ -1,0 +1,47 @@
+"""Token budgets of a UTC calendar day or month: periods, and what is spent in each.
+
+A call counts in the period in which it was admitted. What it uses beyond its reservation counts
+in the period in which that becomes known. A new period starts with nothing spent, whatever was
+overspent in the last.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+Calendar = Literal["day", "month"]
+
+
+class Period(NamedTuple):
+    """One day ("2026-02-28") or month ("2026-02") in UTC."""
+
+    calendar: Calendar
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Tokens of one period: settled (used), and reserved by calls that have not ended."""
+
+    settled: int = 0
+    reserved: int = 0
+
+    @property
+    def spent(self) -> int:
+        """What counts against the budget."""
+        return self.settled + self.reserved
+
+
+def period(calendar: Calendar, now: int) -> Period:
+    """Return the period that `now` (Unix time, µs) lies in."""
+    date = datetime.fromtimestamp(now // 1_000_000, UTC).date().isoformat()
+    return Period(calendar, date if calendar == "day" else date[:7])
+
+
+def ends_in(calendar: Calendar, now: int) -> int:
+    """Microseconds from `now` (Unix time, µs) until the next period starts."""
+    at = datetime.fromtimestamp(now // 1_000_000, UTC)
+    if calendar == "day":
+        return 86_400_000_000 - now % 86_400_000_000
+    start = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
+    return int(start.timestamp()) * 1_000_000 - now

@@ -1,0 +1,170 @@
+"""What a quota, a reservation and a decision are: the vocabulary that every counter store speaks.
+
+A call is admitted with a *reservation*: an upper bound of the tokens it will use, booked against
+each quota that applies to it (its client × virtual deployment, and its client over all) in one
+step, or, if it does not fit one of them, against none. When it ends it is *settled* with what it
+really used, or *cancelled* if no backend served it. Until then the reservation is held under a
+*lease*, which its process renews: when the process dies, the lease lapses, so that nothing is
+held for ever.
+
+A reservation is capped at each limit that it is booked against: a client that asks for more than
+its whole limit is admitted when it is alone in the window, instead of never. What such a call
+uses beyond the limit is owed, and paid before the next admission (see `window`).
+
+A lapsed lease gives its tokens back to the budgets per day and month. In the 60 s window they
+keep counting until they are 60 s old: the call may well have reached a backend. Should the process
+turn out to be alive, its late settlement is still booked in full.
+
+`accounts` holds the counting; the stores in `aoai_gateway.state` answer with the same decisions.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Limit(StrEnum):
+    """The kinds of limit that a quota can set, in the order in which they are reported."""
+
+    TOKENS_PER_MINUTE = "tokens_per_minute"
+    REQUESTS_PER_MINUTE = "requests_per_minute"
+    TOKENS_PER_DAY = "tokens_per_day"
+    TOKENS_PER_MONTH = "tokens_per_month"
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it limits tokens, not requests."""
+        return self is not Limit.REQUESTS_PER_MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Limits on one client at one virtual deployment, or over all of them (`deployment` None).
+
+    A limit of None is no limit; a limit of 0 admits nothing. "Per minute" is any 60 s, a day and
+    a month are the calendar's, in UTC.
+    """
+
+    deployment: str | None = None
+    tokens_per_minute: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+
+    def __post_init__(self) -> None:
+        for kind, limit in zip(Limit, self.limits, strict=True):
+            if limit is not None and limit < 0:
+                raise ValueError(f"{kind} is {limit}; a limit is 0 or more, or None for no limit")
+
+    @property
+    def limits(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """The limits in the order of `Limit`."""
+        return (
+            self.tokens_per_minute,
+            self.requests_per_minute,
+            self.tokens_per_day,
+            self.tokens_per_month,
+        )
+
+    def set_limits(self) -> Iterator[tuple[Limit, int]]:
+        """Yield the limits that are set."""
+        for kind, limit in zip(Limit, self.limits, strict=True):
+            if limit is not None:
+                yield kind, limit
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one call asks for: `tokens` (an upper bound) and `requests`, of each of its quotas.
+
+    `id` is the caller's and unique among all processes that share a store; the same object goes
+    into `reserve` and later into `settle` or `cancel`. Quotas differ in their deployment.
+    """
+
+    id: str
+    client: str
+    quotas: tuple[Quota, ...]
+    tokens: int
+    requests: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0 or self.requests < 0:
+            raise ValueError(f"cannot reserve {self.tokens} tokens and {self.requests} requests")
+        if len({quota.deployment for quota in self.quotas}) != len(self.quotas):
+            raise ValueError("a reservation names each virtual deployment once")
+
+    def amount(self, kind: Limit, limit: int | None) -> int:
+        """What is booked against a limit of this kind: capped at it."""
+        asked = self.tokens if kind.counts_tokens else self.requests
+        return asked if limit is None else min(asked, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one limit of one quota stands after a decision.
+
+    `remaining` (never below 0) fits at once. `wait` is the time in seconds until the reservation
+    in question would fit this limit: 0 if it does, infinite for a limit of 0. `reset` is the time
+    until the whole limit is free. Both are exact if nothing else is admitted, settled or lapses.
+    """
+
+    deployment: str | None
+    kind: Limit
+    limit: int
+    remaining: int
+    wait: float
+    reset: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a reservation, and where every limit that it touches stands after it."""
+
+    admitted: bool
+    standings: tuple[Standing, ...]
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the reservation fits everywhere; 0 when admitted, else above 0."""
+        return 0.0 if self.admitted else max(standing.wait for standing in self.standings)
+
+    @property
+    def refused_by(self) -> Standing | None:
+        """The limit that takes longest to make room; None when admitted."""
+        return None if self.admitted else max(self.standings, key=lambda standing: standing.wait)
+
+    @property
+    def tokens(self) -> Standing | None:
+        """The token limit with the least left: the one that the client has to plan with."""
+        return self._tightest(tokens=True)
+
+    @property
+    def requests(self) -> Standing | None:
+        """The request limit with the least left."""
+        return self._tightest(tokens=False)
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Return `x-ratelimit-limit|remaining|reset-tokens|requests`, reset in whole seconds, rounded up.
+
+        The names and units are those of Azure OpenAI's answers. Limits that are not set are left
+        out, and so is the reset of a limit of 0.
+        """
+        return tuple(
+            (f"x-ratelimit-{field}-{what}", value)
+            for what, standing in (("requests", self.requests), ("tokens", self.tokens))
+            if standing is not None
+            for field, value in (
+                ("limit", str(standing.limit)),
+                ("remaining", str(standing.remaining)),
+                ("reset", "" if math.isinf(standing.reset) else str(math.ceil(standing.reset))),
+            )
+            if value
+        )
+
+    def _tightest(self, *, tokens: bool) -> Standing | None:
+        return min(
+            (standing for standing in self.standings if standing.kind.counts_tokens is tokens),
+            key=lambda standing: (standing.remaining, -standing.reset),
+            default=None,
+        )

@@ -1,0 +1,61 @@
+"""Counters in this process's memory: every answer on the spot, nothing shared."""
+
+from collections.abc import Iterable, Mapping
+
+from aoai_gateway.policy.accounts import LEASE, Accounts
+from aoai_gateway.policy.quotas import Decision, Reservation
+from aoai_gateway.state import Break
+
+_SWEEP_EVERY = 10_000
+
+
+class MemoryState:
+    """The default store. `lease` is in seconds; `accounts` may come from a ledger file."""
+
+    degraded_since: float | None = None
+
+    def __init__(self, lease: float = LEASE, accounts: Accounts | None = None) -> None:
+        self.accounts = accounts or Accounts(lease)
+        self._breaks: dict[Break, float] = {}
+        self._reserved = 0
+
+    def peek(self, reservation: Reservation, now: float) -> Decision:
+        """Return what `reserve` would answer, booking nothing."""
+        return self.accounts.peek(reservation, now)
+
+    def reserve(self, reservation: Reservation, now: float) -> Decision:
+        """Book the reservation against all of its quotas, or against none."""
+        self._reserved += 1
+        if self._reserved % _SWEEP_EVERY == 0:
+            self.accounts.forget_idle(now)
+        return self.accounts.reserve(reservation, now)
+
+    def book(self, reservation: Reservation, now: float) -> None:
+        """Book a reservation that another store admitted, whether it fits here or not."""
+        self.accounts.book(reservation, now)
+
+    def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
+        """Replace what was reserved by the tokens used."""
+        self.accounts.settle(reservation, tokens, now)
+
+    def cancel(self, reservation: Reservation, now: float) -> None:
+        """Take back a reservation that no backend served."""
+        self.accounts.cancel(reservation, now)
+
+    def renew(self, reservations: Iterable[Reservation], now: float) -> None:
+        """Keep reservations from lapsing."""
+        self.accounts.renew(reservations, now)
+
+    def open_break(self, backend: str, priority: str, seconds: float, now: float) -> None:
+        """Skip a backend for a priority for `seconds`; a longer break stays."""
+        until = max(now + seconds, self._breaks.get((backend, priority), now))
+        self._breaks[backend, priority] = until
+
+    def close_break(self, backend: str, priority: str, now: float) -> None:
+        """End a break before its time."""
+        self._breaks.pop((backend, priority), None)
+
+    def breaks(self, now: float) -> Mapping[Break, float]:
+        """Return all open breaks with the seconds that are left of each."""
+        self._breaks = {of: until for of, until in self._breaks.items() if until > now}
+        return {of: until - now for of, until in self._breaks.items()}

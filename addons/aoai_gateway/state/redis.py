@@ -1,0 +1,238 @@
+"""Counters in Redis, shared by every gateway process that uses the same URL.
+
+Each decision is one atomic script, called by its digest; a server that does not know the script
+(restarted, flushed) is sent its text. Time is the server's, so the clocks of the gateways do not
+matter. All keys of a client share a hash tag and every key expires by itself.
+
+Every command is bounded in time, and a failure of any kind is a `StateUnavailableError`: what to
+do then is `failover`'s concern.
+"""
+
+import asyncio
+import json
+import math
+from collections import defaultdict
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Final, cast
+from urllib.parse import quote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from aoai_gateway.policy.accounts import LEASE
+from aoai_gateway.policy.quotas import Decision, Reservation, Standing
+from aoai_gateway.policy.window import microseconds
+from aoai_gateway.state import Break, StateUnavailableError
+
+TIMEOUT: Final = 0.25
+"""Seconds for one decision, connecting included, before Redis counts as gone."""
+
+CONNECTIONS: Final = 32
+"""Connections of one process; a decision takes well under a millisecond of one."""
+
+SERVER_CLOCK: Final = """
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+"""
+
+
+class RedisState:
+    """A store in Redis at `url`: redis:// or rediss:// (TLS), with user and password if it has ACLs.
+
+    `prefix` starts every key. `timeout` and `lease` are in seconds. `clock` is the Lua source of
+    a function clock() that returns the time in microseconds; tests put a virtual one there.
+
+    All methods are as in `aoai_gateway.state.State`, are awaited, ignore `now`, and raise
+    StateUnavailableError.
+    """
+
+    degraded_since: float | None = None
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "aoai-gateway",
+        timeout: float = TIMEOUT,
+        lease: float = LEASE,
+        clock: str = SERVER_CLOCK,
+    ) -> None:
+        self.address = _address(url)
+        self._prefix = prefix
+        self._timeout = timeout
+        self._lease = microseconds(lease)
+        # The client's own retries would repeat what may have been done, and take their time.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._redis = Redis.from_pool(pool)
+        self._quotas = _Script(self._redis, clock, "quotas.lua")
+        self._breaks = _Script(self._redis, clock, "breaks.lua")
+
+    def __repr__(self) -> str:
+        return f"RedisState({self.address})"
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
+
+    async def peek(self, reservation: Reservation, now: float = 0) -> Decision:
+        """Return what `reserve` would answer, booking nothing."""
+        return _decision(reservation, await self._decide("peek", reservation))
+
+    async def reserve(self, reservation: Reservation, now: float = 0) -> Decision:
+        """Book the reservation against all of its quotas, or against none."""
+        return _decision(reservation, await self._decide("reserve", reservation))
+
+    async def book(self, reservation: Reservation, age: float) -> None:
+        """Book a call that was admitted `age` seconds ago without this store, and is running."""
+        await self._decide("book", reservation, age=age)
+
+    async def charge(self, reservation: Reservation, tokens: int, age: float) -> None:
+        """Settle a call if it is held here, else count what it used, admitted `age` seconds ago."""
+        await self._decide("charge", reservation, tokens=tokens, age=age)
+
+    async def settle(self, reservation: Reservation, tokens: int, now: float = 0) -> None:
+        """Replace what was reserved by the tokens used."""
+        if tokens < 0:
+            raise ValueError(f"cannot settle with {tokens} tokens")
+        await self._decide("settle", reservation, tokens=tokens)
+
+    async def cancel(self, reservation: Reservation, now: float = 0) -> None:
+        """Take back a reservation that no backend served."""
+        await self._decide("cancel", reservation)
+
+    async def renew(self, reservations: Iterable[Reservation], now: float = 0) -> None:
+        """Keep reservations from lapsing; one script call per client."""
+        ids: dict[str, list[str]] = defaultdict(list)
+        for reservation in reservations:
+            ids[reservation.client].append(reservation.id)
+        for client, of_client in ids.items():
+            await self._run(self._quotas, self._client_keys(client), ("renew", self._lease, *of_client))
+
+    async def open_break(self, backend: str, priority: str, seconds: float, now: float = 0) -> None:
+        """Skip a backend for a priority for `seconds`; a longer break stays."""
+        await self._break("open", (backend, priority), microseconds(seconds))
+
+    async def close_break(self, backend: str, priority: str, now: float = 0) -> None:
+        """End a break before its time."""
+        await self._break("close", (backend, priority))
+
+    async def breaks(self, now: float = 0) -> Mapping[Break, float]:
+        """Return all open breaks with the seconds that are left of each."""
+        answer = await self._break("list", ("", ""))
+        return {
+            _break(field): left / 1e6
+            for field, left in zip(answer[::2], answer[1::2], strict=True)
+            if isinstance(field, bytes) and isinstance(left, int)
+        }
+
+    # ---------------------------------------------------------------------------------------------
+
+    async def _decide(
+        self, operation: str, reservation: Reservation, *, tokens: int | None = None, age: float = 0
+    ) -> Sequence[int | bytes]:
+        keys = self._client_keys(reservation.client)
+        arguments: list[str | int] = [
+            operation,
+            reservation.id,
+            reservation.tokens if tokens is None else tokens,
+            reservation.requests,
+            self._lease,
+            max(0, microseconds(age)),
+        ]
+        for limits in reservation.quotas:
+            # A quoted name is never "*", so the account over all has a name of its own.
+            name = "*" if limits.deployment is None else quote(limits.deployment, safe="")
+            account = f"{self._prefix}:{{{quote(reservation.client, safe='')}}}:{name}"
+            keys += (f"{account}:window", f"{account}:sums")
+            arguments += (name, *(-1 if limit is None else limit for limit in limits.limits))
+        return await self._run(self._quotas, keys, arguments)
+
+    def _client_keys(self, client: str) -> list[str]:
+        tagged = f"{self._prefix}:{{{quote(client, safe='')}}}"
+        return [f"{tagged}:leases", f"{tagged}:holds", f"{tagged}:budgets"]
+
+    async def _break(self, operation: str, of: Break, length: int = 0) -> Sequence[int | bytes]:
+        return await self._run(
+            self._breaks, [f"{self._prefix}:{{breaks}}"], (operation, json.dumps(of), length)
+        )
+
+    async def _run(
+        self, script: "_Script", keys: Sequence[str], arguments: Sequence[str | int]
+    ) -> Sequence[int | bytes]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    return await script(keys, arguments)
+                except RedisTimeoutError:
+                    raise
+                except RedisConnectionError:
+                    # A pooled connection that the server has closed meanwhile. Operations carry
+                    # the id of their reservation, so doing one twice is doing it once.
+                    return await script(keys, arguments)
+        except TimeoutError as error:
+            raise StateUnavailableError(f"{self.address}: no answer in {self._timeout:g} s") from error
+        except (RedisError, OSError) as error:
+            raise StateUnavailableError(f"{self.address}: {type(error).__name__}: {error}") from error
+
+
+class _Script:
+    def __init__(self, redis: Redis, clock: str, name: str) -> None:
+        self._redis = redis
+        self._text = clock + files("aoai_gateway.state").joinpath(name).read_text("utf-8")
+        self._digest = redis.register_script(self._text).sha
+
+    async def __call__(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Sequence[int | bytes]:
+        both = (*keys, *arguments)
+        try:
+            answer = self._redis.evalsha(self._digest, len(keys), *both)
+            return await cast(Awaitable[Sequence[int | bytes]], answer)
+        except NoScriptError:
+            answer = self._redis.eval(self._text, len(keys), *both)
+            return await cast(Awaitable[Sequence[int | bytes]], answer)
+
+
+def _decision(reservation: Reservation, answer: Sequence[int | bytes]) -> Decision:
+    admitted, *figures = (int(figure) for figure in answer)
+    limits = [(quota, *each) for quota in reservation.quotas for each in quota.set_limits()]
+    return Decision(
+        bool(admitted),
+        tuple(
+            Standing(quota.deployment, kind, limit, remaining, _seconds(wait), _seconds(reset))
+            for (quota, kind, limit), remaining, wait, reset in zip(
+                limits, figures[::3], figures[1::3], figures[2::3], strict=True
+            )
+        ),
+    )
+
+
+def _seconds(microseconds_or_never: int) -> float:
+    return math.inf if microseconds_or_never < 0 else microseconds_or_never / 1e6
+
+
+def _break(field: bytes) -> Break:
+    backend, priority = json.loads(field)
+    return backend, priority
+
+
+def _address(url: str) -> str:
+    """The part of the URL that may be shown: no user, no password."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("state: expected a URL that starts with redis:// or rediss://")
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"

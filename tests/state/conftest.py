@@ -1,0 +1,187 @@
+"""A real redis-server on a free port, and both stores under one virtual clock."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from aoai_gateway.policy.quotas import Decision, Reservation
+from aoai_gateway.state.memory import MemoryState
+from aoai_gateway.state.redis import RedisState
+
+VIRTUAL_CLOCK = "local function clock() return tonumber(redis.call('GET', 'virtual-now')) end\n"
+
+
+class RedisServer:
+    """A redis-server process that keeps nothing on disk; can be stopped and started again."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [
+            "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", "no", "--dir", str(folder), *options,
+        ]  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise TimeoutError("redis-server did not start")
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def _require_redis() -> None:
+    if shutil.which("redis-server") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("redis-server is not installed, and CI must not skip its tests")
+        pytest.skip("redis-server is not installed")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    _require_redis()
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server for one test alone, which may stop it."""
+    _require_redis()
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+class Bench:
+    """A store seen through synchronous calls at times that the test chooses.
+
+    Every `fresh()` starts with empty counters.
+    """
+
+    def fresh(self, lease: float = 3600.0) -> None:
+        raise NotImplementedError
+
+    def peek(self, reservation: Reservation, now: float) -> Decision:
+        raise NotImplementedError
+
+    def reserve(self, reservation: Reservation, now: float) -> Decision:
+        raise NotImplementedError
+
+    def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
+        raise NotImplementedError
+
+    def cancel(self, reservation: Reservation, now: float) -> None:
+        raise NotImplementedError
+
+    def renew(self, reservations: list[Reservation], now: float) -> None:
+        raise NotImplementedError
+
+
+class MemoryBench(Bench):
+    def fresh(self, lease: float = 3600.0) -> None:
+        self.state = MemoryState(lease)
+
+    def peek(self, reservation, now):
+        return self.state.peek(reservation, now)
+
+    def reserve(self, reservation, now):
+        return self.state.reserve(reservation, now)
+
+    def settle(self, reservation, tokens, now):
+        self.state.settle(reservation, tokens, now)
+
+    def cancel(self, reservation, now):
+        self.state.cancel(reservation, now)
+
+    def renew(self, reservations, now):
+        self.state.renew(reservations, now)
+
+
+class RedisBench(Bench):
+    _lives = itertools.count()
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._runner = asyncio.Runner()
+        self._clock = redis.Redis.from_url(url)
+        self.state: RedisState | None = None
+
+    def fresh(self, lease: float = 3600.0) -> None:
+        self.close_state()
+        self.state = RedisState(
+            self._url, prefix=f"life{next(self._lives)}", lease=lease, clock=VIRTUAL_CLOCK, timeout=10
+        )
+
+    def close_state(self) -> None:
+        if self.state:
+            self._runner.run(self.state.aclose())
+
+    def close(self) -> None:
+        self.close_state()
+        self._runner.close()
+        self._clock.close()
+
+    def at(self, now: float) -> None:
+        self._clock.set("virtual-now", round(now * 1e6))
+
+    def run(self, awaitable, now: float):
+        self.at(now)
+        return self._runner.run(awaitable)
+
+    def peek(self, reservation, now):
+        return self.run(self.state.peek(reservation), now)
+
+    def reserve(self, reservation, now):
+        return self.run(self.state.reserve(reservation), now)
+
+    def settle(self, reservation, tokens, now):
+        self.run(self.state.settle(reservation, tokens), now)
+
+    def cancel(self, reservation, now):
+        self.run(self.state.cancel(reservation), now)
+
+    def renew(self, reservations, now):
+        self.run(self.state.renew(reservations), now)
+
+
+@pytest.fixture(scope="session")
+def memory_bench() -> MemoryBench:
+    return MemoryBench()
+
+
+@pytest.fixture(scope="session")
+def redis_bench(redis_server: RedisServer) -> Iterator[RedisBench]:
+    bench = RedisBench(redis_server.url)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(scope="session", params=["memory", "redis"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return request.getfixturevalue(f"{request.param}_bench")

@@ -1,0 +1,179 @@
+"""What is Redis's own about the Redis store: scripts, keys, credentials, time."""
+
+import asyncio
+import datetime
+import socket
+import time
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from redis.crc import key_slot
+
+from aoai_gateway.policy.quotas import Quota, Reservation
+from aoai_gateway.state import StateUnavailableError
+from aoai_gateway.state.redis import RedisState
+
+QUOTAS = (Quota("gpt-4o", 1000, 10, 5000, 50_000), Quota(None, 2000))
+
+
+def reservation(name: str, tokens: int = 100, client: str = "a {odd} team") -> Reservation:
+    return Reservation(name, client, QUOTAS, tokens)
+
+
+def with_state(url, story, **options):
+    async def run():
+        state = RedisState(url, **options)
+        try:
+            return await story(state)
+        finally:
+            await state.aclose()
+
+    return asyncio.run(run())
+
+
+def test_every_key_of_a_client_shares_a_slot_and_expires(redis_server):
+    async def story(state):
+        assert (await state.reserve(reservation("keys"))).admitted
+        assert (await state.reserve(reservation("keys2"))).admitted
+        await state.settle(reservation("keys2"), 3000)  # with debt
+        await state.open_break("sweden/gpt-4o", "batch", 5)
+
+    with_state(redis_server.url, story, prefix="every-key")
+    with redis.Redis.from_url(redis_server.url) as client:
+        keys = sorted(client.scan_iter("every-key:*"))
+        lifetimes = {key.decode().rsplit(":", 1)[1]: client.ttl(key) for key in keys}
+    of_client = [key for key in keys if b"breaks" not in key]
+    assert len({key_slot(key) for key in of_client}) == 1
+    assert lifetimes.keys() == {"leases", "holds", "budgets", "window", "sums", "{breaks}"}
+    assert all(0 < seconds <= 63 * 86_400 for seconds in lifetimes.values())
+    assert lifetimes["{breaks}"] <= 6
+
+
+def test_a_restarted_server_gets_the_script_again(redis_server):
+    async def story(state):
+        await state.reserve(reservation("before"))
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.script_flush()
+            client.client_kill_filter(_type="normal", skipme=True)  # pooled connections are dead, too
+        decision = await state.reserve(reservation("after"))
+        assert [s.remaining for s in decision.standings] == [800, 8, 4800, 49_800, 1800]
+
+    with_state(redis_server.url, story, prefix="restarted")
+
+
+def test_past_calls_are_booked_at_their_age(redis_server):
+    quota = (Quota(None, 1000, None, 10_000),)
+
+    async def story(state):
+        running = Reservation("running", "past", quota, 300)
+        await state.book(running, age=50)
+        await state.book(running, age=50)  # told twice
+        await state.charge(Reservation("ended", "past", quota, 900), 200, age=40)
+        await state.charge(Reservation("long ago", "past", quota, 900), 500, age=400)
+        refused = await state.reserve(Reservation("next", "past", quota, 600))
+        assert [s.remaining for s in refused.standings] == [500, 9000]
+        assert refused.retry_after == pytest.approx(10, abs=0.5)
+        assert refused.standings[0].reset == pytest.approx(20, abs=0.5)
+        await state.charge(running, 100, age=51)  # settles it, for it is held
+        await state.charge(running, 0, age=51)
+        decision = await state.peek(Reservation("x", "past", quota, 0))
+        assert [s.remaining for s in decision.standings] == [700, 9200]
+
+    with_state(redis_server.url, story, prefix="past")
+
+
+def test_the_server_clock_alone_counts(redis_server):
+    async def story(state):
+        await state.reserve(reservation("one", 1000), now=0)
+        refused = await state.reserve(reservation("two", 1000), now=1e12)
+        assert refused.retry_after == pytest.approx(60, abs=0.5)
+
+    with_state(redis_server.url, story, prefix="clock")
+
+
+def test_a_server_that_does_not_answer_is_given_up_in_time():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+
+        async def story(state):
+            began = time.perf_counter()
+            with pytest.raises(StateUnavailableError, match=r"no answer|Timeout"):
+                await state.reserve(reservation("silent"))
+            assert time.perf_counter() - began < 0.5
+
+        with_state(f"redis://user:secret@127.0.0.1:{silent.getsockname()[1]}", story, timeout=0.1)
+
+
+@pytest.mark.parametrize("path", ["", "/2"])
+def test_credentials_are_never_shown(path):
+    async def story(state):
+        with pytest.raises(StateUnavailableError) as caught:
+            await state.reserve(reservation("x"))
+        for shown in (repr(state), state.address, str(caught.value), repr(caught.value)):
+            assert "hunter2" not in shown
+            assert "alice" not in shown
+
+    with_state(f"redis://alice:hunter2@127.0.0.1:1{path}", story)
+    with pytest.raises(ValueError, match="redis://") as caught:
+        RedisState("alice:hunter2@127.0.0.1")
+    assert "hunter2" not in str(caught.value)
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_tls_and_acl(tmp_path, redis_server):
+    """A user who may do no more than what the store needs, over TLS that is verified."""
+    certificate, key = _certificate(tmp_path)
+    rules = ("on", ">s3cret", "~aoai-gateway:*", "resetchannels", "+@all", "-@dangerous", "-@admin")
+    server = type(redis_server)(
+        tmp_path, "--tls-cert-file", str(certificate), "--tls-key-file", str(key),
+        "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no",
+        "--user", "default", "off", "--user", "gateway", *rules,
+    )  # fmt: skip
+    plain = server._command.index("--port")
+    server._command[plain] = "--tls-port"
+    server._command += ["--port", "0"]
+    server.start()
+    try:
+
+        async def allowed(state):
+            assert (await state.reserve(reservation("tls"))).admitted
+            await state.open_break("sweden", "batch", 5)
+
+        async def refused(state):
+            with pytest.raises(StateUnavailableError) as caught:
+                await state.reserve(reservation("tls"))
+            assert "s3cret" not in str(caught.value)
+
+        address = f"127.0.0.1:{server.port}/0"
+        trusted = f"?ssl_ca_certs={certificate}"
+        with_state(f"rediss://gateway:s3cret@{address}{trusted}", allowed, timeout=2)
+        with_state(f"rediss://gateway:wrong@{address}{trusted}", refused, timeout=2)
+        with_state(f"rediss://{address}{trusted}", refused, timeout=2)
+        with_state(f"rediss://gateway:s3cret@{address}", refused, timeout=2)  # not trusted
+    finally:
+        server.stop()
