@@ -137,11 +137,13 @@ class Caller:
         stream: bool = False,
         headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
+        key: str = CLIENT_KEY,
         **members: Any,
     ) -> Answer:
         """Ask for a completion; ``seconds``: what it tells the gateway that it waits for an answer."""
         waits = {"x-stainless-read-timeout": str(seconds)} if seconds is not None else {}
-        return self.post(lane.path, chat(stream=stream, **members), {**waits, **(headers or {})})
+        body = chat(stream=stream, **members)
+        return self.post(lane.path, body, {**waits, **(headers or {})}, key=key)
 
     def close(self) -> None:
         """Hang up."""
