@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.policy.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
+    from aoai_gateway.routing.breaks import Scope
     from aoai_gateway.routing.order import Skip
+    from aoai_gateway.tokens import Count
     from aoai_gateway.wire.bodies import RequestBody
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
@@ -66,6 +69,8 @@ class Attempt:
     """Why it failed, in a few words, without anything secret: ``429 RateLimitReached``."""
     break_seconds: float | None = None
     """Length of the break that it opened; None if it opened none."""
+    scope: Scope | None = None
+    """What that break is on."""
     resent: bool = False
     """Whether it was sent a second time because a reused connection turned out to be closed."""
 
@@ -84,6 +89,10 @@ class Outcome(StrEnum):
     CLIENT_GONE = "client_gone"
     ERROR = "error"
     """A bug of the gateway."""
+
+
+LONGEST_TIMEOUT = 86_400.0
+"""A client's time-out of more than a day is no time-out."""
 
 
 @dataclass(slots=True)
@@ -115,6 +124,25 @@ class Call:
     """What was decided, in order and in words."""
     too_small: set[BackendKey] = field(default_factory=set)
     """Backends whose whole limit is below the estimate."""
+    edits: dict[str, int] = field(default_factory=dict)
+    """Members of the body that the client's limits or contract set to another value."""
+    told: dict[str, str] = field(default_factory=dict)
+    """Response headers that say what the client's limits and quotas did."""
+    quota_headers: tuple[tuple[str, str], ...] = ()
+    """The client's own remaining quota."""
+    prompt: Count | None = None
+    """The prompt's tokens, if they were counted."""
+    reserved: Reservation | None = None
+    """What is booked for the call, until it is settled or cancelled."""
+    withdrawn: list[Scope] = field(default_factory=list)
+    """Breaks that it had opened and that were taken back, since it was the cause itself."""
+    reserved_tokens: int | None = None
+    charged_tokens: int | None = None
+    """What counted against the client's quotas in the end; None if it has none."""
+    waited: float = 0.0
+    """Seconds for which it was held back."""
+    asked: str = ""
+    """The deployment that the client asked for, where its contract led to another one."""
 
     outcome: Outcome | None = None
     status: int | None = None
@@ -125,6 +153,26 @@ class Call:
     model: str | None = None
     response_id: str | None = None
     finish_reason: str | None = None
+
+    served: bool = False
+    """Whether a backend's answer has reached the client, in part at least."""
+    delivered_characters: int = 0
+    """Of a stream's text, where no usage came."""
+    priority: str | None = None
+    """Its class, if not the client's own."""
+
+    def client_timeout(self) -> float | None:
+        """Give the seconds for which the client waits, as the official SDKs say in a header."""
+        for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
+            value = self.headers.get(name)
+            if value is not None:
+                try:
+                    seconds = float(value)
+                except ValueError:
+                    continue
+                if 0 < seconds < LONGEST_TIMEOUT:
+                    return seconds
+        return None
 
     @property
     def streaming(self) -> bool:
@@ -171,6 +219,48 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class CountTokens:
+    """Count the prompt's tokens, off the event loop if it is large. Leads to `Counted`."""
+
+    operation: str
+    body: Mapping[str, Any]
+    model: str | None
+    size: int
+    """Bytes of the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Book tokens and requests against the client's quotas. Leads to `Reserved`."""
+
+    reservation: Reservation
+    dry_run: bool
+    """Only ask what would happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Replace what was booked by what was used. Leads to `Done`."""
+
+    reservation: Reservation
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Take back what was booked. Leads to `Done`."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Hold the call back until a time. Leads to `Done` or `ClientGone`."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Choose:
     """Ask whoever wants a say which of the candidates to try. Leads to `Chosen` or `ClientGone`."""
 
@@ -207,7 +297,20 @@ class Reject:
     error: GatewayError
 
 
-type Effect = Send | Drain | Choose | Announce | Deliver | Return | Reject
+type Effect = (
+    CountTokens
+    | Reserve
+    | Settle
+    | Cancel
+    | WaitUntil
+    | Send
+    | Drain
+    | Choose
+    | Announce
+    | Deliver
+    | Return
+    | Reject
+)
 
 
 # --- outcomes: what came of it -----------------------------------------------------------------------
@@ -263,13 +366,6 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientGone:
-    """The client hung up; whatever was under way has been stopped."""
-
-    now: float
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """A delivered answer ended."""
 
@@ -282,6 +378,33 @@ class Ended:
     model: str | None = None
     response_id: str | None = None
     finish_reason: str | None = None
+    delivered_characters: int = 0
+    """Of a stream's text, where no usage tells what it cost."""
 
 
-type Result = Answered | Failed | Drained | Chosen | Done | ClientGone | Ended
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """The client hung up; whatever was under way has been stopped."""
+
+    now: float
+    so_far: Ended | None = None
+    """What had been delivered until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The prompt's tokens."""
+
+    now: float
+    count: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Whether it was booked, and how the quotas stand."""
+
+    now: float
+    decision: Decision
+
+
+type Result = Counted | Reserved | Answered | Failed | Drained | Chosen | Done | ClientGone | Ended

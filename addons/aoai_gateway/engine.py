@@ -55,6 +55,8 @@ from aoai_gateway.call import (
     Return,
     Send,
 )
+from aoai_gateway.budgeting import Budgets
+from aoai_gateway.policy.contracts import contract
 from aoai_gateway.policy.access import check_access, visible_deployments
 from aoai_gateway.routing.affinity import Affinity
 from aoai_gateway.routing.breaks import Break, BreakLengths, Breaks
@@ -86,9 +88,6 @@ SMALL_BODY = 8192
 SHORTEST_ATTACHMENT = 1024
 """Bytes of a string without a space in it that is taken for base64."""
 
-LONGEST_TIMEOUT = 86_400.0
-"""A client's time-out of more than a day is no time-out."""
-
 
 class Engine:
     """Decides for all calls of a gateway, and holds what they share: breaks, affinity, speeds."""
@@ -98,6 +97,7 @@ class Engine:
         self.affinity = Affinity()
         self.speeds: dict[tuple[BackendKey, str], Speed] = {}
         """By backend and real deployment: an endpoint without standins serves fast and slow ones."""
+        self.budgets = Budgets()
         self._random = random
 
     def run(self, call: Call, content_type: str | None, raw: bytes, now: float) -> Generator[Effect, Result]:
@@ -108,24 +108,43 @@ class Engine:
         """
         try:
             pool = self._admit(call, content_type, raw)
+            admitted = yield from self.budgets.admit(call, now)
         except GatewayError as error:
-            yield from self._reject(call, error, now, Outcome.REJECTED)
+            yield from self._reject(call, error, now + call.waited, Outcome.REJECTED)
             return
-        yield from _Attempts(self, call, pool, now).run()
+        if admitted is None:
+            return
+        if call.asked:
+            # The client's contract led to another deployment.
+            pool = self._pool(call)
+        yield from _Attempts(self, call, pool, admitted).run()
+        yield from self.budgets.settle(call)
 
     def _admit(self, call: Call, content_type: str | None, raw: bytes) -> Pool:
         body = call.body = parse_body(call.target, content_type, raw)
         call.deployment = body.deployment(call.target)
         table = call.setup.table
-        pool = table.pool(call.deployment)
-        if pool is None:
+        if table.pool(call.deployment) is None:
             visible = visible_deployments(call.client, table.deployments)
             raise errors.deployment_not_found(call.deployment, visible)
         check_access(call.client, call.deployment)
+        pool = self._pool(call)
         # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
         # text has, and low is what is wanted here.
         call.estimate = _text_size(raw) // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
         return pool
+
+    def _pool(self, call: Call) -> Pool:
+        """Give the backends that may serve this client."""
+        pool = call.setup.table.pool(call.deployment) or ()
+        allowed = contract(call.setup.config, call.client, call.deployment)
+        mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
+        if pool and not mine:
+            raise errors.forbidden(
+                f"None of the endpoints that you may use serves the deployment '{call.deployment}'.",
+                code="EndpointNotAllowed",
+            )
+        return mine
 
     def _reject(
         self, call: Call, error: GatewayError, now: float, outcome: Outcome
@@ -279,7 +298,7 @@ class _Attempts:
         scope = self._scope(attempt.backend, failed)
         if fits:
             hint = self._hint(failed)
-            attempt.break_seconds = self._lengths.length(hint)
+            attempt.break_seconds, attempt.scope = self._lengths.length(hint), scope
             until = self._now + attempt.break_seconds
             engine.breaks.open(scope, Break(self._now, until, failed.reason, call.id))
         speed = engine.speeds.get(self._served(attempt.backend))
@@ -340,7 +359,7 @@ class _Attempts:
         timeouts = backend.endpoint.connections.timeouts
         body = call.body
         assert body is not None
-        allowed = _client_timeout(call)
+        allowed = call.client_timeout()
         if body.stream:
             first_byte = replay.first_byte_seconds
             if allowed is not None:
@@ -365,10 +384,14 @@ class _Attempts:
         call.status = answered.status
         end = yield Deliver(attempt)
         attempt.ended = end.now
+        told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
+        call.served = answered.status < 400 and told is not None
+        if told is not None:
+            call.first_content = told.first_content
+            call.usage, call.model, call.response_id = told.usage, told.model, told.response_id
+            call.finish_reason = told.finish_reason
+            call.delivered_characters = told.delivered_characters
         if isinstance(end, Ended):
-            call.first_content = end.first_content
-            call.usage, call.model, call.response_id = end.usage, end.model, end.response_id
-            call.finish_reason = end.finish_reason
             call.ended = end.now
             call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED
             if not end.complete:
@@ -389,6 +412,7 @@ class _Attempts:
         call, engine = self._call, self._engine
         for earlier, scope in self._alike.get(like, ()):
             engine.breaks.withdraw(scope, call.id)
+            call.withdrawn.append(scope)
             earlier.break_seconds = None
         if attempt.failure is FailureKind.STATUS:
             yield from self._return(attempt, body)
@@ -437,17 +461,3 @@ def _text_size(raw: bytes) -> int:
         return len(raw)
     strings = (part for part in raw.split(b'"') if len(part) >= SHORTEST_ATTACHMENT)
     return len(raw) - sum(len(s) for s in strings if s.isascii() and b" " not in s and b"\\u" not in s)
-
-
-def _client_timeout(call: Call) -> float | None:
-    """Give the seconds for which the client waits, as the official SDKs say in a header."""
-    for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
-        value = call.headers.get(name)
-        if value is not None:
-            try:
-                seconds = float(value)
-            except ValueError:
-                continue
-            if 0 < seconds < LONGEST_TIMEOUT:
-                return seconds
-    return None

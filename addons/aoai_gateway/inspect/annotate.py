@@ -87,6 +87,9 @@ def comment(call: Call) -> str:
         parts.append(str(call.status))
     if call.outcome in (Outcome.TRUNCATED, Outcome.CLIENT_GONE, Outcome.ERROR):
         parts.append(call.outcome.value.replace("_", " "))
+    parts += [f"{name.removeprefix('x-gateway-')}: {what}" for name, what in call.told.items()]
+    if call.waited >= 0.1:
+        parts.append(f"waited {call.waited:.1f} s")
     if call.usage is not None:
         parts.append(f"{call.usage.input_tokens} tokens in, {call.usage.output_tokens} out")
     if call.first_content is not None:

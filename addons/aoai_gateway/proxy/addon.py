@@ -27,7 +27,7 @@ from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.proxy.lifetime import Lifetime
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from mitmproxy import tls as mtls
     from mitmproxy.addonmanager import Loader
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.proxy.hooks import Ask, AttemptFailed
+    from aoai_gateway.routing.breaks import Scope
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,14 @@ class GatewayAddon:
     async def gateway_attempt_failed(self, failed: AttemptFailed) -> None:
         """Show a failed attempt as a flow of its own."""
         attempts.log(failed)
+        attempt = failed.attempt
+        if attempt.scope is not None and attempt.break_seconds is not None:
+            await self.lifetime.sharing.tell_break(attempt.scope, attempt.break_seconds)
         await attempts.show(ctx.master.addons, failed, self.gateway.heard)
+
+    async def gateway_breaks_withdrawn(self, scopes: Sequence[Scope]) -> None:
+        """Tell other processes of breaks that a call had opened without a reason."""
+        await self.lifetime.sharing.tell_end(scopes)
 
     async def gateway_call_ended(self, finished: CallFinished) -> None:
         """Tell the listeners of `gateway_call_finished`."""

@@ -44,8 +44,16 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.layer import GatewayLayer
 
 
-OF_THE_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
-"""Fields that concern only the connection to the backend."""
+NOT_THE_CLIENTS = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection"}
+    | {
+        f"x-ratelimit-{what}-{of}".encode()
+        for what in ("limit", "remaining", "reset", "renewalperiod")
+        for of in ("requests", "tokens")
+    }
+    | {b"x-ratelimit-key", b"x-ratelimit-type", b"azure-openai-deployment-utilization"}
+)
+"""Fields that concern only the gateway: of its connection to the backend, and of its quota there."""
 
 
 class Delivery(Intake):
@@ -153,6 +161,7 @@ class Delivery(Intake):
             model=reader.model,
             response_id=reader.response_id,
             finish_reason=", ".join(reader.finish_reasons) or None,
+            delivered_characters=reader.delivered_characters,
         )
 
     def _broken_off(self, reason: str) -> CommandGenerator[None]:
@@ -187,7 +196,10 @@ class Delivery(Intake):
             added.append((b"x-gateway-attempts", b"%d" % len(call.attempts)))
             if attempt.backend.endpoint.simulated is not None:
                 added.append((b"x-gateway-simulated", b"true"))
-        set_fields(response, OF_THE_CONNECTION, added)
+        added += [(name.encode(), value.encode()) for name, value in call.told.items()]
+        # A backend's own limits are none of the client's business, and not what it may use.
+        added += [(name.encode(), value.encode()) for name, value in call.quota_headers]
+        set_fields(response, NOT_THE_CLIENTS, added)
 
     # --- turns and time --------------------------------------------------------------------------------
 

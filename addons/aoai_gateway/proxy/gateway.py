@@ -12,12 +12,19 @@ from aoai_gateway.call import Setup
 from aoai_gateway.engine import Engine
 from aoai_gateway.proxy.events import Listeners
 from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.state.memory import MemoryState
+from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from aoai_gateway.call import Call
+    from collections.abc import Awaitable
+
+    from aoai_gateway.call import Call, Cancel, CountTokens, Reserve, Settle
     from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.policy.quotas import Decision, Reservation
+    from aoai_gateway.state import State
+    from aoai_gateway.tokens import Count
     from aoai_gateway.usage.sink import UsageSink
     from aoai_gateway.wire.secrets import Credential
 
@@ -30,6 +37,13 @@ OUR_EVENTS = (
 )
 
 
+async def _finish(answer: Awaitable[None]) -> None:
+    try:
+        await answer
+    except Exception:
+        logger.exception("A quota could not be settled; its lease will lapse.")
+
+
 class Gateway:
     """One gateway process's state. There is one, whatever addon instances come and go."""
 
@@ -39,6 +53,10 @@ class Gateway:
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
         self.draining = False
         self.usage_log: UsageSink | None = None
+        self.counter = Counter()
+        self.state: State = MemoryState()
+        self.reservations: dict[str, Reservation] = {}
+        """Bookings of calls under way, by id; their lease is renewed as long as they are here."""
         self.calls: set[str] = set()
         """Ids of the calls under way, until their last byte has been handed over."""
         self._idle = asyncio.Event()
@@ -79,6 +97,40 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), seconds)
         return not self.calls
+
+    # --- quotas ----------------------------------------------------------------------------------------
+
+    def count_tokens(self, effect: CountTokens) -> Count | Awaitable[Count]:
+        """Count a prompt: a small one at once, a large one in a thread."""
+        counter = self.counter
+        if cost_hint(effect.size):
+            return counter.count_request(effect.operation, effect.body, effect.model)
+        return asyncio.to_thread(counter.count_request, effect.operation, effect.body, effect.model)
+
+    def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
+        """Book against the client's quotas, or only ask."""
+        ask = self.state.peek if effect.dry_run else self.state.reserve
+        answer = ask(effect.reservation, self.now())
+        if not effect.dry_run:
+            self.reservations[effect.reservation.id] = effect.reservation
+        return answer
+
+    def settle(self, effect: Settle | Cancel) -> None:
+        """Settle or cancel a booking; a shared store is told in a task of its own."""
+        reservation = effect.reservation
+        self.reservations.pop(reservation.id, None)
+        if isinstance(effect, Settle):
+            self._in_background(self.state.settle(reservation, effect.tokens, self.now()))
+        else:
+            self._in_background(self.state.cancel(reservation, self.now()))
+
+    def now(self) -> float:
+        """Give the time since the epoch on a clock that never jumps."""
+        return time.monotonic() + self.wall
+
+    def _in_background(self, answer: None | Awaitable[None]) -> None:
+        if answer is not None:
+            asyncio_utils.create_task(_finish(answer), name="quota", keep_ref=True)
 
     def write_down(self, call: Call) -> dict[str, Any]:
         """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""

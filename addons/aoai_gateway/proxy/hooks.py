@@ -7,19 +7,22 @@ only one. `GatewayAskHook` pauses its stream; the other two do not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mitmproxy.proxy.commands import StartHook
 
 from aoai_gateway.proxy.events import ask
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
     from mitmproxy import hooks, http
     from mitmproxy.addonmanager import AddonManager
     from mitmproxy.connection import Server
 
     from aoai_gateway.call import Attempt, Call
     from aoai_gateway.proxy.events import CallFinished
+    from aoai_gateway.routing.breaks import Scope
 
 
 class Ask:
@@ -33,6 +36,22 @@ class Ask:
         """Trigger the event, and keep what goes wrong for the stream that waits."""
         try:
             await ask(addons, self.hook)
+        except Exception as error:
+            self.error = error
+
+
+class Awaited(Ask):
+    """Something that a stream waits for. ``result``: what it came to, if it did not fail."""
+
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        self._awaitable = awaitable
+        self.result: Any = None
+        self.error = None
+
+    async def perform(self, addons: AddonManager) -> None:
+        """Await it."""
+        try:
+            self.result = await self._awaitable
         except Exception as error:
             self.error = error
 
@@ -74,6 +93,14 @@ class GatewayAttemptFailedHook(StartHook):
 
     blocking: ClassVar[bool] = False  # type: ignore[misc]  # a class attribute in StartHook, too
     data: AttemptFailed
+
+
+@dataclass
+class GatewayBreaksWithdrawnHook(StartHook):
+    """Breaks were withdrawn, of which other processes may have been told."""
+
+    blocking: ClassVar[bool] = False  # type: ignore[misc]
+    data: Sequence[Scope]
 
 
 @dataclass

@@ -13,9 +13,12 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.config.loader import ConfigErrors
 from aoai_gateway.config.reload import Watch
+from aoai_gateway.budgeting import counts_prompts
 from aoai_gateway.proxy import tls
+from aoai_gateway.proxy.sharing import Sharing
 from aoai_gateway.simulator import server as simulators
 from aoai_gateway.simulator.resource import Settings
+from aoai_gateway.tokens import load_encodings
 from aoai_gateway.usage.sink import UsageSink
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class Lifetime:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self.sharing = Sharing(gateway)
         self._path: Path | None = None
         self._loaded: Loaded | None = None
         self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
@@ -70,6 +74,7 @@ class Lifetime:
         if self._started or self._loaded is None:
             return
         self._started = True
+        await self.sharing.open(self._loaded.config)
         await self._adopt(self._loaded)
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)
@@ -96,6 +101,12 @@ class Lifetime:
     async def _adopt(self, loaded: Loaded) -> None:
         async with self._adopting:
             config = await self._with_simulators(loaded.config)
+            if counts_prompts(config) and not self._gateway.counter.encodings.by_name:
+                # Before the configuration is in force: its first calls are to be counted, not estimated.
+                encodings = await asyncio.to_thread(load_encodings)
+                for problem in encodings.problems:
+                    logger.warning("%s", problem)
+                self._gateway.counter.encodings = encodings
             old = self._gateway.usage_log
             if (old.target if old else None) != config.usage_log:
                 self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
@@ -134,6 +145,7 @@ class Lifetime:
                 path = self._path
                 watch = Watch(path, env=os.environ, loaded=self._loaded)
             try:
+                await self.sharing.look()
                 found = await asyncio.to_thread(watch.poll)
                 if isinstance(found, ConfigErrors):
                     for problem in found.problems:
@@ -172,6 +184,7 @@ class Lifetime:
             if not await gateway.idle(limit):
                 logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
             await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
+        await self.sharing.close()
         if gateway.usage_log is not None:
             await asyncio.to_thread(gateway.usage_log.close)
         for _, running in self._simulators.values():

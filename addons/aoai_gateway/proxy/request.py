@@ -54,7 +54,7 @@ def build_request(
     deployment = backend.deployment(call.deployment)
     path = call.target.with_prefix(endpoint.path_prefix, deployment)
     model = deployment if call.target.deployment is None and deployment != body.model else None
-    content = body.edited(model=model, include_usage=adds_usage(call))
+    content = body.edited(model=model, include_usage=adds_usage(call), **call.edits)
 
     pattern = call.setup.config.aoai.forward_http_header_only_if_name_matches
     named: set[bytes] = set()

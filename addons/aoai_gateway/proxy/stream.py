@@ -17,6 +17,7 @@ import logging
 import time
 import traceback
 import uuid
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from mitmproxy import flow as mflow
@@ -42,9 +43,12 @@ from mitmproxy.proxy.layers.http._base import HttpEvent
 from aoai_gateway.call import (
     Announce,
     Call,
+    Cancel,
     Choose,
     Chosen,
     ClientGone,
+    Counted,
+    CountTokens,
     Deliver,
     Done,
     Drain,
@@ -54,9 +58,13 @@ from aoai_gateway.call import (
     FailureKind,
     Outcome,
     Reject,
+    Reserve,
+    Reserved,
     Result,
     Return,
     Send,
+    Settle,
+    WaitUntil,
 )
 from aoai_gateway.inspect.annotate import annotate
 from aoai_gateway.proxy import models
@@ -64,7 +72,14 @@ from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.proxy.fields import FieldIndex
-from aoai_gateway.proxy.hooks import AttemptFailed, GatewayAttemptFailedHook, GatewayCallEndedHook
+from aoai_gateway.proxy.hooks import (
+    AttemptFailed,
+    Awaited,
+    GatewayAskHook,
+    GatewayAttemptFailedHook,
+    GatewayBreaksWithdrawnHook,
+    GatewayCallEndedHook,
+)
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import Connect, Crashed, DeadlinePassed
 from aoai_gateway.proxy.request import adds_usage, build_request, without_secrets
@@ -162,9 +177,20 @@ class GatewayStream(Delivery):
             try:
                 effect = next(self._run) if result is None else self._run.send(result)
             except StopIteration:
-                yield from self._end(result)
+                yield from self._end()
                 return
             match effect:
+                case CountTokens():
+                    count = yield from self._wait_for(self._gateway.count_tokens(effect))
+                    result = Counted(time.monotonic(), count)
+                case Reserve():
+                    decision = yield from self._wait_for(self._gateway.reserve(effect))
+                    result = Reserved(time.monotonic(), decision)
+                case Settle() | Cancel():
+                    self._gateway.settle(effect)
+                    result = Done(time.monotonic())
+                case WaitUntil():
+                    result = yield from self._hold_back(effect)
                 case Send():
                     result = yield from self._send(effect)
                 case Drain():
@@ -189,11 +215,14 @@ class GatewayStream(Delivery):
             if result is None:
                 return  # an event will bring it
 
-    def _end(self, last: Result | None) -> CommandGenerator[None]:
+    def _is_gone(self) -> bool:
+        return self._call is not None and self._call.outcome is Outcome.CLIENT_GONE
+
+    def _end(self) -> CommandGenerator[None]:
         """The engine is done with the call: write it down, and finish the answer."""
         self._layer.deadlines.clear(self._deadline)
         yield from self._write_down()
-        if isinstance(last, ClientGone) or self._is_cut_off():
+        if self._is_gone() or self._is_cut_off():
             yield from self._hang_up_on_client()
         elif self._begun:
             yield from self.send_response(already_streamed=True)
@@ -207,6 +236,12 @@ class GatewayStream(Delivery):
         if call is None or self._written_down:
             return
         self._written_down = True
+        if call.reserved is not None:
+            # The engine could not say what is to become of it.
+            self._gateway.settle(Cancel(call.reserved))
+            call.reserved = None
+        if call.withdrawn:
+            yield GatewayBreaksWithdrawnHook(call.withdrawn)
         annotate(self.flow, call)
         record = self._gateway.write_down(call)
         if "gateway_call_finished" in self._gateway.heard:
@@ -215,6 +250,24 @@ class GatewayStream(Delivery):
     def _count_out(self) -> None:
         if self._call is not None:
             self._gateway.over(self._call.id)
+
+    def _wait_for[T](self, answer: T | Awaitable[T]) -> CommandGenerator[T]:
+        """Give an answer that may still be on its way. Raises what goes wrong with it."""
+        if not isinstance(answer, Awaitable):
+            return answer
+        awaited = Awaited(answer)
+        yield GatewayAskHook(awaited)
+        if awaited.error is not None:
+            raise awaited.error
+        return awaited.result
+
+    def _hold_back(self, effect: WaitUntil) -> CommandGenerator[Result | None]:
+        if self._client_has_gone():
+            return ClientGone(time.monotonic())
+        wakeup = commands.RequestWakeup(max(0.0, effect.at - time.monotonic()))
+        self._continuation = (wakeup, Done(effect.at))
+        yield wakeup
+        return None
 
     def _choose(self, effect: Choose) -> CommandGenerator[Result]:
         assert self._call is not None
@@ -337,7 +390,8 @@ class GatewayStream(Delivery):
         self._continuation = None
         yield from self._abandon()
         if self._run is not None:
-            yield from self._advance(ClientGone(time.monotonic()))
+            so_far = self._stream_ended() if self._begun else None
+            yield from self._advance(ClientGone(time.monotonic(), so_far))
         else:
             yield from self._hang_up_on_client()
 

@@ -1,0 +1,275 @@
+"""What a call may cost: its client's limits on a request, the booking against its quotas, the settlement.
+
+Before a call is routed, the most that it can cost is booked: its prompt's tokens, counted here, and the
+bound of its completion. When it has ended, what it really cost takes the booking's place. A call that no
+backend served costs nothing.
+
+What happens to a call that does not fit is a matter of the client's contract:
+
+- *reject*: 429, with the exact time after which it would fit.
+- *wait*: it is held back until it fits, within the contract's bound and the client's own patience.
+- *degrade*: another deployment, a smaller completion or a lower priority, whichever the contract allows.
+
+In a dry run nothing is booked and nobody is refused; the answer and the record say what would have been.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aoai_gateway.call import (
+    Call,
+    Cancel,
+    ClientGone,
+    Counted,
+    CountTokens,
+    Effect,
+    Outcome,
+    Reserve,
+    Reserved,
+    Result,
+    Settle,
+    WaitUntil,
+)
+from aoai_gateway.policy.access import may_use
+from aoai_gateway.policy.contracts import Contract, contract
+from aoai_gateway.policy.limits import apply
+from aoai_gateway.policy.quotas import Decision, Limit, Reservation
+from aoai_gateway.tokens import Correction, output_bound
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.wire.usage import Usage
+
+DEFAULT_COMPLETION = 512
+"""Tokens that are booked for a completion which nothing bounds; what it uses beyond is owed."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Of delivered text, where no usage came: on the careful side for prose, about right for code."""
+
+
+class Budgets:
+    """What calls have taught about counting: shared by all calls of a gateway."""
+
+    def __init__(self) -> None:
+        self._corrections: dict[str, Correction] = {}
+        self._models: dict[str, str] = {}
+        """The base model of each deployment, as its answers named it."""
+
+    def admit(self, call: Call, now: float) -> Generator[Effect, Result, float | None]:
+        """Hold a call to its client's limits and book it. Gives the time, or None if it has ended.
+
+        Raises GatewayError when it is refused.
+        """
+        terms = contract(call.setup.config, call.client, call.deployment)
+        if _needs_count(terms):
+            result = yield from self._count(call)
+            if self._gone(call, result):
+                return None
+            now = result.now
+        try:
+            if not terms.has_limit_here:
+                raise errors.no_limit_configured(call.deployment)
+            self._hold_to_limits(call, terms)
+        except errors.GatewayError as error:
+            if not terms.dry_run:
+                raise
+            call.told["x-gateway-dry-run"] = error.code
+        if not terms.quotas:
+            return now
+        return (yield from self._book(call, terms, now))
+
+    def _hold_to_limits(self, call: Call, terms: Contract) -> None:
+        body = call.body
+        assert body is not None
+        prompt = self._prompt_tokens(call) if call.prompt is not None else None
+        limited = apply(terms.request_limits, body, prompt)
+        if not limited.notes:
+            return
+        if terms.dry_run:
+            call.told["x-gateway-dry-run"] = ", ".join(limited.notes)
+            return
+        call.told["x-gateway-clamped"] = ", ".join(limited.notes)
+        for name in ("max_tokens", "n", "best_of"):
+            value = getattr(limited, name)
+            if value is not None:
+                call.edits[name] = value
+
+    def _count(self, call: Call) -> Generator[Effect, Result, Result]:
+        body = call.body
+        assert body is not None
+        model = call.setup.config.model_of(call.deployment) or self._models.get(call.deployment)
+        result = yield CountTokens(call.target.operation.name, body.parsed, model, len(body.raw))
+        if isinstance(result, Counted):
+            call.prompt = result.count
+        return result
+
+    def _prompt_tokens(self, call: Call) -> int:
+        count = call.prompt
+        if count is None:
+            return 0
+        return self._corrections.get(call.deployment, Correction()).tokens(count)
+
+    def _reservation(self, call: Call, terms: Contract, attempt: int) -> Reservation:
+        body = call.body
+        assert body is not None
+        operation = call.target.operation.name
+        edits = dict(call.edits)
+        if "max_tokens" in edits:
+            # Whatever the operation calls it, every bound in the body becomes this one.
+            bound_of = edits.pop("max_tokens")
+            keys = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+            edits |= {k: bound_of for k in keys if k in body.parsed} or {body.max_tokens_key or keys[0]: bound_of}
+        bound = output_bound({**body.parsed, **edits}, operation, DEFAULT_COMPLETION)
+        # A refused booking and the next one are two questions; no store may take them for one.
+        identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
+        return Reservation(identity, call.client.name, terms.quotas, self._prompt_tokens(call) + bound)
+
+    def _book(self, call: Call, terms: Contract, now: float) -> Generator[Effect, Result, float | None]:
+        begun = now
+        degraded: set[str] = set()
+        attempt = 0
+        while True:
+            reservation = self._reservation(call, terms, attempt)
+            attempt += 1
+            result = yield Reserve(reservation, terms.dry_run)
+            if self._gone(call, result):
+                return None
+            assert isinstance(result, Reserved)
+            now, decision = result.now, result.decision
+            call.quota_headers = decision.headers()
+            call.waited = now - begun
+            if terms.dry_run:
+                if not decision.admitted:
+                    self._say(call, "x-gateway-dry-run", f"over {_limit(decision)}")
+                return now
+            if decision.admitted:
+                call.reserved, call.reserved_tokens = reservation, reservation.tokens
+                return now
+            exceeded = terms.on_exceed
+            if exceeded.action == "degrade":
+                changed = self._degrade(call, terms, degraded, decision)
+                if changed is not None:
+                    terms = changed
+                    if terms.quotas:
+                        continue
+                    return now
+            if exceeded.action == "wait":
+                last = begun + min(exceeded.seconds, _patience(call))
+                if now + decision.retry_after <= last:
+                    waited = yield WaitUntil(now + decision.retry_after)
+                    if self._gone(call, waited):
+                        return None
+                    continue
+            raise self._refusal(call, decision)
+
+    def _degrade(
+        self, call: Call, terms: Contract, tried: set[str], decision: Decision
+    ) -> Contract | None:
+        """Change the call as its contract allows when it does not fit. None: nothing (more) is allowed."""
+        exceeded, config = terms.on_exceed, call.setup.config
+        if exceeded.deployment is not None and "deployment" not in tried:
+            tried.add("deployment")
+            other = exceeded.deployment
+            if other != call.deployment and config.knows(other) and may_use(call.client, other):
+                call.asked = call.asked or call.deployment
+                call.deployment = other
+                self._say(call, "x-gateway-degraded", f"deployment {call.asked} -> {other}")
+                # The other deployment's own quota counts, the contract's ways out stay those of the first.
+                changed = contract(config, call.client, other)
+                return replace(changed, on_exceed=exceeded)
+        if exceeded.max_tokens is not None and "max_tokens" not in tried:
+            tried.add("max_tokens")
+            assert call.body is not None
+            asked = call.edits.get("max_tokens", call.body.max_tokens)
+            if asked is None or asked > exceeded.max_tokens:
+                call.edits["max_tokens"] = exceeded.max_tokens
+                self._say(call, "x-gateway-degraded", f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}")
+                return terms
+        if exceeded.priority is not None and "priority" not in tried:
+            tried.add("priority")
+            call.priority = exceeded.priority
+            self._say(call, "x-gateway-degraded", f"priority {exceeded.priority}, over {_limit(decision)}")
+            # It runs outside the quota, when there is nothing better to do.
+            return replace(terms, quotas=())
+        return None
+
+    @staticmethod
+    def _say(call: Call, header: str, what: str) -> None:
+        said = call.told.get(header)
+        call.told[header] = f"{said}; {what}" if said else what
+
+    @staticmethod
+    def _refusal(call: Call, decision: Decision) -> errors.GatewayError:
+        text = f"Your quota of {_limit(decision)} is used up."
+        if call.waited >= 0.1:
+            text += f" The call has waited for {call.waited:.1f} s."
+        return errors.rate_limited(text, decision.retry_after)
+
+    @staticmethod
+    def _gone(call: Call, result: Result) -> bool:
+        if not isinstance(result, ClientGone):
+            return False
+        call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
+        return True
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    def settle(self, call: Call) -> Generator[Effect, Result]:
+        """Put what the call cost in the place of what was booked, and learn from it."""
+        if call.prompt is not None and call.usage is not None:
+            before = self._corrections.get(call.deployment, Correction())
+            self._corrections[call.deployment] = before.learned(call.prompt, call.usage.input_tokens)
+        if call.model is not None and call.target.operation.name != "responses":
+            # In the Responses API, Azure names the deployment there.
+            self._models[call.deployment] = call.model
+        reservation, call.reserved = call.reserved, None
+        if reservation is None:
+            return
+        call.charged_tokens = self.cost(call) if call.served else 0
+        yield Settle(reservation, call.charged_tokens) if call.served else Cancel(reservation)
+
+    def cost(self, call: Call) -> int:
+        """Give the tokens of a served call: the backend's own count, else what was sent and delivered."""
+        usage: Usage | None = call.usage
+        if usage is not None:
+            return usage.total_tokens
+        return self._prompt_tokens(call) + -(-call.delivered_characters // CHARACTERS_PER_TOKEN)
+
+
+def counts_prompts(config: Config) -> bool:
+    """Whether any client has a limit that prompts are counted for."""
+    deployments = (*config.virtual_deployments, "")
+    return any(_needs_count(contract(config, c, d)) for c in config.clients for d in deployments)
+
+
+def _needs_count(terms: Contract) -> bool:
+    if terms.request_limits.prompt_tokens is not None:
+        return True
+    return any(limit.counts_tokens for quota in terms.quotas for limit, _ in quota.set_limits())
+
+
+def _limit(decision: Decision) -> str:
+    """Name the limit that refused: ``5,000 tokens per minute for gpt-4o``."""
+    standing = decision.refused_by
+    if standing is None:
+        return "nothing"
+    what = {
+        Limit.TOKENS_PER_MINUTE: "tokens per minute",
+        Limit.REQUESTS_PER_MINUTE: "requests per minute",
+        Limit.TOKENS_PER_DAY: "tokens per day",
+        Limit.TOKENS_PER_MONTH: "tokens per month",
+    }[standing.kind]
+    where = f" for {standing.deployment}" if standing.deployment is not None else ""
+    return f"{standing.limit:,} {what}{where}"
+
+
+def _patience(call: Call) -> float:
+    """Seconds for which the client itself waits for an answer, less a margin for the answer to be made."""
+    seconds = call.client_timeout()
+    return 0.5 * seconds if seconds is not None else 300.0
+

@@ -1,0 +1,140 @@
+"""The counters behind the gateway: in this process, or shared by all gateway processes through Redis.
+
+Quotas are asked at every call (see :class:`~aoai_gateway.proxy.gateway.Gateway`). Breaks are shared in
+another way: what a backend refuses here is told to the store at once, and what others have told it is looked
+up now and then, so that the choice of a backend never waits for a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.routing.breaks import Break
+from aoai_gateway.state.ledger import Ledger, LedgerError
+from aoai_gateway.state.memory import MemoryState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.routing.breaks import Scope
+    from aoai_gateway.state.failover import FailoverState
+
+logger = logging.getLogger(__name__)
+
+RENEWAL_SECONDS = 20.0
+"""How often the leases of running calls are renewed; a fraction of their length."""
+
+SHARED = "another gateway process"
+"""In the place of a call's id, of a break that this process has not opened itself."""
+
+WHOLE_ENDPOINT = "*"
+EVERY_CLASS = "*"
+
+
+class Sharing:
+    """Opens the configured store, keeps leases and breaks up to date, and closes it in the end."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._failover: FailoverState | None = None
+        self._ledger: Ledger | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._renewed = time.monotonic()
+        self._theirs: dict[Scope, float] = {}
+
+    async def open(self, config: Config) -> None:
+        """Put the configured store in the place of the counters in memory. Called once, at start."""
+        url = config.state.get_secret_value()
+        local = MemoryState()
+        self._gateway.state = local
+        if url != "memory":
+            try:
+                from aoai_gateway.state.failover import FailoverState
+                from aoai_gateway.state.redis import RedisState
+            except ImportError:
+                logger.error("state is a Redis URL, but redis is not installed: pip install 'aoai-gateway[redis]'")  # noqa: TRY400
+                return
+            shared = RedisState(url, prefix=config.state_prefix)
+            self._failover = FailoverState(shared, local, random=random.Random())  # noqa: S311 - spreads probes
+            self._failover.start()
+            self._gateway.state = self._failover
+        elif config.budget_file is not None:
+            await self._keep_budgets(config.budget_file, local)
+
+    async def _keep_budgets(self, path: Path, local: MemoryState) -> None:
+        ledger = Ledger(path, local.accounts)
+        try:
+            await asyncio.to_thread(ledger.load)
+        except LedgerError as error:
+            logger.error("%s", error)  # noqa: TRY400 - a user's file, no traceback
+            return
+        self._ledger = ledger
+        self._tasks.append(asyncio_utils.create_task(ledger.run(), name="budget file", keep_ref=True))
+
+    async def look(self) -> None:
+        """Renew leases, and see which breaks others have opened or ended. Called every half second or so."""
+        gateway, now = self._gateway, time.monotonic()
+        if now - self._renewed >= RENEWAL_SECONDS:
+            self._renewed = now
+            answer = gateway.state.renew(list(gateway.reservations.values()), gateway.now())
+            if answer is not None:
+                await answer
+        if self._failover is None:
+            return
+        found = self._failover.breaks(gateway.now())
+        if not isinstance(found, dict):
+            found = await found  # type: ignore[misc]  # what is no mapping is an awaitable of one
+        self._adopt({_scope(name): seconds for (name, _), seconds in found.items()}, now)
+
+    def _adopt(self, found: dict[Scope, float], now: float) -> None:
+        breaks = self._gateway.engine.breaks
+        for scope, seconds in found.items():
+            if seconds > 0:
+                breaks.open(scope, Break(now, now + seconds, f"in a break at {SHARED}", SHARED))
+        for scope in self._theirs.keys() - found.keys():
+            breaks.withdraw(scope, SHARED)
+        self._theirs = found
+
+    async def tell_break(self, scope: Scope, seconds: float) -> None:
+        """Tell other processes of a break that was opened here."""
+        if self._failover is not None:
+            answer = self._failover.open_break(_name(scope), EVERY_CLASS, seconds, self._gateway.now())
+            if answer is not None:
+                await answer
+
+    async def tell_end(self, scopes: Iterable[Scope]) -> None:
+        """Tell other processes of breaks that were withdrawn here."""
+        for scope in scopes:
+            if self._failover is not None:
+                answer = self._failover.close_break(_name(scope), EVERY_CLASS, self._gateway.now())
+                if answer is not None:
+                    await answer
+
+    async def close(self) -> None:
+        """Write what must last, and let go of the store."""
+        for task in self._tasks:
+            task.cancel()
+        if self._ledger is not None:
+            await self._ledger.flush()
+        if self._failover is not None:
+            await self._failover.aclose()
+
+
+def _name(scope: Scope) -> str:
+    endpoint, standin = scope
+    return f"{endpoint}\n{WHOLE_ENDPOINT if standin is None else standin}"
+
+
+def _scope(name: str) -> Scope:
+    # Neither name can hold a line feed: the configuration refuses control characters.
+    endpoint, _, standin = name.partition("\n")
+    return (endpoint, None if standin == WHOLE_ENDPOINT else standin)
