@@ -1,4 +1,4 @@
-"""Counts the objects that are made to tell other addons of an event, and writes the counts down at the end."""
+"""Counts the objects that are made to tell other addons of an event, and writes the counts down."""
 
 import json
 import os
