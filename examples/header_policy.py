@@ -1,4 +1,4 @@
-"""A plugin: rules of your own about headers. ``./run.sh -s examples/header_policy.py``, or ``web``, or mitmdump.
+"""A plugin: rules of your own about headers. Load it with ``./run.sh -s examples/header_policy.py``.
 
 It wants a cost centre with each request, tells the backend who is asking, lets a request choose its endpoint
 with ``x-gateway-endpoint: sweden``, and logs who has used what. (The gateway forwards no header whose name
