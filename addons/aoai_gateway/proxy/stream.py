@@ -334,10 +334,11 @@ class GatewayStream(Delivery):
         if self.client_state == self.state_swallow:
             yield from self._vanish()
             return
+        ended = self._all_sent()
         self._continuation = None
         yield from self._abandon()
         if self._run is not None:
-            yield from self._advance(ClientGone(time.monotonic()))
+            yield from self._advance(ended or ClientGone(time.monotonic()))
         else:
             yield from self._hang_up_on_client()
 
