@@ -15,10 +15,19 @@ PACKAGE = Path(__file__).parent.parent / "addons" / "aoai_gateway"
 NAME = "aoai_gateway"
 
 # What is imported comes before what imports it; the same number may import each other.
-RANKS = {"config": 0, "wire": 1, "tokens": 2, "policy": 3, "routing": 3, "call": 4, "engine": 4}
+RANKS = {
+    "config": 0,
+    "wire": 1,
+    "tokens": 2,
+    "policy": 3,
+    "routing": 3,
+    "budgeting": 4,
+    "call": 4,
+    "engine": 4,
+}
 OUTSIDE = 5
 
-CORE = ("wire", "tokens", "routing", "policy", "call", "engine", "simulator/limits")
+CORE = ("wire", "tokens", "routing", "policy", "budgeting", "call", "engine", "simulator/limits")
 
 FORBIDDEN_MODULES = frozenset(
     {

@@ -261,7 +261,20 @@ def test_the_demo_says_how_to_try_it(
     assert out == ""  # usage records may go there
     assert f"curl http://127.0.0.1:{port}/openai/v1/chat/completions -H 'api-key: demo-key'" in err
     assert f'OpenAI(base_url="http://127.0.0.1:{port}/openai/v1/", api_key="demo-key")' in err
-    assert "aoai-gateway web" in err
+    assert "`./run.sh web`" in err
+
+
+def test_outside_a_checkout_the_commands_begin_with_the_program(
+    hosts: Hosts,
+    demo: Path,
+    port: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(cli, "CHECKOUT", tmp_path)
+    cli.main(["--config", str(demo), "--port", str(port)])
+    assert "`aoai-gateway web`" in capsys.readouterr().err
 
 
 def test_the_printed_curl_line_is_valid_shell_and_json(

@@ -123,7 +123,8 @@ class Budgets:
             # Whatever the operation calls it, every bound in the body becomes this one.
             bound_of = edits.pop("max_tokens")
             keys = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-            edits |= {k: bound_of for k in keys if k in body.parsed} or {body.max_tokens_key or keys[0]: bound_of}
+            given = [key for key in keys if key in body.parsed]
+            edits |= dict.fromkeys(given or [body.max_tokens_key or keys[0]], bound_of)
         bound = output_bound({**body.parsed, **edits}, operation, DEFAULT_COMPLETION)
         # A refused booking and the next one are two questions; no store may take them for one.
         identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
@@ -167,9 +168,7 @@ class Budgets:
                     continue
             raise self._refusal(call, decision)
 
-    def _degrade(
-        self, call: Call, terms: Contract, tried: set[str], decision: Decision
-    ) -> Contract | None:
+    def _degrade(self, call: Call, terms: Contract, tried: set[str], decision: Decision) -> Contract | None:
         """Change the call as its contract allows when it does not fit. None: nothing (more) is allowed."""
         exceeded, config = terms.on_exceed, call.setup.config
         if exceeded.deployment is not None and "deployment" not in tried:
@@ -188,7 +187,9 @@ class Budgets:
             asked = call.edits.get("max_tokens", call.body.max_tokens)
             if asked is None or asked > exceeded.max_tokens:
                 call.edits["max_tokens"] = exceeded.max_tokens
-                self._say(call, "x-gateway-degraded", f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}")
+                self._say(
+                    call, "x-gateway-degraded", f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}"
+                )
                 return terms
         if exceeded.priority is not None and "priority" not in tried:
             tried.add("priority")
@@ -272,4 +273,3 @@ def _patience(call: Call) -> float:
     """Seconds for which the client itself waits for an answer, less a margin for the answer to be made."""
     seconds = call.client_timeout()
     return 0.5 * seconds if seconds is not None else 300.0
-

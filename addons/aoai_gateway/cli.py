@@ -231,7 +231,9 @@ def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> 
     if inspector:
         lines.append("  inspector  its address, with the token that opens it, follows in the log")
     else:
-        lines.append(f"  inspector  `{PROGRAM} web` serves the same inside mitmweb")
+        # In a checkout, ours is on nobody's PATH before the environment is active.
+        program = "./run.sh" if (CHECKOUT / "run.sh").is_file() else PROGRAM
+        lines.append(f"  inspector  `{program} web` serves the same inside mitmweb")
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 

@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from aoai_gateway.budgeting import Budgets
 from aoai_gateway.call import (
     Announce,
     Answered,
@@ -55,9 +56,8 @@ from aoai_gateway.call import (
     Return,
     Send,
 )
-from aoai_gateway.budgeting import Budgets
-from aoai_gateway.policy.contracts import contract
 from aoai_gateway.policy.access import check_access, visible_deployments
+from aoai_gateway.policy.contracts import contract
 from aoai_gateway.routing.affinity import Affinity
 from aoai_gateway.routing.breaks import Break, BreakLengths, Breaks
 from aoai_gateway.routing.order import Order, draw_takers, order

@@ -41,9 +41,7 @@ def records(path: Path, count: int) -> list[dict[str, Any]]:
 def test_what_is_left_is_told_and_the_backends_own_is_not(
     start_gateway: Callable[..., Gateway], simulator: Simulator
 ) -> None:
-    gateway = start_gateway(
-        simulator, clients=client(max_tokens_per_minute=1000, max_requests_per_minute=5)
-    )
+    gateway = start_gateway(simulator, clients=client(max_tokens_per_minute=1000, max_requests_per_minute=5))
     answer = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO)
     assert answer.status == 200
     assert answer.headers["x-ratelimit-limit-tokens"] == "1000"
@@ -72,9 +70,7 @@ def test_the_backends_count_takes_the_reservations_place(
     start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
 ) -> None:
     log = tmp_path / "usage.jsonl"
-    gateway = start_gateway(
-        simulator, clients=client(max_tokens_per_minute=1000), usage_log=str(log)
-    )
+    gateway = start_gateway(simulator, clients=client(max_tokens_per_minute=1000), usage_log=str(log))
     first = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body={**HELLO, "max_tokens": 900})
     used = first.json()["usage"]["total_tokens"]
     second = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO)
@@ -165,7 +161,11 @@ def test_an_aborted_stream_costs_what_was_delivered(
 ) -> None:
     log = tmp_path / "usage.jsonl"
     gateway = start_gateway(simulator, clients=client(max_tokens_per_minute=5000), usage_log=str(log))
-    asked: dict[str, Any] = {**HELLO, "max_tokens": 4000, "messages": [{"role": "user", "content": "tell me"}]}
+    asked: dict[str, Any] = {
+        **HELLO,
+        "max_tokens": 4000,
+        "messages": [{"role": "user", "content": "tell me"}],
+    }
     with openai.OpenAI(base_url=f"{gateway.url}/openai/v1/", api_key=CLIENT_KEY, max_retries=0) as aborting:
         stream = aborting.chat.completions.create(**asked, stream=True)
         for number, _ in enumerate(stream):

@@ -1,11 +1,20 @@
 """What the gateway makes of a configuration, for people: the overview that ``check`` prints."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from aoai_gateway.config.loader import Loaded
 from aoai_gateway.config.models import Backend, Client, Config, Endpoint
+from aoai_gateway.config.policies import WhenExceeded
 
 _LONG = 20
+
+UNITS = {
+    "tokens_per_minute": "tokens/min",
+    "requests_per_minute": "requests/min",
+    "tokens_per_day": "tokens/day",
+    "tokens_per_month": "tokens/month",
+}
 
 
 def describe(loaded: Loaded) -> str:
@@ -16,6 +25,7 @@ def describe(loaded: Loaded) -> str:
         ("Listens on", [_listen(config)]),
         ("Endpoints", [_endpoint(endpoint) for endpoint in config.aoai.endpoints]),
         ("Deployments, and who serves them in which order", list(_pools(config))),
+        ("Counts in", [_counts(config)]),
         ("Clients", [_client(client) for client in config.clients]),
         ("Warnings", [str(warning) for warning in loaded.warnings]),
     ]
@@ -74,19 +84,52 @@ def _client(client: Client) -> str:
         notes.append(f"{word} {', '.join(mask(key.get_secret_value()) for key in client.key)}")
     if client.uses_entra_id_auth:
         notes.append("everybody with an Entra ID token")
+    if client.group:
+        notes.append(f"group {client.group}")
     if client.deployments_allowed is None:
         notes.append("may use everything")
     else:
         notes.append("may use " + (", ".join(client.deployments_allowed) or "nothing"))
-    for limit, unit in (
-        (client.max_tokens_per_minute_in_k, "k tokens/min"),
-        (client.max_requests_per_minute, " requests/min"),
-    ):
-        if isinstance(limit, Mapping):
-            notes += [f"{name} {amount:g}{unit}" for name, amount in limit.items()]
-        elif limit is not None:
-            notes.append(f"{limit:g}{unit}")
+    notes += _limits(client)
     return f"{client.name}" + _notes(notes)
+
+
+def _limits(client: Client) -> list[str]:
+    notes = []
+    if client.endpoints_allowed is not None:
+        notes.append("served by " + (", ".join(client.endpoints_allowed) or "nobody"))
+    for kind, amounts in client.amounts():
+        unit = UNITS[kind]
+        notes += [f"{name} {amount:,} {unit}" for name, amount in amounts.deployments.items()]
+        if amounts.total is not None:
+            notes.append(f"{amounts.total:,} {unit}" + (" in total" if amounts.deployments else ""))
+    if client.request_limits:
+        notes.append("limits on each request")
+    if client.when_exceeded and client.when_exceeded.action != "reject":
+        notes.append(f"{_when_exceeded(client.when_exceeded)} when exceeded")
+    if client.dry_run:
+        notes.append("dry run: limits only report")
+    return notes
+
+
+def _when_exceeded(said: WhenExceeded) -> str:
+    if said.action == "wait":
+        return f"waits up to {said.seconds:g} s"
+    to = [said.deployment] if said.deployment else []
+    to += [f"max_tokens {said.max_tokens:,}"] if said.max_tokens else []
+    to += [f"priority {said.priority}"] if said.priority else []
+    return "degraded to " + " or ".join(to)
+
+
+def _counts(config: Config) -> str:
+    if config.redis_url is None:
+        kept = f"; budgets per day and month in {config.budget_file}" if config.budget_file else ""
+        return "this process's memory" + kept
+    # Neither the user nor the password.
+    parts = urlsplit(config.redis_url.get_secret_value())
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    address = f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
+    return f"{address}, keys under {config.state_prefix}"
 
 
 def _notes(notes: list[str]) -> str:

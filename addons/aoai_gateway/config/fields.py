@@ -7,7 +7,6 @@ that may hold a secret.
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
@@ -15,11 +14,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    Discriminator,
     Field,
     PlainSerializer,
     SecretStr,
-    Tag,
     ValidationInfo,
 )
 from pydantic_core import PydanticCustomError
@@ -53,6 +50,20 @@ def _deployment(value: str) -> str:
             "Azure allows letters, digits, - _ and .",
         )
     return value
+
+
+def _deployment_pattern(value: str) -> str:
+    _deployment(value.replace("*", "x").replace("?", "x"))
+    return value
+
+
+def _limit_name(value: str) -> str:
+    if "*" in value or "?" in value:
+        raise fault(
+            "is a pattern, but a limit is for one virtual deployment",
+            'write "total" for the limit over all of them together',
+        )
+    return _deployment(value)
 
 
 def _key(value: SecretStr) -> SecretStr:
@@ -150,8 +161,35 @@ def _log(value: str, info: ValidationInfo) -> str:
     return str(path)
 
 
-def _limit_kind(value: object) -> str:
-    return "per deployment" if isinstance(value, Mapping) else "over all"
+def _keepable(path: Path, info: ValidationInfo) -> Path:
+    path = _beside_the_file(path, info)
+    if path.is_dir() or not path.parent.is_dir():
+        raise fault("is not a file in a folder that exists", f"looked at {path}")
+    return path
+
+
+def _state(value: SecretStr) -> SecretStr:
+    """Check a store's address, without a word about what it holds: there may be a password in it."""
+    text = value.get_secret_value()
+    if text == "memory":
+        return value
+    example = "write memory, or redis://user:password@host:6379/0 (rediss:// for TLS)"
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise fault(
+            "is not a URL", f"{example}; a password's / ? # @ and : are written as %2F and so on"
+        ) from None
+    if parts.scheme not in {"redis", "rediss"}:
+        raise fault("is neither memory nor the URL of a Redis server", example)
+    if not host:
+        raise fault("names no host", example)
+    if not re.fullmatch(r"(/\d*)?", parts.path, re.ASCII):
+        raise fault("names a database that is not a number", example)
+    if PLACEHOLDER.fullmatch(host) or PLACEHOLDER.fullmatch(parts.password or ""):
+        raise fault("is still a placeholder", example)
+    return value
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -166,11 +204,22 @@ Key = Annotated[SecretStr, AfterValidator(_key)]
 Keys = Annotated[tuple[Key, ...], BeforeValidator(_one_or_list, json_schema_input_type=Key | list[Key])]
 """One key, or a list while a key is rotated."""
 
-DeploymentNames = Annotated[
-    tuple[DeploymentName, ...],
-    BeforeValidator(_comma_list, json_schema_input_type=str | list[DeploymentName]),
+DeploymentPattern = Annotated[str, AfterValidator(_deployment_pattern)]
+"""A deployment's name, or a pattern like ``gpt-4o*``."""
+
+DeploymentPatterns = Annotated[
+    tuple[DeploymentPattern, ...],
+    BeforeValidator(_comma_list, json_schema_input_type=str | list[DeploymentPattern]),
 ]
-"""``a, b`` or a list."""
+"""``a, b*`` or a list."""
+
+NamePatterns = Annotated[
+    tuple[Name, ...], BeforeValidator(_comma_list, json_schema_input_type=str | list[Name])
+]
+"""``a, b*`` or a list."""
+
+LimitName = Annotated[str, AfterValidator(_limit_name)]
+"""The name of one virtual deployment, or ``total``."""
 
 Url = Annotated[str, AfterValidator(_url)]
 """``https://host[:port][/prefix/]``."""
@@ -188,6 +237,12 @@ ExistingFile = Annotated[Path, AfterValidator(_existing)]
 LogTarget = Annotated[str, AfterValidator(_log)]
 """``stdout`` or a path, relative to the folder of the main configuration file."""
 
+KeptFile = Annotated[Path, AfterValidator(_keepable)]
+"""A file that may be there or not; relative to the folder of the main configuration file."""
+
+StateUrl = Annotated[SecretStr, AfterValidator(_state)]
+"""``memory``, or a Redis URL."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share between 0 and 1."""
 
@@ -197,11 +252,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 """A positive whole number."""
 
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=10**12)]
 """A number that is not negative."""
 
-PerDeployment = Annotated[
-    Annotated[Amount, Tag("over all")] | Annotated[Mapping[DeploymentName, Amount], Tag("per deployment")],
-    Discriminator(_limit_kind),
-]
-"""One number for every virtual deployment together, or one for each."""
+Whole = Annotated[int, Field(ge=0, le=10**15)]
+"""A whole number that is not negative; the bound keeps counters far from where doubles lose integers."""

@@ -7,9 +7,9 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from aoai_gateway.config.endpoints import (
     Aoai,
@@ -27,14 +27,15 @@ from aoai_gateway.config.endpoints import (
 from aoai_gateway.config.fields import (
     Amount,
     Count,
-    DeploymentNames,
     ExistingFile,
+    KeptFile,
     Keys,
     LogTarget,
     Name,
-    PerDeployment,
     Seconds,
+    StateUrl,
 )
+from aoai_gateway.config.policies import Group, Policy
 
 __all__ = [
     "Aoai",
@@ -45,9 +46,11 @@ __all__ = [
     "ConnectionLimits",
     "Connections",
     "Endpoint",
+    "Group",
     "Limits",
     "Listen",
     "Model",
+    "Policy",
     "Replay",
     "SimulatedDeployment",
     "SimulatedEndpoint",
@@ -57,7 +60,7 @@ __all__ = [
 ]
 
 
-class Client(Model):
+class Client(Policy):
     """A consumer, identified by a key or by its Entra ID token."""
 
     name: Name
@@ -70,14 +73,16 @@ class Client(Model):
     """true for the one client that stands for everybody who comes with an Entra ID token."""
     enabled: bool = True
     """false locks the client out."""
-    priority: Name | None = None
-    """Its class: critical, standard, batch, …"""
-    deployments_allowed: DeploymentNames | None = None
-    """What it may use: "a, b" or a list; everything if absent."""
-    max_tokens_per_minute_in_k: PerDeployment | None = None
-    """Thousands of tokens per minute: one number, or one per virtual deployment."""
-    max_requests_per_minute: PerDeployment | None = None
-    """Requests per minute: one number, or one per virtual deployment."""
+    group: Name | None = None
+    """The group that says what the client itself does not."""
+
+    def within(self, group: Group) -> "Client":
+        """Return this client with what the group says where it says nothing itself.
+
+        ``model_fields_set`` stays: it tells what is the client's own.
+        """
+        values = {name: getattr(self, name) for name in Client.model_fields} | self.inherited(group)
+        return Client.model_construct(self.model_fields_set, **values)
 
 
 class Listen(Model):
@@ -139,8 +144,16 @@ class Config(Model):
 
     aoai: Aoai
     """Where requests go."""
+    groups: tuple[Group, ...] = ()
+    """What many clients have in common: tiers, departments, …"""
     clients: tuple[Client, ...] = ()
     """Who may send."""
+    state: StateUrl = SecretStr("memory")
+    """Where counters live: memory, or redis://user:password@host:6379/0 (rediss:// for TLS) to share them."""
+    state_prefix: Name = "aoai-gateway"
+    """What the gateway's keys in Redis begin with; one for each budget that is shared."""
+    budget_file: KeptFile | None = None
+    """The file that keeps what is spent of budgets per day and month, when the state is memory."""
     listen: Listen = Listen()
     """Where clients reach the gateway."""
     limits: Limits = Limits()
@@ -153,6 +166,25 @@ class Config(Model):
     """Where one JSON line per finished call goes: stdout, or the path of a file."""
     drain_seconds: Amount = 30
     """How long running calls may take to finish when the gateway is stopped."""
+
+    @field_validator("clients")
+    @classmethod
+    def _within_their_groups(cls, clients: tuple[Client, ...], info: ValidationInfo) -> tuple[Client, ...]:
+        """Nobody ever sees a client without its group's rules. ``checks`` tells of unknown groups."""
+        groups = {group.name: group for group in info.data.get("groups", ())}
+        return tuple(
+            client.within(groups[client.group]) if client.group in groups else client for client in clients
+        )
+
+    @property
+    def redis_url(self) -> SecretStr | None:
+        """The Redis that counters are shared through; None when they live in memory."""
+        return None if self.state.get_secret_value() == "memory" else self.state
+
+    @cached_property
+    def derived(self) -> dict[object, Any]:
+        """A place for what is computed of this configuration once; it goes when the configuration goes."""
+        return {}
 
     @cached_property
     def _clients_by_digest(self) -> dict[bytes, Client]:

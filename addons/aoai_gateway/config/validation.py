@@ -39,6 +39,7 @@ _EXPECTED = {
     "int_from_float": "a whole number is expected",
     "int_parsing": "a whole number is expected",
     "int_type": "a whole number is expected",
+    "literal_error": "{expected} is expected",
     "less_than_equal": "it must be at most {le:g}",
     "list_type": 'a list is expected (lines that begin with "- ")',
     "mapping_type": "a mapping is expected (lines of key: value)",
@@ -61,7 +62,8 @@ _SYNONYMS = {
     "tpm": "tokens_per_minute",
     "rpm": "requests_per_minute",
     "max_requests": "max_requests_per_minute",
-    "max_tokens_per_minute": "max_tokens_per_minute_in_k",
+    "allowed_endpoints": "endpoints_allowed",
+    "redis": "state",
 }
 """What other gateways and SDKs call it."""
 
@@ -179,7 +181,7 @@ def _show(node: Node, path: KeyPath) -> str | None:
         return "a mapping"
     if isinstance(node, Sequence):
         return "a list"
-    if "key" in path or node.text is None:
+    if "key" in path or "state" in path or node.text is None:
         return None
     text = node.written or node.text
     return f'"{text}"' if len(text) <= _SHOWN or _VARIABLE.fullmatch(text) else None

@@ -1,28 +1,36 @@
-"""Access: which client may use which deployment."""
+"""Access: which client may use which deployment and which endpoint."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aoai_gateway.config.patterns import matches_any
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aoai_gateway.config.models import Client
+    from aoai_gateway.config.models import Policy
 
 
-def may_use(client: Client, deployment: str) -> bool:
-    """Whether the client may use the deployment; a client without a list may use all of them."""
-    return client.deployments_allowed is None or deployment in client.deployments_allowed
+def may_use(policy: Policy, deployment: str) -> bool:
+    """Whether a client (or a group) may use the deployment; one without a list may use all of them."""
+    allowed = policy.deployments_allowed
+    return allowed is None or matches_any(allowed, deployment)
 
 
-def check_access(client: Client, deployment: str) -> None:
+def may_use_endpoint(policy: Policy, endpoint: str) -> bool:
+    """Whether the endpoint of this name may serve a client (or a group); without a list, all may."""
+    allowed = policy.endpoints_allowed
+    return allowed is None or matches_any(allowed, endpoint)
+
+
+def check_access(policy: Policy, deployment: str) -> None:
     """Raise a 403 that names what is allowed, if the client may not use the deployment."""
-    if not may_use(client, deployment):
-        raise errors.deployment_not_allowed(deployment, client.deployments_allowed or ())
+    if not may_use(policy, deployment):
+        raise errors.deployment_not_allowed(deployment, policy.deployments_allowed or ())
 
 
-def visible_deployments(client: Client, deployments: Iterable[str]) -> tuple[str, ...]:
+def visible_deployments(policy: Policy, deployments: Iterable[str]) -> tuple[str, ...]:
     """Give those of the deployments that the client may use, in their order."""
-    return tuple(d for d in deployments if may_use(client, d))
+    return tuple(deployment for deployment in deployments if may_use(policy, deployment))

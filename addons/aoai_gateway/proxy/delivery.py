@@ -164,6 +164,18 @@ class Delivery(Intake):
             delivered_characters=reader.delivered_characters,
         )
 
+    def _all_sent(self) -> Ended | None:
+        """Give the end of an answer that the client has all of, if it has.
+
+        SDKs hang up at ``[DONE]``, without waiting for the end of the body.
+        """
+        if self._continuation is not None and isinstance(self._continuation[1], Ended):
+            return self._continuation[1]
+        reader = self._exchange.reader if self._exchange is not None else None
+        if self.server_state == self.state_deliver and reader is not None and reader.terminal_seen:
+            return self._stream_ended()
+        return None
+
     def _broken_off(self, reason: str) -> CommandGenerator[None]:
         """The backend broke its stream off after the client had begun to get it."""
         self.server_state = self.state_done

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from typing import TYPE_CHECKING, Any
+
+from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.call import Setup
 from aoai_gateway.engine import Engine
@@ -35,6 +38,9 @@ OUR_EVENTS = (
     "gateway_backend_failed",
     "gateway_call_finished",
 )
+
+
+logger = logging.getLogger(__name__)
 
 
 async def _finish(answer: Awaitable[None]) -> None:
@@ -128,7 +134,7 @@ class Gateway:
         """Give the time since the epoch on a clock that never jumps."""
         return time.monotonic() + self.wall
 
-    def _in_background(self, answer: None | Awaitable[None]) -> None:
+    def _in_background(self, answer: Awaitable[None] | None) -> None:
         if answer is not None:
             asyncio_utils.create_task(_finish(answer), name="quota", keep_ref=True)
 

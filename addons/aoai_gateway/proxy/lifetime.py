@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy import ctx
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway.budgeting import counts_prompts
 from aoai_gateway.config.loader import ConfigErrors
 from aoai_gateway.config.reload import Watch
-from aoai_gateway.budgeting import counts_prompts
 from aoai_gateway.proxy import tls
 from aoai_gateway.proxy.sharing import Sharing
 from aoai_gateway.simulator import server as simulators
@@ -74,7 +74,9 @@ class Lifetime:
         if self._started or self._loaded is None:
             return
         self._started = True
-        await self.sharing.open(self._loaded.config)
+        if not await self.sharing.open(self._loaded.config):
+            logger.error("The gateway answers 503 until this is mended and it is started again.")
+            return
         await self._adopt(self._loaded)
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)

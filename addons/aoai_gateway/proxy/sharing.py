@@ -51,8 +51,12 @@ class Sharing:
         self._renewed = time.monotonic()
         self._theirs: dict[Scope, float] = {}
 
-    async def open(self, config: Config) -> None:
-        """Put the configured store in the place of the counters in memory. Called once, at start."""
+    async def open(self, config: Config) -> bool:
+        """Put the configured store in the place of the counters in memory. Called once, at start.
+
+        False, with the reason in the log, if it cannot be: limits that are to be shared must not silently
+        become limits of each process.
+        """
         url = config.state.get_secret_value()
         local = MemoryState()
         self._gateway.state = local
@@ -61,24 +65,26 @@ class Sharing:
                 from aoai_gateway.state.failover import FailoverState
                 from aoai_gateway.state.redis import RedisState
             except ImportError:
-                logger.error("state is a Redis URL, but redis is not installed: pip install 'aoai-gateway[redis]'")  # noqa: TRY400
-                return
+                logger.error("state is a Redis URL, and needs: pip install 'aoai-gateway[redis]'")
+                return False
             shared = RedisState(url, prefix=config.state_prefix)
             self._failover = FailoverState(shared, local, random=random.Random())  # noqa: S311 - spreads probes
             self._failover.start()
             self._gateway.state = self._failover
         elif config.budget_file is not None:
-            await self._keep_budgets(config.budget_file, local)
+            return await self._keep_budgets(config.budget_file, local)
+        return True
 
-    async def _keep_budgets(self, path: Path, local: MemoryState) -> None:
+    async def _keep_budgets(self, path: Path, local: MemoryState) -> bool:
         ledger = Ledger(path, local.accounts)
         try:
             await asyncio.to_thread(ledger.load)
         except LedgerError as error:
-            logger.error("%s", error)  # noqa: TRY400 - a user's file, no traceback
-            return
+            logger.error("%s", error)
+            return False
         self._ledger = ledger
         self._tasks.append(asyncio_utils.create_task(ledger.run(), name="budget file", keep_ref=True))
+        return True
 
     async def look(self) -> None:
         """Renew leases, and see which breaks others have opened or ended. Called every half second or so."""

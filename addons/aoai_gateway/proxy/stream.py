@@ -18,7 +18,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import flow as mflow
 from mitmproxy import http
@@ -251,7 +251,7 @@ class GatewayStream(Delivery):
         if self._call is not None:
             self._gateway.over(self._call.id)
 
-    def _wait_for[T](self, answer: T | Awaitable[T]) -> CommandGenerator[T]:
+    def _wait_for(self, answer: Any) -> CommandGenerator[Any]:
         """Give an answer that may still be on its way. Raises what goes wrong with it."""
         if not isinstance(answer, Awaitable):
             return answer
@@ -387,11 +387,12 @@ class GatewayStream(Delivery):
         if self.client_state == self.state_swallow:
             yield from self._vanish()
             return
+        ended = self._all_sent()
         self._continuation = None
         yield from self._abandon()
         if self._run is not None:
             so_far = self._stream_ended() if self._begun else None
-            yield from self._advance(ClientGone(time.monotonic(), so_far))
+            yield from self._advance(ended or ClientGone(time.monotonic(), so_far))
         else:
             yield from self._hang_up_on_client()
 

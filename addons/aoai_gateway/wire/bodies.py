@@ -87,6 +87,15 @@ class RequestBody:
         """Whether taking this call twice would do work twice that goes on at one resource."""
         return self.operation.stateful_create or self.background
 
+    @property
+    def max_tokens_key(self) -> str | None:
+        """The member that gives ``max_tokens``, or that would give it; None where nothing can."""
+        keys = _MAX_TOKENS_KEYS.get(self.operation, ())
+        given = (
+            key for key in keys if self.max_tokens is not None and self.parsed.get(key) == self.max_tokens
+        )
+        return next(given, self._edits.max_tokens_key)
+
     def with_model(self, name: str) -> bytes:
         """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
         return self.edited(model=name)
@@ -96,7 +105,12 @@ class RequestBody:
         return self.edited(model=model, include_usage=True)
 
     def edited(
-        self, model: str | None = None, include_usage: bool = False, max_tokens: int | None = None
+        self,
+        model: str | None = None,
+        include_usage: bool = False,
+        max_tokens: int | None = None,
+        n: int | None = None,
+        best_of: int | None = None,
     ) -> bytes:
         """The body with some values set, and all other bytes as they came.
 
@@ -104,6 +118,7 @@ class RequestBody:
         ``include_usage``: ``stream_options.include_usage`` becomes true; only streaming calls may have it.
         ``max_tokens``: every bound that the body gives is set to it; without any, the operation's own is
         added (in chat ``max_completion_tokens`` where the api-version knows it).
+        ``n``, ``best_of``: replaced where they are given, never added (absent, they are 1).
         """
         points = self._edits
         changes: list[tuple[Span, bytes]] = []
@@ -125,6 +140,9 @@ class RequestBody:
             changes += [(span, b"%d" % max_tokens) for span in points.max_tokens]
             if not points.max_tokens and points.max_tokens_key is not None:
                 added.append(b'"%s":%d' % (points.max_tokens_key.encode(), max_tokens))
+        for span, count in ((points.n, n), (points.best_of, best_of)):
+            if span is not None and count is not None:
+                changes.append((span, b"%d" % count))
         if added:
             comma = b"," if self.parsed else b""
             changes.append(((points.brace, points.brace), b",".join(added) + comma))
@@ -139,6 +157,8 @@ class _EditPoints:
     model: Span | None = None
     max_tokens: tuple[Span, ...] = ()
     max_tokens_key: str | None = None  # which key to add when there is none
+    n: Span | None = None
+    best_of: Span | None = None
     include_usage: Span | None = None
     stream_options_brace: int | None = None  # right after its opening brace
     stream_options_has_members: bool = False
@@ -240,6 +260,8 @@ class _Reader:
                 model=self.span("model"),
                 max_tokens=self.max_tokens_spans(keys),
                 max_tokens_key=self.max_tokens_key(keys),
+                n=self.span("n") if self.operation in (CHAT_COMPLETIONS, COMPLETIONS) else None,
+                best_of=self.span("best_of") if self.operation is COMPLETIONS else None,
                 **points,
             ),
         )

@@ -221,6 +221,19 @@ class Stage:
         """The simulated backends that were asked, in order."""
         return [f"{entry['deployment']}@{entry['endpoint']}" for entry in self.entries()]
 
+    def connections(self, endpoint: str) -> int:
+        """How many connections to a simulated endpoint are open."""
+        return int(self.simulator.active()["endpoints"][endpoint]["connections"])
+
+    def direct(self, backend: str, body: Any) -> Answer:
+        """Ask a simulated backend for a chat completion without the gateway."""
+        deployment, _, endpoint = backend.partition("@")
+        caller = Caller(int(self.simulator.urls[endpoint].rpartition(":")[2]))
+        try:
+            return caller.post(Lane(deployment).path, body, key=self.simulator.keys[endpoint])
+        finally:
+            caller.close()
+
     def records(self, lane: Lane) -> list[dict[str, Any]]:
         """The usage records of a lane's calls so far."""
         if not self.usage_path.exists():

@@ -10,7 +10,20 @@ import pytest
 
 from aoai_gateway.simulator.faults import KINDS
 from tests.e2e.conftest import Sdk
-from tests.e2e.replay.stage import PAYGO, PROMPT, PTU, SPARE, TEXT, Caller, Lane, Stage, chat, text_of, where
+from tests.e2e.replay.stage import (
+    PAYGO,
+    PROMPT,
+    PTU,
+    SPARE,
+    TEXT,
+    Caller,
+    Lane,
+    Stage,
+    chat,
+    eventually,
+    text_of,
+    where,
+)
 
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
 IMPATIENT = {"x-stainless-read-timeout": "0.5"}
@@ -189,18 +202,9 @@ def test_what_is_no_event_passes_as_it_came(stage: Stage, lane: Lane, caller: Ca
     body = chat(stream=True, stream_options={"include_usage": True})
     stage.fault("malformed-sse", times=2, form=form, events=4)
     through = caller.post(lane.path, body)
-    (entry,) = stage.entries()
-    direct = direct_answer(stage, entry["target"], body)
+    direct = stage.direct(PTU, body)
     assert through.status == 200
-    assert without_ids(through.body) == without_ids(direct)
-
-
-def direct_answer(stage: Stage, target: str, body: dict[str, Any]) -> bytes:
-    direct = Caller(int(stage.simulator.urls["west"].rpartition(":")[2]))
-    try:
-        return direct.post(target, body, key=stage.simulator.keys["west"]).body
-    finally:
-        direct.close()
+    assert without_ids(through.body) == without_ids(direct.body)
 
 
 def without_ids(stream: bytes) -> list[bytes]:
@@ -244,10 +248,13 @@ def test_a_stale_connection_is_no_fault(
 ) -> None:
     """A backend may close a connection that idles: once more to the same backend, without a break."""
     stage.fault("drop-after-idle", when=when, how=how)
-    for _ in range(2):
+    for number in range(2):
         answer = caller.chat(lane, stream=streaming)
         assert text_of(answer) == TEXT
         assert (answer.headers["x-gateway-attempts"], where(answer.headers)) == ("1", PTU)
+        if number == 0 and when == "answer":
+            eventually(lambda: stage.connections("west") == 0, "the backend has hung up")
+            assert stage.gateway.is_ready()  # and so it has seen what came before this
     entries = stage.entries()
     completed = [entry for entry in entries if entry["outcome"] == "completed"]
     assert [entry["outcome"] for entry in entries if entry not in completed] == (

@@ -20,6 +20,7 @@ from tests.e2e.replay.stage import (
     PROMPT,
     PTU,
     SPARE,
+    TEXT,
     Caller,
     Lane,
     Stage,
@@ -184,6 +185,21 @@ def test_an_sdk_that_closes_its_stream(stage: Stage, lane: Lane, sdk: Sdk) -> No
     check_gone(stage, lane, [PTU])
 
 
+def test_an_sdk_that_has_all_it_wants(stage: Stage, sdk: Sdk) -> None:
+    """It hangs up at [DONE], before the end of the body has come: the call is complete all the same."""
+    lane = stage.lane("scripted")
+    body = stage.direct(PTU, chat(stream=True, stream_options={"include_usage": True})).body
+    stage.scripted.answers(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"%x\r\n%s\r\n" % (len(body), body)
+    )
+    stream: Any = sdk(stage.gateway, "v1").chat.completions.create(**chat(stream=True), model=lane.deployment)
+    text = "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
+    assert text == TEXT
+    record = stage.record(lane)
+    assert (record["outcome"], record["finish_reason"], record["output_tokens"]) == ("ok", "stop", 5)
+
+
 def test_an_sdk_that_has_waited_long_enough(stage: Stage, lane: Lane, sdk: Sdk) -> None:
     """It says how long it waits, so that the gateway knows when it is too late to ask anybody else."""
     stage.fault("hang")
@@ -201,7 +217,7 @@ def test_others_go_on(stage: Stage, lane: Lane, quitter: Quitter, caller: Caller
     caller.send(lane.path, chat(stream=True))
     quitter.hang_up("rst")
     answer = caller.answer()
-    assert (text_of(answer), where(answer.headers)) == ("It was answered after all.", PTU)
+    assert (text_of(answer), where(answer.headers)) == (TEXT, PTU)
 
 
 LISTENER = """

@@ -1,0 +1,218 @@
+"""What a client may do, how much and when: the part of a client's configuration that a group can share."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, Discriminator, Tag, model_validator
+
+from aoai_gateway.config.endpoints import Model
+from aoai_gateway.config.fields import (
+    Amount,
+    Count,
+    DeploymentName,
+    DeploymentPattern,
+    DeploymentPatterns,
+    LimitName,
+    Name,
+    NamePatterns,
+    Seconds,
+    Whole,
+    fault,
+)
+from aoai_gateway.config.patterns import matches
+
+TOTAL = "total"
+"""In a mapping of limits: the limit over all virtual deployments together."""
+
+
+def _limit_kind(value: object) -> str:
+    return "per deployment" if isinstance(value, Mapping) else "over all"
+
+
+Limit = Annotated[
+    Annotated[Whole, Tag("over all")] | Annotated[Mapping[LimitName, Whole], Tag("per deployment")],
+    Discriminator(_limit_kind),
+]
+"""One number over all virtual deployments, or one for each, and ``total`` for all of them together."""
+
+LimitInThousands = Annotated[
+    Annotated[Amount, Tag("over all")] | Annotated[Mapping[LimitName, Amount], Tag("per deployment")],
+    Discriminator(_limit_kind),
+]
+"""The same in thousands."""
+
+LIMITS: Mapping[str, tuple[tuple[str, int], ...]] = {
+    "tokens_per_minute": (("max_tokens_per_minute", 1), ("max_tokens_per_minute_in_k", 1000)),
+    "requests_per_minute": (("max_requests_per_minute", 1),),
+    "tokens_per_day": (("max_tokens_per_day", 1),),
+    "tokens_per_month": (("max_tokens_per_month", 1),),
+}
+"""The kinds of limit, and the keys that set each with the factor that they count in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """One kind of limit of one client: over all virtual deployments together, and for some of them."""
+
+    total: int | None
+    deployments: Mapping[str, int]
+
+    def covers(self, deployment: str) -> bool:
+        """Say whether it limits a deployment. A client is refused where a limit that it has does not."""
+        return self.total is not None or deployment in self.deployments
+
+
+class Bound(Model):
+    """How long a completion may be, in tokens."""
+
+    ceiling: Count | None = None
+    """At most; also for calls that say nothing, unless there is a default."""
+    default: Count | None = None
+    """For calls that say nothing."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.ceiling is not None and self.default is not None and self.default > self.ceiling:
+            raise fault("has a default above its ceiling")
+        return self
+
+
+def _ceiling(value: object) -> object:
+    return value if isinstance(value, Mapping | BaseModel) else {"ceiling": value}
+
+
+class RequestBounds(Model):
+    """What one request may ask for."""
+
+    max_tokens: Annotated[Bound, BeforeValidator(_ceiling, json_schema_input_type=Count | Bound)] | None = (
+        None
+    )
+    """Tokens of an answer (max_tokens, max_completion_tokens, max_output_tokens); a number is the ceiling."""
+    n: Count | None = None
+    """Answers to one prompt."""
+    best_of: Count | None = None
+    """Candidates of which the best are returned."""
+    prompt_tokens: Count | None = None
+    """Tokens of the prompt; a longer one is always rejected."""
+    action: Literal["reject", "clamp"] | None = None
+    """What is done with values that are too high: reject the request (the default), or lower them."""
+
+
+class RequestLimits(RequestBounds):
+    """What one request may ask for, of any deployment and of some."""
+
+    deployments: Mapping[DeploymentPattern, RequestBounds] = {}
+    """By virtual deployment or pattern; each key there wins over the same key outside."""
+
+    def at(self, deployment: str) -> RequestBounds:
+        """Return the bounds at a deployment; its own entry counts, else the first pattern that matches."""
+        own = self.deployments.get(deployment) or next(
+            (bounds for pattern, bounds in self.deployments.items() if matches(pattern, deployment)), None
+        )
+        return RequestBounds.model_construct(
+            **{name: _first(own, self, name) for name in RequestBounds.model_fields}
+        )
+
+
+class WhenExceeded(Model):
+    """What happens to a request that does not fit into its client's limits."""
+
+    action: Literal["reject", "wait", "degrade"]
+    """Answer 429 at once; wait until it fits; or serve it in a lesser way."""
+    seconds: Seconds | None = None
+    """wait: at most so long."""
+    deployment: DeploymentName | None = None
+    """degrade: first try, another virtual deployment."""
+    max_tokens: Count | None = None
+    """degrade: then, an answer of at most so many tokens."""
+    priority: Name | None = None
+    """degrade: then, a lower priority."""
+
+    @model_validator(mode="after")
+    def _what_belongs_to_the_action(self) -> Self:
+        lesser = [key for key in ("deployment", "max_tokens", "priority") if getattr(self, key) is not None]
+        if self.action == "wait" and self.seconds is None:
+            raise fault("does not say how long to wait", "write {action: wait, seconds: 20}")
+        if self.action == "degrade" and not lesser:
+            raise fault(
+                "does not say to what", "write {action: degrade, deployment: …}, or max_tokens, or priority"
+            )
+        if self.action != "wait" and self.seconds is not None:
+            raise fault("has seconds, which only the action wait knows")
+        if self.action != "degrade" and lesser:
+            raise fault(f"has {lesser[0]}, which only the action degrade knows")
+        return self
+
+
+def _action(value: object) -> object:
+    return {"action": value} if isinstance(value, str) else value
+
+
+class Policy(Model):
+    """What a client or a group of clients may do. None is "not said": the group's word counts, if any."""
+
+    deployments_allowed: DeploymentPatterns | None = None
+    """What it may use: "a, b" or a list, of names or patterns like gpt-4o*; everything if absent."""
+    endpoints_allowed: NamePatterns | None = None
+    """Endpoints that may serve it: "a, b" or a list, of names or patterns; all if absent."""
+    priority: Name | None = None
+    """Its class: critical, standard, batch, …"""
+    max_tokens_per_minute: Limit | None = None
+    """Tokens in any 60 s: one number over all deployments, or one for each of them and "total" for all."""
+    max_tokens_per_minute_in_k: LimitInThousands | None = None
+    """The same in thousands."""
+    max_requests_per_minute: Limit | None = None
+    """Requests in any 60 s: one number over all deployments, or one for each of them and "total" for all."""
+    max_tokens_per_day: Limit | None = None
+    """Tokens per calendar day, UTC: one number over all deployments, or one for each and "total"."""
+    max_tokens_per_month: Limit | None = None
+    """Tokens per calendar month, UTC: one number over all deployments, or one for each and "total"."""
+    request_limits: RequestLimits | None = None
+    """What one request may ask for."""
+    when_exceeded: (
+        Annotated[
+            WhenExceeded,
+            BeforeValidator(_action, json_schema_input_type=Literal["reject"] | WhenExceeded),
+        ]
+        | None
+    ) = None
+    """What happens to a request that does not fit: reject (the default), wait, or degrade."""
+    dry_run: bool | None = None
+    """true: its limits only report what they would have done. Which deployments it may use is enforced."""
+
+    def amounts(self) -> Iterator[tuple[str, Amounts]]:
+        """Yield each kind of limit that is set (a key of LIMITS), and how much it is."""
+        for kind, keys in LIMITS.items():
+            for key, factor in keys:
+                written = getattr(self, key)
+                if isinstance(written, Mapping):
+                    each = {name: round(amount * factor) for name, amount in written.items()}
+                    yield kind, Amounts(each.pop(TOTAL, None), each)
+                elif written is not None:
+                    yield kind, Amounts(round(written * factor), {})
+
+    def inherited(self, group: "Policy") -> dict[str, Any]:
+        """Return the group's values of the keys on which this policy says nothing.
+
+        Two keys that set the same kind of limit count as one.
+        """
+        said = {name for name in Policy.model_fields if getattr(self, name) is not None}
+        for keys in LIMITS.values():
+            names = {key for key, _ in keys}
+            said |= names if names & said else set()
+        return {name: getattr(group, name) for name in Policy.model_fields if name not in said}
+
+
+class Group(Policy):
+    """What many clients have in common."""
+
+    name: Name
+    """How clients refer to it."""
+    description: str = ""
+    """For people."""
+
+
+def _first(own: Model | None, general: Model, name: str) -> Any:
+    value = getattr(own, name, None)
+    return getattr(general, name) if value is None else value

@@ -1,0 +1,110 @@
+"""Request limits: what one request may ask for, and what is done with one that asks for more.
+
+A ceiling holds for a request that says nothing, too: without `max_tokens` a model may write as much as
+it can. So such a request is given the default, or the ceiling where there is no default, whatever the
+action is. Of a prompt nothing can be taken away: one that is too long is always rejected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aoai_gateway.wire.errors import GatewayError, invalid_body, parameter_over_limit
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS
+
+if TYPE_CHECKING:
+    from aoai_gateway.wire.bodies import RequestBody
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The limits of one client at one virtual deployment; None is no limit.
+
+    `max_tokens` is the ceiling of a completion, `default_max_tokens` what a request gets that names no
+    bound. `clamp` lowers what is too high; else the request is rejected.
+    """
+
+    max_tokens: int | None = None
+    default_max_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    prompt_tokens: int | None = None
+    clamp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """What is to be edited into a body; None leaves a value as it came.
+
+    `notes` say it for people and for the response header, in ASCII: `max_tokens 8000->4096`.
+    """
+
+    max_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+UNTOUCHED = Limited()
+NO_LIMITS = RequestLimits()
+
+
+def apply(limits: RequestLimits, body: RequestBody, prompt_tokens: int | None) -> Limited:
+    """Hold a request to its limits.
+
+    `prompt_tokens` is the prompt's length; None (not counted) lets any pass. Raises `GatewayError` 400
+    that names the parameter and the limit, for the first value that is too high and not to be clamped.
+    """
+    if limits == NO_LIMITS:
+        return UNTOUCHED
+    if (
+        limits.prompt_tokens is not None
+        and prompt_tokens is not None
+        and prompt_tokens > limits.prompt_tokens
+    ):
+        raise prompt_over_limit(prompt_tokens, limits.prompt_tokens)
+    notes: list[str] = []
+    max_tokens = _bound(limits, body, notes)
+    n = best_of = None
+    if body.operation in (CHAT_COMPLETIONS, COMPLETIONS):
+        n = _lower("n", body.n, limits.n, limits.clamp, notes)
+    if body.operation is COMPLETIONS:
+        best_of = _lower("best_of", body.best_of, limits.best_of, limits.clamp, notes)
+        asked = body.n if n is None else n
+        if best_of is not None and asked > best_of:
+            # No more can be returned than there are candidates: Azure OpenAI answers 400.
+            notes[:] = [note for note in notes if not note.startswith("n ")]
+            notes.append(f"n {body.n}->{best_of}")
+            n = best_of
+    return Limited(max_tokens, n, best_of, tuple(notes))
+
+
+def prompt_over_limit(tokens: int, limit: int) -> GatewayError:
+    """400: the prompt is longer than the client's limit."""
+    return invalid_body(
+        f"The prompt has {tokens:,} tokens, and you may send at most {limit:,}. Shorten it.",
+        code="parameter_over_limit",
+    )
+
+
+def _bound(limits: RequestLimits, body: RequestBody, notes: list[str]) -> int | None:
+    key = body.max_tokens_key
+    if key is None:
+        return None
+    if body.max_tokens is not None:
+        return _lower(key, body.max_tokens, limits.max_tokens, limits.clamp, notes)
+    given = limits.max_tokens if limits.default_max_tokens is None else limits.default_max_tokens
+    if given is not None:
+        notes.append(f"{key} unset->{given}")
+    return given
+
+
+def _lower(key: str, asked: int, limit: int | None, clamp: bool, notes: list[str]) -> int | None:
+    """The value to set instead of what was asked for; None if that is within the limit."""
+    if limit is None or asked <= limit:
+        return None
+    if not clamp:
+        raise parameter_over_limit(key, asked, limit)
+    notes.append(f"{key} {asked}->{limit}")
+    return limit
