@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.call import Setup
+from aoai_gateway.call import Settle, Setup
 from aoai_gateway.engine import Engine
 from aoai_gateway.proxy.events import Listeners
 from aoai_gateway.routing.backends import RoutingTable
@@ -23,7 +23,7 @@ from aoai_gateway.wire import errors
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from aoai_gateway.call import Call, Cancel, CountTokens, Reserve, Settle
+    from aoai_gateway.call import Call, Cancel, CountTokens, Reserve
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.policy.quotas import Decision, Reservation
     from aoai_gateway.state import State
