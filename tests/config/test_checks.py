@@ -256,19 +256,18 @@ def test_limits_that_leave_a_deployment_out(warnings: Lines):
         "gateway.yaml:2: clients[0].max_tokens_per_minute_in_k.bug: bug is not a virtual deployment; "
         'did you mean "big"?',
         "gateway.yaml:2: clients[0].max_tokens_per_minute_in_k: has no limit for small, which the client may "
-        "use: it will be refused there; add one, or write one number for all",
+        'use: it will be refused there; add one, or "total" for all together, or write one number for all',
     ]
     said = warnings(client("key: k, deployments_allowed: big, max_requests_per_minute: {big: 5}"))
     assert [each for each in said if "has no limit" in each] == []
 
 
-@pytest.mark.parametrize(
-    "key", ["max_tokens_per_minute_in_k: 5", "max_requests_per_minute: 5", "priority: batch"]
-)
+@pytest.mark.parametrize("key", ["priority", "when_exceeded"])
 def test_what_is_not_enforced_yet_says_so_once(warnings: Lines, key: str):
-    (said,) = warnings(client(f"key: k, {key}"), f"clients: [{{name: B, key: b, {key}}}]")
-    assert said.startswith(f"gateway.yaml:2: clients[0].{key.split(':')[0]}: ")
-    assert said.endswith("are read and checked, but not enforced yet")
+    value = "batch" if key == "priority" else "{action: degrade, priority: batch}"
+    (said,) = warnings(client(f"key: k, {key}: {value}"), f"clients: [{{name: B, key: b, {key}: {value}}}]")
+    assert said.startswith(f"gateway.yaml:2: clients[0].{key}")
+    assert said.endswith("priority: classes are read and checked, but not enforced yet")
 
 
 # --- the rest ----------------------------------------------------------------------------------------------

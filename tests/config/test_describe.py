@@ -30,12 +30,20 @@ clients:
     key: [client-s3cr3t-number-one, short-s3cr3t]
     priority: critical
     deployments_allowed: big
-    max_tokens_per_minute_in_k: {big: 5}
+    max_tokens_per_minute_in_k: {big: 5, total: 9}
     max_requests_per_minute: 60
+    group: Standard
+    when_exceeded: {action: degrade, deployment: small, max_tokens: 500}
   - name: Everybody
     uses_entra_id_auth: true
     enabled: false
+groups:
+  - name: Standard
+    endpoints_allowed: sweden
+    request_limits: {n: 1}
+    dry_run: yes
 listen: {host: "::1", port: 0}
+state: rediss://user:state-s3cr3t@cache.example:6380/0
 """
 
 
@@ -60,16 +68,21 @@ Deployments, and who serves them in which order
   small
      nobody: everything that serves it is switched off
 
+Counts in
+  rediss://cache.example:6380/0, keys under aoai-gateway
+
 Clients
-  Team  (critical; keys …-one, …; may use big; big 5k tokens/min; 60 requests/min)
+  Team  (critical; keys …-one, …; group Standard; may use big; served by sweden; big 5,000 tokens/min; \
+9,000 tokens/min in total; 60 requests/min; limits on each request; degraded to small or max_tokens 500 \
+when exceeded; dry run: limits only report)
   Everybody  (switched off; everybody with an Entra ID token; may use everything)
 
 Warnings
   gateway.yaml:11: aoai.endpoints[0].virtual_deployments[1]: every standin for small is switched off: \
 all requests for it will be refused
   gateway.yaml:21: clients[0].priority: classes are read and checked, but not enforced yet
-  gateway.yaml:23: clients[0].max_tokens_per_minute_in_k: limits are read and checked, but not enforced yet
-  gateway.yaml:24: clients[0].max_requests_per_minute: limits are read and checked, but not enforced yet
+  gateway.yaml:26: clients[0].when_exceeded.deployment: the client may not use small, so its requests will \
+not be degraded to it; add it to "deployments_allowed"
 """
     )
 

@@ -93,9 +93,9 @@ def test_a_deployment_name_is_one_segment_of_a_path(name: str):
 
 
 def test_deployments_as_text_or_list():
-    names = TypeAdapter(fields.DeploymentNames)
+    names = TypeAdapter(fields.DeploymentPatterns)
     assert names.validate_python(" gpt-4o,gpt-35-turbo , ") == ("gpt-4o", "gpt-35-turbo")
-    assert names.validate_python(["gpt-4o"]) == ("gpt-4o",)
+    assert names.validate_python(["gpt-4o*", "o?"]) == ("gpt-4o*", "o?")
     assert names.validate_python("") == ()
 
 
@@ -132,3 +132,50 @@ def test_a_name_that_passes_can_be_shown_in_one_line(text: str):
         return
     assert name == text
     assert not re.search(r"[\x00-\x1f\x7f]", name)
+
+
+@pytest.mark.parametrize("pattern", ["a/*", "a b?", "*#", ""])
+def test_a_pattern_of_deployments_is_one_segment_but_for_its_wildcards(pattern: str):
+    message(fields.DeploymentPattern, pattern)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory",
+        "redis://localhost",
+        "redis://localhost:6379/0",
+        "redis://:p%40ss@cache.example:6380/",
+        "rediss://user:s3cr3t@[::1]:6380/15?health_check_interval=10",
+    ],
+)
+def test_where_counters_can_live(url: str):
+    assert TypeAdapter(fields.StateUrl).validate_python(url).get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "is neither memory nor the URL"),
+        ("Memory", "is neither memory nor the URL"),
+        ("cache.example:6379", "is neither memory nor the URL"),
+        ("https://u:s3cr3t@cache.example", "is neither memory nor the URL"),
+        ("redis://", "names no host"),
+        ("redis://:s3cr3t@/0", "names no host"),
+        ("redis://:s3cr3t@cache.example/zero", "names a database that is not a number"),
+        ("redis://:s3cr3t@cache.example/0/1", "names a database that is not a number"),
+        ("redis://:s3cr3t/x@cache.example:6379", "is not a URL"),
+        ("redis://:___@cache.example", "is still a placeholder"),
+    ],
+)
+def test_where_counters_cannot_live(url: str, said: str):
+    told = message(fields.StateUrl, url)
+    assert told.startswith(said)
+    assert "s3cr3t" not in told
+
+
+def test_a_file_that_is_kept_needs_not_exist_yet(tmp_path: Path):
+    file = TypeAdapter(fields.KeptFile)
+    assert file.validate_python("spent", context={"folder": tmp_path}) == tmp_path / "spent"
+    for wrong in (".", "no-such-folder/spent"):
+        assert message(fields.KeptFile, wrong, folder=tmp_path) == "is not a file in a folder that exists"

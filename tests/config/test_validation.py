@@ -76,14 +76,21 @@ def test_messages(problems: Problems, line: str, said: str):
     [
         ("kye: x", 'kye: unknown key; did you mean "key"?'),
         ("api_key: x", 'api_key: unknown key; did you mean "key"?'),
-        ("tpm: 5", "tpm: unknown key; known here: "),
+        ("tpm: 5", 'tpm: unknown key; did you mean "max_tokens_per_minute"?'),
+        ("colour: red", "colour: unknown key; known here: "),
         ("enabled: maybe", 'enabled: is "maybe", but true or false is expected'),
         (
             "max_requests_per_minute: {big: many}",
-            'max_requests_per_minute.big: is "many", but a number is expected',
+            'max_requests_per_minute.big: is "many", but a whole number is expected',
         ),
-        ("max_requests_per_minute: many", 'max_requests_per_minute: is "many", but a number is expected'),
-        ("max_requests_per_minute: [1]", "max_requests_per_minute: is a list, but a number is expected"),
+        (
+            "max_requests_per_minute: many",
+            'max_requests_per_minute: is "many", but a whole number is expected',
+        ),
+        (
+            "max_requests_per_minute: [1]",
+            "max_requests_per_minute: is a list, but a whole number is expected",
+        ),
         (
             "deployments_allowed: {big: true}",
             'deployments_allowed: is a mapping, but a list is expected (lines that begin with "- ")',

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import pytest
+from mitmproxy.proxy.layers.http import HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.config.models import Client
@@ -113,3 +116,36 @@ async def test_an_ask_without_objection_has_no_error() -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def test_a_plain_function_that_gives_something_to_await_is_not_passed_over() -> None:
+    """A wrapper around a coroutine looks like a plain function until it is called."""
+
+    class Wrapped:
+        def request(self, flow: object) -> Awaitable[None]:
+            async def later() -> None: ...
+
+            return later()
+
+    listeners = Listeners(FLOW_HOOKS)
+    with taddons.context(Wrapped(), loadcore=False) as tctx:
+        listeners.refresh(tctx.master.addons)
+        assert listeners.can_be_called("request")
+        flow = tflow.tflow()
+        with pytest.raises(RuntimeError, match="awaited"):
+            listeners.call(HttpRequestHook(flow), flow)
+        assert not listeners.can_be_called("request"), "from now on mitmproxy awaits it"
+
+
+def test_addons_are_told_apart_though_one_takes_anothers_place_in_memory() -> None:
+    listeners = Listeners(FLOW_HOOKS)
+    for _ in range(20):
+        kinds = (Hears, Silent)
+        for kind in kinds:
+            with taddons.context(kind(), loadcore=False) as tctx:
+                listeners.refresh(tctx.master.addons)
+                assert ("request" in listeners) is (kind is Hears)
+
+
+class Silent:
+    """Listens to nothing."""

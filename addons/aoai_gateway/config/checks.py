@@ -1,25 +1,13 @@
 """What must hold between the parts of a configuration: names, keys, who is last in line, what exists."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from aoai_gateway.config.models import Client, Config, Endpoint, VirtualDeployment
-from aoai_gateway.config.problems import KeyPath, Place, did_you_mean, listed
-
-type Locate = Callable[[KeyPath], Place]
-"""Says where the value at a path was written."""
+from aoai_gateway.config.client_checks import check_clients
+from aoai_gateway.config.findings import Finding, Locate, repeated
+from aoai_gateway.config.models import Config, Endpoint, VirtualDeployment
+from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A problem before it has a file and a line."""
-
-    path: KeyPath
-    message: str
-    suggestion: str | None = None
-    fatal: bool = True
 
 
 def check(config: Config, locate: Locate) -> Iterator[Finding]:
@@ -34,12 +22,7 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
     yield from _check_mixture(config)
     yield from _check_pools(config)
     yield from _check_models(config, locate)
-    yield from _check_client_names(config, locate)
-    yield from _check_client_keys(config)
-    yield from _check_entra(config)
-    for index, client in enumerate(config.clients):
-        yield from _check_client(config, client, ("clients", index))
-    yield from _check_not_built_yet(config)
+    yield from check_clients(config, locate)
     yield from _check_the_rest(config)
 
 
@@ -48,7 +31,7 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
 
 def _check_endpoint_names(config: Config, locate: Locate) -> Iterator[Finding]:
     names = [endpoint.name for endpoint in config.aoai.endpoints]
-    yield from _repeated(names, ("aoai", "endpoints"), "an endpoint", locate)
+    yield from repeated(names, ("aoai", "endpoints"), "an endpoint", locate)
 
 
 def _check_credential(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
@@ -204,101 +187,7 @@ def _check_models(config: Config, locate: Locate) -> Iterator[Finding]:
                 yield Finding(path, f'{virtual.name} is "{model}" in {locate(first)}', "it can only be one")
 
 
-# --- clients -----------------------------------------------------------------------------------------------
-
-
-def _check_client_names(config: Config, locate: Locate) -> Iterator[Finding]:
-    yield from _repeated([client.name for client in config.clients], ("clients",), "a client", locate)
-
-
-def _check_client_keys(config: Config) -> Iterator[Finding]:
-    owners: dict[str, str] = {}
-    for index, client in enumerate(config.clients):
-        for key in client.key:
-            owner = owners.setdefault(key.get_secret_value(), client.name)
-            if owner != client.name:
-                yield Finding(
-                    ("clients", index, "key"),
-                    f'the clients "{owner}" and "{client.name}" have the same key',
-                    "a key must tell who is calling",
-                )
-        if len({key.get_secret_value() for key in client.key}) < len(client.key):
-            yield Finding(("clients", index, "key"), "the same key stands here twice")
-
-
-def _check_entra(config: Config) -> Iterator[Finding]:
-    first: str | None = None
-    for index, client in enumerate(config.clients):
-        if not (client.enabled and client.uses_entra_id_auth):
-            continue
-        if first is not None:
-            yield Finding(
-                ("clients", index, "uses_entra_id_auth"),
-                f'the client "{first}" has it already, and only one can',
-            )
-        first = first or client.name
-
-
-def _check_client(config: Config, client: Client, path: KeyPath) -> Iterator[Finding]:
-    if not client.key and not client.uses_entra_id_auth:
-        yield Finding(path, '"key" is missing', "give it a key, or uses_entra_id_auth: true")
-    known = config.virtual_deployments
-    if client.deployments_allowed == ():
-        yield Finding(
-            (*path, "deployments_allowed"),
-            "is empty: the client may use nothing",
-            "leave it out to allow everything",
-            fatal=False,
-        )
-    for index, name in enumerate(client.deployments_allowed or ()):
-        if known and name not in known:
-            yield Finding(
-                (*path, "deployments_allowed", index), _unknown(name), _known(name, known), fatal=False
-            )
-    usable = client.deployments_allowed if client.deployments_allowed is not None else tuple(known)
-    for key in ("max_tokens_per_minute_in_k", "max_requests_per_minute"):
-        limits = getattr(client, key)
-        if limits is None or isinstance(limits, float):
-            continue
-        for name in limits:
-            if known and name not in known:
-                yield Finding((*path, key, name), _unknown(name), _known(name, known), fatal=False)
-        unlimited = [name for name in usable if name not in limits]
-        if unlimited:
-            yield Finding(
-                (*path, key),
-                f"has no limit for {listed(unlimited)}, which the client may use: it will be refused there",
-                "add one, or write one number for all",
-                fatal=False,
-            )
-
-
-def _unknown(name: str) -> str:
-    return f"{name} is not a virtual deployment"
-
-
-def _known(name: str, known: object) -> str:
-    names = list(known) if isinstance(known, dict) else []
-    return did_you_mean(name, names) or "there are " + listed(names)
-
-
 # --- the rest ----------------------------------------------------------------------------------------------
-
-
-def _check_not_built_yet(config: Config) -> Iterator[Finding]:
-    for key, meaning in (
-        ("max_tokens_per_minute_in_k", "limits"),
-        ("max_requests_per_minute", "limits"),
-        ("priority", "classes"),
-    ):
-        for index, client in enumerate(config.clients):
-            if getattr(client, key) is not None:
-                yield Finding(
-                    ("clients", index, key),
-                    f"{meaning} are read and checked, but not enforced yet",
-                    fatal=False,
-                )
-                break
 
 
 def _check_the_rest(config: Config) -> Iterator[Finding]:
@@ -314,13 +203,3 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
         yield Finding(("listen", "private_key"), "is of no use without a certificate", 'add "certificate"')
     if config.breaks.floor_seconds > config.breaks.ceiling_seconds:
         yield Finding(("breaks", "floor_seconds"), "is above ceiling_seconds")
-
-
-def _repeated(names: list[str], path: KeyPath, what: str, locate: Locate) -> Iterator[Finding]:
-    first: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if first.setdefault(name, index) != index:
-            place = locate((*path, first[name], "name"))
-            yield Finding(
-                (*path, index, "name"), f'"{name}" is also the name of {what} in {place}', "names must differ"
-            )

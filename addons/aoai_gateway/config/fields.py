@@ -9,7 +9,7 @@ that may hold a secret.
 import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -187,7 +187,7 @@ def _state(value: SecretStr) -> SecretStr:
         raise fault("names no host", example)
     if not re.fullmatch(r"(/\d*)?", parts.path, re.ASCII):
         raise fault("names a database that is not a number", example)
-    if PLACEHOLDER.fullmatch(host) or PLACEHOLDER.fullmatch(parts.password or ""):
+    if PLACEHOLDER.fullmatch(host) or PLACEHOLDER.fullmatch(unquote(parts.password or "")):
         raise fault("is still a placeholder", example)
     return value
 

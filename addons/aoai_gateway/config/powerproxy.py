@@ -5,6 +5,7 @@ what would silently weaken a rule that its user relies on is a problem.
 """
 
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from aoai_gateway.config.document import Mapping, Node, Scalar, Sequence
 from aoai_gateway.config.problems import KeyPath, Place, Problem, did_you_mean, listed, problem
@@ -37,9 +38,13 @@ TOP_LEVEL = (*WITHOUT_MEANING, "plugins")
 """Every top-level key that is accepted for its sake."""
 
 _REQUIRED_BY_PLUGIN = {
-    "AllowDeployments": ("deployments_allowed", "say what the client may use"),
-    "LimitUsage": ("max_tokens_per_minute_in_k", "say how much it may use"),
+    "AllowDeployments": (("deployments_allowed",), "say what the client may use"),
+    "LimitUsage": (("max_tokens_per_minute_in_k", "max_tokens_per_minute"), "say how much it may use"),
 }
+
+_REDIS_KEYS = ("redis_host", "redis_password")
+_REDIS_PORT = 6380
+"""Its Redis is an Azure Cache, reached by TLS at this port, always."""
 
 
 def translate(document: Mapping) -> tuple[Mapping, list[Problem], list[Problem]]:
@@ -95,6 +100,7 @@ class _Translation:
         self._require_what_plugins_need(document, names)
         if "AllowDeployments" not in names:
             self._enforced_anyway(document, plugins.place, "AllowDeployments", "deployments_allowed")
+        document = self._redis(document, plugins)
         if "LogUsageToConsole" in names and "usage_log" not in document.entries:
             return document.with_entries(usage_log=Scalar(plugins.place, "stdout"))
         return document
@@ -118,12 +124,6 @@ class _Translation:
                     entry.key_place, (*path, key), "unknown key", did_you_mean(key, PLUGINS[name.text])
                 )
         match name.text:
-            case "LimitUsage" if "redis" in plugin.entries:
-                self._warning(
-                    plugin.entries["redis"].key_place,
-                    (*path, "redis"),
-                    "limits are not shared through Redis yet: each gateway process counts alone",
-                )
             case "LogUsageToCsvFile" | "LogUsageToLogAnalytics":
                 self._warning(
                     name.place,
@@ -134,32 +134,54 @@ class _Translation:
         return name.text
 
     def _require_what_plugins_need(self, document: Mapping, plugins: set[str]) -> None:
-        for plugin, (key, suggestion) in _REQUIRED_BY_PLUGIN.items():
+        for plugin, (keys, suggestion) in _REQUIRED_BY_PLUGIN.items():
             if plugin not in plugins:
                 continue
-            for path, client in _clients(document):
-                if key not in client.entries:
+            for path, client in _policies(document, "clients"):
+                said = (client, *_group_of(document, client))
+                if not any(key in policy.entries for key in keys for policy in said):
                     self._problem(
-                        client.place, path, f'"{key}" is missing: the plugin {plugin} requires it', suggestion
+                        client.place,
+                        path,
+                        f'"{keys[0]}" is missing: the plugin {plugin} requires it',
+                        suggestion,
                     )
 
     def _enforced_anyway(self, document: Mapping, place: Place, plugin: str, key: str) -> None:
-        if any(key in client.entries for _, client in _clients(document)):
+        policies = (*_policies(document, "clients"), *_policies(document, "groups"))
+        if any(key in policy.entries for _, policy in policies):
             self._warning(place, ("plugins",), f"{plugin} is not listed, but {key} is always enforced here")
+
+    def _redis(self, document: Mapping, plugins: Sequence) -> Mapping:
+        """``LimitUsage`` can share its counts through Redis: here, that is what ``state`` says."""
+        for index, plugin in enumerate(plugins.items):
+            redis = plugin.get("redis") if isinstance(plugin, Mapping) else None
+            if redis is None or "state" in document.entries:
+                continue
+            settings = [redis.get(key) for key in _REDIS_KEYS] if isinstance(redis, Mapping) else []
+            if any(isinstance(each, Scalar) and each.unresolved for each in settings):
+                continue  # a problem already
+            texts = [each.text for each in settings if isinstance(each, Scalar) and each.text]
+            if len(texts) == len(_REDIS_KEYS):
+                host, password = texts
+                url = f"rediss://:{quote(password, safe='')}@{host}:{_REDIS_PORT}/0"
+                return document.with_entries(state=Scalar(redis.place, url))
+            self._problem(
+                redis.place,
+                ("plugins", index, "redis"),
+                "names no server",
+                'write redis_host and redis_password, or "state: rediss://…" at the top',
+            )
+        return document
 
     def _without_nulls_that_would_open(self, document: Mapping) -> Mapping:
         """``deployments_allowed:`` with nothing behind it allows nothing, as there; absent, everything."""
-        clients = document.get("clients")
-        if not isinstance(clients, Sequence):
-            return document
-        items: list[Node] = []
-        for client in clients.items:
-            if isinstance(client, Mapping):
-                allowed = client.get("deployments_allowed")
-                if isinstance(allowed, Scalar) and allowed.text is None:
-                    client = client.with_entries(deployments_allowed=Sequence(allowed.place, ()))
-            items.append(client)
-        return document.with_entries(clients=Sequence(clients.place, tuple(items)))
+        for key in ("groups", "clients"):
+            policies = document.get(key)
+            if isinstance(policies, Sequence):
+                items = tuple(_nothing_allowed(each) for each in policies.items)
+                document = document.with_entries(**{key: Sequence(policies.place, items)})
+        return document
 
     def _aoai(self, aoai: Mapping) -> Mapping:
         if "mock_response" in aoai.entries:
@@ -212,9 +234,26 @@ class _Translation:
         self.warnings.append(problem(place, path, message, suggestion))
 
 
-def _clients(document: Mapping) -> Iterator[tuple[KeyPath, Mapping]]:
-    clients = document.get("clients")
-    if isinstance(clients, Sequence):
-        for index, client in enumerate(clients.items):
-            if isinstance(client, Mapping):
-                yield ("clients", index), client
+def _policies(document: Mapping, key: str) -> Iterator[tuple[KeyPath, Mapping]]:
+    policies = document.get(key)
+    if isinstance(policies, Sequence):
+        for index, policy in enumerate(policies.items):
+            if isinstance(policy, Mapping):
+                yield (key, index), policy
+
+
+def _group_of(document: Mapping, client: Mapping) -> Iterator[Mapping]:
+    name = client.get("group")
+    for _, group in _policies(document, "groups"):
+        other = group.get("name")
+        if isinstance(name, Scalar) and isinstance(other, Scalar) and name.text == other.text:
+            yield group
+
+
+def _nothing_allowed(policy: Node) -> Node:
+    if isinstance(policy, Mapping):
+        for key in ("deployments_allowed", "endpoints_allowed"):
+            allowed = policy.get(key)
+            if isinstance(allowed, Scalar) and allowed.text is None:
+                policy = policy.with_entries(**{key: Sequence(allowed.place, ())})
+    return policy

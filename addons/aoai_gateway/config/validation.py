@@ -52,18 +52,19 @@ _EXPECTED = {
 """What pydantic's error types mean to somebody who writes YAML."""
 
 _SYNONYMS = {
-    "api_base": "url",
-    "api_key": "key",
-    "apikey": "key",
-    "allowed_deployments": "deployments_allowed",
-    "azure_endpoint": "url",
-    "base_url": "url",
-    "keys": "key",
-    "tpm": "tokens_per_minute",
-    "rpm": "requests_per_minute",
-    "max_requests": "max_requests_per_minute",
-    "allowed_endpoints": "endpoints_allowed",
-    "redis": "state",
+    "api_base": ("url",),
+    "api_key": ("key",),
+    "apikey": ("key",),
+    "allowed_deployments": ("deployments_allowed",),
+    "allowed_endpoints": ("endpoints_allowed",),
+    "azure_endpoint": ("url",),
+    "base_url": ("url",),
+    "keys": ("key",),
+    "max_requests": ("max_requests_per_minute",),
+    "redis": ("state",),
+    "rpm": ("requests_per_minute", "max_requests_per_minute"),
+    "tier": ("group",),
+    "tpm": ("tokens_per_minute", "max_tokens_per_minute"),
 }
 """What other gateways and SDKs call it."""
 
@@ -190,9 +191,9 @@ def _show(node: Node, path: KeyPath) -> str | None:
 def _what_was_meant(path: KeyPath) -> str:
     model, word = _model_at(path[:-1]), str(path[-1])
     known = [*model.model_fields, *(powerproxy.TOP_LEVEL if len(path) == 1 else ())]
-    synonym = _SYNONYMS.get(word.lower().replace("-", "_"))
-    if synonym in known:
-        return f'did you mean "{synonym}"?'
+    for synonym in _SYNONYMS.get(word.lower().replace("-", "_"), ()):
+        if synonym in known:
+            return f'did you mean "{synonym}"?'
     for name in model.model_fields:
         inner = _model_of_field(model, name)
         if inner and word in inner.model_fields and not _holds_many(model, name):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy import exceptions, hooks
@@ -112,7 +113,8 @@ class Listeners:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = (*names, "update")
-        self._loaded: tuple[int, ...] = ()
+        self._loaded: list[object] = []
+        """The addons themselves: the id of one that is gone may be another's by now."""
         self._functions: dict[str, tuple[Callable[..., Any], ...]] = {}
         self._awaited: frozenset[str] = frozenset(self._names)
         """Events with a listener that must be awaited; all of them, as long as nobody has looked."""
@@ -120,10 +122,9 @@ class Listeners:
     def refresh(self, addons: AddonManager) -> None:
         """Look again, if addons have come or gone (``-s`` reloads scripts)."""
         loaded = list(traverse(addons.chain))
-        identities = tuple(map(id, loaded))
-        if identities == self._loaded:
+        if len(loaded) == len(self._loaded) and all(map(is_, loaded, self._loaded)):
             return
-        self._loaded = identities
+        self._loaded = loaded
         self._functions = {
             name: tuple(f for f in (getattr(addon, name, None) for addon in loaded) if callable(f))
             for name in self._names
@@ -146,11 +147,18 @@ class Listeners:
 
     def _call(self, hook: hooks.Hook) -> None:
         for function in self._functions[hook.name]:
+            result = None
             try:
                 with safecall():
-                    function(*hook.args())
+                    result = function(*hook.args())
             except exceptions.AddonHalt:
                 return
+            if inspect.isawaitable(result):
+                # Too late to wait for this one, so this call fails closed.
+                if inspect.iscoroutine(result):
+                    result.close()
+                self._awaited |= {hook.name}
+                raise RuntimeError(f"a listener of {hook.name} must be awaited")
 
 
 async def ask(addons: AddonManager, hook: hooks.Hook) -> None:

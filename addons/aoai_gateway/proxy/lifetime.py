@@ -40,6 +40,9 @@ NO_UPSTREAM = "http://aoai-gateway.invalid"
 GRACE_SECONDS = 0.1
 """For the last bytes to leave the process, when all calls have ended."""
 
+HANG_UP_SECONDS = 1.0
+"""For connections to close, when it is over."""
+
 
 class Lifetime:
     """Added to mitmproxy's addons once, so that a reload of the script does not end it."""
@@ -186,8 +189,23 @@ class Lifetime:
             if not await gateway.idle(limit):
                 logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
             await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
+        await self._hang_up()
         await self.sharing.close()
         if gateway.usage_log is not None:
             await asyncio.to_thread(gateway.usage_log.close)
         for _, running in self._simulators.values():
             await running.stop()
+
+    async def _hang_up(self) -> None:
+        """Close the connections that clients still have, so that calls which were cut off are written down.
+
+        What is left to the event loop's end is cancelled in a way that prints a traceback for each.
+        """
+        connections = ctx.master.addons.get("proxyserver").connections
+        for handler in list(connections.values()):
+            client = handler.transports.get(handler.client)
+            if client is not None and client.handler is not None:
+                client.handler.cancel("the gateway is shutting down")
+        end = time.monotonic() + HANG_UP_SECONDS
+        while connections and time.monotonic() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
+            await asyncio.sleep(0.01)

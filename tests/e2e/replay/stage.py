@@ -44,6 +44,7 @@ IDLE_SECONDS = 1.0
 PREAMBLE_SECONDS = 0.6
 ERROR_BODY_SECONDS = 1.5
 DEFAULT_BREAK_SECONDS = 3
+LONGEST_BREAK_SECONDS = 90
 BODY_MB = 16
 GONE_SECONDS = 1.0
 """How long a backend may go on working for a client that has hung up."""
@@ -175,7 +176,7 @@ class Stage:
                 "preamble_seconds": PREAMBLE_SECONDS,
                 "error_body_seconds": ERROR_BODY_SECONDS,
             },
-            "breaks": {"default_seconds": DEFAULT_BREAK_SECONDS},
+            "breaks": {"default_seconds": DEFAULT_BREAK_SECONDS, "ceiling_seconds": LONGEST_BREAK_SECONDS},
             "usage_log": str(self.usage_path),
         }
 

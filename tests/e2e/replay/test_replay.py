@@ -16,6 +16,7 @@ from tests.e2e.processes import Answer
 from tests.e2e.replay.stage import (
     DEFAULT_BREAK_SECONDS,
     ERROR_BODY_SECONDS,
+    LONGEST_BREAK_SECONDS,
     PAYGO,
     PROMPT,
     PTU,
@@ -263,7 +264,6 @@ class TestHints:
             "x-ratelimit-renewalperiod-tokens: 42",
             42,
         ),
-        "a day": ("retry-after: 86400", 60),
         "nothing": ("", DEFAULT_BREAK_SECONDS),
         "nonsense": ("retry-after: soon\nretry-after-ms: NaN", DEFAULT_BREAK_SECONDS),
         "too soon": ("retry-after-ms: 10", 0.2),
@@ -285,6 +285,29 @@ class TestHints:
         stage.scripted.answers_with("429 Too Many Requests", body=body)
         self.check(caller.chat(stage.lane("solo")), 17)
 
+    @pytest.mark.parametrize(
+        ("hint", "seconds"), [("retry-after: 75", 75), ("retry-after: 86400", LONGEST_BREAK_SECONDS)]
+    )
+    def test_longer_than_an_sdk_honours(
+        self, stage: Stage, caller: Caller, hint: str, seconds: float
+    ) -> None:
+        """Beyond a minute SDKs would come back within seconds; they are told not to."""
+        stage.scripted.answers_with("429 Too Many Requests", hint)
+        answer = caller.chat(stage.lane("solo"))
+        assert (answer.status, answer.json()["error"]["code"]) == (429, "all_backends_out")
+        assert seconds - 1 <= int(answer.headers["retry-after"]) <= seconds
+        assert answer.headers["x-should-retry"] == "false"
+        assert "retry-after-ms" not in answer.headers
+
+    def test_an_sdk_does_not_come_back_too_early(self, stage: Stage, sdk: Sdk) -> None:
+        stage.scripted.answers_with("429 Too Many Requests", "retry-after: 75")
+        client = sdk(stage.gateway, "azure", max_retries=3)
+        lane = stage.lane("solo")
+        with pytest.raises(openai.RateLimitError):
+            client.chat.completions.create(**chat(), model=lane.deployment)
+        assert len(stage.records(lane)) <= 1
+        assert stage.record(lane)["client_retry"] == 0
+
     def test_of_a_503(self, stage: Stage, caller: Caller) -> None:
         lane = stage.lane("scripted")
         stage.scripted.answers_with("503 Unavailable", "retry-after: 23")
@@ -298,7 +321,7 @@ class TestHints:
 
     @pytest.mark.parametrize(
         ("kind", "seconds"),
-        [("429-ms-zero", 60), ("retry-after-86400", 60), ("429-no-hints", 60)],
+        [("429-ms-zero", 60), ("429-no-hints", 60)],
     )
     def test_of_captured_answers(
         self, stage: Stage, lane: Lane, caller: Caller, kind: str, seconds: float
@@ -346,9 +369,9 @@ class TestRefusedInA200:
         assert answer.headers["retry-after"] == "6"
 
     def test_without_a_hint(self, stage: Stage, lane: Lane, caller: Caller) -> None:
-        """x-ratelimit-reset-tokens says 64 s, which is clamped."""
+        """Then x-ratelimit-reset-tokens counts, which says 64 s."""
         fail(stage, "in-200-refusal", *ALL, retry_after=0)
-        assert caller.chat(lane, stream=True).headers["retry-after"] == "60"
+        assert caller.chat(lane, stream=True).headers["retry-after"] == "64"
 
     def test_the_connection_is_given_up(self, stage: Stage, lane: Lane, caller: Caller) -> None:
         """Nothing of the refused stream gets into the next."""

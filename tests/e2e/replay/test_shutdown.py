@@ -142,6 +142,8 @@ def test_what_does_not_end_is_cut_off(
     assert gateway.wait(10) == 0
     assert 0.9 < time.monotonic() - begun < 5
     eventually(lambda: simulator.active()["in_flight"] == 0, "the backend is free")
+    assert len(records(usage_path)) == 1
+    assert "Traceback" not in gateway.log
 
 
 def test_sigterm_without_calls(gateway: Gateway) -> None:
@@ -150,4 +152,5 @@ def test_sigterm_without_calls(gateway: Gateway) -> None:
     begun = time.monotonic()
     assert gateway.stop() == 0
     assert time.monotonic() - begun < 5
+    assert "Traceback" not in gateway.log
     idle.close()

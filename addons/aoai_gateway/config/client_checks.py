@@ -1,0 +1,274 @@
+"""What must hold of groups and clients: names, keys, what they may use, and their limits there."""
+
+from collections.abc import Iterable, Iterator
+
+from aoai_gateway.config.findings import Finding, Locate, repeated
+from aoai_gateway.config.models import Client, Config, Group, Policy
+from aoai_gateway.config.patterns import is_pattern, matches, matches_any
+from aoai_gateway.config.policies import LIMITS, TOTAL
+from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
+
+BUDGETS = ("max_tokens_per_day", "max_tokens_per_month")
+
+
+def check_clients(config: Config, locate: Locate) -> Iterator[Finding]:
+    """Yield everything that is wrong with groups and clients, or that the writer should know of."""
+    yield from repeated([group.name for group in config.groups], ("groups",), "a group", locate)
+    yield from repeated([client.name for client in config.clients], ("clients",), "a client", locate)
+    yield from _check_keys(config)
+    yield from _check_entra(config)
+    for place in _places(config):
+        yield from _check_names(config, place)
+        yield from _check_limits(config, place)
+        yield from _check_when_exceeded(config, place)
+    found = (finding for client in _clients(config) for finding in _check_client(config, client))
+    # What a group says of all of its clients is said once.
+    yield from dict.fromkeys(found)
+    yield from _check_budgets(config)
+    yield from _check_not_built_yet(config)
+
+
+class _Place:
+    """A group or a client, and where each of its keys was written."""
+
+    def __init__(self, policy: Policy, path: KeyPath, group: "_Place | None" = None) -> None:
+        self.policy = policy
+        self.path = path
+        self.group = group
+
+    def wrote(self, key: str) -> bool:
+        """Whether it says this itself, and not its group."""
+        said = key in self.policy.model_fields_set if self.group else True
+        return said and getattr(self.policy, key) is not None
+
+    def at(self, key: str) -> KeyPath:
+        """The path of a key, which is its group's where it does not say it itself."""
+        return (*self.path, key) if self.wrote(key) or self.group is None else self.group.at(key)
+
+
+def _places(config: Config) -> Iterator[_Place]:
+    for index, group in enumerate(config.groups):
+        yield _Place(group, ("groups", index))
+    yield from _clients(config)
+
+
+def _clients(config: Config) -> Iterator[_Place]:
+    groups: dict[str, _Place] = {}
+    for index, group in enumerate(config.groups):
+        groups.setdefault(group.name, _Place(group, ("groups", index)))
+    for index, client in enumerate(config.clients):
+        yield _Place(client, ("clients", index), groups.get(client.group or ""))
+
+
+# --- who they are ------------------------------------------------------------------------------------------
+
+
+def _check_keys(config: Config) -> Iterator[Finding]:
+    owners: dict[str, str] = {}
+    for index, client in enumerate(config.clients):
+        if not client.key and not client.uses_entra_id_auth:
+            yield Finding(
+                ("clients", index), '"key" is missing', "give it a key, or uses_entra_id_auth: true"
+            )
+        for key in client.key:
+            owner = owners.setdefault(key.get_secret_value(), client.name)
+            if owner != client.name:
+                yield Finding(
+                    ("clients", index, "key"),
+                    f'the clients "{owner}" and "{client.name}" have the same key',
+                    "a key must tell who is calling",
+                )
+        if len({key.get_secret_value() for key in client.key}) < len(client.key):
+            yield Finding(("clients", index, "key"), "the same key stands here twice")
+
+
+def _check_entra(config: Config) -> Iterator[Finding]:
+    first: str | None = None
+    for index, client in enumerate(config.clients):
+        if not (client.enabled and client.uses_entra_id_auth):
+            continue
+        if first is not None:
+            yield Finding(
+                ("clients", index, "uses_entra_id_auth"),
+                f'the client "{first}" has it already, and only one can',
+            )
+        first = first or client.name
+
+
+# --- what they name ----------------------------------------------------------------------------------------
+
+
+def _check_names(config: Config, place: _Place) -> Iterator[Finding]:
+    """Names of groups, deployments and endpoints: do they exist."""
+    policy, deployments = place.policy, list(config.virtual_deployments)
+    if isinstance(policy, Client) and policy.group is not None:
+        groups = [group.name for group in config.groups]
+        if policy.group not in groups:
+            known = "there are " + listed(groups) if groups else 'write "groups:" with it'
+            yield Finding(
+                (*place.path, "group"), "is not a group", did_you_mean(policy.group, groups) or known
+            )
+    if place.wrote("deployments_allowed"):
+        allowed = policy.deployments_allowed or ()
+        path = (*place.path, "deployments_allowed")
+        if not allowed:
+            yield Finding(
+                path,
+                f"is empty: the {_word(policy)} may use nothing",
+                "leave it out to allow everything",
+                fatal=False,
+            )
+        for index, name in enumerate(allowed):
+            yield from _unknown(name, deployments, (*path, index), "a virtual deployment")
+    if place.wrote("endpoints_allowed"):
+        endpoints = [endpoint.name for endpoint in config.aoai.endpoints]
+        path = (*place.path, "endpoints_allowed")
+        if not policy.endpoints_allowed:
+            yield Finding(
+                path,
+                f"is empty: nobody may serve the {_word(policy)}",
+                "leave it out to allow all endpoints",
+                fatal=False,
+            )
+        for index, name in enumerate(policy.endpoints_allowed or ()):
+            yield from _unknown(name, endpoints, (*path, index), "an endpoint")
+    if place.wrote("request_limits") and policy.request_limits:
+        for name in policy.request_limits.deployments:
+            path = (*place.path, "request_limits", "deployments", name)
+            yield from _unknown(name, deployments, path, "a virtual deployment")
+
+
+def _unknown(name: str, known: list[str], path: KeyPath, what: str) -> Iterator[Finding]:
+    if not known or any(matches(name, each) for each in known):
+        return
+    said = f"{name} matches no {what.split(' ', 1)[1]}" if is_pattern(name) else f"{name} is not {what}"
+    yield Finding(path, said, did_you_mean(name, known) or "there are " + listed(known), fatal=False)
+
+
+def _check_limits(config: Config, place: _Place) -> Iterator[Finding]:
+    deployments = list(config.virtual_deployments)
+    for keys in LIMITS.values():
+        written = [key for key, _ in keys if place.wrote(key)]
+        for key in written[1:]:
+            yield Finding((*place.path, key), f"sets the same limit as {written[0]}", "write one of them")
+        for key in written:
+            limits = getattr(place.policy, key)
+            for name in limits if not isinstance(limits, int | float) else ():
+                path = (*place.path, key, name)
+                if name != TOTAL:
+                    yield from _unknown(name, deployments, path, "a virtual deployment")
+                elif TOTAL in deployments:
+                    yield Finding(
+                        path,
+                        f'"{TOTAL}" means all virtual deployments together, so one of this name cannot have '
+                        "a limit of its own",
+                        "give the virtual deployment another name",
+                    )
+
+
+def _check_when_exceeded(config: Config, place: _Place) -> Iterator[Finding]:
+    said = place.policy.when_exceeded
+    if not place.wrote("when_exceeded") or said is None or said.deployment is None:
+        return
+    if not config.knows(said.deployment):
+        known = list(config.virtual_deployments)
+        yield Finding(
+            (*place.path, "when_exceeded", "deployment"),
+            f"{said.deployment} is not a virtual deployment",
+            did_you_mean(said.deployment, known) or "there are " + listed(known),
+        )
+
+
+def _word(policy: Policy) -> str:
+    return "group" if isinstance(policy, Group) else "client"
+
+
+# --- what follows for each client --------------------------------------------------------------------------
+
+
+def _check_client(config: Config, place: _Place) -> Iterator[Finding]:
+    """What only the client's and its group's keys together tell."""
+    usable = _usable(config, place.policy)
+    for kind, amounts in place.policy.amounts():
+        unlimited = [name for name in usable if not amounts.covers(name)]
+        if unlimited:
+            key = next(key for key, _ in LIMITS[kind] if getattr(place.policy, key) is not None)
+            yield Finding(
+                place.at(key),
+                f"has no limit for {listed(unlimited)}, which the client may use: it will be refused there",
+                f'add one, or "{TOTAL}" for all together, or write one number for all',
+                fatal=False,
+            )
+    said = place.policy.when_exceeded
+    other = said.deployment if said else None
+    if other and config.knows(other) and not _may_use(place.policy, other):
+        yield Finding(
+            (*place.at("when_exceeded"), "deployment"),
+            f"the client may not use {other}, so its requests will not be degraded to it",
+            'add it to "deployments_allowed"',
+            fatal=False,
+        )
+    if place.policy.endpoints_allowed:
+        yield from _check_what_is_left(config, place, usable)
+
+
+def _usable(config: Config, policy: Policy) -> list[str]:
+    if config.virtual_deployments:
+        return [name for name in config.virtual_deployments if _may_use(policy, name)]
+    return [name for name in policy.deployments_allowed or () if not is_pattern(name)]
+
+
+def _may_use(policy: Policy, deployment: str) -> bool:
+    return policy.deployments_allowed is None or matches_any(policy.deployments_allowed, deployment)
+
+
+def _check_what_is_left(config: Config, place: _Place, usable: Iterable[str]) -> Iterator[Finding]:
+    """Whether the endpoints that may serve a client can serve it what it may use."""
+    path = place.at("endpoints_allowed")
+    for name in usable:
+        pool = config.pool(name)
+        allowed = place.policy.endpoints_allowed or ()
+        left = [backend for backend in pool if matches_any(allowed, backend.endpoint.name)]
+        if pool and not left:
+            yield Finding(
+                path, f"no endpoint among them serves {name}, which the client may use", fatal=False
+            )
+        elif left and left[-1].non_streaming_fraction != 1:
+            yield Finding(
+                path,
+                f"{left[-1].name} becomes the last in line for {name}, and nobody is left to take the "
+                "non-streaming requests that it turns down",
+                "allow an endpoint whose non_streaming_fraction is 1",
+                fatal=False,
+            )
+
+
+def _check_budgets(config: Config) -> Iterator[Finding]:
+    if config.redis_url is not None:
+        if config.budget_file is not None:
+            yield Finding(("budget_file",), "has no effect: budgets are kept in Redis", fatal=False)
+        return
+    if config.budget_file is not None:
+        return
+    for place in _places(config):
+        for key in BUDGETS:
+            if place.wrote(key):
+                yield Finding(
+                    (*place.path, key),
+                    "what is spent per day and month is only kept in memory: a restart forgets it",
+                    'write "budget_file:" with a path, or "state:" with a Redis URL',
+                    fatal=False,
+                )
+                return
+
+
+def _check_not_built_yet(config: Config) -> Iterator[Finding]:
+    for place in _places(config):
+        said = place.policy.when_exceeded
+        degraded = place.wrote("when_exceeded") and said is not None and said.priority is not None
+        if place.wrote("priority") or degraded:
+            key: KeyPath = ("priority",) if place.wrote("priority") else ("when_exceeded", "priority")
+            yield Finding(
+                (*place.path, *key), "classes are read and checked, but not enforced yet", fatal=False
+            )
+            return

@@ -1,0 +1,305 @@
+"""The whole of the glue, without a socket: bytes in, bytes out, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.proxy import events
+from mitmproxy.test import taddons
+
+from aoai_gateway.call import Outcome
+from aoai_gateway.proxy import stream
+from tests.engine_driver import config
+from tests.proxy.layer_driver import Connection, connect
+
+SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+END = b"0\r\n\r\n"
+
+
+STRANGER = (
+    b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: gw\r\napi-key: no\r\ncontent-length: 1000\r\n\r\n"
+)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Connection]]:
+    with taddons.context(Proxyserver()) as tctx:
+
+        def make(*backends: str, **parts: Any) -> Connection:
+            plain = config(*(backends or ("a", "b")), **parts)
+            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
+            here = plain.but(aoai=plain.aoai.but(endpoints=endpoints))
+            return connect(here, monkeypatch, tctx.options)
+
+        yield make
+
+
+@pytest.fixture
+def here(made: Callable[..., Connection]) -> Connection:
+    return made()
+
+
+def test_a_call(here: Connection) -> None:
+    here.ask()
+    assert here.sent["a.example"].startswith(
+        b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: a.example\r\n"
+    )
+    assert b"api-key: key-of-a\r\n" in here.sent["a.example"]
+    assert b"key-of-anybody" not in here.sent["a.example"]
+    here.respond("a", 200, b'{"id":"x"}')
+    assert b"x-gateway-backend: a@a" in here.received
+    assert here.result() == (200, b'{"id":"x"}')
+    assert here.at_rest
+
+
+def test_a_failed_attempt_is_replayed_unseen(here: Connection) -> None:
+    here.ask()
+    here.respond("a", 429)
+    here.respond("b", 200)
+    assert b"x-gateway-attempts: 2" in here.received
+    assert here.result() == (200, b"{}")
+    assert here.at_rest
+
+
+def test_a_failed_body_that_comes_later_is_run_out_first(made: Callable[..., Connection]) -> None:
+    """At the same endpoint, on the same connection: the next request must survive the end of the last."""
+    here = made("ptu@a", "paygo@a")
+    here.ask()
+    here.answer("a", b"HTTP/1.1 429 x\r\ncontent-length: 2\r\n\r\n")
+    assert here.sent["a.example"].count(b"POST") == 1
+    here.answer("a", b"{}")
+    assert here.sent["a.example"].count(b"POST") == 2
+    here.respond("a", 200)
+    assert here.result()[0] == 200
+    assert len(here.servers) == 1, "the connection is used again"
+    assert here.at_rest
+
+
+def test_a_failed_body_that_never_ends_is_cut(here: Connection) -> None:
+    here.ask()
+    here.answer("a", b"HTTP/1.1 503 x\r\ncontent-length: 2\r\n\r\n")
+    here.run_timers(2.1)
+    assert not here.server("a").connected
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    assert here.at_rest
+
+
+def test_a_refused_connection_does_not_poison_the_next_call(here: Connection) -> None:
+    here.refusing = {"a.example"}
+    here.ask()
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    here.refusing = set()
+    here.run_timers(100)
+    here.ask()
+    here.respond("a", 200)
+    assert here.result()[0] == 200
+    assert here.at_rest
+
+
+def test_a_connection_that_takes_too_long_is_given_up(here: Connection) -> None:
+    here.hanging = {"a.example"}
+    here.ask()
+    here.run_timers(14.9)
+    assert "b.example" not in here.sent
+    here.run_timers(0.2)
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    assert here.at_rest
+
+
+def test_a_backend_that_says_nothing_is_given_up(here: Connection) -> None:
+    here.ask(stream=True)
+    here.run_timers(30.1)
+    assert not here.server("a").connected
+    here.answer("b", SSE + chunk(TEXT + DONE) + END)
+    assert here.result()[0] == 200
+    assert here.at_rest
+
+
+def test_a_connection_that_was_closed_while_idle_is_no_failure(here: Connection) -> None:
+    here.ask()
+    here.respond("a", 200)
+    here.ask()
+    here.hang_up("a")
+    assert here.gateway.engine.breaks.on(here.gateway.in_force().table.backends[0], here.clock.now) is None
+    here.respond("a", 200)
+    assert here.received.count(b"200 x") == 2
+    assert here.at_rest
+
+
+def test_a_stream_passes_as_it_comes(here: Connection) -> None:
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(ROLE))
+    assert here.received == b""
+    here.answer("a", chunk(TEXT))
+    assert ROLE + TEXT in here.received
+    before = len(here.received)
+    here.answer("a", chunk(TEXT))
+    assert len(here.received) > before
+    here.answer("a", chunk(DONE) + END)
+    assert here.received.endswith(b"0\r\n\r\n")
+    assert here.at_rest
+
+
+def test_a_refusal_within_a_stream_is_replayed_unseen(here: Connection) -> None:
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(ROLE))
+    here.answer("a", chunk(b'data: {"error":{"code":"429"}}\n\n') + END)
+    here.answer("b", SSE + chunk(TEXT + DONE) + END)
+    assert b'"error"' not in here.received
+    assert b"x-gateway-backend: b@b" in here.received
+    assert here.at_rest
+
+
+def test_a_stream_that_breaks_off_says_so(here: Connection) -> None:
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT))
+    here.hang_up("a")
+    assert b"upstream_disconnected" in here.received
+    assert b"[DONE]" not in here.received
+    assert here.at_rest
+
+
+def test_a_stream_that_falls_silent_says_so(here: Connection) -> None:
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT))
+    here.run_timers(119)
+    here.answer("a", chunk(TEXT))
+    here.run_timers(119)
+    assert b"upstream_disconnected" not in here.received
+    here.run_timers(2)
+    assert b"upstream_disconnected" in here.received
+    assert here.at_rest
+
+
+def test_late_words_of_an_abandoned_attempt_are_nobodys(here: Connection) -> None:
+    here.ask(stream=True)
+    first = here.server("a") if here.servers else None
+    here.run_timers(30.1)
+    assert first is not None
+    here.feed(events.DataReceived(first, SSE + chunk(b"data: LATE\n\n")))
+    here.answer("b", SSE + chunk(TEXT + DONE) + END)
+    assert b"LATE" not in here.received
+    assert here.at_rest
+
+
+# --- the client --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["connecting", "waiting", "draining", "streaming"])
+def test_a_client_that_hangs_up_stops_everything(here: Connection, when: str) -> None:
+    if when == "connecting":
+        here.hanging = {"a.example"}
+    here.ask(stream=True)
+    calls = [s._call for s in here.layer.streams.values()]
+    if when == "draining":
+        here.answer("a", b"HTTP/1.1 429 x\r\ncontent-length: 2\r\n\r\n")
+    elif when == "streaming":
+        here.answer("a", SSE + chunk(TEXT))
+    here.hang_up()
+    if when == "connecting":
+        # mitmproxy's server cancels what is being opened.
+        opening = here.opening.pop("a.example")
+        here.feed(events.OpenConnectionCompleted(opening, "connection cancelled"))
+        here.run_timers()
+    assert [call.outcome for call in calls if call] == [Outcome.CLIENT_GONE]
+    assert all(not server.connected for server in here.servers)
+    assert "b.example" not in here.sent
+    assert here.at_rest
+
+
+def test_a_stranger_gets_a_401_before_the_body_is_there(here: Connection) -> None:
+    here.feed(events.DataReceived(here.client, STRANGER))
+    assert here.result()[0] == 401
+    assert here.client.connected
+    here.feed(events.DataReceived(here.client, b"x" * 1000))
+    assert not here.client.connected
+    assert here.sent == {}
+    assert here.at_rest
+
+
+def test_a_body_that_is_swallowed_has_its_time(here: Connection) -> None:
+    here.feed(events.DataReceived(here.client, STRANGER))
+    here.run_timers(10.1)
+    assert not here.client.connected
+    assert here.at_rest
+
+
+def test_many_calls_leave_nothing_behind(here: Connection) -> None:
+    for n in range(50):
+        here.ask(stream=n % 2 == 0)
+        if n % 2 == 0:
+            here.answer("a", SSE + chunk(TEXT + DONE) + END)
+        else:
+            here.respond("a", 200)
+        here.clock.now += 1
+    assert here.received.count(b"HTTP/1.1 200") == 50
+    assert here.at_rest
+    assert len(here.layer.connections) == 2
+    assert len(here.timers) <= 5, "one for each kind of deadline"
+    assert len(here.layer.command_sources) <= len(here.timers)
+
+
+def test_pipelined_calls_are_answered_in_order(here: Connection) -> None:
+    here.ask(user="one")
+    here.ask(user="two")
+    here.respond("a", 200, b'{"n":1}')
+    here.respond("a", 200, b'{"n":2}')
+    assert here.received.index(b'{"n":1}') < here.received.index(b'{"n":2}')
+    assert here.at_rest
+
+
+# --- bugs --------------------------------------------------------------------------------------------
+
+
+def test_a_bug_before_the_answer_is_a_500_in_json(
+    here: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bug(*_: object) -> None:
+        raise RuntimeError("".join(["SEC", "RET"]))
+
+    monkeypatch.setattr(stream, "build_request", bug)
+    here.ask()
+    status, body = here.result()
+    assert (status, json.loads(body)["error"]["code"]) == (500, "internal_error")
+    assert "SECRET" not in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert here.sent == {}
+    assert here.at_rest
+
+
+def test_a_bug_within_a_stream_ends_it_with_an_error(
+    here: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: object) -> None:
+        raise RuntimeError("".join(["SEC", "RET"]))
+
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT))
+    monkeypatch.setattr(stream.GatewayStream, "_to_client", bug)
+    here.answer("a", chunk(TEXT))
+    assert b"internal_error" in here.received
+    assert not here.client.connected
+    assert not here.server("a").connected
+    assert here.at_rest
+
+
+def test_without_a_configuration_calls_are_a_503(made: Callable[..., Connection]) -> None:
+    here = made()
+    here.gateway.setup = None
+    fresh = Connection(here.gateway, here.clock, here.layer.context.options)
+    fresh.ask()
+    assert fresh.result()[0] == 503
