@@ -23,11 +23,12 @@ RANKS = {
     "routing": 3,
     "budgeting": 4,
     "call": 4,
+    "deadlines": 4,
     "engine": 4,
 }
 OUTSIDE = 5
 
-CORE = ("wire", "tokens", "routing", "policy", "budgeting", "call", "engine", "simulator/limits")
+CORE = ("wire", "tokens", "routing", "policy", "budgeting", "call", "deadlines", "engine", "simulator/limits")
 
 FORBIDDEN_MODULES = frozenset(
     {

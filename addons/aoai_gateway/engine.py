@@ -42,7 +42,6 @@ from aoai_gateway.call import (
     Choose,
     Chosen,
     ClientGone,
-    Deadlines,
     Deliver,
     Drain,
     Drained,
@@ -56,6 +55,7 @@ from aoai_gateway.call import (
     Return,
     Send,
 )
+from aoai_gateway.deadlines import deadlines_for
 from aoai_gateway.policy.access import check_access, visible_deployments
 from aoai_gateway.policy.contracts import contract
 from aoai_gateway.routing.affinity import Affinity
@@ -66,7 +66,8 @@ from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.hints import describe, read_rate_limits, retry_hint
-from aoai_gateway.wire.operations import EMBEDDINGS, RESPONSES
+from aoai_gateway.wire.operations import RESPONSES
+from aoai_gateway.wire.sizes import text_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -80,13 +81,6 @@ RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses after which Azure's documentation recommends to retry."""
 
 OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
-
-NON_STREAMING_SECONDS = 600.0
-"""How long the official SDKs wait for an answer by default."""
-
-SMALL_BODY = 8192
-SHORTEST_ATTACHMENT = 1024
-"""Bytes of a string without a space in it that is taken for base64."""
 
 
 class Engine:
@@ -131,7 +125,7 @@ class Engine:
         pool = self._pool(call)
         # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
         # text has, and low is what is wanted here.
-        call.estimate = _text_size(raw) // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
+        call.estimate = text_size(raw) // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
         return pool
 
     def _pool(self, call: Call) -> Pool:
@@ -206,12 +200,22 @@ class _Attempts:
                 return
 
     def _home(self) -> str | None:
+        """Give the endpoint that holds the state which the call refers to, as far as that is known."""
         body = self._call.body
         assert body is not None
-        if body.previous_response_id is None:
-            return None
-        home = self._engine.affinity.home(body.previous_response_id, self._now)
+        key = body.previous_response_id
+        if key is None and body.has_encrypted_reasoning:
+            # Only the resource that encrypted it can read it.
+            key = self._session()
+        home = self._engine.affinity.home(key, self._now) if key is not None else None
         return home if any(b.endpoint.name == home for b in self._pool) else None
+
+    def _session(self) -> str | None:
+        """Name the conversation, if the client does: agents send a key for the prompt cache, or a header."""
+        call = self._call
+        assert call.body is not None
+        session = call.body.prompt_cache_key or call.headers.get("session-id")
+        return f"session {call.client.name}: {session}" if session else None
 
     def _is_too_small(self, backend: Backend) -> bool:
         if backend.key in self._call.too_small:
@@ -242,7 +246,7 @@ class _Attempts:
         attempt = Attempt(len(call.attempts) + 1, backend, self._now)
         call.attempts.append(attempt)
         self._tried.add(backend.key)
-        deadlines = self._deadlines(backend)
+        deadlines = deadlines_for(call, backend, self._engine.speeds.get(self._served(backend)))
         attempt.deadline = deadlines.first_byte
         result = yield Send(attempt, deadlines, fresh=self._creates_state())
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
@@ -354,26 +358,6 @@ class _Attempts:
             return self._lengths.ceiling
         return retry_hint(failed.headers, failed.body, failed.now + self._call.wall)
 
-    def _deadlines(self, backend: Backend) -> Deadlines:
-        call, replay = self._call, self._config.replay
-        timeouts = backend.endpoint.connections.timeouts
-        body = call.body
-        assert body is not None
-        allowed = call.client_timeout()
-        if body.stream:
-            first_byte = replay.first_byte_seconds
-            if allowed is not None:
-                first_byte = min(first_byte, allowed)
-        else:
-            first_byte = allowed or timeouts.read or NON_STREAMING_SECONDS
-            speed = self._engine.speeds.get(self._served(backend))
-            # An embedding has no completion; of anything else without a bound nothing is plausible.
-            bound = 0 if call.target.operation is EMBEDDINGS else body.max_tokens
-            plausible = speed.plausible(bound) if speed is not None else None
-            if plausible is not None:
-                first_byte = min(first_byte, plausible)
-        return Deadlines(timeouts.connect, first_byte, replay.preamble_seconds, replay.idle_seconds)
-
     def _served(self, backend: Backend) -> tuple[BackendKey, str]:
         return (backend.key, backend.deployment(self._call.deployment))
 
@@ -400,8 +384,10 @@ class _Attempts:
             return
         if answered.status < 300 and call.outcome is Outcome.OK:
             # A chat completion has an id too, but nothing refers to it; it would only push others out.
-            if call.response_id is not None and call.target.operation is RESPONSES:
-                engine.affinity.remember(call.response_id, attempt.backend.endpoint.name, end.now)
+            if call.target.operation is RESPONSES:
+                for key in (call.response_id, self._session()):
+                    if key is not None:
+                        engine.affinity.remember(key, attempt.backend.endpoint.name, end.now)
             if not call.streaming:
                 tokens = call.usage.output_tokens if call.usage else 0
                 speed = engine.speeds.setdefault(self._served(attempt.backend), Speed())
@@ -453,11 +439,3 @@ class _Attempts:
             wait = min(waits) if waits else self._config.breaks.default_seconds
             error = errors.all_backends_out(call.deployment, wait, reasons)
         yield from engine._reject(call, error, self._now, Outcome.BACKENDS_OUT)
-
-
-def _text_size(raw: bytes) -> int:
-    """Give the bytes of a body, less those of images, audio and files, whose length says nothing."""
-    if len(raw) < SMALL_BODY:
-        return len(raw)
-    strings = (part for part in raw.split(b'"') if len(part) >= SHORTEST_ATTACHMENT)
-    return len(raw) - sum(len(s) for s in strings if s.isascii() and b" " not in s and b"\\u" not in s)

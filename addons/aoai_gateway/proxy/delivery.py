@@ -35,6 +35,8 @@ from aoai_gateway.wire import errors
 from aoai_gateway.wire.usage import read_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mitmproxy.connection import Server
     from mitmproxy.proxy import events
     from mitmproxy.proxy.context import Context
@@ -96,6 +98,7 @@ class Delivery(Intake):
         yield from self._to_client(exchange.take_body())
         if exchange.ended:
             self.server_state = self.state_done
+            yield from self._last_word()
             return self._stream_ended()
         yield from self._watch()
         return None
@@ -129,6 +132,7 @@ class Delivery(Intake):
                 yield from self._to_client(rest)
             else:
                 yield from self._say_broken_off()
+            yield from self._last_word()
             yield from self._finish_with(result)
         elif isinstance(event, ResponseProtocolError):
             self.upstream = None
@@ -137,14 +141,21 @@ class Delivery(Intake):
     def _to_client(self, data: bytes) -> CommandGenerator[None]:
         response = self.flow.response
         assert response is not None
-        if callable(response.stream):
+        if data and callable(response.stream):
             # Another addon wants to see or change what passes.
-            changed = response.stream(data)
-            data = changed if isinstance(changed, bytes) else b"".join(changed)
+            data = _passed(response.stream(data))
         if data:
             if self._store:
                 self.response_body_buf += data
             yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
+
+    def _last_word(self) -> CommandGenerator[None]:
+        """Tell an addon that looks at the stream that it is over, as mitmproxy does."""
+        response = self.flow.response
+        if response is not None and callable(response.stream):
+            rest = _passed(response.stream(b""))
+            if rest:
+                yield SendHttp(ResponseData(self.stream_id, rest), self.context.client)
 
     def _stream_ended(self) -> Ended:
         exchange = self._exchange
@@ -185,6 +196,7 @@ class Delivery(Intake):
         if not result.complete:
             result = replace(result, reason=reason)
             yield from self._say_broken_off()
+        yield from self._last_word()
         yield from self._continue_later(result)
 
     def _say_broken_off(self) -> CommandGenerator[None]:
@@ -240,3 +252,7 @@ class Delivery(Intake):
         """Have the layer tell us when the exchange's time has come."""
         assert self._exchange is not None
         yield from self._layer.set_deadline(self._deadline, self._exchange.due)
+
+
+def _passed(changed: bytes | Iterable[bytes]) -> bytes:
+    return changed if isinstance(changed, bytes) else b"".join(changed)

@@ -14,6 +14,7 @@ It keeps its own deadline (``due``) but has no timer; whoever owns it tells it w
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
     from aoai_gateway.call import Call, Deadlines, Result
     from aoai_gateway.config.models import Replay
+
+CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What an error's code looks like; anything else a backend puts there is not to be shown."""
 
 MAX_ANSWER = 256 * 1024 * 1024
 """Bytes of an answer that is not a stream; more than that is none of Azure's."""
@@ -206,7 +210,8 @@ class Exchange:
         self._phase = Phase.OVER
         assert self.reader is not None and self.reader.error is not None
         error = self.reader.error
-        reason = f"refused in its stream: {error.code or error.type or 'throttled'}"
+        name = next((n for n in (error.code, error.type) if n is not None and CODE.fullmatch(n)), "throttled")
+        reason = f"refused in its stream: {name}"
         return Failed(now, FailureKind.REFUSED_IN_STREAM, reason, status=429, headers=self._head)
 
     def _in_body(self, event: HttpEvent, now: float) -> Result | None:

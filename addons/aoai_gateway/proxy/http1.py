@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from aoai_gateway.wire.errors import GatewayError
 
+MOST_PIPELINED = 1024 * 1024
+"""Bytes of further requests that a client may send while one is under way."""
+
 HEAD_ENDS = (b"\n\r\n", b"\n\n")
 """An empty line, after a line that ends in whichever way."""
 
@@ -55,6 +58,14 @@ class GatewayHttp1Server(Http1Server):
                 pass  # it has been answered; no stream is to begin
             else:
                 yield command
+
+    def wait(self, event: events.Event) -> CommandGenerator[None]:
+        """Wait until the request is answered; what is pipelined meanwhile is kept, within a bound."""
+        if isinstance(event, events.DataReceived) and len(self.buf) > MOST_PIPELINED:
+            yield commands.Log("A client sent too much before its request was answered; it was closed.")
+            yield commands.CloseConnection(self.conn)
+            return
+        yield from super().wait(event)
 
     def read_body(self, event: events.Event) -> CommandGenerator[None]:
         """Read a request's body."""

@@ -160,7 +160,7 @@ class GatewayStream(Delivery):
             target=target,
             setup=admitted.setup,
             started=time.monotonic(),
-            wall=self._gateway.wall,
+            wall=time.time() - time.monotonic(),
             headers=head,
             brings_own_token=admitted.token is not None,
             consult="gateway_backend_chosen" in self._gateway.heard,
