@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from aoai_gateway.config import powerproxy
 from aoai_gateway.config.describe import describe
-from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.loader import ConfigErrors, Loaded, Source, compile_sources
-from aoai_gateway.config.models import Config
+from aoai_gateway.policy.contracts import contract
+from tests.config.all_models import all_models
 
 SECRET = "s3cr3t-as-long-as-keys-are"
 ENV = {"SECRET": f"{SECRET}-from-env", "NUMBER": "5"}
 
 keys = sorted(
-    {name for model in [Config, *Model.__subclasses__()] for name in model.model_fields}
+    {name for model in all_models() for name in model.model_fields}
     | set(powerproxy.TOP_LEVEL)
     | {"x-any", "keey", "mock_response", "auth", "fixed_client", "big", "<<"}
 )
@@ -58,7 +58,9 @@ anything = st.recursive(
 fractions = st.sampled_from(["0", "0.5", "1", "1"])
 names = st.sampled_from(["big", "b1", "b2"])
 switches = st.sampled_from(["true", "true", "false"])
-limits = st.sampled_from(["5", "${NUMBER}"]) | st.dictionaries(names, st.just("5"), min_size=1, max_size=2)
+patterns = st.sampled_from(["big", "b1", "b*", "?2", "*"])
+amounts = st.sampled_from(["5", "${NUMBER}"])
+limits = amounts | st.dictionaries(names | st.just("total"), amounts, min_size=1, max_size=2)
 
 
 def mapping(optional: dict[str, st.SearchStrategy[object]], **required: st.SearchStrategy[object]):
@@ -73,17 +75,39 @@ endpoint = mapping(
     url=st.just("https://one.example"),
     key=st.sampled_from([SECRET, "${SECRET}"]),
 )
+bounds: dict[str, st.SearchStrategy[object]] = {
+    "max_tokens": amounts | mapping({"ceiling": amounts, "default": st.just("3")}),
+    "n": amounts,
+    "action": st.sampled_from(["reject", "clamp"]),
+}
+exceeded = st.sampled_from(["reject", {"action": "wait", "seconds": "5"}]) | mapping(
+    {"deployment": names}, action=st.just("degrade"), max_tokens=amounts
+)
+policy: dict[str, st.SearchStrategy[object]] = {
+    "deployments_allowed": st.lists(patterns, max_size=2),
+    "endpoints_allowed": st.lists(patterns, max_size=2),
+    "max_tokens_per_minute_in_k": limits,
+    "max_requests_per_minute": limits,
+    "max_tokens_per_day": limits,
+    "request_limits": mapping(
+        {**bounds, "deployments": st.dictionaries(patterns, mapping(bounds), max_size=2)}
+    ),
+    "when_exceeded": exceeded,
+    "dry_run": switches,
+}
+group = mapping(policy, name=st.sampled_from(["one", "two"]))
 client = mapping(
-    {
-        "deployments_allowed": st.lists(names, max_size=2),
-        "max_tokens_per_minute_in_k": limits,
-        "enabled": switches,
-    },
+    {**policy, "enabled": switches, "group": st.sampled_from(["one", "one", "two"])},
     name=st.uuids().map(str),
     key=st.uuids().map(lambda unique: f"{SECRET}-{unique}"),
 )
 aoai = mapping({}, endpoints=st.lists(endpoint, min_size=1, max_size=3))
-whole = mapping({}, aoai=aoai, clients=st.lists(client, min_size=1, max_size=3))
+states = st.sampled_from(["memory", f"redis://:{SECRET}@host/0", "rediss://:${SECRET}@host"])
+whole = mapping(
+    {"groups": st.lists(group, max_size=2), "state": states},
+    aoai=aoai,
+    clients=st.lists(client, min_size=1, max_size=3),
+)
 
 
 def places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -103,11 +127,13 @@ def documents(draw: st.DrawFn) -> dict[str, object]:
             holder = holder[part]
         match draw(st.sampled_from(["replace", "remove", "rename", "repeat"])):
             case "replace":
-                holder[last] = draw(secrets if last == "key" else anything)
+                holder[last] = draw(secrets if last in ("key", "state") else anything)
             case "remove":
                 del holder[last]
             case "rename" if isinstance(holder, dict):
-                holder[draw(st.sampled_from(never_shown if last == "key" else keys))] = holder.pop(last)
+                holder[draw(st.sampled_from(never_shown if last in ("key", "state") else keys))] = holder.pop(
+                    last
+                )
             case "repeat" if isinstance(holder, list):
                 holder.append(deepcopy(holder[last]))
         if not document:
@@ -134,6 +160,11 @@ def test_a_configuration_or_problems_and_no_secret(first: dict[str, object], sec
             assert result.config.knows(name)
             assert not pool or pool[-1].non_streaming_fraction == 1
         assert result.config.clients
+        for each in result.config.clients:
+            for deployment in ("big", "b1", "anything"):
+                made = contract(result.config, each, deployment)
+                assert made is contract(result.config, each, deployment)
+                assert made.on_exceed.deployment != deployment
     else:
         assert result.problems
         assert len(set(result.problems)) == len(result.problems)

@@ -95,7 +95,7 @@ def validate(document: Mapping, *, folder: Path) -> Validated:
             details = [each for each in _details(error) if not _merely_follows(each, document)]
         else:
             return Validated(config, problems, frozenset(broken))
-        problems += [_describe(document, each) for each in details if not _known(each["loc"], broken)]
+        problems += [_describe(document, each) for each in details if not _known(each, broken)]
         if any(detail["type"] == "missing" and detail["loc"][-1] != "name" for detail in details):
             break
         broken |= {_mend(data, detail["loc"], detail["type"]) for detail in details}
@@ -106,9 +106,10 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
     return error.errors(include_url=False, include_input=False)
 
 
-def _known(loc: KeyPath, broken: Set[KeyPath]) -> bool:
-    """Say whether an error at this path comes from mending."""
-    return any(loc[: len(each)] == each for each in broken)
+def _known(detail: ErrorDetails, broken: Set[KeyPath]) -> bool:
+    """Say whether an error comes from mending: its value was left out, or a part of what it is about."""
+    loc, about_the_whole = detail["loc"], detail["type"] == "config"
+    return any(loc[: len(each)] == each or (about_the_whole and each[: len(loc)] == loc) for each in broken)
 
 
 def _merely_follows(detail: ErrorDetails, document: Mapping) -> bool:
