@@ -10,7 +10,8 @@ What happens to a call that does not fit is a matter of the client's contract:
 - *wait*: it is held back until it fits, within the contract's bound and the client's own patience.
 - *degrade*: another deployment, a smaller completion or a lower priority, whichever the contract allows.
 
-In a dry run nothing is booked and nobody is refused; the answer and the record say what would have been.
+In a dry run everything is booked as far as it fits, and nobody is refused: the answer and the record say what
+would have been.
 """
 
 from __future__ import annotations
@@ -137,19 +138,18 @@ class Budgets:
         while True:
             reservation = self._reservation(call, terms, attempt)
             attempt += 1
-            result = yield Reserve(reservation, terms.dry_run)
+            result = yield Reserve(reservation)
             if self._gone(call, result):
                 return None
             assert isinstance(result, Reserved)
             now, decision = result.now, result.decision
             call.quota_headers = decision.headers()
             call.waited = now - begun
-            if terms.dry_run:
-                if not decision.admitted:
-                    self._say(call, "x-gateway-dry-run", f"over {_limit(decision)}")
-                return now
             if decision.admitted:
                 call.reserved, call.reserved_tokens = reservation, reservation.tokens
+                return now
+            if terms.dry_run:
+                self._say(call, "x-gateway-dry-run", f"over {_limit(decision)}")
                 return now
             exceeded = terms.on_exceed
             if exceeded.action == "degrade":

@@ -234,8 +234,6 @@ class Reserve:
     """Book tokens and requests against the client's quotas. Leads to `Reserved`."""
 
     reservation: Reservation
-    dry_run: bool
-    """Only ask what would happen."""
 
 
 @dataclass(frozen=True, slots=True)

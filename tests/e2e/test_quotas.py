@@ -151,9 +151,11 @@ def test_a_call_can_be_served_by_another_deployment(
 
 
 def test_a_dry_run_only_tells(start_gateway: Callable[..., Gateway], simulator: Simulator) -> None:
-    gateway = start_gateway(simulator, clients=client(max_tokens_per_minute=1, dry_run=True))
-    answer = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO)
-    assert answer.status == 200
+    gateway = start_gateway(simulator, clients=client(max_requests_per_minute=1, dry_run=True))
+    first, second = (gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO) for _ in range(2))
+    assert (first.status, second.status) == (200, 200)
+    assert "x-gateway-dry-run" not in first.headers
+    assert second.headers["x-gateway-dry-run"] == "over 1 requests per minute"
 
 
 def test_an_aborted_stream_costs_what_was_delivered(

@@ -114,12 +114,8 @@ class Gateway:
         return asyncio.to_thread(counter.count_request, effect.operation, effect.body, effect.model)
 
     def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
-        """Book against the client's quotas, or only ask."""
-        ask = self.state.peek if effect.dry_run else self.state.reserve
-        answer = ask(effect.reservation, self.now())
-        if not effect.dry_run:
-            self.reservations[effect.reservation.id] = effect.reservation
-        return answer
+        """Book against the client's quotas."""
+        return self.state.reserve(effect.reservation, self.now())
 
     def settle(self, effect: Settle | Cancel) -> None:
         """Settle or cancel a booking; a shared store is told in a task of its own."""
