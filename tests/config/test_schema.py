@@ -12,7 +12,13 @@ from aoai_gateway.config import schema
 from tests.config.all_models import all_models
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ["gateway.yaml", "policies/clients.yaml", "examples/azure.yaml", "examples/powerproxy.yaml"]
+SHIPPED = [
+    "gateway.yaml",
+    "policies/clients.yaml",
+    "examples/azure.yaml",
+    "examples/powerproxy.yaml",
+    "examples/teams.yaml",
+]
 SCHEMA = schema.json_schema()
 KNOWN = {
     *("$comment", "$ref", "$schema", "additionalProperties", "allOf", "anyOf", "const", "default"),

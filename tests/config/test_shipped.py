@@ -1,10 +1,15 @@
 """The files of a fresh checkout load, and say what the documentation says they do."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from aoai_gateway.config.loader import ConfigErrors, load
+from aoai_gateway.config.policies import Amounts
+from aoai_gateway.policy.contracts import contract
+from aoai_gateway.policy.limits import RequestLimits
+from aoai_gateway.policy.quotas import Quota
 
 ROOT = Path(__file__).parents[2]
 AZURE = {"AOAI_SWEDEN_KEY": "a", "AOAI_FRANCE_KEY": "b", "TEAM1_KEY": "c"}
@@ -20,6 +25,49 @@ def test_the_default_needs_nothing_and_warns_of_nothing():
     assert client is not None
     assert set(client.deployments_allowed or ()) == set(config.virtual_deployments)
     assert (config.listen.host, config.listen.port) == ("127.0.0.1", 8080)
+
+
+def test_what_the_default_suggests_works_as_soon_as_the_comment_is_gone(tmp_path: Path):
+    (tmp_path / "policies").mkdir()
+    for name in ("gateway.yaml", "policies/clients.yaml"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(
+            re.sub(
+                r"^( *)# (state|state_prefix|budget_file|max_\w+|request_limits|when_exceeded):",
+                r"\1\2:",
+                text,
+                flags=re.MULTILINE,
+            ),
+            encoding="utf-8",
+        )
+    loaded = load(tmp_path / "gateway.yaml", env={"REDIS_URL": "redis://localhost"})
+    (client,) = loaded.config.clients
+    assert dict(client.amounts()) == {
+        "tokens_per_minute": Amounts(100_000, {}),
+        "requests_per_minute": Amounts(600, {}),
+    }
+    assert client.request_limits is not None
+    assert client.when_exceeded is not None
+    assert loaded.config.redis_url is not None
+    assert loaded.config.budget_file == tmp_path / "budgets.json"
+    assert [each.message for each in loaded.warnings] == ["has no effect: budgets are kept in Redis"]
+
+
+def test_the_example_of_groups_does_what_its_comments_say():
+    loaded = load(ROOT / "examples" / "teams.yaml", env={})
+    config = loaded.config
+    assert loaded.warnings == ()
+    search, chat_bot, newcomers, batch = (
+        contract(config, client, "gpt-4o-mini") for client in config.clients
+    )
+    assert search.quotas == (Quota(None, 60_000, 300, 5_000_000),)
+    assert contract(config, config.clients[0], "gpt-4o").quotas[0] == Quota("gpt-4o", None, 60)
+    assert search.request_limits == RequestLimits(16_384, None, 2, 2, 100_000, clamp=True)
+    assert chat_bot.quotas == (Quota(None, 200_000, 300, 5_000_000),)
+    assert (search.on_exceed.action, chat_bot.on_exceed.action) == ("wait", "reject")
+    assert newcomers.quotas == (Quota("gpt-4o-mini", 20_000), Quota(None, tokens_per_month=1_000_000))
+    assert newcomers.endpoints == {"france"}
+    assert (search.dry_run, batch.dry_run) == (False, True)
 
 
 def test_the_defaults_endpoints_are_simulated_one_with_ptu_and_paygo():

@@ -51,9 +51,9 @@ def gateway(pair: Pair) -> Iterator[Gateway]:
     """The module's gateway; whatever a test does to it, no backend hears of it, and it goes on serving."""
     gateway, simulator = pair
     simulator.reset()
-    before = len(gateway.log)
+    before = len(gateway.stdout)
     yield gateway
-    said = gateway.log[before:]
+    said = gateway.stdout[before:]
     print(said)
     assert simulator.requests() == []
     good = exchange(gateway, post(CHAT, BODY, key=CLIENT_KEY))

@@ -289,6 +289,43 @@ def test_edits_go_together() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("raw", "target", "edited"),
+    [
+        (b'{"n" : 5,"best_of":7 }', COMPLETIONS, b'{"n" : 2,"best_of":3 }'),
+        (b'{"best_of":7,"prompt":"\xc3\xa9","n":5}', COMPLETIONS, b'{"best_of":3,"prompt":"\xc3\xa9","n":2}'),
+        (b'{"n":null}', COMPLETIONS, b'{"n":2}'),
+        (b'{"n":5,"best_of":7}', CHAT_V1, b'{"n":2,"best_of":7}'),  # chat does not know best_of
+        (b'{"n":5,"best_of":7}', RESPONSES, b'{"n":5,"best_of":7}'),
+        (b'{"metadata":{"n":5}}', CHAT_V1, b'{"metadata":{"n":5}}'),
+        (b'{"n":5,"best_of":7}', EMBEDDINGS, b'{"n":5,"best_of":7}'),
+        (b"{}", COMPLETIONS, b"{}"),
+    ],
+)
+def test_counts_are_replaced_where_they_are_given(raw: bytes, target: Target, edited: bytes) -> None:
+    assert parse(raw, target).edited(n=2, best_of=3) == edited
+
+
+@pytest.mark.parametrize(
+    ("document", "target", "key"),
+    [
+        ({}, CHAT_V1, "max_completion_tokens"),
+        ({}, OLD_CHAT, "max_tokens"),
+        ({"max_tokens": 5}, CHAT_V1, "max_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 4}, CHAT_V1, "max_tokens"),
+        ({"max_tokens": 4, "max_completion_tokens": 5}, CHAT_V1, "max_completion_tokens"),
+        ({"max_tokens": None}, CHAT_V1, "max_completion_tokens"),
+        ({"max_completion_tokens": 5}, OLD_CHAT, "max_completion_tokens"),
+        ({"max_tokens": 5}, RESPONSES, "max_output_tokens"),
+        ({"max_output_tokens": 0}, RESPONSES, "max_output_tokens"),
+        ({}, COMPLETIONS, "max_tokens"),
+        ({"max_tokens": 5}, EMBEDDINGS, None),
+    ],
+)
+def test_which_key_bounds_the_completion(document: dict[str, Any], target: Target, key: str | None) -> None:
+    assert parse(document, target).max_tokens_key == key
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text(max_size=6),
     lambda inner: (

@@ -21,10 +21,13 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.proxy import attempts, playback, selfcheck, tls
+from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import CallFinished, GatewayCallFinishedHook
 from aoai_gateway.proxy.gateway import Gateway
+from aoai_gateway.proxy.http1 import Refusal
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.proxy.lifetime import Lifetime
+from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from mitmproxy import tls as mtls
     from mitmproxy.addonmanager import Loader
     from mitmproxy.connection import Client
-    from mitmproxy.proxy.layer import NextLayer
+    from mitmproxy.proxy.layer import Layer, NextLayer
 
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.proxy.hooks import Ask, AttemptFailed
@@ -42,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[3] / "gateway.yaml"
 """The configuration of the checkout that the package runs from."""
+
+NO_FORWARD_PROXY = "This is an Azure OpenAI gateway, not a forward proxy."
 
 TLS_HANDSHAKE = 0x16
 """First byte of a TLS connection (RFC 8446 §5.1, ContentType handshake)."""
@@ -103,18 +108,29 @@ class GatewayAddon:
     def client_connected(self, client: Client) -> None:
         """Refuse what is not for the gateway: until its mode is set, mitmproxy would be an open proxy."""
         if not isinstance(client.proxy_mode, ReverseMode):
-            client.error = "This is an Azure OpenAI gateway, not a forward proxy."
+            client.error = NO_FORWARD_PROXY
 
     def next_layer(self, nextlayer: NextLayer) -> None:
         """Put the gateway's layer where mitmproxy would put its own."""
+        try:
+            layer = self._layer(nextlayer)
+        except Exception as error:
+            log_bug("where a connection begins; it was refused.", error)
+            layer = Refusal(nextlayer.context, errors.internal())
+        if layer is not None:
+            nextlayer.layer = layer
+
+    def _layer(self, nextlayer: NextLayer) -> Layer | None:
         context = nextlayer.context
-        if len(context.layers) != 1 or not isinstance(context.layers[0], modes.ReverseProxy):
-            return
+        if len(context.layers) != 1:
+            return None
+        if not isinstance(context.layers[0], modes.ReverseProxy):
+            return Refusal(context, errors.invalid_target(NO_FORWARD_PROXY))
         stack = tunnel.LayerStack()
         if nextlayer.data_client()[:1] == bytes([TLS_HANDSHAKE]):
             stack /= ClientTLSLayer(context)
         stack /= GatewayLayer(context, self.gateway)
-        nextlayer.layer = stack[0]
+        return stack[0]
 
     def tls_start_client(self, data: mtls.TlsData) -> None:
         """Show the configured certificate; without one, mitmproxy makes one up."""
@@ -130,11 +146,14 @@ class GatewayAddon:
 
     async def gateway_attempt_failed(self, failed: AttemptFailed) -> None:
         """Show a failed attempt as a flow of its own."""
-        attempts.log(failed)
-        attempt = failed.attempt
-        if attempt.scope is not None and attempt.break_seconds is not None:
-            await self.lifetime.sharing.tell_break(attempt.scope, attempt.break_seconds)
-        await attempts.show(ctx.master.addons, failed, self.gateway.heard)
+        try:
+            attempts.log(failed)
+            attempt = failed.attempt
+            if attempt.scope is not None and attempt.break_seconds is not None:
+                await self.lifetime.sharing.tell_break(attempt.scope, attempt.break_seconds)
+            await attempts.show(ctx.master.addons, failed, self.gateway.heard)
+        except Exception as error:
+            log_bug("where a failed attempt is shown; it was not.", error)
 
     async def gateway_breaks_withdrawn(self, scopes: Sequence[Scope]) -> None:
         """Tell other processes of breaks that a call had opened without a reason."""

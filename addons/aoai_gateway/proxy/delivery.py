@@ -91,9 +91,9 @@ class Delivery(Intake):
             yield from self._abandon()
             return ClientGone(time.monotonic())
         self._store = bool(self.context.options.store_streamed_bodies)
-        self._begun = True
         self.server_state = self.state_deliver
         exchange.came(time.monotonic())
+        self._begun = True
         yield SendHttp(ResponseHeaders(self.stream_id, response, False), self.context.client)
         yield from self._to_client(exchange.take_body())
         if exchange.ended:

@@ -26,16 +26,21 @@ if TYPE_CHECKING:
 
 
 class Ask:
-    """An event whose listeners have a say. ``error``: what one of them raised."""
+    """An event whose listeners have a say.
+
+    ``error``: what one of them raised; ``performed``: whether all others were asked.
+    """
 
     def __init__(self, hook: hooks.Hook) -> None:
         self.hook = hook
         self.error: Exception | None = None
+        self.performed = False
 
     async def perform(self, addons: AddonManager) -> None:
         """Trigger the event, and keep what goes wrong for the stream that waits."""
         try:
             await ask(addons, self.hook)
+            self.performed = True
         except Exception as error:
             self.error = error
 
@@ -47,11 +52,13 @@ class Awaited(Ask):
         self._awaitable = awaitable
         self.result: Any = None
         self.error = None
+        self.performed = False
 
     async def perform(self, addons: AddonManager) -> None:
         """Await it."""
         try:
             self.result = await self._awaitable
+            self.performed = True
         except Exception as error:
             self.error = error
 
@@ -62,6 +69,7 @@ class Resume(Ask):
     def __init__(self, flow: http.HTTPFlow) -> None:
         self.flow = flow
         self.error = None
+        self.performed = False
 
     async def perform(self, addons: AddonManager) -> None:
         """Wait."""

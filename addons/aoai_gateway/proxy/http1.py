@@ -12,6 +12,7 @@ import h11
 from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import Http1Server, ReceiveHttp
 
 from aoai_gateway.wire import errors
@@ -77,6 +78,20 @@ class GatewayHttp1Server(Http1Server):
         yield commands.SendData(self.conn, http1.assemble_response(error_response(error)))
         yield commands.CloseConnection(self.conn)
         self.state = self.done
+
+
+class Refusal(Layer):
+    """Answers whatever comes on a connection with an error, and ends it."""
+
+    def __init__(self, context: Context, error: GatewayError) -> None:
+        super().__init__(context)
+        self._error = error
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            client = self.context.client
+            yield commands.SendData(client, http1.assemble_response(error_response(self._error)))
+            yield commands.CloseConnection(client)
 
 
 class WithoutTrailers:

@@ -75,6 +75,8 @@ class Intake(HttpStream):
         self._swallowed = 0
         self._store = False
         """Whether what is streamed is kept for the UI."""
+        self._answered = False
+        """Whether an answer that is all there has been sent, or begun to be."""
         self._over = False
         """Whether everything is done, well or not; nothing more is to happen."""
 
@@ -175,6 +177,8 @@ class Intake(HttpStream):
         yield GatewayAskHook(ask)
         if ask.error is not None:
             raise ask.error
+        if not ask.performed:
+            raise RuntimeError("nobody was asked")
 
     def _client_has_gone(self) -> bool:
         """Whether the client hung up while the stream was paused; that event is still in the queue then."""
@@ -221,6 +225,7 @@ class Intake(HttpStream):
         head_only = self.flow.request.method == "HEAD"
         if content is not None and not head_only:
             set_fields(response, FRAMING, [(b"content-length", b"%d" % len(content))])
+        self._answered = True
         yield SendHttp(ResponseHeaders(self.stream_id, response, not content), self.context.client)
         if content and not head_only:
             yield SendHttp(ResponseData(self.stream_id, content), self.context.client)

@@ -14,9 +14,7 @@ It differs from mitmproxy's in what replays need:
 
 from __future__ import annotations
 
-import logging
 import time
-import traceback
 from typing import TYPE_CHECKING
 
 from mitmproxy.connection import ConnectionState
@@ -25,6 +23,7 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from aoai_gateway.config.models import Limits
+from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.deadlines import Deadlines
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
 from aoai_gateway.proxy.messages import Connect, DeadlinePassed
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
     from aoai_gateway.proxy.gateway import Gateway
-
-logger = logging.getLogger(__name__)
 
 RESPONSE_EVENTS = (
     http_layers.ResponseHeaders,
@@ -63,6 +60,8 @@ class GatewayLayer(HttpLayer):
         self._timers: set[commands.RequestWakeup] = set()
         self._sources: list[Layer] = []
         """The children whose commands are being processed, the innermost last."""
+        self._guarding = 0
+        """How many streams' commands are being processed."""
 
     def __repr__(self) -> str:
         return f"GatewayLayer(conns: {len(self.connections)})"
@@ -70,6 +69,14 @@ class GatewayLayer(HttpLayer):
     # --- events ----------------------------------------------------------------------------------------
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        """Handle an event; an exception ends the client's connection."""
+        try:
+            yield from self._in_one_piece(event)
+        except Exception as error:
+            log_bug("in the HTTP layer; the client's connection was closed.", error)
+            yield commands.CloseConnection(self.context.client)
+
+    def _in_one_piece(self, event: events.Event) -> CommandGenerator[None]:
         """Handle an event; what it has sent over one connection goes out in one piece.
 
         A read often holds several chunks of a stream, and a head comes before its body. Each piece on its
@@ -134,28 +141,32 @@ class GatewayLayer(HttpLayer):
         try:
             yield from super().event_to_child(child, event)
         except Exception as error:
+            if self._guarding:
+                raise  # a stream has said this to the connection, and is to know
             yield from self._connection_crashed(child, error)
         finally:
             self._sources.pop()
 
     def _connection_crashed(self, child: Layer, error: Exception) -> CommandGenerator[None]:
         """End a connection in whose layer there was an exception; its end then ends its streams."""
-        # The message of an exception can quote what it failed on; the frames cannot.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("%s in a connection; it was closed.\n%s", type(error).__name__, frames)
-        for connection, layer in self.connections.items():
-            if layer is child:
-                yield commands.CloseConnection(connection)
+        log_bug("in a connection; it was closed.", error)
+        for connection in [connection for connection, layer in self.connections.items() if layer is child]:
+            yield commands.CloseConnection(connection)
+            if connection in self.waiting_for_establishment:
+                failed = http_layers.RegisterHttpConnection(connection, "an exception")
+                yield from self.register_connection(failed)
 
     def _guarded(self, stream: GatewayStream, event: events.Event) -> CommandGenerator[None]:
         # A stream's own commands are no connection's events.
         sources, self._sources = self._sources, []
+        self._guarding += 1
         try:
             yield from super().event_to_child(stream, event)
         except Exception as error:
             yield from super().event_to_child(stream, stream.crashed(error))
         finally:
             self._sources = sources
+            self._guarding -= 1
 
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         """Begin a request."""

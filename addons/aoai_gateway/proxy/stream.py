@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 import uuid
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
@@ -68,6 +67,7 @@ from aoai_gateway.call import (
 )
 from aoai_gateway.inspect.annotate import annotate
 from aoai_gateway.proxy import models
+from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.proxy.exchange import Exchange
@@ -261,6 +261,8 @@ class GatewayStream(Delivery):
         yield GatewayAskHook(awaited)
         if awaited.error is not None:
             raise awaited.error
+        if not awaited.performed:
+            raise RuntimeError("nobody awaited it")
         return awaited.result
 
     def _hold_back(self, effect: WaitUntil) -> CommandGenerator[Result | None]:
@@ -427,10 +429,7 @@ class GatewayStream(Delivery):
 
     def state_crashed(self, event: Crashed) -> CommandGenerator[None]:
         """A bug of ours: nothing is forwarded, and the client gets to know."""
-        error = event.error
-        # The message of an exception can quote what it failed on; the frames cannot.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("%s in the gateway; the call was not forwarded.\n%s", type(error).__name__, frames)
+        log_bug("in the gateway; its call was ended.", event.error)
         if self._over:
             yield commands.CloseConnection(self.context.client)
             return
@@ -449,6 +448,8 @@ class GatewayStream(Delivery):
                 told = reader.break_off(errors.internal())
                 yield SendHttp(ResponseData(self.stream_id, told), self.context.client)
                 yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+            yield commands.CloseConnection(self.context.client)
+        elif self._answered:
             yield commands.CloseConnection(self.context.client)
         else:
             answer = error_response(errors.internal())

@@ -54,12 +54,10 @@ class TestTenMegabytes:
 
     @pytest.mark.parametrize("fault", ["429", "500", "reset"])
     @pytest.mark.parametrize("early", [False, True], ids=["read", "unread"])
-    def test_are_sent_again(
-        self, stage: Stage, lane: Lane, caller: Caller, streaming: bool, fault: str, early: bool
-    ) -> None:
+    def test_are_sent_again(self, stage: Stage, lane: Lane, caller: Caller, fault: str, early: bool) -> None:
         """Also when the first backend answers before it has read them."""
         stage.fault(fault, before_body=early)
-        answer = caller.post(lane.path, with_image(10 * MEGABYTE, stream=streaming))
+        answer = caller.post(lane.path, with_image(10 * MEGABYTE, stream=True))
         assert (text_of(answer), where(answer.headers)) == (TEXT, PAYGO)
         assert stage.asked() == [PTU, PAYGO]
         assert stage.entries()[1]["body_bytes"] > 10 * MEGABYTE

@@ -1,0 +1,110 @@
+"""Makes a function of the gateway raise, once, when a test asks for it by a file with the function's name.
+
+What stands in the file instead may be ``begin`` or ``report``: the names of all functions that were called
+between the two are written beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from mitmproxy.proxy.layers.http import Http1Client
+
+from aoai_gateway import engine
+from aoai_gateway.proxy import addon, exchange, gateway, health, hooks, http1, intake, layer, models, stream
+
+CLASSES: tuple[type, ...] = (
+    stream.GatewayStream,
+    exchange.Exchange,
+    engine.Engine,
+    engine._Attempts,
+    layer.GatewayLayer,
+    http1.GatewayHttp1Server,
+    gateway.Gateway,
+    addon.GatewayAddon,
+    hooks.Ask,
+)
+FUNCTIONS: tuple[tuple[Any, str], ...] = (
+    (Http1Client, "send"),
+    (Http1Client, "read_headers"),
+    (Http1Client, "read_body"),
+    (health, "answer"),
+    (models, "answer"),
+    (intake, "admit"),
+    (intake, "place"),
+    (stream, "parse_target"),
+    (stream, "build_request"),
+    (stream, "without_secrets"),
+    (stream, "annotate"),
+    (engine, "parse_body"),
+    (engine, "check_access"),
+    (engine, "order"),
+    (addon.attempts, "make_flow"),
+)
+PLUGIN = (
+    "gateway_client_identified",
+    "gateway_backend_chosen",
+    "gateway_backend_failed",
+    "gateway_call_finished",
+)
+
+
+def functions() -> dict[str, tuple[Any, str]]:
+    """The gateway's functions that can be made to raise, by names such as ``GatewayStream.state_deliver``."""
+    found = {f"{owner.__name__.rpartition('.')[2]}.{name}": (owner, name) for owner, name in FUNCTIONS}
+    for owner in CLASSES:
+        for base in owner.__mro__:
+            if base.__module__.startswith("aoai_gateway."):
+                for name, value in vars(base).items():
+                    if isinstance(value, FunctionType) and not name.startswith("__"):
+                        found[f"{owner.__name__}.{name}"] = (owner, name)
+    return found
+
+
+NAMES = sorted([*functions(), *(f"Plugin.{event}" for event in PLUGIN)])
+
+
+class Plugin:
+    """Listens to all events of the gateway, and breaks functions."""
+
+    def __init__(self, asked: Path) -> None:
+        self._asked = asked
+        self._called: set[str] = set()
+        for event in PLUGIN:
+            setattr(self, event, self._breakable(f"Plugin.{event}", lambda _: None))
+
+    def load(self, _: object) -> None:
+        for label, (owner, name) in functions().items():
+            setattr(owner, name, self._breakable(label, inspect.getattr_static(owner, name)))
+
+    def _breakable(self, label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            self._look(label)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    def _look(self, label: str) -> None:
+        self._called.add(label)
+        if not self._asked.exists():
+            return
+        what = self._asked.read_text()
+        if what == label:
+            self._asked.unlink()
+            raise RuntimeError(os.environ["BREAK_SAYING"])
+        if what == "report":
+            self._asked.with_suffix(".report").write_text("\n".join(self._called))
+            self._asked.unlink()
+        if what == "begin":
+            self._called = {label}
+            self._asked.unlink()
+
+
+addons = [Plugin(Path(os.environ["BREAK_ASKED"]))] if "BREAK_ASKED" in os.environ else []

@@ -1,0 +1,253 @@
+"""A bug anywhere in the gateway: the client is told, nothing is forwarded, and the next call is fine.
+
+Every function of the layers, of the engine and of the addon raises once, in a call that gets there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.addons.break_on_demand import NAMES
+from tests.e2e.processes import Gateway, Host, Simulator
+from tests.e2e.raw import Connection, head, post
+from tests.e2e.settings import CLIENT_KEY
+from tests.e2e.shared import running
+
+ADDONS = Path(__file__).parent / "addons"
+V1 = "/openai/v1/chat/completions"
+PROMPT = "the prompt, c0ffee"
+SAYING = f"it failed on {CLIENT_KEY} and on {PROMPT}"
+MODELS = head("GET /openai/v1/models HTTP/1.1", f"api-key: {CLIENT_KEY}", "Connection: close")
+
+
+def question(*, key: str = CLIENT_KEY, **more: Any) -> bytes:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": PROMPT}], **more}
+    return post(V1, json.dumps(body).encode(), "Connection: close", key=key)
+
+
+PTU = {"deployment": "gpt-4o-ptu"}
+
+
+@dataclass
+class Scene:
+    """A call that is played. ``closed``: the first endpoint takes no connections."""
+
+    request: bytes
+    faults: tuple[tuple[str, dict[str, Any]], ...] = ()
+    closed: bool = False
+    hangs_up: bool = False
+
+
+SCENES: dict[str, Scene] = {
+    "models": Scene(MODELS),
+    "plain": Scene(question()),
+    "stream": Scene(question(stream=True)),
+    "failure": Scene(question(), (("503", PTU),)),
+    "refused in stream": Scene(question(stream=True), (("in-200-refusal", PTU),)),
+    "unknown key": Scene(question(key="never-issued")),
+    "unknown model": Scene(question(model="gpt-9")),
+    "bad head": Scene(b"NONSENSE\r\n\r\n"),
+    "all out": Scene(question(), (("429", {"times": -1}),)),
+    "all broken": Scene(question(), (("500", {"times": -1}),)),
+    "no connection": Scene(question(), closed=True),
+    "cut": Scene(question(stream=True), (("cut", PTU),)),
+    "silence": Scene(question(stream=True), (("hang", PTU),)),
+    "hang-up": Scene(question(), (("hang", PTU),), hangs_up=True),
+}
+
+
+@dataclass
+class Stage:
+    """A gateway with the breaking addon in it, and its simulator."""
+
+    gateway: Gateway
+    simulator: Simulator
+    asked: Path
+
+    def play(self, scene: Scene, asking: str = "") -> bytes:
+        """Play a scene from a fresh start; gives all that the client got until the connection's end."""
+        self.prepare()
+        for kind, how in scene.faults:
+            self.simulator.fault(kind, **how)
+        if scene.closed:
+            self.simulator.listening(False, endpoint="sweden")
+        if asking:
+            self.ask(asking)
+        with Connection(self.gateway, seconds=5) as connection:
+            connection.send(scene.request)
+            if not scene.hangs_up:
+                return connection.rest()
+            self.gateway.wait_until(lambda: self.in_flight() == 1, "calling the backend", 5)
+        self.gateway.wait_until(lambda: self.in_flight() == 0, "rid of the call", 5)
+        return b""
+
+    def in_flight(self) -> int:
+        return int(self.simulator.active()["in_flight"])
+
+    def calls(self) -> int:
+        return int(self.gateway.request("GET", "/health/ready").json()["calls"])
+
+    def prepare(self) -> None:
+        """Wait until all breaks have ended, and forget everything."""
+
+        def all_available() -> bool:
+            backends = self.gateway.request("GET", "/health/ready").json()["backends"]
+            return all(backend["available"] for backend in backends)
+
+        self.gateway.wait_until(all_available, "out of its breaks", 5)
+        self.simulator.reset()
+
+    def ask(self, what: str) -> None:
+        draft = self.asked.with_suffix(".draft")
+        draft.write_text(what)
+        draft.replace(self.asked)
+
+    def reached_by(self, scene: Scene) -> set[str]:
+        """What is called in a scene."""
+        self.play(scene, "begin")
+        self.ask("report")
+        self.gateway.request("GET", "/health/live")
+        return set(self.asked.with_suffix(".report").read_text().splitlines())
+
+
+@pytest.fixture(scope="module", params=["mitmdump", "serve"])
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, home: Path
+) -> Iterator[Stage]:
+    host: Host = request.param
+    folder = tmp_path_factory.mktemp(f"fails-closed-{host}")
+    with running(
+        host,
+        folder,
+        home,
+        addons=[ADDONS / "break_on_demand.py"],
+        env={"BREAK_ASKED": str(folder / "asked"), "BREAK_SAYING": SAYING},
+        replay={"first_byte_seconds": 0.2, "idle_seconds": 0.2},
+        breaks={"default_seconds": 0.02, "floor_seconds": 0.01, "ceiling_seconds": 0.02},
+        drain_seconds=1,  # the functions that count calls out are broken too
+    ) as (gateway, simulator):
+        yield Stage(gateway, simulator, folder / "asked")
+
+
+@pytest.fixture(scope="module")
+def scenes(stage: Stage) -> dict[str, str]:
+    """By function: the first scene in which it is called."""
+    found: dict[str, str] = {}
+    for name, scene in SCENES.items():
+        for function in stage.reached_by(scene):
+            found.setdefault(function, name)
+    return found
+
+
+OUTERMOST = {
+    "Ask.perform",
+    "GatewayAddon.client_connected",
+    "GatewayAddon.gateway_ask",
+    "GatewayAddon.gateway_attempt_failed",
+    "GatewayAddon.gateway_call_ended",
+    "GatewayAddon.next_layer",
+    "Plugin.gateway_backend_failed",
+    "Plugin.gateway_call_finished",
+}
+"""What mitmproxy itself calls, and logs the exceptions of, with their messages."""
+
+LOOKS_ON = {
+    "GatewayAddon.client_connected",  # what it guards against, next_layer does too
+    "GatewayAddon.gateway_attempt_failed",
+    "GatewayAddon.gateway_call_ended",
+    "Plugin.gateway_backend_failed",
+    "Plugin.gateway_call_finished",
+    "attempts.make_flow",
+    # The answer has gone out already.
+    "Gateway.over",
+    "GatewayStream._count_out",
+    # A backend whose connection breaks down is replaced.
+    "GatewayLayer.register_connection",
+    "Http1Client.read_body",
+    "Http1Client.read_headers",
+}
+"""What a call can do without."""
+
+ELSEWHERE = {
+    "Gateway.adopt",
+    "Gateway.idle",
+    "GatewayAddon.configure",
+    "GatewayAddon.load",
+    "GatewayAddon.running",
+    "GatewayAddon.tls_start_client",
+    "GatewayLayer.handle_event",
+    "GatewayStream.crashed",
+    "GatewayStream.state_crashed",
+}
+"""What belongs to the start, the end and TLS, and what is done about exceptions."""
+
+BEFORE_SENDING = re.compile(
+    r"(Engine|engine|intake|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
+    r"|stream\.(build_request|parse_target)"
+    r"|GatewayStream\.(begin|state_request_\w+|_advance|_send|_choose|_ask|_respond|_refuse|_tell)"
+    r"|_Attempts\.(run|_home|_try|_deadlines|_spent|_is_too_small)"
+    r"|Gateway\.(begun|identify|in_force|config)"
+    r"|GatewayAddon\.(next_layer|_layer|gateway_ask)"
+    r"|GatewayHttp1Server\..*"
+)
+"""What is called first before anything is sent to a backend."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exception_in(stage: Stage, scenes: dict[str, str], name: str) -> None:
+    if name not in scenes or name in ELSEWHERE:
+        # Private steps that none of the scenes takes are for the tests of their modules.
+        assert name in ELSEWHERE or "._" in name or name == "attempts.make_flow", f"{name} is not reached"
+        return
+    scene = SCENES[scenes[name]]
+    calls, before = stage.calls(), len(stage.gateway.stdout)
+    healthy = stage.play(scene)
+    answer = stage.play(scene, name)
+    seen = stage.simulator.requests()
+
+    assert not stage.asked.exists(), f"nothing was broken in {scenes[name]!r}"
+    stage.gateway.wait_until(lambda: "Traceback" in stage.gateway.stdout[before:], "telling of it", 3)
+    said = stage.gateway.stdout[before:]
+    if name not in OUTERMOST:
+        assert "RuntimeError" in said
+        assert "it failed on" not in said
+        assert PROMPT not in said or stage.gateway.host == "mitmdump"
+        assert CLIENT_KEY not in said
+    for secret in (SAYING, CLIENT_KEY, PROMPT, "Traceback"):
+        assert secret.encode() not in answer
+    assert is_told(answer, healthy, name), answer
+    if BEFORE_SENDING.fullmatch(name):
+        assert seen == []
+
+    assert stage.play(SCENES["plain"]).startswith(b"HTTP/1.1 200 ")
+    if name not in ("Gateway.over", "GatewayStream._count_out"):
+        assert stage.calls() == calls
+
+
+def is_told(answer: bytes, healthy: bytes, name: str) -> bool:
+    """Whether the client can tell that something went wrong, or whether nothing did for it."""
+    status, _, rest = answer.partition(b"\r\n")
+    assert answer.count(b"HTTP/1.1 ") <= 1, "answered twice"
+    if answer == b"":
+        return True  # cut off before any answer
+    if status == b"HTTP/1.1 500 Internal Server Error":
+        head, _, body = rest.partition(b"\r\n\r\n")
+        assert b"content-type: application/json" in head
+        return bool(json.loads(body)["error"]["code"] == "internal_error")
+    if status == healthy.partition(b"\r\n")[0] == b"HTTP/1.1 200 OK" and b"text/event-stream" in answer:
+        return b'"error"' in answer
+    if name == "GatewayAddon.next_layer":
+        # Then mitmproxy's own layer gets the connection, whose upstream is nowhere.
+        return status == b"HTTP/1.1 502 Bad Gateway"
+    if name.startswith(("GatewayLayer.", "GatewayHttp1Server.")):
+        # It may have struck at the end of an earlier connection.
+        return status == healthy.partition(b"\r\n")[0]
+    # Or it was answered before.
+    return name in LOOKS_ON or (not status.startswith(b"HTTP/1.1 2") and status in healthy)
