@@ -13,7 +13,7 @@ from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import Layer
-from mitmproxy.proxy.layers.http import Http1Server, ReceiveHttp
+from mitmproxy.proxy.layers.http import Http1Server, ReceiveHttp, ResponseData, ResponseHeaders
 
 from aoai_gateway.wire import errors
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from h11._receivebuffer import ReceiveBuffer
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
+    from mitmproxy.proxy.layers.http._base import HttpEvent
     from mitmproxy.proxy.layers.http._http1 import TBodyReader
 
     from aoai_gateway.wire.errors import GatewayError
@@ -38,6 +39,7 @@ class GatewayHttp1Server(Http1Server):
     def __init__(self, context: Context, max_head: int) -> None:
         super().__init__(context)
         self._max_head = max_head
+        self._chunked = False
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Read a request's head, or refuse it."""
@@ -59,6 +61,18 @@ class GatewayHttp1Server(Http1Server):
                 pass  # it has been answered; no stream is to begin
             else:
                 yield command
+
+    def send(self, event: HttpEvent) -> CommandGenerator[None]:
+        """Send a part of an answer; how it is framed is looked up once, not for every chunk of a stream."""
+        if isinstance(event, ResponseData):
+            assert event.stream_id == self.stream_id
+            if event.data:
+                framed = b"%x\r\n%s\r\n" % (len(event.data), event.data) if self._chunked else event.data
+                yield commands.SendData(self.conn, framed)
+            return
+        if isinstance(event, ResponseHeaders):
+            self._chunked = "chunked" in event.response.headers.get("transfer-encoding", "").lower()
+        yield from super().send(event)
 
     def wait(self, event: events.Event) -> CommandGenerator[None]:
         """Wait until the request is answered; what is pipelined meanwhile is kept, within a bound."""

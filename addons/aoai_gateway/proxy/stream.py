@@ -118,7 +118,9 @@ class GatewayStream(Delivery):
         return f"GatewayStream(id={self.stream_id}, client: {state})"
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, Crashed):
+        if type(event) is ResponseData and not self._over:
+            yield from self.server_state(event)
+        elif isinstance(event, Crashed):
             yield from self.state_crashed(event)
         elif self._over:
             pass
