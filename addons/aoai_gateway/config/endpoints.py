@@ -44,7 +44,7 @@ class Timeouts(Model):
     connect: Seconds = 15
     """Seconds to open a connection."""
     read: Seconds | None = None
-    """Seconds to wait for a non-streaming answer; without it the client's own time-out counts, else 600."""
+    """Seconds to wait for a non-streaming answer, if the client does not say how long it waits; else 600."""
     write: Seconds | None = None
     """Accepted for PowerProxy's sake; has no meaning here."""
     pool: Seconds | None = None

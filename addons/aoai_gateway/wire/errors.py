@@ -256,7 +256,10 @@ def all_backends_out(
     ``reasons`` are (backend's name, why it is out, seconds until it is back); names and reasons must hold
     neither URLs nor keys. ``retry_after_seconds`` is the smallest of the remaining breaks.
     """
-    listed = "; ".join(f"{name}: {why}, back in {_seconds(seconds)}" for name, why, seconds in reasons)
+    listed = "; ".join(
+        f"{name}: {why}" + (f", back in {_seconds(seconds)}" if math.isfinite(seconds) else "")
+        for name, why, seconds in reasons
+    )
     return rate_limited(
         f"No backend can serve the deployment {_quote(deployment)} now"
         + (f" ({listed})." if listed else "."),
