@@ -151,6 +151,26 @@ def test_nobody_is_degraded_to_what_it_may_not_use(policy: dict[str, object]) ->
     assert of(when_exceeded=lesser, **policy).on_exceed == OnExceed("degrade", max_tokens=500)
 
 
+def test_nobody_is_degraded_to_what_no_endpoint_of_theirs_serves() -> None:
+    endpoints = [
+        {
+            "name": endpoint,
+            "url": f"https://{endpoint}.example",
+            "key": "k",
+            "virtual_deployments": [{"name": name, "standins": [{"name": name}]}],
+        }
+        for endpoint, name in (("sweden", "big"), ("france", "small"))
+    ]
+    lesser = {"action": "degrade", "deployment": "small", "max_tokens": 500}
+    clients = [
+        {"name": name, "key": name, "endpoints_allowed": allowed, "when_exceeded": lesser}
+        for name, allowed in (("a", "sweden"), ("b", "sweden, france"))
+    ]
+    made = Config.model_validate({"aoai": {"endpoints": endpoints}, "clients": clients})
+    ways_out = [contract(made, client, "big").on_exceed for client in made.clients]
+    assert ways_out == [OnExceed("degrade", 0.0, None, 500), OnExceed("degrade", 0.0, "small", 500)]
+
+
 def test_nobody_is_degraded_to_what_was_asked_for() -> None:
     lesser = {"action": "degrade", "deployment": "small"}
     assert of("small", when_exceeded=lesser).on_exceed == OnExceed("degrade")
