@@ -129,6 +129,8 @@ def stage(
         home,
         addons=[ADDONS / "break_on_demand.py"],
         env={"BREAK_ASKED": str(folder / "asked"), "BREAK_SAYING": SAYING},
+        # A limit that is never met, for the functions that count.
+        clients=[{"name": "Tester", "key": CLIENT_KEY, "max_tokens_per_minute_in_k": 100_000}],
         replay={"first_byte_seconds": 0.2, "idle_seconds": 0.2},
         breaks={"default_seconds": 0.02, "floor_seconds": 0.01, "ceiling_seconds": 0.02},
         drain_seconds=1,  # the functions that count calls out are broken too
@@ -151,6 +153,7 @@ OUTERMOST = {
     "GatewayAddon.client_connected",
     "GatewayAddon.gateway_ask",
     "GatewayAddon.gateway_attempt_failed",
+    "GatewayAddon.gateway_breaks_withdrawn",
     "GatewayAddon.gateway_call_ended",
     "GatewayAddon.next_layer",
     "Plugin.gateway_backend_failed",
@@ -161,6 +164,7 @@ OUTERMOST = {
 LOOKS_ON = {
     "GatewayAddon.client_connected",  # what it guards against, next_layer does too
     "GatewayAddon.gateway_attempt_failed",
+    "GatewayAddon.gateway_breaks_withdrawn",
     "GatewayAddon.gateway_call_ended",
     "Plugin.gateway_backend_failed",
     "Plugin.gateway_call_finished",
@@ -195,7 +199,7 @@ BEFORE_SENDING = re.compile(
     r"|_Attempts\.(run|_home|_try|_deadlines|_spent|_is_too_small)"
     r"|Gateway\.(begun|identify|in_force|config)"
     r"|GatewayAddon\.(next_layer|_layer|gateway_ask)"
-    r"|GatewayHttp1Server\..*"
+    r"|GatewayHttp1Server\.(read_\w+|_refuse)"
 )
 """What is called first before anything is sent to a backend."""
 
@@ -237,6 +241,8 @@ def is_told(answer: bytes, healthy: bytes, name: str) -> bool:
     assert answer.count(b"HTTP/1.1 ") <= 1, "answered twice"
     if answer == b"":
         return True  # cut off before any answer
+    if name in LOOKS_ON and status == healthy.partition(b"\r\n")[0]:
+        return True
     if status == b"HTTP/1.1 500 Internal Server Error":
         head, _, body = rest.partition(b"\r\n\r\n")
         assert b"content-type: application/json" in head
@@ -250,4 +256,4 @@ def is_told(answer: bytes, healthy: bytes, name: str) -> bool:
         # It may have struck at the end of an earlier connection.
         return status == healthy.partition(b"\r\n")[0]
     # Or it was answered before.
-    return name in LOOKS_ON or (not status.startswith(b"HTTP/1.1 2") and status in healthy)
+    return not status.startswith(b"HTTP/1.1 2") and status in healthy
