@@ -7,7 +7,8 @@ backend served costs nothing.
 What happens to a call that does not fit is a matter of the client's contract:
 
 - *reject*: 429, with the exact time after which it would fit.
-- *wait*: it is held back until it fits, within the contract's bound and the client's own patience.
+- *wait*: it is held back until it fits, within the contract's bound and the client's own patience. It asks
+  again and again, since running calls that are settled with less than was booked make room early.
 - *degrade*: another deployment, a smaller completion or a lower priority, whichever the contract allows.
 
 In a dry run everything is booked as far as it fits, and nobody is refused: the answer and the record say what
@@ -16,6 +17,7 @@ would have been.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -51,6 +53,10 @@ DEFAULT_COMPLETION = 512
 
 CHARACTERS_PER_TOKEN = 4
 """Of delivered text, where no usage came: on the careful side for prose, about right for code."""
+
+
+ASK_AGAIN_SECONDS = 1.0
+"""How often a waiting call asks whether it fits: settlements make room before the time that it was told."""
 
 
 class Budgets:
@@ -161,12 +167,13 @@ class Budgets:
                     return now
             if exceeded.action == "wait":
                 last = begun + min(exceeded.seconds, _patience(call))
-                if now + decision.retry_after <= last:
-                    waited = yield WaitUntil(now + decision.retry_after)
+                if now < last and _may_pass(decision, last - now):
+                    pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
+                    waited = yield WaitUntil(min(now + pause, last))
                     if self._gone(call, waited):
                         return None
                     continue
-            raise self._refusal(call, decision)
+            raise self._refusal(call, reservation, decision)
 
     def _degrade(self, call: Call, terms: Contract, tried: set[str], decision: Decision) -> Contract | None:
         """Change the call as its contract allows when it does not fit. None: nothing (more) is allowed."""
@@ -205,8 +212,14 @@ class Budgets:
         call.told[header] = f"{said}; {what}" if said else what
 
     @staticmethod
-    def _refusal(call: Call, decision: Decision) -> errors.GatewayError:
+    def _refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.GatewayError:
+        standing = decision.refused_by
         text = f"Your quota of {_limit(decision)} is used up."
+        if standing is not None and standing.kind.counts_tokens and standing.remaining:
+            text = (
+                f"Your quota of {_limit(decision)} has {standing.remaining:,} left, and the call may take "
+                f"{reservation.tokens:,}, prompt and answer. Lower its max_tokens, or wait."
+            )
         if call.waited >= 0.1:
             text += f" The call has waited for {call.waited:.1f} s."
         return errors.rate_limited(text, decision.retry_after)
@@ -267,6 +280,16 @@ def _limit(decision: Decision) -> str:
     }[standing.kind]
     where = f" for {standing.deployment}" if standing.deployment is not None else ""
     return f"{standing.limit:,} {what}{where}"
+
+
+def _may_pass(decision: Decision, seconds: float) -> bool:
+    """Whether waiting so long may help. A budget of a day or a month that is spent is not worth it."""
+    standing = decision.refused_by
+    per_minute = standing is not None and standing.kind in (
+        Limit.TOKENS_PER_MINUTE,
+        Limit.REQUESTS_PER_MINUTE,
+    )
+    return decision.retry_after <= seconds or (per_minute and math.isfinite(decision.retry_after))
 
 
 def _patience(call: Call) -> float:

@@ -130,9 +130,52 @@ def test_a_call_can_wait_for_its_quota(start_gateway: Callable[..., Gateway], si
             gateway.request, "POST", CHAT, key=CLIENT_KEY, json_body={**HELLO, "max_tokens": 950}
         )
         time.sleep(0.3)
+        begun = time.monotonic()
         second = pool.submit(gateway.request, "POST", CHAT, key=CLIENT_KEY, json_body=HELLO, seconds=90)
         assert first.result().status == 200
         assert second.result().status == 200
+        # As soon as the first is settled, and not when it is 60 s old.
+        assert time.monotonic() - begun < 30
+
+
+def test_a_call_waits_no_longer_than_it_may(
+    start_gateway: Callable[..., Gateway], simulator: Simulator
+) -> None:
+    limits = {"max_requests_per_minute": 1, "when_exceeded": {"action": "wait", "seconds": 1.5}}
+    gateway = start_gateway(simulator, clients=client(**limits))
+    assert gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO).status == 200
+    begun = time.monotonic()
+    refused = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO)
+    assert time.monotonic() - begun >= 1.5
+    assert refused.status == 429
+    assert "waited for 1.5 s" in refused.json()["error"]["message"]
+    assert len(simulator.requests()) == 1
+
+
+def test_a_call_does_not_wait_for_a_new_day(
+    start_gateway: Callable[..., Gateway], simulator: Simulator
+) -> None:
+    limits = {"max_tokens_per_day": 1000, "when_exceeded": {"action": "wait", "seconds": 60}}
+    gateway = start_gateway(simulator, clients=client(**limits))
+    assert gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO).status == 200
+    begun = time.monotonic()
+    refused = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body={**HELLO, "max_tokens": 5000})
+    assert time.monotonic() - begun < 30
+    assert refused.status == 429
+    assert refused.headers["x-should-retry"] == "false"
+
+
+def test_a_call_that_is_larger_than_what_is_left_is_told_so(
+    start_gateway: Callable[..., Gateway], simulator: Simulator
+) -> None:
+    gateway = start_gateway(simulator, clients=client(max_tokens_per_minute=1000))
+    first = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO)
+    left = 1000 - first.json()["usage"]["total_tokens"]
+    refused = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body={**HELLO, "max_tokens": 2000})
+    assert refused.status == 429
+    message = refused.json()["error"]["message"]
+    assert f"1,000 tokens per minute has {left} left" in message
+    assert "Lower its max_tokens" in message
 
 
 def test_a_call_can_be_served_by_another_deployment(
