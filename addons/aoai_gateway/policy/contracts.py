@@ -94,7 +94,7 @@ def _contract(config: Config, client: Client, deployment: str) -> Contract:
         has_limit_here=_has_limit(client, deployment),
         endpoints=_endpoints(config, client),
         request_limits=_request_limits(client, deployment),
-        on_exceed=_on_exceed(client, deployment),
+        on_exceed=_on_exceed(config, client, deployment),
         dry_run=bool(client.dry_run),
     )
 
@@ -124,13 +124,18 @@ def _request_limits(policy: Policy, deployment: str) -> RequestLimits:
     )
 
 
-def _on_exceed(policy: Policy, deployment: str) -> OnExceed:
+def _on_exceed(config: Config, policy: Policy, deployment: str) -> OnExceed:
     said = policy.when_exceeded
     if said is None:
         return REJECT
     other = said.deployment
-    if other is not None and (
-        other == deployment or not may_use(policy, other) or not _has_limit(policy, other)
-    ):
+    if other is not None and (other == deployment or not _may_be_served(config, policy, other)):
         other = None
     return OnExceed(said.action, said.seconds or 0.0, other, said.max_tokens, said.priority)
+
+
+def _may_be_served(config: Config, policy: Policy, deployment: str) -> bool:
+    """Whether a request for the deployment would get past the client's policies, but for its quotas."""
+    if not may_use(policy, deployment) or not _has_limit(policy, deployment):
+        return False
+    return any(may_use_endpoint(policy, backend.endpoint.name) for backend in config.pool(deployment))
