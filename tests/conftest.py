@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.redis_server import RedisServer, require_redis
 
 for _name in ("http_proxy", "https_proxy", "all_proxy"):
     os.environ.pop(_name, None)
@@ -23,3 +27,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def in_ci() -> bool:
     """Whether something missing on this machine is a failure rather than a skip."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory, in_ci: bool) -> Iterator[RedisServer]:
+    """A redis-server for all tests that leave it running; each takes a prefix of its own."""
+    require_redis(in_ci)
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, in_ci: bool) -> Iterator[RedisServer]:
+    """A redis-server for one test alone, which may stop it."""
+    require_redis(in_ci)
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()

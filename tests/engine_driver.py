@@ -19,9 +19,12 @@ from aoai_gateway.call import (
     Announce,
     Answered,
     Call,
+    Cancel,
     Choose,
     Chosen,
     ClientGone,
+    Counted,
+    CountTokens,
     Deliver,
     Done,
     Drain,
@@ -32,14 +35,20 @@ from aoai_gateway.call import (
     FailureKind,
     Outcome,
     Reject,
+    Reserve,
+    Reserved,
     Result,
     Return,
     Send,
+    Settle,
     Setup,
+    WaitUntil,
 )
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
 from aoai_gateway.engine import Engine
+from aoai_gateway.policy.accounts import Accounts
 from aoai_gateway.routing.backends import Backend, RoutingTable
+from aoai_gateway.tokens import Counter
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import parse_target
 from aoai_gateway.wire.usage import Usage
@@ -178,7 +187,10 @@ class Trace:
         call, kinds = self.call, [type(effect) for _, effect in self.effects]
         finals = [kind for kind in kinds if kind in (Deliver, Return, Reject)]
         assert len(finals) == 1 or (self.gone and not finals), "one answer, unless nobody waits for it"
-        assert not finals or kinds[-1] is finals[0], "nothing is wanted after the answer"
+        after = kinds[kinds.index(finals[0]) + 1 :] if finals else []
+        assert after in ([], [Settle], [Cancel]), "nothing but a booking's end is wanted after the answer"
+        booked = [e.reservation.id for e in (e for _, e in self.effects) if isinstance(e, Settle | Cancel)]
+        assert len(booked) == len(set(booked)) <= 1, "a call is settled once"
         assert call.outcome is not None
         assert call.ended is not None
         assert call.ended >= call.started
@@ -207,6 +219,10 @@ class World:
         self.now = 1_000.0
         self.wall = 1_700_000_000.0
         self.engine = Engine(random or Random(1))
+        self.accounts = Accounts()
+        self.counter = Counter()
+        self.while_waiting: list[Callable[[], object]] = []
+        """Done one by one at the ends of calls' waits, before these ask again."""
         self.scripts: dict[str, list[Behaviour]] = {}
         self.adopt(configuration)
 
@@ -266,7 +282,7 @@ class World:
             except StopIteration:
                 break
             trace.effects.append((self.now, effect))
-            if gone_at == len(trace.effects) - 1 and not isinstance(effect, Announce | Return | Reject):
+            if gone_at == len(trace.effects) - 1 and not isinstance(effect, _NOT_WAITED_FOR):
                 trace.gone = True
                 self.now += 0.01
                 result = ClientGone(self.now)
@@ -298,6 +314,25 @@ class World:
                     )
                 case Announce() | Return() | Reject():
                     result = Done(self.now)
+                case CountTokens():
+                    result = Counted(
+                        self.now, self.counter.count_request(effect.operation, effect.body, effect.model)
+                    )
+                case Reserve():
+                    ask = self.accounts.reserve
+                    result = Reserved(self.now, ask(effect.reservation, self.now + self.wall))
+                case WaitUntil():
+                    assert effect.at > self.now, "a wait is for something"
+                    self.now = effect.at
+                    if self.while_waiting:
+                        self.while_waiting.pop(0)()
+                    result = Done(self.now)
+                case Settle():
+                    self.accounts.settle(effect.reservation, effect.tokens, self.now + self.wall)
+                    result = Done(self.now)
+                case Cancel():
+                    self.accounts.cancel(effect.reservation, self.now + self.wall)
+                    result = Done(self.now)
         trace.check(self.config)
         return trace
 
@@ -328,6 +363,10 @@ class World:
 def world(*backends: str | tuple[str, Mapping[str, Any]], **parts: Any) -> World:
     """Make a world of one pool; see `config`."""
     return World(config(*backends, **parts))
+
+
+_NOT_WAITED_FOR = Announce | Return | Reject | CountTokens | Reserve | Settle | Cancel
+"""Effects that are carried out whether or not the client is still there."""
 
 
 class Draws(Random):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.simulator import command
+from aoai_gateway.tokens import Counter, load_encodings
 from tests.simulator.running import CHAT, KEY, SPEC, Connection
 
 HELLO = b'{"messages":[{"role":"user","content":"hello"}]}'
@@ -134,3 +135,19 @@ def test_an_unknown_option_is_a_usage_error() -> None:
     with pytest.raises(SystemExit) as caught:
         command.main(["--colour", "red"])
     assert caught.value.code == 2
+
+
+def test_prompts_are_counted_as_the_model_does() -> None:
+    text = b"Antidisestablishmentarianism, 1234567890!"
+    body = b'{"messages":[{"role":"user","content":"' + text + b'"}]}'
+    counts = []
+    for arguments in ([], ["--count", "tiktoken"]):
+        with (
+            program("--key", KEY, *arguments) as (_, ready),
+            Connection(ready["urls"]["sweden"]) as connection,
+        ):
+            connection.send("POST", CHAT, body, api_key=KEY)
+            counts.append(connection.receive().json["usage"]["prompt_tokens"])
+    # A message's framing, its role, and the priming of the reply are 3 + 1 + 3 in both ways.
+    encoding = Counter(load_encodings()).encodings.by_name["o200k_base"]
+    assert counts == [7 + -(-len(text) // 4), 7 + len(encoding.encode(text.decode()))]

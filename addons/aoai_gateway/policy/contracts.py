@@ -129,15 +129,13 @@ def _on_exceed(config: Config, policy: Policy, deployment: str) -> OnExceed:
     if said is None:
         return REJECT
     other = said.deployment
-    if other is not None and (
-        other == deployment
-        or not may_use(policy, other)
-        or not _has_limit(policy, other)
-        or not _is_served(config, policy, other)
-    ):
+    if other is not None and (other == deployment or not _may_be_served(config, policy, other)):
         other = None
     return OnExceed(said.action, said.seconds or 0.0, other, said.max_tokens, said.priority)
 
 
-def _is_served(config: Config, policy: Policy, deployment: str) -> bool:
+def _may_be_served(config: Config, policy: Policy, deployment: str) -> bool:
+    """Whether a request for the deployment would get past the client's policies, but for its quotas."""
+    if not may_use(policy, deployment) or not _has_limit(policy, deployment):
+        return False
     return any(may_use_endpoint(policy, backend.endpoint.name) for backend in config.pool(deployment))

@@ -13,6 +13,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.call import Settle, Setup
 from aoai_gateway.engine import Engine
+from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.call import Call, Cancel, CountTokens, Reserve
     from aoai_gateway.config.models import Client, Config
-    from aoai_gateway.policy.quotas import Decision, Reservation
+    from aoai_gateway.policy.quotas import Reservation
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
     from aoai_gateway.usage.sink import UsageSink
@@ -115,7 +116,19 @@ class Gateway:
 
     def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
         """Book against the client's quotas."""
-        return self.state.reserve(effect.reservation, self.now())
+        answer = self.state.reserve(effect.reservation, self.now())
+        if isinstance(answer, Decision):
+            return self._reserved(effect.reservation, answer)
+        return self._reserved_elsewhere(effect.reservation, answer)
+
+    async def _reserved_elsewhere(self, reservation: Reservation, answer: Awaitable[Decision]) -> Decision:
+        return self._reserved(reservation, await answer)
+
+    def _reserved(self, reservation: Reservation, decision: Decision) -> Decision:
+        # What was refused is never settled, so it must not be kept.
+        if decision.admitted:
+            self.reservations[reservation.id] = reservation
+        return decision
 
     def settle(self, effect: Settle | Cancel) -> None:
         """Settle or cancel a booking; a shared store is told in a task of its own."""

@@ -1,20 +1,24 @@
 """Answers for orchestrators: is the process alive, may it get traffic.
 
 Ready means: a configuration is in force, and the gateway is listening (or nobody would be asking) and not
-draining. Whether Azure is
-busy is no reason to take a pod out of the pool, so the backends are only in the body.
+draining. Whether Azure is busy, or the store of shared counters out of reach, is no reason to take a pod out
+of the pool, so that is only in the body.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 
+from aoai_gateway.state.memory import MemoryState
+
 if TYPE_CHECKING:
     from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.state import State
 
 LIVE = frozenset({"/health/live", "/healthz", "/powerproxy/health/liveness"})
 READY = frozenset({"/health/ready", "/readyz"})
@@ -45,7 +49,21 @@ def readiness(gateway: Gateway, ready: bool) -> dict[str, Any]:
             if brk is not None:
                 state |= {"reason": brk.reason, "break_seconds": round(brk.remaining(now), 1)}
             backends.append(state)
-    return {"status": status, "calls": len(gateway.calls), "backends": backends}
+    return {
+        "status": status,
+        "calls": len(gateway.calls),
+        "state": _state(gateway.state),
+        "backends": backends,
+    }
+
+
+def _state(state: State) -> str:
+    """Where the counters live: ``memory``, ``shared``, or since when the shared store is lost."""
+    since = state.degraded_since
+    if since is not None:
+        lost = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return f"degraded since {lost}"
+    return "memory" if isinstance(state, MemoryState) else "shared"
 
 
 def _json(status: int, document: dict[str, Any], method: str) -> http.Response:

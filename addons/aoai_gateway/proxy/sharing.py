@@ -68,7 +68,12 @@ class Sharing:
                 logger.error("state is a Redis URL, and needs: pip install 'aoai-gateway[redis]'")
                 return False
             shared = RedisState(url, prefix=config.state_prefix)
-            self._failover = FailoverState(shared, local, random=random.Random())  # noqa: S311 - spreads probes
+            self._failover = FailoverState(
+                shared,
+                local,
+                random=random.Random(),  # noqa: S311 - spreads probes
+                clock=self._gateway.now,
+            )
             self._failover.start()
             self._gateway.state = self._failover
         elif config.budget_file is not None:

@@ -187,8 +187,6 @@ class GatewayStream(Delivery):
                     result = Counted(time.monotonic(), count)
                 case Reserve():
                     decision = yield from self._wait_for(self._gateway.reserve(effect))
-                    if decision.admitted:
-                        self._gateway.reservations[effect.reservation.id] = effect.reservation
                     result = Reserved(time.monotonic(), decision)
                 case Settle() | Cancel():
                     self._gateway.settle(effect)

@@ -8,32 +8,31 @@ Every command is bounded in time, and a failure of any kind is a `StateUnavailab
 do then is `failover`'s concern.
 """
 
-import asyncio
 import json
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from typing import Final, cast
+from typing import Final
 from urllib.parse import quote, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 from aoai_gateway.policy.accounts import LEASE
 from aoai_gateway.policy.quotas import Decision, Reservation, Standing
 from aoai_gateway.policy.window import microseconds
 from aoai_gateway.state import Break, StateUnavailableError
+from aoai_gateway.state.scripts import Reply, Runner, Script
 
-TIMEOUT: Final = 0.25
-"""Seconds for one decision, connecting included, before Redis counts as gone."""
+TIMEOUT: Final = 1.0
+"""Seconds for one decision, connecting included, before Redis counts as gone.
 
-CONNECTIONS: Final = 32
-"""Connections of one process; a decision takes well under a millisecond of one."""
+Losing it lets every process spend the whole limit, and costs the calls under way this time once. So it is
+long enough not to take a busy event loop for a lost store.
+"""
 
 SERVER_CLOCK: Final = """
 local function clock()
@@ -69,23 +68,26 @@ class RedisState:
         self._timeout = timeout
         self._lease = microseconds(lease)
         # The client's own retries would repeat what may have been done, and take their time.
-        pool = BlockingConnectionPool.from_url(
+        self._redis = Redis.from_url(
             url,
-            max_connections=CONNECTIONS,
-            timeout=timeout,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
         )
-        self._redis = Redis.from_pool(pool)
-        self._quotas = _Script(self._redis, clock, "quotas.lua")
-        self._breaks = _Script(self._redis, clock, "breaks.lua")
+        self._scripts = Runner(self._redis, timeout)
+        self._quotas = self._script(clock, "quotas.lua")
+        self._breaks = self._script(clock, "breaks.lua")
+
+    def _script(self, clock: str, name: str) -> Script:
+        text = clock + files("aoai_gateway.state").joinpath(name).read_text("utf-8")
+        return Script(text, self._redis.register_script(text).sha)
 
     def __repr__(self) -> str:
         return f"RedisState({self.address})"
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close the connection."""
+        await self._scripts.aclose()
         await self._redis.aclose()
 
     async def peek(self, reservation: Reservation, now: float = 0) -> Decision:
@@ -143,7 +145,7 @@ class RedisState:
 
     async def _decide(
         self, operation: str, reservation: Reservation, *, tokens: int | None = None, age: float = 0
-    ) -> Sequence[int | bytes]:
+    ) -> Reply:
         keys = self._client_keys(reservation.client)
         arguments: list[str | int] = [
             operation,
@@ -165,47 +167,21 @@ class RedisState:
         tagged = f"{self._prefix}:{{{quote(client, safe='')}}}"
         return [f"{tagged}:leases", f"{tagged}:holds", f"{tagged}:budgets"]
 
-    async def _break(self, operation: str, of: Break, length: int = 0) -> Sequence[int | bytes]:
+    async def _break(self, operation: str, of: Break, length: int = 0) -> Reply:
         return await self._run(
             self._breaks, [f"{self._prefix}:{{breaks}}"], (operation, json.dumps(of), length)
         )
 
-    async def _run(
-        self, script: "_Script", keys: Sequence[str], arguments: Sequence[str | int]
-    ) -> Sequence[int | bytes]:
+    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
         try:
-            async with asyncio.timeout(self._timeout):
-                try:
-                    return await script(keys, arguments)
-                except RedisTimeoutError:
-                    raise
-                except RedisConnectionError:
-                    # A pooled connection that the server has closed meanwhile. Operations carry
-                    # the id of their reservation, so doing one twice is doing it once.
-                    return await script(keys, arguments)
+            return await self._scripts.run(script, keys, arguments)
         except TimeoutError as error:
             raise StateUnavailableError(f"{self.address}: no answer in {self._timeout:g} s") from error
         except (RedisError, OSError) as error:
             raise StateUnavailableError(f"{self.address}: {type(error).__name__}: {error}") from error
 
 
-class _Script:
-    def __init__(self, redis: Redis, clock: str, name: str) -> None:
-        self._redis = redis
-        self._text = clock + files("aoai_gateway.state").joinpath(name).read_text("utf-8")
-        self._digest = redis.register_script(self._text).sha
-
-    async def __call__(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Sequence[int | bytes]:
-        both = (*keys, *arguments)
-        try:
-            answer = self._redis.evalsha(self._digest, len(keys), *both)
-            return await cast(Awaitable[Sequence[int | bytes]], answer)
-        except NoScriptError:
-            answer = self._redis.eval(self._text, len(keys), *both)
-            return await cast(Awaitable[Sequence[int | bytes]], answer)
-
-
-def _decision(reservation: Reservation, answer: Sequence[int | bytes]) -> Decision:
+def _decision(reservation: Reservation, answer: Reply) -> Decision:
     admitted, *figures = (int(figure) for figure in answer)
     limits = [(quota, *each) for quota in reservation.quotas for each in quota.set_limits()]
     return Decision(

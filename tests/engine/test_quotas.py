@@ -1,0 +1,197 @@
+"""Calls and their clients' quotas, in virtual time: booked, waited for, lessened, settled, taken back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aoai_gateway.call import Cancel, Outcome, Reserve, Settle, WaitUntil
+from aoai_gateway.config.models import Client
+from aoai_gateway.policy.quotas import Quota, Reservation
+from aoai_gateway.wire.usage import Usage
+from tests.engine_driver import CHAT, DEPLOYMENT, DROP, Answer, Trace, World, config, throttled, world
+
+
+def client(**policy: Any) -> Client:
+    return Client(name="team", key="key-of-team", **policy)
+
+
+def booked(trace: Trace) -> list[int]:
+    """Tokens of each booking that was asked for."""
+    return [effect.reservation.tokens for _, effect in trace.effects if isinstance(effect, Reserve)]
+
+
+def spend(there: World, tokens: int, requests: int = 1, limit: int = 1000) -> None:
+    """Use up part of the team's quota in another call."""
+    other = Reservation(f"other at {there.now}", "team", (Quota(None, limit),), tokens, requests)
+    assert there.accounts.reserve(other, there.now + there.wall).admitted
+    there.accounts.settle(other, tokens, there.now + there.wall)
+
+
+USED = Answer(usage=Usage(100, 20, 120))
+
+
+def test_what_was_booked_is_replaced_by_what_was_used():
+    there = world("a").script(a=USED)
+    trace = there.call(client=client(max_tokens_per_minute=1000), max_tokens=500)
+    assert booked(trace)[0] > 500
+    assert isinstance(trace.effects[-1][1], Settle)
+    assert trace.call.charged_tokens == 120
+    assert there.accounts.open_reservations == 0
+    again = there.call(client=client(max_tokens_per_minute=1000), max_tokens=850)
+    assert dict(again.call.quota_headers)["x-ratelimit-remaining-tokens"] == str(
+        1000 - 120 - booked(again)[0]
+    )
+
+
+@pytest.mark.parametrize("failing", [throttled(), DROP, Answer(500), Answer(400)])
+def test_a_call_that_no_backend_served_costs_nothing(failing):
+    there = world("a", "b").script(a=failing, b=failing)
+    team = client(max_tokens_per_minute=1000, max_requests_per_minute=1)
+    trace = there.call(client=team, max_tokens=900)
+    assert isinstance(trace.effects[-1][1], Cancel)
+    assert trace.call.charged_tokens == 0
+    there.now += 61  # the breaks end; the window would too, so the request is counted at its own time
+    there.script(a=USED, b=USED)
+    assert there.call(client=team, max_tokens=900).call.outcome is Outcome.OK
+    assert there.accounts.open_reservations == 0
+
+
+def test_a_failed_call_gives_its_request_back_at_once():
+    there = world("a").script(a=[Answer(400), USED])
+    team = client(max_requests_per_minute=1)
+    there.call(client=team)
+    assert there.call(client=team).call.outcome is Outcome.OK
+    assert there.call(client=team).error.code == "quota_exceeded"
+
+
+@pytest.mark.parametrize("effect", range(8))
+def test_whenever_the_client_hangs_up_nothing_stays_booked(effect):
+    there = world("a", "b").script(a=throttled(), b=USED)
+    team = client(max_tokens_per_minute=1000)
+    there.call(client=team, max_tokens=100, gone_at=effect)
+    assert there.accounts.open_reservations == 0
+
+
+WAITING = {"max_tokens_per_minute": 1000, "when_exceeded": {"action": "wait", "seconds": 70}}
+
+
+def test_a_call_waits_exactly_until_it_fits():
+    there = world("a").script(a=USED)
+    spend(there, 900)
+    begun = there.now
+    there.now += 20
+    trace = there.call(client=client(**WAITING), max_tokens=200)
+    waits = [effect.at for _, effect in trace.effects if isinstance(effect, WaitUntil)]
+    assert waits[-1] == pytest.approx(begun + 60)
+    assert all(later - earlier == pytest.approx(1) for earlier, later in zip(waits, waits[1:], strict=False))
+    assert trace.call.waited == pytest.approx(40)
+    assert trace.call.outcome is Outcome.OK
+    assert trace.call.charged_tokens == 120
+
+
+def test_a_wait_that_comes_to_nothing_says_how_long_it_was():
+    there = world("a")
+    spend(there, 900)
+    there.now += 20
+    # Another call is quicker when there is room again, after the fortieth second.
+    there.while_waiting = [lambda: None] * 39 + [lambda: spend(there, 900)]
+    trace = there.call(client=client(**WAITING), max_tokens=200)
+    assert trace.error.status == 429
+    assert trace.error.code == "quota_exceeded"
+    assert "has waited for 70.0 s" in trace.error.message
+    assert dict(trace.error.headers)["retry-after-ms"] == "30000"
+    assert trace.call.outcome is Outcome.REJECTED
+    assert trace.call.ended == pytest.approx(trace.call.started + 70)
+    assert there.accounts.open_reservations == 0
+
+
+def test_a_call_is_not_held_longer_than_its_client_waits():
+    there = world("a")
+    spend(there, 900)
+    trace = there.call(client=client(**WAITING), max_tokens=200, headers={"x-stainless-timeout": "100"})
+    assert trace.error.code == "quota_exceeded"
+    assert "has waited for 50.0 s" in trace.error.message
+    assert there.now == pytest.approx(trace.call.started + 50)
+
+
+def test_a_client_that_hangs_up_in_the_line_has_nothing_booked():
+    there = world("a")
+    spend(there, 900)
+    waits = [n for n, (_, e) in enumerate(there.call(client=client(**WAITING), max_tokens=200).effects)
+             if isinstance(e, WaitUntil)]  # fmt: skip
+    there = world("a")
+    spend(there, 900)
+    trace = there.call(client=client(**WAITING), max_tokens=200, gone_at=waits[0])
+    assert trace.call.outcome is Outcome.CLIENT_GONE
+    assert trace.sends == []
+    assert there.accounts.open_reservations == 0
+
+
+def test_every_bound_counts_with_every_answer():
+    there = world("a").script(a=USED)
+    trace = there.call(client=client(max_tokens_per_minute=10_000), max_tokens=100, n=3)
+    one = there.call(client=client(max_tokens_per_minute=10_000), max_tokens=100)
+    assert booked(trace)[0] - booked(one)[0] == 200
+
+
+def test_an_answer_without_usage_costs_the_prompt_and_what_was_delivered():
+    there = world("a")
+    trace = there.call(client=client(max_tokens_per_minute=1000), max_tokens=900)
+    assert 0 < trace.call.charged_tokens < 20
+
+
+def test_degrading_lowers_the_bound_that_is_booked():
+    there = world("a").script(a=USED)
+    spend(there, 800)
+    team = client(max_tokens_per_minute=1000, when_exceeded={"action": "degrade", "max_tokens": 50})
+    trace = there.call(client=team, max_tokens=500)
+    assert [tokens >= 500 for tokens in booked(trace)] == [True, False]
+    assert trace.call.edits == {"max_tokens": 50}
+    assert trace.call.told["x-gateway-degraded"] == "max_tokens 500 -> 50"
+    assert trace.call.outcome is Outcome.OK
+
+
+def test_what_a_lesser_call_does_not_fit_into_either_is_refused():
+    there = world("a")
+    spend(there, 980)
+    team = client(max_tokens_per_minute=1000, when_exceeded={"action": "degrade", "max_tokens": 50})
+    trace = there.call(client=team, max_tokens=500)
+    assert trace.error.code == "quota_exceeded"
+    assert len(booked(trace)) == 2
+    assert there.accounts.open_reservations == 0
+
+
+def test_a_client_without_limits_is_neither_counted_nor_booked():
+    kinds = {type(effect).__name__ for _, effect in world("a").call(client=client(), path=CHAT).effects}
+    assert not kinds & {"CountTokens", "Reserve", "Settle", "Cancel"}
+
+
+def test_a_client_with_only_a_request_limit_is_not_counted():
+    there = world("a").script(a=USED)
+    trace = there.call(client=client(max_requests_per_minute={DEPLOYMENT: 5}))
+    kinds = [type(effect).__name__ for _, effect in trace.effects]
+    assert "CountTokens" not in kinds
+    assert "Reserve" in kinds
+
+
+def test_a_dry_run_books_what_fits_and_refuses_nobody():
+    there = World(config("a")).script(a=USED)
+    team = client(max_requests_per_minute=1, dry_run=True)
+    told = []
+    for _ in range(3):
+        trace = there.call(client=team)
+        told.append(trace.call.told.get("x-gateway-dry-run"))
+        assert trace.call.outcome is Outcome.OK
+    assert told == [None, "over 1 requests per minute", "over 1 requests per minute"]
+    assert there.accounts.open_reservations == 0
+
+
+def test_a_dry_run_says_that_a_quota_is_over():
+    there = world("a").script(a=USED)
+    spend(there, 900)
+    team = client(max_tokens_per_minute=1000, dry_run=True, when_exceeded={"action": "wait", "seconds": 70})
+    trace = there.call(client=team, max_tokens=200)
+    assert trace.call.told["x-gateway-dry-run"] == "over 1,000 tokens per minute"
+    assert trace.call.waited == 0
