@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_call_waits_exactly_until_it_fits():
     trace = there.call(client=client(**WAITING), max_tokens=200)
     waits = [effect.at for _, effect in trace.effects if isinstance(effect, WaitUntil)]
     assert waits[-1] == pytest.approx(begun + 60)
-    assert all(later - earlier == pytest.approx(1) for earlier, later in zip(waits, waits[1:], strict=False))
+    assert all(later - earlier == pytest.approx(1) for earlier, later in pairwise(waits))
     assert trace.call.waited == pytest.approx(40)
     assert trace.call.outcome is Outcome.OK
     assert trace.call.charged_tokens == 120
