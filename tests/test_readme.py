@@ -59,7 +59,7 @@ PYTHON, JAVASCRIPT, SHELL, YAML = blocks("python"), blocks("js"), blocks("sh"), 
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(PYTHON), len(JAVASCRIPT), len(SHELL), len(YAML)) == (2, 1, 3, 4)
+    assert (len(PYTHON), len(JAVASCRIPT), len(SHELL), len(YAML)) == (2, 1, 3, 7)
     assert all(ADDRESS in block for block in (*PYTHON, *JAVASCRIPT, *SHELL))
 
 
@@ -150,8 +150,8 @@ def test_the_first_curl_line_shows_where_the_answer_came_from(gateway: Shown, ba
     (backend,) = re.findall(r"x-gateway-backend: (\S+)", printed)
     assert f"`x-gateway-backend: {backend}`" in README or f"`{backend}`" in README
     assert "x-gateway-attempts: 1" in printed
-    told = first_cells(section("Point your SDK at it"))
-    assert set(re.findall(r"x-gateway-[a-z]+", printed)) == set(told)
+    always = {"x-gateway-call", "x-gateway-backend", "x-gateway-attempts", "x-gateway-simulated"}
+    assert set(re.findall(r"x-gateway-[a-z]+", printed)) == always
 
 
 @pytest.mark.e2e
@@ -272,6 +272,31 @@ def test_the_errors_have_the_codes_and_statuses_of_the_code() -> None:
     for code, status in told.items():
         assert f'"{code}"' in source, f"nothing answers {code}"
         assert status == statuses.get(code, status)
+
+
+def codes_in_use() -> set[str]:
+    """Give the codes of all errors that the gateway makes itself."""
+    codes: set[str] = set()
+    for path in (CHECKOUT / "addons" / "aoai_gateway").rglob("*.py"):
+        # The simulator's errors are Azure's.
+        if "simulator" not in path.parts:
+            source = path.read_text()
+            codes |= set(re.findall(r'\bcode="(\w+)"', source))
+            codes |= set(re.findall(r'\bGatewayError\(\s*\d+,\s*"(\w+)"', source))
+    return codes
+
+
+def test_no_code_in_use_is_left_out_of_the_table_of_the_code() -> None:
+    codes = codes_in_use()
+    assert {"EndpointNotAllowed", "larger_than_limits", "unavailable"} <= codes
+    assert codes <= {words[0] for words in words_of(errors.__doc__)}
+
+
+def test_the_answers_headers_are_those_of_the_code() -> None:
+    told = {name for name in first_cells(section("Point your SDK at it")) if name.startswith("x-gateway-")}
+    folder = CHECKOUT / "addons" / "aoai_gateway" / "proxy"
+    source = "".join(path.read_text() for path in (folder / "delivery.py", folder.parent / "budgeting.py"))
+    assert told == set(re.findall(r'"(x-gateway-[a-z-]+)"', source))
 
 
 def test_the_usage_record_has_the_fields_that_are_told() -> None:

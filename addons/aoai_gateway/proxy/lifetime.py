@@ -172,6 +172,8 @@ class Lifetime:
             logger.warning("listen.host and listen.port take effect when the gateway is restarted.")
         if old.aoai.trusted_ca != new.aoai.trusted_ca:
             logger.warning("aoai.trusted_ca takes effect when the gateway is restarted.")
+        if (old.state, old.state_prefix, old.budget_file) != (new.state, new.state_prefix, new.budget_file):
+            logger.warning("state, state_prefix and budget_file take effect when the gateway is restarted.")
 
     # --- the end ---------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ code                    status  when
 401                     401     no key, or one that no client has
 invalid_token           401     a bearer token that is malformed, expired or not ours to take
 DeploymentNotAllowed    403     the client may not use this deployment
+EndpointNotAllowed      403     none of the endpoints that may serve the client has this deployment
 no_limit_configured     403     the client has per-deployment limits, but none for this one
 forbidden               403     any other policy that says no
 DeploymentNotFound      404     no such virtual deployment
@@ -24,8 +25,9 @@ head_malformed          400     a request head that is not HTTP
 head_too_large          431     a request head over the limit
 request_too_large       413     a body over the limit
 not_built               501     a stateful or other family of Azure OpenAI that is not served yet
-quota_exceeded          429     the client's own tokens or requests are used up
+quota_exceeded          429     the client's own tokens or requests are used up, or too few are left
 all_backends_out        429     every backend of the deployment is in a break
+larger_than_limits      429     the call exceeds the whole limit of every backend: no retry helps
 waiting_line_full       429     the line for a deployment has reached its bound
 waiting_line_timeout    429     waited as long as allowed, and nothing came free
 shed                    429     capacity is left, but kept for classes of higher priority
