@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+import yaml
 
 from tests.e2e.conftest import Sdk
 from tests.e2e.processes import Gateway, Simulator
@@ -220,3 +221,14 @@ def test_an_aborted_stream_costs_what_was_delivered(
     (record,) = records(log, 1)
     if record["outcome"] == "client_gone":
         assert 0 < record["charged_tokens"] < 500
+
+
+def test_a_new_store_waits_for_a_restart(
+    start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
+) -> None:
+    gateway = start_gateway(simulator, clients=client(max_tokens_per_day=1000))
+    gateway.write(
+        {**yaml.safe_load(gateway.config_path.read_text()), "budget_file": str(tmp_path / "budgets.json")}
+    )
+    said = "state, state_prefix and budget_file take effect when the gateway is restarted."
+    gateway.wait_until(lambda: said in gateway.log, "told of the restart")

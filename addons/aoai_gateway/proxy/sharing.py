@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from typing import TYPE_CHECKING
@@ -35,6 +36,9 @@ RENEWAL_SECONDS = 20.0
 
 SHARED = "another gateway process"
 """In the place of a call's id, of a break that this process has not opened itself."""
+
+SAME_BREAK_SECONDS = 1.0
+"""By how much the end of a break may differ here and in the store, for the time that telling it takes."""
 
 WHOLE_ENDPOINT = "*"
 EVERY_CLASS = "*"
@@ -108,7 +112,11 @@ class Sharing:
 
     def _adopt(self, found: dict[Scope, float], now: float) -> None:
         breaks = self._gateway.engine.breaks
+        ours = {scope: brk.until for scope, brk in breaks if brk.call_id != SHARED}
         for scope, seconds in found.items():
+            # What was opened here comes back a bit late; it would hide the reason and outlive a withdrawal.
+            if ours.get(scope, -math.inf) + SAME_BREAK_SECONDS >= now + seconds:
+                continue
             if seconds > 0:
                 breaks.open(scope, Break(now, now + seconds, f"in a break at {SHARED}", SHARED))
         for scope in self._theirs.keys() - found.keys():
