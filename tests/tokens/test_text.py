@@ -36,6 +36,22 @@ def test_counts_are_tiktokens(
 
 
 @BOTH
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what? \ud800 why? \udfff\ufffd",
+        "noncharacters \ufdd0\ufdd1 beside \ud800?",
+        "all of them, " + "".join(map(chr, range(0xFDD0, 0xFDF0))) + " and \udc00?",
+        "a pair \ud83d\ude00 and half of one \ud83d?",
+    ],
+)
+def test_surrogates_are_counted_as_tiktoken_repairs_them(
+    name: str, text: str, encodings: Encodings, reference: Mapping[str, tiktoken.Encoding]
+) -> None:
+    assert count_texts(encodings.by_name[name], [text]) == (len(reference[name].encode_ordinary(text)), True)
+
+
+@BOTH
 @settings(max_examples=1000, deadline=None)
 @given(text=ANY | TRICKY | DENSE, limit=st.integers(1, 20))
 def test_clean_cuts_do_not_change_the_count(

@@ -28,7 +28,11 @@ EXACT_CHARS = 400_000
 EXACT_TEXTS = 50_000
 _CUT_SEARCH_CHARS = 1_024
 
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+
+_NONCHARACTERS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
+"""Never assigned (Unicode Standard §23.7), so hardly any text has them."""
 
 
 class Tally(NamedTuple):
@@ -110,7 +114,7 @@ def _extrapolated(encoding: Encoding, texts: Sequence[str], chars: int) -> int:
 def _encoded(encoding: Encoding, piece: str) -> int | None:
     """Tokens of one piece, or None if tiktoken gave up on it."""
     if not piece.isascii():
-        piece = _SURROGATES.sub(_repaired, piece)
+        piece = _repaired(piece)
     try:
         return len(encoding.encode_ordinary(piece))
     except BaseException as error:
@@ -120,8 +124,23 @@ def _encoded(encoding: Encoding, piece: str) -> int | None:
         raise
 
 
-def _repaired(surrogates: re.Match[str]) -> str:
-    """A pair becomes its character; called per match, so that other threads get their turn in between."""
+def _repaired(piece: str) -> str:
+    """Make of surrogates what tiktoken would: a pair becomes its character, another one U+FFFD.
+
+    By codecs, which are done with a piece in a millisecond, and where the piece leaves no character to mark
+    places with, match by match.
+    """
+    if not _SURROGATES.search(piece):
+        return piece
+    spare = next((character for character in _NONCHARACTERS if character not in piece), None)
+    if spare is None or _PAIR.search(piece):  # JSON's decoder leaves no pairs
+        return _SURROGATES.sub(_repaired_one, piece)
+    marked = piece.replace("?", spare).encode(errors="replace").decode()
+    return marked.replace("?", "\ufffd").replace(spare, "?")
+
+
+def _repaired_one(surrogates: re.Match[str]) -> str:
+    """One pair or surrogate; called per match, so that other threads get their turn in between."""
     found = surrogates[0]
     if len(found) == 1:
         return "\ufffd"
