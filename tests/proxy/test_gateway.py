@@ -32,7 +32,7 @@ def test_a_booking_is_kept_until_it_ends() -> None:
         gateway = Gateway()
         gateway.state = state
         for end in (Settle(call("a"), 5), Cancel(call("a"))):
-            assert asyncio.run(decided(gateway.reserve(Reserve(call("a"), dry_run=False)))).admitted
+            assert asyncio.run(decided(gateway.reserve(Reserve(call("a"))))).admitted
             assert list(gateway.reservations) == ["a"]
             gateway.settle(end)
             assert gateway.reservations == {}
@@ -43,15 +43,9 @@ def test_a_refused_booking_is_not_kept() -> None:
     for state in (MemoryState(), Elsewhere()):
         gateway = Gateway()
         gateway.state = state
-        assert asyncio.run(decided(gateway.reserve(Reserve(call("a"), dry_run=False)))).admitted
-        assert not asyncio.run(decided(gateway.reserve(Reserve(call("b"), dry_run=False)))).admitted
+        assert asyncio.run(decided(gateway.reserve(Reserve(call("a"))))).admitted
+        assert not asyncio.run(decided(gateway.reserve(Reserve(call("b"))))).admitted
         assert list(gateway.reservations) == ["a"]
-
-
-def test_a_dry_run_keeps_nothing() -> None:
-    gateway = Gateway()
-    asyncio.run(decided(gateway.reserve(Reserve(call("a"), dry_run=True))))
-    assert gateway.reservations == {}
 
 
 def test_readiness_says_where_counters_live() -> None:
