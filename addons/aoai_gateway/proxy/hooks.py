@@ -107,7 +107,7 @@ class GatewayAttemptFailedHook(StartHook):
 class GatewayBreaksWithdrawnHook(StartHook):
     """Breaks were withdrawn, of which other processes may have been told."""
 
-    blocking: ClassVar[bool] = False  # type: ignore[misc]
+    blocking: ClassVar[bool] = False  # type: ignore[misc]  # as above
     data: Sequence[Scope]
 
 
@@ -115,5 +115,5 @@ class GatewayBreaksWithdrawnHook(StartHook):
 class GatewayCallEndedHook(StartHook):
     """A call ended, and somebody wants to know."""
 
-    blocking: ClassVar[bool] = False  # type: ignore[misc]
+    blocking: ClassVar[bool] = False  # type: ignore[misc]  # as above
     data: CallFinished

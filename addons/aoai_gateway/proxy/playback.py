@@ -41,7 +41,7 @@ def install(gateway: Gateway) -> None:
             await gateway.configured.wait()
             await super().replay()
 
-    clientplayback.ReplayHandler = GatewayReplayHandler  # type: ignore[misc]
+    clientplayback.ReplayHandler = GatewayReplayHandler  # type: ignore[misc]  # in its place, on purpose
 
 
 _StockHandler = clientplayback.ReplayHandler

@@ -1,9 +1,9 @@
 """One request of a client, from its headers to the end of its answer.
 
 The stream drives the engine's generator: every effect becomes commands of mitmproxy, every event that
-decides something becomes the engine's next outcome. Its bases are the two sides of it: how a request comes
-in (:mod:`~aoai_gateway.proxy.intake`) and how an answer goes out (:mod:`~aoai_gateway.proxy.delivery`). An
-:class:`~aoai_gateway.proxy.exchange.Exchange` follows each attempt on the wire.
+decides something becomes the engine's next outcome. Its bases are the sides of it: how a request comes in
+(:mod:`~aoai_gateway.proxy.intake`), how an answer goes out (:mod:`~aoai_gateway.proxy.delivery`), and how an
+attempt is made (:mod:`~aoai_gateway.proxy.sending`).
 
 Two traps of mitmproxy's layers shape the code. A blocking command pauses the stream and queues what comes
 meanwhile, so after each one the queue is searched for the client's hang-up. And a connection must not be
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import flow as mflow
 from mitmproxy import http
-from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import (
     DropStream,
@@ -51,10 +50,7 @@ from aoai_gateway.call import (
     Deliver,
     Done,
     Drain,
-    Drained,
     Effect,
-    Failed,
-    FailureKind,
     Outcome,
     Reject,
     Reserve,
@@ -68,9 +64,7 @@ from aoai_gateway.call import (
 from aoai_gateway.inspect.annotate import annotate
 from aoai_gateway.proxy import models
 from aoai_gateway.proxy.bugs import log_bug
-from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
-from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.proxy.fields import FieldIndex
 from aoai_gateway.proxy.hooks import (
     AttemptFailed,
@@ -81,8 +75,9 @@ from aoai_gateway.proxy.hooks import (
     GatewayCallEndedHook,
 )
 from aoai_gateway.proxy.http1 import error_response
-from aoai_gateway.proxy.messages import Connect, Crashed, DeadlinePassed
-from aoai_gateway.proxy.request import adds_usage, build_request, without_secrets
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.request import without_secrets
+from aoai_gateway.proxy.sending import Sending
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import MODELS, parse_target
@@ -99,18 +94,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TIMER_SLACK = 0.01
-"""Seconds by which a deadline may come early and still count."""
 
-
-class GatewayStream(Delivery):
+class GatewayStream(Sending):
     """One request; see the module's docstring."""
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: GatewayLayer) -> None:
         super().__init__(context, stream_id, gateway, layer)
         self._run: Generator[Effect, Result] | None = None
-        self._sent: http.Request | None = None
-        self._content = b""
         self._written_down = False
 
     def __repr__(self) -> str:
@@ -295,94 +285,6 @@ class GatewayStream(Delivery):
             server=self.flow.server_conn,
         )
         return GatewayAttemptFailedHook(failed)
-
-    # --- one attempt -----------------------------------------------------------------------------------
-
-    def _send(self, effect: Send) -> CommandGenerator[Result | None]:
-        assert self._call is not None and self._admitted is not None
-        call, backend = self._call, effect.attempt.backend
-        endpoint = backend.endpoint
-        self.upstream = self._exchange = None
-        tls = endpoint.scheme == "https"
-        connect = Connect((endpoint.host, endpoint.port), tls, effect.deadlines.connect, effect.fresh)
-        server, error = yield connect
-        now = time.monotonic()
-        if self._client_has_gone():
-            return ClientGone(now)
-        request, content = build_request(call, backend, self.flow.request, self._admitted.token)
-        self._sent, self._content = request, content
-        if error:
-            if isinstance(connect.opening, Server):
-                self.flow.server_conn = connect.opening
-            return self._not_connected(connect, error, now)
-        # The flow list shows where the call went; the Host header stays the client's.
-        shown = self.flow.request.data
-        shown.host, shown.port, shown.scheme = endpoint.host, endpoint.port, endpoint.scheme.encode()
-        self.upstream = self.context.server = self.flow.server_conn = server
-        self._exchange = Exchange(
-            call,
-            server,
-            reused=connect.opening is None,
-            deadlines=effect.deadlines,
-            remove_usage=adds_usage(call),
-            now=now,
-        )
-        self.server_state = self.state_exchange
-        yield SendHttp(RequestHeaders(self.stream_id, request, not content), server)
-        if content:
-            yield SendHttp(RequestData(self.stream_id, content), server)
-        yield SendHttp(RequestEndOfMessage(self.stream_id), server)
-        yield from self._watch()
-        return None
-
-    def _not_connected(self, connect: Connect, error: str, now: float) -> Failed:
-        if connect.timed_out:
-            return Failed(now, FailureKind.CONNECT, f"no connection within {connect.seconds:.3g} s")
-        logger.warning("No connection to %s: %s", connect.address[0], error)
-        opening = connect.opening
-        if connect.tls and isinstance(opening, Server) and opening.timestamp_tcp_setup:
-            return Failed(now, FailureKind.TLS, "no TLS connection")
-        refused = "refused" in error.lower() or "Errno 111" in error
-        return Failed(now, FailureKind.CONNECT, "connection refused" if refused else "no connection")
-
-    def state_exchange(self, event: events.Event) -> CommandGenerator[None]:
-        """An event of the response, before it is known what becomes of the attempt."""
-        assert isinstance(event, HttpEvent) and self._exchange is not None
-        result = self._exchange.receive(event, time.monotonic())
-        if result is None:
-            yield from self._watch()
-        else:
-            ended = isinstance(event, ResponseEndOfMessage | ResponseProtocolError)
-            yield from self._settle(result, ended)
-
-    def _settle(self, result: Result, ended: bool) -> CommandGenerator[None]:
-        """Go on with what has become of the attempt. ``ended``: its connection has nothing more to say."""
-        self._layer.deadlines.clear(self._deadline)
-        if isinstance(result, Failed | Drained):
-            if not ended:
-                yield from self._abandon()
-            self.upstream = None
-            # The connection's layer is still about to reset itself; in a turn of its own, go on.
-            yield from self._continue_later(result)
-        elif ended:
-            yield from self._finish_with(result)
-        else:
-            yield from self._advance(result)
-
-    def state_deadline_passed(self) -> CommandGenerator[None]:
-        """Nothing came in time."""
-        now, exchange = time.monotonic(), self._exchange
-        if self.client_state == self.state_swallow:
-            yield from self._stop_swallowing()
-        elif exchange is None or self.upstream is None:
-            pass
-        elif exchange.due > now + TIMER_SLACK:
-            yield from self._watch()
-        elif self.server_state == self.state_exchange:
-            yield from self._settle(exchange.deadline_passed(now), ended=False)
-        elif self.server_state == self.state_deliver:
-            yield from self._abandon()
-            yield from self._broken_off("nothing came for too long")
 
     # --- ends that are none ----------------------------------------------------------------------------
 
