@@ -120,21 +120,6 @@ def test_sixty_four_callers_cannot_overshoot(
     assert statuses.count(429) == 60
 
 
-def test_a_call_can_wait_for_its_quota(start_gateway: Callable[..., Gateway], simulator: Simulator) -> None:
-    limits = {"max_tokens_per_minute": 1000, "when_exceeded": {"action": "wait", "seconds": 70}}
-    gateway = start_gateway(simulator, clients=client(**limits))
-    simulator.fault("slow-first-token", seconds=0.8, times=1)
-    with ThreadPoolExecutor(2) as pool:
-        # The first holds nearly all of the quota until its answer is there, and then uses little of it.
-        first = pool.submit(
-            gateway.request, "POST", CHAT, key=CLIENT_KEY, json_body={**HELLO, "max_tokens": 950}
-        )
-        time.sleep(0.3)
-        second = pool.submit(gateway.request, "POST", CHAT, key=CLIENT_KEY, json_body=HELLO, seconds=90)
-        assert first.result().status == 200
-        assert second.result().status == 200
-
-
 def test_a_call_can_be_served_by_another_deployment(
     start_gateway: Callable[..., Gateway], simulator: Simulator
 ) -> None:
