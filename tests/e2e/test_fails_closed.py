@@ -194,7 +194,7 @@ ELSEWHERE = {
 
 BEFORE_SENDING = re.compile(
     r"(Engine|engine|intake|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
-    r"|stream\.(build_request|parse_target)"
+    r"|sending\.build_request|stream\.parse_target"
     r"|GatewayStream\.(begin|state_request_\w+|_advance|_send|_choose|_ask|_respond|_refuse|_tell)"
     r"|_Attempts\.(run|_home|_try|_deadlines|_spent|_is_too_small)"
     r"|Gateway\.(begun|identify|in_force|config)"

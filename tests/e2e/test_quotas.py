@@ -17,7 +17,7 @@ from tests.e2e.conftest import Sdk
 from tests.e2e.processes import Gateway, Simulator
 from tests.e2e.settings import CLIENT_KEY
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("host", ["serve"])]
 
 CHAT = "/openai/v1/chat/completions"
 HELLO = {"model": "gpt-4o", "max_tokens": 20, "messages": [{"role": "user", "content": "say: hello there"}]}
@@ -212,6 +212,7 @@ def test_an_aborted_stream_costs_what_was_delivered(
         "max_tokens": 4000,
         "messages": [{"role": "user", "content": "tell me"}],
     }
+    simulator.fault("stall", events=12)
     with openai.OpenAI(base_url=f"{gateway.url}/openai/v1/", api_key=CLIENT_KEY, max_retries=0) as aborting:
         stream = aborting.chat.completions.create(**asked, stream=True)
         for number, _ in enumerate(stream):
@@ -219,8 +220,9 @@ def test_an_aborted_stream_costs_what_was_delivered(
                 break
         stream.close()
     (record,) = records(log, 1)
-    if record["outcome"] == "client_gone":
-        assert 0 < record["charged_tokens"] < 500
+    assert record["outcome"] == "client_gone"
+    # Its prompt, and the dozen words that came; not the 4,000 that were booked.
+    assert 5 < record["charged_tokens"] < 100
 
 
 def test_a_new_store_waits_for_a_restart(

@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from tests.e2e.processes import READY_PATH, Answer, Gateway, Simulator
+from tests.e2e.raw import Connection, post
 from tests.e2e.replay.stage import Caller, eventually
 from tests.redis_server import RedisServer
 
@@ -167,6 +168,63 @@ def test_what_one_gateway_serves_the_other_knows(
     remaining = [int(answer.headers["x-ratelimit-remaining-requests"]) for answer in answers]
     assert remaining == [4, 3, 2, 1, 0, 0]
     assert 55_000 < int(answers[-1].headers["retry-after-ms"]) <= 60_000
+
+
+# --- a wait ------------------------------------------------------------------------------------------
+
+
+def make_older(server: RedisServer, two: Two, client: str, seconds: float) -> None:
+    """Move what a client has booked into the past, so that a test need not wait for a minute."""
+    with redis.Redis.from_url(server.url) as store:
+        window = f"{two.prefix}:{{{client}}}:*:window"
+        for bucket, stamp in store.zrange(window, 0, -1, withscores=True):
+            store.zadd(window, {bucket: stamp - seconds * 1e6})
+
+
+PATIENT = client("patient", max_requests_per_minute=1, when_exceeded={"action": "wait", "seconds": 10})
+
+
+def test_a_call_waits_until_there_is_room(start_two: Callable[..., Two], redis_server: RedisServer) -> None:
+    two = start_two(redis_server, PATIENT)
+    assert two.call(0, "patient").status == 200
+    make_older(redis_server, two, "patient", 57.5)
+    begun = time.monotonic()
+    assert two.call(1, "patient").status == 200
+    assert 1 < time.monotonic() - begun < 5
+    (_, (record,)) = two.records(2)
+    assert 1000 < record["waited_ms"] < 3000
+    assert record["charged_tokens"] > 0
+
+
+def test_of_two_that_wait_for_one_place_one_is_refused_and_told_how_long_it_waited(
+    start_two: Callable[..., Two], redis_server: RedisServer
+) -> None:
+    two = start_two(redis_server, PATIENT)
+    assert two.call(0, "patient").status == 200
+    make_older(redis_server, two, "patient", 57.5)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda number: two.call(number, "patient"), range(2)))
+    refused, served = sorted(answers, key=lambda answer: -answer.status)
+    assert (refused.status, served.status) == (429, 200)
+    error = refused.json()["error"]
+    assert error["code"] == "quota_exceeded"
+    assert "The call has waited for" in error["message"]
+    assert 55_000 < int(refused.headers["retry-after-ms"]) <= 60_000
+
+
+def test_who_hangs_up_while_waiting_has_nothing_booked(
+    start_two: Callable[..., Two], redis_server: RedisServer, simulator: Simulator
+) -> None:
+    two = start_two(redis_server, PATIENT)
+    assert two.call(0, "patient").status == 200
+    make_older(redis_server, two, "patient", 57)
+    with Connection(two.gateways[1]) as connection:
+        connection.send(post(CHAT, json.dumps(HELLO).encode(), key=key_of("patient")))
+        time.sleep(0.5)
+    (_, (gone,)) = two.records(2)
+    assert (gone["outcome"], gone["reserved_tokens"]) == ("client_gone", None)
+    assert two.call(1, "patient").status == 200
+    assert len(simulator.requests()) == 2
 
 
 # --- one set of breaks -------------------------------------------------------------------------------

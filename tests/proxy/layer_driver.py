@@ -18,7 +18,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.proxy import delivery, intake, stream
+from aoai_gateway.proxy import delivery, intake, sending, stream
 from aoai_gateway.proxy import layer as layers
 from aoai_gateway.proxy.gateway import Gateway
 from aoai_gateway.proxy.layer import GatewayLayer
@@ -181,7 +181,7 @@ def listen(gateway: Gateway, *listeners: object) -> None:
 def connect(configuration: Config, monkeypatch: pytest.MonkeyPatch, options: Options) -> Connection:
     """Make a gateway with a clock by hand, and a connection to it."""
     clock = Clock()
-    for module in (delivery, intake, stream, layers):
+    for module in (delivery, intake, sending, stream, layers):
         monkeypatch.setattr(module, "time", clock)
     gateway = Gateway()
     gateway.adopt(configuration)

@@ -12,7 +12,7 @@ from mitmproxy.proxy import events
 from mitmproxy.test import taddons
 
 from aoai_gateway.call import Outcome
-from aoai_gateway.proxy import stream
+from aoai_gateway.proxy import sending, stream
 from tests.engine_driver import config
 from tests.proxy.layer_driver import Connection, connect
 
@@ -271,7 +271,7 @@ def test_a_bug_before_the_answer_is_a_500_in_json(
     def bug(*_: object) -> None:
         raise RuntimeError("".join(["SEC", "RET"]))
 
-    monkeypatch.setattr(stream, "build_request", bug)
+    monkeypatch.setattr(sending, "build_request", bug)
     here.ask()
     status, body = here.result()
     assert (status, json.loads(body)["error"]["code"]) == (500, "internal_error")

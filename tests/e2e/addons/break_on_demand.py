@@ -17,7 +17,19 @@ from typing import Any
 from mitmproxy.proxy.layers.http import Http1Client
 
 from aoai_gateway import engine
-from aoai_gateway.proxy import addon, exchange, gateway, health, hooks, http1, intake, layer, models, stream
+from aoai_gateway.proxy import (
+    addon,
+    exchange,
+    gateway,
+    health,
+    hooks,
+    http1,
+    intake,
+    layer,
+    models,
+    sending,
+    stream,
+)
 
 CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
@@ -39,7 +51,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (intake, "admit"),
     (intake, "place"),
     (stream, "parse_target"),
-    (stream, "build_request"),
+    (sending, "build_request"),
     (stream, "without_secrets"),
     (stream, "annotate"),
     (engine, "parse_body"),
