@@ -409,6 +409,13 @@ class TestUsageRecord:
             "output_tokens": 5,
             "cached_tokens": 0,
             "reasoning_tokens": 0,
+            "reserved_tokens": None,
+            "charged_tokens": None,
+            "clamped": None,
+            "degraded": None,
+            "dry_run": None,
+            "asked_deployment": None,
+            "waited_ms": 0.0,
             "client_retry": 2,
             "response_id": record["response_id"],
         }
