@@ -472,10 +472,11 @@ def test_a_dry_run_says_what_would_have_been_and_changes_nothing(stage: Stage) -
     assert "x-gateway-clamped" not in answer.headers
     body = HELLO | {"model": "gpt-4o-paygo", "max_tokens": 8000, "n": 3}
     assert_received(stage, json.dumps(body))
-    for _ in range(3):  # nothing is booked, so nothing is ever over
+    for _ in range(3):  # the first call has been booked; these would have been refused
         answer = stage.ask("observed", max_tokens=10)
         assert answer.status == 200
-        assert answer.headers["x-ratelimit-remaining-requests"] == "1"
+        assert answer.headers["x-gateway-dry-run"] == "over 1 requests per minute"
+        assert answer.headers["x-ratelimit-remaining-requests"] == "0"
     assert stage.record(answer)["charged_tokens"] is None
 
 
