@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from aoai_gateway.config.client_checks import check_clients
 from aoai_gateway.config.findings import Finding, Locate, repeated
 from aoai_gateway.config.models import Config, Endpoint, VirtualDeployment
+from aoai_gateway.config.priority_checks import check_priorities
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -22,6 +23,7 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
     yield from _check_mixture(config)
     yield from _check_pools(config)
     yield from _check_models(config, locate)
+    yield from check_priorities(config, locate)
     yield from check_clients(config, locate)
     yield from _check_the_rest(config)
 

@@ -36,6 +36,7 @@ from aoai_gateway.config.fields import (
     StateUrl,
 )
 from aoai_gateway.config.policies import Group, Policy
+from aoai_gateway.config.priorities import IMPLICIT, BreakLengths, Priority, PriorityClass
 
 __all__ = [
     "Aoai",
@@ -51,6 +52,8 @@ __all__ = [
     "Listen",
     "Model",
     "Policy",
+    "Priority",
+    "PriorityClass",
     "Replay",
     "SimulatedDeployment",
     "SimulatedEndpoint",
@@ -138,6 +141,11 @@ class Breaks(Model):
     ceiling_seconds: Seconds = 60
     """At most, whatever the hint says."""
 
+    @property
+    def lengths(self) -> BreakLengths:
+        """The same for those who count with it."""
+        return BreakLengths(self.default_seconds, self.floor_seconds, self.ceiling_seconds)
+
 
 class Config(Model):
     """The one merged document: ``gateway.yaml`` and ``policies/*.yaml``."""
@@ -162,6 +170,10 @@ class Config(Model):
     """How long and how often one call is sent again."""
     breaks: Breaks = Breaks()
     """For how long a backend is skipped after a failed attempt."""
+    priorities: tuple[Priority, ...] = ()
+    """Priority classes, highest first; without any, all requests are equal."""
+    default_priority: Name | None = None
+    """The class of clients that name none; the lowest if absent."""
     usage_log: LogTarget | None = None
     """Where one JSON line per finished call goes: stdout, or the path of a file."""
     drain_seconds: Amount = 30
@@ -263,6 +275,30 @@ class Config(Model):
             for virtual in endpoint.virtual_deployments
             if virtual.model
         }
+
+    @cached_property
+    def priority_classes(self) -> tuple[PriorityClass, ...]:
+        """All classes, highest first; never empty."""
+        lengths = self.breaks.lengths
+        if not self.priorities:
+            return (PriorityClass(IMPLICIT, 0, lengths),)
+        return tuple(each.resolved(rank, lengths) for rank, each in enumerate(self.priorities))
+
+    def priority_class(self, name: str | None) -> PriorityClass:
+        """Return the class of this name; for None, the class of those who name none.
+
+        Without priorities every name means the one class that there is.
+
+        :raises KeyError: there are priorities, and none of this name.
+        """
+        if not self.priorities:
+            return self.priority_classes[0]
+        wanted = self.default_priority if name is None else name
+        return self.priority_classes[-1] if wanted is None else self._classes_by_name[wanted]
+
+    @cached_property
+    def _classes_by_name(self) -> Mapping[str, PriorityClass]:
+        return {cls.name: cls for cls in self.priority_classes}
 
     @property
     def simulated_endpoints(self) -> Mapping[str, SimulatedEndpoint]:

@@ -157,7 +157,7 @@ class Policy(Model):
     endpoints_allowed: NamePatterns | None = None
     """Endpoints that may serve it: "a, b" or a list, of names or patterns; all if absent."""
     priority: Name | None = None
-    """Its class: critical, standard, batch, …"""
+    """Its class, one of priorities; default_priority if absent."""
     max_tokens_per_minute: Limit | None = None
     """Tokens in any 60 s: one number over all deployments, or one for each of them and "total" for all."""
     max_tokens_per_minute_in_k: LimitInThousands | None = None

@@ -21,6 +21,7 @@ invalid_body            400     not JSON where JSON is required, or a field of t
 unsupported_media_type  400     a form where JSON is required
 missing_deployment      400     neither the path nor ``model`` names a deployment
 parameter_over_limit    400     e.g. ``max_tokens`` above what the client may ask for
+priority_not_allowed    400     a priority class that there is not, or a higher one than the client's
 head_malformed          400     a request head that is not HTTP
 head_too_large          431     a request head over the limit
 request_too_large       413     a body over the limit
@@ -202,6 +203,15 @@ def parameter_over_limit(param: str, asked: int, limit: int) -> GatewayError:
         f"'{param}' is {asked}, and you may ask for at most {limit}. Lower it.",
         param=param,
         code="parameter_over_limit",
+    )
+
+
+def priority_not_allowed(asked: str, allowed: Iterable[str]) -> GatewayError:
+    """400: the header asks for a priority class that there is not, or for one above the client's."""
+    return invalid_body(
+        f"You may not ask for the priority {_quote(asked)}. {_choose_from(allowed, 'You may ask for')}",
+        param="x-gateway-priority",
+        code="priority_not_allowed",
     )
 
 
