@@ -244,6 +244,14 @@ def test_a_class_does_not_save_up_a_share_while_it_cannot_be_served():
     assert sum(name.startswith("b") for name in served(line, most=10)) <= 6
 
 
+def test_what_a_class_got_while_it_was_alone_is_not_held_against_it():
+    line = line_of(*(ticket(f"b{i}", "batch") for i in range(60)), minimum_shares={"batch": 0.25})
+    served(line, most=50)
+    for i in range(20):
+        line.join(ticket(f"c{i}", "critical"), 100)
+    assert [name[0] for name in served(line, most=8)] == list("ccccbccc")
+
+
 def test_shares_may_be_replaced():
     line = line_of(*(ticket(f"c{i}", "critical") for i in range(9)), ticket("b", "batch"))
     line.minimum_shares = {"batch": 0.5}
@@ -389,3 +397,4 @@ class Waiting(RuleBasedStateMachine):
 
 
 TestWaiting = Waiting.TestCase
+TestWaiting.settings = settings(max_examples=40, stateful_step_count=30)

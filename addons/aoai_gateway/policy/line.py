@@ -81,7 +81,10 @@ class _Place:
 
 @dataclass(slots=True)
 class _Client:
-    """One client's places within a class, by arrival; `start` is the first one's virtual start time."""
+    """One client's places within a class, by arrival, while there are any.
+
+    `start` is the first one's virtual start time.
+    """
 
     start: float
     places: list[_Place] = field(default_factory=list)
@@ -137,8 +140,6 @@ class Line:
             return False
         item = self._classes.setdefault(ticket.cls_name, _Class())
         client = item.clients.setdefault(ticket.client, _Client(item.virtual))
-        if not client.places:
-            client.start = max(client.start, item.virtual)
         place = _Place(ticket, self._joined)
         self._joined += 1
         insort(client.places, place)
@@ -246,7 +247,6 @@ class Line:
             heads = [
                 (*self._key(client.places[0], client.start, waiting), client.places[0])
                 for client in item.clients.values()
-                if client.places
             ]
             heads.sort()
             for *_, place in heads:
@@ -267,9 +267,7 @@ class Line:
         return self._much_in_flight(ticket.client, waiting), finish, ticket.arrived, place.number
 
     def _waiting_clients(self) -> set[str]:
-        return {
-            name for item in self._classes.values() for name, client in item.clients.items() if client.places
-        }
+        return {name for item in self._classes.values() for name in item.clients}
 
     def _much_in_flight(self, client: str, waiting: set[str]) -> bool:
         own = self._in_flight.get(client, 0)
@@ -312,5 +310,6 @@ class Line:
         if not item.length:
             # Nobody competes any more: what was served before does not count the next time.
             del self._classes[ticket.cls_name]
-        elif not client.places and client.start <= item.virtual:
+        elif not client.places:
+            # Nothing is lost: its start would never be later than the present virtual time.
             del item.clients[ticket.client]
