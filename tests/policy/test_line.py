@@ -207,6 +207,25 @@ def test_a_hold_never_touches_who_sorts_before():
     assert served(line, 0.0, not_stuck) == ["c"]
 
 
+def test_a_class_that_is_owed_never_holds_a_higher_one_back():
+    line = line_of(
+        ticket("b", "batch", tokens=100),
+        *(ticket(f"c{i}", "critical", client=f"team {i}", arrived=i) for i in range(30)),
+        *(ticket(f"b{i}", "batch", client=f"low {i}", arrived=1.0 + i) for i in range(10)),
+        minimum_shares={"batch": 0.5},
+    )
+    assert len(served(line, can_serve=lambda item: item.cls_name == "critical")) == 30
+    assert line.hold_ends(0.0) is None
+    not_b = lambda item: item.id != "b"  # noqa: E731
+    assert served(line, can_serve=not_b) == ["b0"]
+    assert line.hold_ends(0.0) == 5.0
+    line.join(ticket("c", "critical", arrived=99.0), 10)
+    line.bypassed("critical")
+    line.bypassed("critical")
+    assert line.owed("batch")
+    assert served(line, can_serve=not_b) == ["c"]
+
+
 def test_a_minimum_share_is_kept_while_higher_classes_wait():
     line = line_of(
         *(ticket(f"c{i}", "critical", arrived=i) for i in range(100)),

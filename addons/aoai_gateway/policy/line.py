@@ -19,14 +19,16 @@ The order, of which each rule decides only where the one before it is indifferen
    client and class this order is strict: nothing overtakes.
 
 A ticket that cannot be served (no backend has room for *it*) does not stop those behind it, since they may be
-smaller, or may use backends that it may not. Left alone, that would starve every large call; so those who
-overtake a ticket may take as many tokens as it asks for itself. From then on it holds back all that sort
-behind it, and room gathers for it. A hold ends after `hold_seconds`, once and for all, in case room was not
-what the ticket lacked.
+smaller, or may use backends that it may not. Left alone, that would starve every large call; so those of its
+class and of lower ones who overtake a ticket may take as many tokens as it asks for itself. From then on it
+holds back all of these that sort behind it, and room gathers for it. A higher class is never held back, not
+even by one that is owed. A hold ends after `hold_seconds`, once and for all, in case room was not what the
+ticket lacked.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -164,14 +166,19 @@ class Line:
         that is `owed` a release.
         """
         passed: list[_Place] = []
+        held_from = math.inf
         for place in self._heads():
+            rank = place.ticket.cls_rank
+            if rank >= held_from:
+                continue
             if can_serve(place.ticket):
                 for other in passed:
-                    self._overtake(other, place.ticket, now)
+                    if other.ticket.cls_rank <= rank:
+                        self._overtake(other, place.ticket, now)
                 self._release(place)
                 return place.ticket
             if self._holds(place, now):
-                return None
+                held_from = rank
             passed.append(place)
         return None
 
