@@ -10,8 +10,8 @@ critical ones for 40 % of it. Each has a deadline of 20 to 30 s, and a client th
 The same calls go through the gateway twice: *plain* (endpoints in order, a break as long as the hint, no
 classes, no waiting line: what PowerProxy does) and with the checkout's `policies/priorities.yaml`.
 
-With `--hang` the load is 77 % instead, nothing is exhausted at first, and `east` hangs for 20 s in the middle
-of the run, calls in flight included, and then resets all connections for 10 s.
+With `--hang` the load is 77 % instead, and in the middle of the run one endpoint (`--dead`; by default the
+first in order) hangs for 20 s, calls in flight included, and then resets all connections for 10 s.
 
 The offline bound is what a scheduler could serve at most that knew all calls beforehand and might split
 them: every limit used as early as possible, by the call with the nearest deadline.
@@ -237,16 +237,16 @@ def ask_simulator(url: str, body: Mapping[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
-async def run(asks: Sequence[Ask], seconds: float, *, priorities: bool, hang: bool) -> Figures:
-    """Send all calls through a gateway of their own."""
+async def run(asks: Sequence[Ask], seconds: float, *, priorities: bool, dead: str | None) -> Figures:
+    """Send all calls through a gateway of their own; `dead` is the endpoint that dies in between, if any."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ready = stack.enter_context(simulator(folder))
         urls: dict[str, str] = dict(ready["urls"])
         relay: Relay | None = None
-        if hang:
-            relay = Relay(urlsplit(urls["east"]).port or 80)
-            urls["east"] = f"http://127.0.0.1:{await relay.start()}"
+        if dead is not None:
+            relay = Relay(urlsplit(urls[dead]).port or 80)
+            urls[dead] = f"http://127.0.0.1:{await relay.start()}"
         config = folder / "gateway.yaml"
         document = gateway_config(urls, ready["keys"], priorities=priorities)
         config.write_text(yaml.safe_dump(document, sort_keys=False))
@@ -255,7 +255,7 @@ async def run(asks: Sequence[Ask], seconds: float, *, priorities: bool, hang: bo
         stack.enter_context(process(command, port, 0, folder / "gateway.log"))
         control = f"{ready['control_url']}/_simulator"
         ask_simulator(f"{control}/settings", {"completion_tokens": NATURAL_LENGTH})
-        for (endpoint, deployment), recovers in {} if hang else EXHAUSTED.items():
+        for (endpoint, deployment), recovers in EXHAUSTED.items():
             full = {"endpoint": endpoint, "deployment": deployment, "set": "full", "seconds": recovers}
             ask_simulator(f"{control}/limits", full)
         trouble = asyncio.create_task(make_trouble(relay, seconds)) if relay is not None else None
@@ -265,8 +265,9 @@ async def run(asks: Sequence[Ask], seconds: float, *, priorities: bool, hang: bo
             await trouble
             await relay.stop()
         statuses = [entry["status"] for entry in log if entry["operation"] == "chat/completions"]
-        dead = relay.sent_into_it if relay is not None else None
-        return Figures(outcomes, statuses.count(429), statuses.count(200), dead)
+        return Figures(
+            outcomes, statuses.count(429), statuses.count(200), relay.sent_into_it if relay else None
+        )
 
 
 async def send_all(port: int, asks: Sequence[Ask]) -> list[Outcome]:
@@ -283,7 +284,7 @@ async def send_all(port: int, asks: Sequence[Ask]) -> list[Outcome]:
 
 async def make_trouble(relay: Relay, seconds: float) -> None:
     """Let the endpoint hang and then reset, in the middle of the run."""
-    await asyncio.sleep(seconds / 4)
+    await asyncio.sleep((seconds - HANG_SECONDS - RESET_SECONDS) / 2)
     relay.become("hanging")
     await asyncio.sleep(HANG_SECONDS)
     relay.become("resetting")
@@ -323,14 +324,19 @@ async def measure(options: argparse.Namespace) -> None:
     for seed in options.seed:
         asks = arrivals(shares, options.seconds, seed)
         asked = sum(map(cost, asks))
-        bound = offline_bound(asks, {} if options.hang else EXHAUSTED)
+        bound = offline_bound(asks, EXHAUSTED)
         print(
             f"\nseed {seed}: {len(asks)} calls in {options.seconds:g} s ask for {asked:,} tokens,"
             f" {asked / options.seconds / TOKENS_PER_SECOND:.0%} of capacity; offline bound {bound:,.0f}"
         )
         useful: dict[str, int] = {}
         for mode in options.modes:
-            figures = await run(asks, options.seconds, priorities=mode == "priorities", hang=options.hang)
+            figures = await run(
+                asks,
+                options.seconds,
+                priorities=mode == "priorities",
+                dead=options.dead if options.hang else None,
+            )
             useful[mode] = report(mode, figures, bound)
         if len(useful) == 2:
             print(f"\n  useful tokens, priorities to plain: {useful['priorities'] / useful['plain']:.3f}")
@@ -347,6 +353,7 @@ def main() -> None:
         "--priorities", dest="modes", action="store_const", const=["priorities"], help="only with priorities"
     )
     parser.add_argument("--hang", action="store_true", help="77 %% load, and an endpoint dies for 30 s")
+    parser.add_argument("--dead", choices=sorted({name for name, _ in CAPACITY}), default="west")
     parser.set_defaults(modes=["plain", "priorities"])
     options = parser.parse_args()
     if options.hang and options.seconds < 2 * (HANG_SECONDS + RESET_SECONDS):
