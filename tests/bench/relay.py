@@ -31,6 +31,7 @@ class Relay:
         self._well = asyncio.Event()
         self._well.set()
         self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
         """Listen; gives the port."""
@@ -42,6 +43,7 @@ class Relay:
         self._server.close()
         self.become("resetting")
         self._well.set()
+        await asyncio.gather(*self._tasks)
 
     def become(self, state: State) -> None:
         """Change how it behaves; "resetting" ends all connections that are open."""
@@ -59,20 +61,25 @@ class Relay:
             self.sent_into_it += 1
             _reset(writer)
             return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        writers = {writer}
         self._open.add(writer)
-        upstream = None
         try:
             other, upstream = await asyncio.open_connection("127.0.0.1", self._target)
+            writers.add(upstream)
+            self._open.add(upstream)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, upstream, requests=True))
                 group.create_task(self._pump(other, writer, requests=False))
-        except* (OSError, asyncio.IncompleteReadError):
+        except* OSError:
             pass
         finally:
-            self._open.discard(writer)
-            for each in (writer, upstream):
-                if each is not None:
-                    each.close()
+            self._open -= writers
+            for each in writers:
+                each.close()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, requests: bool

@@ -91,5 +91,29 @@ def test_a_hanging_relay_says_nothing():
     assert serve("hanging") == ([], 1)
 
 
+def test_a_call_in_flight_dies_with_its_endpoint():
+    async def main() -> list[int]:
+        asked = asyncio.Event()
+
+        async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            asked.set()
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(never, "127.0.0.1", 0)
+        relay = Relay(server.sockets[0].getsockname()[1])
+        port = await relay.start()
+        calling = asyncio.create_task(call(port, "/", "key", ask(deadline=0.4), b"{}"))
+        await asyncio.wait_for(asked.wait(), 5)
+        relay.become("resetting")
+        outcome = await calling
+        await asyncio.wait_for(relay.stop(), 5)
+        server.close()
+        return outcome.statuses
+
+    assert asyncio.run(main()) == [0]
+
+
 def test_a_resetting_relay_resets():
     assert serve("resetting") == ([0], 1)
