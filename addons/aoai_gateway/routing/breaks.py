@@ -168,6 +168,12 @@ class Breaks:
         mine = (b for b in breaks.values() if b.until > now and (cls is None or b.cls in (None, cls)))
         return max(mine, key=lambda b: b.until, default=None)
 
+    def all(self) -> Iterator[tuple[Scope, Break]]:
+        """Iterate over all breaks, those of single classes and ended ones included."""
+        for scope, breaks in list(self._breaks.items()):
+            for brk in list(breaks.values()):
+                yield scope, brk
+
     def __iter__(self) -> Iterator[tuple[Scope, Break]]:
         """Iterate over the longest break of each scope, ended ones included."""
         for scope, breaks in list(self._breaks.items()):
