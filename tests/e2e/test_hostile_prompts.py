@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.e2e import json_lines
 from tests.e2e.processes import Gateway
 from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import running
@@ -54,7 +54,7 @@ class Watched(NamedTuple):
     log: Path
 
     def seen(self, what: str, since: float) -> list[Stall]:
-        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        lines = json_lines.read(self.log)
         return [Stall(e["begin"], e["end"]) for e in lines if e["what"] == what and e["end"] >= since]
 
     def send(self, messages: str) -> tuple[int, float, Stall, list[Stall]]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.e2e import json_lines
 from tests.e2e.processes import Answer, Gateway, Simulator
 from tests.e2e.settings import SPEC, configuration
 from tests.e2e.shared import Pair, running
@@ -106,17 +107,7 @@ class Stage(NamedTuple):
 
     def record(self, answer: Answer) -> dict[str, Any]:
         """Find the usage record of a call."""
-        found: list[dict[str, Any]] = []
-
-        def written() -> bool:
-            lines = self.usage_path.read_text().splitlines() if self.usage_path.exists() else []
-            found[:] = [
-                r for line in lines if (r := json.loads(line))["call"] == answer.headers["x-gateway-call"]
-            ]
-            return bool(found)
-
-        self.gateway.wait_until(written, "writing the record", 5)
-        return found[0]
+        return json_lines.record_of(self.usage_path, answer)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import openai
 import pytest
 import yaml
 
+from tests.e2e import json_lines
 from tests.e2e.conftest import Sdk
 from tests.e2e.processes import Gateway, Simulator
 from tests.e2e.settings import CLIENT_KEY
@@ -26,17 +26,6 @@ HELLO = {"model": "gpt-4o", "max_tokens": 20, "messages": [{"role": "user", "con
 def client(**limits: Any) -> list[dict[str, Any]]:
     """The one client, with limits."""
     return [{"name": "team", "key": CLIENT_KEY, **limits}]
-
-
-def records(path: Path, count: int) -> list[dict[str, Any]]:
-    """The usage records, once so many have been written."""
-    deadline = time.monotonic() + 10
-    while True:
-        lines = path.read_text().splitlines() if path.exists() else []
-        if len(lines) >= count:
-            return [json.loads(line) for line in lines]
-        assert time.monotonic() < deadline, f"{len(lines)} of {count} records"
-        time.sleep(0.02)
 
 
 def test_what_is_left_is_told_and_the_backends_own_is_not(
@@ -75,11 +64,11 @@ def test_the_backends_count_takes_the_reservations_place(
     first = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body={**HELLO, "max_tokens": 900})
     used = first.json()["usage"]["total_tokens"]
     second = gateway.request("POST", CHAT, key=CLIENT_KEY, json_body=HELLO)
-    (record, _) = records(log, 2)
+    (record, _) = json_lines.wait_for(log, 2)
     assert record["reserved_tokens"] > 900
     assert record["charged_tokens"] == used
     left = int(second.headers["x-ratelimit-remaining-tokens"])
-    assert left == 1000 - used - records(log, 2)[1]["reserved_tokens"]
+    assert left == 1000 - used - json_lines.wait_for(log, 2)[1]["reserved_tokens"]
 
 
 @pytest.mark.parametrize("asks", [True, False])
@@ -93,7 +82,7 @@ def test_a_stream_costs_what_the_backend_counts_whether_or_not_usage_was_asked_f
     chunks = list(sdk(gateway).chat.completions.create(**HELLO, stream=True, **extra))  # type: ignore[call-overload]
     told = [chunk.usage for chunk in chunks if chunk.usage]
     assert bool(told) is asks
-    streamed = records(log, 2)[1]
+    streamed = json_lines.wait_for(log, 2)[1]
     assert streamed["charged_tokens"] == whole.usage.total_tokens
 
 
@@ -219,7 +208,7 @@ def test_an_aborted_stream_costs_what_was_delivered(
             if number == 5:
                 break
         stream.close()
-    (record,) = records(log, 1)
+    (record,) = json_lines.wait_for(log, 1)
     assert record["outcome"] == "client_gone"
     # Its prompt, and the dozen words that came; not the 4,000 that were booked.
     assert 5 < record["charged_tokens"] < 100

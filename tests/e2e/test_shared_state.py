@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import redis
 
-from tests.e2e.processes import READY_PATH, Answer, Gateway, Simulator
+from tests.e2e import json_lines
+from tests.e2e.processes import READY_PATH, Answer, Gateway, Simulator, eventually
 from tests.e2e.raw import Connection, post
-from tests.e2e.replay.stage import Caller, eventually
+from tests.e2e.replay.stage import Caller
 from tests.redis_server import RedisServer
 
 CHAT = "/openai/v1/chat/completions"
@@ -96,8 +97,7 @@ class Two:
         """The usage records of each, once there are so many in all."""
 
         def read() -> list[list[dict[str, Any]]]:
-            texts = [log.read_text() if log.exists() else "" for log in self._logs.values()]
-            found = [[json.loads(line) for line in text.splitlines()] for text in texts]
+            found = [json_lines.read(log) for log in self._logs.values()]
             return found if sum(map(len, found)) >= count else []
 
         return eventually(read, f"{count} records")  # type: ignore[no-any-return]

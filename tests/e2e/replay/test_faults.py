@@ -10,6 +10,7 @@ import pytest
 
 from aoai_gateway.simulator.faults import KINDS
 from tests.e2e.conftest import Sdk
+from tests.e2e.processes import eventually
 from tests.e2e.replay.stage import (
     PAYGO,
     PROMPT,
@@ -20,7 +21,6 @@ from tests.e2e.replay.stage import (
     Lane,
     Stage,
     chat,
-    eventually,
     text_of,
     where,
 )

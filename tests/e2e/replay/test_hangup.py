@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.e2e import json_lines
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Gateway, Simulator
+from tests.e2e.processes import Gateway, Simulator, eventually
 from tests.e2e.replay.stage import (
     GONE_SECONDS,
     PROMPT,
@@ -25,7 +26,6 @@ from tests.e2e.replay.stage import (
     Lane,
     Stage,
     chat,
-    eventually,
     text_of,
     where,
 )
@@ -246,7 +246,6 @@ def test_while_somebody_decides(
     quitter.hang_up(how)
     assert gateway.is_ready()  # and so it has come by what had happened before
     (tmp_path / "decided").touch()
-    eventually(lambda: usage.exists() and usage.read_text().endswith("\n"), "the record is written")
-    (record,) = map(json.loads, usage.read_text().splitlines())
+    (record,) = json_lines.wait_for(usage, 1)
     assert (record["outcome"], record["attempts"]) == ("client_gone", [])
     assert simulator.requests() == []

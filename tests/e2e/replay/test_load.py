@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Gateway, Host, Simulator
+from tests.e2e.processes import Gateway, Host, Simulator, eventually
 from tests.e2e.replay.load import (
     BROKEN,
     CLIENTS,
@@ -27,7 +27,7 @@ from tests.e2e.replay.load import (
     records,
     sections,
 )
-from tests.e2e.replay.stage import Caller, Lane, chat, eventually, text_of
+from tests.e2e.replay.stage import Caller, Lane, chat, text_of
 from tests.e2e.settings import CLIENT_KEY, configuration
 from tests.e2e.shared import Pair, running
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Answer
+from tests.e2e.processes import Answer, eventually
 from tests.e2e.replay.stage import (
     DEFAULT_BREAK_SECONDS,
     ERROR_BODY_SECONDS,
@@ -27,7 +27,6 @@ from tests.e2e.replay.stage import (
     Stage,
     chat,
     events_of,
-    eventually,
     text_of,
     where,
 )

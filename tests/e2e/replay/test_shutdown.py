@@ -15,9 +15,9 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Answer, Gateway, Simulator
+from tests.e2e.processes import Answer, Gateway, Simulator, eventually
 from tests.e2e.replay.load import DRAIN_SECONDS, FAST, SPEC, more, records, sections
-from tests.e2e.replay.stage import Caller, chat, eventually, text_of
+from tests.e2e.replay.stage import Caller, chat, text_of
 
 
 @pytest.fixture(scope="module")
