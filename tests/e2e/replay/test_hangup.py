@@ -88,6 +88,7 @@ def in_flight(stage: Stage) -> Callable[[], bool]:
     return lambda: stage.simulator.active()["in_flight"] == 1
 
 
+@pytest.mark.each_host
 @pytest.mark.skipif(sys.platform != "linux", reason="a black hole, and who connects to it, are Linux's")
 def test_while_the_gateway_connects(stage: Stage, quitter: Quitter, streaming: bool, how: How) -> None:
     lane = stage.lane("patient")
@@ -142,6 +143,7 @@ def test_while_a_failed_answer_runs_out(
     assert stage.entries()[0]["outcome"] == "client_gone"
 
 
+@pytest.mark.each_host
 def test_during_a_later_attempt(
     stage: Stage, lane: Lane, quitter: Quitter, streaming: bool, how: How
 ) -> None:
@@ -164,6 +166,7 @@ def test_within_the_preamble(stage: Stage, lane: Lane, quitter: Quitter, how: Ho
     check_gone(stage, lane, [PTU])
 
 
+@pytest.mark.each_host
 def test_within_a_stream(stage: Stage, lane: Lane, quitter: Quitter, how: How) -> None:
     stage.fault("stall", events=5)
     quitter.send(lane, stream=True)
@@ -175,6 +178,7 @@ def test_within_a_stream(stage: Stage, lane: Lane, quitter: Quitter, how: How) -
     assert stage.entries()[0]["outcome"] == "client_gone"
 
 
+@pytest.mark.each_host
 def test_an_sdk_that_closes_its_stream(stage: Stage, lane: Lane, sdk: Sdk) -> None:
     stage.fault("stall", events=5)
     stream = sdk(stage.gateway, "v1").chat.completions.create(
@@ -231,6 +235,7 @@ async def gateway_backend_chosen(choice):
 """
 
 
+@pytest.mark.each_host
 def test_while_somebody_decides(
     start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path, how: How
 ) -> None:

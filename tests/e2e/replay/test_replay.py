@@ -45,6 +45,7 @@ def check(answer: Answer, backend: str, attempts: int) -> None:
     assert (where(answer.headers), answer.headers["x-gateway-attempts"]) == (backend, str(attempts))
 
 
+@pytest.mark.each_host
 class TestOrder:
     def test_to_the_next_standin_then_to_the_next_endpoint(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
@@ -99,6 +100,7 @@ class TestOrder:
 
 
 class TestBreaks:
+    @pytest.mark.each_host
     def test_what_has_failed_is_skipped_until_its_break_is_over(
         self, stage: Stage, lane: Lane, caller: Caller
     ) -> None:
@@ -109,6 +111,7 @@ class TestBreaks:
         eventually(lambda: where(caller.chat(lane).headers) == PTU, "the PTU is back", 5)
         assert time.monotonic() - begun > 0.5
 
+    @pytest.mark.each_host
     def test_the_same_connection_uses_a_recovered_backend(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
     ) -> None:
@@ -228,6 +231,7 @@ class TestAllOut:
         assert 1 <= int(answer.headers["retry-after-ms"]) <= 900
         assert answer.headers["retry-after"] == "1"
 
+    @pytest.mark.each_host
     def test_an_sdk_comes_back_in_time(self, stage: Stage, lane: Lane, sdk: Sdk) -> None:
         fail(stage, "429", *ALL, retry_after_seconds=0.6)
         begun = time.monotonic()
@@ -332,6 +336,7 @@ class TestHints:
 class TestRefusedInA200:
     """Azure has been seen to refuse a call in a stream that had begun with 200."""
 
+    @pytest.mark.each_host
     def test_in_chat(self, stage: Stage, lane: Lane, caller: Caller) -> None:
         fail(stage, "in-200-refusal", PTU)
         answer = caller.chat(lane, stream=True)
@@ -379,6 +384,7 @@ class TestRefusedInA200:
         check(caller.chat(lane, stream=True), PAYGO, 1)
 
 
+@pytest.mark.each_host
 class TestUsageRecord:
     def test_of_a_call_that_was_replayed(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
