@@ -100,7 +100,7 @@ class Stage:
             backends = self.gateway.request("GET", "/health/ready").json()["backends"]
             return all(backend["available"] for backend in backends)
 
-        self.gateway.wait_until(all_available, "out of its breaks", 5)
+        self.gateway.wait_until(all_available, "out of its breaks")
         self.simulator.reset()
         for kind, how in faults:
             self.simulator.fault(kind, **how)

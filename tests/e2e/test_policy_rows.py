@@ -188,7 +188,7 @@ def test_only_allowed_endpoints_serve(stage: Stage) -> None:
     assert "france" in error["message"]
     assert "sweden" not in error["message"]
     assert {entry["endpoint"] for entry in stage.simulator.requests()} == {"france"}
-    stage.gateway.wait_until(lambda: stage.ask("french").status == 200, "out of the break", 5)
+    stage.gateway.wait_until(lambda: stage.ask("french").status == 200, "out of the break")
 
 
 def test_a_deployment_at_other_endpoints_only_is_403(stage: Stage) -> None:

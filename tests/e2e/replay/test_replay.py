@@ -108,7 +108,7 @@ class TestBreaks:
         check(caller.chat(lane), PAYGO, 2)
         begun = time.monotonic()
         check(stage.caller().chat(lane), PAYGO, 1)
-        eventually(lambda: where(caller.chat(lane).headers) == PTU, "the PTU is back", 5)
+        eventually(lambda: where(caller.chat(lane).headers) == PTU, "the PTU is back")
         assert time.monotonic() - begun > 0.5
 
     @pytest.mark.each_host
@@ -124,7 +124,7 @@ class TestBreaks:
         sock = caller.http.sock
         # The default break is over when SPARE, third in line, answers again.
         fail(stage, "429", PTU, PAYGO, times=-1, retry_after_seconds=0.2)
-        eventually(lambda: caller.chat(lane, stream=streaming).status == 200, "it is back", 15)
+        eventually(lambda: caller.chat(lane, stream=streaming).status == 200, "it is back")
         assert caller.http.sock is sock
         assert stage.asked()[-1] == SPARE
 
@@ -240,7 +240,7 @@ class TestAllOut:
             model=lane.deployment, messages=[{"role": "user", "content": PROMPT}]
         )
         assert answer.choices[0].message.content == TEXT
-        assert 0.4 < time.monotonic() - begun < 5
+        assert time.monotonic() - begun > 0.4
         assert stage.asked() == [*ALL, PTU]
         assert stage.record(lane, 2)["client_retry"] == 1
 
