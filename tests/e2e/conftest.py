@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,14 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder for all gateways: empty, but for mitmproxy's authority once one of them has made it."""
     return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def same_day() -> None:
+    """Begin no sooner than tomorrow when it is nearly midnight in UTC, where budgets of a day begin anew."""
+    left = 86_400 - time.time() % 86_400
+    if left < 60:
+        time.sleep(left)
 
 
 @pytest.fixture

@@ -171,6 +171,7 @@ def test_a_call_waits_no_longer_than_it_may(stage: Stage) -> None:
     assert len(stage.simulator.requests()) == 1
 
 
+@pytest.mark.usefixtures("same_day")
 def test_a_call_does_not_wait_for_a_new_day(stage: Stage) -> None:
     assert stage.ask("daily").status == 200
     begun = time.monotonic()

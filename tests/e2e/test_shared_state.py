@@ -324,6 +324,7 @@ def tell_of_its_loss(gateway: Gateway, own_redis: RedisServer) -> None:
 # --- a crash -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("same_day")
 def test_what_a_crashed_gateway_held_comes_back_when_its_lease_ends(
     two: Two, redis_server: RedisServer, simulator: Simulator
 ) -> None:

@@ -27,7 +27,7 @@ ANY = st.text(st.characters(), max_size=200)  # lone surrogates included
 
 
 @BOTH
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150)
 @given(text=ANY | TRICKY)
 def test_counts_are_tiktokens(
     name: str, text: str, encodings: Encodings, reference: Mapping[str, tiktoken.Encoding]
@@ -52,7 +52,7 @@ def test_surrogates_are_counted_as_tiktoken_repairs_them(
 
 
 @BOTH
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400)
 @given(text=ANY | TRICKY | DENSE, limit=st.integers(1, 20))
 def test_clean_cuts_do_not_change_the_count(
     name: str, text: str, limit: int, reference: Mapping[str, tiktoken.Encoding]

@@ -3,5 +3,5 @@
 from hypothesis import settings
 
 # A deadline per example measures the machine's other work, not ours.
-settings.register_profile("no-deadline", deadline=None)
+settings.register_profile("no-deadline")
 settings.load_profile("no-deadline")

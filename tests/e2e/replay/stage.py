@@ -46,8 +46,8 @@ ERROR_BODY_SECONDS = 1.0
 DEFAULT_BREAK_SECONDS = 2
 LONGEST_BREAK_SECONDS = 90
 BODY_MB = 16
-GONE_SECONDS = 1.0
-"""How long a backend may go on working for a client that has hung up."""
+GONE_SECONDS = 2.0
+"""How long a backend may work on for a client that has hung up: a second, and one for a busy machine."""
 
 Kind = str
 _KINDS: Mapping[Kind, int] = {"plain": 260, "patient": 12, "scripted": 20, "solo": 20}

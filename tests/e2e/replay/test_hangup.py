@@ -31,7 +31,7 @@ from tests.e2e.replay.stage import (
 )
 from tests.e2e.settings import CLIENT_KEY, POOLS
 
-QUIET_SECONDS = 0.2
+QUIET_SECONDS = 0.1
 """For how long it is watched that nobody is asked after all."""
 
 How = Literal["fin", "rst"]
