@@ -192,6 +192,7 @@ class Lifetime:
                 logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
             await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
         await self._hang_up()
+        await self._gateway.reader.close()
         await self.sharing.close()
         if gateway.usage_log is not None:
             await asyncio.to_thread(gateway.usage_log.close)
