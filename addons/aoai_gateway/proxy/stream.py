@@ -262,8 +262,15 @@ class GatewayStream(Sending):
     def _parse(self, effect: ParseBody) -> CommandGenerator[Result]:
         result: Result
         try:
-            answer = self._gateway.reader.parse(effect.target, effect.content_type, effect.raw)
-            body = yield from self._wait_for(answer)
+            reader = self._gateway.reader
+            body = yield from self._wait_for(
+                reader.parse(
+                    effect.target,
+                    effect.content_type,
+                    effect.raw,
+                    wanted=lambda: not self._client_has_gone(),
+                )
+            )
             result = Parsed(time.monotonic(), body)
         except GatewayError as error:
             result = Refused(time.monotonic(), error)

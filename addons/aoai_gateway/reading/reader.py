@@ -32,6 +32,9 @@ COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.reading.worker")
 PATIENCE_SECONDS = 60.0
 """For a body to have its turn and be read. 100 MB made to be slow take about ten."""
 
+END_SECONDS = 5.0
+"""For a killed worker to be gone."""
+
 CHUNK = 256 * 1024
 """Bytes that are handed to the pipe at a time, or all of a body would be copied at once."""
 
@@ -50,10 +53,16 @@ class BodyReader:
         self._patience = patience
         self._process: Process | None = None
         self._turn = asyncio.Lock()
+        self._ending: set[asyncio.Future[tuple[bytes, bytes]]] = set()
 
-    async def parse(self, target: Target, content_type: str | None, raw: bytes) -> RequestBody:
-        """Decode and check a body, as `parse_body` does; of its members only the short ones are kept."""
-        found = _loaded(await self._ask(Parse(target, content_type), raw))
+    async def parse(
+        self, target: Target, content_type: str | None, raw: bytes, wanted: Callable[[], bool] = lambda: True
+    ) -> RequestBody:
+        """Decode and check a body, as `parse_body` does; of its members only short, flat ones are kept.
+
+        ``wanted`` is asked when it is its turn: somebody who has hung up is not to keep others waiting.
+        """
+        found = _loaded(await self._ask(Parse(target, content_type), raw, wanted))
         assert isinstance(found, RequestBody)
         return replace(found, raw=raw)
 
@@ -71,15 +80,15 @@ class BodyReader:
 
     async def close(self) -> None:
         """End the worker, and what it is at."""
-        process, self._process = self._process, None
-        if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        self._drop()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=END_SECONDS)
 
-    async def _ask(self, job: Job, raw: bytes) -> bytes:
+    async def _ask(self, job: Job, raw: bytes, wanted: Callable[[], bool] = lambda: True) -> bytes:
         try:
             async with asyncio.timeout(self._patience), self._turn:
+                if not wanted():
+                    raise errors.unavailable("The client has hung up.")
                 try:
                     return await self._exchange(job, raw)
                 except (OSError, EOFError):
@@ -121,9 +130,14 @@ class BodyReader:
 
     def _drop(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            process.kill()
+        # Its pipes and its exit status are still there to be taken.
+        ending = asyncio.ensure_future(process.communicate())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
 
 def _loaded(packed: bytes) -> Any:

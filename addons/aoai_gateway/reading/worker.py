@@ -13,15 +13,22 @@ from typing import BinaryIO
 from aoai_gateway.reading.jobs import FRAME, Bug, Job, perform
 
 
+NICENESS = 5
+
+
 def main() -> None:
     """Work until the input ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # They are for the gateway, which may still have calls to finish.
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        # Where processors are few, the gateway's event loop goes first.
+        os.nice(NICENESS)
     # Whatever prints must not get into the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # JSON has no cycles, so there is nothing to look for in a million objects while they are made.
+    gc.freeze()
     gc.disable()
     serve(sys.stdin.buffer, answers)
 

@@ -62,11 +62,11 @@ class RequestBody:
     """A JSON request body and its facts.
 
     ``parsed`` is the decoded object, not to be changed; where ``whole`` is False, only its short, flat
-    members. ``prompts`` is the number of prompts in one call for completions, ``text_size`` the bytes of the body less
-    those of images, audio and files. ``max_tokens`` is the completion's bound as the
-    client gave it (in chat the larger of ``max_completion_tokens`` and ``max_tokens``), ``include_usage``
-    what it asked for in ``stream_options``; None means that it said nothing. ``n`` and ``best_of`` are 1
-    where absent. The repr holds no content.
+    members. ``text_size`` is the bytes of the body less those of images, audio and files, ``prompts`` the
+    number of prompts in a call for completions. ``max_tokens`` is the completion's bound as the client gave
+    it (in chat the larger of ``max_completion_tokens`` and ``max_tokens``), ``include_usage`` what it asked
+    for in ``stream_options``; None means that it said nothing. ``n`` and ``best_of`` are 1 where absent. The
+    repr holds no content.
     """
 
     operation: Operation
