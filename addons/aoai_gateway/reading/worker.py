@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from aoai_gateway.reading.jobs import FRAME, Bug, Job, perform
 
-
 NICENESS = 5
 
 
