@@ -43,9 +43,7 @@ def read_prompt(operation_name: str, body: object, family: Family) -> Prompt:
     return prompt
 
 
-def read_messages(
-    operation_name: str, body: Mapping[str, Any], family: Family, at_most: int
-) -> list[Prompt]:
+def read_messages(operation_name: str, body: Mapping[str, Any], family: Family, at_most: int) -> list[Prompt]:
     """The prompts that the elements of a chat's ``messages``, or of a Responses ``input``, are on their own.
 
     One for each element, whatever it is, up to ``at_most``; none for other operations.

@@ -7,6 +7,7 @@ that stand twice. Where they differ, only the value that differs is written anew
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -78,7 +79,9 @@ class _Patch:
             for key, value in edited.items()
             if key not in counts
         ]
-        return self._joined("{", "}", start, end, [(m.start, m.end) for m in members], _at(members, kept), written)
+        return self._joined(
+            "{", "}", start, end, [(m.start, m.end) for m in members], _at(members, kept), written
+        )
 
     def _array(self, start: int, end: int, base: list[Any], edited: list[Any]) -> str:
         text = self._text
@@ -115,7 +118,7 @@ class _Patch:
             return opening + closing
         if not places:
             return opening + ("," + self._after_comma).join(written) + closing
-        between = [text[end_:start_] for (_, end_), (start_, _) in zip(places, places[1:], strict=False)]
+        between = [text[end_:start_] for (_, end_), (start_, _) in itertools.pairwise(places)]
         usual = between[0] if between else "," + self._after_comma
         parts = [text[start : places[0][0]], written[0]]
         before = origins[0] if origins else None

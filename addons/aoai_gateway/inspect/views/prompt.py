@@ -6,7 +6,6 @@ looked at, such as tools. Comments say what the YAML cannot: which message it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.inspect.views.edits import apply_edit, same
@@ -27,7 +26,12 @@ EXACT_BODY_BYTES = 64 * 1024
 
 MAX_COUNTED_MESSAGES = 2_000
 
-_MESSAGES = {"chat.completions": "messages", "responses": "input", "completions": "prompt", "embeddings": "input"}
+_MESSAGES = {
+    "chat.completions": "messages",
+    "responses": "input",
+    "completions": "prompt",
+    "embeddings": "input",
+}
 _LEADING = ("model", "instructions", "messages", "input", "prompt", "suffix")
 _RULE = 72
 
@@ -45,7 +49,9 @@ def show(data: bytes, facts: Facts, counter: Counter | None = None, model: str |
     try:
         body = _decoded(data)
     except Unreadable as error:
-        return f"# Not a prompt in JSON: {error}. This is the body as it came.\n" + data.decode(errors="replace")
+        return f"# Not a prompt in JSON: {error}. This is the body as it came.\n" + data.decode(
+            errors="replace"
+        )
     writer = YamlWriter()
     try:
         _Layout(writer, body, facts, counter or Counter(), model, len(data)).write()
@@ -113,7 +119,9 @@ class _Layout:
         messages_key = _MESSAGES.get(self._facts.operation, "")
         writer.comment(self._summary(messages_key))
         writer.blank()
-        short = [key for key, value in body.items() if key not in _LEADING[1:] and writer.is_short(value, key)]
+        short = [
+            key for key, value in body.items() if key not in _LEADING[1:] and writer.is_short(value, key)
+        ]
         leading = [key for key in _LEADING if key in body and key not in short]
         for key in sorted(short, key=lambda key: key != "model"):
             writer.member(key, body[key])

@@ -103,7 +103,9 @@ def _scalar(node: yaml.ScalarNode, kept: dict[tuple[str, int], Kept]) -> Any:
         except ValueError:  # CPython bounds the digits of an integer
             _fail(node, "this number has too many digits")
     if _NUMBER_LIKE.fullmatch(value):
-        _fail(node, f'JSON has no number {value}: write it like 0.5 or 12, or "{value}" in quotes if it is text')
+        _fail(
+            node, f'JSON has no number {value}: write it like 0.5 or 12, or "{value}" in quotes if it is text'
+        )
     return value
 
 
