@@ -72,7 +72,8 @@ class GatewayAddon:
         for problem in selfcheck.problems():
             logger.error("%s", problem)
         playback.install(self.gateway)
-        if "gatewaylifetime" not in ctx.master.addons:
+        # `in` would look for an addon whose class is str: it compares names of objects, not strings.
+        if ctx.master.addons.get("gatewaylifetime") is None:
             ctx.master.addons.add(self.lifetime)
         self._serve_viewers()
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
@@ -80,13 +81,14 @@ class GatewayAddon:
 
     def _serve_viewers(self) -> None:
         """Where people look at flows, have them see prompts and answers; in the lean host, nobody looks."""
-        if not any(name in ctx.master.addons for name in ("view", "dumper")):
+        view, dumper = map(ctx.master.addons.get, ("view", "dumper"))
+        if view is None and dumper is None:
             return
         from aoai_gateway.inspect.views import contentviews
 
         contentviews.register(self.gateway.counter, self._model_of)
         self.lifetime.inspected = True
-        if "view" in ctx.master.addons and mitmproxy_options.is_unset(ctx.options, "store_streamed_bodies"):
+        if view is not None and mitmproxy_options.is_unset(ctx.options, "store_streamed_bodies"):
             # Without it mitmweb and mitmproxy would show streamed answers as empty.
             ctx.options.update(store_streamed_bodies=True)
 

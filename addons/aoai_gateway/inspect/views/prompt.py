@@ -169,7 +169,8 @@ class _Layout:
             words.append("streamed")
         given = body.get(messages_key)
         if facts.operation == "embeddings":
-            words.append(_how_many(len(items(given)) if not _is_tokens(given) else 1, "text"))
+            several = isinstance(given, list) and not _is_tokens(given)
+            words.append(_how_many(len(given) if several else 1, "text"))
         elif isinstance(given, list):
             words.append(_how_many(len(given), "message" if messages_key == "messages" else "item"))
         if tools := len(items(body.get("tools"))) + len(items(body.get("functions"))):
