@@ -80,6 +80,8 @@ def reencode(edited: str, data: bytes, facts: Facts) -> bytes:
     changed = read_yaml(edited, writer.kept)
     if same(base, changed):
         return data
+    if changed is None:
+        raise EditError("the document is empty")
     if type(changed) is not type(base):
         raise EditError("the document must stay what it was: members like 'model: …' and 'messages: …'")
     return apply_edit(data.decode(), base, changed).encode()
