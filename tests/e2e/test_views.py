@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import urllib.request
@@ -53,10 +54,12 @@ class Seen(NamedTuple):
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Web]:
     folder = tmp_path_factory.mktemp("views")
-    simulator = Simulator(SPEC, folder)
+    spec = copy.deepcopy(SPEC)
+    spec["sweden"]["deployments"]["gpt-4o-ptu"]["tokens_per_second"] = 20  # or all would come in one chunk
+    simulator = Simulator(spec, folder)
     web = None
     try:
-        web = Web("mitmdump", configuration(simulator), folder, home=home)
+        web = Web("mitmdump", configuration(simulator.urls, simulator.keys), folder, home=home)
         yield web
     finally:
         if web is not None:
