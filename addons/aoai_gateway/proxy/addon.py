@@ -20,6 +20,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.config.loader import ConfigErrors, load
+from aoai_gateway.inspect import desk
 from aoai_gateway.proxy import attempts, playback, selfcheck, tls
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import CallFinished, GatewayCallFinishedHook
@@ -71,7 +72,8 @@ class GatewayAddon:
         for problem in selfcheck.problems():
             logger.error("%s", problem)
         playback.install(self.gateway)
-        if "gatewaylifetime" not in ctx.master.addons:
+        desk.install(self.gateway, ctx.master.addons)
+        if ctx.master.addons.get(Lifetime.name) is None:
             ctx.master.addons.add(self.lifetime)
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)

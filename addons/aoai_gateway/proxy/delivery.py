@@ -70,6 +70,8 @@ class Delivery(Intake):
         self._continuation: tuple[commands.RequestWakeup, Result] | None = None
         self._begun = False
         """Whether the response's head has gone to the client, and more is to follow."""
+        self._held_back: bytearray | None = None
+        """What came of a stream that a user wants to see, and may edit, before the client gets any of it."""
 
     def _advance(self, result: Result | None) -> CommandGenerator[None]:
         """Tell the engine what came of its last effect."""
@@ -93,8 +95,11 @@ class Delivery(Intake):
         self._store = bool(self.context.options.store_streamed_bodies)
         self.server_state = self.state_deliver
         exchange.came(time.monotonic())
-        self._begun = True
-        yield SendHttp(ResponseHeaders(self.stream_id, response, False), self.context.client)
+        if exchange.reader is not None and self._gateway.is_held(flow):
+            self._held_back = bytearray()
+        else:
+            self._begun = True
+            yield SendHttp(ResponseHeaders(self.stream_id, response, False), self.context.client)
         yield from self._to_client(exchange.take_body())
         if exchange.ended:
             self.server_state = self.state_done
@@ -145,9 +150,15 @@ class Delivery(Intake):
             # Another addon wants to see or change what passes.
             data = _passed(response.stream(data))
         if data:
-            if self._store:
-                self.response_body_buf += data
-            yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
+            yield from self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> CommandGenerator[None]:
+        if self._held_back is not None:
+            self._held_back += data
+            return
+        if self._store:
+            self.response_body_buf += data
+        yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
 
     def _last_word(self) -> CommandGenerator[None]:
         """Tell an addon that looks at the stream that it is over, as mitmproxy does."""
@@ -155,7 +166,7 @@ class Delivery(Intake):
         if response is not None and callable(response.stream):
             rest = _passed(response.stream(b""))
             if rest:
-                yield SendHttp(ResponseData(self.stream_id, rest), self.context.client)
+                yield from self._pass_on(rest)
 
     def _stream_ended(self) -> Ended:
         exchange = self._exchange
@@ -183,7 +194,7 @@ class Delivery(Intake):
         if self._continuation is not None and isinstance(self._continuation[1], Ended):
             return self._continuation[1]
         reader = self._exchange.reader if self._exchange is not None else None
-        if self.server_state == self.state_deliver and reader is not None and reader.terminal_seen:
+        if self._begun and self.server_state == self.state_deliver and reader and reader.terminal_seen:
             return self._stream_ended()
         return None
 
