@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ class Inspector(Gateway):
     def __init__(self, config: Mapping[str, Any], folder: Path, **how: Any) -> None:
         """Start it; see `Gateway` for the arguments."""
         self.web_port = free_port()
+        # A copy, which a test can save again.
+        self.script = folder / "gateway.py"
+        shutil.copyfile(CHECKOUT / "addons" / "gateway.py", self.script)
         super().__init__("mitmdump", config, folder, **how)
 
     def _command(self, scripts: Sequence[str | Path]) -> list[str | Path]:
@@ -31,8 +35,8 @@ class Inspector(Gateway):
         }
         words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         return [
-            SCRIPTS / "mitmweb", "-s", CHECKOUT / "addons" / "gateway.py", *scripts, *words,
-            "--listen-host", "127.0.0.1", "--listen-port", str(self.port), "-w", f"{self.dump_path}",
+            SCRIPTS / "mitmweb", "-s", self.script, *scripts, *words,
+            "--listen-host", "127.0.0.1", "--listen-port", str(self.port),
         ]  # fmt: skip
 
     # --- what a person does ------------------------------------------------------------------------

@@ -81,11 +81,18 @@ class Lifetime:
             logger.error("The gateway answers 503 until this is mended and it is started again.")
             return
         await self._adopt(self._loaded)
+        self._come_first()
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)
         self._watcher = asyncio_utils.create_task(
             self._watch(), name="watcher of the gateway's configuration", keep_ref=True
         )
+
+    def _come_first(self) -> None:
+        """Be the first addon that is told of the end: others close files that calls are still written to."""
+        addons = ctx.master.addons
+        # A new list, since the old one may just be gone through.
+        addons.chain = [self, *(addon for addon in addons.chain if addon is not self)]
 
     def _take_over_listener(self, config: Config) -> None:
         """Have mitmproxy listen for us, unless it was told where and how."""
