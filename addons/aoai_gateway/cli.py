@@ -100,12 +100,21 @@ def _dispatch(words: list[str]) -> int:
 def _serve(words: list[str]) -> int:
     args, rest = _proxy_arguments("serve", words)
     options = as_settings(rest)
+    if any(option.startswith("save_stream_file=") for option in options):
+        raise UsageError("say --capture FILE before the --: this host has none of mitmproxy's files")
     loaded, address = _prepare(args)
 
     from aoai_gateway.proxy.host import serve
 
     _greet(args.config, loaded, address, inspector=False)
-    return serve(args.config, host=args.host, port=args.port, addons=args.script, options=options)
+    return serve(
+        args.config,
+        host=args.host,
+        port=args.port,
+        addons=args.script,
+        options=options,
+        capture=args.capture,
+    )
 
 
 def _web(words: list[str]) -> int:
@@ -127,7 +136,10 @@ def _web(words: list[str]) -> int:
         arguments += ["--set", setting]
 
     _greet(args.config, loaded, address, inspector=True)
-    return run_mitmweb(arguments, settings=settings)
+    from aoai_gateway.inspect.capture import Capture
+
+    addons = [Capture(args.capture)] if args.capture is not None else []
+    return run_mitmweb(arguments, settings=settings, addons=addons)
 
 
 def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -153,6 +165,12 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
         action="append",
         default=[],
         help="load this addon file too; may be given several times",
+    )
+    parser.add_argument(
+        "--capture",
+        metavar="FILE",
+        type=_capture,
+        help="append every call to this file, with prompt and answer but without keys",
     )
     args = parser.parse_args(own)
     args.config = _existing_config(args.config)
@@ -302,6 +320,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _capture(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    try:
+        # What is wrong is to be said now, and not when the first call is lost.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
+    return path
+
+
 def _existing_config(given: str | None) -> Path:
     path = Path(given).expanduser() if given else CHECKOUT / "gateway.yaml"
     if path.is_file():
@@ -359,6 +387,7 @@ options of serve and web:
   --host HOST     listen on this address (default: as configured, else 127.0.0.1)
   --port PORT     listen on this port (default: as configured, else 8080)
   -s ADDON        load this addon file too; may be given several times
+  --capture FILE  append every call to this file, with prompt and answer but without keys
 
 `{PROGRAM} COMMAND --help` says more; --version prints the versions."""
 

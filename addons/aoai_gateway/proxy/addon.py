@@ -22,7 +22,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway import mitmproxy_options
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.inspect import desk
-from aoai_gateway.proxy import attempts, playback, selfcheck, tls
+from aoai_gateway.proxy import attempts, playback, recorded, selfcheck, tls
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import CallFinished, GatewayCallFinishedHook
 from aoai_gateway.proxy.gateway import Gateway
@@ -73,6 +73,7 @@ class GatewayAddon:
         for problem in selfcheck.problems():
             logger.error("%s", problem)
         playback.install(self.gateway)
+        recorded.install(ctx.master.addons)
         # `in` would look for an addon whose class is str: it compares names of objects, not strings.
         if ctx.master.addons.get(Lifetime.name) is None:
             ctx.master.addons.add(self.lifetime)
