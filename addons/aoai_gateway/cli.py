@@ -1,4 +1,4 @@
-"""The command line: ``aoai-gateway [serve|web|check|simulator|test]``, which is also what ``run.sh`` opens.
+"""The command line: ``aoai-gateway [serve|web|check|replay|simulator|test]``, which is also what ``run.sh`` opens.
 
 Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``test``,
 what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
@@ -284,6 +284,17 @@ def _simulator(words: list[str]) -> int:
     return simulator_main(words)
 
 
+def _replay(words: list[str]) -> int:
+    from aoai_gateway.regression import command
+
+    try:
+        return command.main(words)
+    except command.UsageError as error:
+        raise UsageError(str(error)) from None
+    except command.RunError as error:
+        raise StartError(str(error)) from None
+
+
 def _test(words: list[str]) -> int:
     if not (CHECKOUT / "tests").is_dir():
         raise StartError(f"the tests are part of the checkout, and {CHECKOUT} is none.")
@@ -367,18 +378,20 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "web": _web,
     "check": _check,
+    "replay": _replay,
     "simulator": _simulator,
     "test": _test,
 }
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|replay|simulator|test] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
   serve      serve the configured endpoints, headless (what happens when no command is named)
   web        the same inside mitmweb, to inspect and replay every call
   check      say what is wrong with a configuration, and what it amounts to
+  replay     make a captured session's calls again, and say what has become different
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 
