@@ -1,6 +1,7 @@
-"""The command line: ``aoai-gateway [serve|web|check|replay|simulator|test]``, which is also what ``run.sh`` opens.
+"""The command line: ``aoai-gateway [serve|web|check|replay|simulator|test]``; also what ``run.sh`` opens.
 
-Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``test``,
+Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``replay``, a
+run that could not be made or that is to be strict and found differences, or, for ``test``,
 what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
 traceback. What the commands need is imported when they run, so that ``--help`` and ``check`` stay quick.
 """

@@ -72,7 +72,9 @@ def record(host: Host, folder: Path, home: Path) -> Session:
         with pytest.raises(openai.AuthenticationError):
             sdk(gateway, key="unknown-key-88d1").models.list()
         gateway.request("POST", V1, headers={"authorization": f"Bearer {TOKEN}"}, json_body=QUESTION)
-        raw = gateway.request("POST", V1, key=CLIENT_KEY, json_body={**QUESTION, "stream": True, "user": "raw"})
+        raw = gateway.request(
+            "POST", V1, key=CLIENT_KEY, json_body={**QUESTION, "stream": True, "user": "raw"}
+        )
         sdk.close()
         with Connection(gateway) as connection:
             slow = {**QUESTION, "model": "gpt-4o-mini", "stream": True, "max_tokens": 30}
@@ -109,9 +111,7 @@ class Capturing(Gateway):
 
 
 @pytest.fixture(scope="module", params=["mitmdump", "serve"])
-def session(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, home: Path
-) -> Session:
+def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, home: Path) -> Session:
     return record(request.param, tmp_path_factory.mktemp("capture"), home)
 
 
@@ -187,7 +187,7 @@ class Offline(Gateway):
 
 @pytest.fixture(scope="module")
 def offline(session: Session, tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Gateway]:
-    nowhere = {name: "https://127.0.0.1:9/" for name in ("sweden", "france")}
+    nowhere = dict.fromkeys(("sweden", "france"), "https://127.0.0.1:9/")
     config = configuration(nowhere, dict.fromkeys(nowhere, "offline-key-0"))
     gateway = Offline(session.path, config, tmp_path_factory.mktemp("offline"), home=home)
     try:

@@ -67,9 +67,7 @@ def call(web: Inspector, times: int) -> None:
     def some(count: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=30)
         for _ in range(count):
-            connection.request(
-                "POST", V1, BODY, {"api-key": CLIENT_KEY, "content-type": "application/json"}
-            )
+            connection.request("POST", V1, BODY, {"api-key": CLIENT_KEY, "content-type": "application/json"})
             answer = connection.getresponse()
             answer.read()
             assert answer.status == 200

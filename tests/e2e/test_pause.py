@@ -109,7 +109,9 @@ def edited(**members: Any) -> dict[str, Any]:
     return {"content": json.dumps({**QUESTION, **members})}
 
 
-def test_nothing_is_sent_before_a_held_call_is_resumed_and_then_what_it_says_now(desk: Desk, sdk: Sdk) -> None:
+def test_nothing_is_sent_before_a_held_call_is_resumed_and_then_what_it_says_now(
+    desk: Desk, sdk: Sdk
+) -> None:
     desk.web.intercept(CALLS)
     client = sdk(desk.web)
     asked = desk.ask(lambda: client.chat.completions.create(**QUESTION))
@@ -158,7 +160,10 @@ def test_an_edited_call_is_replayed_as_any_other(desk: Desk, sdk: Sdk, stream: b
     if stream:
         assert list(answer.parse())
     attempt = desk.web.await_flow(
-        lambda f: f["comment"].startswith("attempt 1 of Tester") and f["timestamp_created"] > flow["timestamp_created"],
+        lambda f: (
+            f["comment"].startswith("attempt 1 of Tester")
+            and f["timestamp_created"] > flow["timestamp_created"]
+        ),
         "the failed attempt",
     )
     # It is over, so it is not held, though it fits the filter.
@@ -185,7 +190,7 @@ def test_an_edit_to_a_path_that_is_none_is_refused(desk: Desk, sdk: Sdk) -> None
     flow = desk.web.held()
     desk.web.edit(flow["id"], request={"path": "/openai/v1/files", "host": "elsewhere.example", "port": 81})
     desk.web.resume(flow["id"])
-    with pytest.raises(openai.InternalServerError, match="not served|files"):
+    with pytest.raises(openai.InternalServerError, match="files"):
         asked.result(10)
     assert desk.simulator.requests() == []
 
@@ -193,9 +198,7 @@ def test_an_edit_to_a_path_that_is_none_is_refused(desk: Desk, sdk: Sdk) -> None
 def test_an_edit_beyond_the_clients_limits_is_clamped(desk: Desk, sdk: Sdk) -> None:
     desk.web.intercept(CALLS)
     client = sdk(desk.web, key=LIMITED_KEY)
-    asked = desk.ask(
-        lambda: client.chat.completions.with_raw_response.create(**QUESTION, max_tokens=10)
-    )
+    asked = desk.ask(lambda: client.chat.completions.with_raw_response.create(**QUESTION, max_tokens=10))
     flow = desk.web.held()
     desk.web.edit(flow["id"], request=edited(max_tokens=5000))
     desk.web.resume(flow["id"])
@@ -204,7 +207,10 @@ def test_an_edit_beyond_the_clients_limits_is_clamped(desk: Desk, sdk: Sdk) -> N
 
 @pytest.mark.parametrize(
     ("members", "param"),
-    [({"max_tokens": 5000}, "max_tokens"), ({"messages": [{"role": "user", "content": "long " * 100}]}, None)],
+    [
+        ({"max_tokens": 5000}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "long " * 100}]}, None),
+    ],
 )
 def test_an_edit_beyond_the_clients_limits_is_refused(
     desk: Desk, sdk: Sdk, members: dict[str, Any], param: str | None
@@ -298,7 +304,7 @@ def test_a_stream_that_breaks_off_while_it_is_held_says_so(desk: Desk, sdk: Sdk)
     asked = desk.ask(lambda: list(client.chat.completions.create(**QUESTION, stream=True)))
     flow = desk.web.held()
     desk.web.resume(flow["id"])
-    with pytest.raises(openai.APIError, match="broke off|disconnected"):
+    with pytest.raises(openai.APIError, match="broke off"):
         asked.result(10)
 
 

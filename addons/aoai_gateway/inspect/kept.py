@@ -58,8 +58,8 @@ class KeptFlows:
             "gateway_keep_messages",
             int,
             KEEP_MESSAGES,
-            f"Keep the first {FIRST_MESSAGES} and so many of the last messages of a realtime session. 0 keeps "
-            "all.",
+            f"Keep the first {FIRST_MESSAGES} and so many of the last messages of a realtime session. "
+            "0 keeps all.",
         )
 
     def configure(self, updated: Collection[str]) -> None:
@@ -108,7 +108,7 @@ def surplus(flows: Iterable[Flow], count: int, is_needed: Callable[[Flow], bool]
     """Choose the flows that are to go: whole calls, the oldest first, until there are ``count`` of them.
 
     A call is all flows with the same id: its own, its failed attempts, and copies that somebody has made
-    of them. It is as old as its youngest flow (in the order of ``flows``), and stays if one of them is needed.
+    of them. It is as old as its youngest flow, in the order of ``flows``, and stays if one of them is needed.
     """
     calls: dict[str, list[Flow]] = {}
     needed: set[str] = set()

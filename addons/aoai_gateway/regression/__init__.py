@@ -1,1 +1,1 @@
-"""A captured session sent through the gateway once more, and what has become different: `aoai-gateway replay`."""
+"""`aoai-gateway replay`: a captured session made once more, and what has become different."""

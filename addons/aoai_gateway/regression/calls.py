@@ -22,7 +22,8 @@ from aoai_gateway.wire.secrets import SECRET_HEADERS
 UNREADABLE = "calls that the gateway would refuse"
 
 _SAID_ANEW = SECRET_HEADERS | {
-    "accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "te", "transfer-encoding",
+    "accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "te",
+    "transfer-encoding",
 }  # fmt: skip
 
 

@@ -68,12 +68,16 @@ async def _run(args: argparse.Namespace, session: Session, gateway: Gateway) -> 
     say(_headline(args, session))
     try:
         async for call, now in send_all(session.calls, gateway, concurrency=args.concurrency):
-            row = report.Row(len(rows) + 1, call, now, compare(call.then.answer, now.answer))
+            # In a thread: long answers take a moment, and the times of other calls are being taken.
+            comparison = await asyncio.to_thread(compare, call.then.answer, now.answer)
+            row = report.Row(len(rows) + 1, call, now, comparison)
             rows.append(row)
             for line in report.row_lines(row):
                 say(line)
     except UnreachableError as error:
-        raise RunError(f"no gateway at {gateway.url}: {error}. Is it running? Else say where: --to URL") from None
+        raise RunError(
+            f"no gateway at {gateway.url}: {error}. Is it running? Else say where: --to URL"
+        ) from None
     if args.json:
         document = {
             "file": str(args.file),
@@ -116,15 +120,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="aoai-gateway replay",
         description="Make the calls of a captured session again, and say what has become different.",
-        epilog="The file is what `serve --capture FILE`, mitmdump -w or mitmweb has saved. Exit codes: 0 the run "
-        "was made, 1 it could not be, or --strict and a call failed or is different, 2 wrong usage.",
+        epilog="The file is what `serve --capture FILE`, mitmdump -w or mitmweb has saved. Exit codes: 0 the "
+        "run was made, 1 it could not be, or --strict and a call failed or is different, 2 wrong usage.",
         allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a mitmproxy dump file")
     parser.add_argument(
         "--deployment", type=_deployment, metavar="NAME", help="send all calls to this deployment"
     )
-    parser.add_argument("--to", type=_url, default=LOCAL, metavar="URL", help="the gateway (default: %(default)s)")
+    parser.add_argument(
+        "--to", type=_url, default=LOCAL, metavar="URL", help="the gateway (default: %(default)s)"
+    )
     parser.add_argument(
         "--key-env",
         default=KEY_VARIABLE,

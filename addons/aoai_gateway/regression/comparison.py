@@ -9,18 +9,19 @@ from enum import StrEnum
 
 from aoai_gateway.regression.answers import Answer, closeness
 
-MOST_WORDS = 3_000
-"""Of each answer; what comes behind is compared as one piece. Finding differences takes the square of it."""
+MOST_PIECES = 2_000
+"""Words and the white space between them, of each answer; what comes behind is compared as one piece. To find
+differences takes the square of it."""
 
 CHANGES_SHOWN = 4
-CONTEXT = 5
-LONGEST_CHANGE = 25
-"""Words."""
+CONTEXT = 10
+LONGEST_CHANGE = 50
+"""Pieces."""
 
 ALIKE_VECTORS = 0.9999
 """The least cosine of embeddings that count as the same: their last digits vary from call to call."""
 
-_WORDS = re.compile(r"\s*\S+")
+_PIECES = re.compile(r"\s+|\S+")
 
 
 class Verdict(StrEnum):
@@ -77,8 +78,9 @@ def compare_texts(then: str, now: str) -> tuple[float, list[str]]:
     """
     if then == now:
         return 1.0, []
-    one, other = _words(then), _words(now)
-    matcher = SequenceMatcher(None, one, other, autojunk=False)
+    one, other = _pieces(then), _pieces(now)
+    # White space counts, since code and tables may be in it; but it is everywhere, so no match begins there.
+    matcher = SequenceMatcher(str.isspace, one, other, autojunk=False)
     lines: list[str] = []
     more = 0
     for tag, i, i_end, j, j_end in matcher.get_opcodes():
@@ -95,7 +97,7 @@ def compare_texts(then: str, now: str) -> tuple[float, list[str]]:
                 _line(before),
                 f" [-{gone}-]" if gone else "",
                 f" {{+{new}+}}" if new else "",
-                " " if after else "",
+                " ",
                 _line(after),
                 " …" if i_end + CONTEXT < len(one) else "",
             ]
@@ -106,25 +108,21 @@ def compare_texts(then: str, now: str) -> tuple[float, list[str]]:
     return matcher.ratio(), lines
 
 
-def _words(text: str) -> list[str]:
-    words = _WORDS.findall(text)
-    # White space counts, since code and tables may be in it.
-    rest = text[sum(map(len, words)) :]
-    if rest:
-        words.append(rest)
-    if len(words) > MOST_WORDS:
-        words[MOST_WORDS:] = ["".join(words[MOST_WORDS:])]
-    return words
+def _pieces(text: str) -> list[str]:
+    pieces = _PIECES.findall(text)
+    if len(pieces) > MOST_PIECES:
+        pieces[MOST_PIECES:] = ["".join(pieces[MOST_PIECES:])]
+    return pieces
 
 
-def _shortened(words: list[str]) -> str:
-    if len(words) <= LONGEST_CHANGE:
-        return _line(words)
+def _shortened(pieces: list[str]) -> str:
+    if len(pieces) <= LONGEST_CHANGE:
+        return _line(pieces)
     half = LONGEST_CHANGE // 2
-    return f"{_line(words[:half])} … {_line(words[-half:])}"
+    return f"{_line(pieces[:half])} … {_line(pieces[-half:])}"
 
 
-def _line(words: list[str]) -> str:
-    text = "".join(words)
+def _line(pieces: list[str]) -> str:
+    text = "".join(pieces)
     line = text.strip() or text.replace("\n", "⏎")
     return line.replace("\n", "⏎ ")[:400]

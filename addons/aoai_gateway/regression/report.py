@@ -82,7 +82,9 @@ def total_lines(rows: Iterable[Row]) -> list[str]:
     ):
         both = sums[name]
         if both is not None:
-            lines.append(f"  {label:<20} {both['then']:>10,}{unit} → {both['now']:>10,}{unit}{_percent(both)}")
+            lines.append(
+                f"  {label:<20} {both['then']:>10,}{unit} → {both['now']:>10,}{unit}{_percent(both)}"
+            )
     return lines
 
 
