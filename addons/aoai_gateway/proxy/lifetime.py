@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -84,6 +85,10 @@ class Lifetime:
             return
         await self._adopt(self._loaded)
         self._come_first()
+        # What is there now stays. To look through all of it for garbage, now and then, would stop the event
+        # loop for some tens of milliseconds each time; what calls leave behind is little.
+        gc.collect()
+        gc.freeze()
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)
         self._watcher = asyncio_utils.create_task(
@@ -208,6 +213,7 @@ class Lifetime:
                 logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
             await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
         await self._hang_up()
+        await self._gateway.reader.close()
         await self.sharing.close()
         if gateway.usage_log is not None:
             await asyncio.to_thread(gateway.usage_log.close)
