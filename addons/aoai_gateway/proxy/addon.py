@@ -87,9 +87,14 @@ class GatewayAddon:
         view, dumper = map(ctx.master.addons.get, ("view", "dumper"))
         if view is None and dumper is None:
             return
-        from aoai_gateway.inspect.views import contentviews
+        from tornado.web import Application
+
+        from aoai_gateway.inspect.views import contentviews, stylesheet
 
         contentviews.register(self.gateway.counter, self._model_of)
+        application = getattr(ctx.master, "app", None)
+        if isinstance(application, Application):
+            stylesheet.extend(application)
         self.lifetime.inspected = True
         if view is not None and mitmproxy_options.is_unset(ctx.options, "store_streamed_bodies"):
             # Without it mitmweb and mitmproxy would show streamed answers as empty.

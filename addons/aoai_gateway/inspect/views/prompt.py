@@ -80,9 +80,13 @@ def reencode(edited: str, data: bytes, facts: Facts) -> bytes:
     changed = read_yaml(edited, writer.kept)
     if same(base, changed):
         return data
-    if type(changed) is not type(base):
+    if not isinstance(body, dict):
+        raise EditError("the body is no object; edit it as it is, as request-body")
+    if changed is None:
+        raise EditError("the document is empty")
+    if not isinstance(changed, dict):
         raise EditError("the document must stay what it was: members like 'model: …' and 'messages: …'")
-    return apply_edit(data.decode(), base, changed).encode()
+    return apply_edit(data.decode(), base or {}, changed).encode()
 
 
 def _decoded(data: bytes) -> Any:

@@ -62,7 +62,7 @@ def read_yaml(text: str, kept: Sequence[Kept] = ()) -> Any:
     except yaml.YAMLError:
         raise EditError("this is not YAML") from None
     if node is None:
-        raise EditError("the document is empty")
+        return None
     try:
         return _value(node, {(one.kind, one.number): one for one in kept})
     except RecursionError:
@@ -119,7 +119,7 @@ def _tagged(node: yaml.ScalarNode, kept: dict[tuple[str, int], Kept]) -> Any:
     one = kept.get((kind[1], int(number[1]))) if number else None
     if one is None:
         known = ", ".join(f"!{kind} {number}" for kind, number in kept) or "none"
-        _fail(node, f"{node.tag} {node.value[:20]!r} is not in this request; it has: {known}")
+        _fail(node, f"{node.tag} {number[1] if number else '?'} is not in this request; it has: {known}")
     return one
 
 
