@@ -108,14 +108,8 @@ def _serve(words: list[str]) -> int:
     from aoai_gateway.proxy.host import serve
 
     _greet(args.config, loaded, address, inspector=False)
-    return serve(
-        args.config,
-        host=args.host,
-        port=args.port,
-        addons=args.script,
-        options=options,
-        capture=args.capture,
-    )
+    where = {"host": args.host, "port": args.port}
+    return serve(args.config, **where, addons=args.script, options=options, capture=args.capture)
 
 
 def _web(words: list[str]) -> int:
@@ -286,14 +280,9 @@ def _simulator(words: list[str]) -> int:
 
 
 def _replay(words: list[str]) -> int:
-    from aoai_gateway.regression import command
+    from aoai_gateway.regression.command import main as replay_main
 
-    try:
-        return command.main(words)
-    except command.UsageError as error:
-        raise UsageError(str(error)) from None
-    except command.RunError as error:
-        raise StartError(str(error)) from None
+    return replay_main(words)
 
 
 def _test(words: list[str]) -> int:

@@ -163,7 +163,6 @@ class GatewayStream(Sending):
             consult="gateway_backend_chosen" in self._gateway.heard,
         )
         self._gateway.begun(call.id)
-        # What belongs together is to be seen while it goes on, too.
         self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")
         self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
@@ -227,9 +226,7 @@ class GatewayStream(Sending):
         elif self._begun:
             yield from self.send_response(already_streamed=True)
         elif self._held_back is not None:
-            assert self.flow.response is not None
-            self.flow.response.data.content = bytes(self._held_back)
-            yield from self.send_response()
+            yield from self._show_held()
         else:
             assert self.flow.response is not None
             self._mark(self.flow.response)
