@@ -36,7 +36,7 @@ class RunError(Exception):
 def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     """Run one command line (without the command's name); returns the exit code.
 
-    0: the run was made; 1: it could not be, or it was to be strict and some call failed or is different; 2: the
+    0: the run was made; 1: it could not be, or was to be strict and a call failed or is different; 2: the
     command line is wrong.
     """
     try:
