@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway import cli
+from tests.ports import free_port
 
 DEMO = """\
 aoai:
@@ -39,9 +40,7 @@ clients:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

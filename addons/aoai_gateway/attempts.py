@@ -362,7 +362,7 @@ class Attempts:
     def _deliver(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result]:
         call = self._call
         call.status = answered.status
-        self._dispatcher.answered(self._wish, read_rate_limits(answered.headers), self._now)
+        self._dispatcher.answered(self._wish, answered.headers, self._now)
         if call.streaming and answered.status == 200:
             self._speed(attempt).first_byte.learn(answered.now - attempt.started)
         end = yield Deliver(attempt)
