@@ -34,6 +34,9 @@ from aoai_gateway.call import (
     Failed,
     FailureKind,
     Outcome,
+    ParseBody,
+    Parsed,
+    Refused,
     Reject,
     Reserve,
     Reserved,
@@ -50,6 +53,7 @@ from aoai_gateway.engine import Engine
 from aoai_gateway.policy.accounts import Accounts
 from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.tokens import Counter
+from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import parse_target
 from aoai_gateway.wire.usage import Usage
@@ -86,8 +90,9 @@ def config(*backends: str | tuple[str, Mapping[str, Any]], **parts: Any) -> Conf
         )
         for endpoint, here in standins.items()
     ]
-    rest = {name: value for name, value in parts.items() if name != "endpoint"}
-    return Config(aoai=Aoai(endpoints=tuple(endpoints)), clients=(ANYBODY,), **rest)
+    rest = {"clients": (ANYBODY,), **parts}
+    rest.pop("endpoint", None)
+    return Config(aoai=Aoai(endpoints=tuple(endpoints)), **rest)
 
 
 # --- what backends do --------------------------------------------------------------------------------
@@ -261,7 +266,8 @@ class Stage:
             case Announce() | Return() | Reject():
                 pass
             case CountTokens():
-                count = self.counter.count_request(effect.operation, effect.body, effect.model)
+                operation = effect.target.operation.name
+                count = self.counter.count_request(operation, effect.body.parsed, effect.model)
                 return Counted(self.now, count)
             case Reserve():
                 decision = self.accounts.reserve(effect.reservation, self.now + self.wall)
@@ -282,6 +288,8 @@ class World(Stage):
         super().__init__(configuration, random=random)
         self.while_waiting: list[Callable[[], object]] = []
         """Done one by one at the ends of calls' waits, before these ask again."""
+        self.parsing_takes = 0.1
+        """Seconds, of a large body."""
         self.scripts: dict[str, list[Behaviour]] = {}
 
     def script(self, **behaviours: Behaviour | Sequence[Behaviour]) -> World:
@@ -359,6 +367,13 @@ class World(Stage):
                         usage=behaviour.usage,
                         response_id=behaviour.response_id,
                     )
+                case ParseBody():
+                    self.now += self.parsing_takes
+                    try:
+                        body = parse_body(effect.target, effect.content_type, effect.raw)
+                        result = Parsed(self.now, body)
+                    except GatewayError as error:
+                        result = Refused(self.now, error)
                 case WaitUntil():
                     assert effect.at > self.now, "a wait is for something"
                     self.now = effect.at

@@ -8,7 +8,9 @@ attempt is made. What comes of it is the client's answer, or leads to the next t
   out on a new connection at once, since after a drop nobody would know whether it had been taken.
 - *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
   connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
-  if there is no second backend to ask. Silence is the exception: there, other calls bear witness.
+  if there is no second backend to ask. It takes one at another endpoint, if the pool has any: those at one
+  endpoint go down together. And if another one only had no room, the breaks stay: it would have told.
+  Silence is the exception: there, other calls bear witness.
 - *A call larger than a backend's whole limit* is not held against the backend.
 - *No backend is tried twice*, except one that lacked capacity, by a call that may wait for it.
 """
@@ -51,11 +53,12 @@ from aoai_gateway.failures import (
     refuses_us,
     was_not_taken,
 )
-from aoai_gateway.routing.order import Cause, Order, Wish, draw_lots, draw_takers
+from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import describe, read_rate_limits, retry_hint
 from aoai_gateway.wire.operations import RESPONSES
+from aoai_gateway.wishes import session_of, wish_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -65,13 +68,6 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaks import Scope
     from aoai_gateway.wire.errors import GatewayError
-
-CHARACTERS_PER_TOKEN = 4
-"""Of a prompt that was not counted. Azure's limiters estimate from the number of characters, too."""
-
-UNBOUNDED_COMPLETION = 16
-"""Tokens that a limiter reserves for a completion without a bound (the default of max_tokens in Azure's
-reference of the completions API)."""
 
 
 class Attempts:
@@ -84,7 +80,7 @@ class Attempts:
         self._pool = pool
         self._now = now
         self._config: Config = call.setup.config
-        self._wish = self._make_wish()
+        self._wish = wish_of(call, pool, now, engine.affinity, engine.random.random)
         self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
         """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
@@ -101,61 +97,6 @@ class Attempts:
             self._dispatcher.over(self._wish, self._now)
 
     # --- which backend ---------------------------------------------------------------------------------
-
-    def _make_wish(self) -> Wish:
-        call, config, random = self._call, self._config, self._engine.random
-        assert call.cls is not None
-        strategy = config.strategy_of(call.deployment)
-        return Wish(
-            call_id=call.id,
-            client=call.client.name,
-            cls=call.cls,
-            pool=self._pool,
-            deployment=call.deployment,
-            line=call.deployment if call.deployment in config.virtual_deployments else "",
-            tokens=self._tokens(),
-            arrived=call.started,
-            weight=call.client.weight or 1.0,
-            strategy=strategy,
-            takes=draw_takers(self._pool, call.streaming, random.random),
-            lots=draw_lots(self._pool, random.random) if strategy == "weighted" else {},
-            home=self._home(),
-            limited=bool(config.priorities),
-            too_small=self._too_small(),
-        )
-
-    def _tokens(self) -> int:
-        """Give what a limiter will count for the call."""
-        call = self._call
-        bound = completion_bound(call)
-        completion = UNBOUNDED_COMPLETION if bound is None else bound
-        prompt = call.text_size // CHARACTERS_PER_TOKEN if call.prompt is None else call.prompt.tokens
-        return prompt + completion
-
-    def _too_small(self) -> set[BackendKey]:
-        for backend in self._pool:
-            limit = backend.standin.tokens_per_minute if backend.standin else None
-            if limit is not None and self._call.estimate > limit:
-                self._call.too_small.add(backend.key)
-        return self._call.too_small
-
-    def _home(self) -> str | None:
-        """Give the endpoint that holds the state which the call refers to, as far as that is known."""
-        body = self._call.body
-        assert body is not None
-        key = body.previous_response_id
-        if key is None and body.has_encrypted_reasoning:
-            # Only the resource that encrypted it can read it.
-            key = self._session()
-        home = self._engine.affinity.home(key, self._now) if key is not None else None
-        return home if any(b.endpoint.name == home for b in self._pool) else None
-
-    def _session(self) -> str | None:
-        """Name the conversation, if the client does: agents send a key for the prompt cache, or a header."""
-        call = self._call
-        assert call.body is not None
-        session = call.body.prompt_cache_key or call.headers.get("session-id")
-        return f"session {call.client.name}: {session}" if session else None
 
     def _next_backend(self) -> Generator[Effect, Result, Backend | None]:
         """Claim the next backend, after a wait perhaps. None if the call has ended."""
@@ -215,6 +156,8 @@ class Attempts:
             return False
         result = yield StandInLine(until)
         if self._gone(result):
+            # Nothing was sent to the backend that it may have been given: all of that is free again.
+            dispatcher.ended(wish, 0, self._now)
             return False
         self._now = result.now
         call.stood_in_line += self._now - begun
@@ -319,10 +262,16 @@ class Attempts:
             alike = self._alike.setdefault(like, [])
             alike.append((attempt, scope))
             # A call that creates state may have been taken, when nothing says that it was not.
-            if len(alike) > 1 or creates_state(call):
+            if self._is_the_cause(alike) or creates_state(call):
                 yield from self._answer_failure(attempt, like, failed.body)
                 return True
         return False
+
+    def _is_the_cause(self, alike: list[tuple[Attempt, Scope]]) -> bool:
+        """Whether it is the call that lets backends fail in this way."""
+        failed = {attempt.backend.endpoint.name for attempt, _ in alike}
+        elsewhere = any(backend.endpoint.name not in failed for backend in self._pool)
+        return len(alike) > 1 and (len(failed) > 1 or not elsewhere)
 
     def _hold_against(self, attempt: Attempt, failed: Failed) -> Scope:
         """Open the breaks that a failure calls for, and note what it says of the backend's capacity."""
@@ -388,7 +337,7 @@ class Attempts:
         call, engine = self._call, self._engine
         # A chat completion has an id too, but nothing refers to it; it would only push others out.
         if call.target.operation is RESPONSES:
-            for key in (call.response_id, self._session()):
+            for key in (call.response_id, session_of(call)):
                 if key is not None:
                     engine.affinity.remember(key, attempt.backend.endpoint.name, self._now)
         if not call.streaming:
@@ -398,10 +347,15 @@ class Attempts:
     def _speed(self, attempt: Attempt) -> Speed:
         return self._engine.speeds.setdefault(self._served(attempt.backend), Speed())
 
-    def _answer_failure(self, attempt: Attempt, like: str, body: bytes | None) -> Generator[Effect, Result]:
-        """Answer with a failure that the call itself may have caused, and hold it against nobody."""
+    def _answer_failure(
+        self, attempt: Attempt, like: str, body: bytes | None, *, withdraw: bool = True
+    ) -> Generator[Effect, Result]:
+        """Answer with a failure that the call itself may have caused.
+
+        ``withdraw``: it is held against nobody.
+        """
         call = self._call
-        for earlier, scope in self._alike.get(like, ()):
+        for earlier, scope in self._alike.get(like, ()) if withdraw else ():
             self._dispatcher.breaks.withdraw(scope, call.id)
             call.withdrawn.append(scope)
             earlier.break_seconds = None
@@ -430,7 +384,10 @@ class Attempts:
     def _give_up(self, found: Order, *, line_full: bool = False) -> Generator[Effect, Result]:
         call = self._call
         if self._last is not None:
-            yield from self._answer_failure(*self._last)
+            failed = {a.backend.endpoint.name for a, _ in self._alike.get(self._last[1], ())}
+            busy = (Cause.FULL, Cause.KEPT_FREE)
+            would_tell = any(s.cause in busy and s.backend.endpoint.name not in failed for s in found.skipped)
+            yield from self._answer_failure(*self._last, withdraw=not would_tell)
             return
         reasons = [
             (s.backend.name, s.reason, math.inf if s.seconds is None else s.seconds) for s in found.skipped

@@ -22,7 +22,8 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.simulator import limits
 
-type State = Literal["healthy", "hanging", "resetting"]
+type State = Literal["healthy", "hanging", "resetting", "refusing"]
+"""``refusing``: no connection is to be had."""
 
 LATENCY = 0.002
 """Seconds of one way between the gateway and a backend."""

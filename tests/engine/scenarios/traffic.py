@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -28,20 +28,21 @@ from aoai_gateway.call import (
     Drain,
     Effect,
     Ended,
+    Failed,
+    FailureKind,
     Outcome,
     Reject,
     Result,
-    Return,
     Send,
     StandInLine,
     WaitUntil,
 )
-from aoai_gateway.config.models import Client, Config
+from aoai_gateway.config.models import Client, Config, Priority
 from aoai_gateway.proxy.exchange import SLACK, Exchange
 from aoai_gateway.proxy.waiting import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
 from tests.engine.scenarios.azure import LATENCY, Azure, Deployment, Served, State, Work
-from tests.engine_driver import DEPLOYMENT, Stage, Trace
+from tests.engine_driver import DEPLOYMENT, Stage, Trace, config
 
 _SERVER: Any = tflow.tserver_conn()
 """Nothing is ever done with it."""
@@ -171,8 +172,16 @@ class Caller:
             remove_usage=False,
             now=here.now,
         )
+        place = here.azure.places[attempt.backend.endpoint.name]
+        if place.state == "refusing":
+            place.sent_into.append(here.now)
+            here.after(LATENCY, self._still(self._not_connected))
+            return
         self.served = here.azure.serve(attempt.backend.name, self.work, self._hear)
         self._watch()
+
+    def _not_connected(self) -> None:
+        self.step(Failed(self.traffic.now, FailureKind.CONNECT, "connection refused"))
 
     def _hear(self, event: HttpEvent) -> None:
         """Something came from the backend, or its connection ended."""
@@ -440,6 +449,25 @@ class Traffic(Stage):
         for probation in _probations(self):
             assert not probation.leases, "no probe is left"
         assert self.accounts.open_reservations == 0
+
+
+def traffic(
+    *backends: str | tuple[str, Mapping[str, Any]],
+    azure: Mapping[str, Deployment],
+    classes: Sequence[Mapping[str, Any]],
+    clients: Sequence[Mapping[str, Any]] = (),
+    seed: int = 1,
+    **parts: Any,
+) -> Traffic:
+    """Make traffic over one pool (see `engine_driver.config`); a client for each class, unless some are given."""
+    named = clients or [{"name": each["name"], "priority": each["name"]} for each in classes]
+    configuration = config(
+        *backends,
+        priorities=tuple(Priority.model_validate(each) for each in classes),
+        clients=tuple(Client.model_validate({"key": f"key-of-{each['name']}", **each}) for each in named),
+        **parts,
+    )
+    return Traffic(configuration, azure, seed)
 
 
 def _probations(here: Traffic) -> Iterator[Any]:
