@@ -274,7 +274,7 @@ class Traffic(Stage):
         self.begun = self.now
         self.azure = Azure(deployments, lambda: self.now, self.after)
         self.callers: list[Caller] = []
-        self.running: set[str] = set()
+        self.running: dict[str, Caller] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._stands: dict[str, tuple[Caller, float]] = {}
@@ -346,7 +346,8 @@ class Traffic(Stage):
     def _look(self) -> None:
         self._asked = False
         for wish in self.engine.dispatcher.release(self.now):
-            self._stands[wish.call_id][0].released.append(self.now)
+            # It may have been woken already, since its time was over: then it has a backend after all.
+            self.running[wish.call_id].released.append(self.now)
             self._wake(wish.call_id)
         for ident in [each for each, (_, until) in self._stands.items() if until <= self.now]:
             self._wake(ident)
@@ -406,7 +407,7 @@ class Traffic(Stage):
         caller = Caller(self, Trace(call), work, over)
         caller.run = self.engine.run(call, "application/json", json.dumps(body).encode(), self.now)
         self.callers.append(caller)
-        self.running.add(call.id)
+        self.running[call.id] = caller
         caller.step()
         if patience is not None:
             self.after(patience, caller.hang_up)
@@ -418,7 +419,7 @@ class Traffic(Stage):
 
     def ended(self, caller: Caller) -> None:
         """Check a call that has ended."""
-        self.running.discard(caller.call.id)
+        del self.running[caller.call.id]
         self._watched.pop(caller.call.id, None)
         # The proxy asks once more when a generator has returned.
         self.changed()
