@@ -147,9 +147,7 @@ def _config(*, priorities: bool) -> Config:
 def _deployments() -> dict[str, Deployment]:
     found = {}
     for (endpoint, name), limit in CAPACITY.items():
-        limits = (
-            PtuLimits(limit) if (endpoint, name) == PROVISIONED else PaygLimits(limit, limit * 6 // 1000)
-        )
+        limits = PtuLimits(limit) if (endpoint, name) == PROVISIONED else PaygLimits(limit, limit * 6 // 1000)
         found[f"{name}@{endpoint}"] = Deployment(limits, FIRST_TOKEN, SPEED)
     return found
 

@@ -474,6 +474,3 @@ def traffic(
 def _probations(here: Traffic) -> Iterator[Any]:
     for classes in here.engine.breaks._probes._probations.values():
         yield from classes.values()
-
-
-
