@@ -118,6 +118,7 @@ class Lifetime:
                 if old is not None:
                     await asyncio.to_thread(old.close)
             self._gateway.adopt(config)
+            self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
             self._loaded = loaded
 
     async def _with_simulators(self, config: Config) -> Config:
@@ -156,6 +157,7 @@ class Lifetime:
                     for problem in found.problems:
                         logger.error("%s", problem)
                     logger.error("%s has errors; the configuration in force stays.", path)
+                    self._gateway.config_errors = tuple(map(str, found.problems))
                 elif found is not None:
                     self._warn_of_restart(found)
                     await self._adopt(found)
