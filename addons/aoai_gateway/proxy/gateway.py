@@ -120,6 +120,14 @@ class Gateway:
         if not self.calls:
             self._idle.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait in line."""
+        return sum(len(line) for _, line in self.engine.dispatcher.lines())
+
+    def wake(self) -> None:
+        """Look whether those who wait in line can be served, since something has changed."""
+
     async def idle(self, seconds: float) -> bool:
         """Wait until no call is under way, for so long at most. Whether that came to be."""
         self._idle.clear()

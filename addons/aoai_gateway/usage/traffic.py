@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.call import Attempt, Call
 
-BUCKET_SECONDS = 5.0
-BUCKETS = 180
+BUCKET_SECONDS = 10.0
+BUCKETS = 90
 
 MINUTE = 60.0
 MINUTES = 15
