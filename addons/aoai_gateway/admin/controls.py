@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.snapshot import BY_HAND, all_backends, rfc3339
+from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.config.switches import KINDS, Kind, UnknownNameError, enabled_in_file
 from aoai_gateway.routing.breaks import Break
@@ -69,7 +70,7 @@ class Controls:
         shown = f"{BY_HAND}: {reason}" if reason else BY_HAND
         breaks.open(scope, Break(now, now + seconds, shown, BY_HAND))
         if self._sharing is not None:
-            self._in_background(self._sharing.tell_break(scope, seconds))
+            self._in_background(self._sharing.tell_break(scope, {IMPLICIT: seconds}))
         return self._done(f"{name}: a break of {seconds:g} s was opened" + (f" ({reason})" if reason else ""))
 
     def close_break(self, name: str) -> str:
@@ -91,10 +92,10 @@ class Controls:
         for scope in found:
             breaks.close(scope)
         if self._sharing is not None:
-            self._in_background(self._sharing.tell_end(found))
+            self._in_background(self._sharing.tell_closed(found))
         if not found:
             raise ControlError(f"{name} has no break")
-        self._gateway.wake()
+        self._gateway.waiting.changed()
         what = "its break was closed" if was_open else "its probation was ended"
         whole = standin is not None and (endpoint, None) in was_open
         return self._done(f"{name}: {what}" + (f", and that of all of {endpoint}" if whole else ""))
@@ -106,8 +107,8 @@ class Controls:
         for scope in scopes:
             breaks.close(scope)
         if self._sharing is not None:
-            self._in_background(self._sharing.tell_end(scopes))
-        self._gateway.wake()
+            self._in_background(self._sharing.tell_closed(scopes))
+        self._gateway.waiting.changed()
         return self._done("all breaks were closed")
 
     # --- switches --------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ class Controls:
         if not gateway.switches.set(known, name, on=on):
             return f"{kind} {name} is {'on' if on else 'off'} already"
         gateway.switched()
-        gateway.wake()
+        gateway.waiting.changed()
         return self._done(f"{kind} {name} was switched {'on again' if on else 'off'}")
 
     # --- what they share -------------------------------------------------------------------------------

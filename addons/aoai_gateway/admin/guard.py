@@ -1,12 +1,13 @@
 """Who may use the admin listener: decided from a request's headers, without I/O.
 
-Without a token the listener is on a loopback address, and whoever is on this machine may use it. But a browser
-on this machine also sends what pages of strangers tell it to, so
+Without a token the listener is on a loopback address, and whoever is on this machine may use it. But a
+browser on this machine also sends what pages of strangers tell it to, so
 
 - a request must name a loopback host: a stranger's name that was made to resolve to 127.0.0.1 (DNS
   rebinding) is not one, and its pages cannot read what is here;
 - a request that changes something must be JSON, which pages of another origin cannot send without being
-  allowed to (CORS preflight, and nothing here allows it), and if it says where it comes from, that must be here.
+  allowed to (CORS preflight, and nothing here allows it); and if it says where it comes from, that must be
+  here.
 
 With a token, it must be shown, and strangers' pages do not have it; then any host name will do, as behind an
 ingress.

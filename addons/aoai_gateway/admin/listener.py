@@ -3,14 +3,14 @@
 ===========================  =================================================================================
 ``GET /``                    the page
 ``GET /api/status``          the state, as :mod:`~aoai_gateway.admin.snapshot` documents it
-``POST /api/breaks/open``    ``{"name": "gpt-4o@sweden", "seconds": 60, "reason": ""}``; a whole endpoint by name
+``POST /api/breaks/open``    ``{"name": "gpt-4o@sweden", "seconds": 60, "reason": ""}``; or an endpoint
 ``POST /api/breaks/close``   ``{"name": "gpt-4o@sweden"}``; without a name, all
 ``POST /api/switch``         ``{"kind": "endpoint|standin|client", "name": "sweden", "on": false}``
 ``GET /health/live, ready``  as on the main listener; no token is asked for
 ===========================  =================================================================================
 
-A control answers ``{"done": "<a sentence>"}``; an error is ``{"error": {"message"}}`` with 400, 401, 403, 404,
-405, 409 or 415. See :mod:`~aoai_gateway.admin.guard` for who may ask.
+A control answers ``{"done": "<a sentence>"}``; an error is ``{"error": {"message"}}`` with 400, 401, 403,
+404, 405, 409 or 415. See :mod:`~aoai_gateway.admin.guard` for who may ask.
 """
 
 from __future__ import annotations
@@ -121,6 +121,10 @@ class _Handler(web.RequestHandler):
     def set_default_headers(self) -> None:
         for name, value in HEADERS.items():
             self.set_header(name, value)
+
+    @override
+    def compute_etag(self) -> None:
+        """Nothing here is to be kept."""
 
     @override
     def write_error(self, status_code: int, **kwargs: Any) -> None:

@@ -32,8 +32,8 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
 A *break* has ``reason``, ``seconds_left``, ``whole_endpoint`` and ``by_hand``. A *quota* has ``deployment``
 (null: over all), ``kind`` (see `Limit`), ``limit``, ``used``, ``remaining`` and ``reset_seconds`` (null:
 never). A *line* has ``waiting``, ``longest_wait_seconds``, and ``classes`` (those in which somebody waits):
-``priority``, ``waiting``, ``longest_wait_seconds``. *recent* has a list for each minute of the last 15, oldest
-first: ``attempts`` and ``failed`` of a backend; ``calls``, ``refused`` and ``tokens`` of a client.
+``priority``, ``waiting``, ``longest_wait_seconds``. *recent* has a list for each minute of the last 15,
+oldest first: ``attempts`` and ``failed`` of a backend; ``calls``, ``refused`` and ``tokens`` of a client.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ class _Snapshot:
 
     def document(self, quotas: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         gateway = self._gateway
-        document = {"gateway": self._about(), "priorities": [], "endpoints": [], "backends": []}
-        document |= {"clients": [], "deployments": [], "traffic": gateway.traffic.report(self._now)}
+        document: dict[str, Any] = {"gateway": self._about()}
+        document |= dict.fromkeys(("priorities", "endpoints", "backends", "clients", "deployments"), [])
+        document["traffic"] = gateway.traffic.report(self._now)
         if gateway.written is not None and gateway.setup is not None:
             written, in_force = gateway.written, gateway.setup
             document["priorities"] = [cls.name for cls in written.priority_classes]
@@ -113,7 +114,7 @@ class _Snapshot:
             "config_errors": list(gateway.config_errors),
             "state": state_in_words(gateway.state),
             "calls": len(self._calls),
-            "waiting": gateway.waiting,
+            "waiting": gateway.in_line,
         }
 
     # --- backends --------------------------------------------------------------------------------------
@@ -158,7 +159,11 @@ class _Snapshot:
                 }
             )
         capacity = self._dispatcher.capacities.known(backend)
-        limits = capacity.limits(now) if capacity is not None else (None, None)
+        limits: tuple[int | None, int | None] = (None, None)
+        if capacity is not None:
+            limits = capacity.limits(now)
+        elif standin is not None:
+            limits = standin.tokens_per_minute, standin.requests_per_minute
         return {
             "name": backend.name,
             "endpoint": endpoint.name,
@@ -265,8 +270,7 @@ def all_backends(written: Config) -> tuple[Backend, ...]:
     found: dict[object, Backend] = {}
     for endpoint in written.aoai.endpoints:
         standins = [standin for virtual in endpoint.virtual_deployments for standin in virtual.standins]
-        for standin in standins or [None]:
-            backend = Backend.of(Pair(endpoint, standin))
+        for backend in map(Backend.of, (Pair(endpoint, standin) for standin in standins or (None,))):
             found.setdefault(backend.key, backend)
     return tuple(found.values())
 

@@ -17,6 +17,7 @@ from aoai_gateway.config.switches import Switches
 from aoai_gateway.engine import Engine
 from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
+from aoai_gateway.proxy.waiting import Waiting
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
@@ -61,6 +62,7 @@ class Gateway:
     def __init__(self) -> None:
         self.setup: Setup | None = None
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
+        self.waiting = Waiting(self.engine.dispatcher)
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
         self.draining = False
         self.usage_log: UsageSink | None = None
@@ -103,6 +105,7 @@ class Gateway:
         self.written, self.adopted = config, time.monotonic()
         self.switched()
         self.configured.set()
+        self.waiting.changed()
 
     def switched(self) -> None:
         """Put in force what was switched off or on by hand. Calls under way keep what they began with."""
@@ -121,12 +124,9 @@ class Gateway:
             self._idle.set()
 
     @property
-    def waiting(self) -> int:
-        """How many calls wait in line."""
+    def in_line(self) -> int:
+        """How many calls stand in waiting lines."""
         return sum(len(line) for _, line in self.engine.dispatcher.lines())
-
-    def wake(self) -> None:
-        """Look whether those who wait in line can be served, since something has changed."""
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no call is under way, for so long at most. Whether that came to be."""

@@ -155,9 +155,7 @@ class Lifetime:
             await asyncio.sleep(POLL_SECONDS)
             gateway = self._gateway
             gateway.heard.refresh(ctx.master.addons)
-            gateway.traffic.seen(
-                in_flight=len(gateway.calls), waiting=gateway.waiting, now=time.monotonic()
-            )
+            gateway.traffic.seen(in_flight=len(gateway.calls), waiting=gateway.in_line, now=time.monotonic())
             if path != self._path:
                 path = self._path
                 watch = Watch(path, env=os.environ, loaded=self._loaded)

@@ -173,6 +173,12 @@ class Breaks:
         """Iterate over all that is in a break or on probation."""
         yield from dict.fromkeys((*self._breaks, *self._probes.scopes()))
 
+    def all(self) -> Iterator[tuple[Scope, Break]]:
+        """Iterate over all breaks, those of single classes and ended ones included."""
+        for scope, breaks in list(self._breaks.items()):
+            for brk in list(breaks.values()):
+                yield scope, brk
+
     def __iter__(self) -> Iterator[tuple[Scope, Break]]:
         """Iterate over the longest break of each scope, ended ones included."""
         for scope, breaks in list(self._breaks.items()):

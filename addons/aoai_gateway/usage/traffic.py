@@ -184,7 +184,7 @@ class Traffic:
 
 
 def quantile(histogram: Mapping[int, int], share: float) -> float | None:
-    """Give the latency in milliseconds, to about 9 %, below which that share of calls lies; None without any."""
+    """Give the milliseconds, to about 9 %, within which that share of calls was answered; None without any."""
     rank = math.ceil(share * sum(histogram.values()))
     for place in sorted(histogram):
         rank -= histogram[place]
@@ -204,9 +204,7 @@ def _kind(attempt: Attempt) -> str:
     return attempt.failure.value
 
 
-def _columns(
-    minutes: list[dict[str, list[int]]], names: tuple[str, ...]
-) -> dict[str, dict[str, list[int]]]:
+def _columns(minutes: list[dict[str, list[int]]], names: tuple[str, ...]) -> dict[str, dict[str, list[int]]]:
     nothing = [0] * len(names)
     everybody = dict.fromkeys(name for minute in minutes for name in minute)
     return {
