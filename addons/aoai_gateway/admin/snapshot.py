@@ -85,7 +85,7 @@ class _Snapshot:
     def document(self, quotas: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         gateway = self._gateway
         document: dict[str, Any] = {"gateway": self._about()}
-        document |= dict.fromkeys(("priorities", "endpoints", "backends", "clients", "deployments"), [])
+        document |= {key: [] for key in ("priorities", "endpoints", "backends", "clients", "deployments")}
         document["traffic"] = gateway.traffic.report(self._now)
         if gateway.written is not None and gateway.setup is not None:
             written, in_force = gateway.written, gateway.setup

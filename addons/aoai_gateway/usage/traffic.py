@@ -184,7 +184,7 @@ class Traffic:
 
 
 def quantile(histogram: Mapping[int, int], share: float) -> float | None:
-    """Give the milliseconds, to about 9 %, within which that share of calls was answered; None without any."""
+    """Give the milliseconds, to about 9 %, within which that share of calls ended; None without any."""
     rank = math.ceil(share * sum(histogram.values()))
     for place in sorted(histogram):
         rank -= histogram[place]
