@@ -23,7 +23,7 @@ class Asked(BaseHTTPRequestHandler):
     seen: ClassVar[list[tuple[str, str, str | None, Any]]] = []
     answer: ClassVar[tuple[int, bytes]] = (200, b"{}")
 
-    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         sent = json.loads(body) if body else None
         self.seen.append((self.command, self.path, self.headers.get("authorization"), sent))
