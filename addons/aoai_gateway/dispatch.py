@@ -26,12 +26,13 @@ from aoai_gateway.routing.breaks import Breaks
 from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.order import Order, Wish, order
 from aoai_gateway.routing.pulse import Pulse
+from aoai_gateway.wire.hints import read_rate_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend, BackendKey
-    from aoai_gateway.wire.hints import RateLimits
+    from aoai_gateway.wire.hints import Headers, RateLimits
 
 
 class _Queue:
@@ -65,7 +66,8 @@ class Dispatcher:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
         if not self.breaks.may_probe(backend, wish.cls.name, wish.call_id, now):
             return False
-        self.capacities.of(backend, wish.deployment).begin(wish.call_id, wish.tokens, now)
+        wish.capacity = self.capacities.of(backend, wish.deployment)
+        wish.capacity.begin(wish.call_id, wish.tokens, now)
         wish.backend = backend
         if wish.call_id not in self._in_flight:
             queue = self._in_flight[wish.call_id] = self._queue(wish)
@@ -154,24 +156,26 @@ class Dispatcher:
             pulse = self._pulses[key] = Pulse()
         return pulse
 
-    def answered(self, wish: Wish, limits: RateLimits, now: float) -> None:
+    def answered(self, wish: Wish, headers: Headers, now: float) -> None:
         """Note that the backend answers, and does not refuse; the attempt goes on."""
-        backend = wish.backend
-        if backend is not None:
-            self.capacities.of(backend, wish.deployment).learn(wish.call_id, limits, now)
+        backend, capacity = wish.backend, wish.capacity
+        if backend is not None and capacity is not None:
+            # Where nothing depends on them, its figures are only looked at now and then.
+            if wish.limited or wish.strategy == "most_headroom" or capacity.is_stale(now):
+                capacity.learn(wish.call_id, read_rate_limits(headers), now)
             self.breaks.probe_succeeded(backend, wish.cls.name, wish.call_id)
 
     def refused(self, wish: Wish, limits: RateLimits, retry_after: float | None, now: float) -> None:
         """Note that the backend refuses the call for want of capacity."""
-        if wish.backend is not None:
-            capacity = self.capacities.of(wish.backend, wish.deployment)
-            capacity.refused(wish.call_id, limits, retry_after, now)
+        if wish.capacity is not None:
+            wish.capacity.refused(wish.call_id, limits, retry_after, now)
 
     def ended(self, wish: Wish, used_tokens: int | None, now: float) -> None:
         """Note the end of an attempt. ``used_tokens``: 0 if it was not served; None: unknown."""
         backend, wish.backend = wish.backend, None
-        if backend is not None:
-            self.capacities.of(backend, wish.deployment).end(wish.call_id, used_tokens, now)
+        capacity, wish.capacity = wish.capacity, None
+        if backend is not None and capacity is not None:
+            capacity.end(wish.call_id, used_tokens, now)
             self.breaks.probe_ended(backend, wish.cls.name, wish.call_id)
             self.pulse(backend, wish.deployment).ended(wish.call_id)
 

@@ -123,6 +123,8 @@ class Breaks:
         brk = self.on(backend, now, cls)
         if brk is not None:
             return brk.remaining(now)
+        if self._probes.none:
+            return 0.0
         return max(self._probes.wait(scope, cls, call_id, now) for scope in _scopes(backend))
 
     def on_probation(self, backend: Backend, cls: str) -> bool:
@@ -140,6 +142,8 @@ class Breaks:
         """
         if self.when(backend, cls, now, call_id) > 0:
             return False
+        if self._probes.none:
+            return True
         for scope in _scopes(backend):
             self._probes.lease(scope, cls, call_id, now)
         return True

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.priorities import PriorityClass
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaks import Breaks
-    from aoai_gateway.routing.capacity import Capacities
+    from aoai_gateway.routing.capacity import Capacities, Capacity
 
 
 class Cause(StrEnum):
@@ -111,6 +111,8 @@ class Wish:
     """The backends whose whole limit is below what it asks for."""
     backend: Backend | None = None
     """The one that it has been given, until its attempt there has ended."""
+    capacity: Capacity | None = None
+    """Of that one."""
     skipped: tuple[Skip, ...] = ()
     """Those that were passed over then."""
 
