@@ -78,7 +78,7 @@ class _View:
         tokens = sum(sum(traffic[key][-minute:]) for key in ("tokens_in", "tokens_out"))
         slow = [each for each in traffic["p95_ms"][-minute:] if each is not None]
         parts = [
-            f"{gateway['calls'] - gateway['waiting']} in flight",
+            f"{gateway['in_flight']} in flight",
             self._alarm(f"{gateway['waiting']} waiting", gateway["waiting"]),
             f"{short(calls)} calls/min",
             self._alarm(f"{short(refused)} 429s/min", refused),
@@ -152,7 +152,8 @@ class _View:
             yield (
                 _clean(client["name"]),
                 _clean(client["priority"]),
-                str(client["in_flight"]),
+                str(client["in_flight"])
+                + (self.paint(f" +{waiting}", "yellow") if (waiting := client["waiting"]) else ""),
                 f"{short(calls)} calls, {limited}, {short(tokens)} tokens",
                 first,
             )
