@@ -23,7 +23,6 @@ from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.mitmproxy_options import OptionError, as_settings, run_mitmweb
 
 if TYPE_CHECKING:
-    from aoai_gateway.admin import commands
     from aoai_gateway.config.loader import Loaded
 
 PROGRAM = "aoai-gateway"
@@ -270,31 +269,19 @@ def _check(words: list[str]) -> int:
     return 0
 
 
-def _status(words: list[str]) -> int:
-    from aoai_gateway.admin import commands
+def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
+    """Give a command that asks a gateway which runs."""
 
-    return _asked(commands.status, words)
+    def run(words: list[str]) -> int:
+        from aoai_gateway.admin import commands
+        from aoai_gateway.admin.client import AdminError
 
+        try:
+            return commands.COMMANDS[command](words, _parser)
+        except AdminError as error:
+            raise StartError(str(error)) from None
 
-def _break(words: list[str]) -> int:
-    from aoai_gateway.admin import commands
-
-    return _asked(commands.breaks, words)
-
-
-def _switch(words: list[str]) -> int:
-    from aoai_gateway.admin import commands
-
-    return _asked(commands.switch, words)
-
-
-def _asked(command: Callable[[list[str], commands.Parser], int], words: list[str]) -> int:
-    from aoai_gateway.admin.client import AdminError
-
-    try:
-        return command(words, _parser)
-    except AdminError as error:
-        raise StartError(str(error)) from None
+    return run
 
 
 def _simulator(words: list[str]) -> int:
@@ -396,9 +383,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "web": _web,
     "check": _check,
-    "status": _status,
-    "break": _break,
-    "switch": _switch,
+    "status": _of_a_running_one("status"),
+    "break": _of_a_running_one("break"),
+    "switch": _of_a_running_one("switch"),
     "replay": _replay,
     "simulator": _simulator,
     "test": _test,
