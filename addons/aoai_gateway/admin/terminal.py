@@ -20,7 +20,7 @@ UNITS = {
 
 NARROWEST = 40
 
-BAR = 10
+BAR = 8
 
 _STYLED = re.compile(r"\x1b\[[0-9;]*m")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -51,7 +51,7 @@ class _View:
     def lines(self) -> Iterator[str]:
         yield from self._head()
         yield ""
-        yield from _table(("backend", "state", "headroom", "in flight", "15 min", ""), self._backends())
+        yield from _table(("backend", "in flight", "15 min", "headroom", "state"), self._backends())
         yield ""
         yield from _table(("deployment", "available", "in flight", "waiting"), self._deployments())
         yield ""
@@ -98,13 +98,12 @@ class _View:
             share = backend["headroom"]
             yield (
                 _clean(backend["name"]),
-                state,
+                str(backend["in_flight"]),
+                f"{short(attempts)}, {self._alarm(f'{short(failed)} failed', failed)}",
                 self._bar(1 - share, f"{share:4.0%} free")
                 if share is not None
                 else self.paint("not known", "dim"),
-                str(backend["in_flight"]),
-                f"{short(attempts)}, {self._alarm(f'{short(failed)} failed', failed)}",
-                self.paint(why, "dim"),
+                f"{state}  {self.paint(why, 'dim')}" if why else state,
             )
 
     def _condition(self, backend: dict[str, Any]) -> tuple[str, str]:
@@ -164,7 +163,7 @@ class _View:
         where = f" for {_clean(quota['deployment'])}" if quota["deployment"] is not None else ""
         text = f"{short(used)} of {short(limit)} {UNITS[quota['kind']]}{where}"
         if used and quota["reset_seconds"]:
-            text += f", free again in {span(quota['reset_seconds'])}"
+            text += f", free in {span(quota['reset_seconds'])}"
         return self._bar(used / limit if limit else 1.0, text)
 
     def _bar(self, share: float, text: str) -> str:
