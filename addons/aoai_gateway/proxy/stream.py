@@ -165,7 +165,7 @@ class GatewayStream(Sending):
             brings_own_token=admitted.token is not None,
             consult="gateway_backend_chosen" in self._gateway.heard,
         )
-        self._gateway.begun(call.id)
+        self._gateway.begun(call)
         self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")
         self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
