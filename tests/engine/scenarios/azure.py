@@ -1,4 +1,4 @@
-"""A pool's backends in virtual time: the simulator's limiter, its headers and its pace, and endpoints that die.
+"""A pool's backends in virtual time: the simulator's limiter, its headers and pace, and endpoints that die.
 
 A :class:`Served` is one call at a deployment. It says by itself when which part of its answer comes; whoever
 has sent it is told by events of the wire.
@@ -118,9 +118,7 @@ class Served:
             self._stream(begins, 0)
         else:
             whole = deployment.first_token + max(0, self._work.completion - 1) / deployment.speed
-            self._later(
-                whole, lambda: self._answer(200, decision.headers, "application/json", b"{}", True)
-            )
+            self._later(whole, lambda: self._answer(200, decision.headers, "application/json", b"{}", True))
 
     def _stream(self, at: float, sent: int) -> None:
         step = max(1, round(BURST * self._deployment.speed))

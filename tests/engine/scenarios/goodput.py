@@ -1,4 +1,4 @@
-"""The goodput benchmark's run (`tests/bench/goodput.py`) in virtual time: its calls, its limits, its clients."""
+"""The goodput benchmark's run (`tests/bench/goodput.py`) in virtual time: its calls, limits and clients."""
 
 from __future__ import annotations
 
@@ -147,9 +147,7 @@ def _config(*, priorities: bool) -> Config:
 def _deployments() -> dict[str, Deployment]:
     found = {}
     for (endpoint, name), limit in CAPACITY.items():
-        limits = (
-            PtuLimits(limit) if (endpoint, name) == PROVISIONED else PaygLimits(limit, limit * 6 // 1000)
-        )
+        limits = PtuLimits(limit) if (endpoint, name) == PROVISIONED else PaygLimits(limit, limit * 6 // 1000)
         found[f"{name}@{endpoint}"] = Deployment(limits, FIRST_TOKEN, SPEED)
     return found
 

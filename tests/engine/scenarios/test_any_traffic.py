@@ -56,7 +56,9 @@ def any_traffic(dice: Random) -> Traffic:
             client["when_exceeded"] = {"action": action} | ({"seconds": 5} if action == "wait" else {})
         clients.append(client)
     replay = {"max_attempts": dice.choice([1, 2, 6]), "max_seconds": dice.choice([5, 60])}
-    return traffic(*backends, azure=azure, classes=classes, clients=clients, replay=replay, seed=dice.randint(0, 99))
+    return traffic(
+        *backends, azure=azure, classes=classes, clients=clients, replay=replay, seed=dice.randint(0, 99)
+    )
 
 
 def trouble(here: Traffic, dice: Random) -> None:

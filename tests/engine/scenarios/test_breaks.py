@@ -51,7 +51,10 @@ def test_after_a_break_one_probe_of_each_class_goes_first_and_the_others_follow_
         here.come(0.6 + n / 100, "critical")
     here.run()
     sends = sorted(
-        (at - here.begun, c.call.client.name) for c in here.callers for at, _ in c.sends if at > here.begun + 1
+        (at - here.begun, c.call.client.name)
+        for c in here.callers
+        for at, _ in c.sends
+        if at > here.begun + 1
     )
     at = sends[0][0]
     assert at == pytest.approx(10, abs=0.1)
@@ -73,7 +76,10 @@ def test_a_success_closes_for_its_class_only() -> None:
     here.run(11)
     backend = here.backend("a")
     assert here.callers[-1].ok
-    assert [here.engine.breaks.on_probation(backend, cls) for cls in ("critical", "standard")] == [False, True]
+    assert [here.engine.breaks.on_probation(backend, cls) for cls in ("critical", "standard")] == [
+        False,
+        True,
+    ]
     for _ in range(3):
         here.call("standard", most=2_000)
         here.call("critical", most=2_000)

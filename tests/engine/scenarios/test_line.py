@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def test_higher_classes_go_first_whoever_came_first() -> None:
     here.run()
     assert order(here.callers[1:]) == ["critical"] * 2 + ["standard"] * 2 + ["batch"] * 2
     times = [c.sent_at for c in sorted(here.callers[1:], key=lambda c: c.sends[0][0])]
-    gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in pairwise(times)]
     assert gaps == pytest.approx([1.0] * 5, abs=0.1), "one a second, as the bucket drains"
     assert here.azure.refusals == 0
     here.check_nothing_is_left()
@@ -85,8 +86,12 @@ def test_a_modest_client_does_not_wait_behind_greedy_ones() -> None:
         one(here, at, "modest")
     here.run(45)
     modest = here.of("modest")
-    assert max(c.stood[0][1] - c.stood[0][0] for c in modest) < 4, "one each of three clients, and what has just begun"
-    served = {name: sum(bool(c.sends) for c in here.of(name)[name == "first" :]) for name in ("first", "second")}
+    assert max(c.stood[0][1] - c.stood[0][0] for c in modest) < 4, (
+        "one each of three clients, and what has just begun"
+    )
+    served = {
+        name: sum(bool(c.sends) for c in here.of(name)[name == "first" :]) for name in ("first", "second")
+    }
     assert abs(served["first"] - served["second"]) <= 1
     assert sum(served.values()) >= 30
     here.run()
@@ -176,7 +181,9 @@ def test_a_full_line_says_so_at_once() -> None:
 
 
 def test_one_class_does_not_fill_anothers_line() -> None:
-    here = full([{**CRITICAL, "wait": {"seconds": 60, "length": 1}}, {**BATCH, "wait": {"seconds": 60, "length": 2}}])
+    here = full(
+        [{**CRITICAL, "wait": {"seconds": 60, "length": 1}}, {**BATCH, "wait": {"seconds": 60, "length": 2}}]
+    )
     for client in ("batch", "batch", "batch", "critical"):
         one(here, 0.1, client)
     here.run(0.2)
@@ -223,7 +230,10 @@ def test_a_class_that_does_not_wait_is_refused_at_once() -> None:
 
 
 def test_a_class_that_does_not_wait_never_goes_past_one_that_does() -> None:
-    here = full([{"name": "impatient"}, STANDARD], clients=[{"name": n, "priority": n} for n in ("standard", "impatient")])
+    here = full(
+        [{"name": "impatient"}, STANDARD],
+        clients=[{"name": n, "priority": n} for n in ("standard", "impatient")],
+    )
     one(here, 0.1, "standard")
     here.run(1.0)
     assert here.waiting
