@@ -1,9 +1,9 @@
 """Many calls at once over one engine, in virtual time: minutes of traffic in the time of a few steps.
 
 A :class:`Traffic` is a heap of events and a clock. Each :class:`Caller` is one request to the gateway: its
-engine generator is led as the proxy leads it, with the proxy's own `Exchange` for every attempt; the backends
-are those of `azure`. The waiting line is driven as `proxy/waiting.py` drives it: asked after every step of any
-call, at the time that the dispatcher names, and when a call's own time is over.
+engine generator is led as the proxy leads it, with the proxy's own `Exchange` for every attempt; the
+backends are those of `azure`. The waiting line is driven as `proxy/waiting.py` drives it: asked after every
+step of any call, at the time that the dispatcher names, and when a call's own time is over.
 """
 
 from __future__ import annotations
