@@ -81,6 +81,7 @@ class Attempts:
         self._now = now
         self._config: Config = call.setup.config
         self._wish = wish_of(call, pool, now, engine.affinity, engine.random.random)
+        self._dispatcher.expect(self._wish, now)
         self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
         """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
