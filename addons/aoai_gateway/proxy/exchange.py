@@ -97,7 +97,8 @@ class Exchange:
         self._phase = Phase.HEADERS
         self._body: list[bytes] = []
         self._size = 0
-        self._pulse = attempt.pulse or Pulse()
+        # One that has nothing to remember is false.
+        self._pulse = Pulse() if attempt.pulse is None else attempt.pulse
         self._expect(now + deadlines.first_byte, now)
 
     def _expect(self, limit: float, now: float) -> None:

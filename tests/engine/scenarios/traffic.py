@@ -1,10 +1,9 @@
 """Many calls at once over one engine, in virtual time: minutes of traffic in the time of a few steps.
 
-:class:`Traffic` is a heap of events and a clock. Each :class:`Caller` is one request to the gateway: its engine
-generator is led as the proxy leads it, with the proxy's own :class:`~aoai_gateway.proxy.exchange.Exchange` for
-every attempt; the backends are those of :mod:`~tests.engine.scenarios.azure`. The waiting line is driven as
-`proxy/waiting.py` drives it: asked after every step of any call, at the time that the dispatcher names, and when
-a call's own time is over.
+A :class:`Traffic` is a heap of events and a clock. Each :class:`Caller` is one request to the gateway: its
+engine generator is led as the proxy leads it, with the proxy's own `Exchange` for every attempt; the
+backends are those of `azure`. The waiting line is driven as `proxy/waiting.py` drives it: asked after every
+step of any call, at the time that the dispatcher names, and when a call's own time is over.
 """
 
 from __future__ import annotations
@@ -460,7 +459,7 @@ def traffic(
     seed: int = 1,
     **parts: Any,
 ) -> Traffic:
-    """Make traffic over one pool (see `engine_driver.config`); a client for each class, unless some are given."""
+    """Make traffic over one pool (see `engine_driver.config`); without clients, one for each class."""
     named = clients or [{"name": each["name"], "priority": each["name"]} for each in classes]
     configuration = config(
         *backends,
