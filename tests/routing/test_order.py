@@ -15,6 +15,7 @@ from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
 from aoai_gateway.routing.breaks import Break, Breaks
 from aoai_gateway.routing.capacity import Capacities
+from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.order import Cause, Order, Wish, draw_lots, draw_takers, order
 from tests.engine_driver import DEPLOYMENT, config
 
@@ -29,7 +30,7 @@ def ordered(
     pool: tuple[Backend, ...] = POOL,
     breaks: Breaks | None = None,
     capacities: Capacities | None = None,
-    leave_free: float | None = None,
+    owed: bool = False,
     now: float = 1.0,
     **but: Any,
 ) -> Order:
@@ -41,7 +42,8 @@ def ordered(
         now=now,
         breaks=breaks or Breaks(),
         capacities=capacities or Capacities(),
-        leave_free=leave_free,
+        demands=Demands(),
+        owed=owed,
     )
 
 
@@ -182,7 +184,7 @@ def test_what_is_free_is_kept_for_higher_classes() -> None:
     capacities = used(paygo=700)
     assert causes(scarce(capacities, cls=low)) == {"paygo@a": Cause.KEPT_FREE}
     assert names(scarce(capacities)) == ["ptu@a", "paygo@a", "b@b"]
-    assert "paygo@a" in names(scarce(capacities, cls=low, leave_free=0.0)), "it is owed"
+    assert "paygo@a" in names(scarce(capacities, cls=low, owed=True)), "it is owed"
 
 
 def test_what_is_larger_than_the_whole_limit_never_fits() -> None:
