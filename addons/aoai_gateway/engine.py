@@ -50,6 +50,9 @@ from aoai_gateway.call import (
     Failed,
     FailureKind,
     Outcome,
+    ParseBody,
+    Parsed,
+    Refused,
     Reject,
     Result,
     Return,
@@ -63,11 +66,10 @@ from aoai_gateway.routing.breaks import Break, BreakLengths, Breaks
 from aoai_gateway.routing.order import Order, draw_takers, order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.hints import describe, read_rate_limits, retry_hint
 from aoai_gateway.wire.operations import RESPONSES
-from aoai_gateway.wire.sizes import text_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaks import Scope
+    from aoai_gateway.wire.bodies import RequestBody
 
 RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses after which Azure's documentation recommends to retry."""
@@ -101,7 +104,19 @@ class Engine:
         has ended, and its ``outcome`` says how.
         """
         try:
-            pool = self._admit(call, content_type, raw)
+            if len(raw) <= LARGE_BODY:
+                call.body = parse_body(call.target, content_type, raw)
+            else:
+                parsed = yield ParseBody(call.target, content_type, raw)
+                now = parsed.now
+                if isinstance(parsed, ClientGone):
+                    call.outcome, call.ended = Outcome.CLIENT_GONE, now
+                    return
+                if isinstance(parsed, Refused):
+                    raise parsed.error
+                assert isinstance(parsed, Parsed)
+                call.body = parsed.body
+            pool = self._admit(call, call.body)
             admitted = yield from self.budgets.admit(call, now)
         except GatewayError as error:
             yield from self._reject(call, error, now + call.waited, Outcome.REJECTED)
@@ -114,8 +129,7 @@ class Engine:
         yield from _Attempts(self, call, pool, admitted).run()
         yield from self.budgets.settle(call)
 
-    def _admit(self, call: Call, content_type: str | None, raw: bytes) -> Pool:
-        body = call.body = parse_body(call.target, content_type, raw)
+    def _admit(self, call: Call, body: RequestBody) -> Pool:
         call.deployment = body.deployment(call.target)
         table = call.setup.table
         if table.pool(call.deployment) is None:
@@ -125,7 +139,7 @@ class Engine:
         pool = self._pool(call)
         # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
         # text has, and low is what is wanted here.
-        call.estimate = text_size(raw) // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
+        call.estimate = body.text_size // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
         return pool
 
     def _pool(self, call: Call) -> Pool:

@@ -137,12 +137,13 @@ class OptionCheck:
             logger.error("%s", message)
 
 
-def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str]) -> int:
+def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str], addons: Sequence[object] = ()) -> int:
     """Run mitmweb in this process until it is stopped; returns its exit code.
 
     Args:
         arguments: what mitmweb's own command line takes.
         settings: what of it the user has set, for :class:`OptionCheck`.
+        addons: to be loaded beside its own.
 
     """
     from mitmproxy.tools import cmdline
@@ -152,13 +153,24 @@ def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str]) -> int:
     class CheckedWebMaster(WebMaster):
         def __init__(self, options: Options) -> None:
             super().__init__(options)
-            self.addons.add(OptionCheck(settings))
+            self.addons.add(*addons, OptionCheck(settings))
 
     try:
         run(CheckedWebMaster, cmdline.mitmweb, arguments)
     except SystemExit as end:  # mitmproxy has said why
         return end.code if isinstance(end.code, int) else 1
     return 0
+
+
+def is_unset(options: Options, name: str) -> bool:
+    """Whether nobody has set an option, not even to its default: not in a file, and not on the command line.
+
+    mitmproxy tells in public only whether its value differs from the default.
+    """
+    from mitmproxy import optmanager
+
+    option = options._options.get(name)
+    return option is not None and option.value is optmanager.unset
 
 
 def unclaimed(named: Iterable[str], options: Options) -> list[str]:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoai_gateway.call import Deliver, FailureKind, Outcome
+from aoai_gateway.wire.bodies import LARGE_BODY
 from tests.engine_driver import (
     CHAT,
     RESPONSES,
@@ -77,6 +78,8 @@ def worlds(draw: st.DrawFn) -> World:
 def calls(draw: st.DrawFn) -> dict[str, Any]:
     body: dict[str, Any] = {"model": "gpt", "input": "hi", "messages": []}
     body["stream"] = draw(st.booleans())
+    if draw(st.sampled_from([False, False, True])):
+        body["user"] = "x" * LARGE_BODY
     if draw(st.booleans()):
         body["max_completion_tokens"] = draw(st.sampled_from([10, 5_000]))
     path = draw(st.sampled_from([CHAT, RESPONSES]))

@@ -2,20 +2,24 @@
 
 The metadata is saved with the flow, so it holds plain strings and numbers only, and nothing secret.
 
-=====================  ==================================================================================
-key                    value
-=====================  ==================================================================================
-gateway_client         name of the client
-gateway_call           id of the call; failed attempts carry the same one
-gateway_deployment     the virtual deployment that was asked for
-gateway_backend        ``standin@endpoint`` of the last (or this) attempt
-gateway_outcome        ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``, ``error``
-gateway_attempts       number of attempts
-gateway_attempt        on the flow of a failed attempt: which one it was, from 1
-gateway_reason         on the flow of a failed attempt: why it failed
-gateway_tokens_in      prompt tokens
-gateway_tokens_out     completion tokens
-=====================  ==================================================================================
+========================  ===============================================================================
+key                       value
+========================  ===============================================================================
+gateway_client            name of the client
+gateway_call              id of the call; failed attempts carry the same one
+gateway_deployment        the virtual deployment that was asked for
+gateway_backend           ``standin@endpoint`` of the last (or this) attempt
+gateway_outcome           ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``, ``error``
+gateway_attempts          number of attempts
+gateway_attempt           on the flow of a failed attempt: which one it was, from 1
+gateway_reason            on the flow of a failed attempt: why it failed
+gateway_tokens_in         prompt tokens
+gateway_tokens_out        completion tokens
+gateway_first_content_ms  of a stream: milliseconds until its first content
+gateway_chunk_gap_p50_ms  of a stream whose body is stored: the median time between two of its chunks
+gateway_chunk_gap_max_ms  … and the longest
+gateway_messages_gone     how many messages of a long realtime session are no longer kept
+========================  ===============================================================================
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from aoai_gateway.call import Outcome
 
 if TYPE_CHECKING:
     from mitmproxy import http
+    from mitmproxy.flow import Flow
 
     from aoai_gateway.call import Attempt, Call
 
@@ -47,12 +52,17 @@ def annotate(flow: http.HTTPFlow, call: Call) -> None:
         flow.marked = marker or (REPLAYED if len(call.attempts) > 1 else "")
 
 
+def is_marked_by_a_person(flow: Flow) -> bool:
+    """Whether somebody has marked a flow by hand: with a marker that is none of the gateway's."""
+    return bool(flow.marked) and flow.marked not in (*MARKERS.values(), REPLAYED, FAILED)
+
+
 def forget(flow: http.HTTPFlow) -> None:
     """Take back what was said of a flow before it is replayed; only its client's name is still true."""
     for name in [n for n in flow.metadata if n.startswith("gateway_") and n != "gateway_client"]:
         del flow.metadata[name]
     flow.comment = ""
-    if flow.marked in (*MARKERS.values(), REPLAYED, FAILED):
+    if not is_marked_by_a_person(flow):
         flow.marked = ""
 
 
@@ -119,6 +129,8 @@ def metadata(call: Call) -> dict[str, str | int | float]:
         fields["gateway_backend"] = call.attempt.backend.name
     if call.outcome is not None:
         fields["gateway_outcome"] = call.outcome.value
+    if call.first_content is not None:
+        fields["gateway_first_content_ms"] = round(1000 * (call.first_content - call.started))
     if call.usage is not None:
         fields["gateway_tokens_in"] = call.usage.input_tokens
         fields["gateway_tokens_out"] = call.usage.output_tokens

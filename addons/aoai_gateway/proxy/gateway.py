@@ -15,6 +15,7 @@ from aoai_gateway.call import Settle, Setup
 from aoai_gateway.engine import Engine
 from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
+from aoai_gateway.reading.reader import BodyReader
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
@@ -22,7 +23,9 @@ from aoai_gateway.usage.record import usage_record
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
+
+    from mitmproxy import http
 
     from aoai_gateway.call import Call, Cancel, CountTokens, Reserve
     from aoai_gateway.config.models import Client, Config
@@ -51,6 +54,10 @@ async def _finish(answer: Awaitable[None]) -> None:
         logger.exception("A quota could not be settled; its lease will lapse.")
 
 
+def _never(_: http.HTTPFlow) -> bool:
+    return False
+
+
 class Gateway:
     """One gateway process's state. There is one, whatever addon instances come and go."""
 
@@ -61,12 +68,15 @@ class Gateway:
         self.draining = False
         self.usage_log: UsageSink | None = None
         self.counter = Counter()
+        self.reader = BodyReader()
         self.state: State = MemoryState()
         self.reservations: dict[str, Reservation] = {}
         """Bookings of calls under way, by id; their lease is renewed as long as they are here."""
         self.calls: set[str] = set()
         """Ids of the calls under way, until their last byte has been handed over."""
         self._idle = asyncio.Event()
+        self.is_held: Callable[[http.HTTPFlow], bool] = _never
+        """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
         self.wall = time.time() - time.monotonic()
@@ -109,10 +119,18 @@ class Gateway:
 
     def count_tokens(self, effect: CountTokens) -> Count | Awaitable[Count]:
         """Count a prompt: a small one at once, a large one in a thread."""
-        counter = self.counter
-        if cost_hint(effect.size):
-            return counter.count_request(effect.operation, effect.body, effect.model)
-        return asyncio.to_thread(counter.count_request, effect.operation, effect.body, effect.model)
+        counter, body = self.counter, effect.body
+        if not body.whole:
+            return self._count_large(effect)
+        operation = effect.target.operation.name
+        if cost_hint(len(body.raw)):
+            return counter.count_request(operation, body.parsed, effect.model)
+        return asyncio.to_thread(counter.count_request, operation, body.parsed, effect.model)
+
+    async def _count_large(self, effect: CountTokens) -> Count:
+        """Have a body read once more for its prompt; what comes back is no more than can be counted."""
+        read = await self.reader.read_prompt(effect.target, effect.model, effect.body.raw)
+        return await asyncio.to_thread(lambda: self.counter.count_prompt(read()))
 
     def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
         """Book against the client's quotas."""

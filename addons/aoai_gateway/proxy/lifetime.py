@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -56,6 +57,8 @@ class Lifetime:
         self._loaded: Loaded | None = None
         self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self.inspected = False
+        """Whether people look at prompts, and so at their numbers of tokens."""
         self._started = False
         self._adopting = asyncio.Lock()
 
@@ -81,11 +84,24 @@ class Lifetime:
             logger.error("The gateway answers 503 until this is mended and it is started again.")
             return
         await self._adopt(self._loaded)
+        self._come_first()
+        # What is there now stays. To look through all of it for garbage, now and then, would stop the event
+        # loop for some tens of milliseconds each time; what calls leave behind is little.
+        gc.collect()
+        gc.freeze()
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)
         self._watcher = asyncio_utils.create_task(
             self._watch(), name="watcher of the gateway's configuration", keep_ref=True
         )
+        if self.inspected:
+            await self._load_encodings()
+
+    def _come_first(self) -> None:
+        """Be the first addon that is told of the end: others close files that calls are still written to."""
+        addons = ctx.master.addons
+        # A new list, since the old one may just be gone through.
+        addons.chain = [self, *(addon for addon in addons.chain if addon is not self)]
 
     def _take_over_listener(self, config: Config) -> None:
         """Have mitmproxy listen for us, unless it was told where and how."""
@@ -106,12 +122,9 @@ class Lifetime:
     async def _adopt(self, loaded: Loaded) -> None:
         async with self._adopting:
             config = await self._with_simulators(loaded.config)
-            if counts_prompts(config) and not self._gateway.counter.encodings.by_name:
+            if counts_prompts(config):
                 # Before the configuration is in force: its first calls are to be counted, not estimated.
-                encodings = await asyncio.to_thread(load_encodings)
-                for problem in encodings.problems:
-                    logger.warning("%s", problem)
-                self._gateway.counter.encodings = encodings
+                await self._load_encodings()
             old = self._gateway.usage_log
             if (old.target if old else None) != config.usage_log:
                 self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
@@ -119,6 +132,14 @@ class Lifetime:
                     await asyncio.to_thread(old.close)
             self._gateway.adopt(config)
             self._loaded = loaded
+
+    async def _load_encodings(self) -> None:
+        if self._gateway.counter.encodings.by_name:
+            return
+        encodings = await asyncio.to_thread(load_encodings)
+        for problem in encodings.problems:
+            logger.warning("%s", problem)
+        self._gateway.counter.encodings = encodings
 
     async def _with_simulators(self, config: Config) -> Config:
         wanted = config.simulated_endpoints
@@ -192,6 +213,7 @@ class Lifetime:
                 logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
             await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
         await self._hang_up()
+        await self._gateway.reader.close()
         await self.sharing.close()
         if gateway.usage_log is not None:
             await asyncio.to_thread(gateway.usage_log.close)

@@ -52,6 +52,9 @@ from aoai_gateway.call import (
     Drain,
     Effect,
     Outcome,
+    ParseBody,
+    Parsed,
+    Refused,
     Reject,
     Reserve,
     Reserved,
@@ -76,7 +79,7 @@ from aoai_gateway.proxy.hooks import (
 )
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
-from aoai_gateway.proxy.request import without_secrets
+from aoai_gateway.proxy.request import strip_secrets, without_secrets
 from aoai_gateway.proxy.sending import Sending
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
@@ -136,6 +139,8 @@ class GatewayStream(Sending):
         """All of the request is there, as a user may have edited it: hand it to the engine."""
         assert admitted is not None
         request = self.flow.request
+        # Whoever edited it may have written a credential into it.
+        strip_secrets(request)
         try:
             target = parse_target(request.method, request.path)
         except GatewayError as error:
@@ -158,6 +163,7 @@ class GatewayStream(Sending):
             consult="gateway_backend_chosen" in self._gateway.heard,
         )
         self._gateway.begun(call.id)
+        self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")
         self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
         yield from self._advance(None)
@@ -172,9 +178,10 @@ class GatewayStream(Sending):
                 yield from self._end()
                 return
             match effect:
+                case ParseBody():
+                    result = yield from self._parse(effect)
                 case CountTokens():
-                    count = yield from self._wait_for(self._gateway.count_tokens(effect))
-                    result = Counted(time.monotonic(), count)
+                    result = yield from self._count(effect)
                 case Reserve():
                     decision = yield from self._wait_for(self._gateway.reserve(effect))
                     result = Reserved(time.monotonic(), decision)
@@ -218,6 +225,8 @@ class GatewayStream(Sending):
             yield from self._hang_up_on_client()
         elif self._begun:
             yield from self.send_response(already_streamed=True)
+        elif self._held_back is not None:
+            yield from self._show_held()
         else:
             assert self.flow.response is not None
             self._mark(self.flow.response)
@@ -235,6 +244,8 @@ class GatewayStream(Sending):
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         annotate(self.flow, call)
+        if self._pace is not None:
+            self.flow.metadata.update(self._pace.figures())
         record = self._gateway.write_down(call)
         if "gateway_call_finished" in self._gateway.heard:
             yield GatewayCallEndedHook(CallFinished(self.flow, call, record))
@@ -254,6 +265,30 @@ class GatewayStream(Sending):
         if not awaited.performed:
             raise RuntimeError("nobody awaited it")
         return awaited.result
+
+    def _parse(self, effect: ParseBody) -> CommandGenerator[Result]:
+        result: Result
+        try:
+            reader = self._gateway.reader
+            body = yield from self._wait_for(
+                reader.parse(
+                    effect.target,
+                    effect.content_type,
+                    effect.raw,
+                    wanted=lambda: not self._client_has_gone(),
+                )
+            )
+            result = Parsed(time.monotonic(), body)
+        except GatewayError as error:
+            result = Refused(time.monotonic(), error)
+        return ClientGone(result.now) if self._client_has_gone() else result
+
+    def _count(self, effect: CountTokens) -> CommandGenerator[Result]:
+        try:
+            count = yield from self._wait_for(self._gateway.count_tokens(effect))
+        except GatewayError as error:
+            return Refused(time.monotonic(), error)
+        return Counted(time.monotonic(), count)
 
     def _hold_back(self, effect: WaitUntil) -> CommandGenerator[Result | None]:
         if self._client_has_gone():
@@ -297,7 +332,7 @@ class GatewayStream(Sending):
         self._continuation = None
         yield from self._abandon()
         if self._run is not None:
-            so_far = self._stream_ended() if self._begun else None
+            so_far = self._stream_ended() if self._begun or self._held_back is not None else None
             yield from self._advance(ended or ClientGone(time.monotonic(), so_far))
         else:
             yield from self._hang_up_on_client()
