@@ -24,6 +24,7 @@ _forks.set_forkserver_preload(
         "aoai_gateway.simulator.server",
         "mitmproxy.tools.main",
         "mitmproxy.tools.dump",
+        "mitmproxy.tools.web",
     ]
 )
 

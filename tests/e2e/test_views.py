@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import openai
 import pytest
 
-from tests.e2e.processes import CHECKOUT, SCRIPTS, Gateway, Simulator, free_port
+from tests.e2e.processes import CHECKOUT, SCRIPTS, Gateway, Simulator
 from tests.e2e.settings import CLIENT_KEY, SPEC, configuration
+from tests.ports import free_port
 
 PASSWORD = "a-password-for-tests"
 
