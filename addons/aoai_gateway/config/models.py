@@ -27,6 +27,7 @@ from aoai_gateway.config.endpoints import (
 from aoai_gateway.config.fields import (
     Amount,
     Count,
+    DeploymentName,
     ExistingFile,
     KeptFile,
     Keys,
@@ -36,6 +37,7 @@ from aoai_gateway.config.fields import (
     StateUrl,
 )
 from aoai_gateway.config.policies import Group, Policy
+from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import IMPLICIT, BreakLengths, Priority, PriorityClass
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "Listen",
     "Model",
     "Policy",
+    "Price",
     "Priority",
     "PriorityClass",
     "Replay",
@@ -174,6 +177,8 @@ class Config(Model):
     """Priority classes, highest first; without any, all requests are equal."""
     default_priority: Name | None = None
     """The class of clients that name none; the lowest if absent."""
+    prices: Mapping[DeploymentName, Price] = {}
+    """What tokens cost, by model or virtual deployment, for comparing answers."""
     usage_log: LogTarget | None = None
     """Where one JSON line per finished call goes: stdout, or the path of a file."""
     drain_seconds: Amount = 30
@@ -266,6 +271,17 @@ class Config(Model):
     def model_of(self, deployment: str) -> str | None:
         """Return the model that a virtual deployment runs, if it was written down."""
         return self._models.get(deployment)
+
+    def price_of(self, deployment: str, model: str | None = None) -> Price | None:
+        """Return the price of a virtual deployment's tokens, or of the model that answered there.
+
+        A dated model has the price of its name: ``gpt-4o-2024-11-20`` that of ``gpt-4o``.
+        """
+        names = [deployment, self.model_of(deployment), model]
+        while model is not None and "-" in model:
+            model = model.rpartition("-")[0]
+            names.append(model)
+        return next((self.prices[name] for name in names if name in self.prices), None)
 
     @cached_property
     def _models(self) -> dict[str, str]:

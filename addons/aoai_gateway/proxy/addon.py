@@ -73,11 +73,18 @@ class GatewayAddon:
         playback.install(self.gateway)
         if "gatewaylifetime" not in ctx.master.addons:
             ctx.master.addons.add(self.lifetime)
+        if "clientplayback" in ctx.master.addons and "gatewaycommands" not in ctx.master.addons:
+            # Not in the lean host, where there is nobody to give a command and nothing to look at.
+            from aoai_gateway.inspect.commands import GatewayCommands
+
+            ctx.master.addons.add(GatewayCommands(self.gateway))
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)
 
     def configure(self, updated: Collection[str]) -> None:
         """Load the configuration when its path is set; all that is wrong with it is logged."""
+        if "save_stream_file" in updated or "view" in ctx.master.addons:
+            self.gateway.watched = bool("view" in ctx.master.addons or ctx.options.save_stream_file)
         if "gateway_config" not in updated:
             return
         path = Path(ctx.options.gateway_config).expanduser().absolute()

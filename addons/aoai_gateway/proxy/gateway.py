@@ -13,6 +13,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.call import Settle, Setup
 from aoai_gateway.engine import Engine
+from aoai_gateway.inspect.conversations import Conversations
 from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
 from aoai_gateway.routing.backends import RoutingTable
@@ -58,6 +59,9 @@ class Gateway:
         self.setup: Setup | None = None
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
+        self.watched = False
+        """Whether somebody looks at flows or saves them, so that it is worth telling a call's story."""
+        self.conversations = Conversations()
         self.draining = False
         self.usage_log: UsageSink | None = None
         self.counter = Counter()
