@@ -6,32 +6,34 @@ of which nothing is remarkable has none.
 
 The metadata is saved with the flow, so it holds plain strings and numbers only, and nothing secret.
 
-=======================  ================================================================================
-key                      value
-=======================  ================================================================================
-gateway_client           name of the client
-gateway_call             id of the call; failed attempts carry the same one
-gateway_deployment       the virtual deployment that the call was served as
-gateway_asked            the one that the client asked for, where that is another one
-gateway_backend          ``standin@endpoint`` of the last (or this) attempt
-gateway_outcome          ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``, ``error``
-gateway_error            code of the gateway's own error
-gateway_attempts         number of attempts
-gateway_attempt          on the flow of a failed attempt: which one it was, from 1
-gateway_reason           on the flow of a failed attempt: why it failed
-gateway_conversation     what the client says of the conversation, or the response that it began with
-gateway_clamped          what the client's request limits changed
-gateway_degraded         how it was served in a lesser way
-gateway_dry_run          what limits that are only tried out would have done
-gateway_waited_ms        for how long it was held back
-gateway_first_content_ms from the call's begin to the first content of a stream
-gateway_duration_ms      from the call's begin to its end
-gateway_tokens_in        prompt tokens
-gateway_tokens_out       completion tokens
-gateway_only_backend     on a replay that was sent to this backend by hand
-gateway_path             on the flow of a failed attempt: the path that the client asked for
-gateway_story            every decision that was taken, a line each (see ``gateway.explain``)
-=======================  ================================================================================
+========================  ===============================================================================
+key                       value
+========================  ===============================================================================
+gateway_client            name of the client
+gateway_call              id of the call; failed attempts carry the same one
+gateway_deployment        the virtual deployment that the call was served as
+gateway_asked             the one that the client asked for, where that is another one
+gateway_backend           ``standin@endpoint`` of the last (or this) attempt
+gateway_outcome           ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``, ``error``
+gateway_error             code of the gateway's own error
+gateway_attempts          number of attempts
+gateway_attempt           on the flow of a failed attempt: which one it was, from 1
+gateway_reason            on the flow of a failed attempt: why it failed
+gateway_conversation      what the client says of the conversation, or the response that it began with
+gateway_clamped           what the client's request limits changed
+gateway_degraded          how it was served in a lesser way
+gateway_dry_run           what limits that are only tried out would have done
+gateway_waited_ms         for how long it was held back
+gateway_first_content_ms  of a stream: from the call's begin to its first content
+gateway_chunk_gap_p50_ms  of a stream whose body is stored: the median time between two of its chunks
+gateway_chunk_gap_max_ms  … and the longest
+gateway_duration_ms       from the call's begin to its end
+gateway_tokens_in         prompt tokens
+gateway_tokens_out        completion tokens
+gateway_only_backend      on a replay that was sent to this backend by hand
+gateway_path              on the flow of a failed attempt: the path that the client asked for
+gateway_story             every decision that was taken, a line each (see ``gateway.explain``)
+========================  ===============================================================================
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from mitmproxy.proxy.layers import ClientTLSLayer, modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway import mitmproxy_options
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.proxy import attempts, playback, selfcheck, tls
 from aoai_gateway.proxy.bugs import log_bug
@@ -73,13 +74,28 @@ class GatewayAddon:
         playback.install(self.gateway)
         if "gatewaylifetime" not in ctx.master.addons:
             ctx.master.addons.add(self.lifetime)
-        if "clientplayback" in ctx.master.addons and "gatewaycommands" not in ctx.master.addons:
-            # Not in the lean host, where there is nobody to give a command and nothing to look at.
-            from aoai_gateway.inspect.commands import GatewayCommands
-
-            ctx.master.addons.add(GatewayCommands(self.gateway))
+        self._serve_viewers()
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)
+
+    def _serve_viewers(self) -> None:
+        """Where people look at flows, have them see prompts and answers; in the lean host, nobody looks."""
+        if not any(name in ctx.master.addons for name in ("view", "dumper")):
+            return
+        from aoai_gateway.inspect.commands import GatewayCommands
+        from aoai_gateway.inspect.views import contentviews
+
+        if "gatewaycommands" not in ctx.master.addons:
+            ctx.master.addons.add(GatewayCommands(self.gateway))
+        contentviews.register(self.gateway.counter, self._model_of)
+        self.lifetime.inspected = True
+        if "view" in ctx.master.addons and mitmproxy_options.is_unset(ctx.options, "store_streamed_bodies"):
+            # Without it mitmweb and mitmproxy would show streamed answers as empty.
+            ctx.options.update(store_streamed_bodies=True)
+
+    def _model_of(self, deployment: str) -> str | None:
+        setup = self.gateway.setup
+        return setup.config.model_of(deployment) if setup is not None else None
 
     def configure(self, updated: Collection[str]) -> None:
         """Load the configuration when its path is set; all that is wrong with it is logged."""

@@ -244,6 +244,8 @@ class GatewayStream(Sending):
         if self._notes is not None:
             call.decisions = tell(call, self._notes)
         annotate(self.flow, call, self._gateway.conversations.of(call))
+        if self._pace is not None:
+            self.flow.metadata.update(self._pace.figures())
         record = self._gateway.write_down(call)
         if "gateway_call_finished" in self._gateway.heard:
             yield GatewayCallEndedHook(CallFinished(self.flow, call, record))

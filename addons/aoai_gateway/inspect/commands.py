@@ -1,0 +1,3 @@
+class GatewayCommands:
+    name="gatewaycommands"
+    def __init__(self,g): pass
