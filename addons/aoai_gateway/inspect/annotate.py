@@ -85,6 +85,9 @@ MARKERS = (
 )
 """All that the gateway sets; another one is the user's own, and stays."""
 
+BARE_CODES = {"401": "unknown key", "404": "unknown path"}
+"""Azure's codes that are only the status again, in words."""
+
 KEPT_ON_REPLAY = ("gateway_client", "gateway_only_backend")
 """What is still true of a flow that is replayed."""
 
@@ -193,9 +196,10 @@ def _remarkable(call: Call) -> list[str]:
     told = {name.removeprefix("x-gateway-"): what for name, what in call.told.items()}
     if "degraded" in told:
         parts.append(f"degraded: {told.pop('degraded')}")
-    if len(call.attempts) > 1:
-        failed = ", ".join(f"{a.backend.name} {a.reason}" for a in call.attempts[:-1])
-        parts.append(f"attempt {len(call.attempts)} after {failed}")
+    failed = [attempt for attempt in call.attempts if attempt.failure is not None]
+    if failed:
+        tried = ", ".join(f"{attempt.backend.name} {attempt.reason}" for attempt in failed)
+        parts.append(f"tried {tried}" if failed[-1] is call.attempt else f"replayed after {tried}")
     if call.waited >= WORTH_TELLING:
         parts.append(f"waited {call.waited:.1f} s")
     return parts + [f"{name}: {what}" for name, what in told.items()]
@@ -207,8 +211,8 @@ def _route(call: Call) -> str:
 
 
 def _named(error: GatewayError) -> str:
-    """Name an error in few words. Azure's code for a wrong key is the status, which says nothing."""
-    return f"{error.status} {error.code}" if error.code != str(error.status) else f"{error.status} unknown key"
+    """Name an error in few words."""
+    return f"{error.status} {BARE_CODES.get(error.code, error.code)}"
 
 
 def attempt_comment(call: Call, attempt: Attempt) -> str:
