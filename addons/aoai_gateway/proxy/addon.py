@@ -72,7 +72,8 @@ class GatewayAddon:
         for problem in selfcheck.problems():
             logger.error("%s", problem)
         playback.install(self.gateway)
-        if "gatewaylifetime" not in ctx.master.addons:
+        # `in` would look for an addon whose class is str: it compares names of objects, not strings.
+        if ctx.master.addons.get("gatewaylifetime") is None:
             ctx.master.addons.add(self.lifetime)
         self._serve_viewers()
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
@@ -80,16 +81,22 @@ class GatewayAddon:
 
     def _serve_viewers(self) -> None:
         """Where people look at flows, have them see prompts and answers; in the lean host, nobody looks."""
-        if not any(name in ctx.master.addons for name in ("view", "dumper")):
+        view, dumper = map(ctx.master.addons.get, ("view", "dumper"))
+        if view is None and dumper is None:
             return
-        from aoai_gateway.inspect.commands import GatewayCommands
-        from aoai_gateway.inspect.views import contentviews
+        from tornado.web import Application
 
-        if "gatewaycommands" not in ctx.master.addons:
+        from aoai_gateway.inspect.commands import GatewayCommands
+        from aoai_gateway.inspect.views import contentviews, stylesheet
+
+        if ctx.master.addons.get("gatewaycommands") is None:
             ctx.master.addons.add(GatewayCommands(self.gateway))
         contentviews.register(self.gateway.counter, self._model_of)
+        application = getattr(ctx.master, "app", None)
+        if isinstance(application, Application):
+            stylesheet.extend(application)
         self.lifetime.inspected = True
-        if "view" in ctx.master.addons and mitmproxy_options.is_unset(ctx.options, "store_streamed_bodies"):
+        if view is not None and mitmproxy_options.is_unset(ctx.options, "store_streamed_bodies"):
             # Without it mitmweb and mitmproxy would show streamed answers as empty.
             ctx.options.update(store_streamed_bodies=True)
 
@@ -99,8 +106,9 @@ class GatewayAddon:
 
     def configure(self, updated: Collection[str]) -> None:
         """Load the configuration when its path is set; all that is wrong with it is logged."""
-        if "save_stream_file" in updated or "view" in ctx.master.addons:
-            self.gateway.watched = bool("view" in ctx.master.addons or ctx.options.save_stream_file)
+        if "save_stream_file" in updated:
+            viewed = ctx.master.addons.get("view") is not None
+            self.gateway.watched = viewed or bool(ctx.options.save_stream_file)
         if "gateway_config" not in updated:
             return
         path = Path(ctx.options.gateway_config).expanduser().absolute()

@@ -20,7 +20,8 @@ above and below.
     errors       error bodies, and what the gateway decided
     completion   response body -> the Completion view
     contentviews the two views, as mitmproxy wants them
+    stylesheet   what mitmweb needs to show text as it is
 
-Everything but ``contentviews`` is a pure function of bytes and facts. None of it raises for what is in a
+Everything but the last two is a pure function of bytes and facts. None of it raises for what is in a
 body: whoever debugs looks at broken ones most of all.
 """

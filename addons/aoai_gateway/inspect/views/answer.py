@@ -52,7 +52,7 @@ class Answer:
 
 def lay_out(answer: Answer, facts: Facts) -> str:
     """Write an answer for people: a summary, what went wrong, the texts, the notes."""
-    lines = [" · ".join(filter(None, [_ends(answer), *_tokens(answer), *timing(facts)]))]
+    lines = [" · ".join(filter(None, [_ends(answer), *_tokens(answer, facts), *timing(facts)]))]
     lines.append(" · ".join(filter(None, [answer.model, *origin(facts), answer.ident])))
     lines += _warnings(answer)
     lines = [line for line in lines if line]
@@ -119,13 +119,19 @@ def _ends(answer: Answer) -> str:
     return ", ".join(reasons)
 
 
-def _tokens(answer: Answer) -> list[str]:
+def _tokens(answer: Answer, facts: Facts) -> list[str]:
     usage = answer.usage
     if usage is None:
-        return []
+        # The gateway knows them all the same, where the client had not asked the stream for them.
+        taken_, given_ = facts.number("gateway_tokens_in"), facts.number("gateway_tokens_out")
+        if taken_ is None or given_ is None:
+            return []
+        usage = Usage(int(taken_), int(given_))
     taken = f"{usage.input_tokens:,} tokens in"
     if usage.cached_tokens:
         taken += f" ({usage.cached_tokens:,} cached)"
+    if facts.operation == "embeddings":
+        return [taken]
     given = f"{usage.output_tokens:,} out"
     if usage.reasoning_tokens:
         given += f" ({usage.reasoning_tokens:,} reasoning)"
@@ -138,14 +144,14 @@ def _warnings(answer: Answer) -> list[str]:
         warnings.append(f"⚠ {answer.error}")
     if answer.broken:
         warnings.append("⚠ The answer ended without its proper end: what is here may not be all of it.")
-    warnings += verdict_lines("prompt", answer.prompt_verdicts)
+    warnings += verdict_lines("the prompt", answer.prompt_verdicts)
     for number, choice in enumerate(answer.choices, 1):
-        whose = "answer" if len(answer.choices) == 1 else f"choice {number}"
+        whose = "the answer" if len(answer.choices) == 1 else f"choice {number}"
         warnings += verdict_lines(whose, choice.verdicts)
         if choice.finish == "content_filter" and not any(verdict.filtered for verdict in choice.verdicts):
-            warnings.append(f"⚠ FILTERED: the {whose} was ended by the content filter.")
+            warnings.append(f"⚠ FILTERED: {whose} was ended by the content filter.")
         elif choice.finish in ("length", "max_output_tokens"):
-            warnings.append(f"⚠ The {whose} was cut at its limit of tokens.")
+            warnings.append(f"⚠ {whose[0].upper()}{whose[1:]} was cut at its limit of tokens.")
     return warnings
 
 
@@ -153,9 +159,9 @@ def verdict_lines(whose: str, verdicts: list[Verdict]) -> list[str]:
     """Say what the content filter found: first what it withheld, then what it only remarked on."""
     lines = []
     if filtered := [verdict.text for verdict in verdicts if verdict.filtered]:
-        lines.append(f"⚠ FILTERED: the {whose}, for {', '.join(filtered)}.")
+        lines.append(f"⚠ FILTERED: {whose}, for {', '.join(filtered)}.")
     if remarked := [verdict.text for verdict in verdicts if not verdict.filtered]:
-        lines.append(f"Content filter on the {whose}: {', '.join(remarked)}.")
+        lines.append(f"Content filter on {whose}: {', '.join(remarked)}.")
     return lines
 
 
@@ -165,7 +171,7 @@ def _choice(choice: Choice, single: bool) -> list[str]:
     for number, part in enumerate(shown):
         if part.kind == "text":
             # After a titled part, the text needs a title too, or it would seem to belong there.
-            title = "text" if number else "text" if single else ""
+            title = "answer" if number or single else ""
         else:
             title = part.title
         if title:

@@ -59,6 +59,7 @@ def _read(chunks: Iterable[Mapping[str, Any]]) -> Answer:
     answer = Answer()
     choices: dict[int, _Collected] = {}
     tier = ""
+    times: Mapping[str, Any] = {}
     for chunk in chunks:
         if chunk.get("error"):
             answer.error = summary(chunk["error"])
@@ -66,6 +67,8 @@ def _read(chunks: Iterable[Mapping[str, Any]]) -> Answer:
         answer.ident = answer.ident or word(chunk.get("id"))
         answer.usage = read_usage(chunk.get("usage")) or answer.usage
         tier = word(chunk.get("service_tier")) or tier
+        times = mapping(chunk.get("latency_checkpoint")) or times
+        times = mapping(mapping(chunk.get("usage")).get("latency_checkpoint")) or times
         add_new(answer.prompt_verdicts, prompt_verdicts(chunk))
         for place, choice in enumerate(items(chunk.get("choices"))):
             if isinstance(choice, Mapping):
@@ -75,6 +78,8 @@ def _read(chunks: Iterable[Mapping[str, Any]]) -> Answer:
     answer.choices = [_finished(choices[number]) for number in sorted(choices)]
     if tier and tier != "default":
         answer.notes.append(f"Service tier: {tier}.")
+    if said := ", ".join(f"{word(key).removesuffix('_ms')} {word(value)}" for key, value in times.items()):
+        answer.notes.append(f"The service's own times, in ms: {said}.")
     return answer
 
 

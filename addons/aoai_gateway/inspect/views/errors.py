@@ -68,9 +68,10 @@ def _come_back(facts: Facts) -> str:
 def _decided(facts: Facts) -> list[str]:
     """What the gateway did, from the flow's metadata and comment."""
     lines = []
-    if reason := facts.name("gateway_reason"):
-        number = facts.number("gateway_attempt") or 1
-        lines.append(f"Attempt {number:.0f} failed: {reason}. The client did not get this answer.")
+    if facts.name("gateway_reason"):
+        lines.append(
+            "The client did not get this answer: the call was sent to the next backend, if there was one."
+        )
     elif said := _OUTCOMES.get(facts.name("gateway_outcome")):
         attempts = facts.number("gateway_attempts") or 0
         if facts.name("gateway_outcome") == "rejected" and attempts:

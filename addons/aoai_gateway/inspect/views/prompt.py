@@ -80,6 +80,8 @@ def reencode(edited: str, data: bytes, facts: Facts) -> bytes:
     changed = read_yaml(edited, writer.kept)
     if same(base, changed):
         return data
+    if changed is None:
+        raise EditError("the document is empty")
     if type(changed) is not type(base):
         raise EditError("the document must stay what it was: members like 'model: …' and 'messages: …'")
     return apply_edit(data.decode(), base, changed).encode()
@@ -169,7 +171,8 @@ class _Layout:
             words.append("streamed")
         given = body.get(messages_key)
         if facts.operation == "embeddings":
-            words.append(_how_many(len(items(given)) if not _is_tokens(given) else 1, "text"))
+            several = isinstance(given, list) and not _is_tokens(given)
+            words.append(_how_many(len(given) if several else 1, "text"))
         elif isinstance(given, list):
             words.append(_how_many(len(given), "message" if messages_key == "messages" else "item"))
         if tools := len(items(body.get("tools"))) + len(items(body.get("functions"))):

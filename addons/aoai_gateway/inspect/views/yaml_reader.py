@@ -62,7 +62,7 @@ def read_yaml(text: str, kept: Sequence[Kept] = ()) -> Any:
     except yaml.YAMLError:
         raise EditError("this is not YAML") from None
     if node is None:
-        raise EditError("the document is empty")
+        return None
     try:
         return _value(node, {(one.kind, one.number): one for one in kept})
     except RecursionError:

@@ -44,7 +44,7 @@ _UNSAFE = re.compile("[^\t\n -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufff
 _PLAIN = re.compile(r"[^\W\d](?:[\w ./@+()='!?;°%&*,-]|:(?=[^\s]))*(?<! )")
 _PLAIN_IN_FLOW = re.compile(r"[^\W\d][\w ./@+()=°%*-]*(?<! )")
 _KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_.$-]*")
-WORDS_WITH_MEANING = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
+WORDS_WITH_MEANING = frozenset(("null", "true", "false", "yes", "no", "on", "off"))
 """Plain scalars, in any case, that some YAML reader takes for something else than text."""
 
 
