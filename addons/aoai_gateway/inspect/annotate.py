@@ -115,7 +115,7 @@ def annotate_refusal(flow: http.HTTPFlow, error: GatewayError) -> None:
     flow.comment = SEPARATOR.join([_named(error), *([str(client)] if client else [])])
     flow.metadata["gateway_outcome"] = Outcome.REJECTED.value
     flow.metadata["gateway_error"] = error.code
-    flow.metadata["gateway_story"] = [f"refused before it was a call: {error}"]
+    flow.metadata["gateway_story"] = [f"refused before it was a call: {_named(error)}: {error.message}"]
     if not flow.marked:
         flow.marked = REFUSED
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mitmproxy import contentviews
+
 from aoai_gateway.inspect.views import chat, completion, errors, responses
 from aoai_gateway.inspect.views.contentviews import facts_of
 from aoai_gateway.inspect.views.shapes import Unreadable, decode
@@ -32,19 +34,14 @@ class Said:
 
 def said_in(flow: http.HTTPFlow) -> Said:
     """Read the answer of a flow; never raises for what is in it."""
-    from mitmproxy.contentviews import Metadata
-
     response = flow.response
     if response is None:
         return Said(f"({flow.error.msg})" if flow.error is not None else "(No answer.)")
     if response.raw_content is None:
         return Said(NOT_KEPT)
     data = response.get_content(strict=False) or b""
-    metadata = Metadata(
-        flow=flow, http_message=response, content_type=response.headers.get("content-type", "")
-    )
     try:
-        return _read(data, facts_of(metadata))
+        return _read(data, facts_of(contentviews.make_metadata(response, flow)))
     except (Unreadable, RecursionError):
         return Said(data.decode(errors="replace"))
 

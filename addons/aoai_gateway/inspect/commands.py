@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyperclip
-from mitmproxy import command, ctx, exceptions, flow, http, types
+from mitmproxy import command, contentviews, ctx, exceptions, flow, http, types
 from mitmproxy.addons import export
 from mitmproxy.log import ALERT
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect import compare, snippets
 from aoai_gateway.inspect.replays import aimed, as_call, places
+from aoai_gateway.inspect.story_view import StoryContentview, story
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.playback import play
 from aoai_gateway.wire.errors import GatewayError
@@ -48,6 +49,8 @@ class GatewayCommands:
         if "web_columns" in ctx.options and "comment" not in ctx.options.web_columns:
             if not ctx.options.has_changed("web_columns"):
                 ctx.options.update(web_columns=[*ctx.options.web_columns, "comment"])
+        if "story" not in contentviews.registry:
+            contentviews.add(StoryContentview())
         for name, theirs in EXPORTS.items():
             export.formats[theirs] = lambda shown, name=name: self._written(name, shown)
 
@@ -150,12 +153,6 @@ async def _played(copy: http.HTTPFlow) -> None:
         await play(copy)
     except Exception as error:
         log_bug("in a replay; it was given up.", error)
-
-
-def story(of: flow.Flow) -> list[str]:
-    """Give what was told of a flow's call; empty if nothing was."""
-    told = of.metadata.get("gateway_story")
-    return [str(line) for line in told] if isinstance(told, list | tuple) else []
 
 
 def address_of(shown: flow.Flow, call: http.HTTPFlow) -> str:

@@ -38,7 +38,7 @@ from aoai_gateway.call import (
 from aoai_gateway.policy.quotas import Limit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from aoai_gateway.call import Call, Effect, Outcome, Result
     from aoai_gateway.policy.quotas import Decision, Standing
@@ -108,7 +108,7 @@ def tell(call: Call, notes: Notes) -> list[str]:
     """Tell a call that has ended, a line for each decision: ``"  12 ms  attempt 1: gpt-4o-ptu@sweden"``."""
     lines = [(call.started, _question(call))]
     now, told = call.started, dict[str, str]()
-    for step in notes.steps:
+    for step in _worth_telling(notes.steps):
         for header, said in step.told.items():
             new = said.removeprefix(told.get(header, "")).removeprefix("; ")
             if new:
@@ -127,9 +127,17 @@ def tell(call: Call, notes: Notes) -> list[str]:
     return [f"{_offset(at - call.started):>9}  {text}" for at, text in lines]
 
 
-def refusal(status: int, code: str, message: str) -> list[str]:
-    """Tell a request that was refused before it became a call."""
-    return [f"{_offset(0):>9}  refused before it was a call: {status} {code}: {message}"]
+def _worth_telling(steps: Sequence[Step]) -> Iterator[Step]:
+    """Leave out what is between the first and the last time that a waiting call asked for its quota."""
+    for number, step in enumerate(steps):
+        before = steps[number - 1].effect if number else None
+        after = [later.effect for later in steps[number + 1 : number + 3]]
+        if isinstance(step.effect, Reserve) and isinstance(before, WaitUntil):
+            if after and isinstance(after[0], WaitUntil):
+                continue
+        elif isinstance(step.effect, WaitUntil) and len(after) == 2 and isinstance(after[1], WaitUntil):
+            continue
+        yield step
 
 
 # --- what was asked and decided ----------------------------------------------------------------------
@@ -187,7 +195,7 @@ def _after(step: Step) -> Iterator[str]:
         case Reserve(reservation=wanted), Reserved(decision=decision):
             yield from _booking(wanted.tokens, decision)
         case WaitUntil(), Done():
-            yield "was held back until now"
+            yield "held back until now"
         case Choose(candidates=candidates), Chosen(candidates=chosen, error=error):
             if error is not None:
                 yield "a plugin refuses the call"
@@ -234,7 +242,7 @@ def _place(scope: Scope | None) -> str:
 
 def _booking(tokens: int, decision: Decision) -> Iterator[str]:
     verb = "reserved" if decision.admitted else "does not fit"
-    yield f"{verb}: {tokens:,} tokens, prompt and answer"
+    yield f"{verb}: up to {tokens:,} tokens, prompt and answer"
     for standing in decision.standings:
         yield f"  {_standing(standing)}"
 
@@ -242,7 +250,7 @@ def _booking(tokens: int, decision: Decision) -> Iterator[str]:
 def _standing(standing: Standing) -> str:
     used = standing.limit - standing.remaining
     where = f" for {standing.deployment}" if standing.deployment is not None else ""
-    text = f"{standing.limit:,} {PER[standing.kind]}{where}: {used:,} used, {standing.remaining:,} left"
+    text = f"of {standing.limit:,} {PER[standing.kind]}{where}, {used:,} are taken, {standing.remaining:,} left"
     if standing.wait > 0:
         fits = f"fits in {_seconds(standing.wait)}" if math.isfinite(standing.wait) else "never fits"
         text += f"; {fits}"
