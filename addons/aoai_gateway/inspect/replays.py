@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from mitmproxy import exceptions, http
@@ -34,6 +35,7 @@ def as_call(flow: Flow) -> http.HTTPFlow:
     restore(copy)
     forget(copy)
     copy.marked = ""
+    copy.timestamp_created = time.time()  # what flow lists are ordered by: it is a new call
     copy.response = copy.error = None
     try:
         if parse_target(copy.request.method, copy.request.path).operation is MODELS:
