@@ -22,7 +22,8 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
         yield from _check_simulated(endpoint, path)
     yield from _check_mixture(config)
     yield from _check_pools(config)
-    yield from _check_models(config, locate)
+    yield from _check_pool_fields(config, locate)
+    yield from _check_weights(config)
     yield from check_priorities(config, locate)
     yield from check_clients(config, locate)
     yield from _check_the_rest(config)
@@ -177,16 +178,36 @@ def _first_path(config: Config, deployment: str) -> KeyPath:
     )
 
 
-def _check_models(config: Config, locate: Locate) -> Iterator[Finding]:
-    seen: dict[str, tuple[str, KeyPath]] = {}
+def _check_pool_fields(config: Config, locate: Locate) -> Iterator[Finding]:
+    """What is said of a virtual deployment counts for its pool, over all endpoints."""
+    for field in ("model", "strategy"):
+        seen: dict[str, tuple[str, KeyPath]] = {}
+        for index, endpoint in enumerate(config.aoai.endpoints):
+            for i, virtual in enumerate(endpoint.virtual_deployments):
+                value = getattr(virtual, field)
+                if value is None:
+                    continue
+                path: KeyPath = ("aoai", "endpoints", index, "virtual_deployments", i, field)
+                said, first = seen.setdefault(virtual.name, (value, path))
+                if said != value:
+                    yield Finding(
+                        path, f'{virtual.name} is "{said}" in {locate(first)}', "it can only be one"
+                    )
+
+
+def _check_weights(config: Config) -> Iterator[Finding]:
     for index, endpoint in enumerate(config.aoai.endpoints):
         for i, virtual in enumerate(endpoint.virtual_deployments):
-            if virtual.model is None:
+            if config.strategy_of(virtual.name) == "weighted":
                 continue
-            path: KeyPath = ("aoai", "endpoints", index, "virtual_deployments", i, "model")
-            model, first = seen.setdefault(virtual.name, (virtual.model, path))
-            if model != virtual.model:
-                yield Finding(path, f'{virtual.name} is "{model}" in {locate(first)}', "it can only be one")
+            for j, standin in enumerate(virtual.standins):
+                if "weight" in standin.model_fields_set:
+                    yield Finding(
+                        ("aoai", "endpoints", index, "virtual_deployments", i, "standins", j, "weight"),
+                        f"has no effect: the backends of {virtual.name} are tried in another way",
+                        'write "strategy: weighted" beside its standins',
+                        fatal=False,
+                    )
 
 
 # --- the rest ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from aoai_gateway.config.endpoints import (
     SimulatedDeployment,
     SimulatedEndpoint,
     Standin,
+    Strategy,
     Timeouts,
     VirtualDeployment,
 )
@@ -292,6 +293,19 @@ class Config(Model):
             if virtual.model
         }
 
+    def strategy_of(self, deployment: str) -> Strategy:
+        """Return how the backends of a deployment are ordered, at whichever endpoint that is written."""
+        return self._strategies.get(deployment, "ordered")
+
+    @cached_property
+    def _strategies(self) -> dict[str, Strategy]:
+        return {
+            virtual.name: virtual.strategy
+            for endpoint in self.aoai.endpoints
+            for virtual in endpoint.virtual_deployments
+            if virtual.strategy is not None
+        }
+
     @cached_property
     def priority_classes(self) -> tuple[PriorityClass, ...]:
         """All classes, highest first; never empty."""
@@ -299,6 +313,11 @@ class Config(Model):
         if not self.priorities:
             return (PriorityClass(IMPLICIT, 0, lengths),)
         return tuple(each.resolved(rank, lengths) for rank, each in enumerate(self.priorities))
+
+    @cached_property
+    def minimum_shares(self) -> Mapping[str, float]:
+        """The share of the places in a line that come free which each class gets at least, by name."""
+        return {cls.name: cls.minimum_share for cls in self.priority_classes}
 
     def priority_class(self, name: str | None) -> PriorityClass:
         """Return the class of this name; for None, the class of those who name none.

@@ -16,6 +16,7 @@ from aoai_gateway.engine import Engine
 from aoai_gateway.inspect.conversations import Conversations
 from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
+from aoai_gateway.proxy.waiting import Waiting
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
@@ -58,6 +59,7 @@ class Gateway:
     def __init__(self) -> None:
         self.setup: Setup | None = None
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
+        self.waiting = Waiting(self.engine.dispatcher)
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
         self.watched = False
         """Whether somebody looks at flows or saves them, so that it is worth telling a call's story."""
@@ -90,6 +92,7 @@ class Gateway:
         """Put a configuration in force. Calls under way keep the one they began with."""
         self.setup = Setup(config, RoutingTable(config))
         self.configured.set()
+        self.waiting.changed()
 
     def begun(self, call_id: str) -> None:
         """Count a call as under way."""

@@ -59,6 +59,7 @@ from aoai_gateway.call import (
     Return,
     Send,
     Settle,
+    StandInLine,
     WaitUntil,
 )
 from aoai_gateway.inspect.annotate import annotate, annotate_refusal
@@ -104,6 +105,8 @@ class GatewayStream(Sending):
         self._run: Generator[Effect, Result] | None = None
         self._notes: Notes | None = None
         self._written_down = False
+        self._stands = False
+        """Whether it stands in a waiting line."""
 
     def __repr__(self) -> str:
         state = getattr(self.client_state, "__name__", "?").removeprefix("state_")
@@ -176,8 +179,10 @@ class GatewayStream(Sending):
             try:
                 effect = next(self._run) if result is None else self._run.send(result)
             except StopIteration:
+                self._gateway.waiting.changed()
                 yield from self._end()
                 return
+            self._gateway.waiting.changed()
             match effect:
                 case CountTokens():
                     count = yield from self._wait_for(self._gateway.count_tokens(effect))
@@ -190,6 +195,8 @@ class GatewayStream(Sending):
                     result = Done(time.monotonic())
                 case WaitUntil():
                     result = yield from self._hold_back(effect)
+                case StandInLine():
+                    result = yield from self._stand_in_line(effect)
                 case Send():
                     result = yield from self._send(effect)
                 case Drain():
@@ -273,6 +280,19 @@ class GatewayStream(Sending):
         self._continuation = (wakeup, Done(effect.at))
         yield wakeup
         return None
+
+    def _stand_in_line(self, effect: StandInLine) -> CommandGenerator[Result]:
+        assert self._call is not None
+        self._stands = True
+        yield from self._wait_for(self._gateway.waiting.stand(self._call.id, effect.until))
+        self._stands = False
+        now = time.monotonic()
+        return ClientGone(now) if self._client_has_gone() or self._killed() else Done(now)
+
+    def client_left(self) -> None:
+        """Hear at once that the client hung up; the event itself waits as long as the stream is paused."""
+        if self._stands and self._call is not None:
+            self._gateway.waiting.left(self._call.id)
 
     def _choose(self, effect: Choose) -> CommandGenerator[Result]:
         assert self._call is not None

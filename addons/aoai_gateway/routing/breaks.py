@@ -123,6 +123,8 @@ class Breaks:
         brk = self.on(backend, now, cls)
         if brk is not None:
             return brk.remaining(now)
+        if self._probes.none:
+            return 0.0
         return max(self._probes.wait(scope, cls, call_id, now) for scope in _scopes(backend))
 
     def on_probation(self, backend: Backend, cls: str) -> bool:
@@ -140,6 +142,8 @@ class Breaks:
         """
         if self.when(backend, cls, now, call_id) > 0:
             return False
+        if self._probes.none:
+            return True
         for scope in _scopes(backend):
             self._probes.lease(scope, cls, call_id, now)
         return True
@@ -167,6 +171,12 @@ class Breaks:
             return None
         mine = (b for b in breaks.values() if b.until > now and (cls is None or b.cls in (None, cls)))
         return max(mine, key=lambda b: b.until, default=None)
+
+    def all(self) -> Iterator[tuple[Scope, Break]]:
+        """Iterate over all breaks, those of single classes and ended ones included."""
+        for scope, breaks in list(self._breaks.items()):
+            for brk in list(breaks.values()):
+                yield scope, brk
 
     def __iter__(self) -> Iterator[tuple[Scope, Break]]:
         """Iterate over the longest break of each scope, ended ones included."""

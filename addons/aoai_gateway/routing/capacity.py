@@ -50,6 +50,9 @@ They balance where about three calls in a hundred are refused."""
 
 LARGEST_MARGIN = 0.15
 
+STALE_SECONDS = 1.0
+"""How old a backend's figures may be, for those who only look."""
+
 MOST_BACKENDS = 10_000
 """The one unused for longest is forgotten: where every deployment is known, clients make up the names."""
 
@@ -105,6 +108,7 @@ class Capacity:
         self._request_limit = _Limit()
         self._bookings: dict[str, _Booking] = {}
         self._margin = 0.0
+        self._learned_at = -math.inf
 
     # --- what happens -----------------------------------------------------------------------------
 
@@ -124,6 +128,7 @@ class Capacity:
 
     def learn(self, call_id: str, limits: RateLimits, now: float) -> None:
         """The head of a call's answer came, and was no refusal. To be told before `end`."""
+        self._learned_at = now
         self._learn_limits(limits, now)
         booking = self._bookings.get(call_id)
         if booking is None:
@@ -176,6 +181,10 @@ class Capacity:
         self._tokens.give_back(max(0, booking.tokens - used_tokens), booking.at)
         if booking.tokens:
             self._bucket.pour(booking.share * (used_tokens / booking.tokens - 1), now)
+
+    def is_stale(self, now: float) -> bool:
+        """Whether its figures have not been looked at for so long that a display of them would lag."""
+        return now - self._learned_at >= STALE_SECONDS
 
     # --- what follows -----------------------------------------------------------------------------
 

@@ -44,6 +44,11 @@ class Probes:
         self._seconds = seconds
         self._probations: dict[Scope, dict[str, _Probation]] = {}
 
+    @property
+    def none(self) -> bool:
+        """Whether nobody is on probation."""
+        return not self._probations
+
     def begin(self, scope: Scope, cls: str, call_id: str) -> int:
         """Put a scope on probation for a class, since a call failed; gives how many probes failed in a row.
 

@@ -261,23 +261,30 @@ def rate_limited(message: str, retry_after_seconds: float, code: str = "quota_ex
 
 
 def all_backends_out(
-    deployment: str, retry_after_seconds: float, reasons: Iterable[tuple[str, str, float]]
+    deployment: str,
+    retry_after_seconds: float,
+    reasons: Iterable[tuple[str, str, float]],
+    *,
+    code: str = "all_backends_out",
+    waited_seconds: float = 0.0,
 ) -> GatewayError:
-    """429: every backend is in a break.
+    """429: every backend is in a break, or has no room for the call.
 
     ``reasons`` are (backend's name, why it is out, seconds until it is back); names and reasons must hold
-    neither URLs nor keys. ``retry_after_seconds`` is the smallest of the remaining breaks.
+    neither URLs nor keys. ``retry_after_seconds`` is the smallest of these. ``code``: this one, or that of
+    the waiting line or of shedding; ``waited_seconds``: for how long the call has stood in line.
     """
     listed = "; ".join(
         f"{name}: {why}" + (f", back in {_seconds(seconds)}" if math.isfinite(seconds) else "")
         for name, why, seconds in reasons
     )
-    return rate_limited(
-        f"No backend can serve the deployment {_quote(deployment)} now"
-        + (f" ({listed})." if listed else "."),
-        retry_after_seconds,
-        code="all_backends_out",
-    )
+    text = f"No backend can serve the deployment {_quote(deployment)} now"
+    text += f" ({listed})." if listed else "."
+    if code == "waiting_line_full":
+        text += " The line of those who wait for one is full."
+    if waited_seconds >= 0.05:
+        text += f" The request has waited in line for {_seconds(waited_seconds)}."
+    return rate_limited(text, retry_after_seconds, code=code)
 
 
 def unavailable(message: str, retry_after_seconds: float = 1.0) -> GatewayError:
