@@ -1,4 +1,4 @@
-"""The command line: ``aoai-gateway [serve|web|check|simulator|test]``, which is also what ``run.sh`` opens.
+"""The command line: ``aoai-gateway [serve|web|check|status|…]``, which is also what ``run.sh`` opens.
 
 Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``test``,
 what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
@@ -22,6 +22,7 @@ from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.mitmproxy_options import OptionError, as_settings, run_mitmweb
 
 if TYPE_CHECKING:
+    from aoai_gateway.admin import commands
     from aoai_gateway.config.loader import Loaded
 
 PROGRAM = "aoai-gateway"
@@ -237,7 +238,7 @@ def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> 
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-# --- check, simulator, test ---------------------------------------------------------------------------------
+# --- check, status, break, switch, simulator, test -------------------------------------------------------
 
 
 def _check(words: list[str]) -> int:
@@ -254,6 +255,33 @@ def _check(words: list[str]) -> int:
 
     print(describe(loaded))
     return 0
+
+
+def _status(words: list[str]) -> int:
+    from aoai_gateway.admin import commands
+
+    return _asked(commands.status, words)
+
+
+def _break(words: list[str]) -> int:
+    from aoai_gateway.admin import commands
+
+    return _asked(commands.breaks, words)
+
+
+def _switch(words: list[str]) -> int:
+    from aoai_gateway.admin import commands
+
+    return _asked(commands.switch, words)
+
+
+def _asked(command: Callable[[list[str], commands.Parser], int], words: list[str]) -> int:
+    from aoai_gateway.admin.client import AdminError
+
+    try:
+        return command(words, _parser)
+    except AdminError as error:
+        raise StartError(str(error)) from None
 
 
 def _simulator(words: list[str]) -> int:
@@ -339,18 +367,24 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "web": _web,
     "check": _check,
+    "status": _status,
+    "break": _break,
+    "switch": _switch,
     "simulator": _simulator,
     "test": _test,
 }
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|status|break|switch|simulator|test] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
   serve      serve the configured endpoints, headless (what happens when no command is named)
   web        the same inside mitmweb, to inspect and replay every call
   check      say what is wrong with a configuration, and what it amounts to
+  status     show the state of a running gateway (--watch, --json)
+  break      open or close a break of its by hand
+  switch     switch an endpoint, a standin or a client of its off or on
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 

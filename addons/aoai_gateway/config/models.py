@@ -36,12 +36,14 @@ from aoai_gateway.config.fields import (
     Name,
     Seconds,
     StateUrl,
+    Token,
 )
 from aoai_gateway.config.policies import Group, Policy
 from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import IMPLICIT, BreakLengths, Priority, PriorityClass
 
 __all__ = [
+    "Admin",
     "Aoai",
     "Backend",
     "Breaks",
@@ -103,6 +105,19 @@ class Listen(Model):
     """A PEM file with the gateway's certificate chain (and key, if private_key is absent): serves https."""
     private_key: ExistingFile | None = None
     """A PEM file with the certificate's private key."""
+
+
+class Admin(Model):
+    """The status page, its JSON, and what can be switched there: on an address of its own."""
+
+    enabled: bool = True
+    """false does without it."""
+    host: Name = "127.0.0.1"
+    """The address to listen on; any other than a loopback address needs a token."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8090
+    """The port; 0 takes a free one."""
+    token: Token | None = None
+    """What a browser or program must show; 16 characters at least, best as ${ENV_VAR}."""
 
 
 class Limits(Model):
@@ -168,6 +183,8 @@ class Config(Model):
     """The file that keeps what is spent of budgets per day and month, when the state is memory."""
     listen: Listen = Listen()
     """Where clients reach the gateway."""
+    admin: Admin = Admin()
+    """The status page, its JSON, and what can be switched there: on an address of its own."""
     limits: Limits = Limits()
     """The sizes that a request may have."""
     replay: Replay = Replay()

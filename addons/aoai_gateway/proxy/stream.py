@@ -164,7 +164,7 @@ class GatewayStream(Sending):
             consult="gateway_backend_chosen" in self._gateway.heard,
             only_backend=admitted.only_backend,
         )
-        self._gateway.begun(call.id)
+        self._gateway.begun(call)
         content_type = head.get("content-type")
         self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
         if self._gateway.watched or "gateway_call_finished" in self._gateway.heard:

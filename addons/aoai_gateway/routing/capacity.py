@@ -230,6 +230,12 @@ class Capacity:
                 wait = max(wait, self._requests.when(room, now))
         return wait if wait > _ROUNDING else 0.0
 
+    def limits(self, now: float) -> tuple[int | None, int | None]:
+        """Give its tokens and requests per minute, as declared or told; None: unknown."""
+        if self.declared.provisioned:
+            return self._size, None
+        return self._tokens_per_minute(now), self._request_limit.below(self.declared.requests_per_minute, now)
+
     # --- limits -----------------------------------------------------------------------------------
 
     @property
@@ -258,6 +264,10 @@ class Capacities:
 
     def __init__(self) -> None:
         self._capacities: dict[BackendKey, Capacity] = {}
+
+    def known(self, backend: Backend) -> Capacity | None:
+        """Give what is known of a standin's capacity, None if no call has been there yet."""
+        return self._capacities.get(BackendKey(*backend.key))
 
     def of(self, backend: Backend, asked: str) -> Capacity:
         """Give a backend's capacity for a call that asked for this deployment.
