@@ -33,12 +33,14 @@ from aoai_gateway.call import (
     Return,
     Send,
     Settle,
+    StandInLine,
     WaitUntil,
 )
+from aoai_gateway.failures import creates_state
 from aoai_gateway.policy.quotas import Limit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from aoai_gateway.call import Call, Effect, Outcome, Result
     from aoai_gateway.policy.quotas import Decision, Standing
@@ -69,6 +71,8 @@ class Step:
     told: dict[str, str]
     break_seconds: float | None
     """Of the attempt in question, at that time: it may be withdrawn."""
+    breaks: Mapping[str, float] | None
+    """The same for each class."""
     scope: Scope | None
     result: Result | None = None
     """None if the call ended before anything came of it."""
@@ -96,6 +100,7 @@ def follow(run: Generator[Effect, Result], call: Call, notes: Notes) -> Generato
                 call.skipped,
                 dict(call.told),
                 attempt.break_seconds if attempt is not None else None,
+                attempt.breaks if attempt is not None else None,
                 attempt.scope if attempt is not None else None,
             )
             notes.steps.append(step)
@@ -116,10 +121,10 @@ def tell(call: Call, notes: Notes) -> list[str]:
         told = step.told
         lines += [(now, text) for text in _before(call, step)]
         if step.result is not None:
-            now = step.result.now
+            began, now = now, step.result.now
             if isinstance(step.result, Ended) and step.result.first_content is not None and call.streaming:
                 lines.append((step.result.first_content, "first content"))
-            lines += [(now, text) for text in _after(step)]
+            lines += [(now, text) for text in _after(step, began)]
     for scope in call.withdrawn:
         lines.append((now, f"the break on {_place(scope)} is taken back: the call itself is the likely cause"))
     if call.outcome is not None:
@@ -146,7 +151,8 @@ def _worth_telling(steps: Sequence[Step]) -> Iterator[Step]:
 def _question(call: Call) -> str:
     body = call.body
     asked = call.asked or call.deployment or "no deployment"
-    text = f"{call.client.name} (class {call.client.priority or 'default'}) asks for {asked}"
+    cls = f" (class {call.cls.name})" if call.cls is not None and call.setup.config.priorities else ""
+    text = f"{call.client.name}{cls} asks for {asked}"
     text += f": {call.target.operation.name}, {'streaming' if call.streaming else 'not streaming'}"
     if body is None:
         return text
@@ -159,8 +165,8 @@ def _before(call: Call, step: Step) -> Iterator[str]:
     match step.effect:
         case Send(attempt=attempt, deadlines=deadlines):
             number, name = attempt.number, attempt.backend.name
-            yield from _passed_over(s for s in step.skipped if not _failed_before(call, s, number))
-            if attempt.resent and step.effect.fresh and not call_creates_state(call):
+            yield from _passed_over(s for s in attempt.skipped if not _failed_before(call, s, number))
+            if attempt.resent and step.effect.fresh and not creates_state(call):
                 yield f"attempt {number} once more to {name}, on a new connection: the old one was closed"
             else:
                 yield f"attempt {number}: {name}, which has {deadlines.first_byte:.3g} s to answer"
@@ -169,7 +175,9 @@ def _before(call: Call, step: Step) -> Iterator[str]:
         case Return(attempt=attempt):
             yield f"answers with what {attempt.backend.name} said: {attempt.status}"
         case Reject(error=error):
-            yield from _passed_over(step.skipped) if error.code == "all_backends_out" else ()
+            if error.status == 429 and error.code != "all_backends_out":
+                # That one names all of them itself.
+                yield from _passed_over(step.skipped)
             yield f"answers {error.status} {error.code}: {error.message}"
         case Settle(reservation=booked, tokens=tokens):
             yield f"settled: {tokens:,} tokens instead of the {booked.tokens:,} that were reserved"
@@ -179,12 +187,7 @@ def _before(call: Call, step: Step) -> Iterator[str]:
             return
 
 
-def call_creates_state(call: Call) -> bool:
-    """Whether the call goes out on new connections anyway."""
-    return call.body is not None and (call.target.operation.stateful_create or call.body.background)
-
-
-def _after(step: Step) -> Iterator[str]:
+def _after(step: Step, began: float) -> Iterator[str]:
     match step.effect, step.result:
         case _, ClientGone():
             yield "the client hung up"
@@ -196,6 +199,8 @@ def _after(step: Step) -> Iterator[str]:
             yield from _booking(wanted.tokens, decision)
         case WaitUntil(), Done():
             yield "held back until now"
+        case StandInLine(), Done(now=now):
+            yield f"stood in line for a backend for {_seconds(now - began)}"
         case Choose(candidates=candidates), Chosen(candidates=chosen, error=error):
             if error is not None:
                 yield "a plugin refuses the call"
@@ -228,7 +233,9 @@ def _passed_over(skipped: Iterable[Skip]) -> Iterator[str]:
 def _break(step: Step) -> str:
     if step.break_seconds is None:
         return "no break: it is not the backend's fault"
-    return f"break of {_seconds(step.break_seconds)} on {_place(step.scope)}"
+    text = f"break of {_seconds(step.break_seconds)} on {_place(step.scope)}"
+    others = [f"{cls} {_seconds(s)}" for cls, s in (step.breaks or {}).items() if s != step.break_seconds]
+    return f"{text} (for others: {', '.join(others)})" if others else text
 
 
 def _place(scope: Scope | None) -> str:

@@ -87,10 +87,12 @@ class GatewayAddon:
         from tornado.web import Application
 
         from aoai_gateway.inspect.commands import GatewayCommands
+        from aoai_gateway.inspect.state_commands import GatewayStateCommands
         from aoai_gateway.inspect.views import contentviews, stylesheet
 
         if ctx.master.addons.get("gatewaycommands") is None:
-            ctx.master.addons.add(GatewayCommands(self.gateway))
+            state = GatewayStateCommands(self.gateway, self.lifetime.controls)
+            ctx.master.addons.add(GatewayCommands(self.gateway), state)
         contentviews.register(self.gateway.counter, self._model_of)
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
