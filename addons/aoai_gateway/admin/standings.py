@@ -49,7 +49,9 @@ def standings_at_once(gateway: Gateway) -> dict[str, list[dict[str, Any]]] | Non
         if isinstance(answer, Coroutine):
             answer.close()
             return None
-        found[client.name] = [_quota(each) for each in answer.standings] if isinstance(answer, Decision) else []
+        found[client.name] = (
+            [_quota(each) for each in answer.standings] if isinstance(answer, Decision) else []
+        )
     return found
 
 

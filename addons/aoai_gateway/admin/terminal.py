@@ -55,9 +55,7 @@ class _View:
 
     def tables(self) -> dict[str, Iterator[str]]:
         return {
-            "backends": _table(
-                ("backend", "state", "headroom", "in flight", "15 min", ""), self._backends()
-            ),
+            "backends": _table(("backend", "state", "headroom", "in flight", "15 min", ""), self._backends()),
             "deployments": _table(("deployment", "available", "in flight", "waiting"), self._deployments()),
             "clients": _table(("client", "class", "in flight", "15 min", "quota"), self._clients()),
         }

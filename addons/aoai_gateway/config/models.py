@@ -295,10 +295,10 @@ class Config(Model):
 
         A dated model has the price of its name: ``gpt-4o-2024-11-20`` that of ``gpt-4o``.
         """
-        names = [deployment, self.model_of(deployment), model]
-        while model is not None and "-" in model:
-            model = model.rpartition("-")[0]
+        names = [deployment, self.model_of(deployment) or ""]
+        while model:
             names.append(model)
+            model = model.rpartition("-")[0]
         return next((self.prices[name] for name in names if name in self.prices), None)
 
     @cached_property

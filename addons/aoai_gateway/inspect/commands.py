@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-import pyperclip
-from mitmproxy import command, contentviews, ctx, exceptions, flow, http, types
+import pyperclip  # type: ignore[import-untyped]  # it has no types
+from mitmproxy import contentviews, ctx, exceptions, flow, http
 from mitmproxy.addons import export
 from mitmproxy.log import ALERT
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect import compare, snippets
+from aoai_gateway.inspect.registering import command
 from aoai_gateway.inspect.replays import aimed, as_call, places
 from aoai_gateway.inspect.story_view import StoryContentview, story
+from aoai_gateway.mitmproxy_options import is_unset
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.playback import play
 from aoai_gateway.wire.errors import GatewayError
@@ -46,17 +49,16 @@ class GatewayCommands:
 
     def load(self, loader: Loader) -> None:
         """Show comments in mitmweb's flow list, and offer our formats where mitmproxy exports flows."""
-        if "web_columns" in ctx.options and "comment" not in ctx.options.web_columns:
-            if not ctx.options.has_changed("web_columns"):
-                ctx.options.update(web_columns=[*ctx.options.web_columns, "comment"])
+        if is_unset(ctx.options, "web_columns"):
+            ctx.options.update(web_columns=[*ctx.options.web_columns, "comment"])
         if "story" not in contentviews.registry:
             contentviews.add(StoryContentview())
         for name, theirs in EXPORTS.items():
-            export.formats[theirs] = lambda shown, name=name: self._written(name, shown)
+            export.formats[theirs] = partial(self._written, name)
 
     # --- looking -----------------------------------------------------------------------------------------
 
-    @command.command("gateway.explain")
+    @command("gateway.explain")
     def explain(self, flow: flow.Flow) -> Sequence[str]:
         """Every decision that was taken for a call, in order, with the time since its begin.
 
@@ -78,29 +80,27 @@ class GatewayCommands:
 
     # --- a call as code ----------------------------------------------------------------------------------
 
-    @command.command("gateway.snippet.formats")
+    @command("gateway.snippet.formats")
     def snippet_formats(self) -> Sequence[str]:
         """The formats of gateway.snippet and gateway.copy."""
         return list(snippets.FORMATS)
 
-    @command.command("gateway.snippet")
-    @command.argument("format", type=types.Choice("gateway.snippet.formats"))
-    def snippet(self, format: str, flow: flow.Flow) -> str:
-        """A call as code for the openai SDK (python, js) or as curl. The key is taken from the environment."""
-        return self._written(format, flow)
+    @command("gateway.snippet", language="gateway.snippet.formats")
+    def snippet(self, language: str, flow: flow.Flow) -> str:
+        """A call as code for the openai SDK (python, js) or as curl; the key is an environment variable."""
+        return self._written(language, flow)
 
-    @command.command("gateway.copy")
-    @command.argument("format", type=types.Choice("gateway.snippet.formats"))
-    def copy(self, format: str, flow: flow.Flow) -> None:
-        """Copy a call as code (see gateway.snippet) to the clipboard of the machine that mitmproxy runs on."""
-        text = self._written(format, flow)
+    @command("gateway.copy", language="gateway.snippet.formats")
+    def copy(self, language: str, flow: flow.Flow) -> None:
+        """Copy a call as code (see gateway.snippet) to the clipboard of the machine mitmproxy runs on."""
+        text = self._written(language, flow)
         try:
             pyperclip.copy(text)
         except pyperclip.PyperclipException:
             raise exceptions.CommandError(
                 "This machine has no clipboard that mitmproxy can reach; gateway.snippet shows the code."
             ) from None
-        logger.log(ALERT, "Copied %d lines of %s.", text.count("\n"), format)
+        logger.log(ALERT, "Copied %d lines of %s.", text.count("\n"), language)
 
     def _written(self, name: str, shown: flow.Flow) -> str:
         call = as_call(shown)
@@ -109,7 +109,8 @@ class GatewayCommands:
             raise exceptions.CommandError(f"There is no format {name!r}: {', '.join(snippets.FORMATS)}.")
         headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
         body = call.request.get_content(strict=False) or b""
-        request = snippets.Request(address_of(shown, call), call.request.method, call.request.path, headers, body)
+        asked = call.request
+        request = snippets.Request(address_of(shown, call), asked.method, asked.path, headers, body)
         try:
             return write(request)
         except GatewayError as error:
@@ -117,19 +118,18 @@ class GatewayCommands:
 
     # --- sending again -----------------------------------------------------------------------------------
 
-    @command.command("gateway.places")
+    @command("gateway.places")
     def places(self) -> Sequence[str]:
         """Where a call can be sent by hand: the virtual deployments, and the backends (standin@endpoint)."""
         return places(self._setup())
 
-    @command.command("gateway.replay")
-    @command.argument("where", type=types.Choice("gateway.places"))
+    @command("gateway.replay", where="gateway.places")
     def replay(self, flow: flow.Flow, where: str) -> None:
         """Send a copy of a call to another virtual deployment, or to one backend and no other."""
         copy = aimed(flow, where, self._setup())
         asyncio_utils.create_task(_played(copy), name="replay of a call", keep_ref=True)
 
-    @command.command("gateway.compare")
+    @command("gateway.compare")
     def compare(self, flows: Sequence[flow.Flow], *wheres: str) -> None:
         """Send calls to several deployments or backends, and lay the answers out side by side.
 

@@ -55,7 +55,9 @@ NOWHERE = "aoai-gateway.invalid"
 """The host of a comparison's flow. It is never connected to, and cannot be (RFC 6761 §6.4)."""
 
 
-def prepare(flows: Sequence[flow.Flow], wheres: Sequence[str], setup: Setup) -> list[tuple[str, http.HTTPFlow]]:
+def prepare(
+    flows: Sequence[flow.Flow], wheres: Sequence[str], setup: Setup
+) -> list[tuple[str, http.HTTPFlow]]:
     """Copy the flows for a comparison, each with a title. Raises CommandError if there is nothing to compare.
 
     Args:
@@ -110,7 +112,9 @@ class Comparison:
             places = asyncio.Semaphore(AT_ONCE)
             await asyncio.gather(*(self._ask(copy, places) for _, copy in self._entries))
             answer = side_by_side([self._entry(title, copy) for title, copy in self._entries])
-            self.flow.response = http.Response.make(200, answer, {"content-type": "text/plain; charset=utf-8"})
+            self.flow.response = http.Response.make(
+                200, answer, {"content-type": "text/plain; charset=utf-8"}
+            )
             self.flow.response.timestamp_end = time.time()
             await self._tell(HttpResponseHeadersHook(self.flow), HttpResponseHook(self.flow))
         except Exception as error:
@@ -138,7 +142,10 @@ class Comparison:
         deployment = _name(copy.metadata, "gateway_deployment")
         price = self._setup.config.price_of(deployment, said.model or None)
         usage = said.usage
-        taken, given = _number(copy.metadata, "gateway_tokens_in"), _number(copy.metadata, "gateway_tokens_out")
+        taken, given = (
+            _number(copy.metadata, "gateway_tokens_in"),
+            _number(copy.metadata, "gateway_tokens_out"),
+        )
         return Entry(
             title=title,
             text=said.text,

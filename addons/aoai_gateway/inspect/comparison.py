@@ -101,7 +101,11 @@ def _texts(entries: Sequence[Entry]) -> list[str]:
     if width < NARROWEST:
         lines: list[str] = []
         for entry in entries:
-            lines += [f"── {entry.title} ".ljust(WIDTH, "─"), *_wrapped(entry.text or "(no answer)", WIDTH), ""]
+            lines += [
+                f"── {entry.title} ".ljust(WIDTH, "─"),
+                *_wrapped(entry.text or "(no answer)", WIDTH),
+                "",
+            ]
         return lines
     columns = [_wrapped(entry.text or "(no answer)", width) for entry in entries]
     heads = [f"── {_cut(entry.title, width - 4)} ".ljust(width, "─") for entry in entries]

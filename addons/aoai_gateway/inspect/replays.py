@@ -30,7 +30,7 @@ def as_call(flow: Flow) -> http.HTTPFlow:
         raise exceptions.CommandError("The call is still running.")
     if flow.request.raw_content is None:
         raise exceptions.CommandError("The request's body was not kept.")
-    copy = flow.copy()
+    copy: http.HTTPFlow = flow.copy()
     copy.intercepted = False
     restore(copy)
     forget(copy)
@@ -58,7 +58,7 @@ def deployment_of(request: http.Request) -> str:
 
 
 def aimed(flow: Flow, where: str, setup: Setup) -> http.HTTPFlow:
-    """Copy a flow, to go to a virtual deployment, or to one backend (``gpt-4o-ptu@sweden``), and nowhere else.
+    """Copy a flow, to go to a virtual deployment, or to one backend (``gpt-4o-ptu@sweden``) and no other.
 
     Raises CommandError when there is no such place.
     """

@@ -29,25 +29,26 @@ _SDKS_OWN = re.compile(
     re.IGNORECASE,
 )
 
-KEYWORDS: Mapping[str, frozenset[str]] = {
-    "chat.completions": frozenset(
-        "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens "
-        "messages metadata modalities model n parallel_tool_calls prediction presence_penalty prompt_cache_key "
-        "reasoning_effort response_format safety_identifier seed service_tier stop store stream stream_options "
-        "temperature tool_choice tools top_logprobs top_p user verbosity web_search_options".split()
-    ),
-    "completions": frozenset(
-        "best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed "
-        "stop stream stream_options suffix temperature top_p user".split()
-    ),
-    "embeddings": frozenset("dimensions encoding_format input model user".split()),
-    "responses": frozenset(
-        "background conversation include input instructions max_output_tokens max_tool_calls metadata model "
-        "parallel_tool_calls previous_response_id prompt prompt_cache_key reasoning safety_identifier "
-        "service_tier store stream stream_options temperature text tool_choice tools top_logprobs top_p "
-        "truncation user".split()
-    ),
+_KEYWORDS = {
+    "chat.completions": """
+        audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens
+        messages metadata modalities model n parallel_tool_calls prediction presence_penalty prompt_cache_key
+        reasoning_effort response_format safety_identifier seed service_tier stop store stream stream_options
+        temperature tool_choice tools top_logprobs top_p user verbosity web_search_options
+    """,
+    "completions": """
+        best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed
+        stop stream stream_options suffix temperature top_p user
+    """,
+    "embeddings": "dimensions encoding_format input model user",
+    "responses": """
+        background conversation include input instructions max_output_tokens max_tool_calls metadata model
+        parallel_tool_calls previous_response_id prompt prompt_cache_key reasoning safety_identifier
+        service_tier store stream stream_options temperature text tool_choice tools top_logprobs top_p
+        truncation user
+    """,
 }
+KEYWORDS: Mapping[str, frozenset[str]] = {name: frozenset(words.split()) for name, words in _KEYWORDS.items()}
 """What the Python SDK takes as a named argument; anything else goes into ``extra_body``."""
 
 
@@ -115,13 +116,12 @@ def python(request: Request) -> str:
     known = KEYWORDS[target.operation.name]
     arguments = {key: value for key, value in body.items() if key in known}
     extra = {key: value for key, value in body.items() if key not in known}
-    for keyword, value in (
-        ("extra_body", extra),
-        ("extra_headers", request.extra_headers),
-        ("extra_query", request.extra_query),
-    ):
-        if value:
-            arguments[keyword] = value
+    beyond = {
+        "extra_body": extra,
+        "extra_headers": request.extra_headers,
+        "extra_query": request.extra_query,
+    }
+    arguments |= {keyword: value for keyword, value in beyond.items() if value}
     streams = body.get("stream") is True
     lines.append(f"{'stream' if streams else 'answer'} = client.{target.operation.name}.create(")
     lines += [f"    {key}={_python(value, 1)}," for key, value in arguments.items()]
@@ -162,10 +162,13 @@ def _python(value: Any, level: int) -> str:
         return flat
     match value:
         case dict():
-            rows = [f"{indent}{_flat_python(key)}: {_python(item, level + 1)}," for key, item in value.items()]
+            rows = [
+                f"{indent}{_flat_python(key)}: {_python(item, level + 1)}," for key, item in value.items()
+            ]
             return "\n".join(["{", *rows, end + "}"])
         case list():
-            return "\n".join(["[", *(f"{indent}{_python(item, level + 1)}," for item in value), end + "]"])
+            rows = [f"{indent}{_python(item, level + 1)}," for item in value]
+            return "\n".join(["[", *rows, end + "]"])
         case str() if "\n" in value.rstrip("\n"):
             return "\n".join(["(", *(f"{indent}{_text(part)}" for part in _parts(value)), end + ")"])
         case _:
@@ -204,7 +207,8 @@ def javascript(request: Request) -> str:
     lines += [f"  {key}: {_javascript(value, 1)}," for key, value in where]
     lines += [f"  apiKey: process.env.{KEY_VARIABLE},", "});"]
     if target.operation is MODELS:
-        return "\n".join([*lines, "for await (const model of client.models.list()) console.log(model.id);", ""])
+        lines.append("for await (const model of client.models.list()) console.log(model.id);")
+        return "\n".join([*lines, ""])
     streams = body.get("stream") is True
     options = {"headers": request.extra_headers, "query": request.extra_query}
     options = {key: value for key, value in options.items() if value}
@@ -248,7 +252,8 @@ def _javascript(value: Any, level: int) -> str:
             rows = [f"{indent}{_key(key)}: {_javascript(item, level + 1)}," for key, item in value.items()]
             return "\n".join(["{", *rows, end + "}"])
         case list():
-            return "\n".join(["[", *(f"{indent}{_javascript(item, level + 1)}," for item in value), end + "]"])
+            rows = [f"{indent}{_javascript(item, level + 1)}," for item in value]
+            return "\n".join(["[", *rows, end + "]"])
         case str() if "\n" in value.rstrip("\n"):
             lines = [f"{indent}{_text(part)}," for part in value.split("\n")]
             return "\n".join(["[", *lines, end + '].join("\\n")'])

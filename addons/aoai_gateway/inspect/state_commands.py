@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mitmproxy import command, exceptions, types
+from mitmproxy import exceptions
 
 from aoai_gateway.admin.controls import ControlError
 from aoai_gateway.admin.snapshot import snapshot_at_once
 from aoai_gateway.admin.terminal import table
 from aoai_gateway.config.switches import KINDS
+from aoai_gateway.inspect.registering import command
 from aoai_gateway.proxy.health import state_in_words
 
 if TYPE_CHECKING:
@@ -38,19 +39,19 @@ class GatewayStateCommands:
 
     # --- looking -----------------------------------------------------------------------------------------
 
-    @command.command("gateway.backends")
+    @command("gateway.backends")
     def backends(self) -> Sequence[str]:
         """The backends: breaks, the free share of their capacity, calls in flight, the last 15 minutes."""
         return self._table("backends")
 
-    @command.command("gateway.clients")
+    @command("gateway.clients")
     def clients(self) -> Sequence[str]:
         """The clients: classes, calls in flight, the last 15 minutes, and how their quotas stand."""
         shown = self._table("clients")
         shared = state_in_words(self._gateway.state) == "shared"
         return [*shown, "", SHARED] if shared else shown
 
-    @command.command("gateway.line")
+    @command("gateway.line")
     def line(self) -> Sequence[str]:
         """The virtual deployments: how many backends are available, and who waits in line for how long."""
         return self._table("deployments")
@@ -60,40 +61,36 @@ class GatewayStateCommands:
 
     # --- changing ----------------------------------------------------------------------------------------
 
-    @command.command("gateway.break.places")
+    @command("gateway.break.places")
     def break_places(self) -> Sequence[str]:
         """What can be put into a break: the backends, and the endpoints."""
         state = snapshot_at_once(self._gateway)
         names = [each["name"] for key in ("backends", "endpoints") for each in state[key]]
         return list(dict.fromkeys(names))
 
-    @command.command("gateway.break.open")
-    @command.argument("where", type=types.Choice("gateway.break.places"))
+    @command("gateway.break.open", where="gateway.break.places")
     def break_open(self, where: str, seconds: int = BREAK_SECONDS, *reason: str) -> str:
         """Skip a backend, or a whole endpoint, for so many seconds (300 if none are given)."""
         return _done(lambda: self._controls.open_break(where, seconds, " ".join(reason)))
 
-    @command.command("gateway.break.close")
-    @command.argument("where", type=types.Choice("gateway.break.places"))
+    @command("gateway.break.close", where="gateway.break.places")
     def break_close(self, where: str) -> str:
         """End the breaks of a backend, or of a whole endpoint."""
         return _done(lambda: self._controls.close_break(where))
 
-    @command.command("gateway.switch.states")
+    @command("gateway.switch.states")
     def switch_states(self) -> Sequence[str]:
         """To what gateway.switch can switch something."""
         return ["off", "on"]
 
-    @command.command("gateway.switch.kinds")
+    @command("gateway.switch.kinds")
     def switch_kinds(self) -> Sequence[str]:
         """What gateway.switch can switch."""
         return list(KINDS)
 
-    @command.command("gateway.switch")
-    @command.argument("to", type=types.Choice("gateway.switch.states"))
-    @command.argument("kind", type=types.Choice("gateway.switch.kinds"))
+    @command("gateway.switch", to="gateway.switch.states", kind="gateway.switch.kinds")
     def switch(self, to: str, kind: str, *name: str) -> str:
-        """Switch an endpoint, a standin (standin@endpoint) or a client off, or on again, until the restart."""
+        """Switch an endpoint, a standin or a client off, or on again; it holds until the restart."""
         return _done(lambda: self._controls.switch(kind, " ".join(name), on=to == "on"))
 
 

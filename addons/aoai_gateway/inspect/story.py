@@ -126,7 +126,7 @@ def tell(call: Call, notes: Notes) -> list[str]:
                 lines.append((step.result.first_content, "first content"))
             lines += [(now, text) for text in _after(step, began)]
     for scope in call.withdrawn:
-        lines.append((now, f"the break on {_place(scope)} is taken back: the call itself is the likely cause"))
+        lines.append((now, f"the break on {_place(scope)} is taken back: the call is the likely cause"))
     if call.outcome is not None:
         lines.append((call.ended or now, _end(call, call.outcome)))
     return [f"{_offset(at - call.started):>9}  {text}" for at, text in lines]
@@ -257,7 +257,7 @@ def _booking(tokens: int, decision: Decision) -> Iterator[str]:
 def _standing(standing: Standing) -> str:
     used = standing.limit - standing.remaining
     where = f" for {standing.deployment}" if standing.deployment is not None else ""
-    text = f"of {standing.limit:,} {PER[standing.kind]}{where}, {used:,} are taken, {standing.remaining:,} left"
+    text = f"of {standing.limit:,} {PER[standing.kind]}{where}, {used:,} taken, {standing.remaining:,} left"
     if standing.wait > 0:
         fits = f"fits in {_seconds(standing.wait)}" if math.isfinite(standing.wait) else "never fits"
         text += f"; {fits}"
