@@ -22,3 +22,4 @@ def test_a_price_is_found_by_deployment_and_by_model() -> None:
     assert at.price_of("smart", "gpt-4o-mini-2024-07-18") == at.prices["gpt-4o-mini"]
     assert at.price_of("smart", "o3-2025-04-16") is None
     assert at.price_of("smart") is None
+    assert at.but(prices={"gpt-4o": at.prices["gpt-4o"]}).price_of("small", "gpt-4o-mini-2024-07-18") is None

@@ -16,7 +16,6 @@ from mitmproxy.utils import emoji
 from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Client
 from aoai_gateway.inspect import annotate as module
-from aoai_gateway.inspect import compare
 from aoai_gateway.inspect.annotate import (
     annotate,
     annotate_attempt,
@@ -136,7 +135,7 @@ def test_a_refusal_before_there_was_a_call() -> None:
 
 
 def test_every_marker_is_one_glyph_that_mitmproxy_knows() -> None:
-    for name in (*module.MARKERS, compare.MARKER):
+    for name in module.MARKERS:
         assert len(emoji.emoji[name]) == 1, "the console shows the first code point only"
     assert len(set(module.MARKERS)) == len(module.MARKERS)
 

@@ -5,6 +5,7 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any
@@ -296,9 +297,8 @@ class Config(Model):
         A dated model has the price of its name: ``gpt-4o-2024-11-20`` that of ``gpt-4o``.
         """
         names = [deployment, self.model_of(deployment) or ""]
-        while model:
-            names.append(model)
-            model = model.rpartition("-")[0]
+        if model is not None:
+            names += [model, _VERSION.sub("", model)]
         return next((self.prices[name] for name in names if name in self.prices), None)
 
     @cached_property
@@ -384,6 +384,10 @@ class Config(Model):
                         Backend(endpoint, standin) for standin in virtual.standins if standin.enabled
                     ]
         return backends
+
+
+_VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$", re.ASCII)
+"""What ends a model's name when it says which one exactly: gpt-4o-2024-11-20, gpt-35-turbo-0125."""
 
 
 def _digest(key: str) -> bytes:

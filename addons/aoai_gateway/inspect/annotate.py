@@ -44,6 +44,7 @@ from aoai_gateway.call import Outcome
 
 if TYPE_CHECKING:
     from mitmproxy import http
+    from mitmproxy.flow import Flow
 
     from aoai_gateway.call import Attempt, Call
     from aoai_gateway.wire.errors import GatewayError
@@ -70,6 +71,8 @@ WAITED = ":hourglass_flowing_sand:"
 """⏳ held back for a while"""
 FAILED = ":x:"
 """❌ one failed attempt of a call"""
+COMPARED = ":balance_scale:"
+"""⚖ a comparison of answers, without a call behind it"""
 MARKERS = (
     BUG,
     TRUNCATED,
@@ -82,6 +85,7 @@ MARKERS = (
     REPLAYED,
     WAITED,
     FAILED,
+    COMPARED,
 )
 """All that the gateway sets; another one is the user's own, and stays."""
 
@@ -97,6 +101,11 @@ WORTH_TELLING = 0.1
 SEPARATOR = " · "
 
 
+def is_marked_by_a_person(flow: Flow) -> bool:
+    """Whether somebody has marked a flow by hand: with a marker that is none of the gateway's."""
+    return bool(flow.marked) and flow.marked not in MARKERS
+
+
 def annotate(flow: http.HTTPFlow, call: Call, conversation: str | None = None) -> None:
     """Say on a call's flow what became of it."""
     flow.comment = comment(call)
@@ -105,7 +114,7 @@ def annotate(flow: http.HTTPFlow, call: Call, conversation: str | None = None) -
         flow.metadata["gateway_conversation"] = conversation
     if call.decisions:
         flow.metadata["gateway_story"] = list(call.decisions)
-    if not flow.marked:
+    if not is_marked_by_a_person(flow):
         flow.marked = marker(call)
 
 
@@ -116,7 +125,7 @@ def annotate_refusal(flow: http.HTTPFlow, error: GatewayError) -> None:
     flow.metadata["gateway_outcome"] = Outcome.REJECTED.value
     flow.metadata["gateway_error"] = error.code
     flow.metadata["gateway_story"] = [f"refused before it was a call: {_named(error)}: {error.message}"]
-    if not flow.marked:
+    if not is_marked_by_a_person(flow):
         flow.marked = REFUSED
 
 
@@ -145,7 +154,7 @@ def forget(flow: http.HTTPFlow) -> None:
     for name in [n for n in flow.metadata if n.startswith("gateway_") and n not in KEPT_ON_REPLAY]:
         del flow.metadata[name]
     flow.comment = ""
-    if flow.marked in MARKERS:
+    if not is_marked_by_a_person(flow):
         flow.marked = ""
 
 

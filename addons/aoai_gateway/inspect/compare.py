@@ -23,6 +23,7 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway.inspect.annotate import COMPARED
 from aoai_gateway.inspect.answers import said_in
 from aoai_gateway.inspect.comparison import Entry, side_by_side
 from aoai_gateway.inspect.replays import aimed, as_call, deployment_of
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.commands import StartHook
 
     from aoai_gateway.call import Setup
-
-MARKER = ":balance_scale:"
-"""⚖ a comparison"""
 
 AT_ONCE = 4
 """Calls of a comparison that run at the same time."""
@@ -94,7 +92,7 @@ class Comparison:
         self.flow = http.HTTPFlow(first.client_conn.copy(), first.server_conn.copy())
         names = quote("+".join(title for title, _ in entries), safe="@+")
         self.flow.request = http.Request.make("GET", f"http://{NOWHERE}/compare/{names}")
-        self.flow.marked = MARKER
+        self.flow.marked = COMPARED
         self.flow.comment = self._comment()
 
     def start(self) -> None:
