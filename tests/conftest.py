@@ -1,4 +1,8 @@
-"""What every test shares: no proxy of the machine's own before loopback, and the order of the suite."""
+"""What every test shares.
+
+No proxy of the machine's own before loopback, property tests that a busy machine cannot fail, and the order
+of the suite.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.redis_server import RedisServer, require_redis
 
 for _name in ("http_proxy", "https_proxy", "all_proxy"):
     os.environ.pop(_name, None)
     os.environ.pop(_name.upper(), None)
+
+# The same examples each time: a run says something of the change that it tests. And none is out of time.
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,6 +34,9 @@ from aoai_gateway.call import (
     Failed,
     FailureKind,
     Outcome,
+    ParseBody,
+    Parsed,
+    Refused,
     Reject,
     Reserve,
     Reserved,
@@ -50,6 +53,7 @@ from aoai_gateway.engine import Engine
 from aoai_gateway.policy.accounts import Accounts
 from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.tokens import Counter
+from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import parse_target
 from aoai_gateway.wire.usage import Usage
@@ -224,6 +228,8 @@ class World:
         self.counter = Counter()
         self.while_waiting: list[Callable[[], object]] = []
         """Done one by one at the ends of calls' waits, before these ask again."""
+        self.parsing_takes = 0.1
+        """Seconds, of a large body."""
         self.scripts: dict[str, list[Behaviour]] = {}
         self.adopt(configuration)
 
@@ -315,10 +321,17 @@ class World:
                     )
                 case Announce() | Return() | Reject():
                     result = Done(self.now)
+                case ParseBody():
+                    self.now += self.parsing_takes
+                    try:
+                        body = parse_body(effect.target, effect.content_type, effect.raw)
+                        result = Parsed(self.now, body)
+                    except GatewayError as error:
+                        result = Refused(self.now, error)
                 case CountTokens():
-                    result = Counted(
-                        self.now, self.counter.count_request(effect.operation, effect.body, effect.model)
-                    )
+                    operation = effect.target.operation.name
+                    count = self.counter.count_request(operation, effect.body.parsed, effect.model)
+                    result = Counted(self.now, count)
                 case Reserve():
                     ask = self.accounts.reserve
                     result = Reserved(self.now, ask(effect.reservation, self.now + self.wall))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 START_SECONDS = 10.0
 
 
@@ -17,9 +19,7 @@ class RedisServer:
     """A redis-server process that keeps nothing on disk; it can be stopped and started again."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = [
             "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",

@@ -28,6 +28,7 @@ RANKS = {
     "dispatch": 4,
     "engine": 4,
     "failures": 4,
+    "wishes": 4,
 }
 OUTSIDE = 5
 
@@ -43,6 +44,7 @@ CORE = (
     "dispatch",
     "engine",
     "failures",
+    "wishes",
     "simulator/limits",
 )
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway import cli
+from tests.ports import free_port
 
 DEMO = """\
 aoai:
@@ -39,9 +40,7 @@ clients:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -103,7 +102,7 @@ def test_a_misspelt_command_is_corrected(hosts: Hosts, capsys: pytest.CaptureFix
 
 def test_a_strange_command_is_answered_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["42"]) == 2
-    assert "serve, web, check, simulator and test" in capsys.readouterr().err
+    assert "serve, web, check, status, break, switch, simulator and test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])

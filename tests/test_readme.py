@@ -22,7 +22,8 @@ from aoai_gateway.proxy.gateway import OUR_EVENTS
 from aoai_gateway.usage import record
 from aoai_gateway.wire import errors
 from tests.e2e.conftest import NODE_FOLDER, home, node
-from tests.e2e.processes import CHECKOUT, READY_PATH, Process, free_port, request
+from tests.e2e.processes import CHECKOUT, READY_PATH, Process, request
+from tests.ports import free_port
 
 __all__ = ["home", "node"]  # fixtures of the end-to-end tests that are used here
 

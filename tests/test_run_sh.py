@@ -177,11 +177,23 @@ def run(path: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def made(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Checkout:
+    """A checkout that has been set up; tests that share it leave it so."""
+    checkout = Checkout(tmp_path_factory.mktemp("with spaces") / "it's here", {})
+    first = run(checkout, "--version")
+    assert first.returncode == 0, first.stderr
+    assert checkout.installs == ["-"]
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def quick(made: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables under which environments are made in no time."""
     folder = tmp_path_factory.mktemp("quick")
-    subprocess.run([PYTHON, "-m", "venv", folder / "lender"], check=True)
-    (packages,) = folder.glob("lender/lib/python*/site-packages")
+    (pip,) = made.root.glob(".venv/lib/python*/site-packages/pip")
+    packages = folder / "lent"
+    packages.mkdir()
+    (packages / "pip").symlink_to(pip)
     (folder / "modules").mkdir()
     (folder / "modules" / "venv.py").write_text(QUICK_VENV)
     return {"PYTHONPATH": str(folder / "modules"), "LENT_PIP": str(packages)}
@@ -190,16 +202,6 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def fresh(tmp_path: Path, quick: dict[str, str]) -> Checkout:
     return Checkout(tmp_path / "check out", quick)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Checkout:
-    """A checkout that has been set up; tests that share it leave it so."""
-    checkout = Checkout(tmp_path_factory.mktemp("with spaces") / "it's here", {})
-    first = run(checkout, "--version")
-    assert first.returncode == 0, first.stderr
-    assert checkout.installs == ["-"]
-    return checkout
 
 
 # --- what a set-up makes ------------------------------------------------------------------------------------

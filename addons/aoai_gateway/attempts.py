@@ -51,11 +51,12 @@ from aoai_gateway.failures import (
     refuses_us,
     was_not_taken,
 )
-from aoai_gateway.routing.order import Cause, Order, Wish, draw_lots, draw_takers
+from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import describe, read_rate_limits, retry_hint
 from aoai_gateway.wire.operations import RESPONSES
+from aoai_gateway.wishes import session_of, wish_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -65,13 +66,6 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaks import Scope
     from aoai_gateway.wire.errors import GatewayError
-
-CHARACTERS_PER_TOKEN = 4
-"""Of a prompt that was not counted. Azure's limiters estimate from the number of characters, too."""
-
-UNBOUNDED_COMPLETION = 16
-"""Tokens that a limiter reserves for a completion without a bound (the default of max_tokens in Azure's
-reference of the completions API)."""
 
 
 class Attempts:
@@ -84,7 +78,7 @@ class Attempts:
         self._pool = pool
         self._now = now
         self._config: Config = call.setup.config
-        self._wish = self._make_wish()
+        self._wish = wish_of(call, pool, now, engine.affinity, engine.random.random)
         self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
         """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
@@ -101,61 +95,6 @@ class Attempts:
             self._dispatcher.over(self._wish, self._now)
 
     # --- which backend ---------------------------------------------------------------------------------
-
-    def _make_wish(self) -> Wish:
-        call, config, random = self._call, self._config, self._engine.random
-        assert call.cls is not None
-        strategy = config.strategy_of(call.deployment)
-        return Wish(
-            call_id=call.id,
-            client=call.client.name,
-            cls=call.cls,
-            pool=self._pool,
-            deployment=call.deployment,
-            line=call.deployment if call.deployment in config.virtual_deployments else "",
-            tokens=self._tokens(),
-            arrived=call.started,
-            weight=call.client.weight or 1.0,
-            strategy=strategy,
-            takes=draw_takers(self._pool, call.streaming, random.random),
-            lots=draw_lots(self._pool, random.random) if strategy == "weighted" else {},
-            home=self._home(),
-            limited=bool(config.priorities),
-            too_small=self._too_small(),
-        )
-
-    def _tokens(self) -> int:
-        """Give what a limiter will count for the call."""
-        call = self._call
-        bound = completion_bound(call)
-        completion = UNBOUNDED_COMPLETION if bound is None else bound
-        prompt = call.text_size // CHARACTERS_PER_TOKEN if call.prompt is None else call.prompt.tokens
-        return prompt + completion
-
-    def _too_small(self) -> set[BackendKey]:
-        for backend in self._pool:
-            limit = backend.standin.tokens_per_minute if backend.standin else None
-            if limit is not None and self._call.estimate > limit:
-                self._call.too_small.add(backend.key)
-        return self._call.too_small
-
-    def _home(self) -> str | None:
-        """Give the endpoint that holds the state which the call refers to, as far as that is known."""
-        body = self._call.body
-        assert body is not None
-        key = body.previous_response_id
-        if key is None and body.has_encrypted_reasoning:
-            # Only the resource that encrypted it can read it.
-            key = self._session()
-        home = self._engine.affinity.home(key, self._now) if key is not None else None
-        return home if any(b.endpoint.name == home for b in self._pool) else None
-
-    def _session(self) -> str | None:
-        """Name the conversation, if the client does: agents send a key for the prompt cache, or a header."""
-        call = self._call
-        assert call.body is not None
-        session = call.body.prompt_cache_key or call.headers.get("session-id")
-        return f"session {call.client.name}: {session}" if session else None
 
     def _next_backend(self) -> Generator[Effect, Result, Backend | None]:
         """Claim the next backend, after a wait perhaps. None if the call has ended."""
@@ -388,7 +327,7 @@ class Attempts:
         call, engine = self._call, self._engine
         # A chat completion has an id too, but nothing refers to it; it would only push others out.
         if call.target.operation is RESPONSES:
-            for key in (call.response_id, self._session()):
+            for key in (call.response_id, session_of(call)):
                 if key is not None:
                     engine.affinity.remember(key, attempt.backend.endpoint.name, self._now)
         if not call.streaming:

@@ -29,6 +29,7 @@ from aoai_gateway.call import (
     CountTokens,
     Effect,
     Outcome,
+    Refused,
     Reserve,
     Reserved,
     Result,
@@ -110,7 +111,9 @@ class Budgets:
         body = call.body
         assert body is not None
         model = call.setup.config.model_of(call.deployment) or self._models.get(call.deployment)
-        result = yield CountTokens(call.target.operation.name, body.parsed, model, len(body.raw))
+        result = yield CountTokens(call.target, body, model)
+        if isinstance(result, Refused):
+            raise result.error
         if isinstance(result, Counted):
             call.prompt = result.count
         return result
@@ -132,7 +135,7 @@ class Budgets:
             keys = ("max_tokens", "max_completion_tokens", "max_output_tokens")
             given = [key for key in keys if key in body.parsed]
             edits |= dict.fromkeys(given or [body.max_tokens_key or keys[0]], bound_of)
-        bound = output_bound({**body.parsed, **edits}, operation, DEFAULT_COMPLETION)
+        bound = output_bound({**body.parsed, **edits}, operation, DEFAULT_COMPLETION, body.prompts)
         # A refused booking and the next one are two questions; no store may take them for one.
         identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
         return Reservation(identity, call.client.name, terms.quotas, self._prompt_tokens(call) + bound)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,8 +127,6 @@ class Call:
     deployment: str = ""
     cls: PriorityClass | None = None
     """Its priority class, once that is known."""
-    text_size: int = 0
-    """Bytes of text in its body."""
     estimate: int = 0
     """A low estimate of the tokens it asks for, to see that it exceeds a backend's whole limit."""
     attempts: list[Attempt] = field(default_factory=list)
@@ -235,14 +233,21 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class CountTokens:
-    """Count the prompt's tokens, off the event loop if it is large. Leads to `Counted`."""
+class ParseBody:
+    """Decode a large body, off the event loop. Leads to `Parsed`, `Refused` or `ClientGone`."""
 
-    operation: str
-    body: Mapping[str, Any]
+    target: Target
+    content_type: str | None
+    raw: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CountTokens:
+    """Count the prompt's tokens, off the event loop if it is large. Leads to `Counted` or `Refused`."""
+
+    target: Target
+    body: RequestBody
     model: str | None
-    size: int
-    """Bytes of the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +327,8 @@ class Reject:
 
 
 type Effect = (
-    CountTokens
+    ParseBody
+    | CountTokens
     | Reserve
     | Settle
     | Cancel
@@ -419,6 +425,22 @@ class ClientGone:
 
 
 @dataclass(frozen=True, slots=True)
+class Parsed:
+    """A body that is what it should be."""
+
+    now: float
+    body: RequestBody
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It cannot be done, and that is the call's answer."""
+
+    now: float
+    error: GatewayError
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     """The prompt's tokens."""
 
@@ -434,4 +456,6 @@ class Reserved:
     decision: Decision
 
 
-type Result = Counted | Reserved | Answered | Failed | Drained | Chosen | Done | ClientGone | Ended
+type Result = (
+    Parsed | Refused | Counted | Reserved | Answered | Failed | Drained | Chosen | Done | ClientGone | Ended
+)

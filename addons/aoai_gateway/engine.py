@@ -22,16 +22,25 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.attempts import Attempts
 from aoai_gateway.budgeting import Budgets
-from aoai_gateway.call import Call, Effect, Outcome, Reject, Result
+from aoai_gateway.call import (
+    Call,
+    ClientGone,
+    Effect,
+    Outcome,
+    ParseBody,
+    Parsed,
+    Refused,
+    Reject,
+    Result,
+)
 from aoai_gateway.dispatch import Dispatcher
 from aoai_gateway.policy.access import check_access, visible_deployments
 from aoai_gateway.policy.contracts import contract
 from aoai_gateway.policy.priority import HEADER, class_of
 from aoai_gateway.routing.affinity import Affinity
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.sizes import text_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import BackendKey, Pool
     from aoai_gateway.routing.breaks import Breaks
     from aoai_gateway.routing.speed import Speed
+    from aoai_gateway.wire.bodies import RequestBody
 
 
 class Engine:
@@ -66,7 +76,19 @@ class Engine:
         has ended, and its ``outcome`` says how.
         """
         try:
-            pool = self._admit(call, content_type, raw)
+            if len(raw) <= LARGE_BODY:
+                call.body = parse_body(call.target, content_type, raw)
+            else:
+                parsed = yield ParseBody(call.target, content_type, raw)
+                now = parsed.now
+                if isinstance(parsed, ClientGone):
+                    call.outcome, call.ended = Outcome.CLIENT_GONE, now
+                    return
+                if isinstance(parsed, Refused):
+                    raise parsed.error
+                assert isinstance(parsed, Parsed)
+                call.body = parsed.body
+            pool = self._admit(call, call.body)
             admitted = yield from self.budgets.admit(call, now)
             if call.priority != call.client.priority:
                 # What its contract made of it.
@@ -82,8 +104,7 @@ class Engine:
         yield from Attempts(self, call, pool, admitted).run()
         yield from self.budgets.settle(call)
 
-    def _admit(self, call: Call, content_type: str | None, raw: bytes) -> Pool:
-        body = call.body = parse_body(call.target, content_type, raw)
+    def _admit(self, call: Call, body: RequestBody) -> Pool:
         call.deployment = body.deployment(call.target)
         table = call.setup.table
         if table.pool(call.deployment) is None:
@@ -94,8 +115,7 @@ class Engine:
         pool = self._pool(call)
         # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
         # text has, and low is what is wanted here.
-        call.text_size = text_size(raw)
-        call.estimate = call.text_size // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
+        call.estimate = body.text_size // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
         return pool
 
     def _class(self, call: Call) -> PriorityClass:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aoai_gateway.config import powerproxy
@@ -178,6 +178,7 @@ def test_any_document_at_all(document: object):
     assert isinstance(result, Loaded) or result.problems
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=100))
 def test_any_text_at_all(text: str):
     result = outcome(text.encode("utf-8", "surrogatepass"))

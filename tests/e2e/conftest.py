@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,9 +22,27 @@ Kind = Literal["azure", "v1"]
 NODE_FOLDER = Path(__file__).parent / "node"
 
 
-@pytest.fixture(params=["mitmdump", "serve"])
+HOSTS: tuple[Host, ...] = ("serve", "mitmdump")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what takes a `host` on the lean one, and on mitmdump too where the mark ``each_host`` says so.
+
+    Nearly all of the gateway is the same in both, and to start processes is what takes time here. What each
+    of them has to show is that it feeds the same code; what they do differently is tested on both.
+    """
+    marks = metafunc.definition.iter_markers("parametrize")
+    if "host" in metafunc.fixturenames and not any("host" in str(mark.args[0]).split(",") for mark in marks):
+        hosts = HOSTS if metafunc.definition.get_closest_marker("each_host") else HOSTS[:1]
+        # Tests with the same host are kept together, for what is shared to be started once for each.
+        scope: Literal["session", "module"]
+        scope = "session" if "shared_stage" in metafunc.fixturenames else "module"
+        metafunc.parametrize("host", hosts, indirect=True, scope=scope)
+
+
+@pytest.fixture(scope="session")
 def host(request: pytest.FixtureRequest) -> Host:
-    """Each of the hosts that the gateway runs in; a test may parametrise it itself."""
+    """What the gateway runs in, see `pytest_generate_tests`; a test may parametrise it itself."""
     return request.param  # type: ignore[no-any-return]
 
 
@@ -37,6 +56,14 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder for all gateways: empty, but for mitmproxy's authority once one of them has made it."""
     return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def same_day() -> None:
+    """Begin no sooner than tomorrow when it is nearly midnight in UTC, where budgets of a day begin anew."""
+    left = 86_400 - time.time() % 86_400
+    if left < 60:
+        time.sleep(left)
 
 
 @pytest.fixture
@@ -71,10 +98,18 @@ def start_simulator(tmp_path: Path, processes: list[Process]) -> Callable[..., S
     return start
 
 
+@pytest.fixture(scope="session")
+def simulator_of_the_setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    simulator = Simulator(SPEC, tmp_path_factory.mktemp("simulator"))
+    yield simulator
+    simulator.kill()
+
+
 @pytest.fixture
-def simulator(start_simulator: Callable[..., Simulator]) -> Simulator:
-    """The setting's two endpoints."""
-    return start_simulator()
+def simulator(simulator_of_the_setting: Simulator) -> Simulator:
+    """The setting's two endpoints, as if they had just been started; a test must not end the process."""
+    simulator_of_the_setting.reset()
+    return simulator_of_the_setting
 
 
 @pytest.fixture

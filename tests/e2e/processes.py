@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
+
+from tests.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -31,12 +32,21 @@ START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 """How long it may take to end after SIGTERM, when nothing is running in it."""
 
+WAIT_SECONDS = 20.0
+"""How long anything else is waited for that comes at once on a machine with nothing else to do.
 
-def free_port() -> int:
-    """Return a loopback port that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+A wait that is in vain is a failure, so patience costs nothing. Where a test is about how soon something
+happens, it says so itself.
+"""
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
+    """Wait until a condition holds, and return what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+    return found
 
 
 class Answer(NamedTuple):

@@ -27,11 +27,8 @@ HEADER_KB = 8
 BODY_MB = 1
 
 
-@pytest.fixture(scope="module", params=["mitmdump", "serve"])
-def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, home: Path
-) -> Iterator[Pair]:
-    host: Host = request.param
+@pytest.fixture(scope="module")
+def pair(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Pair]:
     with running(
         host,
         tmp_path_factory.mktemp(f"bad-input-{host}"),
@@ -105,6 +102,7 @@ def test_a_token_where_no_client_uses_entra_id(gateway: Gateway) -> None:
     assert reply.headers["www-authenticate"].startswith("Bearer ")
 
 
+@pytest.mark.each_host
 def test_the_401_does_not_wait_for_the_body(gateway: Gateway) -> None:
     with Connection(gateway) as connection:
         connection.send(head(f"POST {CHAT} HTTP/1.1", "Content-Length: 500000"))
@@ -349,6 +347,7 @@ def test_any_other_host_chooses_nothing(pair: Pair, name: str) -> None:
     assert seen["headers"]["host"] in simulator.urls["sweden"]
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize(
     "fields",
     [
@@ -372,6 +371,7 @@ def test_an_upgrade(gateway: Gateway, fields: list[str]) -> None:
 # --- the head ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize(
     "data",
     [
@@ -398,6 +398,7 @@ def test_a_malformed_head(gateway: Gateway, data: bytes) -> None:
         assert connection.rest() == b""
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize(
     "data",
     [
@@ -417,6 +418,7 @@ def test_a_head_that_must_not_be_passed_on(gateway: Gateway, data: bytes) -> Non
     check(exchange(gateway, data + fields + BODY), 400, "head_malformed")
 
 
+@pytest.mark.each_host
 def test_the_preface_of_http_2(gateway: Gateway) -> None:
     with Connection(gateway) as connection:
         connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
@@ -425,6 +427,7 @@ def test_the_preface_of_http_2(gateway: Gateway) -> None:
         assert b"HTTP/1.1 2" not in connection.rest()
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize("ends", [True, False], ids=["complete", "endless"])
 @pytest.mark.parametrize("part", ["line", "field", "fields"])
 def test_a_head_that_is_too_large(gateway: Gateway, part: str, ends: bool) -> None:
@@ -452,6 +455,7 @@ def test_a_small_head_with_a_large_body_in_one_packet(pair: Pair) -> None:
     assert exchange(gateway, post(CHAT, BODY + b" " * 60_000, key=CLIENT_KEY)).status == 200
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize("half", [0.5, 0.9])
 def test_half_a_head_leaves_no_key_in_the_log(gateway: Gateway, half: float) -> None:
     key = f"half-sent-{int(half * 10)}-c0ffee"
@@ -471,6 +475,7 @@ def test_half_a_head_leaves_no_key_in_the_log(gateway: Gateway, half: float) -> 
 SMUGGLED = post(CHAT, BODY, key=CLIENT_KEY)
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize(
     "fields",
     [
@@ -529,6 +534,7 @@ def test_a_broken_chunk(gateway: Gateway, chunk: bytes) -> None:
         assert b"HTTP/1.1 200" not in connection.rest()
 
 
+@pytest.mark.each_host
 def test_chunks_and_trailers(pair: Pair) -> None:
     """A body in chunks is fine; what comes after it is nobody's business, least of all a backend's."""
     gateway, simulator = pair
@@ -571,6 +577,7 @@ def test_pipelined_requests_are_answered_in_order(pair: Pair) -> None:
     assert len(simulator.requests()) == 2
 
 
+@pytest.mark.each_host
 def test_an_expectation_is_met_only_for_whom_we_know(pair: Pair) -> None:
     gateway, _ = pair
     expecting = ("Expect: 100-continue", f"Content-Length: {len(BODY)}")
@@ -621,6 +628,7 @@ def test_all_backends_out(pair: Pair) -> None:
 # --- health ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize(
     "path", ["/health/live", "/healthz", "/powerproxy/health/liveness", "/health/ready", "/readyz"]
 )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import READY_PATH, Process, free_port, request
+from tests.e2e.processes import READY_PATH, Process, request
+from tests.ports import free_port
 
 DEMO = """\
 aoai:

@@ -17,10 +17,12 @@ import pytest
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
-from tests.e2e.processes import CHECKOUT, SCRIPTS, Answer, Gateway, Process, Simulator, free_port
+from tests.e2e import json_lines
+from tests.e2e.processes import CHECKOUT, SCRIPTS, Answer, Gateway, Process, Simulator
 from tests.e2e.raw import Connection, post
 from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import running
+from tests.ports import free_port
 
 ADDONS = Path(__file__).parent / "addons"
 V1 = "/openai/v1/chat/completions"
@@ -98,7 +100,7 @@ class Stage:
             backends = self.gateway.request("GET", "/health/ready").json()["backends"]
             return all(backend["available"] for backend in backends)
 
-        self.gateway.wait_until(all_available, "out of its breaks", 5)
+        self.gateway.wait_until(all_available, "out of its breaks")
         self.simulator.reset()
         for kind, how in faults:
             self.simulator.fault(kind, **how)
@@ -189,7 +191,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Story:
                 str(f.metadata["gateway_call"]) for f in flows if b"hasty" in (f.request.raw_content or b"")
             )
         scene.flows = [f for f in flows if scene.call and f.metadata.get("gateway_call") == scene.call]
-    records = [json.loads(line) for line in usage.read_text().splitlines()]
+    records = json_lines.read(usage)
     assert len(records) == len({record["call"] for record in records})
     return Story(
         stage.scenes, flows, {record["call"]: record for record in records}, from_file, from_file_seen

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.processes import CHECKOUT, Answer, Gateway, Simulator
-from tests.e2e.settings import CLIENT_KEY
+from tests.e2e.processes import CHECKOUT, READY_PATH, Answer, Gateway, Host, Simulator
+from tests.e2e.settings import CLIENT_KEY, configuration
 
 EXAMPLE = CHECKOUT / "examples" / "header_policy.py"
 ADDONS = Path(__file__).parent / "addons"
 QUESTION: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
-PAID = {"x-cost-centre": "4711"}
 
 StartGateway = Callable[..., Gateway]
 
@@ -28,15 +27,37 @@ def chat(gateway: Gateway, *, stream: bool = False, **headers: str) -> Answer:
     )
 
 
-@pytest.fixture
-def guarded(start_gateway: StartGateway, simulator: Simulator) -> Gateway:
-    """A gateway with the example loaded."""
-    return start_gateway(simulator, addons=[EXAMPLE])
-
-
 # --- the example -------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def guarded_at_first(
+    host: Host, simulator_of_the_setting: Simulator, tmp_path_factory: pytest.TempPathFactory, home: Path
+) -> Iterator[Gateway]:
+    simulator = simulator_of_the_setting
+    config = configuration(
+        simulator.urls, simulator.keys, breaks={"floor_seconds": 0.01, "ceiling_seconds": 0.02}
+    )
+    folder = tmp_path_factory.mktemp(f"plugin-{host}")
+    gateway = Gateway(host, config, folder, home=home, addons=[EXAMPLE])
+    yield gateway
+    assert gateway.stop() == 0, gateway.log
+
+
+@pytest.fixture
+def guarded(guarded_at_first: Gateway) -> Gateway:
+    """A gateway with the example loaded, and no backend in a break."""
+    gateway = guarded_at_first
+
+    def all_available() -> bool:
+        backends = gateway.request("GET", READY_PATH).json()["backends"]
+        return all(backend["available"] for backend in backends)
+
+    gateway.wait_until(all_available, "out of its breaks")
+    return gateway
+
+
+@pytest.mark.each_host
 def test_the_example_refuses(guarded: Gateway, simulator: Simulator) -> None:
     answer = chat(guarded)
     assert answer.status == 403
@@ -45,37 +66,42 @@ def test_the_example_refuses(guarded: Gateway, simulator: Simulator) -> None:
     assert simulator.requests() == []
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_example_adds_a_header_and_sees_the_record(
     guarded: Gateway, simulator: Simulator, stream: bool
 ) -> None:
-    answer = chat(guarded, stream=stream, x_cost_centre="4711")
+    payer = "4712" if stream else "4711"
+    answer = chat(guarded, stream=stream, x_cost_centre=payer)
     assert answer.status == 200
     (seen,) = simulator.requests()
     assert seen["headers"]["x-asked-by"] == "Tester"
-    assert seen["headers"]["x-cost-centre"] == "4711"
-    guarded.wait_until(lambda: "4711: " in guarded.log, "done with the record")
-    tokens = guarded.log.split("4711: ")[1].split(" tokens out")[0]
+    assert seen["headers"]["x-cost-centre"] == payer
+    guarded.wait_until(lambda: f"{payer}: " in guarded.log, "done with the record")
+    tokens = guarded.log.split(f"{payer}: ")[1].split(" tokens out")[0]
     assert int(tokens) > 0
 
 
+@pytest.mark.each_host
 def test_the_example_vetoes_backends(guarded: Gateway, simulator: Simulator) -> None:
-    answer = chat(guarded, x_cost_centre="4711", x_gateway_endpoint="france")
+    answer = chat(guarded, x_cost_centre="4710", x_gateway_endpoint="france")
     assert answer.status == 200
     assert answer.headers["x-gateway-backend"] == "gpt-4o-france@france"
     (seen,) = simulator.requests()
     assert "x-gateway-endpoint" not in seen["headers"]
 
 
+@pytest.mark.each_host
 def test_a_replay_asks_the_example_again(guarded: Gateway, simulator: Simulator) -> None:
     simulator.fault("503", times=-1, endpoint="sweden", deployment="gpt-4o-ptu")
-    answer = chat(guarded, x_cost_centre="4711", x_gateway_endpoint="sweden")
+    answer = chat(guarded, x_cost_centre="4710", x_gateway_endpoint="sweden")
     assert answer.headers["x-gateway-backend"] == "gpt-4o-paygo@sweden"
     assert answer.headers["x-gateway-attempts"] == "2"
 
 
+@pytest.mark.each_host
 def test_a_veto_of_everything_is_a_429(guarded: Gateway, simulator: Simulator) -> None:
-    answer = chat(guarded, x_cost_centre="4711", x_gateway_endpoint="norway")
+    answer = chat(guarded, x_cost_centre="4710", x_gateway_endpoint="norway")
     assert answer.status == 429
     assert answer.json()["error"]["code"] == "all_backends_out"
     assert simulator.requests() == []

@@ -27,11 +27,6 @@ INSTRUCT = "gpt-35-turbo-instruct"
 DEPLOYMENTS = ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small", INSTRUCT]
 
 
-@pytest.fixture(scope="module", params=["mitmdump", "serve"])
-def host(request: pytest.FixtureRequest) -> Host:
-    return request.param  # type: ignore[no-any-return]
-
-
 @contextmanager
 def running_pair(host: Host, folder: Path, home: Path, tls: Certificates | None) -> Iterator[Pair]:
     """A gateway and its simulator, both speaking plain HTTP or both TLS with a private authority."""
@@ -75,7 +70,7 @@ def gateway(http_pair: Pair) -> Gateway:
 
 @pytest.fixture
 def simulator(http_pair: Pair) -> Simulator:
-    http_pair.gateway.wait_until(lambda: all_available(http_pair.gateway), "out of its breaks", 5)
+    http_pair.gateway.wait_until(lambda: all_available(http_pair.gateway), "out of its breaks")
     http_pair.simulator.reset()
     return http_pair.simulator
 
@@ -90,10 +85,12 @@ def direct(simulator: Simulator, endpoint: str = "sweden") -> Any:
     return Server
 
 
+@pytest.mark.each_host
 def test_every_call_of_every_client(http_pair: Pair, sdk: Sdk) -> None:
     every_call_of_every_client(http_pair, sdk)
 
 
+@pytest.mark.each_host
 def test_every_call_of_every_client_over_https(https_pair: Pair, sdk: Sdk) -> None:
     every_call_of_every_client(https_pair, sdk)
 
@@ -195,6 +192,7 @@ def test_completions(gateway: Gateway, sdk: Sdk) -> None:
         assert asyncio.run(again()) == whole.choices[0].text
 
 
+@pytest.mark.each_host
 def test_a_certificate_that_mitmproxy_makes_up(gateway: Gateway, home: Path, sdk: Sdk) -> None:
     """Without a certificate of its own the gateway serves both; https then needs mitmproxy's authority."""
 
@@ -249,7 +247,7 @@ def test_errors_arrive_as_the_sdks_exceptions(
         assert refused.code == "DeploymentNotAllowed"
         assert "gpt-4o-mini" in refused.message
         for expected, code, faults in EXCEPTIONS:
-            gateway.wait_until(lambda: all_available(gateway), "out of its breaks", 5)
+            gateway.wait_until(lambda: all_available(gateway), "out of its breaks")
             for fault in faults:
                 simulator.fault(fault, times=1)
             simulator.fault(faults[-1], times=-1)
@@ -258,7 +256,7 @@ def test_errors_arrive_as_the_sdks_exceptions(
             if expected is openai.RateLimitError:
                 assert 1 <= int(error.response.headers["retry-after-ms"]) <= 50
             simulator.clear_faults()
-        gateway.wait_until(lambda: all_available(gateway), "out of its breaks", 5)
+        gateway.wait_until(lambda: all_available(gateway), "out of its breaks")
 
 
 def all_available(gateway: Gateway) -> bool:

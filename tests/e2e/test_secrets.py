@@ -23,6 +23,8 @@ from tests.e2e.processes import Gateway, Host, Simulator
 from tests.e2e.raw import Connection, head, post
 from tests.e2e.settings import SPEC, configuration
 
+pytestmark = pytest.mark.each_host  # what they log is what they differ in
+
 ADDONS = Path(__file__).parent / "addons"
 V1 = "/openai/v1/chat/completions"
 CLASSIC = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
@@ -142,7 +144,7 @@ class Traffic:
             backends = self.gateway.request("GET", "/health/ready").json()["backends"]
             return all(b["available"] for b in backends if not b["name"].endswith("@untrusted"))
 
-        self.gateway.wait_until(all_available, "out of its breaks", 5)
+        self.gateway.wait_until(all_available, "out of its breaks")
 
     def run(self, asked: Path) -> None:
         known = {"api_key": KEY}
@@ -225,14 +227,13 @@ class Traffic:
         self.gateway.wait_until(lambda: self.gateway.log.count("replayed to its end") > done, "replayed")
 
 
-@pytest.fixture(scope="module", params=["mitmdump", "serve"])
+@pytest.fixture(scope="module")
 def written(
-    request: pytest.FixtureRequest,
+    host: Host,
     tmp_path_factory: pytest.TempPathFactory,
     home: Path,
     tls: Certificates,
 ) -> Iterator[Written]:
-    host: Host = request.param
     given = tmp_path_factory.mktemp(f"secrets-{host}-given")
     folder = tmp_path_factory.mktemp(f"secrets-{host}")
     simulator = Simulator(SPEC, given)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.processes import Gateway, Host, Process, Simulator, free_port
+from tests.e2e.processes import Gateway, Host, Process, Simulator
 from tests.e2e.raw import head
 from tests.e2e.settings import CLIENT_KEY
+from tests.ports import free_port
 
 ADDONS = Path(__file__).parent / "addons"
 

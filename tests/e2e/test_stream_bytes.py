@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.e2e import json_lines
 from tests.e2e.processes import Gateway, Simulator, request
 from tests.e2e.settings import API_VERSION, CLIENT_KEY, SPEC
 from tests.e2e.shared import running
@@ -82,17 +83,7 @@ class Stage(NamedTuple):
         """Stream a call; returns its bytes and its usage record."""
         answer = self.gateway.request("POST", path, key=CLIENT_KEY, json_body={**body, "stream": True})
         assert answer.status == 200, answer
-        found: list[dict[str, Any]] = []
-
-        def written() -> bool:
-            lines = self.usage_path.read_text().splitlines() if self.usage_path.exists() else []
-            found[:] = [
-                r for line in lines if (r := json.loads(line))["call"] == answer.headers["x-gateway-call"]
-            ]
-            return bool(found)
-
-        self.gateway.wait_until(written, "writing the record", 5)
-        return answer.body, found[0]
+        return answer.body, json_lines.record_of(self.usage_path, answer)
 
     def direct(self, path: str, body: dict[str, Any]) -> bytes:
         """Send the same call to the backend itself."""

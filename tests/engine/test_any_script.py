@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoai_gateway.call import Deliver, FailureKind, Outcome
+from aoai_gateway.wire.bodies import LARGE_BODY
 from tests.engine_driver import (
     CHAT,
     RESPONSES,
@@ -77,6 +78,8 @@ def worlds(draw: st.DrawFn) -> World:
 def calls(draw: st.DrawFn) -> dict[str, Any]:
     body: dict[str, Any] = {"model": "gpt", "input": "hi", "messages": []}
     body["stream"] = draw(st.booleans())
+    if draw(st.sampled_from([False, False, True])):
+        body["user"] = "x" * LARGE_BODY
     if draw(st.booleans()):
         body["max_completion_tokens"] = draw(st.sampled_from([10, 5_000]))
     path = draw(st.sampled_from([CHAT, RESPONSES]))
@@ -95,7 +98,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 @given(worlds(), st.lists(calls(), min_size=1, max_size=6), st.floats(0, 100))
 def test_every_call_ends_once_and_in_order(here: World, asked: list[dict[str, Any]], pause: float) -> None:
     for one in asked:
@@ -113,7 +116,7 @@ def test_every_call_ends_once_and_in_order(here: World, asked: list[dict[str, An
         here.now += pause
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds(), st.lists(calls(), max_size=6))
 def test_everything_heals(here: World, asked: list[dict[str, Any]]) -> None:
     for one in asked:
@@ -127,7 +130,7 @@ def test_everything_heals(here: World, asked: list[dict[str, Any]]) -> None:
         assert len(trace.sends) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds(), calls())
 def test_a_failure_that_repeats_leaves_no_break_of_its_kind(here: World, one: dict[str, Any]) -> None:
     here.scripts = {name: [Answer(500)] for name in here.scripts}

@@ -59,6 +59,8 @@ class Connection:
         self.logged: list[str] = []
         self.timers: list[tuple[float, commands.RequestWakeup]] = []
         self.on_hook: Callable[[commands.StartHook], None] = lambda hook: None
+        self.takes_time: type[commands.StartHook] | tuple[()] = ()
+        """A kind of hook that is done only when the test says so."""
         self.feed(events.Start())
 
     # --- what happens --------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ class Connection:
             case commands.StartHook():
                 self.hooks.append(command)
                 self.on_hook(command)
-                if command.blocking:
+                if command.blocking and not isinstance(command, self.takes_time):
                     return [events.HookCompleted(command)]
             case commands.Log():
                 self.logged.append(command.message)

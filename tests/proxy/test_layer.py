@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.proxy import events
+from mitmproxy.proxy import commands, events
 from mitmproxy.test import taddons
 
 from aoai_gateway.call import Outcome
 from aoai_gateway.proxy import sending, stream
+from aoai_gateway.proxy.hooks import GatewayAskHook
+from aoai_gateway.wire.bodies import LARGE_BODY, RequestBody, parse_body
+from aoai_gateway.wire.operations import Target
 from tests.engine_driver import config
 from tests.proxy.layer_driver import Connection, connect
 
@@ -218,6 +223,56 @@ def test_a_client_that_hangs_up_stops_everything(here: Connection, when: str) ->
     assert [call.outcome for call in calls if call] == [Outcome.CLIENT_GONE]
     assert all(not server.connected for server in here.servers)
     assert "b.example" not in here.sent
+    assert here.at_rest
+
+
+class ReadingHere:
+    """Reads large bodies in this process, when it is awaited."""
+
+    async def parse(self, target: Target, content_type: str | None, raw: bytes, **_: Any) -> RequestBody:
+        return replace(parse_body(target, content_type, raw, short=True), raw=raw)
+
+
+def await_it(hook: commands.StartHook) -> None:
+    if isinstance(hook, GatewayAskHook):
+        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks nobody
+
+
+@pytest.fixture
+def reading_here(here: Connection) -> Connection:
+    here.gateway.reader = ReadingHere()  # type: ignore[assignment]
+    here.on_hook = await_it
+    return here
+
+
+def test_a_large_body_is_read_elsewhere_and_sent_as_it_came(reading_here: Connection) -> None:
+    reading_here.ask(user="x" * LARGE_BODY, stream=True)
+    sent = json.loads(reading_here.sent["a.example"].partition(b"\r\n\r\n")[2])
+    assert sent["user"] == "x" * LARGE_BODY
+    assert sent["stream_options"] == {"include_usage": True}
+    reading_here.respond("a", 400)
+    assert reading_here.result()[0] == 400
+    assert reading_here.at_rest
+
+
+def test_what_is_wrong_with_a_large_body_is_said(reading_here: Connection) -> None:
+    reading_here.ask(user="x" * LARGE_BODY, n="two")
+    status, body = reading_here.result()
+    assert (status, json.loads(body)["error"]["param"]) == (400, "n")
+    assert reading_here.at_rest
+
+
+def test_a_client_that_hangs_up_while_its_body_is_read(reading_here: Connection) -> None:
+    here = reading_here
+    here.takes_time = GatewayAskHook
+    here.ask(user="x" * LARGE_BODY)
+    (stream,) = here.layer.streams.values()
+    here.hang_up()
+    here.feed(events.HookCompleted(here.hooks[-1]))
+    here.run_timers()
+    assert not here.servers
+    assert stream._call is not None
+    assert stream._call.outcome is Outcome.CLIENT_GONE
     assert here.at_rest
 
 

@@ -56,8 +56,8 @@ def test_it_prints_one_line_serves_and_stops_on_sigterm() -> None:
             connection.send("POST", CHAT, HELLO, api_key=ready["keys"]["sweden"])
             begin = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(5) == 0
-            assert time.monotonic() - begin < 2
+            assert process.wait(20) == 0
+            assert time.monotonic() - begin < 10  # the call that hangs would never end
         assert process.stdout
         assert process.stdout.read() == ""
 

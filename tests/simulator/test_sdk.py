@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -30,10 +32,20 @@ def options(running: Running, client: str, **more: Any) -> dict[str, Any]:
     return {"base_url": f"{running.url}/openai/v1/", **more}
 
 
+@pytest.fixture(scope="module")
+def trust() -> ssl.SSLContext:
+    """Whom a client trusts. To read all authorities for every client would take longer than its calls."""
+    return ssl.create_default_context()
+
+
 @pytest.fixture(params=["azure", "v1"])
-def client(running: Running, request: pytest.FixtureRequest) -> openai.OpenAI:
+def client(
+    running: Running, request: pytest.FixtureRequest, trust: ssl.SSLContext
+) -> Iterator[openai.OpenAI]:
     kind = openai.AzureOpenAI if request.param == "azure" else openai.OpenAI
-    return kind(**options(running, request.param))
+    http = openai.DefaultHttpxClient(trust_env=False, verify=trust)
+    with kind(**options(running, request.param), http_client=http) as client:
+        yield client
 
 
 def test_chat(client: openai.OpenAI) -> None:

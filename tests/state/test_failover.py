@@ -90,13 +90,13 @@ def scenario(story):
     asyncio.run(run())
 
 
-async def until(condition, seconds: float = 5) -> None:
+async def until(condition, seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0)
 
 
-async def until_back(state: FailoverState, seconds: float = 5) -> None:
+async def until_back(state: FailoverState, seconds: float = 20) -> None:
     await until(lambda: state.degraded_since is None, seconds)
 
 
@@ -267,7 +267,7 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
         shared = RedisState(own_redis.url)
         state = FailoverState(shared, MemoryState(), random=Random(1))
         state.start()
-        served, slowest, stop = 0, 0.0, False
+        served, slowest, stalled, stop = 0, 0.0, 0.0, False
 
         async def caller():
             nonlocal served, slowest
@@ -280,7 +280,15 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
                 await got(state.settle(reservation, 50, time.time()))
                 served += 1
 
+        async def watch():
+            nonlocal stalled
+            while not stop:
+                began = time.perf_counter()
+                await asyncio.sleep(0.01)
+                stalled = max(stalled, time.perf_counter() - began - 0.01)
+
         callers = [asyncio.create_task(caller()) for _ in range(16)]
+        callers.append(asyncio.create_task(watch()))
         await asyncio.sleep(0.4)
         await asyncio.to_thread(own_redis.stop)
         lost = served
@@ -289,7 +297,7 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
         assert served > lost
         assert await got(state.peek(call(0, quota), time.time()))
         await asyncio.to_thread(own_redis.start)
-        await until_back(state, 10)
+        await until_back(state)
         back = served
         await asyncio.sleep(0.3)
         stop = True
@@ -304,8 +312,9 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
         assert known >= 50 * (served - lost - 16)
         await other.aclose()
         await state.aclose()
-        # Losing it costs the calls in flight one timeout, and nobody else anything.
-        assert slowest < 2 * 0.25
+        # Losing it costs the calls in flight one timeout, and nobody else anything: all that a busy
+        # machine may add is what it stops the whole process for.
+        assert slowest < 2 * 0.25 + stalled
 
     with caplog.at_level(logging.INFO, "aoai_gateway.state"):
         asyncio.run(story())

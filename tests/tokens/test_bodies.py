@@ -380,7 +380,7 @@ JSON = st.recursive(
 OPERATIONS = st.sampled_from(["chat.completions", "responses", "completions", "embeddings", "something new"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200)
 @given(operation_name=OPERATIONS, body=st.dictionaries(KEYS, JSON, max_size=6) | JSON)
 def test_no_body_raises(operation_name: str, body: Any, counter: Counter) -> None:
     for model in ("gpt-4o", "gpt-4.1-mini", None):

@@ -69,9 +69,6 @@ CHAT, TEXT, RESPONSES = "chat.completions", "completions", "responses"
         (CHAT, {"max_output_tokens": 7}, 1000),
         (TEXT, {"prompt": "a"}, COMPLETIONS_DEFAULT_OUTPUT),
         (TEXT, {"prompt": "a", "max_tokens": 50, "best_of": 5, "n": 2}, 250),
-        (TEXT, {"prompt": ["a", "b", "c"], "max_tokens": 50}, 150),
-        (TEXT, {"prompt": [1, 2, 3], "max_tokens": 50}, 50),
-        (TEXT, {"prompt": [[1, 2], [3]], "max_tokens": 50, "n": 2}, 200),
         (RESPONSES, {"max_output_tokens": 80}, 80),
         (RESPONSES, {"max_output_tokens": 80, "n": 9}, 80),
         (RESPONSES, {"max_tokens": 5}, 1000),
@@ -81,6 +78,10 @@ CHAT, TEXT, RESPONSES = "chat.completions", "completions", "responses"
 )
 def test_the_bound_of_an_answer(operation_name: str, body: dict[str, Any], bound: int) -> None:
     assert output_bound(body, operation_name, default=1000) == bound
+
+
+def test_several_prompts_are_answered_each() -> None:
+    assert output_bound({"max_tokens": 50, "n": 2}, TEXT, default=1000, prompts=3) == 300
 
 
 @pytest.mark.parametrize("junk", [True, False, 0, -1, 1.5, float("nan"), "50", [50], {}, None])

@@ -37,6 +37,15 @@ def refusal(document: dict[str, Any] | bytes, target: Target = CHAT_V1) -> Gatew
 # --- facts -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [("a", 1), (["a", "b", "c"], 3), ([1, 2, 3], 1), ([[1, 2], [3]], 2), ([], 1), (None, 1)],
+)
+def test_a_call_for_completions_can_have_several_prompts(prompt: object, prompts: int) -> None:
+    assert parse({"prompt": prompt}, COMPLETIONS).prompts == prompts
+    assert parse({"prompt": prompt}).prompts == 1
+
+
 def test_facts_of_a_chat_call() -> None:
     body = parse(
         {

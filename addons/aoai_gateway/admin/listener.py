@@ -208,9 +208,9 @@ class _Control(_Handler):
                 raise ValueError("the body is no JSON object")
             done = self.perform(asked)
         except NothingOfThatNameError as error:
-            self.fail(404, f"{error}.")
+            self.fail(404, _sentence(error))
         except ControlError as error:
-            self.fail(409, f"{error}.")
+            self.fail(409, _sentence(error))
         except (ValueError, RecursionError) as error:
             self.fail(400, f"The request is not understood: {error}.")
         else:
@@ -251,6 +251,11 @@ class SwitchHandler(_Control):
         if not isinstance(on, bool):
             raise ValueError('"on" must be true or false')
         return self.controls.switch(_text(asked, "kind"), _text(asked, "name"), on=on)
+
+
+def _sentence(error: ControlError) -> str:
+    text = str(error)
+    return text if text.endswith("?") else f"{text}."
 
 
 def _text(asked: dict[str, Any], key: str, default: str | None = None) -> str:

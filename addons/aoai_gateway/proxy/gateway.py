@@ -19,6 +19,7 @@ from aoai_gateway.inspect.conversations import Conversations
 from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
 from aoai_gateway.proxy.waiting import Waiting
+from aoai_gateway.reading.reader import BodyReader
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
@@ -71,6 +72,7 @@ class Gateway:
         self.draining = False
         self.usage_log: UsageSink | None = None
         self.counter = Counter()
+        self.reader = BodyReader()
         self.state: State = MemoryState()
         self.reservations: dict[str, Reservation] = {}
         """Bookings of calls under way, by id; their lease is renewed as long as they are here."""
@@ -144,10 +146,18 @@ class Gateway:
 
     def count_tokens(self, effect: CountTokens) -> Count | Awaitable[Count]:
         """Count a prompt: a small one at once, a large one in a thread."""
-        counter = self.counter
-        if cost_hint(effect.size):
-            return counter.count_request(effect.operation, effect.body, effect.model)
-        return asyncio.to_thread(counter.count_request, effect.operation, effect.body, effect.model)
+        counter, body = self.counter, effect.body
+        if not body.whole:
+            return self._count_large(effect)
+        operation = effect.target.operation.name
+        if cost_hint(len(body.raw)):
+            return counter.count_request(operation, body.parsed, effect.model)
+        return asyncio.to_thread(counter.count_request, operation, body.parsed, effect.model)
+
+    async def _count_large(self, effect: CountTokens) -> Count:
+        """Have a body read once more for its prompt; what comes back is no more than can be counted."""
+        read = await self.reader.read_prompt(effect.target, effect.model, effect.body.raw)
+        return await asyncio.to_thread(lambda: self.counter.count_prompt(read()))
 
     def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
         """Book against the client's quotas."""

@@ -52,6 +52,9 @@ from aoai_gateway.call import (
     Drain,
     Effect,
     Outcome,
+    ParseBody,
+    Parsed,
+    Refused,
     Reject,
     Reserve,
     Reserved,
@@ -184,9 +187,10 @@ class GatewayStream(Sending):
                 return
             self._gateway.waiting.changed()
             match effect:
+                case ParseBody():
+                    result = yield from self._parse(effect)
                 case CountTokens():
-                    count = yield from self._wait_for(self._gateway.count_tokens(effect))
-                    result = Counted(time.monotonic(), count)
+                    result = yield from self._count(effect)
                 case Reserve():
                     decision = yield from self._wait_for(self._gateway.reserve(effect))
                     result = Reserved(time.monotonic(), decision)
@@ -272,6 +276,30 @@ class GatewayStream(Sending):
         if not awaited.performed:
             raise RuntimeError("nobody awaited it")
         return awaited.result
+
+    def _parse(self, effect: ParseBody) -> CommandGenerator[Result]:
+        result: Result
+        try:
+            reader = self._gateway.reader
+            body = yield from self._wait_for(
+                reader.parse(
+                    effect.target,
+                    effect.content_type,
+                    effect.raw,
+                    wanted=lambda: not self._client_has_gone(),
+                )
+            )
+            result = Parsed(time.monotonic(), body)
+        except GatewayError as error:
+            result = Refused(time.monotonic(), error)
+        return ClientGone(result.now) if self._client_has_gone() else result
+
+    def _count(self, effect: CountTokens) -> CommandGenerator[Result]:
+        try:
+            count = yield from self._wait_for(self._gateway.count_tokens(effect))
+        except GatewayError as error:
+            return Refused(time.monotonic(), error)
+        return Counted(time.monotonic(), count)
 
     def _hold_back(self, effect: WaitUntil) -> CommandGenerator[Result | None]:
         if self._client_has_gone():

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from aoai_gateway.tokens.bodies import read_messages, read_prompt
 from aoai_gateway.tokens.models import Family, family_of
 from aoai_gateway.tokens.ranks import Encodings
-from aoai_gateway.tokens.text import count_texts
+from aoai_gateway.tokens.text import count_sample, count_texts
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
+
+    from aoai_gateway.tokens.prompt import Prompt
 
 ESTIMATE = "estimate"
 """`Count.encoding` when no encoding was there and bytes were counted."""
@@ -63,9 +65,11 @@ class Counter:
 
     def count_request(self, operation_name: str, body: Mapping[str, Any], model: str | None) -> Count:
         """Prompt tokens of a decoded body; `model` is the base model, None if unknown."""
-        family = family_of(model)
-        prompt = read_prompt(operation_name, body, family)
-        counted = self._count(prompt.texts, family)
+        return self.count_prompt(read_prompt(operation_name, body, family_of(model)))
+
+    def count_prompt(self, prompt: Prompt) -> Count:
+        """Tokens of a prompt that was read elsewhere."""
+        counted = self._count_condensed(prompt)
         return Count(
             prompt.tokens + counted.tokens, prompt.exact and counted.exact, counted.encoding, prompt.partial
         )
@@ -90,6 +94,14 @@ class Counter:
         """Tokens of a text on its own, such as what a broken stream has delivered."""
         return self._count([text] if text else [], family_of(model))
 
+    def _count_condensed(self, prompt: Prompt) -> Count:
+        if prompt.chars is None:
+            return self._count(prompt.texts, prompt.family)
+        encoding = self._encoding(prompt.family)
+        if encoding is None:
+            return Count(prompt.estimated, False, ESTIMATE)
+        return Count(count_sample(encoding, prompt.texts, prompt.chars), False, encoding.name)
+
     def _count(self, texts: list[str], family: Family) -> Count:
         encoding = self._encoding(family)
         tokens, exact = count_texts(encoding, texts)
@@ -104,22 +116,19 @@ class Counter:
         return by_name.get(family.encoding) or next(iter(by_name.values()), None)
 
 
-def output_bound(body: Mapping[str, Any], operation_name: str, default: int) -> int:
+def output_bound(body: Mapping[str, Any], operation_name: str, default: int, prompts: int = 1) -> int:
     """The most tokens that the answer can have; `default` where the request leaves it open.
 
-    The limit per completion x max(n, best_of) x, for completions, the number of prompts. When a chat
+    The limit per completion x max(n, best_of) x `prompts`, of which completions can have several. When a chat
     request names both its limits, the larger counts (the service refuses such a request).
     """
     if operation_name == "embeddings":
         return 0
     members = _OUTPUT_LIMITS.get(operation_name, ("max_completion_tokens", "max_tokens", "max_output_tokens"))
     limit = max(_positive(body.get(member)) for member in members)
-    times = 1
+    times = prompts
     if operation_name == "completions":
         limit = limit or COMPLETIONS_DEFAULT_OUTPUT
-        prompt = body.get("prompt")
-        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
-            times = len(prompt)
     if operation_name != "responses":
         times *= max(_positive(body.get("n")), _positive(body.get("best_of")), 1)
     return min((limit or default) * times, _LARGEST_BOUND)

@@ -13,6 +13,7 @@ from typing import Any
 
 from aoai_gateway.tokens.images import ASSUMED_SIZE, size_of
 from aoai_gateway.tokens.models import Family
+from aoai_gateway.tokens.text import estimate, repaired, sample, too_much
 
 AUDIO_TOKENS_PER_SECOND = 10
 RAW_AUDIO_BYTES_PER_SECOND = 32_000
@@ -47,6 +48,20 @@ class Prompt:
     exact: bool = True
     partial: bool = False
     """The service adds context that it has kept and that this body only refers to."""
+
+    chars: int | None = None
+    """Characters of all the texts, where `texts` is but a sample of them."""
+    estimated: int = 0
+    """Tokens of all the texts without an encoding, in the same case."""
+
+    def condense(self) -> None:
+        """Keep of the texts only what is going to be counted, ready to go to another process."""
+        if too_much(self.texts):
+            self.chars = sum(map(len, self.texts))
+            self.estimated = sum(map(estimate, self.texts))
+            self.texts = sample(self.texts)
+        # It would be done for the count anyhow; and surrogates are slow to pickle, one by one.
+        self.texts = [text if text.isascii() else repaired(text) for text in self.texts]
 
     def text(self, value: object) -> None:
         """A text, if it is one."""

@@ -57,8 +57,8 @@ def count_texts(encoding: Encoding | None, texts: Sequence[str]) -> Tally:
     if encoding is None:
         return Tally(sum(map(estimate, texts)), not any(texts))
     chars = sum(map(len, texts))
-    if chars > EXACT_CHARS or len(texts) > EXACT_TEXTS:
-        return Tally(_extrapolated(encoding, texts, chars), exact=False)
+    if _too_much(texts, chars):
+        return Tally(count_sample(encoding, sample(texts), chars), exact=False)
     tokens = 0
     exact = True
     for text in texts:
@@ -92,29 +92,46 @@ def _clean_cut(text: str, start: int, end: int) -> int | None:
     return None
 
 
-def _extrapolated(encoding: Encoding, texts: Sequence[str], chars: int) -> int:
-    """Count pieces spread evenly over the texts, as many as the bounds allow; scale by characters."""
-    sample = texts[:: -(-len(texts) // EXACT_TEXTS)]
+def too_much(texts: Sequence[str]) -> bool:
+    """Whether only a sample of these texts is counted."""
+    return _too_much(texts, sum(map(len, texts)))
+
+
+def _too_much(texts: Sequence[str], chars: int) -> bool:
+    return chars > EXACT_CHARS or len(texts) > EXACT_TEXTS
+
+
+def sample(texts: Sequence[str]) -> list[str]:
+    """Take pieces spread evenly over the texts, as many as the bounds allow."""
+    some = texts[:: -(-len(texts) // EXACT_TEXTS)]
     # Where the pieces begin, not the pieces: a text of 100 MB is not copied to be sampled.
-    starts = [(text, start) for text in sample for start in range(0, len(text), PIECE_CHARS)]
-    affordable = len(starts) * EXACT_CHARS // max(1, sum(map(len, sample)))
+    starts = [(text, start) for text in some for start in range(0, len(text), PIECE_CHARS)]
+    affordable = len(starts) * EXACT_CHARS // max(1, sum(map(len, some)))
     wanted = min(len(starts), max(1, affordable))
-    tokens = sampled = 0
+    taken: list[str] = []
+    chars = 0
     for index in range(wanted):
         text, start = starts[index * len(starts) // wanted]
-        piece = text[start : start + PIECE_CHARS]
+        taken.append(text[start : start + PIECE_CHARS])
+        chars += len(taken[-1])
+        if chars > EXACT_CHARS:
+            break
+    return taken
+
+
+def count_sample(encoding: Encoding, taken: Sequence[str], chars: int) -> int:
+    """Tokens of texts of so many characters, of which a sample was taken; scaled by characters."""
+    tokens = 0
+    for piece in taken:
         counted = _encoded(encoding, piece)
         tokens += estimate(piece) if counted is None else counted
-        sampled += len(piece)
-        if sampled > EXACT_CHARS:
-            break
-    return round(tokens * chars / max(1, sampled))
+    return round(tokens * chars / max(1, sum(map(len, taken))))
 
 
 def _encoded(encoding: Encoding, piece: str) -> int | None:
     """Tokens of one piece, or None if tiktoken gave up on it."""
     if not piece.isascii():
-        piece = _repaired(piece)
+        piece = repaired(piece)
     try:
         return len(encoding.encode_ordinary(piece))
     except BaseException as error:
@@ -124,7 +141,7 @@ def _encoded(encoding: Encoding, piece: str) -> int | None:
         raise
 
 
-def _repaired(piece: str) -> str:
+def repaired(piece: str) -> str:
     """Make of surrogates what tiktoken would: a pair becomes its character, another one U+FFFD.
 
     By codecs, which are done with a piece in a millisecond, and where the piece leaves no character to mark

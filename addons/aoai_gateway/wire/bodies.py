@@ -5,6 +5,9 @@ brace, and every other byte goes to the backend as the client wrote it: key orde
 form of numbers. That keeps prompt caches warm, costs no re-encoding of a large body, and lets a backend see
 exactly what a debugger of prompts sees.
 
+A large body is not decoded on the event loop: Python's decoder lets nothing else run until it is done. Of
+such a body only the facts and the short, flat members are kept.
+
 A key that stands twice at the top level is an error, however it is spelled: JSON parsers disagree on which
 of the two counts, and the gateway must judge what the backend will read.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aoai_gateway.wire.errors import GatewayError, invalid_body, missing_deployment
@@ -28,9 +31,18 @@ from aoai_gateway.wire.operations import (
     Target,
     knows_stream_options,
 )
+from aoai_gateway.wire.sizes import text_size
 
 LARGEST_NUMBER = 2**31 - 1
 """For token counts and the like. Also keeps shared counters far from where floats lose integers."""
+
+LARGE_BODY = 128 * 1024
+"""Bytes of a body; one with more is decoded elsewhere. To decode so many takes half a millisecond, and 10 ms
+where somebody tries to make it slow (the worst that is known is an array of empty arrays)."""
+
+SHORT_MEMBER = 4096
+"""Characters of a value that is kept of a large body, too. It must also be flat: there is no telling how deep
+another one is."""
 
 _MAX_TOKENS_KEYS: Mapping[Operation, tuple[str, ...]] = {
     CHAT_COMPLETIONS: ("max_completion_tokens", "max_tokens"),
@@ -49,15 +61,20 @@ Span = tuple[int, int]
 class RequestBody:
     """A JSON request body and its facts.
 
-    ``parsed`` is the decoded object, not to be changed. ``max_tokens`` is the completion's bound as the
-    client gave it (in chat the larger of ``max_completion_tokens`` and ``max_tokens``), ``include_usage``
-    what it asked for in ``stream_options``; None means that it said nothing. ``n`` and ``best_of`` are 1
-    where absent. The repr holds no content.
+    ``parsed`` is the decoded object, not to be changed; where ``whole`` is False, only its short, flat
+    members. ``text_size`` is the bytes of the body less those of images, audio and files, ``prompts`` the
+    number of prompts in a call for completions. ``max_tokens`` is the completion's bound as the client gave
+    it (in chat the larger of ``max_completion_tokens`` and ``max_tokens``), ``include_usage`` what it asked
+    for in ``stream_options``; None means that it said nothing. ``n`` and ``best_of`` are 1 where absent. The
+    repr holds no content.
     """
 
     operation: Operation
     raw: bytes = field(repr=False)
     parsed: dict[str, Any] = field(repr=False)
+    whole: bool = True
+    text_size: int = 0
+    prompts: int = 1
     model: str | None = None
     stream: bool = False
     max_tokens: int | None = None
@@ -95,6 +112,10 @@ class RequestBody:
             key for key in keys if self.max_tokens is not None and self.parsed.get(key) == self.max_tokens
         )
         return next(given, self._edits.max_tokens_key)
+
+    def without_raw(self) -> RequestBody:
+        """The same facts, without the bytes: whoever had it parsed has those."""
+        return replace(self, raw=b"")
 
     def with_model(self, name: str) -> bytes:
         """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
@@ -144,7 +165,7 @@ class RequestBody:
             if span is not None and count is not None:
                 changes.append((span, b"%d" % count))
         if added:
-            comma = b"," if self.parsed else b""
+            comma = b"," if points.has_members else b""
             changes.append(((points.brace, points.brace), b",".join(added) + comma))
         return _apply(self.raw, changes)
 
@@ -154,6 +175,7 @@ class _EditPoints:
     """Where edits go, as offsets into the raw bytes."""
 
     brace: int = 0  # right after the document's opening brace
+    has_members: bool = False
     model: Span | None = None
     max_tokens: tuple[Span, ...] = ()
     max_tokens_key: str | None = None  # which key to add when there is none
@@ -178,8 +200,8 @@ def _apply(raw: bytes, changes: list[tuple[Span, bytes]]) -> bytes:
     return b"".join(pieces)
 
 
-def parse_body(target: Target, content_type: str | None, raw: bytes) -> RequestBody:
-    """Decode and check the body of a call to ``target``.
+def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: bool = False) -> RequestBody:
+    """Decode and check the body of a call to ``target``. ``short``: keep only what is short of it.
 
     A missing or odd content type is let pass (curl and old clients send such), a form is not. Raises
     `GatewayError` 400 that says what is wrong and where, and quotes none of the content.
@@ -197,7 +219,7 @@ def parse_body(target: Target, content_type: str | None, raw: bytes) -> RequestB
     by_key = {member.key: member for member in members}
     if len(by_key) != len(members):
         raise _duplicate(members)
-    return _Reader(target, text, raw, by_key).read()
+    return _Reader(target, text, raw, by_key).read(short=short)
 
 
 def _decode(raw: bytes) -> str:
@@ -233,7 +255,7 @@ class _Reader:
         self.members = members
         self.ascii = len(text) == len(raw)
 
-    def read(self) -> RequestBody:
+    def read(self, *, short: bool) -> RequestBody:
         keys = _MAX_TOKENS_KEYS.get(self.operation, ())
         bounds = {key: self.integer(key, 0) for key in keys}
         given = [bound for bound in bounds.values() if bound is not None]
@@ -242,7 +264,14 @@ class _Reader:
         return RequestBody(
             operation=self.operation,
             raw=self.raw,
-            parsed={member.key: member.value for member in self.members.values()},
+            parsed={
+                member.key: member.value
+                for member in self.members.values()
+                if not short or member.is_flat(SHORT_MEMBER)
+            },
+            whole=not short,
+            text_size=text_size(self.raw),
+            prompts=self.prompts() if self.operation is COMPLETIONS else 1,
             model=self.model(),
             stream=self.operation.streams and bool(self.boolean("stream")),
             max_tokens=max(given, default=None),
@@ -257,6 +286,7 @@ class _Reader:
             has_encrypted_reasoning=stateful and self.has_encrypted_reasoning(),
             _edits=_EditPoints(
                 brace=self.byte(self.text.index("{") + 1),
+                has_members=bool(self.members),
                 model=self.span("model"),
                 max_tokens=self.max_tokens_spans(keys),
                 max_tokens_key=self.max_tokens_key(keys),
@@ -305,6 +335,11 @@ class _Reader:
             raise invalid_body("'model' must be the name of a deployment.", param="model")
         return model
 
+    def prompts(self) -> int:
+        prompt = self.value("prompt")
+        several = isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list)
+        return len(prompt) if several else 1
+
     def conversation_id(self) -> str | None:
         value = self.value("conversation")
         if isinstance(value, dict):
@@ -326,7 +361,12 @@ class _Reader:
             return None, {"stream_options_null": self.span("stream_options")}
         if not isinstance(member.value, dict):
             raise invalid_body("'stream_options' must be an object.", param="stream_options")
-        inner, _ = read_object(self.text, member.value_start)
+        try:
+            inner, _ = read_object(self.text, member.value_start)
+        except NotJsonError as error:
+            # It is JSON, as has been seen; too much of it.
+            message = f"'stream_options' is not what it should be: {error}."
+            raise invalid_body(message, param="stream_options") from None
         if len(inner) != len(member.value):
             raise invalid_body("A key stands more than once in 'stream_options'.", param="stream_options")
         points: dict[str, Any] = {

@@ -75,6 +75,11 @@ class GatewayError(Exception):
     def __str__(self) -> str:
         return f"{self.status} {self.code}: {self.message}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be whole when it is pickled: an exception's own way leaves out what was given by name."""
+        fields = (self.status, self.code, self.message, self.type, self.param, self.headers)
+        return type(self), fields
+
     def as_dict(self) -> dict[str, str | None]:
         """The value of the body's ``error`` member."""
         return {"code": self.code, "message": self.message, "type": self.type, "param": self.param}

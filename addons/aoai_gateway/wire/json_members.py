@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Any, NoReturn
 
+MOST_MEMBERS = 1_000
+"""Of an object whose members are read one by one. No request has a tenth of it, and Azure refuses members
+that it does not know; hundreds of thousands of them would take seconds."""
+
 
 class NotJsonError(ValueError):
     """The text is not JSON. ``str()`` of it says what and where, and quotes nothing of the text."""
@@ -28,6 +32,10 @@ class Member:
     value_start: int
     end: int
 
+    def is_flat(self, most: int) -> bool:
+        """Whether the value is neither an object nor an array, and has no more characters than that."""
+        return self.end - self.value_start <= most and not isinstance(self.value, dict | list)
+
 
 def _no_constant(name: str) -> NoReturn:
     raise NotJsonError(f"it holds {name}, which JSON does not have")
@@ -41,7 +49,7 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 def read_object(text: str, start: int = 0) -> tuple[list[Member], int]:
     """The members of the object that begins at ``start`` (its ``{``), in order, and where it ends.
 
-    Raises `NotJsonError`; a nesting that is too deep to decode counts as that.
+    Raises `NotJsonError`; a nesting that is too deep to decode, and too many members, count as that.
     """
     try:
         return _read_object(text, start)
@@ -75,6 +83,8 @@ def _read_object(text: str, start: int) -> tuple[list[Member], int]:
         value_start = _skip(text, colon + 1)
         value, end = _DECODER.raw_decode(text, value_start)
         members.append(Member(key, value, position, value_start, end))
+        if len(members) > MOST_MEMBERS:
+            raise NotJsonError(f"it has more than {MOST_MEMBERS} members")
         position = _skip(text, end)
         delimiter = text[position : position + 1]
         if delimiter == "}":

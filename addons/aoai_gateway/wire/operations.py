@@ -53,6 +53,10 @@ class Operation:
     takes_stream_options: bool = False
     stateful_create: bool = False
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Stay the same object in another process: operations are compared by identity."""
+        return _operation, (self.path,)
+
     @property
     def has_body(self) -> bool:
         """Whether the request has a JSON body that names what is asked for."""
@@ -70,6 +74,11 @@ MODELS = Operation("models", "GET", "models", False)
 
 OPERATIONS: tuple[Operation, ...] = (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MODELS)
 _BY_PATH: Mapping[str, Operation] = {operation.path: operation for operation in OPERATIONS}
+
+
+def _operation(path: str) -> Operation:
+    return _BY_PATH[path]
+
 
 # First segment after the API's prefix → what a person calls the family.
 _NOT_BUILT: Mapping[str, str] = {

@@ -1,4 +1,4 @@
-"""The stage on which calls are replayed: shared by all tests in here, once on each host."""
+"""The stage on which calls are replayed: shared by all tests in here that run on the same host."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ def shared_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simul
     simulator.kill()
 
 
-@pytest.fixture(scope="session", params=["mitmdump", "serve"])
+@pytest.fixture(scope="session")
 def shared_stage(
-    request: pytest.FixtureRequest,
+    host: Host,
     shared_simulator: Simulator,
     tmp_path_factory: pytest.TempPathFactory,
     home: Path,
 ) -> Iterator[Stage]:
-    host: Host = request.param
     scripted = ScriptedBackend()
     stage = Stage(host, shared_simulator, scripted, tmp_path_factory.mktemp(host), home=home)
     yield stage
@@ -37,7 +36,7 @@ def shared_stage(
 
 @pytest.fixture
 def stage(shared_stage: Stage) -> Iterator[Stage]:
-    """A gateway on each of the hosts, with backends that have forgotten everything."""
+    """A gateway, with backends that have forgotten everything."""
     shared_stage.begin()
     yield shared_stage
     shared_stage.finish()

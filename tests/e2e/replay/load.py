@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.processes import Answer, Gateway
-from tests.e2e.replay.stage import Caller, Lane, eventually, text_of
+from tests.e2e import json_lines
+from tests.e2e.processes import Answer, Gateway, eventually
+from tests.e2e.replay.stage import Caller, Lane, text_of
 from tests.e2e.settings import CLIENT_KEY
 
 _INSTANT = {"first_token_seconds": 0, "tokens_per_second": 0}
@@ -65,9 +65,7 @@ def sections(usage_path: Path) -> dict[str, Any]:
 
 def records(path: Path, client: str = "Tester") -> list[dict[str, Any]]:
     """The usage records of a client."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    found = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [record for record in found if record["client"] == client]
+    return [record for record in json_lines.read(path) if record["client"] == client]
 
 
 @contextmanager

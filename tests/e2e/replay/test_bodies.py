@@ -32,6 +32,7 @@ def head(lane: Lane, *fields: str, key: str = CLIENT_KEY) -> bytes:
 
 
 class TestTenMegabytes:
+    @pytest.mark.each_host
     def test_are_passed_on_byte_for_byte(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
     ) -> None:
@@ -70,6 +71,7 @@ class TestTenMegabytes:
         answer = caller.post(lane.path, with_image(10 * MEGABYTE))
         assert (answer.status, answer.json()["error"]["code"]) == (429, "all_backends_out")
 
+    @pytest.mark.each_host
     def test_in_chunks(self, stage: Stage, lane: Lane, caller: Caller) -> None:
         body = json.dumps(with_image(10 * MEGABYTE)).encode()
 
@@ -90,6 +92,7 @@ class TestTenMegabytes:
         assert entry["headers"]["content-length"] == str(len(body))
         assert "transfer-encoding" not in entry["headers"]
 
+    @pytest.mark.each_host
     def test_of_somebody_unknown_are_refused_in_the_middle(self, stage: Stage, lane: Lane) -> None:
         """The answer does not wait for the body, and who sends all of it first still gets to read it."""
         length = f"content-length: {10 * MEGABYTE}"
@@ -130,6 +133,7 @@ class TestLargeAnswers:
         answer = caller.chat(lane, stream=streaming, prompt=f"say: {self.WORDS}")
         assert text_of(answer).rstrip() == self.WORDS.rstrip()
 
+    @pytest.mark.each_host
     def test_arrive_after_a_replay(self, stage: Stage, lane: Lane, caller: Caller, streaming: bool) -> None:
         stage.fault("429")
         answer = caller.chat(lane, stream=streaming, prompt=f"say: {self.WORDS}")
@@ -157,6 +161,7 @@ class TestCompression:
         assert "content-encoding" not in answer.headers
         assert text_of(answer) == TEXT
 
+    @pytest.mark.each_host
     def test_of_streams_is_declined(self, stage: Stage, lane: Lane, caller: Caller) -> None:
         """A compressed stream could not be read as it passes: no refusal in it, no usage, no broken end."""
         answer = caller.chat(lane, stream=True, headers=self.ACCEPTS)
@@ -187,6 +192,7 @@ class TestCompression:
         assert (answer.status, answer.headers["content-encoding"]) == (500, "gzip")
         assert json.loads(gzip.decompress(answer.body))["error"]["code"] == "InternalServerError"
 
+    @pytest.mark.each_host
     def test_that_nobody_asked_for(self, stage: Stage, caller: Caller) -> None:
         """A backend that compresses its stream all the same: it passes as it comes."""
         packed = gzip.compress(b"data: [DONE]\n\n")
@@ -219,6 +225,7 @@ class TestPipelining:
         entries = [entry for entry in stage.entries() if entry["outcome"] != "reset"]
         assert all(earlier["ended_at"] <= later["received_at"] for earlier, later in pairwise(entries))
 
+    @pytest.mark.each_host
     def test_behind_one_that_is_refused(self, stage: Stage, lane: Lane) -> None:
         bad, good = b"{", json.dumps(chat()).encode()
         with Connection(stage.gateway) as connection:

@@ -10,6 +10,7 @@ import pytest
 
 from aoai_gateway.simulator.faults import KINDS
 from tests.e2e.conftest import Sdk
+from tests.e2e.processes import eventually
 from tests.e2e.replay.stage import (
     PAYGO,
     PROMPT,
@@ -20,7 +21,6 @@ from tests.e2e.replay.stage import (
     Lane,
     Stage,
     chat,
-    eventually,
     text_of,
     where,
 )
@@ -134,6 +134,13 @@ def test_replayed(
     check_replayed(stage, lane, sdk, streaming, case)
 
 
+@pytest.mark.each_host
+@pytest.mark.parametrize("name", ["429 with a late body", "401", "reset", "hang", "refused in a 200"])
+def test_replayed_on_each_host(stage: Stage, lane: Lane, sdk: Sdk, name: str) -> None:
+    """One of each way in which an attempt can fail; all others are tried on one host."""
+    check_replayed(stage, lane, sdk, True, REPLAYED[name])
+
+
 @pytest.mark.parametrize("case", REPLAYED_IF_STREAMING.values(), ids=REPLAYED_IF_STREAMING)
 def test_replayed_if_streaming(
     stage: Stage, lane: Lane, sdk: Sdk, case: tuple[str, dict[str, Any], str]
@@ -187,6 +194,7 @@ def test_a_stream_of_responses_that_breaks_off_is_an_error(stage: Stage, lane: L
     assert broken_off.value.code == "upstream_disconnected"
 
 
+@pytest.mark.each_host
 def test_a_head_without_a_stream_is_an_error(stage: Stage, lane: Lane, caller: Caller) -> None:
     """A backend that shows its head may be thinking: from then on the client waits with the gateway."""
     stage.fault("hang", after_head=True)
@@ -196,6 +204,7 @@ def test_a_head_without_a_stream_is_an_error(stage: Stage, lane: Lane, caller: C
     assert stage.asked() == [PTU]
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize("form", ["bad-json", "bad-utf8", "html"])
 def test_what_is_no_event_passes_as_it_came(stage: Stage, lane: Lane, caller: Caller, form: str) -> None:
     """Whatever a backend says in its stream, the gateway does not change it."""
@@ -223,6 +232,7 @@ def test_content_filter_is_the_callers_answer(stage: Stage, lane: Lane, sdk: Sdk
     assert Got(sdk(stage.gateway, "azure"), lane, streaming).backend == PTU  # and it is in no break
 
 
+@pytest.mark.each_host
 def test_refused_connections(stage: Stage, lane: Lane, sdk: Sdk, streaming: bool) -> None:
     stage.simulator.control("POST", "listening", {"endpoint": "west", "on": False})
     got = Got(sdk(stage.gateway, "azure"), lane, streaming)
@@ -266,6 +276,7 @@ def test_a_stale_connection_is_no_fault(
     assert attempt["resent"] is (when == "request")
 
 
+@pytest.mark.each_host
 @pytest.mark.parametrize(
     "answer",
     [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n", b"HTTP/1.1 103 Hints\r\n\r\n"],

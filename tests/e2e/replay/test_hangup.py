@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.e2e import json_lines
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Gateway, Simulator
+from tests.e2e.processes import Gateway, Simulator, eventually
 from tests.e2e.replay.stage import (
     GONE_SECONDS,
     PROMPT,
@@ -25,13 +26,12 @@ from tests.e2e.replay.stage import (
     Lane,
     Stage,
     chat,
-    eventually,
     text_of,
     where,
 )
 from tests.e2e.settings import CLIENT_KEY, POOLS
 
-QUIET_SECONDS = 0.2
+QUIET_SECONDS = 0.1
 """For how long it is watched that nobody is asked after all."""
 
 How = Literal["fin", "rst"]
@@ -88,6 +88,7 @@ def in_flight(stage: Stage) -> Callable[[], bool]:
     return lambda: stage.simulator.active()["in_flight"] == 1
 
 
+@pytest.mark.each_host
 @pytest.mark.skipif(sys.platform != "linux", reason="a black hole, and who connects to it, are Linux's")
 def test_while_the_gateway_connects(stage: Stage, quitter: Quitter, streaming: bool, how: How) -> None:
     lane = stage.lane("patient")
@@ -142,6 +143,7 @@ def test_while_a_failed_answer_runs_out(
     assert stage.entries()[0]["outcome"] == "client_gone"
 
 
+@pytest.mark.each_host
 def test_during_a_later_attempt(
     stage: Stage, lane: Lane, quitter: Quitter, streaming: bool, how: How
 ) -> None:
@@ -164,6 +166,7 @@ def test_within_the_preamble(stage: Stage, lane: Lane, quitter: Quitter, how: Ho
     check_gone(stage, lane, [PTU])
 
 
+@pytest.mark.each_host
 def test_within_a_stream(stage: Stage, lane: Lane, quitter: Quitter, how: How) -> None:
     stage.fault("stall", events=5)
     quitter.send(lane, stream=True)
@@ -175,6 +178,7 @@ def test_within_a_stream(stage: Stage, lane: Lane, quitter: Quitter, how: How) -
     assert stage.entries()[0]["outcome"] == "client_gone"
 
 
+@pytest.mark.each_host
 def test_an_sdk_that_closes_its_stream(stage: Stage, lane: Lane, sdk: Sdk) -> None:
     stage.fault("stall", events=5)
     stream = sdk(stage.gateway, "v1").chat.completions.create(
@@ -231,6 +235,7 @@ async def gateway_backend_chosen(choice):
 """
 
 
+@pytest.mark.each_host
 def test_while_somebody_decides(
     start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path, how: How
 ) -> None:
@@ -246,7 +251,6 @@ def test_while_somebody_decides(
     quitter.hang_up(how)
     assert gateway.is_ready()  # and so it has come by what had happened before
     (tmp_path / "decided").touch()
-    eventually(lambda: usage.exists() and usage.read_text().endswith("\n"), "the record is written")
-    (record,) = map(json.loads, usage.read_text().splitlines())
+    (record,) = json_lines.wait_for(usage, 1)
     assert (record["outcome"], record["attempts"]) == ("client_gone", [])
     assert simulator.requests() == []

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Gateway, Host, Simulator
+from tests.e2e.processes import Gateway, Host, Simulator, eventually
 from tests.e2e.replay.load import (
     BROKEN,
     CLIENTS,
@@ -27,18 +27,15 @@ from tests.e2e.replay.load import (
     records,
     sections,
 )
-from tests.e2e.replay.stage import Caller, Lane, chat, eventually, text_of
+from tests.e2e.replay.stage import Caller, Lane, chat, text_of
 from tests.e2e.settings import CLIENT_KEY, configuration
 from tests.e2e.shared import Pair, running
 
 STREAMS = 200
 
 
-@pytest.fixture(scope="module", params=["mitmdump", "serve"])
-def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, home: Path
-) -> Iterator[Pair]:
-    host: Host = request.param
+@pytest.fixture(scope="module")
+def pair(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp(f"load-{host}")
     with running(host, folder, home, spec=SPEC, **sections(folder / "usage.jsonl")) as pair:
         yield pair
@@ -116,6 +113,7 @@ def test_many_streams_at_once(
     assert simulator.active()["in_flight"] == 0
 
 
+@pytest.mark.each_host
 def test_many_calls_on_few_connections(gateway: Gateway, simulator: Simulator, usage_path: Path) -> None:
     with load(gateway, FAST, workers=8, key=key_of("Caller")) as answers:
         eventually(lambda: len(answers) > 400, "enough calls", 60)
@@ -137,6 +135,7 @@ def disabled(simulator: Simulator, endpoint: str) -> list[Mapping[str, Any]]:
     return [{**item, "enabled": False} if item["name"] == endpoint else item for item in endpoints]
 
 
+@pytest.mark.each_host
 def test_reloads_under_load(gateway: Gateway, simulator: Simulator, usage_path: Path) -> None:
     """No call fails, and a break outlives the configuration in which it began."""
     simulator.fault("429", endpoint="north", retry_after_seconds=60)

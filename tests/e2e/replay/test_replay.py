@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Answer
+from tests.e2e.processes import Answer, eventually
 from tests.e2e.replay.stage import (
     DEFAULT_BREAK_SECONDS,
     ERROR_BODY_SECONDS,
@@ -27,7 +27,6 @@ from tests.e2e.replay.stage import (
     Stage,
     chat,
     events_of,
-    eventually,
     text_of,
     where,
 )
@@ -46,6 +45,7 @@ def check(answer: Answer, backend: str, attempts: int) -> None:
     assert (where(answer.headers), answer.headers["x-gateway-attempts"]) == (backend, str(attempts))
 
 
+@pytest.mark.each_host
 class TestOrder:
     def test_to_the_next_standin_then_to_the_next_endpoint(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
@@ -100,6 +100,7 @@ class TestOrder:
 
 
 class TestBreaks:
+    @pytest.mark.each_host
     def test_what_has_failed_is_skipped_until_its_break_is_over(
         self, stage: Stage, lane: Lane, caller: Caller
     ) -> None:
@@ -107,9 +108,10 @@ class TestBreaks:
         check(caller.chat(lane), PAYGO, 2)
         begun = time.monotonic()
         check(stage.caller().chat(lane), PAYGO, 1)
-        eventually(lambda: where(caller.chat(lane).headers) == PTU, "the PTU is back", 5)
+        eventually(lambda: where(caller.chat(lane).headers) == PTU, "the PTU is back")
         assert time.monotonic() - begun > 0.5
 
+    @pytest.mark.each_host
     def test_the_same_connection_uses_a_recovered_backend(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
     ) -> None:
@@ -122,7 +124,7 @@ class TestBreaks:
         sock = caller.http.sock
         # The default break is over when SPARE, third in line, answers again.
         fail(stage, "429", PTU, PAYGO, times=-1, retry_after_seconds=0.2)
-        eventually(lambda: caller.chat(lane, stream=streaming).status == 200, "it is back", 15)
+        eventually(lambda: caller.chat(lane, stream=streaming).status == 200, "it is back")
         assert caller.http.sock is sock
         assert stage.asked()[-1] == SPARE
 
@@ -229,6 +231,7 @@ class TestAllOut:
         assert 1 <= int(answer.headers["retry-after-ms"]) <= 900
         assert answer.headers["retry-after"] == "1"
 
+    @pytest.mark.each_host
     def test_an_sdk_comes_back_in_time(self, stage: Stage, lane: Lane, sdk: Sdk) -> None:
         fail(stage, "429", *ALL, retry_after_seconds=0.6)
         begun = time.monotonic()
@@ -237,7 +240,7 @@ class TestAllOut:
             model=lane.deployment, messages=[{"role": "user", "content": PROMPT}]
         )
         assert answer.choices[0].message.content == TEXT
-        assert 0.4 < time.monotonic() - begun < 5
+        assert time.monotonic() - begun > 0.4
         assert stage.asked() == [*ALL, PTU]
         assert stage.record(lane, 2)["client_retry"] == 1
 
@@ -278,7 +281,7 @@ class TestHints:
     def test_date(self, stage: Stage, caller: Caller) -> None:
         date = formatdate(time.time() + 20, usegmt=True)
         stage.scripted.answers_with("429 Too Many Requests", f"retry-after: {date}")
-        self.check(caller.chat(stage.lane("solo")), 20, slack=2)
+        self.check(caller.chat(stage.lane("solo")), 20, slack=5)
 
     def test_in_the_message_alone(self, stage: Stage, caller: Caller) -> None:
         body = b'{"error":{"code":"429","message":"Slow down. Try again in 17 seconds."}}'
@@ -333,6 +336,7 @@ class TestHints:
 class TestRefusedInA200:
     """Azure has been seen to refuse a call in a stream that had begun with 200."""
 
+    @pytest.mark.each_host
     def test_in_chat(self, stage: Stage, lane: Lane, caller: Caller) -> None:
         fail(stage, "in-200-refusal", PTU)
         answer = caller.chat(lane, stream=True)
@@ -380,6 +384,7 @@ class TestRefusedInA200:
         check(caller.chat(lane, stream=True), PAYGO, 1)
 
 
+@pytest.mark.each_host
 class TestUsageRecord:
     def test_of_a_call_that_was_replayed(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool

@@ -15,9 +15,9 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Answer, Gateway, Simulator
+from tests.e2e.processes import Answer, Gateway, Simulator, eventually
 from tests.e2e.replay.load import DRAIN_SECONDS, FAST, SPEC, more, records, sections
-from tests.e2e.replay.stage import Caller, chat, eventually, text_of
+from tests.e2e.replay.stage import Caller, chat, text_of
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,7 @@ def refuses(gateway: Gateway) -> bool:
     return False
 
 
+@pytest.mark.each_host
 def test_sigterm_lets_streams_finish(
     gateway: Gateway, simulator: Simulator, sdk: Sdk, usage_path: Path
 ) -> None:
@@ -80,7 +81,7 @@ def test_sigterm_lets_streams_finish(
             for _ in tasks:
                 await begun.acquire()
             gateway.send()
-            await asyncio.to_thread(eventually, lambda: refuses(gateway), "new connections are refused", 5)
+            await asyncio.to_thread(eventually, lambda: refuses(gateway), "new connections are refused")
             assert not any(task.done() for task in tasks)
             return await asyncio.gather(*tasks)
 
@@ -91,6 +92,7 @@ def test_sigterm_lets_streams_finish(
     assert Counter(record["outcome"] for record in written) == {"ok": count}
 
 
+@pytest.mark.each_host
 def test_sigterm_under_load(gateway: Gateway, simulator: Simulator, usage_path: Path) -> None:
     """Every call that is answered is answered well, or told to come back; no answer is half an answer."""
     answers: list[Answer] = []

@@ -1,0 +1,61 @@
+"""What is asked of the worker, how it is done, and how both are written on a pipe.
+
+A request is a `FRAME` with two lengths, the pickled job, and the body. An answer is a `FRAME` with its length
+and 0, and the pickled result. Both ends are this package, of the same installation.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from aoai_gateway.tokens.bodies import read_prompt
+from aoai_gateway.tokens.models import family_of
+from aoai_gateway.tokens.prompt import Prompt
+from aoai_gateway.wire.bodies import RequestBody, parse_body
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.operations import Target
+
+FRAME = struct.Struct(">QQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Parse:
+    """Decode and check a body. Gives a `RequestBody` without ``raw`` and long members."""
+
+    target: Target
+    content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPrompt:
+    """Find the prompt in a body; ``model`` is the base model, None if unknown. Gives a condensed `Prompt`."""
+
+    target: Target
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """Something that should not have happened. ``where`` quotes nothing of the body."""
+
+    where: str
+
+
+type Job = Parse | ReadPrompt
+type Found = RequestBody | Prompt | GatewayError | Bug
+
+
+def perform(job: Job, raw: bytes) -> Found:
+    """Do a job; what is wrong with the body is a result, too."""
+    try:
+        match job:
+            case Parse():
+                return parse_body(job.target, job.content_type, raw, short=True).without_raw()
+            case ReadPrompt():
+                body = parse_body(job.target, None, raw)
+                prompt = read_prompt(job.target.operation.name, body.parsed, family_of(job.model))
+                prompt.condense()
+                return prompt
+    except GatewayError as error:
+        return error
