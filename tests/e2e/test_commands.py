@@ -209,7 +209,7 @@ def test_edits_of_a_prompt_are_compared_where_they_went(stage: Stage) -> None:
     for said in ("say:One", "say:Two"):
         stage.ask(messages=[{"role": "user", "content": said}], user="edits")
     text = stage.compare("~bq edits & !~replay")
-    assert [line for line in text.splitlines() if line.startswith("asked")][0].split() == [
+    assert next(line for line in text.splitlines() if line.startswith("asked")).split() == [
         "asked", "say:One", "│", "say:Two",
     ]  # fmt: skip
     assert "One " in text
