@@ -12,7 +12,7 @@ import pytest
 
 from tests.ports import free_port
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 
 
 class RedisServer:

@@ -1,6 +1,7 @@
-"""The command line: ``aoai-gateway [serve|web|check|status|…]``, which is also what ``run.sh`` opens.
+"""The command line: ``aoai-gateway [serve|web|check|replay|status|…]``, which is also what ``run.sh`` opens.
 
-Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``test``,
+Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``replay``, a
+run that could not be made or that is to be strict and found differences, or, for ``test``,
 what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
 traceback. What the commands need is imported when they run, so that ``--help`` and ``check`` stay quick.
 """
@@ -101,12 +102,15 @@ def _dispatch(words: list[str]) -> int:
 def _serve(words: list[str]) -> int:
     args, rest = _proxy_arguments("serve", words)
     options = as_settings(rest)
+    if any(option.startswith("save_stream_file=") for option in options):
+        raise UsageError("say --capture FILE before the --: this host has none of mitmproxy's files")
     loaded, address = _prepare(args)
 
     from aoai_gateway.proxy.host import serve
 
     _greet(args.config, loaded, address, inspector=False)
-    return serve(args.config, host=args.host, port=args.port, addons=args.script, options=options)
+    where = {"host": args.host, "port": args.port}
+    return serve(args.config, **where, addons=args.script, options=options, capture=args.capture)
 
 
 def _web(words: list[str]) -> int:
@@ -128,7 +132,10 @@ def _web(words: list[str]) -> int:
         arguments += ["--set", setting]
 
     _greet(args.config, loaded, address, inspector=True)
-    return run_mitmweb(arguments, settings=settings)
+    from aoai_gateway.inspect.capture import Capture
+
+    addons = [Capture(args.capture)] if args.capture is not None else []
+    return run_mitmweb(arguments, settings=settings, addons=addons)
 
 
 def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -154,6 +161,12 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
         action="append",
         default=[],
         help="load this addon file too; may be given several times",
+    )
+    parser.add_argument(
+        "--capture",
+        metavar="FILE",
+        type=_capture,
+        help="append every call to this file, with prompt and answer but without keys",
     )
     args = parser.parse_args(own)
     args.config = _existing_config(args.config)
@@ -294,6 +307,12 @@ def _simulator(words: list[str]) -> int:
     return simulator_main(words)
 
 
+def _replay(words: list[str]) -> int:
+    from aoai_gateway.regression.command import main as replay_main
+
+    return replay_main(words)
+
+
 def _test(words: list[str]) -> int:
     if not (CHECKOUT / "tests").is_dir():
         raise StartError(f"the tests are part of the checkout, and {CHECKOUT} is none.")
@@ -328,6 +347,16 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
     return int(text)
+
+
+def _capture(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    try:
+        # What is wrong is to be said now, and not when the first call is lost.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
+    return path
 
 
 def _existing_config(given: str | None) -> Path:
@@ -367,6 +396,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "web": _web,
     "check": _check,
+    "replay": _replay,
     "status": _status,
     "break": _break,
     "switch": _switch,
@@ -375,13 +405,14 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|status|break|switch|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|replay|status|break|switch|simulator|test] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
   serve      serve the configured endpoints, headless (what happens when no command is named)
   web        the same inside mitmweb, to inspect and replay every call
   check      say what is wrong with a configuration, and what it amounts to
+  replay     make a captured session's calls again, and say what has become different
   status     show the state of a running gateway (--watch, --json)
   break      open or close a break of its by hand
   switch     switch an endpoint, a standin or a client of its off or on
@@ -393,6 +424,7 @@ options of serve and web:
   --host HOST     listen on this address (default: as configured, else 127.0.0.1)
   --port PORT     listen on this port (default: as configured, else 8080)
   -s ADDON        load this addon file too; may be given several times
+  --capture FILE  append every call to this file, with prompt and answer but without keys
 
 `{PROGRAM} COMMAND --help` says more; --version prints the versions."""
 

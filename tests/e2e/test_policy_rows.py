@@ -182,12 +182,13 @@ def test_a_pattern_allows(stage: Stage) -> None:
 
 def test_only_allowed_endpoints_serve(stage: Stage) -> None:
     assert stage.ask("french").status == 200
-    stage.simulator.fault("429", endpoint="france", retry_after_seconds=20)
+    stage.simulator.fault("429", endpoint="france", times=-1, retry_after_seconds=20)
     stage.ask("french")
     error = refusal(stage.ask("french"), 429, "all_backends_out")
     assert "france" in error["message"]
     assert "sweden" not in error["message"]
     assert {entry["endpoint"] for entry in stage.simulator.requests()} == {"france"}
+    stage.simulator.clear_faults()
     stage.gateway.wait_until(lambda: stage.ask("french").status == 200, "out of the break")
 
 

@@ -33,6 +33,7 @@ gateway_tokens_out        completion tokens
 gateway_only_backend      on a replay that was sent to this backend by hand
 gateway_path              on the flow of a failed attempt: the path that the client asked for
 gateway_story             every decision that was taken, a line each (see ``gateway.explain``)
+gateway_messages_gone     how many messages of a long realtime session are no longer kept
 ========================  ===============================================================================
 """
 

@@ -28,7 +28,9 @@ from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
+
+    from mitmproxy import http
 
     from aoai_gateway.call import Call, Cancel, CountTokens, Reserve
     from aoai_gateway.config.models import Client, Config
@@ -56,6 +58,10 @@ async def _finish(answer: Awaitable[None]) -> None:
         await answer
     except Exception:
         logger.exception("A quota could not be settled; its lease will lapse.")
+
+
+def _never(_: http.HTTPFlow) -> bool:
+    return False
 
 
 class Gateway:
@@ -91,6 +97,8 @@ class Gateway:
         """What is wrong with the file as it is now, if it could not be loaded."""
         self.actions: deque[dict[str, str]] = deque(maxlen=ACTIONS_KEPT)
         """What was done by hand, newest first: ``time`` and ``text``."""
+        self.is_held: Callable[[http.HTTPFlow], bool] = _never
+        """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
         self.wall = time.time() - time.monotonic()

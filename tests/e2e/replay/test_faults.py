@@ -26,8 +26,12 @@ from tests.e2e.replay.stage import (
 )
 
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
-IMPATIENT = {"x-stainless-read-timeout": "0.5"}
-"""Says that the client waits for half a second, which it does not."""
+PATIENCE = 10.0
+IMPATIENCE = 0.5
+"""For how many seconds a client says that it waits: no longer than the test wants to."""
+
+SILENT = ("hang", "slow-first-token")
+"""Faults that only a client's patience ends."""
 
 REPLAYED: dict[str, tuple[str, dict[str, Any], str]] = {
     "429": ("429", {}, PAYGO),
@@ -96,9 +100,12 @@ CUT: dict[str, tuple[str, dict[str, Any]]] = {
 class Got:
     """What an SDK's client got."""
 
-    def __init__(self, client: openai.OpenAI, lane: Lane, streaming: bool) -> None:
+    def __init__(
+        self, client: openai.OpenAI, lane: Lane, streaming: bool, *, patience: float = PATIENCE
+    ) -> None:
+        waits = {"x-stainless-read-timeout": str(patience)}
         raw = client.chat.completions.with_raw_response.create(
-            model=lane.deployment, messages=MESSAGES, stream=streaming, extra_headers=IMPATIENT
+            model=lane.deployment, messages=MESSAGES, stream=streaming, extra_headers=waits
         )
         self.attempts = int(raw.headers["x-gateway-attempts"])
         self.backend = where(raw.headers)
@@ -115,7 +122,8 @@ def check_replayed(
 ) -> None:
     kind, how, then = case
     stage.fault(kind, **how)
-    got = Got(sdk(stage.gateway, "azure"), lane, streaming)
+    patience = IMPATIENCE if kind in SILENT else PATIENCE
+    got = Got(sdk(stage.gateway, "azure"), lane, streaming, patience=patience)
     assert got.text == TEXT
     assert (got.attempts, got.backend) == (2, then)
     first, second = stage.entries()

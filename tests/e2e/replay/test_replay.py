@@ -104,7 +104,7 @@ class TestBreaks:
     def test_what_has_failed_is_skipped_until_its_break_is_over(
         self, stage: Stage, lane: Lane, caller: Caller
     ) -> None:
-        fail(stage, "429", PTU, retry_after_seconds=0.7)
+        fail(stage, "429", PTU, retry_after_seconds=1.2)
         check(caller.chat(lane), PAYGO, 2)
         begun = time.monotonic()
         check(stage.caller().chat(lane), PAYGO, 1)

@@ -59,7 +59,7 @@ def refuses(gateway: Gateway) -> bool:
 def test_sigterm_lets_streams_finish(
     gateway: Gateway, simulator: Simulator, sdk: Sdk, usage_path: Path
 ) -> None:
-    words = "still here " * 30
+    words = "still here " * 45
     count = 20
 
     async def run() -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
-from mitmproxy import contentviews, http
+from mitmproxy import contentviews, ctx, exceptions, flow, hooks, http
 from mitmproxy.contentviews import InteractiveContentview, Metadata
 
 from aoai_gateway.inspect.views import completion, prompt
@@ -24,6 +26,10 @@ PRIORITY = 5.0
 NOT_OURS = -1.0
 
 _HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+
+
+class EditRefusedError(exceptions.CommandError, ValueError):
+    """An edit that was not understood: a ValueError as the API has it, in a form that the console shows."""
 
 
 class PromptContentview(InteractiveContentview):
@@ -49,14 +55,20 @@ class PromptContentview(InteractiveContentview):
         return prompt.show(data, facts, self._counter, self._model_of(deployment) if deployment else None)
 
     def reencode(self, prettified: str, metadata: Metadata) -> bytes:
-        """Put an edited layout back into JSON. Raises ValueError, and changes nothing, if it cannot."""
+        """Put an edited layout back into JSON. Raises `EditRefusedError` if it cannot."""
         data = metadata.original_data
         message = metadata.http_message or metadata.websocket_message
         if data is None and message is not None:
             data = message.content  # mitmproxy 12.2 does not give the original data
         if data is None:
-            raise EditError("the body that was edited is not there")
-        return prompt.reencode(prettified, data, facts_of(metadata))
+            raise EditRefusedError("Nothing was changed: the body that was edited is not there.")
+        try:
+            content = prompt.reencode(prettified, data, facts_of(metadata))
+        except EditError as error:
+            raise EditRefusedError(f"Nothing was changed: {error}.") from None
+        if metadata.flow is not None:
+            _show_soon(metadata.flow)
+        return content
 
     def render_priority(self, data: bytes, metadata: Metadata) -> float:
         """Take requests of Azure OpenAI's operations, and the messages of a realtime client."""
@@ -99,11 +111,11 @@ class CompletionContentview(contentviews.Contentview):
 
 def facts_of(metadata: Metadata) -> Facts:
     """What the flow of some content tells about it."""
-    flow, message = metadata.flow, metadata.http_message
+    owner, message = metadata.flow, metadata.http_message
     content_type = (metadata.content_type or "").lower()
-    if not isinstance(flow, http.HTTPFlow):
+    if not isinstance(owner, http.HTTPFlow):
         return Facts(content_type=content_type)
-    operation, deployment = operation_of(flow.request.path)
+    operation, deployment = operation_of(owner.request.path)
     response = message if isinstance(message, http.Response) else None
     return Facts(
         operation=operation,
@@ -111,9 +123,16 @@ def facts_of(metadata: Metadata) -> Facts:
         status=response.status_code if response else None,
         content_type=content_type,
         headers={n: response.headers[n] for n in _HEADERS if n in response.headers} if response else {},
-        metadata=flow.metadata,
-        comment=flow.comment,
+        metadata=owner.metadata,
+        comment=owner.comment,
     )
+
+
+def _show_soon(edited: flow.Flow) -> None:
+    """Have the console draw the flow again once it has its new content: by itself, it does not."""
+    with contextlib.suppress(RuntimeError):  # no event loop, and so nobody who looks
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: ctx.master.addons.trigger(hooks.UpdateHook([edited])))
 
 
 def register(counter: Counter, model_of: Callable[[str], str | None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aoai_gateway.inspect.views.answer import rule, verdict_lines
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.inspect.views.filters import verdicts_of
 from aoai_gateway.inspect.views.shapes import mapping, text, word
@@ -35,15 +36,13 @@ def show(body: Mapping[str, Any], facts: Facts) -> str:
     status = "" if facts.status is None else str(facts.status)
     words = [f"{status} {code if code != status else ''}".strip(), word(error.get("type")), _come_back(facts)]
     lines = [" · ".join(filter(None, words)) or "error"]
+    inner = mapping(error.get("innererror"))
+    lines += verdict_lines("the prompt", verdicts_of(inner) + verdicts_of(error))
     message = text(error.get("message")) or text(body.get("message")) or word(body.get("error"))
     if message:
         lines += ["", message]
     if param := word(error.get("param")):
         lines += ["", f"It is about the parameter {param}."]
-    inner = mapping(error.get("innererror"))
-    verdicts = verdicts_of(inner) + verdicts_of(error)
-    for verdict in verdicts:
-        lines.append(f"⚠ {'FILTERED: ' if verdict.filtered else ''}{verdict.text}")
     if inner_code := word(inner.get("code")):
         lines += ["", f"In detail: {inner_code}."]
     lines += _decided(facts)
@@ -79,4 +78,4 @@ def _decided(facts: Facts) -> list[str]:
         lines.append(said[0].upper() + said[1:] + (f" ({attempts:.0f} attempts)." if attempts > 1 else "."))
     if facts.comment:
         lines.append(facts.comment)
-    return ["", "── what the gateway did ".ljust(72, "─"), *lines] if lines else []
+    return ["", rule("what the gateway did"), *lines] if lines else []

@@ -119,7 +119,7 @@ def _tagged(node: yaml.ScalarNode, kept: dict[tuple[str, int], Kept]) -> Any:
     one = kept.get((kind[1], int(number[1]))) if number else None
     if one is None:
         known = ", ".join(f"!{kind} {number}" for kind, number in kept) or "none"
-        _fail(node, f"{node.tag} {node.value[:20]!r} is not in this request; it has: {known}")
+        _fail(node, f"{node.tag} {number[1] if number else '?'} is not in this request; it has: {known}")
     return one
 
 
