@@ -278,7 +278,8 @@ def test_each_failed_attempt_is_a_flow_linked_to_its_call(
     for flow in scene.flows:
         assert flow.metadata["gateway_client"] == "Tester"
         assert flow.metadata["gateway_deployment"] == "gpt-4o"
-        assert all(isinstance(value, str | int | float) for value in flow.metadata.values())
+        for value in flow.metadata.values():
+            assert isinstance(value, str | int | float) or all(isinstance(line, str) for line in value)
     record = story.usage[scene.call]
     assert [attempt["backend"] for attempt in record["attempts"]][: len(attempts)] == [a[0] for a in attempts]
     assert len(record["attempts"]) == expected
@@ -426,7 +427,8 @@ def test_a_replay_says_nothing_of_the_earlier_run(story: Story) -> None:
 def test_flows_from_a_file_are_replayed_once_the_gateway_is_up(story: Story) -> None:
     statuses = [flow.response.status_code if flow.response else 0 for flow in story.from_file]
     assert len(statuses) > 10
-    assert set(statuses) == {200, 401, 403, 404}
+    # Failed attempts are replayed as their calls, so no standin is asked for (404).
+    assert set(statuses) == {200, 401, 403}
     for flow in story.from_file:
         assert flow.response is not None
         name = flow.metadata.get("gateway_client")

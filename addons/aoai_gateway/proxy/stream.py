@@ -99,6 +99,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SEEN_BY = ("response", "error", "gateway_call_finished")
+"""Events whose listeners see a call's flow at its end; without any, nobody reads what is said on it."""
+
 
 class GatewayStream(Sending):
     """One request; see the module's docstring."""
@@ -259,7 +262,8 @@ class GatewayStream(Sending):
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         if self._notes is not None:
             call.decisions = tell(call, self._notes)
-        annotate(self.flow, call, self._gateway.conversations.of(call))
+        if any(name in self._gateway.heard for name in SEEN_BY):
+            annotate(self.flow, call, self._gateway.conversations.of(call))
         if self._pace is not None:
             self.flow.metadata.update(self._pace.figures())
         record = self._gateway.write_down(call)
