@@ -61,7 +61,7 @@ PYTHON, JAVASCRIPT, SHELL, YAML = blocks("python"), blocks("js"), blocks("sh"), 
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(PYTHON), len(JAVASCRIPT), len(SHELL), len(YAML)) == (2, 1, 3, 7)
+    assert (len(PYTHON), len(JAVASCRIPT), len(SHELL), len(YAML)) == (2, 1, 3, 9)
     assert all(ADDRESS in block for block in (*PYTHON, *JAVASCRIPT, *SHELL))
 
 

@@ -150,7 +150,7 @@ def test_a_snippet(console: Console) -> None:
 
 def test_backends(console: Console) -> None:
     console.command("gateway.backends")
-    console.await_text("gpt-4o-france@france ok")
+    console.await_text("gpt-4o-mini@sweden")
     console.press("q")
 
 
