@@ -16,7 +16,8 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.test import tflow
 
-from aoai_gateway.call import Answered, Attempt, Call, Deadlines, Drained, Failed, FailureKind, Setup
+from aoai_gateway.call import Attempt, Call, FailureKind, Setup
+from aoai_gateway.effects import Answered, Deadlines, Drained, Failed
 from aoai_gateway.proxy import exchange as module
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.routing.backends import RoutingTable

@@ -19,8 +19,9 @@ from typing import Any
 from mitmproxy.proxy.layers.http import HttpEvent, ResponseEndOfMessage, ResponseProtocolError
 from mitmproxy.test import tflow
 
-from aoai_gateway.call import (
-    Call,
+from aoai_gateway.call import Call, FailureKind, Outcome
+from aoai_gateway.config.models import Client, Config, Priority
+from aoai_gateway.effects import (
     ClientGone,
     Deliver,
     Done,
@@ -28,15 +29,12 @@ from aoai_gateway.call import (
     Effect,
     Ended,
     Failed,
-    FailureKind,
-    Outcome,
     Reject,
     Result,
     Send,
     StandInLine,
     WaitUntil,
 )
-from aoai_gateway.config.models import Client, Config, Priority
 from aoai_gateway.proxy.exchange import SLACK, Exchange
 from aoai_gateway.proxy.waiting import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
