@@ -1,4 +1,4 @@
-"""The command line: ``aoai-gateway [serve|web|check|replay|simulator|test]``; also what ``run.sh`` opens.
+"""The command line: ``aoai-gateway [serve|web|check|status|…]``, which is also what ``run.sh`` opens.
 
 Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``replay``, a
 run that could not be made or that is to be strict and found differences, or, for ``test``,
@@ -250,7 +250,7 @@ def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> 
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-# --- check, simulator, test ---------------------------------------------------------------------------------
+# --- check, status, break, switch, simulator, test -------------------------------------------------------
 
 
 def _check(words: list[str]) -> int:
@@ -267,6 +267,21 @@ def _check(words: list[str]) -> int:
 
     print(describe(loaded))
     return 0
+
+
+def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
+    """Give a command that asks a gateway which runs."""
+
+    def run(words: list[str]) -> int:
+        from aoai_gateway.admin import commands
+        from aoai_gateway.admin.client import AdminError
+
+        try:
+            return commands.COMMANDS[command](words, _parser)
+        except AdminError as error:
+            raise StartError(str(error)) from None
+
+    return run
 
 
 def _simulator(words: list[str]) -> int:
@@ -368,19 +383,25 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "web": _web,
     "check": _check,
+    "status": _of_a_running_one("status"),
+    "break": _of_a_running_one("break"),
+    "switch": _of_a_running_one("switch"),
     "replay": _replay,
     "simulator": _simulator,
     "test": _test,
 }
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|replay|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|status|break|switch|replay|simulator|test] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
   serve      serve the configured endpoints, headless (what happens when no command is named)
   web        the same inside mitmweb, to inspect and replay every call
   check      say what is wrong with a configuration, and what it amounts to
+  status     show the state of a running gateway (--watch, --json)
+  break      open or close a break of its by hand
+  switch     switch an endpoint, a standin or a client of its off or on
   replay     make a captured session's calls again, and say what has become different
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest

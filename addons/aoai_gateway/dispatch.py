@@ -66,7 +66,7 @@ class Dispatcher:
             return
         open_ = [b for b in wish.pool if self.breaks.on(b, now, wish.cls.name) is None] or wish.pool
         capacities = [self.capacities.of(backend, wish.deployment) for backend in open_]
-        sizes = [capacity.per_minute for capacity in capacities]
+        sizes = [capacity.limits(now)[0] for capacity in capacities]
         known = [size for size in sizes if size is not None]
         usual = sum(known) / len(known) if known else 1.0
         parts = [usual if size is None else size for size in sizes]

@@ -15,6 +15,7 @@ from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
 from aoai_gateway.routing.breaks import Break, Breaks
 from aoai_gateway.routing.capacity import Capacities
+from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.order import Cause, Order, Wish, draw_lots, draw_takers, order
 from tests.engine_driver import DEPLOYMENT, config
 
@@ -29,7 +30,8 @@ def ordered(
     pool: tuple[Backend, ...] = POOL,
     breaks: Breaks | None = None,
     capacities: Capacities | None = None,
-    leave_free: float | None = None,
+    demands: Demands | None = None,
+    owed: bool = False,
     now: float = 1.0,
     **but: Any,
 ) -> Order:
@@ -41,7 +43,8 @@ def ordered(
         now=now,
         breaks=breaks or Breaks(),
         capacities=capacities or Capacities(),
-        leave_free=leave_free,
+        demands=demands or Demands(),
+        owed=owed,
     )
 
 
@@ -182,7 +185,20 @@ def test_what_is_free_is_kept_for_higher_classes() -> None:
     capacities = used(paygo=700)
     assert causes(scarce(capacities, cls=low)) == {"paygo@a": Cause.KEPT_FREE}
     assert names(scarce(capacities)) == ["ptu@a", "paygo@a", "b@b"]
-    assert "paygo@a" in names(scarce(capacities, cls=low, leave_free=0.0)), "it is owed"
+    assert "paygo@a" in names(scarce(capacities, cls=low, owed=True)), "it is owed"
+
+
+def test_what_higher_classes_are_about_to_need_is_kept_for_them() -> None:
+    low = PriorityClass("low", 1, LENGTHS)
+    demands = Demands()
+    for at in range(60):
+        demands.note(ANY, {SCARCE[1].key: 12}, float(at))
+    but: dict[str, Any] = {"cls": low, "higher": ("standard",), "demands": demands, "now": 60.0}
+    found = scarce(**but, tokens=600)
+    assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
+    assert "paygo@a" in names(scarce(**but, tokens=600, owed=True))
+    assert "paygo@a" in names(scarce(**but, tokens=50))
+    assert "paygo@a" in names(scarce(**{**but, "higher": ()}, tokens=600)), "whose class is no more"
 
 
 def test_what_is_larger_than_the_whole_limit_never_fits() -> None:
@@ -271,3 +287,11 @@ def test_every_backend_draws_for_itself(draws: tuple[float, ...], takers: set[in
 
 def test_a_fraction_of_zero_takes_none_even_at_the_lowest_draw() -> None:
     assert draw_takers(fractions(0, 1), streaming=False, draw=lambda: 0.0) == {BackendKey("e1", "s1")}
+
+
+def test_the_last_in_line_takes_what_reaches_it() -> None:
+    """Those after it may have been switched off by hand."""
+
+    assert draw_takers(fractions(1, 0.5), streaming=False, draw=never) is None
+    drawn = draw_takers(fractions(0.2, 0), streaming=False, draw=lambda: 0.9)
+    assert drawn == {BackendKey("e1", "s1")}

@@ -1,6 +1,7 @@
 """What must hold between the parts of a configuration: names, keys, who is last in line, what exists."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from aoai_gateway.config.client_checks import check_clients
 from aoai_gateway.config.findings import Finding, Locate, repeated
@@ -9,6 +10,14 @@ from aoai_gateway.config.priority_checks import check_priorities
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach an address or name."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK
 
 
 def check(config: Config, locate: Locate) -> Iterator[Finding]:
@@ -224,5 +233,25 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
         yield Finding(("clients",), "every client is switched off", fatal=False)
     if config.listen.private_key and not config.listen.certificate:
         yield Finding(("listen", "private_key"), "is of no use without a certificate", 'add "certificate"')
+    yield from _check_admin(config)
     if config.breaks.floor_seconds > config.breaks.ceiling_seconds:
         yield Finding(("breaks", "floor_seconds"), "is above ceiling_seconds")
+
+
+def _check_admin(config: Config) -> Iterator[Finding]:
+    admin, listen = config.admin, config.listen
+    if not admin.enabled:
+        return
+    if admin.token is None and not is_loopback(admin.host):
+        yield Finding(
+            ("admin", "token"),
+            f"is missing: at {admin.host} others than this machine could switch off what they like",
+            "add one, best as ${ENV_VAR}; or leave the host at 127.0.0.1",
+        )
+    if admin.port == listen.port != 0:
+        yield Finding(
+            ("admin", "port"),
+            f"is {admin.port}, and so is listen.port: there will be no status page",
+            "give it a port of its own, or write enabled: false",
+            fatal=False,
+        )

@@ -5,6 +5,7 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ from aoai_gateway.config.endpoints import (
 from aoai_gateway.config.fields import (
     Amount,
     Count,
+    DeploymentName,
     ExistingFile,
     KeptFile,
     Keys,
@@ -35,11 +37,14 @@ from aoai_gateway.config.fields import (
     Name,
     Seconds,
     StateUrl,
+    Token,
 )
 from aoai_gateway.config.policies import Group, Policy
+from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import IMPLICIT, BreakLengths, Priority, PriorityClass
 
 __all__ = [
+    "Admin",
     "Aoai",
     "Backend",
     "Breaks",
@@ -53,6 +58,7 @@ __all__ = [
     "Listen",
     "Model",
     "Policy",
+    "Price",
     "Priority",
     "PriorityClass",
     "Replay",
@@ -100,6 +106,19 @@ class Listen(Model):
     """A PEM file with the gateway's certificate chain (and key, if private_key is absent): serves https."""
     private_key: ExistingFile | None = None
     """A PEM file with the certificate's private key."""
+
+
+class Admin(Model):
+    """The status page, its JSON, and what can be switched there: on an address of its own."""
+
+    enabled: bool = True
+    """false does without it."""
+    host: Name = "127.0.0.1"
+    """The address to listen on; any other than a loopback address needs a token."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8090
+    """The port; 0 takes a free one."""
+    token: Token | None = None
+    """What a browser or program must show; 16 characters at least, best as ${ENV_VAR}."""
 
 
 class Limits(Model):
@@ -165,6 +184,8 @@ class Config(Model):
     """The file that keeps what is spent of budgets per day and month, when the state is memory."""
     listen: Listen = Listen()
     """Where clients reach the gateway."""
+    admin: Admin = Admin()
+    """The status page, its JSON, and what can be switched there: on an address of its own."""
     limits: Limits = Limits()
     """The sizes that a request may have."""
     replay: Replay = Replay()
@@ -175,6 +196,8 @@ class Config(Model):
     """Priority classes, highest first; without any, all requests are equal."""
     default_priority: Name | None = None
     """The class of clients that name none; the lowest if absent."""
+    prices: Mapping[DeploymentName, Price] = {}
+    """What tokens cost, by model or virtual deployment, for comparing answers."""
     usage_log: LogTarget | None = None
     """Where one JSON line per finished call goes: stdout, or the path of a file."""
     drain_seconds: Amount = 30
@@ -268,6 +291,16 @@ class Config(Model):
         """Return the model that a virtual deployment runs, if it was written down."""
         return self._models.get(deployment)
 
+    def price_of(self, deployment: str, model: str | None = None) -> Price | None:
+        """Return the price of a virtual deployment's tokens, or of the model that answered there.
+
+        A dated model has the price of its name: ``gpt-4o-2024-11-20`` that of ``gpt-4o``.
+        """
+        names = [deployment, self.model_of(deployment) or ""]
+        if model is not None:
+            names += [model, _VERSION.sub("", model)]
+        return next((self.prices[name] for name in names if name in self.prices), None)
+
     @cached_property
     def _models(self) -> dict[str, str]:
         return {
@@ -351,6 +384,10 @@ class Config(Model):
                         Backend(endpoint, standin) for standin in virtual.standins if standin.enabled
                     ]
         return backends
+
+
+_VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$", re.ASCII)
+"""What ends a model's name when it says which one exactly: gpt-4o-2024-11-20, gpt-35-turbo-0125."""
 
 
 def _digest(key: str) -> bytes:

@@ -44,6 +44,12 @@ SAME_BREAK_SECONDS = 1.0
 WHOLE_ENDPOINT = "*"
 EVERY_CLASS = "*"
 
+CLOSED = "\nclosed"
+"""In the place of a class: somebody has closed all breaks of this scope by hand. No class is named so."""
+
+CLOSED_SECONDS = 2.0
+"""For how long that is told: each process must look once meanwhile."""
+
 
 type ClassBreak = tuple[Scope, str | None]
 """What is broken, and for which class; None: for all."""
@@ -59,6 +65,8 @@ class Sharing:
         self._tasks: list[asyncio.Task[None]] = []
         self._renewed = time.monotonic()
         self._theirs: dict[ClassBreak, float] = {}
+        self._closed: set[Scope] = set()
+        """What was closed by hand a moment ago, and is closed here too."""
 
     async def open(self, config: Config) -> bool:
         """Put the configured store in the place of the counters in memory. Called once, at start.
@@ -117,6 +125,12 @@ class Sharing:
 
     def _adopt(self, found: dict[ClassBreak, float], now: float) -> None:
         breaks = self._gateway.engine.breaks
+        closed = {scope for scope, cls in found if cls == CLOSED}
+        found = {each: seconds for each, seconds in found.items() if each[1] != CLOSED}
+        for scope in closed - self._closed:
+            # Their own breaks too: what a process has opened itself, no other can withdraw.
+            breaks.close(scope)
+        self._closed = closed
         ours: dict[ClassBreak, float] = {}
         for scope, brk in breaks.all():
             if brk.call_id != SHARED:
@@ -151,6 +165,18 @@ class Sharing:
                 answer = self._failover.close_break(_name(scope), cls, self._gateway.now())
                 if answer is not None:
                     await answer
+
+    async def tell_closed(self, scopes: Iterable[Scope]) -> None:
+        """Tell other processes to close all breaks of these scopes, their own ones included."""
+        scopes = list(scopes)
+        self._closed |= set(scopes)
+        if self._failover is None:
+            return
+        await self.tell_end(scopes)
+        for scope in scopes:
+            answer = self._failover.open_break(_name(scope), CLOSED, CLOSED_SECONDS, self._gateway.now())
+            if answer is not None:
+                await answer
 
     async def close(self) -> None:
         """Write what must last, and let go of the store."""

@@ -109,8 +109,8 @@ class Breaks:
         if not self._breaks:
             return None
         endpoint, standin = backend.key
-        own = self._latest((endpoint, standin), now, cls)
-        whole = self._latest((endpoint, None), now, cls)
+        own = self.at((endpoint, standin), now, cls)
+        whole = self.at((endpoint, None), now, cls)
         if own is None or whole is None:
             return own or whole
         return own if own.until >= whole.until else whole
@@ -162,7 +162,8 @@ class Breaks:
         for scope in _scopes(backend):
             self._probes.release(scope, cls, call_id)
 
-    def _latest(self, scope: Scope, now: float, cls: str | None) -> Break | None:
+    def at(self, scope: Scope, now: float, cls: str | None = None) -> Break | None:
+        """Give the break of just this scope that ends last, for a class or, without one, for any."""
         breaks = self._breaks.get(scope)
         if not breaks:
             return None
@@ -171,6 +172,10 @@ class Breaks:
             return None
         mine = (b for b in breaks.values() if b.until > now and (cls is None or b.cls in (None, cls)))
         return max(mine, key=lambda b: b.until, default=None)
+
+    def scopes(self) -> Iterator[Scope]:
+        """Iterate over all that is in a break or on probation."""
+        yield from dict.fromkeys((*self._breaks, *self._probes.scopes()))
 
     def all(self) -> Iterator[tuple[Scope, Break]]:
         """Iterate over all breaks, those of single classes and ended ones included."""

@@ -90,10 +90,6 @@ class _Limit:
         told = self.amount if now - self.told_at < LIMIT_AGE else None
         return declared if told is None else told if declared is None else min(told, declared)
 
-    def last(self, declared: int | None) -> int | None:
-        """The same, however long ago it was told."""
-        return self.below(declared, self.told_at)
-
 
 @dataclass(frozen=True, slots=True)
 class _Booking:
@@ -249,14 +245,11 @@ class Capacity:
                 wait = max(wait, self._requests.when(room, now))
         return wait if wait > _ROUNDING else 0.0
 
-    @property
-    def per_minute(self) -> int | None:
-        """Its tokens per minute, as they were declared or told last; None: unknown."""
-        return (
-            self._size
-            if self.declared.provisioned
-            else self._token_limit.last(self.declared.tokens_per_minute)
-        )
+    def limits(self, now: float) -> tuple[int | None, int | None]:
+        """Give its tokens and requests per minute, as declared or told; None: unknown."""
+        if self.declared.provisioned:
+            return self._size, None
+        return self._tokens_per_minute(now), self._request_limit.below(self.declared.requests_per_minute, now)
 
     # --- limits -----------------------------------------------------------------------------------
 
@@ -286,6 +279,10 @@ class Capacities:
 
     def __init__(self) -> None:
         self._capacities: dict[BackendKey, Capacity] = {}
+
+    def known(self, backend: Backend) -> Capacity | None:
+        """Give what is known of a standin's capacity, None if no call has been there yet."""
+        return self._capacities.get(BackendKey(*backend.key))
 
     def of(self, backend: Backend, asked: str) -> Capacity:
         """Give a backend's capacity for a call that asked for this deployment.

@@ -214,12 +214,15 @@ def _headroom(wish: Wish, backend: Backend, now: float, capacities: Capacities) 
 def draw_takers(pool: Pool, streaming: bool, draw: Callable[[], float]) -> frozenset[BackendKey] | None:
     """Draw, once per call, which backends take a non-streaming request; None means all of them.
 
-    ``draw`` gives a number in [0, 1).
+    ``draw`` gives a number in [0, 1). The last in line takes whatever reaches it: it may be the last only
+    because those after it have been switched off, or are not for this client.
     """
-    if streaming or all(b.non_streaming_fraction >= 1 for b in pool):
+    if streaming or all(b.non_streaming_fraction >= 1 for b in pool[:-1]):
         return None
     return frozenset(
-        b.key for b in pool if b.non_streaming_fraction >= 1 or draw() < b.non_streaming_fraction
+        b.key
+        for b in pool
+        if b is pool[-1] or b.non_streaming_fraction >= 1 or draw() < b.non_streaming_fraction
     )
 
 

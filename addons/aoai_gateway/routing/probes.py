@@ -88,6 +88,10 @@ class Probes:
         if cls is None or not classes:
             self._probations.pop(scope, None)
 
+    def scopes(self) -> tuple[Scope, ...]:
+        """Give all that is on probation for some class."""
+        return tuple(self._probations)
+
     def on(self, scope: Scope, cls: str) -> bool:
         """Whether a scope is on probation for a class."""
         return cls in self._probations.get(scope, {})

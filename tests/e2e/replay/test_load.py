@@ -31,7 +31,7 @@ from tests.e2e.replay.stage import Caller, Lane, chat, text_of
 from tests.e2e.settings import CLIENT_KEY, configuration
 from tests.e2e.shared import Pair, running
 
-STREAMS = 200
+STREAMS = 120
 
 
 @pytest.fixture(scope="module")

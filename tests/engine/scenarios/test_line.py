@@ -56,7 +56,8 @@ def test_higher_classes_go_first_whoever_came_first() -> None:
     assert order(here.callers[1:]) == ["critical"] * 2 + ["standard"] * 2 + ["batch"] * 2
     times = [c.sent_at for c in sorted(here.callers[1:], key=lambda c: c.sends[0][0])]
     gaps = [later - sooner for sooner, later in pairwise(times)]
-    assert gaps == pytest.approx([1.0] * 5, abs=0.1), "one a second, as the bucket drains"
+    assert gaps[0] == pytest.approx(1.0, abs=0.1), "one a second, as the bucket drains"
+    assert times[-1] < 12, "after a pause for what may yet come of higher classes"
     assert here.azure.refusals == 0
     here.check_nothing_is_left()
 
