@@ -30,6 +30,7 @@ def ordered(
     pool: tuple[Backend, ...] = POOL,
     breaks: Breaks | None = None,
     capacities: Capacities | None = None,
+    demands: Demands | None = None,
     owed: bool = False,
     now: float = 1.0,
     **but: Any,
@@ -42,7 +43,7 @@ def ordered(
         now=now,
         breaks=breaks or Breaks(),
         capacities=capacities or Capacities(),
-        demands=Demands(),
+        demands=demands or Demands(),
         owed=owed,
     )
 
@@ -185,6 +186,19 @@ def test_what_is_free_is_kept_for_higher_classes() -> None:
     assert causes(scarce(capacities, cls=low)) == {"paygo@a": Cause.KEPT_FREE}
     assert names(scarce(capacities)) == ["ptu@a", "paygo@a", "b@b"]
     assert "paygo@a" in names(scarce(capacities, cls=low, owed=True)), "it is owed"
+
+
+def test_what_higher_classes_are_about_to_need_is_kept_for_them() -> None:
+    low = PriorityClass("low", 1, LENGTHS)
+    demands = Demands()
+    for at in range(60):
+        demands.note(ANY, {SCARCE[1].key: 12}, float(at))
+    but: dict[str, Any] = {"cls": low, "higher": ("standard",), "demands": demands, "now": 60.0}
+    found = scarce(**but, tokens=600)
+    assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
+    assert "paygo@a" in names(scarce(**but, tokens=600, owed=True))
+    assert "paygo@a" in names(scarce(**but, tokens=50))
+    assert "paygo@a" in names(scarce(**{**but, "higher": ()}, tokens=600)), "whose class is no more"
 
 
 def test_what_is_larger_than_the_whole_limit_never_fits() -> None:
