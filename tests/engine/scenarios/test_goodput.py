@@ -16,7 +16,7 @@ SECONDS = 120.0
 HANGS = (SECONDS - HANG_SECONDS - RESET_SECONDS) / 2
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_goodput_when_180_percent_of_the_capacity_are_asked_for(seed: int) -> None:
     ours = run(SHARES, SECONDS, seed, priorities=True)
     plain = run(SHARES, SECONDS, seed, priorities=False)
