@@ -128,3 +128,37 @@ def test_clocks_may_jump(now: float) -> None:
     pulse = sent(("a", 0, 1.0), ("b", 0, 1.0))
     pulse.hear(0)
     assert pulse.is_lost("a", now) is (now > 100)
+
+
+# --- the endpoint that a backend is at -----------------------------------------------------------------
+
+
+def test_calls_at_two_backends_of_a_silent_endpoint_bear_witness_to_each_other() -> None:
+    whole = Pulse()
+    here, there = Pulse(whole), Pulse(whole)
+    here.sent("a", 0, 2.0)
+    there.sent("b", 0, 2.0)
+    assert not here.is_lost("a", 3.9)
+    assert here.is_lost("a", 4)
+    assert there.is_lost("b", 4)
+
+
+def test_a_sign_of_life_of_one_is_one_of_the_endpoint_but_not_of_the_other() -> None:
+    whole = Pulse()
+    here, there = Pulse(whole), Pulse(whole)
+    for name in "ab":
+        here.sent(name, 0, 2.0)
+    there.sent("c", 0, 2.0)
+    there.hear(3.5)
+    assert here.is_lost("a", 4), "its own two bear witness"
+    assert not there.is_lost("c", 5)
+    assert not whole.silent
+
+
+def test_who_has_ended_elsewhere_bears_no_witness_either() -> None:
+    whole = Pulse()
+    here, there = Pulse(whole), Pulse(whole)
+    here.sent("a", 0, 2.0)
+    there.sent("b", 0, 2.0)
+    there.ended("b")
+    assert not here.is_lost("a", 100)
