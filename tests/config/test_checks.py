@@ -24,6 +24,16 @@ def client(text: str) -> str:
     return aoai(endpoint("one", BIG)).replace(CLIENT, f"clients:\n  - {{name: Team, {text}}}\n")
 
 
+@pytest.mark.parametrize("key", ["demo-key", "search-demo-key", "[mine, demo-key]"])
+def test_a_key_of_the_examples_is_not_for_real_endpoints(warnings: Lines, key: str):
+    (said,) = warnings(client(f"key: {key}"))
+    assert said.startswith("gateway.yaml:2: clients[0].key: is the public one of the shipped examples")
+    assert warnings(client("key: mine")) == []
+    simulated = "simulated: {deployments: {a: {model: gpt-4o}}}"
+    text = f"clients: [{{name: Team, key: {key}}}]\naoai: {{endpoints: [{{name: a, {simulated}}}]}}\n"
+    assert warnings(text) == []
+
+
 # --- credentials and addresses -----------------------------------------------------------------------------
 
 

@@ -9,6 +9,9 @@ from aoai_gateway.config.policies import LIMITS, TOTAL
 from aoai_gateway.config.priority_checks import check_priority_name, priority_names
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
+PUBLIC_KEY = "demo-key"
+"""How every client key ends that stands in the shipped files: anybody can read them."""
+
 BUDGETS = ("max_tokens_per_day", "max_tokens_per_month")
 
 
@@ -81,6 +84,15 @@ def _check_keys(config: Config) -> Iterator[Finding]:
                 )
         if len({key.get_secret_value() for key in client.key}) < len(client.key):
             yield Finding(("clients", index, "key"), "the same key stands here twice")
+        if any(key.get_secret_value().endswith(PUBLIC_KEY) for key in client.key) and any(
+            endpoint.enabled and endpoint.simulated is None for endpoint in config.aoai.endpoints
+        ):
+            yield Finding(
+                ("clients", index, "key"),
+                "is the public one of the shipped examples, and opens real endpoints here",
+                "give it a key of its own, or keep your file in a folder without these clients",
+                fatal=False,
+            )
 
 
 def _check_entra(config: Config) -> Iterator[Finding]:
