@@ -9,6 +9,7 @@ a waiting line for each virtual deployment. A call says what it wants by a :clas
 - `join` puts it into its line. `release` then gives backends to those who wait, in the line's order, as soon
   as there is room for them. It is to be called whenever something has changed (a call ended, a break did, its
   client left), and at `look_again`: nobody is woken to find that there is still nothing.
+- `unclaim` takes back a backend that a call is not sent to after all.
 - `over` takes back whatever the call still has.
 
 While somebody waits in a line, nobody goes past it: who comes joins, and is released at once if it is the
@@ -100,6 +101,14 @@ class Dispatcher:
             queue = self._in_flight[wish.call_id] = self._queue(wish)
             queue.line.began(wish.client)
         return True
+
+    def unclaim(self, wish: Wish, now: float) -> None:
+        """Take back the backend that a call was given, since it was not sent there after all."""
+        backend, wish.backend = wish.backend, None
+        capacity, wish.capacity = wish.capacity, None
+        if backend is not None and capacity is not None:
+            capacity.undo(wish.call_id, now)
+            self.breaks.probe_ended(backend, wish.cls.name, wish.call_id)
 
     def is_free(self, wish: Wish) -> bool:
         """Whether nobody waits in the call's line."""
