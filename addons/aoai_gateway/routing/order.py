@@ -151,6 +151,12 @@ def order(
     return Order(tuple(candidates), tuple(skipped))
 
 
+def able(wish: Wish) -> Pool:
+    """Give the backends that may serve a call at some time."""
+    beside_provisioned = any(_is_provisioned(backend) for backend in wish.pool)
+    return tuple(b for b in wish.pool if _never(wish, b, beside_provisioned) is None)
+
+
 def _never(wish: Wish, backend: Backend, beside_provisioned: bool) -> Skip | None:
     """Say why a backend is never tried for the call."""
     if wish.home is not None and backend.endpoint.name != wish.home:
