@@ -31,7 +31,7 @@ from aoai_gateway.routing.pulse import Pulse
 from aoai_gateway.wire.hints import read_rate_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend, BackendKey
     from aoai_gateway.wire.hints import Headers, RateLimits
@@ -143,9 +143,10 @@ class Dispatcher:
         """Give backends to those who wait, as far as there is room; gives those who got one."""
         released: list[Wish] = []
         self.look_again = math.inf
+        smallest: dict[Hashable, int] = {}
         for queue in self._queues.values():
             while queue.wishes:
-                ticket = queue.line.next(now, partial(self._serve, queue, now))
+                ticket = queue.line.next(now, partial(self._serve, queue, smallest, now))
                 if ticket is None:
                     break
                 released.append(queue.wishes.pop(ticket.id))
@@ -154,14 +155,24 @@ class Dispatcher:
                 self.look_again = min(self.look_again, hold_ends)
         return released
 
-    def _serve(self, queue: _Queue, now: float, ticket: Ticket) -> bool:
+    def _serve(self, queue: _Queue, smallest: dict[Hashable, int], now: float, ticket: Ticket) -> bool:
+        """Give a backend to one who waits, if there is one.
+
+        ``smallest``: of each kind of wish, the tokens of the smallest one for which there was none. Until the
+        end of this `release` there is only less room than then, so larger ones need not be looked at.
+        """
         wish = queue.wishes[ticket.id]
         # What it must leave free would keep a low class out for as long as higher ones keep the rest busy.
-        found = self.look(wish, now, owed=queue.line.owed(ticket.cls_name))
+        owed = queue.line.owed(ticket.cls_name)
+        kind = (owed, wish.kind)
+        if wish.tokens >= smallest.get(kind, math.inf):
+            return False
+        found = self.look(wish, now, owed=owed)
         wish.skipped = found.skipped
         for backend in found.candidates:
             if self.claim(wish, backend, now):
                 return True
+        smallest[kind] = wish.tokens
         opens = found.opens(wish.tried)
         if opens is not None:
             self.look_again = min(self.look_again, now + opens)

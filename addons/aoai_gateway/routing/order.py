@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
 
     from aoai_gateway.config.endpoints import Strategy
     from aoai_gateway.config.priorities import PriorityClass
@@ -118,6 +118,13 @@ class Wish:
     """Of that one."""
     skipped: tuple[Skip, ...] = ()
     """Those that were passed over then."""
+
+    @property
+    def kind(self) -> Hashable:
+        """What wishes share that differ in size only: without a backend for one, larger ones get none."""
+        takes = None if self.takes is None else frozenset(self.takes)
+        failed = frozenset(self.tried), frozenset(self.too_small)
+        return self.cls, self.higher, self.limited, self.pool, self.deployment, self.home, takes, failed
 
 
 def order(
