@@ -225,6 +225,20 @@ def test_calls_of_a_kind_are_looked_at_once_as_long_as_none_is_smaller(
     assert here.release(61)
 
 
+def test_lines_that_share_a_backend_are_served_by_class_and_then_by_age() -> None:
+    here, _ = full()
+    for at, (ident, line, cls) in enumerate(
+        [
+            ("low", "x", "batch"),
+            ("old", "y", "standard"),
+            ("later", "x", "standard"),
+            ("high", "y", "critical"),
+        ]
+    ):
+        assert here.join(wish(ident, cls, 200, line=line, arrived=at, client=ident), {}, max_length=9)
+    assert [each.call_id for each in here.release(61)] == ["high", "old", "later", "low"]
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Calls come, wait, are served and go in any order; in the end nothing of any is kept."""
 

@@ -144,26 +144,48 @@ class Dispatcher:
         released: list[Wish] = []
         self.look_again = math.inf
         smallest: dict[Hashable, int] = {}
-        for queue in self._queues.values():
+        for lowest, queue in self._turns():
             while queue.wishes:
-                ticket = queue.line.next(now, partial(self._serve, queue, smallest, now))
+                ticket = queue.line.next(now, partial(self._serve, queue, lowest, smallest, now))
                 if ticket is None:
                     break
                 released.append(queue.wishes.pop(ticket.id))
+        for queue in self._queues.values():
             hold_ends = queue.line.hold_ends(now)
             if hold_ends is not None:
                 self.look_again = min(self.look_again, hold_ends)
         return released
 
-    def _serve(self, queue: _Queue, smallest: dict[Hashable, int], now: float, ticket: Ticket) -> bool:
+    def _turns(self) -> list[tuple[float, _Queue]]:
+        """Give the lines in which somebody waits, in the order of their turns, and the lowest rank in each.
+
+        Lines may want the same backends. So each class has its turn in all of them before the next one, and
+        where the oldest of a class waits is the first.
+        """
+        waiting = [queue for queue in self._queues.values() if queue.wishes]
+        if len(waiting) < 2:
+            return [(math.inf, queue) for queue in waiting]
+        oldest: dict[tuple[int, int], float] = {}
+        for number, queue in enumerate(waiting):
+            for wish in queue.wishes.values():
+                turn = (wish.cls.rank, number)
+                oldest[turn] = min(wish.arrived, oldest.get(turn, math.inf))
+        return [(turn[0], waiting[turn[1]]) for turn in sorted(oldest, key=lambda t: (t[0], oldest[t]))]
+
+    def _serve(
+        self, queue: _Queue, lowest: float, smallest: dict[Hashable, int], now: float, ticket: Ticket
+    ) -> bool:
         """Give a backend to one who waits, if there is one.
 
+        ``lowest``: the lowest rank whose turn it is; who is owed a release does not wait for it.
         ``smallest``: of each kind of wish, the tokens of the smallest one for which there was none. Until the
         end of this `release` there is only less room than then, so larger ones need not be looked at.
         """
         wish = queue.wishes[ticket.id]
         # What it must leave free would keep a low class out for as long as higher ones keep the rest busy.
         owed = queue.line.owed(ticket.cls_name)
+        if ticket.cls_rank > lowest and not owed:
+            return False
         kind = (owed, wish.kind)
         if wish.tokens >= smallest.get(kind, math.inf):
             return False
