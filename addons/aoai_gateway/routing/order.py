@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
 
     from aoai_gateway.config.endpoints import Strategy
     from aoai_gateway.config.priorities import PriorityClass
@@ -119,6 +119,13 @@ class Wish:
     skipped: tuple[Skip, ...] = ()
     """Those that were passed over then."""
 
+    @property
+    def kind(self) -> Hashable:
+        """What wishes share that differ in size only: without a backend for one, larger ones get none."""
+        takes = None if self.takes is None else frozenset(self.takes)
+        failed = frozenset(self.tried), frozenset(self.too_small)
+        return self.cls, self.higher, self.limited, self.pool, self.deployment, self.home, takes, failed
+
 
 def order(
     wish: Wish,
@@ -149,6 +156,12 @@ def order(
     elif wish.strategy == "most_headroom" and len(candidates) > 1:
         candidates.sort(key=lambda backend: -_headroom(wish, backend, now, capacities))
     return Order(tuple(candidates), tuple(skipped))
+
+
+def able(wish: Wish) -> Pool:
+    """Give the backends that may serve a call at some time."""
+    beside_provisioned = any(_is_provisioned(backend) for backend in wish.pool)
+    return tuple(b for b in wish.pool if _never(wish, b, beside_provisioned) is None)
 
 
 def _never(wish: Wish, backend: Backend, beside_provisioned: bool) -> Skip | None:
