@@ -161,6 +161,17 @@ def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str]) -> int:
     return 0
 
 
+def is_unset(options: Options, name: str) -> bool:
+    """Whether nobody has set an option, not even to its default: not in a file, and not on the command line.
+
+    mitmproxy tells in public only whether its value differs from the default.
+    """
+    from mitmproxy import optmanager
+
+    option = options._options.get(name)
+    return option is not None and option.value is optmanager.unset
+
+
 def unclaimed(named: Iterable[str], options: Options) -> list[str]:
     """Say which of the `named` options no addon has defined, once all of them have been loaded."""
     return [

@@ -2,20 +2,23 @@
 
 The metadata is saved with the flow, so it holds plain strings and numbers only, and nothing secret.
 
-=====================  ==================================================================================
-key                    value
-=====================  ==================================================================================
-gateway_client         name of the client
-gateway_call           id of the call; failed attempts carry the same one
-gateway_deployment     the virtual deployment that was asked for
-gateway_backend        ``standin@endpoint`` of the last (or this) attempt
-gateway_outcome        ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``, ``error``
-gateway_attempts       number of attempts
-gateway_attempt        on the flow of a failed attempt: which one it was, from 1
-gateway_reason         on the flow of a failed attempt: why it failed
-gateway_tokens_in      prompt tokens
-gateway_tokens_out     completion tokens
-=====================  ==================================================================================
+========================  ===============================================================================
+key                       value
+========================  ===============================================================================
+gateway_client            name of the client
+gateway_call              id of the call; failed attempts carry the same one
+gateway_deployment        the virtual deployment that was asked for
+gateway_backend           ``standin@endpoint`` of the last (or this) attempt
+gateway_outcome           ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``, ``error``
+gateway_attempts          number of attempts
+gateway_attempt           on the flow of a failed attempt: which one it was, from 1
+gateway_reason            on the flow of a failed attempt: why it failed
+gateway_tokens_in         prompt tokens
+gateway_tokens_out        completion tokens
+gateway_first_content_ms  of a stream: milliseconds until its first content
+gateway_chunk_gap_p50_ms  of a stream whose body is stored: the median time between two of its chunks
+gateway_chunk_gap_max_ms  … and the longest
+========================  ===============================================================================
 """
 
 from __future__ import annotations
@@ -119,6 +122,8 @@ def metadata(call: Call) -> dict[str, str | int | float]:
         fields["gateway_backend"] = call.attempt.backend.name
     if call.outcome is not None:
         fields["gateway_outcome"] = call.outcome.value
+    if call.first_content is not None:
+        fields["gateway_first_content_ms"] = round(1000 * (call.first_content - call.started))
     if call.usage is not None:
         fields["gateway_tokens_in"] = call.usage.input_tokens
         fields["gateway_tokens_out"] = call.usage.output_tokens

@@ -19,6 +19,7 @@ from mitmproxy.proxy.layers import ClientTLSLayer, modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway import mitmproxy_options
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.proxy import attempts, playback, selfcheck, tls
 from aoai_gateway.proxy.bugs import log_bug
@@ -71,10 +72,34 @@ class GatewayAddon:
         for problem in selfcheck.problems():
             logger.error("%s", problem)
         playback.install(self.gateway)
-        if "gatewaylifetime" not in ctx.master.addons:
+        # `in` would look for an addon whose class is str: it compares names of objects, not strings.
+        if ctx.master.addons.get("gatewaylifetime") is None:
             ctx.master.addons.add(self.lifetime)
+        self._serve_viewers()
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)
+
+    def _serve_viewers(self) -> None:
+        """Where people look at flows, have them see prompts and answers; in the lean host, nobody looks."""
+        view, dumper = map(ctx.master.addons.get, ("view", "dumper"))
+        if view is None and dumper is None:
+            return
+        from tornado.web import Application
+
+        from aoai_gateway.inspect.views import contentviews, stylesheet
+
+        contentviews.register(self.gateway.counter, self._model_of)
+        application = getattr(ctx.master, "app", None)
+        if isinstance(application, Application):
+            stylesheet.extend(application)
+        self.lifetime.inspected = True
+        if view is not None and mitmproxy_options.is_unset(ctx.options, "store_streamed_bodies"):
+            # Without it mitmweb and mitmproxy would show streamed answers as empty.
+            ctx.options.update(store_streamed_bodies=True)
+
+    def _model_of(self, deployment: str) -> str | None:
+        setup = self.gateway.setup
+        return setup.config.model_of(deployment) if setup is not None else None
 
     def configure(self, updated: Collection[str]) -> None:
         """Load the configuration when its path is set; all that is wrong with it is logged."""

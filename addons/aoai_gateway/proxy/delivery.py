@@ -30,6 +30,7 @@ from aoai_gateway.call import Call, ClientGone, Ended, Outcome, Result
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.intake import Intake
+from aoai_gateway.proxy.pace import Pace
 from aoai_gateway.proxy.request import adds_usage
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.usage import read_answer
@@ -68,6 +69,8 @@ class Delivery(Intake):
         self._call: Call | None = None
         self._exchange: Exchange | None = None
         self._continuation: tuple[commands.RequestWakeup, Result] | None = None
+        self._pace: Pace | None = None
+        """Only where bodies of streams are stored, as they are for somebody to look at."""
         self._begun = False
         """Whether the response's head has gone to the client, and more is to follow."""
 
@@ -91,6 +94,7 @@ class Delivery(Intake):
             yield from self._abandon()
             return ClientGone(time.monotonic())
         self._store = bool(self.context.options.store_streamed_bodies)
+        self._pace = Pace() if self._store else None
         self.server_state = self.state_deliver
         exchange.came(time.monotonic())
         self._begun = True
@@ -145,7 +149,8 @@ class Delivery(Intake):
             # Another addon wants to see or change what passes.
             data = _passed(response.stream(data))
         if data:
-            if self._store:
+            if self._pace is not None:
+                self._pace.note(time.monotonic())
                 self.response_body_buf += data
             yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
 

@@ -57,6 +57,8 @@ class Lifetime:
         self._loaded: Loaded | None = None
         self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self.inspected = False
+        """Whether people look at prompts, and so at their numbers of tokens."""
         self._started = False
         self._adopting = asyncio.Lock()
 
@@ -91,6 +93,8 @@ class Lifetime:
         self._watcher = asyncio_utils.create_task(
             self._watch(), name="watcher of the gateway's configuration", keep_ref=True
         )
+        if self.inspected:
+            await self._load_encodings()
 
     def _take_over_listener(self, config: Config) -> None:
         """Have mitmproxy listen for us, unless it was told where and how."""
@@ -111,12 +115,9 @@ class Lifetime:
     async def _adopt(self, loaded: Loaded) -> None:
         async with self._adopting:
             config = await self._with_simulators(loaded.config)
-            if counts_prompts(config) and not self._gateway.counter.encodings.by_name:
+            if counts_prompts(config):
                 # Before the configuration is in force: its first calls are to be counted, not estimated.
-                encodings = await asyncio.to_thread(load_encodings)
-                for problem in encodings.problems:
-                    logger.warning("%s", problem)
-                self._gateway.counter.encodings = encodings
+                await self._load_encodings()
             old = self._gateway.usage_log
             if (old.target if old else None) != config.usage_log:
                 self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
@@ -124,6 +125,14 @@ class Lifetime:
                     await asyncio.to_thread(old.close)
             self._gateway.adopt(config)
             self._loaded = loaded
+
+    async def _load_encodings(self) -> None:
+        if self._gateway.counter.encodings.by_name:
+            return
+        encodings = await asyncio.to_thread(load_encodings)
+        for problem in encodings.problems:
+            logger.warning("%s", problem)
+        self._gateway.counter.encodings = encodings
 
     async def _with_simulators(self, config: Config) -> Config:
         wanted = config.simulated_endpoints

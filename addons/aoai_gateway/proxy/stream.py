@@ -239,6 +239,8 @@ class GatewayStream(Sending):
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         annotate(self.flow, call)
+        if self._pace is not None:
+            self.flow.metadata.update(self._pace.figures())
         record = self._gateway.write_down(call)
         if "gateway_call_finished" in self._gateway.heard:
             yield GatewayCallEndedHook(CallFinished(self.flow, call, record))

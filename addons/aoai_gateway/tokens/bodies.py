@@ -43,6 +43,24 @@ def read_prompt(operation_name: str, body: object, family: Family) -> Prompt:
     return prompt
 
 
+def read_messages(operation_name: str, body: Mapping[str, Any], family: Family, at_most: int) -> list[Prompt]:
+    """The prompts that the elements of a chat's ``messages``, or of a Responses ``input``, are on their own.
+
+    One for each element, whatever it is, up to ``at_most``; none for other operations.
+    """
+    add = {"chat.completions": _message, "responses": _item}.get(operation_name)
+    given = body.get("messages" if operation_name == "chat.completions" else "input")
+    prompts: list[Prompt] = []
+    if add is None or not isinstance(given, list):
+        return prompts
+    for element in given[:at_most]:
+        prompt = Prompt(family, exact=operation_name != "responses" and family.framing_published)
+        if isinstance(element, Mapping):
+            add(prompt, element)
+        prompts.append(prompt)
+    return prompts
+
+
 def _plain(prompt: Prompt, value: object) -> None:
     """A string, strings, token numbers, or lists of token numbers."""
     if isinstance(value, str):

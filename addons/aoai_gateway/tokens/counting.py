@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.tokens.bodies import read_prompt
+from aoai_gateway.tokens.bodies import read_messages, read_prompt
 from aoai_gateway.tokens.models import Family, family_of
 from aoai_gateway.tokens.ranks import Encodings
 from aoai_gateway.tokens.text import count_sample, count_texts
@@ -73,6 +73,22 @@ class Counter:
         return Count(
             prompt.tokens + counted.tokens, prompt.exact and counted.exact, counted.encoding, prompt.partial
         )
+
+    def count_messages(
+        self, operation_name: str, body: Mapping[str, Any], model: str | None, *, at_most: int
+    ) -> list[Count]:
+        """Tokens of each message of a chat, or item of a Responses input, with its framing; in order.
+
+        Their sum is less than `count_request` of the body: that has tools and the reply's priming as well.
+        Empty for other operations. Of many messages only the first ``at_most`` are counted.
+        """
+        family = family_of(model)
+        counts = []
+        for prompt in read_messages(operation_name, body, family, at_most):
+            counted = self._count(prompt.texts, family)
+            exact = prompt.exact and counted.exact
+            counts.append(Count(prompt.tokens + counted.tokens, exact, counted.encoding, prompt.partial))
+        return counts
 
     def count_text(self, text: str, model: str | None) -> Count:
         """Tokens of a text on its own, such as what a broken stream has delivered."""

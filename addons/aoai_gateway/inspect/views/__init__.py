@@ -1,0 +1,27 @@
+"""What a prompt and its answer look like to a person: the content views *Prompt* and *Completion*.
+
+A request's body becomes YAML that reads like a script, and can be edited and put back. An answer's body,
+whatever its form on the wire, becomes the text that the model wrote, with what is to be known about it
+above and below.
+
+    facts        what a flow tells beside its bytes
+    shapes       reading decoded JSON that may be anything
+    attachments  images, sounds, files: one line each, never their base64
+    yaml_writer  JSON values -> YAML for people
+    yaml_reader  that YAML, as it was edited -> JSON values
+    edits        an edited document -> the JSON text, of which all that was not edited stays, byte by byte
+    prompt       request body -> the Prompt view, and back
+    answer       what all kinds of answers have in common, and how it is laid out
+    sse          event stream -> decoded events
+    filters      content filter verdicts that are worth a word
+    chat         chat completions and completions -> answer
+    responses    Responses objects and their typed events -> answer
+    embeddings   vectors -> their number, length and norm
+    errors       error bodies, and what the gateway decided
+    completion   response body -> the Completion view
+    contentviews the two views, as mitmproxy wants them
+    stylesheet   what mitmweb needs to show text as it is
+
+Everything but the last two is a pure function of bytes and facts. None of it raises for what is in a
+body: whoever debugs looks at broken ones most of all.
+"""

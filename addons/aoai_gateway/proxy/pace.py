@@ -1,0 +1,32 @@
+"""How evenly a stream came: noted only where somebody can look at it, since mitmproxy keeps no such times."""
+
+from __future__ import annotations
+
+from array import array
+from statistics import median
+
+MAX_NOTED = 100_000
+"""Chunks of one stream beyond these are not noted."""
+
+
+class Pace:
+    """The times at which chunks of one stream went to the client."""
+
+    def __init__(self) -> None:
+        self._gaps = array("d")
+        self._last: float | None = None
+
+    def note(self, now: float) -> None:
+        """Another chunk goes out; `now` in seconds, on any clock that never goes back."""
+        if self._last is not None and len(self._gaps) < MAX_NOTED:
+            self._gaps.append(now - self._last)
+        self._last = now
+
+    def figures(self) -> dict[str, float]:
+        """For a flow's metadata: the median and the longest gap in milliseconds; empty without a gap."""
+        if not self._gaps:
+            return {}
+        return {
+            "gateway_chunk_gap_p50_ms": round(1000 * median(self._gaps), 1),
+            "gateway_chunk_gap_max_ms": round(1000 * max(self._gaps), 1),
+        }
