@@ -62,7 +62,7 @@ class Hosts:
         self.served.append({"config": config, **how})
         return self.exit_code
 
-    def run_mitmweb(self, arguments: list[str], *, settings: list[str]) -> int:
+    def run_mitmweb(self, arguments: list[str], *, settings: list[str], addons: list[Any]) -> int:
         self.web.append((arguments, settings))
         return self.exit_code
 
@@ -87,7 +87,9 @@ def test_serve_is_what_happens_when_no_command_is_named(
     hosts: Hosts, demo: Path, port: int, words: str
 ) -> None:
     assert cli.main(shlex.split(words.format(config=demo, port=port))) == 0
-    assert hosts.served == [{"config": demo, "host": None, "port": port, "addons": [], "options": []}]
+    assert hosts.served == [
+        {"config": demo, "host": None, "port": port, "addons": [], "options": [], "capture": None}
+    ]
 
 
 def test_the_host_decides_about_the_exit_code(hosts: Hosts, demo: Path, port: int) -> None:
@@ -102,7 +104,7 @@ def test_a_misspelt_command_is_corrected(hosts: Hosts, capsys: pytest.CaptureFix
 
 def test_a_strange_command_is_answered_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["42"]) == 2
-    assert "serve, web, check, simulator and test" in capsys.readouterr().err
+    assert "serve, web, check, replay, simulator and test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])
@@ -148,6 +150,7 @@ def test_everything_that_serve_takes_is_passed_on(
             "port": port,
             "addons": [str(one), str(two)],
             "options": ["a=b", "ssl_insecure=true", "termlog_verbosity=debug"],
+            "capture": None,
         }
     ]
 

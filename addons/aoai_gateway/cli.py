@@ -1,6 +1,7 @@
-"""The command line: ``aoai-gateway [serve|web|check|simulator|test]``, which is also what ``run.sh`` opens.
+"""The command line: ``aoai-gateway [serve|web|check|replay|simulator|test]``; also what ``run.sh`` opens.
 
-Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``test``,
+Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``replay``, a
+run that could not be made or that is to be strict and found differences, or, for ``test``,
 what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
 traceback. What the commands need is imported when they run, so that ``--help`` and ``check`` stay quick.
 """
@@ -100,12 +101,21 @@ def _dispatch(words: list[str]) -> int:
 def _serve(words: list[str]) -> int:
     args, rest = _proxy_arguments("serve", words)
     options = as_settings(rest)
+    if any(option.startswith("save_stream_file=") for option in options):
+        raise UsageError("say --capture FILE before the --: this host has none of mitmproxy's files")
     loaded, address = _prepare(args)
 
     from aoai_gateway.proxy.host import serve
 
     _greet(args.config, loaded, address, inspector=False)
-    return serve(args.config, host=args.host, port=args.port, addons=args.script, options=options)
+    return serve(
+        args.config,
+        host=args.host,
+        port=args.port,
+        addons=args.script,
+        options=options,
+        capture=args.capture,
+    )
 
 
 def _web(words: list[str]) -> int:
@@ -127,7 +137,10 @@ def _web(words: list[str]) -> int:
         arguments += ["--set", setting]
 
     _greet(args.config, loaded, address, inspector=True)
-    return run_mitmweb(arguments, settings=settings)
+    from aoai_gateway.inspect.capture import Capture
+
+    addons = [Capture(args.capture)] if args.capture is not None else []
+    return run_mitmweb(arguments, settings=settings, addons=addons)
 
 
 def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -153,6 +166,12 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
         action="append",
         default=[],
         help="load this addon file too; may be given several times",
+    )
+    parser.add_argument(
+        "--capture",
+        metavar="FILE",
+        type=_capture,
+        help="append every call to this file, with prompt and answer but without keys",
     )
     args = parser.parse_args(own)
     args.config = _existing_config(args.config)
@@ -266,6 +285,17 @@ def _simulator(words: list[str]) -> int:
     return simulator_main(words)
 
 
+def _replay(words: list[str]) -> int:
+    from aoai_gateway.regression import command
+
+    try:
+        return command.main(words)
+    except command.UsageError as error:
+        raise UsageError(str(error)) from None
+    except command.RunError as error:
+        raise StartError(str(error)) from None
+
+
 def _test(words: list[str]) -> int:
     if not (CHECKOUT / "tests").is_dir():
         raise StartError(f"the tests are part of the checkout, and {CHECKOUT} is none.")
@@ -300,6 +330,16 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
     return int(text)
+
+
+def _capture(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    try:
+        # What is wrong is to be said now, and not when the first call is lost.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
+    return path
 
 
 def _existing_config(given: str | None) -> Path:
@@ -339,18 +379,20 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "web": _web,
     "check": _check,
+    "replay": _replay,
     "simulator": _simulator,
     "test": _test,
 }
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|replay|simulator|test] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
   serve      serve the configured endpoints, headless (what happens when no command is named)
   web        the same inside mitmweb, to inspect and replay every call
   check      say what is wrong with a configuration, and what it amounts to
+  replay     make a captured session's calls again, and say what has become different
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 
@@ -359,6 +401,7 @@ options of serve and web:
   --host HOST     listen on this address (default: as configured, else 127.0.0.1)
   --port PORT     listen on this port (default: as configured, else 8080)
   -s ADDON        load this addon file too; may be given several times
+  --capture FILE  append every call to this file, with prompt and answer but without keys
 
 `{PROGRAM} COMMAND --help` says more; --version prints the versions."""
 

@@ -137,12 +137,13 @@ class OptionCheck:
             logger.error("%s", message)
 
 
-def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str]) -> int:
+def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str], addons: Sequence[object] = ()) -> int:
     """Run mitmweb in this process until it is stopped; returns its exit code.
 
     Args:
         arguments: what mitmweb's own command line takes.
         settings: what of it the user has set, for :class:`OptionCheck`.
+        addons: to be loaded beside its own.
 
     """
     from mitmproxy.tools import cmdline
@@ -152,7 +153,7 @@ def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str]) -> int:
     class CheckedWebMaster(WebMaster):
         def __init__(self, options: Options) -> None:
             super().__init__(options)
-            self.addons.add(OptionCheck(settings))
+            self.addons.add(*addons, OptionCheck(settings))
 
     try:
         run(CheckedWebMaster, cmdline.mitmweb, arguments)

@@ -18,6 +18,7 @@ gateway_tokens_out        completion tokens
 gateway_first_content_ms  of a stream: milliseconds until its first content
 gateway_chunk_gap_p50_ms  of a stream whose body is stored: the median time between two of its chunks
 gateway_chunk_gap_max_ms  … and the longest
+gateway_messages_gone     how many messages of a long realtime session are no longer kept
 ========================  ===============================================================================
 """
 
@@ -29,6 +30,7 @@ from aoai_gateway.call import Outcome
 
 if TYPE_CHECKING:
     from mitmproxy import http
+    from mitmproxy.flow import Flow
 
     from aoai_gateway.call import Attempt, Call
 
@@ -50,12 +52,17 @@ def annotate(flow: http.HTTPFlow, call: Call) -> None:
         flow.marked = marker or (REPLAYED if len(call.attempts) > 1 else "")
 
 
+def is_marked_by_a_person(flow: Flow) -> bool:
+    """Whether somebody has marked a flow by hand: with a marker that is none of the gateway's."""
+    return bool(flow.marked) and flow.marked not in (*MARKERS.values(), REPLAYED, FAILED)
+
+
 def forget(flow: http.HTTPFlow) -> None:
     """Take back what was said of a flow before it is replayed; only its client's name is still true."""
     for name in [n for n in flow.metadata if n.startswith("gateway_") and n != "gateway_client"]:
         del flow.metadata[name]
     flow.comment = ""
-    if flow.marked in (*MARKERS.values(), REPLAYED, FAILED):
+    if not is_marked_by_a_person(flow):
         flow.marked = ""
 
 

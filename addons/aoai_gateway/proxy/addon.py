@@ -21,7 +21,8 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway import mitmproxy_options
 from aoai_gateway.config.loader import ConfigErrors, load
-from aoai_gateway.proxy import attempts, playback, selfcheck, tls
+from aoai_gateway.inspect import desk
+from aoai_gateway.proxy import attempts, playback, recorded, selfcheck, tls
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import CallFinished, GatewayCallFinishedHook
 from aoai_gateway.proxy.gateway import Gateway
@@ -72,9 +73,11 @@ class GatewayAddon:
         for problem in selfcheck.problems():
             logger.error("%s", problem)
         playback.install(self.gateway)
+        recorded.install(ctx.master.addons)
         # `in` would look for an addon whose class is str: it compares names of objects, not strings.
-        if ctx.master.addons.get("gatewaylifetime") is None:
+        if ctx.master.addons.get(Lifetime.name) is None:
             ctx.master.addons.add(self.lifetime)
+        desk.install(self.gateway, ctx.master.addons)
         self._serve_viewers()
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)

@@ -73,6 +73,8 @@ class Delivery(Intake):
         """Only where bodies of streams are stored, as they are for somebody to look at."""
         self._begun = False
         """Whether the response's head has gone to the client, and more is to follow."""
+        self._held_back: bytearray | None = None
+        """What came of a stream that a user wants to see, and may edit, before the client gets any of it."""
 
     def _advance(self, result: Result | None) -> CommandGenerator[None]:
         """Tell the engine what came of its last effect."""
@@ -97,8 +99,11 @@ class Delivery(Intake):
         self._pace = Pace() if self._store else None
         self.server_state = self.state_deliver
         exchange.came(time.monotonic())
-        self._begun = True
-        yield SendHttp(ResponseHeaders(self.stream_id, response, False), self.context.client)
+        if exchange.reader is not None and self._gateway.is_held(flow):
+            self._held_back = bytearray()
+        else:
+            self._begun = True
+            yield SendHttp(ResponseHeaders(self.stream_id, response, False), self.context.client)
         yield from self._to_client(exchange.take_body())
         if exchange.ended:
             self.server_state = self.state_done
@@ -149,10 +154,17 @@ class Delivery(Intake):
             # Another addon wants to see or change what passes.
             data = _passed(response.stream(data))
         if data:
-            if self._pace is not None:
-                self._pace.note(time.monotonic())
-                self.response_body_buf += data
-            yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
+            yield from self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> CommandGenerator[None]:
+        if self._pace is not None:
+            self._pace.note(time.monotonic())
+        if self._held_back is not None:
+            self._held_back += data
+            return
+        if self._pace is not None:
+            self.response_body_buf += data
+        yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
 
     def _last_word(self) -> CommandGenerator[None]:
         """Tell an addon that looks at the stream that it is over, as mitmproxy does."""
@@ -160,7 +172,7 @@ class Delivery(Intake):
         if response is not None and callable(response.stream):
             rest = _passed(response.stream(b""))
             if rest:
-                yield SendHttp(ResponseData(self.stream_id, rest), self.context.client)
+                yield from self._pass_on(rest)
 
     def _stream_ended(self) -> Ended:
         exchange = self._exchange
@@ -188,7 +200,7 @@ class Delivery(Intake):
         if self._continuation is not None and isinstance(self._continuation[1], Ended):
             return self._continuation[1]
         reader = self._exchange.reader if self._exchange is not None else None
-        if self.server_state == self.state_deliver and reader is not None and reader.terminal_seen:
+        if self._begun and self.server_state == self.state_deliver and reader and reader.terminal_seen:
             return self._stream_ended()
         return None
 

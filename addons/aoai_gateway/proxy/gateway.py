@@ -23,7 +23,9 @@ from aoai_gateway.usage.record import usage_record
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
+
+    from mitmproxy import http
 
     from aoai_gateway.call import Call, Cancel, CountTokens, Reserve
     from aoai_gateway.config.models import Client, Config
@@ -52,6 +54,10 @@ async def _finish(answer: Awaitable[None]) -> None:
         logger.exception("A quota could not be settled; its lease will lapse.")
 
 
+def _never(_: http.HTTPFlow) -> bool:
+    return False
+
+
 class Gateway:
     """One gateway process's state. There is one, whatever addon instances come and go."""
 
@@ -69,6 +75,8 @@ class Gateway:
         self.calls: set[str] = set()
         """Ids of the calls under way, until their last byte has been handed over."""
         self._idle = asyncio.Event()
+        self.is_held: Callable[[http.HTTPFlow], bool] = _never
+        """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
         self.wall = time.time() - time.monotonic()

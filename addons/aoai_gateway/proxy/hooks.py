@@ -6,6 +6,8 @@ only one. `GatewayAskHook` pauses its stream; the other two do not.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,7 +75,26 @@ class Resume(Ask):
 
     async def perform(self, addons: AddonManager) -> None:
         """Wait."""
-        await self.flow.wait_for_resume()
+        await let_go(self.flow)
+
+
+LOOK_SECONDS = 0.2
+"""How often a flow that is held is looked at."""
+
+
+async def let_go(flow: http.HTTPFlow) -> None:
+    """Wait until a held flow is resumed or killed, or nobody waits for its answer any more.
+
+    mitmproxy's own wait knows only of the first: whoever kills a held flow leaves its client hanging, and a
+    client's hang-up leaves the flow held.
+    """
+    while flow.intercepted:
+        if not flow.client_conn.connected:
+            flow.resume()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await flow.wait_for_resume()
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, 
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
+from aoai_gateway.inspect.capture import Capture
 from aoai_gateway.mitmproxy_options import OptionCheck
 from aoai_gateway.proxy.addon import ADDON
 
@@ -34,20 +35,33 @@ class LeanTlsConfig(tlsconfig.TlsConfig):
 
 
 def serve(
-    config: Path, *, host: str | None, port: int | None, addons: Sequence[str], options: Sequence[str]
+    config: Path,
+    *,
+    host: str | None,
+    port: int | None,
+    addons: Sequence[str],
+    options: Sequence[str],
+    capture: Path | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT. ``addons``: scripts; ``options``: mitmproxy's, as ``name=value``.
+
+    ``capture``: the file that all calls are appended to.
 
     Returns the process's exit code: 0, or 1 if it could not start.
     """
     try:
-        return asyncio.run(_serve(config, host, port, addons, options))
+        return asyncio.run(_serve(config, host, port, addons, options, capture))
     except SystemExit as exited:
         return exited.code if isinstance(exited.code, int) else 1
 
 
 async def _serve(
-    config: Path, host: str | None, port: int | None, addons: Sequence[str], options: Sequence[str]
+    config: Path,
+    host: str | None,
+    port: int | None,
+    addons: Sequence[str],
+    options: Sequence[str],
+    capture: Path | None,
 ) -> int:
     opts = Options()
     master = Master(opts, with_termlog=True)
@@ -62,6 +76,7 @@ async def _serve(
         script.ScriptLoader(),
         next_layer.NextLayer(),
         LeanTlsConfig(),
+        *([Capture(capture)] if capture is not None else []),
         OptionCheck(options),
         errorcheck.ErrorCheck(),
     )

@@ -84,6 +84,7 @@ class Lifetime:
             logger.error("The gateway answers 503 until this is mended and it is started again.")
             return
         await self._adopt(self._loaded)
+        self._come_first()
         # What is there now stays. To look through all of it for garbage, now and then, would stop the event
         # loop for some tens of milliseconds each time; what calls leave behind is little.
         gc.collect()
@@ -95,6 +96,12 @@ class Lifetime:
         )
         if self.inspected:
             await self._load_encodings()
+
+    def _come_first(self) -> None:
+        """Be the first addon that is told of the end: others close files that calls are still written to."""
+        addons = ctx.master.addons
+        # A new list, since the old one may just be gone through.
+        addons.chain = [self, *(addon for addon in addons.chain if addon is not self)]
 
     def _take_over_listener(self, config: Config) -> None:
         """Have mitmproxy listen for us, unless it was told where and how."""

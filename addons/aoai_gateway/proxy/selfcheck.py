@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 
 from mitmproxy import version
-from mitmproxy.addons import clientplayback
+from mitmproxy.addons import clientplayback, intercept, save, serverplayback, view
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers import http
 
@@ -27,6 +27,14 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (http.GetHttpConnection, "__init__", ("self", "address", "tls", "via", "transport_protocol")),
     (clientplayback.ReplayHandler, "__init__", ("self", "flow", "options")),
     (clientplayback.MockServer, "__init__", ("self", "flow", "context")),
+    (serverplayback.ServerPlayback, "add_flows", ("self", "flows")),
+    (serverplayback.ServerPlayback, "load_flows", ("self", "flows")),
+    (serverplayback.ServerPlayback, "_hash", ("self", "flow")),
+    (view.View, "resolve", ("self", "flow_spec")),
+    (view.View, "remove", ("self", "flows")),
+    (view.View, "store_count", ("self",)),
+    (intercept.Intercept, "should_intercept", ("self", "f")),
+    (save.Save, "save_flow", ("self", "flow")),
     (commands.RequestWakeup, "__init__", ("self", "delay")),
 )
 

@@ -79,7 +79,7 @@ from aoai_gateway.proxy.hooks import (
 )
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
-from aoai_gateway.proxy.request import without_secrets
+from aoai_gateway.proxy.request import strip_secrets, without_secrets
 from aoai_gateway.proxy.sending import Sending
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
@@ -139,6 +139,8 @@ class GatewayStream(Sending):
         """All of the request is there, as a user may have edited it: hand it to the engine."""
         assert admitted is not None
         request = self.flow.request
+        # Whoever edited it may have written a credential into it.
+        strip_secrets(request)
         try:
             target = parse_target(request.method, request.path)
         except GatewayError as error:
@@ -161,6 +163,8 @@ class GatewayStream(Sending):
             consult="gateway_backend_chosen" in self._gateway.heard,
         )
         self._gateway.begun(call.id)
+        # What belongs together is to be seen while it goes on, too.
+        self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")
         self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
         yield from self._advance(None)
@@ -222,6 +226,10 @@ class GatewayStream(Sending):
             yield from self._hang_up_on_client()
         elif self._begun:
             yield from self.send_response(already_streamed=True)
+        elif self._held_back is not None:
+            assert self.flow.response is not None
+            self.flow.response.data.content = bytes(self._held_back)
+            yield from self.send_response()
         else:
             assert self.flow.response is not None
             self._mark(self.flow.response)
@@ -327,7 +335,7 @@ class GatewayStream(Sending):
         self._continuation = None
         yield from self._abandon()
         if self._run is not None:
-            so_far = self._stream_ended() if self._begun else None
+            so_far = self._stream_ended() if self._begun or self._held_back is not None else None
             yield from self._advance(ended or ClientGone(time.monotonic(), so_far))
         else:
             yield from self._hang_up_on_client()

@@ -15,6 +15,7 @@ no_limit_configured     403     the client has per-deployment limits, but none f
 forbidden               403     any other policy that says no
 DeploymentNotFound      404     no such virtual deployment
 404                     404     a path that is not Azure OpenAI's
+not_recorded            404     ``server_replay`` has no answer to this call, and nothing else may be asked
 method_not_allowed      405     a known path with another method
 invalid_target          400     absolute-form, CONNECT, ``*``: a target that could name a host
 invalid_body            400     not JSON where JSON is required, or a field of the wrong type
@@ -146,6 +147,16 @@ def deployment_not_found(name: str, known: Iterable[str] = ()) -> GatewayError:
         "DeploymentNotFound",
         f"The API deployment {_quote(name)} does not exist. {_choose_from(known, 'You may use')}",
         param="model",
+    )
+
+
+def not_recorded(status: int) -> GatewayError:
+    """404, or what ``server_replay_extra`` says: there is no recorded answer to this call."""
+    return GatewayError(
+        status,
+        "not_recorded",
+        "No answer to this call was recorded: its path and its body must be as they were then, but for the "
+        "order of the body's keys. Without server_replay_reuse, each answer is given once.",
     )
 
 

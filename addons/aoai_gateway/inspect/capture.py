@@ -1,0 +1,113 @@
+"""``--capture FILE``: every call, as mitmproxy's own dump files have it, beside the traffic.
+
+mitmproxy's addon for that writes on the event loop, and ends the process when the disk is full, which is
+right for a tool at a desk and wrong for a gateway. Here a thread writes; what it cannot write is lost and
+counted, and the calls go on.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx
+from mitmproxy.io import FlowWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mitmproxy.addonmanager import Loader
+    from mitmproxy.http import HTTPFlow
+
+logger = logging.getLogger(__name__)
+
+WAITING_BYTES = 256 * 1024 * 1024
+"""What may wait for a slow disk; beyond, calls are not captured."""
+
+CLOSE_SECONDS = 10.0
+
+
+class Capture:
+    """A mitmproxy addon that appends to a file what the flow list would show, bodies of streams included.
+
+    Only its owner may read the file: it holds prompts and answers. It holds no keys, tokens or cookies.
+    """
+
+    name = "gatewaycapture"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lost = 0
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def load(self, loader: Loader) -> None:
+        """Have bodies of streams kept until they are written."""
+        ctx.options.update(store_streamed_bodies=True)
+
+    def response(self, flow: HTTPFlow) -> None:
+        """Take a call that was answered, or a failed attempt."""
+        self._put(flow)
+
+    def error(self, flow: HTTPFlow) -> None:
+        """Take one that was not."""
+        self._put(flow)
+
+    def done(self) -> None:
+        """Write what is waiting."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(CLOSE_SECONDS)
+        if self.lost:
+            logger.error("%d flows are missing in %s.", self.lost, self.path)
+
+    def _put(self, flow: HTTPFlow) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="capture", daemon=True)
+            self._thread.start()
+        if self._waiting > WAITING_BYTES:
+            self._lose("the disk is too slow")
+            return
+        written = io.BytesIO()
+        FlowWriter(written).add(flow)
+        data = written.getvalue()
+        with self._lock:
+            self._waiting += len(data)
+        self._queue.put(data)
+
+    def _lose(self, why: str) -> None:
+        self.lost += 1
+        if self.lost & (self.lost - 1) == 0:  # the 1st, 2nd, 4th, 8th …
+            logger.error("%d flows could not be written to %s: %s.", self.lost, self.path, why)
+
+    def _write(self) -> None:
+        while (data := self._queue.get()) is not None:
+            try:
+                append(self.path, data)
+            except OSError as error:
+                self._lose(error.strerror or "it cannot be written")
+            with self._lock:
+                self._waiting -= len(data)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append to a file, which is made if it is not there; all or nothing. Raises OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        before = os.fstat(file).st_size
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        except OSError:
+            # Half a flow would make the file unreadable from there on.
+            os.ftruncate(file, before)
+            raise
+    finally:
+        os.close(file)
