@@ -45,6 +45,7 @@ from aoai_gateway.call import (
     Send,
     Settle,
     Setup,
+    StandInLine,
     WaitUntil,
 )
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
@@ -208,7 +209,7 @@ class Trace:
             assert (attempt.failure is None) or attempt.reason
             assert "example" not in attempt.reason, "no URL in a reason"
         tried = [attempt.backend.key for attempt in call.attempts]
-        assert len(tried) == len(set(tried)), "no backend is tried twice"
+        assert call.cls is None or call.cls.may_wait or len(tried) == len(set(tried)), "none is tried twice"
         assert [a.number for a in call.attempts] == list(range(1, len(tried) + 1))
         assert not self.breaks_at_send, "nothing is sent to a backend that is in a break"
         failed = [a.backend.name for a in call.attempts if a.failure is not None]
@@ -340,6 +341,9 @@ class World:
                     if self.while_waiting:
                         self.while_waiting.pop(0)()
                     result = Done(self.now)
+                case StandInLine():
+                    self._stand_in_line(call, effect)
+                    result = Done(self.now)
                 case Settle():
                     self.accounts.settle(effect.reservation, effect.tokens, self.now + self.wall)
                     result = Done(self.now)
@@ -348,6 +352,16 @@ class World:
                     result = Done(self.now)
         trace.check(self.config)
         return trace
+
+    def _stand_in_line(self, call: Call, effect: StandInLine) -> None:
+        """Let time pass until the call is released, or its time is over. Nobody else is there."""
+        dispatcher = self.engine.dispatcher
+        while call.id not in {wish.call_id for wish in dispatcher.release(self.now)}:
+            if self.now >= effect.until:
+                break
+            self.now = min(max(dispatcher.look_again, self.now + 0.001), effect.until)
+            if self.while_waiting:
+                self.while_waiting.pop(0)()
 
     def _next(self, backend: Backend) -> Behaviour:
         script = self.scripts.get(backend.name) or self.scripts.get(backend.endpoint.name) or [OK]

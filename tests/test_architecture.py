@@ -21,14 +21,32 @@ RANKS = {
     "tokens": 2,
     "policy": 3,
     "routing": 3,
+    "attempts": 4,
     "budgeting": 4,
     "call": 4,
     "deadlines": 4,
+    "dispatch": 4,
     "engine": 4,
+    "failures": 4,
+    "wishes": 4,
 }
 OUTSIDE = 5
 
-CORE = ("wire", "tokens", "routing", "policy", "budgeting", "call", "deadlines", "engine", "simulator/limits")
+CORE = (
+    "wire",
+    "tokens",
+    "routing",
+    "policy",
+    "attempts",
+    "budgeting",
+    "call",
+    "deadlines",
+    "dispatch",
+    "engine",
+    "failures",
+    "wishes",
+    "simulator/limits",
+)
 
 FORBIDDEN_MODULES = frozenset(
     {

@@ -104,7 +104,8 @@ def test_a_misspelt_command_is_corrected(hosts: Hosts, capsys: pytest.CaptureFix
 
 def test_a_strange_command_is_answered_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["42"]) == 2
-    assert "serve, web, check, replay, simulator and test" in capsys.readouterr().err
+    said = "serve, web, check, replay, status, break, switch, simulator and test"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])

@@ -12,13 +12,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.config.priorities import PriorityClass
     from aoai_gateway.policy.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
     from aoai_gateway.routing.breaks import Scope
     from aoai_gateway.routing.order import Skip
+    from aoai_gateway.routing.pulse import Pulse
     from aoai_gateway.tokens import Count
     from aoai_gateway.wire.bodies import RequestBody
     from aoai_gateway.wire.errors import GatewayError
@@ -68,9 +70,15 @@ class Attempt:
     reason: str = ""
     """Why it failed, in a few words, without anything secret: ``429 RateLimitReached``."""
     break_seconds: float | None = None
-    """Length of the break that it opened; None if it opened none."""
+    """Length of the break that it opened for its own class; None if it opened none."""
+    breaks: Mapping[str, float] | None = None
+    """Length of the break that it opened for each class."""
     scope: Scope | None = None
     """What that break is on."""
+    skipped: tuple[Skip, ...] = ()
+    """Backends that were passed over when this one was chosen."""
+    pulse: Pulse | None = None
+    """The backend's signs of life."""
     resent: bool = False
     """Whether it was sent a second time because a reused connection turned out to be closed."""
 
@@ -115,6 +123,8 @@ class Call:
 
     body: RequestBody | None = None
     deployment: str = ""
+    cls: PriorityClass | None = None
+    """Its priority class, once that is known."""
     estimate: int = 0
     """A low estimate of the tokens it asks for, to see that it exceeds a backend's whole limit."""
     attempts: list[Attempt] = field(default_factory=list)
@@ -140,7 +150,9 @@ class Call:
     charged_tokens: int | None = None
     """What counted against the client's quotas in the end; None if it has none."""
     waited: float = 0.0
-    """Seconds for which it was held back."""
+    """Seconds for which it was held back, for its quota or in line."""
+    stood_in_line: float = 0.0
+    """Of these, seconds in a waiting line."""
     asked: str = ""
     """The deployment that the client asked for, where its contract led to another one."""
 
@@ -266,6 +278,16 @@ class WaitUntil:
 
 
 @dataclass(frozen=True, slots=True)
+class StandInLine:
+    """Wait for a backend, in the line that the call has joined. Leads to `Done` or `ClientGone`.
+
+    It is done when the dispatcher has released the call, or ``until`` has passed.
+    """
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Choose:
     """Ask whoever wants a say which of the candidates to try. Leads to `Chosen` or `ClientGone`."""
 
@@ -309,6 +331,7 @@ type Effect = (
     | Settle
     | Cancel
     | WaitUntil
+    | StandInLine
     | Send
     | Drain
     | Choose
@@ -340,6 +363,8 @@ class Failed:
     reason: str
     reused: bool = False
     """Whether it failed on a connection that had served before."""
+    silent: bool = False
+    """Whether it is the backend that is silent, as other calls show."""
     status: int | None = None
     headers: Headers | None = None
     """Of the 200 whose stream was a refusal."""

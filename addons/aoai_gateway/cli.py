@@ -1,4 +1,4 @@
-"""The command line: ``aoai-gateway [serve|web|check|replay|simulator|test]``; also what ``run.sh`` opens.
+"""The command line: ``aoai-gateway [serve|web|check|status|…]``, which is also what ``run.sh`` opens.
 
 Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``replay``, a
 run that could not be made or that is to be strict and found differences, or, for ``test``,
@@ -23,6 +23,7 @@ from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.mitmproxy_options import OptionError, as_settings, run_mitmweb
 
 if TYPE_CHECKING:
+    from aoai_gateway.admin import commands
     from aoai_gateway.config.loader import Loaded
 
 PROGRAM = "aoai-gateway"
@@ -256,7 +257,7 @@ def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> 
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-# --- check, simulator, test ---------------------------------------------------------------------------------
+# --- check, status, break, switch, simulator, test -------------------------------------------------------
 
 
 def _check(words: list[str]) -> int:
@@ -273,6 +274,33 @@ def _check(words: list[str]) -> int:
 
     print(describe(loaded))
     return 0
+
+
+def _status(words: list[str]) -> int:
+    from aoai_gateway.admin import commands
+
+    return _asked(commands.status, words)
+
+
+def _break(words: list[str]) -> int:
+    from aoai_gateway.admin import commands
+
+    return _asked(commands.breaks, words)
+
+
+def _switch(words: list[str]) -> int:
+    from aoai_gateway.admin import commands
+
+    return _asked(commands.switch, words)
+
+
+def _asked(command: Callable[[list[str], commands.Parser], int], words: list[str]) -> int:
+    from aoai_gateway.admin.client import AdminError
+
+    try:
+        return command(words, _parser)
+    except AdminError as error:
+        raise StartError(str(error)) from None
 
 
 def _simulator(words: list[str]) -> int:
@@ -380,12 +408,15 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "web": _web,
     "check": _check,
     "replay": _replay,
+    "status": _status,
+    "break": _break,
+    "switch": _switch,
     "simulator": _simulator,
     "test": _test,
 }
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|replay|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|replay|status|break|switch|simulator|test] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
@@ -393,6 +424,9 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   web        the same inside mitmweb, to inspect and replay every call
   check      say what is wrong with a configuration, and what it amounts to
   replay     make a captured session's calls again, and say what has become different
+  status     show the state of a running gateway (--watch, --json)
+  break      open or close a break of its by hand
+  switch     switch an endpoint, a standin or a client of its off or on
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 

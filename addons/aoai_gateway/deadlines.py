@@ -14,12 +14,48 @@ from aoai_gateway.call import Deadlines
 from aoai_gateway.wire.operations import EMBEDDINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aoai_gateway.call import Call
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.speed import Speed
 
 NON_STREAMING_SECONDS = 600.0
 """How long the official SDKs wait for an answer by default."""
+
+
+ANSWER_SHARE = 0.5
+"""Of the client's own time-out, what is left for the answer while nothing is known of how long it takes."""
+
+ANSWER_MARGIN = 1.2
+"""How many times longer than the slowest answers of late the answer may take, else."""
+
+
+def completion_bound(call: Call) -> int | None:
+    """Give the most tokens that the call's completions can have; None: nothing bounds them."""
+    body = call.body
+    assert body is not None
+    if call.target.operation is EMBEDDINGS:
+        return 0
+    bound = call.edits.get("max_tokens", body.max_tokens)
+    if bound is None:
+        return None
+    return bound * max(call.edits.get("n", body.n), call.edits.get("best_of", body.best_of))
+
+
+def patience(call: Call, speeds: Sequence[Speed]) -> float:
+    """Give the seconds from its begin for which a call may be held back, so that its client still waits.
+
+    ``speeds``: what is known of the backends that may serve it.
+    """
+    allowed = call.client_timeout()
+    if allowed is None:
+        return NON_STREAMING_SECONDS
+    answers = [speed.head_within(completion_bound(call), stream=False) for speed in speeds]
+    known = [seconds for seconds in answers if seconds is not None]
+    if not known:
+        return allowed * (1 - ANSWER_SHARE)
+    return max(allowed - ANSWER_MARGIN * max(known), allowed * (1 - ANSWER_SHARE))
 
 
 def deadlines_for(call: Call, backend: Backend, speed: Speed | None) -> Deadlines:
@@ -33,9 +69,7 @@ def deadlines_for(call: Call, backend: Backend, speed: Speed | None) -> Deadline
             first_byte = min(first_byte, allowed)
     else:
         first_byte = allowed or timeouts.read or NON_STREAMING_SECONDS
-        # An embedding has no completion; of anything else without a bound nothing is plausible.
-        bound = 0 if call.target.operation is EMBEDDINGS else call.edits.get("max_tokens", body.max_tokens)
-        plausible = speed.plausible(bound) if speed is not None else None
+        plausible = speed.plausible(completion_bound(call)) if speed is not None else None
         if plausible is not None:
             first_byte = min(first_byte, plausible)
     return Deadlines(timeouts.connect, first_byte, replay.preamble_seconds, replay.idle_seconds)

@@ -263,11 +263,11 @@ def test_limits_that_leave_a_deployment_out(warnings: Lines):
 
 
 @pytest.mark.parametrize("key", ["priority", "when_exceeded"])
-def test_what_is_not_enforced_yet_says_so_once(warnings: Lines, key: str):
+def test_a_class_where_there_are_none_is_told_once(warnings: Lines, key: str):
     value = "batch" if key == "priority" else "{action: degrade, priority: batch}"
     (said,) = warnings(client(f"key: k, {key}: {value}"), f"clients: [{{name: B, key: b, {key}: {value}}}]")
     assert said.startswith(f"gateway.yaml:2: clients[0].{key}")
-    assert said.endswith("priority: classes are read and checked, but not enforced yet")
+    assert said.endswith('priority: has no effect: there are no classes; write "priorities:" to have some')
 
 
 # --- the rest ----------------------------------------------------------------------------------------------

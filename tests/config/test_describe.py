@@ -80,7 +80,7 @@ when exceeded; dry run: limits only report)
 Warnings
   gateway.yaml:11: aoai.endpoints[0].virtual_deployments[1]: every standin for small is switched off: \
 all requests for it will be refused
-  gateway.yaml:21: clients[0].priority: classes are read and checked, but not enforced yet
+  gateway.yaml:21: clients[0].priority: has no effect: there are no classes; write "priorities:" to have some
   gateway.yaml:26: clients[0].when_exceeded.deployment: the client may not use small, so its requests will \
 not be degraded to it; add it to "deployments_allowed"
 """

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = [
     "gateway.yaml",
     "policies/clients.yaml",
+    "policies/priorities.yaml",
     "examples/azure.yaml",
     "examples/powerproxy.yaml",
     "examples/teams.yaml",
@@ -22,7 +23,8 @@ SHIPPED = [
 SCHEMA = schema.json_schema()
 KNOWN = {
     *("$comment", "$ref", "$schema", "additionalProperties", "allOf", "anyOf", "const", "default"),
-    *("definitions", "description", "enum", "exclusiveMinimum", "items", "maximum", "minItems"),
+    *("definitions", "description", "enum", "exclusiveMaximum", "exclusiveMinimum", "items", "maximum"),
+    "minItems",
     *("minProperties", "minimum", "not", "oneOf", "pattern", "patternProperties", "properties"),
     *("required", "title", "type"),
 }
@@ -55,6 +57,8 @@ def complaints(value: Any, rule: Any = SCHEMA, path: str = "") -> list[str]:
         if not rule.get("minimum", value) <= value <= rule.get("maximum", value):
             found.append(f"{path}: out of range")
         if value <= rule.get("exclusiveMinimum", value - 1):
+            found.append(f"{path}: out of range")
+        if value >= rule.get("exclusiveMaximum", value + 1):
             found.append(f"{path}: out of range")
     if isinstance(value, list):
         if len(value) < rule.get("minItems", 0):
@@ -137,6 +141,7 @@ def test_editors_find_it_and_accept_what_is_shipped(name: str):
         "clients: [{name: a, when_exceeded: {action: wait, seconds: 20}}]",
         "clients: [{name: a, when_exceeded: {action: degrade, deployment: b, max_tokens: 5, priority: c}}]",
         "state: '${REDIS_URL}'\nstate_prefix: a\nbudget_file: b",
+        "priorities: [{name: a, breaks: {multiplier: '${M}'}, wait: {seconds: 5}, may_use: {spill: no}}]",
         "plugins: [{name: LimitUsage, redis: {redis_host: a, redis_password: b}}, {name: AllowDeployments}]",
         "azure_subscription_id: a\nregion: b\nresource_group:",
         "aoai: {endpoints: [{name: a, connections: {limits: {max_connections: 5}, timeouts: {read: 1.5}}}]}",
@@ -163,6 +168,7 @@ def test_what_the_loader_accepts_an_editor_does_too(text: str):
         "plugins: [{name: Unknown}]",
         "groups: [{deployments_allowed: a}]",
         "groups: [{name: a, key: b}]",
+        "priorities: [{name: a, leave_free: 1}]",
         "clients: [{name: a, when_exceeded: wait}]",
         "clients: [{name: a, when_exceeded: {action: drop}}]",
         "clients: [{name: a, request_limits: {max_tokns: 5}}]",

@@ -19,7 +19,7 @@ def test_the_default_needs_nothing_and_warns_of_nothing():
     loaded = load(ROOT / "gateway.yaml", env={})
     config = loaded.config
     assert loaded.warnings == ()
-    assert [file.name for file in loaded.files] == ["gateway.yaml", "clients.yaml"]
+    assert [file.name for file in loaded.files] == ["gateway.yaml", "clients.yaml", "priorities.yaml"]
     assert list(config.virtual_deployments) == ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small"]
     client = config.client_for_key("demo-key")
     assert client is not None

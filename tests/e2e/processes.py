@@ -306,7 +306,9 @@ class Gateway(Process):
     def write(self, config: Mapping[str, Any]) -> None:
         """Save the configuration as an editor does that replaces the file; a running gateway reloads it."""
         draft = self.config_path.with_suffix(".draft")
-        draft.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        # Many gateways run at once in tests, and the admin listener has one port by default.
+        document = {"admin": {"enabled": False}, **config}
+        draft.write_text(yaml.safe_dump(document, sort_keys=False))
         draft.replace(self.config_path)
 
     def request(

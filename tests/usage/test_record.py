@@ -39,11 +39,13 @@ FIELDS = [
     "dry_run",
     "asked_deployment",
     "waited_ms",
+    "in_line_ms",
     "first_token_ms",
     "duration_ms",
     "client_retry",
     "response_id",
     "attempts",
+    "skipped",
 ]
 
 
@@ -82,11 +84,13 @@ def test_a_replayed_call() -> None:
         "dry_run": None,
         "asked_deployment": None,
         "waited_ms": 0.0,
+        "in_line_ms": 0.0,
         "first_token_ms": None,
         "duration_ms": 1200.0,
         "client_retry": 2,
         "response_id": None,
         "attempts": None,
+        "skipped": [{"backend": "ptu@a", "cause": "break", "reason": "429", "wait_ms": 3000.0}],
     }
     assert record["attempts"] == [
         {
@@ -98,6 +102,7 @@ def test_a_replayed_call() -> None:
             "answered_ms": 100.0,
             "duration_ms": 100.0,
             "resent": False,
+            "skipped": [],
         },
         {
             "backend": "b@b",
@@ -108,6 +113,7 @@ def test_a_replayed_call() -> None:
             "answered_ms": 100.0,
             "duration_ms": 1100.0,
             "resent": False,
+            "skipped": record["skipped"],
         },
     ]
 

@@ -26,6 +26,7 @@ EVERY_ERROR = [
     (errors.invalid_body("No.", param="model"), 400, "invalid_body"),
     (errors.missing_deployment(), 400, "missing_deployment"),
     (errors.parameter_over_limit("max_tokens", 9, 5), 400, "parameter_over_limit"),
+    (errors.priority_not_allowed("x", ["a", "b"]), 400, "priority_not_allowed"),
     (errors.body_too_large(100 * 2**20), 413, "request_too_large"),
     (errors.head_malformed(), 400, "head_malformed"),
     (errors.head_too_large(65536), 431, "head_too_large"),

@@ -1,13 +1,23 @@
 """What must hold between the parts of a configuration: names, keys, who is last in line, what exists."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from aoai_gateway.config.client_checks import check_clients
 from aoai_gateway.config.findings import Finding, Locate, repeated
 from aoai_gateway.config.models import Config, Endpoint, VirtualDeployment
+from aoai_gateway.config.priority_checks import check_priorities
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach an address or name."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK
 
 
 def check(config: Config, locate: Locate) -> Iterator[Finding]:
@@ -21,7 +31,9 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
         yield from _check_simulated(endpoint, path)
     yield from _check_mixture(config)
     yield from _check_pools(config)
-    yield from _check_models(config, locate)
+    yield from _check_pool_fields(config, locate)
+    yield from _check_weights(config)
+    yield from check_priorities(config, locate)
     yield from check_clients(config, locate)
     yield from _check_the_rest(config)
 
@@ -175,16 +187,36 @@ def _first_path(config: Config, deployment: str) -> KeyPath:
     )
 
 
-def _check_models(config: Config, locate: Locate) -> Iterator[Finding]:
-    seen: dict[str, tuple[str, KeyPath]] = {}
+def _check_pool_fields(config: Config, locate: Locate) -> Iterator[Finding]:
+    """What is said of a virtual deployment counts for its pool, over all endpoints."""
+    for field in ("model", "strategy"):
+        seen: dict[str, tuple[str, KeyPath]] = {}
+        for index, endpoint in enumerate(config.aoai.endpoints):
+            for i, virtual in enumerate(endpoint.virtual_deployments):
+                value = getattr(virtual, field)
+                if value is None:
+                    continue
+                path: KeyPath = ("aoai", "endpoints", index, "virtual_deployments", i, field)
+                said, first = seen.setdefault(virtual.name, (value, path))
+                if said != value:
+                    yield Finding(
+                        path, f'{virtual.name} is "{said}" in {locate(first)}', "it can only be one"
+                    )
+
+
+def _check_weights(config: Config) -> Iterator[Finding]:
     for index, endpoint in enumerate(config.aoai.endpoints):
         for i, virtual in enumerate(endpoint.virtual_deployments):
-            if virtual.model is None:
+            if config.strategy_of(virtual.name) == "weighted":
                 continue
-            path: KeyPath = ("aoai", "endpoints", index, "virtual_deployments", i, "model")
-            model, first = seen.setdefault(virtual.name, (virtual.model, path))
-            if model != virtual.model:
-                yield Finding(path, f'{virtual.name} is "{model}" in {locate(first)}', "it can only be one")
+            for j, standin in enumerate(virtual.standins):
+                if "weight" in standin.model_fields_set:
+                    yield Finding(
+                        ("aoai", "endpoints", index, "virtual_deployments", i, "standins", j, "weight"),
+                        f"has no effect: the backends of {virtual.name} are tried in another way",
+                        'write "strategy: weighted" beside its standins',
+                        fatal=False,
+                    )
 
 
 # --- the rest ----------------------------------------------------------------------------------------------
@@ -201,5 +233,25 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
         yield Finding(("clients",), "every client is switched off", fatal=False)
     if config.listen.private_key and not config.listen.certificate:
         yield Finding(("listen", "private_key"), "is of no use without a certificate", 'add "certificate"')
+    yield from _check_admin(config)
     if config.breaks.floor_seconds > config.breaks.ceiling_seconds:
         yield Finding(("breaks", "floor_seconds"), "is above ceiling_seconds")
+
+
+def _check_admin(config: Config) -> Iterator[Finding]:
+    admin, listen = config.admin, config.listen
+    if not admin.enabled:
+        return
+    if admin.token is None and not is_loopback(admin.host):
+        yield Finding(
+            ("admin", "token"),
+            f"is missing: at {admin.host} others than this machine could switch off what they like",
+            "add one, best as ${ENV_VAR}; or leave the host at 127.0.0.1",
+        )
+    if admin.port == listen.port != 0:
+        yield Finding(
+            ("admin", "port"),
+            f"is {admin.port}, and so is listen.port: there will be no status page",
+            "give it a port of its own, or write enabled: false",
+            fatal=False,
+        )

@@ -6,6 +6,7 @@ from aoai_gateway.config.findings import Finding, Locate, repeated
 from aoai_gateway.config.models import Client, Config, Group, Policy
 from aoai_gateway.config.patterns import is_pattern, matches, matches_any
 from aoai_gateway.config.policies import LIMITS, TOTAL
+from aoai_gateway.config.priority_checks import check_priority_name, priority_names
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
 BUDGETS = ("max_tokens_per_day", "max_tokens_per_month")
@@ -25,7 +26,7 @@ def check_clients(config: Config, locate: Locate) -> Iterator[Finding]:
     # What a group says of all of its clients is said once.
     yield from dict.fromkeys(found)
     yield from _check_budgets(config)
-    yield from _check_not_built_yet(config)
+    yield from _check_priorities(config)
 
 
 class _Place:
@@ -262,13 +263,12 @@ def _check_budgets(config: Config) -> Iterator[Finding]:
                 return
 
 
-def _check_not_built_yet(config: Config) -> Iterator[Finding]:
+def _check_priorities(config: Config) -> Iterator[Finding]:
     for place in _places(config):
-        said = place.policy.when_exceeded
-        degraded = place.wrote("when_exceeded") and said is not None and said.priority is not None
-        if place.wrote("priority") or degraded:
-            key: KeyPath = ("priority",) if place.wrote("priority") else ("when_exceeded", "priority")
-            yield Finding(
-                (*place.path, *key), "classes are read and checked, but not enforced yet", fatal=False
-            )
-            return
+        for path, name in priority_names(place.policy):
+            if not place.wrote(str(path[0])):
+                continue
+            found = list(check_priority_name(config, name, (*place.path, *path)))
+            yield from found
+            if found and not config.priorities:
+                return  # what follows from there being none is said once

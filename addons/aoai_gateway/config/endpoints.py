@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -86,6 +86,11 @@ class Standin(Model):
     """Its capacity in requests per minute, if known."""
     provisioned: bool = False
     """true for provisioned throughput (PTU), false for pay as you go."""
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1
+    """With the strategy weighted: its part of the calls, compared with those of the other standins."""
+
+
+Strategy = Literal["ordered", "weighted", "most_headroom"]
 
 
 class VirtualDeployment(Model):
@@ -97,6 +102,8 @@ class VirtualDeployment(Model):
     """The real deployments behind it, tried in the order written."""
     model: Name | None = None
     """The model that it runs, for counting tokens: gpt-4o, text-embedding-3-small, …"""
+    strategy: Strategy | None = None
+    """Which backend comes first: ordered (as written; the default), weighted (by lot) or most_headroom."""
 
 
 class SimulatedDeployment(Model):

@@ -27,6 +27,7 @@ HOST = re.compile(
 UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
 NOT_IN_A_DEPLOYMENT = re.compile(r"[/?#%\\\s]")
 HEADER_TEXT = re.compile(r"[\x21-\x7e]+", re.ASCII)
+SHORTEST_TOKEN = 16
 PLACEHOLDER = re.compile(r"_{2,}|<.*>", re.DOTALL)
 
 
@@ -76,6 +77,15 @@ def _key(value: SecretStr) -> SecretStr:
         )
     if not HEADER_TEXT.fullmatch(text):
         raise fault("holds a space or a character that an HTTP header cannot carry")
+    return value
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if len(_key(value).get_secret_value()) < SHORTEST_TOKEN:
+        raise fault(
+            f"is shorter than {SHORTEST_TOKEN} characters: it could be guessed",
+            "`openssl rand -hex 20` makes a good one",
+        )
     return value
 
 
@@ -200,6 +210,9 @@ DeploymentName = Annotated[str, AfterValidator(_deployment)]
 
 Key = Annotated[SecretStr, AfterValidator(_key)]
 """A key that fits into a header."""
+
+Token = Annotated[SecretStr, AfterValidator(_token)]
+"""A key that is long enough not to be guessed."""
 
 Keys = Annotated[tuple[Key, ...], BeforeValidator(_one_or_list, json_schema_input_type=Key | list[Key])]
 """One key, or a list while a key is rotated."""

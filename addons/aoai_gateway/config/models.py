@@ -21,6 +21,7 @@ from aoai_gateway.config.endpoints import (
     SimulatedDeployment,
     SimulatedEndpoint,
     Standin,
+    Strategy,
     Timeouts,
     VirtualDeployment,
 )
@@ -34,10 +35,13 @@ from aoai_gateway.config.fields import (
     Name,
     Seconds,
     StateUrl,
+    Token,
 )
 from aoai_gateway.config.policies import Group, Policy
+from aoai_gateway.config.priorities import IMPLICIT, BreakLengths, Priority, PriorityClass
 
 __all__ = [
+    "Admin",
     "Aoai",
     "Backend",
     "Breaks",
@@ -51,6 +55,8 @@ __all__ = [
     "Listen",
     "Model",
     "Policy",
+    "Priority",
+    "PriorityClass",
     "Replay",
     "SimulatedDeployment",
     "SimulatedEndpoint",
@@ -98,6 +104,19 @@ class Listen(Model):
     """A PEM file with the certificate's private key."""
 
 
+class Admin(Model):
+    """The status page, its JSON, and what can be switched there: on an address of its own."""
+
+    enabled: bool = True
+    """false does without it."""
+    host: Name = "127.0.0.1"
+    """The address to listen on; any other than a loopback address needs a token."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8090
+    """The port; 0 takes a free one."""
+    token: Token | None = None
+    """What a browser or program must show; 16 characters at least, best as ${ENV_VAR}."""
+
+
 class Limits(Model):
     """The sizes that a request may have."""
 
@@ -138,6 +157,11 @@ class Breaks(Model):
     ceiling_seconds: Seconds = 60
     """At most, whatever the hint says."""
 
+    @property
+    def lengths(self) -> BreakLengths:
+        """The same for those who count with it."""
+        return BreakLengths(self.default_seconds, self.floor_seconds, self.ceiling_seconds)
+
 
 class Config(Model):
     """The one merged document: ``gateway.yaml`` and ``policies/*.yaml``."""
@@ -156,12 +180,18 @@ class Config(Model):
     """The file that keeps what is spent of budgets per day and month, when the state is memory."""
     listen: Listen = Listen()
     """Where clients reach the gateway."""
+    admin: Admin = Admin()
+    """The status page, its JSON, and what can be switched there: on an address of its own."""
     limits: Limits = Limits()
     """The sizes that a request may have."""
     replay: Replay = Replay()
     """How long and how often one call is sent again."""
     breaks: Breaks = Breaks()
     """For how long a backend is skipped after a failed attempt."""
+    priorities: tuple[Priority, ...] = ()
+    """Priority classes, highest first; without any, all requests are equal."""
+    default_priority: Name | None = None
+    """The class of clients that name none; the lowest if absent."""
     usage_log: LogTarget | None = None
     """Where one JSON line per finished call goes: stdout, or the path of a file."""
     drain_seconds: Amount = 30
@@ -263,6 +293,48 @@ class Config(Model):
             for virtual in endpoint.virtual_deployments
             if virtual.model
         }
+
+    def strategy_of(self, deployment: str) -> Strategy:
+        """Return how the backends of a deployment are ordered, at whichever endpoint that is written."""
+        return self._strategies.get(deployment, "ordered")
+
+    @cached_property
+    def _strategies(self) -> dict[str, Strategy]:
+        return {
+            virtual.name: virtual.strategy
+            for endpoint in self.aoai.endpoints
+            for virtual in endpoint.virtual_deployments
+            if virtual.strategy is not None
+        }
+
+    @cached_property
+    def priority_classes(self) -> tuple[PriorityClass, ...]:
+        """All classes, highest first; never empty."""
+        lengths = self.breaks.lengths
+        if not self.priorities:
+            return (PriorityClass(IMPLICIT, 0, lengths),)
+        return tuple(each.resolved(rank, lengths) for rank, each in enumerate(self.priorities))
+
+    @cached_property
+    def minimum_shares(self) -> Mapping[str, float]:
+        """The share of the places in a line that come free which each class gets at least, by name."""
+        return {cls.name: cls.minimum_share for cls in self.priority_classes}
+
+    def priority_class(self, name: str | None) -> PriorityClass:
+        """Return the class of this name; for None, the class of those who name none.
+
+        Without priorities every name means the one class that there is.
+
+        :raises KeyError: there are priorities, and none of this name.
+        """
+        if not self.priorities:
+            return self.priority_classes[0]
+        wanted = self.default_priority if name is None else name
+        return self.priority_classes[-1] if wanted is None else self._classes_by_name[wanted]
+
+    @cached_property
+    def _classes_by_name(self) -> Mapping[str, PriorityClass]:
+        return {cls.name: cls for cls in self.priority_classes}
 
     @property
     def simulated_endpoints(self) -> Mapping[str, SimulatedEndpoint]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.fields import (
@@ -157,7 +157,9 @@ class Policy(Model):
     endpoints_allowed: NamePatterns | None = None
     """Endpoints that may serve it: "a, b" or a list, of names or patterns; all if absent."""
     priority: Name | None = None
-    """Its class: critical, standard, batch, …"""
+    """Its class, one of priorities; default_priority if absent."""
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Its part of what comes free while it waits, compared with other clients of its class; 1 if absent."""
     max_tokens_per_minute: Limit | None = None
     """Tokens in any 60 s: one number over all deployments, or one for each of them and "total" for all."""
     max_tokens_per_minute_in_k: LimitInThousands | None = None

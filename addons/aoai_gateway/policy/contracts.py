@@ -99,6 +99,19 @@ def _contract(config: Config, client: Client, deployment: str) -> Contract:
     )
 
 
+def quotas_of(client: Client) -> tuple[Quota, ...]:
+    """Return all quotas of a client: the one over all first, then one for each deployment that is named."""
+    limits: dict[str | None, dict[str, int]] = {}
+    for kind, amounts in client.amounts():
+        if amounts.total is not None:
+            limits.setdefault(None, {})[kind] = amounts.total
+        for deployment, amount in amounts.deployments.items():
+            limits.setdefault(deployment, {})[kind] = amount
+    over_all = limits.pop(None, None)
+    named = tuple(Quota(deployment, **of) for deployment, of in sorted(limits.items(), key=str))
+    return ((Quota(None, **over_all),) if over_all else ()) + named
+
+
 def _has_limit(policy: Policy, deployment: str) -> bool:
     return all(amounts.covers(deployment) for _, amounts in policy.amounts())
 

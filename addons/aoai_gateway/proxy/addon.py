@@ -177,8 +177,8 @@ class GatewayAddon:
         try:
             attempts.log(failed)
             attempt = failed.attempt
-            if attempt.scope is not None and attempt.break_seconds is not None:
-                await self.lifetime.sharing.tell_break(attempt.scope, attempt.break_seconds)
+            if attempt.scope is not None and attempt.breaks is not None and attempt.break_seconds is not None:
+                await self.lifetime.sharing.tell_break(attempt.scope, attempt.breaks)
             await attempts.show(ctx.master.addons, failed, self.gateway.heard)
         except Exception as error:
             log_bug("where a failed attempt is shown; it was not.", error)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import eventsequence, flow, http
 
 from aoai_gateway.call import FailureKind
-from aoai_gateway.engine import OUR_CREDENTIAL_REFUSED
+from aoai_gateway.failures import OUR_CREDENTIAL_REFUSED
 from aoai_gateway.inspect.annotate import annotate_attempt
 from aoai_gateway.proxy.events import BackendFailed, GatewayBackendFailedHook
 

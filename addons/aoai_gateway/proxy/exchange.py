@@ -9,7 +9,8 @@ became of the attempt, in the engine's words:
   had been a 429; anything else is `Answered`, and whoever delivers begins with what was held.
 - Any other answer: its whole body is read first, so that one which breaks off can still be replayed.
 
-It keeps its own deadline (``due``) but has no timer; whoever owns it tells it when the time has come.
+It keeps its own deadline (``due``) but has no timer; whoever owns it tells it when the time has come. Before
+the last deadline it asks whether the backend still gives any sign of life (:mod:`~routing.pulse`).
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.call import Answered, Drained, Failed, FailureKind
-from aoai_gateway.engine import OUR_CREDENTIAL_REFUSED, RETRYABLE
+from aoai_gateway.failures import is_failure
 from aoai_gateway.proxy.fields import FieldIndex
+from aoai_gateway.routing.pulse import Pulse
 from aoai_gateway.wire.stream import StreamReader, Verdict
 
 if TYPE_CHECKING:
@@ -36,11 +38,14 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Server
     from mitmproxy.proxy.layers.http import HttpEvent
 
-    from aoai_gateway.call import Call, Deadlines, Result
+    from aoai_gateway.call import Attempt, Call, Deadlines, Result
     from aoai_gateway.config.models import Replay
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""
+
+SLACK = 0.01
+"""Seconds by which a deadline may come early and still count."""
 
 MAX_ANSWER = 256 * 1024 * 1024
 """Bytes of an answer that is not a stream; more than that is none of Azure's."""
@@ -66,6 +71,7 @@ class Exchange:
     def __init__(
         self,
         call: Call,
+        attempt: Attempt,
         server: Server,
         *,
         reused: bool,
@@ -82,7 +88,6 @@ class Exchange:
         """Whether the answer goes to the client as it comes."""
         self.ended = False
         """Whether its last byte has come."""
-        self.due: float = now + deadlines.first_byte
         self.first_content: float | None = None
         self._call = call
         self._replay: Replay = call.setup.config.replay
@@ -92,6 +97,13 @@ class Exchange:
         self._phase = Phase.HEADERS
         self._body: list[bytes] = []
         self._size = 0
+        self._pulse = attempt.pulse or Pulse()
+        self._expect(now + deadlines.first_byte, now)
+
+    def _expect(self, limit: float, now: float) -> None:
+        """Set the time until which something must come, and the time (``due``) to look at it next."""
+        self._limit = limit
+        self.due = min(limit, self._pulse.ask_again(self._call.id, now))
 
     def take_body(self) -> bytes:
         """Give what has been held back or read so far, once."""
@@ -101,6 +113,7 @@ class Exchange:
 
     def came(self, now: float) -> None:
         """Note that something of a stream came, which is being delivered."""
+        self._pulse.hear(now)
         self.due = now + self._deadlines.idle
         if self.first_content is None:
             self.first_content = now
@@ -108,10 +121,12 @@ class Exchange:
     def drain(self, now: float) -> None:
         """Wait for the end of a failed answer's body, within its bounds."""
         self._phase = Phase.FAILED_BODY
-        self.due = now + self._replay.error_body_seconds
+        self.due = self._limit = now + self._replay.error_body_seconds
 
     def receive(self, event: HttpEvent, now: float) -> Result | None:
         """Take in an event of the response. Gives the attempt's fate once it is known."""
+        if not isinstance(event, ResponseProtocolError):
+            self._pulse.hear(now)
         match self._phase:
             case Phase.HEADERS:
                 return self._in_headers(event, now)
@@ -124,8 +139,15 @@ class Exchange:
             case Phase.OVER:
                 return None
 
-    def deadline_passed(self, now: float) -> Result:
-        """Say what it means that nothing came in time."""
+    def deadline_passed(self, now: float) -> Result | None:
+        """Say what it means that nothing came in time; None: wait on, until the new ``due``."""
+        if now < self._limit - SLACK:
+            if not self._pulse.is_lost(self._call.id, now):
+                self._expect(self._limit, now)
+                return None
+            self._phase = Phase.OVER
+            quiet = now - self._pulse.heard
+            return Failed(now, FailureKind.TIMEOUT, f"silent for {quiet:.1f} s, to all calls", silent=True)
         phase, self._phase = self._phase, Phase.OVER
         if phase is Phase.FAILED_BODY:
             return Drained(now, None)
@@ -156,7 +178,7 @@ class Exchange:
         if status < 200:
             self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, f"an unexpected {status}")
-        if status in RETRYABLE or status in OUR_CREDENTIAL_REFUSED:
+        if is_failure(status):
             self._phase = Phase.OVER
             return Answered(now, status, self._head)
         if status == 200 and self._is_stream():
@@ -164,7 +186,7 @@ class Exchange:
             if (self._head.get("content-encoding") or "identity").lower() == "identity":
                 self.reader = StreamReader(self._call.target.operation.name, remove_usage=self._remove_usage)
                 self._phase = Phase.PREAMBLE
-                self.due = now + self._deadlines.preamble
+                self._expect(now + self._deadlines.preamble, now)
                 return None
             return self._answered(now)
         self._expect_body(now)
@@ -179,7 +201,7 @@ class Exchange:
 
     def _expect_body(self, now: float) -> None:
         self._phase = Phase.BODY
-        self.due = now + self._deadlines.idle
+        self._expect(now + self._deadlines.idle, now)
 
     def _in_preamble(self, event: HttpEvent, now: float) -> Result | None:
         assert self.reader is not None
@@ -218,7 +240,7 @@ class Exchange:
         if isinstance(event, ResponseData):
             self._body.append(event.data)
             self._size += len(event.data)
-            self.due = now + self._deadlines.idle
+            self._expect(now + self._deadlines.idle, now)
             if self._size > MAX_ANSWER:
                 self._phase = Phase.OVER
                 return Failed(now, FailureKind.PROTOCOL, "its answer is too large")

@@ -7,19 +7,23 @@ import contextlib
 import logging
 import random
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.call import Settle, Setup
+from aoai_gateway.config.switches import Switches
 from aoai_gateway.engine import Engine
 from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
+from aoai_gateway.proxy.waiting import Waiting
 from aoai_gateway.reading.reader import BodyReader
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.record import usage_record
+from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ OUR_EVENTS = (
     "gateway_call_finished",
 )
 
+ACTIONS_KEPT = 20
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +69,7 @@ class Gateway:
     def __init__(self) -> None:
         self.setup: Setup | None = None
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
+        self.waiting = Waiting(self.engine.dispatcher)
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
         self.draining = False
         self.usage_log: UsageSink | None = None
@@ -72,11 +78,23 @@ class Gateway:
         self.state: State = MemoryState()
         self.reservations: dict[str, Reservation] = {}
         """Bookings of calls under way, by id; their lease is renewed as long as they are here."""
-        self.calls: set[str] = set()
-        """Ids of the calls under way, until their last byte has been handed over."""
+        self.calls: dict[str, Call] = {}
+        """The calls under way, by id, until their last byte has been handed over."""
+        self.traffic = Traffic()
+        self.switches = Switches()
+        self.written: Config | None = None
+        """The configuration as it was written, before what is switched off by hand."""
         self._idle = asyncio.Event()
         self.is_held: Callable[[http.HTTPFlow], bool] = _never
         """Whether a user wants to see a flow's answer before its client does."""
+        self.started = time.monotonic()
+        self.adopted: float | None = None
+        """When the configuration in force was put in force (monotonic)."""
+        self.config_file: str | None = None
+        self.config_errors: tuple[str, ...] = ()
+        """What is wrong with the file as it is now, if it could not be loaded."""
+        self.actions: deque[dict[str, str]] = deque(maxlen=ACTIONS_KEPT)
+        """What was done by hand, newest first: ``time`` and ``text``."""
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
         self.wall = time.time() - time.monotonic()
@@ -94,18 +112,31 @@ class Gateway:
 
     def adopt(self, config: Config) -> None:
         """Put a configuration in force. Calls under way keep the one they began with."""
-        self.setup = Setup(config, RoutingTable(config))
+        self.written, self.adopted = config, time.monotonic()
+        self.switched()
         self.configured.set()
+        self.waiting.changed()
 
-    def begun(self, call_id: str) -> None:
+    def switched(self) -> None:
+        """Put in force what was switched off or on by hand. Calls under way keep what they began with."""
+        if self.written is not None:
+            config = self.switches.applied(self.written)
+            self.setup = Setup(config, RoutingTable(config))
+
+    def begun(self, call: Call) -> None:
         """Count a call as under way."""
-        self.calls.add(call_id)
+        self.calls[call.id] = call
 
     def over(self, call_id: str) -> None:
         """Count a call as over."""
-        self.calls.discard(call_id)
+        self.calls.pop(call_id, None)
         if not self.calls:
             self._idle.set()
+
+    @property
+    def in_line(self) -> int:
+        """How many calls stand in waiting lines."""
+        return sum(len(line) for _, line in self.engine.dispatcher.lines())
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no call is under way, for so long at most. Whether that came to be."""
@@ -167,6 +198,7 @@ class Gateway:
 
     def write_down(self, call: Call) -> dict[str, Any]:
         """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""
+        self.traffic.finished(call, time.monotonic())
         if self.usage_log is None and "gateway_call_finished" not in self.heard:
             return {}
         record = usage_record(call)

@@ -52,12 +52,12 @@ def readiness(gateway: Gateway, ready: bool) -> dict[str, Any]:
     return {
         "status": status,
         "calls": len(gateway.calls),
-        "state": _state(gateway.state),
+        "state": state_in_words(gateway.state),
         "backends": backends,
     }
 
 
-def _state(state: State) -> str:
+def state_in_words(state: State) -> str:
     """Where the counters live: ``memory``, ``shared``, or since when the shared store is lost."""
     since = state.degraded_since
     if since is not None:

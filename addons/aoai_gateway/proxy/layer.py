@@ -138,6 +138,8 @@ class GatewayLayer(HttpLayer):
                 and (child.upstream is None or self.connections.get(child.upstream) is not self._sources[-1])
             ):
                 return
+            if isinstance(event, http_layers.RequestProtocolError):
+                child.client_left()
             yield from self._guarded(child, event)
             return
         self._sources.append(child)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy import ctx
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway.admin.controls import Controls
+from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.budgeting import counts_prompts
 from aoai_gateway.config.loader import ConfigErrors
 from aoai_gateway.config.reload import Watch
@@ -53,6 +55,9 @@ class Lifetime:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.sharing = Sharing(gateway)
+        self.controls = Controls(gateway, self.sharing)
+        """What mitmproxy's commands can do; the admin listener does the same."""
+        self.admin = AdminListener(gateway, self.controls)
         self._path: Path | None = None
         self._loaded: Loaded | None = None
         self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
@@ -91,6 +96,8 @@ class Lifetime:
         gc.freeze()
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)
+        if ctx.options.server:
+            self.admin.start(self._loaded.config.admin)
         self._watcher = asyncio_utils.create_task(
             self._watch(), name="watcher of the gateway's configuration", keep_ref=True
         )
@@ -131,6 +138,7 @@ class Lifetime:
                 if old is not None:
                     await asyncio.to_thread(old.close)
             self._gateway.adopt(config)
+            self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
             self._loaded = loaded
 
     async def _load_encodings(self) -> None:
@@ -166,7 +174,9 @@ class Lifetime:
         path = self._path
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            self._gateway.heard.refresh(ctx.master.addons)
+            gateway = self._gateway
+            gateway.heard.refresh(ctx.master.addons)
+            gateway.traffic.seen(in_flight=len(gateway.calls), waiting=gateway.in_line, now=time.monotonic())
             if path != self._path:
                 path = self._path
                 watch = Watch(path, env=os.environ, loaded=self._loaded)
@@ -177,6 +187,7 @@ class Lifetime:
                     for problem in found.problems:
                         logger.error("%s", problem)
                     logger.error("%s has errors; the configuration in force stays.", path)
+                    self._gateway.config_errors = tuple(map(str, found.problems))
                 elif found is not None:
                     self._warn_of_restart(found)
                     await self._adopt(found)
@@ -191,6 +202,8 @@ class Lifetime:
         old, new = self._loaded.config, found.config
         if old.listen.host != new.listen.host or old.listen.port != new.listen.port:
             logger.warning("listen.host and listen.port take effect when the gateway is restarted.")
+        if old.admin != new.admin:
+            logger.warning("The section admin takes effect when the gateway is restarted.")
         if old.aoai.trusted_ca != new.aoai.trusted_ca:
             logger.warning("aoai.trusted_ca takes effect when the gateway is restarted.")
         if (old.state, old.state_prefix, old.budget_file) != (new.state, new.state_prefix, new.budget_file):
@@ -213,6 +226,7 @@ class Lifetime:
                 logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
             await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
         await self._hang_up()
+        await self.admin.stop()
         await self._gateway.reader.close()
         await self.sharing.close()
         if gateway.usage_log is not None:

@@ -24,7 +24,7 @@ from mitmproxy.proxy.layers.http._base import HttpEvent
 
 from aoai_gateway.call import ClientGone, Drained, Failed, FailureKind, Result, Send
 from aoai_gateway.proxy.delivery import Delivery
-from aoai_gateway.proxy.exchange import Exchange
+from aoai_gateway.proxy.exchange import SLACK, Exchange
 from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import adds_usage, build_request
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.layer import GatewayLayer
 
 logger = logging.getLogger(__name__)
-
-TIMER_SLACK = 0.01
-"""Seconds by which a deadline may come early and still count."""
 
 
 class Sending(Delivery):
@@ -74,6 +71,7 @@ class Sending(Delivery):
         self.upstream = self.context.server = self.flow.server_conn = server
         self._exchange = Exchange(
             call,
+            effect.attempt,
             server,
             reused=connect.opening is None,
             deadlines=effect.deadlines,
@@ -129,10 +127,14 @@ class Sending(Delivery):
             yield from self._stop_swallowing()
         elif exchange is None or self.upstream is None:
             pass
-        elif exchange.due > now + TIMER_SLACK:
+        elif exchange.due > now + SLACK:
             yield from self._watch()
         elif self.server_state == self.state_exchange:
-            yield from self._settle(exchange.deadline_passed(now), ended=False)
+            result = exchange.deadline_passed(now)
+            if result is None:
+                yield from self._watch()
+            else:
+                yield from self._settle(result, ended=False)
         elif self.server_state == self.state_deliver:
             yield from self._abandon()
             yield from self._broken_off("nothing came for too long")

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.routing.breaks import Break
 from aoai_gateway.state.ledger import Ledger, LedgerError
 from aoai_gateway.state.memory import MemoryState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from aoai_gateway.config.models import Config
@@ -43,6 +44,16 @@ SAME_BREAK_SECONDS = 1.0
 WHOLE_ENDPOINT = "*"
 EVERY_CLASS = "*"
 
+CLOSED = "\nclosed"
+"""In the place of a class: somebody has closed all breaks of this scope by hand. No class is named so."""
+
+CLOSED_SECONDS = 2.0
+"""For how long that is told: each process must look once meanwhile."""
+
+
+type ClassBreak = tuple[Scope, str | None]
+"""What is broken, and for which class; None: for all."""
+
 
 class Sharing:
     """Opens the configured store, keeps leases and breaks up to date, and closes it in the end."""
@@ -53,7 +64,9 @@ class Sharing:
         self._ledger: Ledger | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._renewed = time.monotonic()
-        self._theirs: dict[Scope, float] = {}
+        self._theirs: dict[ClassBreak, float] = {}
+        self._closed: set[Scope] = set()
+        """What was closed by hand a moment ago, and is closed here too."""
 
     async def open(self, config: Config) -> bool:
         """Put the configured store in the place of the counters in memory. Called once, at start.
@@ -108,35 +121,62 @@ class Sharing:
         found = self._failover.breaks(gateway.now())
         if not isinstance(found, dict):
             found = await found  # type: ignore[misc]  # what is no mapping is an awaitable of one
-        self._adopt({_scope(name): seconds for (name, _), seconds in found.items()}, now)
+        self._adopt({(_scope(name), _class(cls)): seconds for (name, cls), seconds in found.items()}, now)
 
-    def _adopt(self, found: dict[Scope, float], now: float) -> None:
+    def _adopt(self, found: dict[ClassBreak, float], now: float) -> None:
         breaks = self._gateway.engine.breaks
-        ours = {scope: brk.until for scope, brk in breaks if brk.call_id != SHARED}
-        for scope, seconds in found.items():
-            # What was opened here comes back a bit late; it would hide the reason and outlive a withdrawal.
-            if ours.get(scope, -math.inf) + SAME_BREAK_SECONDS >= now + seconds:
-                continue
-            if seconds > 0:
-                breaks.open(scope, Break(now, now + seconds, f"in a break at {SHARED}", SHARED))
-        for scope in self._theirs.keys() - found.keys():
+        closed = {scope for scope, cls in found if cls == CLOSED}
+        found = {each: seconds for each, seconds in found.items() if each[1] != CLOSED}
+        for scope in closed - self._closed:
+            # Their own breaks too: what a process has opened itself, no other can withdraw.
+            breaks.close(scope)
+        self._closed = closed
+        ours: dict[ClassBreak, float] = {}
+        for scope, brk in breaks.all():
+            if brk.call_id != SHARED:
+                ours[scope, brk.cls] = max(brk.until, ours.get((scope, brk.cls), -math.inf))
+        for scope in {scope for scope, _ in self._theirs}:
             breaks.withdraw(scope, SHARED)
+        for (scope, cls), seconds in found.items():
+            # What was opened here comes back a bit late; it would hide the reason and outlive a withdrawal.
+            if seconds > 0 and ours.get((scope, cls), -math.inf) + SAME_BREAK_SECONDS < now + seconds:
+                reason = f"in a break at {SHARED}"
+                breaks.open(scope, Break(now, now + seconds, reason, SHARED, cls))
+        if self._theirs.keys() != found.keys():
+            self._gateway.waiting.changed()
         self._theirs = found
 
-    async def tell_break(self, scope: Scope, seconds: float) -> None:
-        """Tell other processes of a break that was opened here."""
-        if self._failover is not None:
-            answer = self._failover.open_break(_name(scope), EVERY_CLASS, seconds, self._gateway.now())
+    async def tell_break(self, scope: Scope, seconds_by_class: Mapping[str, float]) -> None:
+        """Tell other processes of a break that was opened here, for each class."""
+        if self._failover is None:
+            return
+        for cls, seconds in seconds_by_class.items():
+            answer = self._failover.open_break(_name(scope), _class_name(cls), seconds, self._gateway.now())
             if answer is not None:
                 await answer
 
     async def tell_end(self, scopes: Iterable[Scope]) -> None:
         """Tell other processes of breaks that were withdrawn here."""
+        if self._failover is None:
+            return
+        classes = [cls.name for cls in self._gateway.config.priority_classes]
         for scope in scopes:
-            if self._failover is not None:
-                answer = self._failover.close_break(_name(scope), EVERY_CLASS, self._gateway.now())
+            for cls in dict.fromkeys((EVERY_CLASS, *map(_class_name, classes))):
+                answer = self._failover.close_break(_name(scope), cls, self._gateway.now())
                 if answer is not None:
                     await answer
+
+    async def tell_closed(self, scopes: Iterable[Scope]) -> None:
+        """Tell other processes to close all breaks of these scopes, their own ones included."""
+        scopes = list(scopes)
+        self._closed |= set(scopes)
+        if self._failover is None:
+            return
+        await self.tell_end(scopes)
+        for scope in scopes:
+            answer = self._failover.open_break(_name(scope), CLOSED, CLOSED_SECONDS, self._gateway.now())
+            if answer is not None:
+                await answer
 
     async def close(self) -> None:
         """Write what must last, and let go of the store."""
@@ -151,6 +191,14 @@ class Sharing:
 def _name(scope: Scope) -> str:
     endpoint, standin = scope
     return f"{endpoint}\n{WHOLE_ENDPOINT if standin is None else standin}"
+
+
+def _class_name(cls: str) -> str:
+    return EVERY_CLASS if cls == IMPLICIT else cls
+
+
+def _class(name: str) -> str | None:
+    return None if name == EVERY_CLASS else name
 
 
 def _scope(name: str) -> Scope:

@@ -62,6 +62,7 @@ from aoai_gateway.call import (
     Return,
     Send,
     Settle,
+    StandInLine,
     WaitUntil,
 )
 from aoai_gateway.inspect.annotate import annotate
@@ -105,6 +106,8 @@ class GatewayStream(Sending):
         super().__init__(context, stream_id, gateway, layer)
         self._run: Generator[Effect, Result] | None = None
         self._written_down = False
+        self._stands = False
+        """Whether it stands in a waiting line."""
 
     def __repr__(self) -> str:
         state = getattr(self.client_state, "__name__", "?").removeprefix("state_")
@@ -162,7 +165,7 @@ class GatewayStream(Sending):
             brings_own_token=admitted.token is not None,
             consult="gateway_backend_chosen" in self._gateway.heard,
         )
-        self._gateway.begun(call.id)
+        self._gateway.begun(call)
         # What belongs together is to be seen while it goes on, too.
         self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")
@@ -176,8 +179,10 @@ class GatewayStream(Sending):
             try:
                 effect = next(self._run) if result is None else self._run.send(result)
             except StopIteration:
+                self._gateway.waiting.changed()
                 yield from self._end()
                 return
+            self._gateway.waiting.changed()
             match effect:
                 case ParseBody():
                     result = yield from self._parse(effect)
@@ -191,6 +196,8 @@ class GatewayStream(Sending):
                     result = Done(time.monotonic())
                 case WaitUntil():
                     result = yield from self._hold_back(effect)
+                case StandInLine():
+                    result = yield from self._stand_in_line(effect)
                 case Send():
                     result = yield from self._send(effect)
                 case Drain():
@@ -300,6 +307,19 @@ class GatewayStream(Sending):
         self._continuation = (wakeup, Done(effect.at))
         yield wakeup
         return None
+
+    def _stand_in_line(self, effect: StandInLine) -> CommandGenerator[Result]:
+        assert self._call is not None
+        self._stands = True
+        yield from self._wait_for(self._gateway.waiting.stand(self._call.id, effect.until))
+        self._stands = False
+        now = time.monotonic()
+        return ClientGone(now) if self._client_has_gone() or self._killed() else Done(now)
+
+    def client_left(self) -> None:
+        """Hear at once that the client hung up; the event itself waits as long as the stream is paused."""
+        if self._stands and self._call is not None:
+            self._gateway.waiting.left(self._call.id)
 
     def _choose(self, effect: Choose) -> CommandGenerator[Result]:
         assert self._call is not None

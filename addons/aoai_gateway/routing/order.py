@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Collection, Mapping
 
+    from aoai_gateway.config.endpoints import Strategy
+    from aoai_gateway.config.priorities import PriorityClass
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaks import Breaks
+    from aoai_gateway.routing.capacity import Capacities, Capacity
+
+
+class Cause(StrEnum):
+    """Why a backend is not tried."""
+
+    ELSEWHERE = "elsewhere"
+    """The call refers to state that another endpoint holds."""
+    STREAMS_ONLY = "streams only"
+    """It was drawn not to take this call, which is no stream."""
+    TOO_LARGE = "too large"
+    """The call is larger than its whole limit."""
+    CLASS = "class"
+    """It is not for calls of this priority class."""
+    BREAK = "break"
+    PROBATION = "probation"
+    """Its break is over, and another call is trying whether it is well again."""
+    FULL = "full"
+    """What is known of its capacity leaves no room for the call."""
+    KEPT_FREE = "kept free"
+    """There is room, but it is left to higher classes."""
+    FAILED = "failed"
+    """It has failed this call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +46,7 @@ class Skip:
     backend: Backend
     reason: str
     seconds: float | None
+    cause: Cause = Cause.BREAK
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,41 +56,146 @@ class Order:
     candidates: tuple[Backend, ...]
     skipped: tuple[Skip, ...]
 
+    @property
+    def soonest(self) -> float | None:
+        """Seconds until one that is left out is to be had; None: none ever will be. For a later call."""
+        return min((skip.seconds for skip in self.skipped if skip.seconds is not None), default=None)
+
+    def opens(self, tried: Collection[BackendKey]) -> float | None:
+        """Seconds until the same call may be sent to one of those left out; None: there is none to wait for.
+
+        It may be sooner, when calls end that have room elsewhere.
+        """
+        waits = (s.seconds for s in self.skipped if s.seconds is not None and s.backend.key not in tried)
+        return min(waits, default=None)
+
+    def broken_for(self, tried: Collection[BackendKey]) -> float:
+        """Seconds for which breaks alone keep all of them from that call, whatever capacity comes free."""
+        waits = (
+            s.seconds if s.cause is Cause.BREAK else 0.0
+            for s in self.skipped
+            if s.seconds is not None and s.backend.key not in tried
+        )
+        return min(waits, default=math.inf)
+
+
+@dataclass(slots=True, eq=False)
+class Wish:
+    """What one call wants of a pool."""
+
+    call_id: str
+    client: str
+    cls: PriorityClass
+    pool: Pool
+    deployment: str
+    """The virtual deployment, or what was asked for at an endpoint without any."""
+    line: str = ""
+    """The name of its waiting line: the virtual deployment, if it is one."""
+    tokens: int = 0
+    """What a backend's limiter will count for it: its prompt, and the bound of its completion."""
+    arrived: float = 0.0
+    weight: float = 1.0
+    """Its client's."""
+    strategy: Strategy = "ordered"
+    takes: Collection[BackendKey] | None = None
+    """The backends that take it by their ``non_streaming_fraction``; None: all do."""
+    lots: Mapping[BackendKey, float] = field(default_factory=dict)
+    """For the strategy weighted: the smaller, the earlier."""
+    home: str | None = None
+    """The endpoint that holds the state which it refers to: no other can serve it."""
+    limited: bool = False
+    """Whether it goes only where there is known to be room."""
+    tried: set[BackendKey] = field(default_factory=set)
+    """The backends that have failed it, and are not asked again."""
+    too_small: set[BackendKey] = field(default_factory=set)
+    """The backends whose whole limit is below what it asks for."""
+    backend: Backend | None = None
+    """The one that it has been given, until its attempt there has ended."""
+    capacity: Capacity | None = None
+    """Of that one."""
+    skipped: tuple[Skip, ...] = ()
+    """Those that were passed over then."""
+
 
 def order(
-    pool: Pool,
-    *,
-    now: float,
-    breaks: Breaks,
-    takes: Container[BackendKey] | None,
-    tried: Container[BackendKey],
-    home: str | None,
-    too_small: Callable[[Backend], bool],
+    wish: Wish, *, now: float, breaks: Breaks, capacities: Capacities, leave_free: float | None = None
 ) -> Order:
     """Order a pool for one call.
 
-    ``takes``: the backends that take this call by their ``non_streaming_fraction`` (None: all do).
-    ``tried``: the backends that have failed it already. ``home``: the endpoint that holds the state
-    which this call refers to: no other can serve it. ``too_small``: whether the call is larger than
-    a backend's whole limit.
+    ``leave_free``: the share of a backend that the call must leave free, instead of its class's own.
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
-    for backend in pool:
-        brk = breaks.on(backend, now)
-        if home is not None and backend.endpoint.name != home:
-            skipped.append(Skip(backend, f"the call refers to state held at {home}", None))
-        elif takes is not None and backend.key not in takes:
-            skipped.append(Skip(backend, "left to streaming calls (non_streaming_fraction)", None))
-        elif too_small(backend):
-            skipped.append(Skip(backend, "the call is larger than its whole limit", None))
-        elif brk is not None:
-            skipped.append(Skip(backend, brk.reason, brk.remaining(now)))
-        elif backend.key in tried:
-            skipped.append(Skip(backend, "it has failed this call, and its break is over", 0.0))
-        else:
+    beside_provisioned = any(_is_provisioned(backend) for backend in wish.pool)
+    for backend in wish.pool:
+        skip = _never(wish, backend, beside_provisioned) or _not_now(
+            wish, backend, now, breaks, capacities, wish.cls.leave_free if leave_free is None else leave_free
+        )
+        if skip is None:
             candidates.append(backend)
+        else:
+            skipped.append(skip)
+    if wish.strategy == "weighted":
+        candidates.sort(key=lambda backend: wish.lots.get(backend.key, math.inf))
+    elif wish.strategy == "most_headroom" and len(candidates) > 1:
+        candidates.sort(key=lambda backend: -_headroom(wish, backend, now, capacities))
     return Order(tuple(candidates), tuple(skipped))
+
+
+def _never(wish: Wish, backend: Backend, beside_provisioned: bool) -> Skip | None:
+    """Say why a backend is never tried for the call."""
+    if wish.home is not None and backend.endpoint.name != wish.home:
+        return Skip(backend, f"the call refers to state held at {wish.home}", None, Cause.ELSEWHERE)
+    if wish.takes is not None and backend.key not in wish.takes:
+        reason = "left to streaming calls (non_streaming_fraction)"
+        return Skip(backend, reason, None, Cause.STREAMS_ONLY)
+    if backend.key in wish.too_small:
+        return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
+    if not wish.cls.may_use(provisioned=_is_provisioned(backend), beside_provisioned=beside_provisioned):
+        return Skip(backend, f"not for the class {wish.cls.name} (may_use)", None, Cause.CLASS)
+    return None
+
+
+def _not_now(
+    wish: Wish,
+    backend: Backend,
+    now: float,
+    breaks: Breaks,
+    capacities: Capacities,
+    leave_free: float,
+) -> Skip | None:
+    """Say why a backend is not tried for the call at this time."""
+    cls = wish.cls.name
+    brk = breaks.on(backend, now, cls)
+    if brk is not None:
+        return Skip(backend, brk.reason, brk.remaining(now), Cause.BREAK)
+    if backend.key in wish.tried:
+        return Skip(backend, "it has failed this call, and its break is over", 0.0, Cause.FAILED)
+    wait: float | None = breaks.when(backend, cls, now, wish.call_id)
+    if wait:
+        reason = "on probation after a break: another call is trying it"
+        return Skip(backend, reason, wait, Cause.PROBATION)
+    if not wish.limited:
+        return None
+    capacity = capacities.of(backend, wish.deployment)
+    wait = capacity.when(wish.tokens, leave_free, now)
+    if wait == 0:
+        return None
+    if wait is None:
+        return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
+    if leave_free and capacity.fits(wish.tokens, 0.0, now):
+        reason = f"the last {leave_free:.0%} of it are left to higher classes"
+        return Skip(backend, reason, wait, Cause.KEPT_FREE)
+    return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
+
+
+def _is_provisioned(backend: Backend) -> bool:
+    return backend.standin is not None and backend.standin.provisioned
+
+
+def _headroom(wish: Wish, backend: Backend, now: float, capacities: Capacities) -> float:
+    headroom = capacities.of(backend, wish.deployment).headroom(now)
+    return 1.0 if headroom is None else headroom
 
 
 def draw_takers(pool: Pool, streaming: bool, draw: Callable[[], float]) -> frozenset[BackendKey] | None:
@@ -75,3 +208,15 @@ def draw_takers(pool: Pool, streaming: bool, draw: Callable[[], float]) -> froze
     return frozenset(
         b.key for b in pool if b.non_streaming_fraction >= 1 or draw() < b.non_streaming_fraction
     )
+
+
+def draw_lots(pool: Pool, draw: Callable[[], float]) -> dict[BackendKey, float]:
+    """Draw a random order in which each backend comes first as often as its weight says, of those left.
+
+    Exponential variates with the weights as rates, as in weighted sampling without replacement (Efraimidis
+    and Spirakis, 2006). ``draw`` gives a number in [0, 1).
+    """
+    return {
+        backend.key: -math.log(1.0 - draw()) / (backend.standin.weight if backend.standin else 1.0)
+        for backend in pool
+    }

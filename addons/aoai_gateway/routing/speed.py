@@ -7,7 +7,7 @@ sent (and billed) twice. What a backend has shown before bounds it better.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SAMPLES_NEEDED = 5
 """Below this many answers nothing is known about a backend."""
@@ -18,8 +18,28 @@ WEIGHT = 0.2
 MARGIN = 4.0
 """How many times longer than expected an answer may take before it is implausible."""
 
+FADE = 0.98
+"""What is left of the slowest time at every sample after it."""
+
 FLOOR = 10.0
 """Seconds below which no deadline is set, whatever the history: queues at a busy backend are normal."""
+
+
+@dataclass(slots=True)
+class Slowest:
+    """The slowest of the samples, where old ones fade."""
+
+    samples: int = 0
+    amount: float = 0.0
+
+    def learn(self, amount: float) -> None:
+        """Take in a sample."""
+        self.amount = max(amount, self.amount * FADE)
+        self.samples += 1
+
+    def known(self) -> float | None:
+        """Give it, once there are enough samples."""
+        return self.amount if self.samples >= SAMPLES_NEEDED else None
 
 
 @dataclass(slots=True)
@@ -29,6 +49,11 @@ class Speed:
     samples: int = 0
     seconds: float = 0.0
     seconds_per_token: float = 0.0
+    first_byte: Slowest = field(default_factory=Slowest)
+    """Of streams: seconds until the first thing that is no preamble."""
+    whole: Slowest = field(default_factory=Slowest)
+    """Of other answers: seconds until they are there."""
+    whole_per_token: Slowest = field(default_factory=Slowest)
 
     def learn(self, seconds: float, output_tokens: int) -> None:
         """Take in one complete answer. ``seconds``: from the sending of the request to its last byte."""
@@ -41,6 +66,8 @@ class Speed:
             self.seconds = max(self._blend(self.seconds, seconds), 0.5 * seconds)
             self.seconds_per_token = max(self._blend(self.seconds_per_token, per_token), 0.5 * per_token)
         self.samples += 1
+        self.whole.learn(seconds)
+        self.whole_per_token.learn(per_token)
 
     @staticmethod
     def _blend(old: float, new: float) -> float:
@@ -54,3 +81,12 @@ class Speed:
         if self.samples < SAMPLES_NEEDED or max_output_tokens is None:
             return None
         return max(FLOOR, MARGIN * (self.seconds + self.seconds_per_token * max_output_tokens))
+
+    def head_within(self, max_output_tokens: int | None, *, stream: bool) -> float | None:
+        """Seconds within which even the slowest answers of late have begun; None: unknown."""
+        if stream:
+            return self.first_byte.known()
+        slowest, per_token = self.whole.known(), self.whole_per_token.known()
+        if slowest is None or per_token is None or max_output_tokens is None:
+            return None
+        return max(slowest, per_token * max_output_tokens)

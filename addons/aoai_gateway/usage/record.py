@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aoai_gateway.call import Attempt, Call
+    from aoai_gateway.routing.order import Skip
 
 
 def usage_record(call: Call) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "time": begun.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "call": call.id,
         "client": call.client.name,
-        "priority": call.priority or call.client.priority,
+        "priority": _priority(call),
         "operation": call.target.operation.name,
         "api": call.target.api,
         "deployment": call.deployment or None,
@@ -45,11 +46,13 @@ def usage_record(call: Call) -> dict[str, Any]:
         "dry_run": call.told.get("x-gateway-dry-run"),
         "asked_deployment": call.asked or None,
         "waited_ms": _ms(0.0, call.waited),
+        "in_line_ms": _ms(0.0, call.stood_in_line),
         "first_token_ms": _ms(call.started, call.first_content),
         "duration_ms": _ms(call.started, call.ended),
         "client_retry": _retry_count(call),
         "response_id": call.response_id,
         "attempts": [_attempt(a) for a in call.attempts],
+        "skipped": [_skip(each) for each in call.skipped],
     }
 
 
@@ -63,7 +66,23 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "answered_ms": _ms(attempt.started, attempt.answered),
         "duration_ms": _ms(attempt.started, attempt.ended),
         "resent": attempt.resent,
+        "skipped": [_skip(each) for each in attempt.skipped],
     }
+
+
+def _skip(skip: Skip) -> dict[str, Any]:
+    return {
+        "backend": skip.backend.name,
+        "cause": skip.cause.value,
+        "reason": skip.reason,
+        "wait_ms": _ms(0.0, skip.seconds),
+    }
+
+
+def _priority(call: Call) -> str | None:
+    if call.cls is not None and call.setup.config.priorities:
+        return call.cls.name
+    return call.priority or call.client.priority
 
 
 def _ms(begin: float, end: float | None) -> float | None:

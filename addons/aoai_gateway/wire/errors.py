@@ -22,6 +22,7 @@ invalid_body            400     not JSON where JSON is required, or a field of t
 unsupported_media_type  400     a form where JSON is required
 missing_deployment      400     neither the path nor ``model`` names a deployment
 parameter_over_limit    400     e.g. ``max_tokens`` above what the client may ask for
+priority_not_allowed    400     a priority class that there is not, or a higher one than the client's
 head_malformed          400     a request head that is not HTTP
 head_too_large          431     a request head over the limit
 request_too_large       413     a body over the limit
@@ -221,6 +222,15 @@ def parameter_over_limit(param: str, asked: int, limit: int) -> GatewayError:
     )
 
 
+def priority_not_allowed(asked: str, allowed: Iterable[str]) -> GatewayError:
+    """400: the header asks for a priority class that there is not, or for one above the client's."""
+    return invalid_body(
+        f"You may not ask for the priority {_quote(asked)}. {_choose_from(allowed, 'You may ask for')}",
+        param="x-gateway-priority",
+        code="priority_not_allowed",
+    )
+
+
 def body_too_large(limit: int) -> GatewayError:
     """413: a body of more than ``limit`` bytes."""
     return GatewayError(
@@ -267,23 +277,30 @@ def rate_limited(message: str, retry_after_seconds: float, code: str = "quota_ex
 
 
 def all_backends_out(
-    deployment: str, retry_after_seconds: float, reasons: Iterable[tuple[str, str, float]]
+    deployment: str,
+    retry_after_seconds: float,
+    reasons: Iterable[tuple[str, str, float]],
+    *,
+    code: str = "all_backends_out",
+    waited_seconds: float = 0.0,
 ) -> GatewayError:
-    """429: every backend is in a break.
+    """429: every backend is in a break, or has no room for the call.
 
     ``reasons`` are (backend's name, why it is out, seconds until it is back); names and reasons must hold
-    neither URLs nor keys. ``retry_after_seconds`` is the smallest of the remaining breaks.
+    neither URLs nor keys. ``retry_after_seconds`` is the smallest of these. ``code``: this one, or that of
+    the waiting line or of shedding; ``waited_seconds``: for how long the call has stood in line.
     """
     listed = "; ".join(
         f"{name}: {why}" + (f", back in {_seconds(seconds)}" if math.isfinite(seconds) else "")
         for name, why, seconds in reasons
     )
-    return rate_limited(
-        f"No backend can serve the deployment {_quote(deployment)} now"
-        + (f" ({listed})." if listed else "."),
-        retry_after_seconds,
-        code="all_backends_out",
-    )
+    text = f"No backend can serve the deployment {_quote(deployment)} now"
+    text += f" ({listed})." if listed else "."
+    if code == "waiting_line_full":
+        text += " The line of those who wait for one is full."
+    if waited_seconds >= 0.05:
+        text += f" The request has waited in line for {_seconds(waited_seconds)}."
+    return rate_limited(text, retry_after_seconds, code=code)
 
 
 def unavailable(message: str, retry_after_seconds: float = 1.0) -> GatewayError:

@@ -1,0 +1,110 @@
+"""The command line's part of it: ``status``, ``break`` and ``switch``, against a gateway that runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from aoai_gateway.admin.client import DEFAULT_URL, TOKEN_VARIABLE, AdminClient, AdminError
+from aoai_gateway.admin.terminal import paint, render
+
+type Parser = Callable[[str, str], argparse.ArgumentParser]
+"""Makes a parser for a command (its words) with a description."""
+
+KINDS = ("endpoint", "standin", "client")
+"""As in `aoai_gateway.config.switches`, which takes half a second to import."""
+
+WATCH_SECONDS = 1.0
+DEFAULT_BREAK = 300.0
+
+CLEAR = "\x1b[H\x1b[J"
+"""Cursor home, erase to the end (ECMA-48 §8.3.21, §8.3.39)."""
+
+
+def status(words: list[str], parser: Parser) -> int:
+    """Show the state: as tables, as JSON, or as tables again and again."""
+    made = parser("status", "Show the state of a running gateway.")
+    _add_url(made)
+    made.add_argument("--json", action="store_true", help="print it as JSON")
+    made.add_argument("--watch", action="store_true", help="show it again each second, until Ctrl-C")
+    args = made.parse_args(words)
+    client = AdminClient.from_environment(args.url)
+    if args.json:
+        print(json.dumps(client.status(), indent=2))
+    elif args.watch:
+        _watch(client, sys.stdout)
+    else:
+        print(_rendered(client, sys.stdout))
+    return 0
+
+
+def breaks(words: list[str], parser: Parser) -> int:
+    """Open or close breaks."""
+    made = parser("break", "Skip a backend or endpoint for a while, or end its break.")
+    commands = made.add_subparsers(dest="command", required=True, metavar="open|close")
+    opening = commands.add_parser("open", help="skip it for a while")
+    opening.add_argument("name", metavar="BACKEND", help="standin@endpoint, or an endpoint for all of it")
+    opening.add_argument(
+        "--seconds", type=float, default=DEFAULT_BREAK, help=f"for how long (default: {DEFAULT_BREAK:.0f})"
+    )
+    opening.add_argument("--reason", default="", help="why; others will see it")
+    closing = commands.add_parser("close", help="end its break")
+    closing.add_argument("name", metavar="BACKEND", nargs="?", help="standin@endpoint, or an endpoint")
+    closing.add_argument("--all", action="store_true", help="end all breaks")
+    for each in (opening, closing):
+        _add_url(each)
+    args = made.parse_args(words)
+    if args.command == "close" and bool(args.name) == args.all:
+        made.error("name a backend or endpoint, or say --all")
+    client = AdminClient.from_environment(args.url)
+    if args.command == "open":
+        print(client.open_break(args.name, args.seconds, args.reason))
+    else:
+        print(client.close_break(args.name))
+    return 0
+
+
+def switch(words: list[str], parser: Parser) -> int:
+    """Switch something off or on."""
+    made = parser("switch", "Switch an endpoint, standin or client off, or on again, until the restart.")
+    made.add_argument("to", choices=("off", "on"))
+    made.add_argument("kind", choices=KINDS)
+    made.add_argument("name", metavar="NAME", help="a standin is written standin@endpoint")
+    _add_url(made)
+    args = made.parse_args(words)
+    print(AdminClient.from_environment(args.url).switch(args.kind, args.name, on=args.to == "on"))
+    return 0
+
+
+def _add_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url",
+        default=DEFAULT_URL,
+        help=f"the gateway's status page (default: {DEFAULT_URL}); its token, if any, from {TOKEN_VARIABLE}",
+    )
+
+
+def _rendered(client: AdminClient, out: TextIO) -> str:
+    # https://no-color.org: set and not empty
+    colour = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    # Where nobody looks at it line by line (a pipe, a file), nothing is to be cut off.
+    width = shutil.get_terminal_size().columns if out.isatty() else 1000
+    return render(client.status(), width=width, colour=colour)
+
+
+def _watch(client: AdminClient, out: TextIO) -> None:
+    """Show the state again and again; a gateway that does not answer may be restarting."""
+    while True:
+        try:
+            text = _rendered(client, out)
+        except AdminError as error:
+            text = paint(str(error), "red") if out.isatty() else str(error)
+        out.write(f"{CLEAR}{text}\n" if out.isatty() else f"{text}\n\n")
+        out.flush()
+        time.sleep(WATCH_SECONDS)

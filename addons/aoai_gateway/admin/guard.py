@@ -1,0 +1,83 @@
+"""Who may use the admin listener: decided from a request's headers, without I/O.
+
+Without a token the listener is on a loopback address, and whoever is on this machine may use it. But a
+browser on this machine also sends what pages of strangers tell it to, so
+
+- a request must name a loopback host: a stranger's name that was made to resolve to 127.0.0.1 (DNS
+  rebinding) is not one, and its pages cannot read what is here;
+- a request that changes something must be JSON, which pages of another origin cannot send without being
+  allowed to (CORS preflight, and nothing here allows it); and if it says where it comes from, that must be
+  here.
+
+With a token, it must be shown, and strangers' pages do not have it; then any host name will do, as behind an
+ingress.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aoai_gateway.config.checks import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import SecretStr
+
+SAME_SITE = ("same-origin", "none")
+"""Values of Sec-Fetch-Site: from this very origin, or typed in by the user (Fetch Metadata, W3C)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not served: an HTTP status and a sentence."""
+
+    status: int
+    message: str
+
+
+def may_see(headers: Mapping[str, str], token: SecretStr | None) -> Refusal | None:
+    """Say why somebody may not see what is here; None if they may. ``headers``: names in lower case."""
+    if token is not None:
+        kind, _, shown = headers.get("authorization", "").partition(" ")
+        shown = shown.strip() if kind.lower() == "bearer" else ""
+        if not hmac.compare_digest(shown.encode(), token.get_secret_value().encode()):
+            return Refusal(401, "Show the token of the section admin: Authorization: Bearer ….")
+        return None
+    return is_local(headers)
+
+
+def is_local(headers: Mapping[str, str]) -> Refusal | None:
+    """Refuse a request for a host that is not this machine."""
+    host = host_in(headers.get("host", ""))
+    if host is None or not is_loopback(host):
+        return Refusal(403, "Without a token this is for requests to localhost or 127.0.0.1 only.")
+    return None
+
+
+def may_change(headers: Mapping[str, str], token: SecretStr | None) -> Refusal | None:
+    """Say why somebody may not change anything; None if they may."""
+    refusal = may_see(headers, token)
+    if refusal is not None:
+        return refusal
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        return Refusal(415, "Send JSON, with content-type: application/json.")
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        return Refusal(403, "Requests from pages of other origins are refused.")
+    if headers.get("sec-fetch-site", "none") not in SAME_SITE:
+        return Refusal(403, "Requests from pages of other sites are refused.")
+    return None
+
+
+def host_in(value: str) -> str | None:
+    """Give the host of a ``Host`` header in lower case, without port and brackets; None if it has none."""
+    try:
+        parts = urlsplit(f"//{value}")
+        return parts.hostname if parts.netloc == value and "@" not in value else None
+    except ValueError:
+        return None

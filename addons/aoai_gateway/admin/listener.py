@@ -1,0 +1,265 @@
+"""The admin listener: the status page, its JSON, and the controls, on an address of its own.
+
+===========================  =================================================================================
+``GET /``                    the page
+``GET /api/status``          the state, as :mod:`~aoai_gateway.admin.snapshot` documents it
+``POST /api/breaks/open``    ``{"name": "gpt-4o@sweden", "seconds": 60, "reason": ""}``; or an endpoint
+``POST /api/breaks/close``   ``{"name": "gpt-4o@sweden"}``; without a name, all
+``POST /api/switch``         ``{"kind": "endpoint|standin|client", "name": "sweden", "on": false}``
+``GET /health/live, ready``  as on the main listener; no token is asked for
+===========================  =================================================================================
+
+A control answers ``{"done": "<a sentence>"}``; an error is ``{"error": {"message"}}`` with 400, 401, 403,
+404, 405, 409 or 415. See :mod:`~aoai_gateway.admin.guard` for who may ask.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, override
+
+from tornado import netutil, web
+from tornado.httpserver import HTTPServer
+
+from aoai_gateway.admin import guard, page
+from aoai_gateway.admin.controls import ControlError, NothingOfThatNameError
+from aoai_gateway.admin.snapshot import snapshot
+from aoai_gateway.proxy import health
+
+if TYPE_CHECKING:
+    from aoai_gateway.admin.controls import Controls
+    from aoai_gateway.config.models import Admin
+    from aoai_gateway.proxy.gateway import Gateway
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BODY = 16 * 1024
+IDLE_SECONDS = 60.0
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": page.CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Server": "aoai-gateway",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class AdminListener:
+    """The listener of one gateway; `start` it once, and `stop` it in the end."""
+
+    def __init__(self, gateway: Gateway, controls: Controls) -> None:
+        self._gateway = gateway
+        self._controls = controls
+        self._server: HTTPServer | None = None
+        self.url: str | None = None
+        """Where it is, without a slash at the end; None as long as it does not listen."""
+
+    def start(self, admin: Admin) -> None:
+        """Listen as configured. An address that is not to be had is logged, and stops nothing."""
+        if not admin.enabled:
+            return
+        try:
+            sockets = netutil.bind_sockets(admin.port, admin.host)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            logger.warning(
+                "There is no status page: %s:%d cannot be listened on (%s). The gateway serves without it; "
+                "admin.port names another port.",
+                admin.host,
+                admin.port,
+                reason,
+            )
+            return
+        settings = {"gateway": self._gateway, "controls": self._controls, "token": admin.token}
+        application = web.Application(
+            [
+                (r"/", PageHandler, settings),
+                (r"/api/status", StatusHandler, settings),
+                (r"/api/breaks/open", OpenBreakHandler, settings),
+                (r"/api/breaks/close", CloseBreakHandler, settings),
+                (r"/api/switch", SwitchHandler, settings),
+                (r"/(?:health/live|healthz|health/ready|readyz)", HealthHandler, settings),
+            ],
+            default_handler_class=NothingHandler,
+            default_handler_args=settings,
+            log_function=lambda handler: None,
+        )
+        self._server = HTTPServer(
+            application,
+            max_body_size=LARGEST_BODY,
+            max_header_size=LARGEST_BODY,
+            idle_connection_timeout=IDLE_SECONDS,
+            body_timeout=IDLE_SECONDS,
+        )
+        self._server.add_sockets(sockets)
+        host, port = admin.host, sockets[0].getsockname()[1]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        logger.info("Status page at %s/", self.url)
+
+    async def stop(self) -> None:
+        """Stop listening, and close what is connected."""
+        if self._server is not None:
+            self._server.stop()
+            await self._server.close_all_connections()
+
+
+class _Handler(web.RequestHandler):
+    """What all have in common: headers, errors as JSON, and nothing of tornado's own pages."""
+
+    def initialize(self, gateway: Gateway, controls: Controls, token: Any) -> None:
+        self.gateway, self.controls, self.token = gateway, controls, token
+        self.names = {name.lower(): value for name, value in self.request.headers.items()}
+
+    @override
+    def set_default_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    @override
+    def compute_etag(self) -> None:
+        """Nothing here is to be kept."""
+
+    @override
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.fail(status_code, f"{HTTPStatus(status_code).phrase}.")
+
+    @override
+    def log_exception(self, *args: Any) -> None:
+        if not isinstance(args[1], web.HTTPError):
+            logger.error("A bug in the admin listener.", exc_info=args)
+
+    def fail(self, status: int, message: str) -> None:
+        """Answer with an error."""
+        self.set_status(status)
+        self.answer({"error": {"message": message}})
+
+    def answer(self, document: dict[str, Any]) -> None:
+        """Answer with a document."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(document, separators=(",", ":")))
+
+    def passes(self, refusal: guard.Refusal | None) -> bool:
+        """Whether the request may go on; if not, it has been answered."""
+        if refusal is None:
+            return True
+        if refusal.status == HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", 'Bearer realm="aoai-gateway"')
+        self.fail(refusal.status, refusal.message)
+        return False
+
+
+class NothingHandler(_Handler):
+    """Any other path."""
+
+    @override
+    def prepare(self) -> None:
+        self.fail(404, "There is nothing here; the page is at /.")
+
+
+class PageHandler(_Handler):
+    """The page holds no data, so it needs no token: it asks for one."""
+
+    def get(self) -> None:
+        """Give the page."""
+        if self.token is None and not self.passes(guard.is_local(self.names)):
+            return
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(page.HTML)
+
+
+class StatusHandler(_Handler):
+    """The state."""
+
+    async def get(self) -> None:
+        """Give the state as JSON."""
+        if self.passes(guard.may_see(self.names, self.token)):
+            self.answer(await snapshot(self.gateway))
+
+
+class HealthHandler(_Handler):
+    """Probes of orchestrators."""
+
+    def get(self) -> None:
+        """Answer as the main listener does."""
+        found = health.answer(self.gateway, "GET", self.request.path)
+        assert found is not None
+        self.set_status(found.status_code)
+        self.set_header("Content-Type", "application/json")
+        self.finish(found.content or b"")
+
+
+class _Control(_Handler):
+    """A request that changes something."""
+
+    def post(self) -> None:
+        """Do it, and say what was done."""
+        if not self.passes(guard.may_change(self.names, self.token)):
+            return
+        try:
+            asked = json.loads(self.request.body)
+            if not isinstance(asked, dict):
+                raise ValueError("the body is no JSON object")
+            done = self.perform(asked)
+        except NothingOfThatNameError as error:
+            self.fail(404, _sentence(error))
+        except ControlError as error:
+            self.fail(409, _sentence(error))
+        except (ValueError, RecursionError) as error:
+            self.fail(400, f"The request is not understood: {error}.")
+        else:
+            self.answer({"done": done})
+
+    def perform(self, asked: dict[str, Any]) -> str:
+        """Do what is asked. Raises ControlError, or ValueError for what is not understood."""
+        raise NotImplementedError
+
+
+class OpenBreakHandler(_Control):
+    """Opens a break."""
+
+    @override
+    def perform(self, asked: dict[str, Any]) -> str:
+        name, seconds = _text(asked, "name"), asked.get("seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise ValueError('"seconds" must be a number')
+        return self.controls.open_break(name, float(seconds), _text(asked, "reason", ""))
+
+
+class CloseBreakHandler(_Control):
+    """Closes a break, or all."""
+
+    @override
+    def perform(self, asked: dict[str, Any]) -> str:
+        if "name" not in asked:
+            return self.controls.close_all_breaks()
+        return self.controls.close_break(_text(asked, "name"))
+
+
+class SwitchHandler(_Control):
+    """Switches something off or on."""
+
+    @override
+    def perform(self, asked: dict[str, Any]) -> str:
+        on = asked.get("on")
+        if not isinstance(on, bool):
+            raise ValueError('"on" must be true or false')
+        return self.controls.switch(_text(asked, "kind"), _text(asked, "name"), on=on)
+
+
+def _sentence(error: ControlError) -> str:
+    text = str(error)
+    return text if text.endswith("?") else f"{text}."
+
+
+def _text(asked: dict[str, Any], key: str, default: str | None = None) -> str:
+    value = asked.get(key, default)
+    if not isinstance(value, str):
+        raise ValueError(f'"{key}" must be a text')
+    return value

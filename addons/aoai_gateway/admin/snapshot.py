@@ -1,0 +1,302 @@
+"""The whole state of a gateway as a plain document: what the page, the terminal and the JSON API show.
+
+It holds names, never URLs of endpoints, keys or tokens, and nothing of any prompt. Times that end in
+``_seconds`` are durations, shares are 0 to 1, and what is not known is null. Its members:
+
+====================  ==============================================================================
+``gateway``           ``version``, ``status`` (``ready``, ``draining``, ``starting``), ``time`` and
+                      ``started`` (RFC 3339, UTC), ``uptime_seconds``, ``config_file``, ``config_loaded``
+                      (RFC 3339), ``config_errors`` (texts: the file as it is now cannot be used),
+                      ``state`` (``memory``, ``shared``, or since when the shared store is lost),
+                      ``calls`` (in flight), ``waiting`` (of these, in line)
+``priorities``        names of the classes, highest first
+``endpoints``         list of: ``name``, ``simulated``, ``enabled``, ``switched_off`` (null,
+                      ``configuration``, ``by hand``), ``break`` (of the whole endpoint, see below, or
+                      null), ``in_flight``
+``backends``          list, in the order written, of: ``name``, ``endpoint``, ``standin`` (null: the
+                      endpoint takes any deployment), ``kind`` (``provisioned``, ``standard``),
+                      ``enabled``, ``switched_off`` (its own or its endpoint's), ``status`` (``ok``,
+                      ``break``, ``probation``, ``off``), ``classes`` (for each priority class:
+                      ``priority``, ``break``, ``on_probation``), ``headroom`` (the free share),
+                      ``tokens_per_minute`` and ``requests_per_minute`` (the limit, declared or
+                      learned), ``in_flight``, ``recent``
+``clients``           list of: ``name``, ``group``, ``priority``, ``enabled``, ``switched_off``,
+                      ``in_flight``, ``waiting``, ``dry_run``, ``quotas``, ``recent``
+``deployments``       list of virtual deployments: ``name``, ``pool`` (names of backends), ``available``
+                      (how many of them may be tried by some class), ``in_flight``, ``line``
+``traffic``           the last 15 minutes, see `Traffic.report`
+``by_hand``           ``switched_off`` (list of ``kind`` and ``name``) and ``actions`` (list, newest
+                      first, of ``time`` and ``text``): what people did
+====================  ==============================================================================
+
+A *break* has ``reason``, ``seconds_left``, ``whole_endpoint`` and ``by_hand``. A *quota* has ``deployment``
+(null: over all), ``kind`` (see `Limit`), ``limit``, ``used``, ``remaining`` and ``reset_seconds`` (null:
+never). A *line* has ``waiting``, ``longest_wait_seconds``, and ``classes`` (those in which somebody waits):
+``priority``, ``waiting``, ``longest_wait_seconds``. *recent* has a list for each minute of the last 15,
+oldest first: ``attempts`` and ``failed`` of a backend; ``calls``, ``refused`` and ``tokens`` of a client.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.admin.standings import standings
+from aoai_gateway.config.models import Backend as Pair
+from aoai_gateway.config.switches import Kind, Switches
+from aoai_gateway.proxy.health import state_in_words
+from aoai_gateway.routing.backends import Backend, RoutingTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aoai_gateway.call import Call
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.dispatch import Dispatcher
+    from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.routing.breaks import Break
+
+VERSION = importlib.metadata.version("aoai-gateway")
+
+BY_HAND = "by hand"
+"""The reason of a break that a person has opened, in the place of its call's id too."""
+
+EVERY_DEPLOYMENT = "(every deployment)"
+"""Stands for the pool of a configuration without virtual deployments."""
+
+
+async def snapshot(gateway: Gateway) -> dict[str, Any]:
+    """Give the state; asks the store of the counters, so it may take as long as that does (bounded)."""
+    quotas = await standings(gateway)
+    return _Snapshot(gateway, time.monotonic()).document(quotas)
+
+
+class _Snapshot:
+    def __init__(self, gateway: Gateway, now: float) -> None:
+        self._gateway = gateway
+        self._now = now
+        self._dispatcher: Dispatcher = gateway.engine.dispatcher
+        self._calls = list(gateway.calls.values())
+        self._sent = Counter(b.key for call in self._calls if (b := _at(call)) is not None)
+
+    def document(self, quotas: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        gateway = self._gateway
+        document: dict[str, Any] = {"gateway": self._about()}
+        document |= {key: [] for key in ("priorities", "endpoints", "backends", "clients", "deployments")}
+        document["traffic"] = gateway.traffic.report(self._now)
+        if gateway.written is not None and gateway.setup is not None:
+            written, in_force = gateway.written, gateway.setup
+            document["priorities"] = [cls.name for cls in written.priority_classes]
+            document["endpoints"] = self._endpoints(written)
+            document["backends"] = self._backends(written)
+            document["clients"] = self._clients(written, quotas)
+            document["deployments"] = self._deployments(in_force.config, in_force.table)
+        document["by_hand"] = {
+            "switched_off": [{"kind": kind, "name": name} for kind, name in gateway.switches],
+            "actions": list(gateway.actions),
+        }
+        return document
+
+    def _about(self) -> dict[str, Any]:
+        gateway = self._gateway
+        ready = gateway.setup is not None
+        return {
+            "version": VERSION,
+            "status": "draining" if gateway.draining else "ready" if ready else "starting",
+            "time": rfc3339(self._now + gateway.wall),
+            "started": rfc3339(gateway.started + gateway.wall),
+            "uptime_seconds": round(self._now - gateway.started, 1),
+            "config_file": gateway.config_file,
+            "config_loaded": rfc3339(gateway.adopted + gateway.wall) if gateway.adopted is not None else None,
+            "config_errors": list(gateway.config_errors),
+            "state": state_in_words(gateway.state),
+            "calls": len(self._calls),
+            "waiting": gateway.in_line,
+        }
+
+    # --- backends --------------------------------------------------------------------------------------
+
+    def _endpoints(self, written: Config) -> list[dict[str, Any]]:
+        found = []
+        for endpoint in written.aoai.endpoints:
+            off = _off(self._gateway.switches, "endpoint", endpoint.name, endpoint.enabled)
+            brk = self._dispatcher.breaks.at((endpoint.name, None), self._now)
+            found.append(
+                {
+                    "name": endpoint.name,
+                    "simulated": endpoint.simulated is not None,
+                    "enabled": off is None,
+                    "switched_off": off,
+                    "break": self._break(brk, whole=True),
+                    "in_flight": sum(n for key, n in self._sent.items() if key.endpoint == endpoint.name),
+                }
+            )
+        return found
+
+    def _backends(self, written: Config) -> list[dict[str, Any]]:
+        recent = self._gateway.traffic.backends(self._now)
+        return [self._backend(backend, written, recent) for backend in all_backends(written)]
+
+    def _backend(
+        self, backend: Backend, written: Config, recent: dict[str, dict[str, list[int]]]
+    ) -> dict[str, Any]:
+        breaks, standin, now = self._dispatcher.breaks, backend.standin, self._now
+        switches, endpoint = self._gateway.switches, backend.endpoint
+        off = _off(switches, "endpoint", endpoint.name, endpoint.enabled)
+        if standin is not None:
+            off = off or _off(switches, "standin", backend.name, standin.enabled)
+        classes: list[dict[str, Any]] = []
+        for cls in written.priority_classes:
+            brk = breaks.on(backend, now, cls.name)
+            classes.append(
+                {
+                    "priority": cls.name,
+                    "break": self._break(brk, whole=brk is breaks.at((endpoint.name, None), now, cls.name)),
+                    "on_probation": breaks.on_probation(backend, cls.name),
+                }
+            )
+        capacity = self._dispatcher.capacities.known(backend)
+        limits: tuple[int | None, int | None] = (None, None)
+        if capacity is not None:
+            limits = capacity.limits(now)
+        elif standin is not None:
+            limits = standin.tokens_per_minute, standin.requests_per_minute
+        return {
+            "name": backend.name,
+            "endpoint": endpoint.name,
+            "standin": standin.name if standin else None,
+            "kind": "provisioned" if standin and standin.provisioned else "standard",
+            "enabled": off is None,
+            "switched_off": off,
+            "status": _status(off, classes),
+            "classes": classes,
+            "headroom": _rounded(capacity.headroom(now)) if capacity is not None else None,
+            "tokens_per_minute": limits[0],
+            "requests_per_minute": limits[1],
+            "in_flight": self._sent[backend.key],
+            "recent": recent.get(backend.name),
+        }
+
+    def _break(self, brk: Break | None, *, whole: bool) -> dict[str, Any] | None:
+        if brk is None:
+            return None
+        return {
+            "reason": brk.reason,
+            "seconds_left": round(brk.remaining(self._now), 1),
+            "whole_endpoint": whole,
+            "by_hand": brk.call_id == BY_HAND,
+        }
+
+    # --- clients and deployments -----------------------------------------------------------------------
+
+    def _clients(self, written: Config, quotas: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        recent = self._gateway.traffic.clients(self._now)
+        calling = Counter(call.client.name for call in self._calls)
+        waiting = Counter(wish.client for name in self._lines() for wish in self._dispatcher.waiting(name))
+        found = []
+        for client in written.clients:
+            off = _off(self._gateway.switches, "client", client.name, client.enabled)
+            found.append(
+                {
+                    "name": client.name,
+                    "group": client.group,
+                    "priority": written.priority_class(client.priority).name,
+                    "enabled": off is None,
+                    "switched_off": off,
+                    "in_flight": calling[client.name],
+                    "waiting": waiting[client.name],
+                    "dry_run": bool(client.dry_run),
+                    "quotas": quotas.get(client.name, []),
+                    "recent": recent.get(client.name),
+                }
+            )
+        return found
+
+    def _deployments(self, config: Config, table: RoutingTable) -> list[dict[str, Any]]:
+        calling = Counter(call.deployment for call in self._calls)
+        pools = {name: table.pool(name) or () for name in table.deployments}
+        everybody = not pools
+        if everybody:
+            pools = {EVERY_DEPLOYMENT: table.backends}
+        classes = [cls.name for cls in config.priority_classes]
+        breaks = self._dispatcher.breaks
+        return [
+            {
+                "name": name,
+                "pool": [backend.name for backend in pool],
+                "available": sum(
+                    any(breaks.on(backend, self._now, cls) is None for cls in classes) for backend in pool
+                ),
+                "in_flight": calling.total() if everybody else calling[name],
+                "line": self._line("" if everybody else name, classes),
+            }
+            for name, pool in pools.items()
+        ]
+
+    def _line(self, name: str, classes: Iterable[str]) -> dict[str, Any]:
+        wishes = self._dispatcher.waiting(name)
+        lengths: dict[str, list[float]] = {}
+        for wish in wishes:
+            lengths.setdefault(wish.cls.name, []).append(self._now - wish.arrived)
+        return {
+            "waiting": len(wishes),
+            "longest_wait_seconds": _longest([self._now - wish.arrived for wish in wishes]),
+            "classes": [
+                {
+                    "priority": cls,
+                    "waiting": len(lengths[cls]),
+                    "longest_wait_seconds": _longest(lengths[cls]),
+                }
+                for cls in classes
+                if cls in lengths
+            ],
+        }
+
+    def _lines(self) -> list[str]:
+        return [name for name, _ in self._dispatcher.lines()]
+
+
+def _at(call: Call) -> Backend | None:
+    """Give the backend that a call is at just now."""
+    attempt = call.attempt
+    return attempt.backend if attempt is not None and attempt.ended is None else None
+
+
+def all_backends(written: Config) -> tuple[Backend, ...]:
+    """Give the backends as written, those that are switched off too."""
+    found: dict[object, Backend] = {}
+    for endpoint in written.aoai.endpoints:
+        standins = [standin for virtual in endpoint.virtual_deployments for standin in virtual.standins]
+        for backend in map(Backend.of, (Pair(endpoint, standin) for standin in standins or (None,))):
+            found.setdefault(backend.key, backend)
+    return tuple(found.values())
+
+
+def _off(switches: Switches, kind: Kind, name: str, enabled: bool) -> str | None:
+    if not enabled:
+        return "configuration"
+    return BY_HAND if (kind, name) in switches else None
+
+
+def _status(off: str | None, classes: list[dict[str, Any]]) -> str:
+    if off is not None:
+        return "off"
+    if any(cls["break"] is not None for cls in classes):
+        return "break"
+    return "probation" if any(cls["on_probation"] for cls in classes) else "ok"
+
+
+def _longest(waits: list[float]) -> float | None:
+    return round(max(waits), 1) if waits else None
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
+
+
+def rfc3339(seconds: float) -> str:
+    """Write a time since the epoch, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,138 @@
+"""Priority classes: who is served first when there is not enough for all.
+
+The order in which classes are written is their rank. A configuration without any has one class for
+everybody, which does not wait, leaves nothing free and has the breaks of the section ``breaks``.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from aoai_gateway.config.endpoints import Model
+from aoai_gateway.config.fields import Count, Fraction, Name, Seconds, fault
+
+IMPLICIT = "default"
+"""The name of the one class where none is written down."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakLengths:
+    """How long a break lasts, in seconds: a hint times the multiplier, between the floor and the ceiling."""
+
+    default: float
+    floor: float
+    ceiling: float
+    multiplier: float = 1.0
+
+    def length(self, hint: float | None) -> float:
+        """Turn a backend's hint (None: it gave none) into a break."""
+        wanted = (self.default if hint is None else hint) * self.multiplier
+        return min(max(wanted, self.floor), self.ceiling)
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityClass:
+    """One class as the gateway uses it: every default filled in."""
+
+    name: str
+    rank: int
+    """0 is the highest."""
+    breaks: BreakLengths
+    wait_seconds: float = 0.0
+    """How long a request may wait in line; 0: it does not wait."""
+    wait_length: int = 0
+    """How many requests of the class may wait at once, per virtual deployment; 0: none."""
+    leave_free: float = 0.0
+    """The share of each backend's capacity that is left to higher classes."""
+    may_use_provisioned: bool = True
+    may_spill: bool = True
+    minimum_share: float = 0.0
+    """The share of the releases from the line that are its own while it waits."""
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether its requests may wait in line at all."""
+        return self.wait_seconds > 0 and self.wait_length > 0
+
+    def may_use(self, *, provisioned: bool, beside_provisioned: bool) -> bool:
+        """Say whether a backend is open to the class.
+
+        ``beside_provisioned``: whether a provisioned backend is in the same pool. Only there is a
+        pay-as-you-go backend one to spill to; elsewhere it is all there is.
+        """
+        if provisioned:
+            return self.may_use_provisioned
+        return self.may_spill or not beside_provisioned
+
+
+class Wait(Model):
+    """How requests wait in line, for capacity, instead of being refused."""
+
+    seconds: Seconds
+    """How long one request may wait."""
+    length: Count = 500
+    """How many may wait at once, for each virtual deployment."""
+
+
+class MayUse(Model):
+    """Which kinds of backends a class may use."""
+
+    provisioned: bool = True
+    """Standins with provisioned: true."""
+    spill: bool = True
+    """Pay-as-you-go standins of a virtual deployment that has provisioned ones too."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.provisioned or self.spill):
+            raise fault("leaves nothing where there are provisioned standins", "allow one of the two")
+        return self
+
+
+class PriorityBreaks(Model):
+    """How long breaks last for one class."""
+
+    multiplier: Annotated[float, Field(gt=0, le=1000)] = 1
+    """What a backend's hint, or the default length, is multiplied by."""
+    floor_seconds: Seconds | None = None
+    """At least; as in the section breaks if absent."""
+    ceiling_seconds: Seconds | None = None
+    """At most; as in the section breaks if absent."""
+
+
+class Priority(Model):
+    """One priority class."""
+
+    name: Name
+    """How clients and groups refer to it."""
+    breaks: PriorityBreaks = PriorityBreaks()
+    """For how long it skips a backend after a failed attempt of anybody's."""
+    wait: Wait | None = None
+    """How its requests wait in line; without it they do not."""
+    leave_free: Annotated[float, Field(ge=0, lt=1)] = 0
+    """The share of each backend's capacity, below 1, that it leaves to higher classes."""
+    may_use: MayUse = MayUse()
+    """Which kinds of backends it may use."""
+    minimum_share: Fraction = 0
+    """The share of the places that come free which it gets while it waits, whoever else waits."""
+
+    def resolved(self, rank: int, lengths: BreakLengths) -> PriorityClass:
+        """Return the class as the gateway uses it. ``lengths``: what counts where it says nothing."""
+        own = self.breaks
+        return PriorityClass(
+            name=self.name,
+            rank=rank,
+            breaks=BreakLengths(
+                lengths.default,
+                lengths.floor if own.floor_seconds is None else own.floor_seconds,
+                lengths.ceiling if own.ceiling_seconds is None else own.ceiling_seconds,
+                own.multiplier,
+            ),
+            wait_seconds=self.wait.seconds if self.wait else 0.0,
+            wait_length=self.wait.length if self.wait else 0,
+            leave_free=self.leave_free,
+            may_use_provisioned=self.may_use.provisioned,
+            may_spill=self.may_use.spill,
+            minimum_share=self.minimum_share,
+        )

@@ -1,0 +1,188 @@
+"""Who is sent where, now: backends are claimed by calls, and calls that find none wait in line.
+
+What all calls share about backends comes together here: breaks and probation, capacity, signs of life, and
+a waiting line for each virtual deployment. A call says what it wants by a :class:`~routing.order.Wish`.
+
+- `look` says which backends could take it now. It changes nothing.
+- `claim` gives it one: the call counts against its capacity from then on, and is a probe where one is due. So
+  two calls that look at the same time never take the same room.
+- `join` puts it into its line. `release` then gives backends to those who wait, in the line's order, as soon
+  as there is room for them. It is to be called whenever something has changed (a call ended, a break did, its
+  client left), and at `look_again`: nobody is woken to find that there is still nothing.
+- `over` takes back whatever the call still has.
+
+While somebody waits in a line, nobody goes past it: who comes joins, and is released at once if it is the
+turn of the call.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aoai_gateway.policy.line import Line, Ticket
+from aoai_gateway.routing.breaks import Breaks
+from aoai_gateway.routing.capacity import Capacities
+from aoai_gateway.routing.order import Order, Wish, order
+from aoai_gateway.routing.pulse import Pulse
+from aoai_gateway.wire.hints import read_rate_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from aoai_gateway.routing.backends import Backend, BackendKey
+    from aoai_gateway.wire.hints import Headers, RateLimits
+
+
+class _Queue:
+    """A line, and the wishes of those who are in it."""
+
+    def __init__(self) -> None:
+        self.line = Line()
+        self.wishes: dict[str, Wish] = {}
+
+
+class Dispatcher:
+    """What all calls of a gateway share about its backends. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.breaks = Breaks()
+        self.capacities = Capacities()
+        self.look_again = math.inf
+        """When `release` may find somebody even though nothing is reported until then."""
+        self._queues: dict[str, _Queue] = {}
+        self._in_flight: dict[str, _Queue] = {}
+        """By call: where it counts as in flight."""
+        self._pulses: dict[tuple[BackendKey, str], Pulse] = {}
+
+    # --- choice ----------------------------------------------------------------------------------------
+
+    def look(self, wish: Wish, now: float, *, leave_free: float | None = None) -> Order:
+        """Say which backends could take a call now, best first, and why others could not."""
+        return order(wish, now=now, breaks=self.breaks, capacities=self.capacities, leave_free=leave_free)
+
+    def claim(self, wish: Wish, backend: Backend, now: float) -> bool:
+        """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
+        if not self.breaks.may_probe(backend, wish.cls.name, wish.call_id, now):
+            return False
+        wish.capacity = self.capacities.of(backend, wish.deployment)
+        wish.capacity.begin(wish.call_id, wish.tokens, now)
+        wish.backend = backend
+        if wish.call_id not in self._in_flight:
+            queue = self._in_flight[wish.call_id] = self._queue(wish)
+            queue.line.began(wish.client)
+        return True
+
+    def is_free(self, wish: Wish) -> bool:
+        """Whether nobody waits in the call's line."""
+        queue = self._queues.get(wish.line)
+        return queue is None or not queue.wishes
+
+    # --- the line --------------------------------------------------------------------------------------
+
+    def join(self, wish: Wish, minimum_shares: Mapping[str, float], *, max_length: int) -> bool:
+        """Put a call into its line; False if so many of its class wait there already."""
+        queue = self._queue(wish)
+        queue.line.minimum_shares = minimum_shares
+        cls = wish.cls
+        ticket = Ticket(wish.call_id, cls.rank, cls.name, wish.client, wish.arrived, wish.tokens, wish.weight)
+        if not queue.line.join(ticket, max_length):
+            return False
+        queue.wishes[wish.call_id] = wish
+        return True
+
+    def leave(self, wish: Wish) -> None:
+        """Take a call out of its line; nothing if it is not in it any more."""
+        queue = self._queues.get(wish.line)
+        if queue is not None and queue.wishes.pop(wish.call_id, None) is not None:
+            queue.line.leave(wish.call_id)
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether anybody waits in any line."""
+        return any(queue.wishes for queue in self._queues.values())
+
+    def release(self, now: float) -> list[Wish]:
+        """Give backends to those who wait, as far as there is room; gives those who got one."""
+        released: list[Wish] = []
+        self.look_again = math.inf
+        for queue in self._queues.values():
+            while queue.wishes:
+                ticket = queue.line.next(now, partial(self._serve, queue, now))
+                if ticket is None:
+                    break
+                released.append(queue.wishes.pop(ticket.id))
+            hold_ends = queue.line.hold_ends(now)
+            if hold_ends is not None:
+                self.look_again = min(self.look_again, hold_ends)
+        return released
+
+    def _serve(self, queue: _Queue, now: float, ticket: Ticket) -> bool:
+        wish = queue.wishes[ticket.id]
+        # What it must leave free would keep a low class out for as long as higher ones keep the rest busy.
+        leave_free = 0.0 if queue.line.owed(ticket.cls_name) else None
+        found = self.look(wish, now, leave_free=leave_free)
+        wish.skipped = found.skipped
+        for backend in found.candidates:
+            if self.claim(wish, backend, now):
+                return True
+        opens = found.opens(wish.tried)
+        if opens is not None:
+            self.look_again = min(self.look_again, now + opens)
+        return False
+
+    def lines(self) -> Iterator[tuple[str, Line]]:
+        """Iterate over the virtual deployments and their lines."""
+        for name, queue in self._queues.items():
+            yield name, queue.line
+
+    def waiting(self, deployment: str) -> list[Wish]:
+        """Give those who wait for a deployment, by arrival."""
+        queue = self._queues.get(deployment)
+        return sorted(queue.wishes.values(), key=lambda wish: wish.arrived) if queue is not None else []
+
+    def _queue(self, wish: Wish) -> _Queue:
+        return self._queues.setdefault(wish.line, _Queue())
+
+    # --- what becomes of an attempt --------------------------------------------------------------------
+
+    def pulse(self, backend: Backend, deployment: str) -> Pulse:
+        """Give a backend's signs of life."""
+        key = (backend.key, backend.deployment(deployment))
+        pulse = self._pulses.get(key)
+        if pulse is None:
+            self._pulses = {k: p for k, p in self._pulses.items() if p}
+            pulse = self._pulses[key] = Pulse()
+        return pulse
+
+    def answered(self, wish: Wish, headers: Headers, now: float) -> None:
+        """Note that the backend answers, and does not refuse; the attempt goes on."""
+        backend, capacity = wish.backend, wish.capacity
+        if backend is not None and capacity is not None:
+            # Where nothing depends on them, its figures are only looked at now and then.
+            if wish.limited or wish.strategy == "most_headroom" or capacity.is_stale(now):
+                capacity.learn(wish.call_id, read_rate_limits(headers), now)
+            self.breaks.probe_succeeded(backend, wish.cls.name, wish.call_id)
+
+    def refused(self, wish: Wish, limits: RateLimits, retry_after: float | None, now: float) -> None:
+        """Note that the backend refuses the call for want of capacity."""
+        if wish.capacity is not None:
+            wish.capacity.refused(wish.call_id, limits, retry_after, now)
+
+    def ended(self, wish: Wish, used_tokens: int | None, now: float) -> None:
+        """Note the end of an attempt. ``used_tokens``: 0 if it was not served; None: unknown."""
+        backend, wish.backend = wish.backend, None
+        capacity, wish.capacity = wish.capacity, None
+        if backend is not None and capacity is not None:
+            capacity.end(wish.call_id, used_tokens, now)
+            self.breaks.probe_ended(backend, wish.cls.name, wish.call_id)
+            self.pulse(backend, wish.deployment).ended(wish.call_id)
+
+    def over(self, wish: Wish, now: float) -> None:
+        """Take back whatever a call has that is over, in whatever way."""
+        self.leave(wish)
+        self.ended(wish, None, now)
+        queue = self._in_flight.pop(wish.call_id, None)
+        if queue is not None:
+            queue.line.ended(wish.client)

@@ -1,0 +1,78 @@
+"""What a failed attempt means: for the backend, for the call, and whether another backend is asked.
+
+- *Which failures are replayed.* 408, 429, 500, 502, 503, 504, no connection, TLS, a connection dropped
+  before the headers, a deadline; and a stream that is refused before its first content. Our own credential
+  refused (401, 403) is our fault, so that is replayed too; the client's own token refused is its answer.
+- *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
+  429, no connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.call import Call, Failed, FailureKind
+
+if TYPE_CHECKING:
+    from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.routing.breaks import Scope
+
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses after which Azure's documentation recommends to retry."""
+
+OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
+
+
+def is_failure(status: int) -> bool:
+    """Whether a status may be replayed, as far as the status tells."""
+    return status in RETRYABLE or status in OUR_CREDENTIAL_REFUSED
+
+
+def is_replayed(call: Call, status: int) -> bool:
+    """Whether another backend is asked after this status."""
+    if status in OUR_CREDENTIAL_REFUSED:
+        return not call.brings_own_token
+    if status not in RETRYABLE:
+        return False
+    return status == 429 or not creates_state(call)
+
+
+def creates_state(call: Call) -> bool:
+    """Whether a call leaves something behind at the backend that serves it, beyond a stored answer."""
+    assert call.body is not None
+    return call.target.operation.stateful_create or call.body.background
+
+
+def cause_in_call(failed: Failed) -> str:
+    """Name a failure that the call itself may be the cause of; "" for one that it is not."""
+    if failed.kind is FailureKind.STATUS and failed.status is not None:
+        caused = failed.status >= 500 or failed.status == 408
+        return str(failed.status) if caused else ""
+    if failed.kind in (FailureKind.TIMEOUT, FailureKind.DROPPED, FailureKind.PROTOCOL):
+        return failed.kind.value
+    return ""
+
+
+def broken_by(backend: Backend, failed: Failed) -> Scope:
+    """Give what a failure breaks: what concerns the whole endpoint breaks all of it."""
+    whole = failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or refuses_us(failed)
+    return (backend.key.endpoint, None if whole else backend.key.standin)
+
+
+def refuses_us(failed: Failed) -> bool:
+    """Whether the backend does not accept the endpoint's own credential."""
+    return failed.kind is FailureKind.STATUS and failed.status in OUR_CREDENTIAL_REFUSED
+
+
+def lacks_capacity(failed: Failed) -> bool:
+    """Whether the backend refused for want of capacity."""
+    return failed.kind is FailureKind.REFUSED_IN_STREAM or (
+        failed.kind is FailureKind.STATUS and failed.status == 429
+    )
+
+
+def was_not_taken(failed: Failed) -> bool:
+    """Whether the backend has certainly not begun to serve the call."""
+    return (
+        failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or lacks_capacity(failed) or refuses_us(failed)
+    )

@@ -1,0 +1,322 @@
+"""The waiting line of a virtual deployment: who is served next when there is room again.
+
+Theory of operation. A call that may wait joins with a `Ticket` and leaves by being served (`next`) or by
+giving up (`leave`: its client hung up, or its time is over). The line has no clock and wakes nobody: whoever
+learns of room (a break ended, headroom returned, a call finished) asks `next` until it says None.
+
+The order, of which each rule decides only where the one before it is indifferent:
+
+1. *Owed classes.* A class with a minimum share earns that share of every release while it waits, and pays 1
+   for each of its own. One that has saved up 1 goes first, whatever its rank: this is what keeps a low class
+   from starving. (A deficit counter, as in deficit round robin: Shreedhar and Varghese, 1995.)
+2. *Class*, by rank; 0 is the highest.
+3. *Clients with much in flight sort behind*: those with more than 1.5 times their fair part of all calls that
+   are in flight and as many clients as are in flight or wait.
+4. *Fair between clients*: the smallest virtual finish time, that is the tokens which the line has released
+   for the client, divided by its weight. Somebody who comes late starts at the present virtual time, so that
+   nobody saves up for a burst. (Self-clocked fair queueing: Golestani, 1994.)
+5. *Original arrival*; a call that comes back after a failed attempt brings its arrival along. Within one
+   client and class this order is strict: nothing overtakes.
+
+A ticket that cannot be served (no backend has room for *it*) does not stop those behind it, since they may be
+smaller, or may use backends that it may not. Left alone, that would starve every large call; so those of its
+class and of lower ones who overtake a ticket may take as many tokens as it asks for itself. From then on it
+holds back all of these that sort behind it, and room gathers for it. A higher class is never held back, not
+even by one that is owed. A hold ends after `hold_seconds`, once and for all, in case room was not what the
+ticket lacked.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+_MUCH_IN_FLIGHT = 1.5
+"""Times its fair part of the calls in flight, from which on a client sorts behind."""
+
+_OWED = 1 - 1e-9
+"""A release is owed; a bit less than 1, for shares such as 0.1 do not add up to it exactly."""
+
+_MOST_OWED = 2.0
+"""The classes' shares add up to 1 at most, so one that can be served is never owed more than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A call that waits. `arrived` is in seconds of the caller's clock, `tokens` is its estimate.
+
+    `cls_rank` and `cls_name` are its priority class; `weight` is the client's, and is above 0.
+    """
+
+    id: str
+    cls_rank: int
+    cls_name: str
+    client: str
+    arrived: float
+    tokens: int
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"the weight of client {self.client!r} must be above 0, not {self.weight}")
+
+    @property
+    def cost(self) -> int:
+        """What serving it counts for; even a call without tokens counts for something."""
+        return max(self.tokens, 1)
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A ticket in the line: how many tokens overtook it, and since when it holds back the others."""
+
+    ticket: Ticket
+    number: int
+    overtaken: int = 0
+    holds_since: float | None = None
+
+    def __lt__(self, other: _Place) -> bool:
+        return (self.ticket.arrived, self.number) < (other.ticket.arrived, other.number)
+
+
+@dataclass(slots=True)
+class _Client:
+    """One client's places within a class, by arrival, while there are any.
+
+    `start` is the first one's virtual start time.
+    """
+
+    start: float
+    places: list[_Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Class:
+    """The waiting tickets of a class. It lives as long as somebody waits in it."""
+
+    clients: dict[str, _Client] = field(default_factory=dict)
+    virtual: float = 0.0
+    owed: float = 0.0
+    length: int = 0
+    rank: int = 0
+
+
+class Line:
+    """The waiting line of one virtual deployment. Deterministic; all times are seconds of one clock.
+
+    `minimum_shares` are the classes' minimum shares of the releases, by name, 0 to 1 and at most 1 together.
+    It may be replaced at any time (after a reload); classes and clients are known by name only.
+    """
+
+    def __init__(
+        self, minimum_shares: Mapping[str, float] | None = None, *, hold_seconds: float = 5.0
+    ) -> None:
+        self.minimum_shares: Mapping[str, float] = minimum_shares or {}
+        self.hold_seconds = hold_seconds
+        self._classes: dict[str, _Class] = {}
+        self._places: dict[str, _Place] = {}
+        self._in_flight: dict[str, int] = {}
+        self._total_in_flight = 0
+        self._joined = 0
+
+    def __repr__(self) -> str:
+        lengths = ", ".join(f"{name}: {item.length}" for name, item in self._classes.items())
+        return f"Line({lengths})"
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, ticket_id: str) -> bool:
+        return ticket_id in self._places
+
+    def join(self, ticket: Ticket, max_length: int) -> bool:
+        """Let a ticket wait; False if `max_length` of its class wait already.
+
+        Raises ValueError for an id that waits already.
+        """
+        if ticket.id in self._places:
+            raise ValueError(f"ticket {ticket.id!r} is in the line already")
+        if self.length(ticket.cls_name) >= max_length:
+            return False
+        item = self._classes.setdefault(ticket.cls_name, _Class())
+        client = item.clients.setdefault(ticket.client, _Client(item.virtual))
+        place = _Place(ticket, self._joined)
+        self._joined += 1
+        insort(client.places, place)
+        self._places[ticket.id] = place
+        item.length += 1
+        item.rank = ticket.cls_rank
+        return True
+
+    def leave(self, ticket_id: str) -> bool:
+        """Give up a place; False if there is none, which is no error: it may have been served just now."""
+        place = self._places.get(ticket_id)
+        if place is None:
+            return False
+        self._remove(place)
+        return True
+
+    def next(self, now: float, can_serve: Callable[[Ticket], bool]) -> Ticket | None:
+        """Take the first ticket out of the line that `can_serve`, or None.
+
+        `can_serve` is asked in the line's order, for the first ticket of each client and class only; it must
+        not change the line. One whose class must leave room free for others may well waive that for a class
+        that is `owed` a release.
+        """
+        passed: list[_Place] = []
+        held_from = math.inf
+        for place in self._heads():
+            rank = place.ticket.cls_rank
+            if rank >= held_from:
+                continue
+            if can_serve(place.ticket):
+                for other in passed:
+                    if other.ticket.cls_rank <= rank:
+                        self._overtake(other, place.ticket, now)
+                self._release(place)
+                return place.ticket
+            if self._holds(place, now):
+                held_from = rank
+            passed.append(place)
+        return None
+
+    def bypassed(self, cls_name: str) -> None:
+        """Note that a call of this class was served without waiting: it counts for the others' shares."""
+        self._pay(cls_name)
+
+    def began(self, client: str) -> None:
+        """Note that a call of this client is in flight, whether it waited or not."""
+        self._in_flight[client] = self._in_flight.get(client, 0) + 1
+        self._total_in_flight += 1
+
+    def ended(self, client: str) -> None:
+        """Note that it is no more. Raises ValueError if none was."""
+        count = self._in_flight.get(client, 0)
+        if not count:
+            raise ValueError(f"client {client!r} has no call in flight")
+        self._total_in_flight -= 1
+        if count == 1:
+            del self._in_flight[client]
+        else:
+            self._in_flight[client] = count - 1
+
+    def length(self, cls_name: str) -> int:
+        """How many tickets of a class wait."""
+        item = self._classes.get(cls_name)
+        return item.length if item is not None else 0
+
+    def somebody_before(self, cls_rank: int) -> bool:
+        """Whether a newcomer of this rank would have to wait behind somebody of its class or a higher one."""
+        return any(item.rank <= cls_rank for item in self._classes.values())
+
+    def owed(self, cls_name: str) -> bool:
+        """Whether a class that waits has a release coming to it by its minimum share."""
+        item = self._classes.get(cls_name)
+        return item is not None and item.owed >= _OWED
+
+    def position(self, ticket_id: str) -> int | None:
+        """The place in the line, 1 for the first, if all could be served from now on and nobody came."""
+        if ticket_id not in self._places:
+            return None
+        before = 0
+        for item in self._in_order():
+            order = sorted(self._keys(item))
+            for index, (*_, place) in enumerate(order):
+                if place.ticket.id == ticket_id:
+                    return before + index + 1
+            before += item.length
+        raise AssertionError("a place is always in its class")
+
+    def hold_ends(self, now: float) -> float | None:
+        """When the first hold ends: `next` may then find somebody even though no room came. None without."""
+        return min(
+            (
+                place.holds_since + self.hold_seconds
+                for place in self._places.values()
+                if place.holds_since is not None and self._holds(place, now)
+            ),
+            default=None,
+        )
+
+    def _in_order(self) -> list[_Class]:
+        """The classes, those that are owed a release first."""
+        return sorted(
+            self._classes.values(),
+            key=lambda item: (0, -item.owed, item.rank) if item.owed >= _OWED else (1, 0.0, item.rank),
+        )
+
+    def _heads(self) -> Iterator[_Place]:
+        """The first ticket of each client and class, in order."""
+        waiting = self._waiting_clients()
+        for item in self._in_order():
+            heads = [
+                (*self._key(client.places[0], client.start, waiting), client.places[0])
+                for client in item.clients.values()
+            ]
+            heads.sort()
+            for *_, place in heads:
+                yield place
+
+    def _keys(self, item: _Class) -> Iterator[tuple[bool, float, float, int, _Place]]:
+        """Sort keys of all tickets of a class, as if served one after the other."""
+        waiting = self._waiting_clients()
+        for client in item.clients.values():
+            start = client.start
+            for place in client.places:
+                yield (*self._key(place, start, waiting), place)
+                start += place.ticket.cost / place.ticket.weight
+
+    def _key(self, place: _Place, start: float, waiting: set[str]) -> tuple[bool, float, float, int]:
+        ticket = place.ticket
+        finish = start + ticket.cost / ticket.weight
+        return self._much_in_flight(ticket.client, waiting), finish, ticket.arrived, place.number
+
+    def _waiting_clients(self) -> set[str]:
+        return {name for item in self._classes.values() for name in item.clients}
+
+    def _much_in_flight(self, client: str, waiting: set[str]) -> bool:
+        own = self._in_flight.get(client, 0)
+        if not own:
+            return False
+        clients = len(waiting | self._in_flight.keys())
+        return own * clients > _MUCH_IN_FLIGHT * self._total_in_flight
+
+    def _holds(self, place: _Place, now: float) -> bool:
+        return place.holds_since is not None and now - place.holds_since < self.hold_seconds
+
+    def _overtake(self, place: _Place, by: Ticket, now: float) -> None:
+        place.overtaken += by.cost
+        if place.holds_since is None and place.overtaken >= place.ticket.cost:
+            place.holds_since = now
+
+    def _release(self, place: _Place) -> None:
+        ticket = place.ticket
+        item = self._classes[ticket.cls_name]
+        client = item.clients[ticket.client]
+        client.start += ticket.cost / ticket.weight
+        item.virtual = max(item.virtual, client.start)
+        self._pay(ticket.cls_name)
+        self._remove(place)
+
+    def _pay(self, cls_name: str) -> None:
+        """Each class that waits earns its share of a release; the one that got it pays."""
+        for name, item in self._classes.items():
+            item.owed = min(item.owed + self.minimum_shares.get(name, 0.0), _MOST_OWED)
+            if name == cls_name:
+                item.owed = max(item.owed - 1, 0.0)
+
+    def _remove(self, place: _Place) -> None:
+        ticket = place.ticket
+        item = self._classes[ticket.cls_name]
+        client = item.clients[ticket.client]
+        client.places.remove(place)
+        del self._places[ticket.id]
+        item.length -= 1
+        if not item.length:
+            # Nobody competes any more: what was served before does not count the next time.
+            del self._classes[ticket.cls_name]
+        elif not client.places:
+            # Nothing is lost: its start would never be later than the present virtual time.
+            del item.clients[ticket.client]

@@ -1,0 +1,287 @@
+"""How much of a backend is free: what was declared, what it says of itself, and what is under way.
+
+The main signal is what this process has sent in the last minute, counted as Azure OpenAI counts it: a
+standard deployment holds each call's prompt and max_tokens in a window of 60 s (and its calls in one of
+10 s, the refused ones too); a provisioned one is a leaky bucket. The figures in response headers correct
+that: by what other callers use, and by limits that nobody declared. They lag, and under load they have
+been seen far from the truth; so none is believed for long, and none says that there is more room than
+the calls under way leave. What is still refused, since others were faster or the backend counts in another
+way, widens a margin that calls which are admitted narrow again.
+
+A share may be left free for classes of higher priority. A call that is larger than what that leaves fits
+when nothing else is there: small limits must not keep it out for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aoai_gateway.routing.backends import BackendKey
+from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
+
+if TYPE_CHECKING:
+    from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.wire.hints import RateLimits
+
+TOKEN_WINDOW = 60.0
+REQUEST_WINDOW = 10.0
+SMALL_REQUEST_WINDOW = 60.0
+"""Below six requests per minute there is no whole one in ten seconds."""
+
+LIMIT_AGE = 600.0
+"""Seconds for which a limit that a backend told is believed."""
+
+UTILIZATION_AGE = 60.0
+"""Seconds for which a provisioned backend of unknown size is taken to be as full as it said, less drained."""
+
+LONGEST_CALL = 3600.0
+"""Seconds after which a call whose end nobody told is forgotten."""
+
+PROVISIONED_MARGIN = 0.03
+"""The share of its bucket to which a provisioned backend is not filled. It drains all the same: nothing is
+lost but a second or two of waiting, and what is sent at the same moment from elsewhere still fits."""
+
+MARGIN_STEP = 0.03
+MARGIN_FALL = 0.0009
+"""What a refusal adds to the share that is kept as a margin, and what a call that is admitted takes from it.
+They balance where about three calls in a hundred are refused."""
+
+LARGEST_MARGIN = 0.15
+
+STALE_SECONDS = 1.0
+"""How old a backend's figures may be, for those who only look."""
+
+MOST_BACKENDS = 10_000
+"""The one unused for longest is forgotten: where every deployment is known, clients make up the names."""
+
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the configuration says of a backend; None: nothing."""
+
+    tokens_per_minute: int | None = None
+    requests_per_minute: int | None = None
+    provisioned: bool = False
+
+
+@dataclass(slots=True)
+class _Limit:
+    """A limit per minute that the backend told."""
+
+    amount: int | None = None
+    told_at: float = -math.inf
+
+    def learn(self, amount: int | None, now: float) -> None:
+        if amount is not None:
+            self.amount, self.told_at = amount, now
+
+    def below(self, declared: int | None, now: float) -> int | None:
+        """The smaller of the declared and the told one, or the one that there is."""
+        told = self.amount if now - self.told_at < LIMIT_AGE else None
+        return declared if told is None else told if declared is None else min(told, declared)
+
+
+@dataclass(frozen=True, slots=True)
+class _Booking:
+    tokens: int
+    at: float
+    own: int
+    """What was in the window of tokens then, this call included."""
+    share: float
+    poured: float
+
+
+class Capacity:
+    """One backend's capacity. Every call that is sent to it begins here, and ends here."""
+
+    def __init__(self, declared: Declared | None = None) -> None:
+        self.declared = declared or Declared()
+        self._tokens = SlidingWindow(TOKEN_WINDOW)
+        self._requests = SlidingWindow(REQUEST_WINDOW)
+        self._bucket = Bucket()
+        self._utilized_at = -math.inf
+        self._token_limit = _Limit()
+        self._request_limit = _Limit()
+        self._bookings: dict[str, _Booking] = {}
+        self._margin = 0.0
+        self._learned_at = -math.inf
+
+    # --- what happens -----------------------------------------------------------------------------
+
+    def begin(self, call_id: str, tokens: int, now: float) -> None:
+        """A call of so many tokens (prompt and completion's upper bound) is sent now."""
+        for each, booking in list(self._bookings.items()):
+            if now - booking.at < LONGEST_CALL:
+                break
+            del self._bookings[each]
+        self._requests.seconds = self._request_window(now)
+        self._requests.add(1, now)
+        self._tokens.add(tokens, now)
+        share = tokens / self._size if self._size else 0.0
+        self._bucket.pour(share, now)
+        own = self._tokens.own(now)
+        self._bookings[call_id] = _Booking(tokens, now, own, share, self._bucket.poured)
+
+    def learn(self, call_id: str, limits: RateLimits, now: float) -> None:
+        """The head of a call's answer came, and was no refusal. To be told before `end`."""
+        self._learned_at = now
+        self._learn_limits(limits, now)
+        booking = self._bookings.get(call_id)
+        if booking is None:
+            return
+        self._margin = max(0.0, self._margin - MARGIN_FALL)
+        if self.declared.provisioned:
+            if limits.utilization is not None:
+                self._utilized_at = booking.at
+                self._bucket.correct(limits.utilization, booking.at, booking.poured, now)
+        elif limits.limit_tokens is not None and limits.remaining_tokens is not None:
+            # The figures are of when the call was admitted. Calls sent at about the same time may have been
+            # admitted before it.
+            others = limits.limit_tokens - limits.remaining_tokens - booking.own
+            others = max(0, others - max(0, self._tokens.around(booking.at) - booking.tokens))
+            self._tokens.others = Others(others, booking.at, booking.at + TOKEN_WINDOW, fades=True)
+
+    def refused(self, call_id: str, limits: RateLimits, retry_after: float | None, now: float) -> None:
+        """The backend refused a call for want of capacity (429); this is its end.
+
+        ``retry_after``: seconds until the call would fit, as the backend says.
+        """
+        self._learn_limits(limits, now)
+        booking = self._bookings.get(call_id)
+        self.end(call_id, 0, now)
+        if booking is None:
+            return
+        self._margin = min(LARGEST_MARGIN, self._margin + MARGIN_STEP)
+        wait = TOKEN_WINDOW if retry_after is None else min(max(retry_after, 0.0), TOKEN_WINDOW)
+        if self.declared.provisioned:
+            level = max(limits.utilization or 1.0, 1.0 if retry_after is None else 1.0 + wait / 60)
+            self._utilized_at = now
+            self._bucket.correct(level, now, self._bucket.poured, now)
+        elif limits.remaining_requests is not None and limits.remaining_requests <= 0:
+            wait = min(wait, self._request_window(now))
+            self._requests.others = Others(math.inf, now, now + wait, fades=False)
+        else:
+            limit = self._tokens_per_minute(now)
+            if limit is not None:
+                most = max(0.0, limit - booking.tokens - self._tokens.own(now) + 1)
+                fades = retry_after is None
+                self._tokens.others = Others(
+                    max(most, self._tokens.others.at(now)), now, now + wait, fades=fades
+                )
+
+    def end(self, call_id: str, used_tokens: int | None, now: float) -> None:
+        """A call is over. ``used_tokens``: prompt and completion; 0 if it was not served; None: unknown."""
+        booking = self._bookings.pop(call_id, None)
+        if booking is None or used_tokens is None:
+            return
+        self._tokens.give_back(max(0, booking.tokens - used_tokens), booking.at)
+        if booking.tokens:
+            self._bucket.pour(booking.share * (used_tokens / booking.tokens - 1), now)
+
+    def is_stale(self, now: float) -> bool:
+        """Whether its figures have not been looked at for so long that a display of them would lag."""
+        return now - self._learned_at >= STALE_SECONDS
+
+    # --- what follows -----------------------------------------------------------------------------
+
+    def headroom(self, now: float) -> float | None:
+        """The share that is free, in 0..1; None: nothing is known, so there may be room."""
+        free = []
+        if self.declared.provisioned:
+            if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
+                free.append(1 - self._bucket.level(now))
+        else:
+            limit = self._tokens_per_minute(now)
+            if limit is not None:
+                free.append(1 - self._tokens.used(now) / limit)
+            calls = self._requests_per_window(now)
+            if calls is not None:
+                free.append(1 - self._requests.used(now) / calls)
+        return min(1.0, max(0.0, min(free))) if free else None
+
+    def fits(self, tokens: int, leave_free: float, now: float) -> bool:
+        """Whether a call of so many tokens fits now and leaves that share (0..1) of the whole free."""
+        return self.when(tokens, leave_free, now) == 0
+
+    def when(self, tokens: int, leave_free: float, now: float) -> float | None:
+        """Seconds until it would fit, if nothing else is sent; 0: now; None: never, it is above the limit.
+
+        It may be sooner: calls under way can end with less than they had reserved.
+        """
+        wait = 0.0
+        share = 1 - leave_free - self._margin
+        if self.declared.provisioned:
+            if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
+                wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN), now)
+        else:
+            limit = self._tokens_per_minute(now)
+            if limit is not None and tokens > limit:
+                return None
+            if limit is not None:
+                room = max(0.0, limit * share - tokens)
+                wait = self._tokens.when(room, now)
+            calls = self._requests_per_window(now)
+            if calls is not None:
+                room = max(1, math.floor(calls * (1 - leave_free) + _ROUNDING)) - 1
+                wait = max(wait, self._requests.when(room, now))
+        return wait if wait > _ROUNDING else 0.0
+
+    def limits(self, now: float) -> tuple[int | None, int | None]:
+        """Give its tokens and requests per minute, as declared or told; None: unknown."""
+        if self.declared.provisioned:
+            return self._size, None
+        return self._tokens_per_minute(now), self._request_limit.below(self.declared.requests_per_minute, now)
+
+    # --- limits -----------------------------------------------------------------------------------
+
+    @property
+    def _size(self) -> int | None:
+        """Of a provisioned backend: the tokens per minute, which its bucket holds."""
+        return self.declared.tokens_per_minute if self.declared.provisioned else None
+
+    def _learn_limits(self, limits: RateLimits, now: float) -> None:
+        self._token_limit.learn(limits.limit_tokens, now)
+        self._request_limit.learn(limits.limit_requests, now)
+
+    def _tokens_per_minute(self, now: float) -> int | None:
+        return self._token_limit.below(self.declared.tokens_per_minute, now)
+
+    def _request_window(self, now: float) -> float:
+        limit = self._request_limit.below(self.declared.requests_per_minute, now)
+        return REQUEST_WINDOW if limit is None or limit >= 6 else SMALL_REQUEST_WINDOW
+
+    def _requests_per_window(self, now: float) -> int | None:
+        limit = self._request_limit.below(self.declared.requests_per_minute, now)
+        return None if limit is None else math.ceil(limit * self._request_window(now) / 60)
+
+
+class Capacities:
+    """The capacity of every backend, by name, so that it survives a reload of the configuration."""
+
+    def __init__(self) -> None:
+        self._capacities: dict[BackendKey, Capacity] = {}
+
+    def known(self, backend: Backend) -> Capacity | None:
+        """Give what is known of a standin's capacity, None if no call has been there yet."""
+        return self._capacities.get(BackendKey(*backend.key))
+
+    def of(self, backend: Backend, asked: str) -> Capacity:
+        """Give a backend's capacity for a call that asked for this deployment.
+
+        An endpoint without virtual deployments has one for each real deployment that is asked for.
+        """
+        key = BackendKey(backend.key.endpoint, backend.deployment(asked))
+        standin = backend.standin
+        capacity = self._capacities.pop(key, None) or Capacity()
+        self._capacities[key] = capacity
+        if len(self._capacities) > MOST_BACKENDS:
+            del self._capacities[next(iter(self._capacities))]
+        if standin is not None:
+            capacity.declared = Declared(
+                standin.tokens_per_minute, standin.requests_per_minute, standin.provisioned
+            )
+        return capacity

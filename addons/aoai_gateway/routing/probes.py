@@ -1,0 +1,129 @@
+"""Probation: after a break, a few calls try whether the backend is well again, before all come back.
+
+Each priority class is on probation of its own. A probe that succeeds ends it; one that fails makes the
+next break longer. A probe whose end nobody tells is given up after its lease.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+type Scope = tuple[str, str | None]
+"""Endpoint name and standin name; None as the standin stands for the whole endpoint."""
+
+REMEMBERED_SECONDS = 600.0
+"""How long after its lease a probe's end still counts, if it is told after all: a hang ends late."""
+
+MOST_DOUBLINGS = 16
+"""Bounds the factor; every ceiling is reached long before."""
+
+
+@dataclass(slots=True)
+class _Probation:
+    opened_by: str
+    """The call that failed last."""
+    failures: int
+    """Probes that have failed one after the other."""
+    before: int | None
+    """`failures` before `opened_by` failed; None: there was no probation."""
+    leases: dict[str, float] = field(default_factory=dict)
+    """Probes under way, by call, and until when each is waited for."""
+
+    def running(self, now: float) -> list[float]:
+        """Give the ends of the leases that hold now."""
+        for call_id in [each for each, until in self.leases.items() if until + REMEMBERED_SECONDS <= now]:
+            del self.leases[call_id]
+        return [until for until in self.leases.values() if until > now]
+
+
+class Probes:
+    """Who is on probation with which class. ``limit``: probes at a time; ``seconds``: a probe's lease."""
+
+    def __init__(self, limit: int = 1, seconds: float = 10.0) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._probations: dict[Scope, dict[str, _Probation]] = {}
+
+    @property
+    def none(self) -> bool:
+        """Whether nobody is on probation."""
+        return not self._probations
+
+    def begin(self, scope: Scope, cls: str, call_id: str) -> int:
+        """Put a scope on probation for a class, since a call failed; gives how many probes failed in a row.
+
+        Only a failed probe counts: calls that were under way when the first one failed say nothing new.
+        """
+        classes = self._probations.setdefault(scope, {})
+        earlier = classes.get(cls)
+        if earlier is None:
+            classes[cls] = _Probation(call_id, 0, None)
+            return 0
+        failed = min(earlier.failures + (call_id in earlier.leases), MOST_DOUBLINGS)
+        earlier.leases.pop(call_id, None)
+        if earlier.opened_by != call_id:
+            earlier.opened_by, earlier.before = call_id, earlier.failures
+        earlier.failures = failed
+        return failed
+
+    def undo(self, scope: Scope, call_id: str) -> None:
+        """Take back what a call's failure did, if it was the last one to fail."""
+        classes = self._probations.get(scope, {})
+        for cls, probation in list(classes.items()):
+            probation.leases.pop(call_id, None)
+            if probation.opened_by != call_id:
+                continue
+            if probation.before is None:
+                del classes[cls]
+            else:
+                probation.failures = probation.before
+        if not classes:
+            self._probations.pop(scope, None)
+
+    def end(self, scope: Scope, cls: str | None = None) -> None:
+        """End the probation of a class, or of all."""
+        classes = self._probations.get(scope, {})
+        if cls is not None:
+            classes.pop(cls, None)
+        if cls is None or not classes:
+            self._probations.pop(scope, None)
+
+    def scopes(self) -> tuple[Scope, ...]:
+        """Give all that is on probation for some class."""
+        return tuple(self._probations)
+
+    def on(self, scope: Scope, cls: str) -> bool:
+        """Whether a scope is on probation for a class."""
+        return cls in self._probations.get(scope, {})
+
+    def wait(self, scope: Scope, cls: str, call_id: str | None, now: float) -> float:
+        """Seconds until the call may go there, if no probe ends before its lease does; 0: now."""
+        probation = self._probations.get(scope, {}).get(cls)
+        if probation is None or (call_id in probation.leases and probation.leases[call_id] > now):
+            return 0.0
+        running = probation.running(now)
+        return 0.0 if len(running) < self._limit else min(running) - now
+
+    def lease(self, scope: Scope, cls: str, call_id: str, now: float) -> None:
+        """Make the call a probe, if the scope is on probation for its class."""
+        probation = self._probations.get(scope, {}).get(cls)
+        if probation is not None:
+            probation.leases[call_id] = now + self._seconds
+
+    def holds(self, scope: Scope, cls: str, call_id: str) -> bool:
+        """Whether the call is a probe there."""
+        probation = self._probations.get(scope, {}).get(cls)
+        return probation is not None and call_id in probation.leases
+
+    def release_all(self, endpoint: str, call_id: str) -> None:
+        """Let the next probes go at an endpoint and all of its standins."""
+        for scope, classes in self._probations.items():
+            if scope[0] == endpoint:
+                for probation in classes.values():
+                    probation.leases.pop(call_id, None)
+
+    def release(self, scope: Scope, cls: str, call_id: str) -> None:
+        """Let the next probe go: this one ended without telling anything."""
+        probation = self._probations.get(scope, {}).get(cls)
+        if probation is not None:
+            probation.leases.pop(call_id, None)

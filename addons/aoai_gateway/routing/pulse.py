@@ -1,0 +1,90 @@
+"""Whether a backend still gives signs of life.
+
+A backend that hangs refuses nothing: every call that is sent to it is lost until its own deadline has passed,
+and for an answer that is no stream that is minutes. But its calls tell on each other. When nothing at all has
+come from a backend, on any connection, for longer than two of its calls can plausibly have waited for their
+first byte, then it is not these calls that are slow.
+
+One call alone never makes a backend silent: it may think for long, and sending it again would be billed
+twice. A backend that was found to be silent stays so until something is heard of it, so a single probe is
+enough to find that it still is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+LONGER = 2.0
+"""How many times longer than the slowest one lately a call waits before it counts as evidence."""
+
+LONGER_IN_SILENCE = 1.2
+"""How many times longer, at a backend that is silent."""
+
+SHORTEST = 1.0
+"""Seconds of silence that mean nothing, however fast the backend was."""
+
+WITNESSES = 2
+"""How many calls must wait in vain before the backend, and not the call, is the cause."""
+
+AGAIN_SECONDS = 0.25
+"""How soon to ask again, when nothing better is known."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    sent: float
+    within: float | None
+    """Seconds in which the slowest one lately had its first byte; None: nothing is known."""
+
+
+class Pulse:
+    """One backend's signs of life. ``heard``: when something last came from it (the caller's clock)."""
+
+    __slots__ = ("_pending", "heard", "silent")
+
+    def __init__(self) -> None:
+        self.heard = -math.inf
+        self.silent = False
+        self._pending: dict[str, _Pending] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to remember."""
+        return self.silent or bool(self._pending)
+
+    def sent(self, call_id: str, now: float, within: float | None) -> None:
+        """Note that a call is sent, which should have its first byte within so many seconds."""
+        self._pending[call_id] = _Pending(now, within)
+
+    def ended(self, call_id: str) -> None:
+        """Note that nothing more is expected for a call."""
+        self._pending.pop(call_id, None)
+
+    def hear(self, now: float) -> None:
+        """Note that something came, whatever it was."""
+        self.heard = now
+        self.silent = False
+
+    def is_lost(self, call_id: str, now: float) -> bool:
+        """Whether it is no use to wait for a call any longer."""
+        if self.silent and self.heard > min((p.sent for p in self._pending.values()), default=math.inf):
+            self.silent = False
+        if not self.silent:
+            witnesses = sum(self._waits_in_vain(each, LONGER, now) for each in self._pending.values())
+            self.silent = witnesses >= WITNESSES
+        pending = self._pending.get(call_id)
+        return self.silent and pending is not None and self._waits_in_vain(pending, LONGER_IN_SILENCE, now)
+
+    def ask_again(self, call_id: str, now: float) -> float:
+        """Give the time at which to ask next whether a call is lost; infinite if nothing is known of it."""
+        pending = self._pending.get(call_id)
+        if pending is None or pending.within is None:
+            return math.inf
+        factor = LONGER_IN_SILENCE if self.silent else LONGER
+        due = max(pending.sent, self.heard) + max(SHORTEST, factor * pending.within)
+        return max(due, now + AGAIN_SECONDS)
+
+    def _waits_in_vain(self, pending: _Pending, factor: float, now: float) -> bool:
+        if pending.within is None:
+            return False
+        return now - max(pending.sent, self.heard) >= max(SHORTEST, factor * pending.within) - 1e-6

@@ -1,0 +1,147 @@
+"""How full a backend is thought to be: a sliding window for pay as you go, a leaky bucket for provisioned.
+
+Both count what this process has sent, and are corrected by what the backend says of itself. Times are
+seconds on any monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+GRAIN = 0.125
+"""Length of a window's slices in seconds, so that its memory is bounded."""
+
+LATE = 0.25
+"""How much later than here something may leave the backend's window: it arrived there later, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What the backend counts and this process does not know of; it fades, or ends at once."""
+
+    amount: float
+    since: float
+    until: float
+    fades: bool
+    """Whether it leaves the window bit by bit, as steady use does; else all of it at `until`."""
+
+    def at(self, now: float) -> float:
+        """How much of it is left."""
+        if now >= self.until:
+            return 0.0
+        return self.amount * (self.until - now) / (self.until - self.since) if self.fades else self.amount
+
+    def falls_to(self, room: float) -> float:
+        """The time at which not more than this is left."""
+        if self.amount <= room:
+            return self.since
+        if not self.fades or room <= 0:
+            return self.until
+        return self.until - (self.until - self.since) * room / self.amount
+
+
+NOBODY = Others(0.0, 0.0, 0.0, fades=False)
+
+
+class SlidingWindow:
+    """What was put in during the last seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.others = NOBODY
+        self._slices: dict[int, int] = {}
+        self._total = 0
+
+    def own(self, now: float) -> int:
+        """How much of what this process has put in is in the window."""
+        for index in list(self._slices):
+            if self._leaves(index) > now:
+                break
+            self._total -= self._slices.pop(index)
+        return self._total
+
+    def used(self, now: float) -> float:
+        """How much is in the window, whosever it is."""
+        return self.own(now) + self.others.at(now)
+
+    def add(self, amount: int, now: float) -> None:
+        """Put something in."""
+        index = self._index(now)
+        self._slices[index] = self._slices.get(index, 0) + amount
+        self._total += amount
+
+    def give_back(self, amount: int, at: float) -> None:
+        """Take out what was put in at a time; nothing if that has left the window."""
+        index = math.floor(at / GRAIN)
+        if index in self._slices:
+            returned = min(amount, self._slices[index])
+            self._slices[index] -= returned
+            self._total -= returned
+
+    def around(self, at: float) -> int:
+        """How much was put in about the time, and so may have reached the backend in any order."""
+        index = math.floor(at / GRAIN)
+        last = index + math.ceil(LATE / GRAIN)
+        return sum(self._slices.get(each, 0) for each in range(index, last + 1))
+
+    def when(self, room: float, now: float) -> float:
+        """Seconds until no more than `room` is used, if nothing else comes; infinite if that is below 0."""
+        if room < 0:
+            return math.inf
+        own, since = self.own(now), now
+        for index, amount in [*self._slices.items(), (None, 0)]:
+            leaves = math.inf if index is None else self._leaves(index)
+            if own <= room:
+                fallen = max(since, self.others.falls_to(room - own))
+                if fallen < leaves:
+                    return fallen - now
+            own, since = own - amount, leaves
+        return math.inf
+
+    def _index(self, now: float) -> int:
+        # Never behind the newest slice: they stay in the order of time whatever the clock does.
+        index = math.floor(now / GRAIN)
+        return max(index, next(reversed(self._slices), index))
+
+    def _leaves(self, index: int) -> float:
+        return (index + 1) * GRAIN + self.seconds + LATE
+
+
+class Bucket:
+    """A leaky bucket that holds one minute's tokens and drains as many per minute.
+
+    Its level is a share: 1.0 is full, and more is possible, since a call is admitted while it is not full,
+    whatever the call's own size.
+    """
+
+    def __init__(self) -> None:
+        self._level = 0.0
+        self._at = 0.0
+        self.poured = 0.0
+        """All that was ever poured in."""
+
+    def level(self, now: float) -> float:
+        """How full it is."""
+        if now > self._at:
+            self._level = max(0.0, self._level - (now - self._at) / 60)
+            self._at = now
+        return self._level
+
+    def pour(self, share: float, now: float) -> None:
+        """Put something in; a negative share takes out what had been put in too much."""
+        self._level = max(0.0, self.level(now) + share)
+        self.poured += share
+
+    def correct(self, told: float, at: float, poured: float, now: float) -> None:
+        """Take in the level that the backend had at a time, when so much had been `poured`.
+
+        A higher one is believed at once. A lower one by half: such figures lag behind.
+        """
+        told = max(0.0, told - max(0.0, now - at) / 60) + self.poured - poured
+        level = self.level(now)
+        self._level = max(0.0, told if told >= level else (told + level) / 2)
+
+    def when(self, room: float, now: float) -> float:
+        """Seconds until it is not above `room`, if nothing else comes."""
+        return max(0.0, (self.level(now) - room) * 60)

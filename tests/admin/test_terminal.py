@@ -1,0 +1,87 @@
+"""The state in a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aoai_gateway.admin.controls import Controls
+from aoai_gateway.admin.snapshot import snapshot
+from aoai_gateway.admin.terminal import render, short, span
+from aoai_gateway.config.models import Config
+from aoai_gateway.proxy.gateway import Gateway
+from tests.engine_driver import DEPLOYMENT, config
+
+
+@pytest.fixture
+def state(gateway_with: Callable[[Config], Gateway]) -> dict[str, Any]:
+    limits = {"max_tokens_per_minute": 20_000}
+    gateway = gateway_with(
+        config("a@one", "b@one", "c@two").but(
+            clients=[{"name": "Team", "key": "k", **limits}, {"name": "Other", "key": "k2"}],
+            priorities=[{"name": "critical"}, {"name": "batch"}],
+        )
+    )
+    controls = Controls(gateway)
+    controls.open_break("a@one", 60, "maintenance")
+    controls.switch("endpoint", "two", on=False)
+    return asyncio.run(snapshot(gateway))
+
+
+def line_with(text: str, what: str) -> str:
+    (line,) = [each for each in text.splitlines() if each.startswith(what)]
+    return line
+
+
+def test_what_it_says(state: dict[str, Any]) -> None:
+    text = render(state, width=200, colour=False)
+    assert "\x1b" not in text
+    assert re.fullmatch(
+        r"a@one +(60|59) s +not known +0 +0, 0 failed +by hand: maintenance", line_with(text, "a@one")
+    )
+    assert re.fullmatch(r"b@one +ok .*", line_with(text, "b@one"))
+    assert re.fullmatch(r"c@two +off .* switched off by hand", line_with(text, "c@two"))
+    assert re.fullmatch(rf"{DEPLOYMENT} +1 of 2 +0 +nobody", line_with(text, f"{DEPLOYMENT} "))
+    assert "░░░░░░░░░░ 0 of 20k tokens/min" in line_with(text, "Team")
+    assert line_with(text, "Other").endswith("no limits")
+    assert "endpoint two was switched off" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_line_is_too_long(state: dict[str, Any], width: int) -> None:
+    for colour in (False, True):
+        for line in render(state, width=width, colour=colour).splitlines():
+            assert len(re.sub(r"\x1b\[\d*m", "", line)) <= width
+            assert line.count("\x1b[") % 2 == 0, "what is coloured ends"
+
+
+def test_colours_change_nothing_else(state: dict[str, Any]) -> None:
+    coloured = render(state, width=100, colour=True)
+    assert "\x1b[32mok\x1b[0m" in coloured
+    assert re.sub(r"\x1b\[\d*m", "", coloured) == render(state, width=100, colour=False)
+
+
+def test_no_name_moves_the_cursor(state: dict[str, Any]) -> None:
+    state["clients"][0]["name"] = "a\x1b[2Jb\x9bc"
+    state["by_hand"]["actions"][0]["text"] = "x\r\x1b]0;y\x07"
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", render(state, width=200, colour=False))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (9_999, "9,999"), (12_340, "12.3k"), (20_000, "20k"), (250_000, "250k"), (4e6, "4M")],
+)
+def test_counts(number: float, text: str) -> None:
+    assert short(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "never"), (0.24, "0.2 s"), (59.6, "60 s"), (600, "10 min"), (7300, "2 h"), (1e6, "12 d")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert span(seconds) == text

@@ -1,0 +1,209 @@
+"""Breaks by class, and what follows them: probes, back-off, and nobody blocked for ever."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.routing.breaks import Break, BreakLengths, Breaks
+from tests.engine_driver import config
+
+PTU, PAYGO, OTHER = RoutingTable(config("ptu@a", "paygo@a", "other@b")).backends
+SCOPE, ENDPOINT = ("a", "ptu"), ("a", None)
+LENGTHS = {
+    "critical": BreakLengths(default=10, floor=0.1, ceiling=20, multiplier=0.5),
+    "standard": BreakLengths(default=10, floor=0.2, ceiling=60),
+    "batch": BreakLengths(default=10, floor=1, ceiling=120, multiplier=2),
+}
+CLASSES = tuple(LENGTHS)
+
+
+def failed(breaks: Breaks, now: float, *, call: str = "1", hint: float | None = 4, scope=SCOPE) -> dict:
+    return breaks.open_for(scope, hint, now, "429", call, LENGTHS)
+
+
+def broken(hint: float | None = 4) -> Breaks:
+    breaks = Breaks(probe_seconds=5)
+    failed(breaks, 0, hint=hint)
+    return breaks
+
+
+def test_one_failure_breaks_for_every_class_for_a_time_of_its_own() -> None:
+    breaks = Breaks()
+    assert failed(breaks, 100) == {"critical": 2, "standard": 4, "batch": 8}
+    assert [breaks.on(PTU, 103, cls) is not None for cls in CLASSES] == [False, True, True]
+    assert [breaks.when(PTU, cls, 101) for cls in CLASSES] == [1, 3, 7]
+    assert breaks.on(PAYGO, 101, "batch") is None
+
+
+def test_without_a_class_the_longest_counts() -> None:
+    brk = broken().on(PTU, 1)
+    assert brk is not None
+    assert (brk.until, brk.cls, brk.reason) == (8, "batch", "429")
+
+
+def test_a_break_without_a_class_is_for_every_class_and_has_no_probation() -> None:
+    breaks = Breaks()
+    breaks.open(SCOPE, Break(0, 5, "in a break elsewhere", "shared"))
+    assert all(breaks.on(PTU, 4, cls) for cls in CLASSES)
+    assert all(breaks.may_probe(PTU, "batch", str(n), 5) for n in range(3))
+
+
+def test_after_its_break_a_class_sends_one_probe_at_a_time() -> None:
+    breaks = broken()
+    assert not breaks.may_probe(PTU, "critical", "2", 1.9), "the break is not over"
+    assert breaks.may_probe(PTU, "critical", "2", 2)
+    assert breaks.may_probe(PTU, "critical", "2", 2), "who asks again is still the one"
+    assert not breaks.may_probe(PTU, "critical", "3", 2)
+    assert breaks.when(PTU, "critical", 2) == 5
+    assert breaks.may_probe(PTU, "standard", "4", 4), "each class has probes of its own"
+
+
+def test_success_ends_it_for_that_class_alone() -> None:
+    breaks = broken()
+    assert breaks.may_probe(PTU, "critical", "2", 2)
+    breaks.probe_succeeded(PTU, "critical", "2")
+    assert all(breaks.may_probe(PTU, "critical", str(n), 3) for n in range(5))
+    assert not breaks.on_probation(PTU, "critical")
+    assert breaks.on(PTU, 3, "standard") is not None
+    assert breaks.on_probation(PTU, "standard")
+
+
+def test_the_success_of_a_call_that_was_no_probe_says_nothing() -> None:
+    breaks = broken()
+    breaks.probe_succeeded(PTU, "critical", "from before")
+    assert breaks.on_probation(PTU, "critical")
+
+
+def test_each_probe_that_fails_doubles_the_break_up_to_the_ceiling() -> None:
+    breaks, now, seen = broken(), 0.0, []
+    for n in range(2, 8):
+        now += breaks.when(PTU, "critical", now)
+        assert breaks.may_probe(PTU, "critical", str(n), now)
+        opened = failed(breaks, now, call=str(n))
+        seen.append(opened["critical"])
+        assert opened["batch"] == 8, "whose own probe has not failed"
+    assert seen == [4, 8, 16, 20, 20, 20]
+    now += 20
+    assert breaks.may_probe(PTU, "critical", "ok", now)
+    breaks.probe_succeeded(PTU, "critical", "ok")
+    assert failed(breaks, now + 60, call="later")["critical"] == 2, "success makes a new beginning"
+
+
+def test_calls_that_fail_together_count_once() -> None:
+    breaks = broken()
+    assert [failed(breaks, 0.1, call=str(n))["standard"] for n in range(2, 9)] == [4] * 7
+
+
+def test_a_probe_that_vanishes_blocks_no_longer_than_its_lease() -> None:
+    breaks = broken()
+    assert breaks.may_probe(PTU, "critical", "2", 2)
+    assert not breaks.may_probe(PTU, "critical", "3", 6.9)
+    assert breaks.may_probe(PTU, "critical", "3", 7)
+    assert failed(breaks, 8, call="2")["critical"] == 4, "and its failure, told late, is a probe's"
+
+
+def test_a_probe_that_says_nothing_makes_way_at_once() -> None:
+    breaks = broken()
+    assert breaks.may_probe(PTU, "critical", "2", 2)
+    breaks.probe_ended(PTU, "critical", "2")
+    assert breaks.may_probe(PTU, "critical", "3", 2)
+    assert breaks.on_probation(PTU, "critical")
+
+
+def test_withdrawing_takes_back_the_probation_too() -> None:
+    breaks = broken()
+    breaks.withdraw(SCOPE, "1")
+    assert all(breaks.may_probe(PTU, cls, f"{cls}{n}", 0.1) for cls in CLASSES for n in range(3))
+
+
+def test_withdrawing_a_probes_failure_leaves_what_was_before() -> None:
+    breaks = broken()
+    assert breaks.may_probe(PTU, "critical", "2", 2)
+    failed(breaks, 2, call="2")
+    breaks.withdraw(SCOPE, "2")
+    assert breaks.on(PTU, 2, "critical") is None
+    assert breaks.may_probe(PTU, "critical", "3", 2)
+    assert not breaks.may_probe(PTU, "critical", "4", 2), "it is still to be probed"
+    assert failed(breaks, 3, call="3")["critical"] == 4, "as the first that fails"
+
+
+def test_closing_ends_everything() -> None:
+    breaks = broken()
+    breaks.close(SCOPE)
+    assert all(breaks.may_probe(PTU, "batch", str(n), 0.1) for n in range(3))
+
+
+def test_an_endpoints_probation_is_one_for_all_of_it() -> None:
+    breaks = Breaks()
+    failed(breaks, 0, scope=ENDPOINT)
+    assert breaks.may_probe(PTU, "critical", "2", 2)
+    assert not breaks.may_probe(PAYGO, "critical", "3", 2)
+    assert breaks.may_probe(OTHER, "critical", "4", 2)
+    breaks.probe_succeeded(PTU, "critical", "2")
+    assert breaks.may_probe(PAYGO, "critical", "3", 2)
+
+
+def test_a_standins_probe_that_finds_the_endpoint_out_is_over() -> None:
+    breaks = broken()
+    assert breaks.may_probe(PTU, "critical", "2", 2)
+    failed(breaks, 2, call="2", scope=ENDPOINT)
+    assert breaks.may_probe(PTU, "critical", "3", 4)
+    breaks.probe_succeeded(PTU, "critical", "3")
+    assert not breaks.on_probation(PTU, "critical")
+
+
+def test_it_needs_a_free_place_in_both_scopes_or_takes_none() -> None:
+    breaks = broken()
+    failed(breaks, 0, call="9", scope=ENDPOINT)
+    assert breaks.may_probe(PAYGO, "critical", "2", 2)
+    assert not breaks.may_probe(PTU, "critical", "3", 2)
+    breaks.probe_succeeded(PAYGO, "critical", "2")
+    assert breaks.may_probe(PTU, "critical", "4", 2)
+
+
+def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
+    breaks = Breaks(probe_seconds=1)
+    for n in range(2_000):
+        assert breaks.may_probe(PTU, "batch", str(n), n * 121.0) or n == 0
+        failed(breaks, n * 121.0, call=str(n), hint=None)
+    assert len(breaks._breaks[SCOPE]) == 3
+    for n in range(2_000):
+        breaks.may_probe(PTU, "batch", f"gone{n}", 1e6 + n * 2)
+    assert len(breaks._probes._probations[SCOPE]["batch"].leases) < 310
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["ask", "fail", "succeed", "end", "withdraw"]),
+        st.sampled_from(CLASSES),
+        st.sampled_from("12345"),
+        st.sampled_from([PTU, PAYGO]),
+        st.floats(0, 8),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.integers(1, 3))
+def test_never_more_probes_than_allowed_and_never_blocked_for_ever(steps: list, limit: int) -> None:
+    breaks, now = Breaks(limit, probe_seconds=5), 0.0
+    for step, cls, call, backend, seconds in steps:
+        now += seconds
+        if step == "ask":
+            due = breaks.when(backend, cls, now, call)
+            assert breaks.may_probe(backend, cls, call, now) == (due == 0)
+        elif step == "fail":
+            opened = failed(breaks, now, call=call, scope=tuple(backend.key))
+            assert all(LENGTHS[c].floor <= s <= LENGTHS[c].ceiling for c, s in opened.items())
+            assert all(breaks.on(backend, now, c) for c in CLASSES)
+        elif step == "succeed":
+            breaks.probe_succeeded(backend, cls, call)
+        elif step == "end":
+            breaks.probe_ended(backend, cls, call)
+        else:
+            breaks.withdraw(tuple(backend.key), call)
+        for classes in breaks._probes._probations.values():
+            assert all(len(p.running(now)) <= limit for p in classes.values())
+    assert all(breaks.may_probe(b, cls, "last", now + 200) for b in (PTU, PAYGO) for cls in CLASSES)
