@@ -120,6 +120,8 @@ class Call:
     """Whether the client's own Entra ID token goes to the backend, rather than our credential."""
     consult: bool = False
     """Whether somebody outside wants a say in the choice of the backend."""
+    only_backend: str | None = None
+    """The one backend, ``standin@endpoint``, to which a user of the inspector sends it; clients cannot."""
 
     body: RequestBody | None = None
     deployment: str = ""
@@ -131,7 +133,7 @@ class Call:
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when the last attempt was chosen."""
     decisions: list[str] = field(default_factory=list)
-    """What was decided, in order and in words."""
+    """What was decided, in order and in words; filled at its end, if somebody looks at flows."""
     too_small: set[BackendKey] = field(default_factory=set)
     """Backends whose whole limit is below the estimate."""
     edits: dict[str, int] = field(default_factory=dict)

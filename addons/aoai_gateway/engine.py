@@ -134,6 +134,13 @@ class Engine:
                 f"None of the endpoints that you may use serves the deployment '{call.deployment}'.",
                 code="EndpointNotAllowed",
             )
+        if call.only_backend is not None:
+            mine = tuple(b for b in mine if b.name == call.only_backend)
+            if not mine:
+                raise errors.forbidden(
+                    f"'{call.only_backend}' is none of the backends that may serve '{call.deployment}'.",
+                    code="EndpointNotAllowed",
+                )
         return mine
 
     def _reject(

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Callable
 
 import pytest
 from mitmproxy import flowfilter
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow
+from mitmproxy.utils import emoji
 
 from aoai_gateway.call import Outcome
+from aoai_gateway.config.models import Client
 from aoai_gateway.inspect import annotate as module
-from aoai_gateway.inspect.annotate import annotate, annotate_attempt, attempt_comment, comment, metadata
+from aoai_gateway.inspect.annotate import (
+    annotate,
+    annotate_attempt,
+    annotate_refusal,
+    attempt_comment,
+    comment,
+    metadata,
+)
+from aoai_gateway.wire import errors
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import IDLE_CLOSED, OK, Answer, Hang, Trace, throttled, world
 
@@ -42,7 +54,7 @@ def test_a_plain_success() -> None:
 
 def test_a_replayed_call_tells_what_came_before() -> None:
     call = replayed().call
-    assert comment(call) == "anybody: gpt → b@b; attempt 2 (after ptu@a 429); 12 tokens in, 30 out"
+    assert comment(call) == "replayed after ptu@a 429 · anybody: gpt → b@b · 12 tokens in, 30 out"
     flow = tflow.tflow(resp=True)
     annotate(flow, call)
     assert (flow.comment, flow.marked) == (comment(call), ":repeat:")
@@ -51,32 +63,81 @@ def test_a_replayed_call_tells_what_came_before() -> None:
 def test_the_time_to_the_first_token() -> None:
     call = world("a").call(stream=True).call
     call.first_content = call.started + 0.25
-    assert comment(call).endswith("; first token after 250 ms")
+    assert comment(call).endswith(" · first token after 250 ms")
 
 
 @pytest.mark.parametrize(
     ("trace", "says", "marker"),
     [
-        (lambda: world("a").call(b"{"), "anybody: ?; 400 invalid_body", ""),
+        (lambda: world("a").call(b"{"), "400 invalid_body · anybody: ?", ":no_entry_sign:"),
         (
             lambda: world("a").script(a=throttled()).call(),
-            "anybody: gpt → a@a; 429 all_backends_out",
+            "429 all_backends_out · tried a@a 429 · anybody: gpt → a@a",
             ":no_entry:",
         ),
-        (lambda: world("a").script(a=Answer(404)).call(), "anybody: gpt → a@a; 404", ""),
+        (lambda: world("a").script(a=Answer(404)).call(), "404 · anybody: gpt → a@a", ":warning:"),
         (
             lambda: world("a").script(a=Answer(complete=False)).call(),
-            "anybody: gpt → a@a; truncated",
+            "broken off · anybody: gpt → a@a",
             ":scissors:",
         ),
-        (lambda: world("a").call(gone_at=0), "anybody: gpt → a@a; client gone", ""),
+        (lambda: world("a").call(gone_at=0), "client hung up · anybody: gpt → a@a", ":wave:"),
     ],
 )
-def test_other_ends(trace, says: str, marker: str) -> None:  # type: ignore[no-untyped-def]
+def test_other_ends(trace: Callable[[], Trace], says: str, marker: str) -> None:
     call = trace().call
     flow = tflow.tflow(resp=True)
     annotate(flow, call)
     assert (flow.comment, flow.marked) == (says, marker)
+
+
+def limited(**policy: object) -> Client:
+    return Client(name="limited", key="key-of-limited", max_requests_per_minute=1, **policy)
+
+
+def test_what_happens_over_a_quota_is_told_first() -> None:
+    at, client = world("a"), limited()
+    at.call(client=client)
+    call = at.call(client=client).call
+    assert comment(call) == "429 quota_exceeded · limited: gpt"
+    assert module.marker(call) == ":vertical_traffic_light:"
+
+
+def test_a_call_that_was_held_back() -> None:
+    at, client = world("a"), limited(when_exceeded={"action": "wait", "seconds": 90})
+    at.call(client=client)
+    call = at.call(client=client, headers={"x-stainless-read-timeout": "600"}).call
+    assert re.fullmatch(r"waited 5\d\.\d s · limited: gpt → a@a", comment(call))
+    assert module.marker(call) == ":hourglass_flowing_sand:"
+    assert int(metadata(call)["gateway_waited_ms"]) > 50_000
+
+
+def test_a_call_that_was_served_in_a_lesser_way() -> None:
+    at = world("a")
+    client = limited(when_exceeded={"action": "degrade", "priority": "low"})
+    call = at.call(client=client).call
+    call.told["x-gateway-degraded"] = "max_tokens 800 -> 200"
+    assert comment(call).startswith("degraded: max_tokens 800 -> 200 · limited: gpt")
+    assert module.marker(call) == ":chart_with_downwards_trend:"
+    assert metadata(call)["gateway_degraded"] == "max_tokens 800 -> 200"
+
+
+def test_a_refusal_before_there_was_a_call() -> None:
+    flow = tflow.tflow()
+    annotate_refusal(flow, errors.unauthorized())
+    assert (flow.comment, flow.marked) == ("401 unknown key", ":no_entry_sign:")
+    assert flow.metadata["gateway_outcome"] == "rejected"
+    known = tflow.tflow()
+    known.metadata["gateway_client"] = "Team 1"
+    annotate_refusal(known, errors.body_too_large(1024))
+    assert known.comment == "413 request_too_large · Team 1"
+    assert saved(known).metadata == known.metadata
+
+
+def test_every_marker_is_one_glyph_that_mitmproxy_knows() -> None:
+    for name in module.MARKERS:
+        assert len(emoji.emoji[name]) == 1, "the console shows the first code point only"
+    assert len(set(module.MARKERS)) == len(module.MARKERS)
 
 
 def test_a_users_own_mark_stays() -> None:
@@ -90,7 +151,7 @@ def test_a_failed_attempt() -> None:
     call = replayed().call
     flow = tflow.tflow(resp=True)
     annotate_attempt(flow, call, call.attempts[0])
-    assert flow.comment == "attempt 1 of anybody: gpt → ptu@a failed: 429; break of 3.0 s"
+    assert flow.comment == "attempt 1 failed: 429 · anybody: gpt → ptu@a · break of 3.0 s"
     assert flow.marked == ":x:"
     assert flow.metadata["gateway_attempt"] == 1
     assert flow.metadata["gateway_call"] == call.id
@@ -146,4 +207,4 @@ def test_a_bug_of_ours_is_marked() -> None:
     call.outcome = Outcome.ERROR
     annotate(flow, call)
     assert flow.marked == ":boom:"
-    assert flow.comment.endswith("; error")
+    assert flow.comment.startswith("bug of the gateway · ")

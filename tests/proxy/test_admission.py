@@ -185,14 +185,19 @@ def test_with_a_certificate_plain_http_is_refused(tmp_path) -> None:  # type: ig
 
 
 def test_a_replayed_flow_comes_in_as_its_client() -> None:
-    admitted = admit_replayed(gateway(ENTRA), request(), "anybody")
-    assert (admitted.client.name, admitted.token) == ("anybody", None)
+    admitted = admit_replayed(gateway(ENTRA), request(), {"gateway_client": "anybody"})
+    assert (admitted.client.name, admitted.token, admitted.only_backend) == ("anybody", None, None)
+
+
+def test_a_replay_by_hand_goes_to_one_backend() -> None:
+    metadata = {"gateway_client": "anybody", "gateway_only_backend": "ptu@a"}
+    assert admit_replayed(gateway(ENTRA), request(), metadata).only_backend == "ptu@a"
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "entra"])
 def test_a_replayed_flow_of_nobody_does_not(name: str) -> None:
     with pytest.raises(GatewayError) as caught:
-        admit_replayed(gateway(ENTRA), request(), name)
+        admit_replayed(gateway(ENTRA), request(), {"gateway_client": name})
     assert caught.value.status == 401
 
 

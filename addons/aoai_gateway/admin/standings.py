@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.policy.contracts import quotas_of
@@ -39,19 +40,40 @@ async def standings(gateway: Gateway) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def standings_at_once(gateway: Gateway) -> dict[str, list[dict[str, Any]]] | None:
+    """Give the same where the store answers at once; None where it must be asked over a network."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for client in gateway.written.clients if gateway.written is not None else ():
+        question = _question(client)
+        answer = gateway.state.peek(question, gateway.now()) if question is not None else None
+        if isinstance(answer, Coroutine):
+            answer.close()
+            return None
+        found[client.name] = (
+            [_quota(each) for each in answer.standings] if isinstance(answer, Decision) else []
+        )
+    return found
+
+
 async def _ask(gateway: Gateway, clients: Any, found: dict[str, list[dict[str, Any]]]) -> None:
     for client in clients:
         found[client.name] = await _of(gateway, client)
 
 
 async def _of(gateway: Gateway, client: Client) -> list[dict[str, Any]]:
-    quotas = quotas_of(client)
-    if not quotas:
+    question = _question(client)
+    if question is None:
         return []
-    question = Reservation(f"status of {client.name}", client.name, quotas, tokens=0, requests=0)
     answer = gateway.state.peek(question, gateway.now())
     decision = answer if isinstance(answer, Decision) else await answer
     return [_quota(standing) for standing in decision.standings]
+
+
+def _question(client: Client) -> Reservation | None:
+    quotas = quotas_of(client)
+    if not quotas:
+        return None
+    return Reservation(f"status of {client.name}", client.name, quotas, tokens=0, requests=0)
 
 
 def _quota(standing: Standing) -> dict[str, Any]:

@@ -43,19 +43,28 @@ def render(state: dict[str, Any], *, width: int, colour: bool) -> str:
     )
 
 
+def table(state: dict[str, Any], name: str) -> list[str]:
+    """Give one table of the state, uncoloured: ``backends``, ``deployments`` or ``clients``."""
+    return list(_View(state, plain).tables()[name])
+
+
 @dataclass(slots=True)
 class _View:
     state: dict[str, Any]
     paint: Paint
 
+    def tables(self) -> dict[str, Iterator[str]]:
+        return {
+            "backends": _table(("backend", "state", "headroom", "in flight", "15 min", ""), self._backends()),
+            "deployments": _table(("deployment", "available", "in flight", "waiting"), self._deployments()),
+            "clients": _table(("client", "class", "in flight", "15 min", "quota"), self._clients()),
+        }
+
     def lines(self) -> Iterator[str]:
         yield from self._head()
-        yield ""
-        yield from _table(("backend", "state", "headroom", "in flight", "15 min", ""), self._backends())
-        yield ""
-        yield from _table(("deployment", "available", "in flight", "waiting"), self._deployments())
-        yield ""
-        yield from _table(("client", "class", "in flight", "15 min", "quota"), self._clients())
+        for rows in self.tables().values():
+            yield ""
+            yield from rows
         actions = self.state["by_hand"]["actions"]
         if actions:
             yield ""

@@ -5,6 +5,7 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ from aoai_gateway.config.endpoints import (
 from aoai_gateway.config.fields import (
     Amount,
     Count,
+    DeploymentName,
     ExistingFile,
     KeptFile,
     Keys,
@@ -38,6 +40,7 @@ from aoai_gateway.config.fields import (
     Token,
 )
 from aoai_gateway.config.policies import Group, Policy
+from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import IMPLICIT, BreakLengths, Priority, PriorityClass
 
 __all__ = [
@@ -55,6 +58,7 @@ __all__ = [
     "Listen",
     "Model",
     "Policy",
+    "Price",
     "Priority",
     "PriorityClass",
     "Replay",
@@ -192,6 +196,8 @@ class Config(Model):
     """Priority classes, highest first; without any, all requests are equal."""
     default_priority: Name | None = None
     """The class of clients that name none; the lowest if absent."""
+    prices: Mapping[DeploymentName, Price] = {}
+    """What tokens cost, by model or virtual deployment, for comparing answers."""
     usage_log: LogTarget | None = None
     """Where one JSON line per finished call goes: stdout, or the path of a file."""
     drain_seconds: Amount = 30
@@ -285,6 +291,16 @@ class Config(Model):
         """Return the model that a virtual deployment runs, if it was written down."""
         return self._models.get(deployment)
 
+    def price_of(self, deployment: str, model: str | None = None) -> Price | None:
+        """Return the price of a virtual deployment's tokens, or of the model that answered there.
+
+        A dated model has the price of its name: ``gpt-4o-2024-11-20`` that of ``gpt-4o``.
+        """
+        names = [deployment, self.model_of(deployment) or ""]
+        if model is not None:
+            names += [model, _VERSION.sub("", model)]
+        return next((self.prices[name] for name in names if name in self.prices), None)
+
     @cached_property
     def _models(self) -> dict[str, str]:
         return {
@@ -368,6 +384,10 @@ class Config(Model):
                         Backend(endpoint, standin) for standin in virtual.standins if standin.enabled
                     ]
         return backends
+
+
+_VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$", re.ASCII)
+"""What ends a model's name when it says which one exactly: gpt-4o-2024-11-20, gpt-35-turbo-0125."""
 
 
 def _digest(key: str) -> bytes:

@@ -1,5 +1,9 @@
 """A flow's comment, marker and metadata: what became of the call, in one line and in filterable fields.
 
+The flow list is narrow, so a comment says what is remarkable first (an error, a replay, a wait), then who
+asked for what and where it went, then figures. A marker says the most important of it as a picture; a call
+of which nothing is remarkable has none.
+
 The metadata is saved with the flow, so it holds plain strings and numbers only, and nothing secret.
 
 ========================  ===============================================================================
@@ -7,18 +11,29 @@ key                       value
 ========================  ===============================================================================
 gateway_client            name of the client
 gateway_call              id of the call; failed attempts carry the same one
-gateway_deployment        the virtual deployment that was asked for
+gateway_deployment        the virtual deployment that the call was served as
+gateway_asked             the one that the client asked for, where that is another one
 gateway_backend           ``standin@endpoint`` of the last (or this) attempt
 gateway_outcome           ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``, ``error``
+gateway_error             code of the gateway's own error
 gateway_attempts          number of attempts
 gateway_attempt           on the flow of a failed attempt: which one it was, from 1
 gateway_reason            on the flow of a failed attempt: why it failed
-gateway_tokens_in         prompt tokens
-gateway_tokens_out        completion tokens
-gateway_first_content_ms  of a stream: milliseconds until its first content
+gateway_conversation      what the client says of the conversation, or the response that it began with
+gateway_clamped           what the client's request limits changed
+gateway_degraded          how it was served in a lesser way
+gateway_dry_run           what limits that are only tried out would have done
+gateway_waited_ms         for how long it was held back
+gateway_first_content_ms  of a stream: from the call's begin to its first content
 gateway_chunk_gap_p50_ms  of a stream whose body is stored: the median time between two of its chunks
 gateway_chunk_gap_max_ms  … and the longest
 gateway_messages_gone     how many messages of a long realtime session are no longer kept
+gateway_duration_ms       from the call's begin to its end
+gateway_tokens_in         prompt tokens
+gateway_tokens_out        completion tokens
+gateway_only_backend      on a replay that was sent to this backend by hand
+gateway_path              on the flow of a failed attempt: the path that the client asked for
+gateway_story             every decision that was taken, a line each (see ``gateway.explain``)
 ========================  ===============================================================================
 """
 
@@ -33,41 +48,91 @@ if TYPE_CHECKING:
     from mitmproxy.flow import Flow
 
     from aoai_gateway.call import Attempt, Call
+    from aoai_gateway.wire.errors import GatewayError
 
-MARKERS = {
-    Outcome.BACKENDS_OUT: ":no_entry:",
-    Outcome.TRUNCATED: ":scissors:",
-    Outcome.ERROR: ":boom:",
-}
+BUG = ":boom:"
+"""💥 a bug of the gateway"""
+TRUNCATED = ":scissors:"
+"""✂ a backend broke off its answer"""
+BACKENDS_OUT = ":no_entry:"
+"""⛔ no backend was left"""
+RATE_LIMITED = ":vertical_traffic_light:"
+"""🚦 over one of the client's own quotas"""
+REFUSED = ":no_entry_sign:"
+"""🚫 refused by the gateway: key, path, size, access, limits of a request"""
+CALLERS_ERROR = ":warning:"
+"""⚠ a backend answered with an error that is the caller's"""
+CLIENT_GONE = ":wave:"
+"""👋 the client hung up"""
+DEGRADED = ":chart_with_downwards_trend:"
+"""📉 served in a lesser way, since it was over a quota"""
 REPLAYED = ":repeat:"
+"""🔁 replayed: a failed attempt came before"""
+WAITED = ":hourglass_flowing_sand:"
+"""⏳ held back for a while"""
 FAILED = ":x:"
+"""❌ one failed attempt of a call"""
+COMPARED = ":balance_scale:"
+"""⚖ a comparison of answers, without a call behind it"""
+MARKERS = (
+    BUG,
+    TRUNCATED,
+    BACKENDS_OUT,
+    RATE_LIMITED,
+    REFUSED,
+    CALLERS_ERROR,
+    CLIENT_GONE,
+    DEGRADED,
+    REPLAYED,
+    WAITED,
+    FAILED,
+    COMPARED,
+)
+"""All that the gateway sets; another one is the user's own, and stays."""
 
+BARE_CODES = {"401": "unknown key", "404": "unknown path"}
+"""Azure's codes that are only the status again, in words."""
 
-def annotate(flow: http.HTTPFlow, call: Call) -> None:
-    """Say on a call's flow what became of it."""
-    flow.comment = comment(call)
-    flow.metadata.update(metadata(call))
-    if not flow.marked:
-        marker = MARKERS.get(call.outcome) if call.outcome else None
-        flow.marked = marker or (REPLAYED if len(call.attempts) > 1 else "")
+KEPT_ON_REPLAY = ("gateway_client", "gateway_only_backend")
+"""What is still true of a flow that is replayed."""
+
+WORTH_TELLING = 0.1
+"""Seconds of waiting from which on it is worth a word."""
+
+SEPARATOR = " · "
 
 
 def is_marked_by_a_person(flow: Flow) -> bool:
     """Whether somebody has marked a flow by hand: with a marker that is none of the gateway's."""
-    return bool(flow.marked) and flow.marked not in (*MARKERS.values(), REPLAYED, FAILED)
+    return bool(flow.marked) and flow.marked not in MARKERS
 
 
-def forget(flow: http.HTTPFlow) -> None:
-    """Take back what was said of a flow before it is replayed; only its client's name is still true."""
-    for name in [n for n in flow.metadata if n.startswith("gateway_") and n != "gateway_client"]:
-        del flow.metadata[name]
-    flow.comment = ""
+def annotate(flow: http.HTTPFlow, call: Call, conversation: str | None = None) -> None:
+    """Say on a call's flow what became of it."""
+    flow.comment = comment(call)
+    flow.metadata.update(metadata(call))
+    if conversation is not None:
+        flow.metadata["gateway_conversation"] = conversation
+    if call.decisions:
+        flow.metadata["gateway_story"] = list(call.decisions)
     if not is_marked_by_a_person(flow):
-        flow.marked = ""
+        flow.marked = marker(call)
+
+
+def annotate_refusal(flow: http.HTTPFlow, error: GatewayError) -> None:
+    """Say on the flow of a request that never became a call why it was refused."""
+    client = flow.metadata.get("gateway_client")
+    flow.comment = SEPARATOR.join([_named(error), *([str(client)] if client else [])])
+    flow.metadata["gateway_outcome"] = Outcome.REJECTED.value
+    flow.metadata["gateway_error"] = error.code
+    flow.metadata["gateway_story"] = [f"refused before it was a call: {_named(error)}: {error.message}"]
+    if not is_marked_by_a_person(flow):
+        flow.marked = REFUSED
 
 
 def annotate_attempt(flow: http.HTTPFlow, call: Call, attempt: Attempt) -> None:
     """Say on a failed attempt's flow what went wrong."""
+    asked = call.asked or call.deployment
     flow.comment = attempt_comment(call, attempt)
     flow.metadata.update(
         {
@@ -77,61 +142,121 @@ def annotate_attempt(flow: http.HTTPFlow, call: Call, attempt: Attempt) -> None:
             "gateway_backend": attempt.backend.name,
             "gateway_attempt": attempt.number,
             "gateway_reason": attempt.reason,
+            "gateway_path": call.target.with_deployment(asked),
         }
     )
+    if call.asked:
+        flow.metadata["gateway_asked"] = call.asked
     flow.marked = FAILED
 
 
-def comment(call: Call) -> str:
-    """Tell a call in one line: client, deployment → backend, attempts, tokens, time to first token."""
-    parts = [f"{call.client.name}: {call.deployment or '?'}"]
-    attempt = call.attempt
-    if attempt is not None:
-        parts[0] += f" → {attempt.backend.name}"
-        if len(call.attempts) > 1:
-            failed = ", ".join(f"{a.backend.name} {a.reason}" for a in call.attempts[:-1])
-            parts.append(f"attempt {len(call.attempts)} (after {failed})")
+def forget(flow: http.HTTPFlow) -> None:
+    """Take back what was said of a flow before it is replayed."""
+    for name in [n for n in flow.metadata if n.startswith("gateway_") and n not in KEPT_ON_REPLAY]:
+        del flow.metadata[name]
+    flow.comment = ""
+    if not is_marked_by_a_person(flow):
+        flow.marked = ""
+
+
+def marker(call: Call) -> str:
+    """Choose the marker of a call: that of the most important thing that can be said of it."""
+    by_outcome = {
+        Outcome.ERROR: BUG,
+        Outcome.TRUNCATED: TRUNCATED,
+        Outcome.BACKENDS_OUT: BACKENDS_OUT,
+        Outcome.CLIENT_GONE: CLIENT_GONE,
+    }
+    if call.outcome in by_outcome:
+        return by_outcome[call.outcome]
     if call.error is not None:
-        parts.append(f"{call.error.status} {call.error.code}")
-    elif call.status is not None and call.status >= 300:
-        parts.append(str(call.status))
-    if call.outcome in (Outcome.TRUNCATED, Outcome.CLIENT_GONE, Outcome.ERROR):
-        parts.append(call.outcome.value.replace("_", " "))
-    parts += [f"{name.removeprefix('x-gateway-')}: {what}" for name, what in call.told.items()]
-    if call.waited >= 0.1:
-        parts.append(f"waited {call.waited:.1f} s")
+        return RATE_LIMITED if call.error.status == 429 else REFUSED
+    if call.status is not None and call.status >= 400:
+        return CALLERS_ERROR
+    if "x-gateway-degraded" in call.told:
+        return DEGRADED
+    if len(call.attempts) > 1:
+        return REPLAYED
+    return WAITED if call.waited >= WORTH_TELLING else ""
+
+
+def comment(call: Call) -> str:
+    """Tell a call in one line: what is remarkable; client, deployment → backend; tokens and times."""
+    parts = [*_remarkable(call), _route(call)]
     if call.usage is not None:
         parts.append(f"{call.usage.input_tokens} tokens in, {call.usage.output_tokens} out")
-    if call.first_content is not None:
+    if call.first_content is not None and call.streaming:
         parts.append(f"first token after {1000 * (call.first_content - call.started):.0f} ms")
-    return "; ".join(parts)
+    return SEPARATOR.join(parts)
+
+
+def _remarkable(call: Call) -> list[str]:
+    parts = []
+    if call.outcome in (Outcome.TRUNCATED, Outcome.CLIENT_GONE, Outcome.ERROR):
+        said = {
+            Outcome.TRUNCATED: "broken off",
+            Outcome.CLIENT_GONE: "client hung up",
+            Outcome.ERROR: "bug of the gateway",
+        }
+        parts.append(said[call.outcome])
+    if call.error is not None:
+        parts.append(_named(call.error))
+    elif call.status is not None and call.status >= 300:
+        parts.append(str(call.status))
+    told = {name.removeprefix("x-gateway-"): what for name, what in call.told.items()}
+    if "degraded" in told:
+        parts.append(f"degraded: {told.pop('degraded')}")
+    failed = [attempt for attempt in call.attempts if attempt.failure is not None]
+    if failed:
+        tried = ", ".join(f"{attempt.backend.name} {attempt.reason}" for attempt in failed)
+        parts.append(f"tried {tried}" if failed[-1] is call.attempt else f"replayed after {tried}")
+    if call.waited >= WORTH_TELLING:
+        parts.append(f"waited {call.waited:.1f} s")
+    return parts + [f"{name}: {what}" for name, what in told.items()]
+
+
+def _route(call: Call) -> str:
+    text = f"{call.client.name}: {call.deployment or '?'}"
+    return text if call.attempt is None else f"{text} → {call.attempt.backend.name}"
+
+
+def _named(error: GatewayError) -> str:
+    """Name an error in few words."""
+    return f"{error.status} {BARE_CODES.get(error.code, error.code)}"
 
 
 def attempt_comment(call: Call, attempt: Attempt) -> str:
-    """Tell a failed attempt in one line: backend, reason, break."""
-    text = f"attempt {attempt.number} of {call.client.name}: {call.deployment} → {attempt.backend.name}"
-    text += f" failed: {attempt.reason}"
+    """Tell a failed attempt in one line: reason, backend, break."""
+    route = f"{call.client.name}: {call.deployment} → {attempt.backend.name}"
+    parts = [f"attempt {attempt.number} failed: {attempt.reason}", route]
     if attempt.break_seconds is not None:
-        text += f"; break of {attempt.break_seconds:.1f} s"
-    return text
+        parts.append(f"break of {attempt.break_seconds:.1f} s")
+    return SEPARATOR.join(parts)
 
 
 def metadata(call: Call) -> dict[str, str | int | float]:
     """Give the call's fields for filters such as ``~meta "gateway_client: Team 1"``."""
-    fields: dict[str, str | int | float] = {
+    usage, attempt = call.usage, call.attempt
+    fields: dict[str, str | int | float | None] = {
         "gateway_client": call.client.name,
         "gateway_call": call.id,
+        "gateway_deployment": call.deployment or None,
+        "gateway_asked": call.asked or None,
+        "gateway_backend": attempt.backend.name if attempt is not None else None,
+        "gateway_outcome": call.outcome.value if call.outcome is not None else None,
+        "gateway_error": call.error.code if call.error is not None else None,
         "gateway_attempts": len(call.attempts),
+        "gateway_clamped": call.told.get("x-gateway-clamped"),
+        "gateway_degraded": call.told.get("x-gateway-degraded"),
+        "gateway_dry_run": call.told.get("x-gateway-dry-run"),
+        "gateway_waited_ms": _ms(0.0, call.waited) or None,
+        "gateway_first_content_ms": _ms(call.started, call.first_content) if call.streaming else None,
+        "gateway_duration_ms": _ms(call.started, call.ended),
+        "gateway_tokens_in": usage.input_tokens if usage is not None else None,
+        "gateway_tokens_out": usage.output_tokens if usage is not None else None,
     }
-    if call.deployment:
-        fields["gateway_deployment"] = call.deployment
-    if call.attempt is not None:
-        fields["gateway_backend"] = call.attempt.backend.name
-    if call.outcome is not None:
-        fields["gateway_outcome"] = call.outcome.value
-    if call.first_content is not None:
-        fields["gateway_first_content_ms"] = round(1000 * (call.first_content - call.started))
-    if call.usage is not None:
-        fields["gateway_tokens_in"] = call.usage.input_tokens
-        fields["gateway_tokens_out"] = call.usage.output_tokens
-    return fields
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _ms(begin: float, end: float | None) -> int | None:
+    return None if end is None else round(1000 * (end - begin))

@@ -89,8 +89,13 @@ class GatewayAddon:
             return
         from tornado.web import Application
 
+        from aoai_gateway.inspect.commands import GatewayCommands
+        from aoai_gateway.inspect.state_commands import GatewayStateCommands
         from aoai_gateway.inspect.views import contentviews, stylesheet
 
+        if ctx.master.addons.get("gatewaycommands") is None:
+            state = GatewayStateCommands(self.gateway, self.lifetime.controls)
+            ctx.master.addons.add(GatewayCommands(self.gateway), state)
         contentviews.register(self.gateway.counter, self._model_of)
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
@@ -106,6 +111,9 @@ class GatewayAddon:
 
     def configure(self, updated: Collection[str]) -> None:
         """Load the configuration when its path is set; all that is wrong with it is logged."""
+        if "save_stream_file" in updated:
+            viewed = ctx.master.addons.get("view") is not None
+            self.gateway.watched = viewed or bool(ctx.options.save_stream_file)
         if "gateway_config" not in updated:
             return
         path = Path(ctx.options.gateway_config).expanduser().absolute()

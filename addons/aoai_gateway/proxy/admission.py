@@ -16,6 +16,8 @@ from aoai_gateway.wire.operations import parse_target
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mitmproxy import http
     from mitmproxy.connection import Client as ClientConnection
 
@@ -36,12 +38,14 @@ NOT_IN_TARGET = re.compile(rb"[^!-~]")
 class Admitted:
     """A request that may come in: the configuration that counts for it, and who it is from.
 
-    ``token`` is the client's own bearer token, where that goes on to the backend.
+    ``token`` is the client's own bearer token, where that goes on to the backend; ``only_backend`` the one
+    backend to which a user of the inspector sends it.
     """
 
     setup: Setup
     client: Client
     token: str | None
+    only_backend: str | None = None
 
     def __repr__(self) -> str:
         return f"Admitted({self.client.name!r})"
@@ -74,16 +78,20 @@ def admit(gateway: Gateway, request: http.Request, connection: ClientConnection)
     return Admitted(setup, client, token)
 
 
-def admit_replayed(gateway: Gateway, request: http.Request, client_name: str) -> Admitted:
-    """Let a flow's request in once more, as the client that its metadata names. Raises GatewayError."""
+def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[str, object]) -> Admitted:
+    """Let a flow's request in once more, as the client that its metadata names. Raises GatewayError.
+
+    Metadata are what the inspector writes, never what a client has sent.
+    """
     setup = gateway.in_force()
-    client = setup.config.client_named(client_name)
+    client = setup.config.client_named(str(metadata.get("gateway_client", "")))
     if client is None:
         raise errors.unauthorized()
     if client.uses_entra_id_auth:
         raise errors.invalid_token("it was not kept, so the call cannot be replayed")
     _check_size(gateway, setup, request)
-    return Admitted(setup, client, None)
+    only = metadata.get("gateway_only_backend")
+    return Admitted(setup, client, None, str(only) if only else None)
 
 
 def _check_form(request: http.Request, head: FieldIndex) -> None:

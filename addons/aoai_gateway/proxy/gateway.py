@@ -15,6 +15,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.call import Settle, Setup
 from aoai_gateway.config.switches import Switches
 from aoai_gateway.engine import Engine
+from aoai_gateway.inspect.conversations import Conversations
 from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
 from aoai_gateway.proxy.waiting import Waiting
@@ -71,6 +72,9 @@ class Gateway:
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
         self.waiting = Waiting(self.engine.dispatcher)
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
+        self.watched = False
+        """Whether somebody looks at flows or saves them, so that it is worth telling a call's story."""
+        self.conversations = Conversations()
         self.draining = False
         self.usage_log: UsageSink | None = None
         self.counter = Counter()

@@ -31,6 +31,7 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 
+from aoai_gateway.inspect.annotate import annotate_refusal
 from aoai_gateway.proxy import health
 from aoai_gateway.proxy.admission import Admitted, admit, admit_replayed, place
 from aoai_gateway.proxy.events import ClientIdentified, GatewayClientIdentifiedHook
@@ -98,8 +99,7 @@ class Intake(HttpStream):
         try:
             if event.replay_flow is not None:
                 # Only our own replay handler gets here with a flow; its metadata was written by us.
-                client_name = str(flow.metadata.get("gateway_client", ""))
-                self._admitted = admit_replayed(gateway, request, client_name)
+                self._admitted = admit_replayed(gateway, request, flow.metadata)
             else:
                 self._admitted = admit(gateway, request, self.context.client)
                 place(request, self.context.client)
@@ -111,6 +111,7 @@ class Intake(HttpStream):
             strip_secrets(request)
             place(request, self.context.client)
             request.path = redact_target(request.path)
+            annotate_refusal(flow, error)
             flow.response = error_response(error)
             yield from self._refuse(event.end_stream)
             return
@@ -132,7 +133,9 @@ class Intake(HttpStream):
             limit = self._admitted.setup.config.limits.body_mb * 1024 * 1024
             if len(self.request_body_buf) > limit:
                 self.request_body_buf.clear()
-                self.flow.response = error_response(errors.body_too_large(limit))
+                too_large = errors.body_too_large(limit)
+                annotate_refusal(self.flow, too_large)
+                self.flow.response = error_response(too_large)
                 yield from self._refuse(end_stream=False, shown=True)
         elif isinstance(event, RequestEndOfMessage):
             yield from self.state_request_complete()

@@ -65,7 +65,8 @@ from aoai_gateway.call import (
     StandInLine,
     WaitUntil,
 )
-from aoai_gateway.inspect.annotate import annotate
+from aoai_gateway.inspect.annotate import annotate, annotate_refusal
+from aoai_gateway.inspect.story import Notes, follow, tell
 from aoai_gateway.proxy import models
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
@@ -105,6 +106,7 @@ class GatewayStream(Sending):
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: GatewayLayer) -> None:
         super().__init__(context, stream_id, gateway, layer)
         self._run: Generator[Effect, Result] | None = None
+        self._notes: Notes | None = None
         self._written_down = False
         self._stands = False
         """Whether it stands in a waiting line."""
@@ -147,6 +149,7 @@ class GatewayStream(Sending):
         try:
             target = parse_target(request.method, request.path)
         except GatewayError as error:
+            annotate_refusal(self.flow, error)
             yield from self._reject(error)
             return
         if target.operation is MODELS:
@@ -164,12 +167,16 @@ class GatewayStream(Sending):
             headers=head,
             brings_own_token=admitted.token is not None,
             consult="gateway_backend_chosen" in self._gateway.heard,
+            only_backend=admitted.only_backend,
         )
         self._gateway.begun(call)
         # What belongs together is to be seen while it goes on, too.
         self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")
         self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
+        if self._gateway.watched or "gateway_call_finished" in self._gateway.heard:
+            self._notes = Notes()
+            self._run = follow(self._run, call, self._notes)
         yield from self._advance(None)
 
     def _advance(self, result: Result | None) -> CommandGenerator[None]:
@@ -253,7 +260,9 @@ class GatewayStream(Sending):
             call.reserved = None
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
-        annotate(self.flow, call)
+        if self._notes is not None:
+            call.decisions = tell(call, self._notes)
+        annotate(self.flow, call, self._gateway.conversations.of(call))
         if self._pace is not None:
             self.flow.metadata.update(self._pace.figures())
         record = self._gateway.write_down(call)

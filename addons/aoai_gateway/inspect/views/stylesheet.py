@@ -21,6 +21,10 @@ RULES = """
 /* aoai-gateway: long lines of a prompt wrap, and empty ones are seen */
 .flow-detail .contentview pre { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere; }
 .flow-detail .contentview pre > div:empty::before { content: "\\200b"; }
+/* and a call's comment has room in the flow list */
+.flow-table .col-comment { width: 50%; }
+.flow-table td.col-comment { text-align: left; }
+.command-result { white-space: pre-wrap; }
 """
 
 _PATH = r"/static/([\w.-]+\.css)"

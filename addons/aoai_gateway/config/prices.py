@@ -1,0 +1,21 @@
+"""What tokens cost, for those who compare what prompts cost."""
+
+from aoai_gateway.config.endpoints import Model
+from aoai_gateway.config.fields import Amount
+
+
+class Price(Model):
+    """What a million tokens of a model cost, in dollars or whatever one reckons in."""
+
+    input: Amount
+    """Of the prompt."""
+    output: Amount
+    """Of the answer, reasoning included."""
+    cached_input: Amount | None = None
+    """Of the part of a prompt that the cache held; as input if absent."""
+
+    def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
+        """Return what a call costs; cached tokens are a part of the input."""
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        fresh = max(0, input_tokens - cached_tokens)
+        return (fresh * self.input + cached_tokens * cached_price + output_tokens * self.output) / 1_000_000

@@ -1,0 +1,167 @@
+"""The ``gateway.*`` commands of mitmproxy's console, of mitmweb's command bar and of its REST API.
+
+They are mitmproxy commands like its own: flows are named as everywhere (``@focus``, ``@marked``, a filter),
+and the prompt completes deployments, backends and formats. What they send goes the way of every call, through
+access rules, quotas, routing and breaks, as the client that the flow's metadata names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyperclip  # type: ignore[import-untyped]  # it has no types
+from mitmproxy import contentviews, ctx, exceptions, flow, http
+from mitmproxy.addons import export
+from mitmproxy.log import ALERT
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.inspect import compare, snippets
+from aoai_gateway.inspect.registering import command
+from aoai_gateway.inspect.replays import aimed, as_call, places
+from aoai_gateway.inspect.story_view import StoryContentview, story
+from aoai_gateway.mitmproxy_options import is_unset
+from aoai_gateway.proxy.bugs import log_bug
+from aoai_gateway.proxy.playback import play
+from aoai_gateway.wire.errors import GatewayError
+
+if TYPE_CHECKING:
+    from mitmproxy.addonmanager import Loader
+
+    from aoai_gateway.call import Setup
+    from aoai_gateway.proxy.gateway import Gateway
+
+logger = logging.getLogger(__name__)
+
+EXPORTS = {"python": "openai-python", "js": "openai-js", "curl": "gateway-curl"}
+"""How mitmproxy's own `export` commands call our formats."""
+
+
+class GatewayCommands:
+    """Commands about calls. Loaded where there is somebody to give them, never in the lean host."""
+
+    name = "gatewaycommands"
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def load(self, loader: Loader) -> None:
+        """Show comments in mitmweb's flow list, and offer our formats where mitmproxy exports flows."""
+        if is_unset(ctx.options, "web_columns"):
+            ctx.options.update(web_columns=[*ctx.options.web_columns, "comment"])
+        if "story" not in contentviews.registry:
+            contentviews.add(StoryContentview())
+        for name, theirs in EXPORTS.items():
+            export.formats[theirs] = partial(self._written, name)
+
+    # --- looking -----------------------------------------------------------------------------------------
+
+    @command("gateway.explain")
+    def explain(self, flow: flow.Flow) -> Sequence[str]:
+        """Every decision that was taken for a call, in order, with the time since its begin.
+
+        For the flow of a failed attempt, it is the story of its call.
+        """
+        told = story(flow) or self._story_of_call(flow)
+        if not told:
+            raise exceptions.CommandError(
+                "No story was kept of this flow: it is still running, or was recorded without an inspector."
+            )
+        return told
+
+    def _story_of_call(self, of: flow.Flow) -> list[str]:
+        call, view = of.metadata.get("gateway_call"), ctx.master.addons.get("view")
+        if call is None or view is None:
+            return []
+        same = (each for each in view if each.metadata.get("gateway_call") == call)
+        return next((told for each in same if (told := story(each))), [])
+
+    # --- a call as code ----------------------------------------------------------------------------------
+
+    @command("gateway.snippet.formats")
+    def snippet_formats(self) -> Sequence[str]:
+        """The formats of gateway.snippet and gateway.copy."""
+        return list(snippets.FORMATS)
+
+    @command("gateway.snippet", language="gateway.snippet.formats")
+    def snippet(self, language: str, flow: flow.Flow) -> str:
+        """A call as code for the openai SDK (python, js) or as curl; the key is an environment variable."""
+        return self._written(language, flow)
+
+    @command("gateway.copy", language="gateway.snippet.formats")
+    def copy(self, language: str, flow: flow.Flow) -> None:
+        """Copy a call as code (see gateway.snippet) to the clipboard of the machine mitmproxy runs on."""
+        text = self._written(language, flow)
+        try:
+            pyperclip.copy(text)
+        except pyperclip.PyperclipException:
+            raise exceptions.CommandError(
+                "This machine has no clipboard that mitmproxy can reach; gateway.snippet shows the code."
+            ) from None
+        logger.log(ALERT, "Copied %d lines of %s.", text.count("\n"), language)
+
+    def _written(self, name: str, shown: flow.Flow) -> str:
+        call = as_call(shown)
+        write = snippets.FORMATS.get(name)
+        if write is None:
+            raise exceptions.CommandError(f"There is no format {name!r}: {', '.join(snippets.FORMATS)}.")
+        headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
+        body = call.request.get_content(strict=False) or b""
+        asked = call.request
+        request = snippets.Request(address_of(shown, call), asked.method, asked.path, headers, body)
+        try:
+            return write(request)
+        except GatewayError as error:
+            raise exceptions.CommandError(error.message) from None
+
+    # --- sending again -----------------------------------------------------------------------------------
+
+    @command("gateway.places")
+    def places(self) -> Sequence[str]:
+        """Where a call can be sent by hand: the virtual deployments, and the backends (standin@endpoint)."""
+        return places(self._setup())
+
+    @command("gateway.replay", where="gateway.places")
+    def replay(self, flow: flow.Flow, where: str) -> None:
+        """Send a copy of a call to another virtual deployment, or to one backend and no other."""
+        copy = aimed(flow, where, self._setup())
+        asyncio_utils.create_task(_played(copy), name="replay of a call", keep_ref=True)
+
+    @command("gateway.compare")
+    def compare(self, flows: Sequence[flow.Flow], *wheres: str) -> None:
+        """Send calls to several deployments or backends, and lay the answers out side by side.
+
+        Without deployments the flows, such as edits of one prompt, are compared where they went. The result
+        is the response of a flow of its own.
+        """
+        setup = self._setup()
+        comparison = compare.Comparison(compare.prepare(flows, wheres, setup), setup)
+        comparison.start()
+        logger.log(ALERT, "%s", comparison.flow.comment)
+
+    def _setup(self) -> Setup:
+        try:
+            return self._gateway.in_force()
+        except GatewayError as error:
+            raise exceptions.CommandError(error.message) from None
+
+
+async def _played(copy: http.HTTPFlow) -> None:
+    try:
+        await play(copy)
+    except Exception as error:
+        log_bug("in a replay; it was given up.", error)
+
+
+def address_of(shown: flow.Flow, call: http.HTTPFlow) -> str:
+    """Give the gateway's address as the client of a flow knows it."""
+    connection = shown.client_conn
+    scheme = "https" if connection.tls else "http"
+    host = call.request.headers.get("host")
+    if host is None or "gateway_attempt" in shown.metadata:
+        # What was sent to a backend names the backend.
+        name, port = connection.sockname[:2] if connection.sockname else ("127.0.0.1", 8080)
+        host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+    return f"{scheme}://{host}"

@@ -1,0 +1,86 @@
+"""Sending a call again, somewhere else: a copy of its flow, aimed at a deployment or at one backend."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy import exceptions, http
+
+from aoai_gateway.inspect.annotate import forget
+from aoai_gateway.proxy.playback import ask_for, restore
+from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.operations import MODELS, parse_target
+
+if TYPE_CHECKING:
+    from mitmproxy.flow import Flow
+
+    from aoai_gateway.call import Setup
+
+
+def as_call(flow: Flow) -> http.HTTPFlow:
+    """Copy a flow as what its client had sent, to be sent or shown again. Raises CommandError if it is none.
+
+    What was said of it is forgotten, but for its client's name.
+    """
+    if not isinstance(flow, http.HTTPFlow):
+        raise exceptions.CommandError("This is no HTTP call.")
+    if flow.live:
+        raise exceptions.CommandError("The call is still running.")
+    if flow.request.raw_content is None:
+        raise exceptions.CommandError("The request's body was not kept.")
+    copy: http.HTTPFlow = flow.copy()
+    copy.intercepted = False
+    restore(copy)
+    forget(copy)
+    copy.marked = ""
+    copy.timestamp_created = time.time()  # what flow lists are ordered by: it is a new call
+    copy.response = copy.error = None
+    try:
+        if parse_target(copy.request.method, copy.request.path).operation is MODELS:
+            raise exceptions.CommandError("A list of models is not asked of a deployment.")
+    except GatewayError as error:
+        raise exceptions.CommandError(f"This is no call to Azure OpenAI: {error.message}") from None
+    return copy
+
+
+def deployment_of(request: http.Request) -> str:
+    """Name the deployment that a request asks for. Raises CommandError if it names none."""
+    try:
+        target = parse_target(request.method, request.path)
+        if target.deployment is not None:
+            return target.deployment
+        content = request.get_content(strict=False) or b""
+        return parse_body(target, request.headers.get("content-type"), content).deployment(target)
+    except GatewayError as error:
+        raise exceptions.CommandError(error.message) from None
+
+
+def aimed(flow: Flow, where: str, setup: Setup) -> http.HTTPFlow:
+    """Copy a flow, to go to a virtual deployment, or to one backend (``gpt-4o-ptu@sweden``) and no other.
+
+    Raises CommandError when there is no such place.
+    """
+    copy = as_call(flow)
+    asked = deployment_of(copy.request)
+    table = setup.table
+    copy.metadata.pop("gateway_only_backend", None)
+    if "@" not in where and table.pool(where) is not None:
+        ask_for(copy.request, copy.request.path, where)
+        return copy
+    serving = [name for name in table.deployments if any(b.name == where for b in table.pool(name) or ())]
+    if not table.deployments and any(b.name == where for b in table.backends):
+        serving = [asked]
+    if not serving:
+        raise exceptions.CommandError(f"There is no {where!r}. You can use {', '.join(places(setup))}.")
+    if asked not in serving:
+        ask_for(copy.request, copy.request.path, serving[0])
+    copy.metadata["gateway_only_backend"] = where
+    return copy
+
+
+def places(setup: Setup) -> list[str]:
+    """List where a call can be sent: the virtual deployments, then the backends."""
+    backends = [backend.name for backend in setup.table.backends]
+    return [*setup.table.deployments, *(name for name in backends if name not in setup.table.deployments)]

@@ -1,0 +1,316 @@
+"""A call as code: what to paste to make it again, with an official SDK or curl, against this gateway.
+
+The key comes from the environment variable `KEY_VARIABLE`; no secret is ever in a snippet. What the SDKs send
+by themselves is left out, other headers of the client are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.operations import MODELS, Target, parse_target
+from aoai_gateway.wire.secrets import SECRET_HEADERS, SECRET_PARAMETERS
+
+KEY_VARIABLE = "AOAI_GATEWAY_KEY"
+"""The environment variable that a snippet takes its key from."""
+
+WIDTH = 100
+"""Columns up to which a list or an object stays on one line."""
+
+_SDKS_OWN = re.compile(
+    r"host|connection|content-.*|accept.*|user-agent|x-stainless-.*|transfer-encoding|expect|idempotency-key",
+    re.IGNORECASE,
+)
+
+_KEYWORDS = {
+    "chat.completions": """
+        audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens
+        messages metadata modalities model n parallel_tool_calls prediction presence_penalty prompt_cache_key
+        reasoning_effort response_format safety_identifier seed service_tier stop store stream stream_options
+        temperature tool_choice tools top_logprobs top_p user verbosity web_search_options
+    """,
+    "completions": """
+        best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed
+        stop stream stream_options suffix temperature top_p user
+    """,
+    "embeddings": "dimensions encoding_format input model user",
+    "responses": """
+        background conversation include input instructions max_output_tokens max_tool_calls metadata model
+        parallel_tool_calls previous_response_id prompt prompt_cache_key reasoning safety_identifier
+        service_tier store stream stream_options temperature text tool_choice tools top_logprobs top_p
+        truncation user
+    """,
+}
+KEYWORDS: Mapping[str, frozenset[str]] = {name: frozenset(words.split()) for name, words in _KEYWORDS.items()}
+"""What the Python SDK takes as a named argument; anything else goes into ``extra_body``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client's request. ``address``: of the gateway, such as ``http://127.0.0.1:8080``."""
+
+    address: str
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @property
+    def target(self) -> Target:
+        """What it asks for. Raises GatewayError when that is none of Azure OpenAI's."""
+        return parse_target(self.method, self.path)
+
+    def document(self) -> dict[str, Any]:
+        """Decode the body, with the deployment as ``model``. Raises GatewayError."""
+        target = self.target
+        if target.operation is MODELS:
+            return {}
+        content_type = next((v for n, v in self.headers if n.lower() == "content-type"), None)
+        parsed = dict(parse_body(target, content_type, self.body).parsed)
+        if target.deployment is not None:
+            parsed.pop("model", None)
+            return {"model": target.deployment, **parsed}
+        return parsed
+
+    @property
+    def extra_headers(self) -> dict[str, str]:
+        """What the client has sent beyond what an SDK sends by itself."""
+        return {
+            name: value
+            for name, value in self.headers
+            if not _SDKS_OWN.fullmatch(name) and name.lower() not in SECRET_HEADERS
+        }
+
+    @property
+    def extra_query(self) -> dict[str, str]:
+        """Its query, but for the api-version of the classic API and for secrets."""
+        version = set() if self.target.api == "v1" else {"api-version"}
+        pairs = parse_qsl(self.path.partition("?")[2], max_num_fields=64)
+        return {n: v for n, v in pairs if n not in version and n.lower() not in SECRET_PARAMETERS}
+
+
+# --- Python ------------------------------------------------------------------------------------------
+
+
+def python(request: Request) -> str:
+    """Write it for the Python package ``openai``. Raises GatewayError when it is no call."""
+    target, body = request.target, request.document()
+    name = "OpenAI" if target.api == "v1" else "AzureOpenAI"
+    where = (
+        [("base_url", f"{request.address}/openai/v1/")]
+        if target.api == "v1"
+        else [("azure_endpoint", request.address), ("api_version", target.api_version or "2024-10-21")]
+    )
+    lines = ["import os", "", f"from openai import {name}", "", f"client = {name}("]
+    lines += [f"    {key}={_python(value, 1)}," for key, value in where]
+    lines += [f'    api_key=os.environ["{KEY_VARIABLE}"],', ")"]
+    if target.operation is MODELS:
+        return "\n".join([*lines, "for model in client.models.list():", "    print(model.id)", ""])
+    known = KEYWORDS[target.operation.name]
+    arguments = {key: value for key, value in body.items() if key in known}
+    extra = {key: value for key, value in body.items() if key not in known}
+    beyond = {
+        "extra_body": extra,
+        "extra_headers": request.extra_headers,
+        "extra_query": request.extra_query,
+    }
+    arguments |= {keyword: value for keyword, value in beyond.items() if value}
+    streams = body.get("stream") is True
+    lines.append(f"{'stream' if streams else 'answer'} = client.{target.operation.name}.create(")
+    lines += [f"    {key}={_python(value, 1)}," for key, value in arguments.items()]
+    return "\n".join([*lines, ")", *_PYTHON_ENDS[target.operation.name, streams], ""])
+
+
+_PYTHON_ENDS: Mapping[tuple[str, bool], list[str]] = {
+    ("chat.completions", False): ["print(answer.choices[0].message.content)"],
+    ("chat.completions", True): [
+        "for chunk in stream:",
+        "    if chunk.choices:",
+        '        print(chunk.choices[0].delta.content or "", end="", flush=True)',
+        "print()",
+    ],
+    ("completions", False): ["print(answer.choices[0].text)"],
+    ("completions", True): [
+        "for chunk in stream:",
+        "    if chunk.choices:",
+        '        print(chunk.choices[0].text, end="", flush=True)',
+        "print()",
+    ],
+    ("embeddings", False): ["print(len(answer.data), len(answer.data[0].embedding))"],
+    ("responses", False): ["print(answer.output_text)"],
+    ("responses", True): [
+        "for event in stream:",
+        '    if event.type == "response.output_text.delta":',
+        '        print(event.delta, end="", flush=True)',
+        "print()",
+    ],
+}
+
+
+def _python(value: Any, level: int) -> str:
+    """Write a value as Python; a text of several lines becomes as many literals."""
+    indent, end = "    " * (level + 1), "    " * level
+    flat = _flat_python(value)
+    if len(flat) + 4 * level <= WIDTH and "\\n" not in flat:
+        return flat
+    match value:
+        case dict():
+            rows = [
+                f"{indent}{_flat_python(key)}: {_python(item, level + 1)}," for key, item in value.items()
+            ]
+            return "\n".join(["{", *rows, end + "}"])
+        case list():
+            rows = [f"{indent}{_python(item, level + 1)}," for item in value]
+            return "\n".join(["[", *rows, end + "]"])
+        case str() if "\n" in value.rstrip("\n"):
+            return "\n".join(["(", *(f"{indent}{_text(part)}" for part in _parts(value)), end + ")"])
+        case _:
+            return flat
+
+
+def _flat_python(value: Any) -> str:
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_text(k)}: {_flat_python(v)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_flat_python, value)) + "]"
+        case str():
+            return _text(value)
+        case float():
+            # What JSON can hold beyond finite numbers, Python has no literal for.
+            return repr(value) if value - value == 0 else f'float("{value}")'
+        case _:
+            return repr(value)
+
+
+# --- JavaScript --------------------------------------------------------------------------------------
+
+
+def javascript(request: Request) -> str:
+    """Write it for the npm package ``openai`` (an ES module). Raises GatewayError when it is no call."""
+    target, body = request.target, request.document()
+    name = "OpenAI" if target.api == "v1" else "AzureOpenAI"
+    where = (
+        [("baseURL", f"{request.address}/openai/v1/")]
+        if target.api == "v1"
+        else [("endpoint", request.address), ("apiVersion", target.api_version or "2024-10-21")]
+    )
+    lines = [f'import {"OpenAI" if name == "OpenAI" else "{ AzureOpenAI }"} from "openai";', ""]
+    lines += [f"const client = new {name}({{"]
+    lines += [f"  {key}: {_javascript(value, 1)}," for key, value in where]
+    lines += [f"  apiKey: process.env.{KEY_VARIABLE},", "});"]
+    if target.operation is MODELS:
+        lines.append("for await (const model of client.models.list()) console.log(model.id);")
+        return "\n".join([*lines, ""])
+    streams = body.get("stream") is True
+    options = {"headers": request.extra_headers, "query": request.extra_query}
+    options = {key: value for key, value in options.items() if value}
+    lines.append(f"const {'stream' if streams else 'answer'} = await client.{target.operation.name}.create(")
+    lines.append(f"  {_javascript(body, 1)},")
+    if options:
+        lines.append(f"  {_javascript(options, 1)},")
+    return "\n".join([*lines, ");", *_JAVASCRIPT_ENDS[target.operation.name, streams], ""])
+
+
+_JAVASCRIPT_ENDS: Mapping[tuple[str, bool], list[str]] = {
+    ("chat.completions", False): ["console.log(answer.choices[0].message.content);"],
+    ("chat.completions", True): [
+        'for await (const chunk of stream) process.stdout.write(chunk.choices[0]?.delta?.content ?? "");',
+        "console.log();",
+    ],
+    ("completions", False): ["console.log(answer.choices[0].text);"],
+    ("completions", True): [
+        'for await (const chunk of stream) process.stdout.write(chunk.choices[0]?.text ?? "");',
+        "console.log();",
+    ],
+    ("embeddings", False): ["console.log(answer.data.length, answer.data[0].embedding.length);"],
+    ("responses", False): ["console.log(answer.output_text);"],
+    ("responses", True): [
+        "for await (const event of stream)",
+        '  if (event.type === "response.output_text.delta") process.stdout.write(event.delta);',
+        "console.log();",
+    ],
+}
+
+_BARE_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*", re.ASCII)
+
+
+def _javascript(value: Any, level: int) -> str:
+    indent, end = "  " * (level + 1), "  " * level
+    flat = _flat_javascript(value)
+    if len(flat) + 2 * level <= WIDTH and "\\n" not in flat:
+        return flat
+    match value:
+        case dict():
+            rows = [f"{indent}{_key(key)}: {_javascript(item, level + 1)}," for key, item in value.items()]
+            return "\n".join(["{", *rows, end + "}"])
+        case list():
+            rows = [f"{indent}{_javascript(item, level + 1)}," for item in value]
+            return "\n".join(["[", *rows, end + "]"])
+        case str() if "\n" in value.rstrip("\n"):
+            lines = [f"{indent}{_text(part)}," for part in value.split("\n")]
+            return "\n".join(["[", *lines, end + '].join("\\n")'])
+        case _:
+            return flat
+
+
+def _flat_javascript(value: Any) -> str:
+    match value:
+        case dict():
+            return "{ " + ", ".join(f"{_key(k)}: {_flat_javascript(v)}" for k, v in value.items()) + " }"
+        case list():
+            return "[" + ", ".join(map(_flat_javascript, value)) + "]"
+        case str():
+            return _text(value)
+        case _:
+            return json.dumps(value)
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else _text(name)
+
+
+# --- curl --------------------------------------------------------------------------------------------
+
+
+def curl(request: Request) -> str:
+    """Write it for curl and a POSIX shell. Raises GatewayError when it is no call."""
+    target = request.target
+    path, _, query = request.path.partition("?")
+    kept = [pair for pair in query.split("&") if pair.partition("=")[0].lower() not in SECRET_PARAMETERS]
+    url = request.address + path + (f"?{'&'.join(kept)}" if query and kept else "")
+    words = [f"curl -sS -N {shlex.quote(url)}", f'-H "api-key: ${KEY_VARIABLE}"']
+    words += [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in request.extra_headers.items()]
+    if target.operation is MODELS:
+        return " \\\n  ".join(words) + "\n"
+    words += ["-H 'content-type: application/json'", "--data-binary @- <<'JSON'"]
+    body = request.document()
+    if target.deployment is not None:
+        body.pop("model", None)
+    # In JSON no line can hold nothing but that word, so the quoted here-document ends where it should.
+    return " \\\n  ".join(words) + f"\n{_json(body, indent=2)}\nJSON\n"
+
+
+def _text(value: str) -> str:
+    """Write a text as a literal that Python and JavaScript read alike."""
+    return _json(value)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    # Lone surrogates cannot be printed; the others JavaScript or an editor may take for the end of a line.
+    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff]", lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def _parts(value: str) -> list[str]:
+    return [part for part in re.split(r"(?<=\n)", value) if part]
+
+
+FORMATS: Mapping[str, Callable[[Request], str]] = {"python": python, "js": javascript, "curl": curl}

@@ -1,0 +1,60 @@
+"""Answers side by side."""
+
+from __future__ import annotations
+
+from aoai_gateway.inspect.comparison import WIDTH, Entry, _width, side_by_side
+
+FIRST = Entry(
+    "gpt-4o",
+    "Hello! How can I help you today with whatever it is?\n\n- a\n- b",
+    status=200,
+    backend="ptu@sweden",
+    attempts=1,
+    first_content_ms=200,
+    duration_ms=1200,
+    input_tokens=9,
+    output_tokens=40,
+    cost=0.000423,
+)
+SECOND = Entry("gpt-4o-mini", "Hi " + "世界" * 40, status=200, backend="mini@sweden", output_tokens=12)
+
+
+def test_figures_have_a_column_each() -> None:
+    rows = {line[:12].strip(): line[14:] for line in side_by_side([FIRST, SECOND]).splitlines()[:10]}
+    cells = {name: [cell.strip() for cell in row.split("│")] for name, row in rows.items()}
+    assert cells[""] == ["gpt-4o", "gpt-4o-mini"]
+    assert cells["backend"] == ["ptu@sweden", "mini@sweden"]
+    assert cells["first token"] == ["200 ms", "–"]
+    assert cells["total"] == ["1,200 ms", "–"]
+    assert cells["speed"] == ["40 tokens/s", "–"]
+    assert cells["tokens out"] == ["40", "12"]
+    assert cells["cost"] == ["0.000423", "–"]
+
+
+def test_what_nobody_has_is_left_out() -> None:
+    text = side_by_side([Entry("a", "x"), Entry("b", "y")])
+    assert "cost" not in text
+    assert "first token" not in text
+
+
+def test_two_texts_are_beside_each_other_and_fit() -> None:
+    text = side_by_side([FIRST, SECOND])
+    assert any("Hello!" in line and "世界" in line for line in text.splitlines())
+    assert max(map(_width, text.splitlines())) <= WIDTH
+    assert text.replace("\n", "").count("世") == 40
+
+
+def test_many_texts_are_below_each_other() -> None:
+    lines = side_by_side([FIRST, SECOND, FIRST, SECOND]).splitlines()
+    assert sum(line.startswith("── gpt-4o") for line in lines) == 4
+
+
+def test_texts_that_are_the_same_are_shown_once() -> None:
+    text = side_by_side([FIRST, FIRST])
+    assert "All answers are the same:" in text
+    assert text.count("Hello!") == 1
+
+
+def test_nothing_to_compare() -> None:
+    assert side_by_side([]) == ""
+    assert "(no answer)" in side_by_side([Entry("a"), Entry("b", "x")])

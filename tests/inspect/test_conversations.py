@@ -1,0 +1,57 @@
+"""Which calls belong to one conversation."""
+
+from __future__ import annotations
+
+from aoai_gateway.inspect import conversations
+from aoai_gateway.inspect.conversations import Conversations
+from tests.engine_driver import RESPONSES, Answer, World, world
+
+
+def named(known: Conversations, at: World, answer: str = "", **how: object) -> str | None:
+    at.script(a=Answer(response_id=answer or None))
+    return known.of(at.call(**how).call)  # type: ignore[arg-type]  # as `World.call` takes them
+
+
+def test_a_chain_of_responses_is_one_conversation() -> None:
+    known, at = Conversations(), world("a")
+    chain = [
+        named(known, at, "resp_1", path=RESPONSES),
+        named(known, at, "resp_2", path=RESPONSES, previous_response_id="resp_1"),
+        named(known, at, "resp_3", path=RESPONSES, previous_response_id="resp_2"),
+    ]
+    assert chain == ["resp_1"] * 3
+    assert named(known, at, "resp_9", path=RESPONSES) == "resp_9"
+
+
+def test_a_chain_whose_begin_nobody_remembers() -> None:
+    known, at = Conversations(), world("a")
+    assert named(known, at, "resp_2", path=RESPONSES, previous_response_id="resp_1") == "resp_1"
+    assert named(known, at, "resp_3", path=RESPONSES, previous_response_id="resp_2") == "resp_1"
+
+
+def test_what_the_client_says() -> None:
+    known, at = Conversations(), world("a")
+    assert named(known, at, prompt_cache_key="agent-7") == "agent-7"
+    assert named(known, at, headers={"session-id": "s-1"}, prompt_cache_key="agent-7") == "s-1"
+    assert named(known, at, "resp_1", path=RESPONSES, prompt_cache_key="agent-8") == "agent-8"
+    assert named(known, at, "resp_2", path=RESPONSES, previous_response_id="resp_1") == "agent-8"
+
+
+def test_a_chat_without_a_name_has_none() -> None:
+    known, at = Conversations(), world("a")
+    assert named(known, at, "chatcmpl-1") is None
+    assert known.of(at.call(b"{").call) is None
+
+
+def test_a_name_cannot_look_like_other_metadata() -> None:
+    known, at = Conversations(), world("a")
+    assert named(known, at, prompt_cache_key="x\ngateway_client: Boss") == "x gateway_client: Boss"
+    assert len(named(known, at, prompt_cache_key="x" * 999) or "") == conversations.LONGEST
+
+
+def test_memory_is_bounded(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(conversations, "MOST_KEPT", 2)
+    known, at = Conversations(), world("a")
+    for number in range(4):
+        named(known, at, f"resp_{number}", path=RESPONSES, prompt_cache_key="k")
+    assert len(known._of_response) == 2
