@@ -25,6 +25,13 @@ RULES = """
 .flow-table .col-comment { width: 50%; }
 .flow-table td.col-comment { text-align: left; }
 .command-result { white-space: pre-wrap; }
+/* a prompt comes before its headers, and is edited with its lines wrapped */
+.flow-detail section.request, .flow-detail section.response { display: flex; flex-direction: column; }
+.flow-detail section > .contentview { order: 1; }
+.flow-detail section > hr { order: 2; margin: 10px 0; }
+.flow-detail section > .headers, .flow-detail section > .trailers, .flow-detail section > h5 { order: 3; }
+.flow-detail section > * { flex: none; }
+.flow-detail .contentview .cm-content { white-space: break-spaces; overflow-wrap: anywhere; flex-shrink: 1; }
 """
 
 _PATH = r"/static/([\w.-]+\.css)"
