@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 EXPORTS = {"python": "openai-python", "js": "openai-js", "curl": "gateway-curl"}
 """How mitmproxy's own `export` commands call our formats."""
 
+COLUMNS = ("path", "status", "time", "comment")
+"""mitmweb's flow list: what is the same for all calls takes no room from what is told of each."""
+
 
 class GatewayCommands:
     """Commands about calls. Loaded where there is somebody to give them, never in the lean host."""
@@ -50,7 +53,7 @@ class GatewayCommands:
     def load(self, loader: Loader) -> None:
         """Show comments in mitmweb's flow list, and offer our formats where mitmproxy exports flows."""
         if is_unset(ctx.options, "web_columns"):
-            ctx.options.update(web_columns=[*ctx.options.web_columns, "comment"])
+            ctx.options.update(web_columns=list(COLUMNS))
         if "story" not in contentviews.registry:
             contentviews.add(StoryContentview())
         for name, theirs in EXPORTS.items():

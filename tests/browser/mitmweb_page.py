@@ -1,0 +1,167 @@
+"""mitmweb's page, as a person sees and uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Locator, Page, Response, WebSocket, expect
+
+from tests.browser.chromium import PATIENCE_MS
+from tests.e2e.inspector import PASSWORD, Inspector
+
+WINDOW = {"width": 1280, "height": 720}
+
+
+class MitmwebPage:
+    """One page that shows mitmweb; everything that it loads is remembered."""
+
+    def __init__(self, page: Page, web: Inspector) -> None:
+        self.page = page
+        self.loaded: list[str] = []
+        """Each body and each message of the websocket, as text."""
+        self._answers: list[Response] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("response", lambda answer: self._answers.append(answer))
+        page.on("websocket", self._listen)
+        self._url = f"http://127.0.0.1:{web.web_port}/"
+        page.goto(f"{self._url}?token={PASSWORD}")
+        self.search = page.get_by_placeholder("Search")
+        self.intercept_box = page.get_by_placeholder("Intercept")
+        expect(self.search).to_be_visible()
+
+    def _listen(self, socket: WebSocket) -> None:
+        socket.on("framereceived", lambda frame: self.loaded.append(str(frame)))
+
+    def read_all(self) -> str:
+        """Give all that the page has loaded since its beginning, and what is in it now."""
+        for answer in self._answers:
+            if answer.request.resource_type in ("fetch", "xhr", "document"):
+                self.loaded.append(f"{answer.url}\n{answer.headers}\n{answer.text() if answer.ok else ''}")
+        self._answers.clear()
+        return "\n".join([*self.loaded, self.page.content()])
+
+    # --- flow list ---------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> Locator:
+        """The flows that are shown."""
+        return self.page.locator(".flow-table tbody tr:has(td)")
+
+    def row(self, *words: str) -> Locator:
+        """Give the rows that have all these words in them."""
+        found = self.rows
+        for word in words:
+            found = found.filter(has_text=word)
+        return found
+
+    def filter(self, expression: str) -> None:
+        """Search for flows; an expression that the page does not understand turns the box red."""
+        self._type(self.search, expression)
+
+    def intercept(self, expression: str) -> None:
+        """Say what is to be held."""
+        self._type(self.intercept_box, expression)
+        if expression:
+            expect(self.page.locator("footer")).to_contain_text(f"Intercept: {expression}")
+        else:
+            expect(self.page.locator("footer")).not_to_contain_text("Intercept")
+
+    def _type(self, box: Locator, expression: str) -> None:
+        self.tab("Flow List")
+        box.fill(expression)
+        expect(box.locator("xpath=..")).not_to_contain_class("has-error")
+        box.press("Enter")
+        expect(self.page.locator(".filter-input .popover")).to_have_count(0)
+
+    def tab(self, name: str) -> None:
+        """Open a tab of the menu at the top."""
+        tab = self.page.locator("header nav").get_by_role("link", name=name, exact=True)
+        tab.click()
+        expect(tab).to_contain_class("active")
+
+    # --- one flow ----------------------------------------------------------------------------------------
+
+    def open(self, row: Locator, part: str) -> None:
+        """Show a flow's Request, Response or Comment."""
+        row.locator("td.col-status").click()
+        expect(row).to_contain_class("selected")
+        self.show(part)
+
+    def show(self, part: str) -> None:
+        """Show another part of the flow that is shown."""
+        tab = self.page.locator(".flow-detail nav").get_by_role("link", name=part, exact=True)
+        tab.click()
+        expect(tab).to_contain_class("active")
+
+    def close(self) -> None:
+        """Show the list alone."""
+        self.page.locator(".flow-detail .close-button").click()
+        expect(self.page.locator(".flow-detail")).to_have_count(0)
+
+    @property
+    def view_name(self) -> Locator:
+        """Which view of the content is shown."""
+        return self.page.locator(".contentview .controls h5")
+
+    @property
+    def content(self) -> Locator:
+        """What the view shows."""
+        return self.page.locator(".contentview pre")
+
+    def lines(self) -> list[str]:
+        """Give the lines that the view shows."""
+        return self.content.locator("> div").all_text_contents()
+
+    def choose_view(self, name: str) -> None:
+        """Choose a view of the content by the menu."""
+        self.page.locator(".contentview .controls").get_by_text("View:").click()
+        self.page.locator(".dropdown-menu").get_by_text(name, exact=True).click()
+        expect(self.view_name).to_have_text(name, ignore_case=True)
+
+    def press(self, button: str) -> None:
+        """Press a button of the menu for flows."""
+        self.tab("Flow")
+        self.page.locator(".flow-menu").get_by_role("button", name=button).click()
+
+    @contextmanager
+    def editing(self) -> Iterator[Editor]:
+        """Edit the content; what was done is kept at the end."""
+        self.page.locator(".contentview .controls").get_by_role("button", name="Edit").click()
+        yield Editor(self.page)
+        self.page.locator(".contentview .controls").get_by_role("button", name="Done").click()
+        expect(self.content).to_be_visible()
+
+    # --- commands ----------------------------------------------------------------------------------------
+
+    def command(self, line: str) -> None:
+        """Give a command in the command bar."""
+        box = self.page.get_by_placeholder("Enter command")
+        if not box.is_visible():
+            self.tab("Options")
+            self.page.get_by_label("Display Command Bar").check()
+        box.fill(line)
+        box.press("Enter")
+        expect(self.page.locator(".command-result")).to_contain_text(f"$ {line}")
+
+
+class Editor:
+    """The editor for a flow's content."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._text = page.locator(".contentview .cm-content")
+        expect(self._text).not_to_be_empty()
+
+    @property
+    def text(self) -> str:
+        """What is in it."""
+        return "\n".join(self._text.locator(".cm-line").all_text_contents())
+
+    def replace(self, old: str, new: str) -> None:
+        """Write something else in the place of a text."""
+        text = self.text
+        assert text.count(old) == 1, text
+        self._text.click()
+        self._page.keyboard.press("Control+A")
+        self._page.keyboard.insert_text(text.replace(old, new))
