@@ -90,8 +90,9 @@ def config(*backends: str | tuple[str, Mapping[str, Any]], **parts: Any) -> Conf
         )
         for endpoint, here in standins.items()
     ]
-    rest = {name: value for name, value in parts.items() if name != "endpoint"}
-    return Config(aoai=Aoai(endpoints=tuple(endpoints)), clients=(ANYBODY,), **rest)
+    rest = {"clients": (ANYBODY,), **parts}
+    rest.pop("endpoint", None)
+    return Config(aoai=Aoai(endpoints=tuple(endpoints)), **rest)
 
 
 # --- what backends do --------------------------------------------------------------------------------
@@ -217,8 +218,8 @@ class Trace:
             assert self.announced == failed, "every failed attempt is told, once"
 
 
-class World:
-    """One engine, its clock, and the backends' scripts: a list each (its last entry stays in force)."""
+class Stage:
+    """One engine, its configuration, its clients' accounts and its clock."""
 
     def __init__(self, configuration: Config, *, random: Random | None = None) -> None:
         self.now = 1_000.0
@@ -226,11 +227,6 @@ class World:
         self.engine = Engine(random or Random(1))
         self.accounts = Accounts()
         self.counter = Counter()
-        self.while_waiting: list[Callable[[], object]] = []
-        """Done one by one at the ends of calls' waits, before these ask again."""
-        self.parsing_takes = 0.1
-        """Seconds, of a large body."""
-        self.scripts: dict[str, list[Behaviour]] = {}
         self.adopt(configuration)
 
     def adopt(self, configuration: Config) -> None:
@@ -238,15 +234,70 @@ class World:
         self.config = configuration
         self.setup = Setup(configuration, RoutingTable(configuration))
 
+    def backend(self, name: str) -> Backend:
+        return next(b for b in self.setup.table.backends if name in (b.name, b.endpoint.name))
+
+    def make_call(
+        self,
+        ident: str,
+        client: Client,
+        *,
+        path: str = CHAT,
+        headers: Mapping[str, str] | None = None,
+        own_token: bool = False,
+        consult: bool = False,
+    ) -> Call:
+        """Make a call that comes now."""
+        return Call(
+            id=ident,
+            client=client,
+            target=parse_target("POST", path),
+            setup=self.setup,
+            started=self.now,
+            wall=self.wall,
+            headers=_headers(headers or {}),
+            brings_own_token=own_token,
+            consult=consult,
+        )
+
+    def at_once(self, effect: Effect) -> Result | None:
+        """Do what takes no time; None if it does."""
+        match effect:
+            case Announce() | Return() | Reject():
+                pass
+            case CountTokens():
+                operation = effect.target.operation.name
+                count = self.counter.count_request(operation, effect.body.parsed, effect.model)
+                return Counted(self.now, count)
+            case Reserve():
+                decision = self.accounts.reserve(effect.reservation, self.now + self.wall)
+                return Reserved(self.now, decision)
+            case Settle():
+                self.accounts.settle(effect.reservation, effect.tokens, self.now + self.wall)
+            case Cancel():
+                self.accounts.cancel(effect.reservation, self.now + self.wall)
+            case _:
+                return None
+        return Done(self.now)
+
+
+class World(Stage):
+    """One call after the other; backends follow scripts: a list each (its last entry stays in force)."""
+
+    def __init__(self, configuration: Config, *, random: Random | None = None) -> None:
+        super().__init__(configuration, random=random)
+        self.while_waiting: list[Callable[[], object]] = []
+        """Done one by one at the ends of calls' waits, before these ask again."""
+        self.parsing_takes = 0.1
+        """Seconds, of a large body."""
+        self.scripts: dict[str, list[Behaviour]] = {}
+
     def script(self, **behaviours: Behaviour | Sequence[Behaviour]) -> World:
         """Say what endpoints do; of several standins at one endpoint, ``standin_at_endpoint``."""
         for name, behaviour in behaviours.items():
             listed = [behaviour] if not isinstance(behaviour, Sequence) else list(behaviour)
             self.scripts[name.replace("_at_", "@")] = listed
         return self
-
-    def backend(self, name: str) -> Backend:
-        return next(b for b in self.setup.table.backends if name in (b.name, b.endpoint.name))
 
     def in_break(self, name: str) -> float | None:
         """Seconds for which a backend is still out, or None."""
@@ -268,15 +319,12 @@ class World:
         """Lead a call to its end. ``gone_at``: the client hangs up at the effect of this number, from 0."""
         document = {"model": DEPLOYMENT, "messages": [], **members} if body is None else body
         raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-        call = Call(
-            id=f"call at {self.now}",
-            client=client,
-            target=parse_target("POST", path),
-            setup=self.setup,
-            started=self.now,
-            wall=self.wall,
-            headers=Headers([(n.encode(), v.encode()) for n, v in (headers or {}).items()]),
-            brings_own_token=own_token,
+        call = self.make_call(
+            f"call at {self.now}",
+            client,
+            path=path,
+            headers=headers,
+            own_token=own_token,
             consult=choose is not None,
         )
         trace = Trace(call)
@@ -319,8 +367,6 @@ class World:
                         usage=behaviour.usage,
                         response_id=behaviour.response_id,
                     )
-                case Announce() | Return() | Reject():
-                    result = Done(self.now)
                 case ParseBody():
                     self.now += self.parsing_takes
                     try:
@@ -328,13 +374,6 @@ class World:
                         result = Parsed(self.now, body)
                     except GatewayError as error:
                         result = Refused(self.now, error)
-                case CountTokens():
-                    operation = effect.target.operation.name
-                    count = self.counter.count_request(operation, effect.body.parsed, effect.model)
-                    result = Counted(self.now, count)
-                case Reserve():
-                    ask = self.accounts.reserve
-                    result = Reserved(self.now, ask(effect.reservation, self.now + self.wall))
                 case WaitUntil():
                     assert effect.at > self.now, "a wait is for something"
                     self.now = effect.at
@@ -344,12 +383,8 @@ class World:
                 case StandInLine():
                     self._stand_in_line(call, effect)
                     result = Done(self.now)
-                case Settle():
-                    self.accounts.settle(effect.reservation, effect.tokens, self.now + self.wall)
-                    result = Done(self.now)
-                case Cancel():
-                    self.accounts.cancel(effect.reservation, self.now + self.wall)
-                    result = Done(self.now)
+                case _:
+                    result = self.at_once(effect)
         trace.check(self.config)
         return trace
 

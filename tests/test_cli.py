@@ -104,8 +104,7 @@ def test_a_misspelt_command_is_corrected(hosts: Hosts, capsys: pytest.CaptureFix
 
 def test_a_strange_command_is_answered_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["42"]) == 2
-    said = "serve, web, check, replay, status, break, switch, simulator and test"
-    assert said in capsys.readouterr().err
+    assert "serve, web, check, status, break, switch, replay, simulator and test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])

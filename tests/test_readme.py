@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
+from mitmproxy.utils import emoji
 from pydantic import BaseModel, SecretStr
 
 from aoai_gateway import cli
 from aoai_gateway.config.models import Config
-from aoai_gateway.inspect import annotate
+from aoai_gateway.inspect import annotate, commands, state_commands
 from aoai_gateway.proxy.gateway import OUR_EVENTS
 from aoai_gateway.usage import record
 from aoai_gateway.wire import errors
@@ -60,7 +61,7 @@ PYTHON, JAVASCRIPT, SHELL, YAML = blocks("python"), blocks("js"), blocks("sh"), 
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(PYTHON), len(JAVASCRIPT), len(SHELL), len(YAML)) == (2, 1, 3, 7)
+    assert (len(PYTHON), len(JAVASCRIPT), len(SHELL), len(YAML)) == (2, 1, 3, 9)
     assert all(ADDRESS in block for block in (*PYTHON, *JAVASCRIPT, *SHELL))
 
 
@@ -316,8 +317,25 @@ def test_the_usage_record_has_the_fields_that_are_told() -> None:
 
 
 def test_the_metadata_are_those_of_the_code() -> None:
-    told = set(first_cells(section("How to debug a prompt")))
+    told = {cell for cell in first_cells(section("How to debug a prompt")) if cell.startswith("gateway_")}
     assert told == {words[0] for words in words_of(annotate.__doc__)}
+
+
+def test_the_markers_are_those_of_the_code() -> None:
+    (told,) = re.findall(r"^Markers: (.*?)\. ", section("How to debug a prompt"), re.MULTILINE | re.DOTALL)
+    signs = {emoji.emoji[name] for name in annotate.MARKERS}
+    assert {part.split()[0] for part in told.replace("\n", " ").split(", ")} == signs
+
+
+def test_the_commands_are_those_of_the_code() -> None:
+    told = {cell.split()[0] for cell in first_cells(section("How to debug a prompt")) if "gateway." in cell}
+    known = {
+        function.command_name
+        for addon in (commands.GatewayCommands, state_commands.GatewayStateCommands)
+        for function in vars(addon).values()
+        if hasattr(function, "command_name")
+    }
+    assert told == known
 
 
 def test_the_events_are_those_of_the_code() -> None:

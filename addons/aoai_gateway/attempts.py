@@ -8,7 +8,9 @@ attempt is made. What comes of it is the client's answer, or leads to the next t
   out on a new connection at once, since after a drop nobody would know whether it had been taken.
 - *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
   connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
-  if there is no second backend to ask. Silence is the exception: there, other calls bear witness.
+  if there is no second backend to ask. It takes one at another endpoint, if the pool has any: those at one
+  endpoint go down together. And if another one only had no room, the breaks stay: it would have told.
+  Silence is the exception: there, other calls bear witness.
 - *A call larger than a backend's whole limit* is not held against the backend.
 - *No backend is tried twice*, except one that lacked capacity, by a call that may wait for it.
 """
@@ -79,6 +81,7 @@ class Attempts:
         self._now = now
         self._config: Config = call.setup.config
         self._wish = wish_of(call, pool, now, engine.affinity, engine.random.random)
+        self._dispatcher.expect(self._wish, now)
         self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
         """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
@@ -154,6 +157,8 @@ class Attempts:
             return False
         result = yield StandInLine(until)
         if self._gone(result):
+            # Nothing was sent to the backend that it may have been given: all of that is free again.
+            dispatcher.ended(wish, 0, self._now)
             return False
         self._now = result.now
         call.stood_in_line += self._now - begun
@@ -258,10 +263,16 @@ class Attempts:
             alike = self._alike.setdefault(like, [])
             alike.append((attempt, scope))
             # A call that creates state may have been taken, when nothing says that it was not.
-            if len(alike) > 1 or creates_state(call):
+            if self._is_the_cause(alike) or creates_state(call):
                 yield from self._answer_failure(attempt, like, failed.body)
                 return True
         return False
+
+    def _is_the_cause(self, alike: list[tuple[Attempt, Scope]]) -> bool:
+        """Whether it is the call that lets backends fail in this way."""
+        failed = {attempt.backend.endpoint.name for attempt, _ in alike}
+        elsewhere = any(backend.endpoint.name not in failed for backend in self._pool)
+        return len(alike) > 1 and (len(failed) > 1 or not elsewhere)
 
     def _hold_against(self, attempt: Attempt, failed: Failed) -> Scope:
         """Open the breaks that a failure calls for, and note what it says of the backend's capacity."""
@@ -337,10 +348,15 @@ class Attempts:
     def _speed(self, attempt: Attempt) -> Speed:
         return self._engine.speeds.setdefault(self._served(attempt.backend), Speed())
 
-    def _answer_failure(self, attempt: Attempt, like: str, body: bytes | None) -> Generator[Effect, Result]:
-        """Answer with a failure that the call itself may have caused, and hold it against nobody."""
+    def _answer_failure(
+        self, attempt: Attempt, like: str, body: bytes | None, *, withdraw: bool = True
+    ) -> Generator[Effect, Result]:
+        """Answer with a failure that the call itself may have caused.
+
+        ``withdraw``: it is held against nobody.
+        """
         call = self._call
-        for earlier, scope in self._alike.get(like, ()):
+        for earlier, scope in self._alike.get(like, ()) if withdraw else ():
             self._dispatcher.breaks.withdraw(scope, call.id)
             call.withdrawn.append(scope)
             earlier.break_seconds = None
@@ -369,7 +385,10 @@ class Attempts:
     def _give_up(self, found: Order, *, line_full: bool = False) -> Generator[Effect, Result]:
         call = self._call
         if self._last is not None:
-            yield from self._answer_failure(*self._last)
+            failed = {a.backend.endpoint.name for a, _ in self._alike.get(self._last[1], ())}
+            busy = (Cause.FULL, Cause.KEPT_FREE)
+            would_tell = any(s.cause in busy and s.backend.endpoint.name not in failed for s in found.skipped)
+            yield from self._answer_failure(*self._last, withdraw=not would_tell)
             return
         reasons = [
             (s.backend.name, s.reason, math.inf if s.seconds is None else s.seconds) for s in found.skipped

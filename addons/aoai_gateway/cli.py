@@ -23,7 +23,6 @@ from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.mitmproxy_options import OptionError, as_settings, run_mitmweb
 
 if TYPE_CHECKING:
-    from aoai_gateway.admin import commands
     from aoai_gateway.config.loader import Loaded
 
 PROGRAM = "aoai-gateway"
@@ -109,14 +108,8 @@ def _serve(words: list[str]) -> int:
     from aoai_gateway.proxy.host import serve
 
     _greet(args.config, loaded, address, inspector=False)
-    return serve(
-        args.config,
-        host=args.host,
-        port=args.port,
-        addons=args.script,
-        options=options,
-        capture=args.capture,
-    )
+    where = {"host": args.host, "port": args.port}
+    return serve(args.config, **where, addons=args.script, options=options, capture=args.capture)
 
 
 def _web(words: list[str]) -> int:
@@ -276,31 +269,19 @@ def _check(words: list[str]) -> int:
     return 0
 
 
-def _status(words: list[str]) -> int:
-    from aoai_gateway.admin import commands
+def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
+    """Give a command that asks a gateway which runs."""
 
-    return _asked(commands.status, words)
+    def run(words: list[str]) -> int:
+        from aoai_gateway.admin import commands
+        from aoai_gateway.admin.client import AdminError
 
+        try:
+            return commands.COMMANDS[command](words, _parser)
+        except AdminError as error:
+            raise StartError(str(error)) from None
 
-def _break(words: list[str]) -> int:
-    from aoai_gateway.admin import commands
-
-    return _asked(commands.breaks, words)
-
-
-def _switch(words: list[str]) -> int:
-    from aoai_gateway.admin import commands
-
-    return _asked(commands.switch, words)
-
-
-def _asked(command: Callable[[list[str], commands.Parser], int], words: list[str]) -> int:
-    from aoai_gateway.admin.client import AdminError
-
-    try:
-        return command(words, _parser)
-    except AdminError as error:
-        raise StartError(str(error)) from None
+    return run
 
 
 def _simulator(words: list[str]) -> int:
@@ -314,14 +295,9 @@ def _simulator(words: list[str]) -> int:
 
 
 def _replay(words: list[str]) -> int:
-    from aoai_gateway.regression import command
+    from aoai_gateway.regression.command import main as replay_main
 
-    try:
-        return command.main(words)
-    except command.UsageError as error:
-        raise UsageError(str(error)) from None
-    except command.RunError as error:
-        raise StartError(str(error)) from None
+    return replay_main(words)
 
 
 def _test(words: list[str]) -> int:
@@ -407,26 +383,26 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "web": _web,
     "check": _check,
+    "status": _of_a_running_one("status"),
+    "break": _of_a_running_one("break"),
+    "switch": _of_a_running_one("switch"),
     "replay": _replay,
-    "status": _status,
-    "break": _break,
-    "switch": _switch,
     "simulator": _simulator,
     "test": _test,
 }
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|replay|status|break|switch|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|status|break|switch|replay|simulator|test] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
   serve      serve the configured endpoints, headless (what happens when no command is named)
   web        the same inside mitmweb, to inspect and replay every call
   check      say what is wrong with a configuration, and what it amounts to
-  replay     make a captured session's calls again, and say what has become different
   status     show the state of a running gateway (--watch, --json)
   break      open or close a break of its by hand
   switch     switch an endpoint, a standin or a client of its off or on
+  replay     make a captured session's calls again, and say what has become different
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 

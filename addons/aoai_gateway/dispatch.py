@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from aoai_gateway.policy.line import Line, Ticket
 from aoai_gateway.routing.breaks import Breaks
 from aoai_gateway.routing.capacity import Capacities
+from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.order import Order, Wish, order
 from aoai_gateway.routing.pulse import Pulse
 from aoai_gateway.wire.hints import read_rate_limits
@@ -49,6 +50,7 @@ class Dispatcher:
     def __init__(self) -> None:
         self.breaks = Breaks()
         self.capacities = Capacities()
+        self.demands = Demands()
         self.look_again = math.inf
         """When `release` may find somebody even though nothing is reported until then."""
         self._queues: dict[str, _Queue] = {}
@@ -58,9 +60,33 @@ class Dispatcher:
 
     # --- choice ----------------------------------------------------------------------------------------
 
-    def look(self, wish: Wish, now: float, *, leave_free: float | None = None) -> Order:
+    def expect(self, wish: Wish, now: float) -> None:
+        """Note that a call has come, so that lower classes leave room for others like it. Once a call."""
+        if not wish.limited:
+            return
+        open_ = [b for b in wish.pool if self.breaks.on(b, now, wish.cls.name) is None] or wish.pool
+        capacities = [self.capacities.of(backend, wish.deployment) for backend in open_]
+        sizes = [capacity.limits(now)[0] for capacity in capacities]
+        known = [size for size in sizes if size is not None]
+        usual = sum(known) / len(known) if known else 1.0
+        parts = [usual if size is None else size for size in sizes]
+        whole = sum(parts) or 1.0
+        self.demands.note(
+            wish.cls,
+            {c.key: round(wish.tokens * part / whole) for c, part in zip(capacities, parts, strict=True)},
+            now,
+        )
+
+    def look(self, wish: Wish, now: float, *, owed: bool = False) -> Order:
         """Say which backends could take a call now, best first, and why others could not."""
-        return order(wish, now=now, breaks=self.breaks, capacities=self.capacities, leave_free=leave_free)
+        return order(
+            wish,
+            now=now,
+            breaks=self.breaks,
+            capacities=self.capacities,
+            demands=self.demands,
+            owed=owed,
+        )
 
     def claim(self, wish: Wish, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
@@ -121,8 +147,7 @@ class Dispatcher:
     def _serve(self, queue: _Queue, now: float, ticket: Ticket) -> bool:
         wish = queue.wishes[ticket.id]
         # What it must leave free would keep a low class out for as long as higher ones keep the rest busy.
-        leave_free = 0.0 if queue.line.owed(ticket.cls_name) else None
-        found = self.look(wish, now, leave_free=leave_free)
+        found = self.look(wish, now, owed=queue.line.owed(ticket.cls_name))
         wish.skipped = found.skipped
         for backend in found.candidates:
             if self.claim(wish, backend, now):

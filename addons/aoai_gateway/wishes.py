@@ -41,6 +41,7 @@ def wish_of(call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callab
         takes=draw_takers(pool, call.streaming, draw),
         lots=draw_lots(pool, draw) if strategy == "weighted" else {},
         home=_home(call, pool, now, affinity),
+        higher=tuple(cls.name for cls in config.priority_classes[: call.cls.rank]),
         limited=bool(config.priorities),
         too_small=_too_small(call, pool),
     )

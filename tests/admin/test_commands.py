@@ -82,9 +82,9 @@ def test_what_is_asked(
 
 
 def test_status_as_json(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Asked.answer = (200, b'{"gateway": {"calls": 3}}')
+    Asked.answer = (200, b'{"gateway": {"in_flight": 3}}')
     assert cli.main(["status", "--json", "--url", url + "/"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"gateway": {"calls": 3}}
+    assert json.loads(capsys.readouterr().out) == {"gateway": {"in_flight": 3}}
     assert Asked.seen == [("GET", "/api/status", None, None)]
 
 

@@ -125,7 +125,7 @@ def test_calls_in_flight_are_counted_where_they_are(gateway_with: Make) -> None:
     assert document["endpoints"][0]["in_flight"] == 1
     assert document["clients"][0]["in_flight"] == 1
     assert document["deployments"][0]["in_flight"] == 1
-    assert document["gateway"]["calls"] == 1
+    assert document["gateway"]["in_flight"] == 1
 
 
 def test_who_waits(gateway_with: Make) -> None:
@@ -135,12 +135,15 @@ def test_who_waits(gateway_with: Make) -> None:
     for number, ago in enumerate((3.0, 1.0)):
         wish = Wish(f"call {number}", "anybody", batch, (), DEPLOYMENT, DEPLOYMENT, arrived=now - ago)
         assert gateway.engine.dispatcher.join(wish, {}, max_length=9)
+        gateway.calls[wish.call_id] = world("a@one").call().call
     document = taken(gateway)
     line = document["deployments"][0]["line"]
     assert line["waiting"] == 2
     assert line["longest_wait_seconds"] == pytest.approx(3, abs=0.5)
     assert [(each["priority"], each["waiting"]) for each in line["classes"]] == [("batch", 2)]
-    assert document["gateway"]["waiting"] == document["clients"][0]["waiting"] == 2
+    for each in (document["gateway"], document["clients"][0]):
+        assert (each["waiting"], each["in_flight"]) == (2, 0)
+    assert document["deployments"][0]["in_flight"] == 0
 
 
 def test_headroom_and_limits(gateway_with: Make) -> None:

@@ -41,12 +41,12 @@ def test_what_it_says(state: dict[str, Any]) -> None:
     text = render(state, width=200, colour=False)
     assert "\x1b" not in text
     assert re.fullmatch(
-        r"a@one +(60|59) s +not known +0 +0, 0 failed +by hand: maintenance", line_with(text, "a@one")
+        r"a@one +0 +0, 0 failed +not known +(60|59) s  by hand: maintenance", line_with(text, "a@one")
     )
-    assert re.fullmatch(r"b@one +ok .*", line_with(text, "b@one"))
-    assert re.fullmatch(r"c@two +off .* switched off by hand", line_with(text, "c@two"))
+    assert re.fullmatch(r"b@one .* ok", line_with(text, "b@one"))
+    assert re.fullmatch(r"c@two .* off  switched off by hand", line_with(text, "c@two"))
     assert re.fullmatch(rf"{DEPLOYMENT} +1 of 2 +0 +nobody", line_with(text, f"{DEPLOYMENT} "))
-    assert "░░░░░░░░░░ 0 of 20k tokens/min" in line_with(text, "Team")
+    assert "░░░░░░░░ 0 of 20k tokens/min" in line_with(text, "Team")
     assert line_with(text, "Other").endswith("no limits")
     assert "endpoint two was switched off" in text
 

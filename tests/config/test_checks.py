@@ -282,3 +282,33 @@ def test_a_private_key_without_its_certificate(problems: Lines, tmp_path):
 def test_a_floor_below_its_ceiling(problems: Lines):
     (said,) = problems(client("key: k") + "breaks: {floor_seconds: 100}\n")
     assert said == "gateway.yaml:6: breaks.floor_seconds: is above ceiling_seconds"
+
+
+# --- the admin listener ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "'::1'", "127.1.2.3"])
+def test_the_status_page_needs_no_token_at_loopback(warnings: Lines, host: str):
+    assert warnings(aoai(endpoint("one", BIG)) + f"admin: {{host: {host}}}") == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "'::'", "10.0.0.1", "gateway.internal"])
+def test_the_status_page_needs_a_token_elsewhere(problems: Lines, warnings: Lines, host: str):
+    text = aoai(endpoint("one", BIG)) + f"admin: {{host: {host}, XX}}"
+    (said,) = problems(text.replace(", XX", ""))
+    assert "admin.token: is missing: at " in said
+    assert warnings(text.replace("XX", "enabled: false")) == []
+    assert warnings(text.replace("XX", "token: 0123456789abcdef")) == []
+
+
+def test_a_token_that_could_be_guessed(problems: Lines):
+    (said,) = problems(aoai(endpoint("one", BIG)) + "admin: {token: 0123456789abcde}")
+    assert "admin.token: is shorter than 16 characters" in said
+    assert "0123456789abcde" not in said
+
+
+def test_one_port_for_two_listeners(warnings: Lines):
+    text = aoai(endpoint("one", BIG)) + "listen: {port: 8090}\n"
+    (said,) = warnings(text)
+    assert "admin.port: is 8090, and so is listen.port: there will be no status page" in said
+    assert warnings(text + "admin: {enabled: false}") == []

@@ -186,7 +186,9 @@ def test_a_failed_attempt_is_replayed_as_its_call(stage: Stage) -> None:
     (attempt,) = [f for f in stage.web.flows() if f["marked"] == "❌" and f["comment"].count("ptu")][-1:]
     stage.web.wait_until(stage.available, "out of its breaks", 5)
     stage.command("replay.client", f"~meta {call} & ~meta gateway_reason")
-    flow = stage.web.await_flow(lambda f: f["id"] == attempt["id"] and f["marked"] == "", "the replay")
+    flow = stage.web.await_flow(
+        lambda f: f["id"] == attempt["id"] and f["comment"] and f["marked"] == "", "the replay"
+    )
     assert flow["response"]["status_code"] == 200
     assert flow["comment"].startswith("Tester: gpt-4o → gpt-4o-ptu@sweden")
 
@@ -207,7 +209,7 @@ def test_edits_of_a_prompt_are_compared_where_they_went(stage: Stage) -> None:
     for said in ("say:One", "say:Two"):
         stage.ask(messages=[{"role": "user", "content": said}], user="edits")
     text = stage.compare("~bq edits & !~replay")
-    assert [line for line in text.splitlines() if line.startswith("asked")][0].split() == [
+    assert next(line for line in text.splitlines() if line.startswith("asked")).split() == [
         "asked", "say:One", "│", "say:Two",
     ]  # fmt: skip
     assert "One " in text

@@ -147,6 +147,22 @@ def test_what_no_call_can_cause_is_never_withdrawn(failure: Behaviour) -> None:
     assert here.in_break("b")
 
 
+@pytest.mark.parametrize("failure", [DROP, Answer(503)], ids=repr)
+def test_an_endpoint_that_takes_its_standins_along_is_not_the_calls_fault(failure: Behaviour) -> None:
+    here = world("ptu@a", "paygo@a", "b").script(a=failure)
+    trace = here.call()
+    assert trace.sends == ["ptu@a", "paygo@a", "b@b"]
+    assert trace.call.status == 200
+    assert here.in_break("ptu@a")
+    assert here.in_break("paygo@a")
+
+
+def test_where_there_is_no_other_endpoint_a_second_standin_tells() -> None:
+    here = world("one@a", "two@a", "three@a").script(a=Answer(500))
+    assert here.call().sends == ["one@a", "two@a"]
+    assert here.in_break("one@a") is None
+
+
 def test_another_calls_break_is_not_withdrawn() -> None:
     here = world("a", "b").script(a=Answer(500, body=b"x"), b=[OK, Answer(500, body=b"x")])
     here.call()

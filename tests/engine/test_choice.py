@@ -86,8 +86,9 @@ def test_a_call_above_a_declared_limit_skips_that_backend() -> None:
 
 def test_a_call_above_every_declared_limit_says_so_and_is_not_to_be_repeated() -> None:
     trace = world(("small@a", {"tokens_per_minute": 1_000})).call(max_tokens=2_000)
-    assert (trace.sends, trace.error.status, trace.error.code) == ([], 429, "all_backends_out")
-    assert "larger than its whole limit" in trace.error.message
+    assert (trace.sends, trace.error.status, trace.error.code) == ([], 429, "larger_than_limits")
+    assert "more than the whole limit of any backend" in trace.error.message
+    assert dict(trace.error.headers)["x-should-retry"] == "false"
 
 
 def test_every_completion_that_is_asked_for_counts() -> None:

@@ -174,7 +174,11 @@ def test_curl_runs_in_a_shell(tmp_path: Path) -> None:
 @pytest.mark.node
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 def test_javascript_is_javascript(tmp_path: Path) -> None:
-    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "a\nb\u2028`${x}`"}], "a-b": [1.5, None]}
+    body = {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": "a\nb\u2028`${x}`"}],
+        "a-b": [1.5, None],
+    }
     for path in (V1, CLASSIC):
         code = tmp_path / "snippet.mjs"
         code.write_text(snippets.javascript(request(path, body)))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.config.models import Config
+from aoai_gateway.config.models import Client, Config
 from aoai_gateway.policy import contracts
-from aoai_gateway.policy.contracts import REJECT, Contract, OnExceed, contract
+from aoai_gateway.policy.contracts import REJECT, Contract, OnExceed, contract, quotas_of
 from aoai_gateway.policy.limits import NO_LIMITS, RequestLimits
 from aoai_gateway.policy.quotas import Quota
 
@@ -199,3 +199,14 @@ def test_names_that_callers_make_up_fill_nothing(monkeypatch: pytest.MonkeyPatch
         assert made_up.quotas == (Quota(None, 5),)
     contract(made, made.clients[0], "x" * 10_000)
     assert list(made.derived[Contract]) == [("a", "0"), ("a", "1"), ("a", "2")]
+
+
+def test_all_quotas_of_a_client() -> None:
+    limits = {"max_tokens_per_minute": {"b": 2, "a": 1, "total": 3}, "max_requests_per_minute": 4}
+    client = Client(name="x", key="k", **limits)
+    assert quotas_of(client) == (
+        Quota(None, tokens_per_minute=3, requests_per_minute=4),
+        Quota("a", tokens_per_minute=1),
+        Quota("b", tokens_per_minute=2),
+    )
+    assert quotas_of(Client(name="x", key="k")) == ()

@@ -31,7 +31,7 @@ def load(context: taddons.context, addon: GatewayAddon) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "views", "stores"), [(View, 2, True), (Dumper, 2, False), (Viewless, 0, False)]
+    ("other", "views", "stores"), [(View, 3, True), (Dumper, 3, False), (Viewless, 0, False)]
 )
 def test_who_gets_to_see_prompts(
     other: type, views: int, stores: bool, registry: ContentviewRegistry
@@ -41,6 +41,7 @@ def test_who_gets_to_see_prompts(
         load(context, addon)
         assert len(registry) == views
         assert addon.lifetime.inspected == bool(views)
+        assert ("gateway.explain" in context.master.commands.commands) == bool(views)
         assert context.options.store_streamed_bodies is stores
 
 

@@ -16,10 +16,11 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.test import tflow
 
-from aoai_gateway.call import Answered, Call, Deadlines, Drained, Failed, FailureKind, Setup
+from aoai_gateway.call import Answered, Attempt, Call, Deadlines, Drained, Failed, FailureKind, Setup
 from aoai_gateway.proxy import exchange as module
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.routing.pulse import Pulse
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.operations import parse_target
 from tests.engine_driver import ANYBODY, CHAT, RESPONSES, config
@@ -35,7 +36,7 @@ REFUSAL = b'data: {"error":{"code":"429","message":"too many"}}\n\n'
 CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1"}}\n\n'
 
 
-class Attempt:
+class Wire:
     """An exchange, a clock, and short names for events."""
 
     def __init__(self, path: str = CHAT, *, stream: bool = True, reused: bool = False, **replay: Any) -> None:
@@ -46,8 +47,10 @@ class Attempt:
         body = {"model": "gpt", "messages": [], "input": "hi", "stream": stream}
         call.body = parse_body(target, "application/json", json.dumps(body).encode())
         self.now = 100.0
+        self.pulse = Pulse()
         self.exchange = Exchange(
             call,
+            Attempt(1, setup.table.backends[0], self.now, pulse=self.pulse),
             tflow.tserver_conn(),
             reused=reused,
             deadlines=Deadlines(connect=1, first_byte=5, preamble=3, idle=7),
@@ -80,19 +83,19 @@ class Attempt:
 
 @pytest.mark.parametrize("reused", [True, False])
 def test_a_drop_before_the_headers_says_whether_the_connection_was_new(reused: bool) -> None:
-    failed = Attempt(reused=reused).drop()
+    failed = Wire(reused=reused).drop()
     assert isinstance(failed, Failed)
     assert (failed.kind, failed.reused) == (FailureKind.DROPPED, reused)
 
 
 def test_what_is_no_http_is_not_repeated_in_the_reason() -> None:
-    failed = Attempt(reused=True).drop("unexpected server response: b'SECRET'")
+    failed = Wire(reused=True).drop("unexpected server response: b'SECRET'")
     assert (failed.kind, failed.reused) == (FailureKind.PROTOCOL, False)
     assert "SECRET" not in failed.reason
 
 
 def test_no_headers_in_time() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     assert attempt.exchange.due == 105
     failed = attempt.late()
     assert (failed.kind, failed.reason) == (FailureKind.TIMEOUT, "no answer within 5 s")
@@ -101,12 +104,12 @@ def test_no_headers_in_time() -> None:
 
 @pytest.mark.parametrize("status", [100, 101, 103])
 def test_informational_answers_are_none(status: int) -> None:
-    failed = Attempt().head(status)
+    failed = Wire().head(status)
     assert (failed.kind, failed.reason) == (FailureKind.PROTOCOL, f"an unexpected {status}")
 
 
 def test_malformed_headers_are_no_answer() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     response = http.Response.make(200)
     response.headers.fields = ((b"content-length", b"1"), (b"transfer-encoding", b"chunked"))
     failed = attempt.exchange.receive(ResponseHeaders(1, response, False), 100)
@@ -116,7 +119,7 @@ def test_malformed_headers_are_no_answer() -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 502, 503, 504])
 def test_a_status_that_may_be_replayed_is_known_at_once(status: int) -> None:
-    answered = Attempt().head(status, {**JSON, "retry-after": "3"})
+    answered = Wire().head(status, {**JSON, "retry-after": "3"})
     assert isinstance(answered, Answered)
     assert (answered.status, answered.headers.get("retry-after")) == (status, "3")
 
@@ -126,7 +129,7 @@ def test_a_status_that_may_be_replayed_is_known_at_once(status: int) -> None:
 
 @pytest.mark.parametrize(("status", "stream"), [(200, False), (400, True), (404, False), (201, True)])
 def test_other_answers_are_known_when_they_are_complete(status: int, stream: bool) -> None:
-    attempt = Attempt(stream=stream)
+    attempt = Wire(stream=stream)
     assert attempt.head(status, JSON) is None
     assert attempt.data(b'{"a":') is None
     assert attempt.data(b"1}") is None
@@ -137,7 +140,7 @@ def test_other_answers_are_known_when_they_are_complete(status: int, stream: boo
 
 
 def test_an_answer_that_breaks_off_is_a_failure() -> None:
-    attempt = Attempt(stream=False, reused=True)
+    attempt = Wire(stream=False, reused=True)
     attempt.head(200, JSON)
     attempt.data(b'{"a":')
     failed = attempt.drop()
@@ -145,7 +148,7 @@ def test_an_answer_that_breaks_off_is_a_failure() -> None:
 
 
 def test_every_part_of_an_answer_gives_it_more_time() -> None:
-    attempt = Attempt(stream=False)
+    attempt = Wire(stream=False)
     attempt.now = 104
     attempt.head(200, JSON)
     assert attempt.exchange.due == 111
@@ -158,7 +161,7 @@ def test_every_part_of_an_answer_gives_it_more_time() -> None:
 
 def test_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ANSWER", 10)
-    attempt = Attempt(stream=False)
+    attempt = Wire(stream=False)
     attempt.head(200, JSON)
     assert attempt.data(b"x" * 10) is None
     assert attempt.data(b"x").kind is FailureKind.PROTOCOL
@@ -180,13 +183,13 @@ def test_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_a_stream(stream: bool, fields: dict[str, str], streams: bool) -> None:
-    attempt = Attempt(stream=stream)
+    attempt = Wire(stream=stream)
     assert attempt.head(200, fields) is None
     assert attempt.exchange.streaming is streams
 
 
 def test_a_stream_is_held_back_until_it_shows_content() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     attempt.head(200, SSE)
     for part in (FILTER, ROLE, TEXT[:10]):
         assert attempt.data(part) is None
@@ -206,7 +209,7 @@ def test_a_stream_is_held_back_until_it_shows_content() -> None:
     ],
 )
 def test_a_refusal_after_a_preamble_is_a_failure(path: str, parts: tuple[bytes, ...]) -> None:
-    attempt = Attempt(path)
+    attempt = Wire(path)
     attempt.head(200, {**SSE, "retry-after-ms": "70"})
     results = [attempt.data(part) for part in parts]
     failed = results[-1]
@@ -217,13 +220,13 @@ def test_a_refusal_after_a_preamble_is_a_failure(path: str, parts: tuple[bytes, 
 
 
 def test_a_refusal_after_content_is_the_clients() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     attempt.head(200, SSE)
     assert isinstance(attempt.data(TEXT + REFUSAL), Answered)
 
 
 def test_a_preamble_that_takes_long_goes_out() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     attempt.head(200, SSE)
     attempt.data(ROLE)
     attempt.now = 102
@@ -234,7 +237,7 @@ def test_a_preamble_that_takes_long_goes_out() -> None:
 
 
 def test_a_preamble_that_grows_large_goes_out() -> None:
-    attempt = Attempt(preamble_kb=1)
+    attempt = Wire(preamble_kb=1)
     attempt.head(200, SSE)
     assert attempt.data(b": " + b"x" * 1_000 + b"\n\n") is None
     assert isinstance(attempt.data(b": " + b"x" * 100 + b"\n\n"), Answered)
@@ -242,7 +245,7 @@ def test_a_preamble_that_grows_large_goes_out() -> None:
 
 @pytest.mark.parametrize("how", ["end", "drop"])
 def test_a_stream_that_ends_before_any_content_is_a_failure(how: str) -> None:
-    attempt = Attempt(reused=True)
+    attempt = Wire(reused=True)
     attempt.head(200, SSE)
     attempt.data(ROLE)
     failed = getattr(attempt, how)()
@@ -250,7 +253,7 @@ def test_a_stream_that_ends_before_any_content_is_a_failure(how: str) -> None:
 
 
 def test_an_empty_stream_that_says_so_is_an_answer() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     attempt.head(200, SSE)
     result = attempt.data(DONE) or attempt.end()
     assert isinstance(result, Answered)
@@ -258,7 +261,7 @@ def test_an_empty_stream_that_says_so_is_an_answer() -> None:
 
 
 def test_a_stream_that_cannot_be_read_is_passed_on() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     assert isinstance(attempt.head(200, {**SSE, "content-encoding": "gzip"}), Answered)
     assert attempt.exchange.reader is None
     assert attempt.exchange.streaming
@@ -266,7 +269,7 @@ def test_a_stream_that_cannot_be_read_is_passed_on() -> None:
 
 @pytest.mark.parametrize("ending", [b"", b"\n"])
 def test_a_refusal_without_its_last_empty_line_is_a_refusal(ending: bytes) -> None:
-    attempt = Attempt()
+    attempt = Wire()
     attempt.head(200, SSE)
     assert attempt.data(REFUSAL.rstrip(b"\n") + ending) is None
     failed = attempt.end()
@@ -277,8 +280,8 @@ def test_a_refusal_without_its_last_empty_line_is_a_refusal(ending: bytes) -> No
 # --- a failed answer's body --------------------------------------------------------------------------
 
 
-def failing(**replay: Any) -> Attempt:
-    attempt = Attempt(**replay)
+def failing(**replay: Any) -> Wire:
+    attempt = Wire(**replay)
     attempt.head(429, JSON)
     attempt.exchange.drain(attempt.now)
     return attempt
@@ -316,14 +319,14 @@ def test_a_failed_body_that_breaks_off() -> None:
 
 
 def test_what_is_delivered_gives_the_stream_more_time() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     attempt.exchange.came(200)
     attempt.exchange.came(203)
     assert (attempt.exchange.due, attempt.exchange.first_content) == (210, 200)
 
 
 def test_events_after_its_fate_is_known_mean_nothing() -> None:
-    attempt = Attempt()
+    attempt = Wire()
     attempt.head(200, SSE)
     attempt.data(TEXT)
     assert [attempt.data(TEXT), attempt.end(), attempt.drop()] == [None, None, None]

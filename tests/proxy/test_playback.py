@@ -55,7 +55,12 @@ CLASSIC = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
 def attempt(path: str, body: bytes, **metadata: str) -> http.HTTPFlow:
     flow = tflow.tflow(resp=True)
     flow.request = http.Request.make("POST", f"https://backend.example{path}", body)
-    flow.metadata = {"gateway_client": "Team 1", "gateway_attempt": 1, "gateway_deployment": "gpt-4o", **metadata}
+    flow.metadata = {
+        "gateway_client": "Team 1",
+        "gateway_attempt": 1,
+        "gateway_deployment": "gpt-4o",
+        **metadata,
+    }
     return flow
 
 

@@ -449,3 +449,21 @@ def test_whatever_is_told_waiting_as_long_as_it_says_is_enough(
         assert capacity.fits(tokens, leave_free, now + wait)
     assert capacity.fits(1, leave_free, now + 3_600)
     assert capacity._tokens.own(now + 3_600) == 0
+
+
+def test_limits_as_declared_or_told() -> None:
+    capacity = Capacity(Declared(1000, 60))
+    assert capacity.limits(0.0) == (1000, 60)
+    capacity.begin("call", 10, 0.0)
+    capacity.learn("call", RateLimits(limit_tokens=800, limit_requests=90), 0.0)
+    assert capacity.limits(1.0) == (800, 60)
+    assert Capacity(Declared(1000, 60, provisioned=True)).limits(0.0) == (1000, None)
+    assert Capacity().limits(0.0) == (None, None)
+
+
+def test_looking_at_a_capacity_makes_none() -> None:
+    (backend,) = RoutingTable(config("a")).backends
+    capacities = Capacities()
+    assert capacities.known(backend) is None
+    made = capacities.of(backend, "gpt")
+    assert capacities.known(backend) is made

@@ -122,3 +122,11 @@ def test_every_backend_draws_for_itself(draws: tuple[float, ...], takers: set[in
 
 def test_a_fraction_of_zero_takes_none_even_at_the_lowest_draw() -> None:
     assert draw_takers(fractions(0, 1), streaming=False, draw=lambda: 0.0) == {BackendKey("e1", "s1")}
+
+
+def test_the_last_in_line_takes_what_reaches_it() -> None:
+    """Those after it may have been switched off by hand."""
+
+    assert draw_takers(fractions(1, 0.5), streaming=False, draw=never) is None
+    drawn = draw_takers(fractions(0.2, 0), streaming=False, draw=lambda: 0.9)
+    assert drawn == {BackendKey("e1", "s1")}

@@ -108,3 +108,11 @@ def _watch(client: AdminClient, out: TextIO) -> None:
         out.write(f"{CLEAR}{text}\n" if out.isatty() else f"{text}\n\n")
         out.flush()
         time.sleep(WATCH_SECONDS)
+
+
+COMMANDS: dict[str, Callable[[list[str], Parser], int]] = {
+    "status": status,
+    "break": breaks,
+    "switch": switch,
+}
+"""By their names on the command line."""

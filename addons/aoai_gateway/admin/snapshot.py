@@ -8,7 +8,7 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       ``started`` (RFC 3339, UTC), ``uptime_seconds``, ``config_file``, ``config_loaded``
                       (RFC 3339), ``config_errors`` (texts: the file as it is now cannot be used),
                       ``state`` (``memory``, ``shared``, or since when the shared store is lost),
-                      ``calls`` (in flight), ``waiting`` (of these, in line)
+                      ``in_flight`` (calls under way, but not in line), ``waiting`` (those in line)
 ``priorities``        names of the classes, highest first
 ``endpoints``         list of: ``name``, ``simulated``, ``enabled``, ``switched_off`` (null,
                       ``configuration``, ``by hand``), ``break`` (of the whole endpoint, see below, or
@@ -118,7 +118,7 @@ class _Snapshot:
             "config_loaded": rfc3339(gateway.adopted + gateway.wall) if gateway.adopted is not None else None,
             "config_errors": list(gateway.config_errors),
             "state": state_in_words(gateway.state),
-            "calls": len(self._calls),
+            "in_flight": len(self._calls) - gateway.in_line,
             "waiting": gateway.in_line,
         }
 
@@ -211,7 +211,7 @@ class _Snapshot:
                     "priority": written.priority_class(client.priority).name,
                     "enabled": off is None,
                     "switched_off": off,
-                    "in_flight": calling[client.name],
+                    "in_flight": calling[client.name] - waiting[client.name],
                     "waiting": waiting[client.name],
                     "dry_run": bool(client.dry_run),
                     "quotas": quotas.get(client.name, []),
@@ -228,6 +228,7 @@ class _Snapshot:
             pools = {EVERY_DEPLOYMENT: table.backends}
         classes = [cls.name for cls in config.priority_classes]
         breaks = self._dispatcher.breaks
+        lines = {name: self._line("" if everybody else name, classes) for name in pools}
         return [
             {
                 "name": name,
@@ -235,8 +236,8 @@ class _Snapshot:
                 "available": sum(
                     any(breaks.on(backend, self._now, cls) is None for cls in classes) for backend in pool
                 ),
-                "in_flight": calling.total() if everybody else calling[name],
-                "line": self._line("" if everybody else name, classes),
+                "in_flight": (calling.total() if everybody else calling[name]) - lines[name]["waiting"],
+                "line": lines[name],
             }
             for name, pool in pools.items()
         ]

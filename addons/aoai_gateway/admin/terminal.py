@@ -20,7 +20,7 @@ UNITS = {
 
 NARROWEST = 40
 
-BAR = 10
+BAR = 8
 
 _STYLED = re.compile(r"\x1b\[[0-9;]*m")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -55,7 +55,7 @@ class _View:
 
     def tables(self) -> dict[str, Iterator[str]]:
         return {
-            "backends": _table(("backend", "state", "headroom", "in flight", "15 min", ""), self._backends()),
+            "backends": _table(("backend", "in flight", "15 min", "headroom", "state"), self._backends()),
             "deployments": _table(("deployment", "available", "in flight", "waiting"), self._deployments()),
             "clients": _table(("client", "class", "in flight", "15 min", "quota"), self._clients()),
         }
@@ -87,7 +87,7 @@ class _View:
         tokens = sum(sum(traffic[key][-minute:]) for key in ("tokens_in", "tokens_out"))
         slow = [each for each in traffic["p95_ms"][-minute:] if each is not None]
         parts = [
-            f"{gateway['calls'] - gateway['waiting']} in flight",
+            f"{gateway['in_flight']} in flight",
             self._alarm(f"{gateway['waiting']} waiting", gateway["waiting"]),
             f"{short(calls)} calls/min",
             self._alarm(f"{short(refused)} 429s/min", refused),
@@ -107,13 +107,12 @@ class _View:
             share = backend["headroom"]
             yield (
                 _clean(backend["name"]),
-                state,
+                str(backend["in_flight"]),
+                f"{short(attempts)}, {self._alarm(f'{short(failed)} failed', failed)}",
                 self._bar(1 - share, f"{share:4.0%} free")
                 if share is not None
                 else self.paint("not known", "dim"),
-                str(backend["in_flight"]),
-                f"{short(attempts)}, {self._alarm(f'{short(failed)} failed', failed)}",
-                self.paint(why, "dim"),
+                f"{state}  {self.paint(why, 'dim')}" if why else state,
             )
 
     def _condition(self, backend: dict[str, Any]) -> tuple[str, str]:
@@ -161,7 +160,8 @@ class _View:
             yield (
                 _clean(client["name"]),
                 _clean(client["priority"]),
-                str(client["in_flight"]),
+                str(client["in_flight"])
+                + (self.paint(f" +{waiting}", "yellow") if (waiting := client["waiting"]) else ""),
                 f"{short(calls)} calls, {limited}, {short(tokens)} tokens",
                 first,
             )
@@ -172,7 +172,7 @@ class _View:
         where = f" for {_clean(quota['deployment'])}" if quota["deployment"] is not None else ""
         text = f"{short(used)} of {short(limit)} {UNITS[quota['kind']]}{where}"
         if used and quota["reset_seconds"]:
-            text += f", free again in {span(quota['reset_seconds'])}"
+            text += f", free in {span(quota['reset_seconds'])}"
         return self._bar(used / limit if limit else 1.0, text)
 
     def _bar(self, share: float, text: str) -> str:

@@ -27,13 +27,13 @@ gateway_waited_ms         for how long it was held back
 gateway_first_content_ms  of a stream: from the call's begin to its first content
 gateway_chunk_gap_p50_ms  of a stream whose body is stored: the median time between two of its chunks
 gateway_chunk_gap_max_ms  … and the longest
-gateway_messages_gone     how many messages of a long realtime session are no longer kept
 gateway_duration_ms       from the call's begin to its end
 gateway_tokens_in         prompt tokens
 gateway_tokens_out        completion tokens
 gateway_only_backend      on a replay that was sent to this backend by hand
 gateway_path              on the flow of a failed attempt: the path that the client asked for
 gateway_story             every decision that was taken, a line each (see ``gateway.explain``)
+gateway_messages_gone     how many messages of a long realtime session are no longer kept
 ========================  ===============================================================================
 """
 

@@ -166,6 +166,12 @@ class Delivery(Intake):
             self.response_body_buf += data
         yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
 
+    def _show_held(self) -> CommandGenerator[None]:
+        """A stream that is held has come to its end: it goes out as a whole, once it is let go."""
+        assert self.flow.response is not None and self._held_back is not None
+        self.flow.response.data.content = bytes(self._held_back)
+        yield from self.send_response()
+
     def _last_word(self) -> CommandGenerator[None]:
         """Tell an addon that looks at the stream that it is over, as mitmproxy does."""
         response = self.flow.response

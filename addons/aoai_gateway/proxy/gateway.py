@@ -89,8 +89,6 @@ class Gateway:
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
         self._idle = asyncio.Event()
-        self.is_held: Callable[[http.HTTPFlow], bool] = _never
-        """Whether a user wants to see a flow's answer before its client does."""
         self.started = time.monotonic()
         self.adopted: float | None = None
         """When the configuration in force was put in force (monotonic)."""
@@ -99,6 +97,8 @@ class Gateway:
         """What is wrong with the file as it is now, if it could not be loaded."""
         self.actions: deque[dict[str, str]] = deque(maxlen=ACTIONS_KEPT)
         """What was done by hand, newest first: ``time`` and ``text``."""
+        self.is_held: Callable[[http.HTTPFlow], bool] = _never
+        """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
         self.wall = time.time() - time.monotonic()

@@ -176,7 +176,10 @@ class Lifetime:
             await asyncio.sleep(POLL_SECONDS)
             gateway = self._gateway
             gateway.heard.refresh(ctx.master.addons)
-            gateway.traffic.seen(in_flight=len(gateway.calls), waiting=gateway.in_line, now=time.monotonic())
+            waiting = gateway.in_line
+            gateway.traffic.seen(
+                in_flight=len(gateway.calls) - waiting, waiting=waiting, now=time.monotonic()
+            )
             if path != self._path:
                 path = self._path
                 watch = Watch(path, env=os.environ, loaded=self._loaded)

@@ -99,6 +99,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SEEN_BY = ("response", "error", "gateway_call_finished")
+"""Events whose listeners see a call's flow at its end; without any, nobody reads what is said on it."""
+
 
 class GatewayStream(Sending):
     """One request; see the module's docstring."""
@@ -170,7 +173,6 @@ class GatewayStream(Sending):
             only_backend=admitted.only_backend,
         )
         self._gateway.begun(call)
-        # What belongs together is to be seen while it goes on, too.
         self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")
         self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
@@ -241,9 +243,7 @@ class GatewayStream(Sending):
         elif self._begun:
             yield from self.send_response(already_streamed=True)
         elif self._held_back is not None:
-            assert self.flow.response is not None
-            self.flow.response.data.content = bytes(self._held_back)
-            yield from self.send_response()
+            yield from self._show_held()
         else:
             assert self.flow.response is not None
             self._mark(self.flow.response)
@@ -262,7 +262,8 @@ class GatewayStream(Sending):
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         if self._notes is not None:
             call.decisions = tell(call, self._notes)
-        annotate(self.flow, call, self._gateway.conversations.of(call))
+        if any(name in self._gateway.heard for name in SEEN_BY):
+            annotate(self.flow, call, self._gateway.conversations.of(call))
         if self._pace is not None:
             self.flow.metadata.update(self._pace.figures())
         record = self._gateway.write_down(call)

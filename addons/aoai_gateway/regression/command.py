@@ -36,13 +36,20 @@ class RunError(Exception):
 def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     """Run one command line (without the command's name); returns the exit code.
 
-    0: the run was made; 1: it was, with ``--strict``, and some call failed or is different.
-
-    Raises:
-        UsageError: for a wrong command line.
-        RunError: if the file cannot be read, or no gateway answers.
-
+    0: the run was made; 1: it could not be, or was to be strict and a call failed or is different; 2: the
+    command line is wrong.
     """
+    try:
+        return _main(argv, env)
+    except UsageError as error:
+        print(f"aoai-gateway: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"aoai-gateway: {error}", file=sys.stderr)
+        return 1
+
+
+def _main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     args = _parser().parse_args(argv)
     key = env.get(args.key_env)
     if not key:

@@ -48,6 +48,12 @@ MARGIN_FALL = 0.0009
 """What a refusal adds to the share that is kept as a margin, and what a call that is admitted takes from it.
 They balance where about three calls in a hundred are refused."""
 
+EXPECTED_SECONDS = 5.0
+"""For how long ahead a provisioned backend is kept open for higher classes: it drains all the time."""
+
+MOST_EXPECTED = 0.8
+"""The share of a limit that is kept for higher classes at most."""
+
 LARGEST_MARGIN = 0.15
 
 STALE_SECONDS = 1.0
@@ -100,6 +106,7 @@ class Capacity:
 
     def __init__(self, declared: Declared | None = None) -> None:
         self.declared = declared or Declared()
+        self.key = BackendKey("", "")
         self._tokens = SlidingWindow(TOKEN_WINDOW)
         self._requests = SlidingWindow(REQUEST_WINDOW)
         self._bucket = Bucket()
@@ -207,16 +214,18 @@ class Capacity:
         """Whether a call of so many tokens fits now and leaves that share (0..1) of the whole free."""
         return self.when(tokens, leave_free, now) == 0
 
-    def when(self, tokens: int, leave_free: float, now: float) -> float | None:
+    def when(self, tokens: int, leave_free: float, now: float, expected: float = 0.0) -> float | None:
         """Seconds until it would fit, if nothing else is sent; 0: now; None: never, it is above the limit.
 
-        It may be sooner: calls under way can end with less than they had reserved.
+        ``expected``: the tokens per second that higher classes will ask for; they are to fit as well, from
+        then on. It may be sooner: calls under way can end with less than they had reserved.
         """
         wait = 0.0
         share = 1 - leave_free - self._margin
         if self.declared.provisioned:
             if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
-                wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN), now)
+                ahead = EXPECTED_SECONDS * expected / self._size if self._size else 0.0
+                wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN - ahead), now)
         else:
             limit = self._tokens_per_minute(now)
             if limit is not None and tokens > limit:
@@ -224,6 +233,10 @@ class Capacity:
             if limit is not None:
                 room = max(0.0, limit * share - tokens)
                 wait = self._tokens.when(room, now)
+                if expected:
+                    inflow = min(expected, MOST_EXPECTED * limit / TOKEN_WINDOW)
+                    room = max(0.0, limit * (1 - self._margin) - tokens)
+                    wait = max(wait, self._tokens.when_beside(room, inflow, now))
             calls = self._requests_per_window(now)
             if calls is not None:
                 room = max(1, math.floor(calls * (1 - leave_free) + _ROUNDING)) - 1
@@ -277,6 +290,7 @@ class Capacities:
         key = BackendKey(backend.key.endpoint, backend.deployment(asked))
         standin = backend.standin
         capacity = self._capacities.pop(key, None) or Capacity()
+        capacity.key = key
         self._capacities[key] = capacity
         if len(self._capacities) > MOST_BACKENDS:
             del self._capacities[next(iter(self._capacities))]

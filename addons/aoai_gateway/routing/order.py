@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaks import Breaks
     from aoai_gateway.routing.capacity import Capacities, Capacity
+    from aoai_gateway.routing.demand import Demands
 
 
 class Cause(StrEnum):
@@ -103,6 +104,8 @@ class Wish:
     """For the strategy weighted: the smaller, the earlier."""
     home: str | None = None
     """The endpoint that holds the state which it refers to: no other can serve it."""
+    higher: tuple[str, ...] = ()
+    """The classes above its own."""
     limited: bool = False
     """Whether it goes only where there is known to be room."""
     tried: set[BackendKey] = field(default_factory=set)
@@ -118,18 +121,24 @@ class Wish:
 
 
 def order(
-    wish: Wish, *, now: float, breaks: Breaks, capacities: Capacities, leave_free: float | None = None
+    wish: Wish,
+    *,
+    now: float,
+    breaks: Breaks,
+    capacities: Capacities,
+    demands: Demands,
+    owed: bool = False,
 ) -> Order:
     """Order a pool for one call.
 
-    ``leave_free``: the share of a backend that the call must leave free, instead of its class's own.
+    ``owed``: its class need not leave anything to higher ones.
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
     beside_provisioned = any(_is_provisioned(backend) for backend in wish.pool)
     for backend in wish.pool:
         skip = _never(wish, backend, beside_provisioned) or _not_now(
-            wish, backend, now, breaks, capacities, wish.cls.leave_free if leave_free is None else leave_free
+            wish, backend, now, breaks, capacities, None if owed else demands
         )
         if skip is None:
             candidates.append(backend)
@@ -162,7 +171,7 @@ def _not_now(
     now: float,
     breaks: Breaks,
     capacities: Capacities,
-    leave_free: float,
+    demands: Demands | None,
 ) -> Skip | None:
     """Say why a backend is not tried for the call at this time."""
     cls = wish.cls.name
@@ -178,13 +187,17 @@ def _not_now(
     if not wish.limited:
         return None
     capacity = capacities.of(backend, wish.deployment)
-    wait = capacity.when(wish.tokens, leave_free, now)
+    leave_free = expected = 0.0
+    if demands is not None and wish.cls.rank:
+        leave_free = wish.cls.leave_free
+        expected = demands.above(wish.cls, wish.higher, capacity.key, now)
+    wait = capacity.when(wish.tokens, leave_free, now, expected)
     if wait == 0:
         return None
     if wait is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
-    if leave_free and capacity.fits(wish.tokens, 0.0, now):
-        reason = f"the last {leave_free:.0%} of it are left to higher classes"
+    if (leave_free or expected) and capacity.fits(wish.tokens, 0.0, now):
+        reason = "the room that it has is left to higher classes"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
     return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
 
@@ -201,12 +214,15 @@ def _headroom(wish: Wish, backend: Backend, now: float, capacities: Capacities) 
 def draw_takers(pool: Pool, streaming: bool, draw: Callable[[], float]) -> frozenset[BackendKey] | None:
     """Draw, once per call, which backends take a non-streaming request; None means all of them.
 
-    ``draw`` gives a number in [0, 1).
+    ``draw`` gives a number in [0, 1). The last in line takes whatever reaches it: it may be the last only
+    because those after it have been switched off, or are not for this client.
     """
-    if streaming or all(b.non_streaming_fraction >= 1 for b in pool):
+    if streaming or all(b.non_streaming_fraction >= 1 for b in pool[:-1]):
         return None
     return frozenset(
-        b.key for b in pool if b.non_streaming_fraction >= 1 or draw() < b.non_streaming_fraction
+        b.key
+        for b in pool
+        if b is pool[-1] or b.non_streaming_fraction >= 1 or draw() < b.non_streaming_fraction
     )
 
 

@@ -99,6 +99,31 @@ class SlidingWindow:
             own, since = own - amount, leaves
         return math.inf
 
+    def when_beside(self, room: float, inflow: float, now: float) -> float:
+        """Seconds until not more than `room` is used from then on, while `inflow` per second comes in.
+
+        For one length of the window, that is: what comes in now is gone after that.
+        """
+        left, until, others = self.own(now), now + self.seconds, self.others
+        ends = [(min(self._leaves(index), until), amount) for index, amount in self._slices.items()]
+        if now < others.until < until:
+            ends = sorted([*ends, (others.until, 0)])
+        # The pieces of time in which nothing leaves the window at once: (begin, end, one's own in it).
+        pieces, begin = [], now
+        for end, amount in [*ends, (until, 0)]:
+            pieces.append((begin, end, left))
+            left, begin = left - amount, end
+        for begin, end, own in reversed(pieces):
+            steady = not others.fades and begin < others.until
+            at_end = own + (others.amount if steady else others.at(end)) + inflow * (end - now)
+            if at_end > room:
+                return math.inf if end >= until else end - now
+            at_begin = own + others.at(begin) + inflow * (begin - now)
+            if at_begin > room:
+                # What others use fades faster than the rest comes in.
+                return begin + (end - begin) * (at_begin - room) / (at_begin - at_end) - now
+        return 0.0
+
     def _index(self, now: float) -> int:
         # Never behind the newest slice: they stay in the order of time whatever the clock does.
         index = math.floor(now / GRAIN)

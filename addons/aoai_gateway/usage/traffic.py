@@ -80,7 +80,7 @@ class Bucket:
     latencies: dict[int, int] = field(default_factory=dict)
     """A histogram of how long the answered calls took."""
     in_flight: int = 0
-    """Calls under way; the highest that was seen."""
+    """Calls under way that are not in line; the highest that was seen."""
     waiting: int = 0
     """Calls in line; the highest that was seen."""
 

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mitmproxy.utils.strutils import escape_control_characters
 
+from aoai_gateway.inspect.views import yaml_writer
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.inspect.views.prompt import reencode, show
 from aoai_gateway.inspect.views.yaml_reader import EditError
@@ -351,3 +352,22 @@ def test_numbers_that_json_has_not_are_kept() -> None:
     assert "a: !data 1, the number inf\n" in text
     assert reencode(text.replace("b: x", "b: y"), data, CHAT) == b'{"a": 1e999, "b": "y"}'
     assert math.isinf(json.loads(data)["a"])
+
+
+def test_a_structure_without_end_is_kept_out_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_writer, "MAX_LINES", 1000)
+    body = {
+        "model": "m",
+        "many": [*range(3000), "x"],
+        "deep": [{"a": [{"b": ["text"] * 30}] * 30}] * 15,
+        "last": {"a": ["text"] * 50},
+    }
+    text = show(as_json(body), CHAT)
+    assert text.count("\n") < 1200
+    assert "many: !data 1, 3,001 numbers" in text
+    assert "last: !data" in text
+    assert json.loads(edited(body, "model: m", "model: n")) == {**body, "model": "n"}
+    messages = [{"role": "user", "content": "x"}] * 3000
+    assert "messages: !data 1, 3,000 elements, too much to be shown\n" in show(
+        as_json({"messages": messages}), CHAT
+    )

@@ -71,7 +71,7 @@ def _read(chunks: Iterable[Mapping[str, Any]]) -> Answer:
         times = mapping(mapping(chunk.get("usage")).get("latency_checkpoint")) or times
         add_new(answer.prompt_verdicts, prompt_verdicts(chunk))
         for place, choice in enumerate(items(chunk.get("choices"))):
-            if isinstance(choice, Mapping):
+            if isinstance(choice, dict):
                 number = index(choice.get("index"), place)
                 if number in choices or len(choices) < _MOST_CHOICES:
                     _take(choices.setdefault(number, _Collected()), choice)
@@ -92,7 +92,7 @@ def _take(collected: _Collected, choice: Mapping[str, Any]) -> None:
     collected.transcript.append(text(audio.get("transcript")))
     collected.audio_characters += len(text(audio.get("data")))
     for place, call in enumerate(items(said.get("tool_calls"))):
-        if isinstance(call, Mapping):
+        if isinstance(call, dict):
             _call(collected, index(call.get("index"), place), call)
     if mapping(said.get("function_call")):
         _call(collected, 0, {"function": said["function_call"]})

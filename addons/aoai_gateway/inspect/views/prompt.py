@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.inspect.views.attachments import describe
 from aoai_gateway.inspect.views.edits import apply_edit, same
 from aoai_gateway.inspect.views.facts import TITLES, Facts
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, items, mapping, mappings, word
 from aoai_gateway.inspect.views.yaml_reader import EditError, read_yaml
-from aoai_gateway.inspect.views.yaml_writer import YamlWriter
+from aoai_gateway.inspect.views.yaml_writer import MAX_ELEMENTS, YamlWriter
 from aoai_gateway.tokens import Counter
 
 if TYPE_CHECKING:
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger body is not decoded."""
 
-EXACT_BODY_BYTES = 64 * 1024
-"""Tokens of a body up to this size are counted (some milliseconds), those of a larger one estimated."""
-
-MAX_COUNTED_MESSAGES = 2_000
+EXACT_CHARACTERS = 32 * 1024
+"""Tokens of so much text are counted (some milliseconds), those of more are estimated."""
 
 _MESSAGES = {
     "chat.completions": "messages",
@@ -54,7 +53,7 @@ def show(data: bytes, facts: Facts, counter: Counter | None = None, model: str |
         )
     writer = YamlWriter()
     try:
-        _Layout(writer, body, facts, counter or Counter(), model, len(data)).write()
+        _Layout(writer, body, facts, counter or Counter(), model).write()
     except RecursionError:
         return "# It is nested too deeply to be shown.\n" + data.decode(errors="replace")
     return writer.text()
@@ -75,7 +74,7 @@ def reencode(edited: str, data: bytes, facts: Facts) -> bytes:
         raise EditError(f"the body is not JSON ({error}); edit it as it is, as request-body") from None
     writer = YamlWriter()
     # Comments do not count, so neither does what they say of tokens.
-    _Layout(writer, body, facts, None, None, len(data)).write()
+    _Layout(writer, body, facts, None, None).write()
     base = read_yaml(writer.text(), writer.kept)
     changed = read_yaml(edited, writer.kept)
     if same(base, changed):
@@ -105,14 +104,14 @@ class _Layout:
         facts: Facts,
         counter: Counter | None,
         model: str | None,
-        size: int,
     ) -> None:
         self._writer = writer
         self._body = body
         self._facts = facts
-        self._exact = counter is not None and bool(counter.encodings.by_name) and size <= EXACT_BODY_BYTES
+        self._exact = counter is not None and bool(counter.encodings.by_name) and _is_short(body)
         self._counter = counter if self._exact or counter is None else Counter()
         self._model = model or word(mapping(body).get("model")) or facts.deployment or None
+        self._counts = self._count_messages()
 
     def write(self) -> None:
         body, writer = self._body, self._writer
@@ -149,13 +148,16 @@ class _Layout:
             writer.member(key, value)
 
     def _messages(self, key: str, messages: list[Any]) -> None:
-        counts = self._counts()
+        counts = self._counts
+        if len(messages) > MAX_ELEMENTS:
+            self._writer.member(key, messages)
+            return
         self._writer.member_head(key)
         for number, message in enumerate(messages, 1):
             self._writer.blank()
             words = [str(number), _who(message)]
             if number <= len(counts):
-                words.append(self._told(counts[number - 1]))
+                words.append(self._told(counts[number - 1].tokens))
             rule = f"── {' · '.join(filter(None, words))} "
             self._writer.comment(rule.ljust(_RULE, "─"))
             self._writer.item(message, key=key)
@@ -185,31 +187,51 @@ class _Layout:
     def _total(self) -> list[str]:
         if self._counter is None or not self._facts.operation or self._facts.operation == "realtime":
             return []
+        body, key = self._body, _MESSAGES.get(self._facts.operation, "")
+        if self._counts and len(self._counts) == len(body[key]):
+            # All but the messages: each text is to be counted once.
+            body = {**body, key: []}
         try:
-            count = self._counter.count_request(self._facts.operation, self._body, self._model)
+            count = self._counter.count_request(self._facts.operation, body, self._model)
         except RecursionError:
             return []
-        total = self._told(count, "prompt token")
-        if count.partial:
+        tokens = count.tokens + sum(one.tokens for one in self._counts if body is not self._body)
+        total = self._told(tokens, "prompt token")
+        if count.partial or any(one.partial for one in self._counts):
             total += " and what the service has kept"
         real = self._facts.number("gateway_tokens_in")
-        if real is not None and real != count.tokens:
+        if real is not None and real != tokens:
             total += f" ({real:,.0f} by the backend's count)"
         return [total]
 
-    def _told(self, count: Count, unit: str = "token") -> str:
-        about = "" if self._exact and count.encoding else "about "
-        return about + _how_many(count.tokens, unit)
+    def _told(self, tokens: int, unit: str = "token") -> str:
+        return ("" if self._exact else "about ") + _how_many(tokens, unit)
 
-    def _counts(self) -> list[Count]:
-        if self._counter is None or self._facts.operation == "realtime":
+    def _count_messages(self) -> list[Count]:
+        if self._counter is None or not isinstance(self._body, dict):
             return []
         try:
             return self._counter.count_messages(
-                self._facts.operation, self._body, self._model, at_most=MAX_COUNTED_MESSAGES
+                self._facts.operation, self._body, self._model, at_most=MAX_ELEMENTS
             )
         except RecursionError:
             return []
+
+
+def _is_short(body: object) -> bool:
+    """Whether a body holds no more text than is counted exactly; images and the like are no text."""
+    room = EXACT_CHARACTERS
+    pending = [("", body)]
+    while pending and room >= 0:
+        key, value = pending.pop()
+        if describe(value, key) is not None:
+            continue
+        if isinstance(value, dict):
+            pending.extend(value.items())
+        elif isinstance(value, list):
+            pending.extend((key, element) for element in value)
+        room -= len(value) if isinstance(value, str) else 1
+    return room >= 0
 
 
 def _who(message: object) -> str:

@@ -31,7 +31,7 @@ def decode(data: bytes) -> Any:
 
 def mapping(value: object) -> Mapping[str, Any]:
     """The object itself, or an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def items(value: object) -> list[Any]:
@@ -41,7 +41,7 @@ def items(value: object) -> list[Any]:
 
 def mappings(value: object) -> list[Mapping[str, Any]]:
     """An array's objects."""
-    return [item for item in items(value) if isinstance(item, Mapping)]
+    return [item for item in items(value) if isinstance(item, dict)]
 
 
 def text(value: object) -> str:

@@ -12,6 +12,10 @@ from aoai_gateway.wire.sse import SseEvent, SseScanner, parse_fields
 MAX_STREAM_BYTES = 8 * 1024 * 1024
 """Of a longer stream only the beginning is read: some tenths of a second on the event loop."""
 
+MAX_EVENTS = 10_000
+"""And only so many events, which take some tenths of a second too."""
+
+_PIECE_BYTES = 64 * 1024
 _DONE = b"[DONE]"
 
 
@@ -44,11 +48,16 @@ class Events:
 
 def read_events(data: bytes) -> Events:
     """Read a whole stream, however it ends."""
-    events = Events(unread=max(0, len(data) - MAX_STREAM_BYTES))
+    events = Events()
     scanner = SseScanner()
-    for event in scanner.feed(data[:MAX_STREAM_BYTES]):
-        _take(events, event)
+    read = count = 0
+    while read < min(len(data), MAX_STREAM_BYTES) and count < MAX_EVENTS:
+        for event in scanner.feed(data[read : read + _PIECE_BYTES]):
+            _take(events, event)
+            count += 1
+        read += _PIECE_BYTES
     rest = scanner.finish()
+    events.unread = max(0, len(data) - read)
     if rest.strip(b"\r\n"):
         # By the standard this does not count. Some servers leave out the last empty line.
         before = events.unreadable
@@ -70,7 +79,7 @@ def _take(events: Events, event: SseEvent) -> None:
         body = decode(event.data)
     except Unreadable:
         body = None
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         events.unreadable += 1
         return
     name = (event.event or b"").decode(errors="replace")

@@ -34,6 +34,12 @@ TEXT_MEMBERS = frozenset(
 )
 """Members whose strings are always blocks, so that what one types there is text, whatever it looks like."""
 
+MAX_LINES = 10_000
+"""Structures that come after so many lines are kept instead of shown."""
+
+MAX_ELEMENTS = 2_500
+"""A longer array is kept as a whole; the service takes 2,048 texts to embed at most."""
+
 _WIDTH = 88
 _DEEPEST = 24
 _LONGEST_KEY = 120
@@ -97,7 +103,7 @@ class YamlWriter:
 
     def item(self, value: Any, lead: str = "", key: str = "", depth: int = 0) -> None:
         """Write an array's element; ``key`` is the array's."""
-        members = _writable_members(value, depth)
+        members = _writable_members(value, depth) if len(self.lines) <= MAX_LINES else None
         if members is None or (key not in ("messages", "input") and _flow(value) is not None):
             self._after(f"{lead}-", value, len(lead), key, depth, in_array=True)
             return
@@ -147,6 +153,9 @@ class YamlWriter:
             if too_deep or (isinstance(value, dict) and _writable_members(value, depth) is None):
                 why = "nested too deeply to be shown" if too_deep else "with keys too long to be shown"
                 return self._kept("data", why, value)
+            if len(self.lines) > MAX_LINES or len(value) > MAX_ELEMENTS:
+                what = "elements" if isinstance(value, list) else "members"
+                return self._kept("data", f"{len(value):,} {what}, too much to be shown", value)
         return None
 
     def _kept(self, kind: str, description: str, value: Any) -> str:
@@ -220,17 +229,27 @@ def _flow_of(value: Any, level: int) -> str | None:
         if (level > 2 and value) or len(value) > 8:
             return None
         parts = []
+        room = _WIDTH
         for key, member in value.items():
             inner = _flow_of(member, level + 1)
             if inner is None or (isinstance(member, str) and key in TEXT_MEMBERS):
                 return None
             parts.append(f"{_key(key)}: {inner}")
+            room -= len(parts[-1])
+            if room < 0:
+                return None
         return "{" + ", ".join(parts) + "}"
     if isinstance(value, list):
         if (level > 2 and value) or len(value) > 40:
             return None
-        elements = [_flow_of(element, level + 1) for element in value]
-        return None if None in elements else "[" + ", ".join(e for e in elements if e is not None) + "]"
+        elements = []
+        room = _WIDTH
+        for element in value:
+            inner = _flow_of(element, level + 1)
+            if inner is None or (room := room - len(inner)) < 0:
+                return None
+            elements.append(inner)
+        return "[" + ", ".join(elements) + "]"
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return _scalar(value)

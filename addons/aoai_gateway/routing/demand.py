@@ -1,0 +1,60 @@
+"""What each priority class asks of each backend, so that lower ones leave it that.
+
+A pay-as-you-go window that lower classes have filled in a few seconds stays full for a minute. A fixed share
+that they must leave free is either too small for what higher classes need until then, or wasted when they
+need less. So what the higher classes have asked for lately is taken for what they will ask for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.routing.windows import SlidingWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from aoai_gateway.config.priorities import PriorityClass
+    from aoai_gateway.routing.backends import BackendKey
+
+SECONDS = 60.0
+"""How far back is looked."""
+
+SHORTEST_SECONDS = 5.0
+"""What was seen for less than this is taken to have come in so long."""
+
+SAFETY = 1.25
+"""How many times more than that is expected: calls do not come evenly."""
+
+MOST_ENTRIES = 10_000
+
+
+class Demands:
+    """Tokens that classes ask for, by backend; of names only, so that it survives a reload."""
+
+    def __init__(self) -> None:
+        self._asked: dict[tuple[BackendKey, str], tuple[int, float, SlidingWindow]] = {}
+        """By backend and class: its rank, since when, and the tokens."""
+
+    def note(self, cls: PriorityClass, parts: Mapping[BackendKey, int], now: float) -> None:
+        """Note that a call of a class has come; ``parts``: its tokens, by who is likely to take how many."""
+        for key, tokens in parts.items():
+            _, since, window = self._asked.get((key, cls.name), (0, now, None))
+            if window is None or not window.own(now):
+                since, window = now, SlidingWindow(SECONDS)
+            window.add(tokens, now)
+            self._asked.pop((key, cls.name), None)
+            self._asked[key, cls.name] = (cls.rank, since, window)
+        while len(self._asked) > MOST_ENTRIES:
+            del self._asked[next(iter(self._asked))]
+
+    def above(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
+        """Give the tokens per second that higher ones of the named classes will ask of a backend."""
+        expected = 0.0
+        for name in classes:
+            asked = self._asked.get((key, name))
+            if asked is not None and asked[0] < cls.rank:
+                _, since, window = asked
+                seconds = min(SECONDS, max(SHORTEST_SECONDS, now - since))
+                expected += SAFETY * window.own(now) / seconds
+        return expected
