@@ -22,6 +22,7 @@ ARGUMENTS = [
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
+    "--disable-lcd-text",  # or letters in pictures would have coloured edges
     # Nothing of its own on the network.
     "--disable-background-networking",
     "--disable-component-update",

@@ -177,10 +177,9 @@ def test_a_prompt_reads_like_a_script(desk: Desk) -> None:
     lines = page.lines()
     text = "\n".join(lines)
     assert re.match(r"# Chat completion with gpt-4o · streamed · 5 messages · .*\d+ prompt tokens", lines[0])
-    said = [re.match(r"# ── (\d) · (\w+) · .*\d+ tokens ─+$", line) for line in lines]
-    assert [match.groups() for match in said if match] == [
-        (str(number), message["role"]) for number, message in enumerate(SUPPORT, 1)
-    ]
+    said = [re.match(r"# ── (\d) · (\w+) .*\d+ tokens ─+$", line) for line in lines]
+    spoke = [(str(number), message["role"]) for number, message in enumerate(SUPPORT, 1)]
+    assert [match.groups() for match in said if match] == spoke, text
     assert "    You are the support assistant of Contoso Outdoor.\n" in text
     assert "\n    \n    If an order is late" in text or "\n\n    If an order is late" in text
     (image,) = [line for line in lines if "!image 1" in line]
@@ -208,6 +207,7 @@ def test_the_story_is_told(desk: Desk) -> None:
     page = desk.page
     page.open(page.row("replayed after"), "Response")
     page.choose_view("story")
+    expect(page.view_name).to_have_text("Story")
     expect(page.content).to_contain_text("attempt 1 failed: 429 RateLimitReached; break of")
     expect(page.content).to_contain_text("end: ok, 2 attempts, status 200")
     take_picture(page.page, "story")
@@ -221,7 +221,8 @@ def test_a_flow_is_replayed_by_button_as_a_call_of_its_own(desk: Desk) -> None:
     page, before = desk.page, desk.records()
     page.open(page.row("replayed after"), "Request")
     page.press("Duplicate")
-    expect(page.rows).to_have_count(len(STORY) + 1)
+    page.expect_flows(len(STORY) + 1)
+    page.open(page.rows.last, "Request")
     page.press("Replay")
     eventually(lambda: len(desk.records()) > len(before), "a call for the replay")
     (record,) = desk.records()[len(before) :]
@@ -266,12 +267,12 @@ def test_an_edited_prompt_is_what_is_counted_and_sent(desk: Desk, stream: bool) 
 
 def test_places_are_compared(desk: Desk) -> None:
     page = desk.page
-    count = page.rows.count()
+    count = page.flows
     page.command('gateway.compare "~comment replayed" gpt-4o gpt-4o-mini')
-    expect(page.rows).to_have_count(count + 3)
-    comparison = page.row("comparison")
+    page.expect_flows(count + 3)
     page.page.get_by_label("Display Command Bar").uncheck()
-    page.open(comparison, "Response")
+    page.open(page.row("comparison"), "Response")
+    expect(page.view_name).to_have_text("Comparison")
     expect(page.content).to_contain_text("gpt-4o-mini@sweden")
     take_picture(page.page, "compare")
 
@@ -284,6 +285,7 @@ def test_no_key_is_in_the_page_or_in_what_it_has_loaded(desk: Desk) -> None:
     for row in (page.rows.first, page.row("attempt 1 failed").first, page.row("🚦").first):
         page.open(row, "Request")
         page.choose_view("raw")
+        expect(page.view_name).to_have_text("Raw")
         page.choose_view("auto")
         page.show("Response")
         expect(page.view_name).to_have_text("Completion")

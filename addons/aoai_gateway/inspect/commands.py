@@ -19,6 +19,7 @@ from mitmproxy.log import ALERT
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect import compare, snippets
+from aoai_gateway.inspect.comparison_view import ComparisonContentview
 from aoai_gateway.inspect.registering import command
 from aoai_gateway.inspect.replays import aimed, as_call, places
 from aoai_gateway.inspect.story_view import StoryContentview, story
@@ -56,6 +57,7 @@ class GatewayCommands:
             ctx.options.update(web_columns=list(COLUMNS))
         if "story" not in contentviews.registry:
             contentviews.add(StoryContentview())
+            contentviews.add(ComparisonContentview())
         for name, theirs in EXPORTS.items():
             export.formats[theirs] = partial(self._written, name)
 

@@ -23,6 +23,6 @@ above and below.
     stylesheet   what mitmweb needs to show text as it is
     search_box   … and to filter by a call's metadata
 
-Everything but the last two is a pure function of bytes and facts. None of it raises for what is in a
+Everything but the last three is a pure function of bytes and facts. None of it raises for what is in a
 body: whoever debugs looks at broken ones most of all.
 """
