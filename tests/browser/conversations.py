@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import struct
 from typing import Any
 
-_PIXEL = base64.b64encode(
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x02\x80\x00\x00\x01\xe0\x08\x02\x00\x00\x00\xba\xb3K\xb3" + bytes(40_000)
+_LABEL = base64.b64encode(
+    b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 1024, 1024, 8, 2, 0, 0, 0) + bytes(40_000)
 ).decode()
-"""The head of a picture of 640 × 480; nobody looks further."""
+"""The head of a picture of 1024 × 1024, and nothing in it: nobody looks further."""
 
 SYSTEM = """\
 You are the support assistant of Contoso Outdoor.
@@ -40,7 +41,7 @@ SUPPORT: list[dict[str, Any]] = [
         "role": "user",
         "content": [
             {"type": "text", "text": "Where is my order? This is the label that I got."},
-            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PIXEL}", "detail": "low"}},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_LABEL}", "detail": "high"}},
         ],
     },
     {

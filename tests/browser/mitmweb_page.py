@@ -6,24 +6,23 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Locator, Page, Response, WebSocket, expect
+from playwright.sync_api import Locator, Page, Request, WebSocket, expect
 
 from tests.browser.chromium import PATIENCE_MS
 from tests.e2e.inspector import PASSWORD, Inspector
 
-WINDOW = {"width": 1200, "height": 660}
+WINDOW = {"width": 1280, "height": 660}
 
 
 class MitmwebPage:
-    """One page that shows mitmweb; everything that it loads is remembered."""
+    """One page that shows mitmweb."""
 
     def __init__(self, page: Page, web: Inspector) -> None:
         self.page = page
-        self.loaded: list[str] = []
-        """Each body and each message of the websocket, as text."""
-        self._answers: list[Response] = []
+        self._messages: list[str] = []
+        self._fetched: set[str] = set()
         page.set_default_timeout(PATIENCE_MS)
-        page.on("response", lambda answer: self._answers.append(answer))
+        page.on("request", self._note)
         page.on("websocket", self._listen)
         self._url = f"http://127.0.0.1:{web.web_port}/"
         page.goto(f"{self._url}?token={PASSWORD}")
@@ -31,16 +30,19 @@ class MitmwebPage:
         self.intercept_box = page.get_by_placeholder("Intercept")
         expect(self.search).to_be_visible()
 
+    def _note(self, request: Request) -> None:
+        if request.method == "GET" and request.resource_type in ("fetch", "xhr"):
+            self._fetched.add(request.url)
+
     def _listen(self, socket: WebSocket) -> None:
-        socket.on("framereceived", lambda frame: self.loaded.append(str(frame)))
+        socket.on("framereceived", lambda frame: self._messages.append(str(frame)))
 
     def read_all(self) -> str:
-        """Give all that the page has loaded since its beginning, and what is in it now."""
-        for answer in self._answers:
-            if answer.request.resource_type in ("fetch", "xhr"):
-                self.loaded.append(f"{answer.url}\n{answer.headers}\n{answer.text() if answer.ok else ''}")
-        self._answers.clear()
-        return "\n".join([*self.loaded, self.page.content()])
+        """Give what the page was told, whatever it has fetched so far, and what is in it now."""
+        # Chromium does not keep the bodies: they are fetched again.
+        fetch = "url => fetch(url).then(answer => answer.text())"
+        bodies = [self.page.evaluate(fetch, url) for url in sorted(self._fetched)]
+        return "\n".join([*self._fetched, *self._messages, *bodies, self.page.content()])
 
     # --- flow list ---------------------------------------------------------------------------------------
 
