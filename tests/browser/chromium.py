@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -69,7 +68,7 @@ def take_picture(page: Page, name: str, *, height: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = page.viewport_size
     assert size is not None
-    page.evaluate("document.activeElement?.blur()")  # no ring around what was clicked last
+    page.evaluate("scrollTo(0, 0); document.activeElement?.blur()")  # no ring around what was clicked last
     page.mouse.move(0, size["height"] - 1)  # nothing is hovered over
     clip = {"x": 0.0, "y": 0.0, "width": float(size["width"]), "height": float(height or size["height"])}
     page.screenshot(path=path, clip=clip, animations="disabled")  # type: ignore[arg-type]  # a plain dict will do

@@ -33,8 +33,14 @@ POST = "chat/completions"
 
 STORY = (
     ("", r"Support bot: gpt-4o → gpt-4o-ptu@sweden · \d+ tokens in, \d+ out · first token after [\d,.]+ m?s"),
-    ("🔁", r"replayed after gpt-4o-ptu@sweden 429 RateLimitReached · Support bot: gpt-4o → gpt-4o-paygo@sweden · .*"),
-    ("❌", r"attempt 1 failed: 429 RateLimitReached · Support bot: gpt-4o → gpt-4o-ptu@sweden · break of \d+\.\d s"),
+    (
+        "🔁",
+        r"replayed after gpt-4o-ptu@sweden 429 RateLimitReached · Support bot: gpt-4o → gpt-4o-paygo@sweden · .*",
+    ),
+    (
+        "❌",
+        r"attempt 1 failed: 429 RateLimitReached · Support bot: gpt-4o → gpt-4o-ptu@sweden · break of \d+\.\d s",
+    ),
     ("🚫", r"404 DeploymentNotFound · Support bot: gpt-5"),
     ("⚠", r"400.* · Support bot: gpt-4o → gpt-4o-paygo@sweden"),
     ("", r"Reports: gpt-4o → gpt-4o-paygo@sweden · \d+ tokens in, \d+ out"),
@@ -59,7 +65,13 @@ class Desk:
         }
 
     def ask(
-        self, messages: Any, *, key: str = CLIENT_KEY, model: str = "gpt-4o", stream: bool = False, **more: Any
+        self,
+        messages: Any,
+        *,
+        key: str = CLIENT_KEY,
+        model: str = "gpt-4o",
+        stream: bool = False,
+        **more: Any,
     ) -> str:
         """Make a call, and give the text of its answer."""
         completions = self.sdk[key].chat.completions
@@ -164,7 +176,7 @@ def test_a_failed_attempt_can_be_looked_at(desk: Desk) -> None:
     expect(page.view_name).to_have_text("Prompt")
     page.show("Comment")
     expect(page.page.locator(".flow-detail section")).to_contain_text("break of")
-    take_picture(page.page, "attempt")
+    take_picture(page.page, "attempt", height=440)
 
 
 # --- views -------------------------------------------------------------------------------------------------
@@ -194,7 +206,9 @@ def test_an_answer_reads_like_text(desk: Desk) -> None:
     page.open(page.rows.first, "Response")
     expect(page.view_name).to_have_text("Completion")
     lines = page.lines()
-    assert re.match(r"stop · \d+ tokens in, \d+ out · first token after [\d,]+ ms · gaps between chunks ", lines[0])
+    assert re.match(
+        r"stop · \d+ tokens in, \d+ out · first token after [\d,]+ ms · gaps between chunks ", lines[0]
+    )
     assert "\n".join(lines).rstrip().endswith(ANSWER)
     take_picture(page.page, "completion")
     page.open(page.rows.last, "Response")
@@ -210,7 +224,16 @@ def test_the_story_is_told(desk: Desk) -> None:
     expect(page.view_name).to_have_text("Story")
     expect(page.content).to_contain_text("attempt 1 failed: 429 RateLimitReached; break of")
     expect(page.content).to_contain_text("end: ok, 2 attempts, status 200")
-    take_picture(page.page, "story")
+    take_picture(page.page, "story", height=540)
+    page.choose_view("auto")
+
+
+def test_a_call_is_shown_as_code(desk: Desk) -> None:
+    page = desk.page
+    page.open(page.rows.first, "Request")
+    page.choose_view("code python")
+    expect(page.content).to_contain_text('os.environ["AOAI_GATEWAY_KEY"]')
+    assert "You are the support assistant of Contoso Outdoor." in "\n".join(page.lines())
     page.choose_view("auto")
 
 
@@ -232,7 +255,9 @@ def test_a_flow_is_replayed_by_button_as_a_call_of_its_own(desk: Desk) -> None:
     (sent,) = desk.simulator.requests()
     assert sent["deployment"] == record["standin"]
     replayed = page.page.locator(".flow-table tr.selected")
-    expect(replayed.locator(".col-comment")).to_contain_text(f"Support bot: gpt-4o → {record['standin']}@sweden")
+    expect(replayed.locator(".col-comment")).to_contain_text(
+        f"Support bot: gpt-4o → {record['standin']}@sweden"
+    )
     expect(replayed.locator(".col-path .fa-repeat")).to_be_visible()
 
 
@@ -249,7 +274,7 @@ def test_an_edited_prompt_is_what_is_counted_and_sent(desk: Desk, stream: bool) 
     with page.editing() as editor:
         editor.replace("Rome is the capital.", text if not stream else "Oslo is the capital.")
         if stream:
-            take_picture(page.page, "edit")
+            take_picture(page.page, "edit", height=540)
     expect(page.content).to_contain_text("Oslo is the capital")
     page.press("Resume")
     assert answer.result(60).strip() == (text.strip() if not stream else "Oslo is the capital.")
@@ -267,16 +292,19 @@ def test_an_edited_prompt_is_what_is_counted_and_sent(desk: Desk, stream: bool) 
 
 def test_places_are_compared(desk: Desk) -> None:
     page = desk.page
-    count = page.flows + 1
-    desk.ask(asked("Which of your sleeping bags are warm at -10 °C?"), max_tokens=40)
+    count = page.flows + 2
+    for answer in (ANSWER, ANSWER.partition("\n")[0].replace(", two days late", "")):
+        desk.ask(asked(f"say:{answer}"))
     page.expect_flows(count)
-    page.command('gateway.compare "~bq sleeping & !~replay" gpt-4o gpt-4o-mini gpt-4o-france@france')
-    page.expect_flows(count + 4)
+    page.command('gateway.compare "~bq say:Your & !~bq get_order & !~replay"')
+    page.expect_flows(count + 3)
     page.page.get_by_label("Display Command Bar").uncheck()
+    page.filter("~bq say:Your | ~comment comparison")
+    expect(page.row("comparison")).to_have_count(1)
     page.open(page.row("comparison"), "Response")
     expect(page.view_name).to_have_text("Comparison")
-    expect(page.content).to_contain_text("gpt-4o-mini@sweden")
-    take_picture(page.page, "compare")
+    expect(page.content).to_contain_text("Your order 4711")
+    take_picture(page.page, "compare", height=600)
 
 
 # --- secrets -----------------------------------------------------------------------------------------------

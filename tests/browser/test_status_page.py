@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.chromium import PATIENCE_MS, take_picture
+from tests.browser.chromium import PATIENCE_MS
 from tests.e2e.processes import Gateway, Simulator, free_port
 from tests.e2e.settings import CLIENT_KEY, SPEC, configuration
 
@@ -183,7 +183,6 @@ def test_it_is_dark_in_the_dark_and_fits_on_a_phone(place: Place) -> None:
         assert box["x"] + box["width"] <= PHONE["width"]
         page.keyboard.press("Escape")
         expect(page.locator("#dialog")).to_be_hidden()
-        take_picture(page, "status-phone")
     finally:
         page.emulate_media(color_scheme="light")
         page.set_viewport_size(WINDOW)  # type: ignore[arg-type]  # a plain dict will do
@@ -204,8 +203,3 @@ def test_it_goes_on_after_a_restart(place: Place) -> None:
     expect(place.page.locator("#banner")).to_be_hidden()
     tell(place, 2)
     expect(place.page.locator('[data-tile="calls"]')).to_have_text("2")
-    # For the picture: a backend in a break, and some traffic.
-    place.simulator.fault("429", endpoint="sweden", deployment="gpt-4o-ptu", retry_after_seconds=50)
-    tell(place, 4)
-    expect(place.backend(PTU).locator(".pill.bad")).to_be_visible()
-    take_picture(place.page, "status")

@@ -80,4 +80,6 @@ class Terminal:
 
     def end(self) -> None:
         """Kill the program and its terminal."""
-        subprocess.run(["tmux", "-S", str(self._socket), "kill-server"], capture_output=True, check=False, timeout=30)
+        subprocess.run(
+            ["tmux", "-S", str(self._socket), "kill-server"], capture_output=True, check=False, timeout=30
+        )

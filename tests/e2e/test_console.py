@@ -27,7 +27,10 @@ from tests.e2e.terminal import Terminal, require_tmux
 
 QUESTION: dict[str, Any] = {
     "model": "gpt-4o",
-    "messages": [{"role": "system", "content": "Be brief.\nAlways."}, {"role": "user", "content": "say:Hello"}],
+    "messages": [
+        {"role": "system", "content": "Be brief.\nAlways."},
+        {"role": "user", "content": "say:Hello"},
+    ],
 }
 
 EDITOR = f"""\

@@ -22,6 +22,7 @@ from aoai_gateway.inspect import compare, snippets
 from aoai_gateway.inspect.comparison_view import ComparisonContentview
 from aoai_gateway.inspect.registering import command
 from aoai_gateway.inspect.replays import aimed, as_call, places
+from aoai_gateway.inspect.snippet_view import SnippetContentview
 from aoai_gateway.inspect.story_view import StoryContentview, story
 from aoai_gateway.mitmproxy_options import is_unset
 from aoai_gateway.proxy.bugs import log_bug
@@ -58,6 +59,8 @@ class GatewayCommands:
         if "story" not in contentviews.registry:
             contentviews.add(StoryContentview())
             contentviews.add(ComparisonContentview())
+            for language in snippets.FORMATS:
+                contentviews.add(SnippetContentview(language, partial(self._written, language)))
         for name, theirs in EXPORTS.items():
             export.formats[theirs] = partial(self._written, name)
 
