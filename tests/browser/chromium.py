@@ -29,7 +29,7 @@ ARGUMENTS = [
 ]
 
 SCREENSHOTS = "AOAI_GATEWAY_SCREENSHOTS"
-"""Environment variable: the folder that gets the README's pictures, from the checkout. Unset, none are taken."""
+"""Environment variable: the folder in the checkout that gets the README's pictures, if they are wanted."""
 
 
 def require_chromium(in_ci: bool) -> str:

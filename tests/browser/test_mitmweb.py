@@ -35,11 +35,13 @@ STORY = (
     ("", r"Support bot: gpt-4o → gpt-4o-ptu@sweden · \d+ tokens in, \d+ out · first token after [\d,.]+ m?s"),
     (
         "🔁",
-        r"replayed after gpt-4o-ptu@sweden 429 RateLimitReached · Support bot: gpt-4o → gpt-4o-paygo@sweden · .*",
+        r"replayed after gpt-4o-ptu@sweden 429 RateLimitReached · "
+        r"Support bot: gpt-4o → gpt-4o-paygo@sweden · .*",
     ),
     (
         "❌",
-        r"attempt 1 failed: 429 RateLimitReached · Support bot: gpt-4o → gpt-4o-ptu@sweden · break of \d+\.\d s",
+        r"attempt 1 failed: 429 RateLimitReached · "
+        r"Support bot: gpt-4o → gpt-4o-ptu@sweden · break of \d+\.\d s",
     ),
     ("🚫", r"404 DeploymentNotFound · Support bot: gpt-5"),
     ("⚠", r"400.* · Support bot: gpt-4o → gpt-4o-paygo@sweden"),
@@ -176,7 +178,6 @@ def test_a_failed_attempt_can_be_looked_at(desk: Desk) -> None:
     expect(page.view_name).to_have_text("Prompt")
     page.show("Comment")
     expect(page.page.locator(".flow-detail section")).to_contain_text("break of")
-    take_picture(page.page, "attempt", height=440)
 
 
 # --- views -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mitmproxy_rs.syntax_highlight
 import pytest
 from mitmproxy import contentviews, exceptions, flow
 from mitmproxy.contentviews import Metadata
@@ -43,7 +44,7 @@ def test_a_request_is_offered_as_code_and_never_chosen(language: str) -> None:
     assert 0 < view.render_priority(b"", request) < 1
     assert view.render_priority(b"", Metadata(flow=call, http_message=call.response)) < 0
     assert view.prettify(b"", request) == f"for {call.id}"
-    assert view.syntax_highlight in contentviews.SyntaxHighlight.__args__
+    assert view.syntax_highlight in mitmproxy_rs.syntax_highlight.languages()
 
 
 def test_what_cannot_be_written_as_code_is_told() -> None:

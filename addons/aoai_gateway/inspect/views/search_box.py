@@ -35,7 +35,8 @@ def _amended(found: re.Match[str]) -> str:
     return (
         f"isValid({value}){{try{{return {value}&&{grammar}.parse({value}{_KNOWN}),!0}}catch{{return!1}}}}"
         f"{describe}(v=>{{const d={grammar}.parse(v{_KNOWN}).desc;"
-        'return /~meta\\b/.test(v)&&!v.includes("~comment")?d.replaceAll("comment matches","metadata match"):d})'
+        'return /~meta\\b/.test(v)&&!v.includes("~comment")?'
+        'd.replaceAll("comment matches","metadata match"):d})'
         "(this.state.value)}"
     )
 

@@ -34,7 +34,8 @@ RULES = """
 .flow-detail section > .headers, .flow-detail section > .trailers, .flow-detail section > h5 { order: 3; }
 .flow-detail section > * { flex: none; }
 .flow-detail .contentview .controls { position: relative; }
-.flow-detail .contentview .controls .dropdown-menu { /* mitmweb opens it upwards, where there is no room now */
+/* where mitmweb opens the menu upwards there is no room now */
+.flow-detail .contentview .controls .dropdown-menu {
   transform: none !important; left: auto !important; right: 0; top: 100% !important; max-height: 60vh; }
 .flow-detail .contentview .cm-content { white-space: break-spaces; overflow-wrap: anywhere; flex-shrink: 1; }
 """
