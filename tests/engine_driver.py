@@ -15,10 +15,11 @@ from typing import Any
 
 from mitmproxy.http import Headers
 
-from aoai_gateway.call import (
+from aoai_gateway.call import Call, FailureKind, Outcome, Setup
+from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
+from aoai_gateway.effects import (
     Announce,
     Answered,
-    Call,
     Cancel,
     Choose,
     Chosen,
@@ -32,8 +33,6 @@ from aoai_gateway.call import (
     Effect,
     Ended,
     Failed,
-    FailureKind,
-    Outcome,
     ParseBody,
     Parsed,
     Refused,
@@ -44,11 +43,9 @@ from aoai_gateway.call import (
     Return,
     Send,
     Settle,
-    Setup,
     StandInLine,
     WaitUntil,
 )
-from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
 from aoai_gateway.engine import Engine
 from aoai_gateway.policy.accounts import Accounts
 from aoai_gateway.routing.backends import Backend, RoutingTable

@@ -20,11 +20,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from aoai_gateway.call import (
+from aoai_gateway.call import Attempt, Call, FailureKind, Outcome
+from aoai_gateway.deadlines import completion_bound, deadlines_for, patience
+from aoai_gateway.effects import (
     Announce,
     Answered,
-    Attempt,
-    Call,
     Choose,
     Chosen,
     ClientGone,
@@ -34,15 +34,12 @@ from aoai_gateway.call import (
     Effect,
     Ended,
     Failed,
-    FailureKind,
-    Outcome,
     Reject,
     Result,
     Return,
     Send,
     StandInLine,
 )
-from aoai_gateway.deadlines import completion_bound, deadlines_for, patience
 from aoai_gateway.failures import (
     broken_by,
     cause_in_call,

@@ -21,14 +21,13 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aoai_gateway.call import (
-    Call,
+from aoai_gateway.call import Call, Outcome
+from aoai_gateway.effects import (
     Cancel,
     ClientGone,
     Counted,
     CountTokens,
     Effect,
-    Outcome,
     Refused,
     Reserve,
     Reserved,

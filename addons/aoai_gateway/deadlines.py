@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.call import Deadlines
+from aoai_gateway.effects import Deadlines
 from aoai_gateway.wire.operations import EMBEDDINGS
 
 if TYPE_CHECKING:

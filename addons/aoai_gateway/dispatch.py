@@ -57,6 +57,7 @@ class Dispatcher:
         self._in_flight: dict[str, _Queue] = {}
         """By call: where it counts as in flight."""
         self._pulses: dict[tuple[BackendKey, str], Pulse] = {}
+        self._endpoint_pulses: dict[str, Pulse] = {}
 
     # --- choice ----------------------------------------------------------------------------------------
 
@@ -178,7 +179,8 @@ class Dispatcher:
         pulse = self._pulses.get(key)
         if pulse is None:
             self._pulses = {k: p for k, p in self._pulses.items() if p}
-            pulse = self._pulses[key] = Pulse()
+            whole = self._endpoint_pulses.setdefault(backend.key.endpoint, Pulse())
+            pulse = self._pulses[key] = Pulse(whole)
         return pulse
 
     def answered(self, wish: Wish, headers: Headers, now: float) -> None:

@@ -22,18 +22,9 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.attempts import Attempts
 from aoai_gateway.budgeting import Budgets
-from aoai_gateway.call import (
-    Call,
-    ClientGone,
-    Effect,
-    Outcome,
-    ParseBody,
-    Parsed,
-    Refused,
-    Reject,
-    Result,
-)
+from aoai_gateway.call import Call, Outcome
 from aoai_gateway.dispatch import Dispatcher
+from aoai_gateway.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.policy.access import check_access, visible_deployments
 from aoai_gateway.policy.contracts import contract
 from aoai_gateway.policy.priority import HEADER, class_of

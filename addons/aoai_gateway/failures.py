@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.call import Call, Failed, FailureKind
+from aoai_gateway.call import Call, FailureKind
+from aoai_gateway.effects import Failed
 
 if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend

@@ -312,3 +312,46 @@ def test_one_port_for_two_listeners(warnings: Lines):
     (said,) = warnings(text)
     assert "admin.port: is 8090, and so is listen.port: there will be no status page" in said
     assert warnings(text + "admin: {enabled: false}") == []
+
+
+# --- strategies and weights --------------------------------------------------------------------------------
+
+
+def gpt(rest: str, *, standin: str = "{name: s}") -> str:
+    return f"virtual_deployments: [{{name: gpt, {rest}standins: [{standin}]}}]"
+
+
+def test_a_strategy_counts_for_the_pool_whichever_endpoint_says_it(warnings: Lines):
+    weighted = gpt("strategy: weighted, ", standin="{name: s, weight: 3}")
+    found = warnings(aoai(endpoint("one", gpt("")), endpoint("two", weighted)))
+    assert not any("strategy" in said or "weight" in said for said in found)
+
+
+def test_a_strategy_can_only_be_one(problems: Lines):
+    (said,) = problems(
+        aoai(endpoint("one", gpt("strategy: weighted, ")), endpoint("two", gpt("strategy: ordered, ")))
+    )
+    assert said.startswith("gateway.yaml:5: aoai.endpoints[1].virtual_deployments[0].strategy: ")
+    assert 'gpt is "weighted"' in said
+
+
+def test_an_unknown_strategy_names_those_that_there_are(problems: Lines):
+    (said,) = problems(aoai(endpoint("one", gpt("strategy: random, "))))
+    assert "strategy" in said
+    assert "most_headroom" in said
+
+
+def test_a_weight_without_its_strategy_has_no_effect(warnings: Lines):
+    found = warnings(aoai(endpoint("one", gpt("", standin="{name: s, weight: 3}"))))
+    (said,) = [each for each in found if "weight" in each]
+    assert "has no effect" in said
+    assert 'write "strategy: weighted"' in said
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "1e9", "much"])
+def test_a_weight_is_a_positive_number(problems: Lines, weight: str):
+    standin = gpt("strategy: weighted, ", standin=f"{{name: s, weight: {weight}}}")
+    (said,) = problems(aoai(endpoint("one", standin)))
+    assert "standins[0].weight" in said
+    (said,) = problems(client(f"key: k, weight: {weight}"))
+    assert "clients[0].weight" in said

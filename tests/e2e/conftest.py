@@ -120,8 +120,8 @@ def start_gateway(
 
     Its arguments: the simulator, sections of the configuration by name (``replay={…}``, see
     `configuration`), and ``config`` (the whole of it instead), ``name``, ``tls``, ``addons`` (scripts),
-    ``options`` (mitmproxy's), ``env``, ``wait``. A gateway that still runs when the test is over must end by
-    SIGTERM, with exit code 0.
+    ``options`` (mitmproxy's), ``env``, ``wait``, ``forked``. A gateway that still runs when the test is
+    over must end by SIGTERM, with exit code 0.
     """
     started: list[Gateway] = []
 
@@ -135,6 +135,7 @@ def start_gateway(
         options: Sequence[str | Path] = (),
         env: Mapping[str, str] | None = None,
         wait: bool = True,
+        forked: bool = True,
         **sections: Any,
     ) -> Gateway:
         if config is None:
@@ -156,6 +157,7 @@ def start_gateway(
             env=env,
             ca=tls.ca if tls else None,
             wait=wait,
+            forked=forked,
         )
         processes.append(gateway)
         started.append(gateway)

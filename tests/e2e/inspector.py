@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.processes import CHECKOUT, SCRIPTS, Answer, Gateway, Simulator, free_port, request
+from tests.e2e.processes import CHECKOUT, SCRIPTS, Answer, Gateway, Simulator, request
 from tests.e2e.settings import SPEC, configuration
+from tests.ports import free_port
 
 PASSWORD = "inspector-password-41"
 
@@ -71,7 +72,7 @@ class Inspector(Gateway):
             found[:] = [flow for flow in self.flows() if fits(flow)]
             return bool(found)
 
-        self.wait_until(is_there, f"showing {what}", 10)
+        self.wait_until(is_there, f"showing {what}")
         return found[-1]
 
     def held(self) -> dict[str, Any]:

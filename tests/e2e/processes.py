@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from tests.e2e.forked import Forked
 from tests.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
@@ -100,16 +101,31 @@ class Process:
     """A child process in a group of its own, with its output in files."""
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], folder: Path, *, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        folder: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        forked: bool = False,
     ) -> None:
+        """Start it; `forked`: the quick way, see `tests.e2e.forked`."""
         self.name = name
         self.stdout_path = folder / f"{name}.stdout"
         self.stderr_path = folder / f"{name}.stderr"
+        self._process: subprocess.Popen[bytes] | Forked
+        words = [str(word) for word in command]
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         with self.stdout_path.open("wb") as stdout, self.stderr_path.open("wb") as stderr:
+            if forked:
+                self._process = Forked(
+                    words, cwd=folder, env=env, stdout=self.stdout_path, stderr=self.stderr_path
+                )
+                return
             self._process = subprocess.Popen(
-                [str(word) for word in command],
+                words,
                 cwd=folder,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -192,6 +208,7 @@ class Simulator(Process):
             name,
             [sys.executable, "-P", "-m", "aoai_gateway.simulator", "--spec", spec_path, *arguments],
             folder,
+            forked=True,
         )
         self.ca = ca
         self.wait_until(lambda: "\n" in self.stdout, "ready")
@@ -253,6 +270,7 @@ class Gateway(Process):
         env: Mapping[str, str] | None = None,
         ca: Path | None = None,
         wait: bool = True,
+        forked: bool = True,
     ) -> None:
         """Start it, and wait until it is ready unless told otherwise.
 
@@ -267,6 +285,7 @@ class Gateway(Process):
             env: on top of this process's environment.
             ca: what a client must trust when the configuration names a certificate.
             wait: whether to return only when it is ready.
+            forked: whether to start it the quick way, which is no command, see `tests.e2e.forked`.
 
         """
         self.host = host
@@ -278,7 +297,8 @@ class Gateway(Process):
         self.dump_path = folder / f"{name}.flows" if host == "mitmdump" else None
         self.write(config)
         command = self._command([word for addon in addons for word in ("-s", addon)])
-        super().__init__(name, [*command, *arguments], folder, env={"HOME": str(home), **(env or {})})
+        env = {"HOME": str(home), **(env or {})}
+        super().__init__(name, [*command, *arguments], folder, env=env, forked=forked)
         if wait:
             self.wait_until(self.is_ready, "ready")
 

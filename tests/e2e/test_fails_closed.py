@@ -21,6 +21,7 @@ from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import running
 
 ADDONS = Path(__file__).parent / "addons"
+PATIENT_KEY = "key-of-one-who-waits-31"
 V1 = "/openai/v1/chat/completions"
 PROMPT = "the prompt, c0ffee"
 SAYING = f"it failed on {CLIENT_KEY} and on {PROMPT}"
@@ -59,6 +60,8 @@ SCENES: dict[str, Scene] = {
     "no connection": Scene(question(), closed=True),
     "cut": Scene(question(stream=True), (("cut", PTU),)),
     "silence": Scene(question(stream=True), (("hang", PTU),)),
+    "waits": Scene(question(key=PATIENT_KEY), (("429", {"times": 3, "retry_after_seconds": 0.1}),)),
+    "waits in vain": Scene(question(key=PATIENT_KEY), (("429", {"times": -1, "retry_after_seconds": 5}),)),
     "hang-up": Scene(question(), (("hang", PTU),), hangs_up=True),
 }
 
@@ -133,7 +136,18 @@ def stage(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> I
         addons=[ADDONS / "break_on_demand.py"],
         env={"BREAK_ASKED": str(folder / "asked"), "BREAK_SAYING": SAYING},
         # A limit that is never met, for the functions that count.
-        clients=[{"name": "Tester", "key": CLIENT_KEY, "max_tokens_per_minute_in_k": 100_000}],
+        clients=[
+            {"name": "Tester", "key": CLIENT_KEY, "max_tokens_per_minute_in_k": 100_000},
+            {"name": "Patient", "key": PATIENT_KEY, "priority": "patient"},
+        ],
+        priorities=[
+            {
+                "name": "patient",
+                "wait": {"seconds": 1},
+                "breaks": {"floor_seconds": 0.3, "ceiling_seconds": 0.3},
+            },
+            {"name": "others"},
+        ],
         replay={"first_byte_seconds": 0.2, "idle_seconds": 0.2},
         breaks={"default_seconds": 0.02, "floor_seconds": 0.01, "ceiling_seconds": 0.02},
         drain_seconds=1,  # the functions that count calls out are broken too
@@ -183,8 +197,11 @@ LOOKS_ON = {
 """What a call can do without."""
 
 ELSEWHERE = {
+    "Dispatcher.lines",
+    "Dispatcher.waiting",
     "Gateway.adopt",
     "Gateway.idle",
+    "Gateway.switched",
     "GatewayAddon.configure",
     "GatewayAddon.load",
     "GatewayAddon.running",
@@ -192,14 +209,16 @@ ELSEWHERE = {
     "GatewayLayer.handle_event",
     "GatewayStream.crashed",
     "GatewayStream.state_crashed",
+    "Waiting.left",
 }
-"""What belongs to the start, the end and TLS, and what is done about exceptions."""
+"""What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 
 BEFORE_SENDING = re.compile(
     r"(Engine|engine|intake|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
     r"|sending\.build_request|stream\.parse_target"
     r"|GatewayStream\.(begin|state_request_\w+|_advance|_send|_choose|_ask|_respond|_refuse|_tell)"
-    r"|_Attempts\.(run|_home|_try|_deadlines|_spent|_is_too_small)"
+    r"|Attempts\.(run|_next_backend|_look|_claim|_try|_spent)|attempts\.wish_of|dispatch\.order"
+    r"|Dispatcher\.(expect|look|claim|is_free|pulse)"
     r"|Gateway\.(begun|identify|in_force|config)"
     r"|GatewayAddon\.(next_layer|_layer|gateway_ask)"
     r"|GatewayHttp1Server\.(read_\w+|_refuse)"
@@ -224,7 +243,7 @@ def test_an_exception_in(stage: Stage, scenes: dict[str, str], name: str) -> Non
         "GatewayHttp1Server.read_headers": "plain",
         "GatewayStream.begin": "plain",
         "GatewayStream.state_deliver": "stream",
-        "engine.order": "plain",
+        "dispatch.order": "plain",
         "Plugin.gateway_client_identified": "plain",
         "Plugin.gateway_backend_failed": "failure",
         "Plugin.gateway_call_finished": "plain",
@@ -261,6 +280,16 @@ def check(stage: Stage, name: str, scene_name: str) -> None:
         assert stage.calls() == calls
 
 
+IN_LINE = {
+    "Dispatcher._serve",
+    "Dispatcher.release",
+    "Waiting._release",
+    "Waiting._set_timer",
+    "Waiting._wake",
+}
+"""What says whose turn it is: when it fails, those who wait go on by themselves, to a backend or to a 429."""
+
+
 def is_told(answer: bytes, healthy: bytes, name: str) -> bool:
     """Whether the client can tell that something went wrong, or whether nothing did for it."""
     status, _, rest = answer.partition(b"\r\n")
@@ -268,6 +297,8 @@ def is_told(answer: bytes, healthy: bytes, name: str) -> bool:
     if answer == b"":
         return True  # cut off before any answer
     if name in LOOKS_ON and status == healthy.partition(b"\r\n")[0]:
+        return True
+    if name in IN_LINE and status in (b"HTTP/1.1 200 OK", b"HTTP/1.1 429 Too Many Requests"):
         return True
     if status == b"HTTP/1.1 500 Internal Server Error":
         head, _, body = rest.partition(b"\r\n\r\n")

@@ -117,8 +117,10 @@ def test_memory_is_flat(pair: tuple[Inspector, Simulator]) -> None:
     by_call: dict[object, list[bool]] = {}
     for flow in flows:
         by_call.setdefault(flow.metadata["gateway_call"], []).append("gateway_attempt" in flow.metadata)
-    assert all(sorted(group) == [False, True] for group in by_call.values())
-    web.wait_until(lambda: page.shown == {flow.id for flow in flows}, "in step with its page", 5)
+    # A call and its failed attempt go together. While one tries the broken backend, others do not.
+    assert all(group.count(False) == 1 for group in by_call.values())
+    assert any(True in group for group in by_call.values())
+    web.wait_until(lambda: page.shown == {flow.id for flow in flows}, "in step with its page")
     # Those under way are never taken out.
     assert page.most <= BOUND + 8
     assert "Removed" not in web.log
@@ -129,7 +131,7 @@ def test_the_gateway_is_still_there_when_its_script_was_saved(pair: tuple[Inspec
     simulator.reset()
     loads = web.log.count("Loading script")
     os.utime(web.script, (time.time() + 2, time.time() + 2))
-    web.wait_until(lambda: web.log.count("Loading script") > loads, "loading its script again", 10)
+    web.wait_until(lambda: web.log.count("Loading script") > loads, "loading its script again")
     call(web, 4)
     assert len(simulator.requests()) == 4
     assert "Traceback" not in web.log

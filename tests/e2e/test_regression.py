@@ -14,9 +14,10 @@ from mitmproxy.io import FlowReader, FlowWriter
 from aoai_gateway import cli
 from aoai_gateway.regression import command
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Gateway, Simulator, free_port
+from tests.e2e.processes import Gateway, Simulator
 from tests.e2e.settings import CLIENT_KEY, SPEC, configuration
 from tests.e2e.test_capture import Capturing
+from tests.ports import free_port
 
 QUESTION: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -51,7 +52,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Scen
         client.embeddings.create(model="text-embedding-3-small", input=["Hello", "you"])
         list(client.responses.create(model="gpt-4o", input="Hello", stream=True))
         sdk.close()
-        gateway.wait_until(lambda: len(flows_of(path)) == 6, "done with its capture", 5)
+        gateway.wait_until(lambda: len(flows_of(path)) == 6, "done with its capture")
         captured = folder / "calls.flows"
         captured.write_bytes(path.read_bytes())
         yield Scene(gateway, simulator, captured)

@@ -96,6 +96,7 @@ def test_mitmdump_is_not_an_open_proxy_before_the_gateway_takes_over(
         addons=[ADDONS / "slow_start.py"],
         env={"SLOW_START_UNTIL": str(go)},
         wait=False,
+        forked=False,
     )
     ways = attempts_to_get_through(canary.port)
     gateway.wait_until(lambda: ask(gateway.port, ways[0]) is not None, "listening")
@@ -122,7 +123,7 @@ def test_another_mode_ends_the_process(
     port = free_port()
     spec = mode.format(port=canary.port) + f"@127.0.0.1:{port}"
     options = ["--mode", "reverse:http://unused.invalid", "--mode", spec]
-    gateway = start_gateway(simulator, options=options, wait=False)
+    gateway = start_gateway(simulator, options=options, wait=False, forked=False)
     while gateway.exit_code is None:
         for way in attempts_to_get_through(canary.port):
             assert ask(port, way) in (None, b"")
@@ -161,7 +162,9 @@ def test_a_wrong_configuration_serves_nobody(
         process = Process("check", command, tmp_path, env={"HOME": str(home)})
     else:
         host: Host = "mitmdump" if start == "mitmdump" else "serve"
-        process = gateway = Gateway(host, yaml.safe_load(WRONG), tmp_path, home=home, wait=False)
+        process = gateway = Gateway(
+            host, yaml.safe_load(WRONG), tmp_path, home=home, wait=False, forked=False
+        )
         port = gateway.port
     processes.append(process)
     ways = [*attempts_to_get_through(canary.port), head("GET /health/live HTTP/1.1")]

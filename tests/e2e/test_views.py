@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import openai
 import pytest
 
-from tests.e2e.processes import CHECKOUT, SCRIPTS, Gateway, Simulator, free_port
+from tests.e2e.processes import CHECKOUT, SCRIPTS, Gateway, Simulator
 from tests.e2e.settings import CLIENT_KEY, SPEC, configuration
+from tests.ports import free_port
 
 PASSWORD = "a-password-for-tests"
 
@@ -78,6 +79,8 @@ def seen(web: Web) -> dict[str, Seen]:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="unknown", messages=said)  # type: ignore[call-overload]
     flows = json.loads(web.fetch("/flows"))
+    # mitmweb is ready before the encodings are there; until then a prompt's length is an estimate.
+    web.wait_until(lambda: " · about " not in web.shown(flows[0], "request")["text"], "counting prompts")
     return {
         name: Seen(flow["comment"], web.shown(flow, "request"), web.shown(flow, "response"))
         for name, flow in zip(("stream", "response", "error"), flows, strict=True)

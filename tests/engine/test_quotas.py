@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.call import Cancel, Outcome, Reserve, Settle, WaitUntil
+from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Client
+from aoai_gateway.effects import Cancel, Reserve, Settle, WaitUntil
 from aoai_gateway.policy.quotas import Quota, Reservation
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import CHAT, DEPLOYMENT, DROP, Answer, Trace, World, config, throttled, world

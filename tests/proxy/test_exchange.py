@@ -16,7 +16,8 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.test import tflow
 
-from aoai_gateway.call import Answered, Attempt, Call, Deadlines, Drained, Failed, FailureKind, Setup
+from aoai_gateway.call import Attempt, Call, FailureKind, Setup
+from aoai_gateway.effects import Answered, Deadlines, Drained, Failed
 from aoai_gateway.proxy import exchange as module
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.routing.backends import RoutingTable
@@ -330,3 +331,56 @@ def test_events_after_its_fate_is_known_mean_nothing() -> None:
     attempt.head(200, SSE)
     attempt.data(TEXT)
     assert [attempt.data(TEXT), attempt.end(), attempt.drop()] == [None, None, None]
+
+
+# --- silence -----------------------------------------------------------------------------------------
+
+
+def silent(**but: Any) -> Wire:
+    """A call that has waited in vain, as another one has, at a backend that answers within half a second."""
+    wire = Wire(**but)
+    wire.pulse.sent("id", wire.now, 0.5)
+    wire.pulse.sent("another", wire.now, 0.5)
+    wire.exchange._expect(wire.now + 5, wire.now)
+    return wire
+
+
+def test_a_silent_backend_is_given_up_long_before_the_deadline() -> None:
+    wire = silent()
+    assert wire.exchange.due == 101
+    failed = wire.late()
+    assert (failed.kind, failed.silent) == (FailureKind.TIMEOUT, True)
+    assert failed.reason.startswith("silent for")
+
+
+def test_a_backend_that_is_heard_of_elsewhere_is_waited_for() -> None:
+    wire = silent()
+    wire.pulse.hear(100.9)
+    assert wire.late() is None
+    assert wire.exchange.due == pytest.approx(101.9)
+    assert wire.late().silent
+
+
+def test_one_call_alone_is_waited_for_until_its_deadline() -> None:
+    wire = silent()
+    wire.pulse.ended("another")
+    failed = None
+    while failed is None:
+        failed = wire.late()
+    assert (wire.now, failed.silent, failed.reason) == (105, False, "no answer within 5 s")
+
+
+def test_whatever_comes_is_a_sign_of_life_but_a_broken_connection_is_none() -> None:
+    wire = Wire(stream=False)
+    wire.drop()
+    assert wire.pulse.heard < 0
+    wire = Wire(stream=False)
+    wire.head(200, JSON)
+    assert wire.pulse.heard == 100
+
+
+def test_a_failed_answers_body_is_not_a_matter_of_silence() -> None:
+    wire = silent(error_body_seconds=2)
+    wire.head(429, JSON)
+    wire.exchange.drain(wire.now)
+    assert wire.late() == Drained(102, None)

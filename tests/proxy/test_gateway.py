@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aoai_gateway.call import Cancel, Reserve, Settle
+from aoai_gateway.effects import Cancel, Reserve, Settle
 from aoai_gateway.policy.quotas import Decision, Quota, Reservation
 from aoai_gateway.proxy.gateway import Gateway
 from aoai_gateway.proxy.health import readiness

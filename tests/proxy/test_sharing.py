@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 
+from aoai_gateway.config.models import Priority
+from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.proxy.gateway import Gateway
 from aoai_gateway.proxy.sharing import CLOSED, Sharing
+from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaks import Break
 from tests.engine_driver import config
 
 pytestmark = pytest.mark.anyio
 
 SWEDEN, FRANCE = ("sweden", "ptu"), ("france", None)
+(PTU,) = RoutingTable(config("ptu@sweden")).backends
 
 
 class Store:
@@ -23,9 +27,17 @@ class Store:
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str], float] = {}
+        self.opened: list[tuple[str, str, float]] = []
+        self.closed: list[tuple[str, str]] = []
 
     def breaks(self, now: float) -> Mapping[tuple[str, str], float]:
         return self.found
+
+    def open_break(self, name: str, cls: str, seconds: float, now: float) -> None:
+        self.opened.append((name, cls, seconds))
+
+    def close_break(self, name: str, cls: str, now: float) -> None:
+        self.closed.append((name, cls))
 
 
 @pytest.fixture
@@ -108,3 +120,72 @@ async def test_a_closing_is_told_and_does_not_come_back() -> None:
     gateway.engine.breaks.open(SWEDEN, Break(now, now + 50, "429", "call"))
     store.found = {("sweden\nptu", CLOSED): 1.9}
     assert set(await looked(sharing, gateway)) == {SWEDEN}
+
+
+# --- breaks of single classes ------------------------------------------------------------------------
+
+
+async def test_a_break_of_a_class_holds_for_that_class() -> None:
+    gateway, sharing, store = shared()
+    store.found = {("sweden\nptu", "critical"): 3.0, ("sweden\nptu", "batch"): 30.0}
+    await sharing.look()
+    breaks, now = gateway.engine.breaks, time.monotonic()
+    lengths = {cls: breaks.on(PTU, now, cls) for cls in ("critical", "standard", "batch")}
+    assert {cls: brk and round(brk.remaining(now)) for cls, brk in lengths.items()} == {
+        "critical": 3,
+        "standard": None,
+        "batch": 30,
+    }
+
+
+async def test_each_class_of_its_own_break_is_compared_by_itself() -> None:
+    gateway, sharing, store = shared()
+    now, breaks = time.monotonic(), gateway.engine.breaks
+    breaks.open(SWEDEN, Break(now, now + 5, "429 here", "call 1", "critical"))
+    breaks.open(SWEDEN, Break(now, now + 5, "429 here", "call 1", "batch"))
+    store.found = {("sweden\nptu", "critical"): 5.01, ("sweden\nptu", "batch"): 40.0}
+    await sharing.look()
+    reasons = {cls: brk.reason for cls in ("critical", "batch") if (brk := breaks.on(PTU, now, cls))}
+    assert reasons == {"critical": "429 here", "batch": "in a break at another gateway process"}
+
+
+async def test_a_break_that_ends_elsewhere_for_one_class_stays_for_the_others() -> None:
+    gateway, sharing, store = shared()
+    breaks = gateway.engine.breaks
+    store.found = {("sweden\nptu", "critical"): 9.0, ("sweden\nptu", "batch"): 9.0}
+    await sharing.look()
+    store.found = {("sweden\nptu", "batch"): 8.5}
+    await sharing.look()
+    now = time.monotonic()
+    assert breaks.on(PTU, now, "critical") is None
+    assert breaks.on(PTU, now, "batch") is not None
+
+
+async def test_those_in_line_look_again_when_a_break_elsewhere_begins_or_ends() -> None:
+    gateway, sharing, store = shared()
+    looked: list[None] = []
+    gateway.waiting.changed = lambda: looked.append(None)  # type: ignore[method-assign]
+    store.found = {("sweden\nptu", "critical"): 9.0}
+    await sharing.look()
+    assert len(looked) == 1
+    store.found = {("sweden\nptu", "critical"): 8.5}
+    await sharing.look()
+    assert len(looked) == 1, "nothing has changed but the time"
+    store.found = {}
+    await sharing.look()
+    assert len(looked) == 2
+
+
+async def test_a_break_is_told_for_each_class_and_its_end_for_all() -> None:
+    gateway, sharing, store = shared()
+    classes = tuple(Priority(name=name) for name in ("critical", "batch"))
+    gateway.adopt(config("ptu@sweden", priorities=classes))
+    await sharing.tell_break(SWEDEN, {"critical": 1.5, "batch": 6.0})
+    await sharing.tell_break(FRANCE, {IMPLICIT: 10.0})
+    assert store.opened == [
+        ("sweden\nptu", "critical", 1.5),
+        ("sweden\nptu", "batch", 6.0),
+        ("france\n*", "*", 10.0),
+    ]
+    await sharing.tell_end([SWEDEN])
+    assert store.closed == [("sweden\nptu", "*"), ("sweden\nptu", "critical"), ("sweden\nptu", "batch")]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mitmproxy.http import Headers
 
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.capacity import Capacities, Capacity, Declared
+from aoai_gateway.routing.capacity import EXPECTED_SECONDS, Capacities, Capacity, Declared
 from aoai_gateway.simulator import limits as truth
 from aoai_gateway.wire.hints import RateLimits, read_rate_limits, retry_hint
 from tests.engine_driver import config
@@ -467,3 +467,14 @@ def test_looking_at_a_capacity_makes_none() -> None:
     assert capacities.known(backend) is None
     made = capacities.of(backend, "gpt")
     assert capacities.known(backend) is made
+
+
+def test_one_burst_of_a_higher_class_does_not_keep_a_provisioned_backend_empty() -> None:
+    """It drains all the time: no more is kept open than that in a few seconds, whatever is expected."""
+    size = 60_000
+    capacity = Capacity(Declared(tokens_per_minute=size, provisioned=True))
+    capacity.begin("1", size, 0)
+    wait, expecting = (capacity.when(100, 0, 0, expected) for expected in (0.0, 1e6))
+    assert wait == pytest.approx(1.8, abs=0.1)
+    assert expecting is not None
+    assert wait < expecting <= wait + EXPECTED_SECONDS

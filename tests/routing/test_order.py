@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from random import Random
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
 from aoai_gateway.routing.breaks import Break, Breaks
-from aoai_gateway.routing.order import Order, draw_takers, order
+from aoai_gateway.routing.capacity import Capacities
+from aoai_gateway.routing.demand import Demands
+from aoai_gateway.routing.order import Cause, Order, Wish, draw_lots, draw_takers, order
 from tests.engine_driver import DEPLOYMENT, config
 
 TABLE = RoutingTable(config("ptu@a", "paygo@a", "b", "c"))
 POOL = TABLE.pool(DEPLOYMENT) or ()
+LENGTHS = BreakLengths(10, 0.2, 60)
+ANY = PriorityClass("standard", 0, LENGTHS)
 
 
-def ordered(**but: object) -> Order:
-    given = {
-        "now": 1.0,
-        "breaks": Breaks(),
-        "takes": None,
-        "tried": (),
-        "home": None,
-        "too_small": lambda _: False,
-        **but,
-    }
-    return order(POOL, **given)  # type: ignore[arg-type]
+def ordered(
+    *,
+    pool: tuple[Backend, ...] = POOL,
+    breaks: Breaks | None = None,
+    capacities: Capacities | None = None,
+    demands: Demands | None = None,
+    owed: bool = False,
+    now: float = 1.0,
+    **but: Any,
+) -> Order:
+    wish = Wish(
+        **{"call_id": "1", "client": "team", "cls": ANY, "pool": pool, "deployment": DEPLOYMENT, **but}
+    )
+    return order(
+        wish,
+        now=now,
+        breaks=breaks or Breaks(),
+        capacities=capacities or Capacities(),
+        demands=demands or Demands(),
+        owed=owed,
+    )
 
 
 def names(found: Order) -> list[str]:
     return [backend.name for backend in found.candidates]
 
 
+def causes(found: Order) -> dict[str, Cause]:
+    return {skip.backend.name: skip.cause for skip in found.skipped}
+
+
 def test_as_written() -> None:
     assert names(ordered()) == ["ptu@a", "paygo@a", "b@b", "c@c"]
     assert ordered().skipped == ()
+    assert ordered().soonest is None
 
 
 def test_without_those_in_a_break() -> None:
@@ -42,10 +67,27 @@ def test_without_those_in_a_break() -> None:
     breaks.open(("a", None), Break(0, 4, "401", "1"))
     found = ordered(breaks=breaks)
     assert names(found) == ["b@b", "c@c"]
-    assert [(s.backend.name, s.reason, s.seconds) for s in found.skipped] == [
-        ("ptu@a", "401", 3),
-        ("paygo@a", "401", 3),
+    assert [(s.backend.name, s.reason, s.seconds, s.cause) for s in found.skipped] == [
+        ("ptu@a", "401", 3, Cause.BREAK),
+        ("paygo@a", "401", 3, Cause.BREAK),
     ]
+    assert found.soonest == 3
+
+
+def test_a_break_of_another_class_does_not_count() -> None:
+    breaks = Breaks()
+    breaks.open(("b", "b"), Break(0, 4, "429", "1", "batch"))
+    assert names(ordered(breaks=breaks)) == ["ptu@a", "paygo@a", "b@b", "c@c"]
+
+
+def test_without_those_that_another_call_is_trying() -> None:
+    breaks = Breaks(probe_seconds=10)
+    breaks.open_for(("b", "b"), 2, 0, "429", "other", {"standard": LENGTHS})
+    assert breaks.may_probe(POOL[2], "standard", "probe", 3)
+    found = ordered(breaks=breaks, now=4)
+    assert names(found) == ["ptu@a", "paygo@a", "c@c"]
+    assert [(s.cause, s.seconds) for s in found.skipped] == [(Cause.PROBATION, 9)]
+    assert "b@b" in names(ordered(breaks=breaks, now=4, call_id="probe"))
 
 
 def test_without_those_that_failed_it() -> None:
@@ -65,20 +107,19 @@ def test_only_those_that_take_it() -> None:
 
 
 def test_only_those_that_are_large_enough() -> None:
-    assert names(ordered(too_small=lambda b: b.name != "b@b")) == ["b@b"]
+    assert names(ordered(too_small={b.key for b in POOL if b.name != "b@b"})) == ["b@b"]
 
 
 def test_what_never_ends_is_told_before_what_does() -> None:
     breaks = Breaks()
     breaks.open(("b", "b"), Break(0, 4, "429", "1"))
-    found = ordered(breaks=breaks, too_small=lambda b: b.name == "b@b")
+    found = ordered(breaks=breaks, too_small={BackendKey("b", "b")})
     assert found.skipped[0].seconds is None
 
 
 @given(st.data())
 def test_every_backend_is_either_a_candidate_or_skipped(data: st.DataObject) -> None:
     some = st.sets(st.sampled_from([b.key for b in POOL]))
-    small = data.draw(some)
     breaks = Breaks()
     for key in data.draw(some):
         breaks.open(tuple(key), Break(0, 5, "429", "1"))
@@ -87,11 +128,135 @@ def test_every_backend_is_either_a_candidate_or_skipped(data: st.DataObject) -> 
         tried=data.draw(some),
         takes=data.draw(st.one_of(st.none(), some)),
         home=data.draw(st.sampled_from([None, "a", "b"])),
-        too_small=lambda b: b.key in small,
+        too_small=data.draw(some),
     )
     kept, left = list(found.candidates), [skip.backend for skip in found.skipped]
     assert sorted(b.name for b in kept + left) == sorted(b.name for b in POOL)
     assert kept == [b for b in POOL if b in kept], "in the order written"
+
+
+# --- classes and capacity ----------------------------------------------------------------------------
+
+SCARCE = (
+    RoutingTable(
+        config(
+            ("ptu@a", {"tokens_per_minute": 1_000, "provisioned": True}),
+            ("paygo@a", {"tokens_per_minute": 1_000}),
+            ("b", {"tokens_per_minute": 2_000}),
+        )
+    ).pool(DEPLOYMENT)
+    or ()
+)
+
+
+def used(**tokens: int) -> Capacities:
+    """Capacities with so much under way at the standins of these names."""
+    capacities = Capacities()
+    for backend in SCARCE:
+        if backend.key.standin in tokens:
+            capacities.of(backend, DEPLOYMENT).begin("other", tokens[backend.key.standin], 0.0)
+    return capacities
+
+
+def scarce(capacities: Capacities | None = None, **but: Any) -> Order:
+    return ordered(pool=SCARCE, capacities=capacities, **{"limited": True, "tokens": 100, **but})
+
+
+def test_a_class_uses_only_what_it_may() -> None:
+    kept_off = PriorityClass("low", 1, LENGTHS, may_use_provisioned=False)
+    stays = PriorityClass("low", 1, LENGTHS, may_spill=False)
+    assert names(scarce(cls=kept_off)) == ["paygo@a", "b@b"]
+    assert names(scarce(cls=stays)) == ["ptu@a"]
+    assert set(causes(scarce(cls=stays)).values()) == {Cause.CLASS}
+    assert scarce(cls=stays, home="b").soonest is None, "it will never be had"
+
+
+def test_without_those_that_are_full() -> None:
+    found = scarce(used(ptu=1_000, paygo=950))
+    assert names(found) == ["b@b"]
+    assert causes(found) == {"ptu@a": Cause.FULL, "paygo@a": Cause.FULL}
+    ptu, paygo = (skip.seconds or 0 for skip in found.skipped)
+    assert 0 < ptu < 2, "it drains"
+    assert 58 < paygo < 61, "it slides"
+
+
+def test_what_is_free_is_kept_for_higher_classes() -> None:
+    low = PriorityClass("low", 1, LENGTHS, leave_free=0.3)
+    capacities = used(paygo=700)
+    assert causes(scarce(capacities, cls=low)) == {"paygo@a": Cause.KEPT_FREE}
+    assert names(scarce(capacities)) == ["ptu@a", "paygo@a", "b@b"]
+    assert "paygo@a" in names(scarce(capacities, cls=low, owed=True)), "it is owed"
+
+
+def test_what_higher_classes_are_about_to_need_is_kept_for_them() -> None:
+    low = PriorityClass("low", 1, LENGTHS)
+    demands = Demands()
+    for at in range(60):
+        demands.note(ANY, {SCARCE[1].key: 12}, float(at))
+    but: dict[str, Any] = {"cls": low, "higher": ("standard",), "demands": demands, "now": 60.0}
+    found = scarce(**but, tokens=600)
+    assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
+    assert "paygo@a" in names(scarce(**but, tokens=600, owed=True))
+    assert "paygo@a" in names(scarce(**but, tokens=50))
+    assert "paygo@a" in names(scarce(**{**but, "higher": ()}, tokens=600)), "whose class is no more"
+
+
+def test_what_is_larger_than_the_whole_limit_never_fits() -> None:
+    found = scarce(tokens=1_500)
+    assert names(found) == ["ptu@a", "b@b"]
+    assert causes(found) == {"paygo@a": Cause.TOO_LARGE}
+    assert found.skipped[0].seconds is None
+
+
+def test_without_classes_nobody_looks_at_the_room() -> None:
+    assert names(scarce(used(ptu=5_000, paygo=5_000, b=5_000), limited=False)) == ["ptu@a", "paygo@a", "b@b"]
+
+
+def test_when_it_opens_and_for_how_long_only_breaks_are_in_the_way() -> None:
+    breaks = Breaks()
+    for standin, until in (("ptu", 30), ("paygo", 11)):
+        breaks.open(("a", standin), Break(0, until, "429", "1"))
+    found = scarce(used(b=2_000), breaks=breaks)
+    assert names(found) == []
+    assert found.opens(()) == found.soonest == 10
+    assert found.opens({SCARCE[1].key}) == 29
+    assert found.broken_for(()) == 0, "room may come free at any time"
+    assert found.broken_for({SCARCE[2].key}) == 10
+    assert found.broken_for({backend.key for backend in SCARCE}) == math.inf
+    assert found.opens({backend.key for backend in SCARCE}) is None
+
+
+# --- strategies --------------------------------------------------------------------------------------
+
+
+def test_weighted_is_by_lot_as_often_as_the_weights_say() -> None:
+    pool = RoutingTable(config(("x@a", {"weight": 1}), ("y@b", {"weight": 3}), ("z@c", {"weight": 6}))).pool(
+        DEPLOYMENT
+    )
+    assert pool is not None
+    dice = Random(1)
+    firsts, seconds_after_z = Counter[str](), Counter[str]()
+    for _ in range(4_000):
+        found = names(ordered(pool=pool, strategy="weighted", lots=draw_lots(pool, dice.random)))
+        firsts[found[0]] += 1
+        if found[0] == "z@c":
+            seconds_after_z[found[1]] += 1
+    assert {name: count / 4_000 for name, count in firsts.items()} == pytest.approx(
+        {"x@a": 0.1, "y@b": 0.3, "z@c": 0.6}, abs=0.03
+    )
+    assert seconds_after_z["y@b"] / seconds_after_z.total() == pytest.approx(0.75, abs=0.04)
+
+
+def test_most_headroom_is_by_what_is_free_and_as_written_where_that_is_equal() -> None:
+    assert names(scarce(strategy="most_headroom")) == ["ptu@a", "paygo@a", "b@b"]
+    found = scarce(used(ptu=500, paygo=100, b=800), strategy="most_headroom")
+    assert names(found) == ["paygo@a", "b@b", "ptu@a"]
+
+
+def test_a_backend_of_which_nothing_is_known_may_be_empty() -> None:
+    pool = (SCARCE[0], POOL[2])
+    found = ordered(pool=pool, capacities=used(ptu=500), strategy="most_headroom", limited=True, tokens=1)
+    assert names(found) == ["b@b", "ptu@a"]
 
 
 # --- non_streaming_fraction --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.routing.speed import FLOOR, MARGIN, SAMPLES_NEEDED, Speed
+from aoai_gateway.routing.speed import FLOOR, MARGIN, SAMPLES_NEEDED, Slowest, Speed
 
 SECONDS, TOKENS = st.floats(0, 600), st.integers(0, 100_000)
 
@@ -60,3 +60,41 @@ def test_more_tokens_may_take_longer(answers: list[tuple[float, int]], tokens: i
     assert less is not None
     assert more is not None
     assert FLOOR <= less <= more
+
+
+# --- the slowest of late -----------------------------------------------------------------------------
+
+
+def test_of_streams_it_is_the_slowest_first_byte_whatever_is_asked_for() -> None:
+    speed = Speed()
+    for n in range(SAMPLES_NEEDED):
+        assert speed.head_within(10, stream=True) is None
+        speed.first_byte.learn(0.1 * n)
+    assert speed.head_within(None, stream=True) == pytest.approx(0.4)
+    assert speed.head_within(10, stream=False) is None
+
+
+def test_of_other_answers_it_grows_with_what_is_asked_for() -> None:
+    speed = taught(*[(2, 100)] * SAMPLES_NEEDED)
+    assert speed.head_within(10, stream=False) == pytest.approx(2)
+    assert speed.head_within(1_000, stream=False) == pytest.approx(20)
+    assert speed.head_within(None, stream=False) is None
+
+
+def test_what_was_slow_fades() -> None:
+    slowest = Slowest()
+    slowest.learn(100)
+    for _ in range(200):
+        slowest.learn(1)
+    found = slowest.known()
+    assert found is not None
+    assert 1 <= found < 2
+
+
+@given(st.lists(SECONDS, min_size=SAMPLES_NEEDED, max_size=40))
+def test_no_sample_is_slower_than_the_slowest_right_after_it(samples: list[float]) -> None:
+    slowest = Slowest()
+    for seconds in samples:
+        slowest.learn(seconds)
+        assert slowest.amount >= seconds
+    assert slowest.amount <= max(samples)

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aoai_gateway.call import (
+from aoai_gateway.effects import (
     Announce,
     Answered,
     Cancel,
@@ -42,7 +42,8 @@ from aoai_gateway.policy.quotas import Limit
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
-    from aoai_gateway.call import Call, Effect, Outcome, Result
+    from aoai_gateway.call import Call, Outcome
+    from aoai_gateway.effects import Effect, Result
     from aoai_gateway.policy.quotas import Decision, Standing
     from aoai_gateway.routing.breaks import Scope
     from aoai_gateway.routing.order import Skip

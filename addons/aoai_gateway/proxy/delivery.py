@@ -26,7 +26,8 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
-from aoai_gateway.call import Call, ClientGone, Ended, Outcome, Result
+from aoai_gateway.call import Call, Outcome
+from aoai_gateway.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.intake import Intake

@@ -27,7 +27,8 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
 )
 
-from aoai_gateway.call import Answered, Drained, Failed, FailureKind
+from aoai_gateway.call import FailureKind
+from aoai_gateway.effects import Answered, Drained, Failed
 from aoai_gateway.failures import is_failure
 from aoai_gateway.proxy.fields import FieldIndex
 from aoai_gateway.routing.pulse import Pulse
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Server
     from mitmproxy.proxy.layers.http import HttpEvent
 
-    from aoai_gateway.call import Attempt, Call, Deadlines, Result
+    from aoai_gateway.call import Attempt, Call
     from aoai_gateway.config.models import Replay
+    from aoai_gateway.effects import Deadlines, Result
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""
@@ -97,7 +99,8 @@ class Exchange:
         self._phase = Phase.HEADERS
         self._body: list[bytes] = []
         self._size = 0
-        self._pulse = attempt.pulse or Pulse()
+        # One that has nothing to remember is false.
+        self._pulse = Pulse() if attempt.pulse is None else attempt.pulse
         self._expect(now + deadlines.first_byte, now)
 
     def _expect(self, limit: float, now: float) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.call import Settle, Setup
+from aoai_gateway.call import Setup
 from aoai_gateway.config.switches import Switches
+from aoai_gateway.effects import Settle
 from aoai_gateway.engine import Engine
 from aoai_gateway.inspect.conversations import Conversations
 from aoai_gateway.policy.quotas import Decision
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
     from mitmproxy import http
 
-    from aoai_gateway.call import Call, Cancel, CountTokens, Reserve
+    from aoai_gateway.call import Call
     from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.effects import Cancel, CountTokens, Reserve
     from aoai_gateway.policy.quotas import Reservation
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count

@@ -22,7 +22,8 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._base import HttpEvent
 
-from aoai_gateway.call import ClientGone, Drained, Failed, FailureKind, Result, Send
+from aoai_gateway.call import FailureKind
+from aoai_gateway.effects import ClientGone, Drained, Failed, Result, Send
 from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.exchange import SLACK, Exchange
 from aoai_gateway.proxy.messages import Connect

@@ -38,9 +38,9 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._base import HttpEvent
 
-from aoai_gateway.call import (
+from aoai_gateway.call import Call, Outcome
+from aoai_gateway.effects import (
     Announce,
-    Call,
     Cancel,
     Choose,
     Chosen,
@@ -51,7 +51,6 @@ from aoai_gateway.call import (
     Done,
     Drain,
     Effect,
-    Outcome,
     ParseBody,
     Parsed,
     Refused,

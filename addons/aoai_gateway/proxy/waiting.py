@@ -12,6 +12,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from aoai_gateway.proxy.bugs import log_bug
+
 if TYPE_CHECKING:
     from aoai_gateway.dispatch import Dispatcher
 
@@ -52,11 +54,20 @@ class Waiting:
     def _look(self) -> None:
         self._asked = False
         now = time.monotonic()
+        try:
+            self._release(now)
+            self._set_timer(now)
+        except Exception as error:
+            # Nobody is to wait for ever: each call finds by itself that there is nothing for it.
+            log_bug("in the waiting line; those who waited were sent on.", error)
+            for call_id in list(self._calls):
+                self._wake(call_id)
+
+    def _release(self, now: float) -> None:
         for wish in self._dispatcher.release(now):
             self._wake(wish.call_id)
         for call_id in [each for each, (_, until) in self._calls.items() if until <= now]:
             self._wake(call_id)
-        self._set_timer(now)
 
     def _wake(self, call_id: str) -> None:
         waiting = self._calls.pop(call_id, None)

@@ -129,6 +129,8 @@ class Breaks:
 
     def on_probation(self, backend: Backend, cls: str) -> bool:
         """Whether the backend has had a break since this class last succeeded there."""
+        if self._probes.none:
+            return False
         return any(self._probes.on(scope, cls) for scope in _scopes(backend))
 
     # --- half open --------------------------------------------------------------------------------

@@ -224,7 +224,9 @@ class Capacity:
         share = 1 - leave_free - self._margin
         if self.declared.provisioned:
             if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
-                ahead = EXPECTED_SECONDS * expected / self._size if self._size else 0.0
+                # More than it drains is not to be had by anybody, however much of it is kept open.
+                inflow = min(expected, MOST_EXPECTED * self._size / 60) if self._size else 0.0
+                ahead = EXPECTED_SECONDS * inflow / self._size if self._size else 0.0
                 wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN - ahead), now)
         else:
             limit = self._tokens_per_minute(now)

@@ -184,7 +184,8 @@ def _not_now(
     if wait:
         reason = "on probation after a break: another call is trying it"
         return Skip(backend, reason, wait, Cause.PROBATION)
-    if not wish.limited:
+    if not wish.limited or breaks.on_probation(backend, cls):
+        # What a refusal said of its capacity is what a probe is to find out.
         return None
     capacity = capacities.of(backend, wish.deployment)
     leave_free = expected = 0.0

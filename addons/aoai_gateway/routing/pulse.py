@@ -39,11 +39,15 @@ class _Pending:
 
 
 class Pulse:
-    """One backend's signs of life. ``heard``: when something last came from it (the caller's clock)."""
+    """One backend's signs of life. ``heard``: when something last came from it (the caller's clock).
 
-    __slots__ = ("_pending", "heard", "silent")
+    ``whole``: those of the endpoint that it is at. When that is silent, so is each backend there.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_pending", "_whole", "heard", "silent")
+
+    def __init__(self, whole: Pulse | None = None) -> None:
+        self._whole = whole
         self.heard = -math.inf
         self.silent = False
         self._pending: dict[str, _Pending] = {}
@@ -55,18 +59,30 @@ class Pulse:
     def sent(self, call_id: str, now: float, within: float | None) -> None:
         """Note that a call is sent, which should have its first byte within so many seconds."""
         self._pending[call_id] = _Pending(now, within)
+        if self._whole is not None:
+            self._whole.sent(call_id, now, within)
 
     def ended(self, call_id: str) -> None:
         """Note that nothing more is expected for a call."""
         self._pending.pop(call_id, None)
+        if self._whole is not None:
+            self._whole.ended(call_id)
 
     def hear(self, now: float) -> None:
         """Note that something came, whatever it was."""
         self.heard = now
         self.silent = False
+        if self._whole is not None:
+            self._whole.heard = now
+            self._whole.silent = False
 
     def is_lost(self, call_id: str, now: float) -> bool:
         """Whether it is no use to wait for a call any longer."""
+        # Both are asked: each remembers what it finds.
+        lost = self._is_lost(call_id, now)
+        return (self._whole is not None and self._whole.is_lost(call_id, now)) or lost
+
+    def _is_lost(self, call_id: str, now: float) -> bool:
         if self.silent and self.heard > min((p.sent for p in self._pending.values()), default=math.inf):
             self.silent = False
         if not self.silent:
@@ -82,6 +98,8 @@ class Pulse:
             return math.inf
         factor = LONGER_IN_SILENCE if self.silent else LONGER
         due = max(pending.sent, self.heard) + max(SHORTEST, factor * pending.within)
+        if self._whole is not None:
+            due = min(due, self._whole.ask_again(call_id, now))
         return max(due, now + AGAIN_SECONDS)
 
     def _waits_in_vain(self, pending: _Pending, factor: float, now: float) -> bool:

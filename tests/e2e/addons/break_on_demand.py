@@ -16,7 +16,7 @@ from typing import Any
 
 from mitmproxy.proxy.layers.http import Http1Client
 
-from aoai_gateway import engine
+from aoai_gateway import attempts, dispatch, engine
 from aoai_gateway.proxy import (
     addon,
     exchange,
@@ -29,13 +29,16 @@ from aoai_gateway.proxy import (
     models,
     sending,
     stream,
+    waiting,
 )
 
 CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
     exchange.Exchange,
     engine.Engine,
-    engine._Attempts,
+    attempts.Attempts,
+    dispatch.Dispatcher,
+    waiting.Waiting,
     layer.GatewayLayer,
     http1.GatewayHttp1Server,
     gateway.Gateway,
@@ -56,7 +59,8 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (stream, "annotate"),
     (engine, "parse_body"),
     (engine, "check_access"),
-    (engine, "order"),
+    (attempts, "wish_of"),
+    (dispatch, "order"),
     (addon.attempts, "make_flow"),
 )
 PLUGIN = (

@@ -237,20 +237,24 @@ async def gateway_backend_chosen(choice):
 
 @pytest.mark.each_host
 def test_while_somebody_decides(
-    start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path, how: How
+    start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
 ) -> None:
     """An addon's say in the choice of the backend takes its time; the client does not wait for it."""
     addon = tmp_path / "listener.py"
     addon.write_text(LISTENER)
-    usage = tmp_path / "usage.jsonl"
+    asked, decided, usage = tmp_path / "asked", tmp_path / "decided", tmp_path / "usage.jsonl"
     gateway = start_gateway(simulator, addons=[addon], usage_log=str(usage))
-    lane = Lane(next(iter(POOLS["sweden"])))
-    quitter = Quitter(gateway)
-    quitter.send(lane, stream=True)
-    eventually((tmp_path / "asked").exists, "the addon is asked")
-    quitter.hang_up(how)
-    assert gateway.is_ready()  # and so it has come by what had happened before
-    (tmp_path / "decided").touch()
-    (record,) = json_lines.wait_for(usage, 1)
-    assert (record["outcome"], record["attempts"]) == ("client_gone", [])
+    ways: tuple[How, ...] = ("fin", "rst")
+    for number, how in enumerate(ways, 1):
+        quitter = Quitter(gateway)
+        quitter.send(Lane(next(iter(POOLS["sweden"]))), stream=True)
+        eventually(asked.exists, "the addon is asked")
+        quitter.hang_up(how)
+        assert gateway.is_ready()  # and so it has come by what had happened before
+        decided.touch()
+        record = json_lines.wait_for(usage, number)[-1]
+        assert (record["outcome"], record["attempts"]) == ("client_gone", [])
+        asked.unlink()
+        decided.unlink()
+    assert len(json_lines.read(usage)) == len(ways)
     assert simulator.requests() == []

@@ -1,4 +1,4 @@
-"""A pool's backends in virtual time: the simulator's limiter, its headers and its pace, and endpoints that die.
+"""A pool's backends in virtual time: the simulator's limiter, its headers and pace, and endpoints that die.
 
 A :class:`Served` is one call at a deployment. It says by itself when which part of its answer comes; whoever
 has sent it is told by events of the wire.

@@ -1,4 +1,4 @@
-"""The goodput benchmark's run (`tests/bench/goodput.py`) in virtual time: its calls, its limits, its clients."""
+"""The goodput benchmark's run (`tests/bench/goodput.py`) in virtual time: its calls, limits and clients."""
 
 from __future__ import annotations
 

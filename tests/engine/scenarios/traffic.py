@@ -1,10 +1,9 @@
 """Many calls at once over one engine, in virtual time: minutes of traffic in the time of a few steps.
 
-:class:`Traffic` is a heap of events and a clock. Each :class:`Caller` is one request to the gateway: its engine
-generator is led as the proxy leads it, with the proxy's own :class:`~aoai_gateway.proxy.exchange.Exchange` for
-every attempt; the backends are those of :mod:`~tests.engine.scenarios.azure`. The waiting line is driven as
-`proxy/waiting.py` drives it: asked after every step of any call, at the time that the dispatcher names, and when
-a call's own time is over.
+A :class:`Traffic` is a heap of events and a clock. Each :class:`Caller` is one request to the gateway: its
+engine generator is led as the proxy leads it, with the proxy's own `Exchange` for every attempt; the
+backends are those of `azure`. The waiting line is driven as `proxy/waiting.py` drives it: asked after every
+step of any call, at the time that the dispatcher names, and when a call's own time is over.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from typing import Any
 from mitmproxy.proxy.layers.http import HttpEvent, ResponseEndOfMessage, ResponseProtocolError
 from mitmproxy.test import tflow
 
-from aoai_gateway.call import (
-    Call,
+from aoai_gateway.call import Call, FailureKind, Outcome
+from aoai_gateway.config.models import Client, Config, Priority
+from aoai_gateway.effects import (
     ClientGone,
     Deliver,
     Done,
@@ -29,15 +29,12 @@ from aoai_gateway.call import (
     Effect,
     Ended,
     Failed,
-    FailureKind,
-    Outcome,
     Reject,
     Result,
     Send,
     StandInLine,
     WaitUntil,
 )
-from aoai_gateway.config.models import Client, Config, Priority
 from aoai_gateway.proxy.exchange import SLACK, Exchange
 from aoai_gateway.proxy.waiting import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
@@ -460,7 +457,7 @@ def traffic(
     seed: int = 1,
     **parts: Any,
 ) -> Traffic:
-    """Make traffic over one pool (see `engine_driver.config`); a client for each class, unless some are given."""
+    """Make traffic over one pool (see `engine_driver.config`); without clients, one for each class."""
     named = clients or [{"name": each["name"], "priority": each["name"]} for each in classes]
     configuration = config(
         *backends,
