@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets the project up if need be, and opens its command line: ./run.sh [serve|web|check|replay|simulator|test] …
+# Sets the project up if need be, and opens its command line: ./run.sh [serve|web|check|status|break|switch|…] …
 #
 # The set-up (a virtual environment with the project in it) is made once, and again when pyproject.toml has
 # changed, the checkout has moved or the environment is broken. After that nothing here needs a network.

@@ -104,7 +104,7 @@ def test_a_call_in_flight_dies_with_its_endpoint():
         server = await asyncio.start_server(never, "127.0.0.1", 0)
         relay = Relay(server.sockets[0].getsockname()[1])
         port = await relay.start()
-        calling = asyncio.create_task(call(port, "/", "key", ask(deadline=0.4), b"{}"))
+        calling = asyncio.create_task(call(port, "/", "key", ask(deadline=0.3), b"{}"))
         await asyncio.wait_for(asked.wait(), 5)
         relay.become("resetting")
         outcome = await calling

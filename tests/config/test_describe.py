@@ -56,6 +56,7 @@ Files
 
 Listens on
   http://[::1]:(a free port)
+  http://127.0.0.1:8090  (status page)
 
 Endpoints
   sweden  https://sweden.example/
@@ -85,6 +86,28 @@ all requests for it will be refused
 not be degraded to it; add it to "deployments_allowed"
 """
     )
+
+
+def test_the_classes_in_their_order(compiled: Callable[..., Loaded]):
+    classes = """\
+priorities:
+  - {name: high, may_use: {spill: false}}
+  - {name: usual, wait: {seconds: 20}, minimum_share: 0.1}
+  - {name: low, wait: {seconds: 30}, leave_free: 0.2, may_use: {provisioned: false}}
+default_priority: usual
+admin: {enabled: false}
+"""
+    said = describe(compiled(TEXT.replace("priority: critical", "priority: high") + classes))
+    assert (
+        """
+Priorities, highest first
+  high  (does not wait; only on provisioned standins, where there are some)
+  usual  (of clients that name none; waits up to 20 s; gets at least 10% of what comes free)
+  low  (waits up to 30 s; leaves 20% free; not on provisioned standins)
+"""
+        in said
+    )
+    assert "status page" not in said
 
 
 def test_endpoints_that_take_everything(compiled: Callable[..., Loaded]):

@@ -162,6 +162,7 @@ def test_deep_nesting_is_refused(text: str):
         ("a: *nowhere\n", "1: YAML: an alias has no anchor"),
         ("a: 1\n---\nb: 2\n", "2: YAML: a second document begins"),
         ("a: [1, 2\nb: 3\n", '2: YAML: a "," or a closing bracket is missing'),
+        ("a: [\n", "2: YAML: a value or a closing bracket is missing"),
         ("a: 'x\n", "2: YAML: a quote or a bracket is not closed"),
         ('a: "\\q"\n', '1: YAML: not a known escape after "\\"'),
         ("ok: 1\na: \x07\n", "2: YAML: a control character"),

@@ -145,7 +145,7 @@ def test_a_redis_that_is_not_told_of(problems: Lines, redis: str):
 def test_a_placeholder_of_a_redis_is_a_problem_and_an_unset_variable_is_one_problem(problems: Lines):
     text = SMALL + "plugins: [{name: LimitUsage, redis: {redis_host: h, redis_password: PASSWORD}}]\n"
     (said,) = problems(text.replace("PASSWORD", "<will be set by deployment script>"))
-    assert said.startswith("gateway.yaml:3: state: is still a placeholder")
+    assert said.startswith("gateway.yaml:3: plugins[0].redis.redis_password: is still a placeholder; write ")
     (said,) = problems(text.replace("PASSWORD", "'${NOT_SET}'"))
     assert "NOT_SET" in said
 

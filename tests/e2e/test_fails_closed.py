@@ -280,6 +280,16 @@ def check(stage: Stage, name: str, scene_name: str) -> None:
         assert stage.calls() == calls
 
 
+IN_LINE = {
+    "Dispatcher._serve",
+    "Dispatcher.release",
+    "Waiting._release",
+    "Waiting._set_timer",
+    "Waiting._wake",
+}
+"""What says whose turn it is: when it fails, those who wait go on by themselves, to a backend or to a 429."""
+
+
 def is_told(answer: bytes, healthy: bytes, name: str) -> bool:
     """Whether the client can tell that something went wrong, or whether nothing did for it."""
     status, _, rest = answer.partition(b"\r\n")
@@ -287,6 +297,8 @@ def is_told(answer: bytes, healthy: bytes, name: str) -> bool:
     if answer == b"":
         return True  # cut off before any answer
     if name in LOOKS_ON and status == healthy.partition(b"\r\n")[0]:
+        return True
+    if name in IN_LINE and status in (b"HTTP/1.1 200 OK", b"HTTP/1.1 429 Too Many Requests"):
         return True
     if status == b"HTTP/1.1 500 Internal Server Error":
         head, _, body = rest.partition(b"\r\n\r\n")

@@ -117,7 +117,9 @@ def test_memory_is_flat(pair: tuple[Inspector, Simulator]) -> None:
     by_call: dict[object, list[bool]] = {}
     for flow in flows:
         by_call.setdefault(flow.metadata["gateway_call"], []).append("gateway_attempt" in flow.metadata)
-    assert all(sorted(group) == [False, True] for group in by_call.values())
+    # A call and its failed attempt go together. While one tries the broken backend, others do not.
+    assert all(group.count(False) == 1 for group in by_call.values())
+    assert any(True in group for group in by_call.values())
     web.wait_until(lambda: page.shown == {flow.id for flow in flows}, "in step with its page")
     # Those under way are never taken out.
     assert page.most <= BOUND + 8

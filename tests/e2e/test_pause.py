@@ -154,8 +154,7 @@ def test_an_edited_call_is_replayed_as_any_other(desk: Desk, sdk: Sdk, stream: b
         assert list(answer.parse())
     attempt = desk.web.await_flow(
         lambda f: (
-            f["comment"].startswith("attempt 1 of Tester")
-            and f["timestamp_created"] > flow["timestamp_created"]
+            f["comment"].startswith("attempt 1 failed") and f["timestamp_created"] > flow["timestamp_created"]
         ),
         "the failed attempt",
     )

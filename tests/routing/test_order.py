@@ -159,7 +159,7 @@ def used(**tokens: int) -> Capacities:
 
 
 def scarce(capacities: Capacities | None = None, **but: Any) -> Order:
-    return ordered(pool=SCARCE, capacities=capacities, **{"limited": True, "tokens": 100, **but})
+    return ordered(capacities=capacities, **{"pool": SCARCE, "limited": True, "tokens": 100, **but})
 
 
 def test_a_class_uses_only_what_it_may() -> None:
@@ -199,6 +199,18 @@ def test_what_higher_classes_are_about_to_need_is_kept_for_them() -> None:
     assert "paygo@a" in names(scarce(**but, tokens=600, owed=True))
     assert "paygo@a" in names(scarce(**but, tokens=50))
     assert "paygo@a" in names(scarce(**{**but, "higher": ()}, tokens=600)), "whose class is no more"
+
+
+def test_it_is_not_kept_longer_than_what_they_asked_for_is_remembered() -> None:
+    low = PriorityClass("low", 1, LENGTHS)
+    backend, demands = SCARCE[1], Demands()
+    demands.note(ANY, {backend.key: 9_000}, 0.0)
+    but: dict[str, Any] = {"pool": (backend,), "cls": low, "higher": ("standard",), "demands": demands}
+    found = scarce(tokens=600, now=20.0, **but)
+    assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
+    assert found.soonest is not None
+    assert 0 < found.soonest <= 41, "a caller is told when, and a line looks again"
+    assert names(scarce(tokens=600, now=20.0 + found.soonest, **but)) == ["paygo@a"]
 
 
 def test_what_is_larger_than_the_whole_limit_never_fits() -> None:

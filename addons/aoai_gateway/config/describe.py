@@ -18,13 +18,14 @@ UNITS = {
 
 
 def describe(loaded: Loaded) -> str:
-    """Return an overview of endpoints, pools in their order, clients with masked keys, and warnings."""
+    """Return an overview of endpoints, pools and classes in their order, masked clients, and warnings."""
     config = loaded.config
     sections = [
         ("Files", [str(file) for file in loaded.files]),
-        ("Listens on", [_listen(config)]),
+        ("Listens on", list(_listens(config))),
         ("Endpoints", [_endpoint(endpoint) for endpoint in config.aoai.endpoints]),
         ("Deployments, and who serves them in which order", list(_pools(config))),
+        ("Priorities, highest first", list(_classes(config))),
         ("Counts in", [_counts(config)]),
         ("Clients", [_client(client) for client in config.clients]),
         ("Warnings", [str(warning) for warning in loaded.warnings]),
@@ -39,10 +40,15 @@ def mask(key: str) -> str:
     return f"…{key[-4:]}" if len(key) >= _LONG else "…"
 
 
-def _listen(config: Config) -> str:
+def _listens(config: Config) -> Iterator[str]:
     scheme = "https" if config.listen.certificate else "http"
-    host = f"[{config.listen.host}]" if ":" in config.listen.host else config.listen.host
-    return f"{scheme}://{host}:{config.listen.port or '(a free port)'}"
+    yield _address(scheme, config.listen.host, config.listen.port)
+    if config.admin.enabled:
+        yield _address("http", config.admin.host, config.admin.port) + "  (status page)"
+
+
+def _address(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or '(a free port)'}"
 
 
 def _endpoint(endpoint: Endpoint) -> str:
@@ -73,6 +79,24 @@ def _backend_notes(backend: Backend) -> list[str]:
     if backend.non_streaming_fraction != 1:
         notes.append(f"{backend.non_streaming_fraction:.0%} of non-streaming requests")
     return notes
+
+
+def _classes(config: Config) -> Iterator[str]:
+    if not config.priorities:
+        return
+    usual = config.priority_class(None)
+    for cls in config.priority_classes:
+        notes = ["of clients that name none"] if cls is usual else []
+        notes.append(f"waits up to {cls.wait_seconds:g} s" if cls.may_wait else "does not wait")
+        if cls.leave_free:
+            notes.append(f"leaves {cls.leave_free:.0%} free")
+        if cls.minimum_share:
+            notes.append(f"gets at least {cls.minimum_share:.0%} of what comes free")
+        if not cls.may_use_provisioned:
+            notes.append("not on provisioned standins")
+        if not cls.may_spill:
+            notes.append("only on provisioned standins, where there are some")
+        yield cls.name + _notes(notes)
 
 
 def _client(client: Client) -> str:

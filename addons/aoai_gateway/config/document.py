@@ -270,6 +270,7 @@ _SYNTAX = (
     (r".*',' or '[]}]'", 'a "," or a closing bracket is missing', None),
     (r".*another document", "a second document begins", 'remove the "---"'),
     (r".*duplicate anchor", "an anchor is used twice", None),
+    (r".*node content", "a value or a closing bracket is missing", None),
     (r".*end of stream", "a quote or a bracket is not closed", None),
     (r".*escape character", 'not a known escape after "\\"', "in single quotes, it is just a character"),
     (r".*(characters are not allowed)", "a control character", None),

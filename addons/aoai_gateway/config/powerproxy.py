@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from aoai_gateway.config.document import Mapping, Node, Scalar, Sequence
+from aoai_gateway.config.fields import PLACEHOLDER
 from aoai_gateway.config.problems import KeyPath, Place, Problem, did_you_mean, listed, problem
 
 WITHOUT_MEANING = (
@@ -163,6 +164,17 @@ class _Translation:
                 continue  # a problem already
             texts = [each.text for each in settings if isinstance(each, Scalar) and each.text]
             if len(texts) == len(_REDIS_KEYS):
+                unwritten = [
+                    k for k, text in zip(_REDIS_KEYS, texts, strict=True) if PLACEHOLDER.fullmatch(text)
+                ]
+                if unwritten:
+                    self._problem(
+                        redis.place,
+                        ("plugins", index, "redis", unwritten[0]),
+                        "is still a placeholder",
+                        'write the server\'s, or remove "redis:" if there is one gateway process',
+                    )
+                    return document
                 host, password = texts
                 url = f"rediss://:{quote(password, safe='')}@{host}:{_REDIS_PORT}/0"
                 return document.with_entries(state=Scalar(redis.place, url))

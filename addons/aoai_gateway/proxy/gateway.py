@@ -113,7 +113,9 @@ class Gateway:
     def in_force(self) -> Setup:
         """Give the configuration in force and what was computed from it. Raises GatewayError (503)."""
         if self.setup is None:
-            raise errors.unavailable("The gateway has no configuration yet.")
+            raise errors.unavailable(
+                "The gateway has no configuration yet: it is starting, or its log says what is wrong."
+            )
         return self.setup
 
     def adopt(self, config: Config) -> None:

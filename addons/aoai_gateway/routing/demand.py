@@ -58,3 +58,8 @@ class Demands:
                 seconds = min(SECONDS, max(SHORTEST_SECONDS, now - since))
                 expected += SAFETY * window.own(now) / seconds
         return expected
+
+    def forgotten_in(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
+        """Give the seconds after which `above` is 0 if no more such calls come, at most those of a window."""
+        asked = (self._asked.get((key, name)) for name in classes)
+        return max((each[2].when(0, now) for each in asked if each and each[0] < cls.rank), default=0.0)

@@ -188,6 +188,7 @@ class TestCompression:
     def test_of_a_failure_that_is_returned(self, stage: Stage, lane: Lane, caller: Caller) -> None:
         stage.fault("500", PTU)
         stage.fault("500", PAYGO)
+        stage.fault("500", SPARE)
         answer = caller.chat(lane, headers=self.ACCEPTS)
         assert (answer.status, answer.headers["content-encoding"]) == (500, "gzip")
         assert json.loads(gzip.decompress(answer.body))["error"]["code"] == "InternalServerError"

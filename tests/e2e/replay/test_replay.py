@@ -140,20 +140,28 @@ class TestBreaks:
     def test_a_call_that_breaks_two_backends_is_to_blame_itself(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool, kind: str
     ) -> None:
-        fail(stage, kind, PTU, PAYGO)
+        fail(stage, kind, *ALL)
         answer = caller.chat(lane, stream=streaming)
         assert answer.status == int(kind)
         assert answer.json()["error"]["type"] == "server_error"
-        assert (where(answer.headers), answer.headers["x-gateway-attempts"]) == (PAYGO, "2")
+        assert (where(answer.headers), answer.headers["x-gateway-attempts"]) == (SPARE, "3")
         check(caller.chat(lane, stream=streaming), PTU, 1)
-        assert stage.asked() == [PTU, PAYGO, PTU]
+        assert stage.asked() == [*ALL, PTU]
         record = stage.record(lane, 2)
         assert record["outcome"] == "ok"
+
+    def test_an_endpoint_that_fails_as_a_whole_is_to_blame_and_not_the_call(
+        self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
+    ) -> None:
+        fail(stage, "500", PTU, PAYGO)
+        check(caller.chat(lane, stream=streaming), SPARE, 3)
+        check(caller.chat(lane, stream=streaming), SPARE, 1)
+        assert stage.asked() == [*ALL, SPARE]
 
     def test_a_call_that_two_backends_do_not_answer(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
     ) -> None:
-        fail(stage, "hang", PTU, PAYGO)
+        fail(stage, "hang", *ALL)
         answer = caller.chat(lane, stream=streaming, seconds=0.4)
         assert (answer.status, answer.json()["error"]["code"]) == (504, "upstream_timeout")
         check(caller.chat(lane, stream=streaming), PTU, 1)
@@ -161,7 +169,7 @@ class TestBreaks:
     def test_a_call_that_two_backends_hang_up_on(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
     ) -> None:
-        fail(stage, "reset", PTU, PAYGO)
+        fail(stage, "reset", *ALL)
         answer = caller.chat(lane, stream=streaming)
         assert (answer.status, answer.json()["error"]["code"]) == (502, "upstream_disconnected")
         check(caller.chat(lane, stream=streaming), PTU, 1)
@@ -393,7 +401,7 @@ class TestUsageRecord:
         headers = {"x-stainless-retry-count": "2"}
         answer = caller.chat(lane, stream=streaming, max_tokens=50, headers=headers)
         record = stage.record(lane)
-        timed = {"time", "first_token_ms", "duration_ms", "attempts"}
+        timed = {"time", "first_token_ms", "duration_ms", "attempts", "skipped"}
         assert {name: value for name, value in record.items() if name not in timed} == {
             "call": answer.headers["x-gateway-call"],
             "client": "Tester",
@@ -421,6 +429,7 @@ class TestUsageRecord:
             "dry_run": None,
             "asked_deployment": None,
             "waited_ms": 0.0,
+            "in_line_ms": 0.0,
             "client_retry": 2,
             "response_id": record["response_id"],
         }
@@ -428,6 +437,10 @@ class TestUsageRecord:
         assert (record["first_token_ms"] is not None) is streaming
         assert 0 < record["duration_ms"] < 10_000
         first, second = record["attempts"]
+        assert [(each["backend"], each["cause"]) for each in record["skipped"]] == [
+            (f"ptu@west-{lane.deployment}", "break")
+        ]
+        assert (first["skipped"], second["skipped"]) == ([], record["skipped"])
         assert (first["status"], first["failure"], first["break_ms"]) == (429, "status", 3000)
         assert (second["status"], second["failure"], second["break_ms"]) == (200, None, None)
         if not streaming:
