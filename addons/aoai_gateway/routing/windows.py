@@ -68,18 +68,19 @@ class _Course:
     def __init__(self, pieces: Sequence[_Piece]) -> None:
         # The last ones first; only those in which it is fuller than in all later ones.
         self._peaks: list[_Piece] = []
+        self._end = pieces[-1].end
         for piece in reversed(pieces):
             if not self._peaks or piece.most > self._peaks[-1].most:
                 self._peaks.append(piece)
 
     def falls_to(self, room: float) -> float:
-        """Seconds until not more than `room` is used from then on; its whole length, if that never is."""
+        """Seconds until not more than `room` is used from then on; infinite if that never is."""
         index = bisect_right(self._peaks, room, key=lambda piece: piece.most)
         if index == len(self._peaks):
             return 0.0
         piece = self._peaks[index]
         if piece.at_end > room:
-            return piece.end
+            return piece.end if piece.end < self._end else math.inf
         # What others use fades faster than the rest comes in.
         share = (piece.at_begin - room) / (piece.at_begin - piece.at_end)
         return piece.begin + (piece.end - piece.begin) * share
@@ -152,7 +153,7 @@ class SlidingWindow:
     def when_beside(self, room: float, inflow: float, now: float) -> float:
         """Seconds until not more than `room` is used from then on, while `inflow` per second comes in.
 
-        For one length of the window, that is: what comes in now is gone after that. So that long at most.
+        For one length of the window, that is: what comes in now is gone after that.
         """
         self.own(now)
         of = (now, self.seconds, self.others)
@@ -163,7 +164,7 @@ class SlidingWindow:
         course = self._courses.get(inflow)
         if course is None:
             course = self._courses[inflow] = self._course(inflow, now)
-        return min(course.falls_to(room), self.seconds)
+        return course.falls_to(room)
 
     def _course(self, inflow: float, now: float) -> _Course:
         """Give how full it will be, while `inflow` per second comes in."""
