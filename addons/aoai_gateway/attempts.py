@@ -50,6 +50,7 @@ from aoai_gateway.failures import (
     refuses_us,
     was_not_taken,
 )
+from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire import errors
@@ -349,7 +350,12 @@ class Attempts:
             self._speed(attempt).learn(self._now - attempt.started, tokens)
 
     def _speed(self, attempt: Attempt) -> Speed:
-        return self._engine.speeds.setdefault(self._served(attempt.backend), Speed())
+        speeds, served = self._engine.speeds, self._served(attempt.backend)
+        speed = speeds.pop(served, None) or Speed()
+        speeds[served] = speed
+        if len(speeds) > MOST_BACKENDS:
+            del speeds[next(iter(speeds))]
+        return speed
 
     def _answer_failure(
         self, attempt: Attempt, like: str, body: bytes | None, *, withdraw: bool = True
@@ -410,7 +416,7 @@ class Attempts:
             code = "all_backends_out"
             if line_full:
                 code = "waiting_line_full"
-            elif call.stood_in_line:
+            elif call.stood_in_line >= errors.SHORTEST_WAIT:
                 code = "waiting_line_timeout"
             elif Cause.KEPT_FREE in causes:
                 code = "shed"

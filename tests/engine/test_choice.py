@@ -372,3 +372,16 @@ def test_a_fraction_does_not_keep_a_class_from_the_only_ones_that_it_may_use() -
         priorities=(Priority(name="low", may_use=MayUse(provisioned=False)),),
     )
     assert World(configuration, random=Draws([0.9])).call().sends == ["paygo@a"]
+
+
+def test_who_does_not_wait_is_not_told_that_its_time_in_line_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = world("a")
+
+    def nobody(now: float) -> list[object]:
+        here.now += 0.002  # as long as it takes
+        return []
+
+    monkeypatch.setattr(here.engine.dispatcher, "is_free", lambda _: False)
+    monkeypatch.setattr(here.engine.dispatcher, "release", nobody)
+    trace = here.call()
+    assert (trace.sends, trace.error.code) == ([], "all_backends_out")
