@@ -81,6 +81,18 @@ def test_breaks_by_class(gateway_with: Make) -> None:
     assert document["priorities"] == ["critical", "batch"]
 
 
+def test_what_only_the_highest_class_may_try_again_is_not_available(gateway_with: Make) -> None:
+    gateway = gateway_with(config("a@one", "b@one").but(priorities=PRIORITIES))
+    lengths = {"critical": BreakLengths(10, 1, 60, 0.5), "batch": BreakLengths(10, 1, 60, 2)}
+    then = time.monotonic() - 10
+    gateway.engine.breaks.open_for(("one", "a"), 10, then, "429 RateLimitReached", "call", lengths)
+    document = taken(gateway)
+    critical, batch = named(document["backends"])["a@one"]["classes"]
+    assert (critical["break"], critical["on_probation"]) == (None, True)
+    assert batch["break"] is not None
+    assert named(document["deployments"])[DEPLOYMENT]["available"] == 1
+
+
 def test_a_break_of_the_whole_endpoint_and_by_hand(gateway_with: Make) -> None:
     gateway = gateway_with(config("a@one", "b@two"))
     Controls(gateway).open_break("one", 60, "why not")

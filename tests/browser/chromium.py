@@ -28,13 +28,16 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+"""What it is called by Debian and by Ubuntu; Google's own browser will do as well."""
+
 SCREENSHOTS = "AOAI_GATEWAY_SCREENSHOTS"
 """Environment variable: the folder in the checkout that gets the README's pictures, if they are wanted."""
 
 
 def require_chromium(in_ci: bool) -> str:
     """Give the path of Chromium; skip the test, or fail it in CI, where there is none."""
-    path = shutil.which("chromium")
+    path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         if in_ci:
             pytest.fail("chromium is not installed, and CI must not skip its tests")

@@ -23,7 +23,8 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
 ``clients``           list of: ``name``, ``group``, ``priority``, ``enabled``, ``switched_off``,
                       ``in_flight``, ``waiting``, ``dry_run``, ``quotas``, ``recent``
 ``deployments``       list of virtual deployments: ``name``, ``pool`` (names of backends), ``available``
-                      (how many of them may be tried by some class), ``in_flight``, ``line``
+                      (how many of them may be tried by clients that name no class), ``in_flight``,
+                      ``line``
 ``traffic``           the last 15 minutes, see `Traffic.report`
 ``by_hand``           ``switched_off`` (list of ``kind`` and ``name``) and ``actions`` (list, newest
                       first, of ``time`` and ``text``): what people did
@@ -227,15 +228,15 @@ class _Snapshot:
         if everybody:
             pools = {EVERY_DEPLOYMENT: table.backends}
         classes = [cls.name for cls in config.priority_classes]
+        # The highest may be back on probation while everybody else is still kept out.
+        usual = config.priority_class(None).name
         breaks = self._dispatcher.breaks
         lines = {name: self._line("" if everybody else name, classes) for name in pools}
         return [
             {
                 "name": name,
                 "pool": [backend.name for backend in pool],
-                "available": sum(
-                    any(breaks.on(backend, self._now, cls) is None for cls in classes) for backend in pool
-                ),
+                "available": sum(breaks.on(backend, self._now, usual) is None for backend in pool),
                 "in_flight": (calling.total() if everybody else calling[name]) - lines[name]["waiting"],
                 "line": lines[name],
             }

@@ -56,16 +56,20 @@ def row_lines(row: Row) -> list[str]:
 
 
 def totals(rows: Iterable[Row]) -> dict[str, Any]:
-    """Sum a run up. Times are medians of the calls of which both are known, in milliseconds."""
+    """Sum a run up. Times are medians of the calls of which both are known, in milliseconds.
+
+    Tokens and times are those of calls that did not fail: how fast one is refused says nothing.
+    """
     rows = list(rows)
     verdicts = Counter(row.comparison.verdict for row in rows)
+    served = [row for row in rows if row.comparison.verdict is not Verdict.FAILED]
     return {
         "calls": len(rows),
         **{verdict.value: verdicts[verdict] for verdict in Verdict},
-        "input_tokens": _sums((r.then.answer.input_tokens, r.now.answer.input_tokens) for r in rows),
-        "output_tokens": _sums((r.then.answer.output_tokens, r.now.answer.output_tokens) for r in rows),
-        "first_token_ms": _medians((r.then.first_token, r.now.first_token) for r in rows),
-        "total_ms": _medians((r.then.total, r.now.total) for r in rows),
+        "input_tokens": _sums((r.then.answer.input_tokens, r.now.answer.input_tokens) for r in served),
+        "output_tokens": _sums((r.then.answer.output_tokens, r.now.answer.output_tokens) for r in served),
+        "first_token_ms": _medians((r.then.first_token, r.now.first_token) for r in served),
+        "total_ms": _medians((r.then.total, r.now.total) for r in served),
     }
 
 

@@ -210,10 +210,10 @@ def _not_now(
         return None
     if wait is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
-    if demands is not None and math.isinf(wait):
-        # It never fits beside what the higher classes are expected to ask for. Should they not ask, it does.
+    if demands is not None and expected:
+        # Should the higher classes not ask for what is expected of them, there is room earlier.
         forgotten = demands.forgotten_in(wish.cls, wish.higher, capacity.key, now)
-        wait = max(forgotten, capacity.when(wish.tokens, leave_free, now) or 0.0)
+        wait = min(wait, max(forgotten, capacity.when(wish.tokens, leave_free, now) or 0.0))
     if (leave_free or expected) and capacity.fits(wish.tokens, 0.0, now):
         reason = "the room that it has is left to higher classes"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
