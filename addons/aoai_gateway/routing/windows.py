@@ -138,17 +138,19 @@ class SlidingWindow:
         """Seconds until no more than `room` is used, if nothing else comes; infinite if that is below 0."""
         if room < 0:
             return math.inf
-        own, since = self.own(now), now
+        own = self.own(now)
         if own + self.others.at(now) <= room:
             return 0.0
-        for index, amount in [*self._slices.items(), (None, 0)]:
-            leaves = math.inf if index is None else self._leaves(index)
+        last: int | None = None
+        for index, amount in self._slices.items():
             if own <= room:
+                since = now if last is None else self._leaves(last)
                 fallen = max(since, self.others.falls_to(room - own))
-                if fallen < leaves:
+                if fallen < self._leaves(index):
                     return fallen - now
-            own, since = own - amount, leaves
-        return math.inf
+            own, last = own - amount, index
+        since = now if last is None else self._leaves(last)
+        return max(since, self.others.falls_to(room - own)) - now
 
     def when_beside(self, room: float, inflow: float, now: float) -> float:
         """Seconds until not more than `room` is used from then on, while `inflow` per second comes in.
