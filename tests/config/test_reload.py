@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aoai_gateway.config.loader import ConfigErrors, Loaded, load
-from aoai_gateway.config.reload import Watch
+from aoai_gateway.config.reload import Watch, waits_for_restart
 
 MAIN = "aoai: {endpoints: [{name: one, url: 'https://one.example', key: k}]}\n"
 
@@ -190,3 +190,15 @@ def test_a_file_that_vanishes_twice_has_to_stay_away_for_two_polls(main: Path, w
         assert watch.poll() is None
     main.rename(away)
     assert [type(outcome) for outcome in (watch.poll(), watch.poll())] == [type(None), ConfigErrors]
+
+
+def test_what_waits_for_a_restart_is_said_when_it_is_changed_and_not_when_it_is_changed_back(main: Path):
+    start = load(main, env={}).config
+    main.write_text(MAIN + "listen: {port: 9000}\nstate_prefix: other\n")
+    moved = load(main, env={}).config
+    assert list(waits_for_restart(start, start, moved)) == [
+        "listen.host and listen.port take effect when the gateway is restarted.",
+        "state, state_prefix and budget_file take effect when the gateway is restarted.",
+    ]
+    assert list(waits_for_restart(start, moved, moved)) == []
+    assert list(waits_for_restart(start, moved, start)) == []

@@ -5,10 +5,12 @@ list of policy files: that sees an editor writing in place, one that replaces th
 swapping a ConfigMap's ``..data`` link.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from aoai_gateway.config.loader import ConfigErrors, Loaded, compile_sources, policy_files, read
+from aoai_gateway.config.models import Config
 
 type Signature = tuple[tuple[str, tuple[int, ...] | None], ...]
 
@@ -78,3 +80,21 @@ def _stat(file: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_READ_AT_START: tuple[tuple[str, Callable[[Config], Any]], ...] = (
+    ("listen.host and listen.port take", lambda config: (config.listen.host, config.listen.port)),
+    ("The section admin takes", lambda config: config.admin),
+    ("aoai.trusted_ca takes", lambda config: config.aoai.trusted_ca),
+    (
+        "state, state_prefix and budget_file take",
+        lambda config: (config.state, config.state_prefix, config.budget_file),
+    ),
+)
+
+
+def waits_for_restart(start: Config, before: Config, now: Config) -> Iterator[str]:
+    """Say what was changed that stays as it was at the start; nothing of what was changed back."""
+    for what, read_from in _READ_AT_START:
+        if read_from(now) not in (read_from(before), read_from(start)):
+            yield f"{what} effect when the gateway is restarted."

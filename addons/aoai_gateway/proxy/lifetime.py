@@ -16,7 +16,7 @@ from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.budgeting import counts_prompts
 from aoai_gateway.config.loader import ConfigErrors
-from aoai_gateway.config.reload import Watch
+from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.proxy import tls
 from aoai_gateway.proxy.sharing import Sharing
 from aoai_gateway.simulator import server as simulators
@@ -65,6 +65,7 @@ class Lifetime:
         self.inspected = False
         """Whether people look at prompts, and so at their numbers of tokens."""
         self._started = False
+        self._started_with: Config | None = None
         self._adopting = asyncio.Lock()
 
     # --- configuration ---------------------------------------------------------------------------------
@@ -85,6 +86,7 @@ class Lifetime:
         if self._started or self._loaded is None:
             return
         self._started = True
+        self._started_with = self._loaded.config
         if not await self.sharing.open(self._loaded.config):
             logger.error("The gateway answers 503 until this is mended and it is started again.")
             return
@@ -201,16 +203,9 @@ class Lifetime:
                 logger.exception("The configuration could not be reloaded; the one in force stays.")
 
     def _warn_of_restart(self, found: Loaded) -> None:
-        assert self._loaded is not None
-        old, new = self._loaded.config, found.config
-        if old.listen.host != new.listen.host or old.listen.port != new.listen.port:
-            logger.warning("listen.host and listen.port take effect when the gateway is restarted.")
-        if old.admin != new.admin:
-            logger.warning("The section admin takes effect when the gateway is restarted.")
-        if old.aoai.trusted_ca != new.aoai.trusted_ca:
-            logger.warning("aoai.trusted_ca takes effect when the gateway is restarted.")
-        if (old.state, old.state_prefix, old.budget_file) != (new.state, new.state_prefix, new.budget_file):
-            logger.warning("state, state_prefix and budget_file take effect when the gateway is restarted.")
+        if self._loaded is not None and self._started_with is not None:
+            for said in waits_for_restart(self._started_with, self._loaded.config, found.config):
+                logger.warning("%s", said)
 
     # --- the end ---------------------------------------------------------------------------------------
 
