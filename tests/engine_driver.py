@@ -107,6 +107,7 @@ class Answer:
     """From the answer's headers to its end."""
     complete: bool = True
     usage: Usage | None = None
+    model: str | None = None
     response_id: str | None = None
 
 
@@ -362,6 +363,7 @@ class World(Stage):
                         behaviour.complete,
                         reason="" if behaviour.complete else "broke off its stream",
                         usage=behaviour.usage,
+                        model=behaviour.model,
                         response_id=behaviour.response_id,
                     )
                 case ParseBody():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -14,7 +15,7 @@ from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.dispatch import Dispatcher
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaks import Break
-from aoai_gateway.routing.order import Cause, Wish
+from aoai_gateway.routing.order import Cause, Order, Wish
 from aoai_gateway.wire.hints import RateLimits
 from tests.engine_driver import DEPLOYMENT, config
 
@@ -200,6 +201,42 @@ def test_a_refusal_makes_others_look_elsewhere_until_the_hint_is_over() -> None:
     here.ended(refused, 0, 1)
     assert claimed(here, 2, wish("2", tokens=100)) == ["two@b"]
     assert claimed(here, 22, wish("3", tokens=100)) == ["one@a"]
+
+
+def test_calls_of_a_kind_are_looked_at_once_as_long_as_none_is_smaller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, _ = full()
+    for n in range(100):
+        joined = wish(f"call {n}", "critical" if n % 2 else "batch", 400 + n, client=f"client {n}")
+        assert here.join(joined, {}, max_length=1_000)
+    assert here.join(wish("small", "batch", 200, client="small"), {}, max_length=1_000)
+    looked: list[int] = []
+    look = here.look
+
+    def counted(each: Wish, now: float, *, owed: bool = False) -> Order:
+        looked.append(each.tokens)
+        return look(each, now, owed=owed)
+
+    monkeypatch.setattr(here, "look", counted)
+    assert not here.release(1)
+    assert len(looked) <= 4, "the smallest of each class, and the one that is smaller than another"
+    assert here.look_again < math.inf
+    assert here.release(61)
+
+
+def test_lines_that_share_a_backend_are_served_by_class_and_then_by_age() -> None:
+    here, _ = full()
+    for at, (ident, line, cls) in enumerate(
+        [
+            ("low", "x", "batch"),
+            ("old", "y", "standard"),
+            ("later", "x", "standard"),
+            ("high", "y", "critical"),
+        ]
+    ):
+        assert here.join(wish(ident, cls, 200, line=line, arrived=at, client=ident), {}, max_length=9)
+    assert [each.call_id for each in here.release(61)] == ["high", "old", "later", "low"]
 
 
 class AnyOrder(RuleBasedStateMachine):

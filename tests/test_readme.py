@@ -61,7 +61,7 @@ PYTHON, JAVASCRIPT, SHELL, YAML = blocks("python"), blocks("js"), blocks("sh"), 
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(PYTHON), len(JAVASCRIPT), len(SHELL), len(YAML)) == (2, 1, 3, 9)
+    assert (len(PYTHON), len(JAVASCRIPT), len(SHELL), len(YAML)) == (2, 1, 4, 9)
     assert all(ADDRESS in block for block in (*PYTHON, *JAVASCRIPT, *SHELL))
 
 
@@ -172,8 +172,16 @@ def test_six_large_calls_end_as_shown(gateway: Shown, bash: list[str]) -> None:
 
 
 @pytest.mark.e2e
+def test_the_call_to_debug_is_answered_with_what_it_says(gateway: Shown, bash: list[str]) -> None:
+    printed = gateway.run(SHELL[2], *bash)
+    events = [json.loads(line[6:]) for line in printed.splitlines() if line.startswith("data: {")]
+    said = "".join(c["delta"].get("content") or "" for event in events for c in event["choices"])
+    assert said == "Your order 4711 left our warehouse on Friday."
+
+
+@pytest.mark.e2e
 def test_the_curl_line_for_the_plugin_is_answered(gateway_with_plugin: Shown, bash: list[str]) -> None:
-    answer = json.loads(gateway_with_plugin.run(SHELL[2], *bash))
+    answer = json.loads(gateway_with_plugin.run(SHELL[3], *bash))
     assert answer["choices"][0]["message"]["content"]
     process = gateway_with_plugin.process
     process.wait_until(lambda: "4711: " in process.log, "done with the plugin's log line")
@@ -319,18 +327,26 @@ def test_the_usage_record_has_the_fields_that_are_told() -> None:
 
 
 def test_the_metadata_are_those_of_the_code() -> None:
-    told = {cell for cell in first_cells(section("How to debug a prompt")) if cell.startswith("gateway_")}
+    told = {
+        cell for cell in first_cells(section("Debug a prompt in five minutes")) if cell.startswith("gateway_")
+    }
     assert told == {words[0] for words in words_of(annotate.__doc__)}
 
 
 def test_the_markers_are_those_of_the_code() -> None:
-    (told,) = re.findall(r"^Markers: (.*?)\. ", section("How to debug a prompt"), re.MULTILINE | re.DOTALL)
+    (told,) = re.findall(
+        r"^Markers: (.*?)\. ", section("Debug a prompt in five minutes"), re.MULTILINE | re.DOTALL
+    )
     signs = {emoji.emoji[name] for name in annotate.MARKERS}
     assert {part.split()[0] for part in told.replace("\n", " ").split(", ")} == signs
 
 
 def test_the_commands_are_those_of_the_code() -> None:
-    told = {cell.split()[0] for cell in first_cells(section("How to debug a prompt")) if "gateway." in cell}
+    told = {
+        cell.split()[0]
+        for cell in first_cells(section("Debug a prompt in five minutes"))
+        if "gateway." in cell
+    }
     known = {
         function.command_name
         for addon in (commands.GatewayCommands, state_commands.GatewayStateCommands)
@@ -350,6 +366,18 @@ def test_every_link_within_leads_to_a_heading() -> None:
     links = re.findall(r"\]\(#([^)]+)\)", README)
     assert links
     assert set(links) <= anchors
+
+
+def test_every_picture_is_there_and_taken_by_the_tests() -> None:
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert len(shown) == len(set(shown)) > 5
+    source = (CHECKOUT / "tests" / "browser" / "test_mitmweb.py").read_text(encoding="utf-8")
+    for name in shown:
+        picture = CHECKOUT / name
+        assert picture.read_bytes().startswith(b"\x89PNG"), name
+        assert picture.stat().st_size < 150_000, name
+        assert f'take_picture(page.page, "{picture.stem}"' in source.replace("desk.page.page", "page.page")
+    assert {f"docs/images/{path.name}" for path in (CHECKOUT / "docs" / "images").iterdir()} == set(shown)
 
 
 def test_every_command_is_one() -> None:

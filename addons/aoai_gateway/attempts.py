@@ -50,6 +50,7 @@ from aoai_gateway.failures import (
     refuses_us,
     was_not_taken,
 )
+from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire import errors
@@ -103,42 +104,48 @@ class Attempts:
         if self._spent():
             yield from self._give_up(found)
             return None
-        if not dispatcher.is_free(wish) or not found.candidates:
-            if not (yield from self._wait(found)):
+        if dispatcher.is_free(wish) and found.candidates:
+            if not any(dispatcher.claim(wish, backend, self._now) for backend in found.candidates):
+                yield from self._give_up(found)
                 return None
-            if not self._call.consult:
-                return wish.backend
-            # Somebody may want another one of those that are to be had now.
-            given = wish.backend
-            dispatcher.ended(wish, 0, self._now)
-            found = self._look()
-            if given is not None and given in found.candidates:
-                others = tuple(backend for backend in found.candidates if backend is not given)
-                found = Order((given, *others), found.skipped)
-        return (yield from self._claim(found))
+        elif not (yield from self._wait(found)):
+            return None
+        given = wish.backend
+        if given is not None and self._call.consult:
+            return (yield from self._consult(given))
+        return given
 
     def _look(self) -> Order:
         found = self._dispatcher.look(self._wish, self._now)
         self._call.skipped = self._wish.skipped = found.skipped
         return found
 
-    def _claim(self, found: Order) -> Generator[Effect, Result, Backend | None]:
-        """Claim the best backend that whoever wants a say agrees to."""
-        call, candidates = self._call, found.candidates
-        if candidates and call.consult:
-            chosen = yield Choose(candidates)
-            if self._gone(chosen):
-                return None
-            assert isinstance(chosen, Chosen)
-            self._now = chosen.now
-            if chosen.error is not None:
-                yield from self._reject(chosen.error, Outcome.REJECTED)
-                return None
-            candidates = tuple(b for b in chosen.candidates if b in found.candidates)
-        for backend in candidates:
-            if self._dispatcher.claim(self._wish, backend, self._now):
+    def _consult(self, given: Backend) -> Generator[Effect, Result, Backend | None]:
+        """Ask whoever wants a say which backend it shall be; until then the call keeps the one it has."""
+        wish, dispatcher = self._wish, self._dispatcher
+        others = [b for b in dispatcher.look(wish, self._now).candidates if b is not given]
+        chosen = yield Choose((given, *others))
+        if self._gone(chosen):
+            dispatcher.unclaim(wish, self._now)
+            return None
+        assert isinstance(chosen, Chosen)
+        self._now = chosen.now
+        if chosen.error is not None:
+            dispatcher.unclaim(wish, self._now)
+            yield from self._reject(chosen.error, Outcome.REJECTED)
+            return None
+        # Much may have happened meanwhile.
+        still = dispatcher.look(wish, self._now).candidates
+        for backend in chosen.candidates:
+            if backend is given:
+                if dispatcher.breaks.on(backend, self._now, wish.cls.name) is None:
+                    return backend
+            elif backend in others and backend in still:
+                dispatcher.unclaim(wish, self._now)
+                dispatcher.claim(wish, backend, self._now)
                 return backend
-        yield from self._give_up(found)
+        dispatcher.unclaim(wish, self._now)
+        yield from self._give_up(self._look())
         return None
 
     def _wait(self, found: Order) -> Generator[Effect, Result, bool]:
@@ -155,7 +162,7 @@ class Attempts:
         result = yield StandInLine(until)
         if self._gone(result):
             # Nothing was sent to the backend that it may have been given: all of that is free again.
-            dispatcher.ended(wish, 0, self._now)
+            dispatcher.unclaim(wish, self._now)
             return False
         self._now = result.now
         call.stood_in_line += self._now - begun
@@ -343,7 +350,12 @@ class Attempts:
             self._speed(attempt).learn(self._now - attempt.started, tokens)
 
     def _speed(self, attempt: Attempt) -> Speed:
-        return self._engine.speeds.setdefault(self._served(attempt.backend), Speed())
+        speeds, served = self._engine.speeds, self._served(attempt.backend)
+        speed = speeds.pop(served, None) or Speed()
+        speeds[served] = speed
+        if len(speeds) > MOST_BACKENDS:
+            del speeds[next(iter(speeds))]
+        return speed
 
     def _answer_failure(
         self, attempt: Attempt, like: str, body: bytes | None, *, withdraw: bool = True
@@ -404,7 +416,7 @@ class Attempts:
             code = "all_backends_out"
             if line_full:
                 code = "waiting_line_full"
-            elif call.stood_in_line:
+            elif call.stood_in_line >= errors.SHORTEST_WAIT:
                 code = "waiting_line_timeout"
             elif Cause.KEPT_FREE in causes:
                 code = "shed"

@@ -54,6 +54,8 @@ DEFAULT_COMPLETION = 512
 CHARACTERS_PER_TOKEN = 4
 """Of delivered text, where no usage came: on the careful side for prose, about right for code."""
 
+MOST_DEPLOYMENTS = 10_000
+"""The one unused for longest is forgotten: where every deployment is known, clients make up the names."""
 
 ASK_AGAIN_SECONDS = 1.0
 """How often a waiting call asks whether it fits: settlements make room before the time that it was told."""
@@ -239,10 +241,10 @@ class Budgets:
         """Put what the call cost in the place of what was booked, and learn from it."""
         if call.prompt is not None and call.usage is not None:
             before = self._corrections.get(call.deployment, Correction())
-            self._corrections[call.deployment] = before.learned(call.prompt, call.usage.input_tokens)
+            _keep(self._corrections, call.deployment, before.learned(call.prompt, call.usage.input_tokens))
         if call.model is not None and call.target.operation.name != "responses":
             # In the Responses API, Azure names the deployment there.
-            self._models[call.deployment] = call.model
+            _keep(self._models, call.deployment, call.model)
         reservation, call.reserved = call.reserved, None
         if reservation is None:
             return
@@ -261,6 +263,13 @@ def counts_prompts(config: Config) -> bool:
     """Whether any client has a limit that prompts are counted for."""
     deployments = (*config.virtual_deployments, "")
     return any(_needs_count(contract(config, c, d)) for c in config.clients for d in deployments)
+
+
+def _keep[T](known: dict[str, T], deployment: str, value: T) -> None:
+    known.pop(deployment, None)
+    known[deployment] = value
+    if len(known) > MOST_DEPLOYMENTS:
+        del known[next(iter(known))]
 
 
 def _needs_count(terms: Contract) -> bool:

@@ -9,6 +9,7 @@ a waiting line for each virtual deployment. A call says what it wants by a :clas
 - `join` puts it into its line. `release` then gives backends to those who wait, in the line's order, as soon
   as there is room for them. It is to be called whenever something has changed (a call ended, a break did, its
   client left), and at `look_again`: nobody is woken to find that there is still nothing.
+- `unclaim` takes back a backend that a call is not sent to after all.
 - `over` takes back whatever the call still has.
 
 While somebody waits in a line, nobody goes past it: who comes joins, and is released at once if it is the
@@ -30,7 +31,7 @@ from aoai_gateway.routing.pulse import Pulse
 from aoai_gateway.wire.hints import read_rate_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend, BackendKey
     from aoai_gateway.wire.hints import Headers, RateLimits
@@ -101,6 +102,14 @@ class Dispatcher:
             queue.line.began(wish.client)
         return True
 
+    def unclaim(self, wish: Wish, now: float) -> None:
+        """Take back the backend that a call was given, since it was not sent there after all."""
+        backend, wish.backend = wish.backend, None
+        capacity, wish.capacity = wish.capacity, None
+        if backend is not None and capacity is not None:
+            capacity.undo(wish.call_id, now)
+            self.breaks.probe_ended(backend, wish.cls.name, wish.call_id)
+
     def is_free(self, wish: Wish) -> bool:
         """Whether nobody waits in the call's line."""
         queue = self._queues.get(wish.line)
@@ -134,25 +143,58 @@ class Dispatcher:
         """Give backends to those who wait, as far as there is room; gives those who got one."""
         released: list[Wish] = []
         self.look_again = math.inf
-        for queue in self._queues.values():
+        smallest: dict[Hashable, int] = {}
+        for lowest, queue in self._turns():
             while queue.wishes:
-                ticket = queue.line.next(now, partial(self._serve, queue, now))
+                ticket = queue.line.next(now, partial(self._serve, queue, lowest, smallest, now))
                 if ticket is None:
                     break
                 released.append(queue.wishes.pop(ticket.id))
+        for queue in self._queues.values():
             hold_ends = queue.line.hold_ends(now)
             if hold_ends is not None:
                 self.look_again = min(self.look_again, hold_ends)
         return released
 
-    def _serve(self, queue: _Queue, now: float, ticket: Ticket) -> bool:
+    def _turns(self) -> list[tuple[float, _Queue]]:
+        """Give the lines in which somebody waits, in the order of their turns, and the lowest rank in each.
+
+        Lines may want the same backends. So each class has its turn in all of them before the next one, and
+        where the oldest of a class waits is the first.
+        """
+        waiting = [queue for queue in self._queues.values() if queue.wishes]
+        if len(waiting) < 2:
+            return [(math.inf, queue) for queue in waiting]
+        oldest: dict[tuple[int, int], float] = {}
+        for number, queue in enumerate(waiting):
+            for wish in queue.wishes.values():
+                turn = (wish.cls.rank, number)
+                oldest[turn] = min(wish.arrived, oldest.get(turn, math.inf))
+        return [(turn[0], waiting[turn[1]]) for turn in sorted(oldest, key=lambda t: (t[0], oldest[t]))]
+
+    def _serve(
+        self, queue: _Queue, lowest: float, smallest: dict[Hashable, int], now: float, ticket: Ticket
+    ) -> bool:
+        """Give a backend to one who waits, if there is one.
+
+        ``lowest``: the lowest rank whose turn it is; who is owed a release does not wait for it.
+        ``smallest``: of each kind of wish, the tokens of the smallest one for which there was none. Until the
+        end of this `release` there is only less room than then, so larger ones need not be looked at.
+        """
         wish = queue.wishes[ticket.id]
         # What it must leave free would keep a low class out for as long as higher ones keep the rest busy.
-        found = self.look(wish, now, owed=queue.line.owed(ticket.cls_name))
+        owed = queue.line.owed(ticket.cls_name)
+        if ticket.cls_rank > lowest and not owed:
+            return False
+        kind = (owed, wish.kind)
+        if wish.tokens >= smallest.get(kind, math.inf):
+            return False
+        found = self.look(wish, now, owed=owed)
         wish.skipped = found.skipped
         for backend in found.candidates:
             if self.claim(wish, backend, now):
                 return True
+        smallest[kind] = wish.tokens
         opens = found.opens(wish.tried)
         if opens is not None:
             self.look_again = min(self.look_again, now + opens)

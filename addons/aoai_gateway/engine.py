@@ -113,7 +113,10 @@ class Engine:
         config = call.setup.config
         if not config.priorities:
             return config.priority_classes[0]
-        return class_of(config, call.priority or call.client.priority, call.headers.get(HEADER))
+        asked = class_of(config, call.client.priority, call.headers.get(HEADER))
+        # It asks within what its client may have; its contract may have made it less than that since.
+        degraded = config.priority_class(call.priority or call.client.priority)
+        return max(asked, degraded, key=lambda cls: cls.rank)
 
     def _pool(self, call: Call) -> Pool:
         """Give the backends that may serve this client."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.deadlines import completion_bound
-from aoai_gateway.routing.order import Wish, draw_lots, draw_takers
+from aoai_gateway.routing.order import Wish, able, draw_lots, draw_takers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def wish_of(call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callab
     config = call.setup.config
     assert call.cls is not None
     strategy = config.strategy_of(call.deployment)
-    return Wish(
+    wish = Wish(
         call_id=call.id,
         client=call.client.name,
         cls=call.cls,
@@ -38,13 +38,16 @@ def wish_of(call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callab
         arrived=call.started,
         weight=call.client.weight or 1.0,
         strategy=strategy,
-        takes=draw_takers(pool, call.streaming, draw),
-        lots=draw_lots(pool, draw) if strategy == "weighted" else {},
         home=_home(call, pool, now, affinity),
         higher=tuple(cls.name for cls in config.priority_classes[: call.cls.rank]),
         limited=bool(config.priorities),
         too_small=_too_small(call, pool),
     )
+    # Among those that can serve it at all: by chance alone, no call is left without any.
+    wish.takes = draw_takers(able(wish), call.streaming, draw)
+    if strategy == "weighted":
+        wish.lots = draw_lots(pool, draw)
+    return wish
 
 
 def session_of(call: Call) -> str | None:

@@ -152,3 +152,14 @@ def test_everything_is_logged_and_kept(
         "client anybody was switched off",
     ]
     assert caplog.messages[0] == "By hand: client anybody was switched off."
+
+
+def test_those_in_line_look_again_when_a_shorter_break_takes_the_place_of_a_longer(
+    gateway: Gateway, controls: Controls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[None] = []
+    monkeypatch.setattr(gateway.waiting, "changed", lambda: looked.append(None))
+    controls.open_break("a@one", 600)
+    looked.clear()
+    controls.open_break("a@one", 1)
+    assert looked

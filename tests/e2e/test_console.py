@@ -1,165 +1,207 @@
-"""The ``gateway.*`` commands in mitmproxy's console, in a pseudo terminal, by its keys."""
+"""mitmproxy's console, by its keys: prompts to read and to edit, and the ``gateway.*`` commands."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
-import struct
-import subprocess
-import termios
-import threading
-import time
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.e2e.processes import CHECKOUT, READY_PATH, SCRIPTS, Simulator, free_port, request
+from tests.e2e.processes import (
+    CHECKOUT,
+    READY_PATH,
+    SCRIPTS,
+    START_SECONDS,
+    Simulator,
+    eventually,
+    free_port,
+    request,
+)
 from tests.e2e.settings import CLIENT_KEY, SPEC, configuration
+from tests.e2e.terminal import Terminal, require_tmux
 
-QUESTION = {"model": "gpt-4o", "messages": [{"role": "user", "content": "say:Hello"}]}
-ROWS, COLUMNS = 50, 160
-_STYLE = re.compile(r"\x1b\[[0-9;]*m|\x1b[()][A-Z0-9]|[\x0e\x0f]")
-_MOVE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[=>]")
+QUESTION: dict[str, Any] = {
+    "model": "gpt-4o",
+    "messages": [
+        {"role": "system", "content": "Be brief.\nAlways."},
+        {"role": "user", "content": "say:Hello"},
+    ],
+}
+
+EDITOR = f"""\
+#!{sys.executable} -P
+# Stands in for a person's editor: writes what is to be written in the place of something else.
+import pathlib, sys
+change, file = pathlib.Path(__file__).with_name("change"), pathlib.Path(sys.argv[-1])
+old, new = change.read_text().split("\\n=>\\n")
+text = file.read_text()
+change.with_name("seen").write_text(text)
+file.write_text(text.replace(old, new))
+"""
 
 
-class Console:
-    """mitmproxy in a terminal of its own; what it draws is kept, without colours and cursor moves."""
+class Console(Terminal):
+    """mitmproxy with the gateway in it, in a terminal."""
 
-    def __init__(self, config: Path, home: Path) -> None:
+    def __init__(self, folder: Path, home: Path, simulator: Simulator) -> None:
         self.port = free_port()
-        self.first_screen = ""
-        self._terminal, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        self._process = subprocess.Popen(
-            [
-                SCRIPTS / "mitmproxy", "-s", CHECKOUT / "addons" / "gateway.py",
-                "--set", f"gateway_config={config}",
-                "--listen-host", "127.0.0.1", "--listen-port", str(self.port),
-            ],
-            env={**os.environ, "HOME": str(home), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
-            stdin=inner,
-            stdout=inner,
-            stderr=inner,
-            start_new_session=True,
-        )  # fmt: skip
-        os.close(inner)
-        self._drawn = b""
-        threading.Thread(target=self._read, daemon=True).start()
+        self.simulator = simulator
+        self._folder = folder
+        editor = folder / "editor"
+        editor.write_text(EDITOR)
+        editor.chmod(0o755)
+        config = folder / "gateway.yaml"
+        document = {"admin": {"enabled": False}, **configuration(simulator.urls, simulator.keys)}
+        config.write_text(yaml.safe_dump(document))
+        command = [
+            SCRIPTS / "mitmproxy", "-s", CHECKOUT / "addons" / "gateway.py",
+            "--set", f"gateway_config={config}",
+            "--listen-host", "127.0.0.1", "--listen-port", str(self.port),
+        ]  # fmt: skip
+        env = {"HOME": str(home), "LC_ALL": "C.UTF-8", "MITMPROXY_EDITOR": str(editor)}
+        paths = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        super().__init__(command, folder, {**paths, **env})
 
-    def _read(self) -> None:
-        while True:
-            try:
-                data = os.read(self._terminal, 65_536)
-            except OSError:
-                return
-            if not data:
-                return
-            self._drawn += data
-
-    @property
-    def text(self) -> str:
-        """What has been drawn since the last keys, without styles; a move of the cursor is a space."""
-        plain = _STYLE.sub("", self._drawn.decode(errors="replace"))
-        return " ".join(_MOVE.sub(" ", plain).split())
-
-    def await_text(self, text: str, seconds: float = 15) -> None:
-        """Wait until something has been drawn; runs of spaces count as one."""
-        deadline = time.monotonic() + seconds
-        while text not in self.text:
-            assert self._process.poll() is None, f"mitmproxy ended\n{self.text[-4000:]}"
-            assert time.monotonic() < deadline, f"{text!r} was not drawn\n{self.text[-4000:]}"
-            time.sleep(0.05)
-
-    def await_ready(self) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                if request(f"http://127.0.0.1:{self.port}{READY_PATH}", seconds=5).status == 200:
-                    return
-            except OSError:
-                pass
-            assert self._process.poll() is None, f"mitmproxy ended\n{self.text[-4000:]}"
-            time.sleep(0.05)
-        raise AssertionError(f"mitmproxy was not ready\n{self.text[-4000:]}")
-
-    def press(self, keys: str) -> None:
-        self._drawn = b""
-        os.write(self._terminal, keys.encode())
-
-    def command(self, line: str) -> None:
-        """Give a command in the prompt; whatever covers the flow list is closed before."""
-        self.press(":")
-        self.await_text(":")
-        self.press(f"{line}\r")
+    def is_ready(self) -> bool:
+        """Say whether the gateway in it reports to be ready."""
+        try:
+            return request(f"http://127.0.0.1:{self.port}{READY_PATH}", seconds=5).status == 200
+        except OSError:
+            return False
 
     def ask(self) -> None:
+        """Make a call."""
         url = f"http://127.0.0.1:{self.port}/openai/v1/chat/completions"
         answer = request(url, "POST", headers={"api-key": CLIENT_KEY}, json_body=QUESTION)
         assert answer.status == 200
 
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait(10)
-        os.close(self._terminal)
+    def command(self, line: str) -> None:
+        """Give a command in the prompt."""
+        self.press(":")
+        self.await_text(r"^: ?$")
+        self.type(line)
+        self.await_text(re.escape(line))
+        self.press("Enter")
+
+    def open_prompt(self) -> None:
+        """Show the request of the flow in focus."""
+        self.press("Enter")
+        self.await_text(r"\AFlow Details")
+        # It may show another part of a flow, as the last time.
+        for _ in range(2):
+            if re.search(r"^Prompt +\[m:auto\]", shown := self.screen, re.MULTILINE):
+                break
+            self.press("Tab")
+            eventually(lambda shown=shown: self.screen != shown, "another part of the flow")
+        self.await_text(r"^Prompt +\[m:auto\]")
+
+    def close_window(self) -> None:
+        """Close what has opened before the flow list."""
+        self.press("q")
+        self.await_gone("┌")
+
+    def edit(self, old: str, new: str) -> str:
+        """Edit the prompt of the flow that is shown; gives what the editor was shown."""
+        (self._folder / "change").write_text(f"{old}\n=>\n{new}")
+        seen = self._folder / "seen"
+        seen.unlink(missing_ok=True)
+        self.press("e")
+        key = self.await_text(r"│(\w)\) request-body \(Prompt\)").group(1)
+        self.press(key)
+        eventually(seen.exists, "an editor that has been opened")
+        return seen.read_text()
 
 
 @pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Console]:
+def console(tmp_path_factory: pytest.TempPathFactory, home: Path, in_ci: bool) -> Iterator[Console]:
+    require_tmux(in_ci)
     folder = tmp_path_factory.mktemp("console")
     simulator = Simulator(SPEC, folder)
     made = None
     try:
-        config = folder / "gateway.yaml"
-        document = {"admin": {"enabled": False}, **configuration(simulator.urls, simulator.keys)}
-        config.write_text(yaml.safe_dump(document))
-        made = Console(config, home)
-        made.await_ready()
+        made = Console(folder, home, simulator)
+        eventually(made.is_ready, f"a gateway that is ready:\n{made.screen}", START_SECONDS)
         simulator.fault("429", deployment="gpt-4o-ptu")
         made.ask()
-        made.await_text("/openai/v1/chat/completions")
         made.await_text("❌")
-        made.first_screen = made.text
         yield made
     finally:
         if made is not None:
-            made.stop()
+            made.end()
         simulator.kill()
 
 
-def test_the_flow_list_has_markers(console: Console) -> None:
-    assert "🔁" in console.first_screen
-    assert "❌" in console.first_screen
+@pytest.fixture(autouse=True)
+def flow_list(console: Console) -> Iterator[None]:
+    """Begin and end with the flow list, its first flow in focus."""
+    yield
+    if console.lines[0].startswith("Flow Details"):
+        console.press("q")
+    console.await_text(r"\AFlows")
+    console.press("g")
+
+
+def test_the_flow_list_has_the_attempt_beside_its_call(console: Console) -> None:
+    call, attempt = console.lines[1:3]
+    assert re.search(r"/openai/v1/chat/completions .* 200 .* 🔁", call)
+    assert re.search(r"/openai/v1/chat/completions .* 429 .* ❌", attempt)
+
+
+def test_the_status_line_says_where_it_listens(console: Console) -> None:
+    console.await_text(rf"\[reverse:http://aoai-gateway\.invalid\].*\[127\.0\.0\.1:{console.port}\]")
+    assert "error" not in console.screen.lower()
+
+
+def test_a_prompt_is_edited_as_text_and_sent_as_json(console: Console) -> None:
+    console.open_prompt()
+    console.await_text(r"^# Chat completion with gpt-4o · 2 messages")
+    console.await_text(r"^    Be brief\.\n    Always\.")
+    shown = console.edit("say:Hello", 'say:He said "no"\n\n    and left.')
+    assert "- role: user\n  content: |-\n    say:Hello\n" in shown
+    console.await_text(r'^    say:He said "no"\s*\n *\n    and left\.')
+    console.press("r")
+    console.press("Tab")
+    console.await_text(r'^He said "no"\s*\n *\n *and left\.')
+    assert [seen["status"] for seen in console.simulator.requests()][-1] == 200
+
+
+def test_an_edit_that_makes_no_sense_changes_nothing(console: Console) -> None:
+    console.open_prompt()
+    console.edit("- role: user", "- role: [user")
+    console.await_text("Nothing was changed: ")
+    console.await_text("^- role: user")
 
 
 def test_explain(console: Console) -> None:
+    console.ask()
     console.command("gateway.explain @focus")
-    console.await_text("attempt 1 failed: 429 RateLimitReached")
-    console.await_text("end: ok, 2 attempts, status 200")
-    console.press("q")
+    console.await_text(r"end: ok, \d attempts?, status 200")
+    console.close_window()
 
 
 def test_a_snippet(console: Console) -> None:
     console.command("gateway.snippet python @focus")
-    console.await_text('api_key=os.environ["AOAI_GATEWAY_KEY"],')
-    console.press("q")
+    console.await_text(r'api_key=os\.environ\["AOAI_GATEWAY_KEY"\],')
+    console.close_window()
 
 
 def test_backends(console: Console) -> None:
     console.command("gateway.backends")
     console.await_text("gpt-4o-mini@sweden")
-    console.press("q")
+    console.close_window()
 
 
 def test_a_mistake_is_told(console: Console) -> None:
     console.command("gateway.replay @focus gpt-5")
-    console.await_text("Invalid choice.")
+    console.await_text(r"Invalid choice\.")
 
 
 def test_a_comparison(console: Console) -> None:
     console.command("gateway.compare @focus gpt-4o-mini gpt-4o-france@france")
-    console.await_text("compare/gpt-4o-mini+gpt-4o-france@france")
-    console.await_text("200 text/plain")
+    console.await_text(r"compare/gpt-4o-mini\+gpt-4o-france@france")
+    console.await_text("200 .*text/plain")

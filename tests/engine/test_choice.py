@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from aoai_gateway.call import Outcome
-from aoai_gateway.config.models import Client
+from aoai_gateway.config.models import Client, Priority
+from aoai_gateway.config.priorities import MayUse
 from aoai_gateway.wire import errors
 from tests.engine_driver import (
     OK,
@@ -356,3 +357,31 @@ def test_a_client_that_hangs_up_during_the_resend() -> None:
     trace = world("a", "b").script(a=IDLE_CLOSED).call(gone_at=1)
     assert trace.sends == ["a@a", "a@a"]
     assert trace.call.outcome is Outcome.CLIENT_GONE
+
+
+def test_a_fraction_does_not_keep_a_call_from_its_home() -> None:
+    here = World(config(("ptu@a", {"non_streaming_fraction": 0.3}), "paygo@b"), random=Draws([0.9, 0.9]))
+    here.engine.affinity.remember("resp_1", "a", here.now)
+    assert here.call(CONTINUED, path=RESPONSES).sends == ["ptu@a"]
+
+
+def test_a_fraction_does_not_keep_a_class_from_the_only_ones_that_it_may_use() -> None:
+    configuration = config(
+        ("paygo@a", {"non_streaming_fraction": 0.3}),
+        ("ptu@b", {"provisioned": True}),
+        priorities=(Priority(name="low", may_use=MayUse(provisioned=False)),),
+    )
+    assert World(configuration, random=Draws([0.9])).call().sends == ["paygo@a"]
+
+
+def test_who_does_not_wait_is_not_told_that_its_time_in_line_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = world("a")
+
+    def nobody(now: float) -> list[object]:
+        here.now += 0.002  # as long as it takes
+        return []
+
+    monkeypatch.setattr(here.engine.dispatcher, "is_free", lambda _: False)
+    monkeypatch.setattr(here.engine.dispatcher, "release", nobody)
+    trace = here.call()
+    assert (trace.sends, trace.error.code) == ([], "all_backends_out")

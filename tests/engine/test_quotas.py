@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.call import Outcome
-from aoai_gateway.config.models import Client
+from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.effects import Cancel, Reserve, Settle, WaitUntil
 from aoai_gateway.policy.quotas import Quota, Reservation
 from aoai_gateway.wire.usage import Usage
@@ -197,3 +197,20 @@ def test_a_dry_run_says_that_a_quota_is_over():
     trace = there.call(client=team, max_tokens=200)
     assert trace.call.told["x-gateway-dry-run"] == "over 1,000 tokens per minute"
     assert trace.call.waited == 0
+
+
+@pytest.mark.parametrize(("asked", "served"), [("standard", "batch"), ("batch", "batch"), (None, "batch")])
+def test_who_asks_for_less_than_it_may_is_degraded_further(asked: str | None, served: str) -> None:
+    classes = tuple(Priority(name=name) for name in ("critical", "standard", "batch"))
+    there = World(config("a", priorities=classes))
+    team = client(
+        max_tokens_per_minute=1000,
+        priority="critical",
+        when_exceeded={"action": "degrade", "priority": "batch"},
+    )
+    spend(there, 900)
+    headers = {} if asked is None else {"x-gateway-priority": asked}
+    trace = there.call(client=team, headers=headers, max_tokens=500)
+    assert trace.sends == ["a@a"]
+    assert trace.call.cls is not None
+    assert trace.call.cls.name == served

@@ -6,6 +6,8 @@ from email.utils import formatdate
 
 import pytest
 
+from aoai_gateway.config.models import Aoai, Client, Config, Endpoint
+from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import (
     EMBEDDINGS,
     OK,
@@ -184,12 +186,28 @@ def test_a_backend_that_became_slow_is_given_more_time() -> None:
     assert given[-1] > 2 * given[0]
 
 
-def test_deployments_of_an_open_endpoint_have_speeds_of_their_own() -> None:
-    from aoai_gateway.config.models import Aoai, Config, Endpoint
+def open_endpoint() -> World:
+    return World(Config(aoai=Aoai(endpoints=(Endpoint(name="a", url="https://a.example", key="key-of-a"),))))
 
-    here = World(Config(aoai=Aoai(endpoints=(Endpoint(name="a", url="https://a.example", key="key-of-a"),))))
-    here.script(a=Answer(after=0.1, takes=0))
+
+def test_deployments_of_an_open_endpoint_have_speeds_of_their_own() -> None:
+    here = open_endpoint().script(a=Answer(after=0.1, takes=0))
     for _ in range(5):
         here.call(model="quick")
     assert first_byte(here, model="quick", max_tokens=1) == 10
     assert first_byte(here, model="thorough", max_tokens=1) == 600
+
+
+def test_names_that_clients_make_up_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aoai_gateway.attempts.MOST_BACKENDS", 3)
+    monkeypatch.setattr("aoai_gateway.budgeting.MOST_DEPLOYMENTS", 3)
+    here = open_endpoint().script(a=Answer(usage=Usage(10, 1, 11), model="gpt-4o"))
+    team = Client(name="team", key="key-of-team", max_tokens_per_minute=1_000_000)
+    for n in range(9):
+        here.call(model=f"made-up-{n}", client=team)
+        here.call(model="in-use", client=team)
+    engine, budgets = here.engine, here.engine.budgets
+    for kept in ({name for _, name in engine.speeds}, budgets._corrections, budgets._models):
+        assert len(kept) == 3
+        assert "in-use" in kept
+    assert len(engine.dispatcher._pulses) <= 3

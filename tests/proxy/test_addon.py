@@ -31,7 +31,7 @@ def load(context: taddons.context, addon: GatewayAddon) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "views", "stores"), [(View, 3, True), (Dumper, 3, False), (Viewless, 0, False)]
+    ("other", "views", "stores"), [(View, 7, True), (Dumper, 7, False), (Viewless, 0, False)]
 )
 def test_who_gets_to_see_prompts(
     other: type, views: int, stores: bool, registry: ContentviewRegistry

@@ -336,6 +336,21 @@ def test_a_bug_before_the_answer_is_a_500_in_json(
     assert here.at_rest
 
 
+def test_what_a_bug_sets_free_is_free_for_those_in_line(
+    here: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    in_flight: list[int] = []
+    dispatcher = here.gateway.engine.dispatcher
+    monkeypatch.setattr(here.gateway.waiting, "changed", lambda: in_flight.append(len(dispatcher._in_flight)))
+    monkeypatch.setattr(sending, "build_request", bug)
+    here.ask()
+    assert here.result()[0] == 500
+    assert in_flight[-1] == 0
+
+
 def test_a_bug_within_a_stream_ends_it_with_an_error(
     here: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,3 +189,23 @@ async def test_a_break_is_told_for_each_class_and_its_end_for_all() -> None:
     ]
     await sharing.tell_end([SWEDEN])
     assert store.closed == [("sweden\nptu", "*"), ("sweden\nptu", "critical"), ("sweden\nptu", "batch")]
+
+
+async def test_those_in_line_look_again_when_their_own_break_is_closed_elsewhere_or_one_gets_shorter() -> (
+    None
+):
+    gateway, sharing, store = shared()
+    looked: list[None] = []
+    gateway.waiting.changed = lambda: looked.append(None)  # type: ignore[method-assign]
+    now = time.monotonic()
+    gateway.engine.breaks.open(SWEDEN, Break(now, now + 60, "429", "call 1"))
+    store.found = {("sweden\nptu", CLOSED): 2.0}
+    await sharing.look()
+    assert not dict(gateway.engine.breaks)
+    assert len(looked) == 1
+    store.found = {("sweden\nptu", "*"): 60.0}
+    await sharing.look()
+    looked.clear()
+    store.found = {("sweden\nptu", "*"): 5.0}
+    await sharing.look()
+    assert len(looked) == 1

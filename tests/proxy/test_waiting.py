@@ -26,9 +26,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self.worked = 0.0
+        """Seconds of the processor's time."""
 
     def monotonic(self) -> float:
         return time.monotonic() + self.ahead
+
+    def thread_time(self) -> float:
+        return self.worked
 
 
 @pytest.fixture
@@ -191,4 +196,47 @@ async def test_times_that_are_near_do_not_make_it_spin(clock: Clock) -> None:
     before = dispatcher.asked
     await asyncio.sleep(0.05)
     assert dispatcher.asked - before <= 60
+    waiting.left("1")
+
+
+async def test_looks_that_take_long_leave_time_for_all_else(clock: Clock) -> None:
+    waiting, dispatcher = line()
+    first = waiting.stand("1", clock.monotonic() + LATER)
+    release, cost = dispatcher.release, 0.02
+
+    def slow(now: float) -> list[Any]:
+        clock.worked += cost
+        return release(now)
+
+    dispatcher.release = slow  # type: ignore[method-assign]
+    waiting.changed()
+    await turns()
+    before = dispatcher.asked
+    dispatcher.room = ["1", "2"]
+    second = waiting.stand("2", clock.monotonic() + LATER)
+    for _ in range(10):
+        waiting.changed()
+        await turns()
+    assert dispatcher.asked == before, "it has just looked"
+    assert first is not None
+    assert second is not None
+    began = time.monotonic()
+    await asyncio.wait_for(asyncio.gather(first, second), 5)
+    assert time.monotonic() - began < 2
+    assert dispatcher.asked == before + 1
+
+
+async def test_who_may_not_wait_is_woken_though_looks_take_long(clock: Clock) -> None:
+    waiting, dispatcher = line()
+    release = dispatcher.release
+
+    def slow(now: float) -> list[Any]:
+        clock.worked += 0.01
+        return release(now)
+
+    dispatcher.release = slow  # type: ignore[method-assign]
+    waiting.stand("1", clock.monotonic() + LATER)
+    future = waiting.stand("2", clock.monotonic())
+    assert future is not None
+    await asyncio.wait_for(future, 5)
     waiting.left("1")

@@ -71,6 +71,8 @@ class Controls:
         breaks.open(scope, Break(now, now + seconds, shown, BY_HAND))
         if self._sharing is not None:
             self._in_background(self._sharing.tell_break(scope, {IMPLICIT: seconds}))
+        # It may end sooner than the one whose place it takes.
+        self._gateway.waiting.changed()
         return self._done(f"{name}: a break of {seconds:g} s was opened" + (f" ({reason})" if reason else ""))
 
     def close_break(self, name: str) -> str:

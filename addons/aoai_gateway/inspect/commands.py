@@ -19,8 +19,10 @@ from mitmproxy.log import ALERT
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect import compare, snippets
+from aoai_gateway.inspect.comparison_view import ComparisonContentview
 from aoai_gateway.inspect.registering import command
 from aoai_gateway.inspect.replays import aimed, as_call, places
+from aoai_gateway.inspect.snippet_view import SnippetContentview
 from aoai_gateway.inspect.story_view import StoryContentview, story
 from aoai_gateway.mitmproxy_options import is_unset
 from aoai_gateway.proxy.bugs import log_bug
@@ -38,6 +40,9 @@ logger = logging.getLogger(__name__)
 EXPORTS = {"python": "openai-python", "js": "openai-js", "curl": "gateway-curl"}
 """How mitmproxy's own `export` commands call our formats."""
 
+COLUMNS = ("path", "status", "time", "comment")
+"""mitmweb's flow list: what is the same for all calls takes no room from what is told of each."""
+
 
 class GatewayCommands:
     """Commands about calls. Loaded where there is somebody to give them, never in the lean host."""
@@ -50,9 +55,12 @@ class GatewayCommands:
     def load(self, loader: Loader) -> None:
         """Show comments in mitmweb's flow list, and offer our formats where mitmproxy exports flows."""
         if is_unset(ctx.options, "web_columns"):
-            ctx.options.update(web_columns=[*ctx.options.web_columns, "comment"])
+            ctx.options.update(web_columns=list(COLUMNS))
         if "story" not in contentviews.registry:
             contentviews.add(StoryContentview())
+            contentviews.add(ComparisonContentview())
+            for language in snippets.FORMATS:
+                contentviews.add(SnippetContentview(language, partial(self._written, language)))
         for name, theirs in EXPORTS.items():
             export.formats[theirs] = partial(self._written, name)
 

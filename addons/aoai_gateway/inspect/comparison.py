@@ -14,8 +14,8 @@ from unicodedata import east_asian_width
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WIDTH = 110
-"""Columns of the whole text."""
+WIDTH = 74
+"""Columns of the whole text: what fits beside mitmweb's flow list in a window of 1,280 pixels."""
 
 NARROWEST = 32
 """Columns that an answer needs to be read beside others."""

@@ -249,10 +249,10 @@ class Line:
 
     def _heads(self) -> Iterator[_Place]:
         """The first ticket of each client and class, in order."""
-        waiting = self._waiting_clients()
+        clients = self._clients()
         for item in self._in_order():
             heads = [
-                (*self._key(client.places[0], client.start, waiting), client.places[0])
+                (*self._key(client.places[0], client.start, clients), client.places[0])
                 for client in item.clients.values()
             ]
             heads.sort()
@@ -261,26 +261,26 @@ class Line:
 
     def _keys(self, item: _Class) -> Iterator[tuple[bool, float, float, int, _Place]]:
         """Sort keys of all tickets of a class, as if served one after the other."""
-        waiting = self._waiting_clients()
+        clients = self._clients()
         for client in item.clients.values():
             start = client.start
             for place in client.places:
-                yield (*self._key(place, start, waiting), place)
+                yield (*self._key(place, start, clients), place)
                 start += place.ticket.cost / place.ticket.weight
 
-    def _key(self, place: _Place, start: float, waiting: set[str]) -> tuple[bool, float, float, int]:
+    def _key(self, place: _Place, start: float, clients: int) -> tuple[bool, float, float, int]:
         ticket = place.ticket
         finish = start + ticket.cost / ticket.weight
-        return self._much_in_flight(ticket.client, waiting), finish, ticket.arrived, place.number
+        return self._much_in_flight(ticket.client, clients), finish, ticket.arrived, place.number
 
-    def _waiting_clients(self) -> set[str]:
-        return {name for item in self._classes.values() for name in item.clients}
+    def _clients(self) -> int:
+        """How many clients wait or have calls in flight."""
+        return len(
+            self._in_flight.keys() | {name for item in self._classes.values() for name in item.clients}
+        )
 
-    def _much_in_flight(self, client: str, waiting: set[str]) -> bool:
+    def _much_in_flight(self, client: str, clients: int) -> bool:
         own = self._in_flight.get(client, 0)
-        if not own:
-            return False
-        clients = len(waiting | self._in_flight.keys())
         return own * clients > _MUCH_IN_FLIGHT * self._total_in_flight
 
     def _holds(self, place: _Place, now: float) -> bool:

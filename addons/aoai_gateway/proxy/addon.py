@@ -91,7 +91,7 @@ class GatewayAddon:
 
         from aoai_gateway.inspect.commands import GatewayCommands
         from aoai_gateway.inspect.state_commands import GatewayStateCommands
-        from aoai_gateway.inspect.views import contentviews, stylesheet
+        from aoai_gateway.inspect.views import contentviews, search_box, stylesheet
 
         if ctx.master.addons.get("gatewaycommands") is None:
             state = GatewayStateCommands(self.gateway, self.lifetime.controls)
@@ -100,6 +100,7 @@ class GatewayAddon:
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
             stylesheet.extend(application)
+            search_box.extend(application)
         self.lifetime.inspected = True
         if view is not None and mitmproxy_options.is_unset(ctx.options, "store_streamed_bodies"):
             # Without it mitmweb and mitmproxy would show streamed answers as empty.

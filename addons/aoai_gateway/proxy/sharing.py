@@ -65,6 +65,7 @@ class Sharing:
         self._tasks: list[asyncio.Task[None]] = []
         self._renewed = time.monotonic()
         self._theirs: dict[ClassBreak, float] = {}
+        """What was found in the store last, and until when each holds."""
         self._closed: set[Scope] = set()
         """What was closed by hand a moment ago, and is closed here too."""
 
@@ -127,7 +128,8 @@ class Sharing:
         breaks = self._gateway.engine.breaks
         closed = {scope for scope, cls in found if cls == CLOSED}
         found = {each: seconds for each, seconds in found.items() if each[1] != CLOSED}
-        for scope in closed - self._closed:
+        newly_closed = closed - self._closed
+        for scope in newly_closed:
             # Their own breaks too: what a process has opened itself, no other can withdraw.
             breaks.close(scope)
         self._closed = closed
@@ -142,9 +144,11 @@ class Sharing:
             if seconds > 0 and ours.get((scope, cls), -math.inf) + SAME_BREAK_SECONDS < now + seconds:
                 reason = f"in a break at {SHARED}"
                 breaks.open(scope, Break(now, now + seconds, reason, SHARED, cls))
-        if self._theirs.keys() != found.keys():
+        ends = {each: now + seconds for each, seconds in found.items()}
+        sooner = any(ends.get(each, 0.0) < end - SAME_BREAK_SECONDS for each, end in self._theirs.items())
+        if newly_closed or sooner or self._theirs.keys() != ends.keys():
             self._gateway.waiting.changed()
-        self._theirs = found
+        self._theirs = ends
 
     async def tell_break(self, scope: Scope, seconds_by_class: Mapping[str, float]) -> None:
         """Tell other processes of a break that was opened here, for each class."""

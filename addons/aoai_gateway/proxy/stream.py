@@ -249,7 +249,11 @@ class GatewayStream(Sending):
             yield from self._respond()
 
     def _write_down(self) -> CommandGenerator[None]:
-        call, self._run = self._call, None
+        call, run, self._run = self._call, self._run, None
+        if run is not None:
+            # Wherever it stands: what the call still has is free for those who wait.
+            run.close()
+            self._gateway.waiting.changed()
         if call is None or self._written_down:
             return
         self._written_down = True
@@ -382,7 +386,6 @@ class GatewayStream(Sending):
 
     def _vanish(self) -> CommandGenerator[None]:
         if self._run is not None and self._call is not None:
-            self._run.close()
             self._call.outcome = self._call.outcome or Outcome.CLIENT_GONE
             self._call.ended = self._call.ended or time.monotonic()
             yield from self._write_down()

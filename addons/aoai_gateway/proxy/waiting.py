@@ -2,7 +2,8 @@
 
 The dispatcher says who is released; here it is asked at the right times. That is whenever a call has done
 something that may have made room (`changed`), at the time that the dispatcher itself names, and when a call's
-own time is over. Nobody polls. However much happens in one turn of the event loop, it is asked once.
+own time is over. Nobody polls. However much happens in one turn of the event loop, it is asked once; and
+where many wait, and asking takes long, all else has its time in between.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 SHORTEST_PAUSE = 0.001
 """Seconds between two looks that only time brings about."""
 
+LONG_LOOK = 0.001
+"""Seconds from which on a look takes long."""
+
+REST = 4.0
+"""How many times as long as a long look nobody looks again."""
+
 
 class Waiting:
     """The calls of this process that stand in line. Times are monotonic seconds."""
@@ -28,7 +35,9 @@ class Waiting:
         self._dispatcher = dispatcher
         self._calls: dict[str, tuple[asyncio.Future[None], float]] = {}
         """By call: what wakes it, and until when it waits at most."""
-        self._asked = False
+        self._asked: asyncio.Handle | None = None
+        """The look that is to come since something has changed."""
+        self._rests_until = -math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def stand(self, call_id: str, until: float) -> asyncio.Future[None] | None:
@@ -38,7 +47,10 @@ class Waiting:
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = (future, until)
-        self._look()
+        if time.monotonic() < self._rests_until:
+            self.changed()
+        else:
+            self._look()
         return None if future.done() else future
 
     def left(self, call_id: str) -> None:
@@ -47,13 +59,15 @@ class Waiting:
 
     def changed(self) -> None:
         """Look whether somebody can be released, since something has changed."""
-        if self._calls and not self._asked:
-            self._asked = True
-            asyncio.get_running_loop().call_soon(self._look)
+        if self._calls and self._asked is None:
+            loop, rest = asyncio.get_running_loop(), self._rests_until - time.monotonic()
+            self._asked = loop.call_later(rest, self._look) if rest > 0 else loop.call_soon(self._look)
 
     def _look(self) -> None:
-        self._asked = False
-        now = time.monotonic()
+        if self._asked is not None:
+            self._asked.cancel()
+            self._asked = None
+        now, began = time.monotonic(), time.thread_time()
         try:
             self._release(now)
             self._set_timer(now)
@@ -62,6 +76,9 @@ class Waiting:
             log_bug("in the waiting line; those who waited were sent on.", error)
             for call_id in list(self._calls):
                 self._wake(call_id)
+        took = time.thread_time() - began
+        if took >= LONG_LOOK:
+            self._rests_until = now + (1 + REST) * took
 
     def _release(self, now: float) -> None:
         for wish in self._dispatcher.release(now):

@@ -189,6 +189,13 @@ class Capacity:
         if booking.tokens:
             self._bucket.pour(booking.share * (used_tokens / booking.tokens - 1), now)
 
+    def undo(self, call_id: str, now: float) -> None:
+        """A call that was to be sent was not: it is as if it had never begun."""
+        booking = self._bookings.get(call_id)
+        if booking is not None:
+            self._requests.give_back(1, booking.at)
+            self.end(call_id, 0, now)
+
     def is_stale(self, now: float) -> bool:
         """Whether its figures have not been looked at for so long that a display of them would lag."""
         return now - self._learned_at >= STALE_SECONDS

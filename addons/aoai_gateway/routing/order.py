@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
 
     from aoai_gateway.config.endpoints import Strategy
     from aoai_gateway.config.priorities import PriorityClass
@@ -119,6 +119,13 @@ class Wish:
     skipped: tuple[Skip, ...] = ()
     """Those that were passed over then."""
 
+    @property
+    def kind(self) -> Hashable:
+        """What wishes share that differ in size only: without a backend for one, larger ones get none."""
+        takes = None if self.takes is None else frozenset(self.takes)
+        failed = frozenset(self.tried), frozenset(self.too_small)
+        return self.cls, self.higher, self.limited, self.pool, self.deployment, self.home, takes, failed
+
 
 def order(
     wish: Wish,
@@ -149,6 +156,12 @@ def order(
     elif wish.strategy == "most_headroom" and len(candidates) > 1:
         candidates.sort(key=lambda backend: -_headroom(wish, backend, now, capacities))
     return Order(tuple(candidates), tuple(skipped))
+
+
+def able(wish: Wish) -> Pool:
+    """Give the backends that may serve a call at some time."""
+    beside_provisioned = any(_is_provisioned(backend) for backend in wish.pool)
+    return tuple(b for b in wish.pool if _never(wish, b, beside_provisioned) is None)
 
 
 def _never(wish: Wish, backend: Backend, beside_provisioned: bool) -> Skip | None:
@@ -197,10 +210,10 @@ def _not_now(
         return None
     if wait is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
-    if demands is not None and math.isinf(wait):
-        # It never fits beside what the higher classes are expected to ask for. Should they not ask, it does.
+    if demands is not None and expected:
+        # Should the higher classes not ask for what is expected of them, there is room earlier.
         forgotten = demands.forgotten_in(wish.cls, wish.higher, capacity.key, now)
-        wait = max(forgotten, capacity.when(wish.tokens, leave_free, now) or 0.0)
+        wait = min(wait, max(forgotten, capacity.when(wish.tokens, leave_free, now) or 0.0))
     if (leave_free or expected) and capacity.fits(wish.tokens, 0.0, now):
         reason = "the room that it has is left to higher classes"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)

@@ -7,7 +7,12 @@ seconds on any monotonic clock.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 GRAIN = 0.125
 """Length of a window's slices in seconds, so that its memory is bounded."""
@@ -44,6 +49,43 @@ class Others:
 NOBODY = Others(0.0, 0.0, 0.0, fades=False)
 
 
+class _Piece(NamedTuple):
+    """How full a window is at the begin and the end of a piece of time, in seconds from now."""
+
+    begin: float
+    end: float
+    at_begin: float
+    at_end: float
+
+    @property
+    def most(self) -> float:
+        return max(self.at_begin, self.at_end)
+
+
+class _Course:
+    """How full a window will be in the course of time."""
+
+    def __init__(self, pieces: Sequence[_Piece]) -> None:
+        # The last ones first; only those in which it is fuller than in all later ones.
+        self._peaks: list[_Piece] = []
+        self._end = pieces[-1].end
+        for piece in reversed(pieces):
+            if not self._peaks or piece.most > self._peaks[-1].most:
+                self._peaks.append(piece)
+
+    def falls_to(self, room: float) -> float:
+        """Seconds until not more than `room` is used from then on; infinite if that never is."""
+        index = bisect_right(self._peaks, room, key=lambda piece: piece.most)
+        if index == len(self._peaks):
+            return 0.0
+        piece = self._peaks[index]
+        if piece.at_end > room:
+            return piece.end if piece.end < self._end else math.inf
+        # What others use fades faster than the rest comes in.
+        share = (piece.at_begin - room) / (piece.at_begin - piece.at_end)
+        return piece.begin + (piece.end - piece.begin) * share
+
+
 class SlidingWindow:
     """What was put in during the last seconds."""
 
@@ -52,13 +94,18 @@ class SlidingWindow:
         self.others = NOBODY
         self._slices: dict[int, int] = {}
         self._total = 0
+        self._courses: dict[float, _Course] = {}
+        """By inflow; of one time, and of what is in the window then."""
+        self._courses_of: tuple[float, float, Others] | None = None
 
     def own(self, now: float) -> int:
         """How much of what this process has put in is in the window."""
-        for index in list(self._slices):
+        while self._slices:
+            index = next(iter(self._slices))
             if self._leaves(index) > now:
                 break
             self._total -= self._slices.pop(index)
+            self._courses.clear()
         return self._total
 
     def used(self, now: float) -> float:
@@ -70,6 +117,7 @@ class SlidingWindow:
         index = self._index(now)
         self._slices[index] = self._slices.get(index, 0) + amount
         self._total += amount
+        self._courses.clear()
 
     def give_back(self, amount: int, at: float) -> None:
         """Take out what was put in at a time; nothing if that has left the window."""
@@ -78,6 +126,7 @@ class SlidingWindow:
             returned = min(amount, self._slices[index])
             self._slices[index] -= returned
             self._total -= returned
+            self._courses.clear()
 
     def around(self, at: float) -> int:
         """How much was put in about the time, and so may have reached the backend in any order."""
@@ -89,40 +138,51 @@ class SlidingWindow:
         """Seconds until no more than `room` is used, if nothing else comes; infinite if that is below 0."""
         if room < 0:
             return math.inf
-        own, since = self.own(now), now
-        for index, amount in [*self._slices.items(), (None, 0)]:
-            leaves = math.inf if index is None else self._leaves(index)
+        own = self.own(now)
+        if own + self.others.at(now) <= room:
+            return 0.0
+        last: int | None = None
+        for index, amount in self._slices.items():
             if own <= room:
+                since = now if last is None else self._leaves(last)
                 fallen = max(since, self.others.falls_to(room - own))
-                if fallen < leaves:
+                if fallen < self._leaves(index):
                     return fallen - now
-            own, since = own - amount, leaves
-        return math.inf
+            own, last = own - amount, index
+        since = now if last is None else self._leaves(last)
+        return max(since, self.others.falls_to(room - own)) - now
 
     def when_beside(self, room: float, inflow: float, now: float) -> float:
         """Seconds until not more than `room` is used from then on, while `inflow` per second comes in.
 
         For one length of the window, that is: what comes in now is gone after that.
         """
-        left, until, others = self.own(now), now + self.seconds, self.others
+        self.own(now)
+        of = (now, self.seconds, self.others)
+        if self._courses_of != of:
+            # Many calls are asked about at the same time.
+            self._courses_of = of
+            self._courses.clear()
+        course = self._courses.get(inflow)
+        if course is None:
+            course = self._courses[inflow] = self._course(inflow, now)
+        return course.falls_to(room)
+
+    def _course(self, inflow: float, now: float) -> _Course:
+        """Give how full it will be, while `inflow` per second comes in."""
+        left, until, others = self._total, now + self.seconds, self.others
         ends = [(min(self._leaves(index), until), amount) for index, amount in self._slices.items()]
         if now < others.until < until:
             ends = sorted([*ends, (others.until, 0)])
-        # The pieces of time in which nothing leaves the window at once: (begin, end, one's own in it).
+        # The pieces of time in which nothing leaves the window at once.
         pieces, begin = [], now
         for end, amount in [*ends, (until, 0)]:
-            pieces.append((begin, end, left))
-            left, begin = left - amount, end
-        for begin, end, own in reversed(pieces):
             steady = not others.fades and begin < others.until
-            at_end = own + (others.amount if steady else others.at(end)) + inflow * (end - now)
-            if at_end > room:
-                return math.inf if end >= until else end - now
-            at_begin = own + others.at(begin) + inflow * (begin - now)
-            if at_begin > room:
-                # What others use fades faster than the rest comes in.
-                return begin + (end - begin) * (at_begin - room) / (at_begin - at_end) - now
-        return 0.0
+            at_begin = left + others.at(begin) + inflow * (begin - now)
+            at_end = left + (others.amount if steady else others.at(end)) + inflow * (end - now)
+            pieces.append(_Piece(begin - now, end - now, at_begin, at_end))
+            left, begin = left - amount, end
+        return _Course(pieces)
 
     def _index(self, now: float) -> int:
         # Never behind the newest slice: they stay in the order of time whatever the clock does.

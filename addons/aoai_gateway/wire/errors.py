@@ -54,6 +54,9 @@ Header = tuple[str, str]
 LONGEST_HONOURED_SECONDS = 60.0
 """What every SDK in use obeys: openai-node and openai-python up to 2.51 ignore hints above 60 s."""
 
+SHORTEST_WAIT = 0.05
+"""Seconds in line that are worth a word; less than that is the time it takes to look."""
+
 _UNPRINTABLE = re.compile(r"[^ -~]+")
 _LONGEST_QUOTE = 80
 
@@ -298,7 +301,7 @@ def all_backends_out(
     text += f" ({listed})." if listed else "."
     if code == "waiting_line_full":
         text += " The line of those who wait for one is full."
-    if waited_seconds >= 0.05:
+    if waited_seconds >= SHORTEST_WAIT:
         text += f" The request has waited in line for {_seconds(waited_seconds)}."
     return rate_limited(text, retry_after_seconds, code=code)
 

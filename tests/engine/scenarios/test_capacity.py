@@ -143,3 +143,19 @@ def test_what_was_reserved_and_not_used_is_given_to_who_waits() -> None:
     assert all(c.ok for c in here.callers)
     assert max(c.sent_at for c in here.callers) < 2, "as soon as the first ones have ended"
     here.check_nothing_is_left()
+
+
+def test_who_finds_no_room_beside_what_others_ask_may_come_again() -> None:
+    here = traffic(
+        ("payg", {"tokens_per_minute": 60_000}),
+        azure={"payg@payg": Deployment(PaygLimits(60_000, 3_600))},
+        classes=[{"name": "critical"}, {"name": "batch"}],
+    )
+    for n in range(60):
+        here.come(n / 2, "critical", prompt=400, most=400)
+    here.come(29.9, "batch", most=30_000)
+    here.run()
+    (shed,) = here.of("batch")
+    assert not shed.sends
+    assert shed.headers.get("x-should-retry") != "false"
+    assert 1 <= float(shed.headers["retry-after"]) <= 60

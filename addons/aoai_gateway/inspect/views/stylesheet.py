@@ -22,9 +22,22 @@ RULES = """
 .flow-detail .contentview pre { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere; }
 .flow-detail .contentview pre > div:empty::before { content: "\\200b"; }
 /* and a call's comment has room in the flow list */
-.flow-table .col-comment { width: 50%; }
+.flow-table .col-comment { width: 62%; }
+.flow-table .col-path { padding: 0 6px; }
+.flow-table td.col-path { direction: rtl; text-align: left; } /* its end tells more than its begin */
 .flow-table td.col-comment { text-align: left; }
 .command-result { white-space: pre-wrap; }
+/* a prompt comes before its headers, and is edited with its lines wrapped */
+.flow-detail section.request, .flow-detail section.response { display: flex; flex-direction: column; }
+.flow-detail section > .contentview { order: 1; }
+.flow-detail section > hr { order: 2; margin: 10px 0; }
+.flow-detail section > .headers, .flow-detail section > .trailers, .flow-detail section > h5 { order: 3; }
+.flow-detail section > * { flex: none; }
+.flow-detail .contentview .controls { position: relative; }
+/* where mitmweb opens the menu upwards there is no room now */
+.flow-detail .contentview .controls .dropdown-menu {
+  transform: none !important; left: auto !important; right: 0; top: 100% !important; max-height: 60vh; }
+.flow-detail .contentview .cm-content { white-space: break-spaces; overflow-wrap: anywhere; flex-shrink: 1; }
 """
 
 _PATH = r"/static/([\w.-]+\.css)"

@@ -1,0 +1,20 @@
+"""A browser for a module, and what the end-to-end tests have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.chromium import chromium, require_chromium
+from tests.e2e.conftest import home
+
+__all__ = ["home"]
+
+
+@pytest.fixture(scope="module")
+def browser(in_ci: bool) -> Iterator[Browser]:
+    """Headless Chromium. Each test module has its own: see `chromium`."""
+    with chromium(require_chromium(in_ci)) as running:
+        yield running
