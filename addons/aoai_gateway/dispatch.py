@@ -73,11 +73,9 @@ class Dispatcher:
         usual = sum(known) / len(known) if known else 1.0
         parts = [usual if size is None else size for size in sizes]
         whole = sum(parts) or 1.0
-        self.demands.note(
-            wish.cls,
-            {c.key: round(wish.tokens * part / whole) for c, part in zip(capacities, parts, strict=True)},
-            now,
-        )
+        shares = zip(capacities, parts, strict=True)
+        wish.expected = {c.key: round(wish.tokens * part / whole) for c, part in shares}, now
+        self.demands.note(wish.cls, *wish.expected)
 
     def look(self, wish: Wish, now: float, *, owed: bool = False) -> Order:
         """Say which backends could take a call now, best first, and why others could not."""
@@ -245,6 +243,9 @@ class Dispatcher:
         capacity, wish.capacity = wish.capacity, None
         if backend is not None and capacity is not None:
             capacity.end(wish.call_id, used_tokens, now)
+            if used_tokens and used_tokens < wish.tokens and wish.expected is not None:
+                parts, at = wish.expected
+                self.demands.give_back(wish.cls, parts, 1 - used_tokens / wish.tokens, at)
             self.breaks.probe_ended(backend, wish.cls.name, wish.call_id)
             self.pulse(backend, wish.deployment).ended(wish.call_id)
 

@@ -21,7 +21,7 @@ from aoai_gateway.effects import Answered, Deadlines, Drained, Failed
 from aoai_gateway.proxy import exchange as module
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.pulse import Pulse
+from aoai_gateway.routing.pulse import SHORTEST, Pulse
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.operations import parse_target
 from tests.engine_driver import ANYBODY, CHAT, RESPONSES, config
@@ -347,7 +347,7 @@ def silent(**but: Any) -> Wire:
 
 def test_a_silent_backend_is_given_up_long_before_the_deadline() -> None:
     wire = silent()
-    assert wire.exchange.due == 101
+    assert wire.exchange.due == 100 + SHORTEST
     failed = wire.late()
     assert (failed.kind, failed.silent) == (FailureKind.TIMEOUT, True)
     assert failed.reason.startswith("silent for")
@@ -357,7 +357,7 @@ def test_a_backend_that_is_heard_of_elsewhere_is_waited_for() -> None:
     wire = silent()
     wire.pulse.hear(100.9)
     assert wire.late() is None
-    assert wire.exchange.due == pytest.approx(101.9)
+    assert wire.exchange.due == pytest.approx(100.9 + SHORTEST)
     assert wire.late().silent
 
 

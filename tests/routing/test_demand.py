@@ -109,3 +109,15 @@ def test_a_provisioned_backend_is_kept_open_for_a_few_seconds_of_them() -> None:
     assert capacity.fits(1_000, 0, 0)
     # 600 tokens a second for 5 s are a twentieth of it, beside the usual margin of 3 %.
     assert capacity.when(1_000, 0, 0, 600) == pytest.approx((56 / 60 - (0.97 - 0.05)) * 60, abs=0.01)
+
+
+def test_what_a_call_reserved_and_did_not_use_is_not_expected_of_the_next() -> None:
+    demands = Demands()
+    parts = {HERE: 600, THERE: 300}
+    demands.note(CRITICAL, parts, 0)
+    demands.note(CRITICAL, parts, 10)
+    demands.give_back(CRITICAL, parts, 0.9, 0)
+    assert demands.above(BATCH, ABOVE_BATCH, HERE, 60) == pytest.approx(SAFETY * 660 / 60)
+    assert demands.above(BATCH, ABOVE_BATCH, THERE, 60) == pytest.approx(SAFETY * 330 / 60)
+    demands.give_back(STANDARD, parts, 0.9, 0)
+    assert demands.above(BATCH, ABOVE_BATCH, HERE, 60) == pytest.approx(SAFETY * 660 / 60)

@@ -48,6 +48,15 @@ class Demands:
         while len(self._asked) > MOST_ENTRIES:
             del self._asked[next(iter(self._asked))]
 
+    def give_back(
+        self, cls: PriorityClass, parts: Mapping[BackendKey, int], unused: float, at: float
+    ) -> None:
+        """Note that a call which came at a time has left a share (0..1) of its parts unused."""
+        for key, tokens in parts.items():
+            asked = self._asked.get((key, cls.name))
+            if asked is not None:
+                asked[2].give_back(round(tokens * unused), at)
+
     def above(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
         """Give the tokens per second that higher ones of the named classes will ask of a backend."""
         expected = 0.0

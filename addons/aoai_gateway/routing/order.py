@@ -112,6 +112,8 @@ class Wish:
     """The backends that have failed it, and are not asked again."""
     too_small: set[BackendKey] = field(default_factory=set)
     """The backends whose whole limit is below what it asks for."""
+    expected: tuple[Mapping[BackendKey, int], float] | None = None
+    """What lower classes leave free for others like it, by backend, and since when."""
     backend: Backend | None = None
     """The one that it has been given, until its attempt there has ended."""
     capacity: Capacity | None = None

@@ -21,7 +21,7 @@ LONGER = 2.0
 LONGER_IN_SILENCE = 1.2
 """How many times longer, at a backend that is silent."""
 
-SHORTEST = 1.0
+SHORTEST = 2.0
 """Seconds of silence that mean nothing, however fast the backend was."""
 
 WITNESSES = 2
