@@ -152,13 +152,6 @@ def test_positions():
     assert [line.position(name) for name in ("c", "s1", "other", "s2", "nobody")] == [1, 2, 3, 4, None]
 
 
-def test_somebody_before():
-    line = line_of(ticket("s"))
-    assert [line.somebody_before(rank) for rank in (0, 1, 2)] == [False, True, True]
-    line.leave("s")
-    assert not line.somebody_before(2)
-
-
 def test_a_class_without_room_does_not_stop_a_lower_one():
     line = line_of(ticket("c", "critical"), ticket("b", "batch"))
     assert served(line, can_serve=lambda item: item.cls_name == "batch") == ["b"]
@@ -219,9 +212,10 @@ def test_a_class_that_is_owed_never_holds_a_higher_one_back():
     not_b = lambda item: item.id != "b"  # noqa: E731
     assert served(line, can_serve=not_b) == ["b0"]
     assert line.hold_ends(0.0) == 5.0
+    for name in ("x", "y"):
+        line.join(ticket(name, "critical", arrived=98.0), 10)
+        assert served(line, can_serve=lambda item: item.cls_name == "critical") == [name]
     line.join(ticket("c", "critical", arrived=99.0), 10)
-    line.bypassed("critical")
-    line.bypassed("critical")
     assert line.owed("batch")
     assert served(line, can_serve=not_b) == ["c"]
 
@@ -240,17 +234,6 @@ def test_a_minimum_share_is_kept_while_higher_classes_wait():
 def test_without_a_minimum_share_the_lower_class_waits():
     line = line_of(*(ticket(f"c{i}", "critical") for i in range(50)), ticket("b", "batch"), minimum_shares={})
     assert served(line)[-1] == "b"
-
-
-def test_calls_that_did_not_wait_count_for_the_share():
-    line = line_of(ticket("b", "batch"), ticket("c", "critical"), minimum_shares={"batch": 0.25})
-    for _ in range(3):
-        line.bypassed("critical")
-    assert not line.owed("batch")
-    line.bypassed("critical")
-    assert line.owed("batch")
-    assert line.position("b") == 1
-    assert served(line) == ["b", "c"]
 
 
 def test_a_class_does_not_save_up_a_share_while_it_cannot_be_served():

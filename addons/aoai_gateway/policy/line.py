@@ -182,10 +182,6 @@ class Line:
             passed.append(place)
         return None
 
-    def bypassed(self, cls_name: str) -> None:
-        """Note that a call of this class was served without waiting: it counts for the others' shares."""
-        self._pay(cls_name)
-
     def began(self, client: str) -> None:
         """Note that a call of this client is in flight, whether it waited or not."""
         self._in_flight[client] = self._in_flight.get(client, 0) + 1
@@ -206,10 +202,6 @@ class Line:
         """How many tickets of a class wait."""
         item = self._classes.get(cls_name)
         return item.length if item is not None else 0
-
-    def somebody_before(self, cls_rank: int) -> bool:
-        """Whether a newcomer of this rank would have to wait behind somebody of its class or a higher one."""
-        return any(item.rank <= cls_rank for item in self._classes.values())
 
     def owed(self, cls_name: str) -> bool:
         """Whether a class that waits has a release coming to it by its minimum share."""
