@@ -198,6 +198,7 @@ LOOKS_ON = {
 
 ELSEWHERE = {
     "Dispatcher.lines",
+    "Dispatcher.unclaim",
     "Dispatcher.waiting",
     "Gateway.adopt",
     "Gateway.idle",
@@ -282,6 +283,7 @@ def check(stage: Stage, name: str, scene_name: str) -> None:
 
 IN_LINE = {
     "Dispatcher._serve",
+    "Dispatcher._turns",
     "Dispatcher.release",
     "Waiting._release",
     "Waiting._set_timer",
