@@ -160,13 +160,13 @@ class Attempts:
             yield from self._give_up(found, line_full=not hopeless)
             return False
         result = yield StandInLine(until)
+        call.stood_in_line += result.now - begun
+        call.waited += result.now - begun
         if self._gone(result):
             # Nothing was sent to the backend that it may have been given: all of that is free again.
             dispatcher.unclaim(wish, self._now)
             return False
         self._now = result.now
-        call.stood_in_line += self._now - begun
-        call.waited += self._now - begun
         if wish.backend is None:
             dispatcher.leave(wish)
             yield from self._give_up(self._look())

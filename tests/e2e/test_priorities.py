@@ -196,6 +196,7 @@ def test_who_hangs_up_leaves_the_line_at_once(stage: Stage) -> None:
     records = eventually(lambda: json_lines.read(stage.usage_path)[before:], "its record", 2.0)
     assert [record["outcome"] for record in records] == ["client_gone"]
     assert records[0]["attempts"] == []
+    assert records[0]["in_line_ms"] > 0
     assert len(stage.simulator.requests()) == asked
 
 
