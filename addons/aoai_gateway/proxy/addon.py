@@ -21,10 +21,14 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway import mitmproxy_options
 from aoai_gateway.config.loader import ConfigErrors, load
-from aoai_gateway.inspect import desk
-from aoai_gateway.proxy import attempts, playback, recorded, selfcheck, tls
+from aoai_gateway.proxy import attempt_log, selfcheck, tls
 from aoai_gateway.proxy.bugs import log_bug
-from aoai_gateway.proxy.events import CallFinished, GatewayCallFinishedHook
+from aoai_gateway.proxy.events import (
+    BackendFailed,
+    CallFinished,
+    GatewayBackendFailedHook,
+    GatewayCallFinishedHook,
+)
 from aoai_gateway.proxy.gateway import Gateway
 from aoai_gateway.proxy.http1 import Refusal
 from aoai_gateway.proxy.layer import GatewayLayer
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.proxy.hooks import Ask, AttemptFailed
+    from aoai_gateway.proxy.observer import Observer
     from aoai_gateway.routing.breaks import Scope
 
 logger = logging.getLogger(__name__)
@@ -62,6 +67,8 @@ class GatewayAddon:
         self.lifetime = Lifetime(self.gateway)
         self._config_path: Path | None = None
         self._certificate = tls.ServerCertificate()
+        self._followed = False
+        """Whether flows are looked at or saved, so that it is worth telling their calls' stories."""
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -72,15 +79,31 @@ class GatewayAddon:
         )
         for problem in selfcheck.problems():
             logger.error("%s", problem)
-        playback.install(self.gateway)
-        recorded.install(ctx.master.addons)
+        self.gateway.make_observer = self._make_inspector
         # `in` would look for an addon whose class is str: it compares names of objects, not strings.
         if ctx.master.addons.get(Lifetime.name) is None:
             ctx.master.addons.add(self.lifetime)
-        desk.install(self.gateway, ctx.master.addons)
+        self._serve_replays()
         self._serve_viewers()
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)
+
+    def _make_inspector(self) -> Observer:
+        """Load the inspector, when somebody is there who sees flows."""
+        from aoai_gateway.inspect.inspector import Inspector
+
+        return Inspector(self.gateway.heard, lambda: self._followed)
+
+    def _serve_replays(self) -> None:
+        """Where mitmproxy can replay flows, have it replay them through the gateway."""
+        if ctx.master.addons.get("clientplayback") is not None:
+            from aoai_gateway.proxy import playback
+
+            playback.install(self.gateway)
+        if ctx.master.addons.get("serverplayback") is not None:
+            from aoai_gateway.proxy import recorded
+
+            recorded.install(ctx.master.addons)
 
     def _serve_viewers(self) -> None:
         """Where people look at flows, have them see prompts and answers; in the lean host, nobody looks."""
@@ -89,10 +112,12 @@ class GatewayAddon:
             return
         from tornado.web import Application
 
+        from aoai_gateway.inspect import desk
         from aoai_gateway.inspect.commands import GatewayCommands
         from aoai_gateway.inspect.state_commands import GatewayStateCommands
         from aoai_gateway.inspect.views import contentviews, search_box, stylesheet
 
+        desk.install(self.gateway, ctx.master.addons)
         if ctx.master.addons.get("gatewaycommands") is None:
             state = GatewayStateCommands(self.gateway, self.lifetime.controls)
             ctx.master.addons.add(GatewayCommands(self.gateway), state)
@@ -114,7 +139,7 @@ class GatewayAddon:
         """Load the configuration when its path is set; all that is wrong with it is logged."""
         if "save_stream_file" in updated:
             viewed = ctx.master.addons.get("view") is not None
-            self.gateway.watched = viewed or bool(ctx.options.save_stream_file)
+            self._followed = viewed or bool(ctx.options.save_stream_file)
         if "gateway_config" not in updated:
             return
         path = Path(ctx.options.gateway_config).expanduser().absolute()
@@ -137,7 +162,7 @@ class GatewayAddon:
 
     def running(self) -> None:
         """Take over the listener, and begin to watch the configuration."""
-        self.gateway.heard.refresh(ctx.master.addons)
+        self.gateway.look_for_listeners(ctx.master.addons)
         asyncio_utils.create_task(self.lifetime.start(), name="start of the gateway", keep_ref=True)
 
     # --- connections -----------------------------------------------------------------------------------
@@ -184,11 +209,14 @@ class GatewayAddon:
     async def gateway_attempt_failed(self, failed: AttemptFailed) -> None:
         """Show a failed attempt as a flow of its own."""
         try:
-            attempts.log(failed)
+            attempt_log.log(failed)
             attempt = failed.attempt
             if attempt.scope is not None and attempt.breaks is not None and attempt.break_seconds is not None:
                 await self.lifetime.sharing.tell_break(attempt.scope, attempt.breaks)
-            await attempts.show(ctx.master.addons, failed, self.gateway.heard)
+            await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
+            if "gateway_backend_failed" in self.gateway.heard:
+                event = BackendFailed(failed.flow, failed.call, attempt)
+                await ctx.master.addons.trigger_event(GatewayBackendFailedHook(event))
         except Exception as error:
             log_bug("where a failed attempt is shown; it was not.", error)
 

@@ -119,11 +119,11 @@ class Listeners:
         self._awaited: frozenset[str] = frozenset(self._names)
         """Events with a listener that must be awaited; all of them, as long as nobody has looked."""
 
-    def refresh(self, addons: AddonManager) -> None:
-        """Look again, if addons have come or gone (``-s`` reloads scripts)."""
+    def refresh(self, addons: AddonManager) -> bool:
+        """Look again, if addons have come or gone (``-s`` reloads scripts). Whether they have."""
         loaded = list(traverse(addons.chain))
         if len(loaded) == len(self._loaded) and all(map(is_, loaded, self._loaded)):
-            return
+            return False
         self._loaded = loaded
         self._functions = {
             name: tuple(f for f in (getattr(addon, name, None) for addon in loaded) if callable(f))
@@ -132,6 +132,7 @@ class Listeners:
         self._awaited = frozenset(
             name for name, functions in self._functions.items() if any(map(iscoroutinefunction, functions))
         )
+        return True
 
     def __contains__(self, name: str) -> bool:
         return name in self._awaited or bool(self._functions[name])

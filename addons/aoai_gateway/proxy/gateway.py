@@ -16,9 +16,9 @@ from aoai_gateway.call import Setup
 from aoai_gateway.config.switches import Switches
 from aoai_gateway.effects import Settle
 from aoai_gateway.engine import Engine
-from aoai_gateway.inspect.conversations import Conversations
 from aoai_gateway.policy.quotas import Decision
 from aoai_gateway.proxy.events import Listeners
+from aoai_gateway.proxy.observer import UNOBSERVED, Observer
 from aoai_gateway.proxy.waiting import Waiting
 from aoai_gateway.reading.reader import BodyReader
 from aoai_gateway.routing.backends import RoutingTable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from mitmproxy import http
+    from mitmproxy.addonmanager import AddonManager
 
     from aoai_gateway.call import Call
     from aoai_gateway.config.models import Client, Config
@@ -49,6 +50,9 @@ OUR_EVENTS = (
     "gateway_backend_failed",
     "gateway_call_finished",
 )
+
+SEEN_BY = ("response", "error", "gateway_call_finished")
+"""Events whose listeners see a call's flow at its end; without any, nobody reads what is said on it."""
 
 ACTIONS_KEPT = 20
 
@@ -74,9 +78,9 @@ class Gateway:
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
         self.waiting = Waiting(self.engine.dispatcher)
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
-        self.watched = False
-        """Whether somebody looks at flows or saves them, so that it is worth telling a call's story."""
-        self.conversations = Conversations()
+        self.observer = UNOBSERVED
+        self.make_observer: Callable[[], Observer] = Observer
+        """Makes the observer, once somebody is there who reads what it writes on flows."""
         self.draining = False
         self.usage_log: UsageSink | None = None
         self.counter = Counter()
@@ -130,6 +134,13 @@ class Gateway:
         if self.written is not None:
             config = self.switches.applied(self.written)
             self.setup = Setup(config, RoutingTable(config))
+
+    def look_for_listeners(self, addons: AddonManager) -> None:
+        """Look again who listens to which event, and have calls observed if somebody sees their flows."""
+        changed = self.heard.refresh(addons)
+        # An observer stays when they have gone: they may come back, and it remembers conversations.
+        if changed and self.observer is UNOBSERVED and any(name in self.heard for name in SEEN_BY):
+            self.observer = self.make_observer()
 
     def begun(self, call: Call) -> None:
         """Count a call as under way."""

@@ -16,7 +16,6 @@ from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, 
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from aoai_gateway.inspect.capture import Capture
 from aoai_gateway.mitmproxy_options import OptionCheck
 from aoai_gateway.proxy.addon import ADDON
 
@@ -63,6 +62,11 @@ async def _serve(
     options: Sequence[str],
     capture: Path | None,
 ) -> int:
+    capturing = []
+    if capture is not None:
+        from aoai_gateway.inspect.capture import Capture
+
+        capturing = [Capture(capture)]
     opts = Options()
     master = Master(opts, with_termlog=True)
     logging.getLogger().setLevel(logging.INFO)
@@ -76,7 +80,7 @@ async def _serve(
         script.ScriptLoader(),
         next_layer.NextLayer(),
         LeanTlsConfig(),
-        *([Capture(capture)] if capture is not None else []),
+        *capturing,
         OptionCheck(options),
         errorcheck.ErrorCheck(),
     )

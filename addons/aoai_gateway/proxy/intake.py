@@ -31,7 +31,6 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 
-from aoai_gateway.inspect.annotate import annotate_refusal
 from aoai_gateway.proxy import health
 from aoai_gateway.proxy.admission import Admitted, admit, admit_replayed, place
 from aoai_gateway.proxy.events import ClientIdentified, GatewayClientIdentifiedHook
@@ -87,7 +86,7 @@ class Intake(HttpStream):
         """The request's head has come."""
         assert isinstance(event, RequestHeaders)
         request, gateway = event.request, self._gateway
-        gateway.heard.refresh(ctx.master.addons)
+        gateway.look_for_listeners(ctx.master.addons)
         flow = self.flow = event.replay_flow or http.HTTPFlow(self.context.client, self.context.server)
         flow.request = request
         flow.live = True
@@ -111,7 +110,7 @@ class Intake(HttpStream):
             strip_secrets(request)
             place(request, self.context.client)
             request.path = redact_target(request.path)
-            annotate_refusal(flow, error)
+            gateway.observer.refused(flow, error)
             flow.response = error_response(error)
             yield from self._refuse(event.end_stream)
             return
@@ -134,7 +133,7 @@ class Intake(HttpStream):
             if len(self.request_body_buf) > limit:
                 self.request_body_buf.clear()
                 too_large = errors.body_too_large(limit)
-                annotate_refusal(self.flow, too_large)
+                self._gateway.observer.refused(self.flow, too_large)
                 self.flow.response = error_response(too_large)
                 yield from self._refuse(end_stream=False, shown=True)
         elif isinstance(event, RequestEndOfMessage):

@@ -19,8 +19,6 @@ from aoai_gateway.config.loader import ConfigErrors
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.proxy import tls
 from aoai_gateway.proxy.sharing import Sharing
-from aoai_gateway.simulator import server as simulators
-from aoai_gateway.simulator.resource import Settings
 from aoai_gateway.tokens import load_encodings
 from aoai_gateway.usage.sink import UsageSink
 
@@ -165,6 +163,10 @@ class Lifetime:
         return config.with_simulators(urls, keys) if urls else config
 
     async def _simulate(self, name: str, endpoint: SimulatedEndpoint) -> Simulator:
+        # Loaded only where an endpoint is simulated: real ones do without its memory and start-up time.
+        from aoai_gateway.simulator import server as simulators
+        from aoai_gateway.simulator.resource import Settings
+
         # Nobody is to ask it what it was sent, or to make it fail: no control plane, no log of requests.
         settings = Settings(log_requests=False)
         return await simulators.start({name: endpoint}, control_port=None, settings=settings)
@@ -177,7 +179,7 @@ class Lifetime:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             gateway = self._gateway
-            gateway.heard.refresh(ctx.master.addons)
+            gateway.look_for_listeners(ctx.master.addons)
             waiting = gateway.in_line
             gateway.traffic.seen(
                 in_flight=len(gateway.calls) - waiting, waiting=waiting, now=time.monotonic()

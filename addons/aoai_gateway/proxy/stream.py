@@ -64,8 +64,6 @@ from aoai_gateway.effects import (
     StandInLine,
     WaitUntil,
 )
-from aoai_gateway.inspect.annotate import annotate, annotate_refusal
-from aoai_gateway.inspect.story import Notes, follow, tell
 from aoai_gateway.proxy import models
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
@@ -80,6 +78,7 @@ from aoai_gateway.proxy.hooks import (
 )
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.observer import UNSEEN, Observation
 from aoai_gateway.proxy.request import strip_secrets, without_secrets
 from aoai_gateway.proxy.sending import Sending
 from aoai_gateway.wire import errors
@@ -98,9 +97,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SEEN_BY = ("response", "error", "gateway_call_finished")
-"""Events whose listeners see a call's flow at its end; without any, nobody reads what is said on it."""
-
 
 class GatewayStream(Sending):
     """One request; see the module's docstring."""
@@ -108,7 +104,7 @@ class GatewayStream(Sending):
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: GatewayLayer) -> None:
         super().__init__(context, stream_id, gateway, layer)
         self._run: Generator[Effect, Result] | None = None
-        self._notes: Notes | None = None
+        self._observation: Observation = UNSEEN
         self._written_down = False
         self._stands = False
         """Whether it stands in a waiting line."""
@@ -151,7 +147,7 @@ class GatewayStream(Sending):
         try:
             target = parse_target(request.method, request.path)
         except GatewayError as error:
-            annotate_refusal(self.flow, error)
+            self._gateway.observer.refused(self.flow, error)
             yield from self._reject(error)
             return
         if target.operation is MODELS:
@@ -174,10 +170,9 @@ class GatewayStream(Sending):
         self._gateway.begun(call)
         self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")
-        self._run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
-        if self._gateway.watched or "gateway_call_finished" in self._gateway.heard:
-            self._notes = Notes()
-            self._run = follow(self._run, call, self._notes)
+        run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
+        self._observation = self._gateway.observer.begun(call)
+        self._run = self._observation.follow(run)
         yield from self._advance(None)
 
     def _advance(self, result: Result | None) -> CommandGenerator[None]:
@@ -263,10 +258,7 @@ class GatewayStream(Sending):
             call.reserved = None
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
-        if self._notes is not None:
-            call.decisions = tell(call, self._notes)
-        if any(name in self._gateway.heard for name in SEEN_BY):
-            annotate(self.flow, call, self._gateway.conversations.of(call))
+        self._observation.finished(self.flow)
         if self._pace is not None:
             self.flow.metadata.update(self._pace.figures())
         record = self._gateway.write_down(call)

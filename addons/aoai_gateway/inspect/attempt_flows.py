@@ -1,0 +1,38 @@
+"""A failed attempt, shown as a flow of its own beside the call's flow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mitmproxy import eventsequence, flow, http
+
+from aoai_gateway.inspect.annotate import annotate_attempt
+
+if TYPE_CHECKING:
+    from mitmproxy.addonmanager import AddonManager
+
+    from aoai_gateway.proxy.hooks import AttemptFailed
+
+
+async def show(addons: AddonManager, failed: AttemptFailed) -> None:
+    """Have mitmproxy's addons see the flow of a failed attempt."""
+    shown = make_flow(failed)
+    for hook in eventsequence.iterate(shown):
+        await addons.handle_lifecycle(hook)
+    if shown.intercepted:
+        # It is over; there is nothing to hold.
+        shown.resume()
+
+
+def make_flow(failed: AttemptFailed) -> http.HTTPFlow:
+    """Make the flow of a failed attempt: what was sent, less its secrets, and what came."""
+    shown = http.HTTPFlow(failed.flow.client_conn, failed.server)
+    shown.request = failed.request
+    if failed.response is not None:
+        # The same response may become the call's answer, and be marked as such.
+        shown.response = failed.response.copy()
+        shown.response.timestamp_end = failed.response.timestamp_end or failed.response.timestamp_start
+    else:
+        shown.error = flow.Error(failed.attempt.reason)
+    annotate_attempt(shown, failed.call, failed.attempt)
+    return shown

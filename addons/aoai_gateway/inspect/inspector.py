@@ -1,0 +1,72 @@
+"""The observer of a gateway at which somebody looks: it writes on flows what became of their calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.inspect import attempt_flows
+from aoai_gateway.inspect.annotate import annotate, annotate_refusal
+from aoai_gateway.inspect.conversations import Conversations
+from aoai_gateway.inspect.story import Notes, follow, tell
+from aoai_gateway.proxy.observer import Observation, Observer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from mitmproxy import http
+    from mitmproxy.addonmanager import AddonManager
+
+    from aoai_gateway.call import Call
+    from aoai_gateway.effects import Effect, Result
+    from aoai_gateway.proxy.events import Listeners
+    from aoai_gateway.proxy.hooks import AttemptFailed
+    from aoai_gateway.wire.errors import GatewayError
+
+FLOW_ENDS = ("response", "error")
+"""mitmproxy's events at the end of a flow. Without a listener, nobody sees a failed attempt's flow."""
+
+
+class Inspector(Observer):
+    """Writes comments, markers, metadata and stories on flows, and shows failed attempts as flows.
+
+    ``heard``: which events have a listener; ``follows``: whether flows are looked at or saved, so that each
+    decision of their calls is worth noting.
+    """
+
+    def __init__(self, heard: Listeners, follows: Callable[[], bool]) -> None:
+        self._heard = heard
+        self._follows = follows
+        self._conversations = Conversations()
+
+    def begun(self, call: Call) -> Observation:
+        """Look at a call. Its decisions are noted if they are going to be read."""
+        noted = self._follows() or "gateway_call_finished" in self._heard
+        return InspectedCall(call, self._conversations, Notes() if noted else None)
+
+    def refused(self, flow: http.HTTPFlow, error: GatewayError) -> None:
+        """Say on a flow why its request never became a call."""
+        annotate_refusal(flow, error)
+
+    async def attempt_failed(self, addons: AddonManager, failed: AttemptFailed) -> None:
+        """Show a failed attempt as a flow of its own."""
+        if any(name in self._heard for name in FLOW_ENDS):
+            await attempt_flows.show(addons, failed)
+
+
+class InspectedCall(Observation):
+    """One call that is looked at. ``notes``: takes its decisions, if they are to be told."""
+
+    def __init__(self, call: Call, conversations: Conversations, notes: Notes | None) -> None:
+        self._call = call
+        self._conversations = conversations
+        self._notes = notes
+
+    def follow(self, run: Generator[Effect, Result]) -> Generator[Effect, Result]:
+        """Note each effect of the engine, and what came of it."""
+        return run if self._notes is None else follow(run, self._call, self._notes)
+
+    def finished(self, flow: http.HTTPFlow) -> None:
+        """Write on the flow what became of the call."""
+        if self._notes is not None:
+            self._call.decisions = tell(self._call, self._notes)
+        annotate(flow, self._call, self._conversations.of(self._call))
