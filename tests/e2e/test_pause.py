@@ -175,16 +175,15 @@ def test_an_edit_to_a_deployment_that_the_client_may_not_use_is_refused(desk: De
     assert desk.simulator.requests() == []
 
 
-def test_an_edit_to_a_path_that_is_none_is_refused(desk: Desk, sdk: Sdk) -> None:
+def test_an_edit_of_the_host_chooses_no_upstream(desk: Desk, sdk: Sdk) -> None:
     desk.web.intercept(CALLS)
     client = sdk(desk.web)
     asked = desk.ask(lambda: client.chat.completions.create(**QUESTION))
     flow = desk.web.held()
-    desk.web.edit(flow["id"], request={"path": "/openai/v1/files", "host": "elsewhere.example", "port": 81})
+    desk.web.edit(flow["id"], request={"host": "elsewhere.example", "port": 81})
     desk.web.resume(flow["id"])
-    with pytest.raises(openai.InternalServerError, match="files"):
-        asked.result(10)
-    assert desk.simulator.requests() == []
+    asked.result(10)
+    assert len(desk.simulator.requests()) == 1
 
 
 def test_an_edit_beyond_the_clients_limits_is_clamped(desk: Desk, sdk: Sdk) -> None:
@@ -245,6 +244,78 @@ def test_a_credential_that_is_written_into_a_held_call_is_neither_kept_nor_sent(
     (seen,) = desk.simulator.requests()
     assert "typed-by-hand-33" not in json.dumps(seen)
     assert all(name.lower() != "api-key" for name, _ in desk.web.flow(flow["id"])["request"]["headers"])
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no JSON": ({"content": '{"model": "gpt-4o",\n "messages": [}'}, "line 2, column 15"),
+    "no object": ({"content": "[]"}, "not an object"),
+    "a model that there is not": (edited(model="gpt-9"), "'gpt-9' does not exist"),
+    "a path that is not served": ({"path": "/openai/v1/files"}, "does not serve files"),
+    "a path that there is not": ({"path": "/v1/chat/completions"}, "/openai/v1/chat/completions"),
+    "a method that there is not": ({"method": "PUT"}, "Use POST"),
+    "a header of two lines": ({"headers": [["host", "gw"], ["x", "1\r\ny: 2"]]}, "control character"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_call_that_was_edited_into_none_stays_held_and_says_why(desk: Desk, sdk: Sdk, mistake: str) -> None:
+    edit, said = MISTAKES[mistake]
+    desk.web.intercept(CALLS)
+    client = sdk(desk.web)
+    asked = desk.ask(lambda: client.chat.completions.create(**QUESTION))
+    flow = desk.web.held()
+    before = {name: flow["request"][name] for name in ("method", "path", "headers")}
+    desk.web.edit(flow["id"], request=edit)
+    desk.web.resume(flow["id"])
+    held = desk.web.await_flow(lambda f: f["intercepted"] and f["comment"], "held with a comment")
+    assert held["id"] == flow["id"]
+    assert held["comment"].startswith("not sent")
+    assert said in held["comment"]
+    assert not asked.done()
+    assert desk.simulator.requests() == []
+    desk.web.edit(flow["id"], request={**before, **edited(user="mended")})
+    desk.web.resume(flow["id"])
+    assert asked.result(10).choices
+    desk.web.await_flow(lambda f: f["id"] == flow["id"] and "gpt-4o-ptu" in f["comment"], "told as a call")
+    assert "edited: body" in desk.metadata(flow["id"])["gateway_story"][0]
+
+
+def test_a_call_that_cannot_be_sent_as_edited_can_be_killed(desk: Desk, sdk: Sdk) -> None:
+    desk.web.intercept(CALLS)
+    client = sdk(desk.web)
+    asked = desk.ask(lambda: client.chat.completions.create(**QUESTION))
+    flow = desk.web.held()
+    desk.web.edit(flow["id"], request={"content": "{"})
+    desk.web.resume(flow["id"])
+    desk.web.await_flow(lambda f: f["intercepted"] and f["comment"], "held with a comment")
+    desk.web.kill_flow(flow["id"])
+    with pytest.raises(openai.APIConnectionError):
+        asked.result(10)
+
+
+def test_a_wrong_call_that_nobody_has_edited_gets_its_error(desk: Desk) -> None:
+    desk.web.intercept(CALLS)
+    asked = desk.ask(lambda: desk.web.request("POST", V1, key=CLIENT_KEY, body=b"{"))
+    flow = desk.web.held()
+    desk.web.resume(flow["id"])
+    assert asked.result(10).status == 400
+
+
+def test_a_story_tells_that_the_call_and_its_answer_were_held(desk: Desk, sdk: Sdk) -> None:
+    desk.web.intercept(f"({CALLS}) | ({ANSWERS})")
+    client = sdk(desk.web)
+    asked = desk.ask(lambda: client.chat.completions.create(**QUESTION))
+    flow = desk.web.held()
+    desk.web.edit(flow["id"], request=edited(user="edited"))
+    desk.web.resume(flow["id"])
+    desk.web.await_flow(lambda f: f["intercepted"] and f.get("response"), "an answer that is held")
+    desk.web.resume(flow["id"])
+    asked.result(10)
+    story = desk.metadata(flow["id"])["gateway_story"]
+    assert "held by hand for " in story[0]
+    assert "edited: body" in story[0]
+    assert "answer held by hand" in story[-1]
+    assert "not edited" in story[-1]
 
 
 # --- answers -------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from mitmproxy.io import FlowReader
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.inspect import capture as module
-from aoai_gateway.inspect.capture import Capture, append
+from aoai_gateway.inspect.capture import Capture
+from aoai_gateway.usage.files import append
 
 
 @pytest.fixture
@@ -59,6 +60,14 @@ def test_what_cannot_be_written_is_counted(capture: Capture, caplog: pytest.LogC
     assert capture.lost == 3
     assert "Is a directory" in caplog.text
     assert "3 flows are missing" in caplog.text
+
+
+def test_a_full_device_is_named_as_the_cause(caplog: pytest.LogCaptureFixture) -> None:
+    capture = Capture(Path("/dev/full"))
+    capture.response(tflow.tflow(resp=True))
+    capture.done()
+    assert capture.lost == 1
+    assert "No space left on device" in caplog.text
 
 
 def test_a_disk_that_is_too_slow_does_not_fill_the_memory(

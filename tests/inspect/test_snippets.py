@@ -62,6 +62,17 @@ def test_python_for_the_v1_api() -> None:
     assert code.endswith("print(answer.choices[0].message.content)\n")
 
 
+@pytest.mark.parametrize("language", ["python", "js"])
+def test_embeddings_are_numbers_as_they_were_for_the_client(language: str) -> None:
+    """The SDKs ask for base64 themselves, and decode it only for callers who have not asked for it."""
+    body = {"model": "ada", "input": "x", "encoding_format": "base64"}
+    written = FORMATS[language](request("/openai/v1/embeddings", body))
+    assert "encoding_format" not in written
+    assert "encoding_format" in FORMATS[language](
+        request("/openai/v1/embeddings", {**body, "encoding_format": "float"})
+    )
+
+
 def test_python_for_the_classic_api() -> None:
     code = snippets.python(request(CLASSIC, {**PROMPT, "stream": True}))
     client, create = arguments(code)

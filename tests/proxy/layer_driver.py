@@ -177,6 +177,8 @@ def listen(gateway: Gateway, *listeners: object) -> None:
     """Say who listens to events, and leave it at that."""
     with taddons.context(Other(), *listeners, loadcore=False) as tctx:
         gateway.heard.refresh(tctx.master.addons)
+    # It would hand what is logged to a loop that is closed.
+    tctx.master._legacy_log_events.uninstall()
     gateway.heard.refresh = lambda addons: None  # type: ignore[method-assign]
 
 

@@ -9,7 +9,7 @@ from mitmproxy import http
 from mitmproxy.test import tflow, tutils
 
 from aoai_gateway.config.models import Client, Config
-from aoai_gateway.proxy.admission import Admitted, admit, admit_replayed, place
+from aoai_gateway.proxy.admission import Admitted, admit, check_request, admit_replayed, place
 from aoai_gateway.proxy.gateway import Gateway
 from aoai_gateway.wire.errors import GatewayError
 from tests.engine_driver import config
@@ -38,7 +38,10 @@ def request(
 def let_in(asked: http.Request, at: Gateway | None = None, *, tls: bool = False) -> Admitted:
     connection = tflow.tclient_conn()
     connection.tls = tls
-    return admit(at or gateway(ENTRA), asked, connection)
+    at = at or gateway(ENTRA)
+    admitted = admit(at, asked, connection)
+    check_request(at, admitted.setup, asked)
+    return admitted
 
 
 def refused(asked: http.Request, at: Gateway | None = None) -> tuple[int, str]:

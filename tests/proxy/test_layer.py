@@ -286,6 +286,52 @@ def test_a_stranger_gets_a_401_before_the_body_is_there(here: Connection) -> Non
     assert here.at_rest
 
 
+MODELS = b"GET /openai/v1/models HTTP/1.1\r\nhost: gw\r\napi-key: key-of-anybody\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "client", "error"),
+    [
+        (STRANGER, None, "401"),
+        (b"no HTTP at all\r\n\r\n", None, "head_malformed"),
+        (b"GET / HTTP/1.1\r\nhost: gw\r\nx: " + b"y" * 70_000, None, "head_too_large"),
+        (MODELS.replace(b"models", b"files"), "anybody", "not_built"),
+        (MODELS.replace(b"/v1/", b"/v3/"), "anybody", "404"),
+        (MODELS.replace(b"GET", b"PUT"), "anybody", "method_not_allowed"),
+        (
+            MODELS.replace(b"\r\n\r\n", b"\r\ncontent-length: 999999999\r\n\r\n"),
+            "anybody",
+            "request_too_large",
+        ),
+        (MODELS, "anybody", None),
+    ],
+)
+def test_what_never_becomes_a_call_is_written_down(
+    here: Connection, sent: bytes, client: str | None, error: str | None
+) -> None:
+    records: list[dict[str, Any]] = []
+    here.gateway.early._write = records.append
+    here.feed(events.DataReceived(here.client, sent))
+    (record,) = records
+    assert (record["client"], record["error"]) == (client, error)
+    assert record["address"] == "127.0.0.1"
+    assert "key-of" not in str(record)
+
+
+def test_a_body_that_grows_too_large_is_written_down(made: Callable[..., Connection]) -> None:
+    here = made(limits={"body_mb": 1})
+    records: list[dict[str, Any]] = []
+    here.gateway.early._write = records.append
+    head = STRANGER.replace(b"api-key: no", b"api-key: key-of-anybody")
+    here.feed(
+        events.DataReceived(here.client, head.replace(b"content-length: 1000", b"transfer-encoding: chunked"))
+    )
+    here.feed(events.DataReceived(here.client, chunk(b"x" * (1024 * 1024 + 1))))
+    assert [(r["client"], r["error"], r["status"]) for r in records] == [
+        ("anybody", "request_too_large", 413)
+    ]
+
+
 def test_a_body_that_is_swallowed_has_its_time(here: Connection) -> None:
     here.feed(events.DataReceived(here.client, STRANGER))
     here.run_timers(10.1)

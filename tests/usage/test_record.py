@@ -46,6 +46,8 @@ FIELDS = [
     "response_id",
     "attempts",
     "skipped",
+    "count",
+    "address",
 ]
 
 
@@ -91,6 +93,8 @@ def test_a_replayed_call() -> None:
         "response_id": None,
         "attempts": None,
         "skipped": [{"backend": "ptu@a", "cause": "break", "reason": "429", "wait_ms": 3000.0}],
+        "count": 1,
+        "address": None,
     }
     assert record["attempts"] == [
         {

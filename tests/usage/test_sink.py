@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -92,14 +94,16 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pyte
             made.put({"n": n})
             written_or_dropped(made)
             time.sleep(0.02)
-        assert [r.levelname for r in caplog.records] == ["ERROR"]
+        assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
+        assert caplog.records[-1].getMessage().endswith("2 records are lost.")
         assert str(path) in caplog.text
         assert "No such file" in caplog.text
         folder.mkdir()
         made.put({"n": 3})
     assert lines(path) == [{"n": 3}]
     assert made.dropped == 3
-    assert "can be written again" in caplog.text
+    assert "can be written again; 3 records are lost." in caplog.text
+    assert caplog.text.endswith("lacks 3 records.\n")
 
 
 def test_a_closed_standard_output_is_told_once(
@@ -110,8 +114,44 @@ def test_a_closed_standard_output_is_told_once(
     monkeypatch.setattr(sys, "stdout", gone)
     with caplog.at_level(logging.WARNING), sink("stdout") as made:
         made.put({"n": 1})
-    assert [r.levelname for r in caplog.records] == ["ERROR"]
+    assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
     assert made.dropped == 1
+
+
+def test_a_full_disk_says_how_many_records_were_lost(caplog: pytest.LogCaptureFixture) -> None:
+    with sink("/dev/full") as made:
+        for n in range(100):
+            made.put({"n": n})
+            written_or_dropped(made)
+    assert made.dropped == 100
+    assert "No space left on device; 1 records are lost." in caplog.text
+    assert len(caplog.records) < 12, "not a line for each of them"
+    assert caplog.text.endswith("/dev/full lacks 100 records.\n")
+
+
+def test_half_a_record_is_taken_back_and_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write, full = tmp_path / "usage.jsonl", os.write, True
+
+    def some(file: int, data: bytes) -> int:
+        if not full:
+            return write(file, data)
+        if len(data) > 5:
+            return write(file, data[:5])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", some)
+    with sink(path) as made:
+        made.put({"n": 1})
+        written_or_dropped(made)
+        end = time.monotonic() + 10
+        while not made.dropped and time.monotonic() < end:
+            time.sleep(0.005)
+        full = False
+        made.put({"n": 2})
+    assert lines(path) == [{"n": 2}]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_slow_disk_drops_records_and_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

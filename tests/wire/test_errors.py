@@ -19,7 +19,7 @@ EVERY_ERROR = [
     (errors.deployment_not_allowed("gpt-4o", ["a", "b"]), 403, "DeploymentNotAllowed"),
     (errors.no_limit_configured("gpt-4o"), 403, "no_limit_configured"),
     (errors.deployment_not_found("x", ["gpt-4o"]), 404, "DeploymentNotFound"),
-    (errors.not_found("/x"), 404, "404"),
+    (errors.not_found("/x", "Paths begin elsewhere."), 404, "404"),
     (errors.method_not_allowed("PUT", ["POST"]), 405, "method_not_allowed"),
     (errors.not_built("files"), 501, "not_built"),
     (errors.invalid_target("No."), 400, "invalid_target"),
@@ -74,7 +74,7 @@ def test_names_from_outside_are_bounded_and_printable() -> None:
 
 
 def test_not_found_never_quotes_the_query() -> None:
-    assert "hunter2" not in errors.not_found("/x?api-key=hunter2").message
+    assert "hunter2" not in errors.not_found("/x?api-key=hunter2", "").message
 
 
 def test_all_backends_out_says_which_and_why() -> None:

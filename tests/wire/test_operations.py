@@ -227,10 +227,60 @@ def test_another_method(method: str, path: str, allowed: str) -> None:
     assert ("allow", allowed) in error.headers
 
 
-def test_hints_for_common_mistakes() -> None:
-    assert "slash at the end" in refusal("POST", "/openai/v1/chat/completions/").message
-    assert "/openai before /v1" in refusal("POST", "/v1/chat/completions").message
-    assert "Without /v1/" in refusal("POST", "/openai/chat/completions").message
+RIGHT_V1 = "/openai/v1/chat/completions"
+RIGHT_CLASSIC = "/openai/deployments/gpt-4o/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/v1/chat/completions", RIGHT_V1),
+        ("/chat/completions", RIGHT_V1),
+        ("/openai/v1/chat/completions/", RIGHT_V1),
+        ("/openai/v1//chat/completions", RIGHT_V1),
+        ("//openai/v1/chat/completions", RIGHT_V1),
+        ("/openai/v1/v1/chat/completions", RIGHT_V1),
+        ("/openai/openai/v1/chat/completions", RIGHT_V1),
+        ("/openai/v2/chat/completions", RIGHT_V1),
+        ("/OpenAI/v1/Chat/Completions", RIGHT_V1),
+        ("/api/v1/chat/completions", RIGHT_V1),
+        ("/openai/v1/chat%2Fcompletions", RIGHT_V1),
+        ("/openai/v1/chat/completions;x=1", RIGHT_V1),
+        ("/openai/v1/openai/v1/responses", "/openai/v1/responses"),
+        ("/v1/embeddings", "/openai/v1/embeddings"),
+        ("/openai/v1/deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
+        ("/deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
+        ("/openai/openai/deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
+        ("/openai/v1/openai/deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
+        ("/openai/Deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
+        ("/openai/deployments/gpt-4o/chat/completions/", RIGHT_CLASSIC),
+        ("/openai/deployments//chat/completions", "/openai/deployments/{deployment}/chat/completions"),
+        ("/openai/chat/completions", "/openai/deployments/{deployment}/chat/completions"),
+        ("/openai/chat/completions", RIGHT_V1),
+        ("/openai/deployments/gpt-4o/responses", "/openai/v1/responses"),
+        ("/openai/deployments/gpt-4o/models", "/openai/v1/models"),
+        ("/openai/deployments/gpt-4o/chat", "chat/completions, completions, embeddings"),
+        ("/openai/v1/chat", "chat/completions, completions, embeddings, responses, models"),
+        ("/nowhere", "/openai/deployments/{deployment}/ or /openai/v1/"),
+        ("/", "/openai/deployments/{deployment}/ or /openai/v1/"),
+    ],
+)
+def test_a_path_that_is_nearly_right_is_told_the_right_one(path: str, right: str) -> None:
+    error = refusal("POST", path + "?api-key=hunter2")
+    assert error.status == 404
+    said = error.message.partition("'. ")[2]
+    assert right in said
+    assert "hunter2" not in error.message
+
+
+@pytest.mark.parametrize("path", ["/openai/deployments/gpt-4o/responses", "/openai/v1//chat/completions"])
+def test_no_hint_asks_for_what_the_path_has_already(path: str) -> None:
+    assert "Paths begin with" not in refusal("POST", path).message
+
+
+def test_a_deployment_that_cannot_be_one_is_not_repeated() -> None:
+    said = refusal("POST", "/deployments/%1b%5b31m/chat/completions").message
+    assert "/openai/deployments/{deployment}/chat/completions" in said
 
 
 def test_a_query_without_bound_is_refused() -> None:

@@ -18,6 +18,9 @@ UNITS = {
     "tokens_per_month": "tokens/month",
 }
 
+COUNTERS = {"memory": "counters in memory", "shared": "counters shared"}
+"""Where the counters of quotas live; a shared store that is lost is said in a sentence."""
+
 NARROWEST = 40
 
 BAR = 8
@@ -74,7 +77,8 @@ class _View:
     def _head(self) -> Iterator[str]:
         gateway, traffic = self.state["gateway"], self.state["traffic"]
         status = gateway["status"]
-        about = [f"version {gateway['version']}", f"up {span(gateway['uptime_seconds'])}", gateway["state"]]
+        counters = COUNTERS.get(gateway["state"], gateway["state"])
+        about = [f"version {gateway['version']}", f"up {span(gateway['uptime_seconds'])}", counters]
         yield (
             self.paint("aoai-gateway", "bold")
             + f"  {self.paint(status, 'green' if status == 'ready' else 'yellow')}  "

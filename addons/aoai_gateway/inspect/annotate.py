@@ -31,6 +31,7 @@ gateway_duration_ms       from the call's begin to its end
 gateway_tokens_in         prompt tokens
 gateway_tokens_out        completion tokens
 gateway_only_backend      on a replay that was sent to this backend by hand
+gateway_held              for how long the call was held by hand, and what was edited meanwhile
 gateway_path              on the flow of a failed attempt: the path that the client asked for
 gateway_story             every decision that was taken, a line each (see ``gateway.explain``)
 gateway_messages_gone     how many messages of a long realtime session are no longer kept
@@ -93,6 +94,8 @@ MARKERS = (
 BARE_CODES = {"401": "unknown key", "404": "unknown path"}
 """Azure's codes that are only the status again, in words."""
 
+HELD = "gateway_held"
+
 KEPT_ON_REPLAY = ("gateway_client", "gateway_only_backend")
 """What is still true of a flow that is replayed."""
 
@@ -114,9 +117,23 @@ def annotate(flow: http.HTTPFlow, call: Call, conversation: str | None = None) -
     if conversation is not None:
         flow.metadata["gateway_conversation"] = conversation
     if call.decisions:
-        flow.metadata["gateway_story"] = list(call.decisions)
+        held = flow.metadata.get(HELD)
+        first = [_told(f"{held}; the times are from then on")] if held else []
+        flow.metadata["gateway_story"] = [*first, *call.decisions]
     if not is_marked_by_a_person(flow):
         flow.marked = marker(call)
+
+
+def add_to_story(flow: http.HTTPFlow, what: str) -> None:
+    """Tell what happened to a flow's call after its story was told; nothing if none was."""
+    story = flow.metadata.get("gateway_story")
+    if isinstance(story, list):
+        flow.metadata["gateway_story"] = [*story, _told(what)]
+
+
+def _told(what: str) -> str:
+    """Write a line of a story that has no time of its own."""
+    return f"{'':>9}  {what}"
 
 
 def annotate_refusal(flow: http.HTTPFlow, error: GatewayError) -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from aoai_gateway.proxy.hooks import AttemptFailed
 
+BETWEEN = 1e-6
+"""Seconds by which a failed attempt follows its call, and the attempt before it, in a flow list."""
+
 
 async def show(addons: AddonManager, failed: AttemptFailed) -> None:
     """Have mitmproxy's addons see the flow of a failed attempt."""
@@ -28,6 +31,8 @@ def make_flow(failed: AttemptFailed) -> http.HTTPFlow:
     """Make the flow of a failed attempt: what was sent, less its secrets, and what came."""
     shown = http.HTTPFlow(failed.flow.client_conn, failed.server)
     shown.request = failed.request
+    # Flow lists are ordered by this: it stands right after its call, whatever other calls came meanwhile.
+    shown.timestamp_created = failed.flow.timestamp_created + failed.attempt.number * BETWEEN
     if failed.response is not None:
         # The same response may become the call's answer, and be marked as such.
         shown.response = failed.response.copy()

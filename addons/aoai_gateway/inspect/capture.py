@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import queue
 import threading
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 from mitmproxy.io import FlowWriter
+
+from aoai_gateway.usage.files import append
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,20 +95,3 @@ class Capture:
                 self._lose(error.strerror or "it cannot be written")
             with self._lock:
                 self._waiting -= len(data)
-
-
-def append(path: Path, data: bytes) -> None:
-    """Append to a file, which is made if it is not there; all or nothing. Raises OSError."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        before = os.fstat(file).st_size
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(file, rest) :]
-        except OSError:
-            # Half a flow would make the file unreadable from there on.
-            os.ftruncate(file, before)
-            raise
-    finally:
-        os.close(file)

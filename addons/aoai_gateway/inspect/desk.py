@@ -30,4 +30,4 @@ def install(gateway: Gateway, addons: AddonManager) -> None:
     if intercept is not None:
         gateway.is_held = intercept.should_intercept
         if addons.get(Hold.name) is None:
-            addons.add(Hold())
+            addons.add(Hold(gateway))

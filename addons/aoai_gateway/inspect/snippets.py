@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.operations import MODELS, Target, parse_target
+from aoai_gateway.wire.operations import EMBEDDINGS, MODELS, Target, parse_target
 from aoai_gateway.wire.secrets import SECRET_HEADERS, SECRET_PARAMETERS
 
 KEY_VARIABLE = "AOAI_GATEWAY_KEY"
@@ -96,6 +96,17 @@ class Request:
         return {n: v for n, v in pairs if n not in version and n.lower() not in SECRET_PARAMETERS}
 
 
+def _without_sdks_own(target: Target, body: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what an SDK asks for by itself, and treats otherwise when its caller asks for it.
+
+    Embeddings travel as base64, and are numbers again when the SDK gives them out; but whoever names
+    ``encoding_format`` gets the text.
+    """
+    if target.operation is EMBEDDINGS and body.get("encoding_format") == "base64":
+        return {name: value for name, value in body.items() if name != "encoding_format"}
+    return body
+
+
 # --- Python ------------------------------------------------------------------------------------------
 
 
@@ -113,6 +124,7 @@ def python(request: Request) -> str:
     lines += [f'    api_key=os.environ["{KEY_VARIABLE}"],', ")"]
     if target.operation is MODELS:
         return "\n".join([*lines, "for model in client.models.list():", "    print(model.id)", ""])
+    body = _without_sdks_own(target, body)
     known = KEYWORDS[target.operation.name]
     arguments = {key: value for key, value in body.items() if key in known}
     extra = {key: value for key, value in body.items() if key not in known}
@@ -209,6 +221,7 @@ def javascript(request: Request) -> str:
     if target.operation is MODELS:
         lines.append("for await (const model of client.models.list()) console.log(model.id);")
         return "\n".join([*lines, ""])
+    body = _without_sdks_own(target, body)
     streams = body.get("stream") is True
     options = {"headers": request.extra_headers, "query": request.extra_query}
     options = {key: value for key, value in options.items() if value}

@@ -59,10 +59,16 @@ def place(request: http.Request, connection: ClientConnection) -> None:
     request.data.authority = b""
 
 
-def admit(gateway: Gateway, request: http.Request, connection: ClientConnection) -> Admitted:
-    """Identify the client of a request, and look at its head. Takes the credential out of it.
+def address_of(connection: ClientConnection) -> str | None:
+    """Give the IP address that a client's connection comes from."""
+    return connection.peername[0] if connection.peername else None
 
-    Raises GatewayError; the request then still holds its credential.
+
+def admit(gateway: Gateway, request: http.Request, connection: ClientConnection) -> Admitted:
+    """Identify the client of a request by its head. Takes the credential out of it.
+
+    Raises GatewayError; the request then still holds its credential. Whether what is asked for may be had is
+    for `check_request`.
     """
     setup = gateway.in_force()
     head = FieldIndex(request.data.headers.fields)
@@ -74,7 +80,6 @@ def admit(gateway: Gateway, request: http.Request, connection: ClientConnection)
     token = credential.value if passed_on and credential is not None else None
     strip_secrets(request)
     request.path = strip_secret_query(request.path)
-    _check_size(gateway, setup, request)
     return Admitted(setup, client, token)
 
 
@@ -89,7 +94,6 @@ def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[st
         raise errors.unauthorized()
     if client.uses_entra_id_auth:
         raise errors.invalid_token("it was not kept, so the call cannot be replayed")
-    _check_size(gateway, setup, request)
     only = metadata.get("gateway_only_backend")
     return Admitted(setup, client, None, str(only) if only else None)
 
@@ -117,7 +121,11 @@ def _check_form(request: http.Request, head: FieldIndex) -> None:
         raise errors.invalid_body(message, code="unsupported_media_type")
 
 
-def _check_size(gateway: Gateway, setup: Setup, request: http.Request) -> None:
+def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> None:
+    """See that an identified client's request is one that can be served, before its body is read.
+
+    Raises GatewayError.
+    """
     if gateway.draining:
         raise errors.unavailable("The gateway is shutting down.")
     parse_target(request.method, request.path)

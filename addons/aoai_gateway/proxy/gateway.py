@@ -24,6 +24,7 @@ from aoai_gateway.reading.reader import BodyReader
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
+from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
@@ -108,6 +109,8 @@ class Gateway:
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
         self.wall = time.time() - time.monotonic()
+        self.early = EarlyAnswers(self._put, self.wall)
+        """Requests that are answered before they become calls."""
 
     @property
     def config(self) -> Config:
@@ -224,6 +227,17 @@ class Gateway:
         if self.usage_log is not None:
             self.usage_log.put(record)
         return record
+
+    def answered_early(self, answer: EarlyAnswer) -> None:
+        """Write down a request that was answered before it became a call."""
+        now = time.monotonic()
+        if answer.error is not None:
+            self.traffic.refused(answer.client, now)
+        self.early.note(answer, now)
+
+    def _put(self, record: dict[str, Any]) -> None:
+        if self.usage_log is not None:
+            self.usage_log.put(record)
 
     def identify(self, credential: Credential | None) -> tuple[Client, bool]:
         """Say who shows this credential, and whether it is to be passed on. Raises a 401."""

@@ -18,6 +18,8 @@ from mitmproxy.proxy.layers.http import Http1Server, ReceiveHttp, ResponseData, 
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from h11._receivebuffer import ReceiveBuffer
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
@@ -34,11 +36,17 @@ HEAD_ENDS = (b"\n\r\n", b"\n\n")
 
 
 class GatewayHttp1Server(Http1Server):
-    """An HTTP/1 server whose request heads are bounded. ``max_head``: in bytes."""
+    """An HTTP/1 server whose request heads are bounded. ``max_head``: in bytes.
 
-    def __init__(self, context: Context, max_head: int) -> None:
+    ``refused`` is told of what is refused here, before there is a request.
+    """
+
+    def __init__(
+        self, context: Context, max_head: int, refused: Callable[[GatewayError], None] | None = None
+    ) -> None:
         super().__init__(context)
         self._max_head = max_head
+        self._refused = refused
         self._chunked = False
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
@@ -89,6 +97,8 @@ class GatewayHttp1Server(Http1Server):
         yield from super().read_body(event)
 
     def _refuse(self, error: GatewayError) -> CommandGenerator[None]:
+        if self._refused is not None:
+            self._refused(error)
         yield commands.SendData(self.conn, http1.assemble_response(error_response(error)))
         yield commands.CloseConnection(self.conn)
         self.state = self.done

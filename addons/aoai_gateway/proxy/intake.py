@@ -32,13 +32,14 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.proxy import health
-from aoai_gateway.proxy.admission import Admitted, admit, admit_replayed, place
+from aoai_gateway.proxy.admission import Admitted, address_of, admit, admit_replayed, check_request, place
 from aoai_gateway.proxy.events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.hooks import Ask, GatewayAskHook, Resume
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request import strip_secrets
+from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.secrets import redact_target
@@ -103,6 +104,7 @@ class Intake(HttpStream):
                 self._admitted = admit(gateway, request, self.context.client)
                 place(request, self.context.client)
             flow.metadata["gateway_client"] = self._admitted.client.name
+            check_request(gateway, self._admitted.setup, request)
             if "gateway_client_identified" in gateway.heard:
                 identified = ClientIdentified(flow, self._admitted.client)
                 yield from self._ask(GatewayClientIdentifiedHook(identified))
@@ -110,7 +112,7 @@ class Intake(HttpStream):
             strip_secrets(request)
             place(request, self.context.client)
             request.path = redact_target(request.path)
-            gateway.observer.refused(flow, error)
+            self._refused(error)
             flow.response = error_response(error)
             yield from self._refuse(event.end_stream)
             return
@@ -133,7 +135,7 @@ class Intake(HttpStream):
             if len(self.request_body_buf) > limit:
                 self.request_body_buf.clear()
                 too_large = errors.body_too_large(limit)
-                self._gateway.observer.refused(self.flow, too_large)
+                self._refused(too_large)
                 self.flow.response = error_response(too_large)
                 yield from self._refuse(end_stream=False, shown=True)
         elif isinstance(event, RequestEndOfMessage):
@@ -188,6 +190,13 @@ class Intake(HttpStream):
 
     def _killed(self) -> bool:
         return self.flow.error is not None and self.flow.error.msg == mflow.Error.KILLED_MESSAGE
+
+    def _refused(self, error: GatewayError) -> None:
+        """Write down that the request is refused before it became a call."""
+        self._gateway.observer.refused(self.flow, error)
+        client = self._admitted.client.name if self._admitted is not None else None
+        address = address_of(self.context.client)
+        self._gateway.answered_early(EarlyAnswer.refused(error, client, address))
 
     # --- the answer ------------------------------------------------------------------------------------
 

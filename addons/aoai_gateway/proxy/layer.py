@@ -23,11 +23,13 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from aoai_gateway.config.models import Limits
+from aoai_gateway.proxy.admission import address_of
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.deadlines import Deadlines
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
 from aoai_gateway.proxy.messages import Connect, DeadlinePassed
 from aoai_gateway.proxy.stream import GatewayStream
+from aoai_gateway.usage.early import EarlyAnswer
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Connection
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
     from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.wire.errors import GatewayError
 
 RESPONSE_EVENTS = (
     http_layers.ResponseHeaders,
@@ -113,7 +116,9 @@ class GatewayLayer(HttpLayer):
             if client not in self.connections and client.alpn != b"h2":
                 setup = self._gateway.setup
                 limits = setup.config.limits if setup is not None else Limits()
-                self.connections[client] = GatewayHttp1Server(self.context.fork(), limits.header_kb * 1024)
+                self.connections[client] = GatewayHttp1Server(
+                    self.context.fork(), limits.header_kb * 1024, self._refused
+                )
             yield from super()._handle_event(event)
         elif isinstance(event, events.Wakeup) and event.command in self._timers:
             self._timers.discard(event.command)
@@ -125,6 +130,10 @@ class GatewayLayer(HttpLayer):
             pass
         else:
             yield from super()._handle_event(event)
+
+    def _refused(self, error: GatewayError) -> None:
+        """Write down what is no request."""
+        self._gateway.answered_early(EarlyAnswer.refused(error, None, address_of(self.context.client)))
 
     def _is_known(self, connection: Connection) -> bool:
         return connection in self.connections or connection == self.context.server

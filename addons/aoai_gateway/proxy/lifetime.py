@@ -180,6 +180,7 @@ class Lifetime:
             await asyncio.sleep(POLL_SECONDS)
             gateway = self._gateway
             gateway.look_for_listeners(ctx.master.addons)
+            gateway.early.look(time.monotonic())
             waiting = gateway.in_line
             gateway.traffic.seen(
                 in_flight=len(gateway.calls) - waiting, waiting=waiting, now=time.monotonic()
@@ -229,6 +230,7 @@ class Lifetime:
         await self.admin.stop()
         await self._gateway.reader.close()
         await self.sharing.close()
+        gateway.early.close()
         if gateway.usage_log is not None:
             await asyncio.to_thread(gateway.usage_log.close)
         for _, running in self._simulators.values():

@@ -65,6 +65,7 @@ from aoai_gateway.effects import (
     WaitUntil,
 )
 from aoai_gateway.proxy import models
+from aoai_gateway.proxy.admission import address_of
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.proxy.fields import FieldIndex
@@ -81,6 +82,7 @@ from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.observer import UNSEEN, Observation
 from aoai_gateway.proxy.request import strip_secrets, without_secrets
 from aoai_gateway.proxy.sending import Sending
+from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import MODELS, parse_target
@@ -147,10 +149,14 @@ class GatewayStream(Sending):
         try:
             target = parse_target(request.method, request.path)
         except GatewayError as error:
-            self._gateway.observer.refused(self.flow, error)
+            self._refused(error)
             yield from self._reject(error)
             return
         if target.operation is MODELS:
+            listed = EarlyAnswer(
+                200, None, Outcome.OK, admitted.client.name, address_of(self.context.client), MODELS.name
+            )
+            self._gateway.answered_early(listed)
             self.flow.response = models.answer(admitted.setup, admitted.client, target)
             yield from self._respond()
             return
@@ -416,6 +422,8 @@ class GatewayStream(Sending):
         elif self._answered:
             yield commands.CloseConnection(self.context.client)
         else:
+            if self._call is None:
+                self._refused(errors.internal())
             answer = error_response(errors.internal())
             answer.headers["connection"] = "close"
             self.flow.response = answer

@@ -1,7 +1,8 @@
 """The usage record: what is written down of a finished call. No prompt, no answer, no key.
 
 Times are in milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply
-are null.
+are null. ``count`` is 1, except for requests that were answered before they became calls, of which one record
+may stand for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came from.
 """
 
 from __future__ import annotations
@@ -13,13 +14,52 @@ if TYPE_CHECKING:
     from aoai_gateway.call import Attempt, Call
     from aoai_gateway.routing.order import Skip
 
+FIELDS = (
+    "time",
+    "call",
+    "client",
+    "priority",
+    "operation",
+    "api",
+    "deployment",
+    "endpoint",
+    "standin",
+    "model",
+    "streaming",
+    "max_tokens",
+    "outcome",
+    "status",
+    "error",
+    "finish_reason",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "reserved_tokens",
+    "charged_tokens",
+    "clamped",
+    "degraded",
+    "dry_run",
+    "asked_deployment",
+    "waited_ms",
+    "in_line_ms",
+    "first_token_ms",
+    "duration_ms",
+    "client_retry",
+    "response_id",
+    "attempts",
+    "skipped",
+    "count",
+    "address",
+)
+"""The fields of every record, in their order."""
+
 
 def usage_record(call: Call) -> dict[str, Any]:
     """Make the record of a finished call."""
     body, usage, attempt = call.body, call.usage, call.attempt
-    begun = datetime.fromtimestamp(call.started + call.wall, UTC)
     return {
-        "time": begun.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": written_time(call.started + call.wall),
         "call": call.id,
         "client": call.client.name,
         "priority": _priority(call),
@@ -53,7 +93,20 @@ def usage_record(call: Call) -> dict[str, Any]:
         "response_id": call.response_id,
         "attempts": [_attempt(a) for a in call.attempts],
         "skipped": [_skip(each) for each in call.skipped],
+        "count": 1,
+        "address": None,
     }
+
+
+def empty_record() -> dict[str, Any]:
+    """Make the record of a request that never became a call: all fields, and nothing known yet."""
+    return dict.fromkeys(FIELDS) | {"streaming": False, "attempts": [], "skipped": []}
+
+
+def written_time(seconds: float) -> str:
+    """Write a time since the epoch as records have it: RFC 3339, UTC, to the millisecond."""
+    begun = datetime.fromtimestamp(seconds, UTC)
+    return begun.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.usage.files import append
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,6 +27,9 @@ class UsageSink:
     def __init__(self, target: str) -> None:
         self.target = target
         self.dropped = 0
+        """Records that are lost: there was no room on the disk, or it was too slow."""
+        self._told = 0
+        """How many of these the log has been told of."""
         self._queue: queue.Queue[str | None] = queue.Queue(CAPACITY)
         self._thread = threading.Thread(target=self._write, name="usage log", daemon=True)
         self._thread.start()
@@ -35,15 +40,30 @@ class UsageSink:
             # ASCII: no terminal's encoding, and no odd name from outside, can stop the log.
             self._queue.put_nowait(json.dumps(record, separators=(",", ":")))
         except queue.Full:
-            self.dropped += 1
+            self._lose(1, "the disk is too slow")
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what is waiting, for so long at most."""
         try:
             self._queue.put(None, timeout=seconds)
         except queue.Full:
-            return
-        self._thread.join(seconds)
+            left = self._queue.qsize()
+        else:
+            self._thread.join(seconds)
+            # The word that it is the end is not a record.
+            left = max(0, self._queue.qsize() - 1)
+        if left:
+            self._lose(left, "they were not written in time")
+        if self.dropped:
+            logger.error("The usage log %s lacks %d records.", self.target, self.dropped)
+
+    def _lose(self, count: int, why: str) -> None:
+        self.dropped += count
+        if self.dropped >= 2 * self._told:  # the 1st, 2nd, 4th, 8th …
+            self._told = self.dropped
+            logger.error(
+                "The usage log %s cannot be written: %s; %d records are lost.", self.target, why, self.dropped
+            )
 
     def _write(self) -> None:
         failing = False
@@ -51,15 +71,16 @@ class UsageSink:
             lines, last = self._take()
             try:
                 self._append(lines)
-                if failing:
-                    logger.warning("The usage log %s can be written again.", self.target)
-                failing = False
+                if failing and lines:
+                    logger.warning(
+                        "The usage log %s can be written again; %d records are lost.",
+                        self.target,
+                        self.dropped,
+                    )
+                    failing, self._told = False, 0
             except (OSError, ValueError) as error:  # ValueError: standard output was closed
-                self.dropped += len(lines)
-                if not failing:
-                    reason = error.strerror if isinstance(error, OSError) else error
-                    logger.error("The usage log %s cannot be written: %s", self.target, reason)
                 failing = True
+                self._lose(len(lines), str((error.strerror if isinstance(error, OSError) else "") or error))
             if last:
                 return
 
@@ -83,5 +104,4 @@ class UsageSink:
             sys.stdout.write(text)
             sys.stdout.flush()
         else:
-            with Path(self.target).open("a", encoding="utf-8") as file:
-                file.write(text)
+            append(Path(self.target), text.encode())

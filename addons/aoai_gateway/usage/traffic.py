@@ -136,6 +136,12 @@ class Traffic:
                 kind = _kind(attempt)
                 bucket.failed_attempts[kind] = bucket.failed_attempts.get(kind, 0) + 1
 
+    def refused(self, client: str | None, now: float) -> None:
+        """Count a request that was refused before it became a call."""
+        self._buckets.at(now).errors += 1
+        if client is not None:
+            self._minutes.at(now).clients.setdefault(client, [0, 0, 0])[0] += 1
+
     def seen(self, *, in_flight: int, waiting: int, now: float) -> None:
         """Note how many calls are under way and in line. Called now and then."""
         bucket = self._buckets.at(now)

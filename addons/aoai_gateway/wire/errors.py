@@ -164,14 +164,12 @@ def not_recorded(status: int) -> GatewayError:
     )
 
 
-def not_found(path: str, hint: str = "") -> GatewayError:
-    """404: not a path of Azure OpenAI's. The path is quoted, never its query, which can hold a key."""
-    return GatewayError(
-        404,
-        "404",
-        f"Resource not found: {_quote(path.partition('?')[0])}. "
-        + (hint or "Paths begin with /openai/deployments/{deployment}/ or /openai/v1/."),
-    )
+def not_found(path: str, hint: str) -> GatewayError:
+    """404: not a path of Azure OpenAI's. The path is quoted, never its query, which can hold a key.
+
+    ``hint`` says what is right, in a sentence.
+    """
+    return GatewayError(404, "404", f"Resource not found: {_quote(path.partition('?')[0])}. {hint}")
 
 
 def method_not_allowed(method: str, allowed: Iterable[str]) -> GatewayError:

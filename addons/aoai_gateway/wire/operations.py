@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote
 
+from aoai_gateway.wire import path_hints
 from aoai_gateway.wire.errors import (
     GatewayError,
     deployment_not_found,
@@ -74,6 +75,10 @@ MODELS = Operation("models", "GET", "models", False)
 
 OPERATIONS: tuple[Operation, ...] = (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MODELS)
 _BY_PATH: Mapping[str, Operation] = {operation.path: operation for operation in OPERATIONS}
+
+
+_IN_DEPLOYMENTS = tuple(operation.path for operation in OPERATIONS if operation.classic_deployment)
+_ELSEWHERE = tuple(operation.path for operation in OPERATIONS if not operation.classic_deployment)
 
 
 def _operation(path: str) -> Operation:
@@ -171,7 +176,7 @@ def parse_target(method: str, path: str) -> Target:
     bare, _, query = path.partition("?")
     segments = bare.split("/")  # ["", "openai", …]
     if len(segments) < 3 or segments[1] != "openai" or "" in segments[1:]:
-        raise not_found(bare, _hint(segments))
+        raise _unknown(bare)
     if segments[2] == "v1":
         return _match(method, path, "v1", segments[3:], None, None, query)
     if segments[2] == "deployments" and len(segments) > 4:
@@ -195,7 +200,7 @@ def _match(
     if operation is None and len(rest) == 2 and rest[0] == "models" and deployment is None:
         operation, resource_id = MODELS, unquote(rest[1])
         if not DEPLOYMENT_NAME.fullmatch(resource_id):
-            raise not_found(raw)
+            raise _unknown(raw)
     if operation is not None:
         in_path = api == "classic" and operation.classic_deployment
         if in_path != (deployment is not None):
@@ -215,18 +220,20 @@ def _unmatched(raw: str, api: Api, rest: list[str], deployment: str | None) -> G
     if deployment is not None:
         if first in ("audio", "images", "realtime", "extensions"):
             return not_built(_NOT_BUILT[first])
-        return not_found(raw)
+        return _unknown(raw)
     if first == "responses" and len(rest) > 1:
         return not_built("stored responses (responses/{id} and the like)")
     if rest[:2] == ["chat", "completions"] and len(rest) > 2:
         return not_built("stored chat completions")
     if first in _NOT_BUILT and not (api == "v1" and first == "deployments"):
         return not_built(_NOT_BUILT[first])
-    if api == "classic" and "/".join(rest) in _BY_PATH:
-        return not_found(
-            raw, "Without /v1/, the deployment belongs in the path: /openai/deployments/{deployment}/…."
-        )
-    return not_found(raw)
+    return _unknown(raw)
+
+
+def _unknown(raw: str) -> GatewayError:
+    """A path that is none of ours, with the one that is probably meant."""
+    bare = raw.partition("?")[0]
+    return not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
 
 
 def _other_method(method: str, operation: Operation, api: Api) -> GatewayError:
@@ -247,11 +254,3 @@ def _api_version(query: str) -> str | None:
             "The query has too many parameters. api-version is the one that matters."
         ) from None
     return next((value for name, value in pairs if name == "api-version"), None)
-
-
-def _hint(segments: list[str]) -> str:
-    if segments[-1] == "" and len(segments) > 3:
-        return "Remove empty path segments, and the slash at the end."
-    if segments[1:2] == ["v1"]:
-        return "Add /openai before /v1 in the SDK's base_url."
-    return ""

@@ -1,0 +1,63 @@
+"""What to say of a path that is nearly one of Azure OpenAI's: the right path, and where an SDK gets it from.
+
+A wrong path nearly always comes from an SDK's base address, to which the SDK has added the rest. So a path
+that ends in an operation is told apart from any other, however it begins: without ``/openai`` or ``/v1``, with
+one of them twice, with empty segments, in other letters. It only ever leads to a sentence: no such path is
+taken for the right one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from urllib.parse import unquote
+
+_DEPLOYMENT = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,64}", re.ASCII)
+_PLACEHOLDER = "{deployment}"
+_LONGEST = 2_000
+"""Characters of a path that are worth looking at."""
+
+V1_BASE = "In the SDKs, base_url (baseURL) is this gateway's address and /openai/v1/ after it."
+CLASSIC_BASE = "In the SDKs, azure_endpoint is this gateway's address and nothing after it."
+IN_GENERAL = "Paths begin with /openai/deployments/{deployment}/ or /openai/v1/."
+
+
+def hint(path: str, in_deployments: Collection[str], elsewhere: Collection[str]) -> str:
+    """Say what is probably meant by ``path``, which has no query and is none of Azure OpenAI's.
+
+    ``in_deployments``: the operations, such as ``chat/completions``, that a path names a deployment for in
+    its classic form; ``elsewhere``: the others.
+    """
+    # Only what is between the slashes counts; "chat%2Fcompletions" and "Chat" are mistakes too.
+    segments = [part for part in re.split(r"[/\\]+", unquote(path[:_LONGEST]).partition(";")[0]) if part]
+    low = [part.lower() for part in segments]
+    operation = _last_operation(low, (*in_deployments, *elsewhere))
+    if operation is None:
+        return _no_operation(low, in_deployments, elsewhere)
+    before = low[: len(low) - operation.count("/") - 1]
+    v1 = f"/openai/v1/{operation}"
+    if "deployments" not in before:
+        if low[:1] == ["openai"] and "v1" not in before and operation in in_deployments:
+            classic = f"/openai/deployments/{_PLACEHOLDER}/{operation}"
+            return f"Without /v1/, the deployment belongs in the path: {classic}. Or use {v1}."
+        return f"The path is {v1}. {V1_BASE}"
+    if operation in elsewhere:
+        where = "" if operation == "models" else "; the deployment is the body's 'model'"
+        return f"This operation has no deployment in its path: it is {v1}{where}."
+    name = segments[before.index("deployments") + 1 : len(before)]
+    named = name[0] if name and _DEPLOYMENT.fullmatch(name[0]) else _PLACEHOLDER
+    return f"The path is /openai/deployments/{named}/{operation}. {CLASSIC_BASE}"
+
+
+def _last_operation(segments: list[str], operations: Collection[str]) -> str | None:
+    """Find the longest operation that the path ends in: ``completions`` ends ``chat/completions``, too."""
+    found = (op for op in operations if segments[-op.count("/") - 1 :] == op.split("/"))
+    return max(found, key=len, default=None)
+
+
+def _no_operation(low: list[str], in_deployments: Collection[str], elsewhere: Collection[str]) -> str:
+    if low[:2] == ["openai", "deployments"] and len(low) > 2:
+        return f"Below a deployment there are {', '.join(in_deployments)}."
+    if low[:2] == ["openai", "v1"]:
+        return f"Below /openai/v1/ there are {', '.join((*in_deployments, *elsewhere))}."
+    return IN_GENERAL
