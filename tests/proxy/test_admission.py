@@ -9,7 +9,7 @@ from mitmproxy import http
 from mitmproxy.test import tflow, tutils
 
 from aoai_gateway.config.models import Client, Config
-from aoai_gateway.proxy.admission import Admitted, admit, check_request, admit_replayed, place
+from aoai_gateway.proxy.admission import Admitted, admit, admit_replayed, check_request, place
 from aoai_gateway.proxy.gateway import Gateway
 from aoai_gateway.wire.errors import GatewayError
 from tests.engine_driver import config

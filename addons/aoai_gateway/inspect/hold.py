@@ -5,7 +5,7 @@ client of a flow that is killed while it is held gets no answer, and one that ha
 addon comes last, and waits in mitmproxy's place.
 
 A call that was edited into something that is no call any more is not let go: its client would get an error
-for what it has not sent, and the edit would be lost. It stays held, and its comment says where the mistake is.
+for what it has not sent, and the edit would be lost. It stays held; its comment says where the mistake is.
 
 What was held and edited is part of the call's story, as ``gateway_held`` in the flow's metadata.
 """

@@ -26,7 +26,7 @@ SECONDS = 60.0
 """For how long the requests of a kind are counted into one record."""
 
 MOST_KINDS = 200
-"""Kinds that are told apart at once. Beyond, addresses and clients are left out, so that the rest is bounded."""
+"""Kinds that are told apart at once. Beyond, addresses and clients are left out: then they are few."""
 
 IN_WORDS = {"401": "no key that is known", "404": "no path of Azure OpenAI's"}
 """Azure's codes that are only the status again."""

@@ -20,7 +20,7 @@ def append(path: Path, data: bytes) -> None:
             while rest:
                 rest = rest[os.write(file, rest) :]
         except OSError:
-            # Half a record would make the file unreadable from there on. A device cannot be cut, and need not.
+            # Half a record would make the file unreadable from there on. A device cannot be cut.
             with contextlib.suppress(OSError):
                 os.ftruncate(file, before)
             raise

@@ -1,9 +1,8 @@
 """What to say of a path that is nearly one of Azure OpenAI's: the right path, and where an SDK gets it from.
 
-A wrong path nearly always comes from an SDK's base address, to which the SDK has added the rest. So a path
-that ends in an operation is told apart from any other, however it begins: without ``/openai`` or ``/v1``, with
-one of them twice, with empty segments, in other letters. It only ever leads to a sentence: no such path is
-taken for the right one.
+A wrong path nearly always comes from an SDK's base address, to which the SDK has added the rest. So it is the
+end of a path that counts, however it begins: without ``/openai`` or ``/v1``, with one of them twice, with
+empty segments, in other letters. It only ever leads to a sentence: no such path is taken for the right one.
 """
 
 from __future__ import annotations
