@@ -191,7 +191,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Story:
                 str(f.metadata["gateway_call"]) for f in flows if b"hasty" in (f.request.raw_content or b"")
             )
         scene.flows = [f for f in flows if scene.call and f.metadata.get("gateway_call") == scene.call]
-    records = json_lines.read(usage)
+    records = [record for record in json_lines.read(usage) if record["call"] is not None]
     assert len(records) == len({record["call"] for record in records})
     return Story(
         stage.scenes, flows, {record["call"]: record for record in records}, from_file, from_file_seen

@@ -317,7 +317,8 @@ def test_it_wrote_what_it_should(written: Written) -> None:
     usage = [json.loads(line) for line in written.sources["usage.jsonl"].splitlines()]
     outcomes = {record["outcome"] for record in usage}
     assert {"ok", "rejected", "backends_out", "truncated"} <= outcomes
-    assert {record["client"] for record in usage} == {"Tester", "By token"}
+    assert {record["client"] for record in usage} == {"Tester", "By token", None}
+    assert {"401", "404", "head_malformed", "head_too_large"} <= {record["error"] for record in usage}
     assert b"Access denied" in written.sources["answers to clients"]
     if written.host == "mitmdump":
         assert PROMPT.encode() in log
