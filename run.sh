@@ -6,6 +6,8 @@
 #
 #   AOAI_GATEWAY_PYTHON   the Python to use (default: the newest tested one that is found)
 #   AOAI_GATEWAY_VENV     the virtual environment's folder (default: .venv beside this file)
+#   AOAI_GATEWAY_LOCK     the lock file to install from (default: requirements.lock, and requirements-dev.lock
+#                         for the tests); none: the newest versions that pyproject.toml allows
 #   PIP_*                 pip's own settings hold, an index of one's own for instance
 #
 # Written for bash 3.2, which is what macOS ships.
@@ -30,8 +32,12 @@ stamp=$venv/set-up-for
 extras=
 [ "${1:-}" = test ] && extras='[test]'
 
-# What a finished set-up was made for, extras aside.
-wanted="$root $(cksum <"$root/pyproject.toml")"
+# What a finished set-up was made for, extras aside: this checkout, its dependencies, their locked versions.
+locked=
+for file in "$root"/requirements*.lock; do
+    [ -f "$file" ] && locked=$locked$(<"$file")
+done
+wanted="$root $(printf '%s' "${AOAI_GATEWAY_LOCK:-}$(<"$root/pyproject.toml")$locked" | cksum)"
 
 is_set_up() {
     local made_for='' made_extras=''
@@ -42,7 +48,7 @@ is_set_up() {
     "$python" -P -c '
 import importlib.util, sys
 sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))' \
-        aoai_gateway mitmproxy pydantic yaml tiktoken tornado ${extras:+pytest} 2>/dev/null
+        aoai_gateway mitmproxy pydantic yaml tiktoken tornado redis ${extras:+pytest} 2>/dev/null
 }
 
 # --- finding a Python ---------------------------------------------------------------------------------------
@@ -92,6 +98,22 @@ Get one, for instance with one of
 or name yours: AOAI_GATEWAY_PYTHON=/path/to/python ./run.sh"
 }
 
+# --- installing ---------------------------------------------------------------------------------------------
+
+install() {
+    local lock=${AOAI_GATEWAY_LOCK:-requirements${extras:+-dev}.lock}
+    local pip=("$python" -m pip install --quiet --disable-pip-version-check)
+    if [ "$lock" = none ]; then
+        "${pip[@]}" --upgrade --upgrade-strategy eager --editable "$root$extras"
+        return
+    fi
+    case $lock in /*) ;; *) lock=$root/$lock ;; esac
+    [ -f "$lock" ] || fail "the lock file $lock is missing."
+    # Exactly the locked versions and nothing else: the build backend is one of them.
+    "${pip[@]}" --require-hashes --requirement "$lock" &&
+        "${pip[@]}" --no-deps --no-build-isolation --editable "$root"
+}
+
 # --- setting up ---------------------------------------------------------------------------------------------
 
 set_up() {
@@ -127,7 +149,7 @@ except OSError: pass  # a file system without locks'
     say "installing the project and what it needs (once; it takes a minute)"
     # Until this is done, whoever finds the environment must take it for half-made.
     printf 'half-made\n' >"$stamp"
-    if ! "$python" -m pip install --quiet --disable-pip-version-check --editable "$root$extras"; then
+    if ! install; then
         # pip resolves before it changes anything, so what was there before still works.
         if [ -n "$made_for" ]; then printf '%s\n%s\n' "$made_for" "$made_extras" >"$stamp"; else rm -f "$stamp"; fi
         fail "the installation failed, see above. A network, or PIP_INDEX_URL for an index of your own, is needed."

@@ -100,7 +100,10 @@ class Checkout:
         (root / "backend.py").write_text(BACKEND)
         (package / "__init__.py").touch()
         (package / "cli.py").write_text(CLI)
-        for stub in ("mitmproxy", "pydantic", "yaml", "tiktoken", "tornado", "pytest"):
+        # Nothing is locked, since nothing may be fetched.
+        for lock in ("requirements.lock", "requirements-dev.lock"):
+            (root / lock).touch()
+        for stub in ("mitmproxy", "pydantic", "yaml", "tiktoken", "tornado", "redis", "pytest"):
             (root / "addons" / f"{stub}.py").touch()
 
     def start(
@@ -257,6 +260,28 @@ def test_the_exit_code_is_the_commands(made: Checkout, run: Run) -> None:
 
 
 # --- when it is made again ----------------------------------------------------------------------------------
+
+
+def test_a_changed_lock_installs_again(fresh: Checkout, run: Run) -> None:
+    assert run(fresh, "--version").returncode == 0
+    with (fresh.root / "requirements.lock").open("a") as file:
+        file.write("# another version\n")
+    assert run(fresh, "--version").returncode == 0
+    assert len(fresh.installs) == 2
+
+
+def test_a_missing_lock_is_named(fresh: Checkout, run: Run) -> None:
+    (fresh.root / "requirements.lock").unlink()
+    done = run(fresh, "--version")
+    assert done.returncode == 1
+    assert "requirements.lock is missing" in done.stderr
+
+
+def test_the_newest_versions_are_installed_where_that_is_asked_for(fresh: Checkout, run: Run) -> None:
+    (fresh.root / "requirements.lock").unlink()
+    done = run(fresh, "--version", env={"AOAI_GATEWAY_LOCK": "none"})
+    assert done.returncode == 0, done.stderr
+    assert len(fresh.installs) == 1
 
 
 def test_a_changed_pyproject_installs_again(fresh: Checkout, run: Run) -> None:

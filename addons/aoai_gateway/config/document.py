@@ -164,8 +164,18 @@ class _TooMuchError(Exception):
 
 def _bound_depth(text: str) -> None:
     """Refuse deep nesting before ``compose``, which recurses: in libyaml's binding it ends the process."""
+    try:
+        _bound_depth_of(text, _Loader)
+    except yaml.YAMLError:
+        # libyaml reads ahead, and may meet a bound of its own before it tells of the depth that exceeds ours.
+        # The slower parser has no such bound: it knows whether the depth is the fault.
+        _bound_depth_of(text, yaml.SafeLoader)
+        raise
+
+
+def _bound_depth_of(text: str, loader: type) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:

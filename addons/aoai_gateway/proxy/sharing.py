@@ -79,12 +79,10 @@ class Sharing:
         local = MemoryState()
         self._gateway.state = local
         if url != "memory":
-            try:
-                from aoai_gateway.state.failover import FailoverState
-                from aoai_gateway.state.redis import RedisState
-            except ImportError:
-                logger.error("state is a Redis URL, and needs: pip install 'aoai-gateway[redis]'")
-                return False
+            # Loaded only where it is used: it takes time and memory.
+            from aoai_gateway.state.failover import FailoverState
+            from aoai_gateway.state.redis import RedisState
+
             shared = RedisState(url, prefix=config.state_prefix)
             self._failover = FailoverState(
                 shared,
