@@ -124,7 +124,9 @@ class MitmwebPage:
 
     def lines(self) -> list[str]:
         """Give the lines that the view shows."""
-        return self.content.locator("> div").all_text_contents()
+        # Since 12.3 mitmweb keeps a blank line open with a no-break space.
+        lines = self.content.locator("> div").all_text_contents()
+        return ["" if line == "\N{NO-BREAK SPACE}" else line for line in lines]
 
     def choose_view(self, name: str) -> None:
         """Choose a view of the content by the menu."""
