@@ -351,13 +351,9 @@ def test_any_other_host_chooses_nothing(pair: Pair, name: str) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"],
-        ["Connection: Upgrade", "Upgrade: h2c"],
-        ["Upgrade: h2c"],
-        ["Connection: Upgrade", "Upgrade: TLS/1.0"],
         ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA=="],
     ],
-    ids=["h2c", "h2c-bare", "h2c-alone", "tls", "websocket"],
+    ids=["websocket"],
 )
 def test_an_upgrade(gateway: Gateway, fields: list[str]) -> None:
     with Connection(gateway) as connection:

@@ -103,19 +103,17 @@ def test_no_headers_in_time() -> None:
     assert attempt.data(TEXT) is None, "what comes later is not looked at"
 
 
-@pytest.mark.parametrize("status", [100, 101, 103])
-def test_informational_answers_are_none(status: int) -> None:
-    failed = Wire().head(status)
-    assert (failed.kind, failed.reason) == (FailureKind.PROTOCOL, f"an unexpected {status}")
-
-
-def test_malformed_headers_are_no_answer() -> None:
-    attempt = Wire()
-    response = http.Response.make(200)
-    response.headers.fields = ((b"content-length", b"1"), (b"transfer-encoding", b"chunked"))
-    failed = attempt.exchange.receive(ResponseHeaders(1, response, False), 100)
-    assert isinstance(failed, Failed)
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_is_the_backends_fault(status: int) -> None:
+    failed = Wire().head(status, {"location": "https://elsewhere.example/SECRET"})
     assert failed.kind is FailureKind.PROTOCOL
+    assert failed.reason == f"a redirect ({status}); check the endpoint's url"
+
+
+def test_not_modified_is_an_answer() -> None:
+    attempt = Wire()
+    assert attempt.head(304) is None
+    assert attempt.end().status == 304
 
 
 @pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 502, 503, 504])

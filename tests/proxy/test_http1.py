@@ -6,6 +6,7 @@ import json
 import logging
 
 import pytest
+from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, context, events
 from mitmproxy.proxy.layers.http import (
@@ -167,3 +168,29 @@ def test_nothing_is_logged_behind_our_back(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.DEBUG):
         Connection().receive(b"GET / HTTP/1.1\r\napi-key: SECRET\r\nno colon\r\n\r\n")
     assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize("lines", [b"\r\n", b"\n", b"\r\n\r\n"])
+def test_empty_lines_before_a_request_are_ignored(lines: bytes) -> None:
+    assert Connection().receive(lines + HEAD + b"{}").received[0] is RequestHeaders
+    assert Connection().receive(lines, HEAD, b"{}").received[0] is RequestHeaders
+
+
+def test_empty_lines_without_end_are_refused() -> None:
+    assert Connection().receive(b"\r\n" * 100).refused() == (400, "head_malformed")
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"2\r\n{}x\r\n", b"-1\r\n", b"0x2\r\n{}\r\n"])
+def test_a_malformed_chunk_is_answered(chunk: bytes) -> None:
+    connection = Connection().receive(CHUNKED, chunk)
+    head, _, body = connection.sent.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["code"] == "body_malformed"
+    assert connection.closed
+
+
+def test_a_body_that_ends_early_is_answered_to_a_half_closed_client() -> None:
+    connection = Connection().receive(HEAD, b"{")
+    connection.client.state = ConnectionState.CAN_WRITE
+    connection.feed(events.ConnectionClosed(connection.client))
+    assert b"body_malformed" in connection.sent

@@ -16,6 +16,8 @@ from mitmproxy.test import taddons
 from aoai_gateway.call import Outcome
 from aoai_gateway.proxy import sending, stream
 from aoai_gateway.proxy.hooks import GatewayAskHook
+from aoai_gateway.proxy.http1 import LAST_WORD_SECONDS
+from aoai_gateway.proxy.upstream import MAX_HEAD, MAX_INTERIM
 from aoai_gateway.wire.bodies import LARGE_BODY, RequestBody, parse_body
 from aoai_gateway.wire.operations import Target
 from tests.engine_driver import config
@@ -176,6 +178,153 @@ def test_a_stream_that_breaks_off_says_so(here: Connection) -> None:
     assert b"upstream_disconnected" in here.received
     assert b"[DONE]" not in here.received
     assert here.at_rest
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_stream_that_breaks_off_is_cut_once_its_error_could_be_read(here: Connection, version: str) -> None:
+    here.ask(stream=True, version=version)
+    here.answer("a", SSE + chunk(TEXT))
+    here.hang_up("a")
+    assert b"upstream_disconnected" in here.received
+    here.run_timers(LAST_WORD_SECONDS - 0.01)
+    assert here.client.connected, "some SDKs forget what they have not read"
+    here.run_timers(0.02)
+    assert not here.client.connected
+    assert not here.received.endswith(b"0\r\n\r\n")
+
+
+def test_an_answer_shorter_than_its_length_is_cut(here: Connection) -> None:
+    here.ask(stream=True, stream_options={"include_usage": True})
+    length = SSE.replace(b"transfer-encoding: chunked", b"content-length: 1000")
+    here.answer("a", length + TEXT)
+    here.hang_up("a")
+    assert b"content-length: 1000" in here.received
+    here.run_timers(1)
+    assert not here.client.connected
+
+
+def test_interim_answers_are_skipped(here: Connection) -> None:
+    here.ask()
+    here.answer("a", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 1")
+    here.answer("a", b"02 Processing\r\n\r\n")
+    assert here.received == b""
+    here.respond("a", 200)
+    assert here.result() == (200, b"{}")
+    here.ask()
+    here.respond("a", 200)
+    assert here.result() == (200, b"{}"), "its connection stays usable"
+    assert here.at_rest
+
+
+@pytest.mark.parametrize("status", [101, 103])
+def test_what_is_no_answer_without_end_is_the_backends_fault(here: Connection, status: int) -> None:
+    here.ask()
+    times = 1 if status == 101 else MAX_INTERIM + 1
+    here.answer("a", b"HTTP/1.1 %d x\r\n\r\n" % status * times)
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    assert not here.server("a").connected
+
+
+def test_a_head_without_end_is_the_backends_fault(here: Connection) -> None:
+    here.ask()
+    here.answer("a", b"HTTP/1.1 200 x\r\nx: " + b"y" * (MAX_HEAD + 1))
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+
+
+def test_both_length_and_chunks(here: Connection) -> None:
+    here.ask()
+    both = SSE.replace(b"text/event-stream", b"application/json").replace(
+        b"\r\n\r\n", b"\r\ncontent-length: 9\r\n\r\n"
+    )
+    here.answer("a", both + chunk(b"{}") + END)
+    assert here.result() == (200, b"{}")
+    assert not here.server("a").connected
+    assert here.gateway.engine.breaks.on(here.gateway.in_force().table.backends[0], here.clock.now) is None
+    assert here.at_rest
+
+
+def test_trailers_of_a_backend_are_dropped(here: Connection) -> None:
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT + DONE) + b"0\r\nX-Trailer: t\r\n\r\n")
+    assert here.received.endswith(b"\r\n0\r\n\r\n")
+    assert b"railer" not in here.received
+    assert here.server("a").connected
+    assert here.at_rest
+
+
+def test_what_concerns_only_the_backends_connection_stays_there(here: Connection) -> None:
+    here.ask()
+    head = (
+        b"HTTP/1.1 200 x\r\ncontent-type: application/json\r\ncontent-length: 2\r\nupgrade: h2c\r\n"
+        b"trailer: x\r\nproxy-authenticate: Basic\r\nconnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n"
+        b'keep-alive: timeout=5\r\nX-Gateway-Backend: forged\r\nx-gateway-odd: 1\r\nalt-svc: h3=":443"\r\n'
+        b"x-split: a\rset-cookie: b\x00\r\n\r\n"
+    )
+    here.answer("a", head + b"{}")
+    got = here.received.lower()
+    for name in (
+        b"upgrade",
+        b"trailer",
+        b"proxy-auth",
+        b"x-hop",
+        b"keep-alive",
+        b"forged",
+        b"x-gateway-odd",
+        b"alt-svc",
+    ):
+        assert name not in got
+    assert b"x-split: a set-cookie: b\r\n" in got
+    assert got.count(b"x-gateway-backend") == 1
+
+
+def test_a_redirect_is_not_passed_on(here: Connection) -> None:
+    here.ask()
+    here.answer("a", b"HTTP/1.1 307 x\r\nlocation: https://evil.example/\r\ncontent-length: 0\r\n\r\n")
+    here.respond("b", 200)
+    assert b"evil" not in here.received
+    assert here.result()[0] == 200
+    assert here.gateway.engine.breaks.on(here.gateway.in_force().table.backends[0], here.clock.now)
+
+
+# --- clients of HTTP/1.0 -----------------------------------------------------------------------------
+
+
+def test_a_stream_for_http_1_0_ends_with_the_connection(here: Connection) -> None:
+    here.ask(stream=True, version="1.0", connection="keep-alive")
+    here.answer("a", SSE + chunk(TEXT) + chunk(DONE) + END)
+    head, _, body = here.received.partition(b"\r\n\r\n")
+    assert body == TEXT + DONE
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert not here.client.connected
+    assert here.at_rest
+
+
+@pytest.mark.parametrize(("connection", "kept"), [("", False), ("Keep-Alive", True), ("close", False)])
+def test_http_1_0_keeps_a_connection_only_when_asked(here: Connection, connection: str, kept: bool) -> None:
+    here.ask(version="1.0", connection=connection)
+    here.respond("a", 200)
+    assert (b"connection: keep-alive" in here.received) is kept
+    assert b"content-length: 2" in here.received
+    assert here.client.connected is kept
+
+
+def test_a_client_that_asks_for_it_is_closed(here: Connection) -> None:
+    here.ask(connection="Close")
+    here.respond("a", 200)
+    assert b"connection: close" in here.received
+    assert not here.client.connected
+
+
+def test_an_old_backend_is_no_reason_to_close_a_client(here: Connection) -> None:
+    here.ask()
+    here.answer("a", b"HTTP/1.0 200\r\ncontent-type: application/json\r\n\r\n{}")
+    here.hang_up("a")
+    assert here.received.startswith(b"HTTP/1.1 200 ")
+    assert here.result() == (200, b"{}")
+    assert here.client.connected
 
 
 def test_a_stream_that_falls_silent_says_so(here: Connection) -> None:
@@ -408,6 +557,8 @@ def test_a_bug_within_a_stream_ends_it_with_an_error(
     monkeypatch.setattr(stream.GatewayStream, "_to_client", bug)
     here.answer("a", chunk(TEXT))
     assert b"internal_error" in here.received
+    assert END not in here.received
+    here.run_timers(LAST_WORD_SECONDS)
     assert not here.client.connected
     assert not here.server("a").connected
     assert here.at_rest

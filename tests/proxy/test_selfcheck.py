@@ -12,7 +12,6 @@ from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers import http as layers
 from mitmproxy.proxy.layers.http import (
     ErrorCode,
-    Http1Client,
     Http1Server,
     HttpLayer,
     HTTPMode,
@@ -30,6 +29,7 @@ from mitmproxy.test import tflow, tutils
 
 from aoai_gateway.proxy import selfcheck
 from aoai_gateway.proxy.hooks import GatewayAskHook, GatewayAttemptFailedHook, GatewayCallEndedHook
+from aoai_gateway.proxy.upstream import BackendHttp1Client
 
 # --- the self-check ----------------------------------------------------------------------------------
 
@@ -61,13 +61,13 @@ def test_a_changed_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Backend:
-    """mitmproxy's HTTP/1 client layer with a request under way."""
+    """The HTTP/1 client layer with a request under way."""
 
     def __init__(self) -> None:
         ctx = context.Context(tflow.tclient_conn(), Options())
         ctx.server = self.server = Server(address=("a.example", 80))
         self.server.state = ConnectionState.OPEN
-        self.client = Http1Client(ctx)
+        self.client = BackendHttp1Client(ctx)
         self.commands: list[commands.Command] = []
         self.feed(events.Start())
         self.request(1)
@@ -141,25 +141,7 @@ def test_an_abandoned_request_closes_its_connection() -> None:
     assert isinstance(backend.commands[-1], commands.CloseConnection)
 
 
-def test_unasked_data_is_logged_in_these_words() -> None:
-    """The rest of that message is what came, so the layer replaces it."""
-    backend = Backend()
-    backend.receive(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-    backend.receive(b"SECRET")
-    (log,) = [c for c in backend.commands if isinstance(c, commands.Log)]
-    assert log.message.startswith("Unexpected data")
-
-
 # --- contracts: HTTP/1 towards a client --------------------------------------------------------------
-
-
-def test_a_malformed_head_is_answered_by_the_first_thing_that_is_sent() -> None:
-    ctx = context.Context(tflow.tclient_conn(), Options())
-    server = Http1Server(ctx)
-    list(server.handle_event(events.Start()))
-    made = list(server.handle_event(events.DataReceived(ctx.client, b"nonsense\r\n\r\n")))
-    assert isinstance(made[0], commands.SendData)
-    assert b"html" in made[0].data.lower(), "were it JSON, ours would not be needed"
 
 
 def test_an_answer_before_the_end_of_the_body_leaves_the_body_to_be_read() -> None:

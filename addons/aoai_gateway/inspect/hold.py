@@ -22,7 +22,7 @@ from mitmproxy.net.http.validate import validate_headers
 
 from aoai_gateway.inspect.annotate import HELD, add_to_story
 from aoai_gateway.policy.access import visible_deployments
-from aoai_gateway.proxy.admission import CONTROL, NOT_IN_TARGET
+from aoai_gateway.proxy.heads import CONTROL, NOT_IN_TARGET
 from aoai_gateway.proxy.hooks import let_go
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, parse_body

@@ -6,10 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mitmproxy.net.http.http1 import expected_http_body_size
-from mitmproxy.net.http.validate import validate_headers
-
-from aoai_gateway.proxy.fields import FieldIndex
+from aoai_gateway.proxy import heads
+from aoai_gateway.proxy.fields import FieldIndex, set_fields
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.operations import parse_target
@@ -25,13 +23,12 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Client
     from aoai_gateway.proxy.gateway import Gateway
 
+ONCE = frozenset({b"content-encoding", b"content-type"})
+"""Fields that say how the body is read; of two, backends could heed another one than we do."""
+
+OFFER = frozenset({b"upgrade", b"http2-settings"})
+
 HOST = re.compile(r"[A-Za-z0-9._~:%\[\]-]{1,255}")
-
-CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""What no field value may hold (RFC 9110 §5.5). Others could take a bare CR for the end of a line."""
-
-NOT_IN_TARGET = re.compile(rb"[^!-~]")
-"""What no request target may hold (RFC 3986 §2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +96,31 @@ def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[st
 
 
 def _check_form(request: http.Request, head: FieldIndex) -> None:
-    try:
-        validate_headers(request)
-    except ValueError:
-        raise errors.head_malformed() from None
-    if (
-        request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0")
-        or NOT_IN_TARGET.search(request.data.path)
-        or CONTROL.search(b"".join(value for _, value in request.headers.fields))
-    ):
-        raise errors.head_malformed()
+    """See that the head, which is valid HTTP, asks for what a gateway does. Raises GatewayError."""
     if request.data.scheme or request.data.authority:
         # Absolute form, and CONNECT: a target that names a host is for a forward proxy.
         raise errors.invalid_target("This is a gateway, not a forward proxy: send a path only.")
-    if b"host" in head.repeated or not HOST.fullmatch(head.get("host") or ""):
+    if ONCE & head.repeated:
+        raise errors.head_malformed()
+    may_lack_host = request.data.http_version == b"HTTP/1.0" and b"host" not in head
+    if not may_lack_host and (b"host" in head.repeated or not HOST.fullmatch(head.get("host") or "")):
         raise errors.invalid_target("The request needs one valid Host header.")
-    if b"upgrade" in head:
+    if _asks_for_websocket(request):
         raise errors.invalid_target("This path cannot be upgraded to another protocol.")
+    # Other protocols are an offer, which a server may ignore; it is not passed on (RFC 9110 §7.8).
+    set_fields(request, OFFER, ())
     if (head.get("content-encoding") or "identity").lower() != "identity":
         message = "Send the request's body without content-encoding."
         raise errors.invalid_body(message, code="unsupported_media_type")
+
+
+def _asks_for_websocket(request: http.Request) -> bool:
+    return any(
+        protocol.partition(b"/")[0].strip(b" \t").lower() == b"websocket"
+        for name, value in request.data.headers.fields
+        if name.lower() == b"upgrade"
+        for protocol in value.split(b",")
+    )
 
 
 def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> None:
@@ -130,5 +132,5 @@ def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> None
         raise errors.unavailable("The gateway is shutting down.")
     parse_target(request.method, request.path)
     limit = setup.config.limits.body_mb * 1024 * 1024
-    if (expected_http_body_size(request) or 0) > limit:
+    if (heads.length_of(request.data.headers.fields) or 0) > limit:
         raise errors.body_too_large(limit)

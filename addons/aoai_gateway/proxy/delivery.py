@@ -2,8 +2,8 @@
 
 An event stream goes out as it comes, through a reader that knows what it means; anything else goes out when
 it is complete. From the first byte on nothing can be replayed: a backend that breaks off now is told to the
-client as an error event, or, where none can be told, by cutting the connection. A silent end would look
-complete.
+client as an error event, and the connection is cut: clients that ignore unknown events, and those that look
+at the framing only, would take an answer that ends in good order for a complete one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from aoai_gateway.call import Call, Outcome
 from aoai_gateway.effects import ClientGone, Ended, Result
+from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.intake import Intake
@@ -48,9 +49,24 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.layer import GatewayLayer
 
 
-NOT_THE_CLIENTS = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection"}
-    | {
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-status",
+        # Where else the backend could be reached:
+        b"alt-svc",
+    }
+)
+
+NOT_THE_CLIENTS = HOP_BY_HOP | frozenset(
+    {
         f"x-ratelimit-{what}-{of}".encode()
         for what in ("limit", "remaining", "reset", "renewalperiod")
         for of in ("requests", "tokens")
@@ -228,10 +244,13 @@ class Delivery(Intake):
         if reader is not None:
             yield from self._to_client(reader.break_off(errors.upstream_disconnected()))
 
+    def _is_whole(self) -> bool:
+        return self._call is None or self._call.outcome is not Outcome.TRUNCATED
+
     def _is_cut_off(self) -> bool:
         """Whether the client has part of an answer in which no error can be told: only a cut can tell it."""
-        truncated = self._call is not None and self._call.outcome is Outcome.TRUNCATED
-        return truncated and self._begun and self._exchange is not None and self._exchange.reader is None
+        untold = self._exchange is not None and self._exchange.reader is None
+        return self._begun and untold and not self._is_whole()
 
     def _mark(self, response: http.Response) -> None:
         """Say in the response's headers what the gateway did."""
@@ -247,7 +266,10 @@ class Delivery(Intake):
         added += [(name.encode(), value.encode()) for name, value in call.told.items()]
         # A backend's own limits are none of the client's business, and not what it may use.
         added += [(name.encode(), value.encode()) for name, value in call.quota_headers]
-        set_fields(response, NOT_THE_CLIENTS, added)
+        received = response.data.headers.fields
+        unwanted = NOT_THE_CLIENTS | heads.connection_options(received)
+        unwanted |= {low for name, _ in received if (low := name.lower()).startswith(b"x-gateway-")}
+        set_fields(response, unwanted, added)
 
     # --- turns and time --------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ import re
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy.layers.http import (
     ResponseData,
     ResponseEndOfMessage,
@@ -171,16 +170,12 @@ class Exchange:
         if not isinstance(event, ResponseHeaders):
             return None
         response = self.response = event.response
-        try:
-            validate_headers(response)
-        except ValueError:
-            self._phase = Phase.OVER
-            return Failed(now, FailureKind.PROTOCOL, "its response has malformed headers")
         self._head = FieldIndex(response.data.headers.fields)
         status = response.status_code
-        if status < 200:
+        if 300 <= status < 400 and status != 304:
+            # An SDK would follow it, with a prompt in its hands. Azure sends none: the URL must be wrong.
             self._phase = Phase.OVER
-            return Failed(now, FailureKind.PROTOCOL, f"an unexpected {status}")
+            return Failed(now, FailureKind.PROTOCOL, f"a redirect ({status}); check the endpoint's url")
         if is_failure(status):
             self._phase = Phase.OVER
             return Answered(now, status, self._head)

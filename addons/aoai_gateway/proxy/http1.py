@@ -1,7 +1,9 @@
-"""The client's side of HTTP/1: heads that are too large or no HTTP get their answer in JSON.
+"""The client's side of HTTP/1.
 
-mitmproxy answers them in HTML before any hook is called, takes heads of any size, and logs the raw bytes
-of a head that was cut off; those can hold a key. And it knows no trailers: they end in an exception there.
+Heads that are too large or not exactly HTTP get their answer in JSON: mitmproxy answers them in HTML before
+any hook is called, takes heads of any size, and logs the raw bytes of a head that was cut off; those can
+hold a key. It knows no trailers: they end in an exception there. And it sends a backend's framing on, where
+each client needs its own.
 """
 
 from __future__ import annotations
@@ -9,18 +11,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import h11
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
+from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import Layer
-from mitmproxy.proxy.layers.http import Http1Server, ReceiveHttp, ResponseData, ResponseHeaders
+from mitmproxy.proxy.layers.http import (
+    ErrorCode,
+    Http1Server,
+    ReceiveHttp,
+    RequestHeaders,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._http1 import make_body_reader
 
+from aoai_gateway.proxy import heads
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from h11._receivebuffer import ReceiveBuffer
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http._base import HttpEvent
@@ -31,14 +45,31 @@ if TYPE_CHECKING:
 MOST_PIPELINED = 1024 * 1024
 """Bytes of further requests that a client may send while one is under way."""
 
+MOST_EMPTY_LINES = 8
+"""Empty lines before a request that are ignored (RFC 9112 §2.2 wants one at least)."""
+
+LAST_WORD_SECONDS = 0.5
+"""For how long a client can read the error event of a stream that is then cut."""
+
+BROKEN_OFF = ErrorCode.GENERIC_SERVER_ERROR
+"""Says of an answer that its backend broke it off, so that the connection must not end in good order."""
+
+BAD_HEAD = "A client sent an incomplete or malformed request head."
+
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+OURS_TO_SAY = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding"})
+"""Fields of an answer that concern its connection only; each connection has its own."""
+
 HEAD_ENDS = (b"\n\r\n", b"\n\n")
 """An empty line, after a line that ends in whichever way."""
 
 
 class GatewayHttp1Server(Http1Server):
-    """An HTTP/1 server whose request heads are bounded. ``max_head``: in bytes.
+    """An HTTP/1 server that reads heads strictly and frames answers as the client can read them.
 
-    ``refused`` is told of what is refused here, before there is a request.
+    ``max_head``: bytes that a request's head may have; ``refused`` is told of what is refused here, before
+    there is a request.
     """
 
     def __init__(
@@ -47,40 +78,53 @@ class GatewayHttp1Server(Http1Server):
         super().__init__(context)
         self._max_head = max_head
         self._refused = refused
+        self._empty_lines = 0
         self._chunked = False
+        self._left: int | None = None
+        """Bytes of the answer that its content-length still promises."""
+        self._closes = False
+        """Whether the connection ends with the answer."""
+
+    # --- requests --------------------------------------------------------------------------------------
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Read a request's head, or refuse it."""
-        if isinstance(event, events.DataReceived) and len(self.buf) > self._max_head:
+        if not isinstance(event, events.DataReceived):
+            if bytes(self.buf).strip():
+                yield commands.Log(BAD_HEAD)
+            yield commands.CloseConnection(self.conn)
+            return
+        if len(self.buf) > self._max_head:
             # A body may follow in the same buffer; only the head counts.
             begin = bytes(self.buf)[: self._max_head]
             if not any(end in begin for end in HEAD_ENDS):
                 yield from self._refuse(errors.head_too_large(self._max_head))
                 return
-        refused = False
-        for command in super().read_headers(event):
-            if isinstance(command, commands.SendData) and not refused:
-                # The one thing that is sent in this state is the answer to a malformed head.
-                refused = True
-                yield from self._refuse(errors.head_malformed())
-            elif isinstance(command, commands.Log):
-                yield commands.Log("A client sent an incomplete or malformed request head.", command.level)
-            elif refused and isinstance(command, ReceiveHttp):
-                pass  # it has been answered; no stream is to begin
-            else:
-                yield command
-
-    def send(self, event: HttpEvent) -> CommandGenerator[None]:
-        """Send a part of an answer; how it is framed is looked up once, not for every chunk of a stream."""
-        if isinstance(event, ResponseData):
-            assert event.stream_id == self.stream_id
-            if event.data:
-                framed = b"%x\r\n%s\r\n" % (len(event.data), event.data) if self._chunked else event.data
-                yield commands.SendData(self.conn, framed)
+        lines = self.buf.maybe_extract_lines()
+        while lines == [] and self._empty_lines < MOST_EMPTY_LINES:
+            self._empty_lines += 1
+            lines = self.buf.maybe_extract_lines()
+        if lines is None:
             return
-        if isinstance(event, ResponseHeaders):
-            self._chunked = "chunked" in event.response.headers.get("transfer-encoding", "").lower()
-        yield from super().send(event)
+        try:
+            request = self.request = heads.read_request([bytes(line) for line in lines])
+        except ValueError:
+            yield commands.Log(BAD_HEAD)
+            yield from self._refuse(errors.head_malformed())
+            return
+        size = heads.request_body_size(request)
+        self.body_reader = WithoutTrailers(make_body_reader(size))  # type: ignore[assignment]  # one more
+        self.state = self.read_body
+        yield ReceiveHttp(RequestHeaders(self.stream_id, request, size == 0))
+        yield from self.state(event)
+
+    def read_body(self, event: events.Event) -> CommandGenerator[None]:
+        """Read a request's body; one that is malformed, or ends early, is answered, too."""
+        for command in super().read_body(event):
+            unanswered = not self.request_done and self.response is None
+            if isinstance(command, commands.CloseConnection) and unanswered:
+                yield from self._answer(errors.body_malformed())
+            yield command
 
     def wait(self, event: events.Event) -> CommandGenerator[None]:
         """Wait until the request is answered; what is pipelined meanwhile is kept, within a bound."""
@@ -90,18 +134,113 @@ class GatewayHttp1Server(Http1Server):
             return
         yield from super().wait(event)
 
-    def read_body(self, event: events.Event) -> CommandGenerator[None]:
-        """Read a request's body."""
-        if not isinstance(self.body_reader, WithoutTrailers):
-            self.body_reader = WithoutTrailers(self.body_reader)  # type: ignore[assignment]  # one more
-        yield from super().read_body(event)
+    # --- answers ---------------------------------------------------------------------------------------
+
+    def send(self, event: HttpEvent) -> CommandGenerator[None]:
+        """Send a part of an answer."""
+        assert event.stream_id == self.stream_id
+        if isinstance(event, ResponseData):
+            if event.data:
+                if self._left is not None:
+                    self._left -= len(event.data)
+                framed = b"%x\r\n%s\r\n" % (len(event.data), event.data) if self._chunked else event.data
+                yield commands.SendData(self.conn, framed)
+        elif isinstance(event, ResponseHeaders):
+            yield from self._send_head(event.response)
+        elif isinstance(event, ResponseEndOfMessage):
+            if self._chunked:
+                yield commands.SendData(self.conn, b"0\r\n\r\n")
+            self._closes = self._closes or bool(self._left)
+            yield from self.mark_done(response=True)
+        elif isinstance(event, ResponseProtocolError):
+            yield from self._cut(event)
+
+    def _send_head(self, response: http.Response) -> CommandGenerator[None]:
+        """Send an answer's head, with the framing and the connection that this client understands.
+
+        HTTP/1.0 knows no chunks, and keeps a connection only if that was asked for and the length is known
+        (RFC 9112 §6.1, §9.3).
+        """
+        assert self.request is not None
+        version, status = self.request.data.http_version, response.status_code
+        if status < 200:
+            if version != b"HTTP/1.0":
+                yield commands.SendData(self.conn, http1.assemble_response_head(response))
+            return
+        self.response = response
+        fields = response.data.headers.fields
+        bodiless = self.request.method == "HEAD" or status in (204, 304)
+        length = heads.length_of(fields)
+        self._chunked = not bodiless and length is None and version != b"HTTP/1.0"
+        self._left = None if bodiless else length
+        kept_open = heads.stays_open(version, self.request.data.headers.fields)
+        framed = bodiless or self._chunked or length is not None
+        self._closes = not (kept_open and framed and heads.stays_open(b"HTTP/1.1", fields))
+        unwanted = OURS_TO_SAY | FRAMING if length is None else OURS_TO_SAY
+        head = [f for f in fields if f[0].lower() not in unwanted]
+        if self._chunked:
+            head.append((b"transfer-encoding", b"chunked"))
+        if self._closes:
+            head.append((b"connection", b"close"))
+        elif version == b"HTTP/1.0":
+            head.append((b"connection", b"keep-alive"))
+        first = b"HTTP/1.1 %d %s\r\n" % (status, response.data.reason)
+        yield commands.SendData(self.conn, first + bytes(http.Headers(head)) + b"\r\n")
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
+        """Note that the request, or its answer, is complete; with both, the next request may come."""
+        self.request_done = self.request_done or request
+        self.response_done = self.response_done or response
+        if not self.request_done:
+            return
+        if not self.response_done:
+            self.state = self.wait
+            return
+        if self._closes:
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
+            return
+        self.request_done = self.response_done = False
+        self.request = self.response = None
+        self.stream_id += 2
+        self._empty_lines = 0
+        self.state = self.read_headers
+        if self.buf:
+            yield from self.state(events.DataReceived(self.conn, b""))
+
+    def _cut(self, event: ResponseProtocolError) -> CommandGenerator[None]:
+        """End the connection without the end of the answer.
+
+        After a last word, an error event, the client gets time to read it: some SDKs drop what they have
+        not read as soon as they see the end of the connection.
+        """
+        if not self.conn.state & ConnectionState.CAN_WRITE:
+            return
+        if event.code is BROKEN_OFF and self.response is not None:
+            self.state = self.last_word
+            yield commands.RequestWakeup(LAST_WORD_SECONDS)
+            return
+        self.state = self.done
+        yield commands.CloseConnection(self.conn)
+
+    def last_word(self, event: events.Event) -> CommandGenerator[None]:
+        """The answer has been broken off; the client reads why."""
+        if isinstance(event, events.Wakeup | events.ConnectionClosed):
+            self.state = self.done
+            yield commands.CloseConnection(self.conn)
+        elif isinstance(event, events.DataReceived):
+            self.buf = ReceiveBuffer()
 
     def _refuse(self, error: GatewayError) -> CommandGenerator[None]:
         if self._refused is not None:
             self._refused(error)
-        yield commands.SendData(self.conn, http1.assemble_response(error_response(error)))
+        yield from self._answer(error)
         yield commands.CloseConnection(self.conn)
         self.state = self.done
+
+    def _answer(self, error: GatewayError) -> CommandGenerator[None]:
+        if self.conn.state & ConnectionState.CAN_WRITE:
+            yield commands.SendData(self.conn, http1.assemble_response(error_response(error)))
 
 
 class Refusal(Layer):

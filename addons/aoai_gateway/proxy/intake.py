@@ -28,6 +28,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
+    ResponseProtocolError,
     SendHttp,
 )
 
@@ -36,7 +37,7 @@ from aoai_gateway.proxy.admission import Admitted, address_of, admit, admit_repl
 from aoai_gateway.proxy.events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.hooks import Ask, GatewayAskHook, Resume
-from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING, error_response
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.usage.early import EarlyAnswer
@@ -59,9 +60,6 @@ SWALLOW_SECONDS = 10.0
 
 SWALLOW_BYTES = 256 * 1024 * 1024
 """And how much of it."""
-
-
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Intake(HttpStream):
@@ -228,14 +226,23 @@ class Intake(HttpStream):
         flow.live = False
         self._over = True
         yield DropStream(self.stream_id)
-        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+        if self._is_whole():
+            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+        else:
+            broken_off = ResponseProtocolError(self.stream_id, "broken off", BROKEN_OFF)
+            yield SendHttp(broken_off, self.context.client)
         self._count_out()
+
+    def _is_whole(self) -> bool:
+        """Whether the answer is all that it should be, and may end on the wire as if it were."""
+        return True
 
     def _send_whole(self, response: http.Response) -> CommandGenerator[None]:
         content = response.raw_content
         head_only = self.flow.request.method == "HEAD"
         if content is not None and not head_only:
-            set_fields(response, FRAMING, [(b"content-length", b"%d" % len(content))])
+            length = [(b"content-length", b"%d" % len(content))] if self._is_whole() else []
+            set_fields(response, FRAMING, length)
         self._answered = True
         yield SendHttp(ResponseHeaders(self.stream_id, response, not content), self.context.client)
         if content and not head_only:

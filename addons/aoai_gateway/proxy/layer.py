@@ -29,6 +29,7 @@ from aoai_gateway.proxy.deadlines import Deadlines
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
 from aoai_gateway.proxy.messages import Connect, DeadlinePassed
 from aoai_gateway.proxy.stream import GatewayStream
+from aoai_gateway.proxy.upstream import connection_layers
 from aoai_gateway.usage.early import EarlyAnswer
 
 if TYPE_CHECKING:
@@ -100,9 +101,6 @@ class GatewayLayer(HttpLayer):
                 yield commands.SendData(connection, b"".join(pieces))
                 pieces.clear()
                 connection = None
-            if isinstance(command, commands.Log) and command.message.startswith("Unexpected data"):
-                # The rest of that message is what the backend sent.
-                command.message = "A backend sent data that nobody had asked for."
             yield command
         if connection is not None:
             yield commands.SendData(connection, b"".join(pieces))
@@ -196,11 +194,21 @@ class GatewayLayer(HttpLayer):
         """Find or open a connection; a new one has a deadline."""
         assert isinstance(event, Connect)
         self._forget_dead_connections()
-        yield from super().get_connection(event, reuse=reuse and not event.fresh)
-        opening = next((c for c, waiting in self.waiting_for_establishment.items() if event in waiting), None)
-        if opening is not None:
-            event.opening = opening
-            yield from self.set_deadline(event, time.monotonic() + event.seconds)
+        if reuse and not event.fresh:
+            for connection in self.connections:
+                idle = connection not in self.waiting_for_establishment and connection.connected
+                if idle and event.connection_spec_matches(connection):
+                    stream = self.command_sources.pop(event)
+                    found = http_layers.GetHttpConnectionCompleted(event, (connection, None))
+                    yield from self.event_to_child(stream, found)
+                    return
+        context = self.context.fork()
+        layer = connection_layers(context, event.address, event.tls)
+        event.opening = context.server
+        self.connections[context.server] = layer
+        self.waiting_for_establishment[context.server].append(event)
+        yield from self.set_deadline(event, time.monotonic() + event.seconds)
+        yield from self.event_to_child(layer, events.Start())
 
     def register_connection(self, command: http_layers.RegisterHttpConnection) -> CommandGenerator[None]:
         """Tell those who wait for a connection what became of it."""

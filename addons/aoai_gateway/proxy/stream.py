@@ -77,7 +77,7 @@ from aoai_gateway.proxy.hooks import (
     GatewayBreaksWithdrawnHook,
     GatewayCallEndedHook,
 )
-from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.proxy.http1 import BROKEN_OFF, error_response
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.observer import UNSEEN, Observation
 from aoai_gateway.proxy.request import strip_secrets, without_secrets
@@ -238,8 +238,10 @@ class GatewayStream(Sending):
         """The engine is done with the call: write it down, and finish the answer."""
         self._layer.deadlines.clear(self._deadline)
         yield from self._write_down()
-        if self._is_gone() or self._is_cut_off():
+        if self._is_gone():
             yield from self._hang_up_on_client()
+        elif self._is_cut_off():
+            yield from self._hang_up_on_client("The backend broke off its answer.")
         elif self._begun:
             yield from self.send_response(already_streamed=True)
         elif self._held_back is not None:
@@ -371,12 +373,12 @@ class GatewayStream(Sending):
         else:
             yield from self._hang_up_on_client()
 
-    def _hang_up_on_client(self) -> CommandGenerator[None]:
+    def _hang_up_on_client(self, why: str = "The client disconnected.") -> CommandGenerator[None]:
         if self._over:
             return
         self._over = True
         if self.flow.error is None:
-            self.flow.error = mflow.Error("The client disconnected.")
+            self.flow.error = mflow.Error(why)
         yield from self._tell(HttpErrorHook(self.flow))
         killed = ResponseProtocolError(self.stream_id, "killed", ErrorCode.KILL)
         yield SendHttp(killed, self.context.client)
@@ -417,8 +419,8 @@ class GatewayStream(Sending):
             if reader is not None:
                 told = reader.break_off(errors.internal())
                 yield SendHttp(ResponseData(self.stream_id, told), self.context.client)
-                yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-            yield commands.CloseConnection(self.context.client)
+            broken_off = ResponseProtocolError(self.stream_id, "an exception", BROKEN_OFF)
+            yield SendHttp(broken_off, self.context.client)
         elif self._answered:
             yield commands.CloseConnection(self.context.client)
         else:

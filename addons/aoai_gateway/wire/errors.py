@@ -24,6 +24,7 @@ missing_deployment      400     neither the path nor ``model`` names a deploymen
 parameter_over_limit    400     e.g. ``max_tokens`` above what the client may ask for
 priority_not_allowed    400     a priority class that there is not, or a higher one than the client's
 head_malformed          400     a request head that is not HTTP
+body_malformed          400     a request body whose chunks are malformed, or that ends early
 head_too_large          431     a request head over the limit
 request_too_large       413     a body over the limit
 not_built               501     a stateful or other family of Azure OpenAI that is not served yet
@@ -248,6 +249,17 @@ def head_malformed() -> GatewayError:
         400,
         "head_malformed",
         "The request head is not valid HTTP/1.1. Check the client, or the proxy before it.",
+        headers=(("connection", "close"),),
+    )
+
+
+def body_malformed() -> GatewayError:
+    """400: the body is not framed as its head says: a chunk is malformed, or it ended early."""
+    return GatewayError(
+        400,
+        "body_malformed",
+        "The request body ends early, or its chunks are not valid HTTP/1.1. "
+        "Check the client, or the proxy before it.",
         headers=(("connection", "close"),),
     )
 

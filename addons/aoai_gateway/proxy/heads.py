@@ -1,0 +1,181 @@
+"""Heads of HTTP/1 messages, read in one way only.
+
+A head that two parsers understand differently is how a request is smuggled past one of them, so a client's
+must be exact: no folded lines, no blank before a colon, no control characters, one length. What a backend
+sends is repaired where RFC 9112 says how a recipient may do that safely, since users would otherwise lose
+a backend that works; what a repair could turn into another message is refused there, too.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+from mitmproxy.net.http.http1 import read_request_head
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""What no field value may hold (RFC 9110 §5.5). Others could take a bare CR for the end of a line."""
+
+NOT_IN_TARGET = re.compile(rb"[^!-~]")
+"""What no request target may hold (RFC 3986 §2)."""
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(rb"[A-Z][A-Z_-]* [!-~]+ HTTP/1\.[01]")
+_FIELD = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) +([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
+_NAME = re.compile(_TOKEN)
+_LENGTH = re.compile(rb"[0-9]{1,15}")
+_EXACT_LENGTH = re.compile(rb"0|[1-9][0-9]{0,14}")
+
+UNTIL_CLOSED = -1
+"""The size of a body that ends with its connection."""
+
+
+def read_request(lines: Sequence[bytes]) -> http.Request:
+    """Read a client's head. Raises ValueError for anything that is not exactly HTTP/1.0 or HTTP/1.1."""
+    first, *fields = lines
+    if not _REQUEST_LINE.fullmatch(first):
+        raise ValueError("request line")
+    if not all(_FIELD.fullmatch(line) for line in fields):
+        raise ValueError("field line")
+    request = read_request_head(list(lines))
+    lengths, codings = _framing(request.data.headers.fields)
+    if len(lengths) + len(codings) > 1:
+        raise ValueError("more than one length")
+    if lengths and not _EXACT_LENGTH.fullmatch(lengths[0]):
+        raise ValueError("content-length")
+    if codings and (codings[0].lower() != b"chunked" or request.data.http_version != b"HTTP/1.1"):
+        raise ValueError("transfer-encoding")
+    return request
+
+
+def request_body_size(request: http.Request) -> int | None:
+    """Give the size of the body of a request that was read here, in bytes; None: it is chunked."""
+    lengths, codings = _framing(request.data.headers.fields)
+    return None if codings else int(lengths[0]) if lengths else 0
+
+
+def length_of(fields: Sequence[tuple[bytes, bytes]]) -> int | None:
+    """Give the length that a message's fields say; None: they say none that counts."""
+    lengths, codings = _framing(fields)
+    if codings or len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+        return None
+    return int(lengths[0])
+
+
+def stays_open(version: bytes, fields: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether the sender of a message wants its connection kept (RFC 9112 §9.3)."""
+    options = connection_options(fields)
+    return b"close" not in options and (version != b"HTTP/1.0" or b"keep-alive" in options)
+
+
+def connection_options(fields: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
+    """Give what the Connection fields name, in lower case: options, and fields that end here."""
+    return {
+        option.strip(b" \t").lower()
+        for name, value in fields
+        if name.lower() == b"connection"
+        for option in value.split(b",")
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """A backend's head. ``size``: of its body, in bytes; None: chunked; -1: it ends with the connection."""
+
+    response: http.Response
+    size: int | None
+    reusable: bool
+    """Whether the connection may be used again after the body."""
+
+
+def read_response(lines: Sequence[bytes], method: str) -> ResponseHead:
+    """Read a backend's head. ``method``: the request's. Raises ValueError.
+
+    - A folded line is joined by a blank, and a blank before a colon is taken out (RFC 9112 §5.1, §5.2).
+    - Control characters in a value become blanks (RFC 9110 §5.5), but not in the fields that frame the body.
+    - Equal lengths, repeated or in a list, are one length (RFC 9110 §8.6).
+    - With both a length and a transfer coding, the coding counts, and the connection is not used again; nor
+      is it with a coding in HTTP/1.0 (RFC 9112 §6.1, §6.3).
+    """
+    status_line = _STATUS_LINE.fullmatch(lines[0])
+    if status_line is None:
+        raise ValueError("status line")
+    version, status, reason = status_line.groups()
+    old = version == b"0"
+    fields = _repaired(lines[1:])
+    lengths, codings = _framing(fields)
+    coding = b",".join(codings).lower().strip(b" \t")
+    bodiless = method.upper() == "HEAD" or status[:1] == b"1" or status in (b"204", b"304")
+    if coding not in (b"", b"identity", b"chunked"):
+        raise ValueError("transfer-encoding")
+    length = _one_length(lengths) if lengths and coding != b"chunked" else None
+    fields = [f for f in fields if f[0].lower() not in _FRAMING]
+    if coding == b"chunked" and not bodiless:
+        fields.append((b"transfer-encoding", b"chunked"))
+    elif length is not None:
+        fields.append((b"content-length", b"%d" % length))
+    size = 0 if bodiless else None if coding == b"chunked" else UNTIL_CLOSED if length is None else length
+    faulty = bool(codings) and (bool(lengths) or old)
+    response = http.Response(
+        http_version=b"HTTP/1.0" if old else b"HTTP/1.1",
+        status_code=int(status),
+        reason=CONTROL.sub(b" ", reason or b""),
+        headers=http.Headers(fields),
+        content=None,
+        trailers=None,
+        timestamp_start=time.time(),
+        timestamp_end=None,
+    )
+    reusable = size != UNTIL_CLOSED and not faulty and stays_open(response.data.http_version, fields)
+    return ResponseHead(response, size, reusable)
+
+
+def _repaired(lines: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    fields: list[tuple[bytes, bytes]] = []
+    for line in lines:
+        if line[:1] in (b" ", b"\t"):
+            if not fields:
+                raise ValueError("folded first line")
+            name, value = fields[-1]
+            fields[-1] = (name, value + b" " + line.strip(b" \t"))
+            continue
+        name, colon, value = line.partition(b":")
+        name = name.rstrip(b" \t")
+        if not colon or not _NAME.fullmatch(name):
+            raise ValueError("field line")
+        fields.append((name, value.strip(b" \t")))
+    return [
+        (name, value if name.lower() in _FRAMING else CONTROL.sub(b" ", value).strip(b" \t"))
+        for name, value in fields
+    ]
+
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+def _framing(fields: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], list[bytes]]:
+    lengths, codings = [], []
+    for name, value in fields:
+        low = name.lower()
+        if low == b"content-length":
+            lengths.append(value)
+        elif low == b"transfer-encoding":
+            codings.append(value)
+    return lengths, codings
+
+
+def _one_length(values: Sequence[bytes]) -> int:
+    given = {value.strip(b" \t") for value in b",".join(values).split(b",")}
+    if not all(_LENGTH.fullmatch(value) for value in given):
+        raise ValueError("content-length")
+    sizes = {int(value) for value in given}
+    if len(sizes) != 1:
+        raise ValueError("different lengths")
+    return sizes.pop()

@@ -1,0 +1,126 @@
+"""A backend's side of HTTP/1: connections to it, and what its answers are framed like.
+
+mitmproxy takes an interim answer for the answer, refuses heads that a recipient may repair, takes heads of
+any size, and ends in an exception on trailers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mitmproxy.connection import Server
+from mitmproxy.proxy import commands, events, tunnel
+from mitmproxy.proxy.layers.http import (
+    ErrorCode,
+    Http1Client,
+    HttpClient,
+    ReceiveHttp,
+    RegisterHttpConnection,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._http1 import make_body_reader
+from mitmproxy.proxy.layers.tls import ServerTLSLayer
+
+from aoai_gateway.proxy import heads
+from aoai_gateway.proxy.http1 import WithoutTrailers
+
+if TYPE_CHECKING:
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layer import CommandGenerator, Layer
+
+MAX_HEAD = 256 * 1024
+"""Bytes of an answer's head, interim answers not counted."""
+
+MAX_INTERIM = 32
+"""Interim answers (1xx) before the answer; a backend that sends more never comes to it."""
+
+
+def connection_layers(context: Context, address: tuple[str, int], tls: bool) -> Layer:
+    """Make the layers of a new connection to a backend; ``context.server`` becomes that connection."""
+    context.server = Server(address=address)
+    stack = tunnel.LayerStack()
+    if tls:
+        context.server.sni = address[0]
+        stack /= ServerTLSLayer(context)
+    stack /= BackendClient(context)
+    return stack[0]
+
+
+class BackendClient(HttpClient):
+    """Opens a connection to a backend, and speaks HTTP/1 on it."""
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        assert isinstance(event, events.Start)
+        error = yield commands.OpenConnection(self.context.server)
+        if not error:
+            self.child_layer = BackendHttp1Client(self.context)
+            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]  # as its base
+            yield from self.child_layer.handle_event(event)
+        yield RegisterHttpConnection(self.context.server, error)
+
+
+class BackendHttp1Client(Http1Client):
+    """An HTTP/1 client of a backend."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._interim = 0
+        self._reusable = True
+
+    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
+        """Read an answer's head; interim answers before it are skipped (RFC 9110 §15.2)."""
+        if not isinstance(event, events.DataReceived):
+            yield from super().read_headers(event)
+            return
+        if self.request is None:
+            yield commands.Log("A backend sent data that nobody had asked for.")
+            yield commands.CloseConnection(self.conn)
+            return
+        while (lines := self.buf.maybe_extract_lines()) is not None:
+            try:
+                head = heads.read_response([bytes(line) for line in lines], self.request.method)
+            except (ValueError, IndexError):
+                yield from self._give_up("malformed head")
+                return
+            if head.response.status_code >= 200:
+                yield from self._answered(head, event)
+                return
+            self._interim += 1
+            if head.response.status_code == 101 or self._interim > MAX_INTERIM:
+                yield from self._give_up("unexpected interim answer")
+                return
+        if len(self.buf) > MAX_HEAD:
+            yield from self._give_up("head too large")
+
+    def _answered(self, head: heads.ResponseHead, event: events.DataReceived) -> CommandGenerator[None]:
+        assert self.stream_id is not None
+        self.response, self._reusable = head.response, head.reusable
+        self.body_reader = WithoutTrailers(make_body_reader(head.size))  # type: ignore[assignment]  # one more
+        self.state = self.read_body
+        yield ReceiveHttp(ResponseHeaders(self.stream_id, head.response, head.size == 0))
+        yield from self.state(event)
+
+    def _give_up(self, why: str) -> CommandGenerator[None]:
+        assert self.stream_id is not None
+        self.state = self.done
+        yield commands.CloseConnection(self.conn)
+        error = ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
+        yield ReceiveHttp(error)
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
+        """Note that the request, or its answer, is complete; with both, the connection may be used again."""
+        self.request_done = self.request_done or request
+        self.response_done = self.response_done or response
+        if not (self.request_done and self.response_done):
+            return
+        if not self._reusable:
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
+            return
+        self.request_done = self.response_done = False
+        self.request = self.response = self.stream_id = None
+        self._interim = 0
+        self.state = self.read_headers
+        if self.buf:
+            yield from self.state(events.DataReceived(self.conn, b""))
