@@ -174,12 +174,15 @@ def test_a_line_has_a_length_for_each_class() -> None:
     assert [each.call_id for each in here.waiting(DEPLOYMENT)] == ["1", "3"]
 
 
-def test_somebody_who_waits_is_in_the_way_of_those_of_the_same_line_only() -> None:
+def test_a_waiting_call_comes_before_newcomers_to_its_queue_and_to_others_for_the_same_backends() -> None:
     here, _ = full()
     assert here.is_free(wish("2"))
-    join(here, wish("1"))
-    assert not here.is_free(wish("2"))
-    assert here.is_free(wish("2", line="other"))
+    join(here, wish("1", "standard"))
+    assert not here.is_free(wish("2", "standard"))
+    assert not here.is_free(wish("2", "standard", line="other"))
+    assert not here.is_free(wish("2", "batch", line="other"))
+    assert here.is_free(wish("2", "critical", line="other")), "it comes before the waiting call anyway"
+    assert here.is_free(wish("2", "standard", line="other", pool=())), "it wants other backends"
     assert here.waiting("other") == []
 
 

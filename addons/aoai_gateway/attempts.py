@@ -181,7 +181,8 @@ class Attempts:
         if not cls.may_wait:
             return self._now
         speeds = (self._engine.speeds.get(self._served(backend)) for backend in self._pool)
-        bound = patience(call, [speed for speed in speeds if speed is not None])
+        learned = self._engine.patience.of(call.client.name, cls.name, call.streaming)
+        bound = patience(call, [speed for speed in speeds if speed is not None], learned)
         until = self._now + cls.wait_seconds - call.stood_in_line
         return max(self._now, min(until, call.started + bound))
 
@@ -197,6 +198,9 @@ class Attempts:
         call = self._call
         self._now = result.now
         call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
+        self._engine.patience.hung_up(
+            call.client.name, self._wish.cls.name, call.streaming, result.now - call.started
+        )
         if call.attempt is not None and call.attempt.ended is None:
             call.attempt.ended = result.now
         return True
@@ -345,8 +349,9 @@ class Attempts:
             for key in (call.response_id, session_of(call)):
                 if key is not None:
                     engine.affinity.remember(key, attempt.backend.endpoint.name, self._now)
+        tokens = call.usage.output_tokens if call.usage else 0
+        self._speed(attempt).learn_answer(self._now - attempt.started, tokens)
         if not call.streaming:
-            tokens = call.usage.output_tokens if call.usage else 0
             self._speed(attempt).learn(self._now - attempt.started, tokens)
 
     def _speed(self, attempt: Attempt) -> Speed:
@@ -412,6 +417,8 @@ class Attempts:
             )
         else:
             wait = self._config.breaks.default_seconds if wait is None else wait
+            # There may be room sooner, but those who stand in the queue come first.
+            wait = max(wait, self._dispatcher.standing_wait(self._wish, self._now), call.stood_in_line)
             causes = {skip.cause for skip in found.skipped if skip.seconds is not None}
             code = "all_backends_out"
             if line_full:

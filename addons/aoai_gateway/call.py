@@ -97,6 +97,9 @@ class Outcome(StrEnum):
     """A bug of the gateway."""
 
 
+DEADLINE_HEADER = "x-gateway-deadline-ms"
+"""By which a client says within how many milliseconds it needs the answer."""
+
 LONGEST_TIMEOUT = 86_400.0
 """A client's time-out of more than a day is no time-out."""
 
@@ -174,12 +177,13 @@ class Call:
     """Its class, if not the client's own."""
 
     def client_timeout(self) -> float | None:
-        """Give the seconds for which the client waits, as the official SDKs say in a header."""
-        for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
+        """Give the seconds for which the client waits, as it says itself or its SDK says in a header."""
+        units = ((DEADLINE_HEADER, 0.001), ("x-stainless-read-timeout", 1), ("x-stainless-timeout", 1))
+        for name, unit in units:
             value = self.headers.get(name)
             if value is not None:
                 try:
-                    seconds = float(value)
+                    seconds = unit * float(value)
                 except ValueError:
                     continue
                 if 0 < seconds < LONGEST_TIMEOUT:

@@ -43,19 +43,20 @@ def completion_bound(call: Call) -> int | None:
     return bound * max(call.edits.get("n", body.n), call.edits.get("best_of", body.best_of))
 
 
-def patience(call: Call, speeds: Sequence[Speed]) -> float:
+def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> float:
     """Give the seconds from its begin for which a call may be held back, so that its client still waits.
 
-    ``speeds``: what is known of the backends that may serve it.
+    ``speeds``: what is known of the backends that may serve it. ``learned``: the time after which calls of
+    this client were seen to hang up; it counts where the client does not say its time-out.
     """
-    allowed = call.client_timeout()
+    allowed = call.client_timeout() or learned
     if allowed is None:
         return NON_STREAMING_SECONDS
-    answers = [speed.head_within(completion_bound(call), stream=False) for speed in speeds]
+    answers = [speed.answered_within(completion_bound(call)) for speed in speeds]
     known = [seconds for seconds in answers if seconds is not None]
     if not known:
         return allowed * (1 - ANSWER_SHARE)
-    return max(allowed - ANSWER_MARGIN * max(known), allowed * (1 - ANSWER_SHARE))
+    return max(0.0, allowed - ANSWER_MARGIN * max(known))
 
 
 def deadlines_for(call: Call, backend: Backend, speed: Speed | None) -> Deadlines:

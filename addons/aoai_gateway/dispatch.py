@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.hints import Headers, RateLimits
 
 
+STANDING_SHARE = 0.25
+"""Of the time that a class may wait: a client whose oldest call has waited for longer stands in a queue that
+does not get shorter."""
+
+
 class _Queue:
     """A line, and the wishes of those who are in it."""
 
@@ -109,9 +114,16 @@ class Dispatcher:
             self.breaks.probe_ended(backend, wish.cls.name, wish.call_id)
 
     def is_free(self, wish: Wish) -> bool:
-        """Whether nobody waits in the call's line."""
+        """Whether no call waits that comes before it, in its queue or in another for the same backends."""
         queue = self._queues.get(wish.line)
-        return queue is None or not queue.wishes
+        if queue is not None and queue.wishes:
+            return False
+        mine = {backend.key for backend in wish.pool}
+        return not any(
+            other.cls.rank <= wish.cls.rank and any(backend.key in mine for backend in other.pool)
+            for queue in self._queues.values()
+            for other in queue.wishes.values()
+        )
 
     # --- the line --------------------------------------------------------------------------------------
 
@@ -120,8 +132,18 @@ class Dispatcher:
         queue = self._queue(wish)
         queue.line.minimum_shares = minimum_shares
         cls = wish.cls
-        ticket = Ticket(wish.call_id, cls.rank, cls.name, wish.client, wish.arrived, wish.tokens, wish.weight)
-        if not queue.line.join(ticket, max_length):
+        ticket = Ticket(
+            wish.call_id,
+            cls.rank,
+            cls.name,
+            wish.client,
+            wish.arrived,
+            wish.tokens,
+            wish.weight,
+            size=wish.size,
+            stands_after=STANDING_SHARE * cls.wait_seconds,
+        )
+        if not queue.line.join(ticket, max_length, wish.cls.wait_bytes if wish.cls.may_wait else math.inf):
             return False
         queue.wishes[wish.call_id] = wish
         return True
@@ -131,6 +153,12 @@ class Dispatcher:
         queue = self._queues.get(wish.line)
         if queue is not None and queue.wishes.pop(wish.call_id, None) is not None:
             queue.line.leave(wish.call_id)
+
+    def standing_wait(self, wish: Wish, now: float) -> float:
+        """Seconds for which calls of its class wait at present in a queue that stands; else 0."""
+        queue = self._queues.get(wish.line)
+        waits = queue.line.waits(wish.cls.name, now) if queue is not None else 0.0
+        return waits if waits > STANDING_SHARE * wish.cls.wait_seconds else 0.0
 
     @property
     def somebody_waits(self) -> bool:
@@ -243,6 +271,8 @@ class Dispatcher:
         capacity, wish.capacity = wish.capacity, None
         if backend is not None and capacity is not None:
             capacity.end(wish.call_id, used_tokens, now)
+            if capacity.frees_early(now):
+                self.breaks.half_open(backend.key)
             if used_tokens and used_tokens < wish.tokens and wish.expected is not None:
                 parts, at = wish.expected
                 self.demands.give_back(wish.cls, parts, 1 - used_tokens / wish.tokens, at)

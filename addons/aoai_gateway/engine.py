@@ -29,6 +29,7 @@ from aoai_gateway.policy.access import check_access, visible_deployments
 from aoai_gateway.policy.contracts import contract
 from aoai_gateway.policy.priority import HEADER, class_of
 from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.routing.patience import Patience
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
 from aoai_gateway.wire.errors import GatewayError
@@ -52,6 +53,7 @@ class Engine:
         self.affinity = Affinity()
         self.speeds: dict[tuple[BackendKey, str], Speed] = {}
         """By backend and real deployment: an endpoint without standins serves fast and slow ones."""
+        self.patience = Patience()
         self.budgets = Budgets()
         self.random = random
 

@@ -35,6 +35,7 @@ def wish_of(call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callab
         deployment=call.deployment,
         line=call.deployment if call.deployment in config.virtual_deployments else "",
         tokens=_tokens(call),
+        size=len(call.body.raw) if call.body is not None else 0,
         arrived=call.started,
         weight=call.client.weight or 1.0,
         strategy=strategy,

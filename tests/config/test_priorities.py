@@ -158,6 +158,6 @@ def test_the_shipped_classes():
     assert (critical.name, standard.name, batch.name) == ("critical", "standard", "batch")
     assert loaded.config.priority_class(None) is standard
     assert critical.breaks.length(5) < standard.breaks.length(5) < batch.breaks.length(5)
-    assert critical.leave_free == standard.leave_free == 0 < batch.leave_free
+    assert critical.leave_free == standard.leave_free == batch.leave_free == 0, "demand tells what to leave"
     assert all(cls.may_wait for cls in (critical, standard, batch))
     assert standard.minimum_share > 0 < batch.minimum_share

@@ -400,3 +400,65 @@ class Waiting(RuleBasedStateMachine):
 
 TestWaiting = Waiting.TestCase
 TestWaiting.settings = settings(max_examples=40, stateful_step_count=30)
+
+
+def standing(name: str, arrived: float, tokens: int = 100, client: str = "team") -> Ticket:
+    return Ticket(name, 1, "standard", client, arrived, tokens, stands_after=5.0)
+
+
+def test_a_queue_that_gets_shorter_is_served_in_order() -> None:
+    line = line_of(standing("1", 0), standing("2", 1), standing("3", 2))
+    assert served(line, now=5.0) == ["1", "2", "3"]
+
+
+def test_a_queue_that_stands_is_served_newest_first() -> None:
+    line = line_of(standing("1", 0), standing("2", 1), standing("3", 2))
+    assert served(line, now=5.1) == ["3", "2", "1"]
+
+
+def test_each_client_has_an_order_of_its_own() -> None:
+    line = line_of(
+        standing("1", 0, client="crowd"),
+        standing("2", 1, client="crowd"),
+        standing("a", 4, client="few"),
+        standing("b", 4.5, client="few"),
+    )
+    assert served(line, now=6.0) == ["2", "a", "1", "b"]
+
+
+def test_a_smaller_call_may_pass_one_that_finds_no_room_in_a_queue_that_stands() -> None:
+    line = line_of(standing("small", 0, 10), standing("old", 1, 500), standing("new", 2, 500))
+    assert served(line, now=4.0, can_serve=lambda each: each.tokens < 100) == ["small"]
+    line = line_of(standing("small", 0, 10), standing("old", 1, 500), standing("new", 2, 500))
+    assert served(line, now=6.0, can_serve=lambda each: each.tokens < 100) == ["small"]
+
+
+def test_a_client_with_few_calls_does_not_wait_for_a_round_of_the_others() -> None:
+    line = line_of(*(standing(f"{c}{n}", 0, client=c) for c in "abcdefgh" for n in range(3)))
+    assert served(line, most=8) == ["a0", "b0", "c0", "d0", "e0", "f0", "g0", "h0"]
+    line.join(standing("new", 1, client="new"), 100)
+    assert served(line, most=2) == ["new", "a1"]
+
+
+def test_a_client_that_had_more_than_its_part_is_remembered_while_it_has_no_call_waiting() -> None:
+    line = line_of(standing("greedy", 0, 1_000, client="greedy"), standing("x", 0, 100, client="other"))
+    assert line.next(0.0, lambda each: each.client == "greedy").id == "greedy"  # type: ignore[union-attr]
+    line.join(standing("again", 1, 10, client="greedy"), 100)
+    line.join(standing("y", 2, 100, client="other"), 100)
+    assert served(line) == ["x", "y", "again"]
+
+
+def test_the_bytes_that_wait_are_bounded_too() -> None:
+    line = Line()
+    large = Ticket("1", 1, "standard", "team", 0.0, 100, size=600)
+    assert line.join(large, 10, max_size=1_000)
+    assert not line.join(Ticket("2", 1, "standard", "team", 0.0, 100, size=600), 10, max_size=1_000)
+    assert line.join(Ticket("3", 1, "standard", "team", 0.0, 100, size=300), 10, max_size=1_000)
+    assert line.leave("1")
+    assert line.join(Ticket("4", 1, "standard", "team", 0.0, 100, size=600), 10, max_size=1_000)
+
+
+def test_how_long_a_class_waits_is_told() -> None:
+    line = line_of(standing("1", 2), standing("2", 1, client="other"))
+    assert line.waits("standard", 11.0) == 10.0
+    assert line.waits("batch", 11.0) == 0.0

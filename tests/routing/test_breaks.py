@@ -126,3 +126,22 @@ def test_what_is_in_a_break_or_on_probation_is_listed_once() -> None:
     for scope in list(breaks.scopes()):
         breaks.close(scope)
     assert list(breaks.scopes()) == []
+
+
+def test_a_class_that_a_reload_renames_keeps_its_breaks() -> None:
+    breaks = Breaks()
+    lengths = {"gold": BreakLengths(10, 1, 60), "lead": BreakLengths(20, 1, 60)}
+    breaks.open_for(("a", "ptu"), None, 0, "503", "1", lengths)
+    for name, until in (("gold", 10), ("lead", 20), ("platinum", 20)):
+        found = breaks.on(PTU, 1, name)
+        assert found is not None
+        assert found.until == until
+
+
+def test_a_break_that_is_ended_early_leaves_one_probe() -> None:
+    breaks = Breaks()
+    breaks.open_for(("a", "ptu"), 30, 0, "429", "1", {"gold": BreakLengths(10, 1, 60)})
+    breaks.half_open(("a", "ptu"))
+    assert breaks.on(PTU, 1, "gold") is None
+    assert breaks.may_probe(PTU, "gold", "2", 1)
+    assert not breaks.may_probe(PTU, "gold", "3", 1)

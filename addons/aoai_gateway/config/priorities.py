@@ -49,6 +49,8 @@ class PriorityClass:
     may_spill: bool = True
     minimum_share: float = 0.0
     """The share of the releases from the line that are its own while it waits."""
+    wait_bytes: int = 256 * 1024 * 1024
+    """How many bytes of their bodies may wait at once, per virtual deployment."""
 
     @property
     def may_wait(self) -> bool:
@@ -73,6 +75,8 @@ class Wait(Model):
     """How long one request may wait."""
     length: Count = 500
     """How many may wait at once, for each virtual deployment."""
+    megabytes: Count = 256
+    """How many megabytes the bodies of those may have, for each virtual deployment."""
 
 
 class MayUse(Model):
@@ -131,6 +135,7 @@ class Priority(Model):
             ),
             wait_seconds=self.wait.seconds if self.wait else 0.0,
             wait_length=self.wait.length if self.wait else 0,
+            wait_bytes=self.wait.megabytes * 1024 * 1024 if self.wait else 0,
             leave_free=self.leave_free,
             may_use_provisioned=self.may_use.provisioned,
             may_spill=self.may_use.spill,

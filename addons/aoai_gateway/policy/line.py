@@ -12,11 +12,17 @@ The order, of which each rule decides only where the one before it is indifferen
 2. *Class*, by rank; 0 is the highest.
 3. *Clients with much in flight sort behind*: those with more than 1.5 times their fair part of all calls that
    are in flight and as many clients as are in flight or wait.
-4. *Fair between clients*: the smallest virtual finish time, that is the tokens which the line has released
-   for the client, divided by its weight. Somebody who comes late starts at the present virtual time, so that
-   nobody saves up for a burst. (Self-clocked fair queueing: Golestani, 1994.)
+4. *Fair between clients*: the smallest virtual start time, that is the tokens which the line has released
+   for the client, divided by its weight. A client that comes late starts at the start time of the call that
+   was released last, so that it saves nothing up for a burst, and a client with few calls does not wait for
+   a whole round of the others. (Start-time fair queueing: Goyal, Vin and Cheng, 1996.)
 5. *Original arrival*; a call that comes back after a failed attempt brings its arrival along. Within one
-   client and class this order is strict: nothing overtakes.
+   client and class nothing overtakes, as long as the queue gets shorter.
+6. *Newest first in a queue that stands.* Where the oldest call of a client has waited for longer than
+   `stands_after`, more comes than can be served, and in order of arrival each call would be served when
+   its caller is about to leave: the answers would be for nobody. So the newest call comes first, and
+   smaller ones may pass one that finds no room. The old ones leave when too little of their callers'
+   patience is left for an answer. (Adaptive LIFO: Maurer, "Fail at Scale", ACM Queue 2015.)
 
 A ticket that cannot be served (no backend has room for *it*) does not stop those behind it, since they may be
 smaller, or may use backends that it may not. Left alone, that would starve every large call; so those of its
@@ -35,6 +41,9 @@ from dataclasses import dataclass, field
 
 _MUCH_IN_FLIGHT = 1.5
 """Times its fair part of the calls in flight, from which on a client sorts behind."""
+
+MOST_LOOKED_AT = 32
+"""Of a client whose queue stands, how many of the newest calls are looked at for one that finds room."""
 
 _OWED = 1 - 1e-9
 """A release is owed; a bit less than 1, for shares such as 0.1 do not add up to it exactly."""
@@ -57,6 +66,10 @@ class Ticket:
     arrived: float
     tokens: int
     weight: float = 1.0
+    size: int = 0
+    """Bytes that are held for it while it waits."""
+    stands_after: float = math.inf
+    """Seconds of waiting after which its client's calls do not come in order any more: the queue stands."""
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
@@ -100,6 +113,7 @@ class _Class:
     virtual: float = 0.0
     owed: float = 0.0
     length: int = 0
+    size: int = 0
     rank: int = 0
 
 
@@ -131,8 +145,8 @@ class Line:
     def __contains__(self, ticket_id: str) -> bool:
         return ticket_id in self._places
 
-    def join(self, ticket: Ticket, max_length: int) -> bool:
-        """Let a ticket wait; False if `max_length` of its class wait already.
+    def join(self, ticket: Ticket, max_length: int, max_size: float = math.inf) -> bool:
+        """Let a ticket wait; False if its class has `max_length` of them, or more than `max_size` bytes then.
 
         Raises ValueError for an id that waits already.
         """
@@ -140,13 +154,19 @@ class Line:
             raise ValueError(f"ticket {ticket.id!r} is in the line already")
         if self.length(ticket.cls_name) >= max_length:
             return False
+        waiting = self._classes.get(ticket.cls_name)
+        if waiting is not None and waiting.size + ticket.size > max_size:
+            return False
         item = self._classes.setdefault(ticket.cls_name, _Class())
         client = item.clients.setdefault(ticket.client, _Client(item.virtual))
+        if not client.places:
+            client.start = max(client.start, item.virtual)
         place = _Place(ticket, self._joined)
         self._joined += 1
         insort(client.places, place)
         self._places[ticket.id] = place
         item.length += 1
+        item.size += ticket.size
         item.rank = ticket.cls_rank
         return True
 
@@ -167,7 +187,7 @@ class Line:
         """
         passed: list[_Place] = []
         held_from = math.inf
-        for place in self._heads():
+        for place in self._heads(now):
             rank = place.ticket.cls_rank
             if rank >= held_from:
                 continue
@@ -202,6 +222,13 @@ class Line:
         """How many tickets of a class wait."""
         item = self._classes.get(cls_name)
         return item.length if item is not None else 0
+
+    def waits(self, cls_name: str, now: float) -> float:
+        """For how long the call of a class has waited that has waited longest; 0 if none waits."""
+        item = self._classes.get(cls_name)
+        if item is None:
+            return 0.0
+        return max(0.0, now - min(c.places[0].ticket.arrived for c in item.clients.values() if c.places))
 
     def owed(self, cls_name: str) -> bool:
         """Whether a class that waits has a release coming to it by its minimum share."""
@@ -239,17 +266,26 @@ class Line:
             key=lambda item: (0, -item.owed, item.rank) if item.owed >= _OWED else (1, 0.0, item.rank),
         )
 
-    def _heads(self) -> Iterator[_Place]:
-        """The first ticket of each client and class, in order."""
+    def _heads(self, now: float) -> Iterator[_Place]:
+        """The tickets that may be served next, in order: of each client and class the first one.
+
+        Where its first one has waited for too long, the newest ones.
+        """
         clients = self._clients()
         for item in self._in_order():
-            heads = [
-                (*self._key(client.places[0], client.start, clients), client.places[0])
-                for client in item.clients.values()
-            ]
+            heads = []
+            for client in item.clients.values():
+                if not client.places:
+                    continue
+                oldest = client.places[0]
+                if now - oldest.ticket.arrived <= oldest.ticket.stands_after:
+                    next_ones = [oldest]
+                else:
+                    next_ones = client.places[: -MOST_LOOKED_AT - 1 : -1]
+                heads.append((*self._key(next_ones[0], client.start, clients), next_ones))
             heads.sort()
-            for *_, place in heads:
-                yield place
+            for *_, places in heads:
+                yield from places
 
     def _keys(self, item: _Class) -> Iterator[tuple[bool, float, float, int, _Place]]:
         """Sort keys of all tickets of a class, as if served one after the other."""
@@ -262,13 +298,13 @@ class Line:
 
     def _key(self, place: _Place, start: float, clients: int) -> tuple[bool, float, float, int]:
         ticket = place.ticket
-        finish = start + ticket.cost / ticket.weight
-        return self._much_in_flight(ticket.client, clients), finish, ticket.arrived, place.number
+        return self._much_in_flight(ticket.client, clients), start, ticket.arrived, place.number
 
     def _clients(self) -> int:
         """How many clients wait or have calls in flight."""
         return len(
-            self._in_flight.keys() | {name for item in self._classes.values() for name in item.clients}
+            self._in_flight.keys()
+            | {name for item in self._classes.values() for name, c in item.clients.items() if c.places}
         )
 
     def _much_in_flight(self, client: str, clients: int) -> bool:
@@ -287,8 +323,8 @@ class Line:
         ticket = place.ticket
         item = self._classes[ticket.cls_name]
         client = item.clients[ticket.client]
-        client.start += ticket.cost / ticket.weight
         item.virtual = max(item.virtual, client.start)
+        client.start += ticket.cost / ticket.weight
         self._pay(ticket.cls_name)
         self._remove(place)
 
@@ -306,9 +342,11 @@ class Line:
         client.places.remove(place)
         del self._places[ticket.id]
         item.length -= 1
+        item.size -= ticket.size
         if not item.length:
             # Nobody competes any more: what was served before does not count the next time.
             del self._classes[ticket.cls_name]
-        elif not client.places:
-            # Nothing is lost: its start would never be later than the present virtual time.
-            del item.clients[ticket.client]
+        else:
+            # A client that has had more than its part is remembered until the others have caught up.
+            for name in [n for n, c in item.clients.items() if not c.places and c.start <= item.virtual]:
+                del item.clients[name]

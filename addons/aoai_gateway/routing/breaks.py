@@ -52,6 +52,8 @@ class Breaks:
     def __init__(self, probes: int = 1, probe_seconds: float = 10.0) -> None:
         self._breaks: dict[Scope, dict[tuple[str, str | None], Break]] = {}
         self._probes = Probes(probes, probe_seconds)
+        self._classes: frozenset[str] = frozenset()
+        """The classes for which breaks were opened last."""
 
     def open(self, scope: Scope, brk: Break) -> None:
         """Open a break; of several on one scope the one that ends last counts. No probation follows."""
@@ -75,6 +77,7 @@ class Breaks:
         up to the ceiling.
         """
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > now}
+        self._classes = frozenset(lengths)
         opened = {}
         for cls, length in lengths.items():
             failures = self._probes.begin(scope, cls, call_id)
@@ -99,6 +102,12 @@ class Breaks:
         """End all breaks and probations of a scope."""
         self._breaks.pop(scope, None)
         self._probes.end(scope)
+
+    def half_open(self, scope: Scope) -> None:
+        """End a scope's breaks before their time; one call of each class finds out whether it is well."""
+        for brk in self._breaks.pop(scope, {}).values():
+            if brk.cls is not None:
+                self._probes.ensure(scope, brk.cls)
 
     def on(self, backend: Backend, now: float, cls: str | None = None) -> Break | None:
         """Give the break that keeps this backend from being tried by a class, or None.
@@ -172,6 +181,9 @@ class Breaks:
         if all(b.until <= now for b in breaks.values()):
             del self._breaks[scope]
             return None
+        if self._classes and cls not in self._classes:
+            # A reload has renamed or added it since: the breaks of the others count for it.
+            cls = None
         mine = (b for b in breaks.values() if b.until > now and (cls is None or b.cls in (None, cls)))
         return max(mine, key=lambda b: b.until, default=None)
 

@@ -5,8 +5,10 @@ standard deployment holds each call's prompt and max_tokens in a window of 60 s 
 10 s, the refused ones too); a provisioned one is a leaky bucket. The figures in response headers correct
 that: by what other callers use, and by limits that nobody declared. They lag, and under load they have
 been seen far from the truth; so none is believed for long, and none says that there is more room than
-the calls under way leave. What is still refused, since others were faster or the backend counts in another
-way, widens a margin that calls which are admitted narrow again.
+the calls under way leave. A provisioned deployment whose size is not declared is known by its utilisation
+header, and its size is learned (:mod:`~aoai_gateway.routing.ptu_size`). What is still
+refused, since others were faster or the backend counts in another way, widens a margin that calls which are
+admitted narrow again.
 
 A share may be left free for classes of higher priority. A call that is larger than what that leaves fits
 when nothing else is there: small limits must not keep it out for ever.
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aoai_gateway.routing.backends import BackendKey
+from aoai_gateway.routing.ptu_size import PtuSize
 from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
 
 if TYPE_CHECKING:
@@ -99,6 +102,18 @@ class _Booking:
     """What was in the window of tokens then, this call included."""
     share: float
     poured: float
+    all_tokens: int
+    """All tokens that were ever sent there and kept, this call's included."""
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """The last refusal that our own reservations explain, and until when the backend says it has no room."""
+
+    tokens: int
+    until: float
+    tried: bool = False
+    """Whether a call was let through before that time, since our own reservations had ended."""
 
 
 class Capacity:
@@ -111,11 +126,16 @@ class Capacity:
         self._requests = SlidingWindow(REQUEST_WINDOW)
         self._bucket = Bucket()
         self._utilized_at = -math.inf
+        self._is_provisioned = False
+        """Whether it has said that it is, by its utilisation."""
+        self._ptu_size = PtuSize()
+        self._all_tokens = 0
         self._token_limit = _Limit()
         self._request_limit = _Limit()
         self._bookings: dict[str, _Booking] = {}
         self._margin = 0.0
         self._learned_at = -math.inf
+        self._refusal: _Refusal | None = None
 
     # --- what happens -----------------------------------------------------------------------------
 
@@ -131,7 +151,8 @@ class Capacity:
         share = tokens / self._size if self._size else 0.0
         self._bucket.pour(share, now)
         own = self._tokens.own(now)
-        self._bookings[call_id] = _Booking(tokens, now, own, share, self._bucket.poured)
+        self._all_tokens += tokens
+        self._bookings[call_id] = _Booking(tokens, now, own, share, self._bucket.poured, self._all_tokens)
 
     def learn(self, call_id: str, limits: RateLimits, now: float) -> None:
         """The head of a call's answer came, and was no refusal. To be told before `end`."""
@@ -141,9 +162,10 @@ class Capacity:
         if booking is None:
             return
         self._margin = max(0.0, self._margin - MARGIN_FALL)
-        if self.declared.provisioned:
+        if self.provisioned:
             if limits.utilization is not None:
                 self._utilized_at = booking.at
+                self._ptu_size.observe(limits.utilization, booking.all_tokens, booking.at)
                 self._bucket.correct(limits.utilization, booking.at, booking.poured, now)
         elif limits.limit_tokens is not None and limits.remaining_tokens is not None:
             # The figures are of when the call was admitted. Calls sent at about the same time may have been
@@ -164,15 +186,21 @@ class Capacity:
             return
         self._margin = min(LARGEST_MARGIN, self._margin + MARGIN_STEP)
         wait = TOKEN_WINDOW if retry_after is None else min(max(retry_after, 0.0), TOKEN_WINDOW)
-        if self.declared.provisioned:
+        if self.provisioned:
             level = max(limits.utilization or 1.0, 1.0 if retry_after is None else 1.0 + wait / 60)
             self._utilized_at = now
+            if limits.utilization is not None or retry_after is not None:
+                self._ptu_size.observe(level, self._all_tokens, now)
             self._bucket.correct(level, now, self._bucket.poured, now)
         elif limits.remaining_requests is not None and limits.remaining_requests <= 0:
             wait = min(wait, self._request_window(now))
             self._requests.others = Others(math.inf, now, now + wait, fades=False)
         else:
             limit = self._tokens_per_minute(now)
+            earlier = self._refusal
+            tried = earlier is not None and earlier.tried and now < earlier.until
+            ours = limit is not None and self._tokens.own(now) + booking.tokens > limit
+            self._refusal = _Refusal(booking.tokens, now + wait, tried) if ours else None
             if limit is not None:
                 most = max(0.0, limit - booking.tokens - self._tokens.own(now) + 1)
                 fades = retry_after is None
@@ -186,8 +214,23 @@ class Capacity:
         if booking is None or used_tokens is None:
             return
         self._tokens.give_back(max(0, booking.tokens - used_tokens), booking.at)
+        self._all_tokens += used_tokens - booking.tokens
         if booking.tokens:
             self._bucket.pour(booking.share * (used_tokens / booking.tokens - 1), now)
+
+    def frees_early(self, now: float) -> bool:
+        """Whether it is worth a try before the time that its last refusal named; True once for each refusal.
+
+        Our own calls had reserved what they did not use, and have ended since: what they hold now leaves
+        room for the call that was refused. Calls of others may still fill the rest, so it is one try.
+        """
+        refusal, limit = self._refusal, self._tokens_per_minute(now)
+        if refusal is None or refusal.tried or limit is None or now >= refusal.until:
+            return False
+        if self._tokens.own(now) + refusal.tokens > limit * (1 - LARGEST_MARGIN):
+            return False
+        refusal.tried = True
+        return True
 
     def undo(self, call_id: str, now: float) -> None:
         """A call that was to be sent was not: it is as if it had never begun."""
@@ -205,7 +248,7 @@ class Capacity:
     def headroom(self, now: float) -> float | None:
         """The share that is free, in 0..1; None: nothing is known, so there may be room."""
         free = []
-        if self.declared.provisioned:
+        if self.provisioned:
             if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
                 free.append(1 - self._bucket.level(now))
         else:
@@ -229,7 +272,7 @@ class Capacity:
         """
         wait = 0.0
         share = 1 - leave_free - self._margin
-        if self.declared.provisioned:
+        if self.provisioned:
             if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
                 # More than it drains is not to be had by anybody, however much of it is kept open.
                 inflow = min(expected, MOST_EXPECTED * self._size / 60) if self._size else 0.0
@@ -254,7 +297,7 @@ class Capacity:
 
     def limits(self, now: float) -> tuple[int | None, int | None]:
         """Give its tokens and requests per minute, as declared or told; None: unknown."""
-        if self.declared.provisioned:
+        if self.provisioned:
             return self._size, None
         return self._tokens_per_minute(now), self._request_limit.below(self.declared.requests_per_minute, now)
 
@@ -263,9 +306,19 @@ class Capacity:
     @property
     def _size(self) -> int | None:
         """Of a provisioned backend: the tokens per minute, which its bucket holds."""
-        return self.declared.tokens_per_minute if self.declared.provisioned else None
+        if not self.provisioned:
+            return None
+        declared = self.declared.tokens_per_minute
+        return declared if declared is not None else self._ptu_size.tokens_per_minute
+
+    @property
+    def provisioned(self) -> bool:
+        """Whether it is a provisioned deployment: declared as one, or known by its utilisation header."""
+        return self.declared.provisioned or self._is_provisioned
 
     def _learn_limits(self, limits: RateLimits, now: float) -> None:
+        if limits.utilization is not None:
+            self._is_provisioned = True
         self._token_limit.learn(limits.limit_tokens, now)
         self._request_limit.learn(limits.limit_requests, now)
 

@@ -94,6 +94,8 @@ class Wish:
     """The name of its waiting line: the virtual deployment, if it is one."""
     tokens: int = 0
     """What a backend's limiter will count for it: its prompt, and the bound of its completion."""
+    size: int = 0
+    """Bytes of its body, which is held while it waits."""
     arrived: float = 0.0
     weight: float = 1.0
     """Its client's."""

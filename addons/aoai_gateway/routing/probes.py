@@ -66,6 +66,10 @@ class Probes:
         earlier.failures = failed
         return failed
 
+    def ensure(self, scope: Scope, cls: str) -> None:
+        """Put a scope on probation for a class if it is not; no failure is counted."""
+        self._probations.setdefault(scope, {}).setdefault(cls, _Probation("", 0, None))
+
     def undo(self, scope: Scope, call_id: str) -> None:
         """Take back what a call's failure did, if it was the last one to fail."""
         classes = self._probations.get(scope, {})

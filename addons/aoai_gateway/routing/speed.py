@@ -54,6 +54,21 @@ class Speed:
     whole: Slowest = field(default_factory=Slowest)
     """Of other answers: seconds until they are there."""
     whole_per_token: Slowest = field(default_factory=Slowest)
+    answer: Slowest = field(default_factory=Slowest)
+    """Of all answers, streams included: seconds until their last byte."""
+    answer_per_token: Slowest = field(default_factory=Slowest)
+
+    def learn_answer(self, seconds: float, output_tokens: int) -> None:
+        """Take in a complete answer, streamed or not, that has taken so long until its last byte."""
+        self.answer.learn(seconds)
+        self.answer_per_token.learn(seconds / max(1, output_tokens))
+
+    def answered_within(self, max_output_tokens: int | None) -> float | None:
+        """Seconds within which even the slowest answers of late were complete; None: unknown."""
+        slowest, per_token = self.answer.known(), self.answer_per_token.known()
+        if slowest is None or per_token is None or max_output_tokens is None:
+            return slowest
+        return min(slowest, per_token * max_output_tokens)
 
     def learn(self, seconds: float, output_tokens: int) -> None:
         """Take in one complete answer. ``seconds``: from the sending of the request to its last byte."""

@@ -106,10 +106,13 @@ class Served:
         decision, deployment.state = limits.admit(deployment.limits, deployment.state, self._work.cost, now)
         if not decision.admitted:
             deployment.refusals += 1
+            self._azure.refused_at.append(now)
             body = b'{"error":{"code":"429"}}'
             self._later(LATENCY, lambda: self._answer(429, decision.headers, "application/json", body, True))
             return
         deployment.answers += 1
+        self._azure.answered_at.append(now)
+        self._azure.served.append(self)
         self._reservation = decision.reservation
         if self._work.stream:
             kind = "text/event-stream; charset=utf-8"
@@ -161,6 +164,11 @@ class Served:
         self._forget()
         self._tell(ResponseProtocolError(1, "server closed connection", ErrorCode.GENERIC_SERVER_ERROR))
 
+    @property
+    def spent(self) -> int:
+        """The tokens that were charged for it."""
+        return self._used
+
     def _settle(self) -> None:
         if self._reservation is not None:
             now, deployment = self._azure.now(), self._deployment
@@ -197,6 +205,10 @@ class Azure:
     ) -> None:
         self.deployments = dict(deployments)
         self.now, self.after = now, after
+        self.refused_at: list[float] = []
+        self.answered_at: list[float] = []
+        self.served: list[Served] = []
+        """All calls that were admitted."""
         self.places = {name.partition("@")[2]: Place() for name in deployments}
 
     def serve(self, name: str, work: Work, tell: Callable[[HttpEvent], None]) -> Served:

@@ -1,0 +1,222 @@
+"""Lasting overload by callers who say nothing: neither their patience nor the sizes of backends are told.
+
+Critical calls are steady (2 a second, about 400 + 400 tokens), batch calls come in bursts (1 a second, and
+4.6 for 15 s of every 30 s, about 1,000 + 1,000 tokens). Together they ask for 180 % of the capacity, and
+everything is exhausted when they begin. A client hangs up when its patience is over.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aoai_gateway.config.models import Config
+from tests.bench.goodput import CAPACITY, EXHAUSTED, TOKENS_PER_SECOND, gateway_config
+from tests.bench.sdk_like import MAX_RETRIES, is_retried, retry_wait
+from tests.engine.scenarios.goodput import _deployments
+from tests.engine.scenarios.traffic import Caller, Traffic
+from tests.engine_driver import DEPLOYMENT
+
+PATIENCE = {"critical": 20.0, "batch": 30.0}
+SIZES = {"critical": 400, "batch": 1000}
+"""Tokens of a prompt, and of an answer, on average."""
+CRITICAL_RATE = 2.0
+BATCH_RATE, BURST_RATE, BURST_SECONDS, BURST_EVERY = 1.0, 4.6, 15.0, 30.0
+"""Calls per second, and how often and how long they come faster."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of an application."""
+
+    number: int
+    cls: str
+    client: str
+    at: float
+    patience: float
+    prompt: int
+    completion: int
+    stream: bool
+
+    @property
+    def most(self) -> int:
+        """What it says as max_tokens: callers reserve more than they use."""
+        return round(1.25 * self.completion)
+
+    @property
+    def cost(self) -> int:
+        return self.prompt + self.completion
+
+
+def jobs(seconds: float, seed: int, load: float = 1.0) -> list[Job]:
+    """All calls of a run, by time. ``load``: how many times the rates above."""
+    dice = random.Random(seed)
+    found: list[Job] = []
+
+    def come(cls: str, client: str, rate: Callable[[float], float], most: float) -> None:
+        at = dice.expovariate(most)
+        while at < seconds:
+            if dice.random() < rate(at) / most:
+                size = SIZES[cls]
+                found.append(
+                    Job(
+                        len(found),
+                        cls,
+                        client,
+                        at,
+                        PATIENCE[cls],
+                        dice.randint(size // 2, size * 3 // 2),
+                        dice.randint(size // 2, size * 3 // 2),
+                        dice.random() < 0.5,
+                    )
+                )
+            at += dice.expovariate(most)
+
+    come("critical", "critical", lambda at: load * CRITICAL_RATE, load * CRITICAL_RATE)
+    come(
+        "batch",
+        "batch",
+        lambda at: load * (BURST_RATE if at % BURST_EVERY < BURST_SECONDS else BATCH_RATE),
+        load * BURST_RATE,
+    )
+    return sorted(found, key=lambda job: job.at)
+
+
+@dataclass
+class Application:
+    """One call of an application, with the requests that its SDK makes of it."""
+
+    traffic: Traffic
+    job: Job
+    told: bool
+    requests: list[Caller] = field(default_factory=list)
+    answered_at: float | None = None
+    """Seconds after it came; None: not within its patience."""
+
+    def begin(self) -> None:
+        job, here = self.job, self.traffic
+        caller = here.call(
+            job.client,
+            prompt=job.prompt,
+            most=job.most,
+            completion=job.completion,
+            stream=job.stream,
+            timeout=job.patience if self.told else None,
+            over=self._over,
+        )
+        if not self.requests or self.requests[-1] is not caller:
+            self.requests.append(caller)
+        if len(self.requests) == 1:
+            here.on(job.at + job.patience, self._hang_up)
+
+    def _hang_up(self) -> None:
+        for caller in self.requests:
+            caller.hang_up()
+
+    def _over(self, caller: Caller) -> None:
+        if not self.requests or self.requests[-1] is not caller:
+            self.requests.append(caller)
+        here, job, call = self.traffic, self.job, caller.call
+        if caller.trace.gone:
+            return
+        since = here.now - here.begun - job.at
+        if caller.ok:
+            self.answered_at = since
+            return
+        headers, retry = caller.headers, len(self.requests) - 1
+        if call.status == 200 or retry >= MAX_RETRIES or not is_retried(call.status or 0, headers):
+            return
+        wait = retry_wait(headers, retry, random.Random(job.number + retry))
+        if since + wait < job.patience:
+            here.after(wait, self.begin)
+
+
+@dataclass
+class Run:
+    """What a run gave."""
+
+    traffic: Traffic
+    calls: list[Application]
+    seconds: float
+
+    def success(self, cls: str, client: str | None = None) -> float:
+        mine = [a for a in self.calls if a.job.cls == cls and client in (None, a.job.client)]
+        return sum(a.answered_at is not None for a in mine) / len(mine)
+
+    @property
+    def useful(self) -> float:
+        """Tokens of answers in time, as a share of what the backends could serve."""
+        served = sum(a.job.cost for a in self.calls if a.answered_at is not None)
+        return served / (TOKENS_PER_SECOND * self.seconds)
+
+    def refusals_per_answer(self, since: float = 0.0) -> float:
+        azure = self.traffic.azure
+        refused = [at for at in azure.refused_at if at - self.traffic.begun >= since]
+        answered = [at for at in azure.answered_at if at - self.traffic.begun >= since]
+        return len(refused) / max(1, len(answered))
+
+    @property
+    def for_nobody(self) -> float:
+        """Of the tokens that backends charged, the share for clients who had left."""
+        spent = sum(each.spent for each in self.traffic.azure.served)
+        useful = sum(a.job.cost for a in self.calls if a.answered_at is not None)
+        return 1 - useful / max(1, spent)
+
+    def p95(self, cls: str) -> float:
+        times = sorted(a.answered_at for a in self.calls if a.job.cls == cls and a.answered_at is not None)
+        return times[int(0.95 * (len(times) - 1))] if times else float("inf")
+
+
+def run(
+    work: Sequence[Job],
+    seconds: float,
+    seed: int,
+    *,
+    priorities: bool = True,
+    told: bool = False,
+    declared: bool = False,
+    exhausted: Mapping[tuple[str, str], float] = EXHAUSTED,
+) -> Run:
+    """Make all calls of a run. ``told``: clients say their patience; ``declared``: sizes are configured."""
+    here = Traffic(_config(work, priorities=priorities, declared=declared), _deployments(), seed)
+    for (endpoint, name), recovers in exhausted.items():
+        here.azure.deployments[f"{name}@{endpoint}"].fill(recovers, here.now)
+    calls = [Application(here, job, told) for job in work]
+    for each in calls:
+        here.on(each.job.at, each.begin)
+    here.run()
+    here.check_nothing_is_left()
+    return Run(here, calls, seconds)
+
+
+def _config(work: Sequence[Job], *, priorities: bool, declared: bool) -> Config:
+    names = sorted({endpoint for endpoint, _ in CAPACITY}, reverse=True)
+    document = gateway_config(
+        {name: f"https://{name}.example/" for name in names},
+        {name: f"key-of-{name}" for name in names},
+        priorities=priorities,
+    )
+    for endpoint in document["aoai"]["endpoints"]:
+        for virtual in endpoint["virtual_deployments"]:
+            virtual["name"] = DEPLOYMENT
+            if not declared:
+                for standin in virtual["standins"]:
+                    standin.pop("tokens_per_minute", None)
+                    standin.pop("provisioned", None)
+    clients = {job.client: job.cls for job in work}
+    document["clients"] = [
+        {"name": name, "key": f"key-of-{name}", **({"priority": cls} if priorities else {})}
+        for name, cls in clients.items()
+    ]
+    return Config.model_validate(document)
+
+
+def figures(found: Run) -> str:
+    """What to print of a run."""
+    return (
+        f"critical {found.success('critical'):.1%} p95 {found.p95('critical'):.2f} s"
+        f" batch {found.success('batch'):.1%} useful {found.useful:.1%}"
+        f" 429s per answer {found.refusals_per_answer():.3f}"
+        f" after a minute {found.refusals_per_answer(60):.3f} for nobody {found.for_nobody:.1%}"
+    )
