@@ -20,6 +20,8 @@ from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.config.switches import KINDS, Kind, UnknownNameError, enabled_in_file
 from aoai_gateway.routing.breaks import Break
+from aoai_gateway.wire.masking import known
+from aoai_gateway.wire.printing import printable
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
@@ -63,7 +65,8 @@ class Controls:
         """
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_BREAK):
             raise ControlError(f"a break takes more than 0 and at most {LONGEST_BREAK:.0f} seconds")
-        reason = " ".join(reason.split())[:LONGEST_REASON]
+        reason = known(self._written().secrets).mask_text(" ".join(printable(reason).split()))
+        reason = reason[:LONGEST_REASON]
         scope = self._scope(name)
         breaks, now = self._gateway.engine.dispatcher.breaks, time.monotonic()
         breaks.withdraw(scope, BY_HAND)

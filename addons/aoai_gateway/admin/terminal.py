@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aoai_gateway.wire.printing import printable
+
 type Paint = Callable[[str, str], str]
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
@@ -26,7 +28,6 @@ NARROWEST = 40
 BAR = 8
 
 _STYLED = re.compile(r"\x1b\[[0-9;]*m")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def paint(text: str, style: str) -> str:
@@ -72,7 +73,7 @@ class _View:
         if actions:
             yield ""
             yield self.paint("by hand", "dim")
-            yield from (f"{each['time']}  {_clean(each['text'])}" for each in actions[:5])
+            yield from (f"{each['time']}  {printable(each['text'])}" for each in actions[:5])
 
     def _head(self) -> Iterator[str]:
         gateway, traffic = self.state["gateway"], self.state["traffic"]
@@ -85,7 +86,7 @@ class _View:
             + self.paint(" · ".join(about), "dim")
         )
         for problem in gateway["config_errors"]:
-            yield self.paint(f"not loaded: {_clean(problem)}", "red")
+            yield self.paint(f"not loaded: {printable(problem)}", "red")
         minute = round(60 / traffic["bucket_seconds"])
         calls, refused = (sum(traffic[key][-minute:]) for key in ("calls", "refused"))
         tokens = sum(sum(traffic[key][-minute:]) for key in ("tokens_in", "tokens_out"))
@@ -110,7 +111,7 @@ class _View:
             state, why = self._condition(backend)
             share = backend["headroom"]
             yield (
-                _clean(backend["name"]),
+                printable(backend["name"]),
                 str(backend["in_flight"]),
                 f"{short(attempts)}, {self._alarm(f'{short(failed)} failed', failed)}",
                 self._bar(1 - share, f"{share:4.0%} free")
@@ -129,7 +130,7 @@ class _View:
             if each["break"] is not None:
                 words.append((each["priority"], span(each["break"]["seconds_left"]), "red"))
                 whole = " (whole endpoint)" if each["break"]["whole_endpoint"] else ""
-                reasons.append(_clean(each["break"]["reason"]) + whole)
+                reasons.append(printable(each["break"]["reason"]) + whole)
             else:
                 words.append((each["priority"], "probation" if each["on_probation"] else "ok", "yellow"))
         if len({word for _, word, _ in words}) == 1:
@@ -140,13 +141,13 @@ class _View:
     def _deployments(self) -> Iterator[Sequence[str]]:
         for each in self.state["deployments"]:
             line = each["line"]
-            waiting = ", ".join(f"{cls['waiting']} {_clean(cls['priority'])}" for cls in line["classes"])
+            waiting = ", ".join(f"{cls['waiting']} {printable(cls['priority'])}" for cls in line["classes"])
             if waiting:
                 waiting = self.paint(f"{waiting}; longest {span(line['longest_wait_seconds'])}", "yellow")
             available, pool = each["available"], len(each["pool"])
             shown = f"{available} of {pool}"
             yield (
-                _clean(each["name"]),
+                printable(each["name"]),
                 shown if available else self.paint(shown, "red"),
                 str(each["in_flight"]),
                 waiting or self.paint("nobody", "dim"),
@@ -162,8 +163,8 @@ class _View:
             limited = self._alarm(f"{short(refused)} 429s", refused)
             first, *rest = quotas or [self.paint("no limits", "dim")]
             yield (
-                _clean(client["name"]),
-                _clean(client["priority"]),
+                printable(client["name"]),
+                printable(client["priority"]),
                 str(client["in_flight"])
                 + (self.paint(f" +{waiting}", "yellow") if (waiting := client["waiting"]) else ""),
                 f"{short(calls)} calls, {limited}, {short(tokens)} tokens",
@@ -173,7 +174,7 @@ class _View:
 
     def _quota(self, quota: dict[str, Any]) -> str:
         used, limit = quota["used"], quota["limit"]
-        where = f" for {_clean(quota['deployment'])}" if quota["deployment"] is not None else ""
+        where = f" for {printable(quota['deployment'])}" if quota["deployment"] is not None else ""
         text = f"{short(used)} of {short(limit)} {UNITS[quota['kind']]}{where}"
         if used and quota["reset_seconds"]:
             text += f", free in {span(quota['reset_seconds'])}"
@@ -213,11 +214,6 @@ def _fit(line: str, width: int) -> str:
             kept.append(part[:left])
             left -= len(part[:left])
     return "".join(kept) + "…"
-
-
-def _clean(text: str) -> str:
-    """Leave out what would move a terminal's cursor."""
-    return _UNPRINTABLE.sub(" ", text)
 
 
 def _in(switched_off: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
@@ -216,6 +217,18 @@ class Config(Model):
     def redis_url(self) -> SecretStr | None:
         """The Redis that counters are shared through; None when they live in memory."""
         return None if self.state.get_secret_value() == "memory" else self.state
+
+    @cached_property
+    def secrets(self) -> frozenset[str]:
+        """All keys, tokens and passwords that it holds, those of what is switched off too."""
+        found = {key.get_secret_value() for client in self.clients for key in client.key}
+        found |= {each.key.get_secret_value() for each in self.aoai.endpoints if each.key is not None}
+        if self.admin.token is not None:
+            found.add(self.admin.token.get_secret_value())
+        password = urlsplit(self.state.get_secret_value()).password
+        if password is not None:
+            found |= {password, unquote(password)}
+        return frozenset(found)
 
     @cached_property
     def derived(self) -> dict[object, Any]:

@@ -21,7 +21,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway import mitmproxy_options
 from aoai_gateway.config.loader import ConfigErrors, load
-from aoai_gateway.proxy import attempt_log, selfcheck, tls
+from aoai_gateway.proxy import attempt_log, log_records, selfcheck, tls
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import (
     BackendFailed,
@@ -74,6 +74,7 @@ class GatewayAddon:
 
     def load(self, loader: Loader) -> None:
         """Register the options; see that mitmproxy is one that we know."""
+        log_records.install(lambda: self.gateway.written)
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.fields import FieldIndex, set_fields
+from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.operations import parse_target
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from aoai_gateway.call import Setup
     from aoai_gateway.config.models import Client
     from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.wire.masking import KnownSecrets
 
 ONCE = frozenset({b"content-encoding", b"content-type"})
 """Fields that say how the body is read; of two, backends could heed another one than we do."""
@@ -35,13 +37,14 @@ HOST = re.compile(r"[A-Za-z0-9._~:%\[\]-]{1,255}")
 class Admitted:
     """A request that may come in: the configuration that counts for it, and who it is from.
 
-    ``token`` is the client's own bearer token, where that goes on to the backend; ``only_backend`` the one
-    backend to which a user of the inspector sends it.
+    ``token`` is the client's own bearer token, where that goes on to the backend; ``secrets`` what is masked
+    in the answer; ``only_backend`` the one backend to which a user of the inspector sends it.
     """
 
     setup: Setup
     client: Client
     token: str | None
+    secrets: tuple[KnownSecrets, ...]
     only_backend: str | None = None
 
     def __repr__(self) -> str:
@@ -77,7 +80,9 @@ def admit(gateway: Gateway, request: http.Request, connection: ClientConnection)
     token = credential.value if passed_on and credential is not None else None
     strip_secrets(request)
     request.path = strip_secret_query(request.path)
-    return Admitted(setup, client, token)
+    secrets = secrets_of(setup.config, token)
+    strip_known(request, secrets)
+    return Admitted(setup, client, token, secrets)
 
 
 def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[str, object]) -> Admitted:
@@ -92,7 +97,8 @@ def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[st
     if client.uses_entra_id_auth:
         raise errors.invalid_token("it was not kept, so the call cannot be replayed")
     only = metadata.get("gateway_only_backend")
-    return Admitted(setup, client, None, str(only) if only else None)
+    secrets = secrets_of(setup.config, None)
+    return Admitted(setup, client, None, secrets, str(only) if only else None)
 
 
 def _check_form(request: http.Request, head: FieldIndex) -> None:

@@ -32,6 +32,7 @@ from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.exchange import Exchange
 from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.intake import Intake
+from aoai_gateway.proxy.masks import mask_decoded
 from aoai_gateway.proxy.pace import Pace
 from aoai_gateway.proxy.request import adds_usage
 from aoai_gateway.wire import errors
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.proxy.gateway import Gateway
     from aoai_gateway.proxy.layer import GatewayLayer
+    from aoai_gateway.wire.masking import KnownSecrets
 
 
 HOP_BY_HOP = frozenset(
@@ -88,6 +90,8 @@ class Delivery(Intake):
         self._continuation: tuple[commands.RequestWakeup, Result] | None = None
         self._pace: Pace | None = None
         """Only where bodies of streams are stored, as they are for somebody to look at."""
+        self._secrets: tuple[KnownSecrets, ...] = ()
+        """What is masked in answers to this call."""
         self._begun = False
         """Whether the response's head has gone to the client, and more is to follow."""
         self._held_back: bytearray | None = None
@@ -131,7 +135,8 @@ class Delivery(Intake):
 
     def _whole_answer(self, exchange: Exchange, response: http.Response) -> Ended:
         response.data.content = exchange.take_body()
-        facts = read_answer(response.get_content(strict=False) or b"")
+        decoded = mask_decoded(response, response.get_content(strict=False), self._secrets)
+        facts = read_answer(decoded)
         return Ended(
             time.monotonic(),
             complete=True,

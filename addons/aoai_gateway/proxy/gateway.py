@@ -17,6 +17,7 @@ from aoai_gateway.config.switches import Switches
 from aoai_gateway.effects import Settle
 from aoai_gateway.engine import Engine
 from aoai_gateway.policy.quotas import Decision
+from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.events import Listeners
 from aoai_gateway.proxy.observer import UNOBSERVED, Observer
 from aoai_gateway.proxy.waiting import Waiting
@@ -63,8 +64,8 @@ logger = logging.getLogger(__name__)
 async def _finish(answer: Awaitable[None]) -> None:
     try:
         await answer
-    except Exception:
-        logger.exception("A quota could not be settled; its lease will lapse.")
+    except Exception as error:
+        log_bug("while a quota was settled; its lease will lapse.", error)
 
 
 def _never(_: http.HTTPFlow) -> bool:

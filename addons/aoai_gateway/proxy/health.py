@@ -38,17 +38,17 @@ def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
 
 
 def readiness(gateway: Gateway, ready: bool) -> dict[str, Any]:
-    """Tell the gateway's state in a few words; names only, neither URLs nor keys."""
+    """Tell the gateway's state in a few words: no key is needed for it, so it holds names and states.
+
+    Why a backend is out is what its peers have said; that is for the status page.
+    """
     now = time.monotonic()
     status = "ready" if ready else "draining" if gateway.draining else "starting"
     backends = []
     if gateway.setup is not None:
         for backend in gateway.setup.table.backends:
-            brk = gateway.engine.breaks.on(backend, now)
-            state: dict[str, Any] = {"name": backend.name, "available": brk is None}
-            if brk is not None:
-                state |= {"reason": brk.reason, "break_seconds": round(brk.remaining(now), 1)}
-            backends.append(state)
+            available = gateway.engine.breaks.on(backend, now) is None
+            backends.append({"name": backend.name, "available": available})
     return {
         "status": status,
         "calls": len(gateway.calls),

@@ -38,6 +38,7 @@ from aoai_gateway.proxy.events import ClientIdentified, GatewayClientIdentifiedH
 from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.hooks import Ask, GatewayAskHook, Resume
 from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING, error_response
+from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.usage.early import EarlyAnswer
@@ -110,6 +111,8 @@ class Intake(HttpStream):
             strip_secrets(request)
             place(request, self.context.client)
             request.path = redact_target(request.path)
+            if gateway.setup is not None:
+                strip_known(request, secrets_of(gateway.setup.config, None))
             self._refused(error)
             flow.response = error_response(error)
             yield from self._refuse(event.end_stream)

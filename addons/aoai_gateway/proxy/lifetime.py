@@ -18,9 +18,11 @@ from aoai_gateway.budgeting import counts_prompts
 from aoai_gateway.config.loader import ConfigErrors
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.proxy import tls
+from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.sharing import Sharing
 from aoai_gateway.tokens import load_encodings
 from aoai_gateway.usage.sink import UsageSink
+from aoai_gateway.wire.masking import known
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,6 +139,8 @@ class Lifetime:
                 self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
                 if old is not None:
                     await asyncio.to_thread(old.close)
+            # With many keys it takes a while, and calls do not wait for it.
+            await asyncio.to_thread(known, config.secrets)
             self._gateway.adopt(config)
             self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
             self._loaded = loaded
@@ -202,8 +206,8 @@ class Lifetime:
                     for warning in found.warnings:
                         logger.warning("%s", warning)
                     logger.info("%s was reloaded.", path)
-            except Exception:
-                logger.exception("The configuration could not be reloaded; the one in force stays.")
+            except Exception as error:
+                log_bug("while the configuration was reloaded; the one in force stays.", error)
 
     def _warn_of_restart(self, found: Loaded) -> None:
         if self._loaded is not None and self._started_with is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
@@ -16,7 +17,9 @@ from mitmproxy.proxy.layers.http import (
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
+    ResponseData,
     ResponseEndOfMessage,
+    ResponseHeaders,
     ResponseProtocolError,
     SendHttp,
 )
@@ -26,8 +29,10 @@ from aoai_gateway.call import FailureKind
 from aoai_gateway.effects import ClientGone, Drained, Failed, Result, Send
 from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.exchange import SLACK, Exchange
+from aoai_gateway.proxy.masks import mask_decoded, mask_head
 from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import adds_usage, build_request
+from aoai_gateway.wire.masking import Screen
 
 if TYPE_CHECKING:
     from mitmproxy.proxy import events
@@ -48,6 +53,8 @@ class Sending(Delivery):
         self._sent: http.Request | None = None
         """The last request that was sent, or was to be; it holds a credential."""
         self._content = b""
+        self._screen = Screen()
+        """Masks known secrets in the body of the answer under way."""
 
     def _send(self, effect: Send) -> CommandGenerator[Result | None]:
         assert self._call is not None and self._admitted is not None
@@ -79,6 +86,7 @@ class Sending(Delivery):
             remove_usage=adds_usage(call),
             now=now,
         )
+        self._screen = Screen(*self._secrets)
         self.server_state = self.state_exchange
         yield SendHttp(RequestHeaders(self.stream_id, request, not content), server)
         if content:
@@ -97,6 +105,16 @@ class Sending(Delivery):
         refused = "refused" in error.lower() or "Errno 111" in error
         return Failed(now, FailureKind.CONNECT, "connection refused" if refused else "no connection")
 
+    def _received_other(self, event: HttpEvent) -> CommandGenerator[None]:
+        """The head of an answer has come, or its end."""
+        if isinstance(event, ResponseHeaders):
+            mask_head(event.response, self._secrets)
+        elif isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
+            rest = self._screen.finish()
+            if rest:
+                yield from self.server_state(ResponseData(event.stream_id, rest))
+        yield from self.server_state(event)
+
     def state_exchange(self, event: events.Event) -> CommandGenerator[None]:
         """An event of the response, before it is known what becomes of the attempt."""
         assert isinstance(event, HttpEvent) and self._exchange is not None
@@ -110,6 +128,8 @@ class Sending(Delivery):
     def _settle(self, result: Result, ended: bool) -> CommandGenerator[None]:
         """Go on with what has become of the attempt. ``ended``: its connection has nothing more to say."""
         self._layer.deadlines.clear(self._deadline)
+        if isinstance(result, Drained) and result.body and self._exchange and self._exchange.response:
+            result = replace(result, body=mask_decoded(self._exchange.response, result.body, self._secrets))
         if isinstance(result, Failed | Drained):
             if not ended:
                 yield from self._abandon()

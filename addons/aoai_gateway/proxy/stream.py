@@ -78,6 +78,7 @@ from aoai_gateway.proxy.hooks import (
     GatewayCallEndedHook,
 )
 from aoai_gateway.proxy.http1 import BROKEN_OFF, error_response
+from aoai_gateway.proxy.masks import strip_known
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.observer import UNSEEN, Observation
 from aoai_gateway.proxy.request import strip_secrets, without_secrets
@@ -117,7 +118,11 @@ class GatewayStream(Sending):
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if type(event) is ResponseData and not self._over:
-            yield from self.server_state(event)
+            passed = self._screen.feed(event.data)
+            if passed is event.data:
+                yield from self.server_state(event)
+            elif passed:
+                yield from self.server_state(ResponseData(event.stream_id, passed))
         elif isinstance(event, Crashed):
             yield from self.state_crashed(event)
         elif self._over:
@@ -136,7 +141,7 @@ class GatewayStream(Sending):
                 self._continuation = None
                 yield from self._advance(result)
         elif isinstance(event, HttpEvent):
-            yield from self.server_state(event)
+            yield from self._received_other(event)
 
     # --- driving the engine ----------------------------------------------------------------------------
 
@@ -146,6 +151,7 @@ class GatewayStream(Sending):
         request = self.flow.request
         # Whoever edited it may have written a credential into it.
         strip_secrets(request)
+        strip_known(request, admitted.secrets)
         try:
             target = parse_target(request.method, request.path)
         except GatewayError as error:
@@ -173,6 +179,7 @@ class GatewayStream(Sending):
             consult="gateway_backend_chosen" in self._gateway.heard,
             only_backend=admitted.only_backend,
         )
+        self._secrets = admitted.secrets
         self._gateway.begun(call)
         self.flow.metadata["gateway_call"] = call.id
         content_type = head.get("content-type")

@@ -19,15 +19,26 @@ from aoai_gateway.wire.hints import Headers
 SECRET_HEADERS = frozenset(
     {
         "api-key",
+        "apikey",
         "authorization",
         "cookie",
         "ocp-apim-subscription-key",
+        "openai-api-key",
         "proxy-authorization",
         "set-cookie",
+        "x-access-token",
         "x-api-key",
+        "x-api-token",
+        "x-apikey",
+        "x-auth-key",
+        "x-auth-token",
+        "x-forwarded-access-token",
         "x-functions-key",
         "x-goog-api-key",
         "x-ms-authorization-auxiliary",
+        "x-ms-token-aad-access-token",
+        "x-ms-token-aad-id-token",
+        "x-openai-api-key",
     }
 )
 """Header names, in lower case, whose values never go into a flow, a log or to another party."""
@@ -100,11 +111,14 @@ def mask(secret: str) -> str:
 
 
 def redact_target(target: str) -> str:
-    """A request target with the values of secret query parameters replaced by ``***``."""
+    """A request target with the values of secret parameters replaced by ``***``: in its query, and in its
+    path too, where some servers take them after a semicolon (RFC 3986 §3.3).
+    """
     path, mark, query = target.partition("?")
+    path = ";".join(_redact(part) for part in path.split(";")) if ";" in path else path
     if not mark:
-        return target
-    return path + "?" + "&".join(_redact(pair) for pair in query.split("&"))
+        return path
+    return path + "?" + "&".join(";".join(map(_redact, pair.split(";"))) for pair in query.split("&"))
 
 
 def strip_secret_query(target: str) -> str:

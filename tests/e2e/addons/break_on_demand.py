@@ -17,6 +17,7 @@ from typing import Any
 from mitmproxy.proxy.layers.http import Http1Client
 
 from aoai_gateway import attempts, dispatch, engine
+from aoai_gateway.inspect import attempt_flows, inspector
 from aoai_gateway.proxy import (
     addon,
     exchange,
@@ -31,6 +32,7 @@ from aoai_gateway.proxy import (
     stream,
     waiting,
 )
+from aoai_gateway.wire import masking
 
 CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
@@ -44,6 +46,7 @@ CLASSES: tuple[type, ...] = (
     gateway.Gateway,
     addon.GatewayAddon,
     hooks.Ask,
+    masking.Screen,
 )
 FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (Http1Client, "send"),
@@ -52,16 +55,20 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (health, "answer"),
     (models, "answer"),
     (intake, "admit"),
+    (intake, "check_request"),
+    (stream, "strip_known"),
+    (sending, "mask_head"),
+    (sending, "mask_decoded"),
     (intake, "place"),
     (stream, "parse_target"),
     (sending, "build_request"),
     (stream, "without_secrets"),
-    (stream, "annotate"),
+    (inspector, "annotate"),
     (engine, "parse_body"),
     (engine, "check_access"),
     (attempts, "wish_of"),
     (dispatch, "order"),
-    (addon.attempts, "make_flow"),
+    (attempt_flows, "make_flow"),
 )
 PLUGIN = (
     "gateway_client_identified",

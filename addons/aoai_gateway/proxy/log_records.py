@@ -1,0 +1,84 @@
+"""What is logged holds no secret, no prompt and nothing that a terminal obeys, whoever logs it.
+
+Most of what a gateway process logs is written by others: mitmproxy, asyncio, plugins, the Redis client. So it
+is not each message that is looked after, but the place where all of them are made: Python's factory of log
+records. Exceptions are told by their type and where they came from. Their messages are left out where they
+can quote data, as ``KeyError`` and ``ValueError`` do; those that name a module, a file or an errno stay.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.wire.masking import known
+from aoai_gateway.wire.printing import printable_lines
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Config
+
+type Factory = Callable[..., logging.LogRecord]
+
+TELLING = (ImportError, OSError, SyntaxError, NameError, NotImplementedError, MemoryError, RecursionError)
+"""Exceptions whose messages are about the program and its machine, not about data."""
+
+
+class SafeRecords:
+    """Makes log records. ``config``: gives the configuration in force, whose secrets are masked."""
+
+    def __init__(self, make: Factory, config: Callable[[], Config | None]) -> None:
+        self._make = make
+        self.config = config
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        """Make a record."""
+        record = self._make(*args, **kwargs)
+        try:
+            message = record.getMessage()
+        except Exception:
+            return record  # logging tells of it when the record is formatted
+        safe = self._safe(message)
+        if safe != message:
+            record.msg, record.args = safe, ()
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = self._safe(told(record.exc_info[1]))
+        return record
+
+    def _safe(self, text: str) -> str:
+        config = self.config()
+        return printable_lines(known(config.secrets).mask_text(text) if config is not None else text)
+
+
+def install(config: Callable[[], Config | None]) -> None:
+    """Have all log records of the process made so; once, however often it is called."""
+    factory = logging.getLogRecordFactory()
+    if isinstance(factory, SafeRecords):
+        factory.config = config
+    else:
+        logging.setLogRecordFactory(SafeRecords(factory, config))
+
+
+def told(error: BaseException) -> str:
+    """Write an exception as Python does, but for messages that can quote data."""
+    lines: list[str] = []
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    seen = {id(error)}
+    chain = [error]
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        chain.insert(0, cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    for number, each in enumerate(chain):
+        if number:
+            lines.append("\nThen:\n\n")
+        lines.append("Traceback (most recent call last):\n")
+        lines += traceback.format_tb(each.__traceback__)
+        lines.append(_named(each) + "\n")
+    return "".join(lines).rstrip("\n")
+
+
+def _named(error: BaseException) -> str:
+    name = type(error).__qualname__
+    return f"{name}: {error}" if isinstance(error, TELLING) else name

@@ -1,0 +1,80 @@
+"""Taking known secrets out of messages: out of what backends send, and of what clients show in odd places."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from aoai_gateway.wire.masking import KnownSecrets, known
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mitmproxy import http
+
+    from aoai_gateway.config.models import Config
+
+
+def secrets_of(config: Config, token: str | None) -> tuple[KnownSecrets, ...]:
+    """Give what is to be masked in a call. ``token``: the client's own, if that is passed on."""
+    ours = known(config.secrets)
+    return (ours,) if token is None else (ours, KnownSecrets([token]))
+
+
+def mask_head(response: http.Response, secrets: Sequence[KnownSecrets]) -> None:
+    """Mask secrets in a response's reason phrase and header fields."""
+    data = response.data
+    fields = data.headers.fields
+    everything = b"\n".join([data.reason, *(part for field in fields for part in field)])
+    if not _are_in(everything, secrets):
+        return
+    data.reason = _masked(data.reason, secrets)
+    data.headers.fields = tuple((_masked(name, secrets), _masked(value, secrets)) for name, value in fields)
+
+
+def mask_decoded(response: http.Response, decoded: bytes | None, secrets: Sequence[KnownSecrets]) -> bytes:
+    """Mask secrets in a body that came encoded, where they could not be seen as it passed.
+
+    ``decoded``: the body as text. Gives it without secrets; if it held any, it takes the encoded one's place.
+    """
+    if not decoded or "content-encoding" not in response.headers:
+        return decoded or b""
+    masked = _masked(decoded, secrets)
+    if masked is not decoded:
+        response.data.content = masked
+        del response.headers["content-encoding"]
+    return masked
+
+
+def strip_known(request: http.Request, secrets: Sequence[KnownSecrets]) -> None:
+    """Take known secrets out of a request's head, wherever they stand in it.
+
+    A field and a query parameter go as a whole; in a path, stars take the place. The client shows its key in
+    one of the documented places; but what it has put elsewhere too must not reach a backend or a file.
+    """
+    fields, path = request.headers.fields, request.data.path
+    head = b"\n".join([path, *(part for field in fields for part in field)])
+    if not _are_in(head, secrets) and not (b"%" in path and _are_in(unquote_to_bytes(path), secrets)):
+        return
+    request.headers.fields = tuple(f for f in fields if not _are_in(f[0] + b": " + f[1], secrets))
+    before, mark, query = path.partition(b"?")
+    kept = [pair for pair in query.split(b"&") if not _holds(pair, secrets)]
+    masked = _masked(before, secrets)
+    if masked is before and _holds(before, secrets):
+        masked = b"/" + b"*" * (len(before) - 1)
+    request.data.path = masked + mark + b"&".join(kept) if kept else masked
+
+
+def _holds(part: bytes, secrets: Sequence[KnownSecrets]) -> bool:
+    """Whether a part of a target holds a secret, however much of it is percent-encoded."""
+    return _are_in(part, secrets) or (b"%" in part and _are_in(unquote_to_bytes(part), secrets))
+
+
+def _are_in(data: bytes, secrets: Sequence[KnownSecrets]) -> bool:
+    return any(each.are_in(data) for each in secrets)
+
+
+def _masked(data: bytes, secrets: Sequence[KnownSecrets]) -> bytes:
+    for each in secrets:
+        data = each.mask(data)
+    return data
