@@ -178,7 +178,10 @@ class Traffic:
         self.fault("reset", **ptu)
         self.ask(status=200, stream=True, authorization=f"Bearer {TOKEN}")
         self.fault("cut", **ptu)
-        self.ask(status=200, stream=True, **known)
+        question = {"model": "gpt-4o", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
+        with Connection(self.gateway) as connection:  # its answer has no end
+            connection.send(post(V1, json.dumps(question).encode(), key=KEY))
+            self.answers += connection.rest()
         self.fault("in-200-refusal", **ptu)
         self.ask(status=200, stream=True, **known)
         self.fault("500", times=-1)

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from mitmproxy.proxy.layers.http import Http1Client
-
 from aoai_gateway import attempts, dispatch, engine
 from aoai_gateway.inspect import attempt_flows, inspector
 from aoai_gateway.proxy import (
@@ -30,6 +28,7 @@ from aoai_gateway.proxy import (
     models,
     sending,
     stream,
+    upstream,
     waiting,
 )
 from aoai_gateway.wire import masking
@@ -49,9 +48,9 @@ CLASSES: tuple[type, ...] = (
     masking.Screen,
 )
 FUNCTIONS: tuple[tuple[Any, str], ...] = (
-    (Http1Client, "send"),
-    (Http1Client, "read_headers"),
-    (Http1Client, "read_body"),
+    (upstream.BackendHttp1Client, "send"),
+    (upstream.BackendHttp1Client, "read_headers"),
+    (upstream.BackendHttp1Client, "read_body"),
     (health, "answer"),
     (models, "answer"),
     (intake, "admit"),
