@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from aoai_gateway.admin.guard import host_in, may_change, may_see
+from aoai_gateway.admin.guard import may_change, may_see
 
 TOKEN = SecretStr("a-token-of-some-length")
 HERE = {"host": "127.0.0.1:8090"}
@@ -24,6 +24,15 @@ def test_without_a_token_this_machine_may_see(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
+        "127.0.0.1,evil.example",
+        "localhost.",
+        "127.1",
+        "0x7f.0.0.1",
+        "127.0.0.1.nip.io",
+        "localhost:x",
+        "localhost:123456",
+        "evil@localhost",
+        " localhost",
         "",
         "evil.example",
         "evil.example:8090",
@@ -79,9 +88,3 @@ def test_pages_of_others_change_nothing(headers: dict[str, str], expected: int |
 
 def test_what_may_not_see_may_not_change() -> None:
     assert status(may_change(HERE | JSON, TOKEN)) == 401
-
-
-def test_hosts() -> None:
-    assert host_in("[::1]:80") == "::1"
-    assert host_in("a.b:x") in ("a.b", None)
-    assert host_in("a/b") is None

@@ -126,7 +126,9 @@ def test_the_page_and_the_probes(admin: Admin) -> None:
         assert "etag" not in answer.headers
     assert admin.ask("GET", "/health/ready").json()["status"] == "ready"
     assert admin.ask("GET", "/nothing").status == 404
-    assert admin.ask("DELETE", "/api/status").status == 405
+    refused = admin.ask("DELETE", "/api/status")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET")
+    assert "error" in refused.json()
     assert admin.ask("GET", "/api/switch").status == 405
 
 
@@ -186,6 +188,9 @@ def test_what_is_off_stays_off_when_the_file_is_saved(admin: Admin, pair: Pair) 
         ("breaks/open", {"name": "swedn", "seconds": 5}, 404, 'did you mean "sweden"?'),
         ("breaks/open", {"name": "sweden", "seconds": "5"}, 400, "must be a number"),
         ("breaks/open", {"name": "sweden", "seconds": -5}, 409, "at most 86400"),
+        ("breaks/open", {"name": "sweden", "seconds": 10**400}, 409, "at most 86400"),
+        ("breaks/open", {"name": "sweden", "seconds": -(10**400)}, 409, "at most 86400"),
+        ("breaks/open", {"name": "sweden", "seconds": float("nan")}, 409, "at most 86400"),
         ("breaks/close", {"name": "france"}, 409, "france has no break"),
         ("breaks/close", [], 400, "no JSON object"),
     ],

@@ -125,13 +125,19 @@ class Connection:
     # --- short ways ----------------------------------------------------------------------------------
 
     def ask(
-        self, *, key: str = "key-of-anybody", version: str = "1.1", connection: str = "", **members: Any
+        self,
+        *,
+        key: str = "key-of-anybody",
+        version: str = "1.1",
+        connection: str = "",
+        origin: str = "",
+        **members: Any,
     ) -> None:
         """Send a call."""
         body = json.dumps({"model": "gpt", "messages": [], **members}).encode()
         head = (
             f"POST /openai/v1/chat/completions HTTP/{version}\r\nhost: gw\r\napi-key: {key}\r\n"
-            f"connection: {connection}\r\n"
+            f"connection: {connection}\r\norigin: {origin}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self.feed(events.DataReceived(self.client, head.encode() + body))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, override
@@ -25,7 +26,7 @@ from tornado import netutil, web
 from tornado.httpserver import HTTPServer
 
 from aoai_gateway.admin import guard, page
-from aoai_gateway.admin.controls import ControlError, NothingOfThatNameError
+from aoai_gateway.admin.controls import LONGEST_BREAK, ControlError, NothingOfThatNameError
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.proxy import health
 
@@ -128,6 +129,8 @@ class _Handler(web.RequestHandler):
 
     @override
     def write_error(self, status_code: int, **kwargs: Any) -> None:
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", "POST" if isinstance(self, _Control) else "GET")
         self.fail(status_code, f"{HTTPStatus(status_code).phrase}.")
 
     @override
@@ -229,6 +232,9 @@ class OpenBreakHandler(_Control):
         name, seconds = _text(asked, "name"), asked.get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise ValueError('"seconds" must be a number')
+        if not -LONGEST_BREAK <= seconds <= LONGEST_BREAK:
+            # An integer can have more digits than a float can hold.
+            seconds = math.inf
         return self.controls.open_break(name, float(seconds), _text(asked, "reason", ""))
 
 

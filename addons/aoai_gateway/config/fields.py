@@ -202,6 +202,16 @@ def _state(value: SecretStr) -> SecretStr:
     return value
 
 
+def _origin(value: str) -> str:
+    low = value.lower()
+    if low != "*" and not _ORIGIN.fullmatch(low):
+        raise ValueError("must be an origin as browsers send it, https://host or https://host:port, or *")
+    return low
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:_-]+")
+
+
 Name = Annotated[str, AfterValidator(_name)]
 """A name that is shown and compared: not empty, no control characters."""
 
@@ -236,6 +246,9 @@ LimitName = Annotated[str, AfterValidator(_limit_name)]
 
 Url = Annotated[str, AfterValidator(_url)]
 """``https://host[:port][/prefix/]``."""
+
+Origin = Annotated[str, AfterValidator(_origin)]
+"""``https://host[:port]``, as browsers send it, or ``*`` for all."""
 
 HeaderPattern = Annotated[
     re.Pattern[str],

@@ -36,6 +36,7 @@ from aoai_gateway.config.fields import (
     Keys,
     LogTarget,
     Name,
+    Origin,
     Seconds,
     StateUrl,
     Token,
@@ -53,6 +54,7 @@ __all__ = [
     "Config",
     "ConnectionLimits",
     "Connections",
+    "Cors",
     "Endpoint",
     "Group",
     "Limits",
@@ -122,6 +124,18 @@ class Admin(Model):
     """What a browser or program must show; 16 characters at least, best as ${ENV_VAR}."""
 
 
+class Cors(Model):
+    """Which pages may call the gateway from a browser."""
+
+    origins: tuple[Origin, ...] = ()
+    """Their origins, https://host or https://host:port, or * for all; without any, no page may."""
+
+    @property
+    def any_origin(self) -> bool:
+        """Whether all pages may."""
+        return "*" in self.origins
+
+
 class Limits(Model):
     """The sizes that a request may have."""
 
@@ -187,6 +201,8 @@ class Config(Model):
     """Where clients reach the gateway."""
     admin: Admin = Admin()
     """The status page, its JSON, and what can be switched there: on an address of its own."""
+    cors: Cors = Cors()
+    """Which pages may call the gateway from a browser."""
     limits: Limits = Limits()
     """The sizes that a request may have."""
     replay: Replay = Replay()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 from mitmproxy.proxy import tunnel
-from mitmproxy.proxy.layers import ClientTLSLayer, modes
+from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
@@ -54,6 +54,8 @@ DEFAULT_CONFIG = Path(__file__).resolve().parents[3] / "gateway.yaml"
 """The configuration of the checkout that the package runs from."""
 
 NO_FORWARD_PROXY = "This is an Azure OpenAI gateway, not a forward proxy."
+
+SPEAKS_HTTP = "This gateway speaks http here, not https. Begin its address with http://."
 
 TLS_HANDSHAKE = 0x16
 """First byte of a TLS connection (RFC 8446 §5.1, ContentType handshake)."""
@@ -191,12 +193,16 @@ class GatewayAddon:
             return Refusal(context, errors.invalid_target(NO_FORWARD_PROXY))
         stack = tunnel.LayerStack()
         if nextlayer.data_client()[:1] == bytes([TLS_HANDSHAKE]):
-            stack /= ClientTLSLayer(context)
+            setup = self.gateway.setup
+            if setup is None or setup.config.listen.certificate is None:
+                # mitmproxy would make a certificate up.
+                return Refusal(context, errors.invalid_target(SPEAKS_HTTP))
+            stack /= tls.ClientTls(context)
         stack /= GatewayLayer(context, self.gateway)
         return stack[0]
 
     def tls_start_client(self, data: mtls.TlsData) -> None:
-        """Show the configured certificate; without one, mitmproxy makes one up."""
+        """Show the configured certificate."""
         setup = self.gateway.setup
         if setup is not None and setup.config.listen.certificate is not None:
             data.ssl_conn = self._certificate.connection(setup.config.listen)

@@ -67,6 +67,9 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+OURS = (b"x-gateway-", b"access-control-")
+"""How the names of fields begin that only the gateway itself says."""
+
 NOT_THE_CLIENTS = HOP_BY_HOP | frozenset(
     {
         f"x-ratelimit-{what}-{of}".encode()
@@ -273,7 +276,7 @@ class Delivery(Intake):
         added += [(name.encode(), value.encode()) for name, value in call.quota_headers]
         received = response.data.headers.fields
         unwanted = NOT_THE_CLIENTS | heads.connection_options(received)
-        unwanted |= {low for name, _ in received if (low := name.lower()).startswith(b"x-gateway-")}
+        unwanted |= {low for name, _ in received if (low := name.lower()).startswith(OURS)}
         set_fields(response, unwanted, added)
 
     # --- turns and time --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.call import Setup
+from aoai_gateway.config.models import Cors
 from aoai_gateway.config.switches import Switches
 from aoai_gateway.effects import Settle
 from aoai_gateway.engine import Engine
@@ -57,6 +58,8 @@ SEEN_BY = ("response", "error", "gateway_call_finished")
 """Events whose listeners see a call's flow at its end; without any, nobody reads what is said on it."""
 
 ACTIONS_KEPT = 20
+
+NO_PAGES = Cors()
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +120,10 @@ class Gateway:
     def config(self) -> Config:
         """The configuration in force. Raises GatewayError (503) as long as there is none."""
         return self.in_force().config
+
+    def cors(self) -> Cors:
+        """Give what is in force for pages of other origins; none may, as long as nothing is in force."""
+        return self.setup.config.cors if self.setup is not None else NO_PAGES
 
     def in_force(self) -> Setup:
         """Give the configuration in force and what was computed from it. Raises GatewayError (503)."""

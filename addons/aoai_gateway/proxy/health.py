@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 
+from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.state.memory import MemoryState
+from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
     from aoai_gateway.proxy.gateway import Gateway
@@ -68,7 +70,7 @@ def state_in_words(state: State) -> str:
 
 def _json(status: int, document: dict[str, Any], method: str) -> http.Response:
     if method not in ("GET", "HEAD"):
-        return http.Response.make(405, b"", {"allow": "GET, HEAD"})
+        return error_response(errors.method_not_allowed(method, ("GET", "HEAD")))
     body = json.dumps(document).encode()
     headers = {"content-type": "application/json", "cache-control": "no-store"}
     return http.Response.make(status, body, headers)

@@ -29,7 +29,8 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._http1 import make_body_reader
 
-from aoai_gateway.proxy import heads
+from aoai_gateway.config.models import Cors
+from aoai_gateway.proxy import cors, heads
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
@@ -69,15 +70,20 @@ class GatewayHttp1Server(Http1Server):
     """An HTTP/1 server that reads heads strictly and frames answers as the client can read them.
 
     ``max_head``: bytes that a request's head may have; ``refused`` is told of what is refused here, before
-    there is a request.
+    there is a request; ``cors`` gives the configuration in force for pages of other origins.
     """
 
     def __init__(
-        self, context: Context, max_head: int, refused: Callable[[GatewayError], None] | None = None
+        self,
+        context: Context,
+        max_head: int,
+        refused: Callable[[GatewayError], None] | None = None,
+        cors: Callable[[], Cors] = Cors,
     ) -> None:
         super().__init__(context)
         self._max_head = max_head
         self._refused = refused
+        self._cors = cors
         self._empty_lines = 0
         self._chunked = False
         self._left: int | None = None
@@ -176,8 +182,9 @@ class GatewayHttp1Server(Http1Server):
         kept_open = heads.stays_open(version, self.request.data.headers.fields)
         framed = bodiless or self._chunked or length is not None
         self._closes = not (kept_open and framed and heads.stays_open(b"HTTP/1.1", fields))
-        unwanted = OURS_TO_SAY | FRAMING if length is None else OURS_TO_SAY
+        unwanted = OURS_TO_SAY | FRAMING if length is None or status == 204 else OURS_TO_SAY
         head = [f for f in fields if f[0].lower() not in unwanted]
+        head += cors.fields(self._cors(), self.request, head)
         if self._chunked:
             head.append((b"transfer-encoding", b"chunked"))
         if self._closes:
@@ -240,7 +247,11 @@ class GatewayHttp1Server(Http1Server):
 
     def _answer(self, error: GatewayError) -> CommandGenerator[None]:
         if self.conn.state & ConnectionState.CAN_WRITE:
-            yield commands.SendData(self.conn, http1.assemble_response(error_response(error)))
+            response = error_response(error)
+            if self.request is not None:
+                added = cors.fields(self._cors(), self.request, response.headers.fields)
+                response.headers.fields += tuple(added)
+            yield commands.SendData(self.conn, http1.assemble_response(response))
 
 
 class Refusal(Layer):

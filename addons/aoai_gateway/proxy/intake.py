@@ -32,7 +32,7 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 
-from aoai_gateway.proxy import health
+from aoai_gateway.proxy import cors, health
 from aoai_gateway.proxy.admission import Admitted, address_of, admit, admit_replayed, check_request, place
 from aoai_gateway.proxy.events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.proxy.fields import set_fields
@@ -91,7 +91,9 @@ class Intake(HttpStream):
         flow.request = request
         flow.live = True
         if event.replay_flow is None:
-            flow.response = health.answer(gateway, request.method, request.path)
+            flow.response = cors.preflight(gateway.cors(), request)
+            if flow.response is None:
+                flow.response = health.answer(gateway, request.method, request.path)
             if flow.response is not None:
                 yield from self._refuse(event.end_stream, visible=False)
                 return

@@ -115,7 +115,7 @@ class GatewayLayer(HttpLayer):
                 setup = self._gateway.setup
                 limits = setup.config.limits if setup is not None else Limits()
                 self.connections[client] = GatewayHttp1Server(
-                    self.context.fork(), limits.header_kb * 1024, self._refused
+                    self.context.fork(), limits.header_kb * 1024, self._refused, self._gateway.cors
                 )
             yield from super()._handle_event(event)
         elif isinstance(event, events.Wakeup) and event.command in self._timers:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import certifi
+from mitmproxy.proxy.layers import ClientTLSLayer
 from OpenSSL import SSL
 
 if TYPE_CHECKING:
+    from mitmproxy.proxy.layer import CommandGenerator
+
     from aoai_gateway.config.models import Listen
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,17 @@ class ServerCertificate:
         connection = SSL.Connection(self._context)
         connection.set_accept_state()
         return connection
+
+
+class ClientTls(ClientTLSLayer):
+    """TLS with a client, without a log of the bytes that were none: a key may be among them."""
+
+    def on_handshake_error(self, err: str) -> CommandGenerator[None]:
+        """Log why a handshake failed."""
+        yield from super().on_handshake_error(UNREADABLE if err.startswith(UNREADABLE) else err)
+
+
+UNREADABLE = "Cannot parse ClientHello"
 
 
 def _context(certificate: Path, key: Path) -> SSL.Context:
