@@ -92,7 +92,12 @@ def request(
         connection.request(method, target, body=body, headers=sent)
         answer = connection.getresponse()
         names = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, names, answer.read())
+        try:
+            body = answer.read()
+        except http.client.IncompleteRead as error:
+            # An answer that was cut; whether it was is for other tests to see.
+            body = error.partial
+        return Answer(answer.status, names, body)
     finally:
         connection.close()
 

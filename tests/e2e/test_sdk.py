@@ -192,20 +192,6 @@ def test_completions(gateway: Gateway, sdk: Sdk) -> None:
         assert asyncio.run(again()) == whole.choices[0].text
 
 
-@pytest.mark.each_host
-def test_a_certificate_that_mitmproxy_makes_up(gateway: Gateway, home: Path, sdk: Sdk) -> None:
-    """Without a certificate of its own the gateway serves both; https then needs mitmproxy's authority."""
-
-    class Server:
-        url = f"https://localhost:{gateway.port}"
-        ca = home / ".mitmproxy" / "mitmproxy-ca-cert.pem"
-
-    for kind in KINDS:
-        client = sdk(Server, kind)
-        assert client.chat.completions.create(model="gpt-4o", messages=HELLO).choices[0].message.content
-        assert content_of(list(client.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True)))
-
-
 def test_a_certificate_of_ones_own_is_the_only_way_in(https_pair: Pair) -> None:
     gateway, _ = https_pair
     plain = request(f"http://127.0.0.1:{gateway.port}/openai/v1/models", headers={"api-key": CLIENT_KEY})
