@@ -291,7 +291,7 @@ def codes_in_use() -> set[str]:
     codes: set[str] = set()
     for path in (CHECKOUT / "addons" / "aoai_gateway").rglob("*.py"):
         # The simulator's errors are Azure's.
-        if "simulator" not in path.parts:
+        if "simulator" not in path.relative_to(CHECKOUT).parts:
             source = path.read_text()
             codes |= set(re.findall(r'\bcode="(\w+)"', source))
             codes |= set(re.findall(r'\bGatewayError\(\s*\d+,\s*"(\w+)"', source))

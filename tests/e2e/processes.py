@@ -196,7 +196,10 @@ class Process:
 
 
 class Simulator(Process):
-    """A simulator process; its endpoints by name, and its control plane."""
+    """A simulator process; its endpoints by name, and its control plane.
+
+    Unless `arguments` say otherwise it counts by bytes, and so tells other numbers than the gateway does.
+    """
 
     def __init__(
         self,
@@ -211,7 +214,17 @@ class Simulator(Process):
         spec_path.write_text(json.dumps(spec))
         super().__init__(
             name,
-            [sys.executable, "-P", "-m", "aoai_gateway.simulator", "--spec", spec_path, *arguments],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "aoai_gateway.simulator",
+                "--count",
+                "bytes",
+                "--spec",
+                spec_path,
+                *arguments,
+            ],
             folder,
             forked=True,
         )

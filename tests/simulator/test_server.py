@@ -22,6 +22,8 @@ from aoai_gateway.simulator.blackhole import BlackHole
 from aoai_gateway.simulator.faults import Fault
 from aoai_gateway.simulator.resource import Settings
 from aoai_gateway.simulator.server import start
+from aoai_gateway.simulator.tokenizer import EncodingTokenizer
+from aoai_gateway.tokens import Counter, load_encodings
 from tests.e2e import certificates
 from tests.simulator.running import CHAT, KEY, SPEC, Running, events, stream_text, wait_until
 
@@ -73,7 +75,12 @@ def test_credentials(running: Running, name: str, value: str, status: int) -> No
         (CHAT, {}, 400, "missing_required_parameter"),
         (CHAT, {"messages": []}, 400, None),
         (CHAT, {"messages": ["text"]}, 400, None),
-        (CHAT, {"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}, 400, "invalid_value"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": "x"}], "max_tokens": 0},
+            400,
+            "integer_below_min_value",
+        ),
         (CHAT, {"messages": [{"role": "user", "content": "x"}], "stream_options": {}}, 400, None),
         ("/openai/v1/chat/completions", {"messages": []}, 400, "missing_required_parameter"),
         ("/openai/v1/chat/completions", {"model": "none", "messages": []}, 404, "DeploymentNotFound"),
@@ -492,16 +499,15 @@ def test_reset_forgets_everything(running: Running) -> None:
 
 
 def test_faults_settings_and_the_count_can_be_given_at_the_start() -> None:
-    running = Running(
-        faults=[Fault("503")], settings=Settings(completion_tokens=7), count=lambda text: 100 * bool(text)
-    )
+    tokenizer = EncodingTokenizer(Counter(load_encodings()))
+    running = Running(faults=[Fault("503")], settings=Settings(completion_tokens=7), tokenizer=tokenizer)
     try:
         assert running.chat().status == 503
         running.control("POST", "settings", {"completion_tokens": 3})
         running.control("POST", "reset", {})
         usage = running.chat().json["usage"]
         assert usage["completion_tokens"] == 7
-        assert usage["prompt_tokens"] == 206
+        assert usage["prompt_tokens"] == 8
     finally:
         running.stop()
 

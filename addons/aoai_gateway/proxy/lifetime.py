@@ -170,10 +170,18 @@ class Lifetime:
         # Loaded only where an endpoint is simulated: real ones do without its memory and start-up time.
         from aoai_gateway.simulator import server as simulators
         from aoai_gateway.simulator.resource import Settings
+        from aoai_gateway.simulator.tokenizer import EncodingTokenizer
 
         # Nobody is to ask it what it was sent, or to make it fail: no control plane, no log of requests.
         settings = Settings(log_requests=False)
-        return await simulators.start({name: endpoint}, control_port=None, settings=settings)
+        # It counts as the gateway does, so that the two never tell different numbers of the same prompt.
+        await self._load_encodings()
+        return await simulators.start(
+            {name: endpoint},
+            control_port=None,
+            settings=settings,
+            tokenizer=EncodingTokenizer(self._gateway.counter),
+        )
 
     async def _watch(self) -> None:
         """Look at the configuration's files, and at who listens to which event, now and then."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
-from aoai_gateway.simulator import models
+from aoai_gateway.simulator import logprobs, models
 from aoai_gateway.simulator.asks import Ask
-from aoai_gateway.simulator.completions import Completion
+from aoai_gateway.simulator.completions import Completion, ToolCall
 from aoai_gateway.simulator.replies import EVENT_STREAM_TYPE, JSON_TYPE, Frames, Whole, compact
 
 DONE = b"data: [DONE]\n\n"
@@ -86,6 +88,7 @@ def whole(ask: Ask, completions: tuple[Completion, ...], model: str, ident: str,
         "model": model,
         "object": "chat.completion" if chat else "text_completion",
         "prompt_filter_results": _PROMPT_FILTER,
+        "service_tier": ask.sampling.service_tier,
         "system_fingerprint": None,
         "usage": totals,
     }
@@ -99,22 +102,47 @@ def _chat_choice(ask: Ask, completion: Completion, index: int, ident: str) -> di
         "refusal": None,
         "role": "assistant",
     }
-    if ask.function is not None:
+    if completion.calls:
         message["content"] = None
-        message["tool_calls"] = [
-            {
-                "function": {"arguments": completion.text, "name": ask.function.get("name")},
-                "id": f"call_{ident[:24]}",
-                "type": "function",
-            }
-        ]
+        message.update(_calls(completion, index, ident))
     return {
         "content_filter_results": _BLOCKED if completion.finish == "content_filter" else _SAFE,
         "finish_reason": completion.finish,
         "index": index,
-        "logprobs": None,
+        "logprobs": _logprobs(ask, completion),
         "message": message,
     }
+
+
+def _calls(completion: Completion, choice: int, ident: str) -> dict[str, Any]:
+    """The members of a message that hold its tool calls."""
+    first = completion.calls[0]
+    if first.tool.kind == "legacy":
+        return {"function_call": {"arguments": first.text, "name": first.tool.name}}
+    return {
+        "tool_calls": [
+            _call(call, number, choice, ident, call.text) for number, call in enumerate(completion.calls)
+        ]
+    }
+
+
+def _call(call: ToolCall, number: int, choice: int, ident: str, text: str) -> dict[str, Any]:
+    """A tool call with `text` as its arguments, or as the input of a custom tool."""
+    custom = call.tool.kind == "custom"
+    kind, member = ("custom", "input") if custom else ("function", "arguments")
+    suffix = f"{choice}{number}" if choice or number else ""
+    return {
+        kind: {member: text, "name": call.tool.name},
+        "id": f"call_{ident[: 24 - len(suffix)]}{suffix}",
+        "type": kind,
+    }
+
+
+def _logprobs(ask: Ask, completion: Completion) -> dict[str, Any] | None:
+    top = ask.sampling.top_logprobs
+    if top is None or completion.calls:
+        return None
+    return {"content": logprobs.tokens(completion.pieces, top), "refusal": None}
 
 
 def _text_choice(ask: Ask, completion: Completion, index: int, ident: str) -> dict[str, Any]:
@@ -122,9 +150,14 @@ def _text_choice(ask: Ask, completion: Completion, index: int, ident: str) -> di
         "content_filter_results": _BLOCKED if completion.finish == "content_filter" else _SAFE,
         "finish_reason": completion.finish,
         "index": index,
-        "logprobs": None,
+        "logprobs": _text_logprobs(ask, completion.pieces, 0),
         "text": completion.text,
     }
+
+
+def _text_logprobs(ask: Ask, pieces: Sequence[str], offset: int) -> dict[str, Any] | None:
+    top = ask.sampling.top_logprobs
+    return None if top is None else logprobs.legacy(pieces, top, offset)
 
 
 class _Envelope:
@@ -135,7 +168,8 @@ class _Envelope:
         name = ("chatcmpl-" if chat else "cmpl-") + ident
         self._middle = f'"created":{created},"id":"{name}","model":{json.dumps(model)},'.encode()
         kind = b"chat.completion.chunk" if chat else b"text_completion"
-        self._end = b'"object":"%s","service_tier":"default","system_fingerprint":null' % kind
+        tier = compact(ask.sampling.service_tier)
+        self._end = b'"object":"%s","service_tier":%s,"system_fingerprint":null' % (kind, tier)
         self._no_usage = b',"usage":null' if ask.include_usage else b""
         self._obfuscate = ask.obfuscate
         self._number = 0
@@ -168,8 +202,10 @@ def stream(
     chat = ask.operation == "chat/completions"
     start = [PROMPT_FILTER_FRAME]
     if chat:
-        start += [envelope.frame(_role(ask, index, ident)) for index in range(len(completions))]
-    content = _deltas(ask, completions, envelope)
+        start += [
+            envelope.frame(_role(completion, index, ident)) for index, completion in enumerate(completions)
+        ]
+    content = _deltas(ask, completions, envelope, ident)
     end = [envelope.frame(_finish(completion, index, chat)) for index, completion in enumerate(completions)]
     if late_filter and chat:
         ends = [len(completion.text) for completion in completions]
@@ -195,7 +231,7 @@ def stream(
 def chat_preamble(ask: Ask, model: str, ident: str, created: int) -> tuple[bytes, bytes]:
     """The frames that come before any content: the prompt filter's verdict, and the (first) role."""
     envelope = _Envelope(ask, models.snapshot(model), ident, created)
-    return PROMPT_FILTER_FRAME, envelope.frame(_role(ask, 0, ident))
+    return PROMPT_FILTER_FRAME, envelope.frame(_role(Completion((), "stop"), 0, ident))
 
 
 def _verdict(index: int, start: int, stop: int) -> bytes:
@@ -209,37 +245,63 @@ def _verdict(index: int, start: int, stop: int) -> bytes:
     return b"data: %s\n\n" % compact({"choices": [choice], "created": 0, "id": "", "model": "", "object": ""})
 
 
-def _role(ask: Ask, index: int, ident: str) -> bytes:
-    if ask.function is None:
-        delta = b'{"content":"","refusal":null,"role":"assistant"}'
-    else:
-        call = {
-            "function": {"arguments": "", "name": ask.function.get("name")},
-            "id": f"call_{ident[:24]}",
-            "index": 0,
-            "type": "function",
-        }
-        message = {"content": None, "refusal": None, "role": "assistant", "tool_calls": [call]}
-        delta = compact(message)
-    return _choice(b"{}", b'"delta":' + delta, b"null", index)
+def _role(completion: Completion, index: int, ident: str) -> bytes:
+    """The first delta of a choice; that of a tool call names the tool as well."""
+    if not completion.calls:
+        return _choice(b"{}", b'"delta":{"content":"","refusal":null,"role":"assistant"}', b"null", index)
+    message = {"content": None, "refusal": None, "role": "assistant"}
+    message.update(_call_start(completion.calls[0], 0, index, ident))
+    return _choice(b"{}", b'"delta":' + compact(message), b"null", index)
 
 
-def _deltas(ask: Ask, completions: tuple[Completion, ...], envelope: _Envelope) -> list[bytes]:
+def _call_start(call: ToolCall, number: int, choice: int, ident: str) -> dict[str, Any]:
+    if call.tool.kind == "legacy":
+        return {"function_call": {"arguments": "", "name": call.tool.name}}
+    return {"tool_calls": [{**_call(call, number, choice, ident, ""), "index": number}]}
+
+
+def _deltas(ask: Ask, completions: tuple[Completion, ...], envelope: _Envelope, ident: str) -> list[bytes]:
     """The content frames of all choices, which take turns."""
-    if ask.operation != "chat/completions":
-        before, after = b'"text":', b""
-    elif ask.function is None:
-        before, after = b'"delta":{"content":', b"}"
+    if ask.operation == "chat/completions":
+        each = [_chat_deltas(ask, completion, index, ident) for index, completion in enumerate(completions)]
     else:
-        before, after = b'"delta":{"tool_calls":[{"function":{"arguments":', b'},"index":0}]}'
-    frame = envelope.frame
-    rounds = max(len(completion.pieces) for completion in completions)
-    return [
-        frame(_choice(_PROTECTED, before + encode(completion.pieces[turn]) + after, b"null", index))
-        for turn in range(rounds)
-        for index, completion in enumerate(completions)
-        if turn < len(completion.pieces)
-    ]
+        each = [_text_deltas(ask, completion) for completion in completions]
+    frames = []
+    for turn in zip_longest(*each):
+        for index, delta in enumerate(turn):
+            if delta is not None:
+                payload, probabilities = delta
+                frames.append(envelope.frame(_choice(_PROTECTED, payload, b"null", index, probabilities)))
+    return frames
+
+
+def _chat_deltas(ask: Ask, completion: Completion, index: int, ident: str) -> Iterator[tuple[bytes, bytes]]:
+    """The payloads of one choice, each with its logprobs."""
+    for number, call in enumerate(completion.calls):
+        if number:
+            yield b'"delta":' + compact(_call_start(call, number, index, ident)), b"null"
+        if call.tool.kind == "legacy":
+            before, after = b'"delta":{"function_call":{"arguments":', b"}}"
+        elif call.tool.kind == "custom":
+            before, after = b'"delta":{"tool_calls":[{"custom":{"input":', b'},"index":%d}]}' % number
+        else:
+            before, after = b'"delta":{"tool_calls":[{"function":{"arguments":', b'},"index":%d}]}' % number
+        for piece in call.pieces:
+            yield before + encode(piece) + after, b"null"
+    top = ask.sampling.top_logprobs
+    for place, piece in enumerate(completion.pieces):
+        probabilities = b"null"
+        if top is not None:
+            entry = logprobs.token(piece, place, top)
+            probabilities = compact({"content": [entry], "refusal": None})
+        yield b'"delta":{"content":' + encode(piece) + b"}", probabilities
+
+
+def _text_deltas(ask: Ask, completion: Completion) -> Iterator[tuple[bytes, bytes]]:
+    offset = 0
+    for piece in completion.pieces:
+        yield b'"text":' + encode(piece), compact(_text_logprobs(ask, [piece], offset))
+        offset += len(piece)
 
 
 def _finish(completion: Completion, index: int, chat: bool) -> bytes:
@@ -249,10 +311,13 @@ def _finish(completion: Completion, index: int, chat: bool) -> bytes:
     )
 
 
-def _choice(verdict: bytes, payload: bytes, finish: bytes, index: int) -> bytes:
-    return b'{"content_filter_results":%s,%s,"finish_reason":%s,"index":%d,"logprobs":null}' % (
+def _choice(
+    verdict: bytes, payload: bytes, finish: bytes, index: int, probabilities: bytes = b"null"
+) -> bytes:
+    return b'{"content_filter_results":%s,%s,"finish_reason":%s,"index":%d,"logprobs":%s}' % (
         verdict,
         payload,
         finish,
         index,
+        probabilities,
     )

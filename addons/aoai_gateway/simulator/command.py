@@ -18,17 +18,13 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from aoai_gateway.config.models import SimulatedEndpoint
-from aoai_gateway.simulator.asks import Count
 from aoai_gateway.simulator.resource import Settings
 from aoai_gateway.simulator.server import start
-from aoai_gateway.simulator.words import estimate_tokens
+from aoai_gateway.simulator.tokenizer import ByteTokenizer, EncodingTokenizer, Tokenizer
 
 _ENDPOINTS = TypeAdapter(dict[str, SimulatedEndpoint])
 
 DEFAULT_CONFIG = Path("gateway.yaml")
-
-COUNTED_AS = "gpt-4o"
-"""The model whose encoding ``--count tiktoken`` uses for all deployments."""
 
 
 class UsageError(Exception):
@@ -77,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--count",
         choices=("bytes", "tiktoken"),
-        default="bytes",
-        help="count a prompt's tokens as a quarter of its bytes, or as gpt-4o does; the first is quicker to"
-        " start (default: %(default)s)",
+        default="tiktoken",
+        help="count tokens with the models' encodings, or a token for every four bytes; the latter is quicker"
+        " to start (default: %(default)s)",
     )
     parser.add_argument("--no-log", action="store_true", help="keep no request log (for load tests)")
     parser.add_argument(
@@ -114,15 +110,14 @@ def read_endpoints(config: Path | None, spec: Path | None) -> Mapping[str, Simul
     return endpoints
 
 
-def _tiktoken() -> Count:
-    """The tokens of a text; raises UsageError where the encoding is missing."""
+def _tiktoken() -> Tokenizer:
+    """The models' own encodings; raises UsageError where one is missing."""
     from aoai_gateway.tokens import Counter, load_encodings
 
     encodings = load_encodings()
     if encodings.problems:
         raise UsageError("; ".join(encodings.problems))
-    counter = Counter(encodings)
-    return lambda text: counter.count_text(text, COUNTED_AS).tokens
+    return EncodingTokenizer(Counter(encodings))
 
 
 async def _serve(endpoints: Mapping[str, SimulatedEndpoint], options: argparse.Namespace) -> int:
@@ -135,7 +130,7 @@ async def _serve(endpoints: Mapping[str, SimulatedEndpoint], options: argparse.N
         keys=dict.fromkeys(endpoints, options.key) if options.key else None,
         tls_certificate=options.tls_cert,
         tls_private_key=options.tls_key,
-        count=_tiktoken() if options.count == "tiktoken" else estimate_tokens,
+        tokenizer=_tiktoken() if options.count == "tiktoken" else ByteTokenizer(),
         settings=Settings(
             gzip=options.gzip, log_requests=not options.no_log, burst_seconds=options.burst_seconds
         ),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from aoai_gateway.simulator import models, words
 from aoai_gateway.simulator.asks import Ask
+from aoai_gateway.simulator.output_formats import JsonForm
+from aoai_gateway.simulator.pattern_filler import text_for
+from aoai_gateway.simulator.replies import InvalidError
+from aoai_gateway.simulator.schema_filler import UnfillableError, fill
+from aoai_gateway.simulator.tokenizer import Tokenizer
+from aoai_gateway.simulator.tools import Tool
 
 PROMPT_FILTER_TRIGGER = "trigger-prompt-filter"
 """A prompt that contains this is answered with AOAI's 400 `content_filter`."""
@@ -19,16 +24,34 @@ OUTPUT_FILTER_TRIGGER = "trigger-output-filter"
 REASONING_TOKENS = 32
 _BEFORE_FILTER = 5
 
-Finish = Literal["stop", "length", "content_filter", "tool_calls"]
+Finish = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the client is to run: the tool, and its arguments or input in pieces."""
+
+    tool: Tool
+    pieces: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The pieces joined."""
+        return "".join(self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One choice: its pieces (the arguments, for a function call) and why it ended."""
+    """One choice: its text in pieces, its tool calls, and why it ended.
+
+    `hosted` are built-in tools that the service itself runs before the text.
+    """
 
     pieces: tuple[str, ...]
     finish: Finish
     reasoning_tokens: int = 0
+    calls: tuple[ToolCall, ...] = ()
+    hosted: tuple[Tool, ...] = ()
 
     @property
     def text(self) -> str:
@@ -38,49 +61,121 @@ class Completion:
     @property
     def tokens(self) -> int:
         """Completion tokens, reasoning included."""
-        return len(self.pieces) + self.reasoning_tokens
+        return len(self.pieces) + sum(len(call.pieces) for call in self.calls) + self.reasoning_tokens
 
 
-def complete(ask: Ask, model: str, seed: int, length: int | None) -> tuple[Completion, ...]:
-    """All choices of a call; `length` is the natural number of pieces, None for one drawn from the prompt."""
-    return tuple(_choice(ask, model, seed + index, length) for index in range(ask.choices))
+def complete(ask: Ask, seed: int, length: int | None, tokenizer: Tokenizer) -> tuple[Completion, ...]:
+    """All choices of a call; `length` is the natural number of pieces, None for one drawn from the prompt.
+
+    Raises InvalidError when nothing satisfies a schema of the request.
+    """
+    return tuple(_choice(ask, seed, index, length, tokenizer) for index in range(ask.choices))
 
 
-def _choice(ask: Ask, model: str, seed: int, length: int | None) -> Completion:
-    limit = ask.max_tokens
+def _choice(ask: Ask, seed: int, index: int, length: int | None, tokenizer: Tokenizer) -> Completion:
+    limit = ask.sampling.max_tokens
     reasoning = 0
-    if models.reasons(model):
+    if models.reasons(ask.model):
         reasoning = REASONING_TOKENS if limit is None else min(REASONING_TOKENS, limit)
         limit = None if limit is None else limit - reasoning
-    source = words.digest(seed, ask.text)
-    finish: Finish = "stop"
-    if ask.function is not None:
-        pieces = words.split(json.dumps(_arguments(ask.function)))
-        finish = "stop" if ask.function_named else "tool_calls"
-    elif ask.last.startswith(words.ECHO):
-        pieces = words.split(ask.last[len(words.ECHO) :].lstrip())
-    else:
-        pieces = words.prose(source, words.natural_length(source) if length is None else length)
+    tools = ask.toolbox.choose(ask.conversation)
+    calls = tuple(_call(tool, ask, index, tokenizer) for tool in tools if tool.kind != "hosted")
+    made = Completion(
+        pieces=() if calls else _text(ask, seed + index, index, length, tokenizer),
+        finish=_tool_finish(ask, calls),
+        reasoning_tokens=reasoning,
+        calls=calls,
+        hosted=() if calls else tuple(tool for tool in tools if tool.kind == "hosted"),
+    )
+    made = replace(made, pieces=_stopped(made.pieces, ask.sampling.stop))
     if OUTPUT_FILTER_TRIGGER in ask.text:
-        pieces, finish = pieces[:_BEFORE_FILTER], "content_filter"
-    if limit is not None and len(pieces) > limit:
-        pieces, finish = pieces[:limit], "length"
-    return Completion(pieces, finish, reasoning)
+        made = replace(_cut(made, _BEFORE_FILTER), finish="content_filter")
+    if limit is not None and made.tokens - reasoning > limit:
+        made = replace(_cut(made, limit), finish="length")
+    return made
 
 
-def _arguments(function: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that fit the function's JSON Schema, as far as types and enums go."""
-    schema = function.get("parameters")
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict):
-        return {}
-    return {name: _value(name, spec) for name, spec in properties.items() if isinstance(spec, dict)}
+def _tool_finish(ask: Ask, calls: tuple[ToolCall, ...]) -> Finish:
+    """Azure ends a choice that was made to call one function with `stop`."""
+    if not calls or ask.toolbox.mode == "named":
+        return "stop"
+    return "function_call" if calls[0].tool.kind == "legacy" else "tool_calls"
 
 
-def _value(name: str, spec: Mapping[str, Any]) -> Any:
-    enum, kind = spec.get("enum"), spec.get("type")
-    if isinstance(enum, list) and enum:
-        return enum[0]
-    if isinstance(kind, list) and kind:
-        kind = kind[0]
-    return {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}.get(str(kind), name)
+def _text(ask: Ask, seed: int, index: int, length: int | None, tokenizer: Tokenizer) -> tuple[str, ...]:
+    said = ask.last[len(words.ECHO) :].lstrip() if ask.last.startswith(words.ECHO) else None
+    source = words.digest(seed, ask.text)
+    if ask.form is not None:
+        return tokenizer.split(_json(ask.form, said, source, index), ask.model)
+    if said is not None:
+        return tokenizer.split(said, ask.model)
+    return words.prose(source, words.natural_length(source) if length is None else length)
+
+
+def _json(form: JsonForm, said: str | None, source: bytes, index: int) -> str:
+    """JSON in the form that is demanded; what the user wants to be said, if it has that form."""
+    if said is not None:
+        try:
+            if form.accepts(json.loads(said)):
+                return said
+        except (ValueError, RecursionError):
+            pass
+    if form.schema is None:
+        text = said if said is not None else "".join(words.prose(source, 12))
+        return json.dumps({"answer": text}, ensure_ascii=False)
+    try:
+        return json.dumps(fill(form.schema, variant=index), ensure_ascii=False)
+    except UnfillableError as error:
+        raise form.unfillable() from error
+
+
+def _call(tool: Tool, ask: Ask, index: int, tokenizer: Tokenizer) -> ToolCall:
+    if tool.kind == "custom":
+        return ToolCall(tool, tokenizer.split(_input(tool, ask), ask.model))
+    try:
+        arguments = fill(tool.parameters, variant=index)
+    except UnfillableError as error:
+        message = f"Invalid schema for function '{tool.name}': no value satisfies it."
+        raise InvalidError(message, param="tools", code="invalid_function_parameters") from error
+    text = json.dumps(arguments if isinstance(arguments, dict) else {}, ensure_ascii=False)
+    return ToolCall(tool, tokenizer.split(text, ask.model))
+
+
+def _input(tool: Tool, ask: Ask) -> str:
+    """The input of a custom tool: a text of its regular grammar, else the user's words."""
+    form = tool.definition.get("format")
+    grammar = form.get("grammar", form) if isinstance(form, dict) else None
+    if isinstance(grammar, dict) and grammar.get("syntax") == "regex":
+        text = text_for(str(grammar.get("definition")))
+        if text is not None:
+            return text
+    return ask.last or tool.name
+
+
+def _stopped(pieces: tuple[str, ...], stops: tuple[str, ...]) -> tuple[str, ...]:
+    """The pieces up to the first stop sequence, which is left out."""
+    text = "".join(pieces)
+    ends = [end for stop in stops if (end := text.find(stop)) >= 0]
+    if not ends:
+        return pieces
+    left, kept = min(ends), []
+    for piece in pieces:
+        if len(piece) > left:
+            kept += [piece[:left]] if left else []
+            break
+        kept.append(piece)
+        left -= len(piece)
+    return tuple(kept)
+
+
+def _cut(completion: Completion, length: int) -> Completion:
+    """The first pieces of a completion, those of its calls after those of its text."""
+    pieces = completion.pieces[:length]
+    left = length - len(pieces)
+    calls = []
+    for call in completion.calls:
+        calls.append(replace(call, pieces=call.pieces[:left]))
+        left -= len(calls[-1].pieces)
+        if left <= 0:
+            break
+    return replace(completion, pieces=pieces, calls=tuple(calls))

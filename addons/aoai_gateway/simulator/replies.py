@@ -76,6 +76,14 @@ def invalid_request(message: str, *, param: str | None = None, code: str | None 
     return error(400, code, message, more={"type": "invalid_request_error", "param": param})
 
 
+class InvalidError(Exception):
+    """A request that is answered with `reply`, the 400 of `invalid_request`."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.reply = invalid_request(message, param=param, code=code)
+
+
 def wrong_key() -> Whole:
     """401 for a missing or unknown key."""
     return error(

@@ -17,13 +17,17 @@ from typing import Any
 
 from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
 from aoai_gateway.simulator import chat, completions, embeddings, limits, models, replies, responses
-from aoai_gateway.simulator.asks import Ask, Count, read_ask, read_object
+from aoai_gateway.simulator.asks import Ask, read_ask, read_object
 from aoai_gateway.simulator.limits import Headers, PaygLimits, PtuLimits
-from aoai_gateway.simulator.replies import JSON_TYPE, Refused, Reply, Whole, compact
+from aoai_gateway.simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Whole, compact
 from aoai_gateway.simulator.targets import Target, parse_target
+from aoai_gateway.simulator.tokenizer import Tokenizer
 
 MAX_STORED = 1000
 """How many responses a resource stores; the oldest goes first."""
+
+MAX_TURNS = 100
+"""How many stored responses are looked at for what a conversation has called already."""
 
 _FRONT_DOOR: Headers = (
     ("cache-control", "no-cache, must-revalidate"),
@@ -125,7 +129,7 @@ class Resource:
         *,
         settings: Settings,
         randomness: random.Random,
-        count: Count,
+        tokenizer: Tokenizer,
     ) -> None:
         self.name = name
         self.region = spec.region
@@ -134,7 +138,7 @@ class Resource:
         self.deployments = {name: Deployment(name, item) for name, item in spec.deployments.items()}
         self._settings = settings
         self._randomness = randomness
-        self._count = count
+        self._tokenizer = tokenizer
         self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
 
@@ -171,8 +175,13 @@ class Resource:
             return replies.deployment_not_found()
         if not models.supports(deployment.spec.model, target.operation):
             return replies.operation_not_supported(target.operation, deployment.spec.model)
-        ask = read_ask(target, body, self._count)
-        return ask if isinstance(ask, Whole) else Call(target, deployment, ask)
+        try:
+            earlier = self._earlier(body.get("previous_response_id"))
+            return Call(
+                target, deployment, read_ask(target, body, deployment.spec.model, self._tokenizer, earlier)
+            )
+        except InvalidError as invalid:
+            return invalid.reply
 
     def reply(self, call: Call, now: float, wall: float) -> Reply:
         """Answer a call at monotonic time `now`; the limiter decides first."""
@@ -184,7 +193,10 @@ class Resource:
         call.limit_headers = decision.headers
         if not decision.admitted:
             return replies.refusal(self.refused(call), decision)
-        return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
+        try:
+            return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
+        except InvalidError as invalid:
+            return invalid.reply
 
     def finish(self, call: Call, used: int, now: float) -> None:
         """Book the tokens that a call really took, once."""
@@ -253,6 +265,10 @@ class Resource:
             return replies.context_length_exceeded(context, ask.prompt_tokens, param)
         if ask.operation != "responses":
             return None
+        if ask.body.get("background") is True and ask.body.get("store") is False:
+            return replies.invalid_request(
+                "Background responses require 'store' to be true.", param="background"
+            )
         previous = ask.body.get("previous_response_id")
         if previous is not None and str(previous) not in self._stored:
             return responses.not_found(str(previous), previous=True)
@@ -262,7 +278,7 @@ class Resource:
         model = deployment.spec.model
         if ask.operation == "embeddings":
             return embeddings.whole(ask, model)
-        made = completions.complete(ask, model, self.seed, self._settings.completion_tokens)
+        made = completions.complete(ask, self.seed, self._settings.completion_tokens, self._tokenizer)
         if ask.operation == "responses":
             return self._respond(deployment, ask, made[0], wall)
         what = (ask, made, deployment.snapshot, self._ident(), int(wall))
@@ -281,6 +297,17 @@ class Resource:
             return responses.stream(ask, completion, made, done_marker=self._settings.responses_done)
         return responses.whole(ask, completion, made)
 
+    def _earlier(self, ident: object) -> list[Mapping[str, Any]]:
+        """The items of a stored response and of those that it continues, the oldest first."""
+        turns: list[list[Any]] = []
+        while isinstance(ident, str) and ident in self._stored and len(turns) < MAX_TURNS:
+            stored = self._stored[ident]
+            asked = stored["input"]
+            items = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
+            turns.append([*items, *stored["body"]["output"]])
+            ident = stored["body"]["previous_response_id"]
+        return [item for turn in reversed(turns) for item in turn if isinstance(item, Mapping)]
+
     def _item(self, target: Target) -> Whole:
         """GET or DELETE of a stored response, its input items, or a cancellation."""
         ident = target.item or ""
@@ -290,7 +317,7 @@ class Resource:
         if target.method == "DELETE":
             del self._stored[ident]
             return Whole(200, (JSON_TYPE,), compact({"id": ident, "object": "response", "deleted": True}))
-        if target.part == "cancel":
+        if target.part == "cancel" and not stored["body"]["background"]:
             return replies.invalid_request("Only background responses can be cancelled.")
         if target.part == "input_items":
             return Whole(200, (JSON_TYPE,), compact(responses.input_items(ident, stored["input"])))

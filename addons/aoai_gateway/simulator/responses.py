@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aoai_gateway.simulator import hosted_tools, logprobs
 from aoai_gateway.simulator.asks import Ask
 from aoai_gateway.simulator.chat import DONE, chat_preamble, encode, obfuscation
-from aoai_gateway.simulator.completions import Completion
+from aoai_gateway.simulator.completions import Completion, ToolCall
 from aoai_gateway.simulator.limits import Headers
 from aoai_gateway.simulator.replies import (
     EVENT_STREAM_TYPE,
@@ -27,15 +28,18 @@ SINCE = "2025-03-01"
 """The first api-version with the Responses API."""
 
 _ECHOED: Mapping[str, Any] = {
+    "max_tool_calls": None,
+    "prompt_cache_key": None,
+    "safety_identifier": None,
     "instructions": None,
     "max_output_tokens": None,
     "metadata": {},
     "parallel_tool_calls": True,
     "previous_response_id": None,
     "temperature": 1.0,
-    "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
     "tools": [],
+    "top_logprobs": 0,
     "top_p": 1.0,
     "truncation": "disabled",
     "user": None,
@@ -122,14 +126,16 @@ def body(ask: Ask, completion: Completion, made: Made) -> dict[str, Any]:
         "incomplete_details": {"reason": incomplete} if incomplete else None,
         "content_filters": [_filter("prompt"), _filter("completion")],
         "output": _output(ask, completion, made),
-        "service_tier": "default",
+        "service_tier": ask.sampling.service_tier,
         "usage": usage(ask, completion),
     }
 
 
 def whole(ask: Ask, completion: Completion, made: Made) -> Whole:
-    """The JSON answer."""
+    """The JSON answer; that of a background response says only that it waits."""
     total = ask.prompt_tokens + completion.tokens
+    if ask.body.get("background") is True:
+        return Whole(200, (JSON_TYPE,), compact({**_started(ask, made), "status": "queued"}), total)
     return Whole(200, (JSON_TYPE,), compact(body(ask, completion, made)), total, completion.tokens)
 
 
@@ -160,23 +166,52 @@ def _started(ask: Ask, made: Made) -> dict[str, Any]:
         "object": "response",
         "created_at": made.created,
         "status": "in_progress",
-        "background": False,
+        "background": ask.body.get("background") is True,
         "content_filters": None,
         "error": None,
         "incomplete_details": None,
         "model": made.deployment,
         "output": [],
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": {"effort": None, "summary": None, **_mapping(ask.body.get("reasoning"))},
         "service_tier": "auto",
         "store": ask.body.get("store") is not False,
+        "text": {"format": {"type": "text"}, "verbosity": "medium", **_mapping(ask.body.get("text"))},
         "usage": None,
-        **{name: ask.body.get(name, default) for name, default in _ECHOED.items()},
+        **{name: _or_default(ask.body.get(name), default) for name, default in _ECHOED.items()},
     }
 
 
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _or_default(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
 def _output(ask: Ask, completion: Completion, made: Made) -> list[dict[str, Any]]:
-    items = [] if not completion.reasoning_tokens else [_reasoning(ask, made)]
-    return [*items, _item(ask, completion, made, "completed")]
+    """All items of the answer: reasoning, built-in tools, and then calls or a message."""
+    items = [*_items_before(ask, completion, made)]
+    items += [
+        _call_item(call, number, completion, made, done=True) for number, call in enumerate(completion.calls)
+    ]
+    if _speaks(completion, items):
+        items.append(_message(ask, completion, made, done=True))
+    return items
+
+
+def _items_before(ask: Ask, completion: Completion, made: Made) -> list[dict[str, Any]]:
+    items = [_reasoning(ask, made)] if completion.reasoning_tokens else []
+    approved = "mcp_approval_request" in ask.conversation.called
+    for number, tool in enumerate(completion.hosted):
+        ident = f"{made.ident}{number}" if number else made.ident
+        items += hosted_tools.items(tool, ident, ask.last, approved=approved)
+    return items
+
+
+def _speaks(completion: Completion, items: list[dict[str, Any]]) -> bool:
+    """Whether there is a message; the calls that a client has to run end an answer."""
+    return not completion.calls and not any(map(hosted_tools.ends_answer, items))
 
 
 def _reasoning(ask: Ask, made: Made) -> dict[str, Any]:
@@ -187,30 +222,41 @@ def _reasoning(ask: Ask, made: Made) -> dict[str, Any]:
     return item
 
 
-def _item(ask: Ask, completion: Completion, made: Made, status: str) -> dict[str, Any]:
-    done = status == "completed"
-    if done and completion.finish in ("length", "content_filter"):
-        status = "incomplete"
-    if ask.function is not None:
-        return {
-            "id": f"fc_{made.ident}",
-            "type": "function_call",
-            "status": status,
-            "arguments": completion.text if done else "",
-            "call_id": f"call_{made.ident[:24]}",
-            "name": ask.function.get("name"),
-        }
+def _status(completion: Completion, *, done: bool) -> str:
+    if not done:
+        return "in_progress"
+    return "incomplete" if completion.finish in ("length", "content_filter") else "completed"
+
+
+def _call_item(
+    call: ToolCall, number: int, completion: Completion, made: Made, *, done: bool
+) -> dict[str, Any]:
+    custom = call.tool.kind == "custom"
+    suffix = str(number) if number else ""
+    return {
+        "id": f"{'ctc' if custom else 'fc'}_{made.ident}{suffix}",
+        "type": "custom_tool_call" if custom else "function_call",
+        "status": _status(completion, done=done),
+        "input" if custom else "arguments": call.text if done else "",
+        "call_id": f"call_{made.ident[: 24 - len(suffix)]}{suffix}",
+        "name": call.tool.name,
+    }
+
+
+def _message(ask: Ask, completion: Completion, made: Made, *, done: bool) -> dict[str, Any]:
     return {
         "id": f"msg_{made.ident}",
         "type": "message",
-        "status": status,
-        "content": [_part(completion.text)] if done else [],
+        "status": _status(completion, done=done),
+        "content": [_part(ask, completion.pieces)] if done else [],
         "role": "assistant",
     }
 
 
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+def _part(ask: Ask, pieces: Sequence[str]) -> dict[str, Any]:
+    top = ask.sampling.top_logprobs
+    listed = [] if top is None else logprobs.tokens(pieces, top)
+    return {"type": "output_text", "annotations": [], "logprobs": listed, "text": "".join(pieces)}
 
 
 class _Sequence:
@@ -238,37 +284,22 @@ def stream(ask: Ask, completion: Completion, made: Made, *, done_marker: bool = 
     """The event stream; `done_marker` ends it with `data: [DONE]`, as captures from Azure have it."""
     sequence = _Sequence()
     started = _started(ask, made)
-    start = [
-        sequence.event("response.created", response=started),
-        sequence.event("response.in_progress", response=started),
-    ]
-    index = 0
-    if completion.reasoning_tokens:
-        item = _reasoning(ask, made)
-        start += [
-            sequence.event("response.output_item.added", output_index=0, item=item),
-            sequence.event("response.output_item.done", output_index=0, item=item),
-        ]
-        index = 1
-    item = _item(ask, completion, made, "in_progress")
-    start.append(sequence.event("response.output_item.added", output_index=index, item=item))
-    at: dict[str, Any] = {"item_id": item["id"], "output_index": index}
-    if ask.function is not None:
-        kind, place = b"response.function_call_arguments.delta", compact(at)[1:-1]
-    else:
-        at["content_index"] = 0
-        start.append(sequence.event("response.content_part.added", **at, part=_part("")))
-        kind, place = b"response.output_text.delta", compact({**at, "logprobs": []})[1:-1]
-    content = [sequence.delta(kind, place, piece, ask.obfuscate) for piece in completion.pieces]
-    if ask.function is not None:
-        end = [sequence.event("response.function_call_arguments.done", **at, arguments=completion.text)]
-    else:
-        end = [
-            sequence.event("response.output_text.done", **at, logprobs=[], text=completion.text),
-            sequence.event("response.content_part.done", **at, part=_part(completion.text)),
-        ]
-    finished = _item(ask, completion, made, "completed")
-    end.append(sequence.event("response.output_item.done", output_index=index, item=finished))
+    start = [sequence.event("response.created", response=started)]
+    if ask.body.get("background") is True:
+        start.append(sequence.event("response.queued", response={**started, "status": "queued"}))
+    start.append(sequence.event("response.in_progress", response=started))
+    early = len(start)
+    before = _items_before(ask, completion, made)
+    for index, item in enumerate(before):
+        start += _at_once(sequence, item, index)
+    content: list[bytes] = []
+    end: list[bytes] = []
+    for number, call in enumerate(completion.calls):
+        place = len(before) + number
+        content += _call_events(sequence, call, number, completion, made, place, ask.obfuscate)
+    if _speaks(completion, before):
+        opened, content, end = _message_events(sequence, ask, completion, made, len(before))
+        start += opened
     final = body(ask, completion, made)
     end.append(sequence.event(f"response.{final['status']}", response=final))
     if done_marker:
@@ -277,12 +308,75 @@ def stream(ask: Ask, completion: Completion, made: Made, *, done_marker: bool = 
     return Frames(
         headers=(EVENT_STREAM_TYPE,),
         frames=(*start, *content, *end),
-        early=2,
+        early=early,
         first=first,
         last=first + len(content),
         tokens=ask.prompt_tokens + completion.tokens,
         prompt_tokens=ask.prompt_tokens,
     )
+
+
+def _at_once(sequence: _Sequence, item: dict[str, Any], index: int) -> list[bytes]:
+    """The events of an item that comes as a whole: reasoning, or the use of a built-in tool."""
+    kind = item["type"]
+    opened = {**item, "status": "in_progress"} if "status" in item else item
+    events = [sequence.event("response.output_item.added", output_index=index, item=opened)]
+    events += [
+        sequence.event(f"response.{kind}.{step}", item_id=item["id"], output_index=index)
+        for step in hosted_tools.STEPS.get(kind, ())
+    ]
+    return [*events, sequence.event("response.output_item.done", output_index=index, item=item)]
+
+
+def _call_events(
+    sequence: _Sequence,
+    call: ToolCall,
+    number: int,
+    completion: Completion,
+    made: Made,
+    index: int,
+    obfuscate: bool,
+) -> list[bytes]:
+    item = _call_item(call, number, completion, made, done=False)
+    events = [sequence.event("response.output_item.added", output_index=index, item=item)]
+    at: dict[str, Any] = {"item_id": item["id"], "output_index": index}
+    custom = call.tool.kind == "custom"
+    kind, member = ("custom_tool_call_input", "input") if custom else ("function_call_arguments", "arguments")
+    name, place = f"response.{kind}.delta".encode(), compact(at)[1:-1]
+    events += [sequence.delta(name, place, piece, obfuscate) for piece in call.pieces]
+    finished = _call_item(call, number, completion, made, done=True)
+    events += [
+        sequence.event(f"response.{kind}.done", **at, **{member: call.text}),
+        sequence.event("response.output_item.done", output_index=index, item=finished),
+    ]
+    return events
+
+
+def _message_events(
+    sequence: _Sequence, ask: Ask, completion: Completion, made: Made, index: int
+) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """The events before, of and after a message's text."""
+    item = _message(ask, completion, made, done=False)
+    at: dict[str, Any] = {"item_id": item["id"], "output_index": index, "content_index": 0}
+    start = [
+        sequence.event("response.output_item.added", output_index=index, item=item),
+        sequence.event("response.content_part.added", **at, part=_part(ask, ())),
+    ]
+    content = []
+    kind, place = b"response.output_text.delta", compact({**at, "logprobs": []})[1:-1]
+    top = ask.sampling.top_logprobs
+    for number, piece in enumerate(completion.pieces):
+        if top is not None:
+            place = compact({**at, "logprobs": [logprobs.token(piece, number, top)]})[1:-1]
+        content.append(sequence.delta(kind, place, piece, ask.obfuscate))
+    part = _part(ask, completion.pieces)
+    finished = _message(ask, completion, made, done=True)
+    end = [
+        sequence.event("response.output_text.done", **at, logprobs=part["logprobs"], text=part["text"]),
+        sequence.event("response.content_part.done", **at, part=part),
+        sequence.event("response.output_item.done", output_index=index, item=finished),
+    ]
+    return start, content, end
 
 
 _REFUSED_HEADERS = (("x-ratelimit-remaining-tokens", "-27689"), ("x-ratelimit-reset-tokens", "64"))

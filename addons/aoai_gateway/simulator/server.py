@@ -15,13 +15,12 @@ from tornado.httpserver import HTTPServer
 
 from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_gateway.simulator import control
-from aoai_gateway.simulator.asks import Count
 from aoai_gateway.simulator.blackhole import bound_socket
 from aoai_gateway.simulator.faults import Fault, FaultQueue
 from aoai_gateway.simulator.listener import Listener, Numbers
 from aoai_gateway.simulator.log import RequestLog
 from aoai_gateway.simulator.resource import Resource, Settings
-from aoai_gateway.simulator.words import estimate_tokens
+from aoai_gateway.simulator.tokenizer import ByteTokenizer, Tokenizer
 
 
 class Simulator:
@@ -100,7 +99,7 @@ async def start(
     tls_private_key: Path | None = None,
     faults: Iterable[Fault] = (),
     settings: Settings | None = None,
-    count: Count = estimate_tokens,
+    tokenizer: Tokenizer | None = None,
     randomness: random.Random | None = None,
 ) -> Simulator:
     """Start a simulator in the running event loop.
@@ -108,8 +107,8 @@ async def start(
     Every endpoint gets a port: the one in `ports`, else a free one; and a key: the one in `keys`, else
     a generated one. `control_port` None opens no control plane. With `tls_certificate` (PEM, with its
     chain; `tls_private_key` if not in the same file) the endpoints speak TLS; the control plane never
-    does. `faults` are queued from the start, `count` gives the tokens of a text, `randomness` draws
-    ids. Raises OSError when a port is taken.
+    does. `faults` are queued from the start, `tokenizer` counts tokens (by bytes if it is
+    None), `randomness` draws ids. Raises OSError when a port is taken.
     """
     context = None
     if tls_certificate is not None:
@@ -120,7 +119,14 @@ async def start(
     try:
         for name, spec in endpoints.items():
             key = (keys or {}).get(name) or secrets.token_hex(16)
-            resource = Resource(name, spec, key, settings=simulator.settings, randomness=source, count=count)
+            resource = Resource(
+                name,
+                spec,
+                key,
+                settings=simulator.settings,
+                randomness=source,
+                tokenizer=tokenizer or ByteTokenizer(),
+            )
             simulator.open(resource, host, (ports or {}).get(name, 0), context)
         if control_port is not None:
             simulator.open_control(host, control_port)

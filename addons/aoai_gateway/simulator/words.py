@@ -1,7 +1,7 @@
 """Completion text: a deterministic function of a seed and the prompt.
 
-A completion is a tuple of pieces. One piece is one token of the simulator's own count, and one
-content frame of a stream.
+A completion is a tuple of pieces. One piece is one token, and one content frame of a stream: the words
+here are one token in the encodings of all models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 ECHO = "say:"
 """A last user message that starts so is answered with the text after it, word for word."""
 
-_VOCABULARY = tuple(
+VOCABULARY = tuple(
     word
     for line in (
         "the a this one each our that every model answer request token service region client system",
@@ -24,6 +24,9 @@ _VOCABULARY = tuple(
     )
     for word in line.split()
 )
+_OPENERS = VOCABULARY[:16]
+"""Words that are one token with a capital letter, too."""
+
 _PIECE = re.compile(r"\s*\S{1,8}|\s+")
 
 
@@ -45,10 +48,14 @@ def prose(source: bytes, length: int) -> tuple[str, ...]:
     while len(pieces) < length:
         block = hashlib.sha256(block).digest()
         for byte in block:
-            word = _VOCABULARY[byte % len(_VOCABULARY)]
-            word = word.capitalize() if start else word
+            if start:
+                word = _OPENERS[byte % len(_OPENERS)].capitalize()
+            else:
+                word = VOCABULARY[byte % len(VOCABULARY)]
             start = byte < 28
-            pieces.append(("" if not pieces else " ") + word + ("." if start else ""))
+            pieces.append(("" if not pieces else " ") + word)
+            if start:
+                pieces.append(".")
     return tuple(pieces[:length])
 
 
@@ -58,6 +65,6 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def estimate_tokens(text: str) -> int:
-    """The default prompt count: one token per four bytes of UTF-8, rounded up."""
+    """One token per four bytes of UTF-8, rounded up."""
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return (size + 3) // 4

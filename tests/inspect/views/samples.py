@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_gateway.simulator.replies import Frames, Whole
 from aoai_gateway.simulator.resource import Request, Resource, Settings
-from aoai_gateway.simulator.words import estimate_tokens
+from aoai_gateway.simulator.tokenizer import ByteTokenizer
 
 SPEC = {
     "deployments": {
@@ -47,7 +47,7 @@ def answer(operation: str, body: dict[str, Any], **settings: Any) -> bytes:
         "key",
         settings=Settings(**settings),
         randomness=random.Random(7),
-        count=estimate_tokens,
+        tokenizer=ByteTokenizer(),
     )
     begun = resource.begin(
         Request("POST", f"/openai/v1/{operation}", {"api-key": "key"}, json.dumps(body).encode()), 1.7e9
