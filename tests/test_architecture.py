@@ -16,6 +16,7 @@ NAME = "aoai_gateway"
 
 # What is imported comes before what imports it; the same number may import each other.
 RANKS = {
+    "bounded": 0,
     "config": 0,
     "wire": 1,
     "tokens": 2,
@@ -34,6 +35,7 @@ RANKS = {
 OUTSIDE = 5
 
 CORE = (
+    "bounded",
     "wire",
     "tokens",
     "routing",

@@ -194,3 +194,16 @@ def test_a_body_that_ends_early_is_answered_to_a_half_closed_client() -> None:
     connection.client.state = ConnectionState.CAN_WRITE
     connection.feed(events.ConnectionClosed(connection.client))
     assert b"body_malformed" in connection.sent
+
+
+def test_a_head_of_too_many_lines_is_refused() -> None:
+    connection = Connection(max_head=64 * 1024)
+    connection.receive(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 600 + b"\r\n")
+    assert connection.refused() == (431, "head_too_large")
+
+
+def test_a_chunk_line_without_end_is_answered() -> None:
+    connection = Connection().receive(HEAD.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked"))
+    connection.receive(*[b"0" * 4096] * 5)
+    assert b" 400 " in connection.sent
+    assert connection.closed

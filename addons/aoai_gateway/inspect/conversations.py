@@ -8,9 +8,9 @@ one gives it its own id.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from aoai_gateway.bounded import Recent
 from aoai_gateway.wire.operations import RESPONSES
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Conversations:
     """Remembers which conversation a response belongs to."""
 
     def __init__(self) -> None:
-        self._of_response: OrderedDict[str, str] = OrderedDict()
+        self._of_response: Recent[str] = Recent(MOST_KEPT)
 
     def of(self, call: Call) -> str | None:
         """Name the conversation of a call that has ended, for people and for filters; None if it has none."""
@@ -36,17 +36,16 @@ class Conversations:
             return None
         name = call.headers.get("session-id") or body.conversation_id
         if name is None and body.previous_response_id is not None:
-            name = self._of_response.get(body.previous_response_id, body.previous_response_id)
-        name = name or body.prompt_cache_key
+            name = self._of_response.get(body.previous_response_id) or body.previous_response_id
+        name = _one_line(name or body.prompt_cache_key)
         if call.target.operation is not RESPONSES or call.response_id is None:
-            return _one_line(name)
-        name = name or call.response_id
-        self._of_response[call.response_id] = name
-        if len(self._of_response) > MOST_KEPT:
-            self._of_response.popitem(last=False)
-        return _one_line(name)
+            return name
+        name = name or _one_line(call.response_id)
+        if name is not None:
+            self._of_response.put(call.response_id, name)
+        return name
 
 
 def _one_line(name: str | None) -> str | None:
     """What is shown must not look like another line of metadata."""
-    return " ".join(name.split())[:LONGEST] or None if name else None
+    return " ".join(name[: 8 * LONGEST].split())[:LONGEST] or None if name else None

@@ -33,6 +33,9 @@ _NAME = re.compile(_TOKEN)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _EXACT_LENGTH = re.compile(rb"0|[1-9][0-9]{0,14}")
 
+MAX_LINES = 512
+"""Lines of a head, from either side. Each costs time on the event loop; a call has some twenty."""
+
 UNTIL_CLOSED = -1
 """The size of a body that ends with its connection."""
 

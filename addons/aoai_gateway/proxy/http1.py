@@ -2,15 +2,13 @@
 
 Heads that are too large or not exactly HTTP get their answer in JSON: mitmproxy answers them in HTML before
 any hook is called, takes heads of any size, and logs the raw bytes of a head that was cut off; those can
-hold a key. It knows no trailers: they end in an exception there. And it sends a backend's framing on, where
-each client needs its own.
+hold a key. And it sends a backend's framing on, where each client needs its own.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import h11
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
@@ -31,6 +29,7 @@ from mitmproxy.proxy.layers.http._http1 import make_body_reader
 
 from aoai_gateway.config.models import Cors
 from aoai_gateway.proxy import cors, heads
+from aoai_gateway.proxy.bodies import BodyReader
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http._base import HttpEvent
-    from mitmproxy.proxy.layers.http._http1 import TBodyReader
 
     from aoai_gateway.wire.errors import GatewayError
 
@@ -112,6 +110,9 @@ class GatewayHttp1Server(Http1Server):
             lines = self.buf.maybe_extract_lines()
         if lines is None:
             return
+        if len(lines) > heads.MAX_LINES:
+            yield from self._refuse(errors.head_too_large(self._max_head))
+            return
         try:
             request = self.request = heads.read_request([bytes(line) for line in lines])
         except ValueError:
@@ -119,7 +120,7 @@ class GatewayHttp1Server(Http1Server):
             yield from self._refuse(errors.head_malformed())
             return
         size = heads.request_body_size(request)
-        self.body_reader = WithoutTrailers(make_body_reader(size))  # type: ignore[assignment]  # one more
+        self.body_reader = BodyReader(make_body_reader(size))  # type: ignore[assignment]  # one more
         self.state = self.read_body
         yield ReceiveHttp(RequestHeaders(self.stream_id, request, size == 0))
         yield from self.state(event)
@@ -266,22 +267,6 @@ class Refusal(Layer):
             client = self.context.client
             yield commands.SendData(client, http1.assemble_response(error_response(self._error)))
             yield commands.CloseConnection(client)
-
-
-class WithoutTrailers:
-    """Reads a body and drops the trailers, which a recipient may always do (RFC 9110 §6.5.1)."""
-
-    def __init__(self, reader: TBodyReader) -> None:
-        self._reader = reader
-
-    def __call__(self, buffer: ReceiveBuffer) -> h11.Event | None:
-        """Give the next part of the body, or its end."""
-        event = self._reader(buffer)
-        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
-
-    def read_eof(self) -> h11.Event | None:
-        """Say what it means that the connection ended here. Raises h11.ProtocolError."""
-        return self._reader.read_eof()
 
 
 def error_response(error: GatewayError) -> http.Response:

@@ -23,7 +23,7 @@ from mitmproxy.proxy.layers.http._http1 import make_body_reader
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.http1 import WithoutTrailers
+from aoai_gateway.proxy.bodies import BodyReader
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
@@ -78,6 +78,9 @@ class BackendHttp1Client(Http1Client):
             yield commands.CloseConnection(self.conn)
             return
         while (lines := self.buf.maybe_extract_lines()) is not None:
+            if len(lines) > heads.MAX_LINES or sum(map(len, lines)) > MAX_HEAD:
+                yield from self._give_up("head too large")
+                return
             try:
                 head = heads.read_response([bytes(line) for line in lines], self.request.method)
             except (ValueError, IndexError):
@@ -96,7 +99,7 @@ class BackendHttp1Client(Http1Client):
     def _answered(self, head: heads.ResponseHead, event: events.DataReceived) -> CommandGenerator[None]:
         assert self.stream_id is not None
         self.response, self._reusable = head.response, head.reusable
-        self.body_reader = WithoutTrailers(make_body_reader(head.size))  # type: ignore[assignment]  # one more
+        self.body_reader = BodyReader(make_body_reader(head.size))  # type: ignore[assignment]  # one more
         self.state = self.read_body
         yield ReceiveHttp(ResponseHeaders(self.stream_id, head.response, head.size == 0))
         yield from self.state(event)

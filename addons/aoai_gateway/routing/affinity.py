@@ -6,7 +6,7 @@ that wrote it, so a call that continues a conversation must go where the convers
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from aoai_gateway.bounded import Recent
 
 LIFETIME = 30 * 24 * 3600.0
 """Seconds for which Azure keeps a stored response."""
@@ -16,16 +16,12 @@ class Affinity:
     """A bounded memory of response ids and session keys; the least recently used go first."""
 
     def __init__(self, capacity: int = 100_000, lifetime: float = LIFETIME) -> None:
-        self._capacity = capacity
         self._lifetime = lifetime
-        self._homes: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._homes: Recent[tuple[str, float]] = Recent(capacity)
 
     def remember(self, key: str, endpoint: str, now: float) -> None:
         """Note that the state called ``key`` lives at ``endpoint``."""
-        self._homes[key] = (endpoint, now + self._lifetime)
-        self._homes.move_to_end(key)
-        while len(self._homes) > self._capacity:
-            self._homes.popitem(last=False)
+        self._homes.put(key, (endpoint, now + self._lifetime))
 
     def home(self, key: str, now: float) -> str | None:
         """Give the name of the endpoint that holds ``key``, or None if it is not known (any more)."""
@@ -34,7 +30,6 @@ class Affinity:
             return None
         endpoint, expires = found
         if expires <= now:
-            del self._homes[key]
+            self._homes.forget(key)
             return None
-        self._homes.move_to_end(key)
         return endpoint
