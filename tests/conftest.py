@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import programs
 from tests.redis_server import RedisServer, require_redis
 
 for _name in ("http_proxy", "https_proxy", "all_proxy"):
@@ -34,16 +36,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Have a worker process of pytest-xdist, where there is one, report what it skipped."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["missing programs"] = programs.pack()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take a worker's report."""
+    programs.unpack(getattr(node, "workeroutput", {}).get("missing programs", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """End with what was skipped for want of a program, and with the one command that installs it."""
+    if lines := programs.summary():
+        terminalreporter.section("missing programs")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def in_ci() -> bool:
     """Whether something missing on this machine is a failure rather than a skip."""
-    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return programs.in_ci()
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory, in_ci: bool) -> Iterator[RedisServer]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A redis-server for all tests that leave it running; each takes a prefix of its own."""
-    require_redis(in_ci)
+    require_redis()
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
@@ -51,9 +73,9 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory, in_ci: bool) -> Itera
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path, in_ci: bool) -> Iterator[RedisServer]:
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A redis-server for one test alone, which may stop it."""
-    require_redis(in_ci)
+    require_redis()
     server = RedisServer(tmp_path)
     server.start()
     yield server

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.ports import free_port
+from tests.programs import require
 
 START_SECONDS = 30.0
 
@@ -47,9 +45,6 @@ class RedisServer:
             self.process = None
 
 
-def require_redis(in_ci: bool) -> None:
+def require_redis() -> None:
     """Skip the test, or fail it in CI, where there is no redis-server."""
-    if shutil.which("redis-server") is None:
-        if in_ci:
-            pytest.fail("redis-server is not installed, and CI must not skip its tests")
-        pytest.skip("redis-server is not installed")
+    require("redis-server")

@@ -25,6 +25,7 @@ from aoai_gateway.wire import errors
 from tests.e2e.conftest import NODE_FOLDER, home, node
 from tests.e2e.processes import CHECKOUT, READY_PATH, Process, request
 from tests.ports import free_port
+from tests.programs import require
 
 __all__ = ["home", "node"]  # fixtures of the end-to-end tests that are used here
 
@@ -123,10 +124,9 @@ def gateway_with_plugin(tmp_path_factory: pytest.TempPathFactory, home: Path) ->
 
 
 @pytest.fixture(scope="module")
-def bash(in_ci: bool) -> list[str]:
+def bash() -> list[str]:
     """The command that runs shell snippets."""
-    if shutil.which("curl") is None:
-        (pytest.fail if in_ci else pytest.skip)("curl is not installed")
+    require("curl")
     return ["bash", "-euc"]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.processes import CHECKOUT
+from tests.programs import require
 
 PATIENCE_MS = 30_000
 """How long anything on a page is waited for; in vain only where the test fails."""
@@ -28,21 +27,13 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-"""What it is called by Debian and by Ubuntu; Google's own browser will do as well."""
-
 SCREENSHOTS = "AOAI_GATEWAY_SCREENSHOTS"
 """Environment variable: the folder in the checkout that gets the README's pictures, if they are wanted."""
 
 
-def require_chromium(in_ci: bool) -> str:
+def require_chromium() -> str:
     """Give the path of Chromium; skip the test, or fail it in CI, where there is none."""
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        if in_ci:
-            pytest.fail("chromium is not installed, and CI must not skip its tests")
-        pytest.skip("chromium is not installed (Debian: apt install chromium fonts-noto-color-emoji)")
-    return path
+    return require("chromium")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ __all__ = ["home"]
 
 
 @pytest.fixture(scope="module")
-def browser(in_ci: bool) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     """Headless Chromium. Each test module has its own: see `chromium`."""
-    with chromium(require_chromium(in_ci)) as running:
+    with chromium(require_chromium()) as running:
         yield running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 import subprocess
 import time
@@ -17,6 +16,7 @@ import pytest
 from tests.e2e import certificates
 from tests.e2e.processes import Gateway, Host, Process, Simulator
 from tests.e2e.settings import API_VERSION, CLIENT_KEY, SPEC, configuration
+from tests.programs import give_up, require
 
 Kind = Literal["azure", "v1"]
 NODE_FOLDER = Path(__file__).parent / "node"
@@ -242,25 +242,17 @@ def sdk() -> Iterator[Sdk]:
 
 
 @pytest.fixture(scope="session")
-def node(in_ci: bool) -> list[str]:
+def node() -> list[str]:
     """The command that runs the JavaScript client; its package is installed when it is not there yet."""
-
-    def give_up(why: str) -> None:
-        (pytest.fail if in_ci else pytest.skip)(why)
-
-    program, npm = shutil.which("node"), shutil.which("npm")
-    if program is None:
-        give_up("Node.js is not installed")
+    program = require("node")
     if not (NODE_FOLDER / "node_modules" / "openai").is_dir():
-        if npm is None:
-            give_up("npm is not installed")
         done = subprocess.run(
-            [str(npm), "ci", "--no-audit", "--no-fund"],
+            [require("npm"), "ci", "--no-audit", "--no-fund"],
             cwd=NODE_FOLDER,
             capture_output=True,
             text=True,
             timeout=100,
         )
         if done.returncode:
-            give_up(f"npm could not install the openai package: {done.stderr.strip()[-300:]}")
-    return [str(program), str(NODE_FOLDER / "client.mjs")]
+            give_up("npm", f"npm could not install the openai package: {done.stderr.strip()[-300:]}")
+    return [program, str(NODE_FOLDER / "client.mjs")]

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.processes import START_SECONDS
+from tests.programs import require
 
 COLUMNS, ROWS = 160, 48
 
 
-def require_tmux(in_ci: bool) -> None:
+def require_tmux() -> None:
     """Skip the test, or fail it in CI, where there is no tmux."""
-    if shutil.which("tmux") is None:
-        if in_ci:
-            pytest.fail("tmux is not installed, and CI must not skip its tests")
-        pytest.skip("tmux is not installed")
+    require("tmux")
 
 
 class Terminal:

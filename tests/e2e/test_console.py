@@ -118,8 +118,8 @@ class Console(Terminal):
 
 
 @pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory, home: Path, in_ci: bool) -> Iterator[Console]:
-    require_tmux(in_ci)
+def console(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Console]:
+    require_tmux()
     folder = tmp_path_factory.mktemp("console")
     simulator = Simulator(SPEC, folder)
     made = None

@@ -230,10 +230,10 @@ def lines_with(gateway: Gateway, words: str) -> int:
 
 @pytest.fixture(scope="module")
 def unsteady(
-    counting_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory, home: Path, in_ci: bool
+    counting_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory, home: Path
 ) -> Iterator[tuple[Two, RedisServer]]:
     """Two gateways and a Redis that a test may take from them; it gives it back."""
-    require_redis(in_ci)
+    require_redis()
     folder = tmp_path_factory.mktemp("unsteady")
     server = RedisServer(folder)
     server.start()

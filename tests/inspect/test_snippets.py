@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from openai.resources.responses import Responses
 from aoai_gateway.inspect import snippets
 from aoai_gateway.inspect.snippets import FORMATS, KEYWORDS, Request
 from aoai_gateway.wire.errors import GatewayError
+from tests.programs import require
 
 V1 = "/openai/v1/chat/completions"
 CLASSIC = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
@@ -183,7 +183,6 @@ def test_curl_runs_in_a_shell(tmp_path: Path) -> None:
 
 
 @pytest.mark.node
-@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 def test_javascript_is_javascript(tmp_path: Path) -> None:
     body = {
         "model": "gpt-4o",
@@ -193,7 +192,7 @@ def test_javascript_is_javascript(tmp_path: Path) -> None:
     for path in (V1, CLASSIC):
         code = tmp_path / "snippet.mjs"
         code.write_text(snippets.javascript(request(path, body)))
-        subprocess.run(["node", "--check", code], check=True, capture_output=True)
+        subprocess.run([require("node"), "--check", code], check=True, capture_output=True)
 
 
 def test_the_sdk_knows_the_clients() -> None:

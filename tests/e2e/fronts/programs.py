@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Literal
-
-import pytest
 
 from tests.ports import free_port
 
@@ -62,16 +59,6 @@ backend gateway
     option httpchk GET /health/ready
     server gateway 127.0.0.1:{gateway} check inter 200ms
 """
-
-
-def require(program: str, in_ci: bool) -> str:
-    """Give a program's path; skips the test where it is missing, and fails it in CI."""
-    found = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
-    if found is None:
-        if in_ci:
-            pytest.fail(f"{program} is not installed, and CI must not skip its tests")
-        pytest.skip(f"{program} is not installed")
-    return found
 
 
 class Front:

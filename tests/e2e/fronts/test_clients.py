@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.fronts.programs import require
 from tests.e2e.processes import Gateway, Simulator
 from tests.e2e.settings import CLIENT_KEY
+from tests.programs import require
 
 CHAT = "/openai/v1/chat/completions"
 SAY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "say: Hello there"}]}
@@ -24,9 +24,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.each_host
-def test_the_jdks_client(gateway: Gateway, in_ci: bool) -> None:
-    java = require("java", in_ci)
-    require("javac", in_ci)
+def test_the_jdks_client(gateway: Gateway) -> None:
+    java = require("java")
+    require("javac")
     source = Path(__file__).with_name("Call.java")
     done = run(java, "-Xint", str(source), gateway.url + CHAT, CLIENT_KEY, json.dumps(SAY))
     assert done.returncode == 0, done.stderr
@@ -39,8 +39,8 @@ def test_the_jdks_client(gateway: Gateway, in_ci: bool) -> None:
 
 
 @pytest.mark.each_host
-def test_curl_with_http2(gateway: Gateway, in_ci: bool) -> None:
-    curl = require("curl", in_ci)
+def test_curl_with_http2(gateway: Gateway) -> None:
+    curl = require("curl")
     done = run(
         curl, "-sS", "--http2", "-w", "\n%{http_version} %{http_code}", gateway.url + CHAT,
         "-H", f"api-key: {CLIENT_KEY}", "-H", "content-type: application/json", "-d", json.dumps(SAY),
@@ -51,9 +51,9 @@ def test_curl_with_http2(gateway: Gateway, in_ci: bool) -> None:
 
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1"])
 def test_curl_sees_that_a_stream_was_cut(
-    start_gateway: Callable[..., Gateway], simulator: Simulator, in_ci: bool, version: str
+    start_gateway: Callable[..., Gateway], simulator: Simulator, version: str
 ) -> None:
-    curl = require("curl", in_ci)
+    curl = require("curl")
     gateway = start_gateway(simulator)
     simulator.fault("cut", times=-1)
     try:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.fronts.programs import Front, Kind, require
+from tests.e2e.fronts.programs import Front, Kind
 from tests.e2e.processes import Host, eventually
 from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import Pair, running
+from tests.programs import require
 
 CHAT = "/openai/v1/chat/completions"
 SPEC: dict[str, Any] = {
@@ -47,8 +48,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="module")
-def front(kind: Kind, pair: Pair, in_ci: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    program = require(kind.partition("-")[0], in_ci)
+def front(kind: Kind, pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    program = require(kind.partition("-")[0])
     front = Front(kind, program, tmp_path_factory.mktemp(kind), pair.gateway.port)
     try:
         front.wait()
