@@ -21,7 +21,7 @@ import math
 from typing import TYPE_CHECKING
 
 from aoai_gateway.call import Attempt, Call, FailureKind, Outcome
-from aoai_gateway.deadlines import completion_bound, deadlines_for, patience
+from aoai_gateway.deadlines import begins_within, completion_bound, deadlines_for, patience
 from aoai_gateway.effects import (
     Announce,
     Answered,
@@ -66,6 +66,9 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaks import Scope
     from aoai_gateway.wire.errors import GatewayError
+
+BORROWED, LEAST_BORROWED = 2.0, 2.0
+"""How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
 
 
 class Attempts:
@@ -216,7 +219,8 @@ class Attempts:
         deadlines = deadlines_for(call, backend, speed)
         attempt.deadline = deadlines.first_byte
         pulse = attempt.pulse = self._dispatcher.pulse(backend, call.deployment)
-        within = speed.head_within(completion_bound(call), stream=call.streaming) if speed else None
+        attempt.implausible = deadlines.implausible
+        within = self._begins_within(backend)
         pulse.sent(call.id, self._now, within)
         result = yield Send(attempt, deadlines, fresh=creates_state(call))
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
@@ -260,10 +264,8 @@ class Attempts:
         like = "" if failed.silent else cause_in_call(failed)
         scope = self._hold_against(attempt, failed)
         speed = engine.speeds.get(self._served(attempt.backend))
-        if like and failed.kind is FailureKind.TIMEOUT and speed is not None and not call.streaming:
-            # It would have taken longer than this. Were that not learned, a backend that became slow
-            # would be cut off, and its answers billed, for ever.
-            speed.learn(failed.now - attempt.started, completion_bound(call) or 0)
+        if failed.kind is FailureKind.TIMEOUT and attempt.implausible and speed is not None:
+            speed.cut_off(failed.now - attempt.started, stream=call.streaming)
         yield Announce(attempt, failed.body)
 
         self._last = (attempt, like, failed.body) if like else None
@@ -322,7 +324,8 @@ class Attempts:
         call.status = answered.status
         self._dispatcher.answered(self._wish, answered.headers, self._now)
         if call.streaming and answered.status == 200:
-            self._speed(attempt).first_byte.learn(answered.now - attempt.started)
+            assert call.body is not None
+            self._speed(attempt).learn_begin(answered.now - attempt.started, call.body.text_size)
         end = yield Deliver(attempt)
         attempt.ended = end.now
         told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
@@ -330,6 +333,8 @@ class Attempts:
         if told is not None:
             call.first_content = told.first_content
             call.usage, call.model, call.response_id = told.usage, told.model, told.response_id
+            if told.usage is not None and told.usage.reasoning_tokens:
+                self._speed(attempt).thinks = True
             call.finish_reason = told.finish_reason
             call.delivered_characters = told.delivered_characters
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
@@ -352,7 +357,19 @@ class Attempts:
         tokens = call.usage.output_tokens if call.usage else 0
         self._speed(attempt).learn_answer(self._now - attempt.started, tokens)
         if not call.streaming:
-            self._speed(attempt).learn(self._now - attempt.started, tokens)
+            assert call.body is not None
+            self._speed(attempt).learn(self._now - attempt.started, tokens, call.body.text_size)
+
+    def _begins_within(self, backend: Backend) -> float | None:
+        """Give the seconds within which the answer should begin, so that silence means something."""
+        call, speeds = self._call, self._engine.speeds
+        own = begins_within(call, speeds.get(self._served(backend)))
+        if own is not None:
+            return own
+        # It has shown nothing yet. What others of the pool have shown is a hint, to be taken with care.
+        others = (begins_within(call, speeds.get(self._served(other))) for other in self._pool)
+        known = [seconds for seconds in others if seconds is not None]
+        return max(LEAST_BORROWED, BORROWED * max(known)) if known else None
 
     def _speed(self, attempt: Attempt) -> Speed:
         speeds, served = self._engine.speeds, self._served(attempt.backend)
@@ -377,7 +394,7 @@ class Attempts:
         if attempt.failure is FailureKind.STATUS:
             yield from self._return(attempt, body)
         elif attempt.failure is FailureKind.TIMEOUT:
-            error = errors.upstream_timeout(attempt.deadline)
+            error = errors.upstream_timeout(attempt.deadline, streaming=call.streaming)
             yield from self._reject(error, Outcome.BACKENDS_OUT)
         else:
             yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
@@ -396,6 +413,13 @@ class Attempts:
         call.error, call.status, call.outcome, call.ended = error, error.status, outcome, self._now
         yield Reject(error)
 
+    def _what_helps(self) -> str:
+        """Say how a call gets below the limits: by that of its two parts which makes it large."""
+        answer = completion_bound(self._call) or 0
+        if 2 * answer < self._call.estimate:
+            return "Send a shorter prompt."
+        return "Lower max_tokens, or the number of answers."
+
     def _give_up(self, found: Order, *, line_full: bool = False) -> Generator[Effect, Result]:
         call = self._call
         if self._last is not None:
@@ -411,7 +435,7 @@ class Attempts:
         if wait is None and call.too_small:
             error = errors.rate_limited(
                 f"The request asks for about {call.estimate:,} tokens, more than the whole limit of any "
-                "backend. Lower max_tokens or send a shorter prompt.",
+                f"backend. {self._what_helps()}",
                 math.inf,
                 code="larger_than_limits",
             )

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.call import Call, Outcome
+from aoai_gateway.deadlines import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.effects import (
     Cancel,
     ClientGone,
@@ -39,7 +40,7 @@ from aoai_gateway.policy.access import may_use
 from aoai_gateway.policy.contracts import Contract, contract
 from aoai_gateway.policy.limits import apply
 from aoai_gateway.policy.quotas import Decision, Limit, Reservation
-from aoai_gateway.tokens import Correction, output_bound
+from aoai_gateway.tokens import Correction
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
@@ -126,17 +127,9 @@ class Budgets:
         return self._corrections.get(call.deployment, Correction()).tokens(count)
 
     def _reservation(self, call: Call, terms: Contract, attempt: int) -> Reservation:
-        body = call.body
-        assert body is not None
-        operation = call.target.operation.name
-        edits = dict(call.edits)
-        if "max_tokens" in edits:
-            # Whatever the operation calls it, every bound in the body becomes this one.
-            bound_of = edits.pop("max_tokens")
-            keys = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-            given = [key for key in keys if key in body.parsed]
-            edits |= dict.fromkeys(given or [body.max_tokens_key or keys[0]], bound_of)
-        bound = output_bound({**body.parsed, **edits}, operation, DEFAULT_COMPLETION, body.prompts)
+        bound = completion_bound(call)
+        if bound is None:
+            bound = min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND)
         # A refused booking and the next one are two questions; no store may take them for one.
         identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
         return Reservation(identity, call.client.name, terms.quotas, self._prompt_tokens(call) + bound)
@@ -170,7 +163,7 @@ class Budgets:
                         continue
                     return now
             if exceeded.action == "wait":
-                last = begun + min(exceeded.seconds, _patience(call))
+                last = begun + min(exceeded.seconds, 0.5 * call.patience())
                 if now < last and _may_pass(decision, last - now):
                     pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
                     waited = yield WaitUntil(min(now + pause, last))
@@ -301,9 +294,3 @@ def _may_pass(decision: Decision, seconds: float) -> bool:
         Limit.REQUESTS_PER_MINUTE,
     )
     return decision.retry_after <= seconds or (per_minute and math.isfinite(decision.retry_after))
-
-
-def _patience(call: Call) -> float:
-    """Seconds for which the client itself waits for an answer, less a margin for the answer to be made."""
-    seconds = call.client_timeout()
-    return 0.5 * seconds if seconds is not None else 300.0

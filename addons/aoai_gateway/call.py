@@ -5,6 +5,7 @@ Nothing of a request is kept on an object that calls share.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -61,6 +62,8 @@ class Attempt:
     started: float
     deadline: float = 0.0
     """Seconds that it had for the response's headers."""
+    implausible: bool = False
+    """Whether that is what the backend's own speed makes plausible, less than the client waits."""
     answered: float | None = None
     ended: float | None = None
     status: int | None = None
@@ -102,6 +105,12 @@ DEADLINE_HEADER = "x-gateway-deadline-ms"
 
 LONGEST_TIMEOUT = 86_400.0
 """A client's time-out of more than a day is no time-out."""
+
+DEFAULT_PATIENCE = 600.0
+"""Seconds for which the official SDKs wait for an answer, if they are not told otherwise."""
+
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+"""As clients write their time-outs. ``nan``, ``1e309`` and the like are no times."""
 
 
 @dataclass(slots=True)
@@ -181,14 +190,15 @@ class Call:
         units = ((DEADLINE_HEADER, 0.001), ("x-stainless-read-timeout", 1), ("x-stainless-timeout", 1))
         for name, unit in units:
             value = self.headers.get(name)
-            if value is not None:
-                try:
-                    seconds = unit * float(value)
-                except ValueError:
-                    continue
+            if value is not None and _PLAIN_NUMBER.fullmatch(value):
+                seconds = unit * float(value)
                 if 0 < seconds < LONGEST_TIMEOUT:
                     return seconds
         return None
+
+    def patience(self) -> float:
+        """Give the seconds for which the client waits, whether it says so or not."""
+        return self.client_timeout() or DEFAULT_PATIENCE
 
     @property
     def streaming(self) -> bool:

@@ -36,6 +36,8 @@ class Deadlines:
     """For the first event that says whether a stream is a refusal."""
     idle: float
     """Between two chunks of a body."""
+    implausible: bool = False
+    """Whether ``first_byte`` is what the backend's own speed makes plausible, less than the client waits."""
 
 
 @dataclass(frozen=True, slots=True)

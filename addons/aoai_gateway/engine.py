@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from aoai_gateway.attempts import Attempts
 from aoai_gateway.budgeting import Budgets
 from aoai_gateway.call import Call, Outcome
+from aoai_gateway.deadlines import completion_bound
 from aoai_gateway.dispatch import Dispatcher
 from aoai_gateway.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.policy.access import check_access, visible_deployments
@@ -108,7 +109,7 @@ class Engine:
         pool = self._pool(call)
         # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
         # text has, and low is what is wanted here.
-        call.estimate = body.text_size // 8 + (body.max_tokens or 0) * max(body.n, body.best_of)
+        call.estimate = body.text_size // 8 + (completion_bound(call) or 0)
         return pool
 
     def _class(self, call: Call) -> PriorityClass:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.deadlines import completion_bound
+from aoai_gateway.deadlines import answers, completion_bound
 from aoai_gateway.routing.order import Wish, able, draw_lots, draw_takers
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _tokens(call: Call) -> int:
     """Give what a limiter will count for the call."""
     assert call.body is not None
     bound = completion_bound(call)
-    completion = UNBOUNDED_COMPLETION if bound is None else bound
+    completion = UNBOUNDED_COMPLETION * answers(call) if bound is None else bound
     prompt = call.body.text_size // CHARACTERS_PER_TOKEN if call.prompt is None else call.prompt.tokens
     return prompt + completion
 

@@ -28,9 +28,10 @@ SAYING = f"it failed on {CLIENT_KEY} and on {PROMPT}"
 MODELS = head("GET /openai/v1/models HTTP/1.1", f"api-key: {CLIENT_KEY}", "Connection: close")
 
 
-def question(*, key: str = CLIENT_KEY, **more: Any) -> bytes:
+def question(*, key: str = CLIENT_KEY, waits: float = 600.0, **more: Any) -> bytes:
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": PROMPT}], **more}
-    return post(V1, json.dumps(body).encode(), "Connection: close", key=key)
+    waiting = f"x-stainless-read-timeout: {waits}"
+    return post(V1, json.dumps(body).encode(), "Connection: close", waiting, key=key)
 
 
 PTU = {"deployment": "gpt-4o-ptu"}
@@ -59,7 +60,7 @@ SCENES: dict[str, Scene] = {
     "all broken": Scene(question(), (("500", {"times": -1}),)),
     "no connection": Scene(question(), closed=True),
     "cut": Scene(question(stream=True), (("cut", PTU),)),
-    "silence": Scene(question(stream=True), (("hang", PTU),)),
+    "silence": Scene(question(stream=True, waits=1.0), (("hang", PTU),)),
     "waits": Scene(question(key=PATIENT_KEY), (("429", {"times": 3, "retry_after_seconds": 0.1}),)),
     "waits in vain": Scene(question(key=PATIENT_KEY), (("429", {"times": -1, "retry_after_seconds": 5}),)),
     "hang-up": Scene(question(), (("hang", PTU),), hangs_up=True),
@@ -148,7 +149,7 @@ def stage(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> I
             },
             {"name": "others"},
         ],
-        replay={"first_byte_seconds": 0.2, "idle_seconds": 0.2},
+        replay={"idle_seconds": 0.2},
         breaks={"default_seconds": 0.02, "floor_seconds": 0.01, "ceiling_seconds": 0.02},
         drain_seconds=1,  # the functions that count calls out are broken too
     ) as (gateway, simulator):

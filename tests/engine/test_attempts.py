@@ -21,6 +21,9 @@ from tests.engine_driver import (
     world,
 )
 
+SOON = {"connections": {"timeouts": {"read": 20}}}
+"""Endpoints that are given up soon."""
+
 BACKGROUND = {"model": "gpt", "input": "hello", "background": True}
 
 
@@ -66,7 +69,7 @@ def test_these_statuses_are_the_answer(status: int) -> None:
     ids=repr,
 )
 def test_failures_without_a_status_lead_to_the_next_backend(failure: Behaviour) -> None:
-    here = world("a", "b").script(a=failure)
+    here = world("a", "b", endpoint=SOON).script(a=failure)
     trace = here.call(stream=True)
     assert trace.sends == ["a@a", "b@b"]
     assert here.in_break("a") is not None
@@ -185,7 +188,7 @@ def test_without_a_second_backend_the_failure_is_the_answer() -> None:
 
 
 def test_two_timeouts_are_a_504() -> None:
-    here = world("a", "b", "c").script(a=Hang(), b=Hang())
+    here = world("a", "b", "c", endpoint=SOON).script(a=Hang(), b=Hang())
     trace = here.call(stream=True)
     assert trace.sends == ["a@a", "b@b"]
     assert (trace.error.status, trace.error.code) == (504, "upstream_timeout")

@@ -6,7 +6,9 @@ from email.utils import formatdate
 
 import pytest
 
+from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint
+from aoai_gateway.routing.pulse import Pulse
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import (
     EMBEDDINGS,
@@ -87,52 +89,53 @@ def first_byte(here: World, **members: object) -> float:
     return here.call(**members).sent[0].deadlines.first_byte  # type: ignore[arg-type]
 
 
-def test_a_stream_begins_soon_and_anything_else_may_take_its_time() -> None:
+def test_an_answer_may_take_as_long_as_the_client_waits_streams_included() -> None:
     here = world("a", replay={"first_byte_seconds": 30, "idle_seconds": 7, "preamble_seconds": 3})
-    assert first_byte(here, stream=True) == 30
-    assert first_byte(here) == 600
+    assert first_byte(here, stream=True) == first_byte(here) == 600
     deadlines = here.call().sent[0].deadlines
     assert (deadlines.idle, deadlines.preamble, deadlines.connect) == (7, 3, 15)
 
 
-def test_the_endpoints_read_time_out_counts_for_answers_that_do_not_stream() -> None:
+def test_the_endpoints_read_time_out_counts_where_the_client_says_nothing() -> None:
     here = world("a", endpoint={"connections": {"timeouts": {"read": 90, "connect": 4}}})
-    assert first_byte(here) == 90
-    assert first_byte(here, stream=True) == 30
+    assert first_byte(here, stream=True) == first_byte(here) == 90
+    assert first_byte(here, headers={"x-stainless-timeout": "100"}) == 100
     assert here.call().sent[0].deadlines.connect == 4
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("headers", "whole", "stream"),
+    ("headers", "seconds"),
     [
-        ({"x-stainless-timeout": "45"}, 45, 30),
-        ({"x-stainless-read-timeout": "50", "x-stainless-timeout": "45"}, 50, 30),
-        ({"x-stainless-read-timeout": "5"}, 5, 5),
-        ({"x-stainless-read-timeout": "NOT_GIVEN", "x-stainless-timeout": "45"}, 45, 30),
-        ({"x-stainless-timeout": "nan"}, 600, 30),
-        ({"x-stainless-timeout": "inf"}, 600, 30),
-        ({"x-stainless-timeout": "-3"}, 600, 30),
-        ({"x-stainless-timeout": "0"}, 600, 30),
-        ({"x-stainless-timeout": "1e9"}, 600, 30),
+        ({"x-stainless-timeout": "45"}, 45),
+        ({"x-stainless-read-timeout": "50", "x-stainless-timeout": "45"}, 50),
+        ({"x-stainless-read-timeout": "5.0"}, 5),
+        ({"x-stainless-read-timeout": "0.05"}, 1),
+        ({"x-stainless-read-timeout": "NOT_GIVEN", "x-stainless-timeout": "45"}, 45),
+        *(
+            ({"x-stainless-timeout": odd}, 600)
+            for odd in ("nan", "inf", "-3", "0", "1e9", "1e309", "1e3", "1_0")
+        ),
+        *(({"x-stainless-timeout": odd}, 600) for odd in ("9" * 400, "", " 5", "0x10", "86400")),
     ],
 )
-def test_the_clients_own_time_out_counts(headers: dict[str, str], whole: float, stream: float) -> None:
-    here = world("a")
-    assert first_byte(here, headers=headers) == whole
-    assert first_byte(here, headers=headers, stream=True) == stream
+def test_the_clients_own_time_out_counts(headers: dict[str, str], seconds: float, stream: bool) -> None:
+    assert first_byte(world("a"), headers=headers, stream=stream) == seconds
 
 
-def learned(after: float, count: int = 5, **members: object) -> World:
-    here = world("a", "b").script(a=Answer(after=after, takes=0))
+def learned(after: float, count: int = 5, tokens: int = 10, **members: object) -> World:
+    there = Answer(after=after, takes=0, usage=Usage(10, tokens, 10 + tokens))
+    here = world("a", "b").script(a=there)
     for _ in range(count):
         here.call(**members)  # type: ignore[arg-type]
     return here
 
 
 def test_what_a_backend_has_shown_bounds_how_long_it_may_take() -> None:
-    here = learned(after=2)
-    # 4 times (2 s for any answer, and as long again for every token, of which none were told).
-    assert first_byte(here, max_tokens=10) == pytest.approx(4 * (2 + 2 * 10))
+    here = learned(after=20)
+    # 4 times as long as the slowest, by the tokens that it may have.
+    assert first_byte(here, max_tokens=10) == pytest.approx(80)
+    assert first_byte(here, max_tokens=20) == pytest.approx(160)
 
 
 def test_without_a_bound_on_the_completion_nothing_is_plausible() -> None:
@@ -149,22 +152,83 @@ def test_it_only_ever_tightens() -> None:
     assert first_byte(here, max_tokens=1000, headers={"x-stainless-timeout": "45"}) == 45
 
 
-def test_a_deadline_is_never_absurdly_short() -> None:
-    assert first_byte(learned(after=0.01), max_tokens=1) == 10
+def test_one_call_alone_is_never_given_up_before_the_configured_time() -> None:
+    assert first_byte(learned(after=0.01), max_tokens=1) == 30
+    assert first_byte(learned(after=0.01, stream=True), stream=True) == 30
 
 
-def test_streams_neither_teach_nor_heed_it() -> None:
-    here = learned(after=2, stream=True)
+def test_streams_and_other_answers_do_not_teach_each_other() -> None:
+    assert first_byte(learned(after=2, stream=True), max_tokens=10) == 600
+    assert first_byte(learned(after=2), max_tokens=10, stream=True) == 600
+
+
+def test_a_larger_prompt_may_take_longer_in_proportion() -> None:
+    here = learned(after=2)
+    message = {"role": "user", "content": "word " * 16_000}
+    assert first_byte(here, max_tokens=10, messages=[message]) > 4 * 2 * 15
+
+
+def test_six_short_answers_do_not_cut_off_a_long_prompt() -> None:
+    here = learned(after=0.5, count=6)
+    here.script(a=Answer(after=60, takes=0))
+    message = {"role": "user", "content": "word " * 80_000}
+    trace = here.call(max_tokens=50, messages=[message])
+    assert trace.sends == ["a@a"]
+    assert trace.sent[0].deadlines.first_byte == 600
+    assert here.in_break("a") is None
+
+
+@pytest.mark.parametrize("effort", ["low", "medium", "high", "xhigh", "unheard of", 7])
+def test_a_call_that_asks_the_model_to_think_is_waited_for(effort: object) -> None:
+    here = learned(after=0.5, count=6, stream=True)
+    assert first_byte(here, stream=True, reasoning_effort=effort) == 600
+    assert first_byte(here, stream=True, reasoning_effort="minimal") == 30
+
+
+def test_a_reasoning_model_that_is_silent_for_long_is_asked_once() -> None:
+    here = learned(after=0.5, count=6, stream=True)
+    here.script(a=Answer(after=40))
+    trace = here.call(stream=True, reasoning_effort="high", headers={"x-stainless-read-timeout": "600"})
+    assert trace.sends == ["a@a"]
+    assert trace.call.outcome is Outcome.OK
+
+
+def test_silence_tells_of_a_backend_that_has_shown_nothing_by_what_its_pool_has_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = learned(after=3, stream=True)
+    here.script(a=throttled(), b=OK)
+    within: list[float | None] = []
+    monkeypatch.setattr(Pulse, "sent", lambda _pulse, _call, _now, seconds: within.append(seconds))
+    assert here.call(stream=True).sends == ["a@a", "b@b"]
+    assert within == [pytest.approx(3), pytest.approx(6)]
+
+
+def test_a_backend_whose_model_was_seen_to_think_is_waited_for() -> None:
+    thought = Usage(10, 300, 310, reasoning_tokens=250)
+    here = world("a").script(a=Answer(after=3, takes=0, usage=thought))
+    for _ in range(6):
+        here.call(max_tokens=10)
     assert first_byte(here, max_tokens=10) == 600
-    assert first_byte(learned(after=2), max_tokens=10, stream=True) == 30
+
+
+def test_impatient_calls_with_huge_bounds_teach_nothing() -> None:
+    here = learned(after=14, tokens=500)
+    honest = first_byte(here, max_tokens=500)
+    here.script(a=Hang(), b=Hang())
+    for _ in range(30):
+        here.call(max_tokens=2_147_483_647, headers={"x-stainless-read-timeout": "0.05"})
+        here.now += 100
+    here.script(a=OK)
+    assert first_byte(here, max_tokens=500) >= honest
 
 
 def test_an_embedding_is_bounded_by_other_embeddings() -> None:
-    here = world("a").script(a=Answer(after=5, takes=0))
+    here = world("a").script(a=Answer(after=15, takes=0))
     for _ in range(5):
         here.call({"model": "gpt", "input": "x"}, path=EMBEDDINGS)
     trace = here.call({"model": "gpt", "input": "x"}, path=EMBEDDINGS)
-    assert trace.sent[0].deadlines.first_byte == pytest.approx(20)
+    assert trace.sent[0].deadlines.first_byte == pytest.approx(60)
 
 
 def test_other_answers_than_success_teach_nothing() -> None:
@@ -194,7 +258,7 @@ def test_deployments_of_an_open_endpoint_have_speeds_of_their_own() -> None:
     here = open_endpoint().script(a=Answer(after=0.1, takes=0))
     for _ in range(5):
         here.call(model="quick")
-    assert first_byte(here, model="quick", max_tokens=1) == 10
+    assert first_byte(here, model="quick", max_tokens=1) == 30
     assert first_byte(here, model="thorough", max_tokens=1) == 600
 
 

@@ -53,9 +53,9 @@ def test_a_replayed_stream() -> None:
     told = of("ptu@a", "b", a=throttled(retry_after="3"), b=Answer(usage=usage))
     assert told.call(stream=True, max_tokens=30) == [
         "0 ms  anybody asks for gpt: chat.completions, streaming, max_tokens 30; 66 bytes",
-        "0 ms  attempt 1: ptu@a, which has 30 s to answer",
+        "0 ms  attempt 1: ptu@a, which has 600 s to answer",
         "100 ms  attempt 1 failed: 429; break of 3.0 s on ptu@a",
-        "100 ms  attempt 2: b@b, which has 30 s to answer",
+        "100 ms  attempt 2: b@b, which has 600 s to answer",
         "200 ms  b@b answers 200",
         "1,200 ms  answer complete; 12 tokens in (8 cached), 30 out (5 reasoning)",
         "1,200 ms  end: ok, 2 attempts, status 200",

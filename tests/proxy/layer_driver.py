@@ -131,13 +131,14 @@ class Connection:
         version: str = "1.1",
         connection: str = "",
         origin: str = "",
+        waits: float = 600.0,
         **members: Any,
     ) -> None:
-        """Send a call."""
+        """Send a call of a client that waits so many seconds for its answer."""
         body = json.dumps({"model": "gpt", "messages": [], **members}).encode()
         head = (
             f"POST /openai/v1/chat/completions HTTP/{version}\r\nhost: gw\r\napi-key: {key}\r\n"
-            f"connection: {connection}\r\norigin: {origin}\r\n"
+            f"connection: {connection}\r\norigin: {origin}\r\nx-stainless-read-timeout: {waits}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self.feed(events.DataReceived(self.client, head.encode() + body))

@@ -128,7 +128,7 @@ def test_a_connection_that_takes_too_long_is_given_up(here: Connection) -> None:
 
 
 def test_a_backend_that_says_nothing_is_given_up(here: Connection) -> None:
-    here.ask(stream=True)
+    here.ask(stream=True, waits=30.0)
     here.run_timers(30.1)
     assert not here.server("a").connected
     here.answer("b", SSE + chunk(TEXT + DONE) + END)
@@ -340,7 +340,7 @@ def test_a_stream_that_falls_silent_says_so(here: Connection) -> None:
 
 
 def test_late_words_of_an_abandoned_attempt_are_nobodys(here: Connection) -> None:
-    here.ask(stream=True)
+    here.ask(stream=True, waits=30.0)
     first = here.server("a") if here.servers else None
     here.run_timers(30.1)
     assert first is not None

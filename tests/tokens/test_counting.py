@@ -1,18 +1,15 @@
 import json
 import random
 import time
-from typing import Any
 
 import pytest
 
 from aoai_gateway.tokens.counting import (
-    COMPLETIONS_DEFAULT_OUTPUT,
     ESTIMATE,
     EVENT_LOOP_BODY_BYTES,
     Count,
     Counter,
     cost_hint,
-    output_bound,
 )
 from aoai_gateway.tokens.ranks import CL100K, O200K, Encodings
 
@@ -53,46 +50,6 @@ def test_nothing_of_a_prompt_is_kept_or_shown(counter: Counter) -> None:
     assert vars(counter).keys() == {"encodings"}
 
 
-CHAT, TEXT, RESPONSES = "chat.completions", "completions", "responses"
-
-
-@pytest.mark.parametrize(
-    ("operation_name", "body", "bound"),
-    [
-        (CHAT, {}, 1000),
-        (CHAT, {"max_tokens": 50}, 50),
-        (CHAT, {"max_completion_tokens": 60}, 60),
-        (CHAT, {"max_completion_tokens": 60, "max_tokens": 50}, 60),
-        (CHAT, {"max_tokens": None}, 1000),
-        (CHAT, {"max_tokens": 50, "n": 3}, 150),
-        (CHAT, {"n": 3}, 3000),
-        (CHAT, {"max_output_tokens": 7}, 1000),
-        (TEXT, {"prompt": "a"}, COMPLETIONS_DEFAULT_OUTPUT),
-        (TEXT, {"prompt": "a", "max_tokens": 50, "best_of": 5, "n": 2}, 250),
-        (RESPONSES, {"max_output_tokens": 80}, 80),
-        (RESPONSES, {"max_output_tokens": 80, "n": 9}, 80),
-        (RESPONSES, {"max_tokens": 5}, 1000),
-        ("embeddings", {"input": "a", "max_tokens": 50}, 0),
-        ("something new", {"max_tokens": 50}, 50),
-    ],
-)
-def test_the_bound_of_an_answer(operation_name: str, body: dict[str, Any], bound: int) -> None:
-    assert output_bound(body, operation_name, default=1000) == bound
-
-
-def test_several_prompts_are_answered_each() -> None:
-    assert output_bound({"max_tokens": 50, "n": 2}, TEXT, default=1000, prompts=3) == 300
-
-
-@pytest.mark.parametrize("junk", [True, False, 0, -1, 1.5, float("nan"), "50", [50], {}, None])
-def test_a_bound_that_is_none_is_left_to_the_default(junk: object) -> None:
-    assert output_bound({"max_tokens": junk, "n": junk, "best_of": junk}, CHAT, default=1000) == 1000
-
-
-def test_no_request_can_ask_for_more_than_counters_hold() -> None:
-    assert output_bound({"max_tokens": 10**400, "n": 10**400}, CHAT, default=1000) == 2**31 - 1
-
-
 def test_small_bodies_are_for_the_event_loop() -> None:
     assert cost_hint(0)
     assert cost_hint(EVENT_LOOP_BODY_BYTES)
@@ -100,6 +57,7 @@ def test_small_bodies_are_for_the_event_loop() -> None:
 
 
 LETTERS = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=16_000))
+CHAT = "chat.completions"
 SMALL_AND_HOSTILE = {
     "letters": (CHAT, {"messages": [{"role": "user", "content": LETTERS}]}),
     "blanks": (CHAT, {"messages": [{"role": "user", "content": " " * 16_000}]}),

@@ -153,7 +153,7 @@ class Replay(Model):
     max_seconds: Seconds = 120
     """For all attempts of one call together."""
     first_byte_seconds: Seconds = 30
-    """Until a streaming call's first byte."""
+    """For how long an answer may fail to begin, at least, before a usually faster backend is given up."""
     idle_seconds: Seconds = 120
     """Between two chunks of an answer."""
     preamble_seconds: Seconds = 20

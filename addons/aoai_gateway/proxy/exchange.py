@@ -100,6 +100,7 @@ class Exchange:
         self._size = 0
         # One that has nothing to remember is false.
         self._pulse = Pulse() if attempt.pulse is None else attempt.pulse
+        self._sent = now
         self._expect(now + deadlines.first_byte, now)
 
     def _expect(self, limit: float, now: float) -> None:
@@ -148,7 +149,7 @@ class Exchange:
                 self._expect(self._limit, now)
                 return None
             self._phase = Phase.OVER
-            quiet = now - self._pulse.heard
+            quiet = now - max(self._pulse.heard, self._sent)
             return Failed(now, FailureKind.TIMEOUT, f"silent for {quiet:.1f} s, to all calls", silent=True)
         phase, self._phase = self._phase, Phase.OVER
         if phase is Phase.FAILED_BODY:

@@ -1,8 +1,8 @@
 """How long an answer may plausibly take at a backend, learned from the answers it gave.
 
-A non-streaming answer's headers come when the whole completion is done, so a constant deadline is
-either so long that a hanging backend holds a call for minutes, or so short that a long completion is
-sent (and billed) twice. What a backend has shown before bounds it better.
+Only answers that came teach it, by the tokens that came, never by figures that a client put into its request.
+It leans to the side of waiting: the slowest answers of late count, not the usual ones, and a call whose
+prompt is larger than any that they had may take longer in proportion.
 """
 
 from __future__ import annotations
@@ -12,22 +12,19 @@ from dataclasses import dataclass, field
 SAMPLES_NEEDED = 5
 """Below this many answers nothing is known about a backend."""
 
-WEIGHT = 0.2
-"""Weight of a new sample in the moving averages."""
-
 MARGIN = 4.0
-"""How many times longer than expected an answer may take before it is implausible."""
+"""How many times longer than the slowest of late an answer may take before it is implausible."""
 
 FADE = 0.98
 """What is left of the slowest time at every sample after it."""
 
-FLOOR = 10.0
-"""Seconds below which no deadline is set, whatever the history: queues at a busy backend are normal."""
+USUAL_PROMPT = 4_000
+"""Bytes of a prompt up to which its size makes no difference to how long an answer takes."""
 
 
 @dataclass(slots=True)
-class Slowest:
-    """The slowest of the samples, where old ones fade."""
+class Largest:
+    """The largest of the samples, where old ones fade."""
 
     samples: int = 0
     amount: float = 0.0
@@ -37,6 +34,10 @@ class Slowest:
         self.amount = max(amount, self.amount * FADE)
         self.samples += 1
 
+    def raise_to(self, amount: float) -> None:
+        """Take in that a sample would have been larger than this."""
+        self.amount = max(amount, self.amount)
+
     def known(self) -> float | None:
         """Give it, once there are enough samples."""
         return self.amount if self.samples >= SAMPLES_NEEDED else None
@@ -44,19 +45,20 @@ class Slowest:
 
 @dataclass(slots=True)
 class Speed:
-    """Moving averages of one backend: seconds per answer, and seconds per output token of longer ones."""
+    """The slowest of one backend's answers of late. Times in seconds, prompts in bytes."""
 
-    samples: int = 0
-    seconds: float = 0.0
-    seconds_per_token: float = 0.0
-    first_byte: Slowest = field(default_factory=Slowest)
-    """Of streams: seconds until the first thing that is no preamble."""
-    whole: Slowest = field(default_factory=Slowest)
-    """Of other answers: seconds until they are there."""
-    whole_per_token: Slowest = field(default_factory=Slowest)
-    answer: Slowest = field(default_factory=Slowest)
-    """Of all answers, streams included: seconds until their last byte."""
-    answer_per_token: Slowest = field(default_factory=Slowest)
+    thinks: bool = False
+    """Whether its model has thought before an answer: then nothing is foretold."""
+    first_byte: Largest = field(default_factory=Largest)
+    """Of streams: until the first thing that is no preamble."""
+    whole: Largest = field(default_factory=Largest)
+    """Of other answers: until they are there."""
+    whole_per_token: Largest = field(default_factory=Largest)
+    streams_prompt: Largest = field(default_factory=Largest)
+    wholes_prompt: Largest = field(default_factory=Largest)
+    answer: Largest = field(default_factory=Largest)
+    """Of all answers, streams included: until their last byte."""
+    answer_per_token: Largest = field(default_factory=Largest)
 
     def learn_answer(self, seconds: float, output_tokens: int) -> None:
         """Take in a complete answer, streamed or not, that has taken so long until its last byte."""
@@ -70,37 +72,40 @@ class Speed:
             return slowest
         return min(slowest, per_token * max_output_tokens)
 
-    def learn(self, seconds: float, output_tokens: int) -> None:
+    def learn(self, seconds: float, output_tokens: int, prompt: int = 0) -> None:
         """Take in one complete answer. ``seconds``: from the sending of the request to its last byte."""
-        per_token = seconds / max(1, output_tokens)
-        if self.samples == 0:
-            self.seconds, self.seconds_per_token = seconds, per_token
-        else:
-            # A slow answer counts at once, fast ones only slowly make up for it: the
-            # estimate leans to the careful side.
-            self.seconds = max(self._blend(self.seconds, seconds), 0.5 * seconds)
-            self.seconds_per_token = max(self._blend(self.seconds_per_token, per_token), 0.5 * per_token)
-        self.samples += 1
         self.whole.learn(seconds)
-        self.whole_per_token.learn(per_token)
+        self.whole_per_token.learn(seconds / max(1, output_tokens))
+        self.wholes_prompt.learn(prompt)
 
-    @staticmethod
-    def _blend(old: float, new: float) -> float:
-        return (1 - WEIGHT) * old + WEIGHT * new
+    def learn_begin(self, seconds: float, prompt: int = 0) -> None:
+        """Take in how long a stream took to begin."""
+        self.first_byte.learn(seconds)
+        self.streams_prompt.learn(prompt)
 
-    def plausible(self, max_output_tokens: int | None) -> float | None:
-        """Seconds after which an answer of at most so many tokens is implausible; None: unknown.
+    def cut_off(self, seconds: float, *, stream: bool) -> None:
+        """Take in that an answer was given up after so long. It only ever raises what is plausible.
 
-        Without a bound on the completion nothing can be said.
+        Were that not learned, a backend that became slow would be cut off, and its answers billed, for ever.
         """
-        if self.samples < SAMPLES_NEEDED or max_output_tokens is None:
-            return None
-        return max(FLOOR, MARGIN * (self.seconds + self.seconds_per_token * max_output_tokens))
+        (self.first_byte if stream else self.whole).raise_to(seconds)
 
-    def head_within(self, max_output_tokens: int | None, *, stream: bool) -> float | None:
+    def head_within(self, max_output_tokens: int | None, *, stream: bool, prompt: int = 0) -> float | None:
         """Seconds within which even the slowest answers of late have begun; None: unknown."""
         if stream:
-            return self.first_byte.known()
+            slowest, seen = self.first_byte.known(), self.streams_prompt
+        else:
+            slowest, seen = self._whole_within(max_output_tokens), self.wholes_prompt
+        if slowest is None:
+            return None
+        return slowest * max(1.0, prompt / max(seen.amount, USUAL_PROMPT))
+
+    @staticmethod
+    def plausible(slowest: float) -> float:
+        """Seconds after which an answer is implausible, where the slowest ones took so long."""
+        return MARGIN * slowest
+
+    def _whole_within(self, max_output_tokens: int | None) -> float | None:
         slowest, per_token = self.whole.known(), self.whole_per_token.known()
         if slowest is None or per_token is None or max_output_tokens is None:
             return None

@@ -16,7 +16,7 @@ second, in a thread) it estimates, and says so (`Count.exact`).
 """
 
 from aoai_gateway.tokens.correction import Correction
-from aoai_gateway.tokens.counting import Count, Counter, cost_hint, output_bound
+from aoai_gateway.tokens.counting import Count, Counter, cost_hint
 from aoai_gateway.tokens.ranks import Encodings, load_encodings
 
-__all__ = ["Correction", "Count", "Counter", "Encodings", "cost_hint", "load_encodings", "output_bound"]
+__all__ = ["Correction", "Count", "Counter", "Encodings", "cost_hint", "load_encodings"]

@@ -23,16 +23,6 @@ EVENT_LOOP_BODY_BYTES = 16 * 1024
 """Counting a body of this size takes about 1 ms and, measured, below 10 ms for the worst one known; a larger
 one goes to a thread, where tiktoken releases the GIL."""
 
-COMPLETIONS_DEFAULT_OUTPUT = 16
-"""`max_tokens` of the older completions API when it is absent (OpenAI's API reference)."""
-
-_LARGEST_BOUND = 2**31 - 1
-_OUTPUT_LIMITS: Mapping[str, tuple[str, ...]] = {
-    "chat.completions": ("max_completion_tokens", "max_tokens"),
-    "completions": ("max_tokens",),
-    "responses": ("max_output_tokens",),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -116,31 +106,6 @@ class Counter:
         return by_name.get(family.encoding) or next(iter(by_name.values()), None)
 
 
-def output_bound(body: Mapping[str, Any], operation_name: str, default: int, prompts: int = 1) -> int:
-    """The most tokens that the answer can have; `default` where the request leaves it open.
-
-    The limit per completion x max(n, best_of) x `prompts`, of which completions can have several. When a chat
-    request names both its limits, the larger counts (the service refuses such a request).
-    """
-    if operation_name == "embeddings":
-        return 0
-    members = _OUTPUT_LIMITS.get(operation_name, ("max_completion_tokens", "max_tokens", "max_output_tokens"))
-    limit = max(_positive(body.get(member)) for member in members)
-    times = prompts
-    if operation_name == "completions":
-        limit = limit or COMPLETIONS_DEFAULT_OUTPUT
-    if operation_name != "responses":
-        times *= max(_positive(body.get("n")), _positive(body.get("best_of")), 1)
-    return min((limit or default) * times, _LARGEST_BOUND)
-
-
 def cost_hint(body_bytes: int) -> bool:
     """Whether a body of that many bytes is small enough to be counted on the event loop."""
     return body_bytes <= EVENT_LOOP_BODY_BYTES
-
-
-def _positive(value: object) -> int:
-    """A positive integer, else 0; capped, since a client may send any number of digits."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return 0
-    return min(max(value, 0), _LARGEST_BOUND)

@@ -362,13 +362,16 @@ def upstream_disconnected() -> GatewayError:
     )
 
 
-def upstream_timeout(seconds: float | None = None) -> GatewayError:
+def upstream_timeout(seconds: float | None = None, *, streaming: bool = False) -> GatewayError:
     """504: a backend kept silent for longer than the deadline of ``seconds``."""
     waited = f" within {_seconds(seconds)}" if seconds is not None else " in time"
+    helps = "Retry, with a smaller max_tokens or with streaming."
+    if streaming:
+        helps = "Retry; a shorter prompt or less reasoning effort lets an answer begin sooner."
     return GatewayError(
         504,
         "upstream_timeout",
-        f"The backend did not answer{waited}. Retry, with a smaller max_tokens or with streaming.",
+        f"The backend did not answer{waited}. {helps}",
         type="server_error",
     )
 
