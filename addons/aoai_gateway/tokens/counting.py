@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
     from aoai_gateway.tokens.prompt import Prompt
+    from aoai_gateway.wire.delivered import Delivered
 
 ESTIMATE = "estimate"
 """`Count.encoding` when no encoding was there and bytes were counted."""
@@ -25,6 +27,9 @@ one goes to a thread, where tiktoken releases the GIL."""
 
 COMPLETIONS_DEFAULT_OUTPUT = 16
 """`max_tokens` of the older completions API when it is absent (OpenAI's API reference)."""
+
+BYTES_PER_TOKEN = 4
+"""Of an answer's text of which nothing is known but its length."""
 
 _LARGEST_BOUND = 2**31 - 1
 _OUTPUT_LIMITS: Mapping[str, tuple[str, ...]] = {
@@ -91,8 +96,16 @@ class Counter:
         return counts
 
     def count_text(self, text: str, model: str | None) -> Count:
-        """Tokens of a text on its own, such as what a broken stream has delivered."""
+        """Tokens of a text on its own."""
         return self._count([text] if text else [], family_of(model))
+
+    def count_delivered(self, delivered: Delivered, model: str | None) -> Count:
+        """Tokens of an answer's text; of what of it was not kept, by the kept text's ratio."""
+        counted = self.count_text(delivered.text(), model)
+        if not delivered.beyond:
+            return counted
+        ratio = counted.tokens / delivered.kept_bytes if delivered.kept_bytes else 1 / BYTES_PER_TOKEN
+        return Count(counted.tokens + math.ceil(delivered.beyond * ratio), False, counted.encoding)
 
     def _count_condensed(self, prompt: Prompt) -> Count:
         if prompt.chars is None:
