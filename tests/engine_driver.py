@@ -24,6 +24,7 @@ from aoai_gateway.effects import (
     Choose,
     Chosen,
     ClientGone,
+    CountDelivered,
     Counted,
     CountTokens,
     Deliver,
@@ -127,6 +128,8 @@ class Refuse:
 
     after: float = 0.1
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 429
+    """The status that its error stands for."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,8 @@ class Stage:
         match effect:
             case Announce() | Return() | Reject():
                 pass
+            case CountDelivered():
+                return Counted(self.now, self.counter.count_delivered(effect.delivered, effect.model))
             case CountTokens():
                 operation = effect.target.operation.name
                 count = self.counter.count_request(operation, effect.body.parsed, effect.model)
@@ -410,7 +415,10 @@ class World(Stage):
                 self.now += behaviour.after
                 kind = FailureKind.REFUSED_IN_STREAM
                 headers = _headers(behaviour.headers)
-                return Failed(self.now, kind, "refused in its stream: 429", status=429, headers=headers)
+                reason = f"refused in its stream: {behaviour.status}"
+                return Failed(
+                    self.now, kind, reason, status=behaviour.status, headers=headers, body=b"data: {}\n\n"
+                )
             case Hang():
                 self.now += effect.deadlines.first_byte
                 seconds = effect.deadlines.first_byte
@@ -426,7 +434,7 @@ def world(*backends: str | tuple[str, Mapping[str, Any]], **parts: Any) -> World
     return World(config(*backends, **parts))
 
 
-_NOT_WAITED_FOR = Announce | Return | Reject | CountTokens | Reserve | Settle | Cancel
+_NOT_WAITED_FOR = Announce | Return | Reject | CountTokens | CountDelivered | Reserve | Settle | Cancel
 """Effects that are carried out whether or not the client is still there."""
 
 

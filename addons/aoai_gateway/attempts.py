@@ -336,7 +336,7 @@ class Attempts:
             if told.usage is not None and told.usage.reasoning_tokens:
                 self._speed(attempt).thinks = True
             call.finish_reason = told.finish_reason
-            call.delivered_characters = told.delivered_characters
+            call.delivered = told.delivered
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
         self._dispatcher.ended(self._wish, used, end.now)
         if isinstance(end, Ended):
@@ -391,7 +391,7 @@ class Attempts:
             self._dispatcher.breaks.withdraw(scope, call.id)
             call.withdrawn.append(scope)
             earlier.break_seconds = None
-        if attempt.failure is FailureKind.STATUS:
+        if attempt.failure in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM):
             yield from self._return(attempt, body)
         elif attempt.failure is FailureKind.TIMEOUT:
             error = errors.upstream_timeout(attempt.deadline, streaming=call.streaming)
@@ -405,7 +405,8 @@ class Attempts:
         if body is None:
             yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
             return
-        call.status, call.outcome, call.ended = attempt.status, Outcome.OK, self._now
+        # A failure inside a 200 is returned as it came.
+        call.status, call.outcome, call.ended = attempt.status or 200, Outcome.OK, self._now
         yield Return(attempt, body)
 
     def _reject(self, error: GatewayError, outcome: Outcome) -> Generator[Effect, Result]:

@@ -26,6 +26,7 @@ from aoai_gateway.deadlines import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.effects import (
     Cancel,
     ClientGone,
+    CountDelivered,
     Counted,
     CountTokens,
     Effect,
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 
 DEFAULT_COMPLETION = 512
 """Tokens that are booked for a completion which nothing bounds; what it uses beyond is owed."""
-
-CHARACTERS_PER_TOKEN = 4
-"""Of delivered text, where no usage came: on the careful side for prose, about right for code."""
 
 MOST_DEPLOYMENTS = 10_000
 """The one unused for longest is forgotten: where every deployment is known, clients make up the names."""
@@ -112,13 +110,16 @@ class Budgets:
     def _count(self, call: Call) -> Generator[Effect, Result, Result]:
         body = call.body
         assert body is not None
-        model = call.setup.config.model_of(call.deployment) or self._models.get(call.deployment)
-        result = yield CountTokens(call.target, body, model)
+        result = yield CountTokens(call.target, body, self._model(call))
         if isinstance(result, Refused):
             raise result.error
         if isinstance(result, Counted):
             call.prompt = result.count
         return result
+
+    def _model(self, call: Call) -> str | None:
+        """Give the base model, as far as it is known."""
+        return call.setup.config.model_of(call.deployment) or self._models.get(call.deployment)
 
     def _prompt_tokens(self, call: Call) -> int:
         count = call.prompt
@@ -241,15 +242,18 @@ class Budgets:
         reservation, call.reserved = call.reserved, None
         if reservation is None:
             return
-        call.charged_tokens = self.cost(call) if call.served else 0
+        delivered = 0
+        if call.served and call.usage is None and call.delivered:
+            counted = yield CountDelivered(call.delivered, self._model(call))
+            assert isinstance(counted, Counted)
+            delivered = counted.count.tokens
+        call.charged_tokens = self.cost(call, delivered) if call.served else 0
         yield Settle(reservation, call.charged_tokens) if call.served else Cancel(reservation)
 
-    def cost(self, call: Call) -> int:
+    def cost(self, call: Call, delivered: int) -> int:
         """Give the tokens of a served call: the backend's own count, else what was sent and delivered."""
         usage: Usage | None = call.usage
-        if usage is not None:
-            return usage.total_tokens
-        return self._prompt_tokens(call) + -(-call.delivered_characters // CHARACTERS_PER_TOKEN)
+        return usage.total_tokens if usage is not None else self._prompt_tokens(call) + delivered
 
 
 def counts_prompts(config: Config) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.pulse import Pulse
     from aoai_gateway.tokens import Count
     from aoai_gateway.wire.bodies import RequestBody
+    from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.operations import Target
@@ -42,7 +43,7 @@ class FailureKind(StrEnum):
     STATUS = "status"
     """The backend answered with a status that another backend may not give."""
     REFUSED_IN_STREAM = "refused in stream"
-    """A 200 whose stream began with a throttling error."""
+    """A 200 that was, before any content, an error which stands for a status that is replayed."""
     CONNECT = "connect"
     TLS = "tls"
     DROPPED = "dropped"
@@ -180,8 +181,8 @@ class Call:
 
     served: bool = False
     """Whether a backend's answer has reached the client, in part at least."""
-    delivered_characters: int = 0
-    """Of a stream's text, where no usage came."""
+    delivered: Delivered | None = None
+    """The answer's text, to be counted where no usage came."""
     priority: str | None = None
     """Its class, if not the client's own."""
 

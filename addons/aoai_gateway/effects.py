@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.tokens import Count
     from aoai_gateway.wire.bodies import RequestBody
+    from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.operations import Target
@@ -72,6 +73,14 @@ class CountTokens:
 
     target: Target
     body: RequestBody
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountDelivered:
+    """Count the tokens of an answer that brought no usage. Leads to `Counted`."""
+
+    delivered: Delivered
     model: str | None
 
 
@@ -154,6 +163,7 @@ class Reject:
 type Effect = (
     ParseBody
     | CountTokens
+    | CountDelivered
     | Reserve
     | Settle
     | Cancel
@@ -194,7 +204,7 @@ class Failed:
     """Whether it is the backend that is silent, as other calls show."""
     status: int | None = None
     headers: Headers | None = None
-    """Of the 200 whose stream was a refusal."""
+    """Of the 200 that was a refusal."""
     body: bytes | None = None
 
 
@@ -236,8 +246,8 @@ class Ended:
     model: str | None = None
     response_id: str | None = None
     finish_reason: str | None = None
-    delivered_characters: int = 0
-    """Of a stream's text, where no usage tells what it cost."""
+    delivered: Delivered | None = None
+    """The answer's text, to be counted where no usage tells what it cost."""
 
 
 @dataclass(frozen=True, slots=True)

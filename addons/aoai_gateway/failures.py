@@ -1,7 +1,8 @@
 """What a failed attempt means: for the backend, for the call, and whether another backend is asked.
 
 - *Which failures are replayed.* 408, 429, 500, 502, 503, 504, no connection, TLS, a connection dropped
-  before the headers, a deadline; and a stream that is refused before its first content. Our own credential
+  before the headers, a deadline; and an answer with 200 that is an error which stands for one of these
+  statuses (a stream's, before its first content). Our own credential
   refused (401, 403) is our fault, so that is replayed too; the client's own token refused is its answer.
 - *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
   429, no connection.
@@ -46,7 +47,7 @@ def creates_state(call: Call) -> bool:
 
 def cause_in_call(failed: Failed) -> str:
     """Name a failure that the call itself may be the cause of; "" for one that it is not."""
-    if failed.kind is FailureKind.STATUS and failed.status is not None:
+    if failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM) and failed.status is not None:
         caused = failed.status >= 500 or failed.status == 408
         return str(failed.status) if caused else ""
     if failed.kind in (FailureKind.TIMEOUT, FailureKind.DROPPED, FailureKind.PROTOCOL):
@@ -67,9 +68,7 @@ def refuses_us(failed: Failed) -> bool:
 
 def lacks_capacity(failed: Failed) -> bool:
     """Whether the backend refused for want of capacity."""
-    return failed.kind is FailureKind.REFUSED_IN_STREAM or (
-        failed.kind is FailureKind.STATUS and failed.status == 429
-    )
+    return failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM) and failed.status == 429
 
 
 def was_not_taken(failed: Failed) -> bool:

@@ -65,7 +65,7 @@ def test_these_statuses_are_the_answer(status: int) -> None:
 @pytest.mark.parametrize(
     "failure",
     [Fail(kind) for kind in FailureKind if kind not in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM)]
-    + [Hang(), Refuse()],
+    + [Hang(), Refuse(), Refuse(status=500)],
     ids=repr,
 )
 def test_failures_without_a_status_lead_to_the_next_backend(failure: Behaviour) -> None:

@@ -104,7 +104,7 @@ def test_a_chat_stream_from_preamble_to_end() -> None:
     assert reader.usage == READ_USAGE
     assert reader.finish_reasons == ["stop"]
     assert (reader.response_id, reader.model) == ("chatcmpl-1", "gpt-5.4-mini-2026-03-17")
-    assert reader.delivered_characters == len('Hi "ö"\n')
+    assert len(reader.delivered.text()) == len('Hi "ö"\n')
     assert reader.terminal_seen
     assert reader.error is None
 
@@ -120,7 +120,7 @@ def test_the_verdict_changes_with_the_first_content() -> None:
     ]:
         reader.feed(event)
         assert reader.verdict is verdict
-    assert reader.error == StreamError("rate_limit_exceeded", "too_many_requests", True)
+    assert reader.error == StreamError("rate_limit_exceeded", "too_many_requests", 429)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_what_is_no_json_is_content() -> None:
 def test_a_refusal_after_the_preamble(code: object) -> None:
     reader, _ = read("chat.completions", sse(FILTER_CHUNK), sse({"error": {"code": code, "message": "x"}}))
     assert reader.verdict is Verdict.REFUSED
-    assert reader.error == StreamError(str(code), None, True)
+    assert reader.error == StreamError(str(code), None, 429)
 
 
 def test_an_error_that_is_no_refusal_is_the_clients_answer() -> None:
@@ -162,7 +162,7 @@ def test_an_error_that_is_no_refusal_is_the_clients_answer() -> None:
         reader, _ = read("chat.completions", sse(FILTER_CHUNK), sse({"error": error}))
         assert reader.verdict is Verdict.ACCEPTED
         assert reader.error is not None
-        assert not reader.error.throttled
+        assert reader.error.status is None
 
 
 def test_a_refusal_stays_one() -> None:
@@ -175,7 +175,7 @@ def test_an_error_of_the_content_filter_in_a_chunk_is_not_the_streams() -> None:
     content = chunk({"content": "Hi"})
     content["choices"][0]["content_filter_result"] = {"error": {"code": "content_filter_error"}}
     reader, _ = read("chat.completions", sse(content), sse(content))
-    assert (reader.error, reader.delivered_characters) == (None, 4)
+    assert (reader.error, len(reader.delivered.text())) == (None, 4)
 
 
 def test_text_about_usage_and_errors_confuses_nobody() -> None:
@@ -190,7 +190,7 @@ def test_text_about_usage_and_errors_confuses_nobody() -> None:
     reader, passed = read("chat.completions", *events)
     assert passed == b"".join(events)
     assert (reader.usage, reader.error, reader.terminal_seen) == (None, None, False)
-    assert reader.delivered_characters == sum(map(len, texts))
+    assert len(reader.delivered.text()) == sum(map(len, texts))
 
 
 def test_characters_of_tool_calls_and_of_several_choices_count() -> None:
@@ -202,14 +202,14 @@ def test_characters_of_tool_calls_and_of_several_choices_count() -> None:
     reader, _ = read(
         "chat.completions", sse(chunk({"tool_calls": [call]})), sse(two, separators=(", ", ": "))
     )
-    assert reader.delivered_characters == len('{"city":') + 5
+    assert len(reader.delivered.text()) == len('{"city":') + 5
     assert reader.finish_reasons == ["length"]
 
 
 def test_all_of_a_deltas_texts_count() -> None:
     first = sse(chunk({"content": "a"}))
     reader, _ = read("chat.completions", first, sse(chunk({"content": "ab", "refusal": "cde"})))
-    assert reader.delivered_characters == 6
+    assert len(reader.delivered.text()) == 6
 
 
 def test_filter_annotations_after_the_finish_are_no_end() -> None:
@@ -230,7 +230,7 @@ def test_completions() -> None:
         "choices": [{"text": "Hi", "finish_reason": None}],
     }
     reader, _ = read("completions", sse(first), sse(first), DONE)
-    assert (reader.delivered_characters, reader.response_id, reader.terminal_seen) == (4, "cmpl-1", True)
+    assert (len(reader.delivered.text()), reader.response_id, reader.terminal_seen) == (4, "cmpl-1", True)
 
 
 # --- responses ---------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_a_response_from_preamble_to_end() -> None:
     assert passed == b"".join(events)
     assert reader.usage == Usage(5, 7, 12)
     assert (reader.response_id, reader.model, reader.finish_reasons) == ("resp_1", "dep", ["completed"])
-    assert (reader.delivered_characters, reader.terminal_seen) == (5, True)
+    assert (len(reader.delivered.text()), reader.terminal_seen) == (5, True)
 
 
 def test_an_incomplete_response_is_an_end_too() -> None:
@@ -295,22 +295,22 @@ def test_a_refusal_inside_a_200(events: list[bytes]) -> None:
         reader, _ = read("responses", *pieces)
         assert reader.verdict is Verdict.REFUSED
         assert reader.error is not None
-        assert (reader.error.code, reader.error.throttled) == ("rate_limit_exceeded", True)
+        assert (reader.error.code, reader.error.status) == ("rate_limit_exceeded", 429)
 
 
 def test_a_failure_without_a_reason_is_undecided_until_the_reason_comes() -> None:
     reader, _ = read("responses", CREATED, FAILED)
     assert (reader.verdict, reader.terminal_seen) == (Verdict.UNDECIDED, True)
     reader.feed(sse({"type": "error", "error": {"code": "server_error"}}, "error"))
-    assert reader.verdict is Verdict.ACCEPTED
-    assert reader.error == StreamError("server_error", None, False)
+    assert reader.verdict is Verdict.REFUSED
+    assert reader.error == StreamError("server_error", None, 500)
 
 
 def test_a_refusal_after_content_is_an_error() -> None:
     for ending in ([NESTED, FAILED], [FAILED, NESTED], [FAILED_WITH_REASON]):
         reader, _ = read("responses", CREATED, TEXT, *ending)
         assert reader.verdict is Verdict.ACCEPTED
-        assert reader.error == StreamError("rate_limit_exceeded", "too_many_requests", True)
+        assert reader.error == StreamError("rate_limit_exceeded", "too_many_requests", 429)
 
 
 def test_responses_without_event_lines() -> None:

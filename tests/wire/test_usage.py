@@ -1,6 +1,7 @@
 """Usage objects of every family, and junk in their place."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -92,9 +93,9 @@ def test_facts_of_a_chat_completion() -> None:
         ({}, ()),
     ],
 )
-def test_facts_of_a_response(response: dict[str, object], reasons: tuple[str, ...]) -> None:
+def test_facts_of_a_response(response: dict[str, Any], reasons: tuple[str, ...]) -> None:
     raw = json.dumps({"object": "response", "id": "resp_1", **response}).encode()
-    assert read_answer(raw) == AnswerFacts(None, None, "resp_1", reasons)
+    assert read_answer(raw) == AnswerFacts(None, None, "resp_1", reasons, response.get("status"))
 
 
 @given(st.binary(max_size=64) | st.text(alphabet='{}[]":,usage1', max_size=40).map(str.encode))

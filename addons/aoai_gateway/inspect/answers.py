@@ -12,6 +12,7 @@ from aoai_gateway.inspect.views import chat, completion, errors, responses
 from aoai_gateway.inspect.views.contentviews import facts_of
 from aoai_gateway.inspect.views.shapes import Unreadable, decode
 from aoai_gateway.inspect.views.sse import read_events
+from aoai_gateway.wire.content_coding import readable
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -39,7 +40,7 @@ def said_in(flow: http.HTTPFlow) -> Said:
         return Said(f"({flow.error.msg})" if flow.error is not None else "(No answer.)")
     if response.raw_content is None:
         return Said(NOT_KEPT)
-    data = response.get_content(strict=False) or b""
+    data = readable(response.raw_content, response.headers.get("content-encoding"))
     try:
         return _read(data, facts_of(contentviews.make_metadata(response, flow)))
     except (Unreadable, RecursionError):

@@ -27,6 +27,7 @@ from aoai_gateway.inspect.story_view import StoryContentview, story
 from aoai_gateway.mitmproxy_options import is_unset
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.playback import play
+from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class GatewayCommands:
         if write is None:
             raise exceptions.CommandError(f"There is no format {name!r}: {', '.join(snippets.FORMATS)}.")
         headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
-        body = call.request.get_content(strict=False) or b""
+        body = readable(call.request.raw_content, call.request.headers.get("content-encoding"))
         asked = call.request
         request = snippets.Request(address_of(shown, call), asked.method, asked.path, headers, body)
         try:

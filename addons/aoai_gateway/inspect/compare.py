@@ -30,6 +30,7 @@ from aoai_gateway.inspect.replays import aimed, as_call, deployment_of
 from aoai_gateway.inspect.views.shapes import text as text_of
 from aoai_gateway.proxy.bugs import log_bug
 from aoai_gateway.proxy.playback import play
+from aoai_gateway.wire.content_coding import readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,7 +166,7 @@ class Comparison:
 def _asked(request: http.Request) -> str:
     """Give the end of what a request asks, in one line."""
     try:
-        body = json.loads(request.get_content(strict=False) or b"")
+        body = json.loads(readable(request.raw_content, request.headers.get("content-encoding")))
     except (ValueError, RecursionError):
         return ""
     if not isinstance(body, Mapping):

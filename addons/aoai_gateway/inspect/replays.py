@@ -10,6 +10,7 @@ from mitmproxy import exceptions, http
 from aoai_gateway.inspect.annotate import forget
 from aoai_gateway.proxy.playback import ask_for, restore
 from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import MODELS, parse_target
 
@@ -51,7 +52,7 @@ def deployment_of(request: http.Request) -> str:
         target = parse_target(request.method, request.path)
         if target.deployment is not None:
             return target.deployment
-        content = request.get_content(strict=False) or b""
+        content = readable(request.raw_content, request.headers.get("content-encoding"))
         return parse_body(target, request.headers.get("content-type"), content).deployment(target)
     except GatewayError as error:
         raise exceptions.CommandError(error.message) from None

@@ -8,9 +8,10 @@ at the framing only, would take an answer that ends in good order for a complete
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 from mitmproxy.proxy import commands
@@ -36,7 +37,9 @@ from aoai_gateway.proxy.masks import mask_decoded
 from aoai_gateway.proxy.pace import Pace
 from aoai_gateway.proxy.request import adds_usage
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.usage import read_answer
+from aoai_gateway.wire.content_coding import MOST_READ, NotDecodedError, decode
+from aoai_gateway.wire.delivered import Delivered
+from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,7 +112,7 @@ class Delivery(Intake):
         assert exchange is not None and exchange.response is not None and self._call is not None
         response = flow.response = exchange.response
         if not exchange.streaming:
-            return self._whole_answer(exchange, response)
+            return (yield from self._whole_answer(exchange, response))
         self._mark(response)
         if adds_usage(self._call) and "content-length" in response.headers:
             # Less will go out than comes in.
@@ -136,10 +139,21 @@ class Delivery(Intake):
         yield from self._watch()
         return None
 
-    def _whole_answer(self, exchange: Exchange, response: http.Response) -> Ended:
+    def _wait_for(self, answer: Any) -> CommandGenerator[Any]:
+        """Give an answer that may still be on its way."""
+        raise NotImplementedError
+
+    def _whole_answer(self, exchange: Exchange, response: http.Response) -> CommandGenerator[Ended]:
+        assert self._call is not None
         response.data.content = exchange.take_body()
-        decoded = mask_decoded(response, response.get_content(strict=False), self._secrets)
-        facts = read_answer(decoded)
+        facts, decoded = exchange.facts, exchange.decoded
+        if decoded is None:
+            decoded, facts = yield from self._wait_for(asyncio.to_thread(self._read_large, response))
+        else:
+            decoded = mask_decoded(response, decoded, self._secrets)
+        delivered = None
+        if facts.usage is None and response.status_code == 200:
+            delivered = Delivered.of_answer(self._call.target.operation.name, decoded)
         return Ended(
             time.monotonic(),
             complete=True,
@@ -147,7 +161,20 @@ class Delivery(Intake):
             model=facts.model,
             response_id=facts.response_id,
             finish_reason=", ".join(facts.finish_reasons) or None,
+            delivered=delivered,
         )
+
+    def _read_large(self, response: http.Response) -> tuple[bytes, AnswerFacts]:
+        """Decode an answer that takes longer than a moment; in a thread, while the stream waits for it.
+
+        One that is larger than any real answer is passed on unread.
+        """
+        try:
+            decoded = decode(response.raw_content or b"", response.headers.get("content-encoding"), MOST_READ)
+        except NotDecodedError:
+            return b"", AnswerFacts()
+        decoded = mask_decoded(response, decoded, self._secrets)
+        return decoded, read_answer(decoded)
 
     def state_deliver(self, event: events.Event) -> CommandGenerator[None]:
         """More of a stream that goes to the client as it comes."""
@@ -211,16 +238,17 @@ class Delivery(Intake):
         now, reader = time.monotonic(), exchange.reader
         if reader is None:
             return Ended(now, complete=True, first_content=exchange.first_content)
+        complete = reader.is_complete(cut_short=exchange.cut_short)
         return Ended(
             now,
-            complete=reader.terminal_seen,
-            reason="" if reader.terminal_seen else "ended its stream without saying so",
+            complete=complete,
+            reason="" if complete else "ended its stream without saying so",
             first_content=exchange.first_content,
             usage=reader.usage,
             model=reader.model,
             response_id=reader.response_id,
             finish_reason=", ".join(reader.finish_reasons) or None,
-            delivered_characters=reader.delivered_characters,
+            delivered=reader.delivered,
         )
 
     def _all_sent(self) -> Ended | None:
@@ -238,6 +266,8 @@ class Delivery(Intake):
     def _broken_off(self, reason: str) -> CommandGenerator[None]:
         """The backend broke its stream off after the client had begun to get it."""
         self.server_state = self.state_done
+        if self._exchange is not None:
+            self._exchange.cut_short = True
         result = self._stream_ended()
         if self._exchange is not None and self._exchange.reader is None:
             result = replace(result, complete=False)

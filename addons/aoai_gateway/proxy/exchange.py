@@ -5,9 +5,11 @@ became of the attempt, in the engine's words:
 
 - A status that may be replayed: `Answered` at once. The engine then has its body run out (`Drained`), so
   that the connection stays usable.
-- A stream: held back until it shows something other than a preamble. A refusal then is `Failed`, as if it
-  had been a 429; anything else is `Answered`, and whoever delivers begins with what was held.
-- Any other answer: its whole body is read first, so that one which breaks off can still be replayed.
+- A stream: held back until it shows something other than a preamble. An error then is `Failed`, as if it
+  had come as the status that it stands for, if that is replayed; anything else is `Answered`, and delivery
+  begins with what was held.
+- Any other answer: its whole body is read first, so that one which breaks off can still be replayed. One
+  with 200 that says ``"status": "failed"`` is `Failed` in the same way.
 
 It keeps its own deadline (``due``) but has no timer; whoever owns it tells it when the time has come. Before
 the last deadline it asks whether the backend still gives any sign of life (:mod:`~routing.pulse`).
@@ -28,10 +30,13 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.call import FailureKind
 from aoai_gateway.effects import Answered, Drained, Failed
-from aoai_gateway.failures import is_failure
+from aoai_gateway.failures import is_failure, is_replayed
 from aoai_gateway.proxy.fields import FieldIndex
 from aoai_gateway.routing.pulse import Pulse
+from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
+from aoai_gateway.wire.failure_codes import NO_REASON, status_of
 from aoai_gateway.wire.stream import StreamReader, Verdict
+from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -89,7 +94,14 @@ class Exchange:
         """Whether the answer goes to the client as it comes."""
         self.ended = False
         """Whether its last byte has come."""
+        self.cut_short = False
+        """Whether it ended in some other way than HTTP has it."""
+        self.decoded: bytes | None = None
+        """The body of an answer that is no stream, decoded; None if it is too large to be decoded at once."""
+        self.facts = AnswerFacts()
+        """What that body says, where it could be decoded."""
         self.first_content: float | None = None
+        self._started = now
         self._call = call
         self._replay: Replay = call.setup.config.replay
         self._reused = reused
@@ -218,22 +230,40 @@ class Exchange:
                 return self._answered(now)
         elif isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
             self._body.append(self.reader.flush())
+            self.cut_short = isinstance(event, ResponseProtocolError)
             if self.reader.verdict is Verdict.REFUSED:
                 return self._refused(now)
-            if self.reader.terminal_seen:
+            if self.reader.is_complete(cut_short=self.cut_short):
                 self.ended = True
                 return self._answered(now)
             self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
         return None
 
-    def _refused(self, now: float) -> Failed:
-        self._phase = Phase.OVER
+    def _refused(self, now: float) -> Failed | Answered:
         assert self.reader is not None and self.reader.error is not None
         error = self.reader.error
-        name = next((n for n in (error.code, error.type) if n is not None and CODE.fullmatch(n)), "throttled")
-        reason = f"refused in its stream: {name}"
-        return Failed(now, FailureKind.REFUSED_IN_STREAM, reason, status=429, headers=self._head)
+        assert error.status is not None
+        if not is_replayed(self._call, error.status):
+            return self._answered(now)
+        return self._failed_inside(now, error.status, (error.code, error.type), "its stream")
+
+    def _failed_inside(self, now: float, status: int, names: tuple[object, object], where: str) -> Failed:
+        """Take an error inside a 200 for the status that it stands for."""
+        self._phase = Phase.OVER
+        assert self.response is not None
+        body = self.response.data.content = self.take_body()
+        verb = "refused" if status == 429 else "failed"
+        name = next((n for n in names if isinstance(n, str) and CODE.fullmatch(n)), str(status))
+        return Failed(
+            now,
+            FailureKind.REFUSED_IN_STREAM,
+            f"{verb} in {where}: {name}",
+            status=status,
+            # What a healthy 200 says about its limits is no hint for a failure.
+            headers=self._head if status == 429 else None,
+            body=body,
+        )
 
     def _in_body(self, event: HttpEvent, now: float) -> Result | None:
         if isinstance(event, ResponseData):
@@ -245,11 +275,31 @@ class Exchange:
                 return Failed(now, FailureKind.PROTOCOL, "its answer is too large")
         elif isinstance(event, ResponseEndOfMessage):
             self.ended = True
-            return self._answered(now)
+            return self._read_answer(now)
         elif isinstance(event, ResponseProtocolError):
             self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "broke off its answer")
         return None
+
+    def _read_answer(self, now: float) -> Result:
+        """Read an answer that is no stream, as far as that is a matter of a moment."""
+        assert self.response is not None
+        self._body = [body := b"".join(self._body)]
+        coding = self._head.get("content-encoding")
+        try:
+            self.decoded = decode(body, coding, MOST_AT_ONCE)
+        except NotDecodedError as error:
+            self.decoded = None if error.too_large else body
+            return self._answered(now)
+        facts = self.facts = read_answer(self.decoded)
+        error_object = facts.error or {}
+        failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
+        if self.response.status_code == 200 and failed:
+            status = status_of(error_object) if error_object else NO_REASON
+            if status is not None and is_replayed(self._call, status):
+                names = (error_object.get("code"), error_object.get("type"))
+                return self._failed_inside(now, status, names, "its answer")
+        return self._answered(now)
 
     def _in_failed_body(self, event: HttpEvent, now: float) -> Result | None:
         if isinstance(event, ResponseData):
@@ -263,7 +313,8 @@ class Exchange:
             assert self.response is not None
             self.response.data.content = self.take_body()
             # What is read in it is the text; what is passed on or shown stays as it came.
-            return Drained(now, self.response.get_content(strict=False))
+            raw, coding = self.response.raw_content, self._head.get("content-encoding")
+            return Drained(now, readable(raw, coding, MOST_AT_ONCE))
         elif isinstance(event, ResponseProtocolError):
             self._phase = Phase.OVER
             return Drained(now, None)

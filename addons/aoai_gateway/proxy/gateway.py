@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.call import Call
     from aoai_gateway.config.models import Client, Config
-    from aoai_gateway.effects import Cancel, CountTokens, Reserve
+    from aoai_gateway.effects import Cancel, CountDelivered, CountTokens, Reserve
     from aoai_gateway.policy.quotas import Reservation
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
@@ -187,6 +187,13 @@ class Gateway:
         if cost_hint(len(body.raw)):
             return counter.count_request(operation, body.parsed, effect.model)
         return asyncio.to_thread(counter.count_request, operation, body.parsed, effect.model)
+
+    def count_delivered(self, effect: CountDelivered) -> Count | Awaitable[Count]:
+        """Count an answer's text: a short one at once, a long one in a thread."""
+        delivered = effect.delivered
+        if cost_hint(delivered.kept_bytes):
+            return self.counter.count_delivered(delivered, effect.model)
+        return asyncio.to_thread(self.counter.count_delivered, delivered, effect.model)
 
     async def _count_large(self, effect: CountTokens) -> Count:
         """Have a body read once more for its prompt; what comes back is no more than can be counted."""

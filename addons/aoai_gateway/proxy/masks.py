@@ -37,7 +37,7 @@ def mask_decoded(response: http.Response, decoded: bytes | None, secrets: Sequen
 
     ``decoded``: the body as text. Gives it without secrets; if it held any, it takes the encoded one's place.
     """
-    if not decoded or "content-encoding" not in response.headers:
+    if not decoded or response.headers.get("content-encoding", "identity").lower() == "identity":
         return decoded or b""
     masked = _masked(decoded, secrets)
     if masked is not decoded:

@@ -18,6 +18,7 @@ from mitmproxy.addons.clientplayback import MockServer
 from aoai_gateway.inspect.annotate import forget
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import parse_target
 
@@ -46,7 +47,7 @@ def ask_for(request: http.Request, path: str, deployment: str) -> None:
     try:
         target = parse_target(request.method, path)
         request.path = target.with_deployment(deployment)
-        content = request.get_content(strict=False) or b""
+        content = readable(request.raw_content, request.headers.get("content-encoding"))
         body = parse_body(target, request.headers.get("content-type"), content)
     except GatewayError:
         return  # it was edited into something else; the gateway says so when it is sent

@@ -45,6 +45,7 @@ from aoai_gateway.effects import (
     Choose,
     Chosen,
     ClientGone,
+    CountDelivered,
     Counted,
     CountTokens,
     Deliver,
@@ -204,6 +205,9 @@ class GatewayStream(Sending):
                     result = yield from self._parse(effect)
                 case CountTokens():
                     result = yield from self._count(effect)
+                case CountDelivered():
+                    count = yield from self._wait_for(self._gateway.count_delivered(effect))
+                    result = Counted(time.monotonic(), count)
                 case Reserve():
                     decision = yield from self._wait_for(self._gateway.reserve(effect))
                     result = Reserved(time.monotonic(), decision)

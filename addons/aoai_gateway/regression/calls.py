@@ -15,6 +15,7 @@ from mitmproxy.io import FlowReader
 from aoai_gateway.inspect.captured import why_left_out
 from aoai_gateway.regression.answers import Answer, read
 from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import parse_target
 from aoai_gateway.wire.secrets import SECRET_HEADERS
@@ -139,7 +140,7 @@ def captured(flow: HTTPFlow, deployment: str | None) -> CapturedCall:
 def _then(flow: HTTPFlow, operation: str) -> Outcome:
     response = flow.response
     assert response is not None
-    content = response.get_content(strict=False) or b""
+    content = readable(response.raw_content, response.headers.get("content-encoding"))
     answer = read(operation, response.status_code, response.headers.get("content-type", ""), content)
     noted = flow.metadata
     if answer.input_tokens is None and "gateway_tokens_in" in noted:

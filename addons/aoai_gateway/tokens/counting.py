@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
     from aoai_gateway.tokens.prompt import Prompt
+    from aoai_gateway.wire.delivered import Delivered
 
 ESTIMATE = "estimate"
 """`Count.encoding` when no encoding was there and bytes were counted."""
@@ -22,6 +24,9 @@ ESTIMATE = "estimate"
 EVENT_LOOP_BODY_BYTES = 16 * 1024
 """Counting a body of this size takes about 1 ms and, measured, below 10 ms for the worst one known; a larger
 one goes to a thread, where tiktoken releases the GIL."""
+
+BYTES_PER_TOKEN = 4
+"""Of an answer's text of which nothing is known but its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,16 @@ class Counter:
         return counts
 
     def count_text(self, text: str, model: str | None) -> Count:
-        """Tokens of a text on its own, such as what a broken stream has delivered."""
+        """Tokens of a text on its own."""
         return self._count([text] if text else [], family_of(model))
+
+    def count_delivered(self, delivered: Delivered, model: str | None) -> Count:
+        """Tokens of an answer's text; of what of it was not kept, by the kept text's ratio."""
+        counted = self.count_text(delivered.text(), model)
+        if not delivered.beyond:
+            return counted
+        ratio = counted.tokens / delivered.kept_bytes if delivered.kept_bytes else 1 / BYTES_PER_TOKEN
+        return Count(counted.tokens + math.ceil(delivered.beyond * ratio), False, counted.encoding)
 
     def _count_condensed(self, prompt: Prompt) -> Count:
         if prompt.chars is None:

@@ -10,6 +10,10 @@ costs one ``split`` and no loop over lines.
 
 A CRLF whose two bytes come in different reads may leave its LF at the beginning of the next event's ``raw``.
 There it is an empty line before the first field, and means nothing.
+
+A backend can send anything, and the scanner runs on the event loop. So each byte is searched once for the
+end of an event, however many reads an event takes, and both the lines of one event and the events of one read
+are bounded.
 """
 
 from __future__ import annotations
@@ -17,18 +21,31 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# Two line ends. The groups are atomic: a CRLF must never count as CR and LF.
-_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+# Two line ends; a CRLF must never count as CR and LF. Written so that it is searched by its first byte.
+_END = re.compile(rb"\n(?>\r\n|\n|\r)|\r(?>\n(?>\r\n|\n|\r)|\r\n?)")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_EVENT_BYTES = 1024 * 1024
+"""Of an event that is held until it is whole."""
+
+_KEPT_BEGINNING, _KEPT_ENDING = 16 * 1024, 64 * 1024
+
+MOST_LINES = 1_000
+"""Lines of one event that are looked at. Azure sends two; an event of more is passed on unread."""
+
+MOST_EVENTS = 1_000
+"""Events of one read, beyond which those too short to say anything are not read one by one."""
+
+_SHORTEST_EVENT = len(b"data:[DONE]")
+_BARE_DONE = b"[DONE]"
 
 
 class SseEvent(NamedTuple):
     """One event as it came.
 
     ``data`` is empty for what clients do not dispatch: comments, keep-alives, an event without data. Not
-    ``whole``: a piece of an event over the scanner's limit, whose fields are not known.
+    ``whole``: a piece of an event over the scanner's limits, whose fields are not known. The last piece of a
+    large one has an excerpt of its data: the first 16 KB and the last 64 KB.
     """
 
     raw: bytes
@@ -49,6 +66,8 @@ class SseScanner:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._oversized = False
+        self._beginning = b""
+        self._ending = bytearray()
         self._tail = b""  # the last two bytes before the next read: a line end could be cut by the border
         self._started = False
         self._seen_cr = False
@@ -70,19 +89,19 @@ class SseScanner:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that ``data`` completes."""
-        if self._held:
-            if _END.search(self._tail + data) is None:
-                return self._hold(data)
-            data = self.finish() + data
-        elif self._oversized:
+        if b"\r" in data:
+            self._seen_cr = True
+        if self._oversized:
             return self._feed_oversized(data)
-        if self._seen_cr or b"\r" in data:
-            return self._cut_anywhere(data)
-        if data.find(b"\n\n") == len(data) - 2 >= 0:
-            return [self._event(data, data[:-2])]
-        *blocks, rest = data.split(b"\n\n")
-        events = [self._event(block + b"\n\n", block) for block in blocks]
-        return events + self._hold(rest) if rest else events
+        if not self._held:
+            return self._cut(data)
+        end = _END.search(self._tail + data)
+        if end is None:
+            return self._hold(data)
+        cut = end.end() - len(self._tail)
+        raw = self.finish() + data[:cut]
+        first = self._event(raw, raw[: len(raw) - len(end[0])])
+        return [first, *self._cut(data[cut:])]
 
     def finish(self) -> bytes:
         """The stream is over: give out, and forget, what is pending."""
@@ -91,13 +110,43 @@ class SseScanner:
         self._held_bytes = 0
         return rest
 
-    def _cut_anywhere(self, data: bytes) -> list[SseEvent]:
-        self._seen_cr = True
+    def _cut(self, data: bytes) -> list[SseEvent]:
+        if not self._seen_cr:
+            if data.find(b"\n\n") == len(data) - 2 >= 0:
+                return [self._event(data, data[:-2])]
+            *blocks, rest = data.split(b"\n\n")
+            if len(blocks) <= MOST_EVENTS:
+                events = [self._event(block + b"\n\n", block) for block in blocks]
+                return events + self._hold(rest) if rest else events
+            events = self._flood(blocks)
+            return events + self._hold(rest) if rest else events
+        ends = [end.span() for end in _END.finditer(data)]
+        flood = len(ends) > MOST_EVENTS
+        events, start, after = [], 0, 0
+        for end, following in ends:
+            short = end - after < _SHORTEST_EVENT
+            if flood and short and not data.startswith(_BARE_DONE, after, end):
+                after = following
+                continue
+            events.append(self._event(data[start:following], data[after:end]))
+            start = after = following
+        if start < after:
+            events.append(SseEvent(data[start:after], None, b""))
+        return events + self._hold(data[after:]) if after < len(data) else events
+
+    def _flood(self, blocks: list[bytes]) -> list[SseEvent]:
+        """Read many events at once: those too short to say anything go along with the next one."""
         events, start = [], 0
-        for end in _END.finditer(data):
-            events.append(self._event(data[start : end.end()], data[start : end.start()]))
-            start = end.end()
-        return events + self._hold(data[start:]) if start < len(data) else events
+        telling = [
+            at for at, block in enumerate(blocks) if len(block) >= _SHORTEST_EVENT or block == _BARE_DONE
+        ]
+        for at in telling:
+            raw = b"\n\n".join(blocks[start : at + 1]) + b"\n\n"
+            events.append(self._event(raw, blocks[at]))
+            start = at + 1
+        if start < len(blocks):
+            events.append(SseEvent(b"\n\n".join(blocks[start:]) + b"\n\n", None, b""))
+        return events
 
     def _event(self, raw: bytes, block: bytes) -> SseEvent:
         if not self._started:
@@ -109,7 +158,8 @@ class SseScanner:
                 return SseEvent(raw, None, first[6:])
             if rest.startswith(b"data: ") and first.startswith(b"event: ") and b"\n" not in rest:
                 return SseEvent(raw, first[7:] or None, rest[6:])
-        return SseEvent(raw, *parse_fields(block))
+        fields = _fields(block)
+        return SseEvent(raw, *fields) if fields is not None else SseEvent(raw, None, b"", whole=False)
 
     def _hold(self, data: bytes) -> list[SseEvent]:
         self._held.append(data)
@@ -119,31 +169,52 @@ class SseScanner:
             return []
         self._oversized = True
         self._started = True
-        return [SseEvent(self.finish(), None, b"", whole=False)]
+        piece = self.finish()
+        self._beginning = piece[:_KEPT_BEGINNING]
+        self._ending = bytearray(piece[_KEPT_BEGINNING:][-_KEPT_ENDING:])
+        return [SseEvent(piece, None, b"", whole=False)]
 
     def _feed_oversized(self, data: bytes) -> list[SseEvent]:
         border = self._tail + data
         end = _END.search(border)
         if end is None:
             self._tail = border[-2:]
+            self._ending += data
+            del self._ending[:-_KEPT_ENDING]
             return [SseEvent(data, None, b"", whole=False)]
         cut = end.end() - len(self._tail)
         self._oversized = False
         self._tail = b""
-        return [SseEvent(data[:cut], None, b"", whole=False), *self.feed(data[cut:])]
+        name, excerpt = parse_fields((self._beginning + self._ending + data[:cut]).rstrip(b"\r\n"))
+        self._beginning = b""
+        self._ending.clear()
+        return [SseEvent(data[:cut], name, excerpt, whole=False), *self.feed(data[cut:])]
 
 
 def parse_fields(block: bytes) -> tuple[bytes | None, bytes]:
     """The ``event`` (None if unnamed) and ``data`` fields of one event's lines.
 
-    Several ``data`` lines are joined by LF; comments, ``id``, ``retry`` and unknown fields are left out.
+    Several ``data`` lines are joined by LF; comments, ``id``, ``retry`` and unknown fields are left out. A
+    line ``[DONE]`` without a field's name counts as data, as Microsoft's API simulator ends its streams. Both
+    are empty for a block of more than `MOST_LINES` lines.
     """
+    return _fields(block.removeprefix(_BYTE_ORDER_MARK)) or (None, b"")
+
+
+def _fields(block: bytes) -> tuple[bytes | None, bytes] | None:
     event: bytes | None = None
-    lines: list[bytes] = []
-    for line in block.splitlines():  # of bytes: at LF, CR and CRLF, and nowhere else
-        name, _, value = line.partition(b":")
+    values: list[bytes] = []
+    if b"\r" in block:
+        block = block.replace(b"\r\n", b"\n", MOST_LINES).replace(b"\r", b"\n", MOST_LINES)
+    lines = block.split(b"\n", MOST_LINES)
+    if len(lines) > MOST_LINES:
+        return None
+    for line in lines:
+        name, colon, value = line.partition(b":")
         if name == b"data":
-            lines.append(value.removeprefix(b" "))
+            values.append(value.removeprefix(b" "))
         elif name == b"event":
             event = value.removeprefix(b" ") or None
-    return event, b"\n".join(lines)
+        elif line == _BARE_DONE and not colon:
+            values.append(line)
+    return event, b"\n".join(values)

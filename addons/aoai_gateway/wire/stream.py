@@ -8,15 +8,22 @@ Meanwhile it answers what replay, policy and accounting want to know:
 
 - *verdict*: may the call still be replayed? A stream begins with a preamble that says nothing yet
   (``response.created``, ``response.queued``, ``response.in_progress``, the prompt's filter results, a role
-  without content). Azure OpenAI has been seen to refuse a call right after it, inside a 200 that has begun:
-  an error with a throttling code. Whoever holds back what `StreamReader.feed` returned while the verdict is
-  UNDECIDED can send the call elsewhere when it turns REFUSED, and the client never knows.
-- *usage, finish reasons, ids, delivered characters, errors, the end*.
+  without content). Azure OpenAI has been seen to refuse a call right after it, and to fail, inside a 200 that
+  has begun. `failure_codes` says which errors would be replayed as a status. What `StreamReader.feed`
+  returned while the verdict is UNDECIDED can be held back, so that the call can be sent elsewhere when it
+  turns REFUSED, and the client never knows.
+- *is it complete?* Azure OpenAI ends a stream with ``[DONE]`` or a response's last event. Other servers leave
+  that out. Where the HTTP message ended as it should, and each choice that began has its finish reason, the
+  stream is complete, too. An answer that is delimited by the connection's end (HTTP/1.0) ends so by
+  definition: the finish reasons are all the evidence there is, and they suffice. A message that was cut short
+  is a break, with all finish reasons as well: usage and late filter verdicts come after them.
+- *usage, finish reasons, ids, the delivered text, errors*.
 
 Hundreds of chunks pass per call, so a chunk is not decoded to learn that it is one more piece of text. Up to
-the first content every event is decoded; after it only those that hold bytes such as ``"error"`` or
-``"usage":{``. Inside a JSON string those quotes would be escaped, so text of a model rarely looks like that,
-and what was decoded decides.
+the first content every event is decoded; after it only those that hold bytes such as ``"error"``,
+``"usage":{``, a finish reason or a choice not yet seen. Inside a JSON string those quotes would be escaped,
+so text of a model rarely looks like that, and what was decoded decides. An event of more than `LARGE_EVENT`
+bytes is never decoded, for that could take seconds: it is searched for what matters.
 """
 
 from __future__ import annotations
@@ -28,18 +35,19 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.errors import GatewayError, stream_error_event
-from aoai_gateway.wire.hints import is_throttle_error
+from aoai_gateway.wire.failure_codes import LONGEST_CODE, NO_REASON, status_of
 from aoai_gateway.wire.json_members import NotJsonError, read_document, without_member
 from aoai_gateway.wire.sse import MAX_EVENT_BYTES, SseEvent, SseScanner, parse_fields
-from aoai_gateway.wire.usage import Usage, facts_of
+from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, search_answer
 
 
 class Kind(Enum):
     """What one event is to the gateway."""
 
     PREAMBLE = auto()  # says nothing: a preamble, a comment, a keep-alive
-    REFUSAL = auto()  # a throttling error, with nothing but preamble before it
+    REFUSAL = auto()  # an error that would be replayed as a status, with nothing but preamble before it
     ERROR = auto()  # any other error
     CONTENT = auto()
     USAGE = auto()  # the chunk that include_usage adds: usage, and no choices
@@ -56,36 +64,35 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamError:
-    """An error event's code and type (never its message), and whether they mean throttling."""
+    """An error event's code and type (never its message).
+
+    ``status``: the one of 408, 429 and 5xx that it stands for; None if it is the caller's error.
+    """
 
     code: str | None
     type: str | None
-    throttled: bool
+    status: int | None
 
 
 _PREAMBLE_EVENTS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
-_COMPLETE_EVENTS = frozenset({b"response.completed", b"response.incomplete"})
+_COMPLETE_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.cancelled"})
+_NOT_TEXT = frozenset({b"response.audio.delta", b"response.output_audio.delta"})
 _DONE = b"[DONE]"
+_DONE_EVENT = b"done"
 
-# The keys, by operation, whose strings are what a model delivers.
-_TEXT_KEYS: Mapping[str, tuple[bytes, ...]] = {
-    "chat.completions": (
-        b'"content"',
-        b'"arguments"',
-        b'"reasoning_content"',
-        b'"reasoning"',
-        b'"refusal"',
-        b'"input"',
-    ),
-    "completions": (b'"text"',),
-    "responses": (b'"delta"',),
-}
-_PLAIN_DELTA = b'"delta":{"content":"'
-_STRING_VALUE = re.compile(rb'\s*:\s*"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
-_FINISH_REASON = re.compile(rb'"finish_reason"\s*:\s*"([^"\\]{1,64})"')
-_USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*\{')
+LARGE_EVENT = 64 * 1024
+"""Bytes of an event that is searched, and not decoded. A read is no larger, so others are rare."""
+
+_MOST_CHOICES = 1_000
+_HEAD = 1_024
+_FINISH_REASON = re.compile(rb'"finish_reason"[ \t\r\n]*+:[ \t\r\n]*+"')
+_INDEX = re.compile(rb'"index"[ \t\r\n]*+:[ \t\r\n]*+(\d{1,4})')
+_TYPE = re.compile(rb'"type"[ \t\r\n]*+:[ \t\r\n]*+"([^"\\]{1,64})"')
+_ERROR_FIRST = re.compile(rb'[ \t\r\n]*+\{[ \t\r\n]*+"error"[ \t\r\n]*+:[ \t\r\n]*+[{"]')
+_CODE = re.compile(rb'"code"[ \t\r\n]*+:[ \t\r\n]*+"?([A-Za-z0-9_.-]{1,64})')
+_USAGE_OBJECT = re.compile(rb'"usage"[ \t\r\n]*+:[ \t\r\n]*+\{')
 _PROMPT_RESULTS = re.compile(rb'"prompt_(?:filter_results|annotations)"')
-_SEQUENCE_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,9})')
+_SEQUENCE_NUMBER = re.compile(rb'"sequence_number"[ \t\r\n]*+:[ \t\r\n]*+(\d{1,9})')
 
 
 class StreamReader:
@@ -110,15 +117,21 @@ class StreamReader:
         self.finish_reasons: list[str] = []
         self.error: StreamError | None = None
         self.terminal_seen = False
-        """The stream said that it is over: ``[DONE]``, a response's last event, or an error. A stream that
-        ends without was cut off."""
+        """The stream said that it is over: ``[DONE]``, a response's last event, or an error."""
         self.content_events = 0
-        self.delivered_characters = 0
-        """Of text, tool arguments, refusals and reasoning: an estimate's base where no usage comes."""
+        self.delivered = Delivered(operation_name)
+        """The text, to be counted where no usage comes."""
         self._scanner = SseScanner(max_event_bytes)
         self._last = b""
         self._read = self._read_response if operation_name == "responses" else self._read_chunk
-        self._text_keys = _TEXT_KEYS.get(operation_name, ())
+        self._begun: set[int] = set()
+        """Choices of which anything has come; `_finished`: those with a finish reason."""
+        self._finished: set[int] = set()
+        self._pieces = 0
+        """Bytes of an event that is passed on in pieces."""
+        self._half = False
+        """The stream ended within an event."""
+        self._failed_without_reason = False
 
     @property
     def mid_event(self) -> bool:
@@ -141,13 +154,31 @@ class StreamReader:
         """The backend's stream is over: what was held back of an unfinished event goes out as it is.
 
         By the standard such an event does not count. But some servers leave out the last empty line, so it
-        is read if it is complete in itself: only after this is `terminal_seen` final.
+        is read if it is complete in itself: only after this are `verdict` and `is_complete` final.
         """
+        self._half = self._scanner.oversized
+        self.delivered.beyond, self._pieces = self.delivered.beyond + self._pieces, 0
         rest = self._scanner.finish()
         event, data = parse_fields(rest)
-        if data.startswith(_DONE) or _decode(data) is not None:
+        whole = data.endswith(b"}") if len(data) > LARGE_EVENT else _decode(data) is not None
+        if whole or data.startswith(_DONE) or event == _DONE_EVENT:
             self.classify(SseEvent(rest, event, data))
+        elif data or event:
+            self._half = True
+        if self._failed_without_reason and self.verdict is Verdict.UNDECIDED:
+            self._fail(None, None, NO_REASON)
         return rest
+
+    def is_complete(self, *, cut_short: bool) -> bool:
+        """Whether the stream that has come to its end, and was flushed, is all of the answer.
+
+        ``cut_short``: the HTTP message did not end as it should. See the module's docstring for the rule.
+        """
+        if self.terminal_seen:
+            return True
+        if cut_short or self._half or len(self._begun) >= _MOST_CHOICES:
+            return False
+        return bool(self._begun) and self._begun <= self._finished
 
     def break_off(self, error: GatewayError) -> bytes:
         """The backend broke off: what the client is to get instead of the rest.
@@ -165,20 +196,32 @@ class StreamReader:
     def classify(self, event: SseEvent) -> Kind:
         """What the next event is; what it says is recorded."""
         if not event.whole:
-            return self._content()
+            self._pieces += len(event.raw)
+            if not event.data:
+                return self._content()
+            # The last piece, with an excerpt of the whole.
+            self.delivered.beyond += self._pieces if self._is_text(event) else 0
+            self._pieces = 0
         data = event.data
-        if not data:
+        if not data and event.event != _DONE_EVENT:
             return Kind.PREAMBLE
-        if data.startswith(_DONE):
+        if data.startswith(_DONE) or event.event == _DONE_EVENT:
             self.terminal_seen = True
             self._accept()
             return Kind.TERMINAL
         self._last = data
         return self._read(event)
 
+    def _is_text(self, event: SseEvent) -> bool:
+        """Whether what an event holds is, for the most part, what a model says."""
+        if self.operation_name != "responses":
+            return True
+        name = event.event or _type_of(event.data)
+        return name.endswith(b".delta") and name not in _NOT_TEXT
+
     def _take(self, event: SseEvent) -> bytes:
         kind = self.classify(event)
-        if not self.remove_usage or event.raw.find(b'"usage"') < 0:
+        if not self.remove_usage or not event.whole or event.raw.find(b'"usage"') < 0:
             return event.raw
         if kind is Kind.USAGE and not _PROMPT_RESULTS.search(event.data):
             return b""
@@ -188,77 +231,112 @@ class StreamReader:
 
     def _read_chunk(self, event: SseEvent) -> Kind:
         data = event.data
-        if self.verdict is not Verdict.UNDECIDED and not _worth_decoding(data):
-            self._count(data)
-            if data.find(b'"finish_reason":null') < 0:
-                self._finish(data)
+        if len(data) > LARGE_EVENT:
+            return self._search_chunk(data)
+        if self.verdict is not Verdict.UNDECIDED and not self._worth_decoding(data):
+            self.delivered.read(data)
             return self._content()
         chunk = _decode(data)
         if chunk is None:
             return self._content()
         if chunk.get("error"):
             return self._failed(chunk["error"])
-        facts = facts_of(chunk)
-        self.usage = facts.usage or self.usage
-        self.response_id = self.response_id or facts.response_id
-        self.model = self.model or facts.model
+        self._note(facts := facts_of(chunk))
         choices = chunk.get("choices")
         if facts.usage and choices == []:
             self._accept()
             return Kind.USAGE
-        if isinstance(choices, list) and all(_is_hollow(choice) for choice in choices):
+        if not isinstance(choices, list):
+            return self._content()
+        self._note_choices(choices)
+        if all(_is_hollow(choice) for choice in choices):
             return Kind.PREAMBLE
-        self._count(data)
-        self._finish(data)
+        self.delivered.read(data)
         return self._content()
 
-    def _finish(self, data: bytes) -> None:
-        for reason in _FINISH_REASON.findall(data):
-            self.finish_reasons.append(reason.decode(errors="replace"))
+    def _worth_decoding(self, data: bytes) -> bool:
+        """Whether a chunk may hold more than text. (On short bytes ``find`` is faster than ``in``.)"""
+        if data.find(b'"error"') >= 0:
+            return True
+        plain = data.find(b'"finish_reason":null') >= 0 and data.count(b'"finish_reason"') == 1
+        if not plain and _FINISH_REASON.search(data):
+            return True
+        first = data.find(b'"index":0')
+        plain = first >= 0 and 0 in self._begun and data.find(b'"index"', first + 1) < 0
+        if not plain and any(int(number) not in self._begun for number in _INDEX.findall(data)):
+            return True
+        if data.find(b'"usage":null') >= 0 or data.find(b'"usage"') < 0:
+            return False
+        return _USAGE_OBJECT.search(data) is not None
+
+    def _note_choices(self, choices: list[Any]) -> None:
+        for choice in choices[:_MOST_CHOICES]:
+            if not isinstance(choice, Mapping):
+                continue
+            index, reason = choice.get("index", 0), choice.get("finish_reason")
+            if not isinstance(index, int) or len(self._begun) >= _MOST_CHOICES:
+                continue
+            if reason or "delta" in choice or "text" in choice:
+                self._begun.add(index)
+            if isinstance(reason, str) and reason:
+                self._finished.add(index)
+                self.finish_reasons.append(reason[:64])
+
+    def _search_chunk(self, data: bytes) -> Kind:
+        """Read a chunk that is too large to be decoded."""
+        if _ERROR_FIRST.match(data[:_HEAD]):
+            return self._failed_large(data)
+        self._note(facts := search_answer(data))
+        indexes = _INDEX.findall(data[:_HEAD]) or _INDEX.findall(data[-_HEAD:])
+        index = int(indexes[-1]) if indexes else 0
+        self._begun.add(index)
+        if facts.finish_reasons:
+            self._finished.add(index)
+            self.finish_reasons += facts.finish_reasons
+        self.delivered.read(data)
+        return self._content()
 
     # --- responses -----------------------------------------------------------------------------------
 
     def _read_response(self, event: SseEvent) -> Kind:
         name = event.event or _type_of(event.data)
         if name.endswith(b".delta"):
-            self._count(event.data)
+            if name not in _NOT_TEXT:
+                self.delivered.read(event.data)
             return self._content()
         if name in _PREAMBLE_EVENTS:
             if self.response_id is None:
-                self._note_response(_decode(event.data))
+                self._note_response(event.data)
             return Kind.PREAMBLE
         if name in _COMPLETE_EVENTS:
-            self._note_response(_decode(event.data))
+            self._note_response(event.data)
             self.terminal_seen = True
             self._accept()
             return Kind.TERMINAL
         if name == b"response.failed":
             self.terminal_seen = True
-            error = self._note_response(_decode(event.data)).get("error")
+            error = self._note_response(event.data)
             if error or self.verdict is not Verdict.UNDECIDED:
                 return self._failed(error)
+            self._failed_without_reason = True
             return Kind.PREAMBLE  # Azure sends the reason in an "error" event, before it or after it
-        if name == b"error":
+        if name == b"error" or (not event.event and _ERROR_FIRST.match(event.data[:_HEAD])):
+            if len(event.data) > LARGE_EVENT:
+                return self._failed_large(event.data)
             body = _decode(event.data) or {}
             return self._failed(body.get("error") or body)
-        if not event.event and b'"error"' in event.data:
-            body = _decode(event.data) or {}
-            if body.get("error"):
-                return self._failed(body["error"])
         return self._content()
 
-    def _note_response(self, body: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Record what an event's ``response`` says; returns it, empty if there is none."""
-        response = (body or {}).get("response")
-        if not isinstance(response, Mapping):
-            return {}
-        facts = facts_of(response)
-        self.usage = facts.usage or self.usage
-        self.response_id = self.response_id or facts.response_id
-        self.model = self.model or facts.model
-        if response.get("status") in ("completed", "incomplete", "failed", "cancelled"):
+    def _note_response(self, data: bytes) -> object:
+        """Record what an event's ``response`` says; returns its ``error``."""
+        if len(data) > LARGE_EVENT:
+            facts = search_answer(data)
+        else:
+            facts = facts_of((_decode(data) or {}).get("response"))
+        self._note(facts)
+        if facts.status in ("completed", "incomplete", "failed", "cancelled"):
             self.finish_reasons = list(facts.finish_reasons)
-        return response
+        return facts.error
 
     # --- both ----------------------------------------------------------------------------------------
 
@@ -271,45 +349,41 @@ class StreamReader:
         self.content_events += 1
         return Kind.CONTENT
 
+    def _note(self, facts: AnswerFacts) -> None:
+        self.usage = facts.usage or self.usage
+        self.response_id = self.response_id or facts.response_id
+        self.model = self.model or facts.model
+
     def _failed(self, error: object) -> Kind:
         details: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
-        throttled = is_throttle_error(details)
-        if self.error is None or details:
-            code, type_ = details.get("code"), details.get("type")
-            self.error = StreamError(
-                str(code)[:64] if code is not None else None,
-                type_[:64] if isinstance(type_, str) else None,
-                throttled,
-            )
+        code, type_ = details.get("code"), details.get("type")
+        if self.error is not None and not details:
+            return self._fail(self.error.code, self.error.type, self.error.status)
+        return self._fail(
+            str(code)[:LONGEST_CODE] if code is not None else None,
+            type_[:LONGEST_CODE] if isinstance(type_, str) else None,
+            status_of(details),
+        )
+
+    def _failed_large(self, data: bytes) -> Kind:
+        code = _CODE.search(data[:LARGE_EVENT])
+        return self._failed({"code": code[1].decode()} if code else {})
+
+    def _fail(self, code: str | None, type_: str | None, status: int | None) -> Kind:
+        self.error = StreamError(code, type_, status)
         self.terminal_seen = True
-        if self.verdict is Verdict.UNDECIDED and throttled:
+        if self.verdict is Verdict.UNDECIDED and status is not None:
             self.verdict = Verdict.REFUSED
             return Kind.REFUSAL
         self._accept()
         return Kind.ERROR
 
-    def _count(self, data: bytes) -> None:
-        """Add what a chunk delivers, in characters."""
-        start = data.find(_PLAIN_DELTA) + len(_PLAIN_DELTA)
-        if start >= len(_PLAIN_DELTA):  # the common chunk: a delta of nothing but text
-            end = data.find(b'"', start)
-            text = data[start:end]
-            if data[end + 1 : end + 2] == b"}" and text.find(b"\\") < 0:
-                self.delivered_characters += _characters(text)
-                return
-        for key in self._text_keys:
-            at = data.find(key)
-            while at >= 0:
-                at += len(key)
-                value = _STRING_VALUE.match(data, at)
-                if value is not None:
-                    self.delivered_characters += _characters(value[1])
-                at = data.find(key, at)
-
 
 def without_usage(event: SseEvent) -> bytes:
     """The event's bytes without the ``usage`` member of its data's top level."""
     raw, data = event.raw, event.data
+    if len(raw) > LARGE_EVENT and (b'"usage":null' not in raw or raw.count(b'"usage"') > 1):
+        return raw  # to find it among others, all of the event would have to be decoded
     before, found, after = raw.partition(b',"usage":null')
     if found and after.find(b'"usage"') < 0 and before.find(b'"usage"') < 0:
         # include_usage puts it at the top level of every chunk; so the only one there is, is that.
@@ -324,15 +398,6 @@ def without_usage(event: SseEvent) -> bytes:
     return raw.replace(data, kept.encode(), 1)
 
 
-def _worth_decoding(data: bytes) -> bool:
-    """Whether a chunk may hold an error or usage. (On short bytes ``find`` is faster than ``in``.)"""
-    if data.find(b'"error"') >= 0:
-        return True
-    if data.find(b'"usage":null') >= 0 or data.find(b'"usage"') < 0:
-        return False
-    return _USAGE_OBJECT.search(data) is not None
-
-
 def _is_hollow(choice: object) -> bool:
     """Whether a choice of a chunk holds no content: at most a role, filter results and nulls."""
     if not isinstance(choice, Mapping) or choice.get("finish_reason") or choice.get("text"):
@@ -343,23 +408,18 @@ def _is_hollow(choice: object) -> bool:
 
 def _type_of(data: bytes) -> bytes:
     """The event's name, from its data: some recorders and proxies drop the ``event`` line."""
+    if len(data) > LARGE_EVENT:
+        found = _TYPE.search(data[:_HEAD])
+        return found[1] if found else b""
     kind = (_decode(data) or {}).get("type")
     return kind.encode(errors="replace") if isinstance(kind, str) else b""
 
 
 def _decode(data: bytes) -> dict[str, Any] | None:
+    if len(data) > LARGE_EVENT:
+        return None
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def _characters(text: bytes) -> int:
-    """How many characters a JSON string of these bytes, without its quotes, holds."""
-    if b"\\" in text:
-        try:
-            return len(json.loads(b'"' + text + b'"'))
-        except ValueError:
-            return len(text)
-    return len(text) if text.isascii() else len(text.decode(errors="replace"))

@@ -15,9 +15,17 @@ from typing import Any
 
 _LARGEST_PLAUSIBLE = 10**12
 _LARGE_ANSWER = 65_536
-_USAGE_KEY = re.compile(rb'"usage"\s*:\s*(?=\{)')
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
 _LONGEST_USAGE = 4_096
+
+_SEARCHED = 256 * 1024
+"""Bytes at either end of a large answer that are searched; what tells of it as a whole stands there."""
+
+_MOST_FOUND = 32
+_LONGEST_FACT = 512
+_BLANK = rb"[ \t\r\n]*+"
+_OBJECT = re.compile(_BLANK + rb":" + _BLANK + rb"(?=\{)")
+_STRING = re.compile(_BLANK + rb":" + _BLANK + rb'"([^"\\]{1,256})"')
+_IDS = (b"resp_", b"chatcmpl-", b"cmpl-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +46,16 @@ class AnswerFacts:
     """What a JSON answer says of itself; None or empty where it does not.
 
     ``model`` is the snapshot that answered (in the Responses API the deployment's name). ``finish_reasons``
-    are the choices' in order; a response's is its status, or the reason why it is incomplete.
+    are the choices' in order; a response's is its status, or the reason why it is incomplete. ``status`` is a
+    response's. ``error``: the error object of an answer that is no success, with its code, type and message.
     """
 
     usage: Usage | None = None
     model: str | None = None
     response_id: str | None = None
     finish_reasons: tuple[str, ...] = ()
+    status: str | None = None
+    error: Mapping[str, Any] | None = None
 
 
 def read_usage(usage: object) -> Usage | None:
@@ -83,17 +94,41 @@ def usage_of_response(raw: bytes) -> Usage | None:
 def read_answer(raw: bytes) -> AnswerFacts:
     """The facts of a JSON answer's body; all absent when it is not JSON or not an object.
 
-    Embeddings can be megabytes of numbers, and would hold up everything else for as long as it takes to
-    decode them. A large answer of that kind is searched for its model and usage.
+    A large one, with megabytes of embeddings or log probabilities, would hold up everything else for as long
+    as it takes to decode. It is searched instead (`search_answer`).
     """
-    if len(raw) > _LARGE_ANSWER and b'"embedding"' in raw[:_LONGEST_USAGE]:
-        models = _MODEL.findall(raw)
-        return AnswerFacts(_find_usage(raw), models[-1].decode(errors="replace") if models else None)
+    if len(raw) > _LARGE_ANSWER:
+        return search_answer(raw)
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):
         return AnswerFacts()
     return facts_of(document)
+
+
+def search_answer(raw: bytes) -> AnswerFacts:
+    """The facts of an answer, or of a stream's event, that is too large to be decoded.
+
+    Keys are searched at both ends of it, each byte at most once per key, and of each key the first or last
+    few. Keys in strings have escaped quotes; keys of nested objects could be taken for the answer's own, so
+    the value has to look like it, and the one nearest to the end counts.
+    """
+    raw = raw if len(raw) <= 2 * _SEARCHED else raw[:_SEARCHED] + raw[-_SEARCHED:]
+    ids = [text for text in _strings(raw, b'"id"') if text.startswith(_IDS)]
+    reasons = _strings(raw, b'"finish_reason"')
+    status = None
+    if ids and ids[0].startswith(b"resp_"):
+        head = raw[: _LONGEST_USAGE * 2]
+        status = next(iter(_strings(head, b'"status"')), None)
+        reasons = _strings(head, b'"reason"') or ([status] if status else [])
+    models = _strings(raw, b'"model"')
+    return AnswerFacts(
+        usage=_find_usage(raw),
+        model=_plain(models[-1]) if models else None,
+        response_id=_plain(ids[0]) if ids else None,
+        finish_reasons=tuple(_plain(reason) for reason in reasons),
+        status=_plain(status) if status else None,
+    )
 
 
 def facts_of(document: object) -> AnswerFacts:
@@ -105,6 +140,8 @@ def facts_of(document: object) -> AnswerFacts:
         model=_text(document.get("model")),
         response_id=_text(document.get("id")),
         finish_reasons=_finish_reasons(document),
+        status=_text(document.get("status")),
+        error=error if isinstance(error := document.get("error"), Mapping) and error else None,
     )
 
 
@@ -124,11 +161,45 @@ def _finish_reasons(document: Mapping[str, Any]) -> tuple[str, ...]:
 def _find_usage(raw: bytes) -> Usage | None:
     # An unescaped "usage": is a key. The last one with counts is the answer's own; others could only be
     # echoes of the request, such as a tool's schema, and hold no counts.
-    for match in reversed(list(_USAGE_KEY.finditer(raw))):
-        usage = _decode_usage(raw[match.end() : match.end() + _LONGEST_USAGE])
-        if usage is not None:
-            return usage
+    at = len(raw)
+    for _ in range(_MOST_FOUND):
+        at = raw.rfind(b'"usage"', 0, at)
+        if at < 0:
+            return None
+        opening = _OBJECT.match(raw, at + len(b'"usage"'), at + _LONGEST_FACT)
+        if opening is not None:
+            usage = _decode_usage(raw[opening.end() : opening.end() + _LONGEST_USAGE])
+            if usage is not None:
+                return usage
     return None
+
+
+def _strings(raw: bytes, key: bytes) -> list[bytes]:
+    """The values of a key that are short strings without escapes: the first ones, and the last ones."""
+    found: dict[int, bytes] = {}
+    at = -1
+    for _ in range(_MOST_FOUND):
+        at = raw.find(key, at + 1)
+        if at < 0:
+            break
+        _add_string(found, raw, at, key)
+    end = len(raw)
+    for _ in range(_MOST_FOUND):
+        end = raw.rfind(key, 0, end)
+        if end <= at or end < 0:
+            break
+        _add_string(found, raw, end, key)
+    return [found[place] for place in sorted(found)]
+
+
+def _add_string(found: dict[int, bytes], raw: bytes, at: int, key: bytes) -> None:
+    value = _STRING.match(raw, at + len(key), at + _LONGEST_FACT)
+    if value is not None:
+        found[at] = value[1]
+
+
+def _plain(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def _decode_usage(raw: bytes) -> Usage | None:

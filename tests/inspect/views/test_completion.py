@@ -214,7 +214,7 @@ def test_a_huge_stream_is_read_in_part() -> None:
 
 
 def test_a_stream_of_nothing_is_not_read_for_long() -> None:
-    shown = show(b": \n\n" * 100_000 + stream_of(delta(content="late")), streamed())
+    shown = show(b": nothing yet\n\n" * 100_000 + stream_of(delta(content="late")), streamed())
     assert shown.startswith("An event stream without an event that could be read.")
     assert show(stream_of(delta(content="early")) + b": \n\n" * 100_000, streamed()).count("early") == 1
 

@@ -46,10 +46,14 @@ class Events:
         return notes
 
 
+LARGEST_EVENT = 16 * 1024 * 1024
+"""Bytes of an event that is shown."""
+
+
 def read_events(data: bytes) -> Events:
     """Read a whole stream, however it ends."""
     events = Events()
-    scanner = SseScanner()
+    scanner = SseScanner(max_event_bytes=LARGEST_EVENT)
     read = count = 0
     while read < min(len(data), MAX_STREAM_BYTES) and count < MAX_EVENTS:
         for event in scanner.feed(data[read : read + _PIECE_BYTES]):

@@ -1,0 +1,212 @@
+"""What becomes of answers with 200: complete ones that lack an end, failures inside them, coded ones."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import brotli
+import pytest
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.proxy import commands
+from mitmproxy.test import taddons
+
+from aoai_gateway.call import Call, Outcome
+from aoai_gateway.proxy.hooks import GatewayAskHook
+from aoai_gateway.tokens import Counter, load_encodings
+from tests.engine_driver import ANYBODY, config
+from tests.proxy.layer_driver import Connection, connect
+
+SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+BARE = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+OLD = b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
+STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+FILTERED = STOP.replace(b"stop", b"content_filter")
+ERROR = b'data: {"error":{"code":"server_error","message":"oops"}}\n\n'
+END = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def await_it(hook: commands.StartHook) -> None:
+    if isinstance(hook, GatewayAskHook):
+        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks nobody
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Connection]]:
+    with taddons.context(Proxyserver()) as tctx:
+
+        def make(**parts: Any) -> Connection:
+            plain = config("a", "b", **parts)
+            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
+            here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), monkeypatch, tctx.options)
+            here.on_hook = await_it
+            return here
+
+        yield make
+
+
+@pytest.fixture
+def here(made: Callable[..., Connection]) -> Connection:
+    return made()
+
+
+def call_of(here: Connection) -> Call:
+    """The one call under way."""
+    (call,) = here.gateway.calls.values()
+    return call
+
+
+# --- complete streams ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "events"),
+    [
+        (BARE, [ROLE, TEXT, STOP, b"[DONE]"]),  # Microsoft's aoai-api-simulator
+        (SSE, [ROLE, TEXT, FILTERED]),  # a model of another vendor, hosted by Azure
+        (SSE, [ROLE, TEXT, STOP.rstrip()]),
+    ],
+)
+def test_a_complete_stream_passes_byte_for_byte(here: Connection, head: bytes, events: list[bytes]) -> None:
+    here.ask(stream=True, stream_options={"include_usage": True})
+    call = call_of(here)
+    here.answer("a", head + b"".join(map(chunk, events)))
+    here.answer("a", END)
+    body = here.received.partition(b"\r\n\r\n")[2]
+    assert body.endswith(END)
+    assert b"error" not in body
+    assert b"".join(body.split(b"\r\n")[1::2]).rstrip() == b"".join(events).rstrip()
+    assert call.outcome is Outcome.OK
+    assert here.at_rest
+
+
+def test_a_connection_cut_after_the_finish_is_a_break(here: Connection) -> None:
+    here.ask(stream=True)
+    call = call_of(here)
+    here.answer("a", SSE + chunk(TEXT) + chunk(STOP))
+    here.hang_up("a")
+    assert b"upstream_disconnected" in here.received
+    assert call.outcome is Outcome.TRUNCATED
+
+
+@pytest.mark.parametrize(("events", "outcome"), [(TEXT + STOP, Outcome.OK), (TEXT, Outcome.TRUNCATED)])
+def test_where_the_connection_is_the_end_the_finish_decides(
+    here: Connection, events: bytes, outcome: Outcome
+) -> None:
+    here.ask(stream=True)
+    call = call_of(here)
+    here.answer("a", OLD + events)
+    here.hang_up("a")
+    assert (b"upstream_disconnected" in here.received) == (outcome is Outcome.TRUNCATED)
+    assert call.outcome is outcome
+
+
+# --- failures inside a 200 -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_failure_inside_a_stream_is_replayed_unseen(here: Connection, later: bool) -> None:
+    here.ask(stream=True)
+    here.answer("a", SSE + (chunk(ROLE) if later else b""))
+    here.answer("a", chunk(ERROR) + END)
+    here.answer("b", SSE + chunk(TEXT + STOP) + END)
+    assert b"error" not in here.received
+    assert b"x-gateway-backend: b@b" in here.received
+    ((_, open_break),) = here.gateway.engine.breaks.all()
+    assert open_break.reason == "failed in its stream: server_error"
+    assert here.at_rest
+
+
+def test_the_same_failure_inside_a_second_stream_is_returned_and_breaks_nobody(here: Connection) -> None:
+    here.ask(stream=True)
+    for name in ("a", "b"):
+        here.answer(name, SSE + chunk(ROLE) + chunk(ERROR) + END)
+    assert here.result() == (200, ROLE + ERROR)
+    assert not list(here.gateway.engine.breaks.all())
+    assert here.at_rest
+
+
+FAILED = b'{"object":"response","status":"failed","error":{"code":"server_error","message":"m"}}'
+
+
+def test_a_failed_response_is_replayed(here: Connection) -> None:
+    here.ask()
+    here.respond("a", 200, FAILED)
+    here.respond("b", 200, b'{"id":"x"}')
+    assert here.result() == (200, b'{"id":"x"}')
+
+
+@pytest.mark.parametrize(
+    "body", [FAILED.replace(b"server_error", b"invalid_prompt"), b'{"status":"completed"}']
+)
+def test_the_callers_own_failure_is_its_answer(here: Connection, body: bytes) -> None:
+    here.ask()
+    here.respond("a", 200, body)
+    assert here.result() == (200, body)
+    assert "b.example" not in here.sent
+
+
+# --- coded answers -------------------------------------------------------------------------------------
+
+ANSWER = json.dumps(
+    {
+        "choices": [{"message": {"content": "x" * 1_000_000}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5},
+    }
+).encode()
+
+
+@pytest.mark.parametrize(("coding", "encode"), [("gzip", gzip.compress), ("br", brotli.compress)])
+def test_a_coded_answer_is_read_and_passes_as_it_came(
+    here: Connection, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    here.ask()
+    call, body = call_of(here), encode(ANSWER)
+    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {len(body)}\r\n\r\n"
+    here.answer("a", head.encode() + body)
+    assert here.result() == (200, body)
+    assert call.usage is not None
+    assert (call.usage.total_tokens, call.finish_reason) == (5, "stop")
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_a_bomb_passes_as_it_came(here: Connection, status: int) -> None:
+    here.ask()
+    body = gzip.compress(bytes(64 * 1024 * 1024))
+    head = f"HTTP/1.1 {status} x\r\ncontent-encoding: gzip\r\ncontent-length: {len(body)}\r\n\r\n"
+    for name in ("a", "b") if status == 500 else ("a",):
+        here.answer(name, head.encode() + body)
+    assert here.result() == (status, body)
+    assert here.at_rest
+
+
+# --- what a stream costs whose usage never comes ---------------------------------------------------------
+
+LIMITED = ANYBODY.but(max_tokens_per_minute=100_000)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_stream_without_usage_costs_what_its_text_says(made: Callable[..., Connection], gone: bool) -> None:
+    here = made(clients=(LIMITED,))
+    here.gateway.counter = Counter(load_encodings())
+    text = "你好，世界。" * 1_000
+    tokens = here.gateway.counter.count_text(text, None).tokens
+    here.ask(stream=True)
+    call = call_of(here)
+    piece = json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode()
+    here.answer("a", SSE + chunk(b"data: " + piece + b"\n\n"))
+    if gone:
+        here.hang_up()
+    else:
+        here.answer("a", chunk(STOP) + END)
+    assert call.charged_tokens is not None
+    assert tokens <= call.charged_tokens < tokens + 20
