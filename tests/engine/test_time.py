@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -10,6 +11,7 @@ from aoai_gateway.config.models import Aoai, Client, Config, Endpoint
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import (
     EMBEDDINGS,
+    KEY_REFUSED,
     OK,
     Answer,
     Hang,
@@ -67,7 +69,7 @@ def test_a_refusal_in_a_stream_takes_the_hints_of_its_200() -> None:
 
 
 def test_our_key_refused_is_the_longest_break() -> None:
-    here = world("a", "b").script(a=Answer(401, headers={"retry-after": "1"}))
+    here = world("a", "b").script(a=replace(KEY_REFUSED, headers={"retry-after": "1"}))
     assert here.call().call.attempts[0].break_seconds == 60
 
 
