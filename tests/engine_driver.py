@@ -144,6 +144,12 @@ DROP = Fail(FailureKind.DROPPED)
 IDLE_CLOSED = Fail(FailureKind.DROPPED, reused=True)
 NO_CONNECTION = Fail(FailureKind.CONNECT, reason="connection refused")
 
+KEY_REFUSED = Answer(
+    401,
+    body=b'{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API '
+    b'endpoint. Make sure to provide a valid key for an active subscription."}}',
+)
+
 
 def throttled(**headers: str) -> Answer:
     """A 429; ``retry_after_ms="20"`` is a header of that name."""

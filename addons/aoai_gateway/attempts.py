@@ -11,6 +11,9 @@ attempt is made. What comes of it is the client's answer, or leads to the next t
   if there is no second backend to ask. It takes one at another endpoint, if the pool has any: those at one
   endpoint go down together. And if another one only had no room, the breaks stay: it would have told.
   Silence is the exception: there, other calls bear witness.
+- *What a call may have caused breaks nothing by itself.* It is a suspicion until another call bears witness
+  (:mod:`~aoai_gateway.routing.suspicion`). A time-out that the client chose is not even that, and a client
+  that leaves takes its suspicions with it.
 - *A call larger than a backend's whole limit* is not held against the backend.
 - *No backend is tried twice*, except one that lacked capacity, by a call that may wait for it.
 """
@@ -43,16 +46,21 @@ from aoai_gateway.effects import (
 from aoai_gateway.failures import (
     broken_by,
     cause_in_call,
+    content_of,
     creates_state,
     is_failure,
+    is_proof,
     is_replayed,
     lacks_capacity,
     refuses_us,
     was_not_taken,
+    way_of,
 )
+from aoai_gateway.routing.breaks import Break
 from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.speed import Speed
+from aoai_gateway.routing.suspicion import Finding, Witness
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import describe, read_rate_limits, retry_hint
 from aoai_gateway.wire.operations import RESPONSES
@@ -141,7 +149,7 @@ class Attempts:
         still = dispatcher.look(wish, self._now).candidates
         for backend in chosen.candidates:
             if backend is given:
-                if dispatcher.breaks.on(backend, self._now, wish.cls.name) is None:
+                if dispatcher.breaks.on(backend, self._now, wish.cls.name, wish.client) is None:
                     return backend
             elif backend in others and backend in still:
                 dispatcher.unclaim(wish, self._now)
@@ -204,6 +212,7 @@ class Attempts:
         self._engine.patience.hung_up(
             call.client.name, self._wish.cls.name, call.streaming, result.now - call.started
         )
+        self._dispatcher.suspicions.withdraw(call.id)
         if call.attempt is not None and call.attempt.ended is None:
             call.attempt.ended = result.now
         return True
@@ -294,18 +303,38 @@ class Attempts:
         if limits is not None and lacking and (limits.limit_tokens or math.inf) < call.estimate:
             # The call is too large for it, which says nothing about others.
             call.too_small.add(backend.key)
-        else:
+        elif not self._is_impatience(attempt, failed):
             hint = self._hint(failed)
             if lacking and limits is not None:
                 dispatcher.refused(wish, limits, hint, now)
-            lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
-            opened = dispatcher.breaks.open_for(scope, hint, now, failed.reason, call.id, lengths)
-            attempt.break_seconds, attempt.scope = opened[wish.cls.name], scope
-            attempt.breaks = opened
+            self._break(attempt, failed, scope, hint)
         if not (lacking and wish.cls.may_wait):
             wish.tried.add(backend.key)
         dispatcher.ended(wish, 0 if was_not_taken(failed) else None, now)
         return scope
+
+    def _is_impatience(self, attempt: Attempt, failed: Failed) -> bool:
+        """Whether time ran out that the client gave, rather than we."""
+        allowed = self._call.client_timeout()
+        by_client = allowed is not None and attempt.deadline >= allowed
+        return failed.kind is FailureKind.TIMEOUT and not failed.silent and by_client
+
+    def _break(self, attempt: Attempt, failed: Failed, scope: Scope, hint: float | None) -> None:
+        """Open a break for all, for the call's client, or none yet, as far as there is evidence."""
+        call, wish, breaks, now = self._call, self._wish, self._dispatcher.breaks, self._now
+        finding = Finding.FOR_ALL
+        if not lacks_capacity(failed):
+            witness = Witness(call.id, wish.client, content_of(call), now, is_proof(failed, hint))
+            finding = self._dispatcher.suspicions.hear(scope, way_of(failed), witness)
+        if finding is Finding.FOR_CLIENT and len(self._config.clients) > 1:
+            seconds = wish.cls.breaks.length(hint)
+            reason = f"{failed.reason} (for calls of {wish.client} only)"
+            breaks.open(scope, Break(now, now + seconds, reason, call.id, client=wish.client))
+        elif finding is not Finding.SUSPICION:
+            lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
+            opened = breaks.open_for(scope, hint, now, failed.reason, call.id, lengths)
+            attempt.break_seconds, attempt.scope = opened[wish.cls.name], scope
+            attempt.breaks = opened
 
     def _hint(self, failed: Failed) -> float | None:
         if failed.headers is None:
@@ -322,7 +351,7 @@ class Attempts:
     def _deliver(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result]:
         call = self._call
         call.status = answered.status
-        self._dispatcher.answered(self._wish, answered.headers, self._now)
+        self._dispatcher.answered(self._wish, answered.headers, self._now, attempt.started)
         if call.streaming and answered.status == 200:
             assert call.body is not None
             self._speed(attempt).learn_begin(answered.now - attempt.started, call.body.text_size)
@@ -387,9 +416,12 @@ class Attempts:
         ``withdraw``: it is held against nobody.
         """
         call = self._call
+        if withdraw:
+            self._dispatcher.suspicions.withdraw(call.id)
         for earlier, scope in self._alike.get(like, ()) if withdraw else ():
             self._dispatcher.breaks.withdraw(scope, call.id)
-            call.withdrawn.append(scope)
+            if earlier.scope is not None:
+                call.withdrawn.append(scope)
             earlier.break_seconds = None
         if attempt.failure in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM):
             yield from self._return(attempt, body)

@@ -28,6 +28,7 @@ from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.order import Order, Wish, order
 from aoai_gateway.routing.pulse import Pulse
+from aoai_gateway.routing.suspicion import Suspicions
 from aoai_gateway.wire.hints import read_rate_limits
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.breaks = Breaks()
+        self.suspicions = Suspicions()
         self.capacities = Capacities()
         self.demands = Demands()
         self.look_again = math.inf
@@ -71,7 +73,8 @@ class Dispatcher:
         """Note that a call has come, so that lower classes leave room for others like it. Once a call."""
         if not wish.limited:
             return
-        open_ = [b for b in wish.pool if self.breaks.on(b, now, wish.cls.name) is None] or wish.pool
+        cls, client = wish.cls.name, wish.client
+        open_ = [b for b in wish.pool if self.breaks.on(b, now, cls, client) is None] or wish.pool
         capacities = [self.capacities.of(backend, wish.deployment) for backend in open_]
         sizes = [capacity.limits(now)[0] for capacity in capacities]
         known = [size for size in sizes if size is not None]
@@ -95,7 +98,7 @@ class Dispatcher:
 
     def claim(self, wish: Wish, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.may_probe(backend, wish.cls.name, wish.call_id, now):
+        if not self.breaks.may_probe(backend, wish.cls.name, wish.call_id, now, wish.client):
             return False
         wish.capacity = self.capacities.of(backend, wish.deployment)
         wish.capacity.begin(wish.call_id, wish.tokens, now)
@@ -212,7 +215,7 @@ class Dispatcher:
         owed = queue.line.owed(ticket.cls_name)
         if ticket.cls_rank > lowest and not owed:
             return False
-        kind = (owed, wish.kind)
+        kind = (owed, wish.kind, wish.client if self.breaks.any_for_clients else "")
         if wish.tokens >= smallest.get(kind, math.inf):
             return False
         found = self.look(wish, now, owed=owed)
@@ -251,14 +254,15 @@ class Dispatcher:
             pulse = self._pulses[key] = Pulse(whole)
         return pulse
 
-    def answered(self, wish: Wish, headers: Headers, now: float) -> None:
-        """Note that the backend answers, and does not refuse; the attempt goes on."""
+    def answered(self, wish: Wish, headers: Headers, now: float, sent: float = -math.inf) -> None:
+        """Note that the backend answers what was ``sent`` then, and does not refuse; the attempt goes on."""
         backend, capacity = wish.backend, wish.capacity
         if backend is not None and capacity is not None:
             # Where nothing depends on them, its figures are only looked at now and then.
             if wish.limited or wish.strategy == "most_headroom" or capacity.is_stale(now):
                 capacity.learn(wish.call_id, read_rate_limits(headers), now)
             self.breaks.probe_succeeded(backend, wish.cls.name, wish.call_id)
+            self.suspicions.acquit(*backend.key, sent)
 
     def refused(self, wish: Wish, limits: RateLimits, retry_after: float | None, now: float) -> None:
         """Note that the backend refuses the call for want of capacity."""

@@ -4,16 +4,21 @@
   before the headers, a deadline; and an answer with 200 that is an error which stands for one of these
   statuses (a stream's, before its first content). Our own credential
   refused (401, 403) is our fault, so that is replayed too; the client's own token refused is its answer.
+- *Whose fault.* No connection, TLS, a throttle, silence to several calls and Azure's own refusal of our key
+  prove by themselves that it is the backend's. Anything else the call may have caused: see
+  :mod:`~aoai_gateway.routing.suspicion`. What the client chose itself, its time-out, is held against nobody.
 - *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
   429, no connection.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from aoai_gateway.call import Call, FailureKind
 from aoai_gateway.effects import Failed
+from aoai_gateway.wire.refusals import is_key_refused
 
 if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
@@ -49,6 +54,8 @@ def cause_in_call(failed: Failed) -> str:
     """Name a failure that the call itself may be the cause of; "" for one that it is not."""
     if failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM) and failed.status is not None:
         caused = failed.status >= 500 or failed.status == 408
+        # A firewall's 403 is about the prompt. A 401 never is: no client is told that its key is wrong.
+        caused = caused or (failed.status == 403 and not is_key_refused(failed.body))
         return str(failed.status) if caused else ""
     if failed.kind in (FailureKind.TIMEOUT, FailureKind.DROPPED, FailureKind.PROTOCOL):
         return failed.kind.value
@@ -64,6 +71,38 @@ def broken_by(backend: Backend, failed: Failed) -> Scope:
 def refuses_us(failed: Failed) -> bool:
     """Whether the backend does not accept the endpoint's own credential."""
     return failed.kind is FailureKind.STATUS and failed.status in OUR_CREDENTIAL_REFUSED
+
+
+def is_proof(failed: Failed, hint: float | None) -> bool:
+    """Whether a failure shows by itself that it is the backend's, since no call's content could cause it.
+
+    ``hint``: the seconds after which the backend wants to be asked again, if it said so. Beside a 503 they
+    speak of the server (RFC 9110 §15.6.4).
+    """
+    if failed.silent or failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or lacks_capacity(failed):
+        return True
+    if refuses_us(failed):
+        return is_key_refused(failed.body)
+    return failed.status == 503 and bool(hint)
+
+
+def way_of(failed: Failed) -> str:
+    """Name the way in which it failed, as witnesses confirm it: a dying backend gives various errors."""
+    return "refuses" if refuses_us(failed) else "fails"
+
+
+SAMPLE = 65_536
+"""Bytes from either end of a body that tell it from others."""
+
+
+def content_of(call: Call) -> bytes:
+    """Give a digest of what a call asks for."""
+    assert call.body is not None
+    raw = call.body.raw
+    digest = hashlib.blake2b(raw[:SAMPLE], digest_size=16)
+    digest.update(raw[-SAMPLE:])
+    digest.update(b"%d" % len(raw))
+    return digest.digest()
 
 
 def lacks_capacity(failed: Failed) -> bool:

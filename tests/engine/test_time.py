@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -12,6 +13,7 @@ from aoai_gateway.routing.pulse import Pulse
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import (
     EMBEDDINGS,
+    KEY_REFUSED,
     OK,
     Answer,
     Hang,
@@ -69,7 +71,7 @@ def test_a_refusal_in_a_stream_takes_the_hints_of_its_200() -> None:
 
 
 def test_our_key_refused_is_the_longest_break() -> None:
-    here = world("a", "b").script(a=Answer(401, headers={"retry-after": "1"}))
+    here = world("a", "b").script(a=replace(KEY_REFUSED, headers={"retry-after": "1"}))
     assert here.call().call.attempts[0].break_seconds == 60
 
 

@@ -76,12 +76,13 @@ def test_an_endpoint_that_is_out_and_nothing_left() -> None:
 
 
 def test_a_call_that_is_the_cause_itself() -> None:
-    story = of("a", "b", a=Answer(500), b=Answer(500)).call()
+    failure = Answer(503, headers={"retry-after": "9"})
+    story = of("a", "b", a=failure, b=failure).call()
     assert [line.partition("  ")[2] for line in story[-4:]] == [
-        "answers with what b@b said: 500",
+        "answers with what b@b said: 503",
         "the break on a@a is taken back: the call is the likely cause",
         "the break on b@b is taken back: the call is the likely cause",
-        "end: ok, 2 attempts, status 500",
+        "end: ok, 2 attempts, status 503",
     ]
 
 

@@ -285,6 +285,9 @@ def test_a_redirect_is_not_passed_on(here: Connection) -> None:
     here.respond("b", 200)
     assert b"evil" not in here.received
     assert here.result()[0] == 200
+    here.ask(user="other")
+    here.answer("a", b"HTTP/1.1 307 x\r\nlocation: https://evil.example/\r\ncontent-length: 0\r\n\r\n")
+    here.respond("b", 200)
     assert here.gateway.engine.breaks.on(here.gateway.in_force().table.backends[0], here.clock.now)
 
 

@@ -11,9 +11,10 @@ import pytest
 from aoai_gateway.config.models import Priority
 from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.proxy.gateway import Gateway
-from aoai_gateway.proxy.sharing import CLOSED, Sharing
+from aoai_gateway.proxy.sharing import CLOSED, PROCESS, Sharing
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaks import Break
+from aoai_gateway.state import Left
 from tests.engine_driver import config
 
 pytestmark = pytest.mark.anyio
@@ -29,12 +30,14 @@ class Store:
         self.found: dict[tuple[str, str], float] = {}
         self.opened: list[tuple[str, str, float]] = []
         self.closed: list[tuple[str, str]] = []
+        self.notes: list[str] = []
 
     def breaks(self, now: float) -> Mapping[tuple[str, str], float]:
         return self.found
 
-    def open_break(self, name: str, cls: str, seconds: float, now: float) -> None:
+    def open_break(self, name: str, cls: str, seconds: float, now: float, note: str = "") -> None:
         self.opened.append((name, cls, seconds))
+        self.notes.append(note)
 
     def close_break(self, name: str, cls: str, now: float) -> None:
         self.closed.append((name, cls))
@@ -109,7 +112,7 @@ async def test_a_closing_is_told_and_does_not_come_back() -> None:
     gateway.adopt(config("ptu@sweden"))
     told: list[tuple[str, str]] = []
 
-    def tell(backend: str, cls: str, *rest: float) -> None:
+    def tell(backend: str, cls: str, *rest: float | str) -> None:
         told.append((backend, cls))
 
     other: Any = store
@@ -120,6 +123,37 @@ async def test_a_closing_is_told_and_does_not_come_back() -> None:
     gateway.engine.breaks.open(SWEDEN, Break(now, now + 50, "429", "call"))
     store.found = {("sweden\nptu", CLOSED): 1.9}
     assert set(await looked(sharing, gateway)) == {SWEDEN}
+
+
+# --- why, and by which process ------------------------------------------------------------------------
+
+
+async def test_the_echo_of_its_own_break_does_not_hide_its_reason() -> None:
+    # Without priorities there is one class, which is told under another name.
+    gateway, sharing, store = shared()
+    gateway.adopt(config("ptu@sweden"))
+    now, breaks = time.monotonic(), gateway.engine.breaks
+    lengths = {cls.name: cls.breaks for cls in gateway.config.priority_classes}
+    breaks.open_for(SWEDEN, 9, now, "429 RateLimitReached", "call 1", lengths)
+    store.found = {("sweden\nptu", "*"): 9.01}
+    await sharing.look()
+    brk = breaks.on(PTU, now, IMPLICIT)
+    assert brk is not None
+    assert brk.reason == "429 RateLimitReached"
+    breaks.withdraw(SWEDEN, "call 1")
+    assert breaks.on(PTU, now, IMPLICIT) is None
+
+
+async def test_another_process_learns_why_and_where_a_break_was_opened() -> None:
+    _, sharing, store = shared()
+    await sharing.tell_break(SWEDEN, {IMPLICIT: 10.0}, "401 invalid\nkey" + "x" * 1_000)
+    (note,) = store.notes
+    gateway, other, elsewhere = shared()
+    elsewhere.found = {("sweden\nptu", "*"): Left(10.0, note)}
+    reason = (await looked(other, gateway))[SWEDEN].reason
+    assert reason.startswith("401 invalid key")
+    assert reason.endswith(f"(at the gateway process {PROCESS})")
+    assert len(reason) < 300
 
 
 # --- breaks of single classes ------------------------------------------------------------------------

@@ -23,6 +23,10 @@ def failed(breaks: Breaks, now: float, *, call: str = "1", hint: float | None = 
     return breaks.open_for(scope, hint, now, "429", call, LENGTHS)
 
 
+def unhinted(breaks: Breaks, now: float, *, call: str) -> dict:
+    return failed(breaks, now, call=call, hint=None)
+
+
 def broken(hint: float | None = 4) -> Breaks:
     breaks = Breaks(probe_seconds=5)
     failed(breaks, 0, hint=hint)
@@ -76,15 +80,29 @@ def test_the_success_of_a_call_that_was_no_probe_says_nothing() -> None:
     assert breaks.on_probation(PTU, "critical")
 
 
-def test_each_probe_that_fails_doubles_the_break_up_to_the_ceiling() -> None:
-    breaks, now, seen = broken(), 0.0, []
+def test_a_backend_that_names_its_time_is_believed() -> None:
+    breaks, now = broken(), 0.0
+    seen, reasons = [], []
+    for n in range(2, 9):
+        now += breaks.when(PTU, "critical", now)
+        assert breaks.may_probe(PTU, "critical", str(n), now)
+        seen.append(failed(breaks, now, call=str(n))["critical"])
+        brk = breaks.on(PTU, now, "critical")
+        assert brk is not None
+        reasons.append(brk.reason)
+    assert seen == [4, 4, 4, 4, 8, 16, 20], "no sooner than it said, until that was wrong five times in a row"
+    assert reasons[3:5] == ["429", "429; the time that it names was too short 5 times in a row"]
+
+
+def test_each_probe_that_fails_without_a_hint_doubles_the_break_up_to_the_ceiling() -> None:
+    breaks, now, seen = broken(hint=None), 0.0, []
     for n in range(2, 8):
         now += breaks.when(PTU, "critical", now)
         assert breaks.may_probe(PTU, "critical", str(n), now)
-        opened = failed(breaks, now, call=str(n))
+        opened = unhinted(breaks, now, call=str(n))
         seen.append(opened["critical"])
-        assert opened["batch"] == 8, "whose own probe has not failed"
-    assert seen == [4, 8, 16, 20, 20, 20]
+        assert opened["batch"] == 20, "whose own probe has not failed"
+    assert seen == [10, 20, 20, 20, 20, 20]
     now += 20
     assert breaks.may_probe(PTU, "critical", "ok", now)
     breaks.probe_succeeded(PTU, "critical", "ok")
@@ -101,7 +119,7 @@ def test_a_probe_that_vanishes_blocks_no_longer_than_its_lease() -> None:
     assert breaks.may_probe(PTU, "critical", "2", 2)
     assert not breaks.may_probe(PTU, "critical", "3", 6.9)
     assert breaks.may_probe(PTU, "critical", "3", 7)
-    assert failed(breaks, 8, call="2")["critical"] == 4, "and its failure, told late, is a probe's"
+    assert unhinted(breaks, 8, call="2")["critical"] == 10, "and its failure, told late, is a probe's"
 
 
 def test_a_probe_that_says_nothing_makes_way_at_once() -> None:
@@ -126,7 +144,7 @@ def test_withdrawing_a_probes_failure_leaves_what_was_before() -> None:
     assert breaks.on(PTU, 2, "critical") is None
     assert breaks.may_probe(PTU, "critical", "3", 2)
     assert not breaks.may_probe(PTU, "critical", "4", 2), "it is still to be probed"
-    assert failed(breaks, 3, call="3")["critical"] == 4, "as the first that fails"
+    assert unhinted(breaks, 3, call="3")["critical"] == 10, "as the first that fails"
 
 
 def test_closing_ends_everything() -> None:

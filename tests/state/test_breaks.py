@@ -41,11 +41,17 @@ def test_breaks_are_per_backend_and_priority_and_end_by_themselves(at):
     assert at(NOW + 3, "breaks") == {}
 
 
+def test_a_break_keeps_the_note_of_the_longer_one(at):
+    at(NOW, "open_break", "sweden/gpt-4o", "batch", 10)
+    assert [left.note for left in at(NOW, "breaks").values()] == [""]
+
+
 def test_two_gateways_see_the_same_breaks(redis_server):
     async def story():
         prefix = next(prefixes)
         one, two = (RedisState(redis_server.url, prefix=prefix) for _ in range(2))
-        await one.open_break("sweden/gpt-4o", "batch", 10)
+        await one.open_break("sweden/gpt-4o", "batch", 10, note="host:1\n429")
+        await one.open_break("sweden/gpt-4o", "batch", 5, note="host:2\n500")
         seen = await two.breaks()
         await one.aclose()
         await two.aclose()
@@ -54,3 +60,4 @@ def test_two_gateways_see_the_same_breaks(redis_server):
     ((of, left),) = asyncio.run(story()).items()
     assert of == ("sweden/gpt-4o", "batch")
     assert left == pytest.approx(10, abs=0.5)
+    assert left.note == "host:1\n429"

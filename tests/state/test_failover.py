@@ -38,7 +38,7 @@ class Flaky:
         self.bookings = asyncio.Semaphore(1_000_000)  # how many more `book`s may go on
 
     def __getattr__(self, name: str):
-        async def operation(*arguments):
+        async def operation(*arguments, **named):
             self.calls.append(name)
             await asyncio.sleep(0)
             if name == "book":
@@ -58,7 +58,7 @@ class Flaky:
                     own_time = (*arguments[:3], 0)
                 elif name == "breaks":
                     own_time = (0,)
-                answer = getattr(self.memory, name)(*own_time[:-1], now)
+                answer = getattr(self.memory, name)(*own_time[:-1], now, **named)
             if self.cut == "after":
                 raise StateUnavailableError("the answer was lost")
             return answer

@@ -49,9 +49,10 @@ def test_every_key_of_a_client_shares_a_slot_and_expires(redis_server):
         lifetimes = {key.decode().rsplit(":", 1)[1]: client.ttl(key) for key in keys}
     of_client = [key for key in keys if b"breaks" not in key]
     assert len({key_slot(key) for key in of_client}) == 1
-    assert lifetimes.keys() == {"leases", "holds", "budgets", "window", "sums", "{breaks}"}
+    assert lifetimes.keys() == {"leases", "holds", "budgets", "window", "sums", "{breaks}", "notes"}
     assert all(0 < seconds <= 63 * 86_400 for seconds in lifetimes.values())
     assert lifetimes["{breaks}"] <= 6
+    assert lifetimes["notes"] <= 6
 
 
 def test_a_restarted_server_gets_the_script_again(redis_server):

@@ -73,7 +73,7 @@ class Controls:
         shown = f"{BY_HAND}: {reason}" if reason else BY_HAND
         breaks.open(scope, Break(now, now + seconds, shown, BY_HAND))
         if self._sharing is not None:
-            self._in_background(self._sharing.tell_break(scope, {IMPLICIT: seconds}))
+            self._in_background(self._sharing.tell_break(scope, {IMPLICIT: seconds}, shown))
         # It may end sooner than the one whose place it takes.
         self._gateway.waiting.changed()
         return self._done(f"{name}: a break of {seconds:g} s was opened" + (f" ({reason})" if reason else ""))

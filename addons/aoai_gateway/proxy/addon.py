@@ -219,7 +219,7 @@ class GatewayAddon:
             attempt_log.log(failed)
             attempt = failed.attempt
             if attempt.scope is not None and attempt.breaks is not None and attempt.break_seconds is not None:
-                await self.lifetime.sharing.tell_break(attempt.scope, attempt.breaks)
+                await self.lifetime.sharing.tell_break(attempt.scope, attempt.breaks, attempt.reason)
             await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
             if "gateway_backend_failed" in self.gateway.heard:
                 event = BackendFailed(failed.flow, failed.call, attempt)

@@ -101,7 +101,6 @@ class Exchange:
         self.facts = AnswerFacts()
         """What that body says, where it could be decoded."""
         self.first_content: float | None = None
-        self._started = now
         self._call = call
         self._replay: Replay = call.setup.config.replay
         self._reused = reused

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import random
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,12 @@ RENEWAL_SECONDS = 20.0
 
 SHARED = "another gateway process"
 """In the place of a call's id, of a break that this process has not opened itself."""
+
+PROCESS = f"{socket.gethostname()[:48]}:{os.getpid()}"
+"""How this process is named to others: its host and its id."""
+
+LONGEST_REASON = 160
+"""Characters of a break's reason that others are told. A reason holds nothing secret (`Attempt.reason`)."""
 
 SAME_BREAK_SECONDS = 1.0
 """By how much the end of a break may differ here and in the store, for the time that telling it takes."""
@@ -133,14 +141,16 @@ class Sharing:
         self._closed = closed
         ours: dict[ClassBreak, float] = {}
         for scope, brk in breaks.all():
-            if brk.call_id != SHARED:
-                ours[scope, brk.cls] = max(brk.until, ours.get((scope, brk.cls), -math.inf))
+            if brk.call_id != SHARED and brk.client is None:
+                # By the name under which it is told: else its echo would hide its own reason.
+                cls = None if brk.cls is None else _class(_class_name(brk.cls))
+                ours[scope, cls] = max(brk.until, ours.get((scope, cls), -math.inf))
         for scope in {scope for scope, _ in self._theirs}:
             breaks.withdraw(scope, SHARED)
         for (scope, cls), seconds in found.items():
             # What was opened here comes back a bit late; it would hide the reason and outlive a withdrawal.
             if seconds > 0 and ours.get((scope, cls), -math.inf) + SAME_BREAK_SECONDS < now + seconds:
-                reason = f"in a break at {SHARED}"
+                reason = _reason(getattr(seconds, "note", ""))
                 breaks.open(scope, Break(now, now + seconds, reason, SHARED, cls))
         ends = {each: now + seconds for each, seconds in found.items()}
         sooner = any(ends.get(each, 0.0) < end - SAME_BREAK_SECONDS for each, end in self._theirs.items())
@@ -148,12 +158,15 @@ class Sharing:
             self._gateway.waiting.changed()
         self._theirs = ends
 
-    async def tell_break(self, scope: Scope, seconds_by_class: Mapping[str, float]) -> None:
-        """Tell other processes of a break that was opened here, for each class."""
+    async def tell_break(self, scope: Scope, seconds_by_class: Mapping[str, float], reason: str = "") -> None:
+        """Tell other processes of a break that was opened here, for each class, and why."""
         if self._failover is None:
             return
+        note = f"{PROCESS}\n{reason[:LONGEST_REASON]}"
         for cls, seconds in seconds_by_class.items():
-            answer = self._failover.open_break(_name(scope), _class_name(cls), seconds, self._gateway.now())
+            answer = self._failover.open_break(
+                _name(scope), _class_name(cls), seconds, self._gateway.now(), note
+            )
             if answer is not None:
                 await answer
 
@@ -188,6 +201,15 @@ class Sharing:
             await self._ledger.flush()
         if self._failover is not None:
             await self._failover.aclose()
+
+
+def _reason(note: str) -> str:
+    """Say why others have opened a break, as far as they have told."""
+    parts = note.partition("\n")
+    process, _, reason = ("".join(c if c.isprintable() else " " for c in part) for part in parts)
+    if not reason:
+        return f"in a break at {SHARED}"
+    return f"{reason[:LONGEST_REASON]} (at the gateway process {process[:64]})"
 
 
 def _name(scope: Scope) -> str:

@@ -3,11 +3,16 @@
 A break is opened by a failed attempt, for the backend or, where the cause concerns all of it (no
 connection, TLS, our own key refused), for the whole endpoint. It remembers the call that opened it,
 because one call must not be able to empty a pool: when a second backend fails in the same way, the
-cause is the call, and its breaks are withdrawn.
+cause is the call, and its breaks are withdrawn. What a call may have caused itself opens a break only when
+another one bears witness (see :mod:`~aoai_gateway.routing.suspicion`); if that was the same client's, the
+break is for that client alone.
 
 A failure breaks the backend for every priority class, for a time of each one's own. Afterwards the backend
 is half open: on probation for each class (see :mod:`~aoai_gateway.routing.probes`), until a probe of that
 class has succeeded.
+
+A break is as long as the backend asked for. Only what names no time backs off, twice as long with every
+probe that fails; and so does a backend whose named times have turned out too short several times in a row.
 """
 
 from __future__ import annotations
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Break", "BreakLengths", "Breaks", "Scope"]
 
+BELIEVED = 5
+"""How many times in a row a backend may name a time and refuse after it, until its breaks grow longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Break:
@@ -36,6 +44,8 @@ class Break:
     call_id: str
     cls: str | None = None
     """The name of the priority class that it is for; None: for all."""
+    client: str | None = None
+    """The name of the client that it is for; None: for all."""
 
     def remaining(self, now: float) -> float:
         """Seconds until the backend is tried again."""
@@ -54,12 +64,15 @@ class Breaks:
         self._probes = Probes(probes, probe_seconds)
         self._classes: frozenset[str] = frozenset()
         """The classes for which breaks were opened last."""
+        self.any_for_clients = False
+        """Whether there may be a break that is for one client only."""
 
     def open(self, scope: Scope, brk: Break) -> None:
         """Open a break; of several on one scope the one that ends last counts. No probation follows."""
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > brk.since}
         _keep(kept, brk)
         self._breaks[scope] = kept
+        self.any_for_clients = self.any_for_clients or brk.client is not None
 
     def open_for(
         self,
@@ -72,17 +85,27 @@ class Breaks:
     ) -> dict[str, float]:
         """Open a break for every class after a call has failed; gives its seconds by class.
 
-        ``hint``: the seconds that the backend asked for, if it did. If the call was a probe of a class, that
-        class's break is twice as long as it would be, and doubles with every probe that fails in a row,
-        up to the ceiling.
+        ``hint``: the seconds that the backend asked for, if it did. Without one, if the call was a probe of a
+        class, that class's break is twice as long as it would be, and doubles with every probe that fails in
+        a row, up to the ceiling. With one, a class that came back before its time waits all of it then, and
+        doubling begins after several such failures.
         """
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > now}
         self._classes = frozenset(lengths)
         opened = {}
         for cls, length in lengths.items():
             failures = self._probes.begin(scope, cls, call_id)
-            opened[cls] = min(length.length(hint) * 2.0**failures, length.ceiling)
-            _keep(kept, Break(now, now + opened[cls], reason, call_id, cls))
+            seconds, doublings = length.length(hint), failures
+            if hint:
+                doublings = max(0, failures - BELIEVED + 1)
+                if failures and seconds < hint:
+                    # The class came back before its time, and was refused: once is enough.
+                    seconds = hint
+            opened[cls] = min(seconds * 2.0**doublings, length.ceiling)
+            told = reason
+            if hint and doublings:
+                told += f"; the time that it names was too short {failures} times in a row"
+            _keep(kept, Break(now, now + opened[cls], told, call_id, cls))
         # A probe of a standin may have found that the whole endpoint is out: it is over all the same.
         self._probes.release_all(scope[0], call_id)
         self._breaks[scope] = kept
@@ -109,27 +132,36 @@ class Breaks:
             if brk.cls is not None:
                 self._probes.ensure(scope, brk.cls)
 
-    def on(self, backend: Backend, now: float, cls: str | None = None) -> Break | None:
-        """Give the break that keeps this backend from being tried by a class, or None.
+    def on(
+        self, backend: Backend, now: float, cls: str | None = None, client: str | None = None
+    ) -> Break | None:
+        """Give the break that keeps this backend from being tried by a class and a client, or None.
 
-        Without a class: the longest one of any class. A backend whose break is over may be on probation:
-        ask `may_probe` before sending.
+        Without a class: the longest one of any class. Without a client: of those that are for all.
+        A backend whose break is over may be on probation: ask `may_probe` before sending.
         """
         if not self._breaks:
             return None
         endpoint, standin = backend.key
-        own = self.at((endpoint, standin), now, cls)
-        whole = self.at((endpoint, None), now, cls)
+        own = self.at((endpoint, standin), now, cls, client)
+        whole = self.at((endpoint, None), now, cls, client)
         if own is None or whole is None:
             return own or whole
         return own if own.until >= whole.until else whole
 
-    def when(self, backend: Backend, cls: str, now: float, call_id: str | None = None) -> float:
+    def when(
+        self,
+        backend: Backend,
+        cls: str,
+        now: float,
+        call_id: str | None = None,
+        client: str | None = None,
+    ) -> float:
         """Seconds until a call of this class may be sent to the backend, as far as is known; 0: now.
 
         Never too early to look again, but perhaps too late: a probe may end before its lease does.
         """
-        brk = self.on(backend, now, cls)
+        brk = self.on(backend, now, cls, client)
         if brk is not None:
             return brk.remaining(now)
         if self._probes.none:
@@ -144,14 +176,16 @@ class Breaks:
 
     # --- half open --------------------------------------------------------------------------------
 
-    def may_probe(self, backend: Backend, cls: str, call_id: str, now: float) -> bool:
+    def may_probe(
+        self, backend: Backend, cls: str, call_id: str, now: float, client: str | None = None
+    ) -> bool:
         """Whether a call of this class may be sent to the backend now; if so, it is a probe where one is due.
 
         To be asked right before sending, in the order of who goes first. A backend that is in no break
         and not on probation always says yes. After yes, the call's end must be told: by
         `probe_succeeded`, `probe_ended`, or `open_for` if it failed.
         """
-        if self.when(backend, cls, now, call_id) > 0:
+        if self.when(backend, cls, now, call_id, client) > 0:
             return False
         if self._probes.none:
             return True
@@ -173,8 +207,11 @@ class Breaks:
         for scope in _scopes(backend):
             self._probes.release(scope, cls, call_id)
 
-    def at(self, scope: Scope, now: float, cls: str | None = None) -> Break | None:
-        """Give the break of just this scope that ends last, for a class or, without one, for any."""
+    def at(self, scope: Scope, now: float, cls: str | None = None, client: str | None = None) -> Break | None:
+        """Give the break of just this scope that ends last, for a class or, without one, for any.
+
+        ``client``: counts those that are for this client alone, too.
+        """
         breaks = self._breaks.get(scope)
         if not breaks:
             return None
@@ -184,7 +221,11 @@ class Breaks:
         if self._classes and cls not in self._classes:
             # A reload has renamed or added it since: the breaks of the others count for it.
             cls = None
-        mine = (b for b in breaks.values() if b.until > now and (cls is None or b.cls in (None, cls)))
+        mine = (
+            b
+            for b in breaks.values()
+            if b.until > now and (cls is None or b.cls in (None, cls)) and b.client in (None, client)
+        )
         return max(mine, key=lambda b: b.until, default=None)
 
     def scopes(self) -> Iterator[Scope]:

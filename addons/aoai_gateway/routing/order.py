@@ -192,12 +192,12 @@ def _not_now(
 ) -> Skip | None:
     """Say why a backend is not tried for the call at this time."""
     cls = wish.cls.name
-    brk = breaks.on(backend, now, cls)
+    brk = breaks.on(backend, now, cls, wish.client)
     if brk is not None:
         return Skip(backend, brk.reason, brk.remaining(now), Cause.BREAK)
     if backend.key in wish.tried:
-        return Skip(backend, "it has failed this call, and its break is over", 0.0, Cause.FAILED)
-    wait: float | None = breaks.when(backend, cls, now, wish.call_id)
+        return Skip(backend, "it has failed this call", 0.0, Cause.FAILED)
+    wait: float | None = breaks.when(backend, cls, now, wish.call_id, wish.client)
     if wait:
         reason = "on probation after a break: another call is trying it"
         return Skip(backend, reason, wait, Cause.PROBATION)

@@ -9,7 +9,7 @@ synchronous generator (mitmproxy's layers) blocks only when there is something t
 """
 
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, Self
 
 from aoai_gateway.policy.quotas import Decision, Reservation
 
@@ -18,6 +18,20 @@ type Answer[T] = T | Awaitable[T]
 
 type Break = tuple[str, str]
 """A break is one backend's, for one priority: (backend, priority)."""
+
+
+class Left(float):
+    """The seconds that are left of a break, with a ``note`` by the process that opened it."""
+
+    __slots__ = ("note",)
+
+    def __new__(cls, seconds: float, note: str = "") -> Self:
+        """Make a number that has a note; it counts and compares as the number."""
+        left = super().__new__(cls, seconds)
+        left.note = note
+        return left
+
+    note: str
 
 
 class StateUnavailableError(Exception):
@@ -50,11 +64,13 @@ class State(Protocol):
     def renew(self, reservations: Iterable[Reservation], now: float) -> Answer[None]:
         """Keep the reservations of calls that are still running from lapsing."""
 
-    def open_break(self, backend: str, priority: str, seconds: float, now: float) -> Answer[None]:
-        """Skip a backend for a priority for `seconds`. A longer break that is open stays."""
+    def open_break(
+        self, backend: str, priority: str, seconds: float, now: float, note: str = ""
+    ) -> Answer[None]:
+        """Skip a backend for a priority for `seconds`. A longer break that is open stays, with its note."""
 
     def close_break(self, backend: str, priority: str, now: float) -> Answer[None]:
         """End a break before its time."""
 
-    def breaks(self, now: float) -> Answer[Mapping[Break, float]]:
+    def breaks(self, now: float) -> Answer[Mapping[Break, Left]]:
         """Return all open breaks with the seconds that are left of each."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from aoai_gateway.policy.accounts import LEASE
 from aoai_gateway.policy.quotas import Decision, Quota, Reservation
-from aoai_gateway.state import Answer, Break, StateUnavailableError
+from aoai_gateway.state import Answer, Break, Left, StateUnavailableError
 from aoai_gateway.state.journal import Ended, Journal, Running
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.state.redis import RedisState
@@ -183,12 +183,14 @@ class FailoverState:
 
     # Breaks --------------------------------------------------------------------------------------
 
-    def open_break(self, backend: str, priority: str, seconds: float, now: float) -> Answer[None]:
+    def open_break(
+        self, backend: str, priority: str, seconds: float, now: float, note: str = ""
+    ) -> Answer[None]:
         """Skip a backend for a priority for `seconds`; a longer break stays."""
-        self._local.open_break(backend, priority, seconds, now)
+        self._local.open_break(backend, priority, seconds, now, note)
         if self._degraded_since is not None:
             return None
-        return self._unless_gone(self._shared.open_break(backend, priority, seconds, now), now)
+        return self._unless_gone(self._shared.open_break(backend, priority, seconds, now, note=note), now)
 
     def close_break(self, backend: str, priority: str, now: float) -> Answer[None]:
         """End a break before its time; while degraded, in this process only."""
@@ -197,13 +199,13 @@ class FailoverState:
             return None
         return self._unless_gone(self._shared.close_break(backend, priority, now), now)
 
-    def breaks(self, now: float) -> Answer[Mapping[Break, float]]:
+    def breaks(self, now: float) -> Answer[Mapping[Break, Left]]:
         """Return all open breaks with the seconds that are left of each."""
         if self._degraded_since is not None:
             return self._local.breaks(now)
         return self._breaks(now)
 
-    async def _breaks(self, now: float) -> Mapping[Break, float]:
+    async def _breaks(self, now: float) -> Mapping[Break, Left]:
         try:
             return await self._shared.breaks(now)
         except StateUnavailableError as error:
@@ -254,7 +256,7 @@ class FailoverState:
     async def _catch_up(self) -> None:
         """Tell the shared store what it missed up to now, assuming that it remembers nothing."""
         for (backend, priority), left in self._local.breaks(self._clock()).items():
-            await self._shared.open_break(backend, priority, left)
+            await self._shared.open_break(backend, priority, left, note=left.note)
         self._journal.rebook()
         await self._tell_journal()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from aoai_gateway.policy.accounts import LEASE, Accounts
 from aoai_gateway.policy.quotas import Decision, Reservation
-from aoai_gateway.state import Break
+from aoai_gateway.state import Break, Left
 
 _SWEEP_EVERY = 10_000
 
@@ -16,7 +16,7 @@ class MemoryState:
 
     def __init__(self, lease: float = LEASE, accounts: Accounts | None = None) -> None:
         self.accounts = accounts or Accounts(lease)
-        self._breaks: dict[Break, float] = {}
+        self._breaks: dict[Break, tuple[float, str]] = {}
         self._reserved = 0
 
     def peek(self, reservation: Reservation, now: float) -> Decision:
@@ -46,16 +46,17 @@ class MemoryState:
         """Keep reservations from lapsing."""
         self.accounts.renew(reservations, now)
 
-    def open_break(self, backend: str, priority: str, seconds: float, now: float) -> None:
+    def open_break(self, backend: str, priority: str, seconds: float, now: float, note: str = "") -> None:
         """Skip a backend for a priority for `seconds`; a longer break stays."""
-        until = max(now + seconds, self._breaks.get((backend, priority), now))
-        self._breaks[backend, priority] = until
+        until, _ = self._breaks.get((backend, priority), (now, ""))
+        if now + seconds > until:
+            self._breaks[backend, priority] = now + seconds, note
 
     def close_break(self, backend: str, priority: str, now: float) -> None:
         """End a break before its time."""
         self._breaks.pop((backend, priority), None)
 
-    def breaks(self, now: float) -> Mapping[Break, float]:
+    def breaks(self, now: float) -> Mapping[Break, Left]:
         """Return all open breaks with the seconds that are left of each."""
-        self._breaks = {of: until for of, until in self._breaks.items() if until > now}
-        return {of: until - now for of, until in self._breaks.items()}
+        self._breaks = {of: told for of, told in self._breaks.items() if told[0] > now}
+        return {of: Left(until - now, note) for of, (until, note) in self._breaks.items()}

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from aoai_gateway.policy.accounts import LEASE
 from aoai_gateway.policy.quotas import Decision, Reservation, Standing
 from aoai_gateway.policy.window import microseconds
-from aoai_gateway.state import Break, StateUnavailableError
+from aoai_gateway.state import Break, Left, StateUnavailableError
 from aoai_gateway.state.scripts import Reply, Runner, Script
 
 TIMEOUT: Final = 1.0
@@ -124,21 +124,23 @@ class RedisState:
         for client, of_client in ids.items():
             await self._run(self._quotas, self._client_keys(client), ("renew", self._lease, *of_client))
 
-    async def open_break(self, backend: str, priority: str, seconds: float, now: float = 0) -> None:
+    async def open_break(
+        self, backend: str, priority: str, seconds: float, now: float = 0, note: str = ""
+    ) -> None:
         """Skip a backend for a priority for `seconds`; a longer break stays."""
-        await self._break("open", (backend, priority), microseconds(seconds))
+        await self._break("open", (backend, priority), microseconds(seconds), note)
 
     async def close_break(self, backend: str, priority: str, now: float = 0) -> None:
         """End a break before its time."""
         await self._break("close", (backend, priority))
 
-    async def breaks(self, now: float = 0) -> Mapping[Break, float]:
+    async def breaks(self, now: float = 0) -> Mapping[Break, Left]:
         """Return all open breaks with the seconds that are left of each."""
         answer = await self._break("list", ("", ""))
         return {
-            _break(field): left / 1e6
-            for field, left in zip(answer[::2], answer[1::2], strict=True)
-            if isinstance(field, bytes) and isinstance(left, int)
+            _break(field): Left(left / 1e6, note.decode(errors="replace"))
+            for field, left, note in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+            if isinstance(field, bytes) and isinstance(left, int) and isinstance(note, bytes)
         }
 
     # ---------------------------------------------------------------------------------------------
@@ -167,10 +169,9 @@ class RedisState:
         tagged = f"{self._prefix}:{{{quote(client, safe='')}}}"
         return [f"{tagged}:leases", f"{tagged}:holds", f"{tagged}:budgets"]
 
-    async def _break(self, operation: str, of: Break, length: int = 0) -> Reply:
-        return await self._run(
-            self._breaks, [f"{self._prefix}:{{breaks}}"], (operation, json.dumps(of), length)
-        )
+    async def _break(self, operation: str, of: Break, length: int = 0, note: str = "") -> Reply:
+        key = f"{self._prefix}:{{breaks}}"
+        return await self._run(self._breaks, [key, f"{key}:notes"], (operation, json.dumps(of), length, note))
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
         try:

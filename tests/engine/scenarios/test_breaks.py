@@ -144,7 +144,7 @@ def test_a_call_that_finds_the_rest_only_full_keeps_the_break_of_what_is_down() 
     here.run(1)
     assert here.callers[-1].sends[-1][1] == "b@b"
     here.run(11)
-    late = here.call("standard", prompt=600, most=200)
+    late = here.call("standard", prompt=600, most=199)
     here.run(12)
     assert late.call.status == 502
     assert here.engine.breaks.on(here.backend("a"), here.now, "standard"), "it is down, whoever asks"
