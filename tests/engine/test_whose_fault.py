@@ -39,7 +39,7 @@ CAUSABLE: list[Behaviour] = [
 
 
 def pool(*backends: str) -> World:
-    return world(*backends, clients=(ANN, BOB))
+    return world(*backends, clients=(ANN, BOB), endpoint={"connections": {"timeouts": {"read": 20}}})
 
 
 @pytest.mark.parametrize("failure", CAUSABLE, ids=repr)
