@@ -1,6 +1,7 @@
 """Hints and figures in response headers: the order of belief, and what is not believed."""
 
 import json
+import time
 from email.utils import formatdate
 
 import pytest
@@ -91,6 +92,79 @@ def test_junk_before_a_good_hint_is_passed_over() -> None:
     assert hint({"retry-after-ms": "soon", "retry-after": "-4", "x-ratelimit-reset-tokens": "8"}) == 8.0
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "seconds"),
+    [
+        ("x-rate-limit-reset-tokens", "55", 55),
+        ("x-rate-limit-reset-requests", "1.5s", 1.5),
+        ("x-ratelimit-reset-requests", "1h2m", 3720),
+        ("x-ratelimit-reset-tokens", "6m0s", 360),
+        ("x-ratelimit-reset-tokens", "350ms", 0.35),
+        ("x-ratelimit-reset-tokens", "7.66s", 7.66),
+        ("x-ratelimit-reset-tokens", f"{NOW + 20:.0f}", 20),
+        ("x-ratelimit-reset", f"{NOW + 20:.0f}", 20),
+        ("x-ratelimit-reset", f"{(NOW + 20) * 1000:.0f}", 20),
+        ("x-ratelimit-reset-after", "2.5", 2.5),
+        ("ratelimit-reset", "12", 12),
+        ("ratelimit", '"default";r=0;t=30', 30),
+        ("ratelimit", "limit=100, remaining=0, reset=31", 31),
+        ("ratelimit", '"a";r=0;t=3, "b";r=0;t=9', 9),
+        ("ratelimit", '"default";r=9;q=30', None),
+        ("x-ms-retry-after-ms", "450", 0.45),
+        ("retry-after-ms", "2s", 2),
+        ("retry-after", "20s", 20),
+        ("retry-after", "PT20S", 20),
+        ("retry-after", "2 minutes", 120),
+        ("retry-after", f"{NOW + 25:.0f}", 25),
+        ("retry-after", "Thursday, 28-May-26 20:26:50 GMT", 10),
+        ("retry-after", "Thu May 28 20:26:50 2026", 10),
+        ("retry-after", "2026-05-28T20:26:50Z", 10),
+        ("retry-after", "2026-05-28T22:26:50+02:00", 10),
+        ("anthropic-ratelimit-tokens-reset", "2026-05-28T20:27:00Z", 20),
+        ("anthropic-ratelimit-input-tokens-reset", "2026-05-28T20:27:00Z", 20),
+        ("anthropic-ratelimit-requests-reset", "2026-05-28T20:26:40Z", None),
+        ("retry-after", "2026-13-45T99:99:99Z", None),
+        ("retry-after", "1s" * 40, None),
+    ],
+)
+def test_spellings_of_headers_in_the_wild(name: str, value: str, seconds: float | None) -> None:
+    assert hint({name: value}) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        ({"details": [{"@type": "x"}, {"@type": "google.rpc.RetryInfo", "retryDelay": "20s"}]}, 20),
+        ({"details": [{"metadata": {"quotaResetDelay": "1m30.5s"}}]}, 90.5),
+        ({"retry_after": 7}, 7),
+        ({"retry_after": 0.25}, 0.25),
+        ({"retryAfterMs": 1500}, 1.5),
+        ({"innererror": {"retry_after_seconds": "4"}}, 4),
+        ({"retry_after": True, "innererror": {"retryAfter": "PT9S"}}, 9),
+        ({"retry_after": [9], "details": "no"}, None),
+        ({"retry_after": float("inf")}, None),
+        ({"retry_after": -3}, None),
+    ],
+)
+def test_spellings_in_the_error(error: dict[str, object], seconds: float | None) -> None:
+    for document in ({"error": error}, error):
+        body = json.dumps(document).encode()
+        assert hint({}, body) == pytest.approx(seconds)
+        assert hint({"retry-after": "3"}, body) == 3.0
+
+
+def test_what_reads_a_hint_is_linear() -> None:
+    began = time.perf_counter()
+    for body in (
+        b"retry after " * 5_400,
+        b"wait 1" * 10_900,
+        b"retry after 1s and " * 3_400,
+        b"retry in " + b"1" * 65_000,
+    ):
+        hint({"retry-after": "1s" * 30_000, "ratelimit": "t=1" * 20_000}, body)
+    assert time.perf_counter() - began < 0.5
+
+
 def test_zero_with_exhausted_tokens_means_until_the_window_renews() -> None:
     assert hint(CAPTURED_429) == 60.0
     assert hint(CAPTURED_429 | {"x-ratelimit-renewalperiod-tokens": "10"}) == 10.0
@@ -113,6 +187,13 @@ def test_zero_with_tokens_left_means_little() -> None:
         ("PLEASE RETRY AFTER 2 minutes", 120.0),
         ("try again in 1.5s", 1.5),
         ("try again in 20ms", 0.02),
+        ("Please try again in 6.2s. Visit …", 6.2),
+        ("Please try again in 1m12.5s.", 72.5),
+        ("Try again in 2 minutes", 120.0),
+        ("Please retry in 29.114197034s.", 29.114197034),
+        ("Please wait 3 minutes and 5 seconds.", 185.0),
+        ("Quota resets in 1 hour, 2 minutes.", 3720.0),
+        ("Please retry after: 4 secs", 4.0),
         ("Please retry after some time.", None),
         ("Please retry after 99999999999999 seconds.", None),
         ("I ate 60 seconds ago", None),

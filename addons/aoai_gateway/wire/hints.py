@@ -8,13 +8,12 @@ and ``retry-after-ms: 0`` on an exhausted window. What is not plausible reads as
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Protocol
+
+from aoai_gateway.wire.spans import leading_span, milliseconds, number, wait
 
 
 class Headers(Protocol):
@@ -28,35 +27,67 @@ class Headers(Protocol):
 TOKEN_WINDOW_SECONDS = 60.0
 """Azure's window of tokens, where it does not say (``x-ratelimit-renewalperiod-tokens``)."""
 
-_LONGEST_PLAUSIBLE_SECONDS = 1e9
-_NUMBER = re.compile(r"\+?(\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,15}", re.ASCII)
-# OpenAI's own form of x-ratelimit-reset-*: 6m0s, 1h2m3.5s, 120ms.
-_SPAN = re.compile(
-    r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9}(?:\.\d{0,9})?)s)?(?:(\d{1,9})ms)?"
+_LONGEST_TEXT = 65_536
+
+# What is met in the wild, in the order of belief. Azure OpenAI sends the first three and x-ratelimit-*, and
+# has sent x-rate-limit-*; the others are those of proxies, of compatible servers, and of drafts of the IETF.
+_WAITS = (
+    ("retry-after-ms", milliseconds),
+    ("x-ms-retry-after-ms", milliseconds),
+    ("retry-after", wait),
+    ("x-retry-after", wait),
 )
+_RESETS = (
+    "x-ratelimit-reset-{kind}",
+    "x-rate-limit-reset-{kind}",
+    "ratelimit-reset-{kind}",
+    "anthropic-ratelimit-{kind}-reset",
+    "anthropic-ratelimit-input-{kind}-reset",
+    "anthropic-ratelimit-output-{kind}-reset",
+)
+_REMAINING = (
+    "x-ratelimit-remaining-{kind}",
+    "x-rate-limit-remaining-{kind}",
+    "ratelimit-remaining-{kind}",
+    "anthropic-ratelimit-{kind}-remaining",
+)
+_LIMITS = ("x-ratelimit-limit-{kind}", "x-rate-limit-limit-{kind}", "anthropic-ratelimit-{kind}-limit")
+_RESETS_OF_ALL = ("x-ratelimit-reset-after", "x-ratelimit-reset", "x-rate-limit-reset", "ratelimit-reset")
+# RateLimit: "default";r=0;t=30 (draft-ietf-httpapi-ratelimit-headers-10), limit=9, reset=30 (its -06).
+_RATE_LIMIT = re.compile(r"(?:^|[;,\s])(?:t|reset)=(\d{1,9})(?=[;,\s]|$)")
+_LONGEST_FIELD = 512
+# Members of an error, its innererror, or an entry of its details (google.rpc.RetryInfo).
+_MEMBERS = (
+    ("retry_after_ms", milliseconds),
+    ("retryAfterMs", milliseconds),
+    ("retry_after", wait),
+    ("retryAfter", wait),
+    ("retry_after_seconds", wait),
+    ("retryAfterSeconds", wait),
+    ("retryDelay", wait),
+    ("retry_delay", wait),
+    ("quotaResetDelay", wait),
+)
+_MOST_DETAILS = 16
 _IN_TEXT = re.compile(
-    rb"(?:retry after|try again in)\s+(\d{1,9}(?:\.\d{1,9})?)\s*"
-    rb"(milliseconds?|ms|seconds?|s|minutes?|hours?)\b",
+    rb"(?:retry after|retry in|try again in|try again after|wait(?: for)?|resets? in|resets? after)"
+    rb":?\s{1,3}(?:about |approximately |another )?(?=\d)",
     re.IGNORECASE,
 )
-_UNIT_SECONDS = {b"mi": 60.0, b"ho": 3600.0, b"se": 1.0, b"s": 1.0}
-_LONGEST_TEXT = 65_536
 
 
 def retry_hint(headers: Headers, body: bytes | None, now_epoch: float) -> float | None:
     """Seconds until the backend wants to be asked again, as it says and not clamped; None if it does not.
 
-    In this order: ``retry-after-ms``; ``retry-after``, seconds (fractions too) or a date, which is why the
-    time is wanted (Unix seconds); ``x-ratelimit-reset-*`` of what is exhausted; the message's text. A hint
-    of 0 is no hint, and beside an exhausted token window means "until it renews". A result of 0.0 says that
-    there was nothing but such.
+    In this order: a header that names a time (seconds with or without a fraction, a span, a date, which is
+    why the time is wanted, in Unix seconds); such a member of the error; the reset of what is exhausted; the
+    message's text. A hint of 0 is no hint, and beside an exhausted token window means "until it renews". A
+    result of 0.0 says that there was nothing but such.
     """
     said_zero = False
-    for hint in (
-        _milliseconds(headers.get("retry-after-ms")),
-        _seconds_or_date(headers.get("retry-after"), now_epoch),
-    ):
+    for name, read in _WAITS:
+        hint = read(headers.get(name), now_epoch)
         if hint:
             # The one who sends 0 in milliseconds sends 1 in seconds, and means neither.
             if said_zero and _tokens_exhausted(headers):
@@ -65,12 +96,9 @@ def retry_hint(headers: Headers, body: bytes | None, now_epoch: float) -> float 
         said_zero = said_zero or hint == 0
     if said_zero and _tokens_exhausted(headers):
         return _until_window_renews(headers)
-    resets = _resets(headers)
-    if resets:
-        return resets
-    in_text = _in_text(body)
-    if in_text:
-        return in_text
+    for found in (_in_members(body, now_epoch), _resets(headers, now_epoch), _in_text(body)):
+        if found:
+            return found
     return 0.0 if said_zero else None
 
 
@@ -177,53 +205,13 @@ def read_error(body: bytes | None) -> Mapping[str, object]:
 # --- one value ------------------------------------------------------------------------------------
 
 
-def _number(text: str | None) -> float | None:
-    """A plain number that is not negative; no exponents, infinities or overflows."""
-    match = _NUMBER.fullmatch(text.strip()) if text else None
-    return float(match[1]) if match else None
-
-
-def _milliseconds(text: str | None) -> float | None:
-    value = _number(text)
-    return None if value is None else _plausible(value / 1000)
-
-
-def _seconds_or_date(text: str | None, now_epoch: float) -> float | None:
-    value = _number(text)
-    if value is not None:
-        return _plausible(value)
-    try:
-        date = parsedate_to_datetime(text or "")
-        # "-0000" gives a time without a zone, and means UTC.
-        when = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (TypeError, ValueError, OverflowError, IndexError):
-        return None
-    return _plausible(max(0.0, when - now_epoch))
-
-
-def _plausible(seconds: float) -> float | None:
-    return seconds if seconds <= _LONGEST_PLAUSIBLE_SECONDS else None
-
-
-def _duration(text: str | None) -> float | None:
-    """Seconds from "30", "1.5" or "6m0s"."""
-    value = _number(text)
-    if value is not None:
-        return _plausible(value)
-    match = _SPAN.fullmatch(text.strip()) if text else None
-    if match is None or not any(match.groups()):
-        return None
-    days, hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    return _plausible(((days * 24 + hours) * 60 + minutes) * 60 + seconds + milliseconds / 1000)
-
-
 def _integer(text: str | None) -> int | None:
     match = _INTEGER.fullmatch(text.strip()) if text else None
     return int(match[0]) if match else None
 
 
 def _percentage(text: str | None) -> float | None:
-    value = _number(text.strip().removesuffix("%").rstrip()) if text else None
+    value = number(text.strip().removesuffix("%").rstrip()) if text else None
     # Bursts above 100 % are real; 1,000 % is not.
     return value / 100 if value is not None and value < 1000 else None
 
@@ -233,12 +221,18 @@ def _percentage(text: str | None) -> float | None:
 _Window = tuple[int | None, int | None, float | None, float | None]
 
 
-def _window(headers: Headers, kind: str) -> _Window:
+def _first(headers: Headers, names: tuple[str, ...], kind: str) -> str | None:
+    values = (headers.get(name.format(kind=kind)) for name in names)
+    return next((value for value in values if value is not None), None)
+
+
+def _window(headers: Headers, kind: str, now_epoch: float | None = None) -> _Window:
     """(limit, remaining, seconds until reset, length in seconds) of the window of "tokens" or "requests"."""
-    limit = _integer(headers.get(f"x-ratelimit-limit-{kind}"))
-    remaining = _integer(headers.get(f"x-ratelimit-remaining-{kind}"))
-    reset = _duration(headers.get(f"x-ratelimit-reset-{kind}"))
-    renewal = _duration(headers.get(f"x-ratelimit-renewalperiod-{kind}"))
+    limit = _integer(_first(headers, _LIMITS, kind))
+    remaining = _integer(_first(headers, _REMAINING, kind))
+    waits = (wait(headers.get(name.format(kind=kind)), now_epoch) for name in _RESETS)
+    reset = max((seconds for seconds in waits if seconds is not None), default=None)
+    renewal = wait(headers.get(f"x-ratelimit-renewalperiod-{kind}"), None)
     limit = limit if limit is not None and limit > 0 else None
     if remaining == -1 and limit is None and not reset:
         remaining = reset = None  # limit -1, remaining -1, reset 0: Azure's way to say that it does not know
@@ -255,19 +249,47 @@ def _until_window_renews(headers: Headers) -> float:
     return renewal or TOKEN_WINDOW_SECONDS
 
 
-def _resets(headers: Headers) -> float | None:
+def _resets(headers: Headers, now_epoch: float) -> float | None:
     """The reset of what is exhausted; when nothing is, or nobody knows, the later of the two."""
-    windows = [_window(headers, kind) for kind in ("tokens", "requests")]
+    windows = [_window(headers, kind, now_epoch) for kind in ("tokens", "requests")]
     exhausted = [reset for _, left, reset, _ in windows if reset and left is not None and left <= 0]
     known = exhausted or [reset for _, _, reset, _ in windows if reset]
-    return max(known, default=None)
+    if known:
+        return max(known)
+    waits = (wait(headers.get(name), now_epoch) for name in _RESETS_OF_ALL)
+    spelled = next((seconds for seconds in waits if seconds), None)
+    if spelled is not None:
+        return spelled
+    field = (headers.get("ratelimit") or "")[:_LONGEST_FIELD]
+    return max((float(seconds) for seconds in _RATE_LIMIT.findall(field)), default=None)
+
+
+def _in_members(body: bytes | None, now_epoch: float) -> float | None:
+    for part in _parts(read_error(body)):
+        for name, read in _MEMBERS:
+            value = part.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                value = str(value)
+            seconds = read(value, now_epoch) if isinstance(value, str) else None
+            if seconds:
+                return seconds
+    return None
+
+
+def _parts(error: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    details = error.get("details")
+    several = details[:_MOST_DETAILS] if isinstance(details, list) else []
+    for part in (error, error.get("innererror"), *several):
+        if isinstance(part, Mapping):
+            yield part
+            metadata = part.get("metadata")
+            if isinstance(metadata, Mapping):
+                yield metadata
 
 
 def _in_text(body: bytes | None) -> float | None:
-    match = _IN_TEXT.search(body[:_LONGEST_TEXT]) if body else None
-    if match is None:
-        return None
-    unit = match[2].lower()
-    factor = 0.001 if unit.startswith((b"milli", b"ms")) else _UNIT_SECONDS[unit[:2]]
-    seconds = float(match[1]) * factor
-    return seconds if math.isfinite(seconds) else None
+    for match in _IN_TEXT.finditer(body[:_LONGEST_TEXT] if body else b""):
+        seconds = leading_span(body[match.end() : match.end() + 64].decode("latin-1") if body else "")
+        if seconds:
+            return seconds
+    return None
