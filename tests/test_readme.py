@@ -22,6 +22,7 @@ from aoai_gateway.inspect import annotate, commands, state_commands
 from aoai_gateway.proxy.gateway import OUR_EVENTS
 from aoai_gateway.usage import record
 from aoai_gateway.wire import errors
+from tests.e2e import certificates
 from tests.e2e.conftest import NODE_FOLDER, home, node
 from tests.e2e.processes import CHECKOUT, READY_PATH, Process, request
 from tests.ports import free_port
@@ -206,9 +207,10 @@ def test_a_configuration_snippet_loads(
             shutil.copy(CHECKOUT / "policies" / "clients.yaml", tmp_path / "policies")
     for name in re.findall(r"\$\{(\w+)\}", snippet):
         monkeypatch.setenv(name, f"secret-{name.lower()}")
+    made = certificates.make(tmp_path)
     for path in re.findall(r"\S+\.pem", snippet):
         (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).touch()
+        shutil.copy(made.private_key if "key" in path else made.certificate, tmp_path / path)
     code = cli.main(["check", str(main)])
     out, err = capsys.readouterr()
     assert code == 0, err

@@ -178,6 +178,7 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
 def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     """Load the configuration and see that its address is free, before anything starts."""
     loaded = _load(args.config)
+    _check_start(loaded)
     listen = loaded.config.listen
     address = Address(
         args.host or listen.host,
@@ -186,6 +187,17 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     )
     _check_free(address)
     return loaded, address
+
+
+def _check_start(loaded: Loaded) -> None:
+    """See that this machine has what the configuration needs; what runs out soon is a warning."""
+    from aoai_gateway.proxy import start_checks
+
+    for warning in start_checks.warnings(loaded.config):
+        print(f"aoai-gateway: {warning}", file=sys.stderr)
+    found = start_checks.errors(loaded.config)
+    if found:
+        raise StartError("\n".join(found))
 
 
 def _check_free(address: Address) -> None:
@@ -262,6 +274,7 @@ def _check(words: list[str]) -> int:
         parser.error("FILE and --config say the same; give one of them")
     path = _existing_config(args.file or args.config)
     loaded = _load(path)
+    _check_start(loaded)
 
     from aoai_gateway.config.describe import describe
 

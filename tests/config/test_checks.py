@@ -273,11 +273,14 @@ def test_limits_that_leave_a_deployment_out(warnings: Lines):
 
 
 @pytest.mark.parametrize("key", ["priority", "when_exceeded"])
-def test_a_class_where_there_are_none_is_told_once(warnings: Lines, key: str):
-    value = "batch" if key == "priority" else "{action: degrade, priority: batch}"
-    (said,) = warnings(client(f"key: k, {key}: {value}"), f"clients: [{{name: B, key: b, {key}: {value}}}]")
+def test_without_classes_the_built_in_ones_can_be_named(warnings: Lines, problems: Lines, key: str):
+    def naming(cls: str) -> str:
+        return cls if key == "priority" else f"{{action: degrade, priority: {cls}}}"
+
+    assert warnings(client(f"key: k, {key}: {naming('batch')}")) == []
+    (said,) = problems(client(f"key: k, {key}: {naming('btach')}"))
     assert said.startswith(f"gateway.yaml:2: clients[0].{key}")
-    assert said.endswith('priority: has no effect: there are no classes; write "priorities:" to have some')
+    assert said.endswith('priority: is not a priority; did you mean "batch"?')
 
 
 # --- the rest ----------------------------------------------------------------------------------------------

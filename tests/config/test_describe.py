@@ -69,6 +69,11 @@ Deployments, and who serves them in which order
   small
      nobody: everything that serves it is switched off
 
+Priorities, highest first
+  critical  (waits up to 20 s)
+  standard  (of clients that name none; waits up to 20 s; gets at least 10% of what comes free)
+  batch  (waits up to 30 s; gets at least 5% of what comes free)
+
 Counts in
   rediss://cache.example:6380/0, keys under aoai-gateway
 
@@ -81,7 +86,6 @@ when exceeded; dry run: limits only report)
 Warnings
   gateway.yaml:11: aoai.endpoints[0].virtual_deployments[1]: every standin for small is switched off: \
 all requests for it will be refused
-  gateway.yaml:21: clients[0].priority: has no effect: there are no classes; write "priorities:" to have some
   gateway.yaml:26: clients[0].when_exceeded.deployment: the client may not use small, so its requests will \
 not be degraded to it; add it to "deployments_allowed"
 """

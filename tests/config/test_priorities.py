@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aoai_gateway.config.loader import Loaded, load
-from aoai_gateway.config.priorities import BreakLengths, PriorityClass
+from aoai_gateway.config.models import Config
+from aoai_gateway.config.priorities import BUILT_IN, BUILT_IN_DEFAULT, BreakLengths, Priority, PriorityClass
 
 Lines = Callable[..., list[str]]
 ROOT = Path(__file__).parents[2]
@@ -161,3 +163,27 @@ def test_the_shipped_classes():
     assert critical.leave_free == standard.leave_free == batch.leave_free == 0, "demand tells what to leave"
     assert all(cls.may_wait for cls in (critical, standard, batch))
     assert standard.minimum_share > 0 < batch.minimum_share
+
+
+def test_the_built_in_classes_are_those_of_the_shipped_file():
+    written = yaml.safe_load((ROOT / "policies" / "priorities.yaml").read_text("utf-8"))
+    assert [Priority.model_validate(each) for each in BUILT_IN] == [
+        Priority.model_validate(each) for each in written["priorities"]
+    ]
+    assert written["default_priority"] == BUILT_IN_DEFAULT
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"priority": "batch"}, {"when_exceeded": {"action": "degrade", "priority": "batch"}}],
+)
+def test_built_in_classes_apply_as_soon_as_a_client_names_one(policy):
+    document = {
+        "aoai": {"endpoints": [{"name": "a", "url": "https://a.example/", "key": "key-of-a"}]},
+        "clients": [{"name": "Team 1", "key": "key-of-team-1", "max_requests_per_minute": 5, **policy}],
+    }
+    config = Config.model_validate(document)
+    assert [cls.name for cls in config.priority_classes] == ["critical", "standard", "batch"]
+    assert config.priority_class(None).name == "standard"
+    del document["clients"][0]["priority" if "priority" in policy else "when_exceeded"]
+    assert [cls.name for cls in Config.model_validate(document).priority_classes] == ["default"]

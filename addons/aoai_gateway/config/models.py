@@ -6,12 +6,12 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from aoai_gateway.config.endpoints import (
     Aoai,
@@ -43,7 +43,14 @@ from aoai_gateway.config.fields import (
 )
 from aoai_gateway.config.policies import Group, Policy
 from aoai_gateway.config.prices import Price
-from aoai_gateway.config.priorities import IMPLICIT, BreakLengths, Priority, PriorityClass
+from aoai_gateway.config.priorities import (
+    BUILT_IN,
+    BUILT_IN_DEFAULT,
+    IMPLICIT,
+    BreakLengths,
+    Priority,
+    PriorityClass,
+)
 
 __all__ = [
     "Admin",
@@ -219,6 +226,16 @@ class Config(Model):
     """Where one JSON line per finished call goes: stdout, or the path of a file."""
     drain_seconds: Amount = 30
     """How long running calls may take to finish when the gateway is stopped."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_classes(cls, data: Any) -> Any:
+        """Have the shipped classes apply as soon as a client or a group names a class."""
+        if not isinstance(data, dict) or data.get("priorities"):
+            return data
+        if data.get("default_priority") is None and not any(map(_names_a_class, _policies(data))):
+            return data
+        return {"default_priority": BUILT_IN_DEFAULT, **data, "priorities": BUILT_IN}
 
     @field_validator("clients")
     @classmethod
@@ -422,3 +439,21 @@ _VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$", re.ASCII)
 def _digest(key: str) -> bytes:
     # surrogatepass: what a client sends as a key may hold anything, and gets its 401 all the same.
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _policies(data: Mapping[str, Any]) -> Iterator[Any]:
+    """Iterate over what is written of groups and clients, before it is validated."""
+    for part in ("groups", "clients"):
+        written = data.get(part)
+        if isinstance(written, list | tuple):
+            yield from written
+
+
+def _names_a_class(policy: Any) -> bool:
+    """Whether a group or client, as written or as a model, names a priority class."""
+    exceeded = _member(policy, "when_exceeded")
+    return bool(_member(policy, "priority") or _member(exceeded, "priority"))
+
+
+def _member(part: Any, key: str) -> Any:
+    return part.get(key) if isinstance(part, dict) else getattr(part, key, None)

@@ -141,3 +141,23 @@ class Priority(Model):
             may_spill=self.may_use.spill,
             minimum_share=self.minimum_share,
         )
+
+
+BUILT_IN: tuple[dict[str, object], ...] = (
+    {
+        "name": "critical",
+        "breaks": {"multiplier": 0.5, "floor_seconds": 0.1, "ceiling_seconds": 10},
+        "wait": {"seconds": 20, "length": 500},
+    },
+    {"name": "standard", "wait": {"seconds": 20, "length": 500}, "minimum_share": 0.1},
+    {
+        "name": "batch",
+        "breaks": {"multiplier": 2, "floor_seconds": 1, "ceiling_seconds": 120},
+        "wait": {"seconds": 30, "length": 500},
+        "minimum_share": 0.05,
+    },
+)
+"""The classes of ``policies/priorities.yaml``: they apply where clients name a class and none is written."""
+
+BUILT_IN_DEFAULT = "standard"
+"""The class of clients that name none, then."""

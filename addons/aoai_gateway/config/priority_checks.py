@@ -31,11 +31,7 @@ def check_priorities(config: Config, locate: Locate) -> Iterator[Finding]:
 def check_priority_name(config: Config, name: str, path: KeyPath) -> Iterator[Finding]:
     """Yield what is wrong with a class that is named at a path."""
     known = [each.name for each in config.priorities]
-    if not known:
-        yield Finding(
-            path, "has no effect: there are no classes", 'write "priorities:" to have some', fatal=False
-        )
-    elif name not in known:
+    if name not in known:
         yield Finding(path, "is not a priority", did_you_mean(name, known) or "there are " + listed(known))
 
 

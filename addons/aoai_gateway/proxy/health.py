@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.gateway import Gateway
     from aoai_gateway.state import State
 
-LIVE = frozenset({"/health/live", "/healthz", "/powerproxy/health/liveness"})
+LIVE = frozenset({"/health/live", "/healthz"})
+POWERPROXY_LIVE = "/powerproxy/health/liveness"
+"""PowerProxy's own path; its probes want a 204."""
 READY = frozenset({"/health/ready", "/readyz"})
 
 
@@ -31,7 +33,9 @@ def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
     if not path.startswith(("/health", "/readyz", "/powerproxy/")):
         return None
     path = path.partition("?")[0]
-    if path in LIVE:
+    if path == POWERPROXY_LIVE and method in ("GET", "HEAD"):
+        return http.Response.make(204, b"", {"cache-control": "no-store"})
+    if path in LIVE or path == POWERPROXY_LIVE:
         return _json(200, {"status": "alive"}, method)
     if path in READY:
         ready = gateway.setup is not None and not gateway.draining

@@ -40,7 +40,7 @@ class ServerCertificate:
             seen = tuple((path, path.stat().st_mtime_ns) for path in (certificate, key))
             if seen != self._seen:
                 self._seen = seen
-                self._context = _context(certificate, key)
+                self._context = server_context(certificate, key)
         except (SSL.Error, OSError) as error:
             if self._context is None:
                 self._seen = ()
@@ -67,7 +67,8 @@ class ClientTls(ClientTLSLayer):
 UNREADABLE = "Cannot parse ClientHello"
 
 
-def _context(certificate: Path, key: Path) -> SSL.Context:
+def server_context(certificate: Path, key: Path) -> SSL.Context:
+    """Make the context of a certificate chain and its key. Raises SSL.Error or OSError if they do not fit."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.use_certificate_chain_file(str(certificate))
