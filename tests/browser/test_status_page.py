@@ -172,9 +172,9 @@ def test_it_is_dark_in_the_dark_and_fits_on_a_phone(place: Place) -> None:
         page.emulate_media(color_scheme="dark")
         assert page.evaluate(color) != light
         page.set_viewport_size(PHONE)  # type: ignore[arg-type]  # a plain dict will do
-        place.simulator.fault("503", endpoint="sweden", deployment="gpt-4o-ptu")
+        place.simulator.fault("429", endpoint="sweden", deployment="gpt-4o-ptu", retry_after_seconds=60)
         tell(place)
-        expect(place.backend(PTU).locator(".state")).to_contain_text("503")
+        expect(place.backend(PTU).locator(".state")).to_contain_text("429")
         assert fits(page)
         place.backend(PTU).locator('[data-action="close"]').click()
         box = page.locator("#dialog").bounding_box()

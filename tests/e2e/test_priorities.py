@@ -249,7 +249,7 @@ def test_a_break_holds_for_each_class_in_another_process(
 
     def refused() -> bool:
         answer = south.request("POST", CHAT, key=key_of("batch"), json_body=body)
-        return answer.status == 429 and "another gateway process" in answer.json()["error"]["message"]
+        return answer.status == 429 and "429 RateLimitReached" in answer.json()["error"]["message"]
 
     eventually(refused, "the break in the other process")
     arrived = len(simulator.requests())

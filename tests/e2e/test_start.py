@@ -82,7 +82,8 @@ def ask(port: int, data: bytes) -> bytes | None:
             return came
     except ConnectionRefusedError:
         return None
-    except (ConnectionResetError, BrokenPipeError):
+    except OSError:
+        # It was cut: reset, or closed before all was sent.
         return b""
 
 

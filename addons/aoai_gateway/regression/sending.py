@@ -82,7 +82,7 @@ async def _send(client: AsyncHTTPClient, call: CapturedCall, gateway: Gateway) -
         except HTTPTimeoutError:
             return Outcome(Answer(0, error=f"no answer within {ANSWER_SECONDS:.0f} s"))
         except HTTPStreamClosedError:
-            return Outcome(Answer(0, error="the connection was closed before the answer's end"))
+            return Outcome(attempt.cut_off())
         except HTTPClientError as error:
             return Outcome(Answer(0, error=f"no answer: {error.message}"))
         wait = _asked_to_wait(response) if retry < RETRIES else None
@@ -134,6 +134,11 @@ class _Attempt:
             self._reader.feed(data)
             if self._reader.verdict is Verdict.ACCEPTED:
                 self._first = time.monotonic() - self._began
+
+    def cut_off(self) -> Answer:
+        """Read what came before the connection was closed: a stream that breaks off says why."""
+        came = read(self._call.operation, 200, "text/event-stream", bytes(self._body))
+        return Answer(0, error=came.error or "the connection was closed before the answer's end")
 
     def outcome(self, response: HTTPResponse) -> Outcome:
         total = time.monotonic() - self._began

@@ -115,10 +115,14 @@ class Caller:
         self.http.request("POST", path, body=content, headers={**fixed, **(headers or {})})
 
     def answer(self) -> Answer:
-        """Read an answer to its end."""
+        """Read an answer to its end, or as far as it came before it was cut."""
         response = self.http.getresponse()
         names = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, names, response.read())
+        try:
+            body = response.read()
+        except http.client.IncompleteRead as cut:
+            body = cut.partial
+        return Answer(response.status, names, body)
 
     def chat(
         self,

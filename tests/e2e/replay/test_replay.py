@@ -61,7 +61,8 @@ class TestOrder:
         """The failed answer runs out first, so that its connection can be used again."""
         fail(stage, kind, PTU)
         check(caller.chat(lane, stream=streaming), PAYGO, 2)
-        check(caller.chat(lane, stream=streaming), PAYGO, 1)
+        # A 500 may be the call's own fault, so it breaks nothing for the next one.
+        check(caller.chat(lane, stream=streaming), PTU if kind == "500" else PAYGO, 1)
         assert len({entry["connection"] for entry in stage.entries()}) == 1
 
     def test_a_failed_answer_that_is_too_long_costs_its_connection(
@@ -150,13 +151,13 @@ class TestBreaks:
         record = stage.record(lane, 2)
         assert record["outcome"] == "ok"
 
-    def test_an_endpoint_that_fails_as_a_whole_is_to_blame_and_not_the_call(
+    def test_an_endpoint_that_fails_one_call_is_replaced_for_that_call(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
     ) -> None:
         fail(stage, "500", PTU, PAYGO)
         check(caller.chat(lane, stream=streaming), SPARE, 3)
-        check(caller.chat(lane, stream=streaming), SPARE, 1)
-        assert stage.asked() == [*ALL, SPARE]
+        check(caller.chat(lane, stream=streaming), PTU, 1)
+        assert stage.asked() == [*ALL, PTU]
 
     def test_a_call_that_two_backends_do_not_answer(
         self, stage: Stage, lane: Lane, caller: Caller, streaming: bool
@@ -174,11 +175,13 @@ class TestBreaks:
         assert (answer.status, answer.json()["error"]["code"]) == (502, "upstream_disconnected")
         check(caller.chat(lane, stream=streaming), PTU, 1)
 
-    def test_different_failures_are_the_backends_own(self, stage: Stage, lane: Lane, caller: Caller) -> None:
+    def test_different_failures_of_one_call_break_nothing_for_the_next(
+        self, stage: Stage, lane: Lane, caller: Caller
+    ) -> None:
         fail(stage, "500", PTU)
         fail(stage, "503", PAYGO)
         check(caller.chat(lane), SPARE, 3)
-        check(caller.chat(lane), SPARE, 1)
+        check(caller.chat(lane), PTU, 1)
 
     def test_background_responses_are_not_created_twice(
         self, stage: Stage, lane: Lane, caller: Caller
@@ -404,6 +407,8 @@ class TestUsageRecord:
         timed = {"time", "first_token_ms", "duration_ms", "attempts", "skipped"}
         assert {name: value for name, value in record.items() if name not in timed} == {
             "call": answer.headers["x-gateway-call"],
+            "count": 1,
+            "address": None,
             "client": "Tester",
             "priority": None,
             "operation": "chat.completions",
