@@ -166,6 +166,7 @@ class GatewayAddon:
     def running(self) -> None:
         """Take over the listener, and begin to watch the configuration."""
         self.gateway.look_for_listeners(ctx.master.addons)
+        self.lifetime.refuse_other_modes()
         asyncio_utils.create_task(self.lifetime.start(), name="start of the gateway", keep_ref=True)
 
     # --- connections -----------------------------------------------------------------------------------

@@ -81,6 +81,16 @@ class Lifetime:
         if self._started:
             asyncio_utils.create_task(self._adopt(loaded), name="new configuration", keep_ref=True)
 
+    def refuse_other_modes(self) -> None:
+        """Log an error if mitmproxy was told to be another kind of proxy than a gateway can be.
+
+        mitmproxy ends a start in which an error was logged, but looks only right after `running`: so nothing
+        may be awaited before.
+        """
+        mode = ctx.options.mode
+        if mode != ["regular"] and not all(each.startswith("reverse:") for each in mode):
+            logger.error("The gateway works in mitmproxy's reverse mode only, not in %s.", mode)
+
     async def start(self) -> None:
         """Put the configuration in force, and watch it from now on."""
         if self._started or self._loaded is None:
@@ -118,8 +128,6 @@ class Lifetime:
         changes: dict[str, Any] = {}
         if options.mode == ["regular"]:
             changes["mode"] = [f"reverse:{NO_UPSTREAM}"]
-        elif not all(mode.startswith("reverse:") for mode in options.mode):
-            logger.error("The gateway works in mitmproxy's reverse mode only, not in %s.", options.mode)
         if not options.listen_host:
             changes["listen_host"] = config.listen.host
         if options.listen_port is None:
