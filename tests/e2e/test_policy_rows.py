@@ -124,6 +124,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[tuple
         clients=clients,
         usage_log=str(usage),
         breaks={"ceiling_seconds": 1},
+        # Of its own, since one of the clients names it: in the built-in ones calls wait.
+        priorities=[{"name": "batch"}],
     ) as pair:
         yield pair, usage
 
