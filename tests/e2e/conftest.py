@@ -43,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def host(request: pytest.FixtureRequest) -> Host:
     """What the gateway runs in, see `pytest_generate_tests`; a test may parametrise it itself."""
-    return request.param  # type: ignore[no-any-return]
+    return request.param  # type: ignore[no-any-return]  # pytest types it as Any
 
 
 @pytest.fixture(scope="session")

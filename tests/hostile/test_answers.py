@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 ADDONS = Path(__file__).parent.parent / "e2e" / "addons"
 CHAT, RESPONSES = "/openai/v1/chat/completions", "/openai/v1/responses"
 LONGEST_STALL = 0.020
-ATTEMPTS = 10
+ATTEMPTS = 5
 MOST_MEMORY = 64 * MIB
 """Of a bomb: what is decoded to be read, twice, and the answer itself."""
 

@@ -82,7 +82,7 @@ def test_json_mode_answers_with_json() -> None:
         "response_format": {"type": "json_object"},
     }
     assert "answer" in json.loads(chat(asked)["choices"][0]["message"]["content"])
-    asked["messages"][0]["content"] = f"Answer in JSON of this schema: {json.dumps(WEATHER)}"  # type: ignore[index]
+    asked["messages"][0]["content"] = f"Answer in JSON of this schema: {json.dumps(WEATHER)}"  # type: ignore[index]  # its values are of several types
     value = json.loads(chat(asked)["choices"][0]["message"]["content"])
     jsonschema.validate(value, WEATHER)
     form = {"format": {"type": "json_object"}}

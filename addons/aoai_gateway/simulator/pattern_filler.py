@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from re import _constants as ops  # type: ignore[attr-defined]
-from re import _parser  # type: ignore[attr-defined]
+from re import _constants as ops  # type: ignore[attr-defined]  # the parse tree of re has no public name
+from re import _parser  # type: ignore[attr-defined]  # likewise
 from typing import Any
 
 MAX_PATTERN = 2_000

@@ -38,6 +38,8 @@ MOST_EVENTS = 1_000
 
 _SHORTEST_EVENT = len(b"data:[DONE]")
 _BARE_DONE = b"[DONE]"
+_SHORT_EVENTS = re.compile(rb"(?>(?:(?!\[DONE\]\n\n)(?>(?:[^\n]|\n(?!\n)){0,10})\n\n)+)")
+"""A run of events that are shorter than `_SHORTEST_EVENT`; each byte is looked at once."""
 
 
 class SseEvent(NamedTuple):
@@ -114,11 +116,10 @@ class SseScanner:
         if not self._seen_cr:
             if data.find(b"\n\n") == len(data) - 2 >= 0:
                 return [self._event(data, data[:-2])]
+            if data.count(b"\n\n") > MOST_EVENTS:
+                return self._flood(data)
             *blocks, rest = data.split(b"\n\n")
-            if len(blocks) <= MOST_EVENTS:
-                events = [self._event(block + b"\n\n", block) for block in blocks]
-                return events + self._hold(rest) if rest else events
-            events = self._flood(blocks)
+            events = [self._event(block + b"\n\n", block) for block in blocks]
             return events + self._hold(rest) if rest else events
         ends = [end.span() for end in _END.finditer(data)]
         flood = len(ends) > MOST_EVENTS
@@ -134,19 +135,21 @@ class SseScanner:
             events.append(SseEvent(data[start:after], None, b""))
         return events + self._hold(data[after:]) if after < len(data) else events
 
-    def _flood(self, blocks: list[bytes]) -> list[SseEvent]:
+    def _flood(self, data: bytes) -> list[SseEvent]:
         """Read many events at once: those too short to say anything go along with the next one."""
-        events, start = [], 0
-        telling = [
-            at for at, block in enumerate(blocks) if len(block) >= _SHORTEST_EVENT or block == _BARE_DONE
-        ]
-        for at in telling:
-            raw = b"\n\n".join(blocks[start : at + 1]) + b"\n\n"
-            events.append(self._event(raw, blocks[at]))
-            start = at + 1
-        if start < len(blocks):
-            events.append(SseEvent(b"\n\n".join(blocks[start:]) + b"\n\n", None, b""))
-        return events
+        events: list[SseEvent] = []
+        start = at = 0
+        while at < len(data):
+            short = _SHORT_EVENTS.match(data, at)
+            at = short.end() if short is not None else at
+            end = data.find(b"\n\n", at)
+            if end < 0:
+                break
+            events.append(self._event(data[start : end + 2], data[at:end]))
+            start = at = end + 2
+        if start < at:
+            events.append(SseEvent(data[start:at], None, b""))
+        return events + self._hold(data[at:]) if at < len(data) else events
 
     def _event(self, raw: bytes, block: bytes) -> SseEvent:
         if not self._started:

@@ -44,7 +44,7 @@ def pair(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> It
 
 @pytest.fixture(scope="module", params=["nginx", "nginx-tuned", "haproxy"])
 def kind(request: pytest.FixtureRequest) -> Kind:
-    return request.param  # type: ignore[no-any-return]
+    return request.param  # type: ignore[no-any-return]  # pytest types it as Any
 
 
 @pytest.fixture(scope="module")

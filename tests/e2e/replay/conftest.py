@@ -57,4 +57,4 @@ def caller(stage: Stage) -> Caller:
 @pytest.fixture(params=[False, True], ids=["whole", "streaming"])
 def streaming(request: pytest.FixtureRequest) -> bool:
     """Whether the client asks for a stream."""
-    return request.param  # type: ignore[no-any-return]
+    return request.param  # type: ignore[no-any-return]  # pytest types it as Any
