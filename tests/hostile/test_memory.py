@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.processes import READY_PATH, Gateway, request
 from tests.e2e.shared import running
 
-HOSTS = ("serve",)
+HOSTS = ("serve", "mitmdump")
 CHUNKED = b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 ENDLESS = {
@@ -86,3 +86,11 @@ def test_it_is_cut(gateway: Gateway, kind: str) -> None:
     assert resident(gateway) - before < MARGIN
     assert request(f"http://127.0.0.1:{gateway.port}{READY_PATH}").status == 200
     assert "Traceback" not in gateway.log
+
+
+def test_memory_does_not_grow_with_their_number(gateway: Gateway) -> None:
+    before = resident(gateway)
+    for _ in range(2):
+        for begin, more in ENDLESS.values():
+            push(gateway, begin, more)
+    assert resident(gateway) - before < MARGIN
