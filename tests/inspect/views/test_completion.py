@@ -455,6 +455,13 @@ def twisted(draw: st.DrawFn) -> bytes:
     return data.replace(key, key + draw(st.sampled_from(values)) + b',"x":')
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), True, "12", None, [12]])
+def test_what_is_no_number_is_not_shown_as_one(odd: object) -> None:
+    facts = streamed(metadata={**METADATA, "gateway_tokens_out": odd, "gateway_first_content_ms": odd})
+    shown = show(stream_of(delta(content="Hello", finish="stop")), facts)
+    assert shown.startswith("stop · gaps between chunks")
+
+
 @given(
     st.binary(max_size=300) | OBJECTS.map(lambda body: json.dumps(body).encode()) | EVENTS | twisted(),
     FACTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,9 +39,11 @@ class Facts:
     comment: str = ""
 
     def number(self, key: str) -> float | None:
-        """A number of the metadata, if it is one."""
+        """A number of the metadata, if it is a finite one: another addon may have written anything there."""
         value = self.metadata.get(key)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return value
 
     def name(self, key: str) -> str:
         """A string of the metadata, or an empty one."""
