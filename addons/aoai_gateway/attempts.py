@@ -6,27 +6,17 @@ attempt is made. What comes of it is the client's answer, or leads to the next t
 - *A dropped connection that was used before* says nothing about the backend: it may have been closed while
   idle. Once more to the same backend, on a new connection, without a break. A call that creates state goes
   out on a new connection at once, since after a drop nobody would know whether it had been taken.
-- *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
-  connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
-  if there is no second backend to ask. It takes one at another endpoint, if the pool has any: those at one
-  endpoint go down together. And if another one only had no room, the breaks stay: it would have told.
-  Silence is the exception: there, other calls bear witness.
-- *What a call may have caused breaks nothing by itself.* It is a suspicion until another call bears witness
-  (:mod:`~aoai_gateway.routing.suspicion`). A time-out that the client chose is not even that, and a client
-  that leaves takes its suspicions with it.
-- *A call larger than a backend's whole limit* is not held against the backend.
 - *No backend is tried twice*, except one that lacked capacity, by a call that may wait for it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from aoai_gateway.call import Attempt, Call, FailureKind, Outcome
-from aoai_gateway.deadlines import begins_within, completion_bound, deadlines_for, patience
+from aoai_gateway.aftermath import Aftermath
+from aoai_gateway.call import Attempt, FailureKind, Fault, Outcome
+from aoai_gateway.deadlines import begins_within, deadlines_for, patience
 from aoai_gateway.effects import (
-    Announce,
     Answered,
     Choose,
     Chosen,
@@ -37,64 +27,37 @@ from aoai_gateway.effects import (
     Effect,
     Ended,
     Failed,
-    Reject,
     Result,
-    Return,
     Send,
     StandInLine,
 )
 from aoai_gateway.failures import (
-    broken_by,
-    cause_in_call,
-    content_of,
     creates_state,
     is_failure,
-    is_proof,
     is_replayed,
-    lacks_capacity,
-    refuses_us,
-    was_not_taken,
-    way_of,
 )
-from aoai_gateway.routing.breaks import Break
 from aoai_gateway.routing.capacity import MOST_BACKENDS
-from aoai_gateway.routing.order import Cause, Order
+from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
-from aoai_gateway.routing.suspicion import Finding, Witness
-from aoai_gateway.wire import errors
-from aoai_gateway.wire.hints import describe, read_rate_limits, retry_hint
+from aoai_gateway.wire.hints import describe
 from aoai_gateway.wire.operations import RESPONSES
-from aoai_gateway.wishes import session_of, wish_of
+from aoai_gateway.wishes import session_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from aoai_gateway.config.models import Config
-    from aoai_gateway.engine import Engine
-    from aoai_gateway.routing.backends import Backend, BackendKey, Pool
-    from aoai_gateway.routing.breaks import Scope
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.routing.backends import Backend
 
 BORROWED, LEAST_BORROWED = 2.0, 2.0
 """How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
 
 
-class Attempts:
-    """The attempts of one call, and the delivery of the answer."""
+WITHOUT_USAGE_SECONDS = 3_600.0
+"""How long it is remembered that a backend does not take ``stream_options``: it may be updated."""
 
-    def __init__(self, engine: Engine, call: Call, pool: Pool, now: float) -> None:
-        self._engine = engine
-        self._dispatcher = engine.dispatcher
-        self._call = call
-        self._pool = pool
-        self._now = now
-        self._config: Config = call.setup.config
-        self._wish = wish_of(call, pool, now, engine.affinity, engine.random.random)
-        self._dispatcher.expect(self._wish, now)
-        self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
-        """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
-        self._last: tuple[Attempt, str, bytes | None] | None = None
-        """The last failed attempt, what went wrong (as in `_alike`), and its answer's body."""
+
+class Attempts(Aftermath):
+    """The attempts of one call, and the delivery of the answer."""
 
     def run(self) -> Generator[Effect, Result]:
         """Try one backend after the other until the call has ended."""
@@ -149,7 +112,7 @@ class Attempts:
         still = dispatcher.look(wish, self._now).candidates
         for backend in chosen.candidates:
             if backend is given:
-                if dispatcher.breaks.on(backend, self._now, wish.cls.name, wish.client) is None:
+                if dispatcher.breaks.on(backend, self._now, wish.cls.name, wish.marks) is None:
                     return backend
             elif backend in others and backend in still:
                 dispatcher.unclaim(wish, self._now)
@@ -231,11 +194,22 @@ class Attempts:
         attempt.implausible = deadlines.implausible
         within = self._begins_within(backend)
         pulse.sent(call.id, self._now, within)
+        version = "\n".join((*backend.key, call.target.api, (call.target.api_version or "")[:64]))
+        if (self._engine.without_usage.get(version) or self._now) > self._now:
+            call.usage_unknown.add(backend.key)
         result = yield Send(attempt, deadlines, fresh=creates_state(call))
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
             attempt.resent = True
             pulse.sent(call.id, result.now, within)
             result = yield Send(attempt, deadlines, fresh=True)
+        if isinstance(result, Failed) and result.fault is Fault.STREAM_OPTIONS:
+            # It is the gateway that asked for usage: once more, as the client has it.
+            attempt.resent = True
+            call.usage_unknown.add(backend.key)
+            pulse.sent(call.id, result.now, within)
+            result = yield Send(attempt, deadlines, fresh=creates_state(call))
+            if isinstance(result, Answered) and result.status < 400:
+                self._engine.without_usage.put(version, result.now + WITHOUT_USAGE_SECONDS)
         if self._gone(result):
             return True
         self._now = result.now
@@ -266,85 +240,10 @@ class Attempts:
             assert isinstance(result, Failed)
             failed = result
         attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
+        if failed.fault is not None:
+            attempt.status, attempt.fault = failed.status, failed.fault
+            return (yield from self._after_fault(attempt, failed, failed.fault))
         return (yield from self._after_failure(attempt, failed))
-
-    def _after_failure(self, attempt: Attempt, failed: Failed) -> Generator[Effect, Result, bool]:
-        call, engine = self._call, self._engine
-        like = "" if failed.silent else cause_in_call(failed)
-        scope = self._hold_against(attempt, failed)
-        speed = engine.speeds.get(self._served(attempt.backend))
-        if failed.kind is FailureKind.TIMEOUT and attempt.implausible and speed is not None:
-            speed.cut_off(failed.now - attempt.started, stream=call.streaming)
-        yield Announce(attempt, failed.body)
-
-        self._last = (attempt, like, failed.body) if like else None
-        if like:
-            alike = self._alike.setdefault(like, [])
-            alike.append((attempt, scope))
-            # A call that creates state may have been taken, when nothing says that it was not.
-            if self._is_the_cause(alike) or creates_state(call):
-                yield from self._answer_failure(attempt, like, failed.body)
-                return True
-        return False
-
-    def _is_the_cause(self, alike: list[tuple[Attempt, Scope]]) -> bool:
-        """Whether it is the call that lets backends fail in this way."""
-        failed = {attempt.backend.endpoint.name for attempt, _ in alike}
-        elsewhere = any(backend.endpoint.name not in failed for backend in self._pool)
-        return len(alike) > 1 and (len(failed) > 1 or not elsewhere)
-
-    def _hold_against(self, attempt: Attempt, failed: Failed) -> Scope:
-        """Open the breaks that a failure calls for, and note what it says of the backend's capacity."""
-        call, wish, dispatcher, now = self._call, self._wish, self._dispatcher, self._now
-        backend = attempt.backend
-        scope = broken_by(backend, failed)
-        lacking = lacks_capacity(failed)
-        limits = read_rate_limits(failed.headers) if failed.headers is not None else None
-        if limits is not None and lacking and (limits.limit_tokens or math.inf) < call.estimate:
-            # The call is too large for it, which says nothing about others.
-            call.too_small.add(backend.key)
-        elif not self._is_impatience(attempt, failed):
-            hint = self._hint(failed)
-            if lacking and limits is not None:
-                dispatcher.refused(wish, limits, hint, now)
-            self._break(attempt, failed, scope, hint)
-        if not (lacking and wish.cls.may_wait):
-            wish.tried.add(backend.key)
-        dispatcher.ended(wish, 0 if was_not_taken(failed) else None, now)
-        return scope
-
-    def _is_impatience(self, attempt: Attempt, failed: Failed) -> bool:
-        """Whether time ran out that the client gave, rather than we."""
-        allowed = self._call.client_timeout()
-        by_client = allowed is not None and attempt.deadline >= allowed
-        return failed.kind is FailureKind.TIMEOUT and not failed.silent and by_client
-
-    def _break(self, attempt: Attempt, failed: Failed, scope: Scope, hint: float | None) -> None:
-        """Open a break for all, for the call's client, or none yet, as far as there is evidence."""
-        call, wish, breaks, now = self._call, self._wish, self._dispatcher.breaks, self._now
-        finding = Finding.FOR_ALL
-        if not lacks_capacity(failed):
-            witness = Witness(call.id, wish.client, content_of(call), now, is_proof(failed, hint))
-            finding = self._dispatcher.suspicions.hear(scope, way_of(failed), witness)
-        if finding is Finding.FOR_CLIENT and len(self._config.clients) > 1:
-            seconds = wish.cls.breaks.length(hint)
-            reason = f"{failed.reason} (for calls of {wish.client} only)"
-            breaks.open(scope, Break(now, now + seconds, reason, call.id, client=wish.client))
-        elif finding is not Finding.SUSPICION:
-            lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
-            opened = breaks.open_for(scope, hint, now, failed.reason, call.id, lengths)
-            attempt.break_seconds, attempt.scope = opened[wish.cls.name], scope
-            attempt.breaks = opened
-
-    def _hint(self, failed: Failed) -> float | None:
-        if failed.headers is None:
-            return None
-        if refuses_us(failed):
-            return self._config.breaks.ceiling_seconds
-        return retry_hint(failed.headers, failed.body, failed.now + self._call.wall)
-
-    def _served(self, backend: Backend) -> tuple[BackendKey, str]:
-        return (backend.key, backend.deployment(self._call.deployment))
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -365,6 +264,7 @@ class Attempts:
             if told.usage is not None and told.usage.reasoning_tokens:
                 self._speed(attempt).thinks = True
             call.finish_reason = told.finish_reason
+            self._made = told.made
             call.delivered = told.delivered
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
         self._dispatcher.ended(self._wish, used, end.now)
@@ -380,7 +280,9 @@ class Attempts:
         call, engine = self._call, self._engine
         # A chat completion has an id too, but nothing refers to it; it would only push others out.
         if call.target.operation is RESPONSES:
-            for key in (call.response_id, session_of(call)):
+            assert call.body is not None
+            # What it refers to could be resolved there, too.
+            for key in (call.response_id, session_of(call), *self._made, *call.body.references):
                 if key is not None:
                     engine.affinity.remember(key, attempt.backend.endpoint.name, self._now)
         tokens = call.usage.output_tokens if call.usage else 0
@@ -407,84 +309,3 @@ class Attempts:
         if len(speeds) > MOST_BACKENDS:
             del speeds[next(iter(speeds))]
         return speed
-
-    def _answer_failure(
-        self, attempt: Attempt, like: str, body: bytes | None, *, withdraw: bool = True
-    ) -> Generator[Effect, Result]:
-        """Answer with a failure that the call itself may have caused.
-
-        ``withdraw``: it is held against nobody.
-        """
-        call = self._call
-        if withdraw:
-            self._dispatcher.suspicions.withdraw(call.id)
-        for earlier, scope in self._alike.get(like, ()) if withdraw else ():
-            self._dispatcher.breaks.withdraw(scope, call.id)
-            if earlier.scope is not None:
-                call.withdrawn.append(scope)
-            earlier.break_seconds = None
-        if attempt.failure in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM):
-            yield from self._return(attempt, body)
-        elif attempt.failure is FailureKind.TIMEOUT:
-            error = errors.upstream_timeout(attempt.deadline, streaming=call.streaming)
-            yield from self._reject(error, Outcome.BACKENDS_OUT)
-        else:
-            yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
-
-    def _return(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:
-        """Answer with what the backend said, if all of it came."""
-        call = self._call
-        if body is None:
-            yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
-            return
-        # A failure inside a 200 is returned as it came.
-        call.status, call.outcome, call.ended = attempt.status or 200, Outcome.OK, self._now
-        yield Return(attempt, body)
-
-    def _reject(self, error: GatewayError, outcome: Outcome) -> Generator[Effect, Result]:
-        call = self._call
-        call.error, call.status, call.outcome, call.ended = error, error.status, outcome, self._now
-        yield Reject(error)
-
-    def _what_helps(self) -> str:
-        """Say how a call gets below the limits: by that of its two parts which makes it large."""
-        answer = completion_bound(self._call) or 0
-        if 2 * answer < self._call.estimate:
-            return "Send a shorter prompt."
-        return "Lower max_tokens, or the number of answers."
-
-    def _give_up(self, found: Order, *, line_full: bool = False) -> Generator[Effect, Result]:
-        call = self._call
-        if self._last is not None:
-            failed = {a.backend.endpoint.name for a, _ in self._alike.get(self._last[1], ())}
-            busy = (Cause.FULL, Cause.KEPT_FREE)
-            would_tell = any(s.cause in busy and s.backend.endpoint.name not in failed for s in found.skipped)
-            yield from self._answer_failure(*self._last, withdraw=not would_tell)
-            return
-        reasons = [
-            (s.backend.name, s.reason, math.inf if s.seconds is None else s.seconds) for s in found.skipped
-        ]
-        wait = found.soonest
-        if wait is None and call.too_small:
-            error = errors.rate_limited(
-                f"The request asks for about {call.estimate:,} tokens, more than the whole limit of any "
-                f"backend. {self._what_helps()}",
-                math.inf,
-                code="larger_than_limits",
-            )
-        else:
-            wait = self._config.breaks.default_seconds if wait is None else wait
-            # There may be room sooner, but those who stand in the queue come first.
-            wait = max(wait, self._dispatcher.standing_wait(self._wish, self._now), call.stood_in_line)
-            causes = {skip.cause for skip in found.skipped if skip.seconds is not None}
-            code = "all_backends_out"
-            if line_full:
-                code = "waiting_line_full"
-            elif call.stood_in_line >= errors.SHORTEST_WAIT:
-                code = "waiting_line_timeout"
-            elif Cause.KEPT_FREE in causes:
-                code = "shed"
-            error = errors.all_backends_out(
-                call.deployment, wait, reasons, code=code, waited_seconds=call.stood_in_line
-            )
-        yield from self._reject(error, Outcome.BACKENDS_OUT)

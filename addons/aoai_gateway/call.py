@@ -37,6 +37,21 @@ class Setup:
     table: RoutingTable
 
 
+class Fault(StrEnum):
+    """What is wrong with a call that a backend refuses, where it is not the client that put it in."""
+
+    STANDIN = "standin"
+    """The deployment, which the configuration names, does not exist there."""
+    PATH = "path"
+    """The endpoint's URL or path prefix leads nowhere."""
+    OPERATION = "operation"
+    """The standin's model does not do what is asked for."""
+    STREAM_OPTIONS = "stream_options"
+    """It does not know the usage that the gateway asks for."""
+    ELSEWHERE = "elsewhere"
+    """The call refers to what another resource holds."""
+
+
 class FailureKind(StrEnum):
     """Why an attempt failed."""
 
@@ -79,6 +94,7 @@ class Attempt:
     """What that break is on."""
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when this one was chosen."""
+    fault: Fault | None = None
     pulse: Pulse | None = None
     """The backend's signs of life."""
     resent: bool = False
@@ -147,6 +163,8 @@ class Call:
     """What was decided, in order and in words; filled at its end, if somebody looks at flows."""
     too_small: set[BackendKey] = field(default_factory=set)
     """Backends whose whole limit is below the estimate."""
+    usage_unknown: set[BackendKey] = field(default_factory=set)
+    """Backends that do not know ``stream_options.include_usage`` in the call's api-version."""
     edits: dict[str, int] = field(default_factory=dict)
     """Members of the body that the client's limits or contract set to another value."""
     told: dict[str, str] = field(default_factory=dict)
@@ -200,6 +218,17 @@ class Call:
     def patience(self) -> float:
         """Give the seconds for which the client waits, whether it says so or not."""
         return self.client_timeout() or DEFAULT_PATIENCE
+
+    def adds_usage(self, backend: Backend | None = None) -> bool:
+        """Whether the gateway asks a backend for the stream's usage because the client did not."""
+        body = self.body
+        return (
+            body is not None
+            and body.stream
+            and body.include_usage is not True
+            and self.target.knows_stream_options
+            and (backend is None or backend.key not in self.usage_unknown)
+        )
 
     @property
     def streaming(self) -> bool:

@@ -73,8 +73,8 @@ class Dispatcher:
         """Note that a call has come, so that lower classes leave room for others like it. Once a call."""
         if not wish.limited:
             return
-        cls, client = wish.cls.name, wish.client
-        open_ = [b for b in wish.pool if self.breaks.on(b, now, cls, client) is None] or wish.pool
+        cls, marks = wish.cls.name, wish.marks
+        open_ = [b for b in wish.pool if self.breaks.on(b, now, cls, marks) is None] or wish.pool
         capacities = [self.capacities.of(backend, wish.deployment) for backend in open_]
         sizes = [capacity.limits(now)[0] for capacity in capacities]
         known = [size for size in sizes if size is not None]
@@ -98,7 +98,7 @@ class Dispatcher:
 
     def claim(self, wish: Wish, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.may_probe(backend, wish.cls.name, wish.call_id, now, wish.client):
+        if not self.breaks.may_probe(backend, wish.cls.name, wish.call_id, now, wish.marks):
             return False
         wish.capacity = self.capacities.of(backend, wish.deployment)
         wish.capacity.begin(wish.call_id, wish.tokens, now)
@@ -215,7 +215,7 @@ class Dispatcher:
         owed = queue.line.owed(ticket.cls_name)
         if ticket.cls_rank > lowest and not owed:
             return False
-        kind = (owed, wish.kind, wish.client if self.breaks.any_for_clients else "")
+        kind = (owed, wish.kind, wish.marks if self.breaks.any_for_some else ())
         if wish.tokens >= smallest.get(kind, math.inf):
             return False
         found = self.look(wish, now, owed=owed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aoai_gateway.call import Attempt, FailureKind
+    from aoai_gateway.call import Attempt, FailureKind, Fault
     from aoai_gateway.policy.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.tokens import Count
@@ -200,6 +200,7 @@ class Failed:
     reason: str
     reused: bool = False
     """Whether it failed on a connection that had served before."""
+    fault: Fault | None = None
     silent: bool = False
     """Whether it is the backend that is silent, as other calls show."""
     status: int | None = None
@@ -245,6 +246,8 @@ class Ended:
     usage: Usage | None = None
     model: str | None = None
     response_id: str | None = None
+    made: tuple[str, ...] = ()
+    """Names of what only the resource that answered can resolve (`wire.references`)."""
     finish_reason: str | None = None
     delivered: Delivered | None = None
     """The answer's text, to be counted where no usage tells what it cost."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.attempts import Attempts
+from aoai_gateway.bounded import Recent
 from aoai_gateway.budgeting import Budgets
 from aoai_gateway.call import Call, Outcome
 from aoai_gateway.deadlines import completion_bound
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.bodies import RequestBody
 
 
+MOST_WITHOUT_USAGE = 1_000
+
+
 class Engine:
     """Decides for all calls of a gateway, and holds what they share: backends, affinity, speeds."""
 
@@ -56,6 +60,8 @@ class Engine:
         """By backend and real deployment: an endpoint without standins serves fast and slow ones."""
         self.patience = Patience()
         self.budgets = Budgets()
+        self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)
+        """By backend and api-version: until when it is known not to take ``stream_options``."""
         self.random = random
 
     @property

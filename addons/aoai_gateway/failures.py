@@ -7,6 +7,8 @@
 - *Whose fault.* No connection, TLS, a throttle, silence to several calls and Azure's own refusal of our key
   prove by themselves that it is the backend's. Anything else the call may have caused: see
   :mod:`~aoai_gateway.routing.suspicion`. What the client chose itself, its time-out, is held against nobody.
+- *What the gateway itself put in* (a deployment's name, a path prefix, ``stream_options``) is not the
+  client's fault, and neither is it that what the call refers to is held by another resource (`fault_of`).
 - *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
   429, no connection.
 """
@@ -16,9 +18,16 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from aoai_gateway.call import Call, FailureKind
+from aoai_gateway.call import Call, FailureKind, Fault
 from aoai_gateway.effects import Failed
-from aoai_gateway.wire.refusals import is_key_refused
+from aoai_gateway.wire.refusals import (
+    is_deployment_missing,
+    is_held_elsewhere,
+    is_key_refused,
+    is_operation_unsupported,
+    is_path_missing,
+    is_stream_options_unknown,
+)
 
 if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
@@ -42,6 +51,33 @@ def is_replayed(call: Call, status: int) -> bool:
     if status not in RETRYABLE:
         return False
     return status == 429 or not creates_state(call)
+
+
+def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> Fault | None:
+    """Say what is wrong with a refused call that its client has not put in; None: it is the client's answer.
+
+    The client's own fields remain its own: an api-version, ``stream_options``, a header that names another
+    deployment (for spill-over or images).
+    """
+    if status not in (400, 404):
+        return None
+    assert call.body is not None
+    if call.adds_usage(backend) and is_stream_options_unknown(status, body):
+        return Fault.STREAM_OPTIONS
+    if is_held_elsewhere(status, body, call.body.raw):
+        return Fault.ELSEWHERE
+    if backend.standin is not None:
+        own = any(call.headers.get(name) is not None for name in NAME_DEPLOYMENTS)
+        if not own and is_deployment_missing(status, body):
+            return Fault.STANDIN
+        if is_operation_unsupported(status, body):
+            return Fault.OPERATION
+    below = backend.endpoint.path_prefix not in ("", "/")
+    return Fault.PATH if is_path_missing(status, body, below_prefix=below) else None
+
+
+NAME_DEPLOYMENTS = ("x-ms-spillover-deployment", "x-ms-oai-image-generation-deployment")
+"""Headers with which a client names further deployments."""
 
 
 def creates_state(call: Call) -> bool:

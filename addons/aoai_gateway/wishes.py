@@ -33,6 +33,7 @@ def wish_of(call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callab
         cls=call.cls,
         pool=pool,
         deployment=call.deployment,
+        operation=call.target.operation.name,
         line=call.deployment if call.deployment in config.virtual_deployments else "",
         tokens=_tokens(call),
         size=len(call.body.raw) if call.body is not None else 0,
@@ -79,9 +80,10 @@ def _home(call: Call, pool: Pool, now: float, affinity: Affinity) -> str | None:
     """Give the endpoint that holds the state which the call refers to, as far as that is known."""
     body = call.body
     assert body is not None
-    key = body.previous_response_id
-    if key is None and body.has_encrypted_reasoning:
+    homes = (affinity.home(key, now) for key in body.references)
+    home = next((each for each in homes if each is not None), None)
+    if home is None and body.previous_response_id is None and body.has_encrypted_reasoning:
         # Only the resource that encrypted it can read it.
-        key = session_of(call)
-    home = affinity.home(key, now) if key is not None else None
+        session = session_of(call)
+        home = affinity.home(session, now) if session is not None else None
     return home if any(b.endpoint.name == home for b in pool) else None

@@ -57,7 +57,7 @@ SCENES: dict[str, Scene] = {
     "unknown model": Scene(question(model="gpt-9")),
     "bad head": Scene(b"NONSENSE\r\n\r\n"),
     "all out": Scene(question(), (("429", {"times": -1}),)),
-    "all broken": Scene(question(), (("500", {"times": -1}),)),
+    "all broken": Scene(question(), (("503", {"times": -1, "retry_after_seconds": 1.0}),)),
     "no connection": Scene(question(), closed=True),
     "cut": Scene(question(stream=True), (("cut", PTU),)),
     "silence": Scene(question(stream=True, waits=1.0), (("hang", PTU),)),
@@ -221,7 +221,7 @@ BEFORE_SENDING = re.compile(
     r"(Engine|engine|intake|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
     r"|sending\.build_request|stream\.parse_target"
     r"|GatewayStream\.(begin|state_request_\w+|_advance|_send|_choose|_ask|_respond|_refuse|_tell)"
-    r"|Attempts\.(run|_next_backend|_look|_claim|_try|_spent)|attempts\.wish_of|dispatch\.order"
+    r"|Attempts\.(run|_next_backend|_look|_claim|_try|_spent)|aftermath\.wish_of|dispatch\.order"
     r"|Dispatcher\.(expect|look|claim|is_free|pulse)"
     r"|Gateway\.(begun|identify|in_force|config)"
     r"|GatewayAddon\.(next_layer|_layer|gateway_ask)"

@@ -12,7 +12,7 @@ from mitmproxy.test import tutils
 
 from aoai_gateway.call import Call, Setup
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
-from aoai_gateway.proxy.request import adds_usage, build_request, strip_secrets, without_secrets
+from aoai_gateway.proxy.request import build_request, strip_secrets, without_secrets
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.operations import parse_target
@@ -218,7 +218,7 @@ def test_adding_usage_needs_a_body() -> None:
     target = parse_target("POST", V1)
     config = Config(aoai=Aoai(endpoints=(Endpoint(name="a", url="https://a.example", key="key-of-a"),)))
     setup = Setup(config, RoutingTable(config))
-    assert not adds_usage(Call("id", Client(name="c", key="key-of-c"), target, setup, 0.0, 0.0, {}))
+    assert not Call("id", Client(name="c", key="key-of-c"), target, setup, 0.0, 0.0, {}).adds_usage()
 
 
 def test_what_is_shown_of_it_holds_no_secret() -> None:

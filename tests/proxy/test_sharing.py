@@ -152,7 +152,7 @@ async def test_another_process_learns_why_and_where_a_break_was_opened() -> None
     elsewhere.found = {("sweden\nptu", "*"): Left(10.0, note)}
     reason = (await looked(other, gateway))[SWEDEN].reason
     assert reason.startswith("401 invalid key")
-    assert reason.endswith(f"(at the gateway process {PROCESS})")
+    assert reason.endswith(f"(at another gateway process, {PROCESS})")
     assert len(reason) < 300
 
 

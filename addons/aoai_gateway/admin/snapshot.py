@@ -17,7 +17,9 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       endpoint takes any deployment), ``kind`` (``provisioned``, ``standard``),
                       ``enabled``, ``switched_off`` (its own or its endpoint's), ``status`` (``ok``,
                       ``break``, ``probation``, ``off``), ``classes`` (for each priority class:
-                      ``priority``, ``break``, ``on_probation``), ``headroom`` (the free share),
+                      ``priority``, ``break``, ``on_probation``), ``breaks_for_some`` (breaks of one
+                      client or operation: ``reason``, ``only``, ``seconds_left``),
+                      ``headroom`` (the free share),
                       ``tokens_per_minute`` and ``requests_per_minute`` (the limit, declared or
                       learned), ``in_flight``, ``recent``
 ``clients``           list of: ``name``, ``group``, ``priority``, ``enabled``, ``switched_off``,
@@ -179,6 +181,10 @@ class _Snapshot:
             "switched_off": off,
             "status": _status(off, classes),
             "classes": classes,
+            "breaks_for_some": [
+                {"reason": brk.reason, "only": brk.only, "seconds_left": round(brk.remaining(now), 1)}
+                for brk in breaks.for_some(backend, now)
+            ],
             "headroom": _rounded(capacity.headroom(now)) if capacity is not None else None,
             "tokens_per_minute": limits[0],
             "requests_per_minute": limits[1],

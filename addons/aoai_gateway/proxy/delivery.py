@@ -35,10 +35,11 @@ from aoai_gateway.proxy.fields import set_fields
 from aoai_gateway.proxy.intake import Intake
 from aoai_gateway.proxy.masks import mask_decoded
 from aoai_gateway.proxy.pace import Pace
-from aoai_gateway.proxy.request import adds_usage
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.content_coding import MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
+from aoai_gateway.wire.operations import RESPONSES
+from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Delivery(Intake):
         if not exchange.streaming:
             return (yield from self._whole_answer(exchange, response))
         self._mark(response)
-        if adds_usage(self._call) and "content-length" in response.headers:
+        if self._asked_for_usage() and "content-length" in response.headers:
             # Less will go out than comes in.
             del response.headers["content-length"]
             response.headers["transfer-encoding"] = "chunked"
@@ -139,6 +140,11 @@ class Delivery(Intake):
         yield from self._watch()
         return None
 
+    def _asked_for_usage(self) -> bool:
+        """Whether the backend that answers was asked for the usage by us."""
+        attempt = self._call.attempt if self._call is not None else None
+        return attempt is not None and self._call is not None and self._call.adds_usage(attempt.backend)
+
     def _wait_for(self, answer: Any) -> CommandGenerator[Any]:
         """Give an answer that may still be on its way."""
         raise NotImplementedError
@@ -160,6 +166,7 @@ class Delivery(Intake):
             usage=facts.usage,
             model=facts.model,
             response_id=facts.response_id,
+            made=references_in(decoded) if self._call.target.operation is RESPONSES else (),
             finish_reason=", ".join(facts.finish_reasons) or None,
             delivered=delivered,
         )
@@ -247,6 +254,7 @@ class Delivery(Intake):
             usage=reader.usage,
             model=reader.model,
             response_id=reader.response_id,
+            made=tuple(reader.made),
             finish_reason=", ".join(reader.finish_reasons) or None,
             delivered=reader.delivered,
         )

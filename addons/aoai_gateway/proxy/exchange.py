@@ -30,11 +30,12 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.call import FailureKind
 from aoai_gateway.effects import Answered, Drained, Failed
-from aoai_gateway.failures import is_failure, is_replayed
+from aoai_gateway.failures import fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.fields import FieldIndex
 from aoai_gateway.routing.pulse import Pulse
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, status_of
+from aoai_gateway.wire.hints import describe
 from aoai_gateway.wire.stream import StreamReader, Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Server
     from mitmproxy.proxy.layers.http import HttpEvent
 
-    from aoai_gateway.call import Attempt, Call
+    from aoai_gateway.call import Attempt, Call, Fault
     from aoai_gateway.config.models import Replay
     from aoai_gateway.effects import Deadlines, Result
 
@@ -102,6 +103,7 @@ class Exchange:
         """What that body says, where it could be decoded."""
         self.first_content: float | None = None
         self._call = call
+        self._backend = attempt.backend
         self._replay: Replay = call.setup.config.replay
         self._reused = reused
         self._deadlines = deadlines
@@ -290,6 +292,9 @@ class Exchange:
         except NotDecodedError as error:
             self.decoded = None if error.too_large else body
             return self._answered(now)
+        fault = fault_of(self._call, self._backend, self.response.status_code, self.decoded)
+        if fault is not None:
+            return self._misdirected(now, fault)
         facts = self.facts = read_answer(self.decoded)
         error_object = facts.error or {}
         failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
@@ -299,6 +304,18 @@ class Exchange:
                 names = (error_object.get("code"), error_object.get("type"))
                 return self._failed_inside(now, status, names, "its answer")
         return self._answered(now)
+
+    def _misdirected(self, now: float, fault: Fault) -> Failed:
+        """Take an answer for the gateway's own, whatever it may be worth to the client in the end."""
+        self._phase = Phase.OVER
+        assert self.response is not None
+        self.response.data.content = self.take_body()
+        status = self.response.status_code
+        reason = describe(status, self.decoded)
+        kind = FailureKind.STATUS
+        return Failed(
+            now, kind, reason, status=status, headers=self._head, body=self.decoded or b"", fault=fault
+        )
 
     def _in_failed_body(self, event: HttpEvent, now: float) -> Result | None:
         if isinstance(event, ResponseData):

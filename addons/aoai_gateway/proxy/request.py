@@ -54,7 +54,7 @@ def build_request(
     deployment = backend.deployment(call.deployment)
     path = call.target.with_prefix(endpoint.path_prefix, deployment)
     model = deployment if call.target.deployment is None and deployment != body.model else None
-    content = body.edited(model=model, include_usage=adds_usage(call), **call.edits)
+    content = body.edited(model=model, include_usage=call.adds_usage(backend), **call.edits)
 
     pattern = call.setup.config.aoai.forward_http_header_only_if_name_matches
     named: set[bytes] = set()
@@ -87,17 +87,6 @@ def build_request(
         now=time.time(),
     )
     return request, content
-
-
-def adds_usage(call: Call) -> bool:
-    """Whether the gateway asks for the stream's usage because the client did not."""
-    body = call.body
-    return (
-        body is not None
-        and body.stream
-        and body.include_usage is not True
-        and call.target.knows_stream_options
-    )
 
 
 def without_secrets(request: http.Request, content: bytes) -> http.Request:

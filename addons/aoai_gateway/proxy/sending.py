@@ -31,7 +31,7 @@ from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.exchange import SLACK, Exchange
 from aoai_gateway.proxy.masks import mask_decoded, mask_head
 from aoai_gateway.proxy.messages import Connect
-from aoai_gateway.proxy.request import adds_usage, build_request
+from aoai_gateway.proxy.request import build_request
 from aoai_gateway.wire.masking import Screen
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Sending(Delivery):
             server,
             reused=connect.opening is None,
             deadlines=effect.deadlines,
-            remove_usage=adds_usage(call),
+            remove_usage=call.adds_usage(backend),
             now=now,
         )
         self._screen = Screen(*self._secrets)

@@ -141,7 +141,7 @@ class Sharing:
         self._closed = closed
         ours: dict[ClassBreak, float] = {}
         for scope, brk in breaks.all():
-            if brk.call_id != SHARED and brk.client is None:
+            if brk.call_id != SHARED and brk.only is None:
                 # By the name under which it is told: else its echo would hide its own reason.
                 cls = None if brk.cls is None else _class(_class_name(brk.cls))
                 ours[scope, cls] = max(brk.until, ours.get((scope, cls), -math.inf))
@@ -209,7 +209,7 @@ def _reason(note: str) -> str:
     process, _, reason = ("".join(c if c.isprintable() else " " for c in part) for part in parts)
     if not reason:
         return f"in a break at {SHARED}"
-    return f"{reason[:LONGEST_REASON]} (at the gateway process {process[:64]})"
+    return f"{reason[:LONGEST_REASON]} (at another gateway process, {process[:64]})"
 
 
 def _name(scope: Scope) -> str:

@@ -24,7 +24,7 @@ from aoai_gateway.config.priorities import BreakLengths
 from aoai_gateway.routing.probes import Probes, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend
 
@@ -44,8 +44,8 @@ class Break:
     call_id: str
     cls: str | None = None
     """The name of the priority class that it is for; None: for all."""
-    client: str | None = None
-    """The name of the client that it is for; None: for all."""
+    only: str | None = None
+    """The mark of the calls that it is for, such as ``client ann`` or ``operation embeddings``; None: all."""
 
     def remaining(self, now: float) -> float:
         """Seconds until the backend is tried again."""
@@ -64,15 +64,15 @@ class Breaks:
         self._probes = Probes(probes, probe_seconds)
         self._classes: frozenset[str] = frozenset()
         """The classes for which breaks were opened last."""
-        self.any_for_clients = False
-        """Whether there may be a break that is for one client only."""
+        self.any_for_some = False
+        """Whether there may be a break that is for some calls only."""
 
     def open(self, scope: Scope, brk: Break) -> None:
         """Open a break; of several on one scope the one that ends last counts. No probation follows."""
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > brk.since}
         _keep(kept, brk)
         self._breaks[scope] = kept
-        self.any_for_clients = self.any_for_clients or brk.client is not None
+        self.any_for_some = self.any_for_some or brk.only is not None
 
     def open_for(
         self,
@@ -133,18 +133,19 @@ class Breaks:
                 self._probes.ensure(scope, brk.cls)
 
     def on(
-        self, backend: Backend, now: float, cls: str | None = None, client: str | None = None
+        self, backend: Backend, now: float, cls: str | None = None, marks: Collection[str] = ()
     ) -> Break | None:
-        """Give the break that keeps this backend from being tried by a class and a client, or None.
+        """Give the break that keeps this backend from being tried by a class, or None.
 
-        Without a class: the longest one of any class. Without a client: of those that are for all.
+        Without a class: the longest one of any class. ``marks``: the call's own;
+        without them, breaks that are for all count.
         A backend whose break is over may be on probation: ask `may_probe` before sending.
         """
         if not self._breaks:
             return None
         endpoint, standin = backend.key
-        own = self.at((endpoint, standin), now, cls, client)
-        whole = self.at((endpoint, None), now, cls, client)
+        own = self.at((endpoint, standin), now, cls, marks)
+        whole = self.at((endpoint, None), now, cls, marks)
         if own is None or whole is None:
             return own or whole
         return own if own.until >= whole.until else whole
@@ -155,13 +156,13 @@ class Breaks:
         cls: str,
         now: float,
         call_id: str | None = None,
-        client: str | None = None,
+        marks: Collection[str] = (),
     ) -> float:
         """Seconds until a call of this class may be sent to the backend, as far as is known; 0: now.
 
         Never too early to look again, but perhaps too late: a probe may end before its lease does.
         """
-        brk = self.on(backend, now, cls, client)
+        brk = self.on(backend, now, cls, marks)
         if brk is not None:
             return brk.remaining(now)
         if self._probes.none:
@@ -177,7 +178,7 @@ class Breaks:
     # --- half open --------------------------------------------------------------------------------
 
     def may_probe(
-        self, backend: Backend, cls: str, call_id: str, now: float, client: str | None = None
+        self, backend: Backend, cls: str, call_id: str, now: float, marks: Collection[str] = ()
     ) -> bool:
         """Whether a call of this class may be sent to the backend now; if so, it is a probe where one is due.
 
@@ -185,7 +186,7 @@ class Breaks:
         and not on probation always says yes. After yes, the call's end must be told: by
         `probe_succeeded`, `probe_ended`, or `open_for` if it failed.
         """
-        if self.when(backend, cls, now, call_id, client) > 0:
+        if self.when(backend, cls, now, call_id, marks) > 0:
             return False
         if self._probes.none:
             return True
@@ -207,10 +208,12 @@ class Breaks:
         for scope in _scopes(backend):
             self._probes.release(scope, cls, call_id)
 
-    def at(self, scope: Scope, now: float, cls: str | None = None, client: str | None = None) -> Break | None:
+    def at(
+        self, scope: Scope, now: float, cls: str | None = None, marks: Collection[str] = ()
+    ) -> Break | None:
         """Give the break of just this scope that ends last, for a class or, without one, for any.
 
-        ``client``: counts those that are for this client alone, too.
+        ``marks``: breaks that are for calls with one of them count, too.
         """
         breaks = self._breaks.get(scope)
         if not breaks:
@@ -224,9 +227,16 @@ class Breaks:
         mine = (
             b
             for b in breaks.values()
-            if b.until > now and (cls is None or b.cls in (None, cls)) and b.client in (None, client)
+            if b.until > now and (cls is None or b.cls in (None, cls)) and (b.only is None or b.only in marks)
         )
         return max(mine, key=lambda b: b.until, default=None)
+
+    def for_some(self, backend: Backend, now: float) -> list[Break]:
+        """Give the breaks of a backend that keep only some calls from it."""
+        if not self.any_for_some:
+            return []
+        held = (brk for scope in _scopes(backend) for brk in self._breaks.get(scope, {}).values())
+        return [brk for brk in held if brk.only is not None and brk.until > now]
 
     def scopes(self) -> Iterator[Scope]:
         """Iterate over all that is in a break or on probation."""

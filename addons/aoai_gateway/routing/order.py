@@ -123,6 +123,14 @@ class Wish:
     skipped: tuple[Skip, ...] = ()
     """Those that were passed over then."""
 
+    operation: str = ""
+    """What it asks for, such as ``chat.completions``."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What breaks may be for alone: see `Break.only`."""
+        return (f"client {self.client}", f"operation {self.operation}")
+
     @property
     def kind(self) -> Hashable:
         """What wishes share that differ in size only: without a backend for one, larger ones get none."""
@@ -192,12 +200,12 @@ def _not_now(
 ) -> Skip | None:
     """Say why a backend is not tried for the call at this time."""
     cls = wish.cls.name
-    brk = breaks.on(backend, now, cls, wish.client)
+    brk = breaks.on(backend, now, cls, wish.marks)
     if brk is not None:
         return Skip(backend, brk.reason, brk.remaining(now), Cause.BREAK)
     if backend.key in wish.tried:
         return Skip(backend, "it has failed this call", 0.0, Cause.FAILED)
-    wait: float | None = breaks.when(backend, cls, now, wish.call_id, wish.client)
+    wait: float | None = breaks.when(backend, cls, now, wish.call_id, wish.marks)
     if wait:
         reason = "on probation after a break: another call is trying it"
         return Skip(backend, reason, wait, Cause.PROBATION)

@@ -31,6 +31,7 @@ from aoai_gateway.wire.operations import (
     Target,
     knows_stream_options,
 )
+from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.sizes import text_size
 
 LARGEST_NUMBER = 2**31 - 1
@@ -87,6 +88,8 @@ class RequestBody:
     conversation_id: str | None = field(default=None, repr=False)
     prompt_cache_key: str | None = field(default=None, repr=False)
     has_encrypted_reasoning: bool = False
+    references: tuple[str, ...] = field(default=(), repr=False)
+    """What only one resource can resolve, the most telling first (`wire.references`)."""
     _edits: _EditPoints = field(default_factory=lambda: _EditPoints(), repr=False)
 
     def deployment(self, target: Target) -> str:
@@ -284,6 +287,7 @@ class _Reader:
             conversation_id=self.conversation_id() if stateful else None,
             prompt_cache_key=self.string("prompt_cache_key"),
             has_encrypted_reasoning=stateful and self.has_encrypted_reasoning(),
+            references=self.references() if stateful else (),
             _edits=_EditPoints(
                 brace=self.byte(self.text.index("{") + 1),
                 has_members=bool(self.members),
@@ -351,6 +355,10 @@ class _Reader:
         return isinstance(items, list) and any(
             isinstance(item, dict) and item.get("encrypted_content") for item in items
         )
+
+    def references(self) -> tuple[str, ...]:
+        named = (self.string("previous_response_id"), self.conversation_id())
+        return (*(name for name in named if name), *references_in(self.raw))
 
     def stream_options(self) -> tuple[bool | None, dict[str, Any]]:
         """What the client asked for, and the edit points that concern it."""

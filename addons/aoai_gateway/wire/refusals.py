@@ -7,6 +7,8 @@ the message begins. Not by what it holds: a firewall may quote the prompt.
 
 from __future__ import annotations
 
+import re
+
 from aoai_gateway.wire.hints import error_code, read_error
 
 _KEY_CODES = frozenset(
@@ -49,3 +51,67 @@ def is_key_refused(body: bytes | None) -> bool:
         return True
     message = read_error(body).get("message")
     return isinstance(message, str) and message[:64].lstrip().lower().startswith(_KEY_MESSAGES)
+
+
+_NO_DEPLOYMENT = frozenset({"deploymentnotfound", "deployment_not_found", "model_not_found", "unknown_model"})
+_NOT_DONE = frozenset({"operationnotsupported", "operation_not_supported", "unsupported_operation"})
+_HELD_ELSEWHERE = re.compile(
+    r"invalid_encrypted_content|(?:previous_response|response|conversation|item|file|vector_store|container)"
+    r"_not_found"
+)
+_UNREADABLE = ("could not be verified", "could not be decrypted")
+_NOT_FOUND = ("not found", "no such", "does not exist", "could not be found")
+_ID = re.compile(r"\b(?:[a-z]{2,12}[_-])[A-Za-z0-9_-]{6,128}")
+_MOST_IDS = 4
+
+
+def is_deployment_missing(status: int, body: bytes | None) -> bool:
+    """Whether it is said that the deployment does not exist."""
+    return status in (400, 404) and (error_code(body) or "").lower() in _NO_DEPLOYMENT
+
+
+def is_path_missing(status: int, body: bytes | None, *, below_prefix: bool) -> bool:
+    """Whether nothing stands at the path. Below a prefix Azure's own error says so, too.
+
+    Without one, "Resource not found" is about the api-version, which is the client's.
+    """
+    if status != 404:
+        return False
+    error = read_error(body)
+    if not error:
+        return True
+    message = error.get("message")
+    return below_prefix and isinstance(message, str) and message.lower().startswith("resource not found")
+
+
+def is_operation_unsupported(status: int, body: bytes | None) -> bool:
+    """Whether the deployment's model does not do what was asked for."""
+    return status in (400, 404) and (error_code(body) or "").lower() in _NOT_DONE
+
+
+def is_stream_options_unknown(status: int, body: bytes | None) -> bool:
+    """Whether ``stream_options`` is refused."""
+    error = read_error(body)
+    told = (error.get("param"), error.get("message"))
+    return status == 400 and any(isinstance(text, str) and "stream_options" in text for text in told)
+
+
+def is_encryption_foreign(status: int, body: bytes | None) -> bool:
+    """Whether another resource encrypted what the call holds. The code may be null."""
+    message = read_error(body).get("message")
+    text = message.lower() if isinstance(message, str) else ""
+    said = "encrypted content" in text and any(words in text for words in _UNREADABLE)
+    return status == 400 and (said or error_code(body) == "invalid_encrypted_content")
+
+
+def is_held_elsewhere(status: int, body: bytes | None, request: bytes) -> bool:
+    """Whether what the call (``request``: its body) refers to is not to be found at this resource."""
+    if status not in (400, 404):
+        return False
+    if is_encryption_foreign(status, body) or _HELD_ELSEWHERE.fullmatch((error_code(body) or "").lower()):
+        return True
+    message = read_error(body).get("message")
+    if not isinstance(message, str) or not any(words in message.lower() for words in _NOT_FOUND):
+        return False
+    named = _ID.findall(message[:1_024])[:_MOST_IDS]
+    return any(f'"{name}"'.encode() in request for name in named)

@@ -39,6 +39,7 @@ from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.errors import GatewayError, stream_error_event
 from aoai_gateway.wire.failure_codes import LONGEST_CODE, NO_REASON, status_of
 from aoai_gateway.wire.json_members import NotJsonError, read_document, without_member
+from aoai_gateway.wire.references import MOST_ITEMS, references_in
 from aoai_gateway.wire.sse import MAX_EVENT_BYTES, SseEvent, SseScanner, parse_fields
 from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, search_answer
 
@@ -114,6 +115,8 @@ class StreamReader:
         self.usage: Usage | None = None
         self.response_id: str | None = None
         self.model: str | None = None
+        self.made: list[str] = []
+        """Names of what only this resource can resolve, the last one first (`wire.references`)."""
         self.finish_reasons: list[str] = []
         self.error: StreamError | None = None
         self.terminal_seen = False
@@ -308,6 +311,8 @@ class StreamReader:
             if self.response_id is None:
                 self._note_response(event.data)
             return Kind.PREAMBLE
+        if name in _COMPLETE_EVENTS or name == b"response.output_item.done":
+            self.made = [*references_in(event.data), *self.made][:MOST_ITEMS]
         if name in _COMPLETE_EVENTS:
             self._note_response(event.data)
             self.terminal_seen = True

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from aoai_gateway import attempts, dispatch, engine
+from aoai_gateway import aftermath, attempts, dispatch, engine
 from aoai_gateway.inspect import attempt_flows, inspector
 from aoai_gateway.proxy import (
     addon,
@@ -65,7 +65,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (inspector, "annotate"),
     (engine, "parse_body"),
     (engine, "check_access"),
-    (attempts, "wish_of"),
+    (aftermath, "wish_of"),
     (dispatch, "order"),
     (attempt_flows, "make_flow"),
 )
