@@ -161,4 +161,4 @@ if ! is_set_up; then
     (set_up) 9<"$root/pyproject.toml"
 fi
 # -P: a file in the current folder must not stand in for a module of the same name.
-exec "$python" -P -m aoai_gateway.cli "$@"
+exec "$python" -P -m aoai_gateway.app.cli "$@"

@@ -4,6 +4,6 @@ mitmproxy puts this folder on sys.path, and executes this file again whenever it
 the package, which stays.
 """
 
-from aoai_gateway.proxy.addon import addons
+from aoai_gateway.app.addon import addons
 
 __all__ = ["addons"]

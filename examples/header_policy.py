@@ -7,7 +7,7 @@ begins with ``x-gateway-``.)
 
 import logging
 
-from aoai_gateway.proxy.events import BackendChoice, CallFinished, ClientIdentified
+from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, ClientIdentified
 from aoai_gateway.wire.errors import forbidden
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from mitmproxy.http import Headers
 
-from aoai_gateway.call import Call, FailureKind, Outcome, Setup
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
-from aoai_gateway.effects import (
+from aoai_gateway.engine.call import Call, FailureKind, Outcome, Setup
+from aoai_gateway.engine.effects import (
     Announce,
     Answered,
     Cancel,
@@ -47,8 +47,8 @@ from aoai_gateway.effects import (
     StandInLine,
     WaitUntil,
 )
-from aoai_gateway.engine import Engine
-from aoai_gateway.policy.accounts import Accounts
+from aoai_gateway.engine.engine import Engine
+from aoai_gateway.quota.counters import Accounts
 from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.tokens import Counter
 from aoai_gateway.wire.bodies import parse_body

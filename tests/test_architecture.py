@@ -1,58 +1,52 @@
-"""The two rules that keep the package easy to change, checked on its source.
+"""The rules that keep the packages easy to change, checked on their source.
 
 1. The core is sans-I/O: it imports nothing that reads a clock, draws a random number, opens a socket or
    belongs to mitmproxy. Time and randomness are its arguments.
-2. Imports go one way: config, wire, tokens, policy and routing, engine, and then everything that does I/O.
+2. Every package has a rank of its own, and imports only packages of lower ranks.
+3. Inside a package there are no import circles, not even for types.
+
+The lists of packages and modules are read from the folders: what is new has to be given its rank.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "addons" / "aoai_gateway"
+ADDONS = Path(__file__).parent.parent / "addons"
 NAME = "aoai_gateway"
+SIMULATOR = "aoai_simulator"
+PACKAGE = ADDONS / NAME
 
-# What is imported comes before what imports it; the same number may import each other.
-RANKS = {
-    "bounded": 0,
-    "config": 0,
-    "wire": 1,
-    "tokens": 2,
-    "policy": 3,
-    "routing": 3,
-    "aftermath": 4,
-    "attempts": 4,
-    "budgeting": 4,
-    "call": 4,
-    "deadlines": 4,
-    "dispatch": 4,
-    "effects": 4,
-    "engine": 4,
-    "failures": 4,
-    "wishes": 4,
-}
-OUTSIDE = 5
-
-CORE = (
+RANKED = (
     "bounded",
+    "config",
     "wire",
     "tokens",
+    "quota",
     "routing",
-    "policy",
-    "aftermath",
-    "attempts",
-    "budgeting",
-    "call",
-    "deadlines",
-    "dispatch",
-    "effects",
     "engine",
-    "failures",
-    "wishes",
-    "simulator/limits",
+    "state",
+    "usage",
+    "runtime",
+    "proxy",
+    "admin",
+    "inspect",
+    "rerun",
+    SIMULATOR,
+    "app",
 )
+"""The packages, and the modules beside them, from the inside out: each imports only what stands before it."""
+
+CORE = ("bounded", "wire", "tokens", "routing", "quota", "engine")
+"""What is sans-I/O, and of the simulator, what judges a request."""
+
+CORE_OF_SIMULATOR = ("limits",)
+
+SEEN_BY_SIMULATOR = ("config", "tokens")
+"""Of the gateway, the simulator reads the configuration and counts tokens; it is Azure, and knows no more."""
 
 FORBIDDEN_MODULES = frozenset(
     {
@@ -121,56 +115,115 @@ def impurities(source: str) -> list[str]:
     return found
 
 
-def rank(part: str) -> int:
-    return RANKS.get(part, OUTSIDE)
+def inside_of(module: str, name: str | None) -> str | None:
+    """The package of ours that an import leads to, None for others."""
+    first, _, rest = module.partition(".")
+    if first == SIMULATOR:
+        return SIMULATOR
+    if first != NAME:
+        return None
+    return rest.partition(".")[0] or name
 
 
 def outward_imports(source: str, part: str) -> list[str]:
-    """Imports in ``part`` (the package's first level) of what is further out than itself."""
+    """Imports in `part` (a package) of one that does not stand before it."""
+    allowed = SEEN_BY_SIMULATOR if part == SIMULATOR else RANKED[: RANKED.index(part)]
     found = []
     for line, module, name in imports(ast.parse(source)):
-        if module != NAME and not module.startswith(NAME + "."):
-            continue
-        inner = module.removeprefix(NAME).lstrip(".").partition(".")[0] or (name or "")
-        if rank(inner) > rank(part):
+        inner = inside_of(module, name)
+        if inner is not None and inner != part and inner not in allowed:
             found.append(f"line {line}: {part} imports {inner}")
     return found
 
 
+def circles(imported: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules each of which leads to each other by imports (Tarjan's algorithm)."""
+    numbers: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        numbers[module] = lowest[module] = len(numbers)
+        stack.append(module)
+        for other in imported.get(module, ()):
+            if other not in numbers:
+                visit(other)
+                lowest[module] = min(lowest[module], lowest[other])
+            elif other in stack:
+                lowest[module] = min(lowest[module], numbers[other])
+        if lowest[module] == numbers[module]:
+            group = stack[stack.index(module) :]
+            del stack[-len(group) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in imported:
+        if module not in numbers:
+            visit(module)
+    return found
+
+
+@cache
+def imports_of_modules() -> dict[str, set[str]]:
+    """By module of ours (with dots): the modules of ours that it imports anywhere, for types too."""
+    named = {dotted(path): path for path in modules()}
+    found: dict[str, set[str]] = {}
+    for own, path in named.items():
+        of = found[own] = set()
+        for _, module, name in imports(ast.parse(path.read_text())):
+            longer = f"{module}.{name}"
+            of.update({longer if longer in named else module} & named.keys())
+    return found
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ADDONS).with_suffix("").parts).removesuffix(".__init__")
+
+
 def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+    return sorted((*PACKAGE.rglob("*.py"), *(ADDONS / SIMULATOR).rglob("*.py")))
 
 
 def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    package, *rest = path.relative_to(ADDONS).with_suffix("").parts
+    return package if package == SIMULATOR else rest[0]
 
 
 def is_core(path: Path) -> bool:
-    relative = path.relative_to(PACKAGE).with_suffix("").as_posix()
-    return any(relative == part or relative.startswith(part + "/") for part in CORE)
+    package, *rest = path.relative_to(ADDONS).with_suffix("").parts
+    return rest[0] in (CORE_OF_SIMULATOR if package == SIMULATOR else CORE)
 
 
-def test_there_is_something_to_check() -> None:
-    assert PACKAGE / "wire" / "errors.py" in modules()
-    assert PACKAGE / "simulator" / "limits.py" in modules()
-    assert is_core(PACKAGE / "wire" / "errors.py")
-    assert is_core(PACKAGE / "tokens.py")
-    assert is_core(PACKAGE / "simulator" / "limits.py")
-    assert not is_core(PACKAGE / "proxy" / "layer.py")
+def test_every_package_has_a_rank() -> None:
+    folders = {part_of(path) for path in modules()} - {"__init__"}
+    assert folders == set(RANKED)
 
 
 def test_the_core_is_sans_io() -> None:
-    found = {
-        str(path.relative_to(PACKAGE)): impurities(path.read_text()) for path in modules() if is_core(path)
-    }
-    assert {path: what for path, what in found.items() if what} == {}
+    found = {dotted(path): impurities(path.read_text()) for path in modules() if is_core(path)}
+    assert {"aoai_gateway.wire.errors", "aoai_gateway.tokens.bodies", "aoai_simulator.limits"} <= set(found)
+    assert {path: impure for path, impure in found.items() if impure} == {}
 
 
 def test_imports_go_one_way() -> None:
     found = {
-        str(path.relative_to(PACKAGE)): outward_imports(path.read_text(), part_of(path)) for path in modules()
+        dotted(path): outward_imports(path.read_text(), part_of(path))
+        for path in modules()
+        if path != PACKAGE / "__init__.py"
     }
-    assert {path: what for path, what in found.items() if what} == {}
+    assert {path: outward for path, outward in found.items() if outward} == {}
+
+
+def test_there_are_no_circles() -> None:
+    imported = imports_of_modules()
+    assert "aoai_gateway.wire.errors" in imported["aoai_gateway.engine.engine"]
+    assert circles(imported) == []
+
+
+def test_the_checker_sees_a_circle() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize(
@@ -212,11 +265,14 @@ def test_the_checker_lets_pure_imports_pass(source: str) -> None:
 @pytest.mark.parametrize(
     ("part", "source"),
     [
-        ("wire", "from aoai_gateway.policy.quota import Quota"),
+        ("wire", "from aoai_gateway.quota.quota import Quota"),
         ("config", "from aoai_gateway import wire"),
-        ("routing", "import aoai_gateway.engine"),
+        ("routing", "import aoai_gateway.engine.engine"),
         ("engine", "from aoai_gateway.proxy.layer import Layer"),
         ("tokens", "def f():\n    from aoai_gateway.state import memory"),
+        ("quota", "from aoai_gateway.routing import order"),
+        ("proxy", "from aoai_simulator import server"),
+        ("aoai_simulator", "from aoai_gateway.wire import errors"),
     ],
 )
 def test_the_checker_sees_an_outward_import(part: str, source: str) -> None:
@@ -226,10 +282,10 @@ def test_the_checker_sees_an_outward_import(part: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("part", "source"),
     [
-        ("policy", "from aoai_gateway.wire.errors import GatewayError"),
-        ("policy", "from aoai_gateway.routing import order"),
-        ("proxy", "from aoai_gateway.engine import Call"),
-        ("cli", "from aoai_gateway.simulator import server"),
+        ("quota", "from aoai_gateway.wire.errors import GatewayError"),
+        ("routing", "from aoai_gateway.quota import window"),
+        ("proxy", "from aoai_gateway.engine.engine import Call"),
+        ("app", "from aoai_simulator import server"),
         ("wire", "import aoai_gateway_else"),
     ],
 )

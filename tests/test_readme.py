@@ -16,10 +16,11 @@ import pytest
 from mitmproxy.utils import emoji
 from pydantic import BaseModel, SecretStr
 
-from aoai_gateway import cli
+from aoai_gateway.admin import flow_commands as state_commands
+from aoai_gateway.app import cli
 from aoai_gateway.config.models import Config
-from aoai_gateway.inspect import annotate, commands, state_commands
-from aoai_gateway.proxy.gateway import OUR_EVENTS
+from aoai_gateway.inspect import annotate, commands
+from aoai_gateway.runtime.gateway import OUR_EVENTS
 from aoai_gateway.usage import record
 from aoai_gateway.wire import errors
 from tests.e2e import certificates
@@ -95,7 +96,7 @@ class Shown:
 
 def start(folder: Path, home: Path, *words: str | Path) -> Iterator[Shown]:
     port = free_port()
-    command = [sys.executable, "-P", "-m", "aoai_gateway.cli", "--port", str(port), *words]
+    command = [sys.executable, "-P", "-m", "aoai_gateway.app.cli", "--port", str(port), *words]
     process = Process("gateway", command, folder, env={"HOME": str(home)})
 
     def is_ready() -> bool:
@@ -309,7 +310,10 @@ def test_no_code_in_use_is_left_out_of_the_table_of_the_code() -> None:
 def test_the_answers_headers_are_those_of_the_code() -> None:
     told = {name for name in first_cells(section("Point your SDK at it")) if name.startswith("x-gateway-")}
     folder = CHECKOUT / "addons" / "aoai_gateway" / "proxy"
-    source = "".join(path.read_text() for path in (folder / "delivery.py", folder.parent / "budgeting.py"))
+    source = "".join(
+        path.read_text()
+        for path in (folder / "downstream_response.py", folder.parent / "engine" / "admission.py")
+    )
     assert told == set(re.findall(r'"(x-gateway-[a-z-]+)"', source))
 
 

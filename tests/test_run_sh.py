@@ -94,12 +94,13 @@ class Checkout:
         self.root = root
         self.env = env
         package = root / "addons" / "aoai_gateway"
-        package.mkdir(parents=True)
+        (package / "app").mkdir(parents=True)
         shutil.copy(RUN_SH, root)
         (root / "pyproject.toml").write_text(PYPROJECT)
         (root / "backend.py").write_text(BACKEND)
         (package / "__init__.py").touch()
-        (package / "cli.py").write_text(CLI)
+        (package / "app" / "__init__.py").touch()
+        (package / "app" / "cli.py").write_text(CLI)
         # Nothing is locked, since nothing may be fetched.
         for lock in ("requirements.lock", "requirements-dev.lock"):
             (root / lock).touch()
@@ -251,7 +252,7 @@ def test_without_a_network_and_without_any_python_on_path_it_still_runs(
 
 
 def test_the_exit_code_is_the_commands(made: Checkout, run: Run) -> None:
-    cli = made.root / "addons" / "aoai_gateway" / "cli.py"
+    cli = made.root / "addons" / "aoai_gateway" / "app" / "cli.py"
     cli.write_text("raise SystemExit(7)")
     try:
         assert run(made).returncode == 7

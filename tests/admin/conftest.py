@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.proxy.gateway import Gateway
+from aoai_gateway.runtime.gateway import Gateway
 
 
 @pytest.fixture

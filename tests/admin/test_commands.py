@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from aoai_gateway import cli
 from aoai_gateway.admin import commands
+from aoai_gateway.app import cli
 from aoai_gateway.config import switches
 
 
@@ -134,7 +134,7 @@ def test_the_kinds_are_those_that_can_be_switched() -> None:
 def test_they_start_quickly() -> None:
     """At three in the morning nobody waits for a proxy to be imported that is not needed."""
     code = (
-        "import sys; from aoai_gateway import cli; cli.main(['status', '--url', 'x']); "
+        "import sys; from aoai_gateway.app import cli; cli.main(['status', '--url', 'x']); "
         "print([name for name in ('mitmproxy', 'pydantic', 'tornado') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,8 +12,8 @@ import pytest
 from aoai_gateway.admin.controls import ControlError, Controls, NothingOfThatNameError
 from aoai_gateway.config.models import Config
 from aoai_gateway.config.priorities import BreakLengths
-from aoai_gateway.proxy.gateway import Gateway
 from aoai_gateway.routing.backends import Backend
+from aoai_gateway.runtime.gateway import Gateway
 from tests.engine_driver import DEPLOYMENT, config
 
 LENGTHS = {"default": BreakLengths(10, 1, 60)}

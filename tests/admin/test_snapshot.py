@@ -16,9 +16,9 @@ from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.config.models import Config
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
-from aoai_gateway.policy.quotas import Decision, Reservation
-from aoai_gateway.proxy.gateway import Gateway
+from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.routing.order import Wish
+from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.state.memory import MemoryState
 from tests.engine_driver import DEPLOYMENT, Answer, config, world
 
@@ -175,7 +175,7 @@ def with_quotas() -> Config:
 
 
 def booked(gateway: Gateway) -> None:
-    from aoai_gateway.policy.contracts import quotas_of
+    from aoai_gateway.quota.effective_policy import quotas_of
 
     (client,) = gateway.config.clients
     state: Any = gateway.state
@@ -214,7 +214,7 @@ def test_a_store_that_does_not_answer_costs_only_the_quotas(
             await asyncio.Event().wait()
             raise AssertionError
 
-    monkeypatch.setattr("aoai_gateway.admin.standings.SECONDS", 0.01)
+    monkeypatch.setattr("aoai_gateway.admin.quota_usage.SECONDS", 0.01)
     gateway = gateway_with(with_quotas())
     gateway.state = Silent()
     assert taken(gateway)["clients"][0]["quotas"] == []

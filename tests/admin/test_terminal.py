@@ -13,7 +13,7 @@ from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.admin.terminal import render, short, span
 from aoai_gateway.config.models import Config
-from aoai_gateway.proxy.gateway import Gateway
+from aoai_gateway.runtime.gateway import Gateway
 from tests.engine_driver import DEPLOYMENT, config
 
 

@@ -215,7 +215,7 @@ def simulator(folder: Path) -> Iterator[dict[str, Any]]:
     """A simulator process on the second core; gives the line that it prints."""
     spec = folder / "simulator.json"
     spec.write_text(json.dumps(simulator_spec()))
-    command = [BIN / "python", "-m", "aoai_gateway.simulator", "--spec", spec, "--burst-seconds", "0.25"]
+    command = [BIN / "python", "-m", "aoai_simulator", "--spec", spec, "--burst-seconds", "0.25"]
     child = subprocess.Popen(
         [str(word) for word in command],
         stdout=subprocess.PIPE,

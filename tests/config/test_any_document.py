@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aoai_gateway.config import powerproxy
 from aoai_gateway.config.describe import describe
 from aoai_gateway.config.loader import ConfigErrors, Loaded, Source, compile_sources
-from aoai_gateway.policy.contracts import contract
+from aoai_gateway.quota.effective_policy import contract
 from tests.config.all_models import all_models
 
 SECRET = "s3cr3t-as-long-as-keys-are"

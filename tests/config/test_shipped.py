@@ -7,9 +7,9 @@ import pytest
 
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.config.policies import Amounts
-from aoai_gateway.policy.contracts import contract
-from aoai_gateway.policy.limits import RequestLimits
-from aoai_gateway.policy.quotas import Quota
+from aoai_gateway.quota.effective_policy import contract
+from aoai_gateway.quota.quotas import Quota
+from aoai_gateway.quota.request_limits import RequestLimits
 
 ROOT = Path(__file__).parents[2]
 AZURE = {"AOAI_SWEDEN_KEY": "a", "AOAI_FRANCE_KEY": "b", "TEAM1_KEY": "c"}

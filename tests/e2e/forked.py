@@ -19,9 +19,9 @@ from pathlib import Path
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
-        "aoai_gateway.proxy.host",
-        "aoai_gateway.simulator.command",
-        "aoai_gateway.simulator.server",
+        "aoai_gateway.app.host",
+        "aoai_simulator.command",
+        "aoai_simulator.server",
         "mitmproxy.tools.main",
         "mitmproxy.tools.dump",
         "mitmproxy.tools.web",

@@ -218,7 +218,7 @@ class Simulator(Process):
                 sys.executable,
                 "-P",
                 "-m",
-                "aoai_gateway.simulator",
+                "aoai_simulator",
                 "--count",
                 "bytes",
                 "--spec",
@@ -323,7 +323,7 @@ class Gateway(Process):
     def _command(self, scripts: Sequence[str | Path]) -> list[str | Path]:
         if self.host == "serve":
             return [
-                sys.executable, "-P", "-m", "aoai_gateway.cli", "serve",
+                sys.executable, "-P", "-m", "aoai_gateway.app.cli", "serve",
                 "--config", self.config_path, "--port", str(self.port), *scripts, "--",
             ]  # fmt: skip
         assert self.dump_path is not None

@@ -49,7 +49,7 @@ class Admin:
 
     def run(self, *words: str, code: int = 0, **env: str) -> str:
         """Run a command of the terminal; gives what it prints."""
-        command = [sys.executable, "-P", "-m", "aoai_gateway.cli", *words, "--url", self.url]
+        command = [sys.executable, "-P", "-m", "aoai_gateway.app.cli", *words, "--url", self.url]
         environment = {
             **os.environ,
             **({"AOAI_GATEWAY_ADMIN_TOKEN": self.token} if self.token else {}),

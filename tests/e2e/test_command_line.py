@@ -48,7 +48,7 @@ def command(tmp_path: Path, home: Path, processes: list[Process]) -> Callable[..
     def start(*words: str) -> Process:
         process = Process(
             "aoai-gateway",
-            [sys.executable, "-P", "-m", "aoai_gateway.cli", *words],
+            [sys.executable, "-P", "-m", "aoai_gateway.app.cli", *words],
             tmp_path,
             env={"HOME": str(home)},
         )

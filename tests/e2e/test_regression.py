@@ -11,8 +11,8 @@ import pytest
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader, FlowWriter
 
-from aoai_gateway import cli
-from aoai_gateway.regression import command
+from aoai_gateway.app import cli
+from aoai_gateway.rerun import command
 from tests.e2e.conftest import Sdk
 from tests.e2e.processes import Gateway, Simulator
 from tests.e2e.settings import CLIENT_KEY, SPEC, configuration

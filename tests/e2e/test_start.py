@@ -159,7 +159,7 @@ def test_a_wrong_configuration_serves_nobody(
     process: Process
     if start == "check":
         (tmp_path / "gateway.yaml").write_text(WRONG)
-        command = [sys.executable, "-P", "-m", "aoai_gateway.cli", "check", tmp_path / "gateway.yaml"]
+        command = [sys.executable, "-P", "-m", "aoai_gateway.app.cli", "check", tmp_path / "gateway.yaml"]
         process = Process("check", command, tmp_path, env={"HOME": str(home)})
     else:
         host: Host = "mitmdump" if start == "mitmdump" else "serve"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_gateway.call import FailureKind, Outcome
-from aoai_gateway.effects import Deliver, Reject, Return
+from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.engine.effects import Deliver, Reject, Return
 from tests.engine_driver import (
     DROP,
     IDLE_CLOSED,

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.config.priorities import MayUse
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.wire import errors
 from tests.engine_driver import (
     OK,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Client, Priority
-from aoai_gateway.policy.line import Line
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.routing.backends import Backend
+from aoai_gateway.routing.queue import Line
 from tests.engine_driver import World, config
 
 BATCH = Client(name="batch", key="key-of-batch", priority="batch")

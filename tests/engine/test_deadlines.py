@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.call import Call
 from aoai_gateway.config.models import Client
-from aoai_gateway.deadlines import LARGEST_BOUND, completion_bound
-from aoai_gateway.effects import Reserve
+from aoai_gateway.engine.call import Call
+from aoai_gateway.engine.effects import Reserve
+from aoai_gateway.engine.timeouts import LARGEST_BOUND, completion_bound
 from aoai_gateway.wire.bodies import parse_body
 from tests.engine_driver import CHAT, EMBEDDINGS, RESPONSES, World, world
 

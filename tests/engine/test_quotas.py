@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Client, Priority
-from aoai_gateway.effects import Cancel, Reserve, Settle, WaitUntil
-from aoai_gateway.policy.quotas import Quota, Reservation
+from aoai_gateway.engine.call import Outcome
+from aoai_gateway.engine.effects import Cancel, Reserve, Settle, WaitUntil
+from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import CHAT, DEPLOYMENT, DROP, Answer, Trace, World, config, throttled, world
 

@@ -7,9 +7,9 @@ from email.utils import formatdate
 
 import pytest
 
-from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint
-from aoai_gateway.routing.pulse import Pulse
+from aoai_gateway.engine.call import Outcome
+from aoai_gateway.routing.liveness import Pulse
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import (
     EMBEDDINGS,
@@ -265,8 +265,8 @@ def test_deployments_of_an_open_endpoint_have_speeds_of_their_own() -> None:
 
 
 def test_names_that_clients_make_up_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aoai_gateway.attempts.MOST_BACKENDS", 3)
-    monkeypatch.setattr("aoai_gateway.budgeting.MOST_DEPLOYMENTS", 3)
+    monkeypatch.setattr("aoai_gateway.engine.attempts.MOST_BACKENDS", 3)
+    monkeypatch.setattr("aoai_gateway.engine.admission.MOST_DEPLOYMENTS", 3)
     here = open_endpoint().script(a=Answer(usage=Usage(10, 1, 11), model="gpt-4o"))
     team = Client(name="team", key="key-of-team", max_tokens_per_minute=1_000_000)
     for n in range(9):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_gateway.call import FailureKind
 from aoai_gateway.config.models import Client
-from aoai_gateway.effects import Return, Send
+from aoai_gateway.engine.call import FailureKind
+from aoai_gateway.engine.effects import Return, Send
 from tests.engine_driver import (
     DROP,
     KEY_REFUSED,

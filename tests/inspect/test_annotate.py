@@ -13,8 +13,8 @@ from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow
 from mitmproxy.utils import emoji
 
-from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Client
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.inspect import annotate as module
 from aoai_gateway.inspect.annotate import (
     annotate,

@@ -6,7 +6,7 @@ from mitmproxy.addons.view import View
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.inspect.attempt_flows import make_flow
-from aoai_gateway.proxy.hooks import AttemptFailed
+from aoai_gateway.runtime.stream_hooks import AttemptFailed
 from tests.engine_driver import NO_CONNECTION, OK, world
 
 

@@ -18,10 +18,13 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.proxy import delivery, intake, sending, stream
+from aoai_gateway.proxy import downstream_request as intake
+from aoai_gateway.proxy import downstream_response as delivery
 from aoai_gateway.proxy import layer as layers
-from aoai_gateway.proxy.gateway import Gateway
+from aoai_gateway.proxy import stream
+from aoai_gateway.proxy import upstream_attempt as sending
 from aoai_gateway.proxy.layer import GatewayLayer
+from aoai_gateway.runtime.gateway import Gateway
 
 
 class Clock:

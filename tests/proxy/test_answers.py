@@ -14,8 +14,8 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import commands
 from mitmproxy.test import taddons
 
-from aoai_gateway.call import Call, Outcome
-from aoai_gateway.proxy.hooks import GatewayAskHook, GatewayAttemptFailedHook
+from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.runtime.stream_hooks import GatewayAskHook, GatewayAttemptFailedHook
 from aoai_gateway.tokens import Counter, load_encodings
 from tests.engine_driver import ANYBODY, config
 from tests.proxy.layer_driver import Connection, connect

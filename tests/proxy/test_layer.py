@@ -13,11 +13,12 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import commands, events
 from mitmproxy.test import taddons
 
-from aoai_gateway.call import Outcome
-from aoai_gateway.proxy import sending, stream
-from aoai_gateway.proxy.hooks import GatewayAskHook
+from aoai_gateway.engine.call import Outcome
+from aoai_gateway.proxy import stream
+from aoai_gateway.proxy import upstream_attempt as sending
 from aoai_gateway.proxy.http1 import LAST_WORD_SECONDS
 from aoai_gateway.proxy.upstream import MAX_HEAD, MAX_INTERIM
+from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from aoai_gateway.wire.bodies import LARGE_BODY, RequestBody, parse_body
 from aoai_gateway.wire.operations import Target
 from tests.engine_driver import config

@@ -12,8 +12,8 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import events
 from mitmproxy.test import taddons
 
-from aoai_gateway.proxy import attempt_log
-from aoai_gateway.proxy.hooks import GatewayAttemptFailedHook
+from aoai_gateway.runtime import attempt_log
+from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from tests.engine_driver import config
 from tests.proxy.layer_driver import Connection, connect
 

@@ -10,8 +10,8 @@ from mitmproxy import http
 from mitmproxy.net.http.http1 import assemble_request_head
 from mitmproxy.test import tutils
 
-from aoai_gateway.call import Call, Setup
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
+from aoai_gateway.engine.call import Call, Setup
 from aoai_gateway.proxy.request import build_request, strip_secrets, without_secrets
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.wire.bodies import parse_body

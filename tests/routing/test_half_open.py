@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.breaks import Break, BreakLengths, Breaks
+from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
 from tests.engine_driver import config
 
 PTU, PAYGO, OTHER = RoutingTable(config("ptu@a", "paygo@a", "other@b")).backends

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
-from aoai_gateway.routing.breaks import Break, Breaks
+from aoai_gateway.routing.breaker import Break, Breaks
 from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.order import Cause, Order, Wish, draw_lots, draw_takers, order

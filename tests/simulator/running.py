@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aoai_gateway.config.models import SimulatedEndpoint
-from aoai_gateway.simulator.server import Simulator, start
+from aoai_simulator.server import start
+from aoai_simulator.simulator import Simulator
 
 KEY = "simulator-key"
 INSTANT = {"first_token_seconds": 0, "tokens_per_second": 0}

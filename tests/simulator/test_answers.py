@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from aoai_gateway.simulator.replies import Frames, Whole
-from aoai_gateway.simulator.resource import Resource
+from aoai_simulator.replies import Frames, Whole
+from aoai_simulator.resource import Resource
 from tests.simulator.test_resource import ask, resource
 
 WEATHER = {

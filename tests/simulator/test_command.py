@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.simulator import command
 from aoai_gateway.tokens import Counter, load_encodings
+from aoai_simulator import command
 from tests.simulator.running import CHAT, KEY, SPEC, Connection
 
 HELLO = b'{"messages":[{"role":"user","content":"hello"}]}'
@@ -27,7 +27,7 @@ HANG = {"fault": "hang"}
 @contextmanager
 def program(*arguments: str, spec: Any = SPEC) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "aoai_gateway.simulator", "--spec", "-", *arguments],
+        [sys.executable, "-m", "aoai_simulator", "--spec", "-", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.simulator import limits
-from aoai_gateway.simulator.limits import GRAIN, PaygLimits, PtuLimits, Window
+from aoai_simulator import limits
+from aoai_simulator.limits import GRAIN, PaygLimits, PtuLimits, Window
 
 START = 1000.0
 

@@ -13,10 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
-from aoai_gateway.simulator import limits
-from aoai_gateway.simulator.replies import Frames, Reply, Whole
-from aoai_gateway.simulator.resource import MAX_STORED, Call, Request, Resource, Settings, limits_of
-from aoai_gateway.simulator.tokenizer import ByteTokenizer
+from aoai_simulator import limits
+from aoai_simulator.replies import Frames, Reply, Whole
+from aoai_simulator.resource import MAX_STORED, Call, Request, Resource, Settings, limits_of
+from aoai_simulator.tokenizer import ByteTokenizer
 from tests.simulator.running import SPEC
 
 NOW, WALL = 1000.0, 1_700_000_000.0
@@ -249,7 +249,7 @@ def test_responses_may_end_without_a_done_marker() -> None:
 
 def test_the_core_needs_no_server() -> None:
     code = (
-        "import sys; from aoai_gateway.simulator import faults, limits, refusals, resource, timing;"
+        "import sys; from aoai_simulator import faults, limits, refusals, resource, timing;"
         "print(sorted({'tornado', 'mitmproxy'} & set(sys.modules)))"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

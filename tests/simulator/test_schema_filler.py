@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aoai_gateway.simulator.schema_filler import UnfillableError, fill
-from aoai_gateway.simulator.schema_rules import complaint
+from aoai_simulator.schema_filler import UnfillableError, fill
+from aoai_simulator.schema_rules import complaint
 
 TREE = {
     "type": "object",

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import SimulatedEndpoint
-from aoai_gateway.simulator.blackhole import BlackHole
-from aoai_gateway.simulator.faults import Fault
-from aoai_gateway.simulator.resource import Settings
-from aoai_gateway.simulator.server import start
-from aoai_gateway.simulator.tokenizer import EncodingTokenizer
 from aoai_gateway.tokens import Counter, load_encodings
+from aoai_simulator.blackhole import BlackHole
+from aoai_simulator.faults import Fault
+from aoai_simulator.resource import Settings
+from aoai_simulator.server import start
+from aoai_simulator.tokenizer import EncodingTokenizer
 from tests.e2e import certificates
 from tests.simulator.running import CHAT, KEY, SPEC, Running, events, stream_text, wait_until
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_gateway.simulator.targets import Target, parse_target
+from aoai_simulator.targets import Target, parse_target
 
 CLASSIC = "api-version=2024-10-21"
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aoai_gateway.simulator import words
-from aoai_gateway.simulator.tokenizer import ByteTokenizer, EncodingTokenizer
 from aoai_gateway.tokens import Counter, load_encodings
+from aoai_simulator import filler_text as words
+from aoai_simulator.tokenizer import ByteTokenizer, EncodingTokenizer
 
 COUNTER = Counter(load_encodings())
 TOKENIZER = EncodingTokenizer(COUNTER)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from aoai_gateway.policy.quotas import Decision, Reservation
+from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.state.redis import RedisState
 from tests.redis_server import RedisServer

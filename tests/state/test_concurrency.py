@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from aoai_gateway.policy.quotas import Quota, Reservation
+from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.state.redis import RedisState
 
@@ -89,7 +89,7 @@ def test_nobody_starves():
 WORKER = """
 import asyncio, json, sys
 from random import Random
-from aoai_gateway.policy.quotas import Quota, Reservation
+from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.state.redis import RedisState
 
 async def main(url, name, limit, call):
@@ -149,7 +149,7 @@ def test_two_processes_share_one_budget(redis_server):
 
 CRASHING = """
 import asyncio, os, signal, sys
-from aoai_gateway.policy.quotas import Quota, Reservation
+from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.state.redis import RedisState
 
 async def main(url):

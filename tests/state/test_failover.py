@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from aoai_gateway.policy.quotas import Decision, Quota, Reservation
+from aoai_gateway.quota.quotas import Decision, Quota, Reservation
 from aoai_gateway.state import StateUnavailableError
 from aoai_gateway.state.failover import FailoverState
 from aoai_gateway.state.memory import MemoryState

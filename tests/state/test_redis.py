@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis.crc import key_slot
 
-from aoai_gateway.policy.quotas import Quota, Reservation
+from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.state import StateUnavailableError
 from aoai_gateway.state.redis import RedisState
 

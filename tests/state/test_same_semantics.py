@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aoai_gateway.policy.quotas import Decision, Limit, Quota, Reservation
+from aoai_gateway.quota.quotas import Decision, Limit, Quota, Reservation
 
 EPOCH = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC: a day and a month end soon
 EPSILON = 2e-6

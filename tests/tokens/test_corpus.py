@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import tiktoken
 
-from aoai_gateway.simulator import limits
 from aoai_gateway.tokens import Counter
 from aoai_gateway.tokens.ranks import O200K
+from aoai_simulator import limits
 
 CHAT = "/openai/v1/chat/completions"
 COMPLETIONS = "/openai/v1/completions"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_gateway.call import Outcome
 from aoai_gateway.config.models import Client
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.traffic import BUCKET_SECONDS, BUCKETS, MINUTES, Ring, Traffic, quantile
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import NO_CONNECTION, Answer, throttled, world

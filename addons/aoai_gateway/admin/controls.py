@@ -19,15 +19,15 @@ from aoai_gateway.admin.snapshot import BY_HAND, all_backends, rfc3339
 from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.config.switches import KINDS, Kind, UnknownNameError, enabled_in_file
-from aoai_gateway.routing.breaks import Break
+from aoai_gateway.routing.breaker import Break
 from aoai_gateway.wire.masking import known
 from aoai_gateway.wire.printing import printable
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
-    from aoai_gateway.proxy.gateway import Gateway
-    from aoai_gateway.proxy.sharing import Sharing
-    from aoai_gateway.routing.breaks import Scope
+    from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.runtime.state_sync import Sharing
 
 logger = logging.getLogger(__name__)
 

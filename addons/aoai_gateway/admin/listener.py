@@ -33,7 +33,7 @@ from aoai_gateway.proxy import health
 if TYPE_CHECKING:
     from aoai_gateway.admin.controls import Controls
     from aoai_gateway.config.models import Admin
-    from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.runtime.gateway import Gateway
 
 logger = logging.getLogger(__name__)
 

@@ -47,7 +47,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.admin.standings import standings, standings_at_once
+from aoai_gateway.admin.quota_usage import standings, standings_at_once
 from aoai_gateway.config.models import Backend as Pair
 from aoai_gateway.config.switches import Kind, Switches
 from aoai_gateway.proxy.health import state_in_words
@@ -56,11 +56,11 @@ from aoai_gateway.routing.backends import Backend, RoutingTable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aoai_gateway.call import Call
     from aoai_gateway.config.models import Config
-    from aoai_gateway.dispatch import Dispatcher
-    from aoai_gateway.proxy.gateway import Gateway
-    from aoai_gateway.routing.breaks import Break
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.scheduler import Dispatcher
+    from aoai_gateway.routing.breaker import Break
+    from aoai_gateway.runtime.gateway import Gateway
 
 VERSION = importlib.metadata.version("aoai-gateway")
 

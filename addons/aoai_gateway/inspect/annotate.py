@@ -42,13 +42,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.call import Outcome
+from aoai_gateway.engine.call import Outcome
 
 if TYPE_CHECKING:
     from mitmproxy import http
     from mitmproxy.flow import Flow
 
-    from aoai_gateway.call import Attempt, Call
+    from aoai_gateway.engine.call import Attempt, Call
     from aoai_gateway.wire.errors import GatewayError
 
 BUG = ":boom:"

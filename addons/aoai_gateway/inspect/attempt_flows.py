@@ -11,7 +11,7 @@ from aoai_gateway.inspect.annotate import annotate_attempt
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import AddonManager
 
-    from aoai_gateway.proxy.hooks import AttemptFailed
+    from aoai_gateway.runtime.stream_hooks import AttemptFailed
 
 BETWEEN = 1e-6
 """Seconds by which a failed attempt follows its call, and the attempt before it, in a flow list."""

@@ -19,22 +19,21 @@ from mitmproxy.log import ALERT
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect import compare, snippets
+from aoai_gateway.inspect.client_replay import play
 from aoai_gateway.inspect.comparison_view import ComparisonContentview
-from aoai_gateway.inspect.registering import command
 from aoai_gateway.inspect.replays import aimed, as_call, places
 from aoai_gateway.inspect.snippet_view import SnippetContentview
 from aoai_gateway.inspect.story_view import StoryContentview, story
-from aoai_gateway.mitmproxy_options import is_unset
-from aoai_gateway.proxy.bugs import log_bug
-from aoai_gateway.proxy.playback import play
+from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.mitmproxy_host import command, is_unset
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
 
-    from aoai_gateway.call import Setup
-    from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.engine.call import Setup
+    from aoai_gateway.runtime.gateway import Gateway
 
 logger = logging.getLogger(__name__)
 

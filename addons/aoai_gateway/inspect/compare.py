@@ -25,11 +25,11 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect.annotate import COMPARED
 from aoai_gateway.inspect.answers import said_in
+from aoai_gateway.inspect.client_replay import play
 from aoai_gateway.inspect.comparison import Entry, side_by_side
 from aoai_gateway.inspect.replays import aimed, as_call, deployment_of
 from aoai_gateway.inspect.views.shapes import text as text_of
-from aoai_gateway.proxy.bugs import log_bug
-from aoai_gateway.proxy.playback import play
+from aoai_gateway.runtime.exception_log import log_bug
 from aoai_gateway.wire.content_coding import readable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.proxy.commands import StartHook
 
-    from aoai_gateway.call import Setup
+    from aoai_gateway.engine.call import Setup
 
 AT_ONCE = 4
 """Calls of a comparison that run at the same time."""

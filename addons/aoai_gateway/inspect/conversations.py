@@ -14,7 +14,7 @@ from aoai_gateway.bounded import Recent
 from aoai_gateway.wire.operations import RESPONSES
 
 if TYPE_CHECKING:
-    from aoai_gateway.call import Call
+    from aoai_gateway.engine.call import Call
 
 MOST_KEPT = 10_000
 """Responses whose conversation is remembered."""

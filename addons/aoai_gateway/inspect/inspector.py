@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from aoai_gateway.inspect import attempt_flows
 from aoai_gateway.inspect.annotate import annotate, annotate_refusal
 from aoai_gateway.inspect.conversations import Conversations
-from aoai_gateway.inspect.story import Notes, follow, tell
-from aoai_gateway.proxy.observer import Observation, Observer
+from aoai_gateway.inspect.decision_trace import Notes, follow, tell
+from aoai_gateway.runtime.observer import Observation, Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
 
-    from aoai_gateway.call import Call
-    from aoai_gateway.effects import Effect, Result
-    from aoai_gateway.proxy.events import Listeners
-    from aoai_gateway.proxy.hooks import AttemptFailed
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.effects import Effect, Result
+    from aoai_gateway.runtime.plugin_events import Listeners
+    from aoai_gateway.runtime.stream_hooks import AttemptFailed
     from aoai_gateway.wire.errors import GatewayError
 
 FLOW_ENDS = ("response", "error")

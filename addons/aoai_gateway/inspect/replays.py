@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import exceptions, http
 
 from aoai_gateway.inspect.annotate import forget
-from aoai_gateway.proxy.playback import ask_for, restore
+from aoai_gateway.inspect.client_replay import ask_for, restore
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
@@ -17,7 +17,7 @@ from aoai_gateway.wire.operations import MODELS, parse_target
 if TYPE_CHECKING:
     from mitmproxy.flow import Flow
 
-    from aoai_gateway.call import Setup
+    from aoai_gateway.engine.call import Setup
 
 
 def as_call(flow: Flow) -> http.HTTPFlow:

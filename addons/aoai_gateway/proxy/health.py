@@ -19,7 +19,7 @@ from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.state import State
 
 LIVE = frozenset({"/health/live", "/healthz"})

@@ -23,13 +23,13 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from aoai_gateway.config.models import Limits
-from aoai_gateway.proxy.admission import address_of
-from aoai_gateway.proxy.bugs import log_bug
-from aoai_gateway.proxy.deadlines import Deadlines
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
 from aoai_gateway.proxy.messages import Connect, DeadlinePassed
+from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
+from aoai_gateway.proxy.timers import Deadlines
 from aoai_gateway.proxy.upstream import connection_layers
+from aoai_gateway.runtime.exception_log import log_bug
 from aoai_gateway.usage.early import EarlyAnswer
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
-    from aoai_gateway.proxy.gateway import Gateway
+    from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.errors import GatewayError
 
 RESPONSE_EVENTS = (

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy.proxy.layers.http import GetHttpConnection
 from mitmproxy.proxy.layers.http._base import HttpEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mitmproxy.connection import Connection
+    from mitmproxy.proxy.layer import CommandGenerator, Layer
+
+    from aoai_gateway.proxy.timers import Deadlines
 
 
 class Connect(GetHttpConnection):
@@ -46,3 +51,16 @@ class Crashed(HttpEvent):
     error: Exception
 
     __hash__ = object.__hash__
+
+
+class StreamLayer(Protocol):
+    """What a stream needs of the layer that it belongs to."""
+
+    deadlines: Deadlines
+
+    @property
+    def connections(self) -> Mapping[Connection, Layer]:
+        """The layers of the client's connection and of those to backends."""
+
+    def set_deadline(self, owner: Connect | DeadlinePassed, at: float) -> CommandGenerator[None]:
+        """Have the owner told when its time has come (monotonic seconds)."""

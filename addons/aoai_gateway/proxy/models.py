@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 
-from aoai_gateway.policy.access import visible_deployments
 from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.quota.access import visible_deployments
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from aoai_gateway.call import Setup
     from aoai_gateway.config.models import Client
+    from aoai_gateway.engine.call import Setup
     from aoai_gateway.wire.operations import Target
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
-from aoai_gateway.proxy.fields import make_request
+from aoai_gateway.proxy.header_index import make_request
 from aoai_gateway.wire.secrets import SECRET_HEADERS
 
 if TYPE_CHECKING:
-    from aoai_gateway.call import Call
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.routing.backends import Backend
 
 HOP_BY_HOP = frozenset(

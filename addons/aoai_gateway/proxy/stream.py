@@ -2,8 +2,9 @@
 
 The stream drives the engine's generator: every effect becomes commands of mitmproxy, every event that
 decides something becomes the engine's next outcome. Its bases are the sides of it: how a request comes in
-(:mod:`~aoai_gateway.proxy.intake`), how an answer goes out (:mod:`~aoai_gateway.proxy.delivery`), and how an
-attempt is made (:mod:`~aoai_gateway.proxy.sending`).
+(:mod:`~aoai_gateway.proxy.downstream_request`), how an answer goes out
+(:mod:`~aoai_gateway.proxy.downstream_response`), and how an attempt is made
+(:mod:`~aoai_gateway.proxy.upstream_attempt`).
 
 Two traps of mitmproxy's layers shape the code. A blocking command pauses the stream and queues what comes
 meanwhile, so after each one the queue is searched for the client's hang-up. And a connection must not be
@@ -38,8 +39,8 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._base import HttpEvent
 
-from aoai_gateway.call import Call, Outcome
-from aoai_gateway.effects import (
+from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.effects import (
     Announce,
     Cancel,
     Choose,
@@ -66,11 +67,17 @@ from aoai_gateway.effects import (
     WaitUntil,
 )
 from aoai_gateway.proxy import models
-from aoai_gateway.proxy.admission import address_of
-from aoai_gateway.proxy.bugs import log_bug
-from aoai_gateway.proxy.events import BackendChoice, CallFinished, GatewayBackendChosenHook
-from aoai_gateway.proxy.fields import FieldIndex
-from aoai_gateway.proxy.hooks import (
+from aoai_gateway.proxy.header_index import FieldIndex
+from aoai_gateway.proxy.http1 import BROKEN_OFF, error_response
+from aoai_gateway.proxy.masks import strip_known
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.request import strip_secrets, without_secrets
+from aoai_gateway.proxy.request_head import address_of
+from aoai_gateway.proxy.upstream_attempt import Sending
+from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.observer import UNSEEN, Observation
+from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
+from aoai_gateway.runtime.stream_hooks import (
     AttemptFailed,
     Awaited,
     GatewayAskHook,
@@ -78,12 +85,6 @@ from aoai_gateway.proxy.hooks import (
     GatewayBreaksWithdrawnHook,
     GatewayCallEndedHook,
 )
-from aoai_gateway.proxy.http1 import BROKEN_OFF, error_response
-from aoai_gateway.proxy.masks import strip_known
-from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
-from aoai_gateway.proxy.observer import UNSEEN, Observation
-from aoai_gateway.proxy.request import strip_secrets, without_secrets
-from aoai_gateway.proxy.sending import Sending
 from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
@@ -95,9 +96,9 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
 
-    from aoai_gateway.proxy.admission import Admitted
-    from aoai_gateway.proxy.gateway import Gateway
-    from aoai_gateway.proxy.layer import GatewayLayer
+    from aoai_gateway.proxy.messages import StreamLayer
+    from aoai_gateway.proxy.request_head import Admitted
+    from aoai_gateway.runtime.gateway import Gateway
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ logger = logging.getLogger(__name__)
 class GatewayStream(Sending):
     """One request; see the module's docstring."""
 
-    def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: GatewayLayer) -> None:
+    def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
         super().__init__(context, stream_id, gateway, layer)
         self._run: Generator[Effect, Result] | None = None
         self._observation: Observation = UNSEEN

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.endpoints import Strategy
     from aoai_gateway.config.priorities import PriorityClass
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
-    from aoai_gateway.routing.breaks import Breaks
+    from aoai_gateway.routing.breaker import Breaks
     from aoai_gateway.routing.capacity import Capacities, Capacity
     from aoai_gateway.routing.demand import Demands
 

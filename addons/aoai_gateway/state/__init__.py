@@ -1,6 +1,6 @@
 """Where shared counters live: quotas, open reservations and breaks, in memory or in Redis.
 
-Every store answers with the decisions of `aoai_gateway.policy.quotas`. What memory can answer it
+Every store answers with the decisions of `aoai_gateway.quota.quotas`. What memory can answer it
 answers on the spot; what must be awaited comes as an awaitable, so a caller that runs inside a
 synchronous generator (mitmproxy's layers) blocks only when there is something to wait for:
 
@@ -11,7 +11,7 @@ synchronous generator (mitmproxy's layers) blocks only when there is something t
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Protocol, Self
 
-from aoai_gateway.policy.quotas import Decision, Reservation
+from aoai_gateway.quota.quotas import Decision, Reservation
 
 type Answer[T] = T | Awaitable[T]
 """An answer, or, where a network lies between, something to await for it."""

@@ -17,11 +17,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from random import Random
 from typing import Any, Final
 
-from aoai_gateway.policy.accounts import LEASE
-from aoai_gateway.policy.quotas import Decision, Quota, Reservation
+from aoai_gateway.quota.counters import LEASE
+from aoai_gateway.quota.quotas import Decision, Quota, Reservation
 from aoai_gateway.state import Answer, Break, Left, StateUnavailableError
-from aoai_gateway.state.journal import Ended, Journal, Running
 from aoai_gateway.state.memory import MemoryState
+from aoai_gateway.state.outbox import Ended, Journal, Running
 from aoai_gateway.state.redis import RedisState
 
 FIRST_PAUSE: Final = 0.25

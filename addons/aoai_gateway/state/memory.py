@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from aoai_gateway.policy.accounts import LEASE, Accounts
-from aoai_gateway.policy.quotas import Decision, Reservation
+from aoai_gateway.quota.counters import LEASE, Accounts
+from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.state import Break, Left
 
 _SWEEP_EVERY = 10_000

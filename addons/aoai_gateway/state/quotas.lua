@@ -1,6 +1,6 @@
 -- Quotas in Redis: one call of this script is one decision, atomic by Redis's own rule.
 --
--- The arithmetic is that of aoai_gateway.policy.window and .accounts (read the theory there); this
+-- The arithmetic is that of aoai_gateway.quota.window and .accounts (read the theory there); this
 -- is its transcript over Redis types. Time is Redis's alone, in integer microseconds: the loader
 -- puts a function clock() before this text. Numbers stay below 2^53, where doubles are exact.
 --

@@ -21,9 +21,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from aoai_gateway.policy.accounts import LEASE
-from aoai_gateway.policy.quotas import Decision, Reservation, Standing
-from aoai_gateway.policy.window import microseconds
+from aoai_gateway.quota.counters import LEASE
+from aoai_gateway.quota.quotas import Decision, Reservation, Standing
+from aoai_gateway.quota.window import microseconds
 from aoai_gateway.state import Break, Left, StateUnavailableError
 from aoai_gateway.state.scripts import Reply, Runner, Script
 

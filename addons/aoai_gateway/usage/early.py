@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.call import Outcome
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.record import empty_record, written_time
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aoai_gateway.call import Attempt, Call
+    from aoai_gateway.engine.call import Attempt, Call
     from aoai_gateway.routing.order import Skip
 
 FIELDS = (

@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.call import FailureKind, Outcome
+from aoai_gateway.engine.call import FailureKind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aoai_gateway.call import Attempt, Call
+    from aoai_gateway.engine.call import Attempt, Call
 
 BUCKET_SECONDS = 10.0
 BUCKETS = 90

@@ -14,23 +14,17 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from aoai_gateway import aftermath, attempts, dispatch, engine
+from aoai_gateway.app import addon
+from aoai_gateway.engine import aftermath, attempts, engine
+from aoai_gateway.engine import scheduler as dispatch
 from aoai_gateway.inspect import attempt_flows, inspector
-from aoai_gateway.proxy import (
-    addon,
-    exchange,
-    gateway,
-    health,
-    hooks,
-    http1,
-    intake,
-    layer,
-    models,
-    sending,
-    stream,
-    upstream,
-    waiting,
-)
+from aoai_gateway.proxy import downstream_request as intake
+from aoai_gateway.proxy import health, http1, layer, models, stream, upstream
+from aoai_gateway.proxy import upstream_attempt as sending
+from aoai_gateway.proxy import upstream_response as exchange
+from aoai_gateway.runtime import gateway
+from aoai_gateway.runtime import queue_waker as waiting
+from aoai_gateway.runtime import stream_hooks as hooks
 from aoai_gateway.wire import masking
 
 CLASSES: tuple[type, ...] = (

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aoai_gateway.proxy import events, hooks
+from aoai_gateway.runtime import plugin_events as events
+from aoai_gateway.runtime import stream_hooks as hooks
 
 COUNTED: tuple[type[Any], ...] = (
     events.ClientIdentified,

@@ -3,7 +3,7 @@
 import json
 import logging
 
-from aoai_gateway.proxy.events import BackendChoice, BackendFailed, CallFinished, ClientIdentified
+from aoai_gateway.runtime.plugin_events import BackendChoice, BackendFailed, CallFinished, ClientIdentified
 
 
 def say(event: str, **what: object) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from aoai_gateway.proxy.lifetime import Lifetime
+from aoai_gateway.app.lifecycle import Lifetime
 
 GO = Path(os.environ["SLOW_START_UNTIL"])
 

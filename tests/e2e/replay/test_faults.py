@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from aoai_gateway.simulator.faults import KINDS
+from aoai_simulator.faults import KINDS
 from tests.e2e.conftest import Sdk
 from tests.e2e.processes import eventually
 from tests.e2e.replay.stage import (

@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
 )
 
-from aoai_gateway.simulator import limits
+from aoai_simulator import limits
 
 type State = Literal["healthy", "hanging", "resetting", "refusing"]
 """``refusing``: no connection is to be had."""

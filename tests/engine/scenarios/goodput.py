@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.simulator.limits import PaygLimits, PtuLimits
+from aoai_simulator.limits import PaygLimits, PtuLimits
 from tests.bench.goodput import (
     CAPACITY,
     EXHAUSTED,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.simulator.limits import PaygLimits, PtuLimits
+from aoai_simulator.limits import PaygLimits, PtuLimits
 from tests.engine.scenarios.azure import Deployment, State
 from tests.engine.scenarios.traffic import Traffic, traffic
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.simulator.limits import PaygLimits
+from aoai_simulator.limits import PaygLimits
 from tests.engine.scenarios.azure import Deployment
 from tests.engine.scenarios.traffic import Traffic, traffic
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.simulator.limits import PaygLimits, PtuLimits
+from aoai_simulator.limits import PaygLimits, PtuLimits
 from tests.engine.scenarios.azure import Deployment
 from tests.engine.scenarios.traffic import Caller, Traffic, traffic
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_gateway.effects import Deliver
+from aoai_gateway.engine.effects import Deliver
 from tests.bench.goodput import HANG_SECONDS, HANG_SHARES, RESET_SECONDS, SHARES
 from tests.engine.scenarios.goodput import Asked, Run, figures, run
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.call import Outcome
-from aoai_gateway.simulator.limits import PtuLimits
+from aoai_gateway.engine.call import Outcome
+from aoai_simulator.limits import PtuLimits
 from tests.engine.scenarios.azure import Deployment
 from tests.engine.scenarios.traffic import Caller, Traffic, traffic
 

@@ -2,8 +2,8 @@
 
 A :class:`Traffic` is a heap of events and a clock. Each :class:`Caller` is one request to the gateway: its
 engine generator is led as the proxy leads it, with the proxy's own `Exchange` for every attempt; the
-backends are those of `azure`. The waiting line is driven as `proxy/waiting.py` drives it: asked after every
-step of any call, at the time that the dispatcher names, and when a call's own time is over.
+backends are those of `azure`. The waiting line is driven as `runtime/queue_waker.py` drives it: asked after
+every step of any call, at the time that the dispatcher names, and when a call's own time is over.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 from mitmproxy.proxy.layers.http import HttpEvent, ResponseEndOfMessage, ResponseProtocolError
 from mitmproxy.test import tflow
 
-from aoai_gateway.call import Call, FailureKind, Outcome
 from aoai_gateway.config.models import Client, Config, Priority
-from aoai_gateway.effects import (
+from aoai_gateway.engine.call import Call, FailureKind, Outcome
+from aoai_gateway.engine.effects import (
     ClientGone,
     Deliver,
     Done,
@@ -35,8 +35,8 @@ from aoai_gateway.effects import (
     StandInLine,
     WaitUntil,
 )
-from aoai_gateway.proxy.exchange import SLACK, Exchange
-from aoai_gateway.proxy.waiting import SHORTEST_PAUSE
+from aoai_gateway.proxy.upstream_response import SLACK, Exchange
+from aoai_gateway.runtime.queue_waker import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
 from tests.engine.scenarios.azure import LATENCY, Azure, Deployment, Served, State, Work
 from tests.engine_driver import DEPLOYMENT, Stage, Trace, config
@@ -322,7 +322,7 @@ class Traffic(Stage):
 
         self.at(due, look)
 
-    # --- the line, as proxy/waiting.py has it ----------------------------------------------------------
+    # --- the line, as runtime/queue_waker.py has it --------------------------------------------------------
 
     def stand(self, caller: Caller, until: float) -> None:
         """Let a caller wait in its line."""

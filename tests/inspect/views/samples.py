@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from aoai_gateway.config.models import SimulatedEndpoint
-from aoai_gateway.simulator.replies import Frames, Whole
-from aoai_gateway.simulator.resource import Request, Resource, Settings
-from aoai_gateway.simulator.tokenizer import ByteTokenizer
+from aoai_simulator.replies import Frames, Whole
+from aoai_simulator.resource import Request, Resource, Settings
+from aoai_simulator.tokenizer import ByteTokenizer
 
 SPEC = {
     "deployments": {

@@ -1,0 +1,266 @@
+"""The mitmproxy addon: what ``-s addons/gateway.py`` loads, and the lean host too.
+
+mitmproxy executes the script again when its file changes, and then calls the same hooks of the same
+instance here again, so every hook can be called twice. What must end in an orderly way when the process
+does is in :mod:`aoai_gateway.app.lifecycle`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx
+from mitmproxy.proxy import tunnel
+from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.mode_specs import ReverseMode
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.app import selfcheck, tls
+from aoai_gateway.app.lifecycle import Lifetime
+from aoai_gateway.config.loader import ConfigErrors, load
+from aoai_gateway.proxy.http1 import Refusal
+from aoai_gateway.proxy.layer import GatewayLayer
+from aoai_gateway.runtime import attempt_log, log_records
+from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.gateway import Gateway
+from aoai_gateway.runtime.mitmproxy_host import is_unset
+from aoai_gateway.runtime.plugin_events import (
+    BackendFailed,
+    CallFinished,
+    GatewayBackendFailedHook,
+    GatewayCallFinishedHook,
+)
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from mitmproxy import tls as mtls
+    from mitmproxy.addonmanager import Loader
+    from mitmproxy.connection import Client
+    from mitmproxy.proxy.layer import Layer, NextLayer
+
+    from aoai_gateway.config.loader import Loaded
+    from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.runtime.observer import Observer
+    from aoai_gateway.runtime.stream_hooks import Ask, AttemptFailed
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONFIG = Path(__file__).resolve().parents[3] / "gateway.yaml"
+"""The configuration of the checkout that the package runs from."""
+
+NO_FORWARD_PROXY = "This is an Azure OpenAI gateway, not a forward proxy."
+
+SPEAKS_HTTP = "This gateway speaks http here, not https. Begin its address with http://."
+
+TLS_HANDSHAKE = 0x16
+"""First byte of a TLS connection (RFC 8446 §5.1, ContentType handshake)."""
+
+
+class GatewayAddon:
+    """Puts the gateway's layer into mitmproxy's connections, and serves its hooks."""
+
+    def __init__(self) -> None:
+        self.gateway = Gateway()
+        self.lifetime = Lifetime(self.gateway)
+        self._config_path: Path | None = None
+        self._certificate = tls.ServerCertificate()
+        self._followed = False
+        """Whether flows are looked at or saved, so that it is worth telling their calls' stories."""
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    def load(self, loader: Loader) -> None:
+        """Register the options; see that mitmproxy is one that we know."""
+        log_records.install(lambda: self.gateway.written)
+        loader.add_option(
+            "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
+        )
+        for problem in selfcheck.problems():
+            logger.error("%s", problem)
+        self.gateway.make_observer = self._make_inspector
+        # `in` would look for an addon whose class is str: it compares names of objects, not strings.
+        if ctx.master.addons.get(Lifetime.name) is None:
+            ctx.master.addons.add(self.lifetime)
+        self._serve_replays()
+        self._serve_viewers()
+        # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
+        ctx.options.update(connection_strategy="lazy", http2=False)
+
+    def _make_inspector(self) -> Observer:
+        """Load the inspector, when somebody is there who sees flows."""
+        from aoai_gateway.inspect.inspector import Inspector
+
+        return Inspector(self.gateway.heard, lambda: self._followed)
+
+    def _serve_replays(self) -> None:
+        """Where mitmproxy can replay flows, have it replay them through the gateway."""
+        if ctx.master.addons.get("clientplayback") is not None:
+            from aoai_gateway.inspect import client_replay as playback
+
+            playback.install(self.gateway)
+        if ctx.master.addons.get("serverplayback") is not None:
+            from aoai_gateway.inspect import server_replay as recorded
+
+            recorded.install(ctx.master.addons)
+
+    def _serve_viewers(self) -> None:
+        """Where people look at flows, have them see prompts and answers; in the lean host, nobody looks."""
+        view, dumper = map(ctx.master.addons.get, ("view", "dumper"))
+        if view is None and dumper is None:
+            return
+        from tornado.web import Application
+
+        from aoai_gateway.admin.flow_commands import GatewayStateCommands
+        from aoai_gateway.inspect import setup as desk
+        from aoai_gateway.inspect.commands import GatewayCommands
+        from aoai_gateway.inspect.views import contentviews, search_box, stylesheet
+
+        desk.install(self.gateway, ctx.master.addons)
+        if ctx.master.addons.get("gatewaycommands") is None:
+            state = GatewayStateCommands(self.gateway, self.lifetime.controls)
+            ctx.master.addons.add(GatewayCommands(self.gateway), state)
+        contentviews.register(self.gateway.counter, self._model_of)
+        application = getattr(ctx.master, "app", None)
+        if isinstance(application, Application):
+            stylesheet.extend(application)
+            search_box.extend(application)
+        self.lifetime.inspected = True
+        if view is not None and is_unset(ctx.options, "store_streamed_bodies"):
+            # Without it mitmweb and mitmproxy would show streamed answers as empty.
+            ctx.options.update(store_streamed_bodies=True)
+
+    def _model_of(self, deployment: str) -> str | None:
+        setup = self.gateway.setup
+        return setup.config.model_of(deployment) if setup is not None else None
+
+    def configure(self, updated: Collection[str]) -> None:
+        """Load the configuration when its path is set; all that is wrong with it is logged."""
+        if "save_stream_file" in updated:
+            viewed = ctx.master.addons.get("view") is not None
+            self._followed = viewed or bool(ctx.options.save_stream_file)
+        if "gateway_config" not in updated:
+            return
+        path = Path(ctx.options.gateway_config).expanduser().absolute()
+        if path == self._config_path and self.gateway.setup is not None:
+            return
+        self._config_path = path
+        try:
+            loaded = load(path, env=os.environ)
+        except ConfigErrors as errors:
+            report(errors)
+            if self.lifetime.config is None:
+                give_up(errors)
+            return
+        for warning in loaded.warnings:
+            logger.warning("%s", warning)
+        self._adopt(path, loaded)
+
+    def _adopt(self, path: Path, loaded: Loaded) -> None:
+        self.lifetime.loaded(path, loaded)
+
+    def running(self) -> None:
+        """Take over the listener, and begin to watch the configuration."""
+        self.gateway.look_for_listeners(ctx.master.addons)
+        self.lifetime.refuse_other_modes()
+        asyncio_utils.create_task(self.lifetime.start(), name="start of the gateway", keep_ref=True)
+
+    # --- connections -----------------------------------------------------------------------------------
+
+    def client_connected(self, client: Client) -> None:
+        """Refuse what is not for the gateway: until its mode is set, mitmproxy would be an open proxy."""
+        if not isinstance(client.proxy_mode, ReverseMode):
+            client.error = NO_FORWARD_PROXY
+
+    def next_layer(self, nextlayer: NextLayer) -> None:
+        """Put the gateway's layer where mitmproxy would put its own."""
+        try:
+            layer = self._layer(nextlayer)
+        except Exception as error:
+            log_bug("where a connection begins; it was refused.", error)
+            layer = Refusal(nextlayer.context, errors.internal())
+        if layer is not None:
+            nextlayer.layer = layer
+
+    def _layer(self, nextlayer: NextLayer) -> Layer | None:
+        context = nextlayer.context
+        if len(context.layers) != 1:
+            return None
+        if not isinstance(context.layers[0], modes.ReverseProxy):
+            return Refusal(context, errors.invalid_target(NO_FORWARD_PROXY))
+        stack = tunnel.LayerStack()
+        if nextlayer.data_client()[:1] == bytes([TLS_HANDSHAKE]):
+            setup = self.gateway.setup
+            if setup is None or setup.config.listen.certificate is None:
+                # mitmproxy would make a certificate up.
+                return Refusal(context, errors.invalid_target(SPEAKS_HTTP))
+            stack /= tls.ClientTls(context)
+        stack /= GatewayLayer(context, self.gateway)
+        return stack[0]
+
+    def tls_start_client(self, data: mtls.TlsData) -> None:
+        """Show the configured certificate."""
+        setup = self.gateway.setup
+        if setup is not None and setup.config.listen.certificate is not None:
+            data.ssl_conn = self._certificate.connection(setup.config.listen)
+
+    # --- calls -----------------------------------------------------------------------------------------
+
+    async def gateway_ask(self, ask: Ask) -> None:
+        """Let other addons have their say."""
+        await ask.perform(ctx.master.addons)
+
+    async def gateway_attempt_failed(self, failed: AttemptFailed) -> None:
+        """Show a failed attempt as a flow of its own."""
+        try:
+            attempt_log.log(failed)
+            attempt = failed.attempt
+            if attempt.scope is not None and attempt.breaks is not None and attempt.break_seconds is not None:
+                await self.lifetime.sharing.tell_break(attempt.scope, attempt.breaks, attempt.reason)
+            await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
+            if "gateway_backend_failed" in self.gateway.heard:
+                event = BackendFailed(failed.flow, failed.call, attempt)
+                await ctx.master.addons.trigger_event(GatewayBackendFailedHook(event))
+        except Exception as error:
+            log_bug("where a failed attempt is shown; it was not.", error)
+
+    async def gateway_breaks_withdrawn(self, scopes: Sequence[Scope]) -> None:
+        """Tell other processes of breaks that a call had opened without a reason."""
+        await self.lifetime.sharing.tell_end(scopes)
+
+    async def gateway_call_ended(self, finished: CallFinished) -> None:
+        """Tell the listeners of `gateway_call_finished`."""
+        await ctx.master.addons.trigger_event(GatewayCallFinishedHook(finished))
+
+
+def report(errors: ConfigErrors) -> None:
+    """Log all that is wrong with a configuration, a line each."""
+    for problem in errors.problems:
+        logger.error("%s", problem)
+
+
+def give_up(errors: ConfigErrors) -> None:
+    """End the process at once, as its start has failed.
+
+    mitmproxy opens its listener before it reads scripts, and ends a start with errors only after that. Here,
+    nobody who has connected since has been served yet. In tests there is no `errorcheck`, and so no start.
+    """
+    errorcheck = ctx.master.addons.get("errorcheck")
+    if errorcheck is None:
+        return
+    if errorcheck.repeat_errors_on_stderr:
+        # The log is in a window that will not open.
+        for problem in errors.problems:
+            print(problem, file=sys.stderr)
+    raise SystemExit(1)
+
+
+ADDON = GatewayAddon()
+"""The one instance of this process; it survives reloads of the script."""
+
+addons = [ADDON]

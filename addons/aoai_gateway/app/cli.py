@@ -1,0 +1,433 @@
+"""The command line: ``aoai-gateway [serve|web|check|status|…]``, which is also what ``run.sh`` opens.
+
+Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``replay``, a
+run that could not be made or that is to be strict and found differences, or, for ``test``,
+what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
+traceback. What the commands need is imported when they run, so that ``--help`` and ``check`` stay quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib.metadata
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from aoai_gateway.app.mitmproxy_options import OptionError, as_settings, run_mitmweb
+from aoai_gateway.config.problems import did_you_mean, listed
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.loader import Loaded
+
+PROGRAM = "aoai-gateway"
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+"""Where ``gateway.yaml``, ``addons/gateway.py`` and ``tests/`` lie when the package runs from a checkout."""
+
+DEMO_KEY = "demo-key"
+"""The client key of the shipped ``gateway.yaml``: public, so it may be shown. No other key ever is."""
+
+
+class UsageError(Exception):
+    """The command line is wrong; the text says how, and what would be right."""
+
+
+class StartError(Exception):
+    """The command line is right, but the command can't do its work."""
+
+
+class Address(NamedTuple):
+    """Where the gateway listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @property
+    def url(self) -> str:
+        """How a client on this machine reaches it, without a slash at the end."""
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (nothing binds here)
+        if ":" in host:
+            host = f"[{host}]"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name; default: this process's) and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except (UsageError, OptionError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except StartError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `aoai-gateway check | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    # `serve` is what one gets without saying anything, also when options are all that is said.
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "-V", "--version")):
+        words.insert(0, "serve")
+    if words[0] in ("-V", "--version"):
+        print(_version())
+        return 0
+    if words[0] in ("-h", "--help"):
+        print(_HELP)
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        raise UsageError(
+            f"there is no command {words[0]!r}; "
+            + (did_you_mean(words[0], COMMANDS) or f"the commands are {listed(COMMANDS)}")
+        )
+    return command(words[1:])
+
+
+# --- serve and web ------------------------------------------------------------------------------------------
+
+
+def _serve(words: list[str]) -> int:
+    args, rest = _proxy_arguments("serve", words)
+    options = as_settings(rest)
+    if any(option.startswith("save_stream_file=") for option in options):
+        raise UsageError("say --capture FILE before the --: this host has none of mitmproxy's files")
+    loaded, address = _prepare(args)
+
+    from aoai_gateway.app.host import serve
+
+    _greet(args.config, loaded, address, inspector=False)
+    where = {"host": args.host, "port": args.port}
+    return serve(args.config, **where, addons=args.script, options=options, capture=args.capture)
+
+
+def _web(words: list[str]) -> int:
+    args, rest = _proxy_arguments("web", words)
+    settings = as_settings(rest)
+    loaded, address = _prepare(args)
+
+    script = CHECKOUT / "addons" / "gateway.py"
+    if not script.is_file():
+        raise StartError(f"{script} is missing: the inspector runs from a checkout of the project.")
+    arguments = ["--scripts", str(script)]
+    for path in args.script:
+        arguments += ["--scripts", path]
+    ours = [f"gateway_config={args.config}", f"listen_host={address.host}", f"listen_port={address.port}"]
+    if not any(setting.partition("=")[0] == "store_streamed_bodies" for setting in settings):
+        # Without it the inspector would show streamed answers as empty.
+        ours.append("store_streamed_bodies=true")
+    for setting in (*ours, *settings):
+        arguments += ["--set", setting]
+
+    _greet(args.config, loaded, address, inspector=True)
+    from aoai_gateway.inspect.capture import Capture
+
+    addons = [Capture(args.capture)] if args.capture is not None else []
+    return run_mitmweb(arguments, settings=settings, addons=addons)
+
+
+def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse what `serve` and `web` share; returns the arguments and what follows ``--``."""
+    own, rest = words, []
+    if "--" in words:
+        cut = words.index("--")
+        own, rest = words[:cut], words[cut + 1 :]
+    about, example = {
+        "serve": ("Serve on the lean host: no user interface, and the fastest.", "--ssl-insecure"),
+        "web": ("Serve inside mitmweb: every prompt, attempt and decision to look at.", "--web-port 9000"),
+    }[command]
+    parser = _parser(
+        command, about, epilog=f"What follows -- goes to mitmproxy: {PROGRAM} {command} -- {example}"
+    )
+    _add_config_option(parser)
+    parser.add_argument("--host", help="listen on this address (default: as configured, else 127.0.0.1)")
+    parser.add_argument("--port", type=_port, help="listen on this port (default: as configured, else 8080)")
+    parser.add_argument(
+        "-s",
+        "--script",
+        metavar="ADDON",
+        action="append",
+        default=[],
+        help="load this addon file too; may be given several times",
+    )
+    parser.add_argument(
+        "--capture",
+        metavar="FILE",
+        type=_capture,
+        help="append every call to this file, with prompt and answer but without keys",
+    )
+    args = parser.parse_args(own)
+    args.config = _existing_config(args.config)
+    for path in args.script:
+        if not Path(path).expanduser().is_file():
+            raise UsageError(f"-s {path}: there is no such file.")
+    return args, rest
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
+    """Load the configuration and see that its address is free, before anything starts."""
+    loaded = _load(args.config)
+    _check_start(loaded)
+    listen = loaded.config.listen
+    address = Address(
+        args.host or listen.host,
+        listen.port if args.port is None else args.port,
+        listen.certificate is not None,
+    )
+    _check_free(address)
+    return loaded, address
+
+
+def _check_start(loaded: Loaded) -> None:
+    """See that this machine has what the configuration needs; what runs out soon is a warning."""
+    from aoai_gateway.app import start_checks
+
+    for warning in start_checks.warnings(loaded.config):
+        print(f"aoai-gateway: {warning}", file=sys.stderr)
+    found = start_checks.errors(loaded.config)
+    if found:
+        raise StartError("\n".join(found))
+
+
+def _check_free(address: Address) -> None:
+    """Bind once and let go: mitmproxy itself tells of a busy port only deep in its log."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise StartError(f"can't listen on {address.host}: {error.strerror}.") from None
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+        except OSError as error:
+            place = f"{address.host}:{address.port}"
+            if error.errno == errno.EADDRINUSE:
+                raise StartError(
+                    f"{place} is in use by another process. "
+                    f"Stop that one, or choose another port: --port {address.port + 1}"
+                ) from None
+            if error.errno == errno.EACCES:
+                raise StartError(
+                    f"not allowed to listen on {place}: ports below 1024 need privileges. "
+                    "Choose another: --port 8080"
+                ) from None
+            raise StartError(f"can't listen on {place}: {os.strerror(error.errno or 0)}.") from None
+
+
+def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> None:
+    """Say where it listens and, on a configuration that only simulates, how to try it; on stderr.
+
+    Standard output belongs to mitmproxy's log and to usage records.
+    """
+    config = loaded.config
+    lines = [
+        f"{PROGRAM} {_own_version()} with {path}",
+        f"  listening  {address.url if address.port else 'on a free port, see below'}",
+    ]
+    if (
+        address.port
+        and config.client_for_key(DEMO_KEY)
+        and all(e.simulated for e in config.aoai.endpoints if e.enabled)
+    ):
+        body = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}'
+        insecure = "-k " if address.tls else ""
+        lines += [
+            "  demo       the endpoints are simulated, so it answers without an Azure account. Try:",
+            "",
+            f"    curl {insecure}{address.url}/openai/v1/chat/completions -H 'api-key: {DEMO_KEY}' \\",
+            f"         -H 'content-type: application/json' -d '{body}'",
+            "",
+            f'    OpenAI(base_url="{address.url}/openai/v1/", api_key="{DEMO_KEY}")  # pip install openai',
+            "",
+        ]
+    if inspector:
+        lines.append("  inspector  its address, with the token that opens it, follows in the log")
+    else:
+        # In a checkout, ours is on nobody's PATH before the environment is active.
+        program = "./run.sh" if (CHECKOUT / "run.sh").is_file() else PROGRAM
+        lines.append(f"  inspector  `{program} web` serves the same inside mitmweb")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+# --- check, status, break, switch, simulator, test -------------------------------------------------------
+
+
+def _check(words: list[str]) -> int:
+    parser = _parser("check", "Say everything that is wrong with a configuration, and what it amounts to.")
+    _add_config_option(parser)
+    parser.add_argument("file", nargs="?", help="the file to check (default: as --config)")
+    args = parser.parse_args(words)
+    if args.file and args.config:
+        parser.error("FILE and --config say the same; give one of them")
+    path = _existing_config(args.file or args.config)
+    loaded = _load(path)
+    _check_start(loaded)
+
+    from aoai_gateway.config.describe import describe
+
+    print(describe(loaded))
+    return 0
+
+
+def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
+    """Give a command that asks a gateway which runs."""
+
+    def run(words: list[str]) -> int:
+        from aoai_gateway.admin import commands
+        from aoai_gateway.admin.client import AdminError
+
+        try:
+            return commands.COMMANDS[command](words, _parser)
+        except AdminError as error:
+            raise StartError(str(error)) from None
+
+    return run
+
+
+def _simulator(words: list[str]) -> int:
+    from aoai_simulator.command import main as simulator_main
+
+    own = [word.partition("=")[0] for word in words]
+    if not {"--config", "--spec", "-h", "--help"} & set(own):
+        # Without either, the simulator looks into the current folder only.
+        words = ["--config", str(_existing_config(None)), *words]
+    return simulator_main(words)
+
+
+def _replay(words: list[str]) -> int:
+    from aoai_gateway.rerun.command import main as replay_main
+
+    return replay_main(words)
+
+
+def _test(words: list[str]) -> int:
+    if not (CHECKOUT / "tests").is_dir():
+        raise StartError(f"the tests are part of the checkout, and {CHECKOUT} is none.")
+    try:
+        import pytest
+    except ImportError:
+        raise StartError("pytest is not installed: `./run.sh test` does that.") from None
+    # Paths among the arguments, and pytest's own configuration, are relative to the checkout.
+    os.chdir(CHECKOUT)
+    return int(pytest.main(words))
+
+
+# --- shared -------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
+
+
+def _parser(command: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
+    return _Parser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, allow_abbrev=False)
+
+
+def _add_config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="the configuration (default: the checkout's gateway.yaml)"
+    )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
+    return int(text)
+
+
+def _capture(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    try:
+        # What is wrong is to be said now, and not when the first call is lost.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
+    return path
+
+
+def _existing_config(given: str | None) -> Path:
+    path = Path(given).expanduser() if given else CHECKOUT / "gateway.yaml"
+    if path.is_file():
+        return path
+    if given is None:
+        raise UsageError(f"there is no {path}. Say which configuration to use: --config FILE")
+    what = "is a directory; name the file in it" if path.is_dir() else "does not exist"
+    raise UsageError(f"the configuration {given} {what}.")
+
+
+def _load(path: Path) -> Loaded:
+    from aoai_gateway.config.loader import ConfigErrors, load
+
+    try:
+        return load(path, env=os.environ)
+    except ConfigErrors as errors:
+        for problem in errors.problems:
+            print(problem, file=sys.stderr)
+        count = len(errors.problems)
+        raise StartError(f"{count} error{'s' if count != 1 else ''} in the configuration.") from None
+
+
+def _own_version() -> str:
+    return importlib.metadata.version(PROGRAM)
+
+
+def _version() -> str:
+    return (
+        f"{PROGRAM} {_own_version()}, mitmproxy {importlib.metadata.version('mitmproxy')}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "serve": _serve,
+    "web": _web,
+    "check": _check,
+    "status": _of_a_running_one("status"),
+    "break": _of_a_running_one("break"),
+    "switch": _of_a_running_one("switch"),
+    "replay": _replay,
+    "simulator": _simulator,
+    "test": _test,
+}
+
+_HELP = f"""\
+usage: {PROGRAM} [serve|web|check|status|break|switch|replay|simulator|test] [options] [-- mitmproxy options]
+
+An Azure OpenAI gateway that lives inside mitmproxy.
+
+  serve      serve the configured endpoints, headless (what happens when no command is named)
+  web        the same inside mitmweb, to inspect and replay every call
+  check      say what is wrong with a configuration, and what it amounts to
+  status     show the state of a running gateway (--watch, --json)
+  break      open or close a break of its by hand
+  switch     switch an endpoint, a standin or a client of its off or on
+  replay     make a captured session's calls again, and say what has become different
+  simulator  run simulated Azure OpenAI endpoints on their own
+  test       run the project's tests; what follows goes to pytest
+
+options of serve and web:
+  --config FILE   the configuration (default: the checkout's gateway.yaml)
+  --host HOST     listen on this address (default: as configured, else 127.0.0.1)
+  --port PORT     listen on this port (default: as configured, else 8080)
+  -s ADDON        load this addon file too; may be given several times
+  --capture FILE  append every call to this file, with prompt and answer but without keys
+
+`{PROGRAM} COMMAND --help` says more; --version prints the versions."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

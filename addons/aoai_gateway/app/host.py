@@ -1,0 +1,104 @@
+"""The lean host: mitmproxy's proxy server with nothing in it that a gateway does not need.
+
+mitmdump offers every hook of every request to some 35 addons. Without a user interface nobody listens to
+most of them, so ``serve`` loads only what carries connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+from mitmproxy import exceptions
+from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, tlsconfig
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+
+from aoai_gateway.app.addon import ADDON
+from aoai_gateway.app.mitmproxy_options import OptionCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers")
+"""They log every connection."""
+
+
+class LeanTlsConfig(tlsconfig.TlsConfig):
+    """mitmproxy's, without the hook by which it would look into every request for one of its own CRL."""
+
+    request = None  # type: ignore[assignment]  # mitmproxy passes over a hook that is not callable
+
+
+def serve(
+    config: Path,
+    *,
+    host: str | None,
+    port: int | None,
+    addons: Sequence[str],
+    options: Sequence[str],
+    capture: Path | None = None,
+) -> int:
+    """Serve until SIGTERM or SIGINT. ``addons``: scripts; ``options``: mitmproxy's, as ``name=value``.
+
+    ``capture``: the file that all calls are appended to.
+
+    Returns the process's exit code: 0, or 1 if it could not start.
+    """
+    try:
+        return asyncio.run(_serve(config, host, port, addons, options, capture))
+    except SystemExit as exited:
+        return exited.code if isinstance(exited.code, int) else 1
+
+
+async def _serve(
+    config: Path,
+    host: str | None,
+    port: int | None,
+    addons: Sequence[str],
+    options: Sequence[str],
+    capture: Path | None,
+) -> int:
+    capturing = []
+    if capture is not None:
+        from aoai_gateway.inspect.capture import Capture
+
+        capturing = [Capture(capture)]
+    opts = Options()
+    master = Master(opts, with_termlog=True)
+    logging.getLogger().setLevel(logging.INFO)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    opts.update(mode=["reverse:http://aoai-gateway.invalid"])
+    master.addons.add(
+        core.Core(),
+        proxyserver.Proxyserver(),
+        ADDON,
+        script.ScriptLoader(),
+        next_layer.NextLayer(),
+        LeanTlsConfig(),
+        *capturing,
+        OptionCheck(options),
+        errorcheck.ErrorCheck(),
+    )
+    # Not deferred: mitmproxy sets deferred options while an addon is being added, and does not tell it.
+    opts.update(gateway_config=str(config))
+    setup = ADDON.lifetime.config
+    opts.update(
+        listen_host=host or (setup.listen.host if setup else "127.0.0.1"),
+        listen_port=port if port is not None else (setup.listen.port if setup else 0),
+        scripts=list(addons),
+    )
+    try:
+        opts.set(*options, defer=True)
+    except exceptions.OptionsError as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 1
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, master.shutdown)
+    await master.run()
+    return 0

@@ -1,0 +1,271 @@
+"""Start and end of the gateway in a mitmproxy process: listener, simulators, reloads, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy import ctx
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.admin.controls import Controls
+from aoai_gateway.admin.listener import AdminListener
+from aoai_gateway.app import tls
+from aoai_gateway.config.loader import ConfigErrors
+from aoai_gateway.config.reload import Watch, waits_for_restart
+from aoai_gateway.engine.admission import counts_prompts
+from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.state_sync import Sharing
+from aoai_gateway.tokens import load_encodings
+from aoai_gateway.usage.sink import UsageSink
+from aoai_gateway.wire.masking import known
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aoai_gateway.config.loader import Loaded
+    from aoai_gateway.config.models import Config, SimulatedEndpoint
+    from aoai_gateway.runtime.gateway import Gateway
+    from aoai_simulator.simulator import Simulator
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+"""How often the configuration's files are looked at; a change counts when it was seen twice."""
+
+NO_UPSTREAM = "http://aoai-gateway.invalid"
+"""mitmproxy's reverse mode wants a target. It is never connected to, and cannot be (RFC 6761 §6.4)."""
+
+GRACE_SECONDS = 0.1
+"""For the last bytes to leave the process, when all calls have ended."""
+
+HANG_UP_SECONDS = 1.0
+"""For connections to close, when it is over."""
+
+
+class Lifetime:
+    """Added to mitmproxy's addons once, so that a reload of the script does not end it."""
+
+    name = "gatewaylifetime"
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.sharing = Sharing(gateway)
+        self.controls = Controls(gateway, self.sharing)
+        """What mitmproxy's commands can do; the admin listener does the same."""
+        self.admin = AdminListener(gateway, self.controls)
+        self._path: Path | None = None
+        self._loaded: Loaded | None = None
+        self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self.inspected = False
+        """Whether people look at prompts, and so at their numbers of tokens."""
+        self._started = False
+        self._started_with: Config | None = None
+        self._adopting = asyncio.Lock()
+
+    # --- configuration ---------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration that was read last without errors."""
+        return self._loaded.config if self._loaded is not None else None
+
+    def loaded(self, path: Path, loaded: Loaded) -> None:
+        """Take a configuration that was loaded at start, or because its path was changed."""
+        self._path, self._loaded = path, loaded
+        if self._started:
+            asyncio_utils.create_task(self._adopt(loaded), name="new configuration", keep_ref=True)
+
+    def refuse_other_modes(self) -> None:
+        """Log an error if mitmproxy was told to be another kind of proxy than a gateway can be.
+
+        mitmproxy ends a start in which an error was logged, but looks only right after `running`: so nothing
+        may be awaited before.
+        """
+        mode = ctx.options.mode
+        if mode != ["regular"] and not all(each.startswith("reverse:") for each in mode):
+            logger.error("The gateway works in mitmproxy's reverse mode only, not in %s.", mode)
+
+    async def start(self) -> None:
+        """Put the configuration in force, and watch it from now on."""
+        if self._started or self._loaded is None:
+            return
+        self._started = True
+        self._started_with = self._loaded.config
+        if not await self.sharing.open(self._loaded.config):
+            logger.error("The gateway answers 503 until this is mended and it is started again.")
+            return
+        await self._adopt(self._loaded)
+        self._come_first()
+        # What is there now stays. To look through all of it for garbage, now and then, would stop the event
+        # loop for some tens of milliseconds each time; what calls leave behind is little.
+        gc.collect()
+        gc.freeze()
+        # Earlier than this, mitmproxy overrides the mode that an addon sets.
+        self._take_over_listener(self._loaded.config)
+        if ctx.options.server:
+            self.admin.start(self._loaded.config.admin)
+        self._watcher = asyncio_utils.create_task(
+            self._watch(), name="watcher of the gateway's configuration", keep_ref=True
+        )
+        if self.inspected:
+            await self._load_encodings()
+
+    def _come_first(self) -> None:
+        """Be the first addon that is told of the end: others close files that calls are still written to."""
+        addons = ctx.master.addons
+        # A new list, since the old one may just be gone through.
+        addons.chain = [self, *(addon for addon in addons.chain if addon is not self)]
+
+    def _take_over_listener(self, config: Config) -> None:
+        """Have mitmproxy listen for us, unless it was told where and how."""
+        options = ctx.options
+        changes: dict[str, Any] = {}
+        if options.mode == ["regular"]:
+            changes["mode"] = [f"reverse:{NO_UPSTREAM}"]
+        if not options.listen_host:
+            changes["listen_host"] = config.listen.host
+        if options.listen_port is None:
+            changes["listen_port"] = config.listen.port
+        if config.aoai.trusted_ca is not None and options.ssl_verify_upstream_trusted_ca is None:
+            changes["ssl_verify_upstream_trusted_ca"] = str(tls.bundle(config.aoai.trusted_ca))
+        options.update(**changes)
+
+    async def _adopt(self, loaded: Loaded) -> None:
+        async with self._adopting:
+            config = await self._with_simulators(loaded.config)
+            if counts_prompts(config):
+                # Before the configuration is in force: its first calls are to be counted, not estimated.
+                await self._load_encodings()
+            old = self._gateway.usage_log
+            if (old.target if old else None) != config.usage_log:
+                self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
+                if old is not None:
+                    await asyncio.to_thread(old.close)
+            # With many keys it takes a while, and calls do not wait for it.
+            await asyncio.to_thread(known, config.secrets)
+            self._gateway.adopt(config)
+            self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
+            self._loaded = loaded
+
+    async def _load_encodings(self) -> None:
+        if self._gateway.counter.encodings.by_name:
+            return
+        encodings = await asyncio.to_thread(load_encodings)
+        for problem in encodings.problems:
+            logger.warning("%s", problem)
+        self._gateway.counter.encodings = encodings
+
+    async def _with_simulators(self, config: Config) -> Config:
+        wanted = config.simulated_endpoints
+        for name, (endpoint, running) in list(self._simulators.items()):
+            if wanted.get(name) != endpoint:
+                del self._simulators[name]
+                await running.stop()
+        for name, endpoint in wanted.items():
+            if name not in self._simulators:
+                self._simulators[name] = (endpoint, await self._simulate(name, endpoint))
+        urls = {name: running.urls[name] for name, (_, running) in self._simulators.items()}
+        keys = {name: running.keys[name] for name, (_, running) in self._simulators.items()}
+        return config.with_simulators(urls, keys) if urls else config
+
+    async def _simulate(self, name: str, endpoint: SimulatedEndpoint) -> Simulator:
+        # Loaded only where an endpoint is simulated: real ones do without its memory and start-up time.
+        from aoai_simulator import server as simulators
+        from aoai_simulator.resource import Settings
+        from aoai_simulator.tokenizer import EncodingTokenizer
+
+        # Nobody is to ask it what it was sent, or to make it fail: no control plane, no log of requests.
+        settings = Settings(log_requests=False)
+        # It counts as the gateway does, so that the two never tell different numbers of the same prompt.
+        await self._load_encodings()
+        return await simulators.start(
+            {name: endpoint},
+            control_port=None,
+            settings=settings,
+            tokenizer=EncodingTokenizer(self._gateway.counter),
+        )
+
+    async def _watch(self) -> None:
+        """Look at the configuration's files, and at who listens to which event, now and then."""
+        assert self._path is not None
+        watch = Watch(self._path, env=os.environ, loaded=self._loaded)
+        path = self._path
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            gateway = self._gateway
+            gateway.look_for_listeners(ctx.master.addons)
+            gateway.early.look(time.monotonic())
+            waiting = gateway.in_line
+            gateway.traffic.seen(
+                in_flight=len(gateway.calls) - waiting, waiting=waiting, now=time.monotonic()
+            )
+            if path != self._path:
+                path = self._path
+                watch = Watch(path, env=os.environ, loaded=self._loaded)
+            try:
+                await self.sharing.look()
+                found = await asyncio.to_thread(watch.poll)
+                if isinstance(found, ConfigErrors):
+                    for problem in found.problems:
+                        logger.error("%s", problem)
+                    logger.error("%s has errors; the configuration in force stays.", path)
+                    self._gateway.config_errors = tuple(map(str, found.problems))
+                elif found is not None:
+                    self._warn_of_restart(found)
+                    await self._adopt(found)
+                    for warning in found.warnings:
+                        logger.warning("%s", warning)
+                    logger.info("%s was reloaded.", path)
+            except Exception as error:
+                log_bug("while the configuration was reloaded; the one in force stays.", error)
+
+    def _warn_of_restart(self, found: Loaded) -> None:
+        if self._loaded is not None and self._started_with is not None:
+            for said in waits_for_restart(self._started_with, self._loaded.config, found.config):
+                logger.warning("%s", said)
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    async def done(self) -> None:
+        """Take no more connections, let running calls finish within their limit, and tidy up."""
+        gateway = self._gateway
+        gateway.draining = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+        ctx.options.update(server=False)
+        if gateway.setup is not None and gateway.calls:
+            limit = gateway.config.drain_seconds
+            logger.info("Waiting for %d calls to finish, %.0f s at most.", len(gateway.calls), limit)
+            end = time.monotonic() + limit
+            if not await gateway.idle(limit):
+                logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
+            await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
+        await self._hang_up()
+        await self.admin.stop()
+        await self._gateway.reader.close()
+        await self.sharing.close()
+        gateway.early.close()
+        if gateway.usage_log is not None:
+            await asyncio.to_thread(gateway.usage_log.close)
+        for _, running in self._simulators.values():
+            await running.stop()
+
+    async def _hang_up(self) -> None:
+        """Close the connections that clients still have, so that calls which were cut off are written down.
+
+        What is left to the event loop's end is cancelled in a way that prints a traceback for each.
+        """
+        connections = ctx.master.addons.get("proxyserver").connections
+        for handler in list(connections.values()):
+            client = handler.transports.get(handler.client)
+            if client is not None and client.handler is not None:
+                client.handler.cancel("the gateway is shutting down")
+        end = time.monotonic() + HANG_UP_SECONDS
+        while connections and time.monotonic() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
+            await asyncio.sleep(0.01)

@@ -1,0 +1,93 @@
+"""What a configuration needs of this machine: files that can be written, a certificate that is valid now.
+
+The loader judges what is written; this looks at what is there. `check` tells all of it, and a start that
+could not keep its promises is refused with the same words.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cryptography import x509
+
+    from aoai_gateway.config.models import Config
+
+EXPIRES_SOON = timedelta(days=14)
+
+
+def errors(config: Config, now: datetime | None = None) -> list[str]:
+    """Give what would keep a gateway with this configuration from serving. ``now``: the time; default: it."""
+    found = list(_certificate(config, now or datetime.now(UTC)))
+    if config.usage_log not in (None, "stdout"):
+        found += _writable("usage_log", config.usage_log)
+    if config.budget_file is not None and config.redis_url is None:
+        found += _writable("budget_file", config.budget_file)
+    return found
+
+
+def warnings(config: Config, now: datetime | None = None) -> list[str]:
+    """Give what will keep it from serving before long."""
+    now = now or datetime.now(UTC)
+    certificate = _read(config)
+    if certificate is None or not now < certificate.not_valid_after_utc <= now + EXPIRES_SOON:
+        return []
+    end = certificate.not_valid_after_utc
+    return [f"listen.certificate: expires on {_day(end)}, in {(end - now).days} days; renew it"]
+
+
+def _certificate(config: Config, now: datetime) -> Iterator[str]:
+    listen = config.listen
+    if listen.certificate is None:
+        return
+    # Loaded only where there is a certificate: a check is to be quick.
+    from OpenSSL import SSL
+
+    from aoai_gateway.app.tls import server_context
+
+    try:
+        server_context(listen.certificate, listen.private_key or listen.certificate)
+    except (SSL.Error, OSError):
+        yield "listen.certificate: does not fit its private key; both must be PEM files that belong together"
+        return
+    certificate = _read(config)
+    if certificate is None:
+        return
+    if now >= certificate.not_valid_after_utc:
+        yield f"listen.certificate: expired on {_day(certificate.not_valid_after_utc)}; renew it"
+    elif now < certificate.not_valid_before_utc:
+        yield (
+            f"listen.certificate: is not valid before {_day(certificate.not_valid_before_utc)}; "
+            "is this machine's clock right?"
+        )
+
+
+def _read(config: Config) -> x509.Certificate | None:
+    if config.listen.certificate is None:
+        return None
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(config.listen.certificate.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _writable(key: str, file: Path | str) -> Iterator[str]:
+    """Look whether a file can be appended to, without making it."""
+    path = os.fspath(file)
+    folder = os.path.dirname(path) or "."
+    if os.path.exists(path):
+        if not os.access(path, os.W_OK):
+            yield f"{key}: {path} cannot be written by this user"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        yield f"{key}: the folder {folder} cannot be written by this user"
+
+
+def _day(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d")

@@ -1,0 +1,300 @@
+"""What a call may cost: its client's limits on a request, the booking against its quotas, the settlement.
+
+Before a call is routed, the most that it can cost is booked: its prompt's tokens, counted here, and the
+bound of its completion. When it has ended, what it really cost takes the booking's place. A call that no
+backend served costs nothing.
+
+What happens to a call that does not fit is a matter of the client's contract:
+
+- *reject*: 429, with the exact time after which it would fit.
+- *wait*: it is held back until it fits, within the contract's bound and the client's own patience. It asks
+  again and again, since running calls that are settled with less than was booked make room early.
+- *degrade*: another deployment, a smaller completion or a lower priority, whichever the contract allows.
+
+In a dry run everything is booked as far as it fits, and nobody is refused: the answer and the record say what
+would have been.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.effects import (
+    Cancel,
+    ClientGone,
+    CountDelivered,
+    Counted,
+    CountTokens,
+    Effect,
+    Refused,
+    Reserve,
+    Reserved,
+    Result,
+    Settle,
+    WaitUntil,
+)
+from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
+from aoai_gateway.quota.access import may_use
+from aoai_gateway.quota.effective_policy import Contract, contract
+from aoai_gateway.quota.quotas import Decision, Limit, Reservation
+from aoai_gateway.quota.request_limits import apply
+from aoai_gateway.tokens import Correction
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.wire.usage import Usage
+
+DEFAULT_COMPLETION = 512
+"""Tokens that are booked for a completion which nothing bounds; what it uses beyond is owed."""
+
+MOST_DEPLOYMENTS = 10_000
+"""The one unused for longest is forgotten: where every deployment is known, clients make up the names."""
+
+ASK_AGAIN_SECONDS = 1.0
+"""How often a waiting call asks whether it fits: settlements make room before the time that it was told."""
+
+
+class Budgets:
+    """What calls have taught about counting: shared by all calls of a gateway."""
+
+    def __init__(self) -> None:
+        self._corrections: dict[str, Correction] = {}
+        self._models: dict[str, str] = {}
+        """The base model of each deployment, as its answers named it."""
+
+    def admit(self, call: Call, now: float) -> Generator[Effect, Result, float | None]:
+        """Hold a call to its client's limits and book it. Gives the time, or None if it has ended.
+
+        Raises GatewayError when it is refused.
+        """
+        terms = contract(call.setup.config, call.client, call.deployment)
+        if _needs_count(terms):
+            result = yield from self._count(call)
+            if self._gone(call, result):
+                return None
+            now = result.now
+        try:
+            if not terms.has_limit_here:
+                raise errors.no_limit_configured(call.deployment)
+            self._hold_to_limits(call, terms)
+        except errors.GatewayError as error:
+            if not terms.dry_run:
+                raise
+            call.told["x-gateway-dry-run"] = error.code
+        if not terms.quotas:
+            return now
+        return (yield from self._book(call, terms, now))
+
+    def _hold_to_limits(self, call: Call, terms: Contract) -> None:
+        body = call.body
+        assert body is not None
+        prompt = self._prompt_tokens(call) if call.prompt is not None else None
+        limited = apply(terms.request_limits, body, prompt)
+        if not limited.notes:
+            return
+        if terms.dry_run:
+            call.told["x-gateway-dry-run"] = ", ".join(limited.notes)
+            return
+        call.told["x-gateway-clamped"] = ", ".join(limited.notes)
+        for name in ("max_tokens", "n", "best_of"):
+            value = getattr(limited, name)
+            if value is not None:
+                call.edits[name] = value
+
+    def _count(self, call: Call) -> Generator[Effect, Result, Result]:
+        body = call.body
+        assert body is not None
+        result = yield CountTokens(call.target, body, self._model(call))
+        if isinstance(result, Refused):
+            raise result.error
+        if isinstance(result, Counted):
+            call.prompt = result.count
+        return result
+
+    def _model(self, call: Call) -> str | None:
+        """Give the base model, as far as it is known."""
+        return call.setup.config.model_of(call.deployment) or self._models.get(call.deployment)
+
+    def _prompt_tokens(self, call: Call) -> int:
+        count = call.prompt
+        if count is None:
+            return 0
+        return self._corrections.get(call.deployment, Correction()).tokens(count)
+
+    def _reservation(self, call: Call, terms: Contract, attempt: int) -> Reservation:
+        bound = completion_bound(call)
+        if bound is None:
+            bound = min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND)
+        # A refused booking and the next one are two questions; no store may take them for one.
+        identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
+        return Reservation(identity, call.client.name, terms.quotas, self._prompt_tokens(call) + bound)
+
+    def _book(self, call: Call, terms: Contract, now: float) -> Generator[Effect, Result, float | None]:
+        begun = now
+        degraded: set[str] = set()
+        attempt = 0
+        while True:
+            reservation = self._reservation(call, terms, attempt)
+            attempt += 1
+            result = yield Reserve(reservation)
+            if self._gone(call, result):
+                return None
+            assert isinstance(result, Reserved)
+            now, decision = result.now, result.decision
+            call.quota_headers = decision.headers()
+            call.waited = now - begun
+            if decision.admitted:
+                call.reserved, call.reserved_tokens = reservation, reservation.tokens
+                return now
+            if terms.dry_run:
+                self._say(call, "x-gateway-dry-run", f"over {_limit(decision)}")
+                return now
+            exceeded = terms.on_exceed
+            if exceeded.action == "degrade":
+                changed = self._degrade(call, terms, degraded, decision)
+                if changed is not None:
+                    terms = changed
+                    if terms.quotas:
+                        continue
+                    return now
+            if exceeded.action == "wait":
+                last = begun + min(exceeded.seconds, 0.5 * call.patience())
+                if now < last and _may_pass(decision, last - now):
+                    pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
+                    waited = yield WaitUntil(min(now + pause, last))
+                    if self._gone(call, waited):
+                        return None
+                    continue
+            raise self._refusal(call, reservation, decision)
+
+    def _degrade(self, call: Call, terms: Contract, tried: set[str], decision: Decision) -> Contract | None:
+        """Change the call as its contract allows when it does not fit. None: nothing (more) is allowed."""
+        exceeded, config = terms.on_exceed, call.setup.config
+        if exceeded.deployment is not None and "deployment" not in tried:
+            tried.add("deployment")
+            other = exceeded.deployment
+            if other != call.deployment and config.knows(other) and may_use(call.client, other):
+                call.asked = call.asked or call.deployment
+                call.deployment = other
+                self._say(call, "x-gateway-degraded", f"deployment {call.asked} -> {other}")
+                # The other deployment's own quota counts, the contract's ways out stay those of the first.
+                changed = contract(config, call.client, other)
+                return replace(changed, on_exceed=exceeded)
+        if exceeded.max_tokens is not None and "max_tokens" not in tried:
+            tried.add("max_tokens")
+            assert call.body is not None
+            asked = call.edits.get("max_tokens", call.body.max_tokens)
+            if asked is None or asked > exceeded.max_tokens:
+                call.edits["max_tokens"] = exceeded.max_tokens
+                self._say(
+                    call, "x-gateway-degraded", f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}"
+                )
+                return terms
+        if exceeded.priority is not None and "priority" not in tried:
+            tried.add("priority")
+            call.priority = exceeded.priority
+            self._say(call, "x-gateway-degraded", f"priority {exceeded.priority}, over {_limit(decision)}")
+            # It runs outside the quota, when there is nothing better to do.
+            return replace(terms, quotas=())
+        return None
+
+    @staticmethod
+    def _say(call: Call, header: str, what: str) -> None:
+        said = call.told.get(header)
+        call.told[header] = f"{said}; {what}" if said else what
+
+    @staticmethod
+    def _refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.GatewayError:
+        standing = decision.refused_by
+        text = f"Your quota of {_limit(decision)} is used up."
+        if standing is not None and standing.kind.counts_tokens and standing.remaining:
+            text = (
+                f"Your quota of {_limit(decision)} has {standing.remaining:,} left, and the call may take "
+                f"{reservation.tokens:,}, prompt and answer. Lower its max_tokens, or wait."
+            )
+        if call.waited >= 0.1:
+            text += f" The call has waited for {call.waited:.1f} s."
+        return errors.rate_limited(text, decision.retry_after)
+
+    @staticmethod
+    def _gone(call: Call, result: Result) -> bool:
+        if not isinstance(result, ClientGone):
+            return False
+        call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
+        return True
+
+    # --- the end -------------------------------------------------------------------------------------
+
+    def settle(self, call: Call) -> Generator[Effect, Result]:
+        """Put what the call cost in the place of what was booked, and learn from it."""
+        if call.prompt is not None and call.usage is not None:
+            before = self._corrections.get(call.deployment, Correction())
+            _keep(self._corrections, call.deployment, before.learned(call.prompt, call.usage.input_tokens))
+        if call.model is not None and call.target.operation.name != "responses":
+            # In the Responses API, Azure names the deployment there.
+            _keep(self._models, call.deployment, call.model)
+        reservation, call.reserved = call.reserved, None
+        if reservation is None:
+            return
+        delivered = 0
+        if call.served and call.usage is None and call.delivered:
+            counted = yield CountDelivered(call.delivered, self._model(call))
+            assert isinstance(counted, Counted)
+            delivered = counted.count.tokens
+        call.charged_tokens = self.cost(call, delivered) if call.served else 0
+        yield Settle(reservation, call.charged_tokens) if call.served else Cancel(reservation)
+
+    def cost(self, call: Call, delivered: int) -> int:
+        """Give the tokens of a served call: the backend's own count, else what was sent and delivered."""
+        usage: Usage | None = call.usage
+        return usage.total_tokens if usage is not None else self._prompt_tokens(call) + delivered
+
+
+def counts_prompts(config: Config) -> bool:
+    """Whether any client has a limit that prompts are counted for."""
+    deployments = (*config.virtual_deployments, "")
+    return any(_needs_count(contract(config, c, d)) for c in config.clients for d in deployments)
+
+
+def _keep[T](known: dict[str, T], deployment: str, value: T) -> None:
+    known.pop(deployment, None)
+    known[deployment] = value
+    if len(known) > MOST_DEPLOYMENTS:
+        del known[next(iter(known))]
+
+
+def _needs_count(terms: Contract) -> bool:
+    if terms.request_limits.prompt_tokens is not None:
+        return True
+    return any(limit.counts_tokens for quota in terms.quotas for limit, _ in quota.set_limits())
+
+
+def _limit(decision: Decision) -> str:
+    """Name the limit that refused: ``5,000 tokens per minute for gpt-4o``."""
+    standing = decision.refused_by
+    if standing is None:
+        return "nothing"
+    what = {
+        Limit.TOKENS_PER_MINUTE: "tokens per minute",
+        Limit.REQUESTS_PER_MINUTE: "requests per minute",
+        Limit.TOKENS_PER_DAY: "tokens per day",
+        Limit.TOKENS_PER_MONTH: "tokens per month",
+    }[standing.kind]
+    where = f" for {standing.deployment}" if standing.deployment is not None else ""
+    return f"{standing.limit:,} {what}{where}"
+
+
+def _may_pass(decision: Decision, seconds: float) -> bool:
+    """Whether waiting so long may help. A budget of a day or a month that is spent is not worth it."""
+    standing = decision.refused_by
+    per_minute = standing is not None and standing.kind in (
+        Limit.TOKENS_PER_MINUTE,
+        Limit.REQUESTS_PER_MINUTE,
+    )
+    return decision.retry_after <= seconds or (per_minute and math.isfinite(decision.retry_after))

@@ -1,0 +1,282 @@
+"""What comes of a failed attempt: whose fault it is, whether the call goes on, and what its client gets.
+
+- *What a call may have caused breaks nothing by itself.* It is a suspicion until another call bears witness
+  (:mod:`~aoai_gateway.routing.suspicion`). A time-out that the client chose is not even that, and a client
+  that leaves takes its suspicions with it.
+- *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
+  connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
+  if there is no second backend to ask. It takes one at another endpoint, if the pool has any: those at one
+  endpoint go down together. And if another one only had no room, the breaks stay: it would have told.
+  Silence is the exception: there, other calls bear witness.
+- *What the gateway itself put in* breaks the standin, and every other backend is asked. If none can do
+  better, the last answer is the client's, and the breaks are withdrawn.
+- *A call larger than a backend's whole limit* is not held against the backend.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.call import Attempt, Call, FailureKind, Fault, Outcome
+from aoai_gateway.engine.effects import (
+    Announce,
+    Effect,
+    Failed,
+    Reject,
+    Result,
+    Return,
+)
+from aoai_gateway.engine.failures import (
+    broken_by,
+    cause_in_call,
+    content_of,
+    creates_state,
+    is_proof,
+    lacks_capacity,
+    refuses_us,
+    was_not_taken,
+    way_of,
+)
+from aoai_gateway.engine.routing_request import wish_of
+from aoai_gateway.engine.timeouts import completion_bound
+from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.order import Cause, Order
+from aoai_gateway.routing.suspicion import Finding, Witness
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.hints import read_rate_limits, retry_hint
+from aoai_gateway.wire.refusals import is_encryption_foreign
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.engine.shared import Shared
+    from aoai_gateway.routing.backends import Backend, BackendKey, Pool
+    from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.wire.errors import GatewayError
+
+BORROWED, LEAST_BORROWED = 2.0, 2.0
+"""How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
+
+
+_FAULT = "fault"
+"""What is wrong with attempts that failed for a cause that the gateway itself put in."""
+
+
+class Aftermath:
+    """The failures of one call, and what follows from them."""
+
+    def __init__(self, shared: Shared, call: Call, pool: Pool, now: float) -> None:
+        self._shared = shared
+        self._dispatcher = shared.dispatcher
+        self._call = call
+        self._pool = pool
+        self._now = now
+        self._config: Config = call.setup.config
+        self._wish = wish_of(call, pool, now, shared.affinity, shared.random.random)
+        self._dispatcher.expect(self._wish, now)
+        self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
+        """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
+        self._made: tuple[str, ...] = ()
+        """Names of what only the resource that answered can resolve."""
+        self._last: tuple[Attempt, str, bytes | None] | None = None
+        """The last failed attempt, what went wrong (as in `_alike`), and its answer's body."""
+
+    def _after_failure(self, attempt: Attempt, failed: Failed) -> Generator[Effect, Result, bool]:
+        call, shared = self._call, self._shared
+        like = "" if failed.silent else cause_in_call(failed)
+        scope = self._hold_against(attempt, failed)
+        speed = shared.speeds.get(self._served(attempt.backend))
+        if failed.kind is FailureKind.TIMEOUT and attempt.implausible and speed is not None:
+            speed.cut_off(failed.now - attempt.started, stream=call.streaming)
+        yield Announce(attempt, failed.body)
+
+        self._last = (attempt, like, failed.body) if like else None
+        if like:
+            alike = self._alike.setdefault(like, [])
+            alike.append((attempt, scope))
+            # A call that creates state may have been taken, when nothing says that it was not.
+            if self._is_the_cause(alike) or creates_state(call):
+                yield from self._answer_failure(attempt, like, failed.body)
+                return True
+        return False
+
+    def _after_fault(self, attempt: Attempt, failed: Failed, fault: Fault) -> Generator[Effect, Result, bool]:
+        """Ask the next backend, since the client is not to blame. True if the call has ended.
+
+        The answer is kept: it is the client's if no backend can do better, and the breaks are withdrawn then.
+        """
+        call, wish, now = self._call, self._wish, self._now
+        backend, breaks = attempt.backend, self._dispatcher.breaks
+        seconds, scope = self._config.breaks.ceiling_seconds, attempt.backend.key
+        wish.tried.add(backend.key)
+        known = wish.home is not None
+        if fault is Fault.ELSEWHERE:
+            wish.home = None
+            wish.tried.update(b.key for b in self._pool if b.endpoint.name == backend.endpoint.name)
+        elif fault is Fault.OPERATION:
+            mark = f"operation {wish.operation}"
+            breaks.open(scope, Break(now, now + seconds, failed.reason, call.id, only=mark))
+        else:
+            whole = fault is Fault.PATH
+            attempt.scope = (backend.key.endpoint, None if whole else backend.key.standin)
+            lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
+            attempt.breaks = breaks.open_for(attempt.scope, seconds, now, failed.reason, call.id, lengths)
+            attempt.break_seconds = attempt.breaks[wish.cls.name]
+        self._dispatcher.ended(wish, 0, now)
+        yield Announce(attempt, failed.body)
+        self._last = (attempt, _FAULT, failed.body)
+        self._alike.setdefault(_FAULT, []).append((attempt, attempt.scope or scope))
+        if fault is Fault.ELSEWHERE and known and not is_encryption_foreign(failed.status or 0, failed.body):
+            # It is not where it was made either: it has expired.
+            yield from self._answer_failure(*self._last)
+            return True
+        return False
+
+    def _is_the_cause(self, alike: list[tuple[Attempt, Scope]]) -> bool:
+        """Whether it is the call that lets backends fail in this way."""
+        failed = {attempt.backend.endpoint.name for attempt, _ in alike}
+        elsewhere = any(backend.endpoint.name not in failed for backend in self._pool)
+        return len(alike) > 1 and (len(failed) > 1 or not elsewhere)
+
+    def _hold_against(self, attempt: Attempt, failed: Failed) -> Scope:
+        """Open the breaks that a failure calls for, and note what it says of the backend's capacity."""
+        call, wish, dispatcher, now = self._call, self._wish, self._dispatcher, self._now
+        backend = attempt.backend
+        scope = broken_by(backend, failed)
+        lacking = lacks_capacity(failed)
+        limits = read_rate_limits(failed.headers) if failed.headers is not None else None
+        if limits is not None and lacking and (limits.limit_tokens or math.inf) < call.estimate:
+            # The call is too large for it, which says nothing about others.
+            call.too_small.add(backend.key)
+        elif not self._is_impatience(attempt, failed):
+            hint = self._hint(failed)
+            if lacking and limits is not None:
+                dispatcher.refused(wish, limits, hint, now)
+            self._break(attempt, failed, scope, hint)
+        if not (lacking and wish.cls.may_wait):
+            wish.tried.add(backend.key)
+        dispatcher.ended(wish, 0 if was_not_taken(failed) else None, now)
+        return scope
+
+    def _is_impatience(self, attempt: Attempt, failed: Failed) -> bool:
+        """Whether time ran out that the client gave, rather than we."""
+        allowed = self._call.client_timeout()
+        by_client = allowed is not None and attempt.deadline >= allowed
+        return failed.kind is FailureKind.TIMEOUT and not failed.silent and by_client
+
+    def _break(self, attempt: Attempt, failed: Failed, scope: Scope, hint: float | None) -> None:
+        """Open a break for all, for the call's client, or none yet, as far as there is evidence."""
+        call, wish, breaks, now = self._call, self._wish, self._dispatcher.breaks, self._now
+        finding = Finding.FOR_ALL
+        if not lacks_capacity(failed):
+            witness = Witness(call.id, wish.client, content_of(call), now, is_proof(failed, hint))
+            finding = self._dispatcher.suspicions.hear(scope, way_of(failed), witness)
+        if finding is Finding.FOR_CLIENT and len(self._config.clients) > 1:
+            seconds = wish.cls.breaks.length(hint)
+            mark = f"client {wish.client}"
+            reason = f"{failed.reason} (for calls of {wish.client} only)"
+            breaks.open(scope, Break(now, now + seconds, reason, call.id, only=mark))
+        elif finding is not Finding.SUSPICION:
+            lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
+            opened = breaks.open_for(scope, hint, now, failed.reason, call.id, lengths)
+            attempt.break_seconds, attempt.scope = opened[wish.cls.name], scope
+            attempt.breaks = opened
+
+    def _hint(self, failed: Failed) -> float | None:
+        if failed.headers is None:
+            return None
+        if refuses_us(failed):
+            return self._config.breaks.ceiling_seconds
+        return retry_hint(failed.headers, failed.body, failed.now + self._call.wall)
+
+    def _answer_failure(
+        self, attempt: Attempt, like: str, body: bytes | None, *, withdraw: bool = True
+    ) -> Generator[Effect, Result]:
+        """Answer with a failure that the call itself may have caused.
+
+        ``withdraw``: it is held against nobody.
+        """
+        call = self._call
+        if withdraw:
+            self._dispatcher.suspicions.withdraw(call.id)
+        for earlier, scope in self._alike.get(like, ()) if withdraw else ():
+            self._dispatcher.breaks.withdraw(scope, call.id)
+            if earlier.scope is not None:
+                call.withdrawn.append(scope)
+            earlier.break_seconds = None
+        if attempt.failure in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM):
+            yield from self._return(attempt, body)
+        elif attempt.failure is FailureKind.TIMEOUT:
+            error = errors.upstream_timeout(attempt.deadline, streaming=call.streaming)
+            yield from self._reject(error, Outcome.BACKENDS_OUT)
+        else:
+            yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
+
+    def _return(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:
+        """Answer with what the backend said, if all of it came."""
+        call = self._call
+        if body is None:
+            yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
+            return
+        # A failure inside a 200 is returned as it came.
+        call.status, call.outcome, call.ended = attempt.status or 200, Outcome.OK, self._now
+        yield Return(attempt, body)
+
+    def _reject(self, error: GatewayError, outcome: Outcome) -> Generator[Effect, Result]:
+        call = self._call
+        call.error, call.status, call.outcome, call.ended = error, error.status, outcome, self._now
+        yield Reject(error)
+
+    def _give_up(self, found: Order, *, line_full: bool = False) -> Generator[Effect, Result]:
+        call = self._call
+        last = self._last
+        if last is not None and last[0].fault in (Fault.STANDIN, Fault.PATH):
+            # Is there a backend that might have served it, and could not be asked?
+            untried = (s for s in found.skipped if s.backend.key not in self._wish.tried)
+            if any(skip.seconds is not None for skip in untried):
+                self._last = None
+        if self._last is not None:
+            failed = {a.backend.endpoint.name for a, _ in self._alike.get(self._last[1], ())}
+            busy = (Cause.FULL, Cause.KEPT_FREE)
+            would_tell = any(s.cause in busy and s.backend.endpoint.name not in failed for s in found.skipped)
+            yield from self._answer_failure(*self._last, withdraw=not would_tell)
+            return
+        reasons = [
+            (s.backend.name, s.reason, math.inf if s.seconds is None else s.seconds) for s in found.skipped
+        ]
+        wait = found.soonest
+        if wait is None and call.too_small:
+            error = errors.rate_limited(
+                f"The request asks for about {call.estimate:,} tokens, more than the whole limit of any "
+                f"backend. {self._what_helps()}",
+                math.inf,
+                code="larger_than_limits",
+            )
+        else:
+            wait = self._config.breaks.default_seconds if wait is None else wait
+            # There may be room sooner, but those who stand in the queue come first.
+            wait = max(wait, self._dispatcher.standing_wait(self._wish, self._now), call.stood_in_line)
+            causes = {skip.cause for skip in found.skipped if skip.seconds is not None}
+            code = "all_backends_out"
+            if line_full:
+                code = "waiting_line_full"
+            elif call.stood_in_line >= errors.SHORTEST_WAIT:
+                code = "waiting_line_timeout"
+            elif Cause.KEPT_FREE in causes:
+                code = "shed"
+            error = errors.all_backends_out(
+                call.deployment, wait, reasons, code=code, waited_seconds=call.stood_in_line
+            )
+        yield from self._reject(error, Outcome.BACKENDS_OUT)
+
+    def _what_helps(self) -> str:
+        """Say how a call gets below the limits: by that of its two parts which makes it large."""
+        answer = completion_bound(self._call) or 0
+        if 2 * answer < self._call.estimate:
+            return "Send a shorter prompt."
+        return "Lower max_tokens, or the number of answers."
+
+    def _served(self, backend: Backend) -> tuple[BackendKey, str]:
+        return (backend.key, backend.deployment(self._call.deployment))

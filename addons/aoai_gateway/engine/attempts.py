@@ -1,0 +1,311 @@
+"""The attempts of one call: which backend is tried next, what becomes of it, and when to give up.
+
+Each turn a backend is found and claimed (see :mod:`~aoai_gateway.engine.scheduler`), or waited for in line,
+and the attempt is made. What comes of it is the client's answer, or leads to the next turn.
+
+- *A dropped connection that was used before* says nothing about the backend: it may have been closed while
+  idle. Once more to the same backend, on a new connection, without a break. A call that creates state goes
+  out on a new connection at once, since after a drop nobody would know whether it had been taken.
+- *No backend is tried twice*, except one that lacked capacity, by a call that may wait for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.aftermath import Aftermath
+from aoai_gateway.engine.call import Attempt, FailureKind, Fault, Outcome
+from aoai_gateway.engine.effects import (
+    Answered,
+    Choose,
+    Chosen,
+    ClientGone,
+    Deliver,
+    Drain,
+    Drained,
+    Effect,
+    Ended,
+    Failed,
+    Result,
+    Send,
+    StandInLine,
+)
+from aoai_gateway.engine.failures import (
+    creates_state,
+    is_failure,
+    is_replayed,
+)
+from aoai_gateway.engine.routing_request import session_of
+from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
+from aoai_gateway.routing.capacity import MOST_BACKENDS
+from aoai_gateway.routing.order import Order
+from aoai_gateway.routing.speed import Speed
+from aoai_gateway.wire.hints import describe
+from aoai_gateway.wire.operations import RESPONSES
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from aoai_gateway.routing.backends import Backend
+
+BORROWED, LEAST_BORROWED = 2.0, 2.0
+"""How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
+
+
+WITHOUT_USAGE_SECONDS = 3_600.0
+"""How long it is remembered that a backend does not take ``stream_options``: it may be updated."""
+
+
+class Attempts(Aftermath):
+    """The attempts of one call, and the delivery of the answer."""
+
+    def run(self) -> Generator[Effect, Result]:
+        """Try one backend after the other until the call has ended."""
+        try:
+            while True:
+                backend = yield from self._next_backend()
+                if backend is None or (yield from self._try(backend)):
+                    return
+        finally:
+            self._dispatcher.over(self._wish, self._now)
+
+    # --- which backend ---------------------------------------------------------------------------------
+
+    def _next_backend(self) -> Generator[Effect, Result, Backend | None]:
+        """Claim the next backend, after a wait perhaps. None if the call has ended."""
+        wish, dispatcher = self._wish, self._dispatcher
+        found = self._look()
+        if self._spent():
+            yield from self._give_up(found)
+            return None
+        if dispatcher.is_free(wish) and found.candidates:
+            if not any(dispatcher.claim(wish, backend, self._now) for backend in found.candidates):
+                yield from self._give_up(found)
+                return None
+        elif not (yield from self._wait(found)):
+            return None
+        given = wish.backend
+        if given is not None and self._call.consult:
+            return (yield from self._consult(given))
+        return given
+
+    def _look(self) -> Order:
+        found = self._dispatcher.look(self._wish, self._now)
+        self._call.skipped = self._wish.skipped = found.skipped
+        return found
+
+    def _consult(self, given: Backend) -> Generator[Effect, Result, Backend | None]:
+        """Ask whoever wants a say which backend it shall be; until then the call keeps the one it has."""
+        wish, dispatcher = self._wish, self._dispatcher
+        others = [b for b in dispatcher.look(wish, self._now).candidates if b is not given]
+        chosen = yield Choose((given, *others))
+        if self._gone(chosen):
+            dispatcher.unclaim(wish, self._now)
+            return None
+        assert isinstance(chosen, Chosen)
+        self._now = chosen.now
+        if chosen.error is not None:
+            dispatcher.unclaim(wish, self._now)
+            yield from self._reject(chosen.error, Outcome.REJECTED)
+            return None
+        # Much may have happened meanwhile.
+        still = dispatcher.look(wish, self._now).candidates
+        for backend in chosen.candidates:
+            if backend is given:
+                if dispatcher.breaks.on(backend, self._now, wish.cls.name, wish.marks) is None:
+                    return backend
+            elif backend in others and backend in still:
+                dispatcher.unclaim(wish, self._now)
+                dispatcher.claim(wish, backend, self._now)
+                return backend
+        dispatcher.unclaim(wish, self._now)
+        yield from self._give_up(self._look())
+        return None
+
+    def _wait(self, found: Order) -> Generator[Effect, Result, bool]:
+        """Stand in line until there is a backend for the call. False if it has ended instead."""
+        call, wish, dispatcher = self._call, self._wish, self._dispatcher
+        cls, begun = wish.cls, self._now
+        until = self._may_wait_until()
+        hopeless = not found.candidates and (until <= begun or begun + found.broken_for(wish.tried) > until)
+        # Who does not wait gets what is free all the same, if those who do cannot use it.
+        length = cls.wait_length if until > begun else len(wish.pool) + 1_000_000
+        if hopeless or not dispatcher.join(wish, self._config.minimum_shares, max_length=length):
+            yield from self._give_up(found, line_full=not hopeless)
+            return False
+        result = yield StandInLine(until)
+        call.stood_in_line += result.now - begun
+        call.waited += result.now - begun
+        if self._gone(result):
+            # Nothing was sent to the backend that it may have been given: all of that is free again.
+            dispatcher.unclaim(wish, self._now)
+            return False
+        self._now = result.now
+        if wish.backend is None:
+            dispatcher.leave(wish)
+            yield from self._give_up(self._look())
+            return False
+        call.skipped = wish.skipped
+        return True
+
+    def _may_wait_until(self) -> float:
+        """Give the time until which the class and the client's own time-out let the call wait."""
+        call = self._call
+        cls = self._wish.cls
+        if not cls.may_wait:
+            return self._now
+        speeds = (self._shared.speeds.get(self._served(backend)) for backend in self._pool)
+        learned = self._shared.patience.of(call.client.name, cls.name, call.streaming)
+        bound = patience(call, [speed for speed in speeds if speed is not None], learned)
+        until = self._now + cls.wait_seconds - call.stood_in_line
+        return max(self._now, min(until, call.started + bound))
+
+    def _spent(self) -> bool:
+        call, replay = self._call, self._config.replay
+        return len(call.attempts) >= replay.max_attempts or (
+            bool(call.attempts) and self._now - call.started >= replay.max_seconds
+        )
+
+    def _gone(self, result: Result) -> bool:
+        if not isinstance(result, ClientGone):
+            return False
+        call = self._call
+        self._now = result.now
+        call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
+        self._shared.patience.hung_up(
+            call.client.name, self._wish.cls.name, call.streaming, result.now - call.started
+        )
+        self._dispatcher.suspicions.withdraw(call.id)
+        if call.attempt is not None and call.attempt.ended is None:
+            call.attempt.ended = result.now
+        return True
+
+    # --- one attempt -----------------------------------------------------------------------------------
+
+    def _try(self, backend: Backend) -> Generator[Effect, Result, bool]:
+        """Try one backend. True if the call has ended, False if the next one is to be tried."""
+        call = self._call
+        attempt = Attempt(len(call.attempts) + 1, backend, self._now, skipped=self._wish.skipped)
+        call.attempts.append(attempt)
+        speed = self._shared.speeds.get(self._served(backend))
+        deadlines = deadlines_for(call, backend, speed)
+        attempt.deadline = deadlines.first_byte
+        pulse = attempt.pulse = self._dispatcher.pulse(backend, call.deployment)
+        attempt.implausible = deadlines.implausible
+        within = self._begins_within(backend)
+        pulse.sent(call.id, self._now, within)
+        version = "\n".join((*backend.key, call.target.api, (call.target.api_version or "")[:64]))
+        if (self._shared.without_usage.get(version) or self._now) > self._now:
+            call.usage_unknown.add(backend.key)
+        result = yield Send(attempt, deadlines, fresh=creates_state(call))
+        if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
+            attempt.resent = True
+            pulse.sent(call.id, result.now, within)
+            result = yield Send(attempt, deadlines, fresh=True)
+        if isinstance(result, Failed) and result.fault is Fault.STREAM_OPTIONS:
+            # It is the gateway that asked for usage: once more, as the client has it.
+            attempt.resent = True
+            call.usage_unknown.add(backend.key)
+            pulse.sent(call.id, result.now, within)
+            result = yield Send(attempt, deadlines, fresh=creates_state(call))
+            if isinstance(result, Answered) and result.status < 400:
+                self._shared.without_usage.put(version, result.now + WITHOUT_USAGE_SECONDS)
+        if self._gone(result):
+            return True
+        self._now = result.now
+        if isinstance(result, Answered):
+            attempt.answered, attempt.status = result.now, result.status
+            if not is_failure(result.status):
+                yield from self._deliver(attempt, result)
+                return True
+            drained = yield Drain(attempt)
+            if self._gone(drained):
+                return True
+            assert isinstance(drained, Drained)
+            self._now = drained.now
+            if not is_replayed(call, result.status):
+                attempt.ended = self._now
+                self._dispatcher.ended(self._wish, None, self._now)
+                yield from self._return(attempt, drained.body)
+                return True
+            failed = Failed(
+                drained.now,
+                FailureKind.STATUS,
+                describe(result.status, drained.body or b""),
+                status=result.status,
+                headers=result.headers,
+                body=drained.body,
+            )
+        else:
+            assert isinstance(result, Failed)
+            failed = result
+        attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
+        if failed.fault is not None:
+            attempt.status, attempt.fault = failed.status, failed.fault
+            return (yield from self._after_fault(attempt, failed, failed.fault))
+        return (yield from self._after_failure(attempt, failed))
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    def _deliver(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result]:
+        call = self._call
+        call.status = answered.status
+        self._dispatcher.answered(self._wish, answered.headers, self._now, attempt.started)
+        if call.streaming and answered.status == 200:
+            assert call.body is not None
+            self._speed(attempt).learn_begin(answered.now - attempt.started, call.body.text_size)
+        end = yield Deliver(attempt)
+        attempt.ended = end.now
+        told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
+        call.served = answered.status < 400 and told is not None
+        if told is not None:
+            call.first_content = told.first_content
+            call.usage, call.model, call.response_id = told.usage, told.model, told.response_id
+            if told.usage is not None and told.usage.reasoning_tokens:
+                self._speed(attempt).thinks = True
+            call.finish_reason = told.finish_reason
+            self._made = told.made
+            call.delivered = told.delivered
+        used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
+        self._dispatcher.ended(self._wish, used, end.now)
+        if isinstance(end, Ended):
+            self._now = call.ended = end.now
+            call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED
+            if not end.complete:
+                attempt.reason = end.reason
+        if not self._gone(end) and answered.status < 300 and call.outcome is Outcome.OK:
+            self._learn(attempt)
+
+    def _learn(self, attempt: Attempt) -> None:
+        call, shared = self._call, self._shared
+        # A chat completion has an id too, but nothing refers to it; it would only push others out.
+        if call.target.operation is RESPONSES:
+            assert call.body is not None
+            # What it refers to could be resolved there, too.
+            for key in (call.response_id, session_of(call), *self._made, *call.body.references):
+                if key is not None:
+                    shared.affinity.remember(key, attempt.backend.endpoint.name, self._now)
+        tokens = call.usage.output_tokens if call.usage else 0
+        self._speed(attempt).learn_answer(self._now - attempt.started, tokens)
+        if not call.streaming:
+            assert call.body is not None
+            self._speed(attempt).learn(self._now - attempt.started, tokens, call.body.text_size)
+
+    def _begins_within(self, backend: Backend) -> float | None:
+        """Give the seconds within which the answer should begin, so that silence means something."""
+        call, speeds = self._call, self._shared.speeds
+        own = begins_within(call, speeds.get(self._served(backend)))
+        if own is not None:
+            return own
+        # It has shown nothing yet. What others of the pool have shown is a hint, to be taken with care.
+        others = (begins_within(call, speeds.get(self._served(other))) for other in self._pool)
+        known = [seconds for seconds in others if seconds is not None]
+        return max(LEAST_BORROWED, BORROWED * max(known)) if known else None
+
+    def _speed(self, attempt: Attempt) -> Speed:
+        speeds, served = self._shared.speeds, self._served(attempt.backend)
+        speed = speeds.pop(served, None) or Speed()
+        speeds[served] = speed
+        if len(speeds) > MOST_BACKENDS:
+            del speeds[next(iter(speeds))]
+        return speed

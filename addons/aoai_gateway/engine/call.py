@@ -1,0 +1,241 @@
+"""A Call: all that is known of one request.
+
+Nothing of a request is kept on an object that calls share.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.config.priorities import PriorityClass
+    from aoai_gateway.quota.quotas import Reservation
+    from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
+    from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.routing.liveness import Pulse
+    from aoai_gateway.routing.order import Skip
+    from aoai_gateway.tokens import Count
+    from aoai_gateway.wire.bodies import RequestBody
+    from aoai_gateway.wire.delivered import Delivered
+    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.wire.operations import Target
+    from aoai_gateway.wire.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One loaded configuration and what is computed from it. A call keeps the one it began with."""
+
+    config: Config
+    table: RoutingTable
+
+
+class Fault(StrEnum):
+    """What is wrong with a call that a backend refuses, where it is not the client that put it in."""
+
+    STANDIN = "standin"
+    """The deployment, which the configuration names, does not exist there."""
+    PATH = "path"
+    """The endpoint's URL or path prefix leads nowhere."""
+    OPERATION = "operation"
+    """The standin's model does not do what is asked for."""
+    STREAM_OPTIONS = "stream_options"
+    """It does not know the usage that the gateway asks for."""
+    ELSEWHERE = "elsewhere"
+    """The call refers to what another resource holds."""
+
+
+class FailureKind(StrEnum):
+    """Why an attempt failed."""
+
+    STATUS = "status"
+    """The backend answered with a status that another backend may not give."""
+    REFUSED_IN_STREAM = "refused in stream"
+    """A 200 that was, before any content, an error which stands for a status that is replayed."""
+    CONNECT = "connect"
+    TLS = "tls"
+    DROPPED = "dropped"
+    """The connection ended before the response's headers."""
+    TIMEOUT = "timeout"
+    """No answer within the deadline."""
+    PROTOCOL = "protocol"
+    """What came is no HTTP response."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One send of a call to one backend. Times are on the gateway's monotonic clock, in seconds."""
+
+    number: int
+    backend: Backend
+    started: float
+    deadline: float = 0.0
+    """Seconds that it had for the response's headers."""
+    implausible: bool = False
+    """Whether that is what the backend's own speed makes plausible, less than the client waits."""
+    answered: float | None = None
+    ended: float | None = None
+    status: int | None = None
+    failure: FailureKind | None = None
+    reason: str = ""
+    """Why it failed, in a few words, without anything secret: ``429 RateLimitReached``."""
+    break_seconds: float | None = None
+    """Length of the break that it opened for its own class; None if it opened none."""
+    breaks: Mapping[str, float] | None = None
+    """Length of the break that it opened for each class."""
+    scope: Scope | None = None
+    """What that break is on."""
+    skipped: tuple[Skip, ...] = ()
+    """Backends that were passed over when this one was chosen."""
+    fault: Fault | None = None
+    pulse: Pulse | None = None
+    """The backend's signs of life."""
+    resent: bool = False
+    """Whether it was sent a second time because a reused connection turned out to be closed."""
+
+
+class Outcome(StrEnum):
+    """How a call ended, for the usage record."""
+
+    OK = "ok"
+    """A backend's answer reached the client, whatever its status."""
+    REJECTED = "rejected"
+    """The gateway answered by itself."""
+    BACKENDS_OUT = "backends_out"
+    """No backend could be found that answers."""
+    TRUNCATED = "truncated"
+    """The backend broke its answer off."""
+    CLIENT_GONE = "client_gone"
+    ERROR = "error"
+    """A bug of the gateway."""
+
+
+DEADLINE_HEADER = "x-gateway-deadline-ms"
+"""By which a client says within how many milliseconds it needs the answer."""
+
+LONGEST_TIMEOUT = 86_400.0
+"""A client's time-out of more than a day is no time-out."""
+
+DEFAULT_PATIENCE = 600.0
+"""Seconds for which the official SDKs wait for an answer, if they are not told otherwise."""
+
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+"""As clients write their time-outs. ``nan``, ``1e309`` and the like are no times."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of one request. Whoever drives the engine fills in the first block."""
+
+    id: str
+    client: Client
+    target: Target
+    setup: Setup
+    started: float
+    """Monotonic seconds; ``wall`` makes them seconds since the epoch."""
+    wall: float
+    headers: Headers
+    """The request's headers, without credentials."""
+    brings_own_token: bool = False
+    """Whether the client's own Entra ID token goes to the backend, rather than our credential."""
+    consult: bool = False
+    """Whether somebody outside wants a say in the choice of the backend."""
+    only_backend: str | None = None
+    """The one backend, ``standin@endpoint``, to which a user of the inspector sends it; clients cannot."""
+
+    body: RequestBody | None = None
+    deployment: str = ""
+    cls: PriorityClass | None = None
+    """Its priority class, once that is known."""
+    estimate: int = 0
+    """A low estimate of the tokens it asks for, to see that it exceeds a backend's whole limit."""
+    attempts: list[Attempt] = field(default_factory=list)
+    skipped: tuple[Skip, ...] = ()
+    """Backends that were passed over when the last attempt was chosen."""
+    decisions: list[str] = field(default_factory=list)
+    """What was decided, in order and in words; filled at its end, if somebody looks at flows."""
+    too_small: set[BackendKey] = field(default_factory=set)
+    """Backends whose whole limit is below the estimate."""
+    usage_unknown: set[BackendKey] = field(default_factory=set)
+    """Backends that do not know ``stream_options.include_usage`` in the call's api-version."""
+    edits: dict[str, int] = field(default_factory=dict)
+    """Members of the body that the client's limits or contract set to another value."""
+    told: dict[str, str] = field(default_factory=dict)
+    """Response headers that say what the client's limits and quotas did."""
+    quota_headers: tuple[tuple[str, str], ...] = ()
+    """The client's own remaining quota."""
+    prompt: Count | None = None
+    """The prompt's tokens, if they were counted."""
+    reserved: Reservation | None = None
+    """What is booked for the call, until it is settled or cancelled."""
+    withdrawn: list[Scope] = field(default_factory=list)
+    """Breaks that it had opened and that were taken back, since it was the cause itself."""
+    reserved_tokens: int | None = None
+    charged_tokens: int | None = None
+    """What counted against the client's quotas in the end; None if it has none."""
+    waited: float = 0.0
+    """Seconds for which it was held back, for its quota or in line."""
+    stood_in_line: float = 0.0
+    """Of these, seconds in a waiting line."""
+    asked: str = ""
+    """The deployment that the client asked for, where its contract led to another one."""
+
+    outcome: Outcome | None = None
+    status: int | None = None
+    error: GatewayError | None = None
+    ended: float | None = None
+    first_content: float | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    response_id: str | None = None
+    finish_reason: str | None = None
+
+    served: bool = False
+    """Whether a backend's answer has reached the client, in part at least."""
+    delivered: Delivered | None = None
+    """The answer's text, to be counted where no usage came."""
+    priority: str | None = None
+    """Its class, if not the client's own."""
+
+    def client_timeout(self) -> float | None:
+        """Give the seconds for which the client waits, as it says itself or its SDK says in a header."""
+        units = ((DEADLINE_HEADER, 0.001), ("x-stainless-read-timeout", 1), ("x-stainless-timeout", 1))
+        for name, unit in units:
+            value = self.headers.get(name)
+            if value is not None and _PLAIN_NUMBER.fullmatch(value):
+                seconds = unit * float(value)
+                if 0 < seconds < LONGEST_TIMEOUT:
+                    return seconds
+        return None
+
+    def patience(self) -> float:
+        """Give the seconds for which the client waits, whether it says so or not."""
+        return self.client_timeout() or DEFAULT_PATIENCE
+
+    def adds_usage(self, backend: Backend | None = None) -> bool:
+        """Whether the gateway asks a backend for the stream's usage because the client did not."""
+        body = self.body
+        return (
+            body is not None
+            and body.stream
+            and body.include_usage is not True
+            and self.target.knows_stream_options
+            and (backend is None or backend.key not in self.usage_unknown)
+        )
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the client asked for a stream."""
+        return self.body is not None and self.body.stream
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The last attempt."""
+        return self.attempts[-1] if self.attempts else None

@@ -1,0 +1,299 @@
+"""What the engine and whoever drives it say to each other.
+
+The engine (:mod:`aoai_gateway.engine.engine`) is a generator: it yields *effects* (what is to be done) and
+is sent *results* (what came of it). Times are on the gateway's monotonic clock, in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aoai_gateway.engine.call import Attempt, FailureKind, Fault
+    from aoai_gateway.quota.quotas import Decision, Reservation
+    from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.tokens import Count
+    from aoai_gateway.wire.bodies import RequestBody
+    from aoai_gateway.wire.delivered import Delivered
+    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.wire.operations import Target
+    from aoai_gateway.wire.usage import Usage
+
+# --- effects: what the engine wants done -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long to wait in one attempt, in seconds."""
+
+    connect: float
+    first_byte: float
+    """For the response's headers, once the request is sent."""
+    preamble: float
+    """For the first event that says whether a stream is a refusal."""
+    idle: float
+    """Between two chunks of a body."""
+    implausible: bool = False
+    """Whether ``first_byte`` is what the backend's own speed makes plausible, less than the client waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the call to a backend. Leads to `Answered`, `Failed` or `ClientGone`."""
+
+    attempt: Attempt
+    deadlines: Deadlines
+    fresh: bool = False
+    """Not on a connection that was used before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Let a failed response's body run out, within bounds. Leads to `Drained` or `ClientGone`."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class ParseBody:
+    """Decode a large body, off the event loop. Leads to `Parsed`, `Refused` or `ClientGone`."""
+
+    target: Target
+    content_type: str | None
+    raw: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CountTokens:
+    """Count the prompt's tokens, off the event loop if it is large. Leads to `Counted` or `Refused`."""
+
+    target: Target
+    body: RequestBody
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountDelivered:
+    """Count the tokens of an answer that brought no usage. Leads to `Counted`."""
+
+    delivered: Delivered
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Book tokens and requests against the client's quotas. Leads to `Reserved`."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Replace what was booked by what was used. Leads to `Done`."""
+
+    reservation: Reservation
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Take back what was booked. Leads to `Done`."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Hold the call back until a time. Leads to `Done` or `ClientGone`."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StandInLine:
+    """Wait for a backend, in the line that the call has joined. Leads to `Done` or `ClientGone`.
+
+    It is done when the dispatcher has released the call, or ``until`` has passed.
+    """
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Ask whoever wants a say which of the candidates to try. Leads to `Chosen` or `ClientGone`."""
+
+    candidates: tuple[Backend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell that an attempt failed; nothing is awaited. Leads to `Done`."""
+
+    attempt: Attempt
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand the answer to the client as it comes. Leads to `Ended` or `ClientGone`."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Answer with the failed response of the last attempt, whose body has run out. The last effect."""
+
+    attempt: Attempt
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Answer with an error of the gateway's own. The last effect."""
+
+    error: GatewayError
+
+
+type Effect = (
+    ParseBody
+    | CountTokens
+    | CountDelivered
+    | Reserve
+    | Settle
+    | Cancel
+    | WaitUntil
+    | StandInLine
+    | Send
+    | Drain
+    | Choose
+    | Announce
+    | Deliver
+    | Return
+    | Reject
+)
+
+
+# --- outcomes: what came of it -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A response began; if it is a stream, with something other than a refusal."""
+
+    now: float
+    status: int
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt came to nothing."""
+
+    now: float
+    kind: FailureKind
+    reason: str
+    reused: bool = False
+    """Whether it failed on a connection that had served before."""
+    fault: Fault | None = None
+    silent: bool = False
+    """Whether it is the backend that is silent, as other calls show."""
+    status: int | None = None
+    headers: Headers | None = None
+    """Of the 200 that was a refusal."""
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The failed response's body; None if it did not end within the bounds."""
+
+    now: float
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The candidates as others want them; they may have been reordered or left out."""
+
+    now: float
+    candidates: Sequence[Backend]
+    error: GatewayError | None = None
+    """Somebody refuses the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It is done."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A delivered answer ended."""
+
+    now: float
+    complete: bool
+    """False if the backend broke it off."""
+    reason: str = ""
+    first_content: float | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    response_id: str | None = None
+    made: tuple[str, ...] = ()
+    """Names of what only the resource that answered can resolve (`wire.references`)."""
+    finish_reason: str | None = None
+    delivered: Delivered | None = None
+    """The answer's text, to be counted where no usage tells what it cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """The client hung up; whatever was under way has been stopped."""
+
+    now: float
+    so_far: Ended | None = None
+    """What had been delivered until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A body that is what it should be."""
+
+    now: float
+    body: RequestBody
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It cannot be done, and that is the call's answer."""
+
+    now: float
+    error: GatewayError
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The prompt's tokens."""
+
+    now: float
+    count: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Whether it was booked, and how the quotas stand."""
+
+    now: float
+    decision: Decision
+
+
+type Result = (
+    Parsed | Refused | Counted | Reserved | Answered | Failed | Drained | Chosen | Done | ClientGone | Ended
+)

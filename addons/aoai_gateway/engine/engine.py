@@ -1,0 +1,143 @@
+"""The engine: what is done with a call, decided without doing it.
+
+:meth:`Engine.run` is a generator of effects over a :class:`~aoai_gateway.engine.call.Call`. It yields what it
+wants done (send this to that backend, let the failed body run out, deliver, reject) and is sent what came
+of it, with the time at which it came. It opens no socket and reads no clock, so the proxy drives it with
+live traffic and tests drive it in virtual time.
+
+A call goes through three stages:
+
+1. **Admission.** What does it ask for, is the client allowed to, in which priority class, is there a pool
+   for it, does it fit the client's quotas (:mod:`~aoai_gateway.engine.admission`).
+2. **Attempts.** The pool is ordered; the first backend that has room is tried, or waited for. A failure that
+   another backend may not repeat opens a break and leads to the next one. Anything else is the answer
+   (:mod:`~aoai_gateway.engine.attempts`).
+3. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
+
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.admission import Budgets
+from aoai_gateway.engine.attempts import Attempts
+from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
+from aoai_gateway.engine.shared import Shared
+from aoai_gateway.engine.timeouts import completion_bound
+from aoai_gateway.quota.access import check_access, visible_deployments
+from aoai_gateway.quota.effective_policy import contract
+from aoai_gateway.quota.priority import HEADER, class_of
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
+from aoai_gateway.wire.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from random import Random
+
+    from aoai_gateway.config.priorities import PriorityClass
+    from aoai_gateway.routing.backends import Pool
+    from aoai_gateway.routing.breaker import Breaks
+    from aoai_gateway.wire.bodies import RequestBody
+
+
+class Engine:
+    """Decides for all calls of a gateway."""
+
+    def __init__(self, random: Random) -> None:
+        self.shared = shared = Shared(random)
+        self.dispatcher = shared.dispatcher
+        self.affinity = shared.affinity
+        self.speeds = shared.speeds
+        self.patience = shared.patience
+        self.budgets = Budgets()
+
+    @property
+    def breaks(self) -> Breaks:
+        """The breaks in force."""
+        return self.dispatcher.breaks
+
+    def run(self, call: Call, content_type: str | None, raw: bytes, now: float) -> Generator[Effect, Result]:
+        """Lead a call from its complete request (``raw``: the body) to its end.
+
+        The first ``next()`` and every ``send()`` give an effect. When the generator returns, the call
+        has ended, and its ``outcome`` says how.
+        """
+        try:
+            if len(raw) <= LARGE_BODY:
+                call.body = parse_body(call.target, content_type, raw)
+            else:
+                parsed = yield ParseBody(call.target, content_type, raw)
+                now = parsed.now
+                if isinstance(parsed, ClientGone):
+                    call.outcome, call.ended = Outcome.CLIENT_GONE, now
+                    return
+                if isinstance(parsed, Refused):
+                    raise parsed.error
+                assert isinstance(parsed, Parsed)
+                call.body = parsed.body
+            pool = self._admit(call, call.body)
+            admitted = yield from self.budgets.admit(call, now)
+            if call.priority != call.client.priority:
+                # What its contract made of it.
+                call.cls = self._class(call)
+        except GatewayError as error:
+            yield from self._reject(call, error, now + call.waited, Outcome.REJECTED)
+            return
+        if admitted is None:
+            return
+        if call.asked:
+            # The client's contract led to another deployment.
+            pool = self._pool(call)
+        yield from Attempts(self.shared, call, pool, admitted).run()
+        yield from self.budgets.settle(call)
+
+    def _admit(self, call: Call, body: RequestBody) -> Pool:
+        call.deployment = body.deployment(call.target)
+        table = call.setup.table
+        if table.pool(call.deployment) is None:
+            visible = visible_deployments(call.client, table.deployments)
+            raise errors.deployment_not_found(call.deployment, visible)
+        check_access(call.client, call.deployment)
+        call.cls = self._class(call)
+        pool = self._pool(call)
+        # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
+        # text has, and low is what is wanted here.
+        call.estimate = body.text_size // 8 + (completion_bound(call) or 0)
+        return pool
+
+    def _class(self, call: Call) -> PriorityClass:
+        config = call.setup.config
+        if not config.priorities:
+            return config.priority_classes[0]
+        asked = class_of(config, call.client.priority, call.headers.get(HEADER))
+        # It asks within what its client may have; its contract may have made it less than that since.
+        degraded = config.priority_class(call.priority or call.client.priority)
+        return max(asked, degraded, key=lambda cls: cls.rank)
+
+    def _pool(self, call: Call) -> Pool:
+        """Give the backends that may serve this client."""
+        pool = call.setup.table.pool(call.deployment) or ()
+        allowed = contract(call.setup.config, call.client, call.deployment)
+        mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
+        if pool and not mine:
+            raise errors.forbidden(
+                f"None of the endpoints that you may use serves the deployment '{call.deployment}'.",
+                code="EndpointNotAllowed",
+            )
+        if call.only_backend is not None:
+            mine = tuple(b for b in mine if b.name == call.only_backend)
+            if not mine:
+                raise errors.forbidden(
+                    f"'{call.only_backend}' is none of the backends that may serve '{call.deployment}'.",
+                    code="EndpointNotAllowed",
+                )
+        return mine
+
+    def _reject(
+        self, call: Call, error: GatewayError, now: float, outcome: Outcome
+    ) -> Generator[Effect, Result]:
+        call.error, call.status, call.outcome, call.ended = error, error.status, outcome, now
+        yield Reject(error)

@@ -1,0 +1,153 @@
+"""What a failed attempt means: for the backend, for the call, and whether another backend is asked.
+
+- *Which failures are replayed.* 408, 429, 500, 502, 503, 504, no connection, TLS, a connection dropped
+  before the headers, a deadline; and an answer with 200 that is an error which stands for one of these
+  statuses (a stream's, before its first content). Our own credential
+  refused (401, 403) is our fault, so that is replayed too; the client's own token refused is its answer.
+- *Whose fault.* No connection, TLS, a throttle, silence to several calls and Azure's own refusal of our key
+  prove by themselves that it is the backend's. Anything else the call may have caused: see
+  :mod:`~aoai_gateway.routing.suspicion`. What the client chose itself, its time-out, is held against nobody.
+- *What the gateway itself put in* (a deployment's name, a path prefix, ``stream_options``) is not the
+  client's fault, and neither is it that what the call refers to is held by another resource (`fault_of`).
+- *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
+  429, no connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.call import Call, FailureKind, Fault
+from aoai_gateway.engine.effects import Failed
+from aoai_gateway.wire.refusals import (
+    is_deployment_missing,
+    is_held_elsewhere,
+    is_key_refused,
+    is_operation_unsupported,
+    is_path_missing,
+    is_stream_options_unknown,
+)
+
+if TYPE_CHECKING:
+    from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.routing.breaker import Scope
+
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses after which Azure's documentation recommends to retry."""
+
+OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
+
+
+def is_failure(status: int) -> bool:
+    """Whether a status may be replayed, as far as the status tells."""
+    return status in RETRYABLE or status in OUR_CREDENTIAL_REFUSED
+
+
+def is_replayed(call: Call, status: int) -> bool:
+    """Whether another backend is asked after this status."""
+    if status in OUR_CREDENTIAL_REFUSED:
+        return not call.brings_own_token
+    if status not in RETRYABLE:
+        return False
+    return status == 429 or not creates_state(call)
+
+
+def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> Fault | None:
+    """Say what is wrong with a refused call that its client has not put in; None: it is the client's answer.
+
+    The client's own fields remain its own: an api-version, ``stream_options``, a header that names another
+    deployment (for spill-over or images).
+    """
+    if status not in (400, 404):
+        return None
+    assert call.body is not None
+    if call.adds_usage(backend) and is_stream_options_unknown(status, body):
+        return Fault.STREAM_OPTIONS
+    if is_held_elsewhere(status, body, call.body.raw):
+        return Fault.ELSEWHERE
+    if backend.standin is not None:
+        own = any(call.headers.get(name) is not None for name in NAME_DEPLOYMENTS)
+        if not own and is_deployment_missing(status, body):
+            return Fault.STANDIN
+        if is_operation_unsupported(status, body):
+            return Fault.OPERATION
+    below = backend.endpoint.path_prefix not in ("", "/")
+    return Fault.PATH if is_path_missing(status, body, below_prefix=below) else None
+
+
+NAME_DEPLOYMENTS = ("x-ms-spillover-deployment", "x-ms-oai-image-generation-deployment")
+"""Headers with which a client names further deployments."""
+
+
+def creates_state(call: Call) -> bool:
+    """Whether a call leaves something behind at the backend that serves it, beyond a stored answer."""
+    assert call.body is not None
+    return call.target.operation.stateful_create or call.body.background
+
+
+def cause_in_call(failed: Failed) -> str:
+    """Name a failure that the call itself may be the cause of; "" for one that it is not."""
+    if failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM) and failed.status is not None:
+        caused = failed.status >= 500 or failed.status == 408
+        # A firewall's 403 is about the prompt. A 401 never is: no client is told that its key is wrong.
+        caused = caused or (failed.status == 403 and not is_key_refused(failed.body))
+        return str(failed.status) if caused else ""
+    if failed.kind in (FailureKind.TIMEOUT, FailureKind.DROPPED, FailureKind.PROTOCOL):
+        return failed.kind.value
+    return ""
+
+
+def broken_by(backend: Backend, failed: Failed) -> Scope:
+    """Give what a failure breaks: what concerns the whole endpoint breaks all of it."""
+    whole = failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or refuses_us(failed)
+    return (backend.key.endpoint, None if whole else backend.key.standin)
+
+
+def refuses_us(failed: Failed) -> bool:
+    """Whether the backend does not accept the endpoint's own credential."""
+    return failed.kind is FailureKind.STATUS and failed.status in OUR_CREDENTIAL_REFUSED
+
+
+def is_proof(failed: Failed, hint: float | None) -> bool:
+    """Whether a failure shows by itself that it is the backend's, since no call's content could cause it.
+
+    ``hint``: the seconds after which the backend wants to be asked again, if it said so. Beside a 503 they
+    speak of the server (RFC 9110 §15.6.4).
+    """
+    if failed.silent or failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or lacks_capacity(failed):
+        return True
+    if refuses_us(failed):
+        return is_key_refused(failed.body)
+    return failed.status == 503 and bool(hint)
+
+
+def way_of(failed: Failed) -> str:
+    """Name the way in which it failed, as witnesses confirm it: a dying backend gives various errors."""
+    return "refuses" if refuses_us(failed) else "fails"
+
+
+SAMPLE = 65_536
+"""Bytes from either end of a body that tell it from others."""
+
+
+def content_of(call: Call) -> bytes:
+    """Give a digest of what a call asks for."""
+    assert call.body is not None
+    raw = call.body.raw
+    digest = hashlib.blake2b(raw[:SAMPLE], digest_size=16)
+    digest.update(raw[-SAMPLE:])
+    digest.update(b"%d" % len(raw))
+    return digest.digest()
+
+
+def lacks_capacity(failed: Failed) -> bool:
+    """Whether the backend refused for want of capacity."""
+    return failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM) and failed.status == 429
+
+
+def was_not_taken(failed: Failed) -> bool:
+    """Whether the backend has certainly not begun to serve the call."""
+    return (
+        failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or lacks_capacity(failed) or refuses_us(failed)
+    )

@@ -1,0 +1,89 @@
+"""What a call wants of its pool: how much, in which class, and where it can be served at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.timeouts import answers, completion_bound
+from aoai_gateway.routing.order import Wish, able, draw_lots, draw_takers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.routing.affinity import Affinity
+    from aoai_gateway.routing.backends import BackendKey, Pool
+
+CHARACTERS_PER_TOKEN = 4
+"""Of a prompt that was not counted. Azure's limiters estimate from the number of characters, too."""
+
+UNBOUNDED_COMPLETION = 16
+"""Tokens that a limiter reserves for a completion without a bound (the default of max_tokens in Azure's
+reference of the completions API)."""
+
+
+def wish_of(call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callable[[], float]) -> Wish:
+    """Say what an admitted call wants of a pool. ``draw`` gives a number in [0, 1)."""
+    config = call.setup.config
+    assert call.cls is not None
+    strategy = config.strategy_of(call.deployment)
+    wish = Wish(
+        call_id=call.id,
+        client=call.client.name,
+        cls=call.cls,
+        pool=pool,
+        deployment=call.deployment,
+        operation=call.target.operation.name,
+        line=call.deployment if call.deployment in config.virtual_deployments else "",
+        tokens=_tokens(call),
+        size=len(call.body.raw) if call.body is not None else 0,
+        arrived=call.started,
+        weight=call.client.weight or 1.0,
+        strategy=strategy,
+        home=_home(call, pool, now, affinity),
+        higher=tuple(cls.name for cls in config.priority_classes[: call.cls.rank]),
+        limited=bool(config.priorities),
+        too_small=_too_small(call, pool),
+    )
+    # Among those that can serve it at all: by chance alone, no call is left without any.
+    wish.takes = draw_takers(able(wish), call.streaming, draw)
+    if strategy == "weighted":
+        wish.lots = draw_lots(pool, draw)
+    return wish
+
+
+def session_of(call: Call) -> str | None:
+    """Name the conversation, if the client does: agents send a key for the prompt cache, or a header."""
+    assert call.body is not None
+    session = call.body.prompt_cache_key or call.headers.get("session-id")
+    return f"session {call.client.name}: {session}" if session else None
+
+
+def _tokens(call: Call) -> int:
+    """Give what a limiter will count for the call."""
+    assert call.body is not None
+    bound = completion_bound(call)
+    completion = UNBOUNDED_COMPLETION * answers(call) if bound is None else bound
+    prompt = call.body.text_size // CHARACTERS_PER_TOKEN if call.prompt is None else call.prompt.tokens
+    return prompt + completion
+
+
+def _too_small(call: Call, pool: Pool) -> set[BackendKey]:
+    for backend in pool:
+        limit = backend.standin.tokens_per_minute if backend.standin else None
+        if limit is not None and call.estimate > limit:
+            call.too_small.add(backend.key)
+    return call.too_small
+
+
+def _home(call: Call, pool: Pool, now: float, affinity: Affinity) -> str | None:
+    """Give the endpoint that holds the state which the call refers to, as far as that is known."""
+    body = call.body
+    assert body is not None
+    homes = (affinity.home(key, now) for key in body.references)
+    home = next((each for each in homes if each is not None), None)
+    if home is None and body.previous_response_id is None and body.has_encrypted_reasoning:
+        # Only the resource that encrypted it can read it.
+        session = session_of(call)
+        home = affinity.home(session, now) if session is not None else None
+    return home if any(b.endpoint.name == home for b in pool) else None

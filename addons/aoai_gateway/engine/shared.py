@@ -1,0 +1,32 @@
+"""What the calls of one gateway share: the scheduler, and what was learned from earlier calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.bounded import Recent
+from aoai_gateway.engine.scheduler import Dispatcher
+from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.routing.patience import Patience
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from aoai_gateway.routing.backends import BackendKey
+    from aoai_gateway.routing.speed import Speed
+
+MOST_WITHOUT_USAGE = 1_000
+
+
+class Shared:
+    """One for all calls; what it holds lives as long as the gateway."""
+
+    def __init__(self, random: Random) -> None:
+        self.dispatcher = Dispatcher()
+        self.affinity = Affinity()
+        self.speeds: dict[tuple[BackendKey, str], Speed] = {}
+        """By backend and real deployment: an endpoint without standins serves fast and slow ones."""
+        self.patience = Patience()
+        self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)
+        """By backend and api-version: until when it is known not to take ``stream_options``."""
+        self.random = random

@@ -1,0 +1,120 @@
+"""How long to wait for a backend in one attempt.
+
+A call that the backend may be working on is the most expensive thing to repeat: it is billed twice. So an
+answer may take as long as its client waits for it, streams included: a reasoning model can be silent for
+minutes before its first event. A hanging backend is found by the silence towards several calls
+(:mod:`~aoai_gateway.routing.liveness`). What a backend has shown before ends the wait of one call alone only
+where the call is of a kind that can be foretold, and never before ``replay.first_byte_seconds``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.call import DEFAULT_PATIENCE
+from aoai_gateway.engine.effects import Deadlines
+from aoai_gateway.wire.operations import COMPLETIONS, EMBEDDINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.routing.speed import Speed
+
+COMPLETIONS_DEFAULT_OUTPUT = 16
+"""``max_tokens`` of the older completions API where it is absent (OpenAI's API reference)."""
+
+LARGEST_BOUND = 2**31 - 1
+"""Of all answers of a call together."""
+
+SHORTEST_SECONDS = 1.0
+"""Of an attempt, whatever the client says."""
+
+ANSWER_SHARE = 0.5
+"""Of the client's own time-out, what is left for the answer while nothing is known of how long it takes."""
+
+ANSWER_MARGIN = 1.2
+"""How many times longer than the slowest answers of late the answer may take, else."""
+
+BRIEF_EFFORTS = ("none", "minimal")
+"""Reasoning efforts with which a model does not think for long."""
+
+
+def completion_bound(call: Call) -> int | None:
+    """Give the most tokens that all answers of a call can have together; None: nothing bounds them.
+
+    It is the bound of one answer, times ``n`` or ``best_of``, times the number of prompts.
+    """
+    body = call.body
+    assert body is not None
+    operation = call.target.operation
+    if operation is EMBEDDINGS:
+        return 0
+    bound = call.edits.get("max_tokens", body.max_tokens) or None
+    if bound is None and operation is COMPLETIONS:
+        bound = COMPLETIONS_DEFAULT_OUTPUT
+    return None if bound is None else min(bound * answers(call), LARGEST_BOUND)
+
+
+def answers(call: Call) -> int:
+    """Give how many answers a call asks for, candidates included."""
+    body = call.body
+    assert body is not None
+    return body.prompts * max(call.edits.get("n", body.n), call.edits.get("best_of", body.best_of))
+
+
+def is_foretold(call: Call) -> bool:
+    """Whether the time of other answers tells how long this one takes.
+
+    It does not for a call that asks the model to think, and for a large body, of which is not known here
+    whether images or files make it large.
+    """
+    body = call.body
+    assert body is not None
+    if not body.whole:
+        return False
+    reasoning = body.parsed.get("reasoning")
+    effort = reasoning.get("effort") if isinstance(reasoning, dict) else body.parsed.get("reasoning_effort")
+    return effort is None or effort in BRIEF_EFFORTS
+
+
+def begins_within(call: Call, speed: Speed | None) -> float | None:
+    """Give the seconds within which even slow answers to such a call begin; None: unknown."""
+    assert call.body is not None
+    if speed is None or speed.thinks or not is_foretold(call):
+        return None
+    return speed.head_within(completion_bound(call), stream=call.streaming, prompt=call.body.text_size)
+
+
+def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> float:
+    """Give the seconds from its begin for which a call may be held back, so that its client still waits.
+
+    ``speeds``: what is known of the backends that may serve it. ``learned``: the time after which calls of
+    this client were seen to hang up; it counts where the client does not say its time-out.
+    """
+    allowed = call.client_timeout() or learned
+    if allowed is None:
+        return DEFAULT_PATIENCE
+    expected = [speed.answered_within(completion_bound(call)) for speed in speeds]
+    known = [seconds for seconds in expected if seconds is not None]
+    if not known:
+        return allowed * (1 - ANSWER_SHARE)
+    return max(0.0, allowed - ANSWER_MARGIN * max(known))
+
+
+def deadlines_for(call: Call, backend: Backend, speed: Speed | None) -> Deadlines:
+    """Give the deadlines of an attempt; ``speed``: what is known of this backend, if anything is."""
+    replay, timeouts = call.setup.config.replay, backend.endpoint.connections.timeouts
+    asked = call.client_timeout()
+    # A client that waits for less hangs up by itself.
+    allowed = max(asked, SHORTEST_SECONDS) if asked else timeouts.read or DEFAULT_PATIENCE
+    slowest = begins_within(call, speed)
+    if speed is None or slowest is None:
+        return Deadlines(timeouts.connect, allowed, replay.preamble_seconds, replay.idle_seconds)
+    plausible = max(replay.first_byte_seconds, speed.plausible(slowest))
+    implausible = plausible < allowed
+    first_byte = plausible if implausible else allowed
+    return Deadlines(
+        timeouts.connect, first_byte, replay.preamble_seconds, replay.idle_seconds, implausible=implausible
+    )

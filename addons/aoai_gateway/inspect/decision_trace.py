@@ -1,0 +1,294 @@
+"""The story of a call: every decision that was taken for it, in order and in words.
+
+The engine says all that it decides in what it asks for (its effects) and learns all that it decides from in
+what it is told (their results). So nothing in the engine writes a story: `follow` stands between the engine
+and whoever drives it, and keeps both as they pass. Words are made of them once, by `tell`, when the call has
+ended. Where nobody looks at flows, calls are not followed, and none of this runs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.effects import (
+    Announce,
+    Answered,
+    Cancel,
+    Choose,
+    Chosen,
+    ClientGone,
+    Counted,
+    CountTokens,
+    Deliver,
+    Done,
+    Drain,
+    Drained,
+    Ended,
+    Failed,
+    Reject,
+    Reserve,
+    Reserved,
+    Return,
+    Send,
+    Settle,
+    StandInLine,
+    WaitUntil,
+)
+from aoai_gateway.engine.failures import creates_state
+from aoai_gateway.quota.quotas import Limit
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+
+    from aoai_gateway.engine.call import Call, Outcome
+    from aoai_gateway.engine.effects import Effect, Result
+    from aoai_gateway.quota.quotas import Decision, Standing
+    from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.routing.order import Skip
+
+PER = {
+    Limit.TOKENS_PER_MINUTE: "tokens per minute",
+    Limit.REQUESTS_PER_MINUTE: "requests per minute",
+    Limit.TOKENS_PER_DAY: "tokens per day",
+    Limit.TOKENS_PER_MONTH: "tokens per month",
+}
+
+HEADERS = {
+    "x-gateway-clamped": "its request limits lower what it asks for",
+    "x-gateway-degraded": "over its quota, it is served in a lesser way",
+    "x-gateway-dry-run": "dry run: this would have been held against it",
+}
+"""What the engine notes for the answer's headers, as a decision."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One effect and what came of it. The copies are of what the call changes later on."""
+
+    effect: Effect
+    skipped: tuple[Skip, ...]
+    told: dict[str, str]
+    break_seconds: float | None
+    """Of the attempt in question, at that time: it may be withdrawn."""
+    breaks: Mapping[str, float] | None
+    """The same for each class."""
+    scope: Scope | None
+    result: Result | None = None
+    """None if the call ended before anything came of it."""
+
+
+@dataclass(slots=True)
+class Notes:
+    """What was noted of a call, until it is told."""
+
+    steps: list[Step] = field(default_factory=list)
+
+
+def follow(run: Generator[Effect, Result], call: Call, notes: Notes) -> Generator[Effect, Result]:
+    """Drive the engine's generator on behalf of another driver, and note what passes."""
+    result: Result | None = None
+    try:
+        while True:
+            try:
+                effect = next(run) if result is None else run.send(result)
+            except StopIteration:
+                return
+            attempt = call.attempt
+            step = Step(
+                effect,
+                call.skipped,
+                dict(call.told),
+                attempt.break_seconds if attempt is not None else None,
+                attempt.breaks if attempt is not None else None,
+                attempt.scope if attempt is not None else None,
+            )
+            notes.steps.append(step)
+            result = step.result = yield effect
+    finally:
+        run.close()
+
+
+def tell(call: Call, notes: Notes) -> list[str]:
+    """Tell a call that has ended, a line for each decision: ``"  12 ms  attempt 1: gpt-4o-ptu@sweden"``."""
+    lines = [(call.started, _question(call))]
+    now, told = call.started, dict[str, str]()
+    for step in _worth_telling(notes.steps):
+        for header, said in step.told.items():
+            new = said.removeprefix(told.get(header, "")).removeprefix("; ")
+            if new:
+                lines.append((now, f"{HEADERS.get(header, header)}: {new}"))
+        told = step.told
+        lines += [(now, text) for text in _before(call, step)]
+        if step.result is not None:
+            began, now = now, step.result.now
+            if isinstance(step.result, Ended) and step.result.first_content is not None and call.streaming:
+                lines.append((step.result.first_content, "first content"))
+            lines += [(now, text) for text in _after(step, began)]
+    for scope in call.withdrawn:
+        lines.append((now, f"the break on {_place(scope)} is taken back: the call is the likely cause"))
+    if call.outcome is not None:
+        lines.append((call.ended or now, _end(call, call.outcome)))
+    return [f"{_offset(at - call.started):>9}  {text}" for at, text in lines]
+
+
+def _worth_telling(steps: Sequence[Step]) -> Iterator[Step]:
+    """Leave out what is between the first and the last time that a waiting call asked for its quota."""
+    for number, step in enumerate(steps):
+        before = steps[number - 1].effect if number else None
+        after = [later.effect for later in steps[number + 1 : number + 3]]
+        if isinstance(step.effect, Reserve) and isinstance(before, WaitUntil):
+            if after and isinstance(after[0], WaitUntil):
+                continue
+        elif isinstance(step.effect, WaitUntil) and len(after) == 2 and isinstance(after[1], WaitUntil):
+            continue
+        yield step
+
+
+# --- what was asked and decided ----------------------------------------------------------------------
+
+
+def _question(call: Call) -> str:
+    body = call.body
+    asked = call.asked or call.deployment or "no deployment"
+    cls = f" (class {call.cls.name})" if call.cls is not None and call.setup.config.priorities else ""
+    text = f"{call.client.name}{cls} asks for {asked}"
+    text += f": {call.target.operation.name}, {'streaming' if call.streaming else 'not streaming'}"
+    if body is None:
+        return text
+    if body.max_tokens is not None:
+        text += f", max_tokens {body.max_tokens:,}"
+    return f"{text}; {len(body.raw):,} bytes"
+
+
+def _before(call: Call, step: Step) -> Iterator[str]:
+    match step.effect:
+        case Send(attempt=attempt, deadlines=deadlines):
+            number, name = attempt.number, attempt.backend.name
+            yield from _passed_over(s for s in attempt.skipped if not _failed_before(call, s, number))
+            if attempt.resent and step.effect.fresh and not creates_state(call):
+                yield f"attempt {number} once more to {name}, on a new connection: the old one was closed"
+            else:
+                yield f"attempt {number}: {name}, which has {deadlines.first_byte:.3g} s to answer"
+        case Announce(attempt=attempt):
+            yield f"attempt {attempt.number} failed: {attempt.reason}; {_break(step)}"
+        case Return(attempt=attempt):
+            yield f"answers with what {attempt.backend.name} said: {attempt.status}"
+        case Reject(error=error):
+            if error.status == 429 and error.code != "all_backends_out":
+                # That one names all of them itself.
+                yield from _passed_over(step.skipped)
+            yield f"answers {error.status} {error.code}: {error.message}"
+        case Settle(reservation=booked, tokens=tokens):
+            yield f"settled: {tokens:,} tokens instead of the {booked.tokens:,} that were reserved"
+        case Cancel(reservation=booked):
+            yield f"reservation of {booked.tokens:,} tokens cancelled: nothing is charged"
+        case _:
+            return
+
+
+def _after(step: Step, began: float) -> Iterator[str]:
+    match step.effect, step.result:
+        case _, ClientGone():
+            yield "the client hung up"
+        case CountTokens(), Counted(count=count):
+            how = f"with {count.encoding}" if count.exact else f"estimated ({count.encoding})"
+            partly = ", without what the service keeps" if count.partial else ""
+            yield f"counted: {count.tokens:,} tokens in the prompt, {how}{partly}"
+        case Reserve(reservation=wanted), Reserved(decision=decision):
+            yield from _booking(wanted.tokens, decision)
+        case WaitUntil(), Done():
+            yield "held back until now"
+        case StandInLine(), Done(now=now):
+            yield f"stood in line for a backend for {_seconds(now - began)}"
+        case Choose(candidates=candidates), Chosen(candidates=chosen, error=error):
+            if error is not None:
+                yield "a plugin refuses the call"
+            elif list(chosen) != list(candidates):
+                names = ", ".join(backend.name for backend in chosen) or "nothing"
+                yield f"a plugin changes the choice to {names}"
+        case Send(attempt=attempt), Answered(status=status) if attempt.failure is None:
+            yield f"{attempt.backend.name} answers {status}"
+        case Send(attempt=attempt), Failed(reason=reason, reused=True):
+            yield f"{attempt.backend.name}: {reason}, on a connection that was used before"
+        case Drain(attempt=attempt), Drained(body=None):
+            yield f"the failed answer of {attempt.backend.name} did not end in time; its connection is closed"
+        case Deliver(), Ended() as end:
+            yield _delivery(end)
+        case _:
+            return
+
+
+def _failed_before(call: Call, skip: Skip, number: int) -> bool:
+    """Whether it is passed over for what this very call has just told of it."""
+    return any(a.backend.key == skip.backend.key for a in call.attempts[: number - 1])
+
+
+def _passed_over(skipped: Iterable[Skip]) -> Iterator[str]:
+    for skip in skipped:
+        again = f" ({_seconds(skip.seconds)} left)" if skip.seconds else ""
+        yield f"passes over {skip.backend.name}: {skip.reason}{again}"
+
+
+def _break(step: Step) -> str:
+    if step.break_seconds is None:
+        return "no break: it is not the backend's fault"
+    text = f"break of {_seconds(step.break_seconds)} on {_place(step.scope)}"
+    others = [f"{cls} {_seconds(s)}" for cls, s in (step.breaks or {}).items() if s != step.break_seconds]
+    return f"{text} (for others: {', '.join(others)})" if others else text
+
+
+def _place(scope: Scope | None) -> str:
+    if scope is None:
+        return "it"
+    endpoint, standin = scope[0], scope[1]
+    if standin is None:
+        return f"all of {endpoint}"
+    return f"{standin}@{endpoint}" if standin else endpoint
+
+
+def _booking(tokens: int, decision: Decision) -> Iterator[str]:
+    verb = "reserved" if decision.admitted else "does not fit"
+    yield f"{verb}: up to {tokens:,} tokens, prompt and answer"
+    for standing in decision.standings:
+        yield f"  {_standing(standing)}"
+
+
+def _standing(standing: Standing) -> str:
+    used = standing.limit - standing.remaining
+    where = f" for {standing.deployment}" if standing.deployment is not None else ""
+    text = f"of {standing.limit:,} {PER[standing.kind]}{where}, {used:,} taken, {standing.remaining:,} left"
+    if standing.wait > 0:
+        fits = f"fits in {_seconds(standing.wait)}" if math.isfinite(standing.wait) else "never fits"
+        text += f"; {fits}"
+    return text
+
+
+def _delivery(end: Ended) -> str:
+    text = "answer complete" if end.complete else f"answer broken off: {end.reason}"
+    if end.finish_reason:
+        text += f", finish reason {end.finish_reason}"
+    if end.usage is not None:
+        text += f"; {end.usage.input_tokens:,} tokens in"
+        if end.usage.cached_tokens:
+            text += f" ({end.usage.cached_tokens:,} cached)"
+        text += f", {end.usage.output_tokens:,} out"
+        if end.usage.reasoning_tokens:
+            text += f" ({end.usage.reasoning_tokens:,} reasoning)"
+    return text
+
+
+def _end(call: Call, outcome: Outcome) -> str:
+    count = len(call.attempts)
+    attempts = "no attempt" if not count else "1 attempt" if count == 1 else f"{count} attempts"
+    text = f"end: {outcome.value.replace('_', ' ')}, {attempts}"
+    return f"{text}, status {call.status}" if call.status is not None else text
+
+
+def _offset(seconds: float) -> str:
+    return f"{max(0.0, 1000 * seconds):,.0f} ms"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{1000 * seconds:.0f} ms"

@@ -1,0 +1,142 @@
+"""May this request come in? Decided by its head alone, before its body is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aoai_gateway.proxy import heads
+from aoai_gateway.proxy.header_index import FieldIndex, set_fields
+from aoai_gateway.proxy.masks import secrets_of, strip_known
+from aoai_gateway.proxy.request import strip_secrets
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.secrets import client_credential, strip_secret_query
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mitmproxy import http
+    from mitmproxy.connection import Client as ClientConnection
+
+    from aoai_gateway.config.models import Client
+    from aoai_gateway.engine.call import Setup
+    from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.wire.masking import KnownSecrets
+
+ONCE = frozenset({b"content-encoding", b"content-type"})
+"""Fields that say how the body is read; of two, backends could heed another one than we do."""
+
+OFFER = frozenset({b"upgrade", b"http2-settings"})
+
+HOST = re.compile(r"[A-Za-z0-9._~:%\[\]-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may come in: the configuration that counts for it, and who it is from.
+
+    ``token`` is the client's own bearer token, where that goes on to the backend; ``secrets`` what is masked
+    in the answer; ``only_backend`` the one backend to which a user of the inspector sends it.
+    """
+
+    setup: Setup
+    client: Client
+    token: str | None
+    secrets: tuple[KnownSecrets, ...]
+    only_backend: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Admitted({self.client.name!r})"
+
+
+def place(request: http.Request, connection: ClientConnection) -> None:
+    """Give a request the address at which it came in, to be shown as long as it has gone nowhere."""
+    if connection.sockname is not None:
+        request.data.host, request.data.port = connection.sockname[0], connection.sockname[1]
+    request.data.scheme = b"https" if connection.tls else b"http"
+    request.data.authority = b""
+
+
+def address_of(connection: ClientConnection) -> str | None:
+    """Give the IP address that a client's connection comes from."""
+    return connection.peername[0] if connection.peername else None
+
+
+def admit(gateway: Gateway, request: http.Request, connection: ClientConnection) -> Admitted:
+    """Identify the client of a request by its head. Takes the credential out of it.
+
+    Raises GatewayError; the request then still holds its credential. Whether what is asked for may be had is
+    for `check_request`.
+    """
+    setup = gateway.in_force()
+    head = FieldIndex(request.data.headers.fields)
+    _check_form(request, head)
+    if setup.config.listen.certificate is not None and not connection.tls:
+        raise errors.invalid_target("This gateway speaks https only. Begin its address with https://.")
+    credential = client_credential(head, request.path.partition("?")[2])
+    client, passed_on = gateway.identify(credential)
+    token = credential.value if passed_on and credential is not None else None
+    strip_secrets(request)
+    request.path = strip_secret_query(request.path)
+    secrets = secrets_of(setup.config, token)
+    strip_known(request, secrets)
+    return Admitted(setup, client, token, secrets)
+
+
+def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[str, object]) -> Admitted:
+    """Let a flow's request in once more, as the client that its metadata names. Raises GatewayError.
+
+    Metadata are what the inspector writes, never what a client has sent.
+    """
+    setup = gateway.in_force()
+    client = setup.config.client_named(str(metadata.get("gateway_client", "")))
+    if client is None:
+        raise errors.unauthorized()
+    if client.uses_entra_id_auth:
+        raise errors.invalid_token("it was not kept, so the call cannot be replayed")
+    only = metadata.get("gateway_only_backend")
+    secrets = secrets_of(setup.config, None)
+    return Admitted(setup, client, None, secrets, str(only) if only else None)
+
+
+def _check_form(request: http.Request, head: FieldIndex) -> None:
+    """See that the head, which is valid HTTP, asks for what a gateway does. Raises GatewayError."""
+    if request.data.scheme or request.data.authority:
+        # Absolute form, and CONNECT: a target that names a host is for a forward proxy.
+        raise errors.invalid_target("This is a gateway, not a forward proxy: send a path only.")
+    if ONCE & head.repeated:
+        raise errors.head_malformed()
+    may_lack_host = request.data.http_version == b"HTTP/1.0" and b"host" not in head
+    if not may_lack_host and (b"host" in head.repeated or not HOST.fullmatch(head.get("host") or "")):
+        raise errors.invalid_target("The request needs one valid Host header.")
+    if _asks_for_websocket(request):
+        raise errors.invalid_target("This path cannot be upgraded to another protocol.")
+    # Other protocols are an offer, which a server may ignore; it is not passed on (RFC 9110 §7.8).
+    set_fields(request, OFFER, ())
+    if (head.get("content-encoding") or "identity").lower() != "identity":
+        message = "Send the request's body without content-encoding."
+        raise errors.invalid_body(message, code="unsupported_media_type")
+
+
+def _asks_for_websocket(request: http.Request) -> bool:
+    return any(
+        protocol.partition(b"/")[0].strip(b" \t").lower() == b"websocket"
+        for name, value in request.data.headers.fields
+        if name.lower() == b"upgrade"
+        for protocol in value.split(b",")
+    )
+
+
+def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> None:
+    """See that an identified client's request is one that can be served, before its body is read.
+
+    Raises GatewayError.
+    """
+    if gateway.draining:
+        raise errors.unavailable("The gateway is shutting down.")
+    parse_target(request.method, request.path)
+    limit = setup.config.limits.body_mb * 1024 * 1024
+    if (heads.length_of(request.data.headers.fields) or 0) > limit:
+        raise errors.body_too_large(limit)

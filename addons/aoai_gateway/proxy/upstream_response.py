@@ -1,0 +1,342 @@
+"""One attempt on the wire, from its request to the point where its fate is known.
+
+An :class:`Exchange` takes the response's events of one backend connection and says, once it can, what
+became of the attempt, in the engine's words:
+
+- A status that may be replayed: `Answered` at once. The engine then has its body run out (`Drained`), so
+  that the connection stays usable.
+- A stream: held back until it shows something other than a preamble. An error then is `Failed`, as if it
+  had come as the status that it stands for, if that is replayed; anything else is `Answered`, and delivery
+  begins with what was held.
+- Any other answer: its whole body is read first, so that one which breaks off can still be replayed. One
+  with 200 that says ``"status": "failed"`` is `Failed` in the same way.
+
+It keeps its own deadline (``due``) but has no timer; whoever owns it tells it when the time has come. Before
+the last deadline it asks whether the backend still gives any sign of life (:mod:`~routing.liveness`).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from mitmproxy.proxy.layers.http import (
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+
+from aoai_gateway.engine.call import FailureKind
+from aoai_gateway.engine.effects import Answered, Drained, Failed
+from aoai_gateway.engine.failures import fault_of, is_failure, is_replayed
+from aoai_gateway.proxy.header_index import FieldIndex
+from aoai_gateway.routing.liveness import Pulse
+from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
+from aoai_gateway.wire.failure_codes import NO_REASON, status_of
+from aoai_gateway.wire.hints import describe
+from aoai_gateway.wire.stream import StreamReader, Verdict
+from aoai_gateway.wire.usage import AnswerFacts, read_answer
+
+if TYPE_CHECKING:
+    from mitmproxy import http
+    from mitmproxy.connection import Server
+    from mitmproxy.proxy.layers.http import HttpEvent
+
+    from aoai_gateway.config.models import Replay
+    from aoai_gateway.engine.call import Attempt, Call, Fault
+    from aoai_gateway.engine.effects import Deadlines, Result
+
+CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What an error's code looks like; anything else a backend puts there is not to be shown."""
+
+SLACK = 0.01
+"""Seconds by which a deadline may come early and still count."""
+
+MAX_ANSWER = 256 * 1024 * 1024
+"""Bytes of an answer that is not a stream; more than that is none of Azure's."""
+
+
+class Phase(Enum):
+    """What an exchange is waiting for."""
+
+    HEADERS = auto()
+    PREAMBLE = auto()
+    """The first event of a stream that is not preamble."""
+    BODY = auto()
+    """The end of an answer that is no stream."""
+    FAILED_BODY = auto()
+    """The end of a failed answer's body."""
+    OVER = auto()
+    """Its fate is known."""
+
+
+class Exchange:
+    """The response side of one attempt. Times are monotonic seconds."""
+
+    def __init__(
+        self,
+        call: Call,
+        attempt: Attempt,
+        server: Server,
+        *,
+        reused: bool,
+        deadlines: Deadlines,
+        remove_usage: bool,
+        now: float,
+    ) -> None:
+        self.server = server
+        self.response: http.Response | None = None
+        self._head = FieldIndex(())
+        self.reader: StreamReader | None = None
+        """Set while the answer is an event stream that can be read."""
+        self.streaming = False
+        """Whether the answer goes to the client as it comes."""
+        self.ended = False
+        """Whether its last byte has come."""
+        self.cut_short = False
+        """Whether it ended in some other way than HTTP has it."""
+        self.decoded: bytes | None = None
+        """The body of an answer that is no stream, decoded; None if it is too large to be decoded at once."""
+        self.facts = AnswerFacts()
+        """What that body says, where it could be decoded."""
+        self.first_content: float | None = None
+        self._call = call
+        self._backend = attempt.backend
+        self._replay: Replay = call.setup.config.replay
+        self._reused = reused
+        self._deadlines = deadlines
+        self._remove_usage = remove_usage
+        self._phase = Phase.HEADERS
+        self._body: list[bytes] = []
+        self._size = 0
+        # One that has nothing to remember is false.
+        self._pulse = Pulse() if attempt.pulse is None else attempt.pulse
+        self._sent = now
+        self._expect(now + deadlines.first_byte, now)
+
+    def _expect(self, limit: float, now: float) -> None:
+        """Set the time until which something must come, and the time (``due``) to look at it next."""
+        self._limit = limit
+        self.due = min(limit, self._pulse.ask_again(self._call.id, now))
+
+    def take_body(self) -> bytes:
+        """Give what has been held back or read so far, once."""
+        body = b"".join(self._body)
+        self._body.clear()
+        return body
+
+    def came(self, now: float) -> None:
+        """Note that something of a stream came, which is being delivered."""
+        self._pulse.hear(now)
+        self.due = now + self._deadlines.idle
+        if self.first_content is None:
+            self.first_content = now
+
+    def drain(self, now: float) -> None:
+        """Wait for the end of a failed answer's body, within its bounds."""
+        self._phase = Phase.FAILED_BODY
+        self.due = self._limit = now + self._replay.error_body_seconds
+
+    def receive(self, event: HttpEvent, now: float) -> Result | None:
+        """Take in an event of the response. Gives the attempt's fate once it is known."""
+        if not isinstance(event, ResponseProtocolError):
+            self._pulse.hear(now)
+        match self._phase:
+            case Phase.HEADERS:
+                return self._in_headers(event, now)
+            case Phase.PREAMBLE:
+                return self._in_preamble(event, now)
+            case Phase.BODY:
+                return self._in_body(event, now)
+            case Phase.FAILED_BODY:
+                return self._in_failed_body(event, now)
+            case Phase.OVER:
+                return None
+
+    def deadline_passed(self, now: float) -> Result | None:
+        """Say what it means that nothing came in time; None: wait on, until the new ``due``."""
+        if now < self._limit - SLACK:
+            if not self._pulse.is_lost(self._call.id, now):
+                self._expect(self._limit, now)
+                return None
+            self._phase = Phase.OVER
+            quiet = now - max(self._pulse.heard, self._sent)
+            return Failed(now, FailureKind.TIMEOUT, f"silent for {quiet:.1f} s, to all calls", silent=True)
+        phase, self._phase = self._phase, Phase.OVER
+        if phase is Phase.FAILED_BODY:
+            return Drained(now, None)
+        if phase is Phase.PREAMBLE:
+            # It may be thinking; from here on the client sees what comes.
+            return self._answered(now)
+        seconds = self._deadlines.first_byte if phase is Phase.HEADERS else self._deadlines.idle
+        return Failed(now, FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s")
+
+    # --- phases ----------------------------------------------------------------------------------------
+
+    def _in_headers(self, event: HttpEvent, now: float) -> Result | None:
+        if isinstance(event, ResponseProtocolError):
+            self._phase = Phase.OVER
+            if "closed connection" in event.message:
+                return Failed(now, FailureKind.DROPPED, "dropped the connection", reused=self._reused)
+            return Failed(now, FailureKind.PROTOCOL, "what it sent is no HTTP response")
+        if not isinstance(event, ResponseHeaders):
+            return None
+        response = self.response = event.response
+        self._head = FieldIndex(response.data.headers.fields)
+        status = response.status_code
+        if 300 <= status < 400 and status != 304:
+            # An SDK would follow it, with a prompt in its hands. Azure sends none: the URL must be wrong.
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.PROTOCOL, f"a redirect ({status}); check the endpoint's url")
+        if is_failure(status):
+            self._phase = Phase.OVER
+            return Answered(now, status, self._head)
+        if status == 200 and self._is_stream():
+            self.streaming = True
+            if (self._head.get("content-encoding") or "identity").lower() == "identity":
+                self.reader = StreamReader(self._call.target.operation.name, remove_usage=self._remove_usage)
+                self._phase = Phase.PREAMBLE
+                self._expect(now + self._deadlines.preamble, now)
+                return None
+            return self._answered(now)
+        self._expect_body(now)
+        return None
+
+    def _is_stream(self) -> bool:
+        content_type = (self._head.get("content-type") or "").lower()
+        if content_type.startswith("text/event-stream"):
+            return True
+        # Some servers omit the type, or send a wrong one; JSON where a stream was asked for is no stream.
+        return self._call.streaming and not content_type.startswith("application/json")
+
+    def _expect_body(self, now: float) -> None:
+        self._phase = Phase.BODY
+        self._expect(now + self._deadlines.idle, now)
+
+    def _in_preamble(self, event: HttpEvent, now: float) -> Result | None:
+        assert self.reader is not None
+        if isinstance(event, ResponseData):
+            output = self.reader.feed(event.data)
+            if output:
+                self._body.append(output)
+            self._size += len(event.data)
+            if self.reader.verdict is Verdict.REFUSED:
+                return self._refused(now)
+            if self.reader.verdict is Verdict.ACCEPTED:
+                self.first_content = now
+                return self._answered(now)
+            if self._size > self._replay.preamble_kb * 1024:
+                return self._answered(now)
+        elif isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
+            self._body.append(self.reader.flush())
+            self.cut_short = isinstance(event, ResponseProtocolError)
+            if self.reader.verdict is Verdict.REFUSED:
+                return self._refused(now)
+            if self.reader.is_complete(cut_short=self.cut_short):
+                self.ended = True
+                return self._answered(now)
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
+        return None
+
+    def _refused(self, now: float) -> Failed | Answered:
+        assert self.reader is not None and self.reader.error is not None
+        error = self.reader.error
+        assert error.status is not None
+        if not is_replayed(self._call, error.status):
+            return self._answered(now)
+        return self._failed_inside(now, error.status, (error.code, error.type), "its stream")
+
+    def _failed_inside(self, now: float, status: int, names: tuple[object, object], where: str) -> Failed:
+        """Take an error inside a 200 for the status that it stands for."""
+        self._phase = Phase.OVER
+        assert self.response is not None
+        body = self.response.data.content = self.take_body()
+        verb = "refused" if status == 429 else "failed"
+        name = next((n for n in names if isinstance(n, str) and CODE.fullmatch(n)), str(status))
+        return Failed(
+            now,
+            FailureKind.REFUSED_IN_STREAM,
+            f"{verb} in {where}: {name}",
+            status=status,
+            # What a healthy 200 says about its limits is no hint for a failure.
+            headers=self._head if status == 429 else None,
+            body=body,
+        )
+
+    def _in_body(self, event: HttpEvent, now: float) -> Result | None:
+        if isinstance(event, ResponseData):
+            self._body.append(event.data)
+            self._size += len(event.data)
+            self._expect(now + self._deadlines.idle, now)
+            if self._size > MAX_ANSWER:
+                self._phase = Phase.OVER
+                return Failed(now, FailureKind.PROTOCOL, "its answer is too large")
+        elif isinstance(event, ResponseEndOfMessage):
+            self.ended = True
+            return self._read_answer(now)
+        elif isinstance(event, ResponseProtocolError):
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.DROPPED, "broke off its answer")
+        return None
+
+    def _read_answer(self, now: float) -> Result:
+        """Read an answer that is no stream, as far as that is a matter of a moment."""
+        assert self.response is not None
+        self._body = [body := b"".join(self._body)]
+        coding = self._head.get("content-encoding")
+        try:
+            self.decoded = decode(body, coding, MOST_AT_ONCE)
+        except NotDecodedError as error:
+            self.decoded = None if error.too_large else body
+            return self._answered(now)
+        fault = fault_of(self._call, self._backend, self.response.status_code, self.decoded)
+        if fault is not None:
+            return self._misdirected(now, fault)
+        facts = self.facts = read_answer(self.decoded)
+        error_object = facts.error or {}
+        failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
+        if self.response.status_code == 200 and failed:
+            status = status_of(error_object) if error_object else NO_REASON
+            if status is not None and is_replayed(self._call, status):
+                names = (error_object.get("code"), error_object.get("type"))
+                return self._failed_inside(now, status, names, "its answer")
+        return self._answered(now)
+
+    def _misdirected(self, now: float, fault: Fault) -> Failed:
+        """Take an answer for the gateway's own, whatever it may be worth to the client in the end."""
+        self._phase = Phase.OVER
+        assert self.response is not None
+        self.response.data.content = self.take_body()
+        status = self.response.status_code
+        reason = describe(status, self.decoded)
+        kind = FailureKind.STATUS
+        return Failed(
+            now, kind, reason, status=status, headers=self._head, body=self.decoded or b"", fault=fault
+        )
+
+    def _in_failed_body(self, event: HttpEvent, now: float) -> Result | None:
+        if isinstance(event, ResponseData):
+            self._size += len(event.data)
+            if self._size > self._replay.error_body_kb * 1024:
+                self._phase = Phase.OVER
+                return Drained(now, None)
+            self._body.append(event.data)
+        elif isinstance(event, ResponseEndOfMessage):
+            self._phase = Phase.OVER
+            assert self.response is not None
+            self.response.data.content = self.take_body()
+            # What is read in it is the text; what is passed on or shown stays as it came.
+            raw, coding = self.response.raw_content, self._head.get("content-encoding")
+            return Drained(now, readable(raw, coding, MOST_AT_ONCE))
+        elif isinstance(event, ResponseProtocolError):
+            self._phase = Phase.OVER
+            return Drained(now, None)
+        return None
+
+    def _answered(self, now: float) -> Answered:
+        self._phase = Phase.OVER
+        assert self.response is not None
+        return Answered(now, self.response.status_code, self._head)

@@ -1,0 +1,269 @@
+"""The counting behind quotas: every client's windows, budgets and open reservations in memory.
+
+Nothing here reads a clock or waits: `now` is Unix time in seconds, and every method is one step,
+so callers that interleave between steps can never overshoot together. The Lua script beside the
+Redis store does the same arithmetic; both pass the same property tests.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from aoai_gateway.quota import window as windows
+from aoai_gateway.quota.calendar import Calendar, Period, Tally, ends_in, period
+from aoai_gateway.quota.quotas import Decision, Limit, Quota, Reservation, Standing
+from aoai_gateway.quota.window import Dimension, Window, microseconds
+
+LEASE = 120.0
+"""Seconds for which a reservation is held unless it is renewed."""
+
+LAPSED_KEPT = 3600.0
+"""Seconds for which a lapsed reservation can still be settled in full."""
+
+_CALENDARS: dict[Limit, Calendar] = {
+    Limit.TOKENS_PER_DAY: "day",
+    Limit.TOKENS_PER_MONTH: "month",
+}
+
+_DIMENSIONS: dict[Limit, Dimension] = {
+    Limit.TOKENS_PER_MINUTE: "tokens",
+    Limit.REQUESTS_PER_MINUTE: "requests",
+}
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one (client, virtual deployment or None) has booked."""
+
+    window: Window = field(default_factory=Window)
+    tallies: dict[Period, Tally] = field(default_factory=dict)
+
+    def tally(self, of: Period, settled: int = 0, reserved: int = 0) -> None:
+        """Add to what is settled and reserved in a period."""
+        old = self.tallies.get(of, Tally())
+        self.tallies[of] = Tally(old.settled + settled, old.reserved + reserved)
+
+
+@dataclass(frozen=True, slots=True)
+class _Booking:
+    """Where one reservation is booked against one quota, and with how much."""
+
+    quota: Quota
+    bucket: int
+    tokens: int
+    requests: int
+    periods: tuple[tuple[Period, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """An open reservation; `until` is when its lease (or its time as a lapsed one) ends, µs."""
+
+    client: str
+    until: int
+    bookings: tuple[_Booking, ...]
+
+
+class Accounts:
+    """Counters of any number of clients. `lease` is in seconds."""
+
+    def __init__(self, lease: float = LEASE) -> None:
+        self._lease = microseconds(lease)
+        self._accounts: dict[tuple[str, str | None], _Account] = {}
+        # Both in the order of `until`, as all leases are equally long.
+        self._open: dict[str, _Hold] = {}
+        self._lapsed: dict[str, _Hold] = {}
+
+    @property
+    def open_reservations(self) -> int:
+        """How many reservations are held: neither settled nor cancelled nor lapsed."""
+        return len(self._open)
+
+    def peek(self, reservation: Reservation, now: float) -> Decision:
+        """Return what `reserve` would answer, booking nothing."""
+        us = microseconds(now)
+        self._lapse(us)
+        return self._report(reservation, us, admitted=self._fits(reservation, us))
+
+    def reserve(self, reservation: Reservation, now: float) -> Decision:
+        """Book the reservation against all of its quotas, or against none.
+
+        An id that is held already is admitted without being booked again.
+        """
+        us = microseconds(now)
+        self._lapse(us)
+        admitted = self._fits(reservation, us)
+        if self._held(reservation):
+            admitted = True
+        elif admitted:
+            self._book(reservation, us)
+        return self._report(reservation, us, admitted=admitted)
+
+    def book(self, reservation: Reservation, now: float) -> None:
+        """Book a reservation that was admitted elsewhere, whether it fits here or not."""
+        us = microseconds(now)
+        self._lapse(us)
+        if not self._held(reservation):
+            self._fits(reservation, us)  # brings the accounts up to date
+            self._book(reservation, us)
+
+    def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
+        """Replace what was reserved by what was used; a reservation that is not held is ignored.
+
+        Less than reserved is free at once; more is owed before the next admission.
+        """
+        if tokens < 0:
+            raise ValueError(f"cannot settle with {tokens} tokens")
+        self._close(reservation, tokens, microseconds(now))
+
+    def cancel(self, reservation: Reservation, now: float) -> None:
+        """Take back a reservation, request and all: no backend served it."""
+        self._close(reservation, None, microseconds(now))
+
+    def renew(self, reservations: Iterable[Reservation], now: float) -> None:
+        """Start the leases of these reservations anew, as far as they have not lapsed."""
+        us = microseconds(now)
+        self._lapse(us)
+        until = us + self._lease
+        for reservation in reservations:
+            if hold := self._open.pop(reservation.id, None):
+                self._open[reservation.id] = replace(hold, until=until)
+
+    def settled(self) -> Iterator[tuple[str, str | None, Period, int]]:
+        """Yield (client, deployment, period, tokens) of every calendar budget: what must last."""
+        for (client, deployment), account in self._accounts.items():
+            for of, tally in account.tallies.items():
+                if tally.settled:
+                    yield client, deployment, of, tally.settled
+
+    def restore(self, client: str, deployment: str | None, of: Period, tokens: int) -> None:
+        """Count `tokens`, settled in an earlier life of this process, in a calendar period."""
+        self._account(client, deployment).tally(of, tokens)
+
+    # One step --------------------------------------------------------------------------------
+
+    def _held(self, reservation: Reservation) -> bool:
+        return reservation.id in self._open or reservation.id in self._lapsed
+
+    def _fits(self, reservation: Reservation, now: int) -> bool:
+        """Advance every account in question, and say whether all have room."""
+        fits = True
+        for quota in reservation.quotas:
+            account = self._account(reservation.client, quota.deployment)
+            account.window = windows.advance(account.window, now, quota.tokens_per_minute)
+            for kind, limit in quota.set_limits():
+                if limit == 0 or _room(account, kind, limit, now) < reservation.amount(kind, limit):
+                    fits = False
+        return fits
+
+    def _report(self, reservation: Reservation, now: int, *, admitted: bool) -> Decision:
+        standings = []
+        for quota in reservation.quotas:
+            account = self._account(reservation.client, quota.deployment)
+            for kind, limit in quota.set_limits():
+                amount = reservation.amount(kind, limit)
+                standings.append(
+                    Standing(
+                        deployment=quota.deployment,
+                        kind=kind,
+                        limit=limit,
+                        remaining=max(0, _room(account, kind, limit, now)),
+                        wait=0.0 if admitted else _wait(account, kind, limit, amount, now) / 1e6,
+                        reset=_wait(account, kind, limit, limit, now) / 1e6,
+                    )
+                )
+        return Decision(admitted, tuple(standings))
+
+    def _book(self, reservation: Reservation, now: int) -> None:
+        bookings = []
+        for quota in reservation.quotas:
+            account = self._account(reservation.client, quota.deployment)
+            tokens = reservation.amount(Limit.TOKENS_PER_MINUTE, quota.tokens_per_minute)
+            requests = reservation.amount(Limit.REQUESTS_PER_MINUTE, quota.requests_per_minute)
+            account.window, bucket = windows.admit(account.window, now, tokens, requests)
+            periods = []
+            for kind, limit in quota.set_limits():
+                if kind in _CALENDARS:
+                    of = period(_CALENDARS[kind], now)
+                    amount = reservation.amount(kind, limit)
+                    account.tally(of, reserved=amount)
+                    periods.append((of, amount))
+            bookings.append(_Booking(quota, bucket, tokens, requests, tuple(periods)))
+        self._open[reservation.id] = _Hold(reservation.client, now + self._lease, tuple(bookings))
+
+    def _close(self, reservation: Reservation, used: int | None, now: int) -> None:
+        """Settle with the tokens that were used, or cancel (None)."""
+        self._lapse(now)
+        hold = self._open.pop(reservation.id, None)
+        lapsed = hold is None
+        hold = hold or self._lapsed.pop(reservation.id, None)
+        if hold is None:
+            return
+        for booking in hold.bookings:
+            account = self._account(hold.client, booking.quota.deployment)
+            limit = booking.quota.tokens_per_minute
+            account.window = windows.correct(
+                windows.advance(account.window, now, limit),
+                booking.bucket,
+                (used or 0) - booking.tokens,
+                -booking.requests if used is None else 0,
+                now,
+                limit,
+            )
+            for of, reserved in booking.periods:
+                account.tally(of, min(used or 0, reserved), 0 if lapsed else -reserved)
+                if used is not None and used > reserved:
+                    account.tally(period(of.calendar, now), used - reserved)
+
+    def _lapse(self, now: int) -> None:
+        """Let go of the reservations whose leases are over, and forget those long lapsed."""
+        while self._open and (first := next(iter(self._open.items())))[1].until <= now:
+            name, hold = first
+            del self._open[name]
+            for booking in hold.bookings:
+                account = self._account(hold.client, booking.quota.deployment)
+                for of, reserved in booking.periods:
+                    account.tally(of, reserved=-reserved)
+            self._lapsed[name] = replace(hold, until=hold.until + microseconds(LAPSED_KEPT))
+        while self._lapsed and (first := next(iter(self._lapsed.items())))[1].until <= now:
+            del self._lapsed[first[0]]
+
+    def _account(self, client: str, deployment: str | None) -> _Account:
+        account = self._accounts.get((client, deployment))
+        if account is None:
+            account = self._accounts[client, deployment] = _Account()
+        return account
+
+    def forget_idle(self, now: float) -> None:
+        """Drop accounts that hold nothing any more, and tallies of periods that are over.
+
+        Not needed for right answers, only for memory, when clients or deployments come and go.
+        The period before the present one is kept for calls that began in it.
+        """
+        us = microseconds(now)
+        self._lapse(us)
+        held = {(h.client, b.quota.deployment) for h in self._open.values() for b in h.bookings}
+        kept = {period(calendar, us) for calendar in _CALENDARS.values()}
+        kept |= {period("day", us - 86_400_000_000), period("month", us - 31 * 86_400_000_000)}
+        for key, account in list(self._accounts.items()):
+            account.tallies = {of: tally for of, tally in account.tallies.items() if of in kept}
+            window = account.window
+            over = not window.buckets or window.buckets[-1].last + windows.SPAN <= us
+            if over and not window.debt and not account.tallies and key not in held:
+                del self._accounts[key]
+
+
+def _room(account: _Account, kind: Limit, limit: int, now: int) -> int:
+    """What is left of a limit; negative where more is spent than the limit."""
+    if calendar := _CALENDARS.get(kind):
+        return limit - account.tallies.get(period(calendar, now), Tally()).spent
+    return windows.room(account.window, limit, _DIMENSIONS[kind])
+
+
+def _wait(account: _Account, kind: Limit, limit: int, amount: int, now: int) -> float:
+    """Microseconds until `amount` fits a limit: 0 for at once, infinite for a limit of 0."""
+    if limit == 0:
+        return math.inf
+    if calendar := _CALENDARS.get(kind):
+        return ends_in(calendar, now) if _room(account, kind, limit, now) < amount else 0
+    return windows.wait(account.window, now, limit, amount, _DIMENSIONS[kind])

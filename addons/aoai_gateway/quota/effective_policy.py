@@ -1,0 +1,154 @@
+"""The contract of one client at one virtual deployment: everything that its policies say, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from aoai_gateway.quota.access import may_use, may_use_endpoint
+from aoai_gateway.quota.quotas import Quota
+from aoai_gateway.quota.request_limits import NO_LIMITS, RequestLimits
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Client, Config, Policy
+
+MOST_KEPT = 4096
+LONGEST_KEPT = 64
+"""How many contracts are kept, and for how long a name (Azure's longest): where no virtual deployment is
+configured, callers can make names up."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnExceed:
+    """What happens to a request that does not fit into its quotas.
+
+    `wait`: until it fits, at most `seconds`. `degrade`: what is set of `deployment`, `max_tokens` and
+    `priority`, tried in this order; none is set where nothing lesser is left, which amounts to `reject`.
+    """
+
+    action: Literal["reject", "wait", "degrade"] = "reject"
+    seconds: float = 0.0
+    deployment: str | None = None
+    max_tokens: int | None = None
+    priority: str | None = None
+
+
+REJECT = OnExceed()
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What one client may do at one virtual deployment.
+
+    `quotas`: at most one with this deployment and one over all (`deployment` None). `has_limit_here` is
+    false where one of the client's limits is set per deployment, and neither for this one nor in total:
+    the client is refused. `endpoints` are the names of those that may serve it; None is all.
+
+    `dry_run`: `quotas`, `has_limit_here`, `request_limits` and `on_exceed` only report what they would
+    have done. `endpoints`, like the deployments that the client may use, hold all the same.
+    """
+
+    client: str
+    deployment: str
+    quotas: tuple[Quota, ...] = ()
+    has_limit_here: bool = True
+    endpoints: frozenset[str] | None = None
+    request_limits: RequestLimits = NO_LIMITS
+    on_exceed: OnExceed = REJECT
+    dry_run: bool = False
+
+    def allows_endpoint(self, name: str) -> bool:
+        """Whether the endpoint of this name may serve the client."""
+        return self.endpoints is None or name in self.endpoints
+
+
+def contract(config: Config, client: Client, deployment: str) -> Contract:
+    """Return a client's contract at a deployment, whether it may use the deployment or not.
+
+    The same object as long as the configuration is the same.
+    """
+    kept: dict[tuple[str, str], Contract] = config.derived.setdefault(Contract, {})
+    key = (client.name, deployment)
+    if (found := kept.get(key)) is not None:
+        return found
+    made = _contract(config, client, deployment)
+    if len(kept) < MOST_KEPT and len(deployment) <= LONGEST_KEPT:
+        kept[key] = made
+    return made
+
+
+def _contract(config: Config, client: Client, deployment: str) -> Contract:
+    here: dict[str, int] = {}
+    over_all: dict[str, int] = {}
+    for kind, amounts in client.amounts():
+        if deployment in amounts.deployments:
+            here[kind] = amounts.deployments[deployment]
+        if amounts.total is not None:
+            over_all[kind] = amounts.total
+    return Contract(
+        client=client.name,
+        deployment=deployment,
+        quotas=tuple(
+            Quota(name, **limits) for name, limits in ((deployment, here), (None, over_all)) if limits
+        ),
+        has_limit_here=_has_limit(client, deployment),
+        endpoints=_endpoints(config, client),
+        request_limits=_request_limits(client, deployment),
+        on_exceed=_on_exceed(config, client, deployment),
+        dry_run=bool(client.dry_run),
+    )
+
+
+def quotas_of(client: Client) -> tuple[Quota, ...]:
+    """Return all quotas of a client: the one over all first, then one for each deployment that is named."""
+    limits: dict[str | None, dict[str, int]] = {}
+    for kind, amounts in client.amounts():
+        if amounts.total is not None:
+            limits.setdefault(None, {})[kind] = amounts.total
+        for deployment, amount in amounts.deployments.items():
+            limits.setdefault(deployment, {})[kind] = amount
+    over_all = limits.pop(None, None)
+    named = tuple(Quota(deployment, **of) for deployment, of in sorted(limits.items(), key=str))
+    return ((Quota(None, **over_all),) if over_all else ()) + named
+
+
+def _has_limit(policy: Policy, deployment: str) -> bool:
+    return all(amounts.covers(deployment) for _, amounts in policy.amounts())
+
+
+def _endpoints(config: Config, policy: Policy) -> frozenset[str] | None:
+    if policy.endpoints_allowed is None:
+        return None
+    names = (endpoint.name for endpoint in config.aoai.endpoints)
+    return frozenset(name for name in names if may_use_endpoint(policy, name))
+
+
+def _request_limits(policy: Policy, deployment: str) -> RequestLimits:
+    if policy.request_limits is None:
+        return NO_LIMITS
+    bounds = policy.request_limits.at(deployment)
+    return RequestLimits(
+        max_tokens=bounds.max_tokens.ceiling if bounds.max_tokens else None,
+        default_max_tokens=bounds.max_tokens.default if bounds.max_tokens else None,
+        n=bounds.n,
+        best_of=bounds.best_of,
+        prompt_tokens=bounds.prompt_tokens,
+        clamp=bounds.action == "clamp",
+    )
+
+
+def _on_exceed(config: Config, policy: Policy, deployment: str) -> OnExceed:
+    said = policy.when_exceeded
+    if said is None:
+        return REJECT
+    other = said.deployment
+    if other is not None and (other == deployment or not _may_be_served(config, policy, other)):
+        other = None
+    return OnExceed(said.action, said.seconds or 0.0, other, said.max_tokens, said.priority)
+
+
+def _may_be_served(config: Config, policy: Policy, deployment: str) -> bool:
+    """Whether a request for the deployment would get past the client's policies, but for its quotas."""
+    if not may_use(policy, deployment) or not _has_limit(policy, deployment):
+        return False
+    return any(may_use_endpoint(policy, backend.endpoint.name) for backend in config.pool(deployment))

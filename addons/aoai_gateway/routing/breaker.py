@@ -1,0 +1,266 @@
+"""Breaks: the time for which a backend is skipped.
+
+A break is opened by a failed attempt, for the backend or, where the cause concerns all of it (no
+connection, TLS, our own key refused), for the whole endpoint. It remembers the call that opened it,
+because one call must not be able to empty a pool: when a second backend fails in the same way, the
+cause is the call, and its breaks are withdrawn. What a call may have caused itself opens a break only when
+another one bears witness (see :mod:`~aoai_gateway.routing.suspicion`); if that was the same client's, the
+break is for that client alone.
+
+A failure breaks the backend for every priority class, for a time of each one's own. Afterwards the backend
+is half open: on probation for each class (see :mod:`~aoai_gateway.routing.half_open`), until a probe of that
+class has succeeded.
+
+A break is as long as the backend asked for. Only what names no time backs off, twice as long with every
+probe that fails; and so does a backend whose named times have turned out too short several times in a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aoai_gateway.config.priorities import BreakLengths
+from aoai_gateway.routing.half_open import Probes, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from aoai_gateway.routing.backends import Backend
+
+__all__ = ["Break", "BreakLengths", "Breaks", "Scope"]
+
+BELIEVED = 5
+"""How many times in a row a backend may name a time and refuse after it, until its breaks grow longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """One break. ``since`` and ``until`` are on the caller's clock, in seconds."""
+
+    since: float
+    until: float
+    reason: str
+    call_id: str
+    cls: str | None = None
+    """The name of the priority class that it is for; None: for all."""
+    only: str | None = None
+    """The mark of the calls that it is for, such as ``client ann`` or ``operation embeddings``; None: all."""
+
+    def remaining(self, now: float) -> float:
+        """Seconds until the backend is tried again."""
+        return max(0.0, self.until - now)
+
+
+class Breaks:
+    """The breaks in force, by name, so that they survive a reload of the configuration.
+
+    ``probes``: how many calls of a class may try a backend at once after its break; ``probe_seconds``: how
+    long each of them is waited for, should its end never be told.
+    """
+
+    def __init__(self, probes: int = 1, probe_seconds: float = 10.0) -> None:
+        self._breaks: dict[Scope, dict[tuple[str, str | None], Break]] = {}
+        self._probes = Probes(probes, probe_seconds)
+        self._classes: frozenset[str] = frozenset()
+        """The classes for which breaks were opened last."""
+        self.any_for_some = False
+        """Whether there may be a break that is for some calls only."""
+
+    def open(self, scope: Scope, brk: Break) -> None:
+        """Open a break; of several on one scope the one that ends last counts. No probation follows."""
+        kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > brk.since}
+        _keep(kept, brk)
+        self._breaks[scope] = kept
+        self.any_for_some = self.any_for_some or brk.only is not None
+
+    def open_for(
+        self,
+        scope: Scope,
+        hint: float | None,
+        now: float,
+        reason: str,
+        call_id: str,
+        lengths: Mapping[str, BreakLengths],
+    ) -> dict[str, float]:
+        """Open a break for every class after a call has failed; gives its seconds by class.
+
+        ``hint``: the seconds that the backend asked for, if it did. Without one, if the call was a probe of a
+        class, that class's break is twice as long as it would be, and doubles with every probe that fails in
+        a row, up to the ceiling. With one, a class that came back before its time waits all of it then, and
+        doubling begins after several such failures.
+        """
+        kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > now}
+        self._classes = frozenset(lengths)
+        opened = {}
+        for cls, length in lengths.items():
+            failures = self._probes.begin(scope, cls, call_id)
+            seconds, doublings = length.length(hint), failures
+            if hint:
+                doublings = max(0, failures - BELIEVED + 1)
+                if failures and seconds < hint:
+                    # The class came back before its time, and was refused: once is enough.
+                    seconds = hint
+            opened[cls] = min(seconds * 2.0**doublings, length.ceiling)
+            told = reason
+            if hint and doublings:
+                told += f"; the time that it names was too short {failures} times in a row"
+            _keep(kept, Break(now, now + opened[cls], told, call_id, cls))
+        # A probe of a standin may have found that the whole endpoint is out: it is over all the same.
+        self._probes.release_all(scope[0], call_id)
+        self._breaks[scope] = kept
+        return opened
+
+    def withdraw(self, scope: Scope, call_id: str) -> None:
+        """Take back the breaks that this call opened, and their probation; what others opened stays."""
+        self._probes.undo(scope, call_id)
+        breaks = self._breaks.get(scope)
+        if breaks is not None:
+            for key in [key for key in breaks if key[0] == call_id]:
+                del breaks[key]
+            if not breaks:
+                del self._breaks[scope]
+
+    def close(self, scope: Scope) -> None:
+        """End all breaks and probations of a scope."""
+        self._breaks.pop(scope, None)
+        self._probes.end(scope)
+
+    def half_open(self, scope: Scope) -> None:
+        """End a scope's breaks before their time; one call of each class finds out whether it is well."""
+        for brk in self._breaks.pop(scope, {}).values():
+            if brk.cls is not None:
+                self._probes.ensure(scope, brk.cls)
+
+    def on(
+        self, backend: Backend, now: float, cls: str | None = None, marks: Collection[str] = ()
+    ) -> Break | None:
+        """Give the break that keeps this backend from being tried by a class, or None.
+
+        Without a class: the longest one of any class. ``marks``: the call's own;
+        without them, breaks that are for all count.
+        A backend whose break is over may be on probation: ask `may_probe` before sending.
+        """
+        if not self._breaks:
+            return None
+        endpoint, standin = backend.key
+        own = self.at((endpoint, standin), now, cls, marks)
+        whole = self.at((endpoint, None), now, cls, marks)
+        if own is None or whole is None:
+            return own or whole
+        return own if own.until >= whole.until else whole
+
+    def when(
+        self,
+        backend: Backend,
+        cls: str,
+        now: float,
+        call_id: str | None = None,
+        marks: Collection[str] = (),
+    ) -> float:
+        """Seconds until a call of this class may be sent to the backend, as far as is known; 0: now.
+
+        Never too early to look again, but perhaps too late: a probe may end before its lease does.
+        """
+        brk = self.on(backend, now, cls, marks)
+        if brk is not None:
+            return brk.remaining(now)
+        if self._probes.none:
+            return 0.0
+        return max(self._probes.wait(scope, cls, call_id, now) for scope in _scopes(backend))
+
+    def on_probation(self, backend: Backend, cls: str) -> bool:
+        """Whether the backend has had a break since this class last succeeded there."""
+        if self._probes.none:
+            return False
+        return any(self._probes.on(scope, cls) for scope in _scopes(backend))
+
+    # --- half open --------------------------------------------------------------------------------
+
+    def may_probe(
+        self, backend: Backend, cls: str, call_id: str, now: float, marks: Collection[str] = ()
+    ) -> bool:
+        """Whether a call of this class may be sent to the backend now; if so, it is a probe where one is due.
+
+        To be asked right before sending, in the order of who goes first. A backend that is in no break
+        and not on probation always says yes. After yes, the call's end must be told: by
+        `probe_succeeded`, `probe_ended`, or `open_for` if it failed.
+        """
+        if self.when(backend, cls, now, call_id, marks) > 0:
+            return False
+        if self._probes.none:
+            return True
+        for scope in _scopes(backend):
+            self._probes.lease(scope, cls, call_id, now)
+        return True
+
+    def probe_succeeded(self, backend: Backend, cls: str, call_id: str) -> None:
+        """End the backend's probation for a class, if the call was a probe of it; else nothing.
+
+        So it can be told of every success. A call that began before the break says nothing about now.
+        """
+        for scope in _scopes(backend):
+            if self._probes.holds(scope, cls, call_id):
+                self._probes.end(scope, cls)
+
+    def probe_ended(self, backend: Backend, cls: str, call_id: str) -> None:
+        """Let another probe go: this call ended without telling anything (its client hung up)."""
+        for scope in _scopes(backend):
+            self._probes.release(scope, cls, call_id)
+
+    def at(
+        self, scope: Scope, now: float, cls: str | None = None, marks: Collection[str] = ()
+    ) -> Break | None:
+        """Give the break of just this scope that ends last, for a class or, without one, for any.
+
+        ``marks``: breaks that are for calls with one of them count, too.
+        """
+        breaks = self._breaks.get(scope)
+        if not breaks:
+            return None
+        if all(b.until <= now for b in breaks.values()):
+            del self._breaks[scope]
+            return None
+        if self._classes and cls not in self._classes:
+            # A reload has renamed or added it since: the breaks of the others count for it.
+            cls = None
+        mine = (
+            b
+            for b in breaks.values()
+            if b.until > now and (cls is None or b.cls in (None, cls)) and (b.only is None or b.only in marks)
+        )
+        return max(mine, key=lambda b: b.until, default=None)
+
+    def for_some(self, backend: Backend, now: float) -> list[Break]:
+        """Give the breaks of a backend that keep only some calls from it."""
+        if not self.any_for_some:
+            return []
+        held = (brk for scope in _scopes(backend) for brk in self._breaks.get(scope, {}).values())
+        return [brk for brk in held if brk.only is not None and brk.until > now]
+
+    def scopes(self) -> Iterator[Scope]:
+        """Iterate over all that is in a break or on probation."""
+        yield from dict.fromkeys((*self._breaks, *self._probes.scopes()))
+
+    def all(self) -> Iterator[tuple[Scope, Break]]:
+        """Iterate over all breaks, those of single classes and ended ones included."""
+        for scope, breaks in list(self._breaks.items()):
+            for brk in list(breaks.values()):
+                yield scope, brk
+
+    def __iter__(self) -> Iterator[tuple[Scope, Break]]:
+        """Iterate over the longest break of each scope, ended ones included."""
+        for scope, breaks in list(self._breaks.items()):
+            yield scope, max(breaks.values(), key=lambda b: b.until)
+
+
+def _scopes(backend: Backend) -> tuple[Scope, Scope]:
+    endpoint, standin = backend.key
+    return (endpoint, standin), (endpoint, None)
+
+
+def _keep(breaks: dict[tuple[str, str | None], Break], brk: Break) -> None:
+    key = (brk.call_id, brk.cls)
+    earlier = breaks.get(key)
+    if earlier is None or earlier.until < brk.until:
+        breaks[key] = brk

@@ -1,0 +1,1 @@
+"""What one process holds: the gateway, and what keeps it going."""

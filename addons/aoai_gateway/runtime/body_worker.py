@@ -1,0 +1,57 @@
+"""The worker process: takes jobs from its standard input until that ends, which is when the gateway ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import sys
+import traceback
+from typing import BinaryIO
+
+from aoai_gateway.runtime.body_jobs import FRAME, Bug, Job, perform
+
+NICENESS = 5
+
+
+def main() -> None:
+    """Work until the input ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # They are for the gateway, which may still have calls to finish.
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        # Where processors are few, the gateway's event loop goes first.
+        os.nice(NICENESS)
+    # Whatever prints must not get into the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # JSON has no cycles, so there is nothing to look for in a million objects while they are made.
+    gc.freeze()
+    gc.disable()
+    serve(sys.stdin.buffer, answers)
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer every request."""
+    while len(head := requests.read(FRAME.size)) == FRAME.size:
+        job_size, raw_size = FRAME.unpack(head)
+        answer = _answer(requests.read(job_size), requests.read(raw_size))
+        answers.write(FRAME.pack(len(answer), 0))
+        answers.write(answer)
+        answers.flush()
+        gc.collect()
+
+
+def _answer(packed: bytes, raw: bytes) -> bytes:
+    try:
+        job: Job = pickle.loads(packed)  # noqa: S301 - written by the gateway itself
+        return pickle.dumps(perform(job, raw))
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        bug = Bug("; ".join([type(error).__name__, *(f"{f.filename}:{f.lineno}" for f in frames)]))
+        return pickle.dumps(bug)
+
+
+if __name__ == "__main__":
+    main()

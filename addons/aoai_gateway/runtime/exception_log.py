@@ -1,0 +1,14 @@
+"""What is logged of an exception that should not have been."""
+
+from __future__ import annotations
+
+import logging
+
+from aoai_gateway.runtime.log_records import told
+
+logger = logging.getLogger(__name__)
+
+
+def log_bug(what: str, error: BaseException) -> None:
+    """Log where an exception came from, and ``what`` became of it; not its message, which can quote data."""
+    logger.error("%s %s\n%s", type(error).__name__, what, told(error))

@@ -1,0 +1,269 @@
+"""The gateway: what all connections share, and what outlives a reload of scripts and configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.config.models import Cors
+from aoai_gateway.config.switches import Switches
+from aoai_gateway.engine.call import Setup
+from aoai_gateway.engine.effects import Settle
+from aoai_gateway.engine.engine import Engine
+from aoai_gateway.quota.quotas import Decision
+from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.runtime.body_reader import BodyReader
+from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.observer import UNOBSERVED, Observer
+from aoai_gateway.runtime.plugin_events import Listeners
+from aoai_gateway.runtime.queue_waker import Waiting
+from aoai_gateway.state.memory import MemoryState
+from aoai_gateway.tokens import Counter, cost_hint
+from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
+from aoai_gateway.usage.record import usage_record
+from aoai_gateway.usage.traffic import Traffic
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mitmproxy import http
+    from mitmproxy.addonmanager import AddonManager
+
+    from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
+    from aoai_gateway.quota.quotas import Reservation
+    from aoai_gateway.state import State
+    from aoai_gateway.tokens import Count
+    from aoai_gateway.usage.sink import UsageSink
+    from aoai_gateway.wire.secrets import Credential
+
+FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
+OUR_EVENTS = (
+    "gateway_client_identified",
+    "gateway_backend_chosen",
+    "gateway_backend_failed",
+    "gateway_call_finished",
+)
+
+SEEN_BY = ("response", "error", "gateway_call_finished")
+"""Events whose listeners see a call's flow at its end; without any, nobody reads what is said on it."""
+
+ACTIONS_KEPT = 20
+
+NO_PAGES = Cors()
+
+logger = logging.getLogger(__name__)
+
+
+async def _finish(answer: Awaitable[None]) -> None:
+    try:
+        await answer
+    except Exception as error:
+        log_bug("while a quota was settled; its lease will lapse.", error)
+
+
+def _never(_: http.HTTPFlow) -> bool:
+    return False
+
+
+class Gateway:
+    """One gateway process's state. There is one, whatever addon instances come and go."""
+
+    def __init__(self) -> None:
+        self.setup: Setup | None = None
+        self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
+        self.waiting = Waiting(self.engine.dispatcher)
+        self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
+        self.observer = UNOBSERVED
+        self.make_observer: Callable[[], Observer] = Observer
+        """Makes the observer, once somebody is there who reads what it writes on flows."""
+        self.draining = False
+        self.usage_log: UsageSink | None = None
+        self.counter = Counter()
+        self.reader = BodyReader()
+        self.state: State = MemoryState()
+        self.reservations: dict[str, Reservation] = {}
+        """Bookings of calls under way, by id; their lease is renewed as long as they are here."""
+        self.calls: dict[str, Call] = {}
+        """The calls under way, by id, until their last byte has been handed over."""
+        self.traffic = Traffic()
+        self.switches = Switches()
+        self.written: Config | None = None
+        """The configuration as it was written, before what is switched off by hand."""
+        self._idle = asyncio.Event()
+        self.started = time.monotonic()
+        self.adopted: float | None = None
+        """When the configuration in force was put in force (monotonic)."""
+        self.config_file: str | None = None
+        self.config_errors: tuple[str, ...] = ()
+        """What is wrong with the file as it is now, if it could not be loaded."""
+        self.actions: deque[dict[str, str]] = deque(maxlen=ACTIONS_KEPT)
+        """What was done by hand, newest first: ``time`` and ``text``."""
+        self.is_held: Callable[[http.HTTPFlow], bool] = _never
+        """Whether a user wants to see a flow's answer before its client does."""
+        self.configured = asyncio.Event()
+        """Set once a configuration has been put in force."""
+        self.wall = time.time() - time.monotonic()
+        self.early = EarlyAnswers(self._put, self.wall)
+        """Requests that are answered before they become calls."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force. Raises GatewayError (503) as long as there is none."""
+        return self.in_force().config
+
+    def cors(self) -> Cors:
+        """Give what is in force for pages of other origins; none may, as long as nothing is in force."""
+        return self.setup.config.cors if self.setup is not None else NO_PAGES
+
+    def in_force(self) -> Setup:
+        """Give the configuration in force and what was computed from it. Raises GatewayError (503)."""
+        if self.setup is None:
+            raise errors.unavailable(
+                "The gateway has no configuration yet: it is starting, or its log says what is wrong."
+            )
+        return self.setup
+
+    def adopt(self, config: Config) -> None:
+        """Put a configuration in force. Calls under way keep the one they began with."""
+        self.written, self.adopted = config, time.monotonic()
+        self.switched()
+        self.configured.set()
+        self.waiting.changed()
+
+    def switched(self) -> None:
+        """Put in force what was switched off or on by hand. Calls under way keep what they began with."""
+        if self.written is not None:
+            config = self.switches.applied(self.written)
+            self.setup = Setup(config, RoutingTable(config))
+
+    def look_for_listeners(self, addons: AddonManager) -> None:
+        """Look again who listens to which event, and have calls observed if somebody sees their flows."""
+        changed = self.heard.refresh(addons)
+        # An observer stays when they have gone: they may come back, and it remembers conversations.
+        if changed and self.observer is UNOBSERVED and any(name in self.heard for name in SEEN_BY):
+            self.observer = self.make_observer()
+
+    def begun(self, call: Call) -> None:
+        """Count a call as under way."""
+        self.calls[call.id] = call
+
+    def over(self, call_id: str) -> None:
+        """Count a call as over."""
+        self.calls.pop(call_id, None)
+        if not self.calls:
+            self._idle.set()
+
+    @property
+    def in_line(self) -> int:
+        """How many calls stand in waiting lines."""
+        return sum(len(line) for _, line in self.engine.dispatcher.lines())
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no call is under way, for so long at most. Whether that came to be."""
+        self._idle.clear()
+        if self.calls:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
+        return not self.calls
+
+    # --- quotas ----------------------------------------------------------------------------------------
+
+    def count_tokens(self, effect: CountTokens) -> Count | Awaitable[Count]:
+        """Count a prompt: a small one at once, a large one in a thread."""
+        counter, body = self.counter, effect.body
+        if not body.whole:
+            return self._count_large(effect)
+        operation = effect.target.operation.name
+        if cost_hint(len(body.raw)):
+            return counter.count_request(operation, body.parsed, effect.model)
+        return asyncio.to_thread(counter.count_request, operation, body.parsed, effect.model)
+
+    def count_delivered(self, effect: CountDelivered) -> Count | Awaitable[Count]:
+        """Count an answer's text: a short one at once, a long one in a thread."""
+        delivered = effect.delivered
+        if cost_hint(delivered.kept_bytes):
+            return self.counter.count_delivered(delivered, effect.model)
+        return asyncio.to_thread(self.counter.count_delivered, delivered, effect.model)
+
+    async def _count_large(self, effect: CountTokens) -> Count:
+        """Have a body read once more for its prompt; what comes back is no more than can be counted."""
+        read = await self.reader.read_prompt(effect.target, effect.model, effect.body.raw)
+        return await asyncio.to_thread(lambda: self.counter.count_prompt(read()))
+
+    def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
+        """Book against the client's quotas."""
+        answer = self.state.reserve(effect.reservation, self.now())
+        if isinstance(answer, Decision):
+            return self._reserved(effect.reservation, answer)
+        return self._reserved_elsewhere(effect.reservation, answer)
+
+    async def _reserved_elsewhere(self, reservation: Reservation, answer: Awaitable[Decision]) -> Decision:
+        return self._reserved(reservation, await answer)
+
+    def _reserved(self, reservation: Reservation, decision: Decision) -> Decision:
+        # What was refused is never settled, so it must not be kept.
+        if decision.admitted:
+            self.reservations[reservation.id] = reservation
+        return decision
+
+    def settle(self, effect: Settle | Cancel) -> None:
+        """Settle or cancel a booking; a shared store is told in a task of its own."""
+        reservation = effect.reservation
+        self.reservations.pop(reservation.id, None)
+        if isinstance(effect, Settle):
+            self._in_background(self.state.settle(reservation, effect.tokens, self.now()))
+        else:
+            self._in_background(self.state.cancel(reservation, self.now()))
+
+    def now(self) -> float:
+        """Give the time since the epoch on a clock that never jumps."""
+        return time.monotonic() + self.wall
+
+    def _in_background(self, answer: Awaitable[None] | None) -> None:
+        if answer is not None:
+            asyncio_utils.create_task(_finish(answer), name="quota", keep_ref=True)
+
+    def write_down(self, call: Call) -> dict[str, Any]:
+        """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""
+        self.traffic.finished(call, time.monotonic())
+        if self.usage_log is None and "gateway_call_finished" not in self.heard:
+            return {}
+        record = usage_record(call)
+        if self.usage_log is not None:
+            self.usage_log.put(record)
+        return record
+
+    def answered_early(self, answer: EarlyAnswer) -> None:
+        """Write down a request that was answered before it became a call."""
+        now = time.monotonic()
+        if answer.error is not None:
+            self.traffic.refused(answer.client, now)
+        self.early.note(answer, now)
+
+    def _put(self, record: dict[str, Any]) -> None:
+        if self.usage_log is not None:
+            self.usage_log.put(record)
+
+    def identify(self, credential: Credential | None) -> tuple[Client, bool]:
+        """Say who shows this credential, and whether it is to be passed on. Raises a 401."""
+        config = self.config
+        if credential is None:
+            raise errors.unauthorized()
+        if credential.kind == "jwt":
+            if config.entra_client is None:
+                raise errors.invalid_token("this gateway takes keys only")
+            return config.entra_client, True
+        client = config.client_for_key(credential.value)
+        if client is None:
+            raise errors.unauthorized()
+        return client, False

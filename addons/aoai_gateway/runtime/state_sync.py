@@ -1,0 +1,231 @@
+"""The counters behind the gateway: in this process, or shared by all gateway processes through Redis.
+
+Quotas are asked at every call (see :class:`~aoai_gateway.runtime.gateway.Gateway`). Breaks are shared in
+another way: what a backend refuses here is told to the store at once, and what others have told it is looked
+up now and then, so that the choice of a backend never waits for a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.config.priorities import IMPLICIT
+from aoai_gateway.routing.breaker import Break
+from aoai_gateway.state.budget_file import Ledger, LedgerError
+from aoai_gateway.state.memory import MemoryState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.state.failover import FailoverState
+
+logger = logging.getLogger(__name__)
+
+RENEWAL_SECONDS = 20.0
+"""How often the leases of running calls are renewed; a fraction of their length."""
+
+SHARED = "another gateway process"
+"""In the place of a call's id, of a break that this process has not opened itself."""
+
+PROCESS = f"{socket.gethostname()[:48]}:{os.getpid()}"
+"""How this process is named to others: its host and its id."""
+
+LONGEST_REASON = 160
+"""Characters of a break's reason that others are told. A reason holds nothing secret (`Attempt.reason`)."""
+
+SAME_BREAK_SECONDS = 1.0
+"""By how much the end of a break may differ here and in the store, for the time that telling it takes."""
+
+WHOLE_ENDPOINT = "*"
+EVERY_CLASS = "*"
+
+CLOSED = "\nclosed"
+"""In the place of a class: somebody has closed all breaks of this scope by hand. No class is named so."""
+
+CLOSED_SECONDS = 2.0
+"""For how long that is told: each process must look once meanwhile."""
+
+
+type ClassBreak = tuple[Scope, str | None]
+"""What is broken, and for which class; None: for all."""
+
+
+class Sharing:
+    """Opens the configured store, keeps leases and breaks up to date, and closes it in the end."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._failover: FailoverState | None = None
+        self._ledger: Ledger | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._renewed = time.monotonic()
+        self._theirs: dict[ClassBreak, float] = {}
+        """What was found in the store last, and until when each holds."""
+        self._closed: set[Scope] = set()
+        """What was closed by hand a moment ago, and is closed here too."""
+
+    async def open(self, config: Config) -> bool:
+        """Put the configured store in the place of the counters in memory. Called once, at start.
+
+        False, with the reason in the log, if it cannot be: limits that are to be shared must not silently
+        become limits of each process.
+        """
+        url = config.state.get_secret_value()
+        local = MemoryState()
+        self._gateway.state = local
+        if url != "memory":
+            # Loaded only where it is used: it takes time and memory.
+            from aoai_gateway.state.failover import FailoverState
+            from aoai_gateway.state.redis import RedisState
+
+            shared = RedisState(url, prefix=config.state_prefix)
+            self._failover = FailoverState(
+                shared,
+                local,
+                random=random.Random(),  # noqa: S311 - spreads probes
+                clock=self._gateway.now,
+            )
+            self._failover.start()
+            self._gateway.state = self._failover
+        elif config.budget_file is not None:
+            return await self._keep_budgets(config.budget_file, local)
+        return True
+
+    async def _keep_budgets(self, path: Path, local: MemoryState) -> bool:
+        ledger = Ledger(path, local.accounts)
+        try:
+            await asyncio.to_thread(ledger.load)
+        except LedgerError as error:
+            logger.error("%s", error)
+            return False
+        self._ledger = ledger
+        self._tasks.append(asyncio_utils.create_task(ledger.run(), name="budget file", keep_ref=True))
+        return True
+
+    async def look(self) -> None:
+        """Renew leases, and see which breaks others have opened or ended. Called every half second or so."""
+        gateway, now = self._gateway, time.monotonic()
+        if now - self._renewed >= RENEWAL_SECONDS:
+            self._renewed = now
+            answer = gateway.state.renew(list(gateway.reservations.values()), gateway.now())
+            if answer is not None:
+                await answer
+        if self._failover is None:
+            return
+        found = self._failover.breaks(gateway.now())
+        if not isinstance(found, dict):
+            found = await found  # type: ignore[misc]  # what is no mapping is an awaitable of one
+        self._adopt({(_scope(name), _class(cls)): seconds for (name, cls), seconds in found.items()}, now)
+
+    def _adopt(self, found: dict[ClassBreak, float], now: float) -> None:
+        breaks = self._gateway.engine.breaks
+        closed = {scope for scope, cls in found if cls == CLOSED}
+        found = {each: seconds for each, seconds in found.items() if each[1] != CLOSED}
+        newly_closed = closed - self._closed
+        for scope in newly_closed:
+            # Their own breaks too: what a process has opened itself, no other can withdraw.
+            breaks.close(scope)
+        self._closed = closed
+        ours: dict[ClassBreak, float] = {}
+        for scope, brk in breaks.all():
+            if brk.call_id != SHARED and brk.only is None:
+                # By the name under which it is told: else its echo would hide its own reason.
+                cls = None if brk.cls is None else _class(_class_name(brk.cls))
+                ours[scope, cls] = max(brk.until, ours.get((scope, cls), -math.inf))
+        for scope in {scope for scope, _ in self._theirs}:
+            breaks.withdraw(scope, SHARED)
+        for (scope, cls), seconds in found.items():
+            # What was opened here comes back a bit late; it would hide the reason and outlive a withdrawal.
+            if seconds > 0 and ours.get((scope, cls), -math.inf) + SAME_BREAK_SECONDS < now + seconds:
+                reason = _reason(getattr(seconds, "note", ""))
+                breaks.open(scope, Break(now, now + seconds, reason, SHARED, cls))
+        ends = {each: now + seconds for each, seconds in found.items()}
+        sooner = any(ends.get(each, 0.0) < end - SAME_BREAK_SECONDS for each, end in self._theirs.items())
+        if newly_closed or sooner or self._theirs.keys() != ends.keys():
+            self._gateway.waiting.changed()
+        self._theirs = ends
+
+    async def tell_break(self, scope: Scope, seconds_by_class: Mapping[str, float], reason: str = "") -> None:
+        """Tell other processes of a break that was opened here, for each class, and why."""
+        if self._failover is None:
+            return
+        note = f"{PROCESS}\n{reason[:LONGEST_REASON]}"
+        for cls, seconds in seconds_by_class.items():
+            answer = self._failover.open_break(
+                _name(scope), _class_name(cls), seconds, self._gateway.now(), note
+            )
+            if answer is not None:
+                await answer
+
+    async def tell_end(self, scopes: Iterable[Scope]) -> None:
+        """Tell other processes of breaks that were withdrawn here."""
+        if self._failover is None:
+            return
+        classes = [cls.name for cls in self._gateway.config.priority_classes]
+        for scope in scopes:
+            for cls in dict.fromkeys((EVERY_CLASS, *map(_class_name, classes))):
+                answer = self._failover.close_break(_name(scope), cls, self._gateway.now())
+                if answer is not None:
+                    await answer
+
+    async def tell_closed(self, scopes: Iterable[Scope]) -> None:
+        """Tell other processes to close all breaks of these scopes, their own ones included."""
+        scopes = list(scopes)
+        self._closed |= set(scopes)
+        if self._failover is None:
+            return
+        await self.tell_end(scopes)
+        for scope in scopes:
+            answer = self._failover.open_break(_name(scope), CLOSED, CLOSED_SECONDS, self._gateway.now())
+            if answer is not None:
+                await answer
+
+    async def close(self) -> None:
+        """Write what must last, and let go of the store."""
+        for task in self._tasks:
+            task.cancel()
+        if self._ledger is not None:
+            await self._ledger.flush()
+        if self._failover is not None:
+            await self._failover.aclose()
+
+
+def _reason(note: str) -> str:
+    """Say why others have opened a break, as far as they have told."""
+    parts = note.partition("\n")
+    process, _, reason = ("".join(c if c.isprintable() else " " for c in part) for part in parts)
+    if not reason:
+        return f"in a break at {SHARED}"
+    return f"{reason[:LONGEST_REASON]} (at another gateway process, {process[:64]})"
+
+
+def _name(scope: Scope) -> str:
+    endpoint, standin = scope
+    return f"{endpoint}\n{WHOLE_ENDPOINT if standin is None else standin}"
+
+
+def _class_name(cls: str) -> str:
+    return EVERY_CLASS if cls == IMPLICIT else cls
+
+
+def _class(name: str) -> str | None:
+    return None if name == EVERY_CLASS else name
+
+
+def _scope(name: str) -> Scope:
+    # Neither name can hold a line feed: the configuration refuses control characters.
+    endpoint, _, standin = name.partition("\n")
+    return (endpoint, None if standin == WHOLE_ENDPOINT else standin)

@@ -1,0 +1,347 @@
+"""One simulated AOAI resource: its deployments, limits, keys and stored responses. No I/O, no clock.
+
+A request goes through three steps, between which the server may let a fault strike: `begin` reads it,
+`reply` lets the limiter decide and answers, `finish` books what was really used.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
+from aoai_simulator import chat, completions, embeddings, limits, models, replies, responses
+from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
+from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Whole, compact
+from aoai_simulator.requests import Ask, read_ask, read_object
+from aoai_simulator.targets import Target, parse_target
+from aoai_simulator.tokenizer import Tokenizer
+
+MAX_STORED = 1000
+"""How many responses a resource stores; the oldest goes first."""
+
+MAX_TURNS = 100
+"""How many stored responses are looked at for what a conversation has called already."""
+
+_FRONT_DOOR: Headers = (
+    ("cache-control", "no-cache, must-revalidate"),
+    ("access-control-allow-origin", "*"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
+    ("x-content-type-options", "nosniff"),
+)
+
+
+@dataclass(slots=True)
+class Settings:
+    """What can be changed while the simulator runs.
+
+    `completion_tokens` fixes the natural length of completions; `burst_seconds` is for how long the
+    tokens of a stream are collected (0: every frame is written on its own); `responses_done` ends
+    responses streams with `data: [DONE]`; `late_filter` makes chat streams like those of a deployment
+    with the asynchronous content filter.
+    """
+
+    gzip: bool = False
+    log_requests: bool = True
+    burst_seconds: float = 0.02
+    completion_tokens: int | None = None
+    responses_done: bool = True
+    late_filter: bool = False
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Change some; raises ValueError, and changes nothing, if a name or a value is wrong."""
+        for name, value in values.items():
+            kind = _SETTINGS.get(name)
+            if kind is None:
+                raise ValueError(f"unknown setting {name!r}; there are: {', '.join(_SETTINGS)}")
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"setting {name!r} cannot be {value!r}")
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+_SETTINGS: Mapping[str, Any] = {
+    "gzip": bool,
+    "log_requests": bool,
+    "burst_seconds": int | float,
+    "completion_tokens": int | None,
+    "responses_done": bool,
+    "late_filter": bool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A complete request; names in `headers` are looked up in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Deployment:
+    """A deployment and the state of its limiter."""
+
+    def __init__(self, name: str, spec: SimulatedDeployment) -> None:
+        self.name = name
+        self.spec = spec
+        self.snapshot = models.snapshot(spec.model)
+        self.limits = limits_of(spec)
+        self.state: limits.State = self.limits.empty()
+
+
+def limits_of(spec: SimulatedDeployment) -> limits.Limits:
+    """The limits of a deployment; without a request limit Azure grants 6 per 1,000 tokens per minute."""
+    if spec.provisioned_tokens_per_minute is not None:
+        return PtuLimits(spec.provisioned_tokens_per_minute)
+    tpm, rpm = spec.tokens_per_minute, spec.requests_per_minute
+    if rpm is None and tpm is not None:
+        rpm = max(1, tpm * 6 // 1000)
+    return PaygLimits(tpm, rpm)
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that was understood. `deployment` and `ask` are None for stored responses and models."""
+
+    target: Target
+    deployment: Deployment | None = None
+    ask: Ask | None = None
+    reservation: limits.Reservation | None = None
+    limit_headers: Headers = ()
+
+
+class Resource:
+    """A simulated AOAI resource. `randomness` draws ids; the same source gives the same ids."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: SimulatedEndpoint,
+        key: str,
+        *,
+        settings: Settings,
+        randomness: random.Random,
+        tokenizer: Tokenizer,
+    ) -> None:
+        self.name = name
+        self.region = spec.region
+        self.seed = spec.seed
+        self.key = key
+        self.deployments = {name: Deployment(name, item) for name, item in spec.deployments.items()}
+        self._settings = settings
+        self._randomness = randomness
+        self._tokenizer = tokenizer
+        self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
+
+    def __repr__(self) -> str:
+        return f"Resource({self.name!r}, {list(self.deployments)})"
+
+    def reset(self) -> None:
+        """Empty all windows and forget the stored responses."""
+        self._stored.clear()
+        for deployment in self.deployments.values():
+            deployment.state = deployment.limits.empty()
+
+    def begin(self, request: Request, wall: float) -> Call | Whole:
+        """Understand a request, or answer with the error that AOAI would. `wall` is Unix time."""
+        refused = self._unauthorised(request.headers, wall)
+        if refused is not None:
+            return refused
+        target = parse_target(request.method, request.target)
+        if target is None:
+            return replies.resource_not_found()
+        if target.operation == "responses" and target.date < responses.SINCE:
+            return responses.too_old()
+        if target.operation == "models" or target.item is not None:
+            return Call(target)
+        body = read_object(request.body)
+        if isinstance(body, Whole):
+            return body
+        name = target.deployment if target.deployment is not None else body.get("model")
+        if not isinstance(name, str):
+            message = "Missing required parameter: 'model'."
+            return replies.invalid_request(message, param="model", code="missing_required_parameter")
+        deployment = self.deployments.get(name)
+        if deployment is None:
+            return replies.deployment_not_found()
+        if not models.supports(deployment.spec.model, target.operation):
+            return replies.operation_not_supported(target.operation, deployment.spec.model)
+        try:
+            earlier = self._earlier(body.get("previous_response_id"))
+            return Call(
+                target, deployment, read_ask(target, body, deployment.spec.model, self._tokenizer, earlier)
+            )
+        except InvalidError as invalid:
+            return invalid.reply
+
+    def reply(self, call: Call, now: float, wall: float) -> Reply:
+        """Answer a call at monotonic time `now`; the limiter decides first."""
+        deployment, ask = call.deployment, call.ask
+        if deployment is None or ask is None:
+            return self._models(call.target) if call.target.operation == "models" else self._item(call.target)
+        decision, deployment.state = limits.admit(deployment.limits, deployment.state, ask.cost, now)
+        call.reservation = decision.reservation
+        call.limit_headers = decision.headers
+        if not decision.admitted:
+            return replies.refusal(self.refused(call), decision)
+        try:
+            return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
+        except InvalidError as invalid:
+            return invalid.reply
+
+    def finish(self, call: Call, used: int, now: float) -> None:
+        """Book the tokens that a call really took, once."""
+        if call.reservation is not None and call.deployment is not None:
+            deployment = call.deployment
+            deployment.state = limits.settle(deployment.limits, deployment.state, call.reservation, used, now)
+            call.reservation = None
+
+    def refused(self, call: Call) -> Refused:
+        """The words for a 429's message."""
+        deployment = call.deployment
+        return Refused(
+            deployment.name if deployment else "",
+            deployment.spec.model if deployment else "",
+            self.region,
+            call.target.operation,
+            call.target.api_version,
+        )
+
+    def made(self, deployment: str, wall: float) -> responses.Made:
+        """The identity of a new response."""
+        return responses.Made(deployment, self._ident(), int(wall), self._secret)
+
+    def headers(self, call: Call | None, status: int) -> Headers:
+        """What stands on every response beside the answer's own headers."""
+        ident = f"{self._randomness.getrandbits(128):032x}"
+        guid = f"{ident[:8]}-{ident[8:12]}-{ident[12:16]}-{ident[16:20]}-{ident[20:]}"
+        common: list[tuple[str, str]] = [
+            *_FRONT_DOOR,
+            ("apim-request-id", guid),
+            ("x-ms-client-request-id", guid),
+            ("x-request-id", guid[::-1]),
+            ("x-ms-region", self.region),
+        ]
+        deployment = call.deployment if call else None
+        if call is None or deployment is None or status != 200:
+            return tuple(common)
+        if call.target.operation == "responses":
+            common.append(("x-ms-served-model", deployment.snapshot))
+        else:
+            common.append(("x-ms-deployment-name", deployment.name))
+        common += [("x-ms-rai-invoked", "true"), ("x-accel-buffering", "no")]
+        return (*common, *call.limit_headers)
+
+    def _unauthorised(self, headers: Mapping[str, str], wall: float) -> Whole | None:
+        key = headers.get("api-key")
+        if key is not None:
+            return None if key == self.key else replies.wrong_key()
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return replies.wrong_key()
+        token = token.strip()
+        if token == self.key:
+            return None
+        if token.startswith("eyJ") and token.count(".") == 2:
+            return None if _current(token, wall) else replies.wrong_token()
+        return replies.wrong_key()
+
+    def _rejection(self, deployment: Deployment, ask: Ask) -> Whole | None:
+        """The 400s that come after admission: they count against the limits like any call."""
+        if completions.PROMPT_FILTER_TRIGGER in ask.text:
+            return replies.content_filtered()
+        context = models.context_length(deployment.spec.model)
+        if ask.prompt_tokens > context:
+            param = {"chat/completions": "messages", "completions": "prompt"}.get(ask.operation, "input")
+            return replies.context_length_exceeded(context, ask.prompt_tokens, param)
+        if ask.operation != "responses":
+            return None
+        if ask.body.get("background") is True and ask.body.get("store") is False:
+            return replies.invalid_request(
+                "Background responses require 'store' to be true.", param="background"
+            )
+        previous = ask.body.get("previous_response_id")
+        if previous is not None and str(previous) not in self._stored:
+            return responses.not_found(str(previous), previous=True)
+        return responses.foreign_reasoning(ask, self._secret)
+
+    def _answer(self, deployment: Deployment, ask: Ask, wall: float) -> Reply:
+        model = deployment.spec.model
+        if ask.operation == "embeddings":
+            return embeddings.whole(ask, model)
+        made = completions.complete(ask, self.seed, self._settings.completion_tokens, self._tokenizer)
+        if ask.operation == "responses":
+            return self._respond(deployment, ask, made[0], wall)
+        what = (ask, made, deployment.snapshot, self._ident(), int(wall))
+        return chat.stream(*what, late_filter=self._settings.late_filter) if ask.stream else chat.whole(*what)
+
+    def _respond(
+        self, deployment: Deployment, ask: Ask, completion: completions.Completion, wall: float
+    ) -> Reply:
+        made = self.made(deployment.name, wall)
+        if ask.body.get("store") is not False:
+            stored = responses.body(ask, completion, made)
+            self._stored[stored["id"]] = {"body": stored, "input": ask.body.get("input")}
+            if len(self._stored) > MAX_STORED:
+                self._stored.popitem(last=False)
+        if ask.stream:
+            return responses.stream(ask, completion, made, done_marker=self._settings.responses_done)
+        return responses.whole(ask, completion, made)
+
+    def _earlier(self, ident: object) -> list[Mapping[str, Any]]:
+        """The items of a stored response and of those that it continues, the oldest first."""
+        turns: list[list[Any]] = []
+        while isinstance(ident, str) and ident in self._stored and len(turns) < MAX_TURNS:
+            stored = self._stored[ident]
+            asked = stored["input"]
+            items = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
+            turns.append([*items, *stored["body"]["output"]])
+            ident = stored["body"]["previous_response_id"]
+        return [item for turn in reversed(turns) for item in turn if isinstance(item, Mapping)]
+
+    def _item(self, target: Target) -> Whole:
+        """GET or DELETE of a stored response, its input items, or a cancellation."""
+        ident = target.item or ""
+        stored = self._stored.get(ident)
+        if stored is None:
+            return responses.not_found(ident)
+        if target.method == "DELETE":
+            del self._stored[ident]
+            return Whole(200, (JSON_TYPE,), compact({"id": ident, "object": "response", "deleted": True}))
+        if target.part == "cancel" and not stored["body"]["background"]:
+            return replies.invalid_request("Only background responses can be cancelled.")
+        if target.part == "input_items":
+            return Whole(200, (JSON_TYPE,), compact(responses.input_items(ident, stored["input"])))
+        return Whole(200, (JSON_TYPE,), compact(stored["body"]))
+
+    def _models(self, target: Target) -> Whole:
+        """The models available to the resource; as on Azure these are not its deployments."""
+        known = sorted({deployment.spec.model for deployment in self.deployments.values()})
+        listed = [{"id": name, "object": "model", "status": "succeeded"} for name in known]
+        if target.item is None:
+            return Whole(200, (JSON_TYPE,), compact({"data": listed, "object": "list"}))
+        found = next((model for model in listed if model["id"] == target.item), None)
+        return Whole(200, (JSON_TYPE,), compact(found)) if found else replies.resource_not_found()
+
+    def _ident(self) -> str:
+        return f"{self._randomness.getrandbits(160):040x}"
+
+
+def _current(token: str, wall: float) -> bool:
+    """Whether a JWT has claims and has not expired; its signature is not looked at."""
+    payload = token.split(".")[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except ValueError:
+        return False
+    expires = claims.get("exp") if isinstance(claims, dict) else None
+    return not isinstance(expires, int | float) or expires > wall

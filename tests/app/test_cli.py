@@ -1,0 +1,408 @@
+"""The command line, without starting a proxy: what is passed on, what is refused, and how it is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from aoai_gateway.app import cli
+from tests.ports import free_port
+
+DEMO = """\
+aoai:
+  endpoints:
+    - name: here
+      simulated:
+        deployments:
+          gpt-4o: {model: gpt-4o}
+clients:
+  - {name: Demo, key: demo-key}
+"""
+
+AZURE = """\
+aoai:
+  endpoints:
+    - {name: contoso, url: "https://contoso.openai.azure.com/", key: endpoint-secret}
+clients:
+  - {name: Team, key: client-secret}
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    path = tmp_path / "demo.yaml"
+    path.write_text(DEMO)
+    return path
+
+
+class Hosts:
+    """Stands in for the hosts: remembers what they were started with."""
+
+    def __init__(self) -> None:
+        self.served: list[dict[str, Any]] = []
+        self.web: list[tuple[list[str], list[str]]] = []
+        self.exit_code = 0
+
+    def serve(self, config: Path, **how: Any) -> int:
+        self.served.append({"config": config, **how})
+        return self.exit_code
+
+    def run_mitmweb(self, arguments: list[str], *, settings: list[str], addons: list[Any]) -> int:
+        self.web.append((arguments, settings))
+        return self.exit_code
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    stand_in = Hosts()
+    module = ModuleType("aoai_gateway.app.host")
+    module.serve = stand_in.serve  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "aoai_gateway.app.host", module)
+    monkeypatch.setattr(cli, "run_mitmweb", stand_in.run_mitmweb)
+    return stand_in
+
+
+# --- which command ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", ["serve --config {config} --port {port}", "--config {config} --port {port}"]
+)
+def test_serve_is_what_happens_when_no_command_is_named(
+    hosts: Hosts, demo: Path, port: int, words: str
+) -> None:
+    assert cli.main(shlex.split(words.format(config=demo, port=port))) == 0
+    assert hosts.served == [
+        {"config": demo, "host": None, "port": port, "addons": [], "options": [], "capture": None}
+    ]
+
+
+def test_the_host_decides_about_the_exit_code(hosts: Hosts, demo: Path, port: int) -> None:
+    hosts.exit_code = 1
+    assert cli.main(["--config", str(demo), "--port", str(port)]) == 1
+
+
+def test_a_misspelt_command_is_corrected(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["srve"]) == 2
+    assert capsys.readouterr().err == "aoai-gateway: there is no command 'srve'; did you mean \"serve\"?\n"
+
+
+def test_a_strange_command_is_answered_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["42"]) == 2
+    assert "serve, web, check, status, break, switch, replay, simulator and test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_names_what_matters_in_a_bug_report(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([flag]) == 0
+    words = capsys.readouterr().out.split()
+    assert words[0] == "aoai-gateway"
+    assert "mitmproxy" in words
+    assert words[-1] == ".".join(map(str, sys.version_info[:3]))
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_every_command(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([flag]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {command} " in out for command in cli.COMMANDS)
+
+
+def test_help_and_check_do_not_wait_for_mitmproxy(demo: Path) -> None:
+    program = (
+        "import sys; from aoai_gateway.app import cli; cli.main(['--help']); "
+        f"cli.main(['check', {str(demo)!r}]); sys.exit('mitmproxy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- serve and web: arguments -------------------------------------------------------------------------------
+
+
+def test_everything_that_serve_takes_is_passed_on(
+    hosts: Hosts, demo: Path, port: int, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    one.touch()
+    two.touch()
+    words = f"serve --config {demo} --host localhost --port {port} -s {one} --script {two} -- -k --set a=b -v"
+    assert cli.main(shlex.split(words)) == 0
+    assert hosts.served == [
+        {
+            "config": demo,
+            "host": "localhost",
+            "port": port,
+            "addons": [str(one), str(two)],
+            "options": ["a=b", "ssl_insecure=true", "termlog_verbosity=debug"],
+            "capture": None,
+        }
+    ]
+
+
+def test_web_loads_the_addon_and_shows_streamed_bodies(hosts: Hosts, demo: Path, port: int) -> None:
+    words = (
+        f"web --config {demo} --port {port} -s {demo} -- --web-port 9999 --set store_streamed_bodies=false"
+    )
+    assert cli.main(shlex.split(words)) == 0
+    ((arguments, said),) = hosts.web
+    assert arguments[:4] == ["--scripts", str(cli.CHECKOUT / "addons" / "gateway.py"), "--scripts", str(demo)]
+    settings = arguments[5::2]
+    assert settings[:3] == [f"gateway_config={demo}", "listen_host=127.0.0.1", f"listen_port={port}"]
+    assert sorted(settings[3:]) == ["store_streamed_bodies=false", "web_port=9999"]
+    assert said == ["store_streamed_bodies=false", "web_port=9999"]
+
+
+def test_web_stores_streamed_bodies_unless_told_otherwise(hosts: Hosts, demo: Path, port: int) -> None:
+    assert cli.main(["web", "--config", str(demo), "--port", str(port)]) == 0
+    assert "store_streamed_bodies=true" in hosts.web[0][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--port 65536", "'65536' is no port"),
+        ("--port http", "'http' is no port"),
+        ("--port -1", "-1"),
+        ("--confg x", "unrecognized arguments: --confg"),
+        ("--conf x", "unrecognized arguments: --conf"),
+        ("serve extra", "unrecognized arguments: extra"),
+        ("--config /nowhere/gateway.yaml", "/nowhere/gateway.yaml does not exist"),
+        ("--config /", "the configuration / is a directory"),
+        ("-s /nowhere/addon.py", "-s /nowhere/addon.py: there is no such file"),
+        ("-- --ssl-insecur", "no option '--ssl-insecur'; did you mean \"--ssl-insecure\"?"),
+        ("-- stray", "no option 'stray'"),
+        ("-- --listen-port 80", "say --port before the --"),
+        ("-- --set listen_host=::1", "say --host before the --"),
+        ("-- --set gateway_config=x", "say --config before the --"),
+        ("-- -s addon.py", "say -s ADDON before the --"),
+        ("-- --options", "run `mitmdump` itself"),
+        ("-- --web-port x", "--web-port: invalid int value"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "web"])
+def test_a_wrong_command_line_ends_with_2_and_a_sentence(
+    hosts: Hosts,
+    demo: Path,
+    command: str,
+    words: str,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = [] if words.startswith("--config") else ["--config", str(demo)]
+    assert cli.main([command, *own, *shlex.split(words.removeprefix("serve "))]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.startswith("aoai-gateway: ")
+    assert not hosts.served
+    assert not hosts.web
+
+
+# --- serve and web: what may stop the start -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["serve", "web"])
+def test_every_error_of_the_configuration_is_said_and_nothing_starts(
+    hosts: Hosts, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(AZURE.replace("url:", "urll:").replace("clients:", "clientz:"))
+    assert cli.main([command, "--config", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert f"{path}:3: aoai.endpoints[0].urll:" in err
+    assert f"{path}:4: clientz:" in err
+    assert err.endswith("errors in the configuration.\n")
+    assert "secret" not in err
+    assert not hosts.served
+    assert not hosts.web
+
+
+@pytest.mark.parametrize("command", ["serve", "web"])
+def test_a_port_in_use_is_said(
+    hosts: Hosts, demo: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main([command, "--config", str(demo), "--port", str(port)]) == 1
+    assert f"127.0.0.1:{port} is in use by another process" in capsys.readouterr().err
+    assert not hosts.served
+    assert not hosts.web
+
+
+def test_a_host_that_is_not_of_this_machine_is_said(
+    hosts: Hosts, demo: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--config", str(demo), "--host", "192.0.2.1", "--port", str(port)]) == 1
+    assert f"can't listen on 192.0.2.1:{port}" in capsys.readouterr().err
+    assert not hosts.served
+
+
+# --- what a newcomer reads ----------------------------------------------------------------------------------
+
+
+def test_the_demo_says_how_to_try_it(
+    hosts: Hosts, demo: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["--config", str(demo), "--port", str(port)])
+    out, err = capsys.readouterr()
+    assert out == ""  # usage records may go there
+    assert f"curl http://127.0.0.1:{port}/openai/v1/chat/completions -H 'api-key: demo-key'" in err
+    assert f'OpenAI(base_url="http://127.0.0.1:{port}/openai/v1/", api_key="demo-key")' in err
+    assert "`./run.sh web`" in err
+
+
+def test_outside_a_checkout_the_commands_begin_with_the_program(
+    hosts: Hosts,
+    demo: Path,
+    port: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(cli, "CHECKOUT", tmp_path)
+    cli.main(["--config", str(demo), "--port", str(port)])
+    assert "`aoai-gateway web`" in capsys.readouterr().err
+
+
+def test_the_printed_curl_line_is_valid_shell_and_json(
+    hosts: Hosts, demo: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["--config", str(demo), "--port", str(port)])
+    err = capsys.readouterr().err
+    line = err[err.index("curl http") :].split("\n\n")[0].replace("\\\n", " ")
+    words = shlex.split(line)
+    assert json.loads(words[words.index("-d") + 1])["model"] == "gpt-4o"
+
+
+def test_a_real_configuration_shows_no_key(
+    hosts: Hosts, tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(AZURE)
+    cli.main(["--config", str(path), "--port", str(port)])
+    err = capsys.readouterr().err
+    assert f"listening  http://127.0.0.1:{port}" in err
+    assert "secret" not in err
+    assert "demo" not in err
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        (cli.Address("127.0.0.1", 8080, False), "http://127.0.0.1:8080"),
+        (cli.Address("0.0.0.0", 80, True), "https://127.0.0.1:80"),
+        (cli.Address("::", 8080, False), "http://[::1]:8080"),
+        (cli.Address("fe80::1", 8080, False), "http://[fe80::1]:8080"),
+        (cli.Address("gateway.example", 443, True), "https://gateway.example:443"),
+    ],
+)
+def test_an_address_is_shown_as_a_client_would_use_it(address: cli.Address, url: str) -> None:
+    assert address.url == url
+
+
+# --- check, simulator, test ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", ["check {}", "check --config {}"])
+def test_check_of_a_good_file(demo: Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(shlex.split(words.format(demo))) == 0
+    out = capsys.readouterr().out
+    assert "here" in out
+    assert "Demo" in out
+    assert "demo-key" not in out
+
+
+def test_check_of_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("aoai: {endpoints: []}\nclient: []\n")
+    assert cli.main(["check", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f'{path}:2: client: unknown key; did you mean "clients"?' in err
+
+
+def test_check_takes_one_file(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", str(demo), "--config", str(demo)]) == 2
+    assert "say the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "passed_on"),
+    [
+        (["--spec", "x.json", "--port-base", "9000"], ["--spec", "x.json", "--port-base", "9000"]),
+        (["--config=x.yaml"], ["--config=x.yaml"]),
+        (["--help"], ["--help"]),
+        (["--gzip"], ["--config", str(cli.CHECKOUT / "gateway.yaml"), "--gzip"]),
+    ],
+)
+def test_simulator_passes_its_arguments_on(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], passed_on: list[str]
+) -> None:
+    seen: list[list[str]] = []
+
+    def main(arguments: list[str]) -> int:
+        seen.append(arguments)
+        return 3
+
+    monkeypatch.setattr("aoai_simulator.command.main", main)
+    assert cli.main(["simulator", *words]) == 3
+    assert seen == [passed_on]
+
+
+@pytest.fixture
+def fake_pytest(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[list[str], str]]]:
+    calls: list[tuple[list[str], str]] = []
+
+    def answer(code: int) -> list[tuple[list[str], str]]:
+        def main(words: list[str]) -> int:
+            calls.append((words, os.getcwd()))
+            return code
+
+        monkeypatch.setattr(pytest, "main", main)
+        return calls
+
+    return answer
+
+
+def test_test_runs_pytest_in_the_checkout(
+    fake_pytest: Callable[[int], list[tuple[list[str], str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls = fake_pytest(5)
+    assert cli.main(["test", "-k", "sse", "tests/wire"]) == 5
+    assert calls == [(["-k", "sse", "tests/wire"], str(cli.CHECKOUT))]
+
+
+def test_test_needs_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "CHECKOUT", tmp_path)
+    assert cli.main(["test"]) == 1
+    assert "part of the checkout" in capsys.readouterr().err
+
+
+# --- as a process -------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_leaves_early_is_no_error(demo: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m aoai_gateway.app.cli check {shlex.quote(str(demo))} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr

@@ -1,0 +1,351 @@
+"""Who is given a backend, who waits for one, and that nothing is kept of who is gone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from mitmproxy.http import Headers
+
+from aoai_gateway.config.priorities import BreakLengths, PriorityClass
+from aoai_gateway.engine.scheduler import Dispatcher
+from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.order import Cause, Order, Wish
+from aoai_gateway.wire.hints import RateLimits
+from tests.engine_driver import DEPLOYMENT, config
+
+LENGTHS = BreakLengths(10, 0.2, 60)
+CLASSES = {
+    "critical": PriorityClass("critical", 0, LENGTHS, 10, 5),
+    "standard": PriorityClass("standard", 1, LENGTHS, 10, 5, leave_free=0.2, minimum_share=0.1),
+    "batch": PriorityClass("batch", 2, LENGTHS, 10, 5, leave_free=0.5, minimum_share=0.1),
+}
+LIMIT = 1_000
+POOL = (
+    RoutingTable(
+        config(("one@a", {"tokens_per_minute": LIMIT}), ("two@b", {"tokens_per_minute": LIMIT}))
+    ).pool(DEPLOYMENT)
+    or ()
+)
+ONE, TWO = POOL
+
+
+def wish(ident: str, cls: str = "critical", tokens: int = 600, **but: Any) -> Wish:
+    return Wish(
+        **{
+            "call_id": ident,
+            "client": "team",
+            "cls": CLASSES[cls],
+            "pool": POOL,
+            "deployment": DEPLOYMENT,
+            "line": DEPLOYMENT,
+            "tokens": tokens,
+            "limited": True,
+            **but,
+        }
+    )
+
+
+def told(remaining: int | None = None) -> Headers:
+    """An answer's headers."""
+    if remaining is None:
+        return Headers()
+    return Headers(
+        [
+            (b"x-ratelimit-limit-tokens", str(LIMIT).encode()),
+            (b"x-ratelimit-remaining-tokens", str(remaining).encode()),
+        ]
+    )
+
+
+def claimed(here: Dispatcher, now: float, *wishes: Wish) -> list[str | None]:
+    """Let calls look and claim, one after the other; where each was sent."""
+    found: list[str | None] = []
+    for each in wishes:
+        candidates = here.look(each, now).candidates
+        found.append(candidates[0].name if candidates and here.claim(each, candidates[0], now) else None)
+    return found
+
+
+def full() -> tuple[Dispatcher, list[Wish]]:
+    """Both backends have no room for another call of 600 tokens."""
+    here, wishes = Dispatcher(), [wish("x"), wish("y")]
+    assert claimed(here, 0, *wishes) == ["one@a", "two@b"]
+    return here, wishes
+
+
+def join(here: Dispatcher, *wishes: Wish, shares: dict[str, float] | None = None) -> None:
+    for each in wishes:
+        assert here.join(each, shares or {}, max_length=100)
+
+
+def released(here: Dispatcher, now: float) -> list[str]:
+    return [each.call_id for each in here.release(now)]
+
+
+def test_what_is_claimed_counts_for_the_next_one() -> None:
+    here = Dispatcher()
+    assert claimed(here, 0, wish("1"), wish("2"), wish("3")) == ["one@a", "two@b", None]
+    assert {skip.cause for skip in here.look(wish("4"), 0).skipped} == {Cause.FULL}
+
+
+def test_looking_changes_nothing() -> None:
+    here = Dispatcher()
+    for n in range(10):
+        assert here.look(wish(str(n)), 0).candidates == POOL
+
+
+def test_what_has_ended_without_being_served_makes_room_at_once() -> None:
+    here, (first, _) = full()
+    here.ended(first, 0, 1)
+    assert first.backend is None
+    assert claimed(here, 1, wish("3")) == ["one@a"]
+
+
+def test_what_has_ended_in_an_unknown_way_counts_on() -> None:
+    here, (first, _) = full()
+    here.over(first, 1)
+    assert claimed(here, 2, wish("3")) == [None]
+
+
+def test_only_one_call_probes() -> None:
+    here = Dispatcher()
+    here.breaks.open_for(("a", "one"), 5, 0, "429", "0", {"critical": LENGTHS})
+    first, second = wish("1", tokens=10), wish("2", tokens=10)
+    assert claimed(here, 6, first, second) == ["one@a", "two@b"]
+    assert not here.claim(wish("3"), ONE, 6)
+    here.answered(first, told(), 7)
+    assert claimed(here, 7, wish("4", tokens=10)) == ["one@a"]
+
+
+def test_nobody_is_released_where_there_is_no_room_and_it_is_said_when_there_may_be() -> None:
+    here, _ = full()
+    join(here, wish("3"))
+    assert released(here, 1) == []
+    assert here.somebody_waits
+    assert 59 < here.look_again < 62
+    assert released(here, here.look_again) == ["3"]
+    assert not here.somebody_waits
+    here.release(here.look_again)
+    assert here.look_again == math.inf
+
+
+def test_a_break_that_ends_is_a_time_to_look_again() -> None:
+    here = Dispatcher()
+    for scope in (("a", "one"), ("b", "two")):
+        here.breaks.open(scope, Break(0, 3 if scope[0] == "a" else 7, "429", "0"))
+    waits = wish("1")
+    join(here, waits)
+    assert released(here, 1) == []
+    assert here.look_again == 3
+    assert [skip.cause for skip in waits.skipped] == [Cause.BREAK, Cause.BREAK]
+    assert released(here, 3) == ["1"]
+    assert waits.backend is ONE
+
+
+def test_the_line_is_served_in_its_order_as_far_as_there_is_room() -> None:
+    here, running = full()
+    join(here, wish("b", "batch", 300), wish("s", "standard", 300), wish("c", "critical", 600))
+    for each in running:
+        here.ended(each, 0, 1)
+    assert released(here, 1) == ["c", "s"], "half of a backend is not for the class of the last one"
+
+
+def test_who_is_owed_a_place_need_leave_nothing_free() -> None:
+    here = Dispatcher()
+    assert claimed(here, 0, wish("x"), wish("y")) == ["one@a", "two@b"]
+    low = wish("low", "batch", 300)
+    join(here, low, shares={"batch": 0.5})
+    assert released(here, 1) == []
+    join(here, wish("c1", tokens=50), wish("c2", tokens=50), shares={"batch": 0.5})
+    assert released(here, 1) == ["c1", "c2", "low"]
+
+
+def test_a_line_has_a_length_for_each_class() -> None:
+    here, _ = full()
+    assert here.join(wish("1"), {}, max_length=1)
+    assert not here.join(wish("2"), {}, max_length=1)
+    assert here.join(wish("3", "batch"), {}, max_length=1)
+    assert [each.call_id for each in here.waiting(DEPLOYMENT)] == ["1", "3"]
+
+
+def test_a_waiting_call_comes_before_newcomers_to_its_queue_and_to_others_for_the_same_backends() -> None:
+    here, _ = full()
+    assert here.is_free(wish("2"))
+    join(here, wish("1", "standard"))
+    assert not here.is_free(wish("2", "standard"))
+    assert not here.is_free(wish("2", "standard", line="other"))
+    assert not here.is_free(wish("2", "batch", line="other"))
+    assert here.is_free(wish("2", "critical", line="other")), "it comes before the waiting call anyway"
+    assert here.is_free(wish("2", "standard", line="other", pool=())), "it wants other backends"
+    assert here.waiting("other") == []
+
+
+def test_who_leaves_is_not_released() -> None:
+    here, running = full()
+    gone = wish("1")
+    join(here, gone, wish("2"))
+    here.leave(gone)
+    here.leave(gone)
+    here.ended(running[0], 0, 1)
+    assert released(here, 1) == ["2"]
+
+
+def test_a_refusal_makes_others_look_elsewhere_until_the_hint_is_over() -> None:
+    here = Dispatcher()
+    refused = wish("1", tokens=100)
+    assert claimed(here, 0, refused) == ["one@a"]
+    here.refused(refused, RateLimits(limit_tokens=LIMIT, remaining_tokens=0), 20.0, 1)
+    here.ended(refused, 0, 1)
+    assert claimed(here, 2, wish("2", tokens=100)) == ["two@b"]
+    assert claimed(here, 22, wish("3", tokens=100)) == ["one@a"]
+
+
+def test_calls_of_a_kind_are_looked_at_once_as_long_as_none_is_smaller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, _ = full()
+    for n in range(100):
+        joined = wish(f"call {n}", "critical" if n % 2 else "batch", 400 + n, client=f"client {n}")
+        assert here.join(joined, {}, max_length=1_000)
+    assert here.join(wish("small", "batch", 200, client="small"), {}, max_length=1_000)
+    looked: list[int] = []
+    look = here.look
+
+    def counted(each: Wish, now: float, *, owed: bool = False) -> Order:
+        looked.append(each.tokens)
+        return look(each, now, owed=owed)
+
+    monkeypatch.setattr(here, "look", counted)
+    assert not here.release(1)
+    assert len(looked) <= 4, "the smallest of each class, and the one that is smaller than another"
+    assert here.look_again < math.inf
+    assert here.release(61)
+
+
+def test_lines_that_share_a_backend_are_served_by_class_and_then_by_age() -> None:
+    here, _ = full()
+    for at, (ident, line, cls) in enumerate(
+        [
+            ("low", "x", "batch"),
+            ("old", "y", "standard"),
+            ("later", "x", "standard"),
+            ("high", "y", "critical"),
+        ]
+    ):
+        assert here.join(wish(ident, cls, 200, line=line, arrived=at, client=ident), {}, max_length=9)
+    assert [each.call_id for each in here.release(61)] == ["high", "old", "later", "low"]
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Calls come, wait, are served and go in any order; in the end nothing of any is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = Dispatcher()
+        self.now = 0.0
+        self.wishes: dict[str, Wish] = {}
+        self.waiting: set[str] = set()
+        self.count = 0
+
+    def _some(self, data: st.DataObject, idents: Any) -> Wish:
+        return self.wishes[data.draw(st.sampled_from(sorted(idents)))]
+
+    @rule(cls=st.sampled_from(sorted(CLASSES)), tokens=st.integers(1, 1_200), client=st.sampled_from("pq"))
+    def come(self, cls: str, tokens: int, client: str) -> None:
+        self.count += 1
+        ident = f"{self.count:03}"
+        self.wishes[ident] = wish(ident, cls, tokens, client=client, arrived=self.now)
+
+    @precondition(lambda self: self.wishes)
+    @rule(data=st.data())
+    def claim(self, data: st.DataObject) -> None:
+        one = self._some(data, self.wishes)
+        if one.backend is None and one.call_id not in self.waiting:
+            claimed(self.here, self.now, one)
+
+    @precondition(lambda self: self.wishes)
+    @rule(data=st.data())
+    def join(self, data: st.DataObject) -> None:
+        one = self._some(data, self.wishes)
+        shares = {"standard": 0.1, "batch": 0.1}
+        if (
+            one.backend is None
+            and one.call_id not in self.waiting
+            and self.here.join(one, shares, max_length=3)
+        ):
+            self.waiting.add(one.call_id)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        one = self._some(data, self.waiting)
+        self.here.leave(one)
+        self.waiting.discard(one.call_id)
+
+    @rule(seconds=st.floats(0, 40))
+    def release(self, seconds: float) -> None:
+        self.now += seconds
+        for one in self.here.release(self.now):
+            assert one.call_id in self.waiting
+            assert one.backend is not None
+            assert self.here.breaks.on(one.backend, self.now, one.cls.name) is None
+            self.waiting.discard(one.call_id)
+        assert self.here.look_again > self.now or not self.waiting
+
+    @precondition(lambda self: self.wishes)
+    @rule(
+        data=st.data(),
+        used=st.sampled_from([None, 0, 50]),
+        how=st.sampled_from(["well", "refused", "failed"]),
+    )
+    def end(self, data: st.DataObject, used: int | None, how: str) -> None:
+        one = self._some(data, self.wishes)
+        if one.backend is not None:
+            remaining = data.draw(st.integers(0, LIMIT))
+            limits = RateLimits(limit_tokens=LIMIT, remaining_tokens=remaining)
+            if how == "well":
+                self.here.answered(one, told(remaining), self.now)
+            else:
+                if how == "refused":
+                    self.here.refused(one, limits, 5.0, self.now)
+                lengths = dict.fromkeys(CLASSES, LENGTHS)
+                self.here.breaks.open_for(one.backend.key, 5.0, self.now, how, one.call_id, lengths)
+            self.here.ended(one, used, self.now)
+        assert one.backend is None
+
+    @precondition(lambda self: self.wishes)
+    @rule(data=st.data())
+    def over(self, data: st.DataObject) -> None:
+        one = self._some(data, self.wishes)
+        self.here.over(one, self.now)
+        self.here.over(one, self.now)
+        self.waiting.discard(one.call_id)
+        del self.wishes[one.call_id]
+
+    @invariant()
+    def what_waits_has_nothing(self) -> None:
+        waiting = {one.call_id for one in self.here.waiting(DEPLOYMENT)}
+        assert waiting == self.waiting
+        assert all(self.wishes[ident].backend is None for ident in waiting)
+
+    def teardown(self) -> None:
+        for one in self.wishes.values():
+            self.here.over(one, self.now)
+        assert not self.here.somebody_waits
+        assert not self.here._in_flight
+        for _, line in self.here.lines():
+            assert (len(line), line._total_in_flight) == (0, 0)
+        for capacity in self.here.capacities._capacities.values():
+            assert not capacity._bookings
+        for classes in self.here.breaks._probes._probations.values():
+            assert not any(probation.leases for probation in classes.values())
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

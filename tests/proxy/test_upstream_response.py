@@ -1,0 +1,385 @@
+"""One attempt on the wire: what every event means in every phase."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from mitmproxy import http
+from mitmproxy.proxy.layers.http import (
+    ErrorCode,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+from mitmproxy.test import tflow
+
+from aoai_gateway.engine.call import Attempt, Call, FailureKind, Setup
+from aoai_gateway.engine.effects import Answered, Deadlines, Drained, Failed
+from aoai_gateway.proxy import upstream_response as module
+from aoai_gateway.proxy.upstream_response import Exchange
+from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.routing.liveness import SHORTEST, Pulse
+from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.operations import parse_target
+from tests.engine_driver import ANYBODY, CHAT, RESPONSES, config
+
+SSE = {"content-type": "text/event-stream"}
+JSON = {"content-type": "application/json"}
+
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+FILTER = b'data: {"choices":[],"prompt_filter_results":[]}\n\n'
+TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+REFUSAL = b'data: {"error":{"code":"429","message":"too many"}}\n\n'
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1"}}\n\n'
+
+
+class Wire:
+    """An exchange, a clock, and short names for events."""
+
+    def __init__(self, path: str = CHAT, *, stream: bool = True, reused: bool = False, **replay: Any) -> None:
+        setup_config = config("a", replay=replay)
+        target = parse_target("POST", path)
+        setup = Setup(setup_config, RoutingTable(setup_config))
+        call = Call("id", ANYBODY, target, setup, 0.0, 0.0, {})
+        body = {"model": "gpt", "messages": [], "input": "hi", "stream": stream}
+        call.body = parse_body(target, "application/json", json.dumps(body).encode())
+        self.now = 100.0
+        self.pulse = Pulse()
+        self.exchange = Exchange(
+            call,
+            Attempt(1, setup.table.backends[0], self.now, pulse=self.pulse),
+            tflow.tserver_conn(),
+            reused=reused,
+            deadlines=Deadlines(connect=1, first_byte=5, preamble=3, idle=7),
+            remove_usage=False,
+            now=self.now,
+        )
+
+    def head(self, status: int = 200, fields: dict[str, str] | None = None) -> Any:
+        response = http.Response.make(status, b"", fields or {})
+        return self.exchange.receive(ResponseHeaders(1, response, False), self.now)
+
+    def data(self, data: bytes) -> Any:
+        return self.exchange.receive(ResponseData(1, data), self.now)
+
+    def end(self) -> Any:
+        return self.exchange.receive(ResponseEndOfMessage(1), self.now)
+
+    def drop(self, message: str = "server closed connection") -> Any:
+        return self.exchange.receive(
+            ResponseProtocolError(1, message, ErrorCode.GENERIC_SERVER_ERROR), self.now
+        )
+
+    def late(self) -> Any:
+        self.now = self.exchange.due
+        return self.exchange.deadline_passed(self.now)
+
+
+# --- before the headers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reused", [True, False])
+def test_a_drop_before_the_headers_says_whether_the_connection_was_new(reused: bool) -> None:
+    failed = Wire(reused=reused).drop()
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.reused) == (FailureKind.DROPPED, reused)
+
+
+def test_what_is_no_http_is_not_repeated_in_the_reason() -> None:
+    failed = Wire(reused=True).drop("unexpected server response: b'SECRET'")
+    assert (failed.kind, failed.reused) == (FailureKind.PROTOCOL, False)
+    assert "SECRET" not in failed.reason
+
+
+def test_no_headers_in_time() -> None:
+    attempt = Wire()
+    assert attempt.exchange.due == 105
+    failed = attempt.late()
+    assert (failed.kind, failed.reason) == (FailureKind.TIMEOUT, "no answer within 5 s")
+    assert attempt.data(TEXT) is None, "what comes later is not looked at"
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_is_the_backends_fault(status: int) -> None:
+    failed = Wire().head(status, {"location": "https://elsewhere.example/SECRET"})
+    assert failed.kind is FailureKind.PROTOCOL
+    assert failed.reason == f"a redirect ({status}); check the endpoint's url"
+
+
+def test_not_modified_is_an_answer() -> None:
+    attempt = Wire()
+    assert attempt.head(304) is None
+    assert attempt.end().status == 304
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 502, 503, 504])
+def test_a_status_that_may_be_replayed_is_known_at_once(status: int) -> None:
+    answered = Wire().head(status, {**JSON, "retry-after": "3"})
+    assert isinstance(answered, Answered)
+    assert (answered.status, answered.headers.get("retry-after")) == (status, "3")
+
+
+# --- answers that are no stream ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "stream"), [(200, False), (400, True), (404, False), (201, True)])
+def test_other_answers_are_known_when_they_are_complete(status: int, stream: bool) -> None:
+    attempt = Wire(stream=stream)
+    assert attempt.head(status, JSON) is None
+    assert attempt.data(b'{"a":') is None
+    assert attempt.data(b"1}") is None
+    answered = attempt.end()
+    assert (answered.status, attempt.exchange.ended, attempt.exchange.streaming) == (status, True, False)
+    assert attempt.exchange.take_body() == b'{"a":1}'
+    assert attempt.exchange.take_body() == b"", "once"
+
+
+def test_an_answer_that_breaks_off_is_a_failure() -> None:
+    attempt = Wire(stream=False, reused=True)
+    attempt.head(200, JSON)
+    attempt.data(b'{"a":')
+    failed = attempt.drop()
+    assert (failed.kind, failed.reused) == (FailureKind.DROPPED, False), "it was taken; not idle"
+
+
+def test_every_part_of_an_answer_gives_it_more_time() -> None:
+    attempt = Wire(stream=False)
+    attempt.now = 104
+    attempt.head(200, JSON)
+    assert attempt.exchange.due == 111
+    attempt.now = 110
+    attempt.data(b"{")
+    assert attempt.exchange.due == 117
+    failed = attempt.late()
+    assert (failed.kind, failed.reason) == (FailureKind.TIMEOUT, "no answer within 7 s")
+
+
+def test_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ANSWER", 10)
+    attempt = Wire(stream=False)
+    attempt.head(200, JSON)
+    assert attempt.data(b"x" * 10) is None
+    assert attempt.data(b"x").kind is FailureKind.PROTOCOL
+
+
+# --- streams -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stream", "fields", "streams"),
+    [
+        (True, SSE, True),
+        (False, SSE, True),
+        (True, {"content-type": "Text/Event-Stream; charset=utf-8"}, True),
+        (True, {}, True),
+        (True, {"content-type": "text/plain"}, True),
+        (True, JSON, False),
+        (False, {}, False),
+    ],
+)
+def test_what_is_a_stream(stream: bool, fields: dict[str, str], streams: bool) -> None:
+    attempt = Wire(stream=stream)
+    assert attempt.head(200, fields) is None
+    assert attempt.exchange.streaming is streams
+
+
+def test_a_stream_is_held_back_until_it_shows_content() -> None:
+    attempt = Wire()
+    attempt.head(200, SSE)
+    for part in (FILTER, ROLE, TEXT[:10]):
+        assert attempt.data(part) is None
+    answered = attempt.data(TEXT[10:])
+    assert isinstance(answered, Answered)
+    assert attempt.exchange.take_body() == FILTER + ROLE + TEXT
+    assert attempt.exchange.first_content == 100
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        (CHAT, (REFUSAL,)),
+        (CHAT, (FILTER, ROLE, REFUSAL)),
+        (CHAT, (ROLE + REFUSAL,)),
+        (RESPONSES, (CREATED, b'event: error\ndata: {"type":"error","code":"rate_limit_exceeded"}\n\n')),
+    ],
+)
+def test_a_refusal_after_a_preamble_is_a_failure(path: str, parts: tuple[bytes, ...]) -> None:
+    attempt = Wire(path)
+    attempt.head(200, {**SSE, "retry-after-ms": "70"})
+    results = [attempt.data(part) for part in parts]
+    failed = results[-1]
+    assert results[:-1] == [None] * (len(parts) - 1)
+    assert (failed.kind, failed.status) == (FailureKind.REFUSED_IN_STREAM, 429)
+    assert failed.headers.get("retry-after-ms") == "70"
+    assert "too many" not in failed.reason, "the message may quote the prompt"
+
+
+def test_a_refusal_after_content_is_the_clients() -> None:
+    attempt = Wire()
+    attempt.head(200, SSE)
+    assert isinstance(attempt.data(TEXT + REFUSAL), Answered)
+
+
+def test_a_preamble_that_takes_long_goes_out() -> None:
+    attempt = Wire()
+    attempt.head(200, SSE)
+    attempt.data(ROLE)
+    attempt.now = 102
+    attempt.data(FILTER)
+    assert attempt.exchange.due == 103, "not put off by more of it"
+    assert isinstance(attempt.late(), Answered)
+    assert attempt.exchange.take_body() == ROLE + FILTER
+
+
+def test_a_preamble_that_grows_large_goes_out() -> None:
+    attempt = Wire(preamble_kb=1)
+    attempt.head(200, SSE)
+    assert attempt.data(b": " + b"x" * 1_000 + b"\n\n") is None
+    assert isinstance(attempt.data(b": " + b"x" * 100 + b"\n\n"), Answered)
+
+
+@pytest.mark.parametrize("how", ["end", "drop"])
+def test_a_stream_that_ends_before_any_content_is_a_failure(how: str) -> None:
+    attempt = Wire(reused=True)
+    attempt.head(200, SSE)
+    attempt.data(ROLE)
+    failed = getattr(attempt, how)()
+    assert (failed.kind, failed.reused) == (FailureKind.DROPPED, False)
+
+
+def test_an_empty_stream_that_says_so_is_an_answer() -> None:
+    attempt = Wire()
+    attempt.head(200, SSE)
+    result = attempt.data(DONE) or attempt.end()
+    assert isinstance(result, Answered)
+    assert attempt.exchange.take_body() == DONE
+
+
+def test_a_stream_that_cannot_be_read_is_passed_on() -> None:
+    attempt = Wire()
+    assert isinstance(attempt.head(200, {**SSE, "content-encoding": "gzip"}), Answered)
+    assert attempt.exchange.reader is None
+    assert attempt.exchange.streaming
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+def test_a_refusal_without_its_last_empty_line_is_a_refusal(ending: bytes) -> None:
+    attempt = Wire()
+    attempt.head(200, SSE)
+    assert attempt.data(REFUSAL.rstrip(b"\n") + ending) is None
+    failed = attempt.end()
+    assert isinstance(failed, Failed)
+    assert failed.kind is FailureKind.REFUSED_IN_STREAM
+
+
+# --- a failed answer's body --------------------------------------------------------------------------
+
+
+def failing(**replay: Any) -> Wire:
+    attempt = Wire(**replay)
+    attempt.head(429, JSON)
+    attempt.exchange.drain(attempt.now)
+    return attempt
+
+
+def test_a_failed_body_runs_out() -> None:
+    attempt = failing()
+    assert attempt.exchange.due == 102
+    assert attempt.data(b"a") is None
+    assert attempt.exchange.due == 102, "a body that drips is not waited for"
+    assert attempt.data(b"b") is None
+    assert attempt.end() == Drained(100, b"ab")
+
+
+def test_a_failed_body_is_bounded_in_time() -> None:
+    attempt = failing()
+    attempt.data(b"a")
+    assert attempt.late() == Drained(102, None)
+
+
+def test_a_failed_body_is_bounded_in_size() -> None:
+    attempt = failing(error_body_kb=1)
+    assert attempt.data(b"x" * 1024) is None
+    assert attempt.data(b"x") == Drained(100, None)
+    assert attempt.end() is None
+
+
+def test_a_failed_body_that_breaks_off() -> None:
+    attempt = failing()
+    attempt.data(b"a")
+    assert attempt.drop() == Drained(100, None)
+
+
+# --- delivery ----------------------------------------------------------------------------------------
+
+
+def test_what_is_delivered_gives_the_stream_more_time() -> None:
+    attempt = Wire()
+    attempt.exchange.came(200)
+    attempt.exchange.came(203)
+    assert (attempt.exchange.due, attempt.exchange.first_content) == (210, 200)
+
+
+def test_events_after_its_fate_is_known_mean_nothing() -> None:
+    attempt = Wire()
+    attempt.head(200, SSE)
+    attempt.data(TEXT)
+    assert [attempt.data(TEXT), attempt.end(), attempt.drop()] == [None, None, None]
+
+
+# --- silence -----------------------------------------------------------------------------------------
+
+
+def silent(**but: Any) -> Wire:
+    """A call that has waited in vain, as another one has, at a backend that answers within half a second."""
+    wire = Wire(**but)
+    wire.pulse.sent("id", wire.now, 0.5)
+    wire.pulse.sent("another", wire.now, 0.5)
+    wire.exchange._expect(wire.now + 5, wire.now)
+    return wire
+
+
+def test_a_silent_backend_is_given_up_long_before_the_deadline() -> None:
+    wire = silent()
+    assert wire.exchange.due == 100 + SHORTEST
+    failed = wire.late()
+    assert (failed.kind, failed.silent) == (FailureKind.TIMEOUT, True)
+    # It was idle before, too; that is no silence.
+    assert failed.reason == f"silent for {SHORTEST:.1f} s, to all calls"
+
+
+def test_a_backend_that_is_heard_of_elsewhere_is_waited_for() -> None:
+    wire = silent()
+    wire.pulse.hear(100.9)
+    assert wire.late() is None
+    assert wire.exchange.due == pytest.approx(100.9 + SHORTEST)
+    assert wire.late().silent
+
+
+def test_one_call_alone_is_waited_for_until_its_deadline() -> None:
+    wire = silent()
+    wire.pulse.ended("another")
+    failed = None
+    while failed is None:
+        failed = wire.late()
+    assert (wire.now, failed.silent, failed.reason) == (105, False, "no answer within 5 s")
+
+
+def test_whatever_comes_is_a_sign_of_life_but_a_broken_connection_is_none() -> None:
+    wire = Wire(stream=False)
+    wire.drop()
+    assert wire.pulse.heard < 0
+    wire = Wire(stream=False)
+    wire.head(200, JSON)
+    assert wire.pulse.heard == 100
+
+
+def test_a_failed_answers_body_is_not_a_matter_of_silence() -> None:
+    wire = silent(error_body_seconds=2)
+    wire.head(429, JSON)
+    wire.exchange.drain(wire.now)
+    assert wire.late() == Drained(102, None)

@@ -1,0 +1,212 @@
+"""The gateway's side of the worker, with a real one."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aoai_gateway.runtime.body_reader import BodyReader
+from aoai_gateway.tokens import Counter
+from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.operations import parse_target
+
+CHAT = parse_target("POST", "/openai/v1/chat/completions")
+
+
+def body(size: int = 300_000, **members: Any) -> bytes:
+    document = {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": "word " * (size // 5)}],
+        **members,
+    }
+    return json.dumps(document).encode()
+
+
+@asynccontextmanager
+async def reading(**how: Any) -> AsyncIterator[BodyReader]:
+    reader = BodyReader(**how)
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
+def pid(reader: BodyReader) -> int:
+    assert reader._process is not None
+    return reader._process.pid
+
+
+def pretending(folder: Path, code: str) -> tuple[str, ...]:
+    """A worker that does something else."""
+    script = folder / "worker.py"
+    script.write_text(textwrap.dedent(code))
+    return (sys.executable, str(script))
+
+
+async def refusal(reader: BodyReader, raw: bytes = b"{}") -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        await reader.parse(CHAT, None, raw)
+    return caught.value
+
+
+def test_facts_and_prompt() -> None:
+    async def run() -> None:
+        raw = body(max_tokens=7, stream=True)
+        async with reading() as reader:
+            found = await reader.parse(CHAT, "application/json", raw)
+            assert (found.model, found.stream, found.max_tokens, found.raw) == ("gpt-4o", True, 7, raw)
+            prompt = await reader.read_prompt(CHAT, "gpt-4o", raw)
+        here = parse_body(CHAT, None, raw)
+        counter = Counter()
+        assert counter.count_prompt(prompt()) == counter.count_request(
+            "chat.completions", here.parsed, "gpt-4o"
+        )
+
+    asyncio.run(run())
+
+
+def test_what_is_wrong_with_a_body_is_said_and_the_next_one_is_read() -> None:
+    async def run() -> None:
+        async with reading() as reader:
+            error = await refusal(reader, body()[:-1])
+            assert (error.status, error.code) == (400, "invalid_body")
+            assert (await reader.parse(CHAT, None, body())).model == "gpt-4o"
+
+    asyncio.run(run())
+
+
+def test_many_at_once_get_their_own() -> None:
+    async def run() -> None:
+        async with reading() as reader:
+            bodies = [body(1000 * n, max_tokens=n) for n in range(1, 30)]
+            found = await asyncio.gather(*(reader.parse(CHAT, None, raw) for raw in bodies))
+            assert [one.max_tokens for one in found] == list(range(1, 30))
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_died_is_replaced() -> None:
+    async def run() -> None:
+        async with reading() as reader:
+            await reader.parse(CHAT, None, body())
+            first = pid(reader)
+            os.kill(first, signal.SIGKILL)
+            assert (await reader.parse(CHAT, None, body())).model == "gpt-4o"
+            assert pid(reader) != first
+
+    asyncio.run(run())
+
+
+def test_it_outlives_the_signals_that_are_for_the_gateway() -> None:
+    async def run() -> None:
+        async with reading() as reader:
+            await reader.parse(CHAT, None, body())
+            first = pid(reader)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(first, number)
+            await reader.parse(CHAT, None, body())
+            assert pid(reader) == first
+
+    asyncio.run(run())
+
+
+def test_it_ends_with_the_gateway() -> None:
+    async def run() -> None:
+        async with reading() as reader:
+            await reader.parse(CHAT, None, body())
+            process = reader._process
+            assert process is not None
+            assert process.stdin is not None
+            process.stdin.close()
+            assert await asyncio.wait_for(process.wait(), 10) == 0
+
+    asyncio.run(run())
+
+
+def test_close_ends_the_worker_whatever_it_is_at(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reading(command=pretending(tmp_path, "import time; time.sleep(60)")) as reader:
+            process = await reader._running()
+            await reader.close()
+            assert process.returncode == -signal.SIGKILL
+
+    asyncio.run(run())
+
+
+def test_a_body_that_takes_it_down_gets_a_503(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        code = "import sys; sys.stdin.buffer.read(100); sys.exit(1)"
+        async with reading(command=pretending(tmp_path, code)) as reader:
+            error = await refusal(reader, body())
+        assert (error.status, error.code) == (503, "unavailable")
+
+    asyncio.run(run())
+    assert "large requests failed" in caplog.text
+
+
+def test_a_worker_that_cannot_be_started_is_a_503(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with reading(command=(str(tmp_path / "absent"),)) as reader:
+            assert (await refusal(reader)).status == 503
+
+    asyncio.run(run())
+    assert "absent" in caplog.text
+
+
+def test_what_takes_too_long_is_given_up_with_its_worker(tmp_path: Path) -> None:
+    async def run() -> None:
+        command = pretending(tmp_path, "import time; time.sleep(60)")
+        async with reading(command=command, patience=0.2) as reader:
+            assert (await refusal(reader)).status == 503
+            assert reader._process is None
+
+    asyncio.run(run())
+
+
+def test_whoever_has_hung_up_is_not_read() -> None:
+    async def run() -> None:
+        async with reading() as reader:
+            with pytest.raises(GatewayError):
+                await reader.parse(CHAT, None, body(), wanted=lambda: False)
+            assert reader._process is None
+
+    asyncio.run(run())
+
+
+def test_it_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AOAI_KEY", "key-of-an-endpoint")
+    seen = tmp_path / "environment"
+
+    async def run() -> None:
+        code = f"import os, pathlib; pathlib.Path({str(seen)!r}).write_text(str(dict(os.environ)))"
+        async with reading(command=pretending(tmp_path, code)) as reader:
+            await refusal(reader)
+
+    asyncio.run(run())
+    assert "PYTHONPATH" in seen.read_text()
+    assert "key-of-an-endpoint" not in seen.read_text()
+
+
+def test_a_bug_in_it_is_a_bug_here(tmp_path: Path) -> None:
+    async def run() -> None:
+        code = """
+            import pickle, sys
+            from aoai_gateway.runtime.body_jobs import FRAME, Bug
+            sys.stdin.buffer.read(FRAME.size)
+            answer = pickle.dumps(Bug("KeyError; somewhere.py:3"))
+            sys.stdout.buffer.write(FRAME.pack(len(answer), 0) + answer)
+        """
+        async with reading(command=pretending(tmp_path, code)) as reader:
+            with pytest.raises(RuntimeError, match="KeyError; somewhere"):
+                await reader.parse(CHAT, None, b"{}")
+
+    asyncio.run(run())

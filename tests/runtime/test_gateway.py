@@ -1,0 +1,61 @@
+"""What the gateway keeps of bookings, and what it says of its state."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aoai_gateway.engine.effects import Cancel, Reserve, Settle
+from aoai_gateway.proxy.health import readiness
+from aoai_gateway.quota.quotas import Decision, Quota, Reservation
+from aoai_gateway.runtime.gateway import Gateway
+from aoai_gateway.state.memory import MemoryState
+
+
+def call(name: str, tokens: int = 60) -> Reservation:
+    return Reservation(name, "team", (Quota(None, 100),), tokens)
+
+
+class Elsewhere(MemoryState):
+    """A store that must be awaited."""
+
+    async def reserve(self, reservation: Reservation, now: float) -> Decision:  # type: ignore[override]
+        return super().reserve(reservation, now)
+
+
+async def decided(answer: Any) -> Decision:
+    return answer if isinstance(answer, Decision) else await answer
+
+
+def test_a_booking_is_kept_until_it_ends() -> None:
+    for state in (MemoryState(), Elsewhere()):
+        gateway = Gateway()
+        gateway.state = state
+        for end in (Settle(call("a"), 5), Cancel(call("a"))):
+            assert asyncio.run(decided(gateway.reserve(Reserve(call("a"))))).admitted
+            assert list(gateway.reservations) == ["a"]
+            gateway.settle(end)
+            assert gateway.reservations == {}
+
+
+def test_a_refused_booking_is_not_kept() -> None:
+    """It will never end: every refused call would stay in memory, and have a lease to renew, for ever."""
+    for state in (MemoryState(), Elsewhere()):
+        gateway = Gateway()
+        gateway.state = state
+        assert asyncio.run(decided(gateway.reserve(Reserve(call("a"))))).admitted
+        assert not asyncio.run(decided(gateway.reserve(Reserve(call("b"))))).admitted
+        assert list(gateway.reservations) == ["a"]
+
+
+def test_readiness_says_where_counters_live() -> None:
+    gateway = Gateway()
+    assert readiness(gateway, True)["state"] == "memory"
+
+    class Shared:
+        degraded_since: float | None = None
+
+    gateway.state = shared = Shared()  # type: ignore[assignment]
+    assert readiness(gateway, True)["state"] == "shared"
+    shared.degraded_since = 1_767_225_600.5
+    assert readiness(gateway, True)["state"] == "degraded since 2026-01-01T00:00:00Z"

@@ -1,0 +1,151 @@
+"""The events that other addons implement."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import pytest
+from mitmproxy.proxy.layers.http import HttpRequestHook
+from mitmproxy.test import taddons, tflow
+
+from aoai_gateway.config.models import Client
+from aoai_gateway.runtime.gateway import FLOW_HOOKS, OUR_EVENTS
+from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook, Listeners, ask
+from aoai_gateway.runtime.stream_hooks import Ask
+from aoai_gateway.wire.errors import forbidden
+
+
+def hook() -> GatewayClientIdentifiedHook:
+    client = Client(name="anybody", key="key-of-anybody")
+    return GatewayClientIdentifiedHook(ClientIdentified(tflow.tflow(), client))
+
+
+class Hears:
+    """Listens to one of the gateway's events and to one of mitmproxy's."""
+
+    def __init__(self) -> None:
+        self.heard: list[ClientIdentified] = []
+
+    def gateway_client_identified(self, data: ClientIdentified) -> None:
+        self.heard.append(data)
+
+    def request(self, flow: object) -> None: ...
+
+
+class HearsLater(Hears):
+    """The same, as a coroutine."""
+
+    async def gateway_client_identified(self, data: ClientIdentified) -> None:  # type: ignore[override]
+        self.heard.append(data)
+
+
+class Nested:
+    """An addon made of addons, as a script is."""
+
+    def __init__(self, *addons: object) -> None:
+        self.addons = addons
+
+
+def test_until_it_is_known_everything_is_heard() -> None:
+    listeners = Listeners(FLOW_HOOKS + OUR_EVENTS)
+    assert all(name in listeners for name in FLOW_HOOKS + OUR_EVENTS)
+
+
+def test_only_what_somebody_implements_is_heard() -> None:
+    listeners = Listeners(FLOW_HOOKS + OUR_EVENTS)
+    with taddons.context(Hears(), loadcore=False) as tctx:
+        listeners.refresh(tctx.master.addons)
+        heard = {name for name in FLOW_HOOKS + OUR_EVENTS if name in listeners}
+        assert heard == {"gateway_client_identified", "request"}
+        tctx.master.addons.clear()
+        listeners.refresh(tctx.master.addons)
+        assert "request" not in listeners
+
+
+def test_scripts_within_scripts_are_heard() -> None:
+    listeners = Listeners(OUR_EVENTS)
+    with taddons.context(Nested(Nested(Hears())), loadcore=False) as tctx:
+        listeners.refresh(tctx.master.addons)
+    assert "gateway_client_identified" in listeners
+
+
+def test_what_is_no_function_does_not_listen() -> None:
+    class Odd:
+        request = None
+
+    listeners = Listeners(FLOW_HOOKS)
+    with taddons.context(Odd(), loadcore=False) as tctx:
+        listeners.refresh(tctx.master.addons)
+    assert "request" not in listeners
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [Hears, HearsLater])
+async def test_asking_reaches_functions_and_coroutines(kind: type[Hears]) -> None:
+    addon, asked = kind(), hook()
+    with taddons.context(Nested(addon), loadcore=False) as tctx:
+        await ask(tctx.master.addons, asked)
+    assert addon.heard == [asked.data]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [forbidden("Not today."), RuntimeError("a bug")])
+async def test_what_a_listener_raises_is_raised(error: Exception) -> None:
+    class Refuses:
+        def gateway_client_identified(self, data: ClientIdentified) -> None:
+            raise error
+
+    later = Hears()
+    with taddons.context(Refuses(), later, loadcore=False) as tctx:
+        with pytest.raises(type(error)):
+            await ask(tctx.master.addons, hook())
+        kept = Ask(hook())
+        await kept.perform(tctx.master.addons)
+    assert kept.error is error
+    assert later.heard == [], "a refusal is final"
+
+
+@pytest.mark.anyio
+async def test_an_ask_without_objection_has_no_error() -> None:
+    with taddons.context(Hears(), loadcore=False) as tctx:
+        asked = Ask(hook())
+        await asked.perform(tctx.master.addons)
+    assert asked.error is None
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def test_a_plain_function_that_gives_something_to_await_is_not_passed_over() -> None:
+    """A wrapper around a coroutine looks like a plain function until it is called."""
+
+    class Wrapped:
+        def request(self, flow: object) -> Awaitable[None]:
+            async def later() -> None: ...
+
+            return later()
+
+    listeners = Listeners(FLOW_HOOKS)
+    with taddons.context(Wrapped(), loadcore=False) as tctx:
+        listeners.refresh(tctx.master.addons)
+        assert listeners.can_be_called("request")
+        flow = tflow.tflow()
+        with pytest.raises(RuntimeError, match="awaited"):
+            listeners.call(HttpRequestHook(flow), flow)
+        assert not listeners.can_be_called("request"), "from now on mitmproxy awaits it"
+
+
+def test_addons_are_told_apart_though_one_takes_anothers_place_in_memory() -> None:
+    listeners = Listeners(FLOW_HOOKS)
+    for _ in range(20):
+        kinds = (Hears, Silent)
+        for kind in kinds:
+            with taddons.context(kind(), loadcore=False) as tctx:
+                listeners.refresh(tctx.master.addons)
+                assert ("request" in listeners) is (kind is Hears)
+
+
+class Silent:
+    """Listens to nothing."""

@@ -1,0 +1,138 @@
+"""Calendar budgets in a file: what is written, when, and what a crash or a bad file does."""
+
+import asyncio
+import json
+import logging
+import os
+
+import pytest
+
+from aoai_gateway.quota.calendar import Period
+from aoai_gateway.quota.counters import Accounts
+from aoai_gateway.quota.quotas import Quota, Reservation
+from aoai_gateway.state import budget_file as ledger
+from aoai_gateway.state.budget_file import Ledger, LedgerError, decode, encode
+
+NOW = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC
+QUOTA = Quota("gpt-4o", None, None, 1000, 20_000)
+
+
+def spent(accounts: Accounts, now: float = NOW) -> list[int]:
+    decision = accounts.peek(Reservation("look", "team", (QUOTA,), 0), now)
+    return [standing.limit - standing.remaining for standing in decision.standings]
+
+
+def settle(accounts: Accounts, name: str, used: int, now: float = NOW) -> None:
+    reservation = Reservation(name, "team", (QUOTA,), 500)
+    assert accounts.reserve(reservation, now).admitted
+    accounts.settle(reservation, used, now)
+
+
+def test_a_restart_keeps_what_was_settled_and_forgets_what_was_reserved(tmp_path):
+    path = tmp_path / "state" / "budgets.json"
+    accounts = Accounts()
+    book = Ledger(path, accounts)
+    book.load()
+    settle(accounts, "done", 300)
+    assert accounts.reserve(Reservation("running", "team", (QUOTA,), 500), NOW).admitted
+    asyncio.run(book.flush())
+
+    restarted = Accounts()
+    Ledger(path, restarted).load()
+    assert spent(restarted) == [300, 300]
+    assert spent(restarted, NOW + 60) == [0, 0]  # another day, and another month
+    assert os.listdir(path.parent) == ["budgets.json"]
+
+
+def test_entries_survive_encoding():
+    entries = [
+        ("team ü", None, Period("day", "2026-02-28"), 12),
+        ("team ü", "gpt-4o", Period("month", "2026-02"), 345),
+    ]
+    assert decode(encode(reversed(entries))) == sorted(entries, key=repr)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"version": 2, "budgets": []}',
+        b'{"version": 1}',
+        b'{"version": 1, "budgets": [{"client": "a"}]}',
+        b'{"version": 1, "budgets": 5}',
+    ],
+)
+def test_a_broken_file_is_an_error_that_says_what_to_do(tmp_path, content):
+    path = tmp_path / "budgets.json"
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match=r"budgets\.json.*repair the file, or remove it"):
+        Ledger(path, Accounts()).load()
+
+
+def test_nothing_is_written_when_nothing_was_settled(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(ledger, "write_atomically", lambda path, content: written.append(content))
+    accounts = Accounts()
+    book = Ledger(tmp_path / "budgets.json", accounts)
+
+    async def story():
+        settle(accounts, "one", 10)
+        await book.flush()
+        await book.flush()
+        settle(accounts, "two", 10)
+        await book.flush()
+
+    asyncio.run(story())
+    assert [json.loads(content)["budgets"][0]["tokens"] for content in written] == [10, 20]
+
+
+def test_a_failing_disk_is_logged_once_and_tried_again(tmp_path, monkeypatch, caplog):
+    accounts = Accounts()
+    book = Ledger(tmp_path / "budgets.json", accounts)
+
+    def full(path, content):
+        raise OSError("no space left")
+
+    async def story():
+        settle(accounts, "one", 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "write_atomically", full)
+            await book.flush()
+            await book.flush()
+        await book.flush()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(story())
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+    assert decode((tmp_path / "budgets.json").read_bytes())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "budgets.json"
+    ledger.write_atomically(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError("disk gone")))
+    with pytest.raises(OSError, match="disk gone"):
+        ledger.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["budgets.json"]
+
+
+def test_the_task_writes_and_a_last_flush_follows_a_cancelled_one(tmp_path):
+    accounts = Accounts()
+    book = Ledger(tmp_path / "budgets.json", accounts, interval=0.001)
+
+    async def story():
+        task = asyncio.create_task(book.run())
+        for turn in range(20):
+            settle(accounts, str(turn), 5)
+            await asyncio.sleep(0.002)
+        settle(accounts, "last", 5)
+        await asyncio.sleep(0.0015)
+        task.cancel()
+        await asyncio.wait({task})
+        await book.flush()
+
+    asyncio.run(story())
+    assert {tokens for *_, tokens in decode((tmp_path / "budgets.json").read_bytes())} == {105}
