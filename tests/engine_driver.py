@@ -44,11 +44,11 @@ from aoai_gateway.engine.effects import (
     Return,
     Send,
     Settle,
-    StandInLine,
+    WaitInQueue,
     WaitUntil,
 )
 from aoai_gateway.engine.engine import Engine
-from aoai_gateway.quota.counters import Accounts
+from aoai_gateway.quota.counters import Counters
 from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.tokens import Counter
 from aoai_gateway.wire.bodies import parse_body
@@ -226,13 +226,13 @@ class Trace:
 
 
 class Stage:
-    """One engine, its configuration, its clients' accounts and its clock."""
+    """One engine, its configuration, its clients' counters and its clock."""
 
     def __init__(self, configuration: Config, *, random: Random | None = None) -> None:
         self.now = 1_000.0
         self.wall = 1_700_000_000.0
         self.engine = Engine(random or Random(1))
-        self.accounts = Accounts()
+        self.counters = Counters()
         self.counter = Counter()
         self.adopt(configuration)
 
@@ -279,12 +279,12 @@ class Stage:
                 count = self.counter.count_request(operation, effect.body.parsed, effect.model)
                 return Counted(self.now, count)
             case Reserve():
-                decision = self.accounts.reserve(effect.reservation, self.now + self.wall)
+                decision = self.counters.reserve(effect.reservation, self.now + self.wall)
                 return Reserved(self.now, decision)
             case Settle():
-                self.accounts.settle(effect.reservation, effect.tokens, self.now + self.wall)
+                self.counters.settle(effect.reservation, effect.tokens, self.now + self.wall)
             case Cancel():
-                self.accounts.cancel(effect.reservation, self.now + self.wall)
+                self.counters.cancel(effect.reservation, self.now + self.wall)
             case _:
                 return None
         return Done(self.now)
@@ -390,7 +390,7 @@ class World(Stage):
                     if self.while_waiting:
                         self.while_waiting.pop(0)()
                     result = Done(self.now)
-                case StandInLine():
+                case WaitInQueue():
                     self._stand_in_line(call, effect)
                     result = Done(self.now)
                 case _:
@@ -398,13 +398,13 @@ class World(Stage):
         trace.check(self.config)
         return trace
 
-    def _stand_in_line(self, call: Call, effect: StandInLine) -> None:
+    def _stand_in_line(self, call: Call, effect: WaitInQueue) -> None:
         """Let time pass until the call is released, or its time is over. Nobody else is there."""
-        dispatcher = self.engine.dispatcher
-        while call.id not in {wish.call_id for wish in dispatcher.release(self.now)}:
+        scheduler = self.engine.scheduler
+        while call.id not in {request.call_id for request in scheduler.serve_waiting(self.now)}:
             if self.now >= effect.until:
                 break
-            self.now = min(max(dispatcher.look_again, self.now + 0.001), effect.until)
+            self.now = min(max(scheduler.look_again, self.now + 0.001), effect.until)
             if self.while_waiting:
                 self.while_waiting.pop(0)()
 

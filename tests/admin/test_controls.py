@@ -86,8 +86,8 @@ def test_closing_frees_a_backend_whose_whole_endpoint_is_out(gateway: Gateway, c
     said = controls.close_break("a@one")
     assert said == "a@one: its break was closed, and that of all of one"
     assert list(broken(gateway)) == ["b@one"]
-    assert not gateway.engine.breaks.on_probation(backend(gateway, "a@one"), "default")
-    assert gateway.engine.breaks.on_probation(backend(gateway, "b@one"), "default")
+    assert not gateway.engine.breaks.is_half_open(backend(gateway, "a@one"), "default")
+    assert gateway.engine.breaks.is_half_open(backend(gateway, "b@one"), "default")
 
 
 def test_closing_an_endpoint_frees_all_that_it_has(gateway: Gateway, controls: Controls) -> None:

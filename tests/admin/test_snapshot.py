@@ -17,7 +17,7 @@ from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.config.models import Config
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.quota.quotas import Decision, Reservation
-from aoai_gateway.routing.order import Wish
+from aoai_gateway.routing.order import RoutingRequest
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.state.memory import MemoryState
 from tests.engine_driver import DEPLOYMENT, Answer, config, world
@@ -145,9 +145,11 @@ def test_who_waits(gateway_with: Make) -> None:
     now = time.monotonic()
     batch: PriorityClass = gateway.config.priority_class("batch")
     for number, ago in enumerate((3.0, 1.0)):
-        wish = Wish(f"call {number}", "anybody", batch, (), DEPLOYMENT, DEPLOYMENT, arrived=now - ago)
-        assert gateway.engine.dispatcher.join(wish, {}, max_length=9)
-        gateway.calls[wish.call_id] = world("a@one").call().call
+        request = RoutingRequest(
+            f"call {number}", "anybody", batch, (), DEPLOYMENT, DEPLOYMENT, arrived=now - ago
+        )
+        assert gateway.engine.scheduler.join(request, {}, max_length=9)
+        gateway.calls[request.call_id] = world("a@one").call().call
     document = taken(gateway)
     line = document["deployments"][0]["line"]
     assert line["waiting"] == 2
@@ -163,7 +165,7 @@ def test_headroom_and_limits(gateway_with: Make) -> None:
     backend = gateway.in_force().table.backends[0]
     before = named(taken(gateway)["backends"])
     assert (before["a@one"]["headroom"], before["a@one"]["tokens_per_minute"]) == (None, 1000)
-    gateway.engine.dispatcher.capacities.of(backend, DEPLOYMENT).begin("call", 250, time.monotonic())
+    gateway.engine.scheduler.capacities.of(backend, DEPLOYMENT).begin("call", 250, time.monotonic())
     found = named(taken(gateway)["backends"])
     assert found["a@one"]["headroom"] == 0.75
     assert found["b@one"]["headroom"] is found["b@one"]["tokens_per_minute"] is None

@@ -40,7 +40,7 @@ def test_who_gets_to_see_prompts(
     with taddons.context(Proxyserver(), other()) as context:
         load(context, addon)
         assert len(registry) == views
-        assert addon.lifetime.inspected == bool(views)
+        assert addon.lifecycle.inspected == bool(views)
         assert ("gateway.explain" in context.master.commands.commands) == bool(views)
         assert context.options.store_streamed_bodies is stores
 
@@ -57,4 +57,4 @@ def test_it_can_be_loaded_again() -> None:
     with taddons.context(Proxyserver(), View()) as context:
         load(context, addon)
         load(context, addon)
-        assert context.master.addons.get("gatewaylifetime") is addon.lifetime
+        assert context.master.addons.get("gatewaylifetime") is addon.lifecycle

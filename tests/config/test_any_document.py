@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aoai_gateway.config import powerproxy
 from aoai_gateway.config.describe import describe
 from aoai_gateway.config.loader import ConfigErrors, Loaded, Source, compile_sources
-from aoai_gateway.quota.effective_policy import contract
+from aoai_gateway.quota.effective_policy import effective_policy
 from tests.config.all_models import all_models
 
 SECRET = "s3cr3t-as-long-as-keys-are"
@@ -162,8 +162,8 @@ def test_a_configuration_or_problems_and_no_secret(first: dict[str, object], sec
         assert result.config.clients
         for each in result.config.clients:
             for deployment in ("big", "b1", "anything"):
-                made = contract(result.config, each, deployment)
-                assert made is contract(result.config, each, deployment)
+                made = effective_policy(result.config, each, deployment)
+                assert made is effective_policy(result.config, each, deployment)
                 assert made.on_exceed.deployment != deployment
     else:
         assert result.problems

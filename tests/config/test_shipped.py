@@ -7,7 +7,7 @@ import pytest
 
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.config.policies import Amounts
-from aoai_gateway.quota.effective_policy import contract
+from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.quotas import Quota
 from aoai_gateway.quota.request_limits import RequestLimits
 
@@ -58,10 +58,10 @@ def test_the_example_of_groups_does_what_its_comments_say():
     config = loaded.config
     assert loaded.warnings == ()
     search, chat_bot, newcomers, batch = (
-        contract(config, client, "gpt-4o-mini") for client in config.clients
+        effective_policy(config, client, "gpt-4o-mini") for client in config.clients
     )
     assert search.quotas == (Quota(None, 60_000, 300, 5_000_000),)
-    assert contract(config, config.clients[0], "gpt-4o").quotas[0] == Quota("gpt-4o", None, 60)
+    assert effective_policy(config, config.clients[0], "gpt-4o").quotas[0] == Quota("gpt-4o", None, 60)
     assert search.request_limits == RequestLimits(16_384, None, 2, 2, 100_000, clamp=True)
     assert chat_bot.quotas == (Quota(None, 200_000, 300, 5_000_000),)
     assert (search.on_exceed.action, chat_bot.on_exceed.action) == ("wait", "reject")

@@ -198,9 +198,9 @@ LOOKS_ON = {
 """What a call can do without."""
 
 ELSEWHERE = {
-    "Dispatcher.lines",
-    "Dispatcher.unclaim",
-    "Dispatcher.waiting",
+    "Scheduler.lines",
+    "Scheduler.release",
+    "Scheduler.waiting",
     "Gateway.adopt",
     "Gateway.idle",
     "Gateway.switched",
@@ -213,16 +213,16 @@ ELSEWHERE = {
     "GatewayLayer.handle_event",
     "GatewayStream.crashed",
     "GatewayStream.state_crashed",
-    "Waiting.left",
+    "QueueWaker.left",
 }
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 
 BEFORE_SENDING = re.compile(
-    r"(Engine|engine|intake|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
-    r"|sending\.build_request|stream\.parse_target"
+    r"(Engine|engine|downstream_request|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
+    r"|upstream_attempt\.build_request|stream\.parse_target"
     r"|GatewayStream\.(begin|state_request_\w+|_advance|_send|_choose|_ask|_respond|_refuse|_tell)"
-    r"|Attempts\.(run|_next_backend|_look|_claim|_try|_spent)|aftermath\.wish_of|dispatch\.order"
-    r"|Dispatcher\.(expect|look|claim|is_free|pulse)"
+    r"|Attempts\.(run|_next_backend|_look|_try|_spent)|aftermath\.routing_request_of|scheduler\.order"
+    r"|Scheduler\.(expect|candidates|acquire|is_free|liveness)"
     r"|Gateway\.(begun|identify|in_force|config)"
     r"|GatewayAddon\.(next_layer|_layer|gateway_ask)"
     r"|GatewayHttp1Server\.(read_\w+|_refuse)"
@@ -249,7 +249,7 @@ def test_an_exception_in(stage: Stage, scenes: dict[str, str], name: str) -> Non
         "GatewayHttp1Server.read_headers": "plain",
         "GatewayStream.begin": "plain",
         "GatewayStream.state_deliver": "stream",
-        "dispatch.order": "plain",
+        "scheduler.order": "plain",
         "Plugin.gateway_client_identified": "plain",
         "Plugin.gateway_backend_failed": "failure",
         "Plugin.gateway_call_finished": "plain",
@@ -287,12 +287,12 @@ def check(stage: Stage, name: str, scene_name: str) -> None:
 
 
 IN_LINE = {
-    "Dispatcher._serve",
-    "Dispatcher._turns",
-    "Dispatcher.release",
-    "Waiting._release",
-    "Waiting._set_timer",
-    "Waiting._wake",
+    "Scheduler._serve",
+    "Scheduler._turns",
+    "Scheduler.serve_waiting",
+    "QueueWaker._release",
+    "QueueWaker._set_timer",
+    "QueueWaker._wake",
 }
 """What says whose turn it is: when it fails, those who wait go on by themselves, to a backend or to a 429."""
 

@@ -381,7 +381,7 @@ def test_who_does_not_wait_is_not_told_that_its_time_in_line_is_over(monkeypatch
         here.now += 0.002  # as long as it takes
         return []
 
-    monkeypatch.setattr(here.engine.dispatcher, "is_free", lambda _: False)
-    monkeypatch.setattr(here.engine.dispatcher, "release", nobody)
+    monkeypatch.setattr(here.engine.scheduler, "is_free", lambda _: False)
+    monkeypatch.setattr(here.engine.scheduler, "serve_waiting", nobody)
     trace = here.call()
     assert (trace.sends, trace.error.code) == ([], "all_backends_out")

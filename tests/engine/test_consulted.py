@@ -11,7 +11,7 @@ import pytest
 from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.routing.backends import Backend
-from aoai_gateway.routing.queue import Line
+from aoai_gateway.routing.queue import WaitingQueue
 from tests.engine_driver import World, config
 
 BATCH = Client(name="batch", key="key-of-batch", priority="batch")
@@ -42,7 +42,7 @@ def test_who_has_waited_for_the_one_request_that_fits_gets_it(choose: Any) -> No
     here = limited(("a", {"requests_per_minute": 6}))
     assert here.call(client=BATCH).call.outcome is Outcome.OK
     trace = here.call(client=BATCH, choose=choose)
-    assert trace.call.stood_in_line > 1
+    assert trace.call.queue_wait > 1
     assert trace.sends == ["a@a"]
 
 
@@ -52,7 +52,7 @@ def test_what_nobody_was_sent_for_is_free_again() -> None:
     assert gone.gone
     assert not gone.sends
     trace = here.call(client=BATCH, max_tokens=900)
-    assert (trace.sends, trace.call.stood_in_line) == (["a@a"], 0)
+    assert (trace.sends, trace.call.queue_wait) == (["a@a"], 0)
 
 
 def test_who_left_when_it_was_released_takes_no_room() -> None:
@@ -60,17 +60,17 @@ def test_who_left_when_it_was_released_takes_no_room() -> None:
     here.call(client=BATCH)
     gone = here.call(client=BATCH, choose=agree, gone_at=1)
     assert gone.gone
-    assert gone.call.stood_in_line > 10
+    assert gone.call.queue_wait > 10
     trace = here.call(client=BATCH)
-    assert (trace.sends, trace.call.stood_in_line) == (["a@a"], 0)
+    assert (trace.sends, trace.call.queue_wait) == (["a@a"], 0)
 
 
 def test_what_is_owed_stays_owed_while_others_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     here = limited(("a", {"tokens_per_minute": 1_000}), leave_free=0.5, minimum_share=0.1)
-    monkeypatch.setattr(Line, "owed", lambda *_: True)
+    monkeypatch.setattr(WaitingQueue, "has_deficit", lambda *_: True)
     assert here.call(client=BATCH, max_tokens=450).sends == ["a@a"]
     trace = here.call(client=BATCH, choose=agree, max_tokens=450)
-    assert (trace.sends, trace.call.stood_in_line) == (["a@a"], 0)
+    assert (trace.sends, trace.call.queue_wait) == (["a@a"], 0)
 
 
 def test_room_is_taken_while_others_are_asked() -> None:
@@ -89,11 +89,11 @@ def test_one_that_others_prefer_is_taken_if_it_is_still_to_be_had() -> None:
     here = limited(("a", {"tokens_per_minute": 1_000}), ("b", {"tokens_per_minute": 1_000}))
     assert here.call(client=BATCH, max_tokens=900, choose=lambda found: found[::-1]).sends == ["b@b"]
     trace = here.call(client=BATCH, max_tokens=900)
-    assert (trace.sends, trace.call.stood_in_line) == (["a@a"], 0), "it was given back"
+    assert (trace.sends, trace.call.queue_wait) == (["a@a"], 0), "it was given back"
 
 
 def test_others_may_want_none_of_them() -> None:
     here = limited(("a", {"requests_per_minute": 6}))
     assert here.call(client=BATCH, choose=lambda _: ()).error.status == 429
     trace = here.call(client=BATCH)
-    assert (trace.sends, trace.call.stood_in_line) == (["a@a"], 0)
+    assert (trace.sends, trace.call.queue_wait) == (["a@a"], 0)

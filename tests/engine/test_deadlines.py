@@ -53,7 +53,7 @@ def test_routing_and_quota_count_the_same() -> None:
     body: dict[str, Any] = {"model": "gpt", "prompt": ["x"] * 20, "max_tokens": 1000}
     trace = here.call(body, path=TEXT, client=team)
     booked = next(e.reservation.tokens for _, e in trace.effects if isinstance(e, Reserve))
-    capacity = here.engine.dispatcher.capacities.of(here.backend("a"), "gpt")
+    capacity = here.engine.scheduler.capacities.of(here.backend("a"), "gpt")
     assert 20_000 <= booked <= 20_100
     assert trace.call.estimate >= 20_000
     assert capacity is not None

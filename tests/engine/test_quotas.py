@@ -27,8 +27,8 @@ def booked(trace: Trace) -> list[int]:
 def spend(there: World, tokens: int, requests: int = 1, limit: int = 1000) -> None:
     """Use up part of the team's quota in another call."""
     other = Reservation(f"other at {there.now}", "team", (Quota(None, limit),), tokens, requests)
-    assert there.accounts.reserve(other, there.now + there.wall).admitted
-    there.accounts.settle(other, tokens, there.now + there.wall)
+    assert there.counters.reserve(other, there.now + there.wall).admitted
+    there.counters.settle(other, tokens, there.now + there.wall)
 
 
 USED = Answer(usage=Usage(100, 20, 120))
@@ -40,7 +40,7 @@ def test_what_was_booked_is_replaced_by_what_was_used():
     assert booked(trace)[0] > 500
     assert isinstance(trace.effects[-1][1], Settle)
     assert trace.call.charged_tokens == 120
-    assert there.accounts.open_reservations == 0
+    assert there.counters.open_reservations == 0
     again = there.call(client=client(max_tokens_per_minute=1000), max_tokens=850)
     assert dict(again.call.quota_headers)["x-ratelimit-remaining-tokens"] == str(
         1000 - 120 - booked(again)[0]
@@ -57,7 +57,7 @@ def test_a_call_that_no_backend_served_costs_nothing(failing):
     there.now += 61  # the breaks end; the window would too, so the request is counted at its own time
     there.script(a=USED, b=USED)
     assert there.call(client=team, max_tokens=900).call.outcome is Outcome.OK
-    assert there.accounts.open_reservations == 0
+    assert there.counters.open_reservations == 0
 
 
 def test_a_failed_call_gives_its_request_back_at_once():
@@ -73,7 +73,7 @@ def test_whenever_the_client_hangs_up_nothing_stays_booked(effect):
     there = world("a", "b").script(a=throttled(), b=USED)
     team = client(max_tokens_per_minute=1000)
     there.call(client=team, max_tokens=100, gone_at=effect)
-    assert there.accounts.open_reservations == 0
+    assert there.counters.open_reservations == 0
 
 
 WAITING = {"max_tokens_per_minute": 1000, "when_exceeded": {"action": "wait", "seconds": 70}}
@@ -106,7 +106,7 @@ def test_a_wait_that_comes_to_nothing_says_how_long_it_was():
     assert dict(trace.error.headers)["retry-after-ms"] == "30000"
     assert trace.call.outcome is Outcome.REJECTED
     assert trace.call.ended == pytest.approx(trace.call.started + 70)
-    assert there.accounts.open_reservations == 0
+    assert there.counters.open_reservations == 0
 
 
 def test_a_call_is_not_held_longer_than_its_client_waits():
@@ -128,7 +128,7 @@ def test_a_client_that_hangs_up_in_the_line_has_nothing_booked():
     trace = there.call(client=client(**WAITING), max_tokens=200, gone_at=waits[0])
     assert trace.call.outcome is Outcome.CLIENT_GONE
     assert trace.sends == []
-    assert there.accounts.open_reservations == 0
+    assert there.counters.open_reservations == 0
 
 
 def test_every_bound_counts_with_every_answer():
@@ -162,7 +162,7 @@ def test_what_a_lesser_call_does_not_fit_into_either_is_refused():
     trace = there.call(client=team, max_tokens=500)
     assert trace.error.code == "quota_exceeded"
     assert len(booked(trace)) == 2
-    assert there.accounts.open_reservations == 0
+    assert there.counters.open_reservations == 0
 
 
 def test_a_client_without_limits_is_neither_counted_nor_booked():
@@ -187,7 +187,7 @@ def test_a_dry_run_books_what_fits_and_refuses_nobody():
         told.append(trace.call.told.get("x-gateway-dry-run"))
         assert trace.call.outcome is Outcome.OK
     assert told == [None, "over 1 requests per minute", "over 1 requests per minute"]
-    assert there.accounts.open_reservations == 0
+    assert there.counters.open_reservations == 0
 
 
 def test_a_dry_run_says_that_a_quota_is_over():

@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mitmproxy.http import Headers
 
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
-from aoai_gateway.engine.scheduler import Dispatcher
+from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break
-from aoai_gateway.routing.order import Cause, Order, Wish
+from aoai_gateway.routing.order import Cause, Order, RoutingRequest
 from aoai_gateway.wire.hints import RateLimits
 from tests.engine_driver import DEPLOYMENT, config
 
@@ -35,8 +35,8 @@ POOL = (
 ONE, TWO = POOL
 
 
-def wish(ident: str, cls: str = "critical", tokens: int = 600, **but: Any) -> Wish:
-    return Wish(
+def request(ident: str, cls: str = "critical", tokens: int = 600, **but: Any) -> RoutingRequest:
+    return RoutingRequest(
         **{
             "call_id": ident,
             "client": "team",
@@ -63,83 +63,83 @@ def told(remaining: int | None = None) -> Headers:
     )
 
 
-def claimed(here: Dispatcher, now: float, *wishes: Wish) -> list[str | None]:
+def claimed(here: Scheduler, now: float, *requests: RoutingRequest) -> list[str | None]:
     """Let calls look and claim, one after the other; where each was sent."""
     found: list[str | None] = []
-    for each in wishes:
-        candidates = here.look(each, now).candidates
-        found.append(candidates[0].name if candidates and here.claim(each, candidates[0], now) else None)
+    for each in requests:
+        candidates = here.candidates(each, now).candidates
+        found.append(candidates[0].name if candidates and here.acquire(each, candidates[0], now) else None)
     return found
 
 
-def full() -> tuple[Dispatcher, list[Wish]]:
+def full() -> tuple[Scheduler, list[RoutingRequest]]:
     """Both backends have no room for another call of 600 tokens."""
-    here, wishes = Dispatcher(), [wish("x"), wish("y")]
-    assert claimed(here, 0, *wishes) == ["one@a", "two@b"]
-    return here, wishes
+    here, requests = Scheduler(), [request("x"), request("y")]
+    assert claimed(here, 0, *requests) == ["one@a", "two@b"]
+    return here, requests
 
 
-def join(here: Dispatcher, *wishes: Wish, shares: dict[str, float] | None = None) -> None:
-    for each in wishes:
+def join(here: Scheduler, *requests: RoutingRequest, shares: dict[str, float] | None = None) -> None:
+    for each in requests:
         assert here.join(each, shares or {}, max_length=100)
 
 
-def released(here: Dispatcher, now: float) -> list[str]:
-    return [each.call_id for each in here.release(now)]
+def released(here: Scheduler, now: float) -> list[str]:
+    return [each.call_id for each in here.serve_waiting(now)]
 
 
 def test_what_is_claimed_counts_for_the_next_one() -> None:
-    here = Dispatcher()
-    assert claimed(here, 0, wish("1"), wish("2"), wish("3")) == ["one@a", "two@b", None]
-    assert {skip.cause for skip in here.look(wish("4"), 0).skipped} == {Cause.FULL}
+    here = Scheduler()
+    assert claimed(here, 0, request("1"), request("2"), request("3")) == ["one@a", "two@b", None]
+    assert {skip.cause for skip in here.candidates(request("4"), 0).skipped} == {Cause.FULL}
 
 
 def test_looking_changes_nothing() -> None:
-    here = Dispatcher()
+    here = Scheduler()
     for n in range(10):
-        assert here.look(wish(str(n)), 0).candidates == POOL
+        assert here.candidates(request(str(n)), 0).candidates == POOL
 
 
 def test_what_has_ended_without_being_served_makes_room_at_once() -> None:
     here, (first, _) = full()
     here.ended(first, 0, 1)
     assert first.backend is None
-    assert claimed(here, 1, wish("3")) == ["one@a"]
+    assert claimed(here, 1, request("3")) == ["one@a"]
 
 
 def test_what_has_ended_in_an_unknown_way_counts_on() -> None:
     here, (first, _) = full()
-    here.over(first, 1)
-    assert claimed(here, 2, wish("3")) == [None]
+    here.close(first, 1)
+    assert claimed(here, 2, request("3")) == [None]
 
 
 def test_only_one_call_probes() -> None:
-    here = Dispatcher()
+    here = Scheduler()
     here.breaks.open_for(("a", "one"), 5, 0, "429", "0", {"critical": LENGTHS})
-    first, second = wish("1", tokens=10), wish("2", tokens=10)
+    first, second = request("1", tokens=10), request("2", tokens=10)
     assert claimed(here, 6, first, second) == ["one@a", "two@b"]
-    assert not here.claim(wish("3"), ONE, 6)
+    assert not here.acquire(request("3"), ONE, 6)
     here.answered(first, told(), 7)
-    assert claimed(here, 7, wish("4", tokens=10)) == ["one@a"]
+    assert claimed(here, 7, request("4", tokens=10)) == ["one@a"]
 
 
 def test_nobody_is_released_where_there_is_no_room_and_it_is_said_when_there_may_be() -> None:
     here, _ = full()
-    join(here, wish("3"))
+    join(here, request("3"))
     assert released(here, 1) == []
     assert here.somebody_waits
     assert 59 < here.look_again < 62
     assert released(here, here.look_again) == ["3"]
     assert not here.somebody_waits
-    here.release(here.look_again)
+    here.serve_waiting(here.look_again)
     assert here.look_again == math.inf
 
 
 def test_a_break_that_ends_is_a_time_to_look_again() -> None:
-    here = Dispatcher()
+    here = Scheduler()
     for scope in (("a", "one"), ("b", "two")):
         here.breaks.open(scope, Break(0, 3 if scope[0] == "a" else 7, "429", "0"))
-    waits = wish("1")
+    waits = request("1")
     join(here, waits)
     assert released(here, 1) == []
     assert here.look_again == 3
@@ -150,46 +150,46 @@ def test_a_break_that_ends_is_a_time_to_look_again() -> None:
 
 def test_the_line_is_served_in_its_order_as_far_as_there_is_room() -> None:
     here, running = full()
-    join(here, wish("b", "batch", 300), wish("s", "standard", 300), wish("c", "critical", 600))
+    join(here, request("b", "batch", 300), request("s", "standard", 300), request("c", "critical", 600))
     for each in running:
         here.ended(each, 0, 1)
     assert released(here, 1) == ["c", "s"], "half of a backend is not for the class of the last one"
 
 
 def test_who_is_owed_a_place_need_leave_nothing_free() -> None:
-    here = Dispatcher()
-    assert claimed(here, 0, wish("x"), wish("y")) == ["one@a", "two@b"]
-    low = wish("low", "batch", 300)
+    here = Scheduler()
+    assert claimed(here, 0, request("x"), request("y")) == ["one@a", "two@b"]
+    low = request("low", "batch", 300)
     join(here, low, shares={"batch": 0.5})
     assert released(here, 1) == []
-    join(here, wish("c1", tokens=50), wish("c2", tokens=50), shares={"batch": 0.5})
+    join(here, request("c1", tokens=50), request("c2", tokens=50), shares={"batch": 0.5})
     assert released(here, 1) == ["c1", "c2", "low"]
 
 
 def test_a_line_has_a_length_for_each_class() -> None:
     here, _ = full()
-    assert here.join(wish("1"), {}, max_length=1)
-    assert not here.join(wish("2"), {}, max_length=1)
-    assert here.join(wish("3", "batch"), {}, max_length=1)
+    assert here.join(request("1"), {}, max_length=1)
+    assert not here.join(request("2"), {}, max_length=1)
+    assert here.join(request("3", "batch"), {}, max_length=1)
     assert [each.call_id for each in here.waiting(DEPLOYMENT)] == ["1", "3"]
 
 
 def test_a_waiting_call_comes_before_newcomers_to_its_queue_and_to_others_for_the_same_backends() -> None:
     here, _ = full()
-    assert here.is_free(wish("2"))
-    join(here, wish("1", "standard"))
-    assert not here.is_free(wish("2", "standard"))
-    assert not here.is_free(wish("2", "standard", line="other"))
-    assert not here.is_free(wish("2", "batch", line="other"))
-    assert here.is_free(wish("2", "critical", line="other")), "it comes before the waiting call anyway"
-    assert here.is_free(wish("2", "standard", line="other", pool=())), "it wants other backends"
+    assert here.is_free(request("2"))
+    join(here, request("1", "standard"))
+    assert not here.is_free(request("2", "standard"))
+    assert not here.is_free(request("2", "standard", line="other"))
+    assert not here.is_free(request("2", "batch", line="other"))
+    assert here.is_free(request("2", "critical", line="other")), "it comes before the waiting call anyway"
+    assert here.is_free(request("2", "standard", line="other", pool=())), "it wants other backends"
     assert here.waiting("other") == []
 
 
 def test_who_leaves_is_not_released() -> None:
     here, running = full()
-    gone = wish("1")
-    join(here, gone, wish("2"))
+    gone = request("1")
+    join(here, gone, request("2"))
     here.leave(gone)
     here.leave(gone)
     here.ended(running[0], 0, 1)
@@ -197,13 +197,13 @@ def test_who_leaves_is_not_released() -> None:
 
 
 def test_a_refusal_makes_others_look_elsewhere_until_the_hint_is_over() -> None:
-    here = Dispatcher()
-    refused = wish("1", tokens=100)
+    here = Scheduler()
+    refused = request("1", tokens=100)
     assert claimed(here, 0, refused) == ["one@a"]
     here.refused(refused, RateLimits(limit_tokens=LIMIT, remaining_tokens=0), 20.0, 1)
     here.ended(refused, 0, 1)
-    assert claimed(here, 2, wish("2", tokens=100)) == ["two@b"]
-    assert claimed(here, 22, wish("3", tokens=100)) == ["one@a"]
+    assert claimed(here, 2, request("2", tokens=100)) == ["two@b"]
+    assert claimed(here, 22, request("3", tokens=100)) == ["one@a"]
 
 
 def test_calls_of_a_kind_are_looked_at_once_as_long_as_none_is_smaller(
@@ -211,21 +211,21 @@ def test_calls_of_a_kind_are_looked_at_once_as_long_as_none_is_smaller(
 ) -> None:
     here, _ = full()
     for n in range(100):
-        joined = wish(f"call {n}", "critical" if n % 2 else "batch", 400 + n, client=f"client {n}")
+        joined = request(f"call {n}", "critical" if n % 2 else "batch", 400 + n, client=f"client {n}")
         assert here.join(joined, {}, max_length=1_000)
-    assert here.join(wish("small", "batch", 200, client="small"), {}, max_length=1_000)
+    assert here.join(request("small", "batch", 200, client="small"), {}, max_length=1_000)
     looked: list[int] = []
-    look = here.look
+    look = here.candidates
 
-    def counted(each: Wish, now: float, *, owed: bool = False) -> Order:
+    def counted(each: RoutingRequest, now: float, *, has_deficit: bool = False) -> Order:
         looked.append(each.tokens)
-        return look(each, now, owed=owed)
+        return look(each, now, has_deficit=has_deficit)
 
-    monkeypatch.setattr(here, "look", counted)
-    assert not here.release(1)
+    monkeypatch.setattr(here, "candidates", counted)
+    assert not here.serve_waiting(1)
     assert len(looked) <= 4, "the smallest of each class, and the one that is smaller than another"
     assert here.look_again < math.inf
-    assert here.release(61)
+    assert here.serve_waiting(61)
 
 
 def test_lines_that_share_a_backend_are_served_by_class_and_then_by_age() -> None:
@@ -238,8 +238,8 @@ def test_lines_that_share_a_backend_are_served_by_class_and_then_by_age() -> Non
             ("high", "y", "critical"),
         ]
     ):
-        assert here.join(wish(ident, cls, 200, line=line, arrived=at, client=ident), {}, max_length=9)
-    assert [each.call_id for each in here.release(61)] == ["high", "old", "later", "low"]
+        assert here.join(request(ident, cls, 200, line=line, arrived=at, client=ident), {}, max_length=9)
+    assert [each.call_id for each in here.serve_waiting(61)] == ["high", "old", "later", "low"]
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -247,32 +247,32 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.here = Dispatcher()
+        self.here = Scheduler()
         self.now = 0.0
-        self.wishes: dict[str, Wish] = {}
+        self.requests: dict[str, RoutingRequest] = {}
         self.waiting: set[str] = set()
         self.count = 0
 
-    def _some(self, data: st.DataObject, idents: Any) -> Wish:
-        return self.wishes[data.draw(st.sampled_from(sorted(idents)))]
+    def _some(self, data: st.DataObject, idents: Any) -> RoutingRequest:
+        return self.requests[data.draw(st.sampled_from(sorted(idents)))]
 
     @rule(cls=st.sampled_from(sorted(CLASSES)), tokens=st.integers(1, 1_200), client=st.sampled_from("pq"))
     def come(self, cls: str, tokens: int, client: str) -> None:
         self.count += 1
         ident = f"{self.count:03}"
-        self.wishes[ident] = wish(ident, cls, tokens, client=client, arrived=self.now)
+        self.requests[ident] = request(ident, cls, tokens, client=client, arrived=self.now)
 
-    @precondition(lambda self: self.wishes)
+    @precondition(lambda self: self.requests)
     @rule(data=st.data())
-    def claim(self, data: st.DataObject) -> None:
-        one = self._some(data, self.wishes)
+    def acquire(self, data: st.DataObject) -> None:
+        one = self._some(data, self.requests)
         if one.backend is None and one.call_id not in self.waiting:
             claimed(self.here, self.now, one)
 
-    @precondition(lambda self: self.wishes)
+    @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def join(self, data: st.DataObject) -> None:
-        one = self._some(data, self.wishes)
+        one = self._some(data, self.requests)
         shares = {"standard": 0.1, "batch": 0.1}
         if (
             one.backend is None
@@ -289,23 +289,23 @@ class AnyOrder(RuleBasedStateMachine):
         self.waiting.discard(one.call_id)
 
     @rule(seconds=st.floats(0, 40))
-    def release(self, seconds: float) -> None:
+    def serve_waiting(self, seconds: float) -> None:
         self.now += seconds
-        for one in self.here.release(self.now):
+        for one in self.here.serve_waiting(self.now):
             assert one.call_id in self.waiting
             assert one.backend is not None
             assert self.here.breaks.on(one.backend, self.now, one.cls.name) is None
             self.waiting.discard(one.call_id)
         assert self.here.look_again > self.now or not self.waiting
 
-    @precondition(lambda self: self.wishes)
+    @precondition(lambda self: self.requests)
     @rule(
         data=st.data(),
         used=st.sampled_from([None, 0, 50]),
         how=st.sampled_from(["well", "refused", "failed"]),
     )
     def end(self, data: st.DataObject, used: int | None, how: str) -> None:
-        one = self._some(data, self.wishes)
+        one = self._some(data, self.requests)
         if one.backend is not None:
             remaining = data.draw(st.integers(0, LIMIT))
             limits = RateLimits(limit_tokens=LIMIT, remaining_tokens=remaining)
@@ -319,32 +319,32 @@ class AnyOrder(RuleBasedStateMachine):
             self.here.ended(one, used, self.now)
         assert one.backend is None
 
-    @precondition(lambda self: self.wishes)
+    @precondition(lambda self: self.requests)
     @rule(data=st.data())
-    def over(self, data: st.DataObject) -> None:
-        one = self._some(data, self.wishes)
-        self.here.over(one, self.now)
-        self.here.over(one, self.now)
+    def close(self, data: st.DataObject) -> None:
+        one = self._some(data, self.requests)
+        self.here.close(one, self.now)
+        self.here.close(one, self.now)
         self.waiting.discard(one.call_id)
-        del self.wishes[one.call_id]
+        del self.requests[one.call_id]
 
     @invariant()
     def what_waits_has_nothing(self) -> None:
         waiting = {one.call_id for one in self.here.waiting(DEPLOYMENT)}
         assert waiting == self.waiting
-        assert all(self.wishes[ident].backend is None for ident in waiting)
+        assert all(self.requests[ident].backend is None for ident in waiting)
 
     def teardown(self) -> None:
-        for one in self.wishes.values():
-            self.here.over(one, self.now)
+        for one in self.requests.values():
+            self.here.close(one, self.now)
         assert not self.here.somebody_waits
         assert not self.here._in_flight
         for _, line in self.here.lines():
             assert (len(line), line._total_in_flight) == (0, 0)
         for capacity in self.here.capacities._capacities.values():
             assert not capacity._bookings
-        for classes in self.here.breaks._probes._probations.values():
-            assert not any(probation.leases for probation in classes.values())
+        for classes in self.here.breaks._probes._half_open.values():
+            assert not any(half_open.leases for half_open in classes.values())
 
 
 TestAnyOrder = AnyOrder.TestCase

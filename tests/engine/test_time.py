@@ -9,7 +9,7 @@ import pytest
 
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.routing.liveness import Pulse
+from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import (
     EMBEDDINGS,
@@ -201,7 +201,7 @@ def test_silence_tells_of_a_backend_that_has_shown_nothing_by_what_its_pool_has_
     here = learned(after=3, stream=True)
     here.script(a=throttled(), b=OK)
     within: list[float | None] = []
-    monkeypatch.setattr(Pulse, "sent", lambda _pulse, _call, _now, seconds: within.append(seconds))
+    monkeypatch.setattr(Liveness, "sent", lambda _liveness, _call, _now, seconds: within.append(seconds))
     assert here.call(stream=True).sends == ["a@a", "b@b"]
     assert within == [pytest.approx(3), pytest.approx(6)]
 
@@ -272,8 +272,8 @@ def test_names_that_clients_make_up_are_not_remembered_without_end(monkeypatch: 
     for n in range(9):
         here.call(model=f"made-up-{n}", client=team)
         here.call(model="in-use", client=team)
-    engine, budgets = here.engine, here.engine.budgets
-    for kept in ({name for _, name in engine.speeds}, budgets._corrections, budgets._models):
+    engine, admission = here.engine, here.engine.admission
+    for kept in ({name for _, name in engine.speeds}, admission._corrections, admission._models):
         assert len(kept) == 3
         assert "in-use" in kept
-    assert len(engine.dispatcher._pulses) <= 3
+    assert len(engine.scheduler._livenesses) <= 3

@@ -14,7 +14,7 @@ from mitmproxy.websocket import WebSocketMessage
 from wsproto.frame_protocol import Opcode
 
 from aoai_gateway.inspect.annotate import FAILED, REPLAYED
-from aoai_gateway.inspect.retention import FIRST_MESSAGES, KeptFlows, surplus
+from aoai_gateway.inspect.retention import FIRST_MESSAGES, Retention, surplus
 
 
 class List:
@@ -23,7 +23,7 @@ class List:
     def __init__(self, context: taddons.context) -> None:
         self.view = View()
         self.looked_at: Flow | None = None
-        self.kept = KeptFlows(self.view, lambda flow: flow is self.looked_at)
+        self.kept = Retention(self.view, lambda flow: flow is self.looked_at)
         self.context = context
         context.master.addons.add(self.view, self.kept)
         self.resolved = 0

@@ -542,8 +542,8 @@ def test_what_a_bug_sets_free_is_free_for_those_in_line(
         raise RuntimeError("a bug")
 
     in_flight: list[int] = []
-    dispatcher = here.gateway.engine.dispatcher
-    monkeypatch.setattr(here.gateway.waiting, "changed", lambda: in_flight.append(len(dispatcher._in_flight)))
+    scheduler = here.gateway.engine.scheduler
+    monkeypatch.setattr(here.gateway.waiting, "changed", lambda: in_flight.append(len(scheduler._in_flight)))
     monkeypatch.setattr(sending, "build_request", bug)
     here.ask()
     assert here.result()[0] == 500

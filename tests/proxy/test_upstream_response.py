@@ -19,9 +19,9 @@ from mitmproxy.test import tflow
 from aoai_gateway.engine.call import Attempt, Call, FailureKind, Setup
 from aoai_gateway.engine.effects import Answered, Deadlines, Drained, Failed
 from aoai_gateway.proxy import upstream_response as module
-from aoai_gateway.proxy.upstream_response import Exchange
+from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.liveness import SHORTEST, Pulse
+from aoai_gateway.routing.liveness import SHORTEST, Liveness
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.operations import parse_target
 from tests.engine_driver import ANYBODY, CHAT, RESPONSES, config
@@ -38,7 +38,7 @@ CREATED = b'event: response.created\ndata: {"type":"response.created","response"
 
 
 class Wire:
-    """An exchange, a clock, and short names for events."""
+    """An upstream response, a clock, and short names for events."""
 
     def __init__(self, path: str = CHAT, *, stream: bool = True, reused: bool = False, **replay: Any) -> None:
         setup_config = config("a", replay=replay)
@@ -48,10 +48,10 @@ class Wire:
         body = {"model": "gpt", "messages": [], "input": "hi", "stream": stream}
         call.body = parse_body(target, "application/json", json.dumps(body).encode())
         self.now = 100.0
-        self.pulse = Pulse()
-        self.exchange = Exchange(
+        self.liveness = Liveness()
+        self.received = UpstreamResponse(
             call,
-            Attempt(1, setup.table.backends[0], self.now, pulse=self.pulse),
+            Attempt(1, setup.table.backends[0], self.now, liveness=self.liveness),
             tflow.tserver_conn(),
             reused=reused,
             deadlines=Deadlines(connect=1, first_byte=5, preamble=3, idle=7),
@@ -61,22 +61,22 @@ class Wire:
 
     def head(self, status: int = 200, fields: dict[str, str] | None = None) -> Any:
         response = http.Response.make(status, b"", fields or {})
-        return self.exchange.receive(ResponseHeaders(1, response, False), self.now)
+        return self.received.receive(ResponseHeaders(1, response, False), self.now)
 
     def data(self, data: bytes) -> Any:
-        return self.exchange.receive(ResponseData(1, data), self.now)
+        return self.received.receive(ResponseData(1, data), self.now)
 
     def end(self) -> Any:
-        return self.exchange.receive(ResponseEndOfMessage(1), self.now)
+        return self.received.receive(ResponseEndOfMessage(1), self.now)
 
     def drop(self, message: str = "server closed connection") -> Any:
-        return self.exchange.receive(
+        return self.received.receive(
             ResponseProtocolError(1, message, ErrorCode.GENERIC_SERVER_ERROR), self.now
         )
 
     def late(self) -> Any:
-        self.now = self.exchange.due
-        return self.exchange.deadline_passed(self.now)
+        self.now = self.received.due
+        return self.received.deadline_passed(self.now)
 
 
 # --- before the headers ------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_what_is_no_http_is_not_repeated_in_the_reason() -> None:
 
 def test_no_headers_in_time() -> None:
     attempt = Wire()
-    assert attempt.exchange.due == 105
+    assert attempt.received.due == 105
     failed = attempt.late()
     assert (failed.kind, failed.reason) == (FailureKind.TIMEOUT, "no answer within 5 s")
     assert attempt.data(TEXT) is None, "what comes later is not looked at"
@@ -133,9 +133,9 @@ def test_other_answers_are_known_when_they_are_complete(status: int, stream: boo
     assert attempt.data(b'{"a":') is None
     assert attempt.data(b"1}") is None
     answered = attempt.end()
-    assert (answered.status, attempt.exchange.ended, attempt.exchange.streaming) == (status, True, False)
-    assert attempt.exchange.take_body() == b'{"a":1}'
-    assert attempt.exchange.take_body() == b"", "once"
+    assert (answered.status, attempt.received.ended, attempt.received.streaming) == (status, True, False)
+    assert attempt.received.take_body() == b'{"a":1}'
+    assert attempt.received.take_body() == b"", "once"
 
 
 def test_an_answer_that_breaks_off_is_a_failure() -> None:
@@ -150,10 +150,10 @@ def test_every_part_of_an_answer_gives_it_more_time() -> None:
     attempt = Wire(stream=False)
     attempt.now = 104
     attempt.head(200, JSON)
-    assert attempt.exchange.due == 111
+    assert attempt.received.due == 111
     attempt.now = 110
     attempt.data(b"{")
-    assert attempt.exchange.due == 117
+    assert attempt.received.due == 117
     failed = attempt.late()
     assert (failed.kind, failed.reason) == (FailureKind.TIMEOUT, "no answer within 7 s")
 
@@ -184,7 +184,7 @@ def test_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_a_stream(stream: bool, fields: dict[str, str], streams: bool) -> None:
     attempt = Wire(stream=stream)
     assert attempt.head(200, fields) is None
-    assert attempt.exchange.streaming is streams
+    assert attempt.received.streaming is streams
 
 
 def test_a_stream_is_held_back_until_it_shows_content() -> None:
@@ -194,8 +194,8 @@ def test_a_stream_is_held_back_until_it_shows_content() -> None:
         assert attempt.data(part) is None
     answered = attempt.data(TEXT[10:])
     assert isinstance(answered, Answered)
-    assert attempt.exchange.take_body() == FILTER + ROLE + TEXT
-    assert attempt.exchange.first_content == 100
+    assert attempt.received.take_body() == FILTER + ROLE + TEXT
+    assert attempt.received.first_content == 100
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,9 @@ def test_a_preamble_that_takes_long_goes_out() -> None:
     attempt.data(ROLE)
     attempt.now = 102
     attempt.data(FILTER)
-    assert attempt.exchange.due == 103, "not put off by more of it"
+    assert attempt.received.due == 103, "not put off by more of it"
     assert isinstance(attempt.late(), Answered)
-    assert attempt.exchange.take_body() == ROLE + FILTER
+    assert attempt.received.take_body() == ROLE + FILTER
 
 
 def test_a_preamble_that_grows_large_goes_out() -> None:
@@ -256,14 +256,14 @@ def test_an_empty_stream_that_says_so_is_an_answer() -> None:
     attempt.head(200, SSE)
     result = attempt.data(DONE) or attempt.end()
     assert isinstance(result, Answered)
-    assert attempt.exchange.take_body() == DONE
+    assert attempt.received.take_body() == DONE
 
 
 def test_a_stream_that_cannot_be_read_is_passed_on() -> None:
     attempt = Wire()
     assert isinstance(attempt.head(200, {**SSE, "content-encoding": "gzip"}), Answered)
-    assert attempt.exchange.reader is None
-    assert attempt.exchange.streaming
+    assert attempt.received.reader is None
+    assert attempt.received.streaming
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n"])
@@ -282,15 +282,15 @@ def test_a_refusal_without_its_last_empty_line_is_a_refusal(ending: bytes) -> No
 def failing(**replay: Any) -> Wire:
     attempt = Wire(**replay)
     attempt.head(429, JSON)
-    attempt.exchange.drain(attempt.now)
+    attempt.received.drain(attempt.now)
     return attempt
 
 
 def test_a_failed_body_runs_out() -> None:
     attempt = failing()
-    assert attempt.exchange.due == 102
+    assert attempt.received.due == 102
     assert attempt.data(b"a") is None
-    assert attempt.exchange.due == 102, "a body that drips is not waited for"
+    assert attempt.received.due == 102, "a body that drips is not waited for"
     assert attempt.data(b"b") is None
     assert attempt.end() == Drained(100, b"ab")
 
@@ -319,9 +319,9 @@ def test_a_failed_body_that_breaks_off() -> None:
 
 def test_what_is_delivered_gives_the_stream_more_time() -> None:
     attempt = Wire()
-    attempt.exchange.came(200)
-    attempt.exchange.came(203)
-    assert (attempt.exchange.due, attempt.exchange.first_content) == (210, 200)
+    attempt.received.came(200)
+    attempt.received.came(203)
+    assert (attempt.received.due, attempt.received.first_content) == (210, 200)
 
 
 def test_events_after_its_fate_is_known_mean_nothing() -> None:
@@ -337,15 +337,15 @@ def test_events_after_its_fate_is_known_mean_nothing() -> None:
 def silent(**but: Any) -> Wire:
     """A call that has waited in vain, as another one has, at a backend that answers within half a second."""
     wire = Wire(**but)
-    wire.pulse.sent("id", wire.now, 0.5)
-    wire.pulse.sent("another", wire.now, 0.5)
-    wire.exchange._expect(wire.now + 5, wire.now)
+    wire.liveness.sent("id", wire.now, 0.5)
+    wire.liveness.sent("another", wire.now, 0.5)
+    wire.received._expect(wire.now + 5, wire.now)
     return wire
 
 
 def test_a_silent_backend_is_given_up_long_before_the_deadline() -> None:
     wire = silent()
-    assert wire.exchange.due == 100 + SHORTEST
+    assert wire.received.due == 100 + SHORTEST
     failed = wire.late()
     assert (failed.kind, failed.silent) == (FailureKind.TIMEOUT, True)
     # It was idle before, too; that is no silence.
@@ -354,15 +354,15 @@ def test_a_silent_backend_is_given_up_long_before_the_deadline() -> None:
 
 def test_a_backend_that_is_heard_of_elsewhere_is_waited_for() -> None:
     wire = silent()
-    wire.pulse.hear(100.9)
+    wire.liveness.hear(100.9)
     assert wire.late() is None
-    assert wire.exchange.due == pytest.approx(100.9 + SHORTEST)
+    assert wire.received.due == pytest.approx(100.9 + SHORTEST)
     assert wire.late().silent
 
 
 def test_one_call_alone_is_waited_for_until_its_deadline() -> None:
     wire = silent()
-    wire.pulse.ended("another")
+    wire.liveness.ended("another")
     failed = None
     while failed is None:
         failed = wire.late()
@@ -372,14 +372,14 @@ def test_one_call_alone_is_waited_for_until_its_deadline() -> None:
 def test_whatever_comes_is_a_sign_of_life_but_a_broken_connection_is_none() -> None:
     wire = Wire(stream=False)
     wire.drop()
-    assert wire.pulse.heard < 0
+    assert wire.liveness.heard < 0
     wire = Wire(stream=False)
     wire.head(200, JSON)
-    assert wire.pulse.heard == 100
+    assert wire.liveness.heard == 100
 
 
 def test_a_failed_answers_body_is_not_a_matter_of_silence() -> None:
     wire = silent(error_body_seconds=2)
     wire.head(429, JSON)
-    wire.exchange.drain(wire.now)
+    wire.received.drain(wire.now)
     assert wire.late() == Drained(102, None)

@@ -8,7 +8,7 @@ import pytest
 
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.quota import effective_policy as contracts
-from aoai_gateway.quota.effective_policy import REJECT, Contract, OnExceed, contract, quotas_of
+from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, OnExceed, effective_policy, quotas_of
 from aoai_gateway.quota.quotas import Quota
 from aoai_gateway.quota.request_limits import NO_LIMITS, RequestLimits
 
@@ -23,13 +23,13 @@ def config(*clients: dict[str, Any], groups: tuple[dict[str, Any], ...] = (), vi
     return Config.model_validate({"aoai": {"endpoints": endpoints}, "groups": groups, "clients": clients})
 
 
-def of(deployment: str = "big", **policy: object) -> Contract:
+def of(deployment: str = "big", **policy: object) -> EffectivePolicy:
     made = config({"name": "Team", "key": "t", **policy})
-    return contract(made, made.clients[0], deployment)
+    return effective_policy(made, made.clients[0], deployment)
 
 
 def test_without_policies_there_are_no_limits() -> None:
-    assert of() == Contract("Team", "big")
+    assert of() == EffectivePolicy("Team", "big")
     assert of().quotas == ()
     assert of().has_limit_here
     assert of().allows_endpoint("anything")
@@ -123,7 +123,7 @@ def test_a_group_is_part_of_it() -> None:
             {"name": "G", "max_tokens_per_minute_in_k": 5, "dry_run": True, "endpoints_allowed": "spain"},
         ),
     )
-    first, second = (contract(made, client, "big") for client in made.clients)
+    first, second = (effective_policy(made, client, "big") for client in made.clients)
     assert (first.quotas, first.dry_run) == ((Quota(None, 5000),), True)
     assert (second.quotas, second.dry_run) == ((Quota("big", 1),), False)
     assert first.endpoints == second.endpoints == {"spain"}
@@ -167,7 +167,7 @@ def test_nobody_is_degraded_to_what_no_endpoint_of_theirs_serves() -> None:
         for name, allowed in (("a", "sweden"), ("b", "sweden, france"))
     ]
     made = Config.model_validate({"aoai": {"endpoints": endpoints}, "clients": clients})
-    ways_out = [contract(made, client, "big").on_exceed for client in made.clients]
+    ways_out = [effective_policy(made, client, "big").on_exceed for client in made.clients]
     assert ways_out == [OnExceed("degrade", 0.0, None, 500), OnExceed("degrade", 0.0, "small", 500)]
 
 
@@ -183,22 +183,22 @@ def test_nobody_is_degraded_to_what_was_asked_for() -> None:
 def test_it_is_computed_once_for_each_configuration_client_and_deployment() -> None:
     made = config({"name": "a", "key": "a"}, {"name": "b", "key": "b", "dry_run": True})
     a, b = made.clients
-    assert contract(made, a, "big") is contract(made, a, "big")
-    assert contract(made, b, "big").dry_run
-    assert contract(made, a, "small").deployment == "small"
+    assert effective_policy(made, a, "big") is effective_policy(made, a, "big")
+    assert effective_policy(made, b, "big").dry_run
+    assert effective_policy(made, a, "small").deployment == "small"
     changed = made.but(clients=(a.but(max_tokens_per_minute=5),))
-    assert contract(changed, changed.clients[0], "big").quotas == (Quota(None, 5),)
+    assert effective_policy(changed, changed.clients[0], "big").quotas == (Quota(None, 5),)
 
 
 def test_names_that_callers_make_up_fill_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contracts, "MOST_KEPT", 3)
     made = config({"name": "a", "key": "a", "max_tokens_per_minute": 5}, virtual=False)
     for number in range(10):
-        made_up = contract(made, made.clients[0], f"{number}")
+        made_up = effective_policy(made, made.clients[0], f"{number}")
         assert made_up.deployment == f"{number}"
         assert made_up.quotas == (Quota(None, 5),)
-    contract(made, made.clients[0], "x" * 10_000)
-    assert list(made.derived[Contract]) == [("a", "0"), ("a", "1"), ("a", "2")]
+    effective_policy(made, made.clients[0], "x" * 10_000)
+    assert list(made.derived[EffectivePolicy]) == [("a", "0"), ("a", "1"), ("a", "2")]
 
 
 def test_all_quotas_of_a_client() -> None:

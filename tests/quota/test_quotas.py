@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aoai_gateway.quota.counters import LAPSED_KEPT, Accounts
+from aoai_gateway.quota.counters import LAPSED_KEPT, Counters
 from aoai_gateway.quota.quotas import Decision, Limit, Quota, Reservation, Standing
 
 NOW = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC
@@ -30,7 +30,7 @@ def test_a_deployment_is_named_once():
     with pytest.raises(ValueError, match="-1 tokens"):
         Reservation("a", "team", (), -1)
     with pytest.raises(ValueError, match="-1 tokens"):
-        Accounts().settle(Reservation("a", "team", (), 1), -1, NOW)
+        Counters().settle(Reservation("a", "team", (), 1), -1, NOW)
 
 
 def test_retry_after_is_that_of_the_last_limit_to_make_room():
@@ -58,44 +58,44 @@ def test_headers_of_a_zero_limit_have_no_reset():
 
 
 def test_without_quotas_everything_is_admitted():
-    decision = Accounts().reserve(Reservation("a", "team", (), 10**9), NOW)
+    decision = Counters().reserve(Reservation("a", "team", (), 10**9), NOW)
     assert decision == Decision(admitted=True, standings=())
 
 
 def test_idle_accounts_are_forgotten_and_nothing_else():
-    accounts = Accounts(lease=600)
+    counters = Counters(lease=600)
     quota, daily = (Quota("gpt-4o", 100),), (Quota("o3", None, None, 1000),)
     for name in range(50):
-        accounts.reserve(Reservation(str(name), f"passer-by {name}", quota, 10), NOW)
-        accounts.settle(Reservation(str(name), f"passer-by {name}", quota, 10), 10, NOW)
+        counters.reserve(Reservation(str(name), f"passer-by {name}", quota, 10), NOW)
+        counters.settle(Reservation(str(name), f"passer-by {name}", quota, 10), 10, NOW)
     spender = Reservation("spender", "team", daily, 10)
-    accounts.reserve(spender, NOW)
-    accounts.settle(spender, 10, NOW)
-    accounts.reserve(Reservation("runs", "team", quota, 10), NOW)
-    accounts.forget_idle(NOW + 30)
-    assert len(accounts._accounts) == 52
-    accounts.forget_idle(NOW + 61)
-    assert set(accounts._accounts) == {("team", "o3"), ("team", "gpt-4o")}
-    accounts.forget_idle(NOW + 86_400 + 32 * 86_400)
-    assert not accounts._accounts
+    counters.reserve(spender, NOW)
+    counters.settle(spender, 10, NOW)
+    counters.reserve(Reservation("runs", "team", quota, 10), NOW)
+    counters.forget_idle(NOW + 30)
+    assert len(counters._accounts) == 52
+    counters.forget_idle(NOW + 61)
+    assert set(counters._accounts) == {("team", "o3"), ("team", "gpt-4o")}
+    counters.forget_idle(NOW + 86_400 + 32 * 86_400)
+    assert not counters._accounts
 
 
 def test_lapsed_reservations_are_forgotten_in_the_end():
-    accounts = Accounts(lease=10)
+    counters = Counters(lease=10)
     quota = (Quota(None, 1000, None, 10_000),)
     for name in range(20):
-        accounts.reserve(Reservation(str(name), "team", quota, 10), NOW)
-    accounts.peek(Reservation("look", "team", quota, 0), NOW + 11)
-    assert accounts.open_reservations == 0
-    assert len(accounts._lapsed) == 20
-    accounts.peek(Reservation("look", "team", quota, 0), NOW + 11 + LAPSED_KEPT)
-    assert not accounts._lapsed
+        counters.reserve(Reservation(str(name), "team", quota, 10), NOW)
+    counters.peek(Reservation("look", "team", quota, 0), NOW + 11)
+    assert counters.open_reservations == 0
+    assert len(counters._lapsed) == 20
+    counters.peek(Reservation("look", "team", quota, 0), NOW + 11 + LAPSED_KEPT)
+    assert not counters._lapsed
 
 
 def test_lowering_a_limit_refuses_until_there_is_room_and_raising_it_helps_at_once():
-    accounts = Accounts()
-    accounts.reserve(Reservation("a", "team", (Quota(None, 100),), 80), NOW)
-    lowered = accounts.reserve(Reservation("b", "team", (Quota(None, 50),), 1), NOW + 1)
+    counters = Counters()
+    counters.reserve(Reservation("a", "team", (Quota(None, 100),), 80), NOW)
+    lowered = counters.reserve(Reservation("b", "team", (Quota(None, 50),), 1), NOW + 1)
     assert (lowered.admitted, lowered.retry_after) == (False, 59)
     assert lowered.standings[0].remaining == 0
-    assert accounts.reserve(Reservation("c", "team", (Quota(None, 500),), 400), NOW + 1).admitted
+    assert counters.reserve(Reservation("c", "team", (Quota(None, 500),), 400), NOW + 1).admitted

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
-from aoai_gateway.quota.effective_policy import contract
+from aoai_gateway.quota.effective_policy import effective_policy
 
 
 def endpoint(name: str, *deployments: str, **more: Any) -> Endpoint:
@@ -21,7 +21,7 @@ ENDPOINTS = (endpoint("one", "big", "small"), endpoint("two", "big"), endpoint("
 def way_out(other: str, **policy: Any) -> str | None:
     """Where a call for ``big`` that does not fit is led."""
     client = Client(name="t", key="k", when_exceeded={"action": "degrade", "deployment": other}, **policy)
-    return contract(
+    return effective_policy(
         Config(aoai=Aoai(endpoints=ENDPOINTS), clients=(client,)), client, "big"
     ).on_exceed.deployment
 

@@ -114,7 +114,7 @@ def test_an_open_endpoint_has_breaks_like_any_backend() -> None:
     assert opened(("a", "gpt"), 5).on(backend, 1) is None
 
 
-def test_what_is_in_a_break_or_on_probation_is_listed_once() -> None:
+def test_what_is_in_a_break_or_half_open_is_listed_once() -> None:
     breaks = opened(("a", None), 5)
     breaks.open_for(("a", "gpt"), 3, 0.0, "429", "call", {"all": BreakLengths(10, 1, 60)})
     assert list(breaks.scopes()) == [("a", None), ("a", "gpt")]
@@ -122,7 +122,7 @@ def test_what_is_in_a_break_or_on_probation_is_listed_once() -> None:
     assert found is not None
     assert found.until == 3
     assert breaks.at(("a", "gpt"), 3.5) is None
-    assert set(breaks.scopes()) == {("a", None), ("a", "gpt")}, "its probation goes on"
+    assert set(breaks.scopes()) == {("a", None), ("a", "gpt")}, "its half_open goes on"
     for scope in list(breaks.scopes()):
         breaks.close(scope)
     assert list(breaks.scopes()) == []

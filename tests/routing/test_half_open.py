@@ -47,7 +47,7 @@ def test_without_a_class_the_longest_counts() -> None:
     assert (brk.until, brk.cls, brk.reason) == (8, "batch", "429")
 
 
-def test_a_break_without_a_class_is_for_every_class_and_has_no_probation() -> None:
+def test_a_break_without_a_class_is_for_every_class_and_has_no_half_open_state() -> None:
     breaks = Breaks()
     breaks.open(SCOPE, Break(0, 5, "in a break elsewhere", "shared"))
     assert all(breaks.on(PTU, 4, cls) for cls in CLASSES)
@@ -69,15 +69,15 @@ def test_success_ends_it_for_that_class_alone() -> None:
     assert breaks.may_probe(PTU, "critical", "2", 2)
     breaks.probe_succeeded(PTU, "critical", "2")
     assert all(breaks.may_probe(PTU, "critical", str(n), 3) for n in range(5))
-    assert not breaks.on_probation(PTU, "critical")
+    assert not breaks.is_half_open(PTU, "critical")
     assert breaks.on(PTU, 3, "standard") is not None
-    assert breaks.on_probation(PTU, "standard")
+    assert breaks.is_half_open(PTU, "standard")
 
 
 def test_the_success_of_a_call_that_was_no_probe_says_nothing() -> None:
     breaks = broken()
     breaks.probe_succeeded(PTU, "critical", "from before")
-    assert breaks.on_probation(PTU, "critical")
+    assert breaks.is_half_open(PTU, "critical")
 
 
 def test_a_backend_that_names_its_time_is_believed() -> None:
@@ -127,10 +127,10 @@ def test_a_probe_that_says_nothing_makes_way_at_once() -> None:
     assert breaks.may_probe(PTU, "critical", "2", 2)
     breaks.probe_ended(PTU, "critical", "2")
     assert breaks.may_probe(PTU, "critical", "3", 2)
-    assert breaks.on_probation(PTU, "critical")
+    assert breaks.is_half_open(PTU, "critical")
 
 
-def test_withdrawing_takes_back_the_probation_too() -> None:
+def test_withdrawing_takes_back_the_half_open_state_too() -> None:
     breaks = broken()
     breaks.withdraw(SCOPE, "1")
     assert all(breaks.may_probe(PTU, cls, f"{cls}{n}", 0.1) for cls in CLASSES for n in range(3))
@@ -153,7 +153,7 @@ def test_closing_ends_everything() -> None:
     assert all(breaks.may_probe(PTU, "batch", str(n), 0.1) for n in range(3))
 
 
-def test_an_endpoints_probation_is_one_for_all_of_it() -> None:
+def test_an_endpoints_half_open_state_is_one_for_all_of_it() -> None:
     breaks = Breaks()
     failed(breaks, 0, scope=ENDPOINT)
     assert breaks.may_probe(PTU, "critical", "2", 2)
@@ -169,7 +169,7 @@ def test_a_standins_probe_that_finds_the_endpoint_out_is_over() -> None:
     failed(breaks, 2, call="2", scope=ENDPOINT)
     assert breaks.may_probe(PTU, "critical", "3", 4)
     breaks.probe_succeeded(PTU, "critical", "3")
-    assert not breaks.on_probation(PTU, "critical")
+    assert not breaks.is_half_open(PTU, "critical")
 
 
 def test_it_needs_a_free_place_in_both_scopes_or_takes_none() -> None:
@@ -189,7 +189,7 @@ def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
     assert len(breaks._breaks[SCOPE]) == 3
     for n in range(2_000):
         breaks.may_probe(PTU, "batch", f"gone{n}", 1e6 + n * 2)
-    assert len(breaks._probes._probations[SCOPE]["batch"].leases) < 310
+    assert len(breaks._probes._half_open[SCOPE]["batch"].leases) < 310
 
 
 STEPS = st.lists(
@@ -222,6 +222,6 @@ def test_never_more_probes_than_allowed_and_never_blocked_for_ever(steps: list, 
             breaks.probe_ended(backend, cls, call)
         else:
             breaks.withdraw(tuple(backend.key), call)
-        for classes in breaks._probes._probations.values():
+        for classes in breaks._probes._half_open.values():
             assert all(len(p.running(now)) <= limit for p in classes.values())
     assert all(breaks.may_probe(b, cls, "last", now + 200) for b in (PTU, PAYGO) for cls in CLASSES)

@@ -8,105 +8,105 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.routing.liveness import AGAIN_SECONDS, SHORTEST, Pulse
+from aoai_gateway.routing.liveness import AGAIN_SECONDS, SHORTEST, Liveness
 
 
-def sent(*calls: tuple[str, float, float | None]) -> Pulse:
-    """A pulse to which calls were sent: name, when, and within how many seconds an answer is to begin."""
-    pulse = Pulse()
+def sent(*calls: tuple[str, float, float | None]) -> Liveness:
+    """A liveness to which calls were sent: name, when, and within how many seconds an answer is to begin."""
+    liveness = Liveness()
     for name, at, within in calls:
-        pulse.sent(name, at, within)
-    return pulse
+        liveness.sent(name, at, within)
+    return liveness
 
 
 def test_one_call_alone_is_never_lost() -> None:
-    pulse = sent(("a", 0, 1.0))
-    assert not pulse.is_lost("a", 1_000)
-    assert not pulse.silent
+    liveness = sent(("a", 0, 1.0))
+    assert not liveness.is_lost("a", 1_000)
+    assert not liveness.silent
 
 
 def test_two_that_wait_in_vain_are() -> None:
-    pulse = sent(("a", 0, 2.0), ("b", 1, 2.0))
-    assert not pulse.is_lost("a", 4.9), "the second one has waited for less than twice its time"
-    assert pulse.is_lost("a", 5)
-    assert pulse.is_lost("b", 5)
-    assert pulse.silent
+    liveness = sent(("a", 0, 2.0), ("b", 1, 2.0))
+    assert not liveness.is_lost("a", 4.9), "the second one has waited for less than twice its time"
+    assert liveness.is_lost("a", 5)
+    assert liveness.is_lost("b", 5)
+    assert liveness.silent
 
 
 def test_each_has_waited_in_vain_by_what_is_plausible_for_it() -> None:
-    pulse = sent(("short", 0, 1.0), ("long", 0, 20.0))
-    assert not pulse.is_lost("short", 30)
-    assert pulse.is_lost("short", 40)
+    liveness = sent(("short", 0, 1.0), ("long", 0, 20.0))
+    assert not liveness.is_lost("short", 30)
+    assert liveness.is_lost("short", 40)
 
 
 def test_nothing_is_said_by_calls_of_which_nothing_is_known() -> None:
-    pulse = sent(("a", 0, None), ("b", 0, None), ("c", 0, 1.0))
-    assert not any(pulse.is_lost(name, 100) for name in "abc")
-    assert pulse.ask_again("a", 50) == math.inf
+    liveness = sent(("a", 0, None), ("b", 0, None), ("c", 0, 1.0))
+    assert not any(liveness.is_lost(name, 100) for name in "abc")
+    assert liveness.ask_again("a", 50) == math.inf
 
 
 def test_a_short_silence_means_nothing_however_fast_the_backend_was() -> None:
-    pulse = sent(("a", 0, 0.01), ("b", 0, 0.01))
-    assert not pulse.is_lost("a", SHORTEST - 0.01)
-    assert pulse.is_lost("a", SHORTEST)
+    liveness = sent(("a", 0, 0.01), ("b", 0, 0.01))
+    assert not liveness.is_lost("a", SHORTEST - 0.01)
+    assert liveness.is_lost("a", SHORTEST)
 
 
 def test_whatever_comes_is_a_sign_of_life_for_all() -> None:
-    pulse = sent(("a", 0, 2.0), ("b", 0, 2.0))
-    pulse.hear(3)
-    assert not pulse.is_lost("a", 6.9)
-    assert pulse.is_lost("a", 7)
-    pulse.hear(7.5)
-    assert not pulse.silent
-    assert not pulse.is_lost("a", 8)
+    liveness = sent(("a", 0, 2.0), ("b", 0, 2.0))
+    liveness.hear(3)
+    assert not liveness.is_lost("a", 6.9)
+    assert liveness.is_lost("a", 7)
+    liveness.hear(7.5)
+    assert not liveness.silent
+    assert not liveness.is_lost("a", 8)
 
 
 def test_in_silence_one_call_is_enough_and_waits_for_less() -> None:
-    pulse = sent(("a", 0, 2.0), ("b", 0, 2.0))
-    assert pulse.is_lost("a", 4)
+    liveness = sent(("a", 0, 2.0), ("b", 0, 2.0))
+    assert liveness.is_lost("a", 4)
     for name in "ab":
-        pulse.ended(name)
-    pulse.sent("probe", 10, 2.0)
-    assert not pulse.is_lost("probe", 12.3)
-    assert pulse.is_lost("probe", 12.4)
+        liveness.ended(name)
+    liveness.sent("probe", 10, 2.0)
+    assert not liveness.is_lost("probe", 12.3)
+    assert liveness.is_lost("probe", 12.4)
 
 
 def test_a_probe_that_is_heard_ends_the_silence() -> None:
-    pulse = sent(("a", 0, 2.0), ("b", 0, 2.0))
-    assert pulse.is_lost("a", 4)
+    liveness = sent(("a", 0, 2.0), ("b", 0, 2.0))
+    assert liveness.is_lost("a", 4)
     for name in "ab":
-        pulse.ended(name)
-    pulse.hear(5)
-    pulse.sent("probe", 10, 2.0)
-    assert not pulse.is_lost("probe", 20)
+        liveness.ended(name)
+    liveness.hear(5)
+    liveness.sent("probe", 10, 2.0)
+    assert not liveness.is_lost("probe", 20)
 
 
 def test_who_has_ended_bears_no_witness() -> None:
-    pulse = sent(("a", 0, 2.0), ("b", 0, 2.0))
-    pulse.ended("b")
-    assert not pulse.is_lost("a", 100)
-    assert not pulse.is_lost("b", 100)
+    liveness = sent(("a", 0, 2.0), ("b", 0, 2.0))
+    liveness.ended("b")
+    assert not liveness.is_lost("a", 100)
+    assert not liveness.is_lost("b", 100)
 
 
 def test_there_is_something_to_remember_while_calls_are_under_way_and_in_silence() -> None:
-    pulse = sent(("a", 0, 1.0), ("b", 0, 1.0))
-    assert pulse
+    liveness = sent(("a", 0, 1.0), ("b", 0, 1.0))
+    assert liveness
     for name in "ab":
-        pulse.is_lost(name, 2)
+        liveness.is_lost(name, 2)
     for name in "ab":
-        pulse.ended(name)
-    assert pulse, "it is silent"
-    pulse.hear(5)
-    assert not pulse
+        liveness.ended(name)
+    assert liveness, "it is silent"
+    liveness.hear(5)
+    assert not liveness
 
 
 def test_it_is_asked_again_when_it_may_say_something_else() -> None:
-    pulse = sent(("a", 0, 2.0))
-    assert pulse.ask_again("a", 1) == 4
-    pulse.hear(3)
-    assert pulse.ask_again("a", 3) == 7
-    assert pulse.ask_again("a", 9) == 9 + AGAIN_SECONDS
-    assert pulse.ask_again("nobody", 9) == math.inf
+    liveness = sent(("a", 0, 2.0))
+    assert liveness.ask_again("a", 1) == 4
+    liveness.hear(3)
+    assert liveness.ask_again("a", 3) == 7
+    assert liveness.ask_again("a", 9) == 9 + AGAIN_SECONDS
+    assert liveness.ask_again("nobody", 9) == math.inf
 
 
 @given(
@@ -117,25 +117,25 @@ def test_who_is_asked_about_at_the_time_that_it_names_is_lost_by_then(
     calls: list[tuple[float, float]], heard: float
 ) -> None:
     """Unless something comes, everybody is lost when all have been asked about at their times."""
-    pulse = sent(*((str(n), at, within) for n, (at, within) in enumerate(calls)))
-    pulse.hear(heard)
-    last = max(pulse.ask_again(str(n), 50.0) for n in range(len(calls)))
-    assert all(pulse.is_lost(str(n), last) for n in range(len(calls)))
+    liveness = sent(*((str(n), at, within) for n, (at, within) in enumerate(calls)))
+    liveness.hear(heard)
+    last = max(liveness.ask_again(str(n), 50.0) for n in range(len(calls)))
+    assert all(liveness.is_lost(str(n), last) for n in range(len(calls)))
 
 
 @pytest.mark.parametrize("now", [-5.0, 0.0, 1e9])
 def test_clocks_may_jump(now: float) -> None:
-    pulse = sent(("a", 0, 1.0), ("b", 0, 1.0))
-    pulse.hear(0)
-    assert pulse.is_lost("a", now) is (now > 100)
+    liveness = sent(("a", 0, 1.0), ("b", 0, 1.0))
+    liveness.hear(0)
+    assert liveness.is_lost("a", now) is (now > 100)
 
 
 # --- the endpoint that a backend is at -----------------------------------------------------------------
 
 
 def test_calls_at_two_backends_of_a_silent_endpoint_bear_witness_to_each_other() -> None:
-    whole = Pulse()
-    here, there = Pulse(whole), Pulse(whole)
+    whole = Liveness()
+    here, there = Liveness(whole), Liveness(whole)
     here.sent("a", 0, 2.0)
     there.sent("b", 0, 2.0)
     assert not here.is_lost("a", 3.9)
@@ -144,8 +144,8 @@ def test_calls_at_two_backends_of_a_silent_endpoint_bear_witness_to_each_other()
 
 
 def test_a_sign_of_life_of_one_is_one_of_the_endpoint_but_not_of_the_other() -> None:
-    whole = Pulse()
-    here, there = Pulse(whole), Pulse(whole)
+    whole = Liveness()
+    here, there = Liveness(whole), Liveness(whole)
     for name in "ab":
         here.sent(name, 0, 2.0)
     there.sent("c", 0, 2.0)
@@ -156,8 +156,8 @@ def test_a_sign_of_life_of_one_is_one_of_the_endpoint_but_not_of_the_other() -> 
 
 
 def test_who_has_ended_elsewhere_bears_no_witness_either() -> None:
-    whole = Pulse()
-    here, there = Pulse(whole), Pulse(whole)
+    whole = Liveness()
+    here, there = Liveness(whole), Liveness(whole)
     here.sent("a", 0, 2.0)
     there.sent("b", 0, 2.0)
     there.ended("b")

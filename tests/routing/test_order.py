@@ -16,7 +16,7 @@ from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
 from aoai_gateway.routing.breaker import Break, Breaks
 from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.demand import Demands
-from aoai_gateway.routing.order import Cause, Order, Wish, draw_lots, draw_takers, order
+from aoai_gateway.routing.order import Cause, Order, RoutingRequest, draw_lots, draw_takers, order
 from tests.engine_driver import DEPLOYMENT, config
 
 TABLE = RoutingTable(config("ptu@a", "paygo@a", "b", "c"))
@@ -31,20 +31,20 @@ def ordered(
     breaks: Breaks | None = None,
     capacities: Capacities | None = None,
     demands: Demands | None = None,
-    owed: bool = False,
+    has_deficit: bool = False,
     now: float = 1.0,
     **but: Any,
 ) -> Order:
-    wish = Wish(
+    request = RoutingRequest(
         **{"call_id": "1", "client": "team", "cls": ANY, "pool": pool, "deployment": DEPLOYMENT, **but}
     )
     return order(
-        wish,
+        request,
         now=now,
         breaks=breaks or Breaks(),
         capacities=capacities or Capacities(),
         demands=demands or Demands(),
-        owed=owed,
+        has_deficit=has_deficit,
     )
 
 
@@ -86,7 +86,7 @@ def test_without_those_that_another_call_is_trying() -> None:
     assert breaks.may_probe(POOL[2], "standard", "probe", 3)
     found = ordered(breaks=breaks, now=4)
     assert names(found) == ["ptu@a", "paygo@a", "c@c"]
-    assert [(s.cause, s.seconds) for s in found.skipped] == [(Cause.PROBATION, 9)]
+    assert [(s.cause, s.seconds) for s in found.skipped] == [(Cause.HALF_OPEN, 9)]
     assert "b@b" in names(ordered(breaks=breaks, now=4, call_id="probe"))
 
 
@@ -185,7 +185,7 @@ def test_what_is_free_is_kept_for_higher_classes() -> None:
     capacities = used(paygo=700)
     assert causes(scarce(capacities, cls=low)) == {"paygo@a": Cause.KEPT_FREE}
     assert names(scarce(capacities)) == ["ptu@a", "paygo@a", "b@b"]
-    assert "paygo@a" in names(scarce(capacities, cls=low, owed=True)), "it is owed"
+    assert "paygo@a" in names(scarce(capacities, cls=low, has_deficit=True)), "it is has_deficit"
 
 
 def test_what_higher_classes_are_about_to_need_is_kept_for_them() -> None:
@@ -196,7 +196,7 @@ def test_what_higher_classes_are_about_to_need_is_kept_for_them() -> None:
     but: dict[str, Any] = {"cls": low, "higher": ("standard",), "demands": demands, "now": 60.0}
     found = scarce(**but, tokens=600)
     assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
-    assert "paygo@a" in names(scarce(**but, tokens=600, owed=True))
+    assert "paygo@a" in names(scarce(**but, tokens=600, has_deficit=True))
     assert "paygo@a" in names(scarce(**but, tokens=50))
     assert "paygo@a" in names(scarce(**{**but, "higher": ()}, tokens=600)), "whose class is no more"
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aoai_gateway.routing.queue import Line, Ticket
+from aoai_gateway.routing.queue import Ticket, WaitingQueue
 
 RANKS = {"critical": 0, "standard": 1, "batch": 2}
 
@@ -25,8 +25,8 @@ def ticket(
     return Ticket(name, RANKS[cls], cls, client, arrived, tokens, weight)
 
 
-def line_of(*tickets: Ticket, **options: object) -> Line:
-    line = Line(**options)  # type: ignore[arg-type]
+def line_of(*tickets: Ticket, **options: object) -> WaitingQueue:
+    line = WaitingQueue(**options)  # type: ignore[arg-type]
     for item in tickets:
         assert line.join(item, 10_000)
     return line
@@ -36,7 +36,7 @@ def anybody(_: Ticket) -> bool:
     return True
 
 
-def served(line: Line, now: float = 0.0, can_serve=anybody, most: int = 10_000) -> list[str]:
+def served(line: WaitingQueue, now: float = 0.0, can_serve=anybody, most: int = 10_000) -> list[str]:
     """Who is served, one after the other, until nobody can be."""
     found: list[str] = []
     while len(found) < most and (item := line.next(now, can_serve)) is not None:
@@ -216,7 +216,7 @@ def test_a_class_that_is_owed_never_holds_a_higher_one_back():
         line.join(ticket(name, "critical", arrived=98.0), 10)
         assert served(line, can_serve=lambda item: item.cls_name == "critical") == [name]
     line.join(ticket("c", "critical", arrived=99.0), 10)
-    assert line.owed("batch")
+    assert line.has_deficit("batch")
     assert served(line, can_serve=not_b) == ["c"]
 
 
@@ -307,7 +307,7 @@ def test_positions_foretell_the_order(items):
 )
 def test_nobody_starves_who_has_a_minimum_share(shares, arrivals):
     """While a class waits, it gets its share of any run of releases, less what rounding may cost."""
-    line = Line(shares)
+    line = WaitingQueue(shares)
     for i in range(3):
         for cls in RANKS:
             line.join(ticket(f"{cls}{i}", cls, arrived=float(i)), 10_000)
@@ -326,7 +326,7 @@ def test_nobody_starves_who_has_a_minimum_share(shares, arrivals):
 @given(st.data())
 def test_a_client_that_always_waits_gets_its_fair_part(data):
     """Whatever the sizes, two clients that always wait differ by at most one ticket of each."""
-    line = Line()
+    line = WaitingQueue()
     used = {"a": 0, "b": 0}
     largest = 1000
     for who in used:
@@ -347,7 +347,7 @@ class Waiting(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line({"batch": 0.2})
+        self.line = WaitingQueue({"batch": 0.2})
         self.waiting: dict[str, Ticket] = {}
         self.flying: list[str] = []
         self.now = 0.0
@@ -449,7 +449,7 @@ def test_a_client_that_had_more_than_its_part_is_remembered_while_it_has_no_call
 
 
 def test_the_bytes_that_wait_are_bounded_too() -> None:
-    line = Line()
+    line = WaitingQueue()
     large = Ticket("1", 1, "standard", "team", 0.0, 100, size=600)
     assert line.join(large, 10, max_size=1_000)
     assert not line.join(Ticket("2", 1, "standard", "team", 0.0, 100, size=600), 10, max_size=1_000)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from aoai_gateway.runtime import log_records
-from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.exception_log import log_exception
 from tests.engine_driver import config
 
 PROMPT = "my secret prompt"
@@ -49,7 +49,7 @@ def test_an_exception_is_told_without_what_it_quotes(
             raise TypeError(PROMPT) from cause
     except TypeError as both:
         logging.getLogger("anybody").exception("It crashed.")
-        log_bug("in a test.", both)
+        log_exception("in a test.", both)
     assert PROMPT not in caplog.text
     assert caplog.text.count("TypeError") >= 2
     assert caplog.text.count(type(error).__name__) == 2

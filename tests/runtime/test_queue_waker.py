@@ -1,4 +1,4 @@
-"""Calls in line on the event loop: who is woken, when, and how often the dispatcher is asked."""
+"""Calls in line on the event loop: who is woken, when, and how often the scheduler is asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.runtime import queue_waker as module
-from aoai_gateway.runtime.queue_waker import Waiting
+from aoai_gateway.runtime.queue_waker import QueueWaker
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-class Dispatcher:
+class Scheduler:
     """Releases whom it is told to."""
 
     def __init__(self) -> None:
@@ -51,15 +51,15 @@ class Dispatcher:
         self.room: list[str] = []
         self.asked = 0
 
-    def release(self, now: float) -> list[Any]:
+    def serve_waiting(self, now: float) -> list[Any]:
         self.asked += 1
         released, self.room = self.room, []
         return [SimpleNamespace(call_id=ident) for ident in released]
 
 
-def line() -> tuple[Waiting, Dispatcher]:
-    dispatcher: Any = Dispatcher()
-    return Waiting(dispatcher), dispatcher
+def line() -> tuple[QueueWaker, Scheduler]:
+    scheduler: Any = Scheduler()
+    return QueueWaker(scheduler), scheduler
 
 
 LATER = 1_000.0
@@ -71,8 +71,8 @@ async def turns(count: int = 3) -> None:
 
 
 async def test_who_finds_room_does_not_wait(clock: Clock) -> None:
-    waiting, dispatcher = line()
-    dispatcher.room = ["1"]
+    waiting, scheduler = line()
+    scheduler.room = ["1"]
     assert waiting.stand("1", clock.monotonic() + LATER) is None
 
 
@@ -82,51 +82,51 @@ async def test_whose_time_is_over_does_not_wait(clock: Clock) -> None:
 
 
 async def test_only_who_is_released_is_woken(clock: Clock) -> None:
-    waiting, dispatcher = line()
+    waiting, scheduler = line()
     first = waiting.stand("1", clock.monotonic() + LATER)
     second = waiting.stand("2", clock.monotonic() + LATER)
     assert first is not None
     assert second is not None
-    dispatcher.room = ["2"]
+    scheduler.room = ["2"]
     waiting.changed()
     await turns()
     assert (first.done(), second.done()) == (False, True)
 
 
 async def test_however_much_happens_in_a_turn_it_is_asked_once(clock: Clock) -> None:
-    waiting, dispatcher = line()
+    waiting, scheduler = line()
     waiting.stand("1", clock.monotonic() + LATER)
-    before = dispatcher.asked
+    before = scheduler.asked
     for _ in range(100):
         waiting.changed()
     await turns()
-    assert dispatcher.asked == before + 1
+    assert scheduler.asked == before + 1
     waiting.changed()
     await turns()
-    assert dispatcher.asked == before + 2
+    assert scheduler.asked == before + 2
 
 
 async def test_where_nobody_waits_nothing_is_asked(clock: Clock) -> None:
-    waiting, dispatcher = line()
+    waiting, scheduler = line()
     waiting.changed()
     await turns()
-    assert dispatcher.asked == 0
+    assert scheduler.asked == 0
 
 
 async def test_nobody_polls(clock: Clock) -> None:
-    waiting, dispatcher = line()
+    waiting, scheduler = line()
     waiting.stand("1", clock.monotonic() + LATER)
-    before = dispatcher.asked
+    before = scheduler.asked
     await asyncio.sleep(0.05)
-    assert dispatcher.asked == before
+    assert scheduler.asked == before
 
 
-async def test_it_looks_again_when_the_dispatcher_says(clock: Clock) -> None:
-    waiting, dispatcher = line()
-    dispatcher.look_again = clock.monotonic() + 0.01
+async def test_it_looks_again_when_the_scheduler_says(clock: Clock) -> None:
+    waiting, scheduler = line()
+    scheduler.look_again = clock.monotonic() + 0.01
     future = waiting.stand("1", clock.monotonic() + LATER)
     assert future is not None
-    dispatcher.room, dispatcher.look_again = ["1"], math.inf
+    scheduler.room, scheduler.look_again = ["1"], math.inf
     await asyncio.wait_for(future, 5)
 
 
@@ -141,19 +141,19 @@ async def test_a_call_is_woken_when_its_own_time_is_over(clock: Clock) -> None:
 
 
 async def test_a_client_that_has_gone_is_woken_at_once_and_only_once(clock: Clock) -> None:
-    waiting, dispatcher = line()
+    waiting, scheduler = line()
     future = waiting.stand("1", clock.monotonic() + LATER)
     assert future is not None
     waiting.left("1")
     waiting.left("1")
     assert future.done()
-    dispatcher.room = ["1"]
+    scheduler.room = ["1"]
     waiting.changed()
     await turns()
 
 
 async def test_who_is_released_after_it_was_woken_does_no_harm(clock: Clock) -> None:
-    waiting, dispatcher = line()
+    waiting, scheduler = line()
     future = waiting.stand("1", clock.monotonic() + 5)
     waiting.stand("2", clock.monotonic() + LATER)
     assert future is not None
@@ -161,20 +161,20 @@ async def test_who_is_released_after_it_was_woken_does_no_harm(clock: Clock) -> 
     waiting.changed()
     await turns()
     assert future.done()
-    dispatcher.room = ["1"]
+    scheduler.room = ["1"]
     waiting.changed()
     await turns()
     assert future.done()
 
 
 async def test_a_waiter_that_was_cancelled_does_not_stop_the_others(clock: Clock) -> None:
-    waiting, dispatcher = line()
+    waiting, scheduler = line()
     first = waiting.stand("1", clock.monotonic() + LATER)
     second = waiting.stand("2", clock.monotonic() + LATER)
     assert first is not None
     assert second is not None
     first.cancel()
-    dispatcher.room = ["1", "2"]
+    scheduler.room = ["1", "2"]
     waiting.changed()
     await turns()
     assert second.done()
@@ -190,51 +190,51 @@ async def test_a_clock_that_jumps_wakes_all_whose_time_is_over(clock: Clock) -> 
 
 
 async def test_times_that_are_near_do_not_make_it_spin(clock: Clock) -> None:
-    waiting, dispatcher = line()
-    dispatcher.look_again = -math.inf
+    waiting, scheduler = line()
+    scheduler.look_again = -math.inf
     waiting.stand("1", clock.monotonic() + LATER)
-    before = dispatcher.asked
+    before = scheduler.asked
     await asyncio.sleep(0.05)
-    assert dispatcher.asked - before <= 60
+    assert scheduler.asked - before <= 60
     waiting.left("1")
 
 
 async def test_looks_that_take_long_leave_time_for_all_else(clock: Clock) -> None:
-    waiting, dispatcher = line()
+    waiting, scheduler = line()
     first = waiting.stand("1", clock.monotonic() + LATER)
-    release, cost = dispatcher.release, 0.02
+    serve, cost = scheduler.serve_waiting, 0.02
 
     def slow(now: float) -> list[Any]:
         clock.worked += cost
-        return release(now)
+        return serve(now)
 
-    dispatcher.release = slow  # type: ignore[method-assign]
+    scheduler.serve_waiting = slow  # type: ignore[method-assign]
     waiting.changed()
     await turns()
-    before = dispatcher.asked
-    dispatcher.room = ["1", "2"]
+    before = scheduler.asked
+    scheduler.room = ["1", "2"]
     second = waiting.stand("2", clock.monotonic() + LATER)
     for _ in range(10):
         waiting.changed()
         await turns()
-    assert dispatcher.asked == before, "it has just looked"
+    assert scheduler.asked == before, "it has just looked"
     assert first is not None
     assert second is not None
     began = time.monotonic()
     await asyncio.wait_for(asyncio.gather(first, second), 5)
     assert time.monotonic() - began < 2
-    assert dispatcher.asked == before + 1
+    assert scheduler.asked == before + 1
 
 
 async def test_who_may_not_wait_is_woken_though_looks_take_long(clock: Clock) -> None:
-    waiting, dispatcher = line()
-    release = dispatcher.release
+    waiting, scheduler = line()
+    serve = scheduler.serve_waiting
 
     def slow(now: float) -> list[Any]:
         clock.worked += 0.01
-        return release(now)
+        return serve(now)
 
-    dispatcher.release = slow  # type: ignore[method-assign]
+    scheduler.serve_waiting = slow  # type: ignore[method-assign]
     waiting.stand("1", clock.monotonic() + LATER)
     future = waiting.stand("2", clock.monotonic())
     assert future is not None

@@ -13,7 +13,7 @@ from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.gateway import Gateway
-from aoai_gateway.runtime.state_sync import CLOSED, PROCESS, Sharing
+from aoai_gateway.runtime.state_sync import CLOSED, PROCESS, StateSync
 from aoai_gateway.state import Left
 from tests.engine_driver import config
 
@@ -48,67 +48,67 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def shared() -> tuple[Gateway, Sharing, Store]:
+def shared() -> tuple[Gateway, StateSync, Store]:
     gateway, store = Gateway(), Store()
-    sharing: Any = Sharing(gateway)
-    sharing._failover = store
-    return gateway, sharing, store
+    state_sync: Any = StateSync(gateway)
+    state_sync._failover = store
+    return gateway, state_sync, store
 
 
-async def looked(sharing: Sharing, gateway: Gateway) -> dict[Any, Break]:
-    await sharing.look()
+async def looked(state_sync: StateSync, gateway: Gateway) -> dict[Any, Break]:
+    await state_sync.look()
     return dict(gateway.engine.breaks)
 
 
 async def test_a_break_of_another_process_holds_here_until_it_is_ended() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     store.found = {("sweden\nptu", "*"): 9.0, ("france\n*", "*"): 5.0}
-    found = await looked(sharing, gateway)
+    found = await looked(state_sync, gateway)
     assert {scope: round(brk.until - time.monotonic()) for scope, brk in found.items()} == {
         SWEDEN: 9,
         FRANCE: 5,
     }
     store.found = {("france\n*", "*"): 4.5}
-    assert set(await looked(sharing, gateway)) == {FRANCE}
+    assert set(await looked(state_sync, gateway)) == {FRANCE}
 
 
 async def test_a_break_of_its_own_keeps_its_reason_and_can_be_withdrawn() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     now = time.monotonic()
     gateway.engine.breaks.open(SWEDEN, Break(now, now + 9, "429 RateLimitReached", "call 1"))
     store.found = {("sweden\nptu", "*"): 9.01}
-    found = await looked(sharing, gateway)
+    found = await looked(state_sync, gateway)
     assert found[SWEDEN].reason == "429 RateLimitReached"
     gateway.engine.breaks.withdraw(SWEDEN, "call 1")
     assert dict(gateway.engine.breaks) == {}
 
 
 async def test_a_longer_break_of_another_process_counts() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     now = time.monotonic()
     gateway.engine.breaks.open(SWEDEN, Break(now, now + 9, "429 RateLimitReached", "call 1"))
     store.found = {("sweden\nptu", "*"): 30.0}
-    assert "another gateway process" in (await looked(sharing, gateway))[SWEDEN].reason
+    assert "another gateway process" in (await looked(state_sync, gateway))[SWEDEN].reason
 
 
 async def test_what_is_closed_by_hand_elsewhere_is_closed_here_though_this_process_opened_it() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     now = time.monotonic()
     for scope in (SWEDEN, FRANCE):
         gateway.engine.breaks.open(scope, Break(now, now + 50, "429", "call"))
     store.found = {("sweden\nptu", CLOSED): 2.0}
-    assert set(await looked(sharing, gateway)) == {FRANCE}
+    assert set(await looked(state_sync, gateway)) == {FRANCE}
     # It is said once: what is opened after it stays, though the store still tells of the closing.
     gateway.engine.breaks.open(SWEDEN, Break(now, now + 50, "429", "another call"))
-    assert set(await looked(sharing, gateway)) == {SWEDEN, FRANCE}
+    assert set(await looked(state_sync, gateway)) == {SWEDEN, FRANCE}
     store.found = {}
-    await sharing.look()
+    await state_sync.look()
     store.found = {("sweden\nptu", CLOSED): 2.0}
-    assert set(await looked(sharing, gateway)) == {FRANCE}
+    assert set(await looked(state_sync, gateway)) == {FRANCE}
 
 
 async def test_a_closing_is_told_and_does_not_come_back() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     gateway.adopt(config("ptu@sweden"))
     told: list[tuple[str, str]] = []
 
@@ -117,12 +117,12 @@ async def test_a_closing_is_told_and_does_not_come_back() -> None:
 
     other: Any = store
     other.open_break, other.close_break = tell, tell
-    await sharing.tell_closed([SWEDEN])
+    await state_sync.tell_closed([SWEDEN])
     assert told == [("sweden\nptu", "*"), ("sweden\nptu", CLOSED)]
     now = time.monotonic()
     gateway.engine.breaks.open(SWEDEN, Break(now, now + 50, "429", "call"))
     store.found = {("sweden\nptu", CLOSED): 1.9}
-    assert set(await looked(sharing, gateway)) == {SWEDEN}
+    assert set(await looked(state_sync, gateway)) == {SWEDEN}
 
 
 # --- why, and by which process ------------------------------------------------------------------------
@@ -130,13 +130,13 @@ async def test_a_closing_is_told_and_does_not_come_back() -> None:
 
 async def test_the_echo_of_its_own_break_does_not_hide_its_reason() -> None:
     # Without priorities there is one class, which is told under another name.
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     gateway.adopt(config("ptu@sweden"))
     now, breaks = time.monotonic(), gateway.engine.breaks
     lengths = {cls.name: cls.breaks for cls in gateway.config.priority_classes}
     breaks.open_for(SWEDEN, 9, now, "429 RateLimitReached", "call 1", lengths)
     store.found = {("sweden\nptu", "*"): 9.01}
-    await sharing.look()
+    await state_sync.look()
     brk = breaks.on(PTU, now, IMPLICIT)
     assert brk is not None
     assert brk.reason == "429 RateLimitReached"
@@ -145,8 +145,8 @@ async def test_the_echo_of_its_own_break_does_not_hide_its_reason() -> None:
 
 
 async def test_another_process_learns_why_and_where_a_break_was_opened() -> None:
-    _, sharing, store = shared()
-    await sharing.tell_break(SWEDEN, {IMPLICIT: 10.0}, "401 invalid\nkey" + "x" * 1_000)
+    _, state_sync, store = shared()
+    await state_sync.tell_break(SWEDEN, {IMPLICIT: 10.0}, "401 invalid\nkey" + "x" * 1_000)
     (note,) = store.notes
     gateway, other, elsewhere = shared()
     elsewhere.found = {("sweden\nptu", "*"): Left(10.0, note)}
@@ -160,9 +160,9 @@ async def test_another_process_learns_why_and_where_a_break_was_opened() -> None
 
 
 async def test_a_break_of_a_class_holds_for_that_class() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     store.found = {("sweden\nptu", "critical"): 3.0, ("sweden\nptu", "batch"): 30.0}
-    await sharing.look()
+    await state_sync.look()
     breaks, now = gateway.engine.breaks, time.monotonic()
     lengths = {cls: breaks.on(PTU, now, cls) for cls in ("critical", "standard", "batch")}
     assert {cls: brk and round(brk.remaining(now)) for cls, brk in lengths.items()} == {
@@ -173,73 +173,73 @@ async def test_a_break_of_a_class_holds_for_that_class() -> None:
 
 
 async def test_each_class_of_its_own_break_is_compared_by_itself() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     now, breaks = time.monotonic(), gateway.engine.breaks
     breaks.open(SWEDEN, Break(now, now + 5, "429 here", "call 1", "critical"))
     breaks.open(SWEDEN, Break(now, now + 5, "429 here", "call 1", "batch"))
     store.found = {("sweden\nptu", "critical"): 5.01, ("sweden\nptu", "batch"): 40.0}
-    await sharing.look()
+    await state_sync.look()
     reasons = {cls: brk.reason for cls in ("critical", "batch") if (brk := breaks.on(PTU, now, cls))}
     assert reasons == {"critical": "429 here", "batch": "in a break at another gateway process"}
 
 
 async def test_a_break_that_ends_elsewhere_for_one_class_stays_for_the_others() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     breaks = gateway.engine.breaks
     store.found = {("sweden\nptu", "critical"): 9.0, ("sweden\nptu", "batch"): 9.0}
-    await sharing.look()
+    await state_sync.look()
     store.found = {("sweden\nptu", "batch"): 8.5}
-    await sharing.look()
+    await state_sync.look()
     now = time.monotonic()
     assert breaks.on(PTU, now, "critical") is None
     assert breaks.on(PTU, now, "batch") is not None
 
 
 async def test_those_in_line_look_again_when_a_break_elsewhere_begins_or_ends() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     looked: list[None] = []
     gateway.waiting.changed = lambda: looked.append(None)  # type: ignore[method-assign]
     store.found = {("sweden\nptu", "critical"): 9.0}
-    await sharing.look()
+    await state_sync.look()
     assert len(looked) == 1
     store.found = {("sweden\nptu", "critical"): 8.5}
-    await sharing.look()
+    await state_sync.look()
     assert len(looked) == 1, "nothing has changed but the time"
     store.found = {}
-    await sharing.look()
+    await state_sync.look()
     assert len(looked) == 2
 
 
 async def test_a_break_is_told_for_each_class_and_its_end_for_all() -> None:
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     classes = tuple(Priority(name=name) for name in ("critical", "batch"))
     gateway.adopt(config("ptu@sweden", priorities=classes))
-    await sharing.tell_break(SWEDEN, {"critical": 1.5, "batch": 6.0})
-    await sharing.tell_break(FRANCE, {IMPLICIT: 10.0})
+    await state_sync.tell_break(SWEDEN, {"critical": 1.5, "batch": 6.0})
+    await state_sync.tell_break(FRANCE, {IMPLICIT: 10.0})
     assert store.opened == [
         ("sweden\nptu", "critical", 1.5),
         ("sweden\nptu", "batch", 6.0),
         ("france\n*", "*", 10.0),
     ]
-    await sharing.tell_end([SWEDEN])
+    await state_sync.tell_end([SWEDEN])
     assert store.closed == [("sweden\nptu", "*"), ("sweden\nptu", "critical"), ("sweden\nptu", "batch")]
 
 
 async def test_those_in_line_look_again_when_their_own_break_is_closed_elsewhere_or_one_gets_shorter() -> (
     None
 ):
-    gateway, sharing, store = shared()
+    gateway, state_sync, store = shared()
     looked: list[None] = []
     gateway.waiting.changed = lambda: looked.append(None)  # type: ignore[method-assign]
     now = time.monotonic()
     gateway.engine.breaks.open(SWEDEN, Break(now, now + 60, "429", "call 1"))
     store.found = {("sweden\nptu", CLOSED): 2.0}
-    await sharing.look()
+    await state_sync.look()
     assert not dict(gateway.engine.breaks)
     assert len(looked) == 1
     store.found = {("sweden\nptu", "*"): 60.0}
-    await sharing.look()
+    await state_sync.look()
     looked.clear()
     store.found = {("sweden\nptu", "*"): 5.0}
-    await sharing.look()
+    await state_sync.look()
     assert len(looked) == 1

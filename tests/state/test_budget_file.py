@@ -8,37 +8,37 @@ import os
 import pytest
 
 from aoai_gateway.quota.calendar import Period
-from aoai_gateway.quota.counters import Accounts
+from aoai_gateway.quota.counters import Counters
 from aoai_gateway.quota.quotas import Quota, Reservation
-from aoai_gateway.state import budget_file as ledger
-from aoai_gateway.state.budget_file import Ledger, LedgerError, decode, encode
+from aoai_gateway.state import budget_file as budget_file
+from aoai_gateway.state.budget_file import BudgetFile, BudgetFileError, decode, encode
 
 NOW = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC
 QUOTA = Quota("gpt-4o", None, None, 1000, 20_000)
 
 
-def spent(accounts: Accounts, now: float = NOW) -> list[int]:
-    decision = accounts.peek(Reservation("look", "team", (QUOTA,), 0), now)
+def spent(counters: Counters, now: float = NOW) -> list[int]:
+    decision = counters.peek(Reservation("look", "team", (QUOTA,), 0), now)
     return [standing.limit - standing.remaining for standing in decision.standings]
 
 
-def settle(accounts: Accounts, name: str, used: int, now: float = NOW) -> None:
+def settle(counters: Counters, name: str, used: int, now: float = NOW) -> None:
     reservation = Reservation(name, "team", (QUOTA,), 500)
-    assert accounts.reserve(reservation, now).admitted
-    accounts.settle(reservation, used, now)
+    assert counters.reserve(reservation, now).admitted
+    counters.settle(reservation, used, now)
 
 
 def test_a_restart_keeps_what_was_settled_and_forgets_what_was_reserved(tmp_path):
     path = tmp_path / "state" / "budgets.json"
-    accounts = Accounts()
-    book = Ledger(path, accounts)
+    counters = Counters()
+    book = BudgetFile(path, counters)
     book.load()
-    settle(accounts, "done", 300)
-    assert accounts.reserve(Reservation("running", "team", (QUOTA,), 500), NOW).admitted
+    settle(counters, "done", 300)
+    assert counters.reserve(Reservation("running", "team", (QUOTA,), 500), NOW).admitted
     asyncio.run(book.flush())
 
-    restarted = Accounts()
-    Ledger(path, restarted).load()
+    restarted = Counters()
+    BudgetFile(path, restarted).load()
     assert spent(restarted) == [300, 300]
     assert spent(restarted, NOW + 60) == [0, 0]  # another day, and another month
     assert os.listdir(path.parent) == ["budgets.json"]
@@ -67,21 +67,21 @@ def test_entries_survive_encoding():
 def test_a_broken_file_is_an_error_that_says_what_to_do(tmp_path, content):
     path = tmp_path / "budgets.json"
     path.write_bytes(content)
-    with pytest.raises(LedgerError, match=r"budgets\.json.*repair the file, or remove it"):
-        Ledger(path, Accounts()).load()
+    with pytest.raises(BudgetFileError, match=r"budgets\.json.*repair the file, or remove it"):
+        BudgetFile(path, Counters()).load()
 
 
 def test_nothing_is_written_when_nothing_was_settled(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(ledger, "write_atomically", lambda path, content: written.append(content))
-    accounts = Accounts()
-    book = Ledger(tmp_path / "budgets.json", accounts)
+    monkeypatch.setattr(budget_file, "write_atomically", lambda path, content: written.append(content))
+    counters = Counters()
+    book = BudgetFile(tmp_path / "budgets.json", counters)
 
     async def story():
-        settle(accounts, "one", 10)
+        settle(counters, "one", 10)
         await book.flush()
         await book.flush()
-        settle(accounts, "two", 10)
+        settle(counters, "two", 10)
         await book.flush()
 
     asyncio.run(story())
@@ -89,16 +89,16 @@ def test_nothing_is_written_when_nothing_was_settled(tmp_path, monkeypatch):
 
 
 def test_a_failing_disk_is_logged_once_and_tried_again(tmp_path, monkeypatch, caplog):
-    accounts = Accounts()
-    book = Ledger(tmp_path / "budgets.json", accounts)
+    counters = Counters()
+    book = BudgetFile(tmp_path / "budgets.json", counters)
 
     def full(path, content):
         raise OSError("no space left")
 
     async def story():
-        settle(accounts, "one", 10)
+        settle(counters, "one", 10)
         with monkeypatch.context() as patch:
-            patch.setattr(ledger, "write_atomically", full)
+            patch.setattr(budget_file, "write_atomically", full)
             await book.flush()
             await book.flush()
         await book.flush()
@@ -111,24 +111,24 @@ def test_a_failing_disk_is_logged_once_and_tried_again(tmp_path, monkeypatch, ca
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "budgets.json"
-    ledger.write_atomically(path, b"old")
+    budget_file.write_atomically(path, b"old")
     monkeypatch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError("disk gone")))
     with pytest.raises(OSError, match="disk gone"):
-        ledger.write_atomically(path, b"new")
+        budget_file.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["budgets.json"]
 
 
 def test_the_task_writes_and_a_last_flush_follows_a_cancelled_one(tmp_path):
-    accounts = Accounts()
-    book = Ledger(tmp_path / "budgets.json", accounts, interval=0.001)
+    counters = Counters()
+    book = BudgetFile(tmp_path / "budgets.json", counters, interval=0.001)
 
     async def story():
         task = asyncio.create_task(book.run())
         for turn in range(20):
-            settle(accounts, str(turn), 5)
+            settle(counters, str(turn), 5)
             await asyncio.sleep(0.002)
-        settle(accounts, "last", 5)
+        settle(counters, "last", 5)
         await asyncio.sleep(0.0015)
         task.cancel()
         await asyncio.wait({task})

@@ -143,7 +143,7 @@ def test_reservations_settle_across_the_loss_and_the_return(cut):
         await got(state.cancel(local_one, clock.now))
         for store in (shared.memory, local):
             assert remaining(store, DAILY, clock.now) == [1000 - 140, 97, 10_000 - 140]
-            assert store.accounts.open_reservations == 0
+            assert store.counters.open_reservations == 0
         # A second end of the same call changes nothing.
         await got(state.settle(lost_one, 500, clock.now))
         assert remaining(shared.memory, DAILY, clock.now)[0] == 860
@@ -184,7 +184,7 @@ def test_an_end_that_overtakes_its_own_booking_leaves_nothing_behind():
         await until(lambda: "cancel" in shared.calls)
         await asyncio.sleep(0.01)
         await got(state.settle(first, 10, clock.now))
-        assert shared.memory.accounts.open_reservations == 0
+        assert shared.memory.counters.open_reservations == 0
         assert remaining(shared.memory, DAILY, clock.now) == [950, 98, 9950]
 
     scenario(story)
@@ -200,7 +200,7 @@ def test_a_long_outage_is_remembered_in_sum():
                 assert (await got(state.reserve(reservation, now))).admitted
                 await got(state.settle(reservation, 50, now))
         clock.now += 60 * 30
-        waiting = state._journal
+        waiting = state._outbox
         assert len(waiting._recent_ends) + len(waiting._old_ends) + len(waiting._sent_ends) <= 3
         shared.cut = ""
         await until_back(state)

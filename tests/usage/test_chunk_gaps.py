@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from aoai_gateway.usage import chunk_gaps as pace
-from aoai_gateway.usage.chunk_gaps import Pace
+from aoai_gateway.usage.chunk_gaps import ChunkGaps
 
 
-def noted(*times: float) -> Pace:
-    made = Pace()
+def noted(*times: float) -> ChunkGaps:
+    made = ChunkGaps()
     for time in times:
         made.note(time)
     return made

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.runtime.gateway import Gateway
-    from aoai_gateway.runtime.state_sync import Sharing
+    from aoai_gateway.runtime.state_sync import StateSync
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class NothingOfThatNameError(ControlError):
 class Controls:
     """The switches of one gateway. ``sharing``: tells other processes of breaks; None: there are none."""
 
-    def __init__(self, gateway: Gateway, sharing: Sharing | None = None) -> None:
+    def __init__(self, gateway: Gateway, sharing: StateSync | None = None) -> None:
         self._gateway = gateway
         self._sharing = sharing
 
@@ -68,7 +68,7 @@ class Controls:
         reason = known(self._written().secrets).mask_text(" ".join(printable(reason).split()))
         reason = reason[:LONGEST_REASON]
         scope = self._scope(name)
-        breaks, now = self._gateway.engine.dispatcher.breaks, time.monotonic()
+        breaks, now = self._gateway.engine.scheduler.breaks, time.monotonic()
         breaks.withdraw(scope, BY_HAND)
         shown = f"{BY_HAND}: {reason}" if reason else BY_HAND
         breaks.open(scope, Break(now, now + seconds, shown, BY_HAND))
@@ -79,14 +79,14 @@ class Controls:
         return self._done(f"{name}: a break of {seconds:g} s was opened" + (f" ({reason})" if reason else ""))
 
     def close_break(self, name: str) -> str:
-        """End all breaks and probations of a backend, or of an endpoint with all that it has.
+        """End all breaks and half-open states of a backend, or of an endpoint with all that it has.
 
         A backend whose endpoint is in a break is not free before that has ended too, so it is ended as well.
         Gives a sentence that says what was done.
 
         :raises ControlError: no such name, or it has no break.
         """
-        breaks, now = self._gateway.engine.dispatcher.breaks, time.monotonic()
+        breaks, now = self._gateway.engine.scheduler.breaks, time.monotonic()
         endpoint, standin = self._scope(name)
         found = [
             scope
@@ -106,8 +106,8 @@ class Controls:
         return self._done(f"{name}: {what}" + (f", and that of all of {endpoint}" if whole else ""))
 
     def close_all_breaks(self) -> str:
-        """End all breaks and probations. Gives a sentence that says what was done."""
-        breaks = self._gateway.engine.dispatcher.breaks
+        """End all breaks and half-open states. Gives a sentence that says what was done."""
+        breaks = self._gateway.engine.scheduler.breaks
         scopes = list(breaks.scopes())
         for scope in scopes:
             breaks.close(scope)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.engine.scheduler import Dispatcher
+    from aoai_gateway.engine.scheduler import Scheduler
     from aoai_gateway.routing.breaker import Break
     from aoai_gateway.runtime.gateway import Gateway
 
@@ -86,7 +86,7 @@ class _Snapshot:
     def __init__(self, gateway: Gateway, now: float) -> None:
         self._gateway = gateway
         self._now = now
-        self._dispatcher: Dispatcher = gateway.engine.dispatcher
+        self._scheduler: Scheduler = gateway.engine.scheduler
         self._calls = list(gateway.calls.values())
         self._sent = Counter(b.key for call in self._calls if (b := _at(call)) is not None)
 
@@ -121,8 +121,8 @@ class _Snapshot:
             "config_loaded": rfc3339(gateway.adopted + gateway.wall) if gateway.adopted is not None else None,
             "config_errors": list(gateway.config_errors),
             "state": state_in_words(gateway.state),
-            "in_flight": len(self._calls) - gateway.in_line,
-            "waiting": gateway.in_line,
+            "in_flight": len(self._calls) - gateway.queued,
+            "waiting": gateway.queued,
         }
 
     # --- backends --------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class _Snapshot:
         found = []
         for endpoint in written.aoai.endpoints:
             off = _off(self._gateway.switches, "endpoint", endpoint.name, endpoint.enabled)
-            brk = self._dispatcher.breaks.at((endpoint.name, None), self._now)
+            brk = self._scheduler.breaks.at((endpoint.name, None), self._now)
             found.append(
                 {
                     "name": endpoint.name,
@@ -151,7 +151,7 @@ class _Snapshot:
     def _backend(
         self, backend: Backend, written: Config, recent: dict[str, dict[str, list[int]]]
     ) -> dict[str, Any]:
-        breaks, standin, now = self._dispatcher.breaks, backend.standin, self._now
+        breaks, standin, now = self._scheduler.breaks, backend.standin, self._now
         switches, endpoint = self._gateway.switches, backend.endpoint
         off = _off(switches, "endpoint", endpoint.name, endpoint.enabled)
         if standin is not None:
@@ -163,10 +163,10 @@ class _Snapshot:
                 {
                     "priority": cls.name,
                     "break": self._break(brk, whole=brk is breaks.at((endpoint.name, None), now, cls.name)),
-                    "on_probation": breaks.on_probation(backend, cls.name),
+                    "on_probation": breaks.is_half_open(backend, cls.name),
                 }
             )
-        capacity = self._dispatcher.capacities.known(backend)
+        capacity = self._scheduler.capacities.known(backend)
         limits: tuple[int | None, int | None] = (None, None)
         if capacity is not None:
             limits = capacity.limits(now)
@@ -207,7 +207,9 @@ class _Snapshot:
     def _clients(self, written: Config, quotas: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         recent = self._gateway.traffic.clients(self._now)
         calling = Counter(call.client.name for call in self._calls)
-        waiting = Counter(wish.client for name in self._lines() for wish in self._dispatcher.waiting(name))
+        waiting = Counter(
+            request.client for name in self._lines() for request in self._scheduler.waiting(name)
+        )
         found = []
         for client in written.clients:
             off = _off(self._gateway.switches, "client", client.name, client.enabled)
@@ -234,9 +236,9 @@ class _Snapshot:
         if everybody:
             pools = {EVERY_DEPLOYMENT: table.backends}
         classes = [cls.name for cls in config.priority_classes]
-        # The highest may be back on probation while everybody else is still kept out.
+        # The highest may be half open while everybody else is still kept out.
         usual = config.priority_class(None).name
-        breaks = self._dispatcher.breaks
+        breaks = self._scheduler.breaks
         lines = {name: self._line("" if everybody else name, classes) for name in pools}
         return [
             {
@@ -250,13 +252,13 @@ class _Snapshot:
         ]
 
     def _line(self, name: str, classes: Iterable[str]) -> dict[str, Any]:
-        wishes = self._dispatcher.waiting(name)
+        requests = self._scheduler.waiting(name)
         lengths: dict[str, list[float]] = {}
-        for wish in wishes:
-            lengths.setdefault(wish.cls.name, []).append(self._now - wish.arrived)
+        for request in requests:
+            lengths.setdefault(request.cls.name, []).append(self._now - request.arrived)
         return {
-            "waiting": len(wishes),
-            "longest_wait_seconds": _longest([self._now - wish.arrived for wish in wishes]),
+            "waiting": len(requests),
+            "longest_wait_seconds": _longest([self._now - request.arrived for request in requests]),
             "classes": [
                 {
                     "priority": cls,
@@ -269,7 +271,7 @@ class _Snapshot:
         }
 
     def _lines(self) -> list[str]:
-        return [name for name, _ in self._dispatcher.lines()]
+        return [name for name, _ in self._scheduler.lines()]
 
 
 def _at(call: Call) -> Backend | None:

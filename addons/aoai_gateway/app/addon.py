@@ -20,12 +20,12 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.app import selfcheck, tls
-from aoai_gateway.app.lifecycle import Lifetime
+from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.proxy.http1 import Refusal
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.runtime import attempt_log, log_records
-from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.mitmproxy_host import is_unset
 from aoai_gateway.runtime.plugin_events import (
@@ -67,7 +67,7 @@ class GatewayAddon:
 
     def __init__(self) -> None:
         self.gateway = Gateway()
-        self.lifetime = Lifetime(self.gateway)
+        self.lifecycle = Lifecycle(self.gateway)
         self._config_path: Path | None = None
         self._certificate = tls.ServerCertificate()
         self._followed = False
@@ -85,8 +85,8 @@ class GatewayAddon:
             logger.error("%s", problem)
         self.gateway.make_observer = self._make_inspector
         # `in` would look for an addon whose class is str: it compares names of objects, not strings.
-        if ctx.master.addons.get(Lifetime.name) is None:
-            ctx.master.addons.add(self.lifetime)
+        if ctx.master.addons.get(Lifecycle.name) is None:
+            ctx.master.addons.add(self.lifecycle)
         self._serve_replays()
         self._serve_viewers()
         # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
@@ -123,14 +123,14 @@ class GatewayAddon:
 
         desk.install(self.gateway, ctx.master.addons)
         if ctx.master.addons.get("gatewaycommands") is None:
-            state = GatewayStateCommands(self.gateway, self.lifetime.controls)
+            state = GatewayStateCommands(self.gateway, self.lifecycle.controls)
             ctx.master.addons.add(GatewayCommands(self.gateway), state)
         contentviews.register(self.gateway.counter, self._model_of)
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
             stylesheet.extend(application)
             search_box.extend(application)
-        self.lifetime.inspected = True
+        self.lifecycle.inspected = True
         if view is not None and is_unset(ctx.options, "store_streamed_bodies"):
             # Without it mitmweb and mitmproxy would show streamed answers as empty.
             ctx.options.update(store_streamed_bodies=True)
@@ -154,7 +154,7 @@ class GatewayAddon:
             loaded = load(path, env=os.environ)
         except ConfigErrors as errors:
             report(errors)
-            if self.lifetime.config is None:
+            if self.lifecycle.config is None:
                 give_up(errors)
             return
         for warning in loaded.warnings:
@@ -162,13 +162,13 @@ class GatewayAddon:
         self._adopt(path, loaded)
 
     def _adopt(self, path: Path, loaded: Loaded) -> None:
-        self.lifetime.loaded(path, loaded)
+        self.lifecycle.loaded(path, loaded)
 
     def running(self) -> None:
         """Take over the listener, and begin to watch the configuration."""
         self.gateway.look_for_listeners(ctx.master.addons)
-        self.lifetime.refuse_other_modes()
-        asyncio_utils.create_task(self.lifetime.start(), name="start of the gateway", keep_ref=True)
+        self.lifecycle.refuse_other_modes()
+        asyncio_utils.create_task(self.lifecycle.start(), name="start of the gateway", keep_ref=True)
 
     # --- connections -----------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class GatewayAddon:
         try:
             layer = self._layer(nextlayer)
         except Exception as error:
-            log_bug("where a connection begins; it was refused.", error)
+            log_exception("where a connection begins; it was refused.", error)
             layer = Refusal(nextlayer.context, errors.internal())
         if layer is not None:
             nextlayer.layer = layer
@@ -221,17 +221,17 @@ class GatewayAddon:
             attempt_log.log(failed)
             attempt = failed.attempt
             if attempt.scope is not None and attempt.breaks is not None and attempt.break_seconds is not None:
-                await self.lifetime.sharing.tell_break(attempt.scope, attempt.breaks, attempt.reason)
+                await self.lifecycle.state_sync.tell_break(attempt.scope, attempt.breaks, attempt.reason)
             await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
             if "gateway_backend_failed" in self.gateway.heard:
                 event = BackendFailed(failed.flow, failed.call, attempt)
                 await ctx.master.addons.trigger_event(GatewayBackendFailedHook(event))
         except Exception as error:
-            log_bug("where a failed attempt is shown; it was not.", error)
+            log_exception("where a failed attempt is shown; it was not.", error)
 
     async def gateway_breaks_withdrawn(self, scopes: Sequence[Scope]) -> None:
         """Tell other processes of breaks that a call had opened without a reason."""
-        await self.lifetime.sharing.tell_end(scopes)
+        await self.lifecycle.state_sync.tell_end(scopes)
 
     async def gateway_call_ended(self, finished: CallFinished) -> None:
         """Tell the listeners of `gateway_call_finished`."""

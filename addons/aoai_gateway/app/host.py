@@ -86,7 +86,7 @@ async def _serve(
     )
     # Not deferred: mitmproxy sets deferred options while an addon is being added, and does not tell it.
     opts.update(gateway_config=str(config))
-    setup = ADDON.lifetime.config
+    setup = ADDON.lifecycle.config
     opts.update(
         listen_host=host or (setup.listen.host if setup else "127.0.0.1"),
         listen_port=port if port is not None else (setup.listen.port if setup else 0),

@@ -18,8 +18,8 @@ from aoai_gateway.app import tls
 from aoai_gateway.config.loader import ConfigErrors
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
-from aoai_gateway.runtime.exception_log import log_bug
-from aoai_gateway.runtime.state_sync import Sharing
+from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.state_sync import StateSync
 from aoai_gateway.tokens import load_encodings
 from aoai_gateway.usage.sink import UsageSink
 from aoai_gateway.wire.masking import known
@@ -47,15 +47,15 @@ HANG_UP_SECONDS = 1.0
 """For connections to close, when it is over."""
 
 
-class Lifetime:
+class Lifecycle:
     """Added to mitmproxy's addons once, so that a reload of the script does not end it."""
 
     name = "gatewaylifetime"
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self.sharing = Sharing(gateway)
-        self.controls = Controls(gateway, self.sharing)
+        self.state_sync = StateSync(gateway)
+        self.controls = Controls(gateway, self.state_sync)
         """What mitmproxy's commands can do; the admin listener does the same."""
         self.admin = AdminListener(gateway, self.controls)
         self._path: Path | None = None
@@ -97,7 +97,7 @@ class Lifetime:
             return
         self._started = True
         self._started_with = self._loaded.config
-        if not await self.sharing.open(self._loaded.config):
+        if not await self.state_sync.open(self._loaded.config):
             logger.error("The gateway answers 503 until this is mended and it is started again.")
             return
         await self._adopt(self._loaded)
@@ -201,7 +201,7 @@ class Lifetime:
             gateway = self._gateway
             gateway.look_for_listeners(ctx.master.addons)
             gateway.early.look(time.monotonic())
-            waiting = gateway.in_line
+            waiting = gateway.queued
             gateway.traffic.seen(
                 in_flight=len(gateway.calls) - waiting, waiting=waiting, now=time.monotonic()
             )
@@ -209,7 +209,7 @@ class Lifetime:
                 path = self._path
                 watch = Watch(path, env=os.environ, loaded=self._loaded)
             try:
-                await self.sharing.look()
+                await self.state_sync.look()
                 found = await asyncio.to_thread(watch.poll)
                 if isinstance(found, ConfigErrors):
                     for problem in found.problems:
@@ -223,7 +223,7 @@ class Lifetime:
                         logger.warning("%s", warning)
                     logger.info("%s was reloaded.", path)
             except Exception as error:
-                log_bug("while the configuration was reloaded; the one in force stays.", error)
+                log_exception("while the configuration was reloaded; the one in force stays.", error)
 
     def _warn_of_restart(self, found: Loaded) -> None:
         if self._loaded is not None and self._started_with is not None:
@@ -249,7 +249,7 @@ class Lifetime:
         await self._hang_up()
         await self.admin.stop()
         await self._gateway.reader.close()
-        await self.sharing.close()
+        await self.state_sync.close()
         gateway.early.close()
         if gateway.usage_log is not None:
             await asyncio.to_thread(gateway.usage_log.close)

@@ -38,7 +38,7 @@ from aoai_gateway.engine.effects import (
 )
 from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.quota.access import may_use
-from aoai_gateway.quota.effective_policy import Contract, contract
+from aoai_gateway.quota.effective_policy import EffectivePolicy, effective_policy
 from aoai_gateway.quota.quotas import Decision, Limit, Reservation
 from aoai_gateway.quota.request_limits import apply
 from aoai_gateway.tokens import Correction
@@ -60,7 +60,7 @@ ASK_AGAIN_SECONDS = 1.0
 """How often a waiting call asks whether it fits: settlements make room before the time that it was told."""
 
 
-class Budgets:
+class Admission:
     """What calls have taught about counting: shared by all calls of a gateway."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Budgets:
 
         Raises GatewayError when it is refused.
         """
-        terms = contract(call.setup.config, call.client, call.deployment)
+        terms = effective_policy(call.setup.config, call.client, call.deployment)
         if _needs_count(terms):
             result = yield from self._count(call)
             if self._gone(call, result):
@@ -91,7 +91,7 @@ class Budgets:
             return now
         return (yield from self._book(call, terms, now))
 
-    def _hold_to_limits(self, call: Call, terms: Contract) -> None:
+    def _hold_to_limits(self, call: Call, terms: EffectivePolicy) -> None:
         body = call.body
         assert body is not None
         prompt = self._prompt_tokens(call) if call.prompt is not None else None
@@ -127,7 +127,7 @@ class Budgets:
             return 0
         return self._corrections.get(call.deployment, Correction()).tokens(count)
 
-    def _reservation(self, call: Call, terms: Contract, attempt: int) -> Reservation:
+    def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int) -> Reservation:
         bound = completion_bound(call)
         if bound is None:
             bound = min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND)
@@ -135,7 +135,9 @@ class Budgets:
         identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
         return Reservation(identity, call.client.name, terms.quotas, self._prompt_tokens(call) + bound)
 
-    def _book(self, call: Call, terms: Contract, now: float) -> Generator[Effect, Result, float | None]:
+    def _book(
+        self, call: Call, terms: EffectivePolicy, now: float
+    ) -> Generator[Effect, Result, float | None]:
         begun = now
         degraded: set[str] = set()
         attempt = 0
@@ -173,7 +175,9 @@ class Budgets:
                     continue
             raise self._refusal(call, reservation, decision)
 
-    def _degrade(self, call: Call, terms: Contract, tried: set[str], decision: Decision) -> Contract | None:
+    def _degrade(
+        self, call: Call, terms: EffectivePolicy, tried: set[str], decision: Decision
+    ) -> EffectivePolicy | None:
         """Change the call as its contract allows when it does not fit. None: nothing (more) is allowed."""
         exceeded, config = terms.on_exceed, call.setup.config
         if exceeded.deployment is not None and "deployment" not in tried:
@@ -184,7 +188,7 @@ class Budgets:
                 call.deployment = other
                 self._say(call, "x-gateway-degraded", f"deployment {call.asked} -> {other}")
                 # The other deployment's own quota counts, the contract's ways out stay those of the first.
-                changed = contract(config, call.client, other)
+                changed = effective_policy(config, call.client, other)
                 return replace(changed, on_exceed=exceeded)
         if exceeded.max_tokens is not None and "max_tokens" not in tried:
             tried.add("max_tokens")
@@ -259,7 +263,7 @@ class Budgets:
 def counts_prompts(config: Config) -> bool:
     """Whether any client has a limit that prompts are counted for."""
     deployments = (*config.virtual_deployments, "")
-    return any(_needs_count(contract(config, c, d)) for c in config.clients for d in deployments)
+    return any(_needs_count(effective_policy(config, c, d)) for c in config.clients for d in deployments)
 
 
 def _keep[T](known: dict[str, T], deployment: str, value: T) -> None:
@@ -269,7 +273,7 @@ def _keep[T](known: dict[str, T], deployment: str, value: T) -> None:
         del known[next(iter(known))]
 
 
-def _needs_count(terms: Contract) -> bool:
+def _needs_count(terms: EffectivePolicy) -> bool:
     if terms.request_limits.prompt_tokens is not None:
         return True
     return any(limit.counts_tokens for quota in terms.quotas for limit, _ in quota.set_limits())

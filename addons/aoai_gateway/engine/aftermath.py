@@ -38,7 +38,7 @@ from aoai_gateway.engine.failures import (
     was_not_taken,
     way_of,
 )
-from aoai_gateway.engine.routing_request import wish_of
+from aoai_gateway.engine.routing_request import routing_request_of
 from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.routing.order import Cause, Order
@@ -69,13 +69,13 @@ class Aftermath:
 
     def __init__(self, shared: Shared, call: Call, pool: Pool, now: float) -> None:
         self._shared = shared
-        self._dispatcher = shared.dispatcher
+        self._scheduler = shared.scheduler
         self._call = call
         self._pool = pool
         self._now = now
         self._config: Config = call.setup.config
-        self._wish = wish_of(call, pool, now, shared.affinity, shared.random.random)
-        self._dispatcher.expect(self._wish, now)
+        self._request = routing_request_of(call, pool, now, shared.affinity, shared.random.random)
+        self._scheduler.expect(self._request, now)
         self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
         """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
         self._made: tuple[str, ...] = ()
@@ -107,24 +107,24 @@ class Aftermath:
 
         The answer is kept: it is the client's if no backend can do better, and the breaks are withdrawn then.
         """
-        call, wish, now = self._call, self._wish, self._now
-        backend, breaks = attempt.backend, self._dispatcher.breaks
+        call, request, now = self._call, self._request, self._now
+        backend, breaks = attempt.backend, self._scheduler.breaks
         seconds, scope = self._config.breaks.ceiling_seconds, attempt.backend.key
-        wish.tried.add(backend.key)
-        known = wish.home is not None
+        request.tried.add(backend.key)
+        known = request.home is not None
         if fault is Fault.ELSEWHERE:
-            wish.home = None
-            wish.tried.update(b.key for b in self._pool if b.endpoint.name == backend.endpoint.name)
+            request.home = None
+            request.tried.update(b.key for b in self._pool if b.endpoint.name == backend.endpoint.name)
         elif fault is Fault.OPERATION:
-            mark = f"operation {wish.operation}"
+            mark = f"operation {request.operation}"
             breaks.open(scope, Break(now, now + seconds, failed.reason, call.id, only=mark))
         else:
             whole = fault is Fault.PATH
             attempt.scope = (backend.key.endpoint, None if whole else backend.key.standin)
             lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
             attempt.breaks = breaks.open_for(attempt.scope, seconds, now, failed.reason, call.id, lengths)
-            attempt.break_seconds = attempt.breaks[wish.cls.name]
-        self._dispatcher.ended(wish, 0, now)
+            attempt.break_seconds = attempt.breaks[request.cls.name]
+        self._scheduler.ended(request, 0, now)
         yield Announce(attempt, failed.body)
         self._last = (attempt, _FAULT, failed.body)
         self._alike.setdefault(_FAULT, []).append((attempt, attempt.scope or scope))
@@ -142,7 +142,7 @@ class Aftermath:
 
     def _hold_against(self, attempt: Attempt, failed: Failed) -> Scope:
         """Open the breaks that a failure calls for, and note what it says of the backend's capacity."""
-        call, wish, dispatcher, now = self._call, self._wish, self._dispatcher, self._now
+        call, request, scheduler, now = self._call, self._request, self._scheduler, self._now
         backend = attempt.backend
         scope = broken_by(backend, failed)
         lacking = lacks_capacity(failed)
@@ -153,11 +153,11 @@ class Aftermath:
         elif not self._is_impatience(attempt, failed):
             hint = self._hint(failed)
             if lacking and limits is not None:
-                dispatcher.refused(wish, limits, hint, now)
+                scheduler.refused(request, limits, hint, now)
             self._break(attempt, failed, scope, hint)
-        if not (lacking and wish.cls.may_wait):
-            wish.tried.add(backend.key)
-        dispatcher.ended(wish, 0 if was_not_taken(failed) else None, now)
+        if not (lacking and request.cls.may_wait):
+            request.tried.add(backend.key)
+        scheduler.ended(request, 0 if was_not_taken(failed) else None, now)
         return scope
 
     def _is_impatience(self, attempt: Attempt, failed: Failed) -> bool:
@@ -168,20 +168,20 @@ class Aftermath:
 
     def _break(self, attempt: Attempt, failed: Failed, scope: Scope, hint: float | None) -> None:
         """Open a break for all, for the call's client, or none yet, as far as there is evidence."""
-        call, wish, breaks, now = self._call, self._wish, self._dispatcher.breaks, self._now
+        call, request, breaks, now = self._call, self._request, self._scheduler.breaks, self._now
         finding = Finding.FOR_ALL
         if not lacks_capacity(failed):
-            witness = Witness(call.id, wish.client, content_of(call), now, is_proof(failed, hint))
-            finding = self._dispatcher.suspicions.hear(scope, way_of(failed), witness)
+            witness = Witness(call.id, request.client, content_of(call), now, is_proof(failed, hint))
+            finding = self._scheduler.suspicions.hear(scope, way_of(failed), witness)
         if finding is Finding.FOR_CLIENT and len(self._config.clients) > 1:
-            seconds = wish.cls.breaks.length(hint)
-            mark = f"client {wish.client}"
-            reason = f"{failed.reason} (for calls of {wish.client} only)"
+            seconds = request.cls.breaks.length(hint)
+            mark = f"client {request.client}"
+            reason = f"{failed.reason} (for calls of {request.client} only)"
             breaks.open(scope, Break(now, now + seconds, reason, call.id, only=mark))
         elif finding is not Finding.SUSPICION:
             lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
             opened = breaks.open_for(scope, hint, now, failed.reason, call.id, lengths)
-            attempt.break_seconds, attempt.scope = opened[wish.cls.name], scope
+            attempt.break_seconds, attempt.scope = opened[request.cls.name], scope
             attempt.breaks = opened
 
     def _hint(self, failed: Failed) -> float | None:
@@ -200,9 +200,9 @@ class Aftermath:
         """
         call = self._call
         if withdraw:
-            self._dispatcher.suspicions.withdraw(call.id)
+            self._scheduler.suspicions.withdraw(call.id)
         for earlier, scope in self._alike.get(like, ()) if withdraw else ():
-            self._dispatcher.breaks.withdraw(scope, call.id)
+            self._scheduler.breaks.withdraw(scope, call.id)
             if earlier.scope is not None:
                 call.withdrawn.append(scope)
             earlier.break_seconds = None
@@ -234,7 +234,7 @@ class Aftermath:
         last = self._last
         if last is not None and last[0].fault in (Fault.STANDIN, Fault.PATH):
             # Is there a backend that might have served it, and could not be asked?
-            untried = (s for s in found.skipped if s.backend.key not in self._wish.tried)
+            untried = (s for s in found.skipped if s.backend.key not in self._request.tried)
             if any(skip.seconds is not None for skip in untried):
                 self._last = None
         if self._last is not None:
@@ -257,17 +257,17 @@ class Aftermath:
         else:
             wait = self._config.breaks.default_seconds if wait is None else wait
             # There may be room sooner, but those who stand in the queue come first.
-            wait = max(wait, self._dispatcher.standing_wait(self._wish, self._now), call.stood_in_line)
+            wait = max(wait, self._scheduler.standing_wait(self._request, self._now), call.queue_wait)
             causes = {skip.cause for skip in found.skipped if skip.seconds is not None}
             code = "all_backends_out"
             if line_full:
                 code = "waiting_line_full"
-            elif call.stood_in_line >= errors.SHORTEST_WAIT:
+            elif call.queue_wait >= errors.SHORTEST_WAIT:
                 code = "waiting_line_timeout"
             elif Cause.KEPT_FREE in causes:
                 code = "shed"
             error = errors.all_backends_out(
-                call.deployment, wait, reasons, code=code, waited_seconds=call.stood_in_line
+                call.deployment, wait, reasons, code=code, waited_seconds=call.queue_wait
             )
         yield from self._reject(error, Outcome.BACKENDS_OUT)
 

@@ -28,7 +28,7 @@ from aoai_gateway.engine.effects import (
     Failed,
     Result,
     Send,
-    StandInLine,
+    WaitInQueue,
 )
 from aoai_gateway.engine.failures import (
     creates_state,
@@ -67,97 +67,99 @@ class Attempts(Aftermath):
                 if backend is None or (yield from self._try(backend)):
                     return
         finally:
-            self._dispatcher.over(self._wish, self._now)
+            self._scheduler.close(self._request, self._now)
 
     # --- which backend ---------------------------------------------------------------------------------
 
     def _next_backend(self) -> Generator[Effect, Result, Backend | None]:
         """Claim the next backend, after a wait perhaps. None if the call has ended."""
-        wish, dispatcher = self._wish, self._dispatcher
+        request, scheduler = self._request, self._scheduler
         found = self._look()
         if self._spent():
             yield from self._give_up(found)
             return None
-        if dispatcher.is_free(wish) and found.candidates:
-            if not any(dispatcher.claim(wish, backend, self._now) for backend in found.candidates):
+        if scheduler.is_free(request) and found.candidates:
+            if not any(scheduler.acquire(request, backend, self._now) for backend in found.candidates):
                 yield from self._give_up(found)
                 return None
         elif not (yield from self._wait(found)):
             return None
-        given = wish.backend
+        given = request.backend
         if given is not None and self._call.consult:
             return (yield from self._consult(given))
         return given
 
     def _look(self) -> Order:
-        found = self._dispatcher.look(self._wish, self._now)
-        self._call.skipped = self._wish.skipped = found.skipped
+        found = self._scheduler.candidates(self._request, self._now)
+        self._call.skipped = self._request.skipped = found.skipped
         return found
 
     def _consult(self, given: Backend) -> Generator[Effect, Result, Backend | None]:
         """Ask whoever wants a say which backend it shall be; until then the call keeps the one it has."""
-        wish, dispatcher = self._wish, self._dispatcher
-        others = [b for b in dispatcher.look(wish, self._now).candidates if b is not given]
+        request, scheduler = self._request, self._scheduler
+        others = [b for b in scheduler.candidates(request, self._now).candidates if b is not given]
         chosen = yield Choose((given, *others))
         if self._gone(chosen):
-            dispatcher.unclaim(wish, self._now)
+            scheduler.release(request, self._now)
             return None
         assert isinstance(chosen, Chosen)
         self._now = chosen.now
         if chosen.error is not None:
-            dispatcher.unclaim(wish, self._now)
+            scheduler.release(request, self._now)
             yield from self._reject(chosen.error, Outcome.REJECTED)
             return None
         # Much may have happened meanwhile.
-        still = dispatcher.look(wish, self._now).candidates
+        still = scheduler.candidates(request, self._now).candidates
         for backend in chosen.candidates:
             if backend is given:
-                if dispatcher.breaks.on(backend, self._now, wish.cls.name, wish.marks) is None:
+                if scheduler.breaks.on(backend, self._now, request.cls.name, request.marks) is None:
                     return backend
             elif backend in others and backend in still:
-                dispatcher.unclaim(wish, self._now)
-                dispatcher.claim(wish, backend, self._now)
+                scheduler.release(request, self._now)
+                scheduler.acquire(request, backend, self._now)
                 return backend
-        dispatcher.unclaim(wish, self._now)
+        scheduler.release(request, self._now)
         yield from self._give_up(self._look())
         return None
 
     def _wait(self, found: Order) -> Generator[Effect, Result, bool]:
         """Stand in line until there is a backend for the call. False if it has ended instead."""
-        call, wish, dispatcher = self._call, self._wish, self._dispatcher
-        cls, begun = wish.cls, self._now
+        call, request, scheduler = self._call, self._request, self._scheduler
+        cls, begun = request.cls, self._now
         until = self._may_wait_until()
-        hopeless = not found.candidates and (until <= begun or begun + found.broken_for(wish.tried) > until)
+        hopeless = not found.candidates and (
+            until <= begun or begun + found.broken_for(request.tried) > until
+        )
         # Who does not wait gets what is free all the same, if those who do cannot use it.
-        length = cls.wait_length if until > begun else len(wish.pool) + 1_000_000
-        if hopeless or not dispatcher.join(wish, self._config.minimum_shares, max_length=length):
+        length = cls.wait_length if until > begun else len(request.pool) + 1_000_000
+        if hopeless or not scheduler.join(request, self._config.minimum_shares, max_length=length):
             yield from self._give_up(found, line_full=not hopeless)
             return False
-        result = yield StandInLine(until)
-        call.stood_in_line += result.now - begun
+        result = yield WaitInQueue(until)
+        call.queue_wait += result.now - begun
         call.waited += result.now - begun
         if self._gone(result):
             # Nothing was sent to the backend that it may have been given: all of that is free again.
-            dispatcher.unclaim(wish, self._now)
+            scheduler.release(request, self._now)
             return False
         self._now = result.now
-        if wish.backend is None:
-            dispatcher.leave(wish)
+        if request.backend is None:
+            scheduler.leave(request)
             yield from self._give_up(self._look())
             return False
-        call.skipped = wish.skipped
+        call.skipped = request.skipped
         return True
 
     def _may_wait_until(self) -> float:
         """Give the time until which the class and the client's own time-out let the call wait."""
         call = self._call
-        cls = self._wish.cls
+        cls = self._request.cls
         if not cls.may_wait:
             return self._now
         speeds = (self._shared.speeds.get(self._served(backend)) for backend in self._pool)
         learned = self._shared.patience.of(call.client.name, cls.name, call.streaming)
         bound = patience(call, [speed for speed in speeds if speed is not None], learned)
-        until = self._now + cls.wait_seconds - call.stood_in_line
+        until = self._now + cls.wait_seconds - call.queue_wait
         return max(self._now, min(until, call.started + bound))
 
     def _spent(self) -> bool:
@@ -173,9 +175,9 @@ class Attempts(Aftermath):
         self._now = result.now
         call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
         self._shared.patience.hung_up(
-            call.client.name, self._wish.cls.name, call.streaming, result.now - call.started
+            call.client.name, self._request.cls.name, call.streaming, result.now - call.started
         )
-        self._dispatcher.suspicions.withdraw(call.id)
+        self._scheduler.suspicions.withdraw(call.id)
         if call.attempt is not None and call.attempt.ended is None:
             call.attempt.ended = result.now
         return True
@@ -185,28 +187,28 @@ class Attempts(Aftermath):
     def _try(self, backend: Backend) -> Generator[Effect, Result, bool]:
         """Try one backend. True if the call has ended, False if the next one is to be tried."""
         call = self._call
-        attempt = Attempt(len(call.attempts) + 1, backend, self._now, skipped=self._wish.skipped)
+        attempt = Attempt(len(call.attempts) + 1, backend, self._now, skipped=self._request.skipped)
         call.attempts.append(attempt)
         speed = self._shared.speeds.get(self._served(backend))
         deadlines = deadlines_for(call, backend, speed)
         attempt.deadline = deadlines.first_byte
-        pulse = attempt.pulse = self._dispatcher.pulse(backend, call.deployment)
+        liveness = attempt.liveness = self._scheduler.liveness(backend, call.deployment)
         attempt.implausible = deadlines.implausible
         within = self._begins_within(backend)
-        pulse.sent(call.id, self._now, within)
+        liveness.sent(call.id, self._now, within)
         version = "\n".join((*backend.key, call.target.api, (call.target.api_version or "")[:64]))
         if (self._shared.without_usage.get(version) or self._now) > self._now:
             call.usage_unknown.add(backend.key)
         result = yield Send(attempt, deadlines, fresh=creates_state(call))
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
             attempt.resent = True
-            pulse.sent(call.id, result.now, within)
+            liveness.sent(call.id, result.now, within)
             result = yield Send(attempt, deadlines, fresh=True)
         if isinstance(result, Failed) and result.fault is Fault.STREAM_OPTIONS:
             # It is the gateway that asked for usage: once more, as the client has it.
             attempt.resent = True
             call.usage_unknown.add(backend.key)
-            pulse.sent(call.id, result.now, within)
+            liveness.sent(call.id, result.now, within)
             result = yield Send(attempt, deadlines, fresh=creates_state(call))
             if isinstance(result, Answered) and result.status < 400:
                 self._shared.without_usage.put(version, result.now + WITHOUT_USAGE_SECONDS)
@@ -225,7 +227,7 @@ class Attempts(Aftermath):
             self._now = drained.now
             if not is_replayed(call, result.status):
                 attempt.ended = self._now
-                self._dispatcher.ended(self._wish, None, self._now)
+                self._scheduler.ended(self._request, None, self._now)
                 yield from self._return(attempt, drained.body)
                 return True
             failed = Failed(
@@ -250,7 +252,7 @@ class Attempts(Aftermath):
     def _deliver(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result]:
         call = self._call
         call.status = answered.status
-        self._dispatcher.answered(self._wish, answered.headers, self._now, attempt.started)
+        self._scheduler.answered(self._request, answered.headers, self._now, attempt.started)
         if call.streaming and answered.status == 200:
             assert call.body is not None
             self._speed(attempt).learn_begin(answered.now - attempt.started, call.body.text_size)
@@ -267,7 +269,7 @@ class Attempts(Aftermath):
             self._made = told.made
             call.delivered = told.delivered
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
-        self._dispatcher.ended(self._wish, used, end.now)
+        self._scheduler.ended(self._request, used, end.now)
         if isinstance(end, Ended):
             self._now = call.ended = end.now
             call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED

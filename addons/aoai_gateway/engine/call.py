@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aoai_gateway.quota.quotas import Reservation
     from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.routing.liveness import Pulse
+    from aoai_gateway.routing.liveness import Liveness
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.tokens import Count
     from aoai_gateway.wire.bodies import RequestBody
@@ -95,7 +95,7 @@ class Attempt:
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when this one was chosen."""
     fault: Fault | None = None
-    pulse: Pulse | None = None
+    liveness: Liveness | None = None
     """The backend's signs of life."""
     resent: bool = False
     """Whether it was sent a second time because a reused connection turned out to be closed."""
@@ -182,7 +182,7 @@ class Call:
     """What counted against the client's quotas in the end; None if it has none."""
     waited: float = 0.0
     """Seconds for which it was held back, for its quota or in line."""
-    stood_in_line: float = 0.0
+    queue_wait: float = 0.0
     """Of these, seconds in a waiting line."""
     asked: str = ""
     """The deployment that the client asked for, where its contract led to another one."""

@@ -114,10 +114,10 @@ class WaitUntil:
 
 
 @dataclass(frozen=True, slots=True)
-class StandInLine:
+class WaitInQueue:
     """Wait for a backend, in the line that the call has joined. Leads to `Done` or `ClientGone`.
 
-    It is done when the dispatcher has released the call, or ``until`` has passed.
+    It is done when the scheduler has released the call, or ``until`` has passed.
     """
 
     until: float
@@ -168,7 +168,7 @@ type Effect = (
     | Settle
     | Cancel
     | WaitUntil
-    | StandInLine
+    | WaitInQueue
     | Send
     | Drain
     | Choose

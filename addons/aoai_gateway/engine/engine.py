@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.admission import Budgets
+from aoai_gateway.engine.admission import Admission
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.engine.shared import Shared
 from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.quota.access import check_access, visible_deployments
-from aoai_gateway.quota.effective_policy import contract
+from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.priority import HEADER, class_of
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
@@ -48,16 +48,16 @@ class Engine:
 
     def __init__(self, random: Random) -> None:
         self.shared = shared = Shared(random)
-        self.dispatcher = shared.dispatcher
+        self.scheduler = shared.scheduler
         self.affinity = shared.affinity
         self.speeds = shared.speeds
         self.patience = shared.patience
-        self.budgets = Budgets()
+        self.admission = Admission()
 
     @property
     def breaks(self) -> Breaks:
         """The breaks in force."""
-        return self.dispatcher.breaks
+        return self.scheduler.breaks
 
     def run(self, call: Call, content_type: str | None, raw: bytes, now: float) -> Generator[Effect, Result]:
         """Lead a call from its complete request (``raw``: the body) to its end.
@@ -79,7 +79,7 @@ class Engine:
                 assert isinstance(parsed, Parsed)
                 call.body = parsed.body
             pool = self._admit(call, call.body)
-            admitted = yield from self.budgets.admit(call, now)
+            admitted = yield from self.admission.admit(call, now)
             if call.priority != call.client.priority:
                 # What its contract made of it.
                 call.cls = self._class(call)
@@ -92,7 +92,7 @@ class Engine:
             # The client's contract led to another deployment.
             pool = self._pool(call)
         yield from Attempts(self.shared, call, pool, admitted).run()
-        yield from self.budgets.settle(call)
+        yield from self.admission.settle(call)
 
     def _admit(self, call: Call, body: RequestBody) -> Pool:
         call.deployment = body.deployment(call.target)
@@ -120,7 +120,7 @@ class Engine:
     def _pool(self, call: Call) -> Pool:
         """Give the backends that may serve this client."""
         pool = call.setup.table.pool(call.deployment) or ()
-        allowed = contract(call.setup.config, call.client, call.deployment)
+        allowed = effective_policy(call.setup.config, call.client, call.deployment)
         mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
         if pool and not mine:
             raise errors.forbidden(

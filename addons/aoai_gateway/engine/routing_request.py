@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.timeouts import answers, completion_bound
-from aoai_gateway.routing.order import Wish, able, draw_lots, draw_takers
+from aoai_gateway.routing.order import RoutingRequest, able, draw_lots, draw_takers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +22,14 @@ UNBOUNDED_COMPLETION = 16
 reference of the completions API)."""
 
 
-def wish_of(call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callable[[], float]) -> Wish:
+def routing_request_of(
+    call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callable[[], float]
+) -> RoutingRequest:
     """Say what an admitted call wants of a pool. ``draw`` gives a number in [0, 1)."""
     config = call.setup.config
     assert call.cls is not None
     strategy = config.strategy_of(call.deployment)
-    wish = Wish(
+    request = RoutingRequest(
         call_id=call.id,
         client=call.client.name,
         cls=call.cls,
@@ -46,10 +48,10 @@ def wish_of(call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callab
         too_small=_too_small(call, pool),
     )
     # Among those that can serve it at all: by chance alone, no call is left without any.
-    wish.takes = draw_takers(able(wish), call.streaming, draw)
+    request.takes = draw_takers(able(request), call.streaming, draw)
     if strategy == "weighted":
-        wish.lots = draw_lots(pool, draw)
-    return wish
+        request.lots = draw_lots(pool, draw)
+    return request
 
 
 def session_of(call: Call) -> str | None:

@@ -1,16 +1,17 @@
-"""Who is sent where, now: backends are claimed by calls, and calls that find none wait in line.
+"""The scheduler: it gives backends to calls, and lets calls wait in a queue while there is none for them.
 
-What all calls share about backends comes together here: breaks and probation, capacity, signs of life, and
-a waiting line for each virtual deployment. A call says what it wants by a :class:`~routing.order.Wish`.
+What all calls share about backends comes together here: breaks and half-open states, capacity, signs of
+life, and a queue for each virtual deployment. A call says what it needs by a
+:class:`~routing.order.RoutingRequest`.
 
-- `look` says which backends could take it now. It changes nothing.
-- `claim` gives it one: the call counts against its capacity from then on, and is a probe where one is due. So
-  two calls that look at the same time never take the same room.
-- `join` puts it into its line. `release` then gives backends to those who wait, in the line's order, as soon
-  as there is room for them. It is to be called whenever something has changed (a call ended, a break did, its
-  client left), and at `look_again`: nobody is woken to find that there is still nothing.
-- `unclaim` takes back a backend that a call is not sent to after all.
-- `over` takes back whatever the call still has.
+- `candidates` says which backends could take it now. It changes nothing.
+- `acquire` gives it one: the call counts against its capacity from then on, and is a probe where one is due.
+  So two calls that look at the same time never take the same room.
+- `join` puts it into its queue. `serve_waiting` then gives backends to waiting calls, in the queue's order,
+  as soon as there is room for them. It is called whenever something has changed (a call ended, a break did,
+  a client left), and at `look_again`: no call is woken to find that there is still no room.
+- `release` takes back a backend that a call is not sent to after all.
+- `close` takes back whatever the call still has.
 
 While somebody waits in a line, nobody goes past it: who comes joins, and is released at once if it is the
 turn of the call.
@@ -25,9 +26,9 @@ from typing import TYPE_CHECKING
 from aoai_gateway.routing.breaker import Breaks
 from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.demand import Demands
-from aoai_gateway.routing.liveness import Pulse
-from aoai_gateway.routing.order import Order, Wish, order
-from aoai_gateway.routing.queue import Line, Ticket
+from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.order import Order, RoutingRequest, order
+from aoai_gateway.routing.queue import Ticket, WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
 from aoai_gateway.wire.hints import read_rate_limits
 
@@ -44,14 +45,14 @@ does not get shorter."""
 
 
 class _Queue:
-    """A line, and the wishes of those who are in it."""
+    """A line, and the requests of those who are in it."""
 
     def __init__(self) -> None:
-        self.line = Line()
-        self.wishes: dict[str, Wish] = {}
+        self.line = WaitingQueue()
+        self.requests: dict[str, RoutingRequest] = {}
 
 
-class Dispatcher:
+class Scheduler:
     """What all calls of a gateway share about its backends. Times are monotonic seconds."""
 
     def __init__(self) -> None:
@@ -60,125 +61,127 @@ class Dispatcher:
         self.capacities = Capacities()
         self.demands = Demands()
         self.look_again = math.inf
-        """When `release` may find somebody even though nothing is reported until then."""
+        """When `serve_waiting` may find somebody even though nothing is reported until then."""
         self._queues: dict[str, _Queue] = {}
         self._in_flight: dict[str, _Queue] = {}
         """By call: where it counts as in flight."""
-        self._pulses: dict[tuple[BackendKey, str], Pulse] = {}
-        self._endpoint_pulses: dict[str, Pulse] = {}
+        self._livenesses: dict[tuple[BackendKey, str], Liveness] = {}
+        self._endpoint_livenesses: dict[str, Liveness] = {}
 
     # --- choice ----------------------------------------------------------------------------------------
 
-    def expect(self, wish: Wish, now: float) -> None:
+    def expect(self, request: RoutingRequest, now: float) -> None:
         """Note that a call has come, so that lower classes leave room for others like it. Once a call."""
-        if not wish.limited:
+        if not request.limited:
             return
-        cls, marks = wish.cls.name, wish.marks
-        open_ = [b for b in wish.pool if self.breaks.on(b, now, cls, marks) is None] or wish.pool
-        capacities = [self.capacities.of(backend, wish.deployment) for backend in open_]
+        cls, marks = request.cls.name, request.marks
+        open_ = [b for b in request.pool if self.breaks.on(b, now, cls, marks) is None] or request.pool
+        capacities = [self.capacities.of(backend, request.deployment) for backend in open_]
         sizes = [capacity.limits(now)[0] for capacity in capacities]
         known = [size for size in sizes if size is not None]
         usual = sum(known) / len(known) if known else 1.0
         parts = [usual if size is None else size for size in sizes]
         whole = sum(parts) or 1.0
         shares = zip(capacities, parts, strict=True)
-        wish.expected = {c.key: round(wish.tokens * part / whole) for c, part in shares}, now
-        self.demands.note(wish.cls, *wish.expected)
+        request.expected = {c.key: round(request.tokens * part / whole) for c, part in shares}, now
+        self.demands.note(request.cls, *request.expected)
 
-    def look(self, wish: Wish, now: float, *, owed: bool = False) -> Order:
+    def candidates(self, request: RoutingRequest, now: float, *, has_deficit: bool = False) -> Order:
         """Say which backends could take a call now, best first, and why others could not."""
         return order(
-            wish,
+            request,
             now=now,
             breaks=self.breaks,
             capacities=self.capacities,
             demands=self.demands,
-            owed=owed,
+            has_deficit=has_deficit,
         )
 
-    def claim(self, wish: Wish, backend: Backend, now: float) -> bool:
+    def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.may_probe(backend, wish.cls.name, wish.call_id, now, wish.marks):
+        if not self.breaks.may_probe(backend, request.cls.name, request.call_id, now, request.marks):
             return False
-        wish.capacity = self.capacities.of(backend, wish.deployment)
-        wish.capacity.begin(wish.call_id, wish.tokens, now)
-        wish.backend = backend
-        if wish.call_id not in self._in_flight:
-            queue = self._in_flight[wish.call_id] = self._queue(wish)
-            queue.line.began(wish.client)
+        request.capacity = self.capacities.of(backend, request.deployment)
+        request.capacity.begin(request.call_id, request.tokens, now)
+        request.backend = backend
+        if request.call_id not in self._in_flight:
+            queue = self._in_flight[request.call_id] = self._queue(request)
+            queue.line.began(request.client)
         return True
 
-    def unclaim(self, wish: Wish, now: float) -> None:
+    def release(self, request: RoutingRequest, now: float) -> None:
         """Take back the backend that a call was given, since it was not sent there after all."""
-        backend, wish.backend = wish.backend, None
-        capacity, wish.capacity = wish.capacity, None
+        backend, request.backend = request.backend, None
+        capacity, request.capacity = request.capacity, None
         if backend is not None and capacity is not None:
-            capacity.undo(wish.call_id, now)
-            self.breaks.probe_ended(backend, wish.cls.name, wish.call_id)
+            capacity.undo(request.call_id, now)
+            self.breaks.probe_ended(backend, request.cls.name, request.call_id)
 
-    def is_free(self, wish: Wish) -> bool:
+    def is_free(self, request: RoutingRequest) -> bool:
         """Whether no call waits that comes before it, in its queue or in another for the same backends."""
-        queue = self._queues.get(wish.line)
-        if queue is not None and queue.wishes:
+        queue = self._queues.get(request.line)
+        if queue is not None and queue.requests:
             return False
-        mine = {backend.key for backend in wish.pool}
+        mine = {backend.key for backend in request.pool}
         return not any(
-            other.cls.rank <= wish.cls.rank and any(backend.key in mine for backend in other.pool)
+            other.cls.rank <= request.cls.rank and any(backend.key in mine for backend in other.pool)
             for queue in self._queues.values()
-            for other in queue.wishes.values()
+            for other in queue.requests.values()
         )
 
     # --- the line --------------------------------------------------------------------------------------
 
-    def join(self, wish: Wish, minimum_shares: Mapping[str, float], *, max_length: int) -> bool:
+    def join(self, request: RoutingRequest, minimum_shares: Mapping[str, float], *, max_length: int) -> bool:
         """Put a call into its line; False if so many of its class wait there already."""
-        queue = self._queue(wish)
+        queue = self._queue(request)
         queue.line.minimum_shares = minimum_shares
-        cls = wish.cls
+        cls = request.cls
         ticket = Ticket(
-            wish.call_id,
+            request.call_id,
             cls.rank,
             cls.name,
-            wish.client,
-            wish.arrived,
-            wish.tokens,
-            wish.weight,
-            size=wish.size,
+            request.client,
+            request.arrived,
+            request.tokens,
+            request.weight,
+            size=request.size,
             stands_after=STANDING_SHARE * cls.wait_seconds,
         )
-        if not queue.line.join(ticket, max_length, wish.cls.wait_bytes if wish.cls.may_wait else math.inf):
+        if not queue.line.join(
+            ticket, max_length, request.cls.wait_bytes if request.cls.may_wait else math.inf
+        ):
             return False
-        queue.wishes[wish.call_id] = wish
+        queue.requests[request.call_id] = request
         return True
 
-    def leave(self, wish: Wish) -> None:
+    def leave(self, request: RoutingRequest) -> None:
         """Take a call out of its line; nothing if it is not in it any more."""
-        queue = self._queues.get(wish.line)
-        if queue is not None and queue.wishes.pop(wish.call_id, None) is not None:
-            queue.line.leave(wish.call_id)
+        queue = self._queues.get(request.line)
+        if queue is not None and queue.requests.pop(request.call_id, None) is not None:
+            queue.line.leave(request.call_id)
 
-    def standing_wait(self, wish: Wish, now: float) -> float:
+    def standing_wait(self, request: RoutingRequest, now: float) -> float:
         """Seconds for which calls of its class wait at present in a queue that stands; else 0."""
-        queue = self._queues.get(wish.line)
-        waits = queue.line.waits(wish.cls.name, now) if queue is not None else 0.0
-        return waits if waits > STANDING_SHARE * wish.cls.wait_seconds else 0.0
+        queue = self._queues.get(request.line)
+        waits = queue.line.waits(request.cls.name, now) if queue is not None else 0.0
+        return waits if waits > STANDING_SHARE * request.cls.wait_seconds else 0.0
 
     @property
     def somebody_waits(self) -> bool:
         """Whether anybody waits in any line."""
-        return any(queue.wishes for queue in self._queues.values())
+        return any(queue.requests for queue in self._queues.values())
 
-    def release(self, now: float) -> list[Wish]:
+    def serve_waiting(self, now: float) -> list[RoutingRequest]:
         """Give backends to those who wait, as far as there is room; gives those who got one."""
-        released: list[Wish] = []
+        released: list[RoutingRequest] = []
         self.look_again = math.inf
         smallest: dict[Hashable, int] = {}
         for lowest, queue in self._turns():
-            while queue.wishes:
+            while queue.requests:
                 ticket = queue.line.next(now, partial(self._serve, queue, lowest, smallest, now))
                 if ticket is None:
                     break
-                released.append(queue.wishes.pop(ticket.id))
+                released.append(queue.requests.pop(ticket.id))
         for queue in self._queues.values():
             hold_ends = queue.line.hold_ends(now)
             if hold_ends is not None:
@@ -191,14 +194,14 @@ class Dispatcher:
         Lines may want the same backends. So each class has its turn in all of them before the next one, and
         where the oldest of a class waits is the first.
         """
-        waiting = [queue for queue in self._queues.values() if queue.wishes]
+        waiting = [queue for queue in self._queues.values() if queue.requests]
         if len(waiting) < 2:
             return [(math.inf, queue) for queue in waiting]
         oldest: dict[tuple[int, int], float] = {}
         for number, queue in enumerate(waiting):
-            for wish in queue.wishes.values():
-                turn = (wish.cls.rank, number)
-                oldest[turn] = min(wish.arrived, oldest.get(turn, math.inf))
+            for request in queue.requests.values():
+                turn = (request.cls.rank, number)
+                oldest[turn] = min(request.arrived, oldest.get(turn, math.inf))
         return [(turn[0], waiting[turn[1]]) for turn in sorted(oldest, key=lambda t: (t[0], oldest[t]))]
 
     def _serve(
@@ -206,87 +209,94 @@ class Dispatcher:
     ) -> bool:
         """Give a backend to one who waits, if there is one.
 
-        ``lowest``: the lowest rank whose turn it is; who is owed a release does not wait for it.
-        ``smallest``: of each kind of wish, the tokens of the smallest one for which there was none. Until the
-        end of this `release` there is only less room than then, so larger ones need not be looked at.
+        ``lowest``: the lowest rank whose turn it is; a class with a deficit does not wait for it.
+        ``smallest``: of each kind of request, the tokens of the smallest one for which there was no room.
+        Until the end of this `serve_waiting` there is only less room than then, so larger ones need not be
+        looked at.
         """
-        wish = queue.wishes[ticket.id]
+        request = queue.requests[ticket.id]
         # What it must leave free would keep a low class out for as long as higher ones keep the rest busy.
-        owed = queue.line.owed(ticket.cls_name)
-        if ticket.cls_rank > lowest and not owed:
+        has_deficit = queue.line.has_deficit(ticket.cls_name)
+        if ticket.cls_rank > lowest and not has_deficit:
             return False
-        kind = (owed, wish.kind, wish.marks if self.breaks.any_for_some else ())
-        if wish.tokens >= smallest.get(kind, math.inf):
+        kind = (has_deficit, request.kind, request.marks if self.breaks.any_for_some else ())
+        if request.tokens >= smallest.get(kind, math.inf):
             return False
-        found = self.look(wish, now, owed=owed)
-        wish.skipped = found.skipped
+        found = self.candidates(request, now, has_deficit=has_deficit)
+        request.skipped = found.skipped
         for backend in found.candidates:
-            if self.claim(wish, backend, now):
+            if self.acquire(request, backend, now):
                 return True
-        smallest[kind] = wish.tokens
-        opens = found.opens(wish.tried)
+        smallest[kind] = request.tokens
+        opens = found.opens(request.tried)
         if opens is not None:
             self.look_again = min(self.look_again, now + opens)
         return False
 
-    def lines(self) -> Iterator[tuple[str, Line]]:
+    def lines(self) -> Iterator[tuple[str, WaitingQueue]]:
         """Iterate over the virtual deployments and their lines."""
         for name, queue in self._queues.items():
             yield name, queue.line
 
-    def waiting(self, deployment: str) -> list[Wish]:
+    def waiting(self, deployment: str) -> list[RoutingRequest]:
         """Give those who wait for a deployment, by arrival."""
         queue = self._queues.get(deployment)
-        return sorted(queue.wishes.values(), key=lambda wish: wish.arrived) if queue is not None else []
+        return (
+            sorted(queue.requests.values(), key=lambda request: request.arrived) if queue is not None else []
+        )
 
-    def _queue(self, wish: Wish) -> _Queue:
-        return self._queues.setdefault(wish.line, _Queue())
+    def _queue(self, request: RoutingRequest) -> _Queue:
+        return self._queues.setdefault(request.line, _Queue())
 
     # --- what becomes of an attempt --------------------------------------------------------------------
 
-    def pulse(self, backend: Backend, deployment: str) -> Pulse:
+    def liveness(self, backend: Backend, deployment: str) -> Liveness:
         """Give a backend's signs of life."""
         key = (backend.key, backend.deployment(deployment))
-        pulse = self._pulses.get(key)
-        if pulse is None:
-            self._pulses = {k: p for k, p in self._pulses.items() if p}
-            whole = self._endpoint_pulses.setdefault(backend.key.endpoint, Pulse())
-            pulse = self._pulses[key] = Pulse(whole)
-        return pulse
+        liveness = self._livenesses.get(key)
+        if liveness is None:
+            self._livenesses = {k: p for k, p in self._livenesses.items() if p}
+            whole = self._endpoint_livenesses.setdefault(backend.key.endpoint, Liveness())
+            liveness = self._livenesses[key] = Liveness(whole)
+        return liveness
 
-    def answered(self, wish: Wish, headers: Headers, now: float, sent: float = -math.inf) -> None:
+    def answered(
+        self, request: RoutingRequest, headers: Headers, now: float, sent: float = -math.inf
+    ) -> None:
         """Note that the backend answers what was ``sent`` then, and does not refuse; the attempt goes on."""
-        backend, capacity = wish.backend, wish.capacity
+        backend, capacity = request.backend, request.capacity
         if backend is not None and capacity is not None:
             # Where nothing depends on them, its figures are only looked at now and then.
-            if wish.limited or wish.strategy == "most_headroom" or capacity.is_stale(now):
-                capacity.learn(wish.call_id, read_rate_limits(headers), now)
-            self.breaks.probe_succeeded(backend, wish.cls.name, wish.call_id)
+            if request.limited or request.strategy == "most_headroom" or capacity.is_stale(now):
+                capacity.learn(request.call_id, read_rate_limits(headers), now)
+            self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
             self.suspicions.acquit(*backend.key, sent)
 
-    def refused(self, wish: Wish, limits: RateLimits, retry_after: float | None, now: float) -> None:
+    def refused(
+        self, request: RoutingRequest, limits: RateLimits, retry_after: float | None, now: float
+    ) -> None:
         """Note that the backend refuses the call for want of capacity."""
-        if wish.capacity is not None:
-            wish.capacity.refused(wish.call_id, limits, retry_after, now)
+        if request.capacity is not None:
+            request.capacity.refused(request.call_id, limits, retry_after, now)
 
-    def ended(self, wish: Wish, used_tokens: int | None, now: float) -> None:
+    def ended(self, request: RoutingRequest, used_tokens: int | None, now: float) -> None:
         """Note the end of an attempt. ``used_tokens``: 0 if it was not served; None: unknown."""
-        backend, wish.backend = wish.backend, None
-        capacity, wish.capacity = wish.capacity, None
+        backend, request.backend = request.backend, None
+        capacity, request.capacity = request.capacity, None
         if backend is not None and capacity is not None:
-            capacity.end(wish.call_id, used_tokens, now)
+            capacity.end(request.call_id, used_tokens, now)
             if capacity.frees_early(now):
                 self.breaks.half_open(backend.key)
-            if used_tokens and used_tokens < wish.tokens and wish.expected is not None:
-                parts, at = wish.expected
-                self.demands.give_back(wish.cls, parts, 1 - used_tokens / wish.tokens, at)
-            self.breaks.probe_ended(backend, wish.cls.name, wish.call_id)
-            self.pulse(backend, wish.deployment).ended(wish.call_id)
+            if used_tokens and used_tokens < request.tokens and request.expected is not None:
+                parts, at = request.expected
+                self.demands.give_back(request.cls, parts, 1 - used_tokens / request.tokens, at)
+            self.breaks.probe_ended(backend, request.cls.name, request.call_id)
+            self.liveness(backend, request.deployment).ended(request.call_id)
 
-    def over(self, wish: Wish, now: float) -> None:
+    def close(self, request: RoutingRequest, now: float) -> None:
         """Take back whatever a call has that is over, in whatever way."""
-        self.leave(wish)
-        self.ended(wish, None, now)
-        queue = self._in_flight.pop(wish.call_id, None)
+        self.leave(request)
+        self.ended(request, None, now)
+        queue = self._in_flight.pop(request.call_id, None)
         if queue is not None:
-            queue.line.ended(wish.client)
+            queue.line.ended(request.client)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Recent
-from aoai_gateway.engine.scheduler import Dispatcher
+from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.affinity import Affinity
 from aoai_gateway.routing.patience import Patience
 
@@ -22,7 +22,7 @@ class Shared:
     """One for all calls; what it holds lives as long as the gateway."""
 
     def __init__(self, random: Random) -> None:
-        self.dispatcher = Dispatcher()
+        self.scheduler = Scheduler()
         self.affinity = Affinity()
         self.speeds: dict[tuple[BackendKey, str], Speed] = {}
         """By backend and real deployment: an endpoint without standins serves fast and slow ones."""

@@ -24,7 +24,7 @@ from aoai_gateway.inspect.comparison_view import ComparisonContentview
 from aoai_gateway.inspect.replays import aimed, as_call, places
 from aoai_gateway.inspect.snippet_view import SnippetContentview
 from aoai_gateway.inspect.story_view import StoryContentview, story
-from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.mitmproxy_host import command, is_unset
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
@@ -160,7 +160,7 @@ async def _played(copy: http.HTTPFlow) -> None:
     try:
         await play(copy)
     except Exception as error:
-        log_bug("in a replay; it was given up.", error)
+        log_exception("in a replay; it was given up.", error)
 
 
 def address_of(shown: flow.Flow, call: http.HTTPFlow) -> str:

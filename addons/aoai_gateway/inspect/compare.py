@@ -29,7 +29,7 @@ from aoai_gateway.inspect.client_replay import play
 from aoai_gateway.inspect.comparison import Entry, side_by_side
 from aoai_gateway.inspect.replays import aimed, as_call, deployment_of
 from aoai_gateway.inspect.views.shapes import text as text_of
-from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.wire.content_coding import readable
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Comparison:
             self.flow.response.timestamp_end = time.time()
             await self._tell(HttpResponseHeadersHook(self.flow), HttpResponseHook(self.flow))
         except Exception as error:
-            log_bug("in a comparison of answers; it was given up.", error)
+            log_exception("in a comparison of answers; it was given up.", error)
 
     async def _ask(self, copy: http.HTTPFlow, places: asyncio.Semaphore) -> None:
         async with places:

@@ -33,7 +33,7 @@ from aoai_gateway.engine.effects import (
     Return,
     Send,
     Settle,
-    StandInLine,
+    WaitInQueue,
     WaitUntil,
 )
 from aoai_gateway.engine.failures import creates_state
@@ -200,7 +200,7 @@ def _after(step: Step, began: float) -> Iterator[str]:
             yield from _booking(wanted.tokens, decision)
         case WaitUntil(), Done():
             yield "held back until now"
-        case StandInLine(), Done(now=now):
+        case WaitInQueue(), Done(now=now):
             yield f"stood in line for a backend for {_seconds(now - began)}"
         case Choose(candidates=candidates), Chosen(candidates=chosen, error=error):
             if error is not None:

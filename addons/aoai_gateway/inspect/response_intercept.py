@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 NOT_SENT = "not sent, since it cannot be as it is now: "
 
 
-class Hold:
+class ResponseIntercept:
     """Waits for the end of a flow's being held."""
 
     name = "gatewayhold"

@@ -33,7 +33,7 @@ FIRST_MESSAGES = 20
 """A realtime session begins with its settings; without them, what follows cannot be understood."""
 
 
-class KeptFlows:
+class Retention:
     """Bounds the flow list, and the messages of each realtime session in it."""
 
     name = "gatewaykeptflows"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from aoai_gateway.inspect.response_intercept import Hold
-from aoai_gateway.inspect.retention import KeptFlows
+from aoai_gateway.inspect.response_intercept import ResponseIntercept
+from aoai_gateway.inspect.retention import Retention
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import AddonManager
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 def install(gateway: Gateway, addons: AddonManager) -> None:
     """Add what a flow list and holding need, as far as they are there; once, however often it is called."""
     view = cast("View | None", addons.get("view"))
-    if view is not None and addons.get(KeptFlows.name) is None:
+    if view is not None and addons.get(Retention.name) is None:
 
         def is_looked_at(flow: Flow) -> bool:
             # In mitmweb it is the browser that knows.
             return addons.get("consoleaddon") is not None and view.focus.flow is flow
 
-        addons.add(KeptFlows(view, is_looked_at))
+        addons.add(Retention(view, is_looked_at))
     intercept = cast("Intercept | None", addons.get("intercept"))
     if intercept is not None:
         gateway.is_held = intercept.should_intercept
-        if addons.get(Hold.name) is None:
-            addons.add(Hold(gateway))
+        if addons.get(ResponseIntercept.name) is None:
+            addons.add(ResponseIntercept(gateway))

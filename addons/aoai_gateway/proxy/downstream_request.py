@@ -63,7 +63,7 @@ SWALLOW_BYTES = 256 * 1024 * 1024
 """And how much of it."""
 
 
-class Intake(HttpStream):
+class DownstreamRequest(HttpStream):
     """The stream as seen from the client; who answers, when all is there, is for a subclass to say."""
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:

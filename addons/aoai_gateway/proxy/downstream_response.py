@@ -30,11 +30,11 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.downstream_request import Intake
+from aoai_gateway.proxy.downstream_request import DownstreamRequest
 from aoai_gateway.proxy.header_index import set_fields
 from aoai_gateway.proxy.masks import mask_decoded
-from aoai_gateway.proxy.upstream_response import Exchange
-from aoai_gateway.usage.chunk_gaps import Pace
+from aoai_gateway.proxy.upstream_response import UpstreamResponse
+from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.content_coding import MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
@@ -85,7 +85,7 @@ NOT_THE_CLIENTS = HOP_BY_HOP | frozenset(
 """Fields that concern only the gateway: of its connection to the backend, and of its quota there."""
 
 
-class Delivery(Intake):
+class DownstreamResponse(DownstreamRequest):
     """The stream as seen from a backend's answer; what to make of its end is for a subclass to say."""
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
@@ -93,9 +93,9 @@ class Delivery(Intake):
         self.upstream: Server | None = None
         """The connection of the attempt under way; events from any other are not for us."""
         self._call: Call | None = None
-        self._exchange: Exchange | None = None
+        self._received: UpstreamResponse | None = None
         self._continuation: tuple[commands.RequestWakeup, Result] | None = None
-        self._pace: Pace | None = None
+        self._chunk_gaps: ChunkGaps | None = None
         """Only where bodies of streams are stored, as they are for somebody to look at."""
         self._secrets: tuple[KnownSecrets, ...] = ()
         """What is masked in answers to this call."""
@@ -109,11 +109,11 @@ class Delivery(Intake):
         raise NotImplementedError
 
     def _deliver(self) -> CommandGenerator[Result | None]:
-        exchange, flow = self._exchange, self.flow
-        assert exchange is not None and exchange.response is not None and self._call is not None
-        response = flow.response = exchange.response
-        if not exchange.streaming:
-            return (yield from self._whole_answer(exchange, response))
+        received, flow = self._received, self.flow
+        assert received is not None and received.response is not None and self._call is not None
+        response = flow.response = received.response
+        if not received.streaming:
+            return (yield from self._whole_answer(received, response))
         self._mark(response)
         if self._asked_for_usage() and "content-length" in response.headers:
             # Less will go out than comes in.
@@ -124,16 +124,16 @@ class Delivery(Intake):
             yield from self._abandon()
             return ClientGone(time.monotonic())
         self._store = bool(self.context.options.store_streamed_bodies)
-        self._pace = Pace() if self._store else None
+        self._chunk_gaps = ChunkGaps() if self._store else None
         self.server_state = self.state_deliver
-        exchange.came(time.monotonic())
-        if exchange.reader is not None and self._gateway.is_held(flow):
+        received.came(time.monotonic())
+        if received.reader is not None and self._gateway.is_held(flow):
             self._held_back = bytearray()
         else:
             self._begun = True
             yield SendHttp(ResponseHeaders(self.stream_id, response, False), self.context.client)
-        yield from self._to_client(exchange.take_body())
-        if exchange.ended:
+        yield from self._to_client(received.take_body())
+        if received.ended:
             self.server_state = self.state_done
             yield from self._last_word()
             return self._stream_ended()
@@ -149,10 +149,10 @@ class Delivery(Intake):
         """Give an answer that may still be on its way."""
         raise NotImplementedError
 
-    def _whole_answer(self, exchange: Exchange, response: http.Response) -> CommandGenerator[Ended]:
+    def _whole_answer(self, received: UpstreamResponse, response: http.Response) -> CommandGenerator[Ended]:
         assert self._call is not None
-        response.data.content = exchange.take_body()
-        facts, decoded = exchange.facts, exchange.decoded
+        response.data.content = received.take_body()
+        facts, decoded = received.facts, received.decoded
         if decoded is None:
             decoded, facts = yield from self._wait_for(asyncio.to_thread(self._read_large, response))
         else:
@@ -185,11 +185,11 @@ class Delivery(Intake):
 
     def state_deliver(self, event: events.Event) -> CommandGenerator[None]:
         """More of a stream that goes to the client as it comes."""
-        exchange = self._exchange
-        assert exchange is not None
-        reader = exchange.reader
+        received = self._received
+        assert received is not None
+        reader = received.reader
         if isinstance(event, ResponseData):
-            exchange.came(time.monotonic())
+            received.came(time.monotonic())
             yield from self._to_client(event.data if reader is None else reader.feed(event.data))
         elif isinstance(event, ResponseEndOfMessage):
             self.upstream = None
@@ -216,12 +216,12 @@ class Delivery(Intake):
             yield from self._pass_on(data)
 
     def _pass_on(self, data: bytes) -> CommandGenerator[None]:
-        if self._pace is not None:
-            self._pace.note(time.monotonic())
+        if self._chunk_gaps is not None:
+            self._chunk_gaps.note(time.monotonic())
         if self._held_back is not None:
             self._held_back += data
             return
-        if self._pace is not None:
+        if self._chunk_gaps is not None:
             self.response_body_buf += data
         yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
 
@@ -240,17 +240,17 @@ class Delivery(Intake):
                 yield from self._pass_on(rest)
 
     def _stream_ended(self) -> Ended:
-        exchange = self._exchange
-        assert exchange is not None
-        now, reader = time.monotonic(), exchange.reader
+        received = self._received
+        assert received is not None
+        now, reader = time.monotonic(), received.reader
         if reader is None:
-            return Ended(now, complete=True, first_content=exchange.first_content)
-        complete = reader.is_complete(cut_short=exchange.cut_short)
+            return Ended(now, complete=True, first_content=received.first_content)
+        complete = reader.is_complete(cut_short=received.cut_short)
         return Ended(
             now,
             complete=complete,
             reason="" if complete else "ended its stream without saying so",
-            first_content=exchange.first_content,
+            first_content=received.first_content,
             usage=reader.usage,
             model=reader.model,
             response_id=reader.response_id,
@@ -266,7 +266,7 @@ class Delivery(Intake):
         """
         if self._continuation is not None and isinstance(self._continuation[1], Ended):
             return self._continuation[1]
-        reader = self._exchange.reader if self._exchange is not None else None
+        reader = self._received.reader if self._received is not None else None
         if self._begun and self.server_state == self.state_deliver and reader and reader.terminal_seen:
             return self._stream_ended()
         return None
@@ -274,10 +274,10 @@ class Delivery(Intake):
     def _broken_off(self, reason: str) -> CommandGenerator[None]:
         """The backend broke its stream off after the client had begun to get it."""
         self.server_state = self.state_done
-        if self._exchange is not None:
-            self._exchange.cut_short = True
+        if self._received is not None:
+            self._received.cut_short = True
         result = self._stream_ended()
-        if self._exchange is not None and self._exchange.reader is None:
+        if self._received is not None and self._received.reader is None:
             result = replace(result, complete=False)
         if not result.complete:
             result = replace(result, reason=reason)
@@ -286,7 +286,7 @@ class Delivery(Intake):
         yield from self._continue_later(result)
 
     def _say_broken_off(self) -> CommandGenerator[None]:
-        reader = self._exchange.reader if self._exchange is not None else None
+        reader = self._received.reader if self._received is not None else None
         if reader is not None:
             yield from self._to_client(reader.break_off(errors.upstream_disconnected()))
 
@@ -295,7 +295,7 @@ class Delivery(Intake):
 
     def _is_cut_off(self) -> bool:
         """Whether the client has part of an answer in which no error can be told: only a cut can tell it."""
-        untold = self._exchange is not None and self._exchange.reader is None
+        untold = self._received is not None and self._received.reader is None
         return self._begun and untold and not self._is_whole()
 
     def _mark(self, response: http.Response) -> None:
@@ -342,8 +342,8 @@ class Delivery(Intake):
 
     def _watch(self) -> CommandGenerator[None]:
         """Have the layer tell us when the exchange's time has come."""
-        assert self._exchange is not None
-        yield from self._layer.set_deadline(self._deadline, self._exchange.due)
+        assert self._received is not None
+        yield from self._layer.set_deadline(self._deadline, self._received.due)
 
 
 def _passed(changed: bytes | Iterable[bytes]) -> bytes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 type Fields = Iterable[tuple[bytes, bytes]]
 
 
-class FieldIndex:
+class HeaderIndex:
     """The values of a message's fields by name, as they are when it is made; of a repeated one, the first."""
 
     __slots__ = ("_values", "repeated")

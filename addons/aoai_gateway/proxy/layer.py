@@ -29,7 +29,7 @@ from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
 from aoai_gateway.proxy.timers import Deadlines
 from aoai_gateway.proxy.upstream import connection_layers
-from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.usage.early import EarlyAnswer
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class GatewayLayer(HttpLayer):
         try:
             yield from self._in_one_piece(event)
         except Exception as error:
-            log_bug("in the HTTP layer; the client's connection was closed.", error)
+            log_exception("in the HTTP layer; the client's connection was closed.", error)
             yield commands.CloseConnection(self.context.client)
 
     def _in_one_piece(self, event: events.Event) -> CommandGenerator[None]:
@@ -161,7 +161,7 @@ class GatewayLayer(HttpLayer):
 
     def _connection_crashed(self, child: Layer, error: Exception) -> CommandGenerator[None]:
         """End a connection in whose layer there was an exception; its end then ends its streams."""
-        log_bug("in a connection; it was closed.", error)
+        log_exception("in a connection; it was closed.", error)
         for connection in [connection for connection, layer in self.connections.items() if layer is child]:
             yield commands.CloseConnection(connection)
             if connection in self.waiting_for_establishment:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.header_index import FieldIndex, set_fields
+from aoai_gateway.proxy.header_index import HeaderIndex, set_fields
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.wire import errors
@@ -71,7 +71,7 @@ def admit(gateway: Gateway, request: http.Request, connection: ClientConnection)
     for `check_request`.
     """
     setup = gateway.in_force()
-    head = FieldIndex(request.data.headers.fields)
+    head = HeaderIndex(request.data.headers.fields)
     _check_form(request, head)
     if setup.config.listen.certificate is not None and not connection.tls:
         raise errors.invalid_target("This gateway speaks https only. Begin its address with https://.")
@@ -101,7 +101,7 @@ def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[st
     return Admitted(setup, client, None, secrets, str(only) if only else None)
 
 
-def _check_form(request: http.Request, head: FieldIndex) -> None:
+def _check_form(request: http.Request, head: HeaderIndex) -> None:
     """See that the head, which is valid HTTP, asks for what a gateway does. Raises GatewayError."""
     if request.data.scheme or request.data.authority:
         # Absolute form, and CONNECT: a target that names a host is for a forward proxy.

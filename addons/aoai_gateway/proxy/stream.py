@@ -63,18 +63,18 @@ from aoai_gateway.engine.effects import (
     Return,
     Send,
     Settle,
-    StandInLine,
+    WaitInQueue,
     WaitUntil,
 )
 from aoai_gateway.proxy import models
-from aoai_gateway.proxy.header_index import FieldIndex
+from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.proxy.http1 import BROKEN_OFF, error_response
 from aoai_gateway.proxy.masks import strip_known
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.request import strip_secrets, without_secrets
 from aoai_gateway.proxy.request_head import address_of
-from aoai_gateway.proxy.upstream_attempt import Sending
-from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.runtime.stream_hooks import (
@@ -103,7 +103,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class GatewayStream(Sending):
+class GatewayStream(UpstreamAttempt):
     """One request; see the module's docstring."""
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
@@ -168,7 +168,7 @@ class GatewayStream(Sending):
             self.flow.response = models.answer(admitted.setup, admitted.client, target)
             yield from self._respond()
             return
-        head = FieldIndex(request.data.headers.fields)
+        head = HeaderIndex(request.data.headers.fields)
         call = self._call = Call(
             id=str(uuid.uuid4()),
             client=admitted.client,
@@ -217,13 +217,13 @@ class GatewayStream(Sending):
                     result = Done(time.monotonic())
                 case WaitUntil():
                     result = yield from self._hold_back(effect)
-                case StandInLine():
+                case WaitInQueue():
                     result = yield from self._stand_in_line(effect)
                 case Send():
                     result = yield from self._send(effect)
                 case Drain():
-                    assert self._exchange is not None
-                    self._exchange.drain(time.monotonic())
+                    assert self._received is not None
+                    self._received.drain(time.monotonic())
                     yield from self._watch()
                     result = None
                 case Choose():
@@ -234,8 +234,8 @@ class GatewayStream(Sending):
                 case Deliver():
                     result = yield from self._deliver()
                 case Return():
-                    assert self._exchange is not None and self._exchange.response is not None
-                    self.flow.response = self._exchange.response
+                    assert self._received is not None and self._received.response is not None
+                    self.flow.response = self._received.response
                     result = Done(time.monotonic())
                 case Reject():
                     self.flow.response = error_response(effect.error)
@@ -279,8 +279,8 @@ class GatewayStream(Sending):
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         self._observation.finished(self.flow)
-        if self._pace is not None:
-            self.flow.metadata.update(self._pace.figures())
+        if self._chunk_gaps is not None:
+            self.flow.metadata.update(self._chunk_gaps.figures())
         record = self._gateway.write_down(call)
         if "gateway_call_finished" in self._gateway.heard:
             yield GatewayCallEndedHook(CallFinished(self.flow, call, record))
@@ -333,7 +333,7 @@ class GatewayStream(Sending):
         yield wakeup
         return None
 
-    def _stand_in_line(self, effect: StandInLine) -> CommandGenerator[Result]:
+    def _stand_in_line(self, effect: WaitInQueue) -> CommandGenerator[Result]:
         assert self._call is not None
         self._stands = True
         yield from self._wait_for(self._gateway.waiting.stand(self._call.id, effect.until))
@@ -364,7 +364,7 @@ class GatewayStream(Sending):
             call=self._call,
             attempt=effect.attempt,
             request=without_secrets(self._sent, self._content),
-            response=self._exchange.response if self._exchange is not None else None,
+            response=self._received.response if self._received is not None else None,
             server=self.flow.server_conn,
         )
         return GatewayAttemptFailedHook(failed)
@@ -413,7 +413,7 @@ class GatewayStream(Sending):
 
     def state_crashed(self, event: Crashed) -> CommandGenerator[None]:
         """A bug of ours: nothing is forwarded, and the client gets to know."""
-        log_bug("in the gateway; its call was ended.", event.error)
+        log_exception("in the gateway; its call was ended.", event.error)
         if self._over:
             yield commands.CloseConnection(self.context.client)
             return
@@ -427,7 +427,7 @@ class GatewayStream(Sending):
             self._call.outcome, self._call.ended = Outcome.ERROR, time.monotonic()
             self._call.status = self._call.status or 500
         if self._begun:
-            reader = self._exchange.reader if self._exchange is not None else None
+            reader = self._received.reader if self._received is not None else None
             if reader is not None:
                 told = reader.break_off(errors.internal())
                 yield SendHttp(ResponseData(self.stream_id, told), self.context.client)

@@ -1,7 +1,7 @@
 """One attempt on the wire: a connection, the request, and the wait for what becomes of it.
 
-What the answer means is for an :class:`~aoai_gateway.proxy.upstream_response.Exchange` to say; here its
-events come in, its deadline is kept, and what is decided is told to the engine.
+An :class:`~aoai_gateway.proxy.upstream_response.UpstreamResponse` says what the answer means; here its events
+come in, its deadline is kept, and the engine is told what was decided.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from mitmproxy.proxy.layers.http._base import HttpEvent
 
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import ClientGone, Drained, Failed, Result, Send
-from aoai_gateway.proxy.downstream_response import Delivery
+from aoai_gateway.proxy.downstream_response import DownstreamResponse
 from aoai_gateway.proxy.masks import mask_decoded, mask_head
 from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import build_request
-from aoai_gateway.proxy.upstream_response import SLACK, Exchange
+from aoai_gateway.proxy.upstream_response import SLACK, UpstreamResponse
 from aoai_gateway.wire.masking import Screen
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Sending(Delivery):
+class UpstreamAttempt(DownstreamResponse):
     """The stream as seen from an attempt; which one is made, and when, is for a subclass to say."""
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
@@ -60,7 +60,7 @@ class Sending(Delivery):
         assert self._call is not None and self._admitted is not None
         call, backend = self._call, effect.attempt.backend
         endpoint = backend.endpoint
-        self.upstream = self._exchange = None
+        self.upstream = self._received = None
         tls = endpoint.scheme == "https"
         connect = Connect((endpoint.host, endpoint.port), tls, effect.deadlines.connect, effect.fresh)
         server, error = yield connect
@@ -77,7 +77,7 @@ class Sending(Delivery):
         shown = self.flow.request.data
         shown.host, shown.port, shown.scheme = endpoint.host, endpoint.port, endpoint.scheme.encode()
         self.upstream = self.context.server = self.flow.server_conn = server
-        self._exchange = Exchange(
+        self._received = UpstreamResponse(
             call,
             effect.attempt,
             server,
@@ -117,8 +117,8 @@ class Sending(Delivery):
 
     def state_exchange(self, event: events.Event) -> CommandGenerator[None]:
         """An event of the response, before it is known what becomes of the attempt."""
-        assert isinstance(event, HttpEvent) and self._exchange is not None
-        result = self._exchange.receive(event, time.monotonic())
+        assert isinstance(event, HttpEvent) and self._received is not None
+        result = self._received.receive(event, time.monotonic())
         if result is None:
             yield from self._watch()
         else:
@@ -128,8 +128,8 @@ class Sending(Delivery):
     def _settle(self, result: Result, ended: bool) -> CommandGenerator[None]:
         """Go on with what has become of the attempt. ``ended``: its connection has nothing more to say."""
         self._layer.deadlines.clear(self._deadline)
-        if isinstance(result, Drained) and result.body and self._exchange and self._exchange.response:
-            result = replace(result, body=mask_decoded(self._exchange.response, result.body, self._secrets))
+        if isinstance(result, Drained) and result.body and self._received and self._received.response:
+            result = replace(result, body=mask_decoded(self._received.response, result.body, self._secrets))
         if isinstance(result, Failed | Drained):
             if not ended:
                 yield from self._abandon()
@@ -143,15 +143,15 @@ class Sending(Delivery):
 
     def state_deadline_passed(self) -> CommandGenerator[None]:
         """Nothing came in time."""
-        now, exchange = time.monotonic(), self._exchange
+        now, received = time.monotonic(), self._received
         if self.client_state == self.state_swallow:
             yield from self._stop_swallowing()
-        elif exchange is None or self.upstream is None:
+        elif received is None or self.upstream is None:
             pass
-        elif exchange.due > now + SLACK:
+        elif received.due > now + SLACK:
             yield from self._watch()
         elif self.server_state == self.state_exchange:
-            result = exchange.deadline_passed(now)
+            result = received.deadline_passed(now)
             if result is None:
                 yield from self._watch()
             else:

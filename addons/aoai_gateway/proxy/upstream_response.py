@@ -1,6 +1,6 @@
 """One attempt on the wire, from its request to the point where its fate is known.
 
-An :class:`Exchange` takes the response's events of one backend connection and says, once it can, what
+An :class:`UpstreamResponse` takes the response's events of one backend connection and says, once it can, what
 became of the attempt, in the engine's words:
 
 - A status that may be replayed: `Answered` at once. The engine then has its body run out (`Drained`), so
@@ -31,8 +31,8 @@ from mitmproxy.proxy.layers.http import (
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Failed
 from aoai_gateway.engine.failures import fault_of, is_failure, is_replayed
-from aoai_gateway.proxy.header_index import FieldIndex
-from aoai_gateway.routing.liveness import Pulse
+from aoai_gateway.proxy.header_index import HeaderIndex
+from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, status_of
 from aoai_gateway.wire.hints import describe
@@ -59,7 +59,7 @@ MAX_ANSWER = 256 * 1024 * 1024
 
 
 class Phase(Enum):
-    """What an exchange is waiting for."""
+    """What an upstream response is waiting for."""
 
     HEADERS = auto()
     PREAMBLE = auto()
@@ -72,7 +72,7 @@ class Phase(Enum):
     """Its fate is known."""
 
 
-class Exchange:
+class UpstreamResponse:
     """The response side of one attempt. Times are monotonic seconds."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Exchange:
     ) -> None:
         self.server = server
         self.response: http.Response | None = None
-        self._head = FieldIndex(())
+        self._head = HeaderIndex(())
         self.reader: StreamReader | None = None
         """Set while the answer is an event stream that can be read."""
         self.streaming = False
@@ -112,14 +112,14 @@ class Exchange:
         self._body: list[bytes] = []
         self._size = 0
         # One that has nothing to remember is false.
-        self._pulse = Pulse() if attempt.pulse is None else attempt.pulse
+        self._liveness = Liveness() if attempt.liveness is None else attempt.liveness
         self._sent = now
         self._expect(now + deadlines.first_byte, now)
 
     def _expect(self, limit: float, now: float) -> None:
         """Set the time until which something must come, and the time (``due``) to look at it next."""
         self._limit = limit
-        self.due = min(limit, self._pulse.ask_again(self._call.id, now))
+        self.due = min(limit, self._liveness.ask_again(self._call.id, now))
 
     def take_body(self) -> bytes:
         """Give what has been held back or read so far, once."""
@@ -129,7 +129,7 @@ class Exchange:
 
     def came(self, now: float) -> None:
         """Note that something of a stream came, which is being delivered."""
-        self._pulse.hear(now)
+        self._liveness.hear(now)
         self.due = now + self._deadlines.idle
         if self.first_content is None:
             self.first_content = now
@@ -142,7 +142,7 @@ class Exchange:
     def receive(self, event: HttpEvent, now: float) -> Result | None:
         """Take in an event of the response. Gives the attempt's fate once it is known."""
         if not isinstance(event, ResponseProtocolError):
-            self._pulse.hear(now)
+            self._liveness.hear(now)
         match self._phase:
             case Phase.HEADERS:
                 return self._in_headers(event, now)
@@ -158,11 +158,11 @@ class Exchange:
     def deadline_passed(self, now: float) -> Result | None:
         """Say what it means that nothing came in time; None: wait on, until the new ``due``."""
         if now < self._limit - SLACK:
-            if not self._pulse.is_lost(self._call.id, now):
+            if not self._liveness.is_lost(self._call.id, now):
                 self._expect(self._limit, now)
                 return None
             self._phase = Phase.OVER
-            quiet = now - max(self._pulse.heard, self._sent)
+            quiet = now - max(self._liveness.heard, self._sent)
             return Failed(now, FailureKind.TIMEOUT, f"silent for {quiet:.1f} s, to all calls", silent=True)
         phase, self._phase = self._phase, Phase.OVER
         if phase is Phase.FAILED_BODY:
@@ -184,7 +184,7 @@ class Exchange:
         if not isinstance(event, ResponseHeaders):
             return None
         response = self.response = event.response
-        self._head = FieldIndex(response.data.headers.fields)
+        self._head = HeaderIndex(response.data.headers.fields)
         status = response.status_code
         if 300 <= status < 400 and status != 304:
             # An SDK would follow it, with a prompt in its hands. Azure sends none: the URL must be wrong.

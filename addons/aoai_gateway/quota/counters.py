@@ -64,7 +64,7 @@ class _Hold:
     bookings: tuple[_Booking, ...]
 
 
-class Accounts:
+class Counters:
     """Counters of any number of clients. `lease` is in seconds."""
 
     def __init__(self, lease: float = LEASE) -> None:
@@ -104,7 +104,7 @@ class Accounts:
         us = microseconds(now)
         self._lapse(us)
         if not self._held(reservation):
-            self._fits(reservation, us)  # brings the accounts up to date
+            self._fits(reservation, us)  # brings the counters up to date
             self._book(reservation, us)
 
     def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
@@ -235,7 +235,7 @@ class Accounts:
         return account
 
     def forget_idle(self, now: float) -> None:
-        """Drop accounts that hold nothing any more, and tallies of periods that are over.
+        """Drop counters that hold nothing any more, and tallies of periods that are over.
 
         Not needed for right answers, only for memory, when clients or deployments come and go.
         The period before the present one is kept for calls that began in it.

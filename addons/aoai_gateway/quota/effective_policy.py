@@ -37,7 +37,7 @@ REJECT = OnExceed()
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
+class EffectivePolicy:
     """What one client may do at one virtual deployment.
 
     `quotas`: at most one with this deployment and one over all (`deployment` None). `has_limit_here` is
@@ -62,12 +62,12 @@ class Contract:
         return self.endpoints is None or name in self.endpoints
 
 
-def contract(config: Config, client: Client, deployment: str) -> Contract:
+def effective_policy(config: Config, client: Client, deployment: str) -> EffectivePolicy:
     """Return a client's contract at a deployment, whether it may use the deployment or not.
 
     The same object as long as the configuration is the same.
     """
-    kept: dict[tuple[str, str], Contract] = config.derived.setdefault(Contract, {})
+    kept: dict[tuple[str, str], EffectivePolicy] = config.derived.setdefault(EffectivePolicy, {})
     key = (client.name, deployment)
     if (found := kept.get(key)) is not None:
         return found
@@ -77,7 +77,7 @@ def contract(config: Config, client: Client, deployment: str) -> Contract:
     return made
 
 
-def _contract(config: Config, client: Client, deployment: str) -> Contract:
+def _contract(config: Config, client: Client, deployment: str) -> EffectivePolicy:
     here: dict[str, int] = {}
     over_all: dict[str, int] = {}
     for kind, amounts in client.amounts():
@@ -85,7 +85,7 @@ def _contract(config: Config, client: Client, deployment: str) -> Contract:
             here[kind] = amounts.deployments[deployment]
         if amounts.total is not None:
             over_all[kind] = amounts.total
-    return Contract(
+    return EffectivePolicy(
         client=client.name,
         deployment=deployment,
         quotas=tuple(

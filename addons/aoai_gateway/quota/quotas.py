@@ -15,7 +15,7 @@ A lapsed lease gives its tokens back to the budgets per day and month. In the 60
 keep counting until they are 60 s old: the call may well have reached a backend. Should the process
 turn out to be alive, its late settlement is still booked in full.
 
-`accounts` holds the counting; the stores in `aoai_gateway.state` answer with the same decisions.
+`counters` holds the counting; the stores in `aoai_gateway.state` answer with the same decisions.
 """
 
 import math

@@ -8,7 +8,7 @@ another one bears witness (see :mod:`~aoai_gateway.routing.suspicion`); if that 
 break is for that client alone.
 
 A failure breaks the backend for every priority class, for a time of each one's own. Afterwards the backend
-is half open: on probation for each class (see :mod:`~aoai_gateway.routing.half_open`), until a probe of that
+is half open: half open for each class (see :mod:`~aoai_gateway.routing.half_open`), until a probe of that
 class has succeeded.
 
 A break is as long as the backend asked for. Only what names no time backs off, twice as long with every
@@ -68,7 +68,7 @@ class Breaks:
         """Whether there may be a break that is for some calls only."""
 
     def open(self, scope: Scope, brk: Break) -> None:
-        """Open a break; of several on one scope the one that ends last counts. No probation follows."""
+        """Open a break; of several on one scope the one that ends last counts. No half-open state follows."""
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > brk.since}
         _keep(kept, brk)
         self._breaks[scope] = kept
@@ -112,7 +112,7 @@ class Breaks:
         return opened
 
     def withdraw(self, scope: Scope, call_id: str) -> None:
-        """Take back the breaks that this call opened, and their probation; what others opened stays."""
+        """Take back the breaks that this call opened, and their half-open states; others stay."""
         self._probes.undo(scope, call_id)
         breaks = self._breaks.get(scope)
         if breaks is not None:
@@ -122,7 +122,7 @@ class Breaks:
                 del self._breaks[scope]
 
     def close(self, scope: Scope) -> None:
-        """End all breaks and probations of a scope."""
+        """End all breaks and half-open states of a scope."""
         self._breaks.pop(scope, None)
         self._probes.end(scope)
 
@@ -139,7 +139,7 @@ class Breaks:
 
         Without a class: the longest one of any class. ``marks``: the call's own;
         without them, breaks that are for all count.
-        A backend whose break is over may be on probation: ask `may_probe` before sending.
+        A backend whose break is over may be half open: ask `may_probe` before sending.
         """
         if not self._breaks:
             return None
@@ -169,7 +169,7 @@ class Breaks:
             return 0.0
         return max(self._probes.wait(scope, cls, call_id, now) for scope in _scopes(backend))
 
-    def on_probation(self, backend: Backend, cls: str) -> bool:
+    def is_half_open(self, backend: Backend, cls: str) -> bool:
         """Whether the backend has had a break since this class last succeeded there."""
         if self._probes.none:
             return False
@@ -183,7 +183,7 @@ class Breaks:
         """Whether a call of this class may be sent to the backend now; if so, it is a probe where one is due.
 
         To be asked right before sending, in the order of who goes first. A backend that is in no break
-        and not on probation always says yes. After yes, the call's end must be told: by
+        and not half open always says yes. After yes, the call's end must be told: by
         `probe_succeeded`, `probe_ended`, or `open_for` if it failed.
         """
         if self.when(backend, cls, now, call_id, marks) > 0:
@@ -195,7 +195,7 @@ class Breaks:
         return True
 
     def probe_succeeded(self, backend: Backend, cls: str, call_id: str) -> None:
-        """End the backend's probation for a class, if the call was a probe of it; else nothing.
+        """End the backend's half-open state for a class, if the call was a probe of it; else nothing.
 
         So it can be told of every success. A call that began before the break says nothing about now.
         """
@@ -239,7 +239,7 @@ class Breaks:
         return [brk for brk in held if brk.only is not None and brk.until > now]
 
     def scopes(self) -> Iterator[Scope]:
-        """Iterate over all that is in a break or on probation."""
+        """Iterate over all that is in a break or half open."""
         yield from dict.fromkeys((*self._breaks, *self._probes.scopes()))
 
     def all(self) -> Iterator[tuple[Scope, Break]]:

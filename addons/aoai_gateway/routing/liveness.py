@@ -38,7 +38,7 @@ class _Pending:
     """Seconds in which the slowest one lately had its first byte; None: nothing is known."""
 
 
-class Pulse:
+class Liveness:
     """One backend's signs of life. ``heard``: when something last came from it (the caller's clock).
 
     ``whole``: those of the endpoint that it is at. When that is silent, so is each backend there.
@@ -46,7 +46,7 @@ class Pulse:
 
     __slots__ = ("_pending", "_whole", "heard", "silent")
 
-    def __init__(self, whole: Pulse | None = None) -> None:
+    def __init__(self, whole: Liveness | None = None) -> None:
         self._whole = whole
         self.heard = -math.inf
         self.silent = False

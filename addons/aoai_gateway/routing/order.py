@@ -30,7 +30,7 @@ class Cause(StrEnum):
     CLASS = "class"
     """It is not for calls of this priority class."""
     BREAK = "break"
-    PROBATION = "probation"
+    HALF_OPEN = "half open"
     """Its break is over, and another call is trying whether it is well again."""
     FULL = "full"
     """What is known of its capacity leaves no room for the call."""
@@ -81,7 +81,7 @@ class Order:
 
 
 @dataclass(slots=True, eq=False)
-class Wish:
+class RoutingRequest:
     """What one call wants of a pool."""
 
     call_id: str
@@ -133,20 +133,20 @@ class Wish:
 
     @property
     def kind(self) -> Hashable:
-        """What wishes share that differ in size only: without a backend for one, larger ones get none."""
+        """What requests share that differ in size only: without a backend for one, larger ones get none."""
         takes = None if self.takes is None else frozenset(self.takes)
         failed = frozenset(self.tried), frozenset(self.too_small)
         return self.cls, self.higher, self.limited, self.pool, self.deployment, self.home, takes, failed
 
 
 def order(
-    wish: Wish,
+    request: RoutingRequest,
     *,
     now: float,
     breaks: Breaks,
     capacities: Capacities,
     demands: Demands,
-    owed: bool = False,
+    has_deficit: bool = False,
 ) -> Order:
     """Order a pool for one call.
 
@@ -154,44 +154,44 @@ def order(
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
-    beside_provisioned = any(_is_provisioned(backend) for backend in wish.pool)
-    for backend in wish.pool:
-        skip = _never(wish, backend, beside_provisioned) or _not_now(
-            wish, backend, now, breaks, capacities, None if owed else demands
+    beside_provisioned = any(_is_provisioned(backend) for backend in request.pool)
+    for backend in request.pool:
+        skip = _never(request, backend, beside_provisioned) or _not_now(
+            request, backend, now, breaks, capacities, None if has_deficit else demands
         )
         if skip is None:
             candidates.append(backend)
         else:
             skipped.append(skip)
-    if wish.strategy == "weighted":
-        candidates.sort(key=lambda backend: wish.lots.get(backend.key, math.inf))
-    elif wish.strategy == "most_headroom" and len(candidates) > 1:
-        candidates.sort(key=lambda backend: -_headroom(wish, backend, now, capacities))
+    if request.strategy == "weighted":
+        candidates.sort(key=lambda backend: request.lots.get(backend.key, math.inf))
+    elif request.strategy == "most_headroom" and len(candidates) > 1:
+        candidates.sort(key=lambda backend: -_headroom(request, backend, now, capacities))
     return Order(tuple(candidates), tuple(skipped))
 
 
-def able(wish: Wish) -> Pool:
+def able(request: RoutingRequest) -> Pool:
     """Give the backends that may serve a call at some time."""
-    beside_provisioned = any(_is_provisioned(backend) for backend in wish.pool)
-    return tuple(b for b in wish.pool if _never(wish, b, beside_provisioned) is None)
+    beside_provisioned = any(_is_provisioned(backend) for backend in request.pool)
+    return tuple(b for b in request.pool if _never(request, b, beside_provisioned) is None)
 
 
-def _never(wish: Wish, backend: Backend, beside_provisioned: bool) -> Skip | None:
+def _never(request: RoutingRequest, backend: Backend, beside_provisioned: bool) -> Skip | None:
     """Say why a backend is never tried for the call."""
-    if wish.home is not None and backend.endpoint.name != wish.home:
-        return Skip(backend, f"the call refers to state held at {wish.home}", None, Cause.ELSEWHERE)
-    if wish.takes is not None and backend.key not in wish.takes:
+    if request.home is not None and backend.endpoint.name != request.home:
+        return Skip(backend, f"the call refers to state held at {request.home}", None, Cause.ELSEWHERE)
+    if request.takes is not None and backend.key not in request.takes:
         reason = "left to streaming calls (non_streaming_fraction)"
         return Skip(backend, reason, None, Cause.STREAMS_ONLY)
-    if backend.key in wish.too_small:
+    if backend.key in request.too_small:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
-    if not wish.cls.may_use(provisioned=_is_provisioned(backend), beside_provisioned=beside_provisioned):
-        return Skip(backend, f"not for the class {wish.cls.name} (may_use)", None, Cause.CLASS)
+    if not request.cls.may_use(provisioned=_is_provisioned(backend), beside_provisioned=beside_provisioned):
+        return Skip(backend, f"not for the class {request.cls.name} (may_use)", None, Cause.CLASS)
     return None
 
 
 def _not_now(
-    wish: Wish,
+    request: RoutingRequest,
     backend: Backend,
     now: float,
     breaks: Breaks,
@@ -199,34 +199,34 @@ def _not_now(
     demands: Demands | None,
 ) -> Skip | None:
     """Say why a backend is not tried for the call at this time."""
-    cls = wish.cls.name
-    brk = breaks.on(backend, now, cls, wish.marks)
+    cls = request.cls.name
+    brk = breaks.on(backend, now, cls, request.marks)
     if brk is not None:
         return Skip(backend, brk.reason, brk.remaining(now), Cause.BREAK)
-    if backend.key in wish.tried:
+    if backend.key in request.tried:
         return Skip(backend, "it has failed this call", 0.0, Cause.FAILED)
-    wait: float | None = breaks.when(backend, cls, now, wish.call_id, wish.marks)
+    wait: float | None = breaks.when(backend, cls, now, request.call_id, request.marks)
     if wait:
-        reason = "on probation after a break: another call is trying it"
-        return Skip(backend, reason, wait, Cause.PROBATION)
-    if not wish.limited or breaks.on_probation(backend, cls):
+        reason = "half open after a break: another call is trying it"
+        return Skip(backend, reason, wait, Cause.HALF_OPEN)
+    if not request.limited or breaks.is_half_open(backend, cls):
         # What a refusal said of its capacity is what a probe is to find out.
         return None
-    capacity = capacities.of(backend, wish.deployment)
+    capacity = capacities.of(backend, request.deployment)
     leave_free = expected = 0.0
-    if demands is not None and wish.cls.rank:
-        leave_free = wish.cls.leave_free
-        expected = demands.above(wish.cls, wish.higher, capacity.key, now)
-    wait = capacity.when(wish.tokens, leave_free, now, expected)
+    if demands is not None and request.cls.rank:
+        leave_free = request.cls.leave_free
+        expected = demands.above(request.cls, request.higher, capacity.key, now)
+    wait = capacity.when(request.tokens, leave_free, now, expected)
     if wait == 0:
         return None
     if wait is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
     if demands is not None and expected:
         # Should the higher classes not ask for what is expected of them, there is room earlier.
-        forgotten = demands.forgotten_in(wish.cls, wish.higher, capacity.key, now)
-        wait = min(wait, max(forgotten, capacity.when(wish.tokens, leave_free, now) or 0.0))
-    if (leave_free or expected) and capacity.fits(wish.tokens, 0.0, now):
+        forgotten = demands.forgotten_in(request.cls, request.higher, capacity.key, now)
+        wait = min(wait, max(forgotten, capacity.when(request.tokens, leave_free, now) or 0.0))
+    if (leave_free or expected) and capacity.fits(request.tokens, 0.0, now):
         reason = "the room that it has is left to higher classes"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
     return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
@@ -236,8 +236,8 @@ def _is_provisioned(backend: Backend) -> bool:
     return backend.standin is not None and backend.standin.provisioned
 
 
-def _headroom(wish: Wish, backend: Backend, now: float, capacities: Capacities) -> float:
-    headroom = capacities.of(backend, wish.deployment).headroom(now)
+def _headroom(request: RoutingRequest, backend: Backend, now: float, capacities: Capacities) -> float:
+    headroom = capacities.of(backend, request.deployment).headroom(now)
     return 1.0 if headroom is None else headroom
 
 

@@ -111,13 +111,13 @@ class _Class:
 
     clients: dict[str, _Client] = field(default_factory=dict)
     virtual: float = 0.0
-    owed: float = 0.0
+    deficit: float = 0.0
     length: int = 0
     size: int = 0
     rank: int = 0
 
 
-class Line:
+class WaitingQueue:
     """The waiting line of one virtual deployment. Deterministic; all times are seconds of one clock.
 
     `minimum_shares` are the classes' minimum shares of the releases, by name, 0 to 1 and at most 1 together.
@@ -137,7 +137,7 @@ class Line:
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{name}: {item.length}" for name, item in self._classes.items())
-        return f"Line({lengths})"
+        return f"WaitingQueue({lengths})"
 
     def __len__(self) -> int:
         return len(self._places)
@@ -230,10 +230,10 @@ class Line:
             return 0.0
         return max(0.0, now - min(c.places[0].ticket.arrived for c in item.clients.values() if c.places))
 
-    def owed(self, cls_name: str) -> bool:
+    def has_deficit(self, cls_name: str) -> bool:
         """Whether a class that waits has a release coming to it by its minimum share."""
         item = self._classes.get(cls_name)
-        return item is not None and item.owed >= _OWED
+        return item is not None and item.deficit >= _OWED
 
     def position(self, ticket_id: str) -> int | None:
         """The place in the line, 1 for the first, if all could be served from now on and nobody came."""
@@ -263,7 +263,7 @@ class Line:
         """The classes, those that are owed a release first."""
         return sorted(
             self._classes.values(),
-            key=lambda item: (0, -item.owed, item.rank) if item.owed >= _OWED else (1, 0.0, item.rank),
+            key=lambda item: (0, -item.deficit, item.rank) if item.deficit >= _OWED else (1, 0.0, item.rank),
         )
 
     def _heads(self, now: float) -> Iterator[_Place]:
@@ -331,9 +331,9 @@ class Line:
     def _pay(self, cls_name: str) -> None:
         """Each class that waits earns its share of a release; the one that got it pays."""
         for name, item in self._classes.items():
-            item.owed = min(item.owed + self.minimum_shares.get(name, 0.0), _MOST_OWED)
+            item.deficit = min(item.deficit + self.minimum_shares.get(name, 0.0), _MOST_OWED)
             if name == cls_name:
-                item.owed = max(item.owed - 1, 0.0)
+                item.deficit = max(item.deficit - 1, 0.0)
 
     def _remove(self, place: _Place) -> None:
         ticket = place.ticket

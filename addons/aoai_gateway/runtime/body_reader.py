@@ -90,10 +90,10 @@ class BodyReader:
                 if not wanted():
                     raise errors.unavailable("The client has hung up.")
                 try:
-                    return await self._exchange(job, raw)
+                    return await self._received(job, raw)
                 except (OSError, EOFError):
                     # It may have died since the last body; that is not this one's fault.
-                    return await self._exchange(job, raw)
+                    return await self._received(job, raw)
         except TimeoutError:
             raise errors.unavailable("The gateway has too many large requests to read.") from None
         except (OSError, EOFError) as error:
@@ -101,7 +101,7 @@ class BodyReader:
             logger.error("The process that reads large requests failed: %s", error or type(error).__name__)
             raise errors.unavailable("The request could not be read.") from None
 
-    async def _exchange(self, job: Job, raw: bytes) -> bytes:
+    async def _received(self, job: Job, raw: bytes) -> bytes:
         try:
             process = await self._running()
             requests, answers = process.stdin, process.stdout

@@ -9,6 +9,6 @@ from aoai_gateway.runtime.log_records import told
 logger = logging.getLogger(__name__)
 
 
-def log_bug(what: str, error: BaseException) -> None:
+def log_exception(what: str, error: BaseException) -> None:
     """Log where an exception came from, and ``what`` became of it; not its message, which can quote data."""
     logger.error("%s %s\n%s", type(error).__name__, what, told(error))

@@ -20,10 +20,10 @@ from aoai_gateway.engine.engine import Engine
 from aoai_gateway.quota.quotas import Decision
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.runtime.body_reader import BodyReader
-from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.plugin_events import Listeners
-from aoai_gateway.runtime.queue_waker import Waiting
+from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
@@ -68,7 +68,7 @@ async def _finish(answer: Awaitable[None]) -> None:
     try:
         await answer
     except Exception as error:
-        log_bug("while a quota was settled; its lease will lapse.", error)
+        log_exception("while a quota was settled; its lease will lapse.", error)
 
 
 def _never(_: http.HTTPFlow) -> bool:
@@ -81,7 +81,7 @@ class Gateway:
     def __init__(self) -> None:
         self.setup: Setup | None = None
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
-        self.waiting = Waiting(self.engine.dispatcher)
+        self.waiting = QueueWaker(self.engine.scheduler)
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
         self.observer = UNOBSERVED
         self.make_observer: Callable[[], Observer] = Observer
@@ -164,9 +164,9 @@ class Gateway:
             self._idle.set()
 
     @property
-    def in_line(self) -> int:
+    def queued(self) -> int:
         """How many calls stand in waiting lines."""
-        return sum(len(line) for _, line in self.engine.dispatcher.lines())
+        return sum(len(line) for _, line in self.engine.scheduler.lines())
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no call is under way, for so long at most. Whether that came to be."""

@@ -1,7 +1,7 @@
 """Calls that stand in line, on the event loop: who is woken when.
 
-The dispatcher says who is released; here it is asked at the right times. That is whenever a call has done
-something that may have made room (`changed`), at the time that the dispatcher itself names, and when a call's
+The scheduler says who is released; here it is asked at the right times. That is whenever a call has done
+something that may have made room (`changed`), at the time that the scheduler itself names, and when a call's
 own time is over. Nobody polls. However much happens in one turn of the event loop, it is asked once; and
 where many wait, and asking takes long, all else has its time in between.
 """
@@ -13,10 +13,10 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from aoai_gateway.runtime.exception_log import log_bug
+from aoai_gateway.runtime.exception_log import log_exception
 
 if TYPE_CHECKING:
-    from aoai_gateway.engine.scheduler import Dispatcher
+    from aoai_gateway.engine.scheduler import Scheduler
 
 SHORTEST_PAUSE = 0.001
 """Seconds between two looks that only time brings about."""
@@ -28,11 +28,11 @@ REST = 4.0
 """How many times as long as a long look nobody looks again."""
 
 
-class Waiting:
+class QueueWaker:
     """The calls of this process that stand in line. Times are monotonic seconds."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self._calls: dict[str, tuple[asyncio.Future[None], float]] = {}
         """By call: what wakes it, and until when it waits at most."""
         self._asked: asyncio.Handle | None = None
@@ -73,7 +73,7 @@ class Waiting:
             self._set_timer(now)
         except Exception as error:
             # Nobody is to wait for ever: each call finds by itself that there is nothing for it.
-            log_bug("in the waiting line; those who waited were sent on.", error)
+            log_exception("in the waiting line; those who waited were sent on.", error)
             for call_id in list(self._calls):
                 self._wake(call_id)
         took = time.thread_time() - began
@@ -81,8 +81,8 @@ class Waiting:
             self._rests_until = now + (1 + REST) * took
 
     def _release(self, now: float) -> None:
-        for wish in self._dispatcher.release(now):
-            self._wake(wish.call_id)
+        for request in self._scheduler.serve_waiting(now):
+            self._wake(request.call_id)
         for call_id in [each for each, (_, until) in self._calls.items() if until <= now]:
             self._wake(call_id)
 
@@ -97,7 +97,7 @@ class Waiting:
             self._timer = None
         at = min((until for _, until in self._calls.values()), default=math.inf)
         if self._calls:
-            at = min(at, self._dispatcher.look_again)
+            at = min(at, self._scheduler.look_again)
         if at < math.inf:
             pause = max(SHORTEST_PAUSE, at - now)
             self._timer = asyncio.get_running_loop().call_later(pause, self._look)

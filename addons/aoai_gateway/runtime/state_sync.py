@@ -20,7 +20,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.routing.breaker import Break
-from aoai_gateway.state.budget_file import Ledger, LedgerError
+from aoai_gateway.state.budget_file import BudgetFile, BudgetFileError
 from aoai_gateway.state.memory import MemoryState
 
 if TYPE_CHECKING:
@@ -63,13 +63,13 @@ type ClassBreak = tuple[Scope, str | None]
 """What is broken, and for which class; None: for all."""
 
 
-class Sharing:
+class StateSync:
     """Opens the configured store, keeps leases and breaks up to date, and closes it in the end."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._failover: FailoverState | None = None
-        self._ledger: Ledger | None = None
+        self._budget_file: BudgetFile | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._renewed = time.monotonic()
         self._theirs: dict[ClassBreak, float] = {}
@@ -105,14 +105,14 @@ class Sharing:
         return True
 
     async def _keep_budgets(self, path: Path, local: MemoryState) -> bool:
-        ledger = Ledger(path, local.accounts)
+        budget_file = BudgetFile(path, local.counters)
         try:
-            await asyncio.to_thread(ledger.load)
-        except LedgerError as error:
+            await asyncio.to_thread(budget_file.load)
+        except BudgetFileError as error:
             logger.error("%s", error)
             return False
-        self._ledger = ledger
-        self._tasks.append(asyncio_utils.create_task(ledger.run(), name="budget file", keep_ref=True))
+        self._budget_file = budget_file
+        self._tasks.append(asyncio_utils.create_task(budget_file.run(), name="budget file", keep_ref=True))
         return True
 
     async def look(self) -> None:
@@ -197,8 +197,8 @@ class Sharing:
         """Write what must last, and let go of the store."""
         for task in self._tasks:
             task.cancel()
-        if self._ledger is not None:
-            await self._ledger.flush()
+        if self._budget_file is not None:
+            await self._budget_file.flush()
         if self._failover is not None:
             await self._failover.aclose()
 

@@ -1,4 +1,4 @@
-"""Budgets per day and month in a file, so that they survive a restart without Redis.
+"""Admission per day and month in a file, so that they survive a restart without Redis.
 
 The file is small JSON, replaced as a whole: written beside its place, synced to the disk, renamed
 over the old one. A crash leaves the old or the new one, and costs at most what was settled since
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from aoai_gateway.quota.calendar import Period
-from aoai_gateway.quota.counters import Accounts
+from aoai_gateway.quota.counters import Counters
 
 INTERVAL: Final = 1.0
 """Seconds between writes while something changes."""
@@ -28,7 +28,7 @@ type Entry = tuple[str, str | None, Period, int]
 """Client, virtual deployment (None: over all), period, settled tokens."""
 
 
-class LedgerError(Exception):
+class BudgetFileError(Exception):
     """The file cannot be used; the message names it and says what to do."""
 
 
@@ -63,29 +63,29 @@ def _entry(item: object) -> Entry:
     raise ValueError(f"not a budget: {item!r}")
 
 
-class Ledger:
-    """Keeps the calendar budgets of `accounts` in the file at `path`.
+class BudgetFile:
+    """Keeps the calendar budgets of `counters` in the file at `path`.
 
     `load` once before the first reservation; then `run` as a task; at the end cancel it and `flush`.
     """
 
-    def __init__(self, path: Path, accounts: Accounts, interval: float = INTERVAL) -> None:
+    def __init__(self, path: Path, counters: Counters, interval: float = INTERVAL) -> None:
         self._path = path
-        self._accounts = accounts
+        self._accounts = counters
         self._interval = interval
         self._written = b""
         self._failing = False
         self._writing: asyncio.Future[None] | None = None
 
     def load(self) -> None:
-        """Count what the file says; a file that is not there yet says nothing. Raises LedgerError."""
+        """Count what the file says; a file that is not there yet says nothing. Raises BudgetFileError."""
         try:
             self._written = self._path.read_bytes()
             entries = decode(self._written)
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LedgerError(
+            raise BudgetFileError(
                 f"{self._path}: cannot read the budgets per day and month ({error}); "
                 "repair the file, or remove it to start with nothing spent"
             ) from error

@@ -21,7 +21,7 @@ from aoai_gateway.quota.counters import LEASE
 from aoai_gateway.quota.quotas import Decision, Quota, Reservation
 from aoai_gateway.state import Answer, Break, Left, StateUnavailableError
 from aoai_gateway.state.memory import MemoryState
-from aoai_gateway.state.outbox import Ended, Journal, Running
+from aoai_gateway.state.outbox import Ended, Outbox, Running
 from aoai_gateway.state.redis import RedisState
 
 FIRST_PAUSE: Final = 0.25
@@ -64,7 +64,7 @@ class FailoverState:
         self._clock = clock
         self._first_pause = self._pause = first_pause
         self._returned_at = float("-inf")
-        self._journal = Journal()
+        self._outbox = Outbox()
         self._degraded_since: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -113,23 +113,23 @@ class FailoverState:
             return self._reserve_locally(reservation, now, sent=True)
         except asyncio.CancelledError:
             # The caller has gone; the store may have booked what nobody will ever settle.
-            self._journal.start(Running(reservation, now, sent=True, booked=True))
+            self._outbox.start(Running(reservation, now, sent=True, booked=True))
             self._later(self.cancel(reservation, now))
             raise
         if decision.admitted:
             self._local.book(reservation, now)
             # Contact may have been lost, and regained, while this answer was on its way.
             booked = self._degraded_since is None
-            self._journal.start(Running(reservation, now, sent=True, booked=booked))
+            self._outbox.start(Running(reservation, now, sent=True, booked=booked))
         return decision
 
     def _reserve_locally(self, reservation: Reservation, now: float, *, sent: bool) -> Decision:
         decision = self._local.reserve(reservation, now)
         running = Running(reservation, now, sent)
         if decision.admitted:
-            self._journal.start(running)
+            self._outbox.start(running)
         elif sent:  # it may have been admitted there
-            self._journal.owe(running, None, now)
+            self._outbox.owe(running, None, now)
         return decision
 
     def settle(self, reservation: Reservation, tokens: int, now: float) -> Answer[None]:
@@ -143,11 +143,11 @@ class FailoverState:
         return self._end(reservation, None, now)
 
     def _end(self, reservation: Reservation, used: int | None, now: float) -> Answer[None]:
-        running = self._journal.finish(reservation)
+        running = self._outbox.finish(reservation)
         if running is None:
             return None
         if self._degraded_since is not None:
-            self._journal.owe(running, used, now)
+            self._outbox.owe(running, used, now)
             return None
         return self._tell_end(running, used, now)
 
@@ -161,7 +161,7 @@ class FailoverState:
                 await self._shared.charge(running.reservation, used, self._clock() - running.admitted_at)
         except StateUnavailableError as error:
             self._degrade(error, now)
-            self._journal.owe(running, used, now)
+            self._outbox.owe(running, used, now)
         except asyncio.CancelledError:
             self._later(self._tell_end(running, used, now))
             raise
@@ -177,7 +177,7 @@ class FailoverState:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
-            answer = self.renew(self._journal.running(), self._clock())
+            answer = self.renew(self._outbox.running(), self._clock())
             if answer is not None:
                 await answer
 
@@ -248,7 +248,7 @@ class FailoverState:
         self._degraded_since = None
         logger.info("Shared state is back after %.1f s: %s", lost_for, self._shared.address)
         try:
-            while not self._journal.is_told():  # the little that happened during the last step
+            while not self._outbox.is_told():  # the little that happened during the last step
                 await self._tell_journal()
         except StateUnavailableError as error:
             self._degrade(error, self._clock())
@@ -257,24 +257,24 @@ class FailoverState:
         """Tell the shared store what it missed up to now, assuming that it remembers nothing."""
         for (backend, priority), left in self._local.breaks(self._clock()).items():
             await self._shared.open_break(backend, priority, left, note=left.note)
-        self._journal.rebook()
+        self._outbox.rebook()
         await self._tell_journal()
 
     async def _tell_journal(self) -> None:
         """Tell what runs and what ended; not what starts or ends meanwhile."""
-        for reservation in self._journal.unbooked():
-            if running := self._journal.sending(reservation):
+        for reservation in self._outbox.unbooked():
+            if running := self._outbox.sending(reservation):
                 await self._shared.book(reservation, self._clock() - running.admitted_at)
-                if not self._journal.booked(running):
+                if not self._outbox.booked(running):
                     # It ended meanwhile, and its end may have overtaken this.
                     await self._shared.cancel(reservation)
-        ends = self._journal.take_ends()
+        ends = self._outbox.take_ends()
         try:
             while ends:
                 await self._tell_missed(ends[-1])
                 ends.pop()
         finally:
-            self._journal.put_back(ends)
+            self._outbox.put_back(ends)
 
     async def _tell_missed(self, ended: Ended) -> None:
         if ended.used is None:

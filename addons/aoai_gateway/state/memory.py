@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from aoai_gateway.quota.counters import LEASE, Accounts
+from aoai_gateway.quota.counters import LEASE, Counters
 from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.state import Break, Left
 
@@ -10,41 +10,41 @@ _SWEEP_EVERY = 10_000
 
 
 class MemoryState:
-    """The default store. `lease` is in seconds; `accounts` may come from a ledger file."""
+    """The default store. `lease` is in seconds; `counters` may come from a budget file."""
 
     degraded_since: float | None = None
 
-    def __init__(self, lease: float = LEASE, accounts: Accounts | None = None) -> None:
-        self.accounts = accounts or Accounts(lease)
+    def __init__(self, lease: float = LEASE, counters: Counters | None = None) -> None:
+        self.counters = counters or Counters(lease)
         self._breaks: dict[Break, tuple[float, str]] = {}
         self._reserved = 0
 
     def peek(self, reservation: Reservation, now: float) -> Decision:
         """Return what `reserve` would answer, booking nothing."""
-        return self.accounts.peek(reservation, now)
+        return self.counters.peek(reservation, now)
 
     def reserve(self, reservation: Reservation, now: float) -> Decision:
         """Book the reservation against all of its quotas, or against none."""
         self._reserved += 1
         if self._reserved % _SWEEP_EVERY == 0:
-            self.accounts.forget_idle(now)
-        return self.accounts.reserve(reservation, now)
+            self.counters.forget_idle(now)
+        return self.counters.reserve(reservation, now)
 
     def book(self, reservation: Reservation, now: float) -> None:
         """Book a reservation that another store admitted, whether it fits here or not."""
-        self.accounts.book(reservation, now)
+        self.counters.book(reservation, now)
 
     def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
         """Replace what was reserved by the tokens used."""
-        self.accounts.settle(reservation, tokens, now)
+        self.counters.settle(reservation, tokens, now)
 
     def cancel(self, reservation: Reservation, now: float) -> None:
         """Take back a reservation that no backend served."""
-        self.accounts.cancel(reservation, now)
+        self.counters.cancel(reservation, now)
 
     def renew(self, reservations: Iterable[Reservation], now: float) -> None:
         """Keep reservations from lapsing."""
-        self.accounts.renew(reservations, now)
+        self.counters.renew(reservations, now)
 
     def open_break(self, backend: str, priority: str, seconds: float, now: float, note: str = "") -> None:
         """Skip a backend for a priority for `seconds`; a longer break stays."""

@@ -41,7 +41,7 @@ class Ended:
     used: int | None
 
 
-class Journal:
+class Outbox:
     """The running calls of this process, and the ends that are still to be told.
 
     Times are Unix times in seconds, as the caller's `now`.

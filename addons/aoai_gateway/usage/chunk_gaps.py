@@ -9,7 +9,7 @@ MAX_NOTED = 100_000
 """Chunks of one stream beyond these are not noted."""
 
 
-class Pace:
+class ChunkGaps:
     """The times at which chunks of one stream went to the client."""
 
     def __init__(self) -> None:

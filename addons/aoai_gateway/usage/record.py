@@ -86,7 +86,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "dry_run": call.told.get("x-gateway-dry-run"),
         "asked_deployment": call.asked or None,
         "waited_ms": _ms(0.0, call.waited),
-        "in_line_ms": _ms(0.0, call.stood_in_line),
+        "in_line_ms": _ms(0.0, call.queue_wait),
         "first_token_ms": _ms(call.started, call.first_content),
         "duration_ms": _ms(call.started, call.ended),
         "client_retry": _retry_count(call),

@@ -15,30 +15,34 @@ from types import FunctionType
 from typing import Any
 
 from aoai_gateway.app import addon
-from aoai_gateway.engine import aftermath, attempts, engine
-from aoai_gateway.engine import scheduler as dispatch
+from aoai_gateway.engine import aftermath, attempts, engine, scheduler
 from aoai_gateway.inspect import attempt_flows, inspector
-from aoai_gateway.proxy import downstream_request as intake
-from aoai_gateway.proxy import health, http1, layer, models, stream, upstream
-from aoai_gateway.proxy import upstream_attempt as sending
-from aoai_gateway.proxy import upstream_response as exchange
-from aoai_gateway.runtime import gateway
-from aoai_gateway.runtime import queue_waker as waiting
-from aoai_gateway.runtime import stream_hooks as hooks
+from aoai_gateway.proxy import (
+    downstream_request,
+    health,
+    http1,
+    layer,
+    models,
+    stream,
+    upstream,
+    upstream_attempt,
+    upstream_response,
+)
+from aoai_gateway.runtime import gateway, queue_waker, stream_hooks
 from aoai_gateway.wire import masking
 
 CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
-    exchange.Exchange,
+    upstream_response.UpstreamResponse,
     engine.Engine,
     attempts.Attempts,
-    dispatch.Dispatcher,
-    waiting.Waiting,
+    scheduler.Scheduler,
+    queue_waker.QueueWaker,
     layer.GatewayLayer,
     http1.GatewayHttp1Server,
     gateway.Gateway,
     addon.GatewayAddon,
-    hooks.Ask,
+    stream_hooks.Ask,
     masking.Screen,
 )
 FUNCTIONS: tuple[tuple[Any, str], ...] = (
@@ -47,20 +51,20 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (upstream.BackendHttp1Client, "read_body"),
     (health, "answer"),
     (models, "answer"),
-    (intake, "admit"),
-    (intake, "check_request"),
+    (downstream_request, "admit"),
+    (downstream_request, "check_request"),
     (stream, "strip_known"),
-    (sending, "mask_head"),
-    (sending, "mask_decoded"),
-    (intake, "place"),
+    (upstream_attempt, "mask_head"),
+    (upstream_attempt, "mask_decoded"),
+    (downstream_request, "place"),
     (stream, "parse_target"),
-    (sending, "build_request"),
+    (upstream_attempt, "build_request"),
     (stream, "without_secrets"),
     (inspector, "annotate"),
     (engine, "parse_body"),
     (engine, "check_access"),
-    (aftermath, "wish_of"),
-    (dispatch, "order"),
+    (aftermath, "routing_request_of"),
+    (scheduler, "order"),
     (attempt_flows, "make_flow"),
 )
 PLUGIN = (

@@ -4,7 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from aoai_gateway.app.lifecycle import Lifetime
+from aoai_gateway.app.lifecycle import Lifecycle
 
 GO = Path(os.environ["SLOW_START_UNTIL"])
 
@@ -13,11 +13,11 @@ def may_go() -> bool:
     return GO.exists()
 
 
-async def start(self: Lifetime) -> None:
+async def start(self: Lifecycle) -> None:
     while not may_go():  # noqa: ASYNC110 - the event is in another process
         await asyncio.sleep(0.01)
     await _start(self)
 
 
-_start = Lifetime.start
-Lifetime.start = start  # type: ignore[method-assign]
+_start = Lifecycle.start
+Lifecycle.start = start  # type: ignore[method-assign]

@@ -102,7 +102,7 @@ def test_every_call_ends_and_nothing_is_left(seed: int) -> None:
         cls = caller.call.cls
         if cls is None:
             continue
-        assert caller.call.stood_in_line <= cls.wait_seconds + 4_001 * (here.now > here.begun + 3_000) + 10.1
+        assert caller.call.queue_wait <= cls.wait_seconds + 4_001 * (here.now > here.begun + 3_000) + 10.1
         for attempt in caller.call.attempts:
             provisioned = attempt.backend.standin is not None and attempt.backend.standin.provisioned
             assert cls.may_use_provisioned or not provisioned

@@ -76,7 +76,7 @@ def test_a_success_closes_for_its_class_only() -> None:
     here.run(11)
     backend = here.backend("a")
     assert here.callers[-1].ok
-    assert [here.engine.breaks.on_probation(backend, cls) for cls in ("critical", "standard")] == [
+    assert [here.engine.breaks.is_half_open(backend, cls) for cls in ("critical", "standard")] == [
         False,
         True,
     ]

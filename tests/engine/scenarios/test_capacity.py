@@ -50,7 +50,7 @@ def test_a_class_that_may_not_spill_waits_for_what_is_provisioned() -> None:
     stays = here.of("stays")
     assert all(c.ok for c in stays)
     assert where(stays) == ["ptu@a"] * 5
-    assert max(c.call.stood_in_line for c in stays) > 3
+    assert max(c.call.queue_wait for c in stays) > 3
     assert "paygo@a" in where(here.of("spills"))
 
 
@@ -88,7 +88,7 @@ def test_a_low_class_leaves_the_last_share_free_while_nothing_else_runs(backend:
 
     def look() -> None:
         nonlocal fullest
-        headroom = here.engine.dispatcher.capacities.of(here.backend(name), "gpt").headroom(here.now)
+        headroom = here.engine.scheduler.capacities.of(here.backend(name), "gpt").headroom(here.now)
         fullest = max(fullest, 1 - (headroom or 0.0))
 
     for n in range(2_500):
@@ -98,7 +98,7 @@ def test_a_low_class_leaves_the_last_share_free_while_nothing_else_runs(backend:
         here.come(25 + n / 100, "critical", prompt=900, most=100)
     here.run(30)
     assert 0.65 < fullest <= 0.72
-    assert all(c.ok and c.call.stood_in_line == 0 for c in here.of("critical"))
+    assert all(c.ok and c.call.queue_wait == 0 for c in here.of("critical"))
     assert here.azure.refusals == 0, "and nobody was ever refused by the backend"
     here.run()
     here.check_nothing_is_left()

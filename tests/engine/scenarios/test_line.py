@@ -67,14 +67,14 @@ def test_nobody_is_asked_for_nothing() -> None:
     for _ in range(20):
         one(here, 0.1, "standard")
     looks = 0
-    release = here.engine.dispatcher.release
+    release = here.engine.scheduler.release
 
     def counted(now: float) -> Any:
         nonlocal looks
         looks += 1
         return release(now)
 
-    here.engine.dispatcher.release = counted  # type: ignore[method-assign]
+    here.engine.scheduler.release = counted  # type: ignore[method-assign]
     here.run()
     assert len(here.of("standard")) == 20
     assert looks < 200, "for each call: when it comes, when it is sent, answered, ended, and when room is due"
@@ -158,7 +158,7 @@ def test_who_hangs_up_just_as_it_is_released_gives_the_place_to_the_next() -> No
     one(here, 0.2, "standard")
     here.run(1.0)
     first, second = here.of("standard")
-    at = here.engine.dispatcher.look_again
+    at = here.engine.scheduler.look_again
     here.at(at, first.hang_up)
     here.run()
     assert first.released == [at]
@@ -201,7 +201,7 @@ def test_whose_time_is_over_hears_how_long_it_waited_and_when_there_is_room() ->
     assert len(late) == 8, "two were served in the three seconds"
     for caller in late:
         assert caller.code == "waiting_line_timeout"
-        assert caller.call.stood_in_line == pytest.approx(3.0, abs=0.01)
+        assert caller.call.queue_wait == pytest.approx(3.0, abs=0.01)
         assert "waited" in caller.trace.error.message
         assert "3" in caller.trace.error.message
         assert caller.call.ended == pytest.approx(here.begun + 3.5, abs=0.01)
@@ -218,7 +218,7 @@ def test_nobody_waits_for_longer_than_its_client_does() -> None:
     assert late
     assert all(c.code == "waiting_line_timeout" for c in late)
     assert max(c.call.ended or 0 for c in late) < here.begun + 0.1 + 8.0
-    assert min(c.call.stood_in_line for c in late) >= 4.0, "at least half of it may be waited for"
+    assert min(c.call.queue_wait for c in late) >= 4.0, "at least half of it may be waited for"
 
 
 def test_a_class_that_does_not_wait_is_refused_at_once() -> None:

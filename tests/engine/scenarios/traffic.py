@@ -1,9 +1,9 @@
 """Many calls at once over one engine, in virtual time: minutes of traffic in the time of a few steps.
 
 A :class:`Traffic` is a heap of events and a clock. Each :class:`Caller` is one request to the gateway: its
-engine generator is led as the proxy leads it, with the proxy's own `Exchange` for every attempt; the
+engine generator is led as the proxy leads it, with the proxy's own `UpstreamResponse` for every attempt; the
 backends are those of `azure`. The waiting line is driven as `runtime/queue_waker.py` drives it: asked after
-every step of any call, at the time that the dispatcher names, and when a call's own time is over.
+every step of any call, at the time that the scheduler names, and when a call's own time is over.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from aoai_gateway.engine.effects import (
     Reject,
     Result,
     Send,
-    StandInLine,
+    WaitInQueue,
     WaitUntil,
 )
-from aoai_gateway.proxy.upstream_response import SLACK, Exchange
+from aoai_gateway.proxy.upstream_response import SLACK, UpstreamResponse
 from aoai_gateway.runtime.queue_waker import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
 from tests.engine.scenarios.azure import LATENCY, Azure, Deployment, Served, State, Work
@@ -57,7 +57,7 @@ class Caller:
     over: Callable[[Caller], None] | None = None
     run: Any = None
     pending: Effect | None = None
-    exchange: Exchange | None = None
+    received: UpstreamResponse | None = None
     served: Served | None = None
     released: list[float] = field(default_factory=list)
     """When it was given a backend from the line."""
@@ -122,10 +122,10 @@ class Caller:
             case Send():
                 self._send(effect)
             case Drain():
-                assert self.exchange is not None
-                self.exchange.drain(here.now)
+                assert self.received is not None
+                self.received.drain(here.now)
                 self._watch()
-            case StandInLine():
+            case WaitInQueue():
                 here.stand(self, effect.until)
             case WaitUntil():
                 here.at(effect.at, self._still(lambda: self.step(Done(here.now))))
@@ -160,7 +160,7 @@ class Caller:
         brk = here.engine.breaks.on(attempt.backend, here.now, cls.name)
         if brk is not None and brk.since < here.now - EPSILON and not attempt.resent:
             self.trace.breaks_at_send.append(attempt.backend.name)
-        self.exchange = Exchange(
+        self.received = UpstreamResponse(
             self.call,
             attempt,
             _SERVER,
@@ -182,30 +182,30 @@ class Caller:
 
     def _hear(self, event: HttpEvent) -> None:
         """Something came from the backend, or its connection ended."""
-        here, exchange = self.traffic, self.exchange
-        assert exchange is not None
+        here, received = self.traffic, self.received
+        assert received is not None
         if isinstance(self.pending, Deliver):
             if isinstance(event, ResponseProtocolError):
                 self.step(Ended(here.now, complete=False, reason="broke off its answer"))
             elif isinstance(event, ResponseEndOfMessage):
                 self.step(self._answer())
             else:
-                exchange.came(here.now)
+                received.came(here.now)
                 self._watch()
             return
-        result = exchange.receive(event, here.now)
+        result = received.receive(event, here.now)
         if result is None:
             self._watch()
         else:
             self.step(result)
 
     def _begin_delivery(self) -> Result | None:
-        exchange = self.exchange
-        assert exchange is not None
-        if exchange.ended or not exchange.streaming:
+        received = self.received
+        assert received is not None
+        if received.ended or not received.streaming:
             return self._answer()
         self.pending = Deliver(self.call.attempts[-1])
-        exchange.came(self.traffic.now)
+        received.came(self.traffic.now)
         self._watch()
         return None
 
@@ -215,24 +215,24 @@ class Caller:
         return Ended(self.traffic.now, complete=True, usage=usage)
 
     def _watch(self) -> None:
-        exchange = self.exchange
-        assert exchange is not None
-        if exchange.due < math.inf:
+        received = self.received
+        assert received is not None
+        if received.due < math.inf:
             # As with the proxy's timers, an old one finds that there is more time now.
-            self.traffic.watch(self, exchange.due)
+            self.traffic.watch(self, received.due)
 
     def look_at_the_time(self) -> None:
         """The time of an attempt's deadline has come, perhaps."""
-        here, exchange = self.traffic, self.exchange
-        if self.done or exchange is None or self.served is None:
+        here, received = self.traffic, self.received
+        if self.done or received is None or self.served is None:
             return
-        if exchange.due > here.now + SLACK:
+        if received.due > here.now + SLACK:
             self._watch()
         elif isinstance(self.pending, Deliver):
             self._abandon()
             self.step(Ended(here.now, complete=False, reason="nothing came for too long"))
         elif isinstance(self.pending, Send | Drain):
-            result = exchange.deadline_passed(here.now)
+            result = received.deadline_passed(here.now)
             if result is None:
                 self._watch()
             else:
@@ -247,7 +247,7 @@ class Caller:
             return
         here = self.traffic
         self.trace.gone = True
-        if isinstance(self.pending, StandInLine):
+        if isinstance(self.pending, WaitInQueue):
             here.left(self)
             return
         self._abandon()
@@ -257,7 +257,7 @@ class Caller:
     def woken(self) -> None:
         """It is released, or its time in line is over."""
         here = self.traffic
-        assert isinstance(self.pending, StandInLine)
+        assert isinstance(self.pending, WaitInQueue)
         self.stood[-1] = (self.stood[-1][0], here.now)
         self.step(ClientGone(here.now) if self.trace.gone else Done(here.now))
 
@@ -342,10 +342,10 @@ class Traffic(Stage):
 
     def _look(self) -> None:
         self._asked = False
-        for wish in self.engine.dispatcher.release(self.now):
+        for request in self.engine.scheduler.serve_waiting(self.now):
             # It may have been woken already, since its time was over: then it has a backend after all.
-            self.running[wish.call_id].released.append(self.now)
-            self._wake(wish.call_id)
+            self.running[request.call_id].released.append(self.now)
+            self._wake(request.call_id)
         for ident in [each for each, (_, until) in self._stands.items() if until <= self.now]:
             self._wake(ident)
         self._set_timer()
@@ -358,7 +358,7 @@ class Traffic(Stage):
     def _set_timer(self) -> None:
         due = min((until for _, until in self._stands.values()), default=math.inf)
         if self._stands:
-            due = min(due, self.engine.dispatcher.look_again)
+            due = min(due, self.engine.scheduler.look_again)
         self._timer = due = max(due, self.now + SHORTEST_PAUSE)
         if due < math.inf:
             self.at(due, lambda: self._look() if self._timer == due else None)
@@ -432,21 +432,21 @@ class Traffic(Stage):
 
     def check_nothing_is_left(self) -> None:
         """Check that every call has ended and nothing of any is kept."""
-        dispatcher = self.engine.dispatcher
+        scheduler = self.engine.scheduler
         assert not self.running, "every call ends"
         assert not self._stands, "nobody waits for ever"
-        assert not dispatcher.somebody_waits
-        assert not dispatcher._in_flight
-        for _, line in dispatcher.lines():
+        assert not scheduler.somebody_waits
+        assert not scheduler._in_flight
+        for _, line in scheduler.lines():
             assert len(line) == 0
             assert line._total_in_flight == 0
-        for capacity in dispatcher.capacities._capacities.values():
+        for capacity in scheduler.capacities._capacities.values():
             assert not capacity._bookings, "no booking is left"
-        for pulse in dispatcher._pulses.values():
-            assert not pulse._pending, "nobody is waited for"
-        for probation in _probations(self):
-            assert not probation.leases, "no probe is left"
-        assert self.accounts.open_reservations == 0
+        for liveness in scheduler._livenesses.values():
+            assert not liveness._pending, "nobody is waited for"
+        for half_open in _half_open(self):
+            assert not half_open.leases, "no probe is left"
+        assert self.counters.open_reservations == 0
 
 
 def traffic(
@@ -468,6 +468,6 @@ def traffic(
     return Traffic(configuration, azure, seed)
 
 
-def _probations(here: Traffic) -> Iterator[Any]:
-    for classes in here.engine.breaks._probes._probations.values():
+def _half_open(here: Traffic) -> Iterator[Any]:
+    for classes in here.engine.breaks._probes._half_open.values():
         yield from classes.values()
