@@ -102,9 +102,16 @@ def test_a_misspelt_command_is_corrected(hosts: Hosts, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "aoai-gateway: there is no command 'srve'; did you mean \"serve\"?\n"
 
 
+def test_a_command_answers_to_its_earlier_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["replay"]) == cli.main(["rerun"]) == 2
+    earlier, now = capsys.readouterr().err.split("old name ends with this version.\n")
+    assert earlier == "aoai-gateway: `replay` is now `rerun`; the "
+    assert now.count("usage: aoai-gateway rerun") == 2
+
+
 def test_a_strange_command_is_answered_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["42"]) == 2
-    assert "serve, web, check, status, break, switch, replay, simulator and test" in capsys.readouterr().err
+    assert "serve, web, check, status, break, switch, rerun, simulator and test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])

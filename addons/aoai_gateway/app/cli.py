@@ -1,6 +1,6 @@
 """The command line: ``aoai-gateway [serve|web|check|status|…]``, which is also what ``run.sh`` opens.
 
-Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``replay``, a
+Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``rerun``, a
 run that could not be made or that is to be strict and found differences, or, for ``test``,
 what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
 traceback. What the commands need is imported when they run, so that ``--help`` and ``check`` stay quick.
@@ -86,6 +86,11 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("-h", "--help"):
         print(_HELP)
         return 0
+    if words[0] in RENAMED:
+        now = RENAMED[words[0]]
+        said = f"`{words[0]}` is now `{now}`; the old name ends with this version."
+        print(f"{PROGRAM}: {said}", file=sys.stderr)
+        words = [now, *words[1:]]
     command = COMMANDS.get(words[0])
     if command is None:
         raise UsageError(
@@ -307,10 +312,10 @@ def _simulator(words: list[str]) -> int:
     return simulator_main(words)
 
 
-def _replay(words: list[str]) -> int:
-    from aoai_gateway.rerun.command import main as replay_main
+def _rerun(words: list[str]) -> int:
+    from aoai_gateway.rerun.command import main as rerun_main
 
-    return replay_main(words)
+    return rerun_main(words)
 
 
 def _test(words: list[str]) -> int:
@@ -399,13 +404,16 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "status": _of_a_running_one("status"),
     "break": _of_a_running_one("break"),
     "switch": _of_a_running_one("switch"),
-    "replay": _replay,
+    "rerun": _rerun,
     "simulator": _simulator,
     "test": _test,
 }
 
+RENAMED = {"replay": "rerun"}
+"""Commands by an earlier name, which answers for one version more."""
+
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|status|break|switch|replay|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|status|break|switch|rerun|simulator|test] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
@@ -415,7 +423,7 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   status     show the state of a running gateway (--watch, --json)
   break      open or close a break of its by hand
   switch     switch an endpoint, a standin or a client of its off or on
-  replay     make a captured session's calls again, and say what has become different
+  rerun      make a captured session's calls again, and say what has become different
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 

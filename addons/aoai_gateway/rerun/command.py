@@ -1,4 +1,4 @@
-"""``aoai-gateway replay FILE``: make a captured session's calls again, and say what has become different."""
+"""``aoai-gateway rerun FILE``: make a captured session's calls again, and say what has become different."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="aoai-gateway replay",
+        prog="aoai-gateway rerun",
         description="Make the calls of a captured session again, and say what has become different.",
         epilog="The file is what `serve --capture FILE`, mitmdump -w or mitmweb has saved. Exit codes: 0 the "
         "run was made, 1 it could not be, or --strict and a call failed or is different, 2 wrong usage.",

@@ -1,4 +1,4 @@
-"""`aoai-gateway replay`: a session captured by the lean host, made again before the same backends."""
+"""`aoai-gateway rerun`: a session captured by the lean host, made again before the same backends."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run(scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
     def call(*words: str | Path, path: Path = scene.path) -> tuple[int, str]:
         arguments = ["--to", scene.gateway.url, *map(str, words)]
-        code = cli.main(["replay", str(path), *arguments])
+        code = cli.main(["rerun", str(path), *arguments])
         out, err = capsys.readouterr()
         assert CLIENT_KEY not in out + err
         return code, out + err
