@@ -28,7 +28,7 @@ ARGUMENTS = [
 ]
 
 SCREENSHOTS = "AOAI_GATEWAY_SCREENSHOTS"
-"""Environment variable: the folder in the checkout that gets the README's pictures, if they are wanted."""
+"""Environment variable: the folder in the checkout that gets the pictures of docs/, if they are wanted."""
 
 
 def require_chromium() -> str:
@@ -54,7 +54,7 @@ def chromium(path: str) -> Iterator[Browser]:
 
 
 def take_picture(page: Page, name: str, *, height: int | None = None) -> None:
-    """Take a picture for the README, if they are wanted: of the page as it is seen, down to `height`."""
+    """Take a picture for docs/, if they are wanted: of the page as it is seen, down to `height`."""
     folder = os.environ.get(SCREENSHOTS)
     if not folder:
         return

@@ -1,6 +1,6 @@
 """mitmweb in a browser: what a prompt engineer sees there, and does.
 
-The pictures in the README are taken on the way, see `chromium.SCREENSHOTS`.
+The pictures in docs/ are taken on the way, see `chromium.SCREENSHOTS`.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def test_only_its_owner_may_read_it(session: Session) -> None:
 
 
 class Offline(Gateway):
-    """mitmdump as the README has it, before resources that are not there."""
+    """mitmdump as docs/howto/captures.md has it, before resources that are not there."""
 
     def __init__(self, flows: Path, *rest: Any, **how: Any) -> None:
         self._flows = flows

@@ -1,4 +1,4 @@
-"""The filters that the README shows, against mitmproxy's own parser and flows as the gateway leaves them."""
+"""The filters that docs/ shows, against mitmproxy's own parser and flows as the gateway leaves them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from aoai_gateway.wire.usage import Usage
 from tests.e2e.processes import CHECKOUT
 from tests.engine_driver import Answer, throttled, world
 
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 CALL = "6a83217e-30e6-47f1-a3db-6062495963af"
 
 
@@ -65,9 +64,14 @@ FITS = {
 }
 
 
-def test_every_filter_of_the_readme_is_tried() -> None:
-    told = re.findall(r"^    (!?~\S.*?)  +\S", README, re.MULTILINE)
-    assert told == list(FITS)
+def filters(page: str) -> list[str]:
+    text = (CHECKOUT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"^    (!?~\S.*?)  +\S", text, re.MULTILINE)
+
+
+def test_every_filter_of_the_documentation_is_tried() -> None:
+    assert filters("reference/flow-metadata.md") == list(FITS)
+    assert set(filters("howto/inspect.md")) <= set(FITS)
 
 
 @pytest.mark.parametrize("written", FITS)
