@@ -16,7 +16,7 @@ BUILD = PROJECT["build-system"]["requires"]
 PLAIN = [*PROJECT["project"]["dependencies"], *BUILD]
 WANTED = {
     "requirements.lock": PLAIN,
-    "requirements-dev.lock": [*PLAIN, *EXTRAS["test"], *EXTRAS["dev"]],
+    "requirements-dev.lock": [*PLAIN, *EXTRAS["test"], *EXTRAS["dev"], *EXTRAS["docs"]],
     "requirements-mitmproxy-12.2.lock": [*PLAIN, *EXTRAS["test"], *EXTRAS["dev"]],
 }
 ENTRY = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)(?P<marker> ; [^\\]+)?")

@@ -41,7 +41,7 @@ def model_in(annotation: Any) -> tuple[type[BaseModel], str] | None:
         found = model_in(part)
         if found is not None:
             model, path = found
-            suffix = {tuple: "[]", Mapping: ".<name>"}.get(get_origin(annotation), "")
+            suffix = {tuple: "[]", Mapping: ".NAME"}.get(get_origin(annotation), "")
             return model, suffix + path
     return None
 
