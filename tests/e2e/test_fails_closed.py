@@ -28,8 +28,11 @@ SAYING = f"it failed on {CLIENT_KEY} and on {PROMPT}"
 MODELS = head("GET /openai/v1/models HTTP/1.1", f"api-key: {CLIENT_KEY}", "Connection: close")
 
 
-def question(*, key: str = CLIENT_KEY, waits: float = 600.0, **more: Any) -> bytes:
-    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": PROMPT}], **more}
+LONG = "say:" + "word " * 2_000
+
+
+def question(*, key: str = CLIENT_KEY, waits: float = 600.0, content: str = PROMPT, **more: Any) -> bytes:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": content}], **more}
     waiting = f"x-stainless-read-timeout: {waits}"
     return post(V1, json.dumps(body).encode(), "Connection: close", waiting, key=key)
 
@@ -60,6 +63,7 @@ SCENES: dict[str, Scene] = {
     "all broken": Scene(question(), (("503", {"times": -1, "retry_after_seconds": 1.0}),)),
     "no connection": Scene(question(), closed=True),
     "cut": Scene(question(stream=True), (("cut", PTU),)),
+    "stall": Scene(question(stream=True, content=LONG), (("stall", {**PTU, "events": 1500}),)),
     "silence": Scene(question(stream=True, waits=1.0), (("hang", PTU),)),
     "waits": Scene(question(key=PATIENT_KEY), (("429", {"times": 3, "retry_after_seconds": 0.1}),)),
     "waits in vain": Scene(question(key=PATIENT_KEY), (("429", {"times": -1, "retry_after_seconds": 5}),)),
@@ -190,6 +194,7 @@ LOOKS_ON = {
     # The answer has gone out already.
     "Gateway.over",
     "GatewayStream._count_out",
+    "DownstreamResponse.end",
     # A backend whose connection breaks down is replaced.
     "GatewayLayer.register_connection",
     "BackendHttp1Client.read_body",
@@ -212,15 +217,19 @@ ELSEWHERE = {
     "GatewayHttp1Server._cut",  # it closes the connection that an exception would close
     "GatewayLayer.handle_event",
     "GatewayStream.crashed",
-    "GatewayStream.state_crashed",
+    "GatewayStream.fail_closed",
+    "GatewayStream.stop_swallowing",  # the connection that it closes has its answer
+    "EngineDriver.abort",  # an addon has to hold the flow
     "QueueWaker.left",
 }
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 
 BEFORE_SENDING = re.compile(
     r"(Engine|engine|downstream_request|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
-    r"|upstream_attempt\.build_request|stream\.parse_target"
-    r"|GatewayStream\.(begin|state_request_\w+|_advance|_send|_choose|_ask|_respond|_refuse|_tell)"
+    r"|upstream_attempt\.build_request"
+    r"|GatewayStream\.(receive_\w+|_begin|_advance|_send|_respond|_answer_early)"
+    r"|DownstreamRequest\.(?!swallow)\w+|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"
+    r"|UpstreamAttempt\.start"
     r"|Attempts\.(run|_next_backend|_look|_try|_spent)|aftermath\.routing_request_of|scheduler\.order"
     r"|Scheduler\.(expect|candidates|acquire|is_free|liveness)"
     r"|Gateway\.(begun|identify|in_force|config)"
@@ -247,8 +256,8 @@ def test_an_exception_in(stage: Stage, scenes: dict[str, str], name: str) -> Non
     {
         "BackendHttp1Client.read_headers": "plain",
         "GatewayHttp1Server.read_headers": "plain",
-        "GatewayStream.begin": "plain",
-        "GatewayStream.state_deliver": "stream",
+        "EngineDriver.begin": "plain",
+        "GatewayStream.deliver_end": "stream",
         "scheduler.order": "plain",
         "Plugin.gateway_client_identified": "plain",
         "Plugin.gateway_backend_failed": "failure",

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, context, events
@@ -18,11 +17,6 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.proxy import downstream_request as intake
-from aoai_gateway.proxy import downstream_response as delivery
-from aoai_gateway.proxy import layer as layers
-from aoai_gateway.proxy import stream
-from aoai_gateway.proxy import upstream_attempt as sending
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.runtime.gateway import Gateway
 
@@ -195,12 +189,10 @@ def listen(gateway: Gateway, *listeners: object) -> None:
     gateway.heard.refresh = lambda addons: None  # type: ignore[method-assign]
 
 
-def connect(configuration: Config, monkeypatch: pytest.MonkeyPatch, options: Options) -> Connection:
+def connect(configuration: Config, options: Options) -> Connection:
     """Make a gateway with a clock by hand, and a connection to it."""
     clock = Clock()
-    for module in (delivery, intake, sending, stream, layers):
-        monkeypatch.setattr(module, "time", clock)
-    gateway = Gateway()
+    gateway = Gateway(clock)
     gateway.adopt(configuration)
     listen(gateway)
     return Connection(gateway, clock, options)

@@ -41,13 +41,13 @@ def await_it(hook: commands.StartHook) -> None:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Connection]]:
+def made() -> Iterator[Callable[..., Connection]]:
     with taddons.context(Proxyserver()) as tctx:
 
         def make(**parts: Any) -> Connection:
             plain = config("a", "b", **parts)
             endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
-            here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), monkeypatch, tctx.options)
+            here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
             here.on_hook = await_it
             return here
 

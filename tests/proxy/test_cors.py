@@ -18,14 +18,14 @@ PATH = "/openai/v1/chat/completions"
 
 
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Connection]]:
+def at() -> Iterator[Callable[..., Connection]]:
     """Makes a connection to a gateway that allows these origins."""
     with taddons.context(Proxyserver(), loadcore=False) as tctx:
 
         def make(*origins: str) -> Connection:
             plain = config("a", cors=Cors(origins=origins))
             endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
-            return connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), monkeypatch, tctx.options)
+            return connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
 
         yield make
 

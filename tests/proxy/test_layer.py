@@ -14,8 +14,8 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.test import taddons
 
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.proxy import stream
 from aoai_gateway.proxy import upstream_attempt as sending
+from aoai_gateway.proxy.downstream_response import DownstreamResponse
 from aoai_gateway.proxy.http1 import LAST_WORD_SECONDS
 from aoai_gateway.proxy.upstream import MAX_HEAD, MAX_INTERIM
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
@@ -41,14 +41,14 @@ def chunk(data: bytes) -> bytes:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Connection]]:
+def made() -> Iterator[Callable[..., Connection]]:
     with taddons.context(Proxyserver()) as tctx:
 
         def make(*backends: str, **parts: Any) -> Connection:
             plain = config(*(backends or ("a", "b")), **parts)
             endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
             here = plain.but(aoai=plain.aoai.but(endpoints=endpoints))
-            return connect(here, monkeypatch, tctx.options)
+            return connect(here, tctx.options)
 
         yield make
 
@@ -362,7 +362,7 @@ def test_a_client_that_hangs_up_stops_everything(here: Connection, when: str) ->
     if when == "connecting":
         here.hanging = {"a.example"}
     here.ask(stream=True)
-    calls = [s._call for s in here.layer.streams.values()]
+    calls = [s._here.call for s in here.layer.streams.values()]
     if when == "draining":
         here.answer("a", b"HTTP/1.1 429 x\r\ncontent-length: 2\r\n\r\n")
     elif when == "streaming":
@@ -424,8 +424,8 @@ def test_a_client_that_hangs_up_while_its_body_is_read(reading_here: Connection)
     here.feed(events.HookCompleted(here.hooks[-1]))
     here.run_timers()
     assert not here.servers
-    assert stream._call is not None
-    assert stream._call.outcome is Outcome.CLIENT_GONE
+    assert stream._here.call is not None
+    assert stream._here.call.outcome is Outcome.CLIENT_GONE
     assert here.at_rest
 
 
@@ -558,7 +558,7 @@ def test_a_bug_within_a_stream_ends_it_with_an_error(
 
     here.ask(stream=True)
     here.answer("a", SSE + chunk(TEXT))
-    monkeypatch.setattr(stream.GatewayStream, "_to_client", bug)
+    monkeypatch.setattr(DownstreamResponse, "feed", bug)
     here.answer("a", chunk(TEXT))
     assert b"internal_error" in here.received
     assert END not in here.received

@@ -32,13 +32,13 @@ NO_FILE = b'{"error":{"message":"No such File object: assistant-AbC123xyz","code
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Connection]]:
+def made() -> Iterator[Callable[..., Connection]]:
     with taddons.context(Proxyserver()) as tctx:
 
         def make(*backends: str, prefix: str = "", **parts: Any) -> Connection:
             plain = config(*backends, **parts)
             endpoints = tuple(e.but(url=f"http://{e.name}.example/{prefix}") for e in plain.aoai.endpoints)
-            return connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), monkeypatch, tctx.options)
+            return connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
 
         yield make
 

@@ -14,7 +14,6 @@ It differs from mitmproxy's in what replays need:
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from mitmproxy.connection import ConnectionState
@@ -207,7 +206,7 @@ class GatewayLayer(HttpLayer):
         event.opening = context.server
         self.connections[context.server] = layer
         self.waiting_for_establishment[context.server].append(event)
-        yield from self.set_deadline(event, time.monotonic() + event.seconds)
+        yield from self.set_deadline(event, self._gateway.clock.monotonic() + event.seconds)
         yield from self.event_to_child(layer, events.Start())
 
     def register_connection(self, command: http_layers.RegisterHttpConnection) -> CommandGenerator[None]:
@@ -236,12 +235,12 @@ class GatewayLayer(HttpLayer):
             yield self._timer(timer_at)
 
     def _timer(self, at: float) -> commands.RequestWakeup:
-        timer = commands.RequestWakeup(max(0.0, at - time.monotonic()))
+        timer = commands.RequestWakeup(max(0.0, at - self._gateway.clock.monotonic()))
         self._timers.add(timer)
         return timer
 
     def _timer_fired(self) -> CommandGenerator[None]:
-        expired, timer_at = self.deadlines.fired(time.monotonic() + TIMER_SLACK)
+        expired, timer_at = self.deadlines.fired(self._gateway.clock.monotonic() + TIMER_SLACK)
         if timer_at is not None:
             yield self._timer(timer_at)
         for owner in expired:

@@ -1,407 +1,622 @@
 """One request of a client, from its headers to the end of its answer.
 
-The stream drives the engine's generator: every effect becomes commands of mitmproxy, every event that
-decides something becomes the engine's next outcome. Its bases are the sides of it: how a request comes in
-(:mod:`~aoai_gateway.proxy.downstream_request`), how an answer goes out
-(:mod:`~aoai_gateway.proxy.downstream_response`), and how an attempt is made
-(:mod:`~aoai_gateway.proxy.upstream_attempt`).
+The stream is a state machine. Its state and the kind of an event say which step comes next (:data:`STEPS`);
+an event that its state does not expect is dropped. It has four parts, which do the work: the request that
+comes in, the answer that goes out, the attempt under way, and the driver of the engine. The engine decides;
+its effects become the parts' work, and what comes of that is the engine's next result.
 
 Two traps of mitmproxy's layers shape the code. A blocking command pauses the stream and queues what comes
 meanwhile, so after each one the queue is searched for the client's hang-up. And a connection must not be
 used again inside the event that ends its response (its layer resets itself after that), so the engine goes
-on in a turn of its own then.
+on in a turn of its own then (`State.DELAYED`).
 """
 
 from __future__ import annotations
 
-import logging
-import time
-import uuid
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import (
     DropStream,
-    ErrorCode,
-    HttpErrorHook,
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpStream,
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
-    RequestTrailers,
     ResponseData,
     ResponseEndOfMessage,
+    ResponseHeaders,
     ResponseProtocolError,
-    SendHttp,
+    ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._base import HttpEvent
+from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
-from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import (
     Announce,
-    Cancel,
-    Choose,
-    Chosen,
     ClientGone,
-    CountDelivered,
-    Counted,
-    CountTokens,
     Deliver,
     Done,
     Drain,
-    Effect,
-    ParseBody,
-    Parsed,
-    Refused,
+    Drained,
+    Ended,
+    Failed,
     Reject,
-    Reserve,
-    Reserved,
     Result,
     Return,
     Send,
-    Settle,
     WaitInQueue,
     WaitUntil,
 )
 from aoai_gateway.proxy import models
-from aoai_gateway.proxy.header_index import HeaderIndex
-from aoai_gateway.proxy.http1 import BROKEN_OFF, error_response
-from aoai_gateway.proxy.masks import strip_known
+from aoai_gateway.proxy.downstream_request import SWALLOW_SECONDS, DownstreamRequest
+from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
+from aoai_gateway.proxy.engine_driver import EngineDriver
+from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.proxy.masks import mask_head
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
-from aoai_gateway.proxy.request import strip_secrets, without_secrets
 from aoai_gateway.proxy.request_head import address_of
+from aoai_gateway.proxy.stream_context import StreamContext
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
+from aoai_gateway.proxy.upstream_response import SLACK
 from aoai_gateway.runtime.exception_log import log_exception
-from aoai_gateway.runtime.observer import UNSEEN, Observation
-from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
-from aoai_gateway.runtime.stream_hooks import (
-    AttemptFailed,
-    Awaited,
-    GatewayAskHook,
-    GatewayAttemptFailedHook,
-    GatewayBreaksWithdrawnHook,
-    GatewayCallEndedHook,
-)
+from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import MODELS, parse_target
+from aoai_gateway.wire.operations import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Mapping
 
+    from mitmproxy.connection import Server
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
 
     from aoai_gateway.proxy.messages import StreamLayer
-    from aoai_gateway.proxy.request_head import Admitted
+    from aoai_gateway.proxy.upstream_response import UpstreamResponse
     from aoai_gateway.runtime.gateway import Gateway
 
-logger = logging.getLogger(__name__)
+
+class State(Enum):
+    """What a stream waits for."""
+
+    REQUEST_HEAD = auto()
+    REQUEST_BODY = auto()
+    SWALLOWING = auto()
+    """The rest of a request that was answered early."""
+    DECIDING = auto()
+    """The engine, an addon or a store; the stream is paused, or about to go on."""
+    QUEUED = auto()
+    """A backend, in the queue of a deployment."""
+    DELAYED = auto()
+    """A time, or a turn of its own, to go on with a result that is known."""
+    ATTEMPT = auto()
+    """What becomes of the attempt under way."""
+    DELIVERING = auto()
+    """More of a stream that goes to the client."""
+    OVER = auto()
+    """Nothing more."""
 
 
-class GatewayStream(UpstreamAttempt):
+_UNDER_WAY = (
+    State.REQUEST_BODY,
+    State.DECIDING,
+    State.QUEUED,
+    State.DELAYED,
+    State.ATTEMPT,
+    State.DELIVERING,
+)
+
+STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
+    {
+        (State.REQUEST_HEAD, RequestHeaders): "receive_head",
+        (State.REQUEST_BODY, RequestData): "receive_body",
+        (State.REQUEST_BODY, RequestEndOfMessage): "receive_end",
+        (State.SWALLOWING, RequestData): "swallow",
+        (State.SWALLOWING, RequestEndOfMessage): "vanish",
+        (State.SWALLOWING, RequestProtocolError): "vanish",
+        (State.SWALLOWING, DeadlinePassed): "stop_swallowing",
+        (State.DELAYED, events.Wakeup): "resume",
+        (State.ATTEMPT, ResponseHeaders): "attempt_head",
+        (State.ATTEMPT, ResponseData): "attempt_body",
+        (State.ATTEMPT, ResponseTrailers): "attempt_event",
+        (State.ATTEMPT, ResponseEndOfMessage): "attempt_end",
+        (State.ATTEMPT, ResponseProtocolError): "attempt_end",
+        (State.ATTEMPT, DeadlinePassed): "attempt_overdue",
+        (State.DELIVERING, ResponseData): "deliver_body",
+        (State.DELIVERING, ResponseEndOfMessage): "deliver_end",
+        (State.DELIVERING, ResponseProtocolError): "deliver_cut",
+        (State.DELIVERING, DeadlinePassed): "delivery_overdue",
+        **{(state, RequestProtocolError): "client_gone" for state in _UNDER_WAY},
+        **{(state, Crashed): "fail_closed" for state in State},
+    }
+)
+"""The method that takes an event in a state. The name, so that a subclass or a test can put another in."""
+
+
+class GatewayStream(HttpStream):
     """One request; see the module's docstring."""
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
-        super().__init__(context, stream_id, gateway, layer)
-        self._run: Generator[Effect, Result] | None = None
-        self._observation: Observation = UNSEEN
-        self._written_down = False
-        self._stands = False
-        """Whether it stands in a waiting line."""
+        super().__init__(context, stream_id)
+        self.state = State.REQUEST_HEAD
+        self._here = here = StreamContext(stream_id, context, gateway, layer, self._client_has_gone)
+        self._request = DownstreamRequest(here)
+        self._response = DownstreamResponse(here)
+        self._driver = EngineDriver(here)
+        self._attempt: UpstreamAttempt | None = None
+        self._delayed: tuple[commands.RequestWakeup, Result] | None = None
+        """What ends `State.DELAYED`, and the result to go on with."""
 
     def __repr__(self) -> str:
-        state = getattr(self.client_state, "__name__", "?").removeprefix("state_")
-        return f"GatewayStream(id={self.stream_id}, client: {state})"
+        return f"GatewayStream(id={self.stream_id}, {self.state.name})"
+
+    @property
+    def upstream(self) -> Server | None:
+        """The connection of the attempt under way; events from any other are not for this stream."""
+        return self._attempt.server if self._attempt is not None else None
+
+    @property
+    def _received(self) -> UpstreamResponse:
+        assert self._attempt is not None and self._attempt.received is not None
+        return self._attempt.received
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if type(event) is ResponseData and not self._over:
-            passed = self._screen.feed(event.data)
-            if passed is event.data:
-                yield from self.server_state(event)
-            elif passed:
-                yield from self.server_state(ResponseData(event.stream_id, passed))
-        elif isinstance(event, Crashed):
-            yield from self.state_crashed(event)
-        elif self._over:
-            pass
-        elif isinstance(event, events.Start):
-            self.client_state = self.state_request_headers
-        elif isinstance(event, RequestHeaders | RequestData | RequestTrailers | RequestEndOfMessage):
-            yield from self.client_state(event)
-        elif isinstance(event, RequestProtocolError):
-            yield from self.state_client_gone()
-        elif isinstance(event, DeadlinePassed):
-            yield from self.state_deadline_passed()
-        elif isinstance(event, events.Wakeup):
-            if self._continuation is not None and event.command is self._continuation[0]:
-                result = self._continuation[1]
-                self._continuation = None
-                yield from self._advance(result)
-        elif isinstance(event, HttpEvent):
-            yield from self._received_other(event)
-
-    # --- driving the engine ----------------------------------------------------------------------------
-
-    def begin(self, admitted: Admitted | None) -> CommandGenerator[None]:
-        """All of the request is there, as a user may have edited it: hand it to the engine."""
-        assert admitted is not None
-        request = self.flow.request
-        # Whoever edited it may have written a credential into it.
-        strip_secrets(request)
-        strip_known(request, admitted.secrets)
-        try:
-            target = parse_target(request.method, request.path)
-        except GatewayError as error:
-            self._refused(error)
-            yield from self._reject(error)
-            return
-        if target.operation is MODELS:
-            listed = EarlyAnswer(
-                200, None, Outcome.OK, admitted.client.name, address_of(self.context.client), MODELS.name
-            )
-            self._gateway.answered_early(listed)
-            self.flow.response = models.answer(admitted.setup, admitted.client, target)
-            yield from self._respond()
-            return
-        head = HeaderIndex(request.data.headers.fields)
-        call = self._call = Call(
-            id=str(uuid.uuid4()),
-            client=admitted.client,
-            target=target,
-            setup=admitted.setup,
-            started=time.monotonic(),
-            wall=time.time() - time.monotonic(),
-            headers=head,
-            brings_own_token=admitted.token is not None,
-            consult="gateway_backend_chosen" in self._gateway.heard,
-            only_backend=admitted.only_backend,
-        )
-        self._secrets = admitted.secrets
-        self._gateway.begun(call)
-        self.flow.metadata["gateway_call"] = call.id
-        content_type = head.get("content-type")
-        run = self._gateway.engine.run(call, content_type, request.raw_content or b"", call.started)
-        self._observation = self._gateway.observer.begun(call)
-        self._run = self._observation.follow(run)
-        yield from self._advance(None)
-
-    def _advance(self, result: Result | None) -> CommandGenerator[None]:
-        """Tell the engine what came of its last effect, and carry out the next ones."""
-        assert self._run is not None
-        while True:
-            try:
-                effect = next(self._run) if result is None else self._run.send(result)
-            except StopIteration:
-                self._gateway.waiting.changed()
-                yield from self._end()
-                return
-            self._gateway.waiting.changed()
-            match effect:
-                case ParseBody():
-                    result = yield from self._parse(effect)
-                case CountTokens():
-                    result = yield from self._count(effect)
-                case CountDelivered():
-                    count = yield from self._wait_for(self._gateway.count_delivered(effect))
-                    result = Counted(time.monotonic(), count)
-                case Reserve():
-                    decision = yield from self._wait_for(self._gateway.reserve(effect))
-                    result = Reserved(time.monotonic(), decision)
-                case Settle() | Cancel():
-                    self._gateway.settle(effect)
-                    result = Done(time.monotonic())
-                case WaitUntil():
-                    result = yield from self._hold_back(effect)
-                case WaitInQueue():
-                    result = yield from self._stand_in_line(effect)
-                case Send():
-                    result = yield from self._send(effect)
-                case Drain():
-                    assert self._received is not None
-                    self._received.drain(time.monotonic())
-                    yield from self._watch()
-                    result = None
-                case Choose():
-                    result = yield from self._choose(effect)
-                case Announce():
-                    yield self._announcement(effect)
-                    result = Done(time.monotonic())
-                case Deliver():
-                    result = yield from self._deliver()
-                case Return():
-                    assert self._received is not None and self._received.response is not None
-                    self.flow.response = self._received.response
-                    result = Done(time.monotonic())
-                case Reject():
-                    self.flow.response = error_response(effect.error)
-                    result = Done(time.monotonic())
-            if result is None:
-                return  # an event will bring it
-
-    def _is_gone(self) -> bool:
-        return self._call is not None and self._call.outcome is Outcome.CLIENT_GONE
-
-    def _end(self) -> CommandGenerator[None]:
-        """The engine is done with the call: write it down, and finish the answer."""
-        self._layer.deadlines.clear(self._deadline)
-        yield from self._write_down()
-        if self._is_gone():
-            yield from self._hang_up_on_client()
-        elif self._is_cut_off():
-            yield from self._hang_up_on_client("The backend broke off its answer.")
-        elif self._begun:
-            yield from self.send_response(already_streamed=True)
-        elif self._held_back is not None:
-            yield from self._show_held()
-        else:
-            assert self.flow.response is not None
-            self._mark(self.flow.response)
-            yield from self._respond()
-
-    def _write_down(self) -> CommandGenerator[None]:
-        call, run, self._run = self._call, self._run, None
-        if run is not None:
-            # Wherever it stands: what the call still has is free for those who wait.
-            run.close()
-            self._gateway.waiting.changed()
-        if call is None or self._written_down:
-            return
-        self._written_down = True
-        if call.reserved is not None:
-            # The engine could not say what is to become of it.
-            self._gateway.settle(Cancel(call.reserved))
-            call.reserved = None
-        if call.withdrawn:
-            yield GatewayBreaksWithdrawnHook(call.withdrawn)
-        self._observation.finished(self.flow)
-        if self._chunk_gaps is not None:
-            self.flow.metadata.update(self._chunk_gaps.figures())
-        record = self._gateway.write_down(call)
-        if "gateway_call_finished" in self._gateway.heard:
-            yield GatewayCallEndedHook(CallFinished(self.flow, call, record))
-
-    def _count_out(self) -> None:
-        if self._call is not None:
-            self._gateway.over(self._call.id)
-
-    def _wait_for(self, answer: Any) -> CommandGenerator[Any]:
-        """Give an answer that may still be on its way. Raises what goes wrong with it."""
-        if not isinstance(answer, Awaitable):
-            return answer
-        awaited = Awaited(answer)
-        yield GatewayAskHook(awaited)
-        if awaited.error is not None:
-            raise awaited.error
-        if not awaited.performed:
-            raise RuntimeError("nobody awaited it")
-        return awaited.result
-
-    def _parse(self, effect: ParseBody) -> CommandGenerator[Result]:
-        result: Result
-        try:
-            reader = self._gateway.reader
-            body = yield from self._wait_for(
-                reader.parse(
-                    effect.target,
-                    effect.content_type,
-                    effect.raw,
-                    wanted=lambda: not self._client_has_gone(),
-                )
-            )
-            result = Parsed(time.monotonic(), body)
-        except GatewayError as error:
-            result = Refused(time.monotonic(), error)
-        return ClientGone(result.now) if self._client_has_gone() else result
-
-    def _count(self, effect: CountTokens) -> CommandGenerator[Result]:
-        try:
-            count = yield from self._wait_for(self._gateway.count_tokens(effect))
-        except GatewayError as error:
-            return Refused(time.monotonic(), error)
-        return Counted(time.monotonic(), count)
-
-    def _hold_back(self, effect: WaitUntil) -> CommandGenerator[Result | None]:
-        if self._client_has_gone():
-            return ClientGone(time.monotonic())
-        wakeup = commands.RequestWakeup(max(0.0, effect.at - time.monotonic()))
-        self._continuation = (wakeup, Done(effect.at))
-        yield wakeup
-        return None
-
-    def _stand_in_line(self, effect: WaitInQueue) -> CommandGenerator[Result]:
-        assert self._call is not None
-        self._stands = True
-        yield from self._wait_for(self._gateway.waiting.stand(self._call.id, effect.until))
-        self._stands = False
-        now = time.monotonic()
-        return ClientGone(now) if self._client_has_gone() or self._killed() else Done(now)
+        step = STEPS.get((self.state, type(event)))
+        if step is not None:
+            yield from getattr(self, step)(event)
 
     def client_left(self) -> None:
         """Hear at once that the client hung up; the event itself waits as long as the stream is paused."""
-        if self._stands and self._call is not None:
-            self._gateway.waiting.left(self._call.id)
+        if self.state is State.QUEUED and self._here.call is not None:
+            self._here.gateway.waiting.left(self._here.call.id)
 
-    def _choose(self, effect: Choose) -> CommandGenerator[Result]:
-        assert self._call is not None
-        choice = BackendChoice(self.flow, self._call, list(effect.candidates))
-        refusal = None
+    def _client_has_gone(self) -> bool:
+        """Whether the client hung up while the stream was paused; that event is still in the queue then."""
+        return any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue)
+
+    # --- the request -----------------------------------------------------------------------------------
+
+    def receive_head(self, event: RequestHeaders) -> CommandGenerator[None]:
+        """The request's head has come."""
+        here = self._here
+        answer = self._request.answer_for_machines(event)
+        if answer is not None:
+            here.flow.response = answer
+            yield from self._answer_early(end_stream=event.end_stream, visible=False)
+            return
         try:
-            yield from self._ask(GatewayBackendChosenHook(choice))
+            yield from self._request.identify(replayed=event.replay_flow is not None)
         except GatewayError as error:
-            refusal = error
-        now = time.monotonic()
-        return ClientGone(now) if self._client_has_gone() else Chosen(now, choice.candidates, refusal)
-
-    def _announcement(self, effect: Announce) -> commands.StartHook:
-        assert self._call is not None and self._sent is not None
-        failed = AttemptFailed(
-            flow=self.flow,
-            call=self._call,
-            attempt=effect.attempt,
-            request=without_secrets(self._sent, self._content),
-            response=self._received.response if self._received is not None else None,
-            server=self.flow.server_conn,
-        )
-        return GatewayAttemptFailedHook(failed)
-
-    # --- ends that are none ----------------------------------------------------------------------------
-
-    def state_client_gone(self) -> CommandGenerator[None]:
-        """The client hung up: whatever is under way for it stops."""
-        if self.client_state == self.state_swallow:
-            yield from self._vanish()
+            self._request.clean()
+            here.refused(error)
+            here.flow.response = error_response(error)
+            yield from self._answer_early(end_stream=event.end_stream)
             return
-        ended = self._all_sent()
-        self._continuation = None
-        yield from self._abandon()
-        if self._run is not None:
-            so_far = self._stream_ended() if self._begun or self._held_back is not None else None
-            yield from self._advance(ended or ClientGone(time.monotonic(), so_far))
+        yield from here.tell(HttpRequestHeadersHook(here.flow))
+        if (yield from here.is_cut_by_others(tell=True)):
+            yield from self.vanish()
+            return
+        if self._request.expects_continue():
+            go_ahead = http.Response.make(100)
+            go_ahead.headers.clear()
+            yield here.send(ResponseHeaders(here.id, go_ahead))
+        self.state = State.REQUEST_BODY
+
+    def receive_body(self, event: RequestData) -> CommandGenerator[None]:
+        """A part of the request's body has come."""
+        try:
+            self._request.receive(event.data)
+        except GatewayError as error:
+            self._here.refused(error)
+            self._here.flow.response = error_response(error)
+            yield from self._answer_early(end_stream=False, shown=True)
+
+    def receive_end(self, _: RequestEndOfMessage) -> CommandGenerator[None]:
+        """All of the request is there: other addons may hold and edit it, and the engine gets it."""
+        here = self._here
+        self._request.complete()
+        self.state = State.DECIDING
+        yield from here.tell(HttpRequestHook(here.flow))
+        if (yield from here.is_cut_by_others(tell=True)):
+            yield from self.vanish()
+        elif here.flow.response is not None:
+            # Another addon answers; the engine has no part in it.
+            here.flow.response.timestamp_start = here.clock.time()
+            yield from self._respond()
         else:
-            yield from self._hang_up_on_client()
+            yield from self._begin()
 
-    def _hang_up_on_client(self, why: str = "The client disconnected.") -> CommandGenerator[None]:
-        if self._over:
+    def _begin(self) -> CommandGenerator[None]:
+        here = self._here
+        try:
+            target = self._request.target()
+        except GatewayError as error:
+            here.refused(error)
+            here.flow.response = error_response(error)
+            yield from self._respond()
             return
-        self._over = True
-        if self.flow.error is None:
-            self.flow.error = mflow.Error(why)
-        yield from self._tell(HttpErrorHook(self.flow))
-        killed = ResponseProtocolError(self.stream_id, "killed", ErrorCode.KILL)
-        yield SendHttp(killed, self.context.client)
-        yield from self._vanish()
+        if target.operation is MODELS:
+            assert here.admitted is not None
+            client = here.admitted.client
+            listed = EarlyAnswer(200, None, Outcome.OK, client.name, address_of(here.client), MODELS.name)
+            here.gateway.answered_early(listed)
+            here.flow.response = models.answer(here.admitted.setup, client, target)
+            yield from self._respond()
+            return
+        self._driver.begin(target)
+        yield from self._advance(None)
 
-    def _vanish(self) -> CommandGenerator[None]:
-        if self._run is not None and self._call is not None:
-            self._call.outcome = self._call.outcome or Outcome.CLIENT_GONE
-            self._call.ended = self._call.ended or time.monotonic()
-            yield from self._write_down()
-        yield from super()._vanish()
+    # --- driving the engine ----------------------------------------------------------------------------
+
+    def _advance(self, result: Result | None) -> CommandGenerator[None]:
+        """Tell the engine what came of its last effect, and carry out the next ones."""
+        here = self._here
+        self.state = State.DECIDING
+        while True:
+            effect = yield from self._driver.advance(result)
+            match effect:
+                case None:
+                    yield from self._end()
+                    return
+                case Send():
+                    result = yield from self._send(effect)
+                case Drain():
+                    self.state = State.ATTEMPT
+                    self._received.drain(here.now())
+                    yield from self._watch()
+                    result = None
+                case Deliver():
+                    result = yield from self._deliver()
+                case WaitInQueue():
+                    result = yield from self._wait_in_queue(effect)
+                case WaitUntil():
+                    result = yield from self._wait_until(effect)
+                case Announce():
+                    assert self._attempt is not None
+                    yield GatewayAttemptFailedHook(self._attempt.announcement(effect))
+                    result = Done(here.now())
+                case Return():
+                    here.flow.response = self._received.response
+                    result = Done(here.now())
+                case Reject():
+                    here.flow.response = error_response(effect.error)
+                    result = Done(here.now())
+            if result is None:
+                return  # an event will bring it
+
+    def _wait_in_queue(self, effect: WaitInQueue) -> CommandGenerator[Result]:
+        here = self._here
+        assert here.call is not None
+        self.state = State.QUEUED
+        yield from here.wait_for(here.gateway.waiting.stand(here.call.id, effect.until))
+        self.state = State.DECIDING
+        return ClientGone(here.now()) if here.client_has_gone() or here.is_killed() else Done(here.now())
+
+    def _wait_until(self, effect: WaitUntil) -> CommandGenerator[Result | None]:
+        here = self._here
+        if here.client_has_gone():
+            return ClientGone(here.now())
+        yield from self._delay(Done(effect.at), max(0.0, effect.at - here.now()))
+        return None
+
+    def _delay(self, result: Result, seconds: float = 0.0) -> CommandGenerator[None]:
+        """Go on with a result later: after a time, or only after the present event."""
+        wakeup = commands.RequestWakeup(seconds)
+        self._delayed = (wakeup, result)
+        self.state = State.DELAYED
+        yield wakeup
+
+    def resume(self, event: events.Wakeup) -> CommandGenerator[None]:
+        """Go on with the result that was known already."""
+        if self._delayed is not None and event.command is self._delayed[0]:
+            _, result = self._delayed
+            self._delayed = None
+            yield from self._advance(result)
+
+    # --- the attempt -----------------------------------------------------------------------------------
+
+    def _send(self, effect: Send) -> CommandGenerator[Result | None]:
+        self._attempt = UpstreamAttempt(self._here, effect)
+        result = yield from self._attempt.start()
+        if result is None:
+            self.state = State.ATTEMPT
+        return result
+
+    def attempt_head(self, event: ResponseHeaders) -> CommandGenerator[None]:
+        """The head of an answer has come."""
+        mask_head(event.response, self._here.secrets)
+        yield from self.attempt_event(event)
+
+    def attempt_body(self, event: ResponseData) -> CommandGenerator[None]:
+        """A part of an answer has come, before it is known what becomes of the attempt."""
+        assert self._attempt is not None
+        if data := self._attempt.screen(event.data):
+            yield from self.attempt_event(ResponseData(event.stream_id, data))
+
+    def attempt_end(self, event: ResponseEndOfMessage | ResponseProtocolError) -> CommandGenerator[None]:
+        """An answer has ended, before it is known what becomes of the attempt."""
+        assert self._attempt is not None
+        if rest := self._attempt.screened_rest():
+            yield from self.attempt_event(ResponseData(event.stream_id, rest))
+        if self.state is State.ATTEMPT:
+            yield from self.attempt_event(event)
+        else:
+            # That has decided it, and this is perhaps the end of a stream under delivery.
+            yield from self._handle_event(event)
+
+    def attempt_event(
+        self,
+        event: ResponseHeaders
+        | ResponseData
+        | ResponseTrailers
+        | ResponseEndOfMessage
+        | ResponseProtocolError,
+    ) -> CommandGenerator[None]:
+        """Take in an event of the answer, and go on once it is known what becomes of the attempt."""
+        assert self._attempt is not None
+        result = self._attempt.receive(event)
+        if result is None:
+            yield from self._watch()
+        else:
+            ended = isinstance(event, ResponseEndOfMessage | ResponseProtocolError)
+            yield from self._conclude(result, ended=ended)
+
+    def attempt_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
+        """Nothing of an answer came in time."""
+        now, received = self._here.now(), self._received
+        result = None if received.due > now + SLACK else received.deadline_passed(now)
+        if result is None:
+            yield from self._watch()
+        else:
+            yield from self._conclude(result, ended=False)
+
+    def _watch(self) -> CommandGenerator[None]:
+        assert self._attempt is not None
+        yield from self._attempt.watch()
+
+    def _conclude(self, result: Result, *, ended: bool) -> CommandGenerator[None]:
+        """Go on with what has become of the attempt. ``ended``: its connection has nothing more to say."""
+        attempt = self._attempt
+        assert attempt is not None
+        self._here.clear_deadline()
+        result = attempt.without_known_secrets(result)
+        if isinstance(result, Failed | Drained):
+            if not ended:
+                yield from attempt.abandon()
+            attempt.server = None
+            # The connection's layer is still about to reset itself; in a turn of its own, go on.
+            yield from self._delay(result)
+        elif ended:
+            yield from self._finish_with(result)
+        else:
+            yield from self._advance(result)
+
+    def _finish_with(self, result: Result) -> CommandGenerator[None]:
+        """Go on at the end of an answer, in this event if no request can use the connection too early."""
+        client = self._here.layer.connections.get(self._here.client)
+        if isinstance(client, Http1Connection) and client.buf:
+            # A pipelined request would be read, and sent, before the backend's connection is reset.
+            yield from self._delay(result)
+        else:
+            yield from self._advance(result)
+
+    # --- delivery --------------------------------------------------------------------------------------
+
+    def _deliver(self) -> CommandGenerator[Result | None]:
+        here, received, attempt = self._here, self._received, self._attempt
+        assert here.call is not None and attempt is not None
+        response = here.flow.response = received.response
+        assert response is not None
+        if not received.streaming:
+            return (yield from attempt.whole_answer())
+        self._response.mark(here.call)
+        asked_for_usage = here.call.attempt is not None and here.call.adds_usage(here.call.attempt.backend)
+        if asked_for_usage and response.headers.pop("content-length", None) is not None:
+            # Less goes out than comes in: the usage that the gateway asked for.
+            response.headers["transfer-encoding"] = "chunked"
+        yield from here.tell(HttpResponseHeadersHook(here.flow))
+        if here.client_has_gone() or here.is_killed():
+            yield from attempt.abandon()
+            return ClientGone(here.now())
+        self.state = State.DELIVERING
+        received.came(here.now())
+        hold = received.reader is not None and here.gateway.is_held(here.flow)
+        yield from self._response.begin(hold=hold)
+        yield from self._response.feed(received.take_body())
+        if received.ended:
+            self.state = State.DECIDING
+            yield from self._response.feed_end()
+            return received.stream_ended(here.now())
+        yield from self._watch()
+        return None
+
+    def deliver_body(self, event: ResponseData) -> CommandGenerator[None]:
+        """More of a stream has come that goes to the client."""
+        assert self._attempt is not None
+        if data := self._attempt.screen(event.data):
+            yield from self._feed(data)
+
+    def _feed(self, data: bytes) -> CommandGenerator[None]:
+        received = self._received
+        received.came(self._here.now())
+        yield from self._response.feed(data if received.reader is None else received.reader.feed(data))
+
+    def deliver_end(self, _: ResponseEndOfMessage) -> CommandGenerator[None]:
+        """The stream has ended as HTTP has it."""
+        received = yield from self._last_part()
+        self.state = State.DECIDING
+        rest = b"" if received.reader is None else received.reader.flush()
+        result = received.stream_ended(self._here.now())
+        if result.complete:
+            yield from self._response.feed(rest)
+        else:
+            yield from self._say_broken_off()
+        yield from self._response.feed_end()
+        yield from self._finish_with(result)
+
+    def deliver_cut(self, _: ResponseProtocolError) -> CommandGenerator[None]:
+        """The backend broke the connection off in the middle of a stream."""
+        yield from self._last_part()
+        yield from self._broken_off("broke off its stream")
+
+    def delivery_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
+        """No more of a stream came in time."""
+        if self._received.due > self._here.now() + SLACK:
+            yield from self._watch()
+            return
+        assert self._attempt is not None
+        yield from self._attempt.abandon()
+        yield from self._broken_off("nothing came for too long")
+
+    def _last_part(self) -> CommandGenerator[UpstreamResponse]:
+        """Send what was held back for masking; the connection is no longer this attempt's."""
+        assert self._attempt is not None
+        if rest := self._attempt.screened_rest():
+            yield from self._feed(rest)
+        self._attempt.server = None
+        return self._received
+
+    def _broken_off(self, reason: str) -> CommandGenerator[None]:
+        result = self._received.stream_broken_off(self._here.now(), reason)
+        if not result.complete:
+            yield from self._say_broken_off()
+        yield from self._response.feed_end()
+        yield from self._delay(result)
+
+    def _say_broken_off(self) -> CommandGenerator[None]:
+        if (reader := self._received.reader) is not None:
+            yield from self._response.feed(reader.break_off(errors.upstream_disconnected()))
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    def _end(self) -> CommandGenerator[None]:
+        """The engine is done with the call: write it down, and finish the answer."""
+        here, progress = self._here, self._response.progress
+        here.clear_deadline()
+        yield from self._driver.write_down(self._response.figures)
+        assert here.call is not None
+        if here.call.outcome is Outcome.CLIENT_GONE:
+            yield from self._hang_up("The client disconnected.")
+        elif progress is Progress.BEGUN and self._received.reader is None and not self._response.is_whole:
+            # No error can be told inside a body that cannot be read: only a cut tells it.
+            yield from self._hang_up("The backend broke off its answer.")
+        elif progress is Progress.NOTHING:
+            self._response.mark(here.call)
+            yield from self._respond()
+        else:
+            self._response.show_kept()
+            yield from self._finish()
+
+    def _respond(self) -> CommandGenerator[None]:
+        """Send the flow's response, which is all there."""
+        yield from self._here.tell(HttpResponseHeadersHook(self._here.flow))
+        yield from self._finish()
+
+    def _finish(self) -> CommandGenerator[None]:
+        """Let other addons see the answer, send what of it was not sent yet, and its end."""
+        here = self._here
+        yield from self._response.tell()
+        if (yield from here.is_cut_by_others(tell=False)):
+            yield from self.vanish()
+            return
+        if self._response.progress is not Progress.BEGUN:
+            yield from self._response.send_whole()
+        here.flow.live = False
+        self.state = State.OVER
+        yield DropStream(here.id)
+        yield from self._response.end()
+        self._count_out()
+
+    def _answer_early(
+        self, *, end_stream: bool, visible: bool = True, shown: bool = False
+    ) -> CommandGenerator[None]:
+        """Answer at once, before the body was read, and swallow what is left of it.
+
+        ``visible``: whether other addons, and so the UIs, are to see the flow; ``shown``: they already do.
+        """
+        here, response = self._here, self._here.flow.response
+        assert response is not None
+        if not end_stream:
+            response.headers["connection"] = "close"
+        self.state = State.SWALLOWING
+        yield from self._response.send_whole()
+        yield here.send(ResponseEndOfMessage(here.id))
+        if not end_stream:
+            yield from here.set_deadline(here.now() + SWALLOW_SECONDS)
+        if visible:
+            if not shown:
+                yield from here.tell(HttpRequestHeadersHook(here.flow))
+            yield from self._response.tell()
+        here.flow.live = False
+
+    def swallow(self, event: RequestData) -> CommandGenerator[None]:
+        """More has come of a request that was answered early."""
+        if self._request.swallow(event.data):
+            yield from self.stop_swallowing(event)
+
+    def stop_swallowing(self, _: events.Event) -> CommandGenerator[None]:
+        """Close the connection: too much has come, or for too long."""
+        yield commands.CloseConnection(self._here.client)
+        yield from self.vanish()
+
+    # --- ends before the end ---------------------------------------------------------------------------
+
+    def client_gone(self, _: RequestProtocolError) -> CommandGenerator[None]:
+        """The client hung up: whatever is under way for it stops."""
+        here, ended = self._here, self._all_sent()
+        self._delayed = None
+        if self._attempt is not None:
+            yield from self._attempt.abandon()
+        if self._driver.is_running:
+            begun = self._response.progress in (Progress.BEGUN, Progress.HELD)
+            so_far = self._received.stream_ended(here.now()) if begun else None
+            yield from self._advance(ended or ClientGone(here.now(), so_far))
+        else:
+            yield from self._hang_up("The client disconnected.")
+
+    def _all_sent(self) -> Ended | None:
+        """Give the end of an answer that the client has all of, if it has.
+
+        SDKs hang up at ``[DONE]``, without waiting for the end of the body.
+        """
+        if self._delayed is not None and isinstance(self._delayed[1], Ended):
+            return self._delayed[1]
+        if self.state is State.DELIVERING and self._response.progress is Progress.BEGUN:
+            reader = self._received.reader
+            if reader is not None and reader.terminal_seen:
+                return self._received.stream_ended(self._here.now())
+        return None
+
+    def _hang_up(self, why: str) -> CommandGenerator[None]:
+        if self.state is State.OVER:
+            return
+        self.state = State.OVER
+        yield from self._here.hang_up(why, tell=True)
+        yield from self.vanish()
+
+    def vanish(self, _: events.Event | None = None) -> CommandGenerator[None]:
+        """Forget the stream: there is no client for its answer, or it has the answer already."""
+        here = self._here
+        if self._driver.is_running:
+            self._driver.abort()
+            yield from self._driver.write_down(self._response.figures)
+        self.state = State.OVER
+        here.clear_deadline()
+        here.flow.live = False
+        self._count_out()
+        yield DropStream(here.id)
+
+    def _count_out(self) -> None:
+        if self._here.call is not None:
+            self._here.gateway.over(self._here.call.id)
 
     # --- bugs ------------------------------------------------------------------------------------------
 
@@ -411,39 +626,44 @@ class GatewayStream(UpstreamAttempt):
         self._paused_event_queue.clear()
         return Crashed(self.stream_id, error)
 
-    def state_crashed(self, event: Crashed) -> CommandGenerator[None]:
+    def fail_closed(self, event: Crashed) -> CommandGenerator[None]:
         """A bug of ours: nothing is forwarded, and the client gets to know."""
         log_exception("in the gateway; its call was ended.", event.error)
-        if self._over:
-            yield commands.CloseConnection(self.context.client)
+        here = self._here
+        if self.state is State.OVER:
+            # It happened on the last few steps: take the rest of them.
+            yield commands.CloseConnection(here.client)
+            yield from self.vanish()
             return
-        self._over = True
-        if not hasattr(self, "flow"):
-            self.flow = http.HTTPFlow(self.context.client, self.context.server)
-            self.flow.request = http.Request.make("GET", "http://unknown.invalid/")
-        self._layer.deadlines.clear(self._deadline)
-        yield from self._abandon()
-        if self._call is not None:
-            self._call.outcome, self._call.ended = Outcome.ERROR, time.monotonic()
-            self._call.status = self._call.status or 500
-        if self._begun:
-            reader = self._received.reader if self._received is not None else None
-            if reader is not None:
-                told = reader.break_off(errors.internal())
-                yield SendHttp(ResponseData(self.stream_id, told), self.context.client)
-            broken_off = ResponseProtocolError(self.stream_id, "an exception", BROKEN_OFF)
-            yield SendHttp(broken_off, self.context.client)
-        elif self._answered:
-            yield commands.CloseConnection(self.context.client)
-        else:
-            if self._call is None:
-                self._refused(errors.internal())
-            answer = error_response(errors.internal())
-            answer.headers["connection"] = "close"
-            self.flow.response = answer
-            yield from self._send_whole(answer)
-            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-        yield from self._write_down()
-        self.flow.live = False
+        self.state = State.OVER
+        if not hasattr(here, "flow"):
+            here.flow = http.HTTPFlow(here.client, here.proxy.server)
+            here.flow.request = http.Request.make("GET", "http://unknown.invalid/")
+        here.clear_deadline()
+        if self._attempt is not None:
+            yield from self._attempt.abandon()
+        if here.call is not None:
+            here.call.outcome, here.call.ended = Outcome.ERROR, here.now()
+            here.call.status = here.call.status or 500
+        yield from self._tell_of_bug()
+        yield from self._driver.write_down(self._response.figures)
+        here.flow.live = False
         self._count_out()
-        yield DropStream(self.stream_id)
+        yield DropStream(here.id)
+
+    def _tell_of_bug(self) -> CommandGenerator[None]:
+        here = self._here
+        if self._response.progress is Progress.BEGUN:
+            reader = self._received.reader
+            if reader is not None:
+                yield here.send(ResponseData(here.id, reader.break_off(errors.internal())))
+            yield from self._response.cut("an exception")
+        elif self._response.progress is Progress.WHOLE:
+            yield commands.CloseConnection(here.client)
+        else:
+            if here.call is None:
+                here.refused(errors.internal())
+            answer = here.flow.response = error_response(errors.internal())
+            answer.headers["connection"] = "close"
+            yield from self._response.send_whole()
+            yield here.send(ResponseEndOfMessage(here.id))

@@ -1,161 +1,200 @@
 """One attempt on the wire: a connection, the request, and the wait for what becomes of it.
 
 An :class:`~aoai_gateway.proxy.upstream_response.UpstreamResponse` says what the answer means; here its events
-come in, its deadline is kept, and the engine is told what was decided.
+come in, known secrets are masked in them, and its deadline is kept.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
 from mitmproxy.connection import Server
 from mitmproxy.proxy.layers.http import (
+    ErrorCode,
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
-    ResponseData,
-    ResponseEndOfMessage,
-    ResponseHeaders,
-    ResponseProtocolError,
+    RequestProtocolError,
     SendHttp,
 )
-from mitmproxy.proxy.layers.http._base import HttpEvent
 
 from aoai_gateway.engine.call import FailureKind
-from aoai_gateway.engine.effects import ClientGone, Drained, Failed, Result, Send
-from aoai_gateway.proxy.downstream_response import DownstreamResponse
-from aoai_gateway.proxy.masks import mask_decoded, mask_head
+from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
+from aoai_gateway.proxy.masks import mask_decoded
 from aoai_gateway.proxy.messages import Connect
-from aoai_gateway.proxy.request import build_request
-from aoai_gateway.proxy.upstream_response import SLACK, UpstreamResponse
+from aoai_gateway.proxy.request import build_request, without_secrets
+from aoai_gateway.proxy.upstream_response import UpstreamResponse
+from aoai_gateway.runtime.stream_hooks import AttemptFailed
+from aoai_gateway.wire.content_coding import MOST_READ, NotDecodedError, decode
+from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.masking import Screen
+from aoai_gateway.wire.operations import RESPONSES
+from aoai_gateway.wire.references import references_in
+from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
-    from mitmproxy.proxy import events
-    from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
+    from mitmproxy.proxy.layers.http import HttpEvent
 
-    from aoai_gateway.proxy.messages import StreamLayer
-    from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.engine.effects import Announce
+    from aoai_gateway.proxy.stream_context import StreamContext
 
 logger = logging.getLogger(__name__)
 
 
-class UpstreamAttempt(DownstreamResponse):
-    """The stream as seen from an attempt; which one is made, and when, is for a subclass to say."""
+class UpstreamAttempt:
+    """One attempt. Which one is made, and when, the engine says."""
 
-    def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
-        super().__init__(context, stream_id, gateway, layer)
+    def __init__(self, here: StreamContext, effect: Send) -> None:
+        assert here.call is not None and here.admitted is not None
+        self._here = here
+        self._call = here.call
+        self._effect = effect
+        self.server: Server | None = None
+        """Its connection, as long as its events are for this attempt."""
+        self.received: UpstreamResponse | None = None
+        """Set once the request has been sent."""
+        self._screen = Screen(*here.secrets)
+        """Masks known secrets in the body of the answer."""
         self._sent: http.Request | None = None
-        """The last request that was sent, or was to be; it holds a credential."""
+        """The request as sent; it holds a credential."""
         self._content = b""
-        self._screen = Screen()
-        """Masks known secrets in the body of the answer under way."""
 
-    def _send(self, effect: Send) -> CommandGenerator[Result | None]:
-        assert self._call is not None and self._admitted is not None
-        call, backend = self._call, effect.attempt.backend
+    # --- sending ---------------------------------------------------------------------------------------
+
+    def start(self) -> CommandGenerator[Result | None]:
+        """Connect and send the request. Gives what became of it if that is known already."""
+        here, effect = self._here, self._effect
+        backend = effect.attempt.backend
         endpoint = backend.endpoint
-        self.upstream = self._received = None
-        tls = endpoint.scheme == "https"
-        connect = Connect((endpoint.host, endpoint.port), tls, effect.deadlines.connect, effect.fresh)
+        connect = Connect(
+            (endpoint.host, endpoint.port), endpoint.scheme == "https", effect.deadlines.connect, effect.fresh
+        )
         server, error = yield connect
-        now = time.monotonic()
-        if self._client_has_gone():
+        now = here.now()
+        if here.client_has_gone():
             return ClientGone(now)
-        request, content = build_request(call, backend, self.flow.request, self._admitted.token)
+        assert here.admitted is not None
+        request, content = build_request(self._call, backend, here.flow.request, here.admitted.token)
         self._sent, self._content = request, content
         if error:
             if isinstance(connect.opening, Server):
-                self.flow.server_conn = connect.opening
-            return self._not_connected(connect, error, now)
+                here.flow.server_conn = connect.opening
+            return _not_connected(connect, error, now)
         # The flow list shows where the call went; the Host header stays the client's.
-        shown = self.flow.request.data
+        shown = here.flow.request.data
         shown.host, shown.port, shown.scheme = endpoint.host, endpoint.port, endpoint.scheme.encode()
-        self.upstream = self.context.server = self.flow.server_conn = server
-        self._received = UpstreamResponse(
-            call,
+        self.server = here.proxy.server = here.flow.server_conn = server
+        self.received = UpstreamResponse(
+            self._call,
             effect.attempt,
             server,
             reused=connect.opening is None,
             deadlines=effect.deadlines,
-            remove_usage=call.adds_usage(backend),
+            remove_usage=self._call.adds_usage(backend),
             now=now,
         )
-        self._screen = Screen(*self._secrets)
-        self.server_state = self.state_exchange
-        yield SendHttp(RequestHeaders(self.stream_id, request, not content), server)
+        yield SendHttp(RequestHeaders(here.id, request, not content), server)
         if content:
-            yield SendHttp(RequestData(self.stream_id, content), server)
-        yield SendHttp(RequestEndOfMessage(self.stream_id), server)
-        yield from self._watch()
+            yield SendHttp(RequestData(here.id, content), server)
+        yield SendHttp(RequestEndOfMessage(here.id), server)
+        yield from self.watch()
         return None
 
-    def _not_connected(self, connect: Connect, error: str, now: float) -> Failed:
-        if connect.timed_out:
-            return Failed(now, FailureKind.CONNECT, f"no connection within {connect.seconds:.3g} s")
-        logger.warning("No connection to %s: %s", connect.address[0], error)
-        opening = connect.opening
-        if connect.tls and isinstance(opening, Server) and opening.timestamp_tcp_setup:
-            return Failed(now, FailureKind.TLS, "no TLS connection")
-        refused = "refused" in error.lower() or "Errno 111" in error
-        return Failed(now, FailureKind.CONNECT, "connection refused" if refused else "no connection")
+    def announcement(self, effect: Announce) -> AttemptFailed:
+        """Make what shows a failed attempt."""
+        assert self._sent is not None
+        return AttemptFailed(
+            flow=self._here.flow,
+            call=self._call,
+            attempt=effect.attempt,
+            request=without_secrets(self._sent, self._content),
+            response=self.received.response if self.received is not None else None,
+            server=self._here.flow.server_conn,
+        )
 
-    def _received_other(self, event: HttpEvent) -> CommandGenerator[None]:
-        """The head of an answer has come, or its end."""
-        if isinstance(event, ResponseHeaders):
-            mask_head(event.response, self._secrets)
-        elif isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
-            rest = self._screen.finish()
-            if rest:
-                yield from self.server_state(ResponseData(event.stream_id, rest))
-        yield from self.server_state(event)
+    # --- the answer ------------------------------------------------------------------------------------
 
-    def state_exchange(self, event: events.Event) -> CommandGenerator[None]:
-        """An event of the response, before it is known what becomes of the attempt."""
-        assert isinstance(event, HttpEvent) and self._received is not None
-        result = self._received.receive(event, time.monotonic())
-        if result is None:
-            yield from self._watch()
+    def screen(self, data: bytes) -> bytes:
+        """Mask known secrets in a part of the body; the end of it may be held back."""
+        return self._screen.feed(data)
+
+    def screened_rest(self) -> bytes:
+        """Give what was held back, at the end of the body."""
+        return self._screen.finish()
+
+    def receive(self, event: HttpEvent) -> Result | None:
+        """Take in an event of the response. Gives the attempt's fate once it is known."""
+        assert self.received is not None
+        return self.received.receive(event, self._here.now())
+
+    def without_known_secrets(self, result: Result) -> Result:
+        """Mask known secrets in the body of a failed answer."""
+        response = self.received.response if self.received is not None else None
+        if isinstance(result, Drained) and result.body and response is not None:
+            return replace(result, body=mask_decoded(response, result.body, self._here.secrets))
+        return result
+
+    def watch(self) -> CommandGenerator[None]:
+        """Set the stream's deadline to the time at which something must have come."""
+        assert self.received is not None
+        yield from self._here.set_deadline(self.received.due)
+
+    def abandon(self) -> CommandGenerator[None]:
+        """Close the connection: the backend is to stop working on the request."""
+        server, self.server = self.server, None
+        if server is not None and server in self._here.layer.connections:
+            message = RequestProtocolError(self._here.id, "abandoned", ErrorCode.CLIENT_DISCONNECTED)
+            yield SendHttp(message, server)
+
+    def whole_answer(self) -> CommandGenerator[Ended]:
+        """Read an answer that is no stream, and put its body on the response."""
+        received = self.received
+        assert received is not None and received.response is not None
+        response = received.response
+        response.data.content = received.take_body()
+        facts, decoded = received.facts, received.decoded
+        if decoded is None:
+            decoded, facts = yield from self._here.wait_for(asyncio.to_thread(self._read_large, response))
         else:
-            ended = isinstance(event, ResponseEndOfMessage | ResponseProtocolError)
-            yield from self._settle(result, ended)
+            decoded = mask_decoded(response, decoded, self._here.secrets)
+        operation, delivered = self._call.target.operation, None
+        if facts.usage is None and response.status_code == 200:
+            delivered = Delivered.of_answer(operation.name, decoded)
+        return Ended(
+            self._here.now(),
+            complete=True,
+            usage=facts.usage,
+            model=facts.model,
+            response_id=facts.response_id,
+            made=references_in(decoded) if operation is RESPONSES else (),
+            finish_reason=", ".join(facts.finish_reasons) or None,
+            delivered=delivered,
+        )
 
-    def _settle(self, result: Result, ended: bool) -> CommandGenerator[None]:
-        """Go on with what has become of the attempt. ``ended``: its connection has nothing more to say."""
-        self._layer.deadlines.clear(self._deadline)
-        if isinstance(result, Drained) and result.body and self._received and self._received.response:
-            result = replace(result, body=mask_decoded(self._received.response, result.body, self._secrets))
-        if isinstance(result, Failed | Drained):
-            if not ended:
-                yield from self._abandon()
-            self.upstream = None
-            # The connection's layer is still about to reset itself; in a turn of its own, go on.
-            yield from self._continue_later(result)
-        elif ended:
-            yield from self._finish_with(result)
-        else:
-            yield from self._advance(result)
+    def _read_large(self, response: http.Response) -> tuple[bytes, AnswerFacts]:
+        """Decode an answer that takes longer than a moment; in a thread, while the stream waits for it.
 
-    def state_deadline_passed(self) -> CommandGenerator[None]:
-        """Nothing came in time."""
-        now, received = time.monotonic(), self._received
-        if self.client_state == self.state_swallow:
-            yield from self._stop_swallowing()
-        elif received is None or self.upstream is None:
-            pass
-        elif received.due > now + SLACK:
-            yield from self._watch()
-        elif self.server_state == self.state_exchange:
-            result = received.deadline_passed(now)
-            if result is None:
-                yield from self._watch()
-            else:
-                yield from self._settle(result, ended=False)
-        elif self.server_state == self.state_deliver:
-            yield from self._abandon()
-            yield from self._broken_off("nothing came for too long")
+        One that is larger than any real answer is passed on unread.
+        """
+        try:
+            decoded = decode(response.raw_content or b"", response.headers.get("content-encoding"), MOST_READ)
+        except NotDecodedError:
+            return b"", AnswerFacts()
+        decoded = mask_decoded(response, decoded, self._here.secrets)
+        return decoded, read_answer(decoded)
+
+
+def _not_connected(connect: Connect, error: str, now: float) -> Failed:
+    if connect.timed_out:
+        return Failed(now, FailureKind.CONNECT, f"no connection within {connect.seconds:.3g} s")
+    logger.warning("No connection to %s: %s", connect.address[0], error)
+    opening = connect.opening
+    if connect.tls and isinstance(opening, Server) and opening.timestamp_tcp_setup:
+        return Failed(now, FailureKind.TLS, "no TLS connection")
+    refused = "refused" in error.lower() or "Errno 111" in error
+    return Failed(now, FailureKind.CONNECT, "connection refused" if refused else "no connection")

@@ -18,6 +18,7 @@ the last deadline it asks whether the backend still gives any sign of life (:mod
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.engine.call import FailureKind
-from aoai_gateway.engine.effects import Answered, Drained, Failed
+from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.routing.liveness import Liveness
@@ -133,6 +134,33 @@ class UpstreamResponse:
         self.due = now + self._deadlines.idle
         if self.first_content is None:
             self.first_content = now
+
+    def stream_ended(self, now: float) -> Ended:
+        """Say how the stream that was delivered has ended, or what of it there is until now."""
+        reader = self.reader
+        if reader is None:
+            return Ended(now, complete=True, first_content=self.first_content)
+        complete = reader.is_complete(cut_short=self.cut_short)
+        return Ended(
+            now,
+            complete=complete,
+            reason="" if complete else "ended its stream without saying so",
+            first_content=self.first_content,
+            usage=reader.usage,
+            model=reader.model,
+            response_id=reader.response_id,
+            made=tuple(reader.made),
+            finish_reason=", ".join(reader.finish_reasons) or None,
+            delivered=reader.delivered,
+        )
+
+    def stream_broken_off(self, now: float, reason: str) -> Ended:
+        """Say how the stream has ended whose connection did not end as HTTP has it."""
+        self.cut_short = True
+        result = self.stream_ended(now)
+        if self.reader is not None and result.complete:
+            return result
+        return replace(result, complete=False, reason=reason)
 
     def drain(self, now: float) -> None:
         """Wait for the end of a failed answer's body, within its bounds."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
     from aoai_gateway.quota.quotas import Reservation
+    from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
     from aoai_gateway.usage.sink import UsageSink
@@ -78,7 +79,8 @@ def _never(_: http.HTTPFlow) -> bool:
 class Gateway:
     """One gateway process's state. There is one, whatever addon instances come and go."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time) -> None:
+        self.clock = clock
         self.setup: Setup | None = None
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
         self.waiting = QueueWaker(self.engine.scheduler)
@@ -100,7 +102,7 @@ class Gateway:
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
         self._idle = asyncio.Event()
-        self.started = time.monotonic()
+        self.started = self.clock.monotonic()
         self.adopted: float | None = None
         """When the configuration in force was put in force (monotonic)."""
         self.config_file: str | None = None
@@ -112,7 +114,7 @@ class Gateway:
         """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
-        self.wall = time.time() - time.monotonic()
+        self.wall = self.clock.time() - self.clock.monotonic()
         self.early = EarlyAnswers(self._put, self.wall)
         """Requests that are answered before they become calls."""
 
@@ -135,7 +137,7 @@ class Gateway:
 
     def adopt(self, config: Config) -> None:
         """Put a configuration in force. Calls under way keep the one they began with."""
-        self.written, self.adopted = config, time.monotonic()
+        self.written, self.adopted = config, self.clock.monotonic()
         self.switched()
         self.configured.set()
         self.waiting.changed()
@@ -227,7 +229,7 @@ class Gateway:
 
     def now(self) -> float:
         """Give the time since the epoch on a clock that never jumps."""
-        return time.monotonic() + self.wall
+        return self.clock.monotonic() + self.wall
 
     def _in_background(self, answer: Awaitable[None] | None) -> None:
         if answer is not None:
@@ -235,7 +237,7 @@ class Gateway:
 
     def write_down(self, call: Call) -> dict[str, Any]:
         """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""
-        self.traffic.finished(call, time.monotonic())
+        self.traffic.finished(call, self.clock.monotonic())
         if self.usage_log is None and "gateway_call_finished" not in self.heard:
             return {}
         record = usage_record(call)
@@ -245,7 +247,7 @@ class Gateway:
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Write down a request that was answered before it became a call."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         if answer.error is not None:
             self.traffic.refused(answer.client, now)
         self.early.note(answer, now)

@@ -19,11 +19,14 @@ from aoai_gateway.engine import aftermath, attempts, engine, scheduler
 from aoai_gateway.inspect import attempt_flows, inspector
 from aoai_gateway.proxy import (
     downstream_request,
+    downstream_response,
+    engine_driver,
     health,
     http1,
     layer,
     models,
     stream,
+    stream_context,
     upstream,
     upstream_attempt,
     upstream_response,
@@ -33,6 +36,11 @@ from aoai_gateway.wire import masking
 
 CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
+    stream_context.StreamContext,
+    downstream_request.DownstreamRequest,
+    downstream_response.DownstreamResponse,
+    engine_driver.EngineDriver,
+    upstream_attempt.UpstreamAttempt,
     upstream_response.UpstreamResponse,
     engine.Engine,
     attempts.Attempts,
@@ -53,13 +61,13 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (models, "answer"),
     (downstream_request, "admit"),
     (downstream_request, "check_request"),
-    (stream, "strip_known"),
-    (upstream_attempt, "mask_head"),
+    (downstream_request, "strip_known"),
+    (stream, "mask_head"),
     (upstream_attempt, "mask_decoded"),
     (downstream_request, "place"),
-    (stream, "parse_target"),
+    (downstream_request, "parse_target"),
     (upstream_attempt, "build_request"),
-    (stream, "without_secrets"),
+    (upstream_attempt, "without_secrets"),
     (inspector, "annotate"),
     (engine, "parse_body"),
     (engine, "check_access"),
@@ -76,7 +84,7 @@ PLUGIN = (
 
 
 def functions() -> dict[str, tuple[Any, str]]:
-    """The gateway's functions that can be made to raise, by names such as ``GatewayStream.state_deliver``."""
+    """The gateway's functions that can be made to raise, by names such as ``GatewayStream.deliver_body``."""
     found = {f"{owner.__name__.rpartition('.')[2]}.{name}": (owner, name) for owner, name in FUNCTIONS}
     for owner in CLASSES:
         for base in owner.__mro__:

@@ -1,0 +1,195 @@
+"""Drives the engine's generator for one call.
+
+The engine says which effect it wants. Those that concern the event loop, the gateway's stores and plugins are
+carried out here; those that concern a wire (:data:`WireEffect`) are for the stream. A pause that the engine
+asks for may last, and the client may hang up meanwhile; the engine hears of it as the effect's result.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.effects import (
+    Announce,
+    Cancel,
+    Choose,
+    Chosen,
+    ClientGone,
+    CountDelivered,
+    Counted,
+    CountTokens,
+    Deliver,
+    Done,
+    Drain,
+    Effect,
+    ParseBody,
+    Parsed,
+    Refused,
+    Reject,
+    Reserve,
+    Reserved,
+    Result,
+    Return,
+    Send,
+    Settle,
+    WaitInQueue,
+    WaitUntil,
+)
+from aoai_gateway.proxy.header_index import HeaderIndex
+from aoai_gateway.runtime.observer import UNSEEN, Observation
+from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
+from aoai_gateway.runtime.stream_hooks import GatewayBreaksWithdrawnHook, GatewayCallEndedHook
+from aoai_gateway.wire.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from mitmproxy.proxy.layer import CommandGenerator
+
+    from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.wire.operations import Target
+
+type WireEffect = Send | Drain | Deliver | Return | Reject | WaitUntil | WaitInQueue | Announce
+"""What the engine wants done with a connection, a queue or a timer; the stream does it."""
+
+
+class EngineDriver:
+    """The engine's side of a stream."""
+
+    def __init__(self, here: StreamContext) -> None:
+        self._here = here
+        self._run: Generator[Effect, Result] | None = None
+        self._observation: Observation = UNSEEN
+        self._written_down = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the engine has begun with the call and not ended it."""
+        return self._run is not None
+
+    def begin(self, target: Target) -> None:
+        """Hand the request to the engine; :meth:`advance` leads it on."""
+        here = self._here
+        admitted, gateway, request = here.admitted, here.gateway, here.flow.request
+        assert admitted is not None
+        head = HeaderIndex(request.data.headers.fields)
+        now = here.now()
+        call = here.call = Call(
+            id=str(uuid.uuid4()),
+            client=admitted.client,
+            target=target,
+            setup=admitted.setup,
+            started=now,
+            wall=here.clock.time() - now,
+            headers=head,
+            brings_own_token=admitted.token is not None,
+            consult="gateway_backend_chosen" in gateway.heard,
+            only_backend=admitted.only_backend,
+        )
+        here.secrets = admitted.secrets
+        gateway.begun(call)
+        here.flow.metadata["gateway_call"] = call.id
+        run = gateway.engine.run(call, head.get("content-type"), request.raw_content or b"", now)
+        self._observation = gateway.observer.begun(call)
+        self._run = self._observation.follow(run)
+
+    def advance(self, result: Result | None) -> CommandGenerator[WireEffect | None]:
+        """Tell the engine what came of its last effect. Gives the next one for the stream, or None."""
+        assert self._run is not None
+        gateway = self._here.gateway
+        while True:
+            try:
+                effect = next(self._run) if result is None else self._run.send(result)
+            except StopIteration:
+                gateway.waiting.changed()
+                return None
+            gateway.waiting.changed()
+            match effect:
+                case ParseBody():
+                    result = yield from self._parse(effect)
+                case CountTokens():
+                    result = yield from self._count(effect)
+                case CountDelivered():
+                    count = yield from self._here.wait_for(gateway.count_delivered(effect))
+                    result = Counted(self._here.now(), count)
+                case Reserve():
+                    decision = yield from self._here.wait_for(gateway.reserve(effect))
+                    result = Reserved(self._here.now(), decision)
+                case Settle() | Cancel():
+                    gateway.settle(effect)
+                    result = Done(self._here.now())
+                case Choose():
+                    result = yield from self._choose(effect)
+                case _:
+                    return effect
+
+    def _parse(self, effect: ParseBody) -> CommandGenerator[Result]:
+        here = self._here
+        result: Parsed | Refused
+        try:
+            body = yield from here.wait_for(
+                here.gateway.reader.parse(
+                    effect.target,
+                    effect.content_type,
+                    effect.raw,
+                    wanted=lambda: not here.client_has_gone(),
+                )
+            )
+            result = Parsed(here.now(), body)
+        except GatewayError as error:
+            result = Refused(here.now(), error)
+        return ClientGone(result.now) if here.client_has_gone() else result
+
+    def _count(self, effect: CountTokens) -> CommandGenerator[Result]:
+        try:
+            count = yield from self._here.wait_for(self._here.gateway.count_tokens(effect))
+        except GatewayError as error:
+            return Refused(self._here.now(), error)
+        return Counted(self._here.now(), count)
+
+    def _choose(self, effect: Choose) -> CommandGenerator[Result]:
+        here = self._here
+        assert here.call is not None
+        choice = BackendChoice(here.flow, here.call, list(effect.candidates))
+        refusal = None
+        try:
+            yield from here.ask(GatewayBackendChosenHook(choice))
+        except GatewayError as error:
+            refusal = error
+        now = here.now()
+        return ClientGone(now) if here.client_has_gone() else Chosen(now, choice.candidates, refusal)
+
+    def abort(self) -> None:
+        """Say how a call ends that the engine cannot lead to its end any more: its client has gone."""
+        call = self._here.call
+        if self._run is not None and call is not None:
+            call.outcome = call.outcome or Outcome.CLIENT_GONE
+            call.ended = call.ended or self._here.now()
+
+    def write_down(self, figures: Mapping[str, object]) -> CommandGenerator[None]:
+        """End the engine's part, and write the call's record, once.
+
+        ``figures`` are added to the flow's metadata.
+        """
+        here = self._here
+        call, run, self._run = here.call, self._run, None
+        if run is not None:
+            # Wherever it stands: what the call still has is free for those who wait.
+            run.close()
+            here.gateway.waiting.changed()
+        if call is None or self._written_down:
+            return
+        self._written_down = True
+        if call.reserved is not None:
+            # The engine could not say what is to become of it.
+            here.gateway.settle(Cancel(call.reserved))
+            call.reserved = None
+        if call.withdrawn:
+            yield GatewayBreaksWithdrawnHook(call.withdrawn)
+        self._observation.finished(here.flow)
+        here.flow.metadata.update(figures)
+        record = here.gateway.write_down(call)
+        if "gateway_call_finished" in here.gateway.heard:
+            yield GatewayCallEndedHook(CallFinished(here.flow, call, record))

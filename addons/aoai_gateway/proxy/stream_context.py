@@ -1,0 +1,152 @@
+"""What the parts of one stream share.
+
+The parts do not know each other: the request that comes in (:mod:`~aoai_gateway.proxy.downstream_request`),
+the answer that goes out (:mod:`~aoai_gateway.proxy.downstream_response`), the attempt under way
+(:mod:`~aoai_gateway.proxy.upstream_attempt`) and the driver of the engine
+(:mod:`~aoai_gateway.proxy.engine_driver`). Common to them are the flow, the call, the clock, and the ways
+out of a stream: to the client, to other addons, and to the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy import flow as mflow
+from mitmproxy.proxy.layers.http import ErrorCode, HttpErrorHook, ResponseProtocolError, SendHttp
+
+from aoai_gateway.proxy.messages import DeadlinePassed
+from aoai_gateway.proxy.request_head import address_of
+from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume
+from aoai_gateway.usage.early import EarlyAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mitmproxy import hooks, http
+    from mitmproxy.proxy.commands import StartHook
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layer import CommandGenerator
+    from mitmproxy.proxy.layers.http import HttpEvent
+
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.proxy.messages import StreamLayer
+    from aoai_gateway.proxy.request_head import Admitted
+    from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.masking import KnownSecrets
+
+
+class StreamContext:
+    """One request's state, as far as more than one part of the stream needs it.
+
+    ``hung_up`` says whether the client has hung up while the stream was paused.
+    """
+
+    flow: http.HTTPFlow
+    """Set once the request's head is there."""
+
+    def __init__(
+        self,
+        stream_id: int,
+        context: Context,
+        gateway: Gateway,
+        layer: StreamLayer,
+        hung_up: Callable[[], bool],
+    ) -> None:
+        self.id = stream_id
+        self.proxy = context
+        self.client = context.client
+        self.gateway = gateway
+        self.layer = layer
+        self.clock = gateway.clock
+        self.client_has_gone = hung_up
+        self.admitted: Admitted | None = None
+        """Set once the client is known."""
+        self.call: Call | None = None
+        """Set once all of the request is there and the engine has it."""
+        self.secrets: tuple[KnownSecrets, ...] = ()
+        """What is masked in answers to this call."""
+        self._deadline = DeadlinePassed(stream_id)
+
+    # --- time ------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Give the monotonic time in seconds."""
+        return self.clock.monotonic()
+
+    def set_deadline(self, at: float) -> CommandGenerator[None]:
+        """Have the stream get a `DeadlinePassed` at a time; there is one deadline at a time."""
+        yield from self.layer.set_deadline(self._deadline, at)
+
+    def clear_deadline(self) -> None:
+        """Forget the deadline."""
+        self.layer.deadlines.clear(self._deadline)
+
+    # --- the client ------------------------------------------------------------------------------------
+
+    def send(self, event: HttpEvent) -> SendHttp:
+        """Make the command that sends an event of the response to the client."""
+        return SendHttp(event, self.client)
+
+    def is_killed(self) -> bool:
+        """Whether a user killed the flow."""
+        return self.flow.error is not None and self.flow.error.msg == mflow.Error.KILLED_MESSAGE
+
+    def is_cut_by_others(self, *, tell: bool) -> CommandGenerator[bool]:
+        """Whether a user killed the flow, or the client left, while another addon had it.
+
+        The client's connection is closed then. ``tell``: other addons get an error event of the flow.
+        """
+        if not self.is_killed() and not self.client_has_gone():
+            return False
+        yield from self.hang_up("The client disconnected.", tell=tell)
+        return True
+
+    def hang_up(self, why: str, *, tell: bool) -> CommandGenerator[None]:
+        """Close the client's connection without an answer. ``why``: shown as the flow's error."""
+        if self.flow.error is None:
+            self.flow.error = mflow.Error(why)
+        if tell:
+            yield from self.tell(HttpErrorHook(self.flow))
+        yield self.send(ResponseProtocolError(self.id, "killed", ErrorCode.KILL))
+
+    # --- other addons, and the event loop --------------------------------------------------------------
+
+    def tell(self, hook: StartHook) -> CommandGenerator[None]:
+        """Let mitmproxy's addons have an event of the flow; waits if one of them holds the flow."""
+        heard = self.gateway.heard
+        if hook.name not in heard:
+            return
+        if self.flow.is_replay or not heard.can_be_called(hook.name):
+            # mitmproxy's replay waits for the events themselves.
+            yield hook
+            return
+        heard.call(hook, self.flow)
+        if self.flow.intercepted:
+            yield GatewayAskHook(Resume(self.flow))
+
+    def ask(self, hook: hooks.Hook) -> CommandGenerator[None]:
+        """Give an event to plugins that decide something. Raises what they raise."""
+        yield from self._perform(Ask(hook))
+
+    def wait_for(self, answer: Any) -> CommandGenerator[Any]:
+        """Give an answer that may still be on its way. Raises what goes wrong with it."""
+        if not isinstance(answer, Awaitable):
+            return answer
+        awaited = Awaited(answer)
+        yield from self._perform(awaited)
+        return awaited.result
+
+    def _perform(self, ask: Ask) -> CommandGenerator[None]:
+        yield GatewayAskHook(ask)
+        if ask.error is not None:
+            raise ask.error
+        if not ask.performed:
+            raise RuntimeError(f"no addon performed {type(ask).__name__}")
+
+    def refused(self, error: GatewayError) -> None:
+        """Write down that the request is refused before it became a call."""
+        self.gateway.observer.refused(self.flow, error)
+        client = self.admitted.client.name if self.admitted is not None else None
+        self.gateway.answered_early(EarlyAnswer.refused(error, client, address_of(self.client)))

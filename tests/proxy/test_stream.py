@@ -1,0 +1,34 @@
+"""The stream's table of states, as a whole. What each step does is for `test_layer.py`."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from mitmproxy.proxy.layers.http import RequestProtocolError
+
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.stream import STEPS, GatewayStream, State
+
+
+@pytest.mark.parametrize("step", sorted(set(STEPS.values())))
+def test_every_step_is_a_method_that_takes_an_event(step: str) -> None:
+    method = getattr(GatewayStream, step)
+    assert inspect.isgeneratorfunction(method)
+    assert len(inspect.signature(method).parameters) == 2
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_bug_is_told_in_every_state(state: State) -> None:
+    assert STEPS[state, Crashed] == "fail_closed"
+
+
+def test_a_hang_up_is_heard_in_every_state_that_has_a_client_waiting() -> None:
+    deaf = {state for state in State if (state, RequestProtocolError) not in STEPS}
+    # The stream is made by the event of its head, and at the end there is nothing left to stop.
+    assert deaf == {State.REQUEST_HEAD, State.OVER}
+
+
+def test_what_sets_a_deadline_hears_of_it() -> None:
+    hears = {state for state, event in STEPS if event is DeadlinePassed}
+    assert hears == {State.SWALLOWING, State.ATTEMPT, State.DELIVERING}
