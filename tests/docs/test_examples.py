@@ -27,7 +27,7 @@ ADDRESS = "127.0.0.1:8080"
 
 PYTHON, JAVASCRIPT, SHELL, YAML = blocks("python"), blocks("js"), blocks("sh"), blocks("yaml")
 
-NOT_RUN = {"nginx", "", "mermaid"}
+NOT_RUN = {"nginx", "", "text"}
 """Languages of blocks that are not run here: settings of other programs, which ``tests/e2e/fronts`` runs, and
 drawings."""
 
