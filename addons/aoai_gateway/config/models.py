@@ -84,17 +84,17 @@ class Client(Policy):
     """A consumer, identified by a key or by its Entra ID token."""
 
     name: Name
-    """How the gateway calls it, in logs and records."""
+    """Its name in logs and records."""
     description: str = ""
     """For people."""
     key: Keys = ()
-    """Its API key, or a list of them while one is rotated; best as ${ENV_VAR}."""
+    """Its API key, or a list of them while one is rotated; best as `${ENV_VAR}`."""
     uses_entra_id_auth: bool = False
-    """true for the one client that stands for everybody who comes with an Entra ID token."""
+    """`true` for the one client to which all calls with an Entra ID token belong."""
     enabled: bool = True
-    """false locks the client out."""
+    """`false` locks the client out."""
     group: Name | None = None
-    """The group that says what the client itself does not."""
+    """The group whose values count where the client has none of its own."""
 
     def within(self, group: Group) -> "Client":
         """Return this client with what the group says where it says nothing itself.
@@ -109,11 +109,11 @@ class Listen(Model):
     """Where clients reach the gateway."""
 
     host: Name = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 for all."""
+    """The address to listen on; `0.0.0.0` for all."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """The port; 0 takes a free one."""
+    """The port; 0 takes a free one, which the log names."""
     certificate: ExistingFile | None = None
-    """A PEM file with the gateway's certificate chain (and key, if private_key is absent): serves https."""
+    """A PEM file with the certificate chain (and the key, if `private_key` is not set): serves https."""
     private_key: ExistingFile | None = None
     """A PEM file with the certificate's private key."""
 
@@ -122,20 +122,20 @@ class Admin(Model):
     """The status page, its JSON, and what can be switched there: on an address of its own."""
 
     enabled: bool = True
-    """false does without it."""
+    """`false` turns it off."""
     host: Name = "127.0.0.1"
     """The address to listen on; any other than a loopback address needs a token."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8090
-    """The port; 0 takes a free one."""
+    """The port; 0 takes a free one, which the log names."""
     token: Token | None = None
-    """What a browser or program must show; 16 characters at least, best as ${ENV_VAR}."""
+    """The token that a browser or program must show; 16 characters at least, best as `${ENV_VAR}`."""
 
 
 class Cors(Model):
     """Which pages may call the gateway from a browser."""
 
     origins: tuple[Origin, ...] = ()
-    """Their origins, https://host or https://host:port, or * for all; without any, no page may."""
+    """Their origins, as browsers send them (`https://chat.contoso.com`), or `*` for all; none if empty."""
 
     @property
     def any_origin(self) -> bool:
@@ -147,9 +147,9 @@ class Limits(Model):
     """The sizes that a request may have."""
 
     header_kb: Count = 64
-    """Kilobytes (1,024 bytes) of a request's head."""
+    """Kilobytes (1,024 bytes) that a request's head may have."""
     body_mb: Count = 100
-    """Megabytes (1,024 kilobytes) of a request's body."""
+    """Megabytes (1,024 kilobytes) that a request's body may have."""
 
 
 class Replay(Model):
@@ -158,30 +158,30 @@ class Replay(Model):
     max_attempts: Count = 10
     """Attempts of one call, the first one included."""
     max_seconds: Seconds = 120
-    """For all attempts of one call together."""
+    """Seconds after which no further attempt of a call is begun."""
     first_byte_seconds: Seconds = 30
-    """For how long an answer may fail to begin, at least, before a usually faster backend is given up."""
+    """Seconds that an answer may take to begin, at least, before a usually faster backend is given up."""
     idle_seconds: Seconds = 120
-    """Between two chunks of an answer."""
+    """Seconds between two chunks of an answer."""
     preamble_seconds: Seconds = 20
-    """For how long the beginning of a stream is held back to see whether a refusal follows."""
+    """Seconds for which the beginning of a stream is held back to see whether a refusal follows."""
     preamble_kb: Count = 512
-    """How many kilobytes of it at most."""
+    """Kilobytes of this beginning that are held back at most."""
     error_body_kb: Count = 256
-    """How much of a failed answer's body is read."""
+    """Kilobytes of a failed answer's body that are read."""
     error_body_seconds: Seconds = 2
-    """For how long."""
+    """Seconds for which a failed answer's body is read."""
 
 
 class Breaks(Model):
     """For how long a backend is skipped after a failed attempt."""
 
     default_seconds: Seconds = 10
-    """When the backend gave no hint."""
+    """Seconds for which a backend is skipped that gave no hint."""
     floor_seconds: Seconds = 0.2
-    """At least."""
+    """The shortest break, in seconds."""
     ceiling_seconds: Seconds = 60
-    """At most, whatever the hint says."""
+    """The longest break in seconds, whatever the hint says."""
 
     @property
     def lengths(self) -> BreakLengths:
@@ -199,11 +199,11 @@ class Config(Model):
     clients: tuple[Client, ...] = ()
     """Who may send."""
     state: StateUrl = SecretStr("memory")
-    """Where counters live: memory, or redis://user:password@host:6379/0 (rediss:// for TLS) to share them."""
+    """Where quotas and breaks live: `memory`, or `redis://user:password@host:6379/0` (`rediss://`: TLS)."""
     state_prefix: Name = "aoai-gateway"
-    """What the gateway's keys in Redis begin with; one for each budget that is shared."""
+    """The prefix of the gateway's keys in Redis; gateways with the same one share their budgets."""
     budget_file: KeptFile | None = None
-    """The file that keeps what is spent of budgets per day and month, when the state is memory."""
+    """With `state: memory`: the file that keeps the spent part of budgets per day and month."""
     listen: Listen = Listen()
     """Where clients reach the gateway."""
     admin: Admin = Admin()
@@ -219,13 +219,13 @@ class Config(Model):
     priorities: tuple[Priority, ...] = ()
     """Priority classes, highest first; without any, all requests are equal."""
     default_priority: Name | None = None
-    """The class of clients that name none; the lowest if absent."""
+    """The class of clients without one of their own; the lowest if not set."""
     prices: Mapping[DeploymentName, Price] = {}
     """What tokens cost, by model or virtual deployment, for comparing answers."""
     usage_log: LogTarget | None = None
-    """Where one JSON line per finished call goes: stdout, or the path of a file."""
+    """Where one JSON line per finished call goes: `stdout`, or the path of a file."""
     drain_seconds: Amount = 30
-    """How long running calls may take to finish when the gateway is stopped."""
+    """Seconds that running calls may take to finish when the gateway is stopped."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,11 +8,11 @@ class Price(Model):
     """What a million tokens of a model cost, in dollars or whatever one reckons in."""
 
     input: Amount
-    """Of the prompt."""
+    """The price of a million tokens of the prompt."""
     output: Amount
-    """Of the answer, reasoning included."""
+    """The price of a million tokens of the answer, reasoning included."""
     cached_input: Amount | None = None
-    """Of the part of a prompt that the cache held; as input if absent."""
+    """The price of a million cached tokens of the prompt; as `input` if not set."""
 
     def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
         """Return what a call costs; cached tokens are a part of the input."""
