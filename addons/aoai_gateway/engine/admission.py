@@ -21,6 +21,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aoai_gateway.bounded import Recent
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import (
     Cancel,
@@ -64,8 +65,8 @@ class Admission:
     """What calls have taught about counting: shared by all calls of a gateway."""
 
     def __init__(self) -> None:
-        self._corrections: dict[str, Correction] = {}
-        self._models: dict[str, str] = {}
+        self._corrections: Recent[Correction] = Recent(MOST_DEPLOYMENTS)
+        self._models: Recent[str] = Recent(MOST_DEPLOYMENTS)
         """The base model of each deployment, as its answers named it."""
 
     def admit(self, call: Call, now: float) -> Generator[Effect, Result, float | None]:
@@ -125,7 +126,7 @@ class Admission:
         count = call.prompt
         if count is None:
             return 0
-        return self._corrections.get(call.deployment, Correction()).tokens(count)
+        return (self._corrections.get(call.deployment) or Correction()).tokens(count)
 
     def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int) -> Reservation:
         bound = completion_bound(call)
@@ -238,11 +239,11 @@ class Admission:
     def settle(self, call: Call) -> Generator[Effect, Result]:
         """Put what the call cost in the place of what was booked, and learn from it."""
         if call.prompt is not None and call.usage is not None:
-            before = self._corrections.get(call.deployment, Correction())
-            _keep(self._corrections, call.deployment, before.learned(call.prompt, call.usage.input_tokens))
+            before = self._corrections.get(call.deployment) or Correction()
+            self._corrections.put(call.deployment, before.learned(call.prompt, call.usage.input_tokens))
         if call.model is not None and call.target.operation.name != "responses":
             # In the Responses API, Azure names the deployment there.
-            _keep(self._models, call.deployment, call.model)
+            self._models.put(call.deployment, call.model)
         reservation, call.reserved = call.reserved, None
         if reservation is None:
             return
@@ -264,13 +265,6 @@ def counts_prompts(config: Config) -> bool:
     """Whether any client has a limit that prompts are counted for."""
     deployments = (*config.virtual_deployments, "")
     return any(_needs_count(effective_policy(config, c, d)) for c in config.clients for d in deployments)
-
-
-def _keep[T](known: dict[str, T], deployment: str, value: T) -> None:
-    known.pop(deployment, None)
-    known[deployment] = value
-    if len(known) > MOST_DEPLOYMENTS:
-        del known[next(iter(known))]
 
 
 def _needs_count(terms: EffectivePolicy) -> bool:

@@ -37,7 +37,6 @@ from aoai_gateway.engine.failures import (
 )
 from aoai_gateway.engine.routing_request import session_of
 from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
-from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.hints import describe
@@ -306,8 +305,6 @@ class Attempts(Aftermath):
 
     def _speed(self, attempt: Attempt) -> Speed:
         speeds, served = self._shared.speeds, self._served(attempt.backend)
-        speed = speeds.pop(served, None) or Speed()
-        speeds[served] = speed
-        if len(speeds) > MOST_BACKENDS:
-            del speeds[next(iter(speeds))]
+        speed = speeds.get(served) or Speed()
+        speeds.put(served, speed)
         return speed

@@ -166,11 +166,6 @@ class Scheduler:
         waits = queue.line.waits(request.cls.name, now) if queue is not None else 0.0
         return waits if waits > STANDING_SHARE * request.cls.wait_seconds else 0.0
 
-    @property
-    def somebody_waits(self) -> bool:
-        """Whether anybody waits in any line."""
-        return any(queue.requests for queue in self._queues.values())
-
     def serve_waiting(self, now: float) -> list[RoutingRequest]:
         """Give backends to those who wait, as far as there is room; gives those who got one."""
         released: list[RoutingRequest] = []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.bounded import Recent
+from aoai_gateway.bounded import Bounded, Recent
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.patience import Patience
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Shared:
     def __init__(self, random: Random) -> None:
         self.scheduler = Scheduler()
         self.affinity = Affinity()
-        self.speeds: dict[tuple[BackendKey, str], Speed] = {}
+        self.speeds: Bounded[tuple[BackendKey, str], Speed] = Bounded(MOST_BACKENDS)
         """By backend and real deployment: an endpoint without standins serves fast and slow ones."""
         self.patience = Patience()
         self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)

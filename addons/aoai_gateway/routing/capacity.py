@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.backends import BackendKey
 from aoai_gateway.routing.ptu_size import PtuSize
 from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
@@ -338,7 +339,7 @@ class Capacities:
     """The capacity of every backend, by name, so that it survives a reload of the configuration."""
 
     def __init__(self) -> None:
-        self._capacities: dict[BackendKey, Capacity] = {}
+        self._capacities: Bounded[BackendKey, Capacity] = Bounded(MOST_BACKENDS)
 
     def known(self, backend: Backend) -> Capacity | None:
         """Give what is known of a standin's capacity, None if no call has been there yet."""
@@ -351,11 +352,9 @@ class Capacities:
         """
         key = BackendKey(backend.key.endpoint, backend.deployment(asked))
         standin = backend.standin
-        capacity = self._capacities.pop(key, None) or Capacity()
+        capacity = self._capacities.get(key) or Capacity()
         capacity.key = key
-        self._capacities[key] = capacity
-        if len(self._capacities) > MOST_BACKENDS:
-            del self._capacities[next(iter(self._capacities))]
+        self._capacities.put(key, capacity)
         if standin is not None:
             capacity.declared = Declared(
                 standin.tokens_per_minute, standin.requests_per_minute, standin.provisioned

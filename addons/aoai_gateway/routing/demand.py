@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.windows import SlidingWindow
 
 if TYPE_CHECKING:
@@ -33,20 +34,18 @@ class Demands:
     """Tokens that classes ask for, by backend; of names only, so that it survives a reload."""
 
     def __init__(self) -> None:
-        self._asked: dict[tuple[BackendKey, str], tuple[int, float, SlidingWindow]] = {}
+        self._asked: Bounded[tuple[BackendKey, str], tuple[int, float, SlidingWindow]] = Bounded(MOST_ENTRIES)
         """By backend and class: its rank, since when, and the tokens."""
 
     def note(self, cls: PriorityClass, parts: Mapping[BackendKey, int], now: float) -> None:
         """Note that a call of a class has come; ``parts``: its tokens, by who is likely to take how many."""
         for key, tokens in parts.items():
-            _, since, window = self._asked.get((key, cls.name), (0, now, None))
-            if window is None or not window.own(now):
+            asked = self._asked.get((key, cls.name))
+            _, since, window = asked if asked is not None else (0, now, SlidingWindow(SECONDS))
+            if not window.own(now):
                 since, window = now, SlidingWindow(SECONDS)
             window.add(tokens, now)
-            self._asked.pop((key, cls.name), None)
-            self._asked[key, cls.name] = (cls.rank, since, window)
-        while len(self._asked) > MOST_ENTRIES:
-            del self._asked[next(iter(self._asked))]
+            self._asked.put((key, cls.name), (cls.rank, since, window))
 
     def give_back(
         self, cls: PriorityClass, parts: Mapping[BackendKey, int], unused: float, at: float

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from aoai_gateway.bounded import Bounded
+
 SAMPLES = 50
 """Hang-ups of a client that are remembered."""
 
@@ -26,17 +28,15 @@ class Patience:
     """The hang-ups of clients, streaming calls and others apart. Times in seconds from a call's begin."""
 
     def __init__(self) -> None:
-        self._waits: dict[tuple[str, str, bool], deque[float]] = {}
+        self._waits: Bounded[tuple[str, str, bool], deque[float]] = Bounded(MOST_CLIENTS)
         """By client, class, and whether it streams; with "" as the client: of a whole class."""
 
     def hung_up(self, client: str, cls: str, streaming: bool, waited: float) -> None:
         """Note that a client hung up before its answer was complete."""
         for name in (client, ""):
-            waits = self._waits.pop((name, cls, streaming), None) or deque(maxlen=SAMPLES)
+            waits = self._waits.get((name, cls, streaming)) or deque(maxlen=SAMPLES)
             waits.append(waited)
-            self._waits[name, cls, streaming] = waits
-        while len(self._waits) > MOST_CLIENTS:
-            del self._waits[next(iter(self._waits))]
+            self._waits.put((name, cls, streaming), waits)
 
     def of(self, client: str, cls: str, streaming: bool) -> float | None:
         """Give the seconds for which the client waits for an answer; None: not known.
@@ -44,7 +44,7 @@ class Patience:
         Of a client that has hardly ever hung up, what is known of its class counts.
         """
         for name in (client, ""):
-            waits = self._waits.get((name, cls, streaming), ())
+            waits = self._waits.get((name, cls, streaming)) or ()
             if len(waits) >= SAMPLES_NEEDED:
                 return sorted(waits)[round(QUANTILE * (len(waits) - 1))]
         return None

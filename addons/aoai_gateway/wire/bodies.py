@@ -103,11 +103,6 @@ class RequestBody:
         return name
 
     @property
-    def leaves_state(self) -> bool:
-        """Whether taking this call twice would do work twice that goes on at one resource."""
-        return self.operation.stateful_create or self.background
-
-    @property
     def max_tokens_key(self) -> str | None:
         """The member that gives ``max_tokens``, or that would give it; None where nothing can."""
         keys = _MAX_TOKENS_KEYS.get(self.operation, ())
@@ -123,10 +118,6 @@ class RequestBody:
     def with_model(self, name: str) -> bytes:
         """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
         return self.edited(model=name)
-
-    def with_included_usage(self, model: str | None = None) -> bytes:
-        """The body of a streaming call, asking for the stream's usage; with ``model`` edited too if given."""
-        return self.edited(model=model, include_usage=True)
 
     def edited(
         self,

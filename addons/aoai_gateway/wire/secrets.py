@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, unquote_plus
@@ -131,11 +130,6 @@ def strip_secret_query(target: str) -> str:
         return target
     kept = [pair for pair in query.split("&") if _name(pair) != "api-key"]
     return path + mark + "&".join(kept) if kept else path
-
-
-def strip_secret_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers, in order, without those that hold a secret."""
-    return [(name, value) for name, value in headers if name.lower() not in SECRET_HEADERS]
 
 
 def _redact(pair: str) -> str:

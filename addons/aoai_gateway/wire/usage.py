@@ -83,14 +83,6 @@ def read_usage(usage: object) -> Usage | None:
     )
 
 
-def usage_of_response(raw: bytes) -> Usage | None:
-    """The usage in a JSON answer's body; None when there is none, whatever the body is.
-
-    Of a large body only the usage object itself is decoded.
-    """
-    return _find_usage(raw) if len(raw) > _LARGE_ANSWER else read_answer(raw).usage
-
-
 def read_answer(raw: bytes) -> AnswerFacts:
     """The facts of a JSON answer's body; all absent when it is not JSON or not an object.
 
