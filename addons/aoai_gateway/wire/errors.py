@@ -54,10 +54,10 @@ from dataclasses import dataclass
 Header = tuple[str, str]
 
 LONGEST_HONOURED_SECONDS = 60.0
-"""What every SDK in use obeys: openai-node and openai-python up to 2.51 ignore hints above 60 s."""
+"""The longest hint that every SDK obeys: openai-node and openai-python up to 2.51 ignore hints above 60 s."""
 
 SHORTEST_WAIT = 0.05
-"""Seconds in line that are worth a word; less than that is the time it takes to look."""
+"""Seconds in the queue that a message mentions; less than that is the time it takes to look."""
 
 _UNPRINTABLE = re.compile(r"[^ -~]+")
 _LONGEST_QUOTE = 80
@@ -95,7 +95,7 @@ class GatewayError(Exception):
         return json.dumps({"error": self.as_dict()}).encode()
 
 
-# --- who is asking --------------------------------------------------------------------------------
+# --- the caller's identity --------------------------------------------------------------------------------
 
 
 def unauthorized() -> GatewayError:
@@ -110,7 +110,8 @@ def unauthorized() -> GatewayError:
 
 
 def invalid_token(message: str = "it is malformed, expired or meant for another audience") -> GatewayError:
-    """401: a bearer token that is not accepted. ``message`` says why, without any part of the token."""
+    """401: a bearer token that is not accepted. ``message`` gives the reason, without any part of the
+    token."""
     return GatewayError(
         401,
         "invalid_token",
@@ -157,7 +158,7 @@ def deployment_not_found(name: str, known: Iterable[str] = ()) -> GatewayError:
 
 
 def not_recorded(status: int) -> GatewayError:
-    """404, or what ``server_replay_extra`` says: there is no recorded answer to this call."""
+    """404, or the status of ``server_replay_extra``: there is no recorded answer to this call."""
     return GatewayError(
         status,
         "not_recorded",
@@ -169,7 +170,7 @@ def not_recorded(status: int) -> GatewayError:
 def not_found(path: str, hint: str) -> GatewayError:
     """404: not a path of Azure OpenAI's. The path is quoted, never its query, which can hold a key.
 
-    ``hint`` says what is right, in a sentence.
+    ``hint`` names the right path, in a sentence.
     """
     return GatewayError(404, "404", f"Resource not found: {_quote(path.partition('?')[0])}. {hint}")
 
@@ -280,7 +281,7 @@ def head_too_large(limit: int | None = None) -> GatewayError:
 
 
 def rate_limited(message: str, retry_after_seconds: float, code: str = "quota_exceeded") -> GatewayError:
-    """429 with exact hints. ``message`` says what is used up; when to come back is added to it."""
+    """429 with exact hints. ``message`` names the exhausted limit; the time to come back is added to it."""
     return GatewayError(
         429,
         code,
@@ -302,7 +303,7 @@ def all_backends_out(
 
     ``reasons`` are (backend's name, why it is out, seconds until it is back); names and reasons must hold
     neither URLs nor keys. ``retry_after_seconds`` is the smallest of these. ``code``: this one, or that of
-    the waiting line or of shedding; ``waited_seconds``: for how long the call has stood in line.
+    the queue or of shedding; ``waited_seconds``: for how long the call has waited in the queue.
     """
     listed = "; ".join(
         f"{name}: {why}" + (f", back in {_seconds(seconds)}" if math.isfinite(seconds) else "")
@@ -311,9 +312,9 @@ def all_backends_out(
     text = f"No backend can serve the deployment {_quote(deployment)} now"
     text += f" ({listed})." if listed else "."
     if code == "waiting_line_full":
-        text += " The line of those who wait for one is full."
+        text += " The queue for one is full."
     if waited_seconds >= SHORTEST_WAIT:
-        text += f" The request has waited in line for {_seconds(waited_seconds)}."
+        text += f" The request has waited in the queue for {_seconds(waited_seconds)}."
     return rate_limited(text, retry_after_seconds, code=code)
 
 

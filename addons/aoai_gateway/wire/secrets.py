@@ -67,7 +67,7 @@ _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a client shows to be let in. Its repr shows no part of it."""
+    """The key or token that a client shows. Its repr shows no part of it."""
 
     kind: Literal["key", "jwt"]
     value: str = field(repr=False)
@@ -76,9 +76,9 @@ class Credential:
 def client_credential(headers: Headers, query: str = "") -> Credential | None:
     """The credential of a request with these headers and this raw query; None without any.
 
-    ``api-key`` counts before ``Authorization`` (whoever sets it by hand means it; SDKs send one of them),
+    ``api-key`` counts before ``Authorization`` (a key that is set by hand is meant; SDKs send one of them),
     and both before the query. A bearer value in the shape of a JWT is a token, any other a key. Whether it
-    is valid is for others to say.
+    is valid is not decided here.
     """
     key = (headers.get("api-key") or "").strip()
     if key:
@@ -98,7 +98,7 @@ def client_credential(headers: Headers, query: str = "") -> Credential | None:
 
 
 def mask(secret: str) -> str:
-    """A name for a secret that people can compare and nobody can use, such as ``sk-…3f9a``.
+    """Return a name for a secret that can be compared but not used, such as ``sk-…3f9a``.
 
     Three characters of it and 16 bits of its SHA-256: enough to tell a handful of keys apart. Of a secret
     shorter than 12 characters, which those bits would help to guess, nothing.

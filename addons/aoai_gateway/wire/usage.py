@@ -18,7 +18,7 @@ _LARGE_ANSWER = 65_536
 _LONGEST_USAGE = 4_096
 
 _SEARCHED = 256 * 1024
-"""Bytes at either end of a large answer that are searched; what tells of it as a whole stands there."""
+"""Bytes at either end of a large answer that are searched: the facts about the whole of it are there."""
 
 _MOST_FOUND = 32
 _LONGEST_FACT = 512
@@ -43,7 +43,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFacts:
-    """What a JSON answer says of itself; None or empty where it does not.
+    """The facts about a JSON answer; None or empty where it does not name them.
 
     ``model`` is the snapshot that answered (in the Responses API the deployment's name). ``finish_reasons``
     are the choices' in order; a response's is its status, or the reason why it is incomplete. ``status`` is a
