@@ -1,8 +1,8 @@
-"""What each priority class asks of each backend, so that lower ones leave it that.
+"""The demand of each priority class at each backend, which lower classes leave free.
 
 A pay-as-you-go window that lower classes have filled in a few seconds stays full for a minute. A fixed share
 that they must leave free is either too small for what higher classes need until then, or wasted when they
-need less. So what the higher classes have asked for lately is taken for what they will ask for.
+need less. So the recent demand of the higher classes is taken for their next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SECONDS = 60.0
 """How far back is looked."""
 
 SHORTEST_SECONDS = 5.0
-"""What was seen for less than this is taken to have come in so long."""
+"""Demand that was observed for a shorter time counts as that of so many seconds."""
 
 SAFETY = 1.25
 """How many times more than that is expected: calls do not come evenly."""
@@ -38,7 +38,8 @@ class Demands:
         """By backend and class: its rank, since when, and the tokens."""
 
     def note(self, cls: PriorityClass, parts: Mapping[BackendKey, int], now: float) -> None:
-        """Note that a call of a class has come; ``parts``: its tokens, by who is likely to take how many."""
+        """Note that a call of a class has come; ``parts``: its tokens, split by the backends that are likely
+        to take them."""
         for key, tokens in parts.items():
             asked = self._asked.get((key, cls.name))
             _, since, window = asked if asked is not None else (0, now, SlidingWindow(SECONDS))
@@ -57,7 +58,7 @@ class Demands:
                 asked[2].give_back(round(tokens * unused), at)
 
     def above(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
-        """Give the tokens per second that higher ones of the named classes will ask of a backend."""
+        """Return the tokens per second that higher ones of the named classes will ask of a backend."""
         expected = 0.0
         for name in classes:
             asked = self._asked.get((key, name))
@@ -68,6 +69,7 @@ class Demands:
         return expected
 
     def forgotten_in(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
-        """Give the seconds after which `above` is 0 if no more such calls come, at most those of a window."""
+        """Return the seconds after which `above` is 0 if no more such calls come, at most those of a
+        window."""
         asked = (self._asked.get((key, name)) for name in classes)
         return max((each[2].when(0, now) for each in asked if each and each[0] < cls.rank), default=0.0)
