@@ -1,7 +1,7 @@
 """Tables that cannot grow without end.
 
-:class:`Bounded` is for keys of our own making. :class:`Recent` is for names that clients and backends send: its
-keys are kept as digests, so that an entry has the same size however long its name is.
+:class:`Bounded` is for keys of our own making. :class:`Recent` is for names that clients and backends send:
+its keys are kept as digests, so that an entry has the same size however long its name is.
 """
 
 from __future__ import annotations
