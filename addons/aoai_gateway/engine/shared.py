@@ -1,4 +1,4 @@
-"""What the calls of one gateway share: the scheduler, and what was learned from earlier calls."""
+"""State that the calls of one gateway share: the scheduler, and the lessons of earlier calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_WITHOUT_USAGE = 1_000
 
 
 class Shared:
-    """One for all calls; what it holds lives as long as the gateway."""
+    """One for all calls; its contents live as long as the gateway."""
 
     def __init__(self, random: Random) -> None:
         self.scheduler = Scheduler()

@@ -1,4 +1,4 @@
-"""How evenly a stream came: noted only where somebody can look at it, since mitmproxy keeps no such times."""
+"""How evenly a stream came: noted only where flows are looked at, since mitmproxy keeps no such times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The usage record: what is written down of a finished call. No prompt, no answer, no key.
+"""The usage record of a finished call. No prompt, no answer, no key.
 
 Times are in milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply
 are null. ``count`` is 1, except for requests that were answered before they became calls, of which one record

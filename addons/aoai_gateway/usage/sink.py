@@ -29,7 +29,7 @@ class UsageSink:
         self.dropped = 0
         """Records that are lost: there was no room on the disk, or it was too slow."""
         self._told = 0
-        """How many of these the log has been told of."""
+        """How many of these have been logged."""
         self._queue: queue.Queue[str | None] = queue.Queue(CAPACITY)
         self._thread = threading.Thread(target=self._write, name="usage log", daemon=True)
         self._thread.start()
