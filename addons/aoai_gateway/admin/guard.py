@@ -1,13 +1,13 @@
-"""Who may use the admin listener: decided from a request's headers, without I/O.
+"""Access to the admin listener: decided from a request's headers, without I/O.
 
-Without a token the listener is on a loopback address, and whoever is on this machine may use it. But a
-browser on this machine also sends what pages of strangers tell it to, so
+Without a token the listener is on a loopback address, and every user of this machine may use it. But a
+browser on this machine also sends the requests of strangers' pages, so
 
 - a request must name a loopback host: a stranger's name that was made to resolve to 127.0.0.1 (DNS
-  rebinding) is not one, and its pages cannot read what is here;
+  rebinding) is not one, and its pages cannot read the answers;
 - a request that changes something must be JSON, which pages of another origin cannot send without being
-  allowed to (CORS preflight, and nothing here allows it); and if it says where it comes from, that must be
-  here.
+  allowed to (CORS preflight, and nothing here allows it); and if it names its origin, that must be
+  this one.
 
 With a token, it must be shown, and strangers' pages do not have it; then any host name will do, as behind an
 ingress.
@@ -42,7 +42,7 @@ class Refusal:
 
 
 def may_see(headers: Mapping[str, str], token: SecretStr | None) -> Refusal | None:
-    """Say why somebody may not see what is here; None if they may. ``headers``: names in lower case."""
+    """Return why a request may not read; None if it may. ``headers``: names in lower case."""
     if token is not None:
         kind, _, shown = headers.get("authorization", "").partition(" ")
         shown = shown.strip() if kind.lower() == "bearer" else ""
@@ -60,7 +60,7 @@ def is_local(headers: Mapping[str, str]) -> Refusal | None:
 
 
 def may_change(headers: Mapping[str, str], token: SecretStr | None) -> Refusal | None:
-    """Say why somebody may not change anything; None if they may."""
+    """Return why a request may not change anything; None if it may."""
     refusal = may_see(headers, token)
     if refusal is not None:
         return refusal

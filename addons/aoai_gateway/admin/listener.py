@@ -10,7 +10,7 @@
 ===========================  =================================================================================
 
 A control answers ``{"done": "<a sentence>"}``; an error is ``{"error": {"message"}}`` with 400, 401, 403,
-404, 405, 409 or 415. See :mod:`~aoai_gateway.admin.guard` for who may ask.
+404, 405, 409 or 415. See :mod:`~aoai_gateway.admin.guard` for access.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class AdminListener:
 
 
 class _Handler(web.RequestHandler):
-    """What all have in common: headers, errors as JSON, and nothing of tornado's own pages."""
+    """The base of all handlers: headers, errors as JSON, and no pages of tornado's own."""
 
     def initialize(self, gateway: Gateway, controls: Controls, token: Any) -> None:
         self.gateway, self.controls, self.token = gateway, controls, token
@@ -170,7 +170,7 @@ class PageHandler(_Handler):
     """The page holds no data, so it needs no token: it asks for one."""
 
     def get(self) -> None:
-        """Give the page."""
+        """Return the page."""
         if self.token is None and not self.passes(guard.is_local(self.names)):
             return
         self.set_header("Content-Type", "text/html; charset=utf-8")
@@ -181,7 +181,7 @@ class StatusHandler(_Handler):
     """The state."""
 
     async def get(self) -> None:
-        """Give the state as JSON."""
+        """Return the state as JSON."""
         if self.passes(guard.may_see(self.names, self.token)):
             self.answer(await snapshot(self.gateway))
 
@@ -202,7 +202,7 @@ class _Control(_Handler):
     """A request that changes something."""
 
     def post(self) -> None:
-        """Do it, and say what was done."""
+        """Carry the action out, and answer with a sentence about it."""
         if not self.passes(guard.may_change(self.names, self.token)):
             return
         try:
@@ -220,7 +220,7 @@ class _Control(_Handler):
             self.answer({"done": done})
 
     def perform(self, asked: dict[str, Any]) -> str:
-        """Do what is asked. Raises ControlError, or ValueError for what is not understood."""
+        """Carry out the action. Raises ControlError, or ValueError for a malformed request."""
         raise NotImplementedError
 
 

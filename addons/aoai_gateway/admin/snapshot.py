@@ -1,14 +1,14 @@
-"""The whole state of a gateway as a plain document: what the page, the terminal and the JSON API show.
+"""The whole state of a gateway as a plain document, for the page, the terminal and the JSON API.
 
 It holds names, never URLs of endpoints, keys or tokens, and nothing of any prompt. Times that end in
-``_seconds`` are durations, shares are 0 to 1, and what is not known is null. Its members:
+``_seconds`` are durations, shares are 0 to 1, and unknown values are null. Its members:
 
 ====================  ==============================================================================
 ``gateway``           ``version``, ``status`` (``ready``, ``draining``, ``starting``), ``time`` and
                       ``started`` (RFC 3339, UTC), ``uptime_seconds``, ``config_file``, ``config_loaded``
                       (RFC 3339), ``config_errors`` (texts: the file as it is now cannot be used),
                       ``state`` (``memory``, ``shared``, or since when the shared store is lost),
-                      ``in_flight`` (calls under way, but not in line), ``waiting`` (those in line)
+                      ``in_flight`` (calls under way, without queued ones), ``waiting`` (queued calls)
 ``priorities``        names of the classes, highest first
 ``endpoints``         list of: ``name``, ``simulated``, ``enabled``, ``switched_off`` (null,
                       ``configuration``, ``by hand``), ``break`` (of the whole endpoint, see below, or
@@ -29,12 +29,12 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       ``line``
 ``traffic``           the last 15 minutes, see `Traffic.report`
 ``by_hand``           ``switched_off`` (list of ``kind`` and ``name``) and ``actions`` (list, newest
-                      first, of ``time`` and ``text``): what people did
+                      first, of ``time`` and ``text``)
 ====================  ==============================================================================
 
 A *break* has ``reason``, ``seconds_left``, ``whole_endpoint`` and ``by_hand``. A *quota* has ``deployment``
 (null: over all), ``kind`` (see `Limit`), ``limit``, ``used``, ``remaining`` and ``reset_seconds`` (null:
-never). A *line* has ``waiting``, ``longest_wait_seconds``, and ``classes`` (those in which somebody waits):
+never). A *line* has ``waiting``, ``longest_wait_seconds``, and ``classes`` (those with waiting calls):
 ``priority``, ``waiting``, ``longest_wait_seconds``. *recent* has a list for each minute of the last 15,
 oldest first: ``attempts`` and ``failed`` of a backend; ``calls``, ``refused`` and ``tokens`` of a client.
 """
@@ -72,13 +72,13 @@ EVERY_DEPLOYMENT = "(every deployment)"
 
 
 async def snapshot(gateway: Gateway) -> dict[str, Any]:
-    """Give the state; asks the store of the counters, so it may take as long as that does (bounded)."""
+    """Return the state; asks the store of the counters, so it may take as long as that does (bounded)."""
     quotas = await standings(gateway)
     return _Snapshot(gateway, time.monotonic()).document(quotas)
 
 
 def snapshot_at_once(gateway: Gateway) -> dict[str, Any]:
-    """Give the same without waiting for anything: clients' quotas are left out where they are shared."""
+    """Return the same without waiting for anything: clients' quotas are left out where they are shared."""
     return _Snapshot(gateway, time.monotonic()).document(standings_at_once(gateway) or {})
 
 
@@ -236,7 +236,7 @@ class _Snapshot:
         if everybody:
             pools = {EVERY_DEPLOYMENT: table.backends}
         classes = [cls.name for cls in config.priority_classes]
-        # The highest may be half open while everybody else is still kept out.
+        # The highest class may be half open while all others are still kept out.
         usual = config.priority_class(None).name
         breaks = self._scheduler.breaks
         lines = {name: self._line("" if everybody else name, classes) for name in pools}
@@ -275,13 +275,13 @@ class _Snapshot:
 
 
 def _at(call: Call) -> Backend | None:
-    """Give the backend that a call is at just now."""
+    """Return the backend that a call is at just now."""
     attempt = call.attempt
     return attempt.backend if attempt is not None and attempt.ended is None else None
 
 
 def all_backends(written: Config) -> tuple[Backend, ...]:
-    """Give the backends as written, those that are switched off too."""
+    """Return the backends as written, those that are switched off too."""
     found: dict[object, Backend] = {}
     for endpoint in written.aoai.endpoints:
         standins = [standin for virtual in endpoint.virtual_deployments for standin in virtual.standins]

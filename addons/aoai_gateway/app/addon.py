@@ -1,8 +1,8 @@
-"""The mitmproxy addon: what ``-s addons/gateway.py`` loads, and the lean host too.
+"""The mitmproxy addon, which ``-s addons/gateway.py`` and the lean host load.
 
 mitmproxy executes the script again when its file changes, and then calls the same hooks of the same
-instance here again, so every hook can be called twice. What must end in an orderly way when the process
-does is in :mod:`aoai_gateway.app.lifecycle`.
+instance here again, so every hook can be called twice. The parts that must end in an orderly way with
+the process are in :mod:`aoai_gateway.app.lifecycle`.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ class GatewayAddon:
             ctx.master.addons.add(self.lifecycle)
         self._serve_replays()
         self._serve_viewers()
-        # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
+        # Before the listener is up: no client is connected, and only this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)
 
     def _make_inspector(self) -> Observer:
-        """Load the inspector, when somebody is there who sees flows."""
+        """Load the inspector, when flows are seen."""
         from aoai_gateway.inspect.inspector import Inspector
 
         return Inspector(self.gateway.heard, lambda: self._followed)
@@ -110,7 +110,7 @@ class GatewayAddon:
             recorded.install(ctx.master.addons)
 
     def _serve_viewers(self) -> None:
-        """Where people look at flows, have them see prompts and answers; in the lean host, nobody looks."""
+        """Load the views of prompts and answers where flows are looked at; never in the lean host."""
         view, dumper = map(ctx.master.addons.get, ("view", "dumper"))
         if view is None and dumper is None:
             return
@@ -212,7 +212,7 @@ class GatewayAddon:
     # --- calls -----------------------------------------------------------------------------------------
 
     async def gateway_ask(self, ask: Ask) -> None:
-        """Let other addons have their say."""
+        """Ask the other addons."""
         await ask.perform(ctx.master.addons)
 
     async def gateway_attempt_failed(self, failed: AttemptFailed) -> None:
@@ -239,7 +239,7 @@ class GatewayAddon:
 
 
 def report(errors: ConfigErrors) -> None:
-    """Log all that is wrong with a configuration, a line each."""
+    """Log all errors of a configuration, a line each."""
     for problem in errors.problems:
         logger.error("%s", problem)
 
@@ -248,7 +248,8 @@ def give_up(errors: ConfigErrors) -> None:
     """End the process at once, as its start has failed.
 
     mitmproxy opens its listener before it reads scripts, and ends a start with errors only after that. Here,
-    nobody who has connected since has been served yet. In tests there is no `errorcheck`, and so no start.
+    clients that have connected since have not been served yet. In tests there is no `errorcheck`, and so no
+    start.
     """
     errorcheck = ctx.master.addons.get("errorcheck")
     if errorcheck is None:

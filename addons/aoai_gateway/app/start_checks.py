@@ -1,6 +1,6 @@
-"""What a configuration needs of this machine: files that can be written, a certificate that is valid now.
+"""Checks of this machine for a configuration: files that can be written, a certificate that is valid now.
 
-The loader judges what is written; this looks at what is there. `check` tells all of it, and a start that
+The loader judges the text; these look at the machine. `check` reports all of it, and a start that
 could not keep its promises is refused with the same words.
 """
 
@@ -22,7 +22,7 @@ EXPIRES_SOON = timedelta(days=14)
 
 
 def errors(config: Config, now: datetime | None = None) -> list[str]:
-    """Give what would keep a gateway with this configuration from serving. ``now``: the time; default: it."""
+    """Return the faults that keep a gateway with this configuration from serving, at the time ``now``."""
     found = list(_certificate(config, now or datetime.now(UTC)))
     if config.usage_log not in (None, "stdout"):
         found += _writable("usage_log", config.usage_log)
@@ -32,7 +32,7 @@ def errors(config: Config, now: datetime | None = None) -> list[str]:
 
 
 def warnings(config: Config, now: datetime | None = None) -> list[str]:
-    """Give what will keep it from serving before long."""
+    """Return what will keep it from serving before long."""
     now = now or datetime.now(UTC)
     certificate = _read(config)
     if certificate is None or not now < certificate.not_valid_after_utc <= now + EXPIRES_SOON:

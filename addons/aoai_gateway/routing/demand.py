@@ -38,8 +38,7 @@ class Demands:
         """By backend and class: its rank, since when, and the tokens."""
 
     def note(self, cls: PriorityClass, parts: Mapping[BackendKey, int], now: float) -> None:
-        """Note that a call of a class has come; ``parts``: its tokens, split by the backends that are likely
-        to take them."""
+        """Note that a call of a class has come; ``parts``: its tokens by the backend that is likely to take them."""
         for key, tokens in parts.items():
             asked = self._asked.get((key, cls.name))
             _, since, window = asked if asked is not None else (0, now, SlidingWindow(SECONDS))
@@ -69,7 +68,6 @@ class Demands:
         return expected
 
     def forgotten_in(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
-        """Return the seconds after which `above` is 0 if no more such calls come, at most those of a
-        window."""
+        """Return the seconds after which `above` is 0 if no more such calls come, at most a window's."""
         asked = (self._asked.get((key, name)) for name in classes)
         return max((each[2].when(0, now) for each in asked if each and each[0] < cls.rank), default=0.0)

@@ -38,8 +38,7 @@ class _HalfOpen:
 
 
 class Probes:
-    """The backends that are half open, by class. ``limit``: probes at a time; ``seconds``: a probe's
-    lease."""
+    """The backends that are half open, by class. ``limit``: probes at a time; ``seconds``: their lease."""
 
     def __init__(self, limit: int = 1, seconds: float = 10.0) -> None:
         self._limit = limit

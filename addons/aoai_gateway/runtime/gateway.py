@@ -1,4 +1,4 @@
-"""The gateway: what all connections share, and what outlives a reload of scripts and configuration."""
+"""The gateway: state that all connections share, and that outlives reloads of scripts and configuration."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ OUR_EVENTS = (
 )
 
 SEEN_BY = ("response", "error", "gateway_call_finished")
-"""Events whose listeners see a call's flow at its end; without any, nobody reads what is said on it."""
+"""Events whose listeners see a call's flow at its end; without any, its comments have no reader."""
 
 ACTIONS_KEPT = 20
 
@@ -77,7 +77,7 @@ def _never(_: http.HTTPFlow) -> bool:
 
 
 class Gateway:
-    """One gateway process's state. There is one, whatever addon instances come and go."""
+    """One gateway process's state. There is one, while addon instances come and go."""
 
     def __init__(self, clock: Clock = time) -> None:
         self.clock = clock
@@ -87,7 +87,7 @@ class Gateway:
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
         self.observer = UNOBSERVED
         self.make_observer: Callable[[], Observer] = Observer
-        """Makes the observer, once somebody is there who reads what it writes on flows."""
+        """Makes the observer, once flows have a reader."""
         self.draining = False
         self.usage_log: UsageSink | None = None
         self.counter = Counter()
@@ -107,9 +107,9 @@ class Gateway:
         """When the configuration in force was put in force (monotonic)."""
         self.config_file: str | None = None
         self.config_errors: tuple[str, ...] = ()
-        """What is wrong with the file as it is now, if it could not be loaded."""
+        """The errors of the file as it is now, if it could not be loaded."""
         self.actions: deque[dict[str, str]] = deque(maxlen=ACTIONS_KEPT)
-        """What was done by hand, newest first: ``time`` and ``text``."""
+        """Actions by hand, newest first: ``time`` and ``text``."""
         self.is_held: Callable[[http.HTTPFlow], bool] = _never
         """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
@@ -124,11 +124,11 @@ class Gateway:
         return self.in_force().config
 
     def cors(self) -> Cors:
-        """Give what is in force for pages of other origins; none may, as long as nothing is in force."""
+        """Return what is in force for pages of other origins; none may, as long as nothing is in force."""
         return self.setup.config.cors if self.setup is not None else NO_PAGES
 
     def in_force(self) -> Setup:
-        """Give the configuration in force and what was computed from it. Raises GatewayError (503)."""
+        """Return the configuration in force and the tables computed from it. Raises GatewayError (503)."""
         if self.setup is None:
             raise errors.unavailable(
                 "The gateway has no configuration yet: it is starting, or its log says what is wrong."
@@ -149,7 +149,7 @@ class Gateway:
             self.setup = Setup(config, RoutingTable(config))
 
     def look_for_listeners(self, addons: AddonManager) -> None:
-        """Look again who listens to which event, and have calls observed if somebody sees their flows."""
+        """Look again which addons listen to which event, and have calls observed if their flows are seen."""
         changed = self.heard.refresh(addons)
         # An observer stays when they have gone: they may come back, and it remembers conversations.
         if changed and self.observer is UNOBSERVED and any(name in self.heard for name in SEEN_BY):
@@ -167,7 +167,7 @@ class Gateway:
 
     @property
     def queued(self) -> int:
-        """How many calls stand in waiting lines."""
+        """The number of calls in queues."""
         return sum(len(line) for _, line in self.engine.scheduler.lines())
 
     async def idle(self, seconds: float) -> bool:
@@ -198,7 +198,7 @@ class Gateway:
         return asyncio.to_thread(self.counter.count_delivered, delivered, effect.model)
 
     async def _count_large(self, effect: CountTokens) -> Count:
-        """Have a body read once more for its prompt; what comes back is no more than can be counted."""
+        """Have a body read once more for its prompt; the result is no more than can be counted."""
         read = await self.reader.read_prompt(effect.target, effect.model, effect.body.raw)
         return await asyncio.to_thread(lambda: self.counter.count_prompt(read()))
 
@@ -219,7 +219,7 @@ class Gateway:
         return decision
 
     def settle(self, effect: Settle | Cancel) -> None:
-        """Settle or cancel a booking; a shared store is told in a task of its own."""
+        """Settle or cancel a booking; a shared store gets it in a task of its own."""
         reservation = effect.reservation
         self.reservations.pop(reservation.id, None)
         if isinstance(effect, Settle):
@@ -228,7 +228,7 @@ class Gateway:
             self._in_background(self.state.cancel(reservation, self.now()))
 
     def now(self) -> float:
-        """Give the time since the epoch on a clock that never jumps."""
+        """Return the time since the epoch on a clock that never jumps."""
         return self.clock.monotonic() + self.wall
 
     def _in_background(self, answer: Awaitable[None] | None) -> None:
@@ -257,7 +257,7 @@ class Gateway:
             self.usage_log.put(record)
 
     def identify(self, credential: Credential | None) -> tuple[Client, bool]:
-        """Say who shows this credential, and whether it is to be passed on. Raises a 401."""
+        """Return the client of this credential, and whether it is to be passed on. Raises a 401."""
         config = self.config
         if credential is None:
             raise errors.unauthorized()

@@ -1,8 +1,8 @@
-"""What is logged holds no secret, no prompt and nothing that a terminal obeys, whoever logs it.
+"""Log records without secrets, prompts and terminal commands, from every logger of the process.
 
-Most of what a gateway process logs is written by others: mitmproxy, asyncio, plugins, the Redis client. So it
-is not each message that is looked after, but the place where all of them are made: Python's factory of log
-records. Exceptions are told by their type and where they came from. Their messages are left out where they
+Most messages of a gateway process are written by others: mitmproxy, asyncio, plugins, the Redis client. So
+they are not cleaned one by one, but at the place where all of them are made: Python's factory of log
+records. Of exceptions, type and place are logged. Their messages are left out where they
 can quote data, as ``KeyError`` and ``ValueError`` do; those that name a module, a file or an errno stay.
 """
 
@@ -38,7 +38,7 @@ class SafeRecords:
         try:
             message = record.getMessage()
         except Exception:
-            return record  # logging tells of it when the record is formatted
+            return record  # logging reports it when the record is formatted
         safe = self._safe(message)
         if safe != message:
             record.msg, record.args = safe, ()

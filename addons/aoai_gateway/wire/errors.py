@@ -110,8 +110,7 @@ def unauthorized() -> GatewayError:
 
 
 def invalid_token(message: str = "it is malformed, expired or meant for another audience") -> GatewayError:
-    """401: a bearer token that is not accepted. ``message`` gives the reason, without any part of the
-    token."""
+    """401: a bearer token that is not accepted. ``message``: the reason, without any part of it."""
     return GatewayError(
         401,
         "invalid_token",
