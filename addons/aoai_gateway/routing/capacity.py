@@ -38,7 +38,7 @@ LIMIT_AGE = 600.0
 """Seconds for which a limit in a backend's headers is believed."""
 
 UTILIZATION_AGE = 60.0
-"""Seconds for which the utilisation of a provisioned backend of unknown size counts, less the drained part."""
+"""Seconds for which the utilisation of a provisioned backend of unknown size counts, less the drain."""
 
 LONGEST_CALL = 3600.0
 """Seconds after which a call without a reported end is forgotten."""

@@ -38,7 +38,7 @@ class Demands:
         """By backend and class: its rank, since when, and the tokens."""
 
     def note(self, cls: PriorityClass, parts: Mapping[BackendKey, int], now: float) -> None:
-        """Note that a call of a class has come; ``parts``: its tokens by the backend that is likely to take them."""
+        """Note a call of a class; ``parts``: its tokens by the backend that is likely to take them."""
         for key, tokens in parts.items():
             asked = self._asked.get((key, cls.name))
             _, since, window = asked if asked is not None else (0, now, SlidingWindow(SECONDS))

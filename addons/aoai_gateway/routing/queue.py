@@ -237,7 +237,7 @@ class WaitingQueue:
         return item is not None and item.deficit >= _DUE
 
     def position(self, ticket_id: str) -> int | None:
-        """Return the place in the queue, 1 for the first, if all could be served and no call came any more."""
+        """Return the place in the queue, 1 for the first, if all could be served and no other call came."""
         if ticket_id not in self._places:
             return None
         before = 0
