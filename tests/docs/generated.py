@@ -26,9 +26,9 @@ ERRORS = "docs/reference/errors.md"
 SEE = {
     "aoai.endpoints[].virtual_deployments[].model": "../concepts/quotas-and-tokens.md#how-tokens-are-counted",
     "aoai.endpoints[].virtual_deployments[].strategy": "../howto/priorities.md#which-backend-first",
-    "groups[].weight": "../concepts/priorities-and-queue.md#the-waiting-line",
+    "groups[].weight": "../concepts/priorities-and-queue.md#the-queue",
     "state": "../howto/redis.md",
-    "waiting_line_timeout": "../concepts/priorities-and-queue.md#the-waiting-line",
+    "waiting_line_timeout": "../concepts/priorities-and-queue.md#the-queue",
 }
 """Where more is said about a key or a code."""
 
