@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.wire import errors
+from aoai_gateway.wire import errors, token_errors
 from tests.docs.pages import Page, page
 from tests.e2e.processes import CHECKOUT
 
@@ -60,6 +60,9 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
     for name, field in model.model_fields.items():
         found = model_in(field.annotation)
         if found is not None:
+            if "SecretStr" in str(field.annotation):
+                # It may be the value itself, or say where it comes from.
+                yield Key(prefix + name, "–", " ".join((field.description or "").split()))
             yield from keys(found[0], f"{prefix}{name}{found[1]}.")
             continue
         value = field.default
@@ -126,13 +129,13 @@ def configuration() -> str:
 
 
 def error_rows() -> Iterator[tuple[str, str, str]]:
-    """Yield code, status and meaning from the table in the docstring of ``wire/errors.py``.
+    """Yield code, status and meaning from the tables in the docstrings of the modules that make errors.
 
     A line that begins with a space goes on with the meaning of the one before.
     """
     ruler = re.compile(r"^=+ .*=$", re.MULTILINE)
-    lines = re.sub(r"\n +", " ", ruler.split(errors.__doc__ or "")[2])
-    for line in lines.splitlines():
+    tables = (ruler.split(module.__doc__ or "")[2] for module in (errors, token_errors))
+    for line in re.sub(r"\n +", " ", "".join(tables)).splitlines():
         if line:
             code, status, meaning = line.split(maxsplit=2)
             more = f" ([more]({SEE[code]}))" if code in SEE else ""

@@ -147,6 +147,7 @@ class Lifecycle:
                 self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
                 if old is not None:
                     await asyncio.to_thread(old.close)
+            await self._gateway.prepare(config)
             # With many keys it takes a while, and calls do not wait for it.
             await asyncio.to_thread(known, config.secrets)
             self._gateway.adopt(config)
@@ -249,6 +250,9 @@ class Lifecycle:
         await self._hang_up()
         await self.admin.stop()
         await self._gateway.reader.close()
+        await gateway.credentials.close()
+        if gateway.verifier is not None:
+            await gateway.verifier.close()
         await self.state_sync.close()
         gateway.early.close()
         if gateway.usage_log is not None:

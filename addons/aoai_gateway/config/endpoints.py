@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from aoai_gateway.config.credentials import Auth, EndpointKey, Identity, KeySource, Source, written
 from aoai_gateway.config.fields import (
     Amount,
     Count,
@@ -13,29 +14,12 @@ from aoai_gateway.config.fields import (
     ExistingFile,
     Fraction,
     HeaderPattern,
-    Key,
     Name,
     Seconds,
     Url,
     split_url,
 )
-
-
-class Model(BaseModel):
-    """The base of all models: frozen, unknown keys refused, inputs (they may be secret) never shown."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
-
-    def but(self, **changes: Any) -> Self:
-        """Return a copy with the changes, validated; nothing that was derived from old values is copied."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self).model_validate(fields | changes)
+from aoai_gateway.config.model import Model
 
 
 class Timeouts(Model):
@@ -141,8 +125,10 @@ class Endpoint(Model):
     """Its name in logs and headers."""
     url: Url | None = None
     """`https://contoso.openai.azure.com/`; a path (behind API Management) is kept."""
-    key: Key | None = None
-    """Its API key; best as `${ENV_VAR}`."""
+    key: EndpointKey | None = None
+    """Its API key; best as `${ENV_VAR}`, or `{file: …}` or `{command: …}` to read it from."""
+    auth: Auth | None = None
+    """Instead of a key: the identity in Entra ID that the gateway signs in with; `aoai.auth` if absent."""
     enabled: bool = True
     """`false` takes the endpoint out of every pool."""
     non_streaming_fraction: Fraction = 1
@@ -184,6 +170,21 @@ class Endpoint(Model):
         return self._parts[3]
 
     @property
+    def written_key(self) -> str | None:
+        """Its key, where the configuration itself holds it."""
+        return written(self.key)
+
+    @property
+    def credential_source(self) -> Source | None:
+        """Where its credential comes from, if the configuration does not hold it."""
+        return self.auth or (self.key if isinstance(self.key, KeySource) else None)
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether the gateway has something of its own to show there."""
+        return self.key is not None or self.auth is not None
+
+    @property
     def is_open(self) -> bool:
         """Whether it takes every deployment, for want of virtual ones."""
         return not self.virtual_deployments
@@ -192,12 +193,27 @@ class Endpoint(Model):
 class Aoai(Model):
     """Where requests go."""
 
+    auth: Auth | None = None
+    """The identity in Entra ID that the gateway signs in with at endpoints without a key or auth."""
     endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
     """The Azure OpenAI resources, tried in the order written."""
     trusted_ca: ExistingFile | None = None
     """A PEM file of certificate authorities to trust for the endpoints, besides the usual ones."""
     forward_http_header_only_if_name_matches: HeaderPattern | None = None
     """Forward only request headers whose name begins with a match of this pattern; all if not set."""
+
+    @field_validator("endpoints")
+    @classmethod
+    def _with_the_common_identity(
+        cls, endpoints: tuple[Endpoint, ...], info: ValidationInfo
+    ) -> tuple[Endpoint, ...]:
+        auth: Identity | None = info.data.get("auth")
+        if auth is None:
+            return endpoints
+        return tuple(
+            each if each.has_credential or each.simulated else each.model_copy(update={"auth": auth})
+            for each in endpoints
+        )
 
 
 class Backend(NamedTuple):

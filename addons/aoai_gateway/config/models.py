@@ -13,13 +13,13 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from aoai_gateway.config.clients import Client
 from aoai_gateway.config.endpoints import (
     Aoai,
     Backend,
     ConnectionLimits,
     Connections,
     Endpoint,
-    Model,
     SimulatedDeployment,
     SimulatedEndpoint,
     Standin,
@@ -33,7 +33,6 @@ from aoai_gateway.config.fields import (
     DeploymentName,
     ExistingFile,
     KeptFile,
-    Keys,
     LogTarget,
     Name,
     Origin,
@@ -41,6 +40,8 @@ from aoai_gateway.config.fields import (
     StateUrl,
     Token,
 )
+from aoai_gateway.config.issuers import Issuer
+from aoai_gateway.config.model import Model
 from aoai_gateway.config.policies import Group, Policy
 from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import (
@@ -78,31 +79,6 @@ __all__ = [
     "Timeouts",
     "VirtualDeployment",
 ]
-
-
-class Client(Policy):
-    """A consumer, identified by a key or by its Entra ID token."""
-
-    name: Name
-    """Its name in logs and records."""
-    description: str = ""
-    """For people."""
-    key: Keys = ()
-    """Its API key, or a list of them while one is rotated; best as `${ENV_VAR}`."""
-    uses_entra_id_auth: bool = False
-    """`true` for the one client to which all calls with an Entra ID token belong."""
-    enabled: bool = True
-    """`false` locks the client out."""
-    group: Name | None = None
-    """The group whose values count where the client has none of its own."""
-
-    def within(self, group: Group) -> "Client":
-        """Return this client with what the group says where it says nothing itself.
-
-        ``model_fields_set`` stays: it tells what is the client's own.
-        """
-        values = {name: getattr(self, name) for name in Client.model_fields} | self.inherited(group)
-        return Client.model_construct(self.model_fields_set, **values)
 
 
 class Listen(Model):
@@ -194,6 +170,8 @@ class Config(Model):
 
     aoai: Aoai
     """Where requests go."""
+    tokens: tuple[Issuer, ...] = ()
+    """Who may issue tokens for clients, Entra ID for instance."""
     groups: tuple[Group, ...] = ()
     """What many clients have in common: tiers, departments, …"""
     clients: tuple[Client, ...] = ()
@@ -255,7 +233,7 @@ class Config(Model):
     def secrets(self) -> frozenset[str]:
         """All keys, tokens and passwords that it holds, those of what is switched off too."""
         found = {key.get_secret_value() for client in self.clients for key in client.key}
-        found |= {each.key.get_secret_value() for each in self.aoai.endpoints if each.key is not None}
+        found |= {key for each in self.aoai.endpoints if (key := each.written_key) is not None}
         if self.admin.token is not None:
             found.add(self.admin.token.get_secret_value())
         password = urlsplit(self.state.get_secret_value()).password

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.fields import (
     Amount,
     Count,
@@ -20,6 +19,7 @@ from aoai_gateway.config.fields import (
     Whole,
     fault,
 )
+from aoai_gateway.config.model import Model
 from aoai_gateway.config.patterns import matches
 
 TOTAL = "total"

@@ -1,7 +1,7 @@
 """What tokens cost, for those who compare what prompts cost."""
 
-from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.fields import Amount
+from aoai_gateway.config.model import Model
 
 
 class Price(Model):

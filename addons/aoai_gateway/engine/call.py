@@ -59,6 +59,8 @@ class FailureKind(StrEnum):
     """The backend answered with a status that another backend may not give."""
     REFUSED_IN_STREAM = "refused in stream"
     """A 200 that was, before any content, an error which stands for a status that is replayed."""
+    CREDENTIAL = "credential"
+    """The gateway has no token or key to show there just now; nothing was sent."""
     CONNECT = "connect"
     TLS = "tls"
     DROPPED = "dropped"

@@ -38,6 +38,9 @@ RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 
 OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
 
+NOT_REACHED = frozenset({FailureKind.CREDENTIAL, FailureKind.CONNECT, FailureKind.TLS})
+"""Nothing was sent, for a reason that concerns all of an endpoint."""
+
 
 def is_failure(status: int) -> bool:
     """Whether a status may be replayed, as far as the status tells."""
@@ -100,7 +103,7 @@ def cause_in_call(failed: Failed) -> str:
 
 def broken_by(backend: Backend, failed: Failed) -> Scope:
     """Return the scope of a failure's break: a cause that concerns the whole endpoint breaks all of it."""
-    whole = failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or refuses_us(failed)
+    whole = failed.kind in NOT_REACHED or refuses_us(failed)
     return (backend.key.endpoint, None if whole else backend.key.standin)
 
 
@@ -115,7 +118,7 @@ def is_proof(failed: Failed, hint: float | None) -> bool:
     ``hint``: the seconds after which the backend wants to be asked again, if it named them. Beside a 503 they
     speak of the server (RFC 9110 §15.6.4).
     """
-    if failed.silent or failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or lacks_capacity(failed):
+    if failed.silent or failed.kind in NOT_REACHED or lacks_capacity(failed):
         return True
     if refuses_us(failed):
         return is_key_refused(failed.body)
@@ -148,6 +151,4 @@ def lacks_capacity(failed: Failed) -> bool:
 
 def was_not_taken(failed: Failed) -> bool:
     """Whether the backend has certainly not begun to serve the call."""
-    return (
-        failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or lacks_capacity(failed) or refuses_us(failed)
-    )
+    return failed.kind in NOT_REACHED or lacks_capacity(failed) or refuses_us(failed)

@@ -17,8 +17,11 @@ from aoai_gateway.config.switches import Switches
 from aoai_gateway.engine.call import Setup
 from aoai_gateway.engine.effects import Settle
 from aoai_gateway.engine.engine import Engine
+from aoai_gateway.identity.credentials import Credentials
+from aoai_gateway.identity.identify import identify
 from aoai_gateway.quota.quotas import Decision
 from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
@@ -37,9 +40,11 @@ if TYPE_CHECKING:
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
 
-    from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
+    from aoai_gateway.identity.identify import Identified
+    from aoai_gateway.identity.verifier import TokenVerifier
     from aoai_gateway.quota.quotas import Reservation
     from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.state import State
@@ -61,6 +66,9 @@ SEEN_BY = ("response", "error", "gateway_call_finished")
 ACTIONS_KEPT = 20
 
 NO_PAGES = Cors()
+
+NO_CREDENTIAL = "no credential"
+"""What opens and ends the break of an endpoint for which the gateway has nothing to show."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +101,10 @@ class Gateway:
         self.counter = Counter()
         self.reader = BodyReader()
         self.state: State = MemoryState()
+        self.credentials = Credentials(self._credential_changed)
+        """What endpoints are shown whose key the configuration does not hold."""
+        self.verifier: TokenVerifier | None = None
+        """Verifies clients' tokens, once a configuration trusts an issuer."""
         self.reservations: dict[str, Reservation] = {}
         """Bookings of calls under way, by id; their lease is renewed as long as they are here."""
         self.calls: dict[str, Call] = {}
@@ -117,6 +129,17 @@ class Gateway:
         self.wall = self.clock.time() - self.clock.monotonic()
         self.early = EarlyAnswers(self._put, self.wall)
         """Requests that are answered before they become calls."""
+
+    async def prepare(self, config: Config) -> None:
+        """Fetch what a configuration needs before it is put in force, as far as it comes within seconds."""
+        await self.credentials.adopt(config)
+        if config.tokens and self.verifier is None:
+            # Loaded only where there are tokens to verify.
+            from aoai_gateway.identity.verifier import TokenVerifier
+
+            self.verifier = TokenVerifier()
+        if self.verifier is not None:
+            await self.verifier.adopt(config.tokens)
 
     @property
     def config(self) -> Config:
@@ -147,6 +170,14 @@ class Gateway:
         if self.written is not None:
             config = self.switches.applied(self.written)
             self.setup = Setup(config, RoutingTable(config))
+
+    def _credential_changed(self, endpoint: str, why_none: str, seconds: float) -> None:
+        """Skip an endpoint for which there is no credential, and use it again when there is one."""
+        breaks, scope, now = self.engine.scheduler.breaks, (endpoint, None), time.monotonic()
+        breaks.withdraw(scope, NO_CREDENTIAL)
+        if why_none:
+            breaks.open(scope, Break(now, now + seconds, why_none, NO_CREDENTIAL))
+        self.waiting.changed()
 
     def look_for_listeners(self, addons: AddonManager) -> None:
         """Look again which addons listen to which event, and have calls observed if their flows are seen."""
@@ -256,16 +287,9 @@ class Gateway:
         if self.usage_log is not None:
             self.usage_log.put(record)
 
-    def identify(self, credential: Credential | None) -> tuple[Client, bool]:
-        """Return the client of this credential, and whether it is to be passed on. Raises a 401."""
-        config = self.config
-        if credential is None:
-            raise errors.unauthorized()
-        if credential.kind == "jwt":
-            if config.entra_client is None:
-                raise errors.invalid_token("this gateway takes keys only")
-            return config.entra_client, True
-        client = config.client_for_key(credential.value)
-        if client is None:
-            raise errors.unauthorized()
-        return client, False
+    def identify(self, config: Config, credential: Credential | None) -> Identified | Awaitable[Identified]:
+        """Say which client shows this credential; a token seen for the first time takes a moment.
+
+        Raises GatewayError.
+        """
+        return identify(config, self.verifier, credential)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.wire.masking import known
+from aoai_gateway.wire.masking import KnownSecrets, known
 from aoai_gateway.wire.printing import printable_lines
 
 if TYPE_CHECKING:
@@ -28,9 +28,15 @@ TELLING = (ImportError, OSError, SyntaxError, NameError, NotImplementedError, Me
 class SafeRecords:
     """Makes log records. ``config``: gives the configuration in force, whose secrets are masked."""
 
-    def __init__(self, make: Factory, config: Callable[[], Config | None]) -> None:
+    def __init__(
+        self,
+        make: Factory,
+        config: Callable[[], Config | None],
+        fetched: Callable[[], Iterable[KnownSecrets]],
+    ) -> None:
         self._make = make
         self.config = config
+        self.fetched = fetched
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         """Make a record."""
@@ -48,16 +54,25 @@ class SafeRecords:
 
     def _safe(self, text: str) -> str:
         config = self.config()
-        return printable_lines(known(config.secrets).mask_text(text) if config is not None else text)
+        if config is not None:
+            text = known(config.secrets).mask_text(text)
+        for secrets in self.fetched():
+            text = secrets.mask_text(text)
+        return printable_lines(text)
 
 
-def install(config: Callable[[], Config | None]) -> None:
-    """Have all log records of the process made so; once, however often it is called."""
+def install(
+    config: Callable[[], Config | None], fetched: Callable[[], Iterable[KnownSecrets]] = tuple
+) -> None:
+    """Have all log records of the process made so; once, however often it is called.
+
+    ``fetched``: gives what masks the secrets that the configuration does not hold.
+    """
     factory = logging.getLogRecordFactory()
     if isinstance(factory, SafeRecords):
-        factory.config = config
+        factory.config, factory.fetched = config, fetched
     else:
-        logging.setLogRecordFactory(SafeRecords(factory, config))
+        logging.setLogRecordFactory(SafeRecords(factory, config, fetched))
 
 
 def told(error: BaseException) -> str:

@@ -8,7 +8,7 @@ kind of error; each message says what to do about it. docs/reference/errors.md i
 code                    status  when
 ======================  ======  =============================================================
 401                     401     no key, or one that no client has
-invalid_token           401     an Entra ID token, and no client for it
+invalid_token           401     a token, where clients have keys only
 DeploymentNotAllowed    403     the client may not use this deployment; the message lists the allowed ones
 EndpointNotAllowed      403     none of the endpoints of the client (`endpoints_allowed`) has this deployment
 no_limit_configured     403     the client's limits are per deployment, and this one has none

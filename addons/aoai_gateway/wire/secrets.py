@@ -109,6 +109,11 @@ def mask(secret: str) -> str:
     return f"{secret[:3]}…{digest[:4]}"
 
 
+def without_tokens(text: str) -> str:
+    """A text of others with stars in the place of what looks like a JWT."""
+    return _JWT.sub("***", text)
+
+
 def redact_target(target: str) -> str:
     """A request target with the values of secret parameters replaced by ``***``: in its query, and in its
     path too, where some servers take them after a semicolon (RFC 3986 §3.3).
