@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import certificates
 from tests.e2e.processes import Answer, Gateway, Simulator, eventually, request
 from tests.e2e.settings import CLIENT_KEY, configuration
 from tests.identity_servers import IdentityServer
@@ -113,6 +116,50 @@ def test_powerproxys_form_signs_in_with_its_managed_identity(
     gateway = start_gateway(config=config, env=env(imds))
     assert where(call(gateway)).endswith("@sweden")
     assert imds.asked[0]["client_id"] == "11111111-2222-3333-4444-555555555555"
+
+
+# --- clients with certificates -----------------------------------------------------------------------------
+
+
+def test_a_client_certificate_names_its_client(
+    simulator: Simulator,
+    start_gateway: Callable[..., Gateway],
+    tls: certificates.Certificates,
+    tmp_path: Path,
+) -> None:
+    gateway = start_gateway(
+        simulator,
+        tls=tls,
+        listen={"client_ca": str(tls.ca)},
+        clients=[
+            {"name": "Tester", "key": CLIENT_KEY},
+            {"name": "Reports", "certificate": {"san": "localhost"}},
+        ],
+    )
+
+    def ask(chain: tuple[Path, Path] | None, headers: dict[str, str]) -> int:
+        context = ssl.create_default_context(cafile=tls.ca)
+        if chain is not None:
+            context.load_cert_chain(*chain)
+        connection = http.client.HTTPSConnection("localhost", gateway.port, timeout=20, context=context)
+        try:
+            body = json.dumps(BODY)
+            sent = {"content-type": "application/json", **headers}
+            connection.request("POST", "/openai/v1/chat/completions", body, sent)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+        finally:
+            connection.close()
+
+    ours = (tls.certificate, tls.private_key)
+    assert ask(ours, {}) == 200
+    assert ask(None, {}) == 401
+    assert ask(None, {"api-key": CLIENT_KEY}) == 200
+    assert ask(ours, {"api-key": "wrong"}) == 401
+    stranger = certificates.make(tmp_path)
+    with pytest.raises((ssl.SSLError, OSError)):
+        ask((stranger.certificate, stranger.private_key), {})
 
 
 # --- clients with tokens -----------------------------------------------------------------------------------

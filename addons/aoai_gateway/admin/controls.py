@@ -1,8 +1,8 @@
 """Manual control of a running gateway: breaks by hand, and switches.
 
 Everything here takes effect for calls that come after it; those under way keep their state. Every
-action is logged, and listed in the snapshot. They are plain functions of one object, for the page, the JSON
-API, the terminal and mitmproxy's commands alike.
+action is logged, and listed in the snapshot, with the name of the token's holder (``by``), if it has one. They
+are plain functions of one object, for the page, the JSON API, the terminal and mitmproxy's commands alike.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Controls:
 
     # --- breaks ----------------------------------------------------------------------------------------
 
-    def open_break(self, name: str, seconds: float, reason: str = "") -> str:
+    def open_break(self, name: str, seconds: float, reason: str = "", *, by: str = "") -> str:
         """Open a break on a backend (``standin@endpoint``) or a whole endpoint, for all classes.
 
         It takes the place of one that was opened by hand before, and stands beside others: the backend is
@@ -76,9 +76,10 @@ class Controls:
             self._in_background(self._sharing.tell_break(scope, {IMPLICIT: seconds}, shown))
         # It may end sooner than the one whose place it takes.
         self._gateway.waiting.changed()
-        return self._done(f"{name}: a break of {seconds:g} s was opened" + (f" ({reason})" if reason else ""))
+        done = f"{name}: a break of {seconds:g} s was opened" + (f" ({reason})" if reason else "")
+        return self._done(done, by)
 
-    def close_break(self, name: str) -> str:
+    def close_break(self, name: str, *, by: str = "") -> str:
         """End all breaks and half-open states of a backend, or of an endpoint with all that it has.
 
         A backend whose endpoint is in a break is not free before that has ended too, so it is ended as well.
@@ -103,9 +104,9 @@ class Controls:
         self._gateway.waiting.changed()
         what = "its break was closed" if was_open else "its half-open state was ended"
         whole = standin is not None and (endpoint, None) in was_open
-        return self._done(f"{name}: {what}" + (f", and that of all of {endpoint}" if whole else ""))
+        return self._done(f"{name}: {what}" + (f", and that of all of {endpoint}" if whole else ""), by)
 
-    def close_all_breaks(self) -> str:
+    def close_all_breaks(self, *, by: str = "") -> str:
         """End all breaks and half-open states. Returns a sentence about the action."""
         breaks = self._gateway.engine.scheduler.breaks
         scopes = list(breaks.scopes())
@@ -114,11 +115,11 @@ class Controls:
         if self._sharing is not None:
             self._in_background(self._sharing.tell_closed(scopes))
         self._gateway.waiting.changed()
-        return self._done("all breaks were closed")
+        return self._done("all breaks were closed", by)
 
     # --- switches --------------------------------------------------------------------------------------
 
-    def switch(self, kind: str, name: str, *, on: bool) -> str:
+    def switch(self, kind: str, name: str, *, on: bool, by: str = "") -> str:
         """Switch an endpoint, a standin (``standin@endpoint``) or a client off, or on again.
 
         It holds for this process until it is switched on again or the process ends, even if the file is
@@ -142,7 +143,7 @@ class Controls:
             return f"{kind} {name} is {'on' if on else 'off'} already"
         gateway.switched()
         gateway.waiting.changed()
-        return self._done(f"{kind} {name} was switched {'on again' if on else 'off'}")
+        return self._done(f"{kind} {name} was switched {'on again' if on else 'off'}", by)
 
     # --- what they share -------------------------------------------------------------------------------
 
@@ -160,9 +161,9 @@ class Controls:
             raise NothingOfThatNameError(f"there is no backend or endpoint {name!r}; {hint}")
         return known[name]
 
-    def _done(self, text: str) -> str:
-        logger.warning("By hand: %s.", text)
-        self._gateway.actions.appendleft({"time": rfc3339(time.time()), "text": text})
+    def _done(self, text: str, by: str) -> str:
+        logger.warning("By hand%s: %s.", f", by {by}" if by else "", text)
+        self._gateway.actions.appendleft({"time": rfc3339(time.time()), "text": text, "by": by})
         return text
 
     @staticmethod

@@ -78,7 +78,7 @@ class AdminListener:
                 reason,
             )
             return
-        settings = {"gateway": self._gateway, "controls": self._controls, "token": admin.token}
+        settings = {"gateway": self._gateway, "controls": self._controls, "tokens": tuple(admin.holders())}
         application = web.Application(
             [
                 (r"/", PageHandler, settings),
@@ -114,8 +114,8 @@ class AdminListener:
 class _Handler(web.RequestHandler):
     """The base of all handlers: headers, errors as JSON, and no pages of tornado's own."""
 
-    def initialize(self, gateway: Gateway, controls: Controls, token: Any) -> None:
-        self.gateway, self.controls, self.token = gateway, controls, token
+    def initialize(self, gateway: Gateway, controls: Controls, tokens: guard.Tokens) -> None:
+        self.gateway, self.controls, self.tokens = gateway, controls, tokens
         self.names = {name.lower(): value for name, value in self.request.headers.items()}
 
     @override
@@ -171,7 +171,7 @@ class PageHandler(_Handler):
 
     def get(self) -> None:
         """Return the page."""
-        if self.token is None and not self.passes(guard.is_local(self.names)):
+        if not self.tokens and not self.passes(guard.is_local(self.names)):
             return
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.finish(page.HTML)
@@ -182,7 +182,7 @@ class StatusHandler(_Handler):
 
     async def get(self) -> None:
         """Return the state as JSON."""
-        if self.passes(guard.may_see(self.names, self.token)):
+        if self.passes(guard.may_see(self.names, self.tokens)):
             self.answer(await snapshot(self.gateway))
 
 
@@ -201,9 +201,15 @@ class HealthHandler(_Handler):
 class _Control(_Handler):
     """A request that changes something."""
 
+    @property
+    def by(self) -> str:
+        """The name of the holder of the token that was shown; empty without one."""
+        holder = guard.holder_of(self.names, self.tokens)
+        return holder.name if holder is not None else ""
+
     def post(self) -> None:
         """Carry the action out, and answer with a sentence about it."""
-        if not self.passes(guard.may_change(self.names, self.token)):
+        if not self.passes(guard.may_change(self.names, self.tokens)):
             return
         try:
             asked = json.loads(self.request.body)
@@ -235,7 +241,7 @@ class OpenBreakHandler(_Control):
         if not -LONGEST_BREAK <= seconds <= LONGEST_BREAK:
             # An integer can have more digits than a float can hold.
             seconds = math.inf
-        return self.controls.open_break(name, float(seconds), _text(asked, "reason", ""))
+        return self.controls.open_break(name, float(seconds), _text(asked, "reason", ""), by=self.by)
 
 
 class CloseBreakHandler(_Control):
@@ -244,8 +250,8 @@ class CloseBreakHandler(_Control):
     @override
     def perform(self, asked: dict[str, Any]) -> str:
         if "name" not in asked:
-            return self.controls.close_all_breaks()
-        return self.controls.close_break(_text(asked, "name"))
+            return self.controls.close_all_breaks(by=self.by)
+        return self.controls.close_break(_text(asked, "name"), by=self.by)
 
 
 class SwitchHandler(_Control):
@@ -256,7 +262,7 @@ class SwitchHandler(_Control):
         on = asked.get("on")
         if not isinstance(on, bool):
             raise ValueError('"on" must be true or false')
-        return self.controls.switch(_text(asked, "kind"), _text(asked, "name"), on=on)
+        return self.controls.switch(_text(asked, "kind"), _text(asked, "name"), on=on, by=self.by)
 
 
 def _sentence(error: ControlError) -> str:

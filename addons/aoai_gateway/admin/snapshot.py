@@ -29,7 +29,12 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       ``line``
 ``traffic``           the last 15 minutes, see `Traffic.report`
 ``by_hand``           ``switched_off`` (list of ``kind`` and ``name``) and ``actions`` (list, newest
-                      first, of ``time`` and ``text``)
+                      first, of ``time``, ``text`` and ``by``: the holder of the token, or empty)
+``identities``        ``credentials`` (what is fetched for endpoints, list of ``name``, ``endpoints``,
+                      ``ok``, ``problem`` (with what to do), ``seconds_left`` (null: does not expire)),
+                      ``issuers`` (of clients' tokens: ``name``, ``ok`` (their keys are there),
+                      ``problem``) and ``expiring`` (what ends within 14 days or has ended: ``what``,
+                      ``end``, ``days``)
 ====================  ==============================================================================
 
 A *break* has ``reason``, ``seconds_left``, ``whole_endpoint`` and ``by_hand``. A *quota* has ``deployment``
@@ -47,6 +52,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.admin.identities import identities
 from aoai_gateway.admin.quota_usage import standings, standings_at_once
 from aoai_gateway.config.models import Backend as Pair
 from aoai_gateway.config.switches import Kind, Switches
@@ -106,6 +112,7 @@ class _Snapshot:
             "switched_off": [{"kind": kind, "name": name} for kind, name in gateway.switches],
             "actions": list(gateway.actions),
         }
+        document["identities"] = identities(gateway, self._now)
         return document
 
     def _about(self) -> dict[str, Any]:

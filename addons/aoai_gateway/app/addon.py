@@ -22,6 +22,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.app import selfcheck, tls
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
+from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.proxy.http1 import Refusal
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.runtime import attempt_log, log_records
@@ -220,7 +221,9 @@ class GatewayAddon:
         try:
             attempt_log.log(failed)
             attempt = failed.attempt
-            if attempt.scope is not None and attempt.breaks is not None and attempt.break_seconds is not None:
+            # That one process has no credential says nothing of others.
+            shared = attempt.failure is not FailureKind.CREDENTIAL
+            if shared and attempt.scope and attempt.breaks is not None and attempt.break_seconds is not None:
                 await self.lifecycle.state_sync.tell_break(attempt.scope, attempt.breaks, attempt.reason)
             await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
             if "gateway_backend_failed" in self.gateway.heard:

@@ -312,6 +312,12 @@ def _simulator(words: list[str]) -> int:
     return simulator_main(words)
 
 
+def _key(words: list[str]) -> int:
+    from aoai_gateway.app.keys import main as key_main
+
+    return key_main(words, _parser)
+
+
 def _rerun(words: list[str]) -> int:
     from aoai_gateway.rerun.command import main as rerun_main
 
@@ -404,6 +410,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "status": _of_a_running_one("status"),
     "break": _of_a_running_one("break"),
     "switch": _of_a_running_one("switch"),
+    "key": _key,
     "rerun": _rerun,
     "simulator": _simulator,
     "test": _test,
@@ -413,7 +420,7 @@ RENAMED = {"replay": "rerun"}
 """Commands by an earlier name, which answers for one version more."""
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|status|break|switch|rerun|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|status|break|switch|key|rerun|simulator|test] [options] [-- options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
@@ -423,6 +430,7 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   status     show the state of a running gateway (--watch, --json)
   break      open or close a break of its by hand
   switch     switch an endpoint, a standin or a client of its off or on
+  key        make a key for a client, of which the configuration holds a hash only
   rerun      make a captured session's calls again, and say what has become different
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest

@@ -34,11 +34,18 @@ def errors(config: Config, now: datetime | None = None) -> list[str]:
 def warnings(config: Config, now: datetime | None = None) -> list[str]:
     """Return what will keep it from serving before long."""
     now = now or datetime.now(UTC)
+    found = []
     certificate = _read(config)
-    if certificate is None or not now < certificate.not_valid_after_utc <= now + EXPIRES_SOON:
-        return []
-    end = certificate.not_valid_after_utc
-    return [f"listen.certificate: expires on {_day(end)}, in {(end - now).days} days; renew it"]
+    if certificate is not None and now < certificate.not_valid_after_utc <= now + EXPIRES_SOON:
+        end = certificate.not_valid_after_utc
+        found.append(f"listen.certificate: expires on {_day(end)}, in {(end - now).days} days; renew it")
+    for what, end in config.expiring():
+        if end <= now:
+            found.append(f"clients: {what} does not count since {_day(end)}; replace it, or take it out")
+        elif end <= now + EXPIRES_SOON:
+            left = (end - now).days
+            found.append(f"clients: {what} counts for {left} days more, until {_day(end)}; replace it")
+    return found
 
 
 def _certificate(config: Config, now: datetime) -> Iterator[str]:
@@ -51,7 +58,7 @@ def _certificate(config: Config, now: datetime) -> Iterator[str]:
     from aoai_gateway.app.tls import server_context
 
     try:
-        server_context(listen.certificate, listen.private_key or listen.certificate)
+        server_context(listen.certificate, listen.private_key or listen.certificate, listen.client_ca)
     except (SSL.Error, OSError):
         yield "listen.certificate: does not fit its private key; both must be PEM files that belong together"
         return

@@ -229,6 +229,8 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
         yield Finding(("clients",), "every client is switched off", fatal=False)
     if config.listen.private_key and not config.listen.certificate:
         yield Finding(("listen", "private_key"), "is of no use without a certificate", 'add "certificate"')
+    if config.listen.client_ca and not config.listen.certificate:
+        yield Finding(("listen", "client_ca"), "is of no use without a certificate", 'add "certificate"')
     yield from _check_admin(config)
     if config.breaks.floor_seconds > config.breaks.ceiling_seconds:
         yield Finding(("breaks", "floor_seconds"), "is above ceiling_seconds")
@@ -238,7 +240,14 @@ def _check_admin(config: Config) -> Iterator[Finding]:
     admin, listen = config.admin, config.listen
     if not admin.enabled:
         return
-    if admin.token is None and not is_loopback(admin.host):
+    tokens = [(holder.name, token.get_secret_value()) for holder, token in admin.holders()]
+    for index, each in enumerate(admin.tokens):
+        place: KeyPath = ("admin", "tokens", index)
+        if any(name == each.name for name, _ in tokens[: len(tokens) - len(admin.tokens) + index]):
+            yield Finding((*place, "name"), f'"{each.name}" has another token already', "names must differ")
+        if sum(value == each.token.get_secret_value() for _, value in tokens) > 1:
+            yield Finding((*place, "token"), "is that of somebody else, too", "give each a token of its own")
+    if not tokens and not is_loopback(admin.host):
         yield Finding(
             ("admin", "token"),
             f"is missing: at {admin.host} others than this machine could switch off what they like",

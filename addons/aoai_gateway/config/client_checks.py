@@ -71,7 +71,9 @@ def _clients(config: Config) -> Iterator[_Place]:
 def _check_keys(config: Config) -> Iterator[Finding]:
     owners: dict[str, str] = {}
     for index, client in enumerate(config.clients):
-        if not client.key and not client.token and not client.uses_entra_id_auth:
+        if not (client.key or client.key_sha256 or client.certificate or client.token) and not (
+            client.uses_entra_id_auth
+        ):
             yield Finding(
                 ("clients", index), '"key" is missing', 'give it a key, or "token:" with claims of its tokens'
             )

@@ -3,6 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from pydantic import SecretStr
+
+from aoai_gateway.config.clients import digest_of
 from aoai_gateway.config.findings import Finding
 from aoai_gateway.config.issuers import TokenClaims, may_both_match
 from aoai_gateway.config.models import Client, Config
@@ -19,6 +22,8 @@ def check_identities(config: Config) -> Iterator[Finding]:
     for claims, _, path in claimed:
         yield from _check_claims(config, claims, path)
     yield from _check_ambiguity(claimed)
+    yield from _check_hashes(config)
+    yield from _check_certificates(config)
 
 
 def _check_issuers(config: Config) -> Iterator[Finding]:
@@ -95,6 +100,40 @@ def _check_claims(config: Config, claims: TokenClaims, path: KeyPath) -> Iterato
             "anybody",
             f'add "issuer:" with one of {listed(dict.fromkeys(known))}',
         )
+
+
+def _check_hashes(config: Config) -> Iterator[Finding]:
+    owners = {
+        digest: client.name for client in config.clients for digest in map(digest_of, map(_text, client.key))
+    }
+    for index, client in enumerate(config.clients):
+        for each in client.key_sha256:
+            digest = bytes.fromhex(each.sha256)
+            if digest in owners:
+                whose = "twice" if owners[digest] == client.name else f'at "{owners[digest]}", too'
+                yield Finding(("clients", index, "key_sha256"), f"the same key stands here {whose}")
+            owners[digest] = client.name
+
+
+def _text(key: SecretStr) -> str:
+    return key.get_secret_value()
+
+
+def _check_certificates(config: Config) -> Iterator[Finding]:
+    for index, client in enumerate(config.clients):
+        names = client.certificate
+        if names is None:
+            continue
+        path: KeyPath = ("clients", index, "certificate")
+        if config.listen.client_ca is None:
+            yield Finding(
+                path, "cannot be shown: no authority is trusted", 'write "client_ca" under "listen"'
+            )
+        if not (names.subject or names.cn or names.san):
+            yield Finding(path, "says nothing, so every certificate would do", "write subject, cn or san")
+        for other in config.clients[:index]:
+            if client.enabled and other.enabled and names == other.certificate:
+                yield Finding(path, f'is that of the client "{other.name}", too')
 
 
 # --- which client is meant ---------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ Units are in the names; every time is in seconds, as a float. ``enabled: false``
 the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what is switched off.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -13,7 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from aoai_gateway.config.clients import Client
+from aoai_gateway.config.admin import Admin
+from aoai_gateway.config.client_credentials import Expiring
+from aoai_gateway.config.clients import Client, KnownKey, digest_of
 from aoai_gateway.config.endpoints import (
     Aoai,
     Backend,
@@ -38,7 +39,6 @@ from aoai_gateway.config.fields import (
     Origin,
     Seconds,
     StateUrl,
-    Token,
 )
 from aoai_gateway.config.issuers import Issuer
 from aoai_gateway.config.model import Model
@@ -92,19 +92,8 @@ class Listen(Model):
     """A PEM file with the certificate chain (and the key, if `private_key` is not set): serves https."""
     private_key: ExistingFile | None = None
     """A PEM file with the certificate's private key."""
-
-
-class Admin(Model):
-    """The status page, its JSON, and what can be switched there: on an address of its own."""
-
-    enabled: bool = True
-    """`false` turns it off."""
-    host: Name = "127.0.0.1"
-    """The address to listen on; any other than a loopback address needs a token."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 8090
-    """The port; 0 takes a free one, which the log names."""
-    token: Token | None = None
-    """The token that a browser or program must show; 16 characters at least, best as `${ENV_VAR}`."""
+    client_ca: ExistingFile | None = None
+    """A PEM file of the authorities that sign clients' certificates; needs `certificate`."""
 
 
 class Cors(Model):
@@ -234,8 +223,7 @@ class Config(Model):
         """All keys, tokens and passwords that it holds, those of what is switched off too."""
         found = {key.get_secret_value() for client in self.clients for key in client.key}
         found |= {key for each in self.aoai.endpoints if (key := each.written_key) is not None}
-        if self.admin.token is not None:
-            found.add(self.admin.token.get_secret_value())
+        found |= {token.get_secret_value() for _, token in self.admin.holders()}
         password = urlsplit(self.state.get_secret_value()).password
         if password is not None:
             found |= {password, unquote(password)}
@@ -247,20 +235,31 @@ class Config(Model):
         return {}
 
     @cached_property
-    def _clients_by_digest(self) -> dict[bytes, Client]:
+    def _clients_by_digest(self) -> dict[bytes, KnownKey]:
         return {
-            _digest(key.get_secret_value()): client
+            digest: KnownKey(client, end.timestamp() if end is not None else None, bool(client.key_sha256))
             for client in self.clients
             if client.enabled
-            for key in client.key
+            for digest, end in client.digests()
         }
 
-    def client_for_key(self, key: str) -> Client | None:
-        """Return the enabled client that has this key.
+    def known_key(self, key: str) -> KnownKey | None:
+        """Return the enabled client that has this key, and until when it counts.
 
         What is compared is a digest, so the time it takes says nothing about how much of a key was right.
         """
-        return self._clients_by_digest.get(_digest(key))
+        return self._clients_by_digest.get(digest_of(key))
+
+    def client_for_key(self, key: str) -> Client | None:
+        """Return the enabled client that has this key, expired or not."""
+        found = self.known_key(key)
+        return found.client if found is not None else None
+
+    def expiring(self) -> Iterator[Expiring]:
+        """Iterate over the keys of enabled clients that end at a date."""
+        for client in self.clients:
+            if client.enabled:
+                yield from client.expiring()
 
     def client_named(self, name: str) -> Client | None:
         """Return the enabled client of this name."""
@@ -412,11 +411,6 @@ class Config(Model):
 
 _VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$", re.ASCII)
 """What ends a model's name when it says which one exactly: gpt-4o-2024-11-20, gpt-35-turbo-0125."""
-
-
-def _digest(key: str) -> bytes:
-    # surrogatepass: what a client sends as a key may hold anything, and gets its 401 all the same.
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def _policies(data: Mapping[str, Any]) -> Iterator[Any]:

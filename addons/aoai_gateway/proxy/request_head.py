@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aoai_gateway.identity.certificates import read_certificate
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.header_index import HeaderIndex, set_fields
 from aoai_gateway.proxy.masks import secrets_of, strip_known
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Client
     from aoai_gateway.engine.call import Setup
+    from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.masking import KnownSecrets
@@ -66,13 +68,21 @@ def address_of(connection: ClientConnection) -> str | None:
     return connection.peername[0] if connection.peername else None
 
 
-def credential_in(setup: Setup, request: http.Request, connection: ClientConnection) -> Credential | None:
-    """Look at the head of a request, and give what its client shows to be let in. Raises GatewayError."""
+def credential_in(
+    setup: Setup, request: http.Request, connection: ClientConnection
+) -> Credential | ShownCertificate | None:
+    """Look at the head of a request, and give what its client shows to be let in. Raises GatewayError.
+
+    A key or token counts before the certificate of the connection.
+    """
     head = HeaderIndex(request.data.headers.fields)
     _check_form(request, head)
     if setup.config.listen.certificate is not None and not connection.tls:
         raise errors.invalid_target("This gateway speaks https only. Begin its address with https://.")
-    return client_credential(head, request.path.partition("?")[2])
+    shown = client_credential(head, request.path.partition("?")[2])
+    if shown is None and setup.config.listen.client_ca is not None and connection.certificate_list:
+        return read_certificate(connection.certificate_list[0])
+    return shown
 
 
 def admit(gateway: Gateway, setup: Setup, request: http.Request, identified: Identified) -> Admitted:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
+    from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.identity.verifier import TokenVerifier
     from aoai_gateway.quota.quotas import Reservation
@@ -287,9 +288,8 @@ class Gateway:
         if self.usage_log is not None:
             self.usage_log.put(record)
 
-    def identify(self, config: Config, credential: Credential | None) -> Identified | Awaitable[Identified]:
-        """Say which client shows this credential; a token seen for the first time takes a moment.
-
-        Raises GatewayError.
-        """
-        return identify(config, self.verifier, credential)
+    def identify(
+        self, config: Config, shown: Credential | ShownCertificate | None
+    ) -> Identified | Awaitable[Identified]:
+        """Say which client shows this; a token that is new takes a moment. Raises GatewayError."""
+        return identify(config, self.verifier, shown, self.now())

@@ -1,4 +1,4 @@
-"""How the gateway refuses a client's token: with a code of its own for each reason.
+"""How the gateway refuses what a client shows: with a code of its own for each reason.
 
 No message repeats a part of a token, nor says what would have been accepted. What a token claims about itself
 is told only once its signature has been found right; before that, every sender could ask.
@@ -19,6 +19,8 @@ token_tenant            401     its tenant may not come in
 token_client_unknown    403     it is right, but belongs to no client
 token_client_ambiguous  403     it is right, and belongs to several clients
 token_keys_unavailable  503     its issuer's keys are not to be had just now
+key_expired             401     the `not_after` of the client's key has passed
+certificate_expired     401     the client's certificate has expired since it connected
 ======================  ======  =============================================================
 """
 
@@ -42,6 +44,8 @@ _MESSAGES = {
     "token_client_ambiguous": "It is valid, but several clients of this gateway could be meant. "
     "Ask the gateway's administrator to tell them apart",
     "token_keys_unavailable": "The keys of its issuer cannot be fetched just now. Try again soon",
+    "key_expired": "It counted until a date that has passed. Ask the gateway's administrator for a new one",
+    "certificate_expired": "It has expired since the connection was made. Connect with a new one",
 }
 
 CODES = tuple(_MESSAGES)
@@ -52,11 +56,14 @@ RETRY_SECONDS = 5
 
 def token_refused(code: str) -> GatewayError:
     """Make the answer to a token that is not accepted; ``code`` is one of the module's table."""
-    message = f"The access token is not accepted. {_MESSAGES[code]}."
+    what = {"key_expired": "key", "certificate_expired": "certificate"}.get(code, "access token")
+    message = f"The {what} is not accepted. {_MESSAGES[code]}."
     if code == "token_keys_unavailable":
         wait = (("retry-after", str(RETRY_SECONDS)),)
         return GatewayError(503, code, message, type="server_error", headers=wait)
     if code in ("token_client_unknown", "token_client_ambiguous"):
         return GatewayError(403, code, message, type="permission_denied")
+    if not code.startswith("token_"):
+        return GatewayError(401, code, message, type="authentication_error")
     challenge = (("www-authenticate", 'Bearer error="invalid_token"'),)
     return GatewayError(401, code, message, type="authentication_error", headers=challenge)
