@@ -44,7 +44,7 @@ class Refusal:
 
 
 type Tokens = Sequence[tuple[Holder, SecretStr]]
-"""The tokens that count, with their holders; without any, all requests from this machine may do everything."""
+"""The tokens that count, with their holders; without any, requests from this machine may do everything."""
 
 
 def holder_of(headers: Mapping[str, str], tokens: Tokens) -> Holder | None:
