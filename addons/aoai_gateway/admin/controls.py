@@ -1,8 +1,8 @@
 """Manual control of a running gateway: breaks by hand, and switches.
 
 Everything here takes effect for calls that come after it; those under way keep their state. Every action is
-logged, and listed in the snapshot, with the name of the token's holder (``by``), if it has one. They are plain
-functions of one object, for the page, the JSON API, the terminal and mitmproxy's commands alike.
+logged, and listed in the snapshot, with the name of the token's holder (``by``), if it has one. They are
+plain functions of one object, for the page, the JSON API, the terminal and mitmproxy's commands alike.
 """
 
 from __future__ import annotations
