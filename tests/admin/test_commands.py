@@ -93,8 +93,8 @@ def test_status_as_json(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ((409, b'{"error": {"message": "It has no break."}}'), "aoai-gateway: It has no break."),
         ((401, b'{"error": {"message": "Show it."}}'), "Show it. Set it as AOAI_GATEWAY_ADMIN_TOKEN."),
-        ((200, b"<html>"), "is no gateway's status page (status 200)"),
-        ((404, b'{"error": "?"}'), "is no gateway's status page (status 404)"),
+        ((200, b"<html>"), "is not a gateway's status page (status 200)"),
+        ((404, b'{"error": "?"}'), "is not a gateway's status page (status 404)"),
     ],
 )
 def test_what_goes_wrong_is_said(

@@ -87,7 +87,7 @@ class AdminClient:
             message = found["error"]["message"]
         except (ValueError, LookupError, TypeError):
             raise AdminError(
-                f"what answers at {self.url} is no gateway's status page (status {status})."
+                f"the server at {self.url} is not a gateway's status page (status {status})."
             ) from None
         if status == 401:
             raise AdminError(f"{message} Set it as {TOKEN_VARIABLE}.")

@@ -98,7 +98,7 @@ class Lifecycle:
         self._started = True
         self._started_with = self._loaded.config
         if not await self.state_sync.open(self._loaded.config):
-            logger.error("The gateway answers 503 until this is mended and it is started again.")
+            logger.error("The gateway answers 503 until this is fixed and it is restarted.")
             return
         await self._adopt(self._loaded)
         self._come_first()

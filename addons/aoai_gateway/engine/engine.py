@@ -131,7 +131,7 @@ class Engine:
             mine = tuple(b for b in mine if b.name == call.only_backend)
             if not mine:
                 raise errors.forbidden(
-                    f"'{call.only_backend}' is none of the backends that may serve '{call.deployment}'.",
+                    f"'{call.only_backend}' is not one of the backends that may serve '{call.deployment}'.",
                     code="EndpointNotAllowed",
                 )
         return mine

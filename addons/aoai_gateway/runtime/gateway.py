@@ -155,7 +155,7 @@ class Gateway:
         """Return the configuration in force and the tables computed from it. Raises GatewayError (503)."""
         if self.setup is None:
             raise errors.unavailable(
-                "The gateway has no configuration yet: it is starting, or its log says what is wrong."
+                "The gateway has no configuration yet: it is starting, or its log lists the errors."
             )
         return self.setup
 
