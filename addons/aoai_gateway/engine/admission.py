@@ -8,7 +8,8 @@ The client's policy (`when_exceeded`) decides about a call that does not fit:
 
 - *reject*: 429, with the exact time after which it would fit.
 - *wait*: it is held back until it fits, within the policy's bound and the client's own patience. It asks
-  again and again, since running calls that are settled with less than was booked make room early.
+  again and again, since running calls that are settled with less than was booked make room early. When not
+  even that can make it fit within the bound, it is refused at once.
 - *degrade*: another deployment, a smaller completion or a lower priority, as the policy allows.
 
 In a dry run everything is booked as far as it fits, and no call is refused: the answer and the record tell
@@ -17,7 +18,6 @@ what would have happened.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -168,7 +168,7 @@ class Admission:
                     return now
             if exceeded.action == "wait":
                 last = begun + min(exceeded.seconds, 0.5 * call.patience())
-                if now < last and _may_pass(decision, last - now):
+                if now < last and now + decision.soonest <= last:
                     pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
                     waited = yield WaitUntil(min(now + pause, last))
                     if self._gone(call, waited):
@@ -286,13 +286,3 @@ def _limit(decision: Decision) -> str:
     }[standing.kind]
     where = f" for {standing.deployment}" if standing.deployment is not None else ""
     return f"{standing.limit:,} {what}{where}"
-
-
-def _may_pass(decision: Decision, seconds: float) -> bool:
-    """Whether waiting so long may help. A budget of a day or a month that is spent is not worth it."""
-    standing = decision.refused_by
-    per_minute = standing is not None and standing.kind in (
-        Limit.TOKENS_PER_MINUTE,
-        Limit.REQUESTS_PER_MINUTE,
-    )
-    return decision.retry_after <= seconds or (per_minute and math.isfinite(decision.retry_after))
