@@ -399,6 +399,30 @@ def test_test_runs_pytest_in_the_checkout(
     assert calls == [(["-k", "sse", "tests/wire"], str(cli.CHECKOUT))]
 
 
+def test_without_arguments_tests_run_on_all_cores_and_those_that_measure_alone(
+    fake_pytest: Callable[[int], list[tuple[list[str], str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts: list[tuple[list[str], Path]] = []
+    results = iter((3, 0))
+
+    def run(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        parts.append((command, Path.cwd()))
+        return subprocess.CompletedProcess(command, next(results))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    assert cli.main(["test"]) == 3
+    (together, here), (alone, there) = parts
+    assert together[:4] == alone[:4] == [sys.executable, "-P", "-m", "pytest"]
+    assert together[together.index("-n") + 1] == "auto"
+    assert together[-2:] == ["-m", "not serial"]
+    assert alone[4:] == ["-m", "serial"]
+    assert here == there == cli.CHECKOUT
+    assert fake_pytest(0) == []
+
+
 def test_test_needs_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

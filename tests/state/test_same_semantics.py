@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aoai_gateway.quota.quotas import Decision, Limit, Quota, Reservation
+from tests.examples import examples
 
 EPOCH = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC: a day and a month end soon
 EPSILON = 2e-6
@@ -16,7 +17,7 @@ EPSILON = 2e-6
 ids = map(str, itertools.count())
 
 checked = settings(
-    max_examples=60,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
