@@ -345,6 +345,25 @@ def test_check_of_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f'{path}:2: client: unknown key; did you mean "clients"?' in err
 
 
+def test_check_tells_beside_errors_of_warnings_and_of_what_the_machine_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    (tmp_path / "pem").touch()
+    path.write_text(
+        "aoai: {endpoints: [{name: a, url: 'http://a.example/openai/v1', key: k}]}\n"
+        "clients: [{name: a, key: b}]\ndrain_seconds: soon\nlisten: {certificate: pem}\n"
+    )
+    assert cli.main(["check", str(path)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith(f"{path}:3: drain_seconds: ")
+    assert lines[1].startswith(f"warning: {path}:1: aoai.endpoints[0].url: ends with /openai")
+    assert lines[2].startswith(f"warning: {path}:1: aoai.endpoints[0].url: keys and prompts")
+    assert lines[3].startswith("listen.certificate: ")
+    assert lines[4] == "aoai-gateway: 2 errors in the configuration."
+
+
 def test_check_takes_one_file(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", str(demo), "--config", str(demo)]) == 2
     assert "say the same" in capsys.readouterr().err

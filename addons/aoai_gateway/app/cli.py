@@ -13,6 +13,7 @@ import errno
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import subprocess  # the tests alone run so
 import sys
@@ -25,6 +26,7 @@ from aoai_gateway.config.problems import did_you_mean, listed
 
 if TYPE_CHECKING:
     from aoai_gateway.config.loader import Loaded
+    from aoai_gateway.config.models import Config
 
 PROGRAM = "aoai-gateway"
 
@@ -191,7 +193,7 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
 def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     """Load the configuration and see that its address is free, before anything starts."""
     loaded = _load(args.config)
-    _check_start(loaded)
+    _check_start(loaded.config)
     listen = loaded.config.listen
     address = Address(
         args.host or listen.host,
@@ -202,13 +204,13 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     return loaded, address
 
 
-def _check_start(loaded: Loaded) -> None:
+def _check_start(config: Config) -> None:
     """Check that this machine can serve the configuration; a certificate that expires soon is a warning."""
     from aoai_gateway.app import start_checks
 
-    for warning in start_checks.warnings(loaded.config):
+    for warning in start_checks.warnings(config):
         print(f"aoai-gateway: {warning}", file=sys.stderr)
-    found = start_checks.errors(loaded.config)
+    found = start_checks.errors(config)
     if found:
         raise StartError("\n".join(found))
 
@@ -287,7 +289,7 @@ def _check(words: list[str]) -> int:
         parser.error("FILE and --config say the same; give one of them")
     path = _existing_config(args.file or args.config)
     loaded = _load(path)
-    _check_start(loaded)
+    _check_start(loaded.config)
 
     from aoai_gateway.config.describe import describe
 
@@ -405,8 +407,23 @@ def _load(path: Path) -> Loaded:
     except ConfigErrors as errors:
         for problem in errors.problems:
             print(problem, file=sys.stderr)
+        for warning in errors.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         count = len(errors.problems)
+        if errors.rest is not None:
+            count += _tell_of_the_machine(errors.rest, {problem.path for problem in errors.problems})
         raise StartError(f"{count} error{'s' if count != 1 else ''} in the configuration.") from None
+
+
+def _tell_of_the_machine(config: Config, broken: set[str]) -> int:
+    """Say what this machine lacks for the sections without problems, and return how many things these are."""
+    from aoai_gateway.app import start_checks
+
+    sections = {re.split(r"[.\[]", path)[0] for path in broken}
+    found = [each for each in start_checks.errors(config) if re.split(r"[.:]", each)[0] not in sections]
+    for each in found:
+        print(each, file=sys.stderr)
+    return len(found)
 
 
 def _own_version() -> str:
