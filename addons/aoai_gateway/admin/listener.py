@@ -29,6 +29,7 @@ from aoai_gateway.admin import guard, page
 from aoai_gateway.admin.controls import LONGEST_BREAK, ControlError, NothingOfThatNameError
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.proxy import health
+from aoai_gateway.wire.json_members import read_document
 
 if TYPE_CHECKING:
     from aoai_gateway.admin.controls import Controls
@@ -212,15 +213,13 @@ class _Control(_Handler):
         if not self.passes(guard.may_change(self.names, self.tokens)):
             return
         try:
-            asked = json.loads(self.request.body)
-            if not isinstance(asked, dict):
-                raise ValueError("the body is no JSON object")
-            done = self.perform(asked)
+            members = read_document(self.request.body.decode(errors="replace"))
+            done = self.perform({member.key: member.value for member in members})
         except NothingOfThatNameError as error:
             self.fail(404, _sentence(error))
         except ControlError as error:
             self.fail(409, _sentence(error))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             self.fail(400, f"The request is not understood: {error}.")
         else:
             self.answer({"done": done})

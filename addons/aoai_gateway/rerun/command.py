@@ -185,5 +185,7 @@ def _deployment(text: str) -> str:
 def _filter(text: str) -> Callable[[Flow], bool]:
     try:
         return flowfilter.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no flow filter: {error}") from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no flow filter of mitmproxy, such as ~u chat"
+        ) from None

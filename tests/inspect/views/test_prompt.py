@@ -216,7 +216,7 @@ def test_a_huge_text_is_kept_out_and_comes_back() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b'{"messages": [', "# Not a prompt in JSON: Expecting value (line 1, column 15)"),
+        (b'{"messages": [', "# Not a prompt in JSON: it ends before it is complete (line 1, column 15)"),
         (b"\xff\xfe", "# Not a prompt in JSON: byte 0 is not UTF-8"),
         (b'{"n": ' + b"9" * 5000 + b"}", "a number of too many digits"),
         (b"[" * 100_000, "nested too deeply"),
