@@ -47,7 +47,7 @@ def test_a_text_on_its_own(text: str, model: str | None, count: Count, counter: 
 def test_nothing_of_a_prompt_is_kept_or_shown(counter: Counter) -> None:
     counter.count_request("chat.completions", {"messages": [{"role": "user", "content": "s3cret"}]}, "gpt-4o")
     assert "s3cret" not in repr(counter)
-    assert vars(counter).keys() == {"encodings"}
+    assert vars(counter).keys() == {"encodings", "_scale"}
 
 
 def test_small_bodies_are_for_the_event_loop() -> None:
