@@ -9,12 +9,10 @@ traceback. The commands import their modules when they run, so that ``--help`` a
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib.metadata
 import os
 import platform
 import re
-import socket
 import subprocess  # the tests alone run so
 import sys
 from collections.abc import Callable, Sequence
@@ -204,42 +202,29 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     return loaded, address
 
 
-def _check_start(config: Config) -> None:
-    """Check that this machine can serve the configuration; a certificate that expires soon is a warning."""
+def _check_start(config: Config, *, listening: bool = False) -> None:
+    """Check that this machine can serve the configuration; a certificate that expires soon is a warning.
+
+    ``listening``: check the ports that it names, too.
+    """
     from aoai_gateway.app import start_checks
 
-    for warning in start_checks.warnings(config):
-        print(f"aoai-gateway: {warning}", file=sys.stderr)
     found = start_checks.errors(config)
+    warnings = start_checks.warnings(config)
+    if listening:
+        refused, taken = start_checks.ports(config)
+        found, warnings = found + refused, warnings + taken
+    for warning in warnings:
+        print(f"aoai-gateway: {warning}", file=sys.stderr)
     if found:
         raise StartError("\n".join(found))
 
 
 def _check_free(address: Address) -> None:
-    """Bind once and let go: mitmproxy itself reports a busy port only deep in its log."""
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise StartError(f"can't listen on {address.host}: {error.strerror}.") from None
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(where)
-        except OSError as error:
-            place = f"{address.host}:{address.port}"
-            if error.errno == errno.EADDRINUSE:
-                raise StartError(
-                    f"{place} is in use by another process. "
-                    f"Stop that one, or choose another port: --port {address.port + 1}"
-                ) from None
-            if error.errno == errno.EACCES:
-                raise StartError(
-                    f"not allowed to listen on {place}: ports below 1024 need privileges. "
-                    "Choose another: --port 8080"
-                ) from None
-            raise StartError(f"can't listen on {place}: {os.strerror(error.errno or 0)}.") from None
+    from aoai_gateway.app import ports
+
+    if found := ports.refusal(address.host, address.port):
+        raise StartError(found.message)
 
 
 def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> None:
@@ -289,7 +274,7 @@ def _check(words: list[str]) -> int:
         parser.error("FILE and --config say the same; give one of them")
     path = _existing_config(args.file or args.config)
     loaded = _load(path)
-    _check_start(loaded.config)
+    _check_start(loaded.config, listening=True)
 
     from aoai_gateway.config.describe import describe
 
@@ -420,7 +405,8 @@ def _tell_of_the_machine(config: Config, broken: set[str]) -> int:
     from aoai_gateway.app import start_checks
 
     sections = {re.split(r"[.\[]", path)[0] for path in broken}
-    found = [each for each in start_checks.errors(config) if re.split(r"[.:]", each)[0] not in sections]
+    told = start_checks.errors(config) + start_checks.ports(config)[0]
+    found = [each for each in told if re.split(r"[.:]", each)[0] not in sections]
     for each in found:
         print(each, file=sys.stderr)
     return len(found)

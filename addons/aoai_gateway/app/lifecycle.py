@@ -15,7 +15,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.app import tls
-from aoai_gateway.config.loader import ConfigErrors
+from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
 from aoai_gateway.runtime.exception_log import log_exception
@@ -197,8 +197,10 @@ class Lifecycle:
         assert self._path is not None
         watch = Watch(self._path, env=os.environ, loaded=self._loaded)
         path = self._path
+        told_ready = False
         while True:
             await asyncio.sleep(POLL_SECONDS)
+            told_ready = told_ready or self._say_ready()
             gateway = self._gateway
             gateway.look_for_listeners(ctx.master.addons)
             gateway.early.look(time.monotonic())
@@ -219,12 +221,29 @@ class Lifecycle:
                     self._gateway.config_errors = tuple(map(str, found.problems))
                 elif found is not None:
                     self._warn_of_restart(found)
+                    news = self._new_warnings(found)
                     await self._adopt(found)
-                    for warning in found.warnings:
+                    for warning in news:
                         logger.warning("%s", warning)
                     logger.info("%s was reloaded.", path)
             except Exception as error:
                 log_exception("while the configuration was reloaded; the one in force stays.", error)
+
+    def _say_ready(self) -> bool:
+        """Log, once it listens, where. Gives whether that was said."""
+        server = ctx.master.addons.get("proxyserver")
+        addresses = server.listen_addrs() if server is not None else []
+        if not addresses or self._loaded is None:
+            return False
+        scheme = "https" if self._loaded.config.listen.certificate else "http"
+        for host, port, *_ in addresses:
+            logger.info("Ready at %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
+        return True
+
+    def _new_warnings(self, found: Loaded) -> list[Problem]:
+        """Return the warnings that the configuration in force did not have, wherever they stand."""
+        told = {(each.path, each.message) for each in self._loaded.warnings} if self._loaded else set()
+        return [each for each in found.warnings if (each.path, each.message) not in told]
 
     def _warn_of_restart(self, found: Loaded) -> None:
         if self._loaded is not None and self._started_with is not None:
