@@ -109,10 +109,12 @@ def test_what_may_follow_from_an_error_is_not_told(
         ("priorities: [{nam: urgent}]\n", "is not a priority"),
         ("prioritys: [{name: urgent}]\n", "is not a priority"),
         ("groups: [{nam: g}]\n", "is not a group"),
+        ("tokens: [{issuerr: x}]\n", "no issuer of tokens is trusted"),
     ],
 )
 def test_a_name_that_could_not_be_read_is_not_missed(told: Callable[..., str], section: str, follows: str):
-    assert follows not in told(HEAD + CLIENTS + "    group: g\n" * (section[0] == "g") + section)
+    client = "    group: g\n" * (section[0] == "g") + "    token: {appid: a}\n" * (section[0] == "t")
+    assert follows not in told(HEAD + CLIENTS + client + section)
 
 
 def test_beside_a_file_that_is_not_yaml_the_others_are_judged_by_themselves():
