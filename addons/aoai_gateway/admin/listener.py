@@ -32,6 +32,9 @@ from aoai_gateway.proxy import health
 from aoai_gateway.wire.json_members import read_document
 
 if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
     from aoai_gateway.admin.controls import Controls
     from aoai_gateway.config.models import Admin
     from aoai_gateway.runtime.gateway import Gateway
@@ -79,6 +82,17 @@ class AdminListener:
                 reason,
             )
             return
+        self._serve(sockets, admin)
+        host, port = admin.host, sockets[0].getsockname()[1]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        logger.info("Status page at %s/", self.url)
+
+    def start_for_supervisor(self, path: Path, admin: Admin) -> None:
+        """Listen on a Unix socket, for the process that shows all workers together."""
+        path.unlink(missing_ok=True)
+        self._serve([netutil.bind_unix_socket(str(path))], admin)
+
+    def _serve(self, sockets: list[socket.socket], admin: Admin) -> None:
         settings = {"gateway": self._gateway, "controls": self._controls, "tokens": tuple(admin.holders())}
         application = web.Application(
             [
@@ -101,9 +115,6 @@ class AdminListener:
             body_timeout=IDLE_SECONDS,
         )
         self._server.add_sockets(sockets)
-        host, port = admin.host, sockets[0].getsockname()[1]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        logger.info("Status page at %s/", self.url)
 
     async def stop(self) -> None:
         """Stop listening, and close what is connected."""

@@ -120,7 +120,7 @@ class _Snapshot:
         ready = gateway.setup is not None
         return {
             "version": VERSION,
-            "status": "draining" if gateway.draining else "ready" if ready else "starting",
+            "status": "draining" if gateway.leaving else "ready" if ready else "starting",
             "time": rfc3339(self._now + gateway.wall),
             "started": rfc3339(gateway.started + gateway.wall),
             "uptime_seconds": round(self._now - gateway.started, 1),

@@ -23,6 +23,7 @@ from aoai_gateway.app.mitmproxy_options import OptionError, as_settings, run_mit
 from aoai_gateway.config.problems import did_you_mean, listed
 
 if TYPE_CHECKING:
+    from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.config.models import Config
 
@@ -40,6 +41,9 @@ PARTS_OF_THE_TESTS = (
 
 DEMO_KEY = "demo-key"
 """The client key of the shipped ``gateway.yaml``: public, so it may be shown. No other key ever is."""
+
+
+MOST_WORKERS = 64
 
 
 class UsageError(Exception):
@@ -122,11 +126,24 @@ def _serve(words: list[str]) -> int:
 
     _greet(args.config, loaded, address, inspector=False)
     where = {"host": args.host, "port": args.port}
-    return serve(args.config, **where, addons=args.script, options=options, capture=args.capture)
+    what = {"addons": args.script, "options": options, "capture": args.capture}
+    if args.workers == 1:
+        return serve(args.config, **where, **what)
+    from aoai_gateway.app.supervisor import StartFailedError, Supervisor
+
+    def run(worker: Worker) -> int:
+        return serve(args.config, **where, **what, worker=worker)
+
+    try:
+        return Supervisor(args.config, loaded.config, (address.host, address.port), args.workers, run).run()
+    except StartFailedError as error:
+        raise StartError(str(error)) from None
 
 
 def _web(words: list[str]) -> int:
     args, rest = _proxy_arguments("web", words)
+    if args.workers != 1:
+        raise UsageError("the inspector shows the calls of one process: leave --workers out")
     settings = as_settings(rest)
     loaded, address = _prepare(args)
 
@@ -179,6 +196,13 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
         metavar="FILE",
         type=_capture,
         help="append every call to this file, with prompt and answer but without keys",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=_workers,
+        default=1,
+        help="so many processes on the same port, or auto: one for each core (default: 1; serve only)",
     )
     args = parser.parse_args(own)
     args.config = _existing_config(args.config)
@@ -364,6 +388,14 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _workers(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 1 to {MOST_WORKERS} is, or auto")
+    return int(text)
+
+
 def _capture(text: str) -> Path:
     path = Path(text).expanduser().absolute()
     try:
@@ -461,6 +493,7 @@ options of serve and web:
   --port PORT     listen on this port (default: as configured, else 8080)
   -s ADDON        load this addon file too; may be given several times
   --capture FILE  append every call to this file, with prompt and answer but without keys
+  --workers N     serve with so many processes on one port, or auto: one for each core (serve only)
 
 `{PROGRAM} COMMAND --help` says more; --version prints the versions."""
 

@@ -96,6 +96,14 @@ class Listen(Model):
     """A PEM file of the authorities that sign clients' certificates; needs `certificate`."""
 
 
+class Drain(Model):
+    """How the gateway leaves when it is told to stop (SIGTERM)."""
+
+    unready_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
+    """Seconds for which it reports to be unready, and still accepts calls, so that a balancer sends no
+    more to it; without a number 5 if readiness is polled, else 0."""
+
+
 class Cors(Model):
     """Which pages may call the gateway from a browser."""
 
@@ -193,6 +201,8 @@ class Config(Model):
     """Where one JSON line per finished call goes: `stdout`, or the path of a file."""
     drain_seconds: Amount = 30
     """Seconds that running calls may take to finish when the gateway is stopped."""
+    drain: Drain = Drain()
+    """What it does before that."""
 
     @model_validator(mode="before")
     @classmethod

@@ -27,6 +27,7 @@ from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.plugin_events import Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
+from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
@@ -98,6 +99,10 @@ class Gateway:
         self.make_observer: Callable[[], Observer] = Observer
         """Makes the observer, once flows have a reader."""
         self.draining = False
+        """Whether it takes no more calls."""
+        self.leaving = False
+        """Whether it is about to; balancers are told so, and calls are still taken."""
+        self.readiness_polls = ReadinessPolls()
         self.usage_log: UsageSink | None = None
         self.counter = Counter()
         self.reader = BodyReader()

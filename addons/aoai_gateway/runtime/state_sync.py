@@ -40,8 +40,6 @@ RENEWAL_SECONDS = 20.0
 SHARED = "another gateway process"
 """In the place of a call's id, of a break that this process has not opened itself."""
 
-PROCESS = f"{socket.gethostname()[:48]}:{os.getpid()}"
-"""How this process is named to others: its host and its id."""
 
 LONGEST_REASON = 160
 """Characters of a break's reason that are shared. A reason holds nothing secret (`Attempt.reason`)."""
@@ -77,13 +75,15 @@ class StateSync:
         self._closed: set[Scope] = set()
         """The scopes closed by hand a moment ago, which are closed here too."""
 
-    async def open(self, config: Config) -> bool:
+    async def open(self, config: Config, store: str | None = None) -> bool:
         """Put the configured store in the place of the counters in memory. Called once, at start.
+
+        ``store``: the URL of another one, which the supervisor of several workers has started for them.
 
         False, with the reason in the log, if it cannot be: limits that are to be shared must not silently
         become limits of each process.
         """
-        url = config.state.get_secret_value()
+        url = store or config.state.get_secret_value()
         local = MemoryState()
         self._gateway.state = local
         if url != "memory":
@@ -162,7 +162,7 @@ class StateSync:
         """Tell other processes of a break that was opened here, for each class, and why."""
         if self._failover is None:
             return
-        note = f"{PROCESS}\n{reason[:LONGEST_REASON]}"
+        note = f"{process_name()}\n{reason[:LONGEST_REASON]}"
         for cls, seconds in seconds_by_class.items():
             answer = self._failover.open_break(
                 _name(scope), _class_name(cls), seconds, self._gateway.now(), note
@@ -201,6 +201,11 @@ class StateSync:
             await self._budget_file.flush()
         if self._failover is not None:
             await self._failover.aclose()
+
+
+def process_name() -> str:
+    """Say how this process is named to others: its host and its id."""
+    return f"{socket.gethostname()[:48]}:{os.getpid()}"
 
 
 def _reason(note: str) -> str:
