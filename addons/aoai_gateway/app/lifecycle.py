@@ -111,6 +111,7 @@ class Lifecycle:
             logger.error("The gateway answers 503 until this is fixed and it is restarted.")
             return
         await self._adopt(self._loaded)
+        await self.state_sync.follow_peers()
         self._come_first()
         # What is there now stays. To look through all of it for garbage, now and then, would stop the event
         # loop for some tens of milliseconds each time; calls leave little behind.

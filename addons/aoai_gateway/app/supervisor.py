@@ -97,7 +97,7 @@ class _Slot:
     starts: int = 0
     last_end: str | None = None
 
-    def everybody(self) -> list[Child]:
+    def children(self) -> list[Child]:
         return [each for each in (self.child, self.successor, *self.old) if each is not None]
 
 
@@ -167,7 +167,7 @@ class Supervisor:
         logger.info(
             "%d workers share %s.", len(self._slots), "a store of their own" if self._store else "state"
         )
-        # What is there now is in every child, and not copied as long as nobody counts its references.
+        # What is there now is in every child, and not copied until it is changed.
         gc.collect()
         gc.freeze()
 
@@ -209,12 +209,12 @@ class Supervisor:
     # --- the loop --------------------------------------------------------------------------------------
 
     def _children(self) -> list[Child]:
-        return [child for slot in self._slots for child in slot.everybody()] + (
+        return [child for slot in self._slots for child in slot.children()] + (
             [self._admin] if self._admin is not None else []
         )
 
     def _alive(self) -> bool:
-        return not self._over or any(slot.everybody() for slot in self._slots) or self._admin is not None
+        return not self._over or any(slot.children() for slot in self._slots) or self._admin is not None
 
     def _wait(self) -> None:
         """Wait until something happens."""
@@ -318,7 +318,7 @@ class Supervisor:
                 self._fill_store(self._store)
             except StartFailedError as error:
                 logger.error("%s", error)
-        if self._over and self._admin is not None and not any(slot.everybody() for slot in self._slots):
+        if self._over and self._admin is not None and not any(slot.children() for slot in self._slots):
             self._retire(self._admin, signal.SIGTERM)
         self._go_on_rolling()
         self._tell_workers()
@@ -428,7 +428,7 @@ class Supervisor:
             for each in slot.sockets:
                 with suppress(OSError):
                     each.close()
-            for child in slot.everybody():
+            for child in slot.children():
                 self._retire(child, signal.SIGTERM)
 
     def _retire(self, child: Child, number: signal.Signals) -> None:

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Decides for all calls of a gateway."""
+    """Decides for all calls of a gateway. ``shared``: what its calls share with those of other processes."""
 
-    def __init__(self, random: Random) -> None:
-        self.shared = shared = Shared(random)
+    def __init__(self, random: Random, shared: Shared | None = None) -> None:
+        self.shared = shared = Shared(random) if shared is None else shared
         self.scheduler = shared.scheduler
         self.affinity = shared.affinity
         self.speeds = shared.speeds

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
+    from aoai_gateway.engine.told_state import PeerShared
     from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.identity.verifier import TokenVerifier
@@ -147,6 +148,15 @@ class Gateway:
         if self.verifier is not None:
             await self.verifier.adopt(config.tokens)
 
+    def join_peers(self) -> PeerShared:
+        """Have calls share what they know with those of other processes. Before the first call."""
+        from aoai_gateway.engine.told_state import PeerShared
+
+        shared = PeerShared(self.engine.shared.random)
+        self.engine = Engine(shared.random, shared)
+        self.waiting = QueueWaker(self.engine.scheduler)
+        return shared
+
     @property
     def config(self) -> Config:
         """The configuration in force. Raises GatewayError (503) as long as there is none."""
@@ -205,7 +215,7 @@ class Gateway:
     @property
     def queued(self) -> int:
         """The number of calls in queues."""
-        return sum(len(line) for _, line in self.engine.scheduler.lines())
+        return self.engine.scheduler.queued
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no call is under way, for so long at most. Whether that came to be."""

@@ -1,4 +1,4 @@
-"""Whether somebody polls readiness: a balancer must be told before the port closes, a person need not."""
+"""Whether readiness is polled: a balancer must be told before the port closes, a person need not."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class ReadinessPolls:
             self._asked.append(now)
 
     def goes_on(self, now: float) -> bool:
-        """Whether somebody asks again and again."""
+        """Whether the questions come again and again."""
         return len(self._asked) == POLLS and now - self._asked[0] < REMEMBERED_SECONDS
