@@ -169,7 +169,7 @@ def _in_range(name: str, value: float, least: float, most: float, kind: str) -> 
 
 
 def _check_reasoning(body: Mapping[str, Any]) -> None:
-    """Parameters that Azure's reasoning models refuse."""
+    """Refuse the parameters that Azure's reasoning models refuse."""
     if body.get("max_tokens") is not None:
         raise InvalidError(
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use"

@@ -256,8 +256,7 @@ def _others(schema: Mapping[str, Any]) -> Any:
 
 
 def _ordered(branches: list[Any], place: _Place) -> list[Any]:
-    """Return branches in the order of trying: beginning with the variant's, or with those that lead to an
-    end."""
+    """Return branches in the order of trying: first the variant's, or those that lead to an end."""
     solid = [branch for branch in branches if not _is_null(branch)]
     if place.sparse:
         return sorted(branches, key=_weight)
