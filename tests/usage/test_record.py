@@ -48,6 +48,7 @@ FIELDS = [
     "skipped",
     "count",
     "address",
+    "user",
 ]
 
 
@@ -95,6 +96,7 @@ def test_a_replayed_call() -> None:
         "skipped": [{"backend": "ptu@a", "cause": "break", "reason": "429", "wait_ms": 3000.0}],
         "count": 1,
         "address": None,
+        "user": None,
     }
     assert record["attempts"] == [
         {

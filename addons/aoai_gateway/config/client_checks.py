@@ -214,6 +214,7 @@ def _check_client(config: Config, place: _Place) -> Iterator[Finding]:
                 fatal=False,
                 rests_on=(VIRTUAL_DEPLOYMENTS,),
             )
+    yield from _check_end_users(place)
     said = place.policy.when_exceeded
     other = said.deployment if said else None
     if other and config.knows(other) and not _may_use(place.policy, other):
@@ -225,6 +226,21 @@ def _check_client(config: Config, place: _Place) -> Iterator[Finding]:
         )
     if place.policy.endpoints_allowed:
         yield from _check_what_is_left(config, place, usable)
+
+
+def _check_end_users(place: _Place) -> Iterator[Finding]:
+    client, source = place.policy, place.policy.user_from
+    if client.per_user is not None and source is None:
+        missing = "does not say where calls name their end user"
+        yield Finding(place.at("per_user"), missing, 'write "user_from:" beside it')
+    has_claims = isinstance(client, Client) and (client.token or client.verify)
+    if source is not None and source.place == "claim" and not has_claims:
+        yield Finding(
+            place.at("user_from"),
+            "names no end user: the client has no verified tokens, and so no claims",
+            'give it "token:", or write header or body',
+            fatal=False,
+        )
 
 
 def _usable(config: Config, policy: Policy) -> list[str]:

@@ -37,6 +37,7 @@ from aoai_gateway.engine.effects import (
     Settle,
     WaitUntil,
 )
+from aoai_gateway.engine.end_users import ACCOUNT, EndUsers, user_of
 from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import EffectivePolicy, effective_policy
@@ -65,6 +66,7 @@ class Admission:
     """Admission for all calls of a gateway, with the corrections of counts that earlier calls taught."""
 
     def __init__(self) -> None:
+        self._users = EndUsers()
         self._corrections: Recent[Correction] = Recent(MOST_DEPLOYMENTS)
         self._models: Recent[str] = Recent(MOST_DEPLOYMENTS)
         """The base model of each deployment, as its answers named it."""
@@ -75,6 +77,8 @@ class Admission:
         Raises GatewayError when it is refused.
         """
         terms = effective_policy(call.setup.config, call.client, call.deployment)
+        if call.client.user_from is not None:
+            call.user = user_of(call, call.client.user_from)
         if _needs_count(terms):
             result = yield from self._count(call)
             if self._gone(call, result):
@@ -88,7 +92,7 @@ class Admission:
             if not terms.dry_run:
                 raise
             call.told["x-gateway-dry-run"] = error.code
-        if not terms.quotas:
+        if not terms.quotas and terms.per_user is None:
             return now
         return (yield from self._book(call, terms, now))
 
@@ -128,13 +132,17 @@ class Admission:
             return 0
         return (self._corrections.get(call.deployment) or Correction()).tokens(count)
 
-    def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int) -> Reservation:
+    def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int, now: float) -> Reservation:
         bound = completion_bound(call)
         if bound is None:
             bound = min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND)
         # A refused booking and the next one are two questions; no store may take them for one.
         identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
-        return Reservation(identity, call.client.name, terms.quotas, self._prompt_tokens(call) + bound)
+        quotas = terms.quotas
+        if terms.per_user is not None:
+            account = self._users.account(call.client.name, call.user, now)
+            quotas = (*quotas, replace(terms.per_user, deployment=account))
+        return Reservation(identity, call.client.name, quotas, self._prompt_tokens(call) + bound)
 
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
@@ -143,7 +151,7 @@ class Admission:
         degraded: set[str] = set()
         attempt = 0
         while True:
-            reservation = self._reservation(call, terms, attempt)
+            reservation = self._reservation(call, terms, attempt, now)
             attempt += 1
             result = yield Reserve(reservation)
             if self._gone(call, result):
@@ -163,7 +171,7 @@ class Admission:
                 changed = self._degrade(call, terms, degraded, decision)
                 if changed is not None:
                     terms = changed
-                    if terms.quotas:
+                    if terms.quotas or terms.per_user is not None:
                         continue
                     return now
             if exceeded.action == "wait":
@@ -206,7 +214,7 @@ class Admission:
             call.priority = exceeded.priority
             self._say(call, "x-gateway-degraded", f"priority {exceeded.priority}, over {_limit(decision)}")
             # It runs outside the quota, when there is nothing better to do.
-            return replace(terms, quotas=())
+            return replace(terms, quotas=(), per_user=None)
         return None
 
     @staticmethod
@@ -270,7 +278,8 @@ def counts_prompts(config: Config) -> bool:
 def _needs_count(terms: EffectivePolicy) -> bool:
     if terms.request_limits.prompt_tokens is not None:
         return True
-    return any(limit.counts_tokens for quota in terms.quotas for limit, _ in quota.set_limits())
+    quotas = terms.quotas if terms.per_user is None else (*terms.quotas, terms.per_user)
+    return any(limit.counts_tokens for quota in quotas for limit, _ in quota.set_limits())
 
 
 def _limit(decision: Decision) -> str:
@@ -285,4 +294,6 @@ def _limit(decision: Decision) -> str:
         Limit.TOKENS_PER_MONTH: "tokens per month",
     }[standing.kind]
     where = f" for {standing.deployment}" if standing.deployment is not None else ""
+    if standing.deployment is not None and standing.deployment.startswith(ACCOUNT):
+        where = " per end user"
     return f"{standing.limit:,} {what}{where}"

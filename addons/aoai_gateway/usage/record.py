@@ -10,6 +10,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.engine.end_users import shown_user
+
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Attempt, Call
     from aoai_gateway.routing.order import Skip
@@ -51,6 +53,7 @@ FIELDS = (
     "skipped",
     "count",
     "address",
+    "user",
 )
 """The fields of every record, in their order."""
 
@@ -95,6 +98,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "skipped": [_skip(each) for each in call.skipped],
         "count": 1,
         "address": None,
+        "user": shown_user(call),
     }
 
 
