@@ -1,4 +1,4 @@
-"""The wheel alone: built, laid out as pip does, and run from an empty folder, with nothing of the checkout."""
+"""The wheel alone: built, unpacked, and run from an empty folder, with nothing of the checkout."""
 
 from __future__ import annotations
 
