@@ -144,7 +144,7 @@ def test_its_commands_run(installed: Path, tmp_path: Path, module: str, words: l
 
 
 def test_check_reads_a_configuration(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "gateway.yaml").write_text(json.dumps(CONFIG))
+    (tmp_path / "gateway.yaml").write_text(json.dumps({**CONFIG, "listen": {"port": 0}}))
     done = subprocess.run(
         [sys.executable, "-P", "-m", "aoai_gateway.app.cli", "check", "gateway.yaml"],
         cwd=tmp_path,
