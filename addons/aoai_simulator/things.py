@@ -142,6 +142,10 @@ class Things:
             return self._on_thing(method, path, sent)
         if method == "GET":
             return self._list(path, parse_qs(query))
+        items = sent.fields.get("items")
+        if isinstance(items, list) and path.endswith("/items"):
+            rows = [self._create(path, kind, Sent(item), wall) for item in items if isinstance(item, dict)]
+            return _json(_listed(rows))
         made = self._create(path, kind, sent, wall)
         return _stream(made) if sent.fields.get("stream") is True else _json(made)
 
@@ -190,10 +194,6 @@ class Things:
             self._contents[f"{path}/{made['id']}"] = sent.file
         if path.endswith("/runs") and path.startswith("threads/"):
             self._say(path.removesuffix("/runs"), wall)
-        items = sent.fields.get("items")
-        if isinstance(items, list) and path.endswith("/items"):
-            rows = [self._create(path, kind, Sent(item), wall) for item in items if isinstance(item, dict)]
-            return _listed(rows)
         return made
 
     def _say(self, thread: str, wall: int) -> None:

@@ -22,7 +22,7 @@ NO_FILE = json.dumps({"error": {"code": "404", "message": f"No such File object:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Connection]]:
+def made() -> Iterator[Callable[..., Connection]]:
     with taddons.context(Proxyserver()) as tctx:
 
         def make(*backends: str, **parts: Any) -> Connection:
@@ -30,7 +30,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Connection]]
             plain = config(*backends, **parts)
             endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
             aoai = plain.aoai.but(endpoints=endpoints, **routing)
-            return connect(plain.but(aoai=aoai), monkeypatch, tctx.options)
+            return connect(plain.but(aoai=aoai), tctx.options)
 
         yield make
 
@@ -390,3 +390,13 @@ def test_a_stream_of_another_family_is_whole_if_its_message_is(
     assert body.endswith(b"0\r\n\r\n") is not cut, "only what is whole has an end"
     if path == "threads/runs" and not cut:
         assert here.gateway.engine.affinity.home("thread_0123456789abcdef0123", here.clock.now) == "a"
+
+
+def test_a_new_connection_takes_the_place_of_an_idle_one(made: Callable[..., Connection]) -> None:
+    here = made("a")
+    for number in range(7):
+        post(here, "/openai/v1/threads")
+        given(here, "a", id="thread_1")
+        assert here.result()[0] == 200
+        assert len(here.servers) == number + 1, "what creates something goes out on a new connection"
+        assert len([server for server in here.servers if server.connected]) == 1
