@@ -19,6 +19,7 @@ from tests.e2e.shared import Pair, running
 
 INSTANT = {"first_token_seconds": 0, "tokens_per_second": 0}
 MEDIA = {"whisper": "whisper", "voice": "gpt-4o-mini-tts", "brush": "gpt-image-1", "film": "sora-2"}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 CLASSIC_VERSION = "2025-04-01-preview"
 
 
@@ -87,7 +88,6 @@ def test_vector_stores_and_containers(client: openai.OpenAI) -> None:
     client.containers.delete(container.id)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_assistants_threads_runs(client: openai.OpenAI) -> None:
     beta = client.beta
     assistant = beta.assistants.create(model="gpt-4o", name="helper")
@@ -123,8 +123,6 @@ def test_responses_and_conversations(client: openai.OpenAI) -> None:
 
 
 def test_stored_chat_completions(client: openai.OpenAI) -> None:
-    if isinstance(client, openai.AzureOpenAI):
-        pytest.skip("the SDK's Azure client puts a deployment into the path of a list")
     made = client.chat.completions.create(
         model="gpt-4o", messages=[{"role": "user", "content": "Hi"}], store=True
     )
@@ -175,7 +173,6 @@ def test_videos_fine_tuning_evals(client: openai.OpenAI) -> None:
 # --- affinity --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_agent_of_fifty_turns_is_never_lost(pair: Pair, sdk: Sdk) -> None:
     """With stored responses, encrypted reasoning, threads and conversations, and throttles at random."""
     client = sdk(pair.gateway, "v1").with_options(max_retries=8)
