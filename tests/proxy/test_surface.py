@@ -400,3 +400,12 @@ def test_a_new_connection_takes_the_place_of_an_idle_one(made: Callable[..., Con
         assert here.result()[0] == 200
         assert len(here.servers) == number + 1, "what creates something goes out on a new connection"
         assert len([server for server in here.servers if server.connected]) == 1
+
+
+def test_what_costs_no_tokens_costs_no_money(made: Callable[..., Connection]) -> None:
+    here = made("a", clients=(Client(name="anybody", key="key-of-anybody", max_cost_per_day=1),))
+    ask(here, "GET", "/openai/v1/files")
+    given(here, "a", object="list", data=[])
+    assert here.result()[0] == 200
+    post(here, "/openai/v1/chat/completions", model="gpt", messages=[])
+    assert here.result()[0] == 403

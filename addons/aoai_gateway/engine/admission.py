@@ -192,7 +192,7 @@ class Admission:
         self, call: Call, terms: EffectivePolicy, now: float
     ) -> Generator[Effect, Result, float | None]:
         """Book what the call may cost against its client's budget in money."""
-        budget = money.budget_of(call.client)
+        budget = money.budget_of(call.client) if _costs(call) else None
         if budget is None:
             return now
         try:

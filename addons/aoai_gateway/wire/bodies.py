@@ -71,7 +71,7 @@ def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: b
 
 _FORMS = ("multipart/", "application/x-www-form-urlencoded")
 _JSON_TYPE = re.compile(r"\s*application/(?:[a-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
-_FORM_FACTS = ("model", "stream")
+_FORM_FACTS = ("model", "stream", "user")
 
 
 def _says_json(content_type: str | None) -> bool:
