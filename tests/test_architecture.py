@@ -36,6 +36,7 @@ RANKED = (
     "admin",
     "inspect",
     "rerun",
+    "workbench",
     SIMULATOR,
     "app",
 )

@@ -49,6 +49,7 @@ FIELDS = [
     "count",
     "address",
     "user",
+    "run_by",
 ]
 
 
@@ -97,6 +98,7 @@ def test_a_replayed_call() -> None:
         "count": 1,
         "address": None,
         "user": None,
+        "run_by": None,
     }
     assert record["attempts"] == [
         {

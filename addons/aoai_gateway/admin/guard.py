@@ -82,6 +82,11 @@ def may_change(headers: Mapping[str, str], tokens: Tokens) -> Refusal | None:
     holder = holder_of(headers, tokens)
     if holder is not None and holder.read_only:
         return Refusal(403, "This token is for reading only. Show one that may change things.")
+    return is_own_page(headers)
+
+
+def is_own_page(headers: Mapping[str, str]) -> Refusal | None:
+    """Refuse what pages of other origins can make a browser send."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         return Refusal(415, "Send JSON, with content-type: application/json.")

@@ -33,7 +33,10 @@ from aoai_gateway.wire.json_members import read_document
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from tornado.routing import Rule
 
     from aoai_gateway.admin.controls import Controls
     from aoai_gateway.config.models import Admin
@@ -63,8 +66,13 @@ class AdminListener:
         self._gateway = gateway
         self._controls = controls
         self._server: HTTPServer | None = None
+        self._more: list[Rule | tuple[Any, ...]] = []
         self.url: str | None = None
         """Where it is, without a slash at the end; None as long as it does not listen."""
+
+    def extend(self, rules: Iterable[Rule | tuple[Any, ...]]) -> None:
+        """Serve more than the status page; before `start`. The handlers decide themselves who may ask."""
+        self._more += rules
 
     def start(self, admin: Admin) -> None:
         """Listen as configured. An address that is not to be had is logged, and stops nothing."""
@@ -86,6 +94,8 @@ class AdminListener:
         host, port = admin.host, sockets[0].getsockname()[1]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         logger.info("Status page at %s/", self.url)
+        if self._more:
+            logger.info("Workbench at %s/workbench", self.url)
 
     def start_for_supervisor(self, path: Path, admin: Admin) -> None:
         """Listen on a Unix socket, for the process that shows all workers together."""
@@ -102,6 +112,7 @@ class AdminListener:
                 (r"/api/breaks/close", CloseBreakHandler, settings),
                 (r"/api/switch", SwitchHandler, settings),
                 (r"/(?:health/live|healthz|health/ready|readyz)", HealthHandler, settings),
+                *self._more,
             ],
             default_handler_class=NothingHandler,
             default_handler_args=settings,

@@ -122,12 +122,17 @@ class GatewayAddon:
         from aoai_gateway.inspect.commands import GatewayCommands
         from aoai_gateway.inspect.views import contentviews, search_box, stylesheet
 
+        application = getattr(ctx.master, "app", None)
+        if isinstance(application, Application):
+            from aoai_gateway.workbench import setup as workbench
+
+            # Before what waits for the end of a hold, so that held calls are seen.
+            workbench.extend(application, self.gateway, ctx.master.addons)
         desk.install(self.gateway, ctx.master.addons)
         if ctx.master.addons.get("gatewaycommands") is None:
             state = GatewayStateCommands(self.gateway, self.lifecycle.controls)
             ctx.master.addons.add(GatewayCommands(self.gateway), state)
         contentviews.register(self.gateway.counter, self._model_of)
-        application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
             stylesheet.extend(application)
             search_box.extend(application)
@@ -167,9 +172,22 @@ class GatewayAddon:
 
     def running(self) -> None:
         """Take over the listener, and begin to watch the configuration."""
+        self._serve_workbench()
         self.gateway.look_for_listeners(ctx.master.addons)
         self.lifecycle.refuse_other_modes()
         asyncio_utils.create_task(self.lifecycle.start(), name="start of the gateway", keep_ref=True)
+
+    def _serve_workbench(self) -> None:
+        """Serve the workbench on the admin listener, where it is wanted and there is no mitmweb."""
+        config, addons = self.lifecycle.config, ctx.master.addons
+        if config is None or hasattr(ctx.master, "app"):
+            return
+        if config.workbench.enabled or addons.get("gatewaycapture") is not None:
+            from aoai_gateway.workbench import setup as workbench
+
+            self._followed = True
+            self.lifecycle.inspected = True
+            self.lifecycle.admin.extend(workbench.on_listener(self.gateway, addons, config.admin.token))
 
     # --- connections -----------------------------------------------------------------------------------
 

@@ -287,6 +287,9 @@ LogTarget = Annotated[str, AfterValidator(_log)]
 KeptFile = Annotated[Path, AfterValidator(_keepable)]
 """A file that may be there or not; relative to the folder of the main configuration file."""
 
+KeptFolder = Annotated[Path, AfterValidator(_beside_the_file)]
+"""A folder that may be there or not; relative to the folder of the main configuration file."""
+
 StateUrl = Annotated[SecretStr, AfterValidator(_state)]
 """``memory``, or a Redis URL."""
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from aoai_gateway.config.admin import Admin
 from aoai_gateway.config.client_credentials import Expiring
@@ -34,6 +34,7 @@ from aoai_gateway.config.fields import (
     DeploymentName,
     ExistingFile,
     KeptFile,
+    KeptFolder,
     LogTarget,
     Name,
     Origin,
@@ -102,6 +103,19 @@ class Drain(Model):
     unready_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
     """Seconds for which it reports to be unready, and still accepts calls, so that a balancer sends no
     more to it; without a number 5 if readiness is polled, else 0."""
+
+
+class Workbench(Model):
+    """The page where prompts are read, edited, run and compared. In mitmweb it is always there."""
+
+    enabled: bool = False
+    """true: on the admin listener of a gateway without mitmweb, too; also on where --capture is given."""
+    sets: KeptFolder | None = None
+    """The folder that holds the sets of cases; "prompt-sets" beside this file if absent."""
+
+
+def _whether_there(value: object) -> object:
+    return value if isinstance(value, dict | Workbench) else {"enabled": value}
 
 
 class Cors(Model):
@@ -183,6 +197,10 @@ class Config(Model):
     """Where clients reach the gateway."""
     admin: Admin = Admin()
     """The status page, its JSON, and what can be switched there: on an address of its own."""
+    workbench: Annotated[
+        Workbench, BeforeValidator(_whether_there, json_schema_input_type=bool | Workbench)
+    ] = Workbench()
+    """The page where prompts are read, edited, run and compared; true serves it without mitmweb."""
     cors: Cors = Cors()
     """Which pages may call the gateway from a browser."""
     limits: Limits = Limits()

@@ -85,6 +85,7 @@ def _stat(file: Path) -> tuple[int, ...] | None:
 _READ_AT_START: tuple[tuple[str, Callable[[Config], Any]], ...] = (
     ("listen.host and listen.port take", lambda config: (config.listen.host, config.listen.port)),
     ("The section admin takes", lambda config: config.admin),
+    ("workbench.enabled takes", lambda config: config.workbench.enabled),
     ("aoai.trusted_ca takes", lambda config: config.aoai.trusted_ca),
     (
         "state, state_prefix and budget_file take",

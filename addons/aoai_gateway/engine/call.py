@@ -156,6 +156,9 @@ class Call:
     only_backend: str | None = None
     """The one backend, ``standin@endpoint``, to which a user of the inspector sends it; clients cannot."""
 
+    run_by: str | None = None
+    """Who has sent it from the workbench, as they call themselves; None for a client's own call."""
+
     body: RequestBody | None = None
     deployment: str = ""
     cls: PriorityClass | None = None

@@ -31,6 +31,11 @@ gateway_chunk_gap_max_ms  … and the longest
 gateway_duration_ms       from the call's begin to its end
 gateway_tokens_in         prompt tokens
 gateway_tokens_out        completion tokens
+gateway_tokens_cached     of the prompt tokens, what the backend had in its cache
+gateway_queue_ms          for how long it stood in a waiting line
+gateway_timeline          its attempts: backend, status, reason, and the times when each began and ended
+gateway_chunk_times_ms    when the chunks of a stream came, after the first one; of many, some
+gateway_run_by            who has sent it from the workbench
 gateway_only_backend      on a replay that was sent to this backend by hand
 gateway_held              for how long the call was held by hand, and what was edited meanwhile
 gateway_path              on the flow of a failed attempt: the path that the client asked for
@@ -98,7 +103,7 @@ BARE_CODES = {"401": "unknown key", "404": "unknown path"}
 
 HELD = "gateway_held"
 
-KEPT_ON_REPLAY = ("gateway_client", "gateway_only_backend")
+KEPT_ON_REPLAY = ("gateway_client", "gateway_only_backend", "gateway_run_by")
 """What is still true of a flow that is replayed."""
 
 WORTH_TELLING = 0.1
@@ -116,6 +121,8 @@ def annotate(flow: http.HTTPFlow, call: Call, conversation: str | None = None) -
     """Say on a call's flow what became of it."""
     flow.comment = comment(call)
     flow.metadata.update(metadata(call))
+    if call.attempts:
+        flow.metadata["gateway_timeline"] = [_times(call, attempt) for attempt in call.attempts]
     if conversation is not None:
         flow.metadata["gateway_conversation"] = conversation
     if call.decisions:
@@ -274,8 +281,23 @@ def metadata(call: Call) -> dict[str, str | int | float]:
         "gateway_duration_ms": _ms(call.started, call.ended),
         "gateway_tokens_in": usage.input_tokens if usage is not None else None,
         "gateway_tokens_out": usage.output_tokens if usage is not None else None,
+        "gateway_tokens_cached": (usage.cached_tokens if usage is not None else None) or None,
+        "gateway_queue_ms": _ms(0.0, call.queue_wait) or None,
+        "gateway_run_by": call.run_by,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _times(call: Call, attempt: Attempt) -> dict[str, str | int | None]:
+    """Give the times of an attempt, in milliseconds after the call's begin."""
+    return {
+        "backend": attempt.backend.name,
+        "status": attempt.status,
+        "reason": attempt.reason or None,
+        "started": _ms(call.started, attempt.started),
+        "answered": _ms(call.started, attempt.answered),
+        "ended": _ms(call.started, attempt.ended),
+    }
 
 
 def _ms(begin: float, end: float | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import contentviews
 
 from aoai_gateway.inspect.views import chat, completion, errors, responses
+from aoai_gateway.inspect.views.answer import Answer, Choice
 from aoai_gateway.inspect.views.contentviews import facts_of
 from aoai_gateway.inspect.views.shapes import Unreadable, decode
 from aoai_gateway.inspect.views.sse import read_events
@@ -17,7 +18,6 @@ from aoai_gateway.wire.content_coding import readable
 if TYPE_CHECKING:
     from mitmproxy import http
 
-    from aoai_gateway.inspect.views.answer import Answer
     from aoai_gateway.inspect.views.facts import Facts
     from aoai_gateway.wire.usage import Usage
 
@@ -26,11 +26,16 @@ NOT_KEPT = "(The answer was streamed and not kept; with store_streamed_bodies it
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The text of an answer, the model that gave it, and its usage; an error is a text, too."""
+    """The text of an answer, the model that gave it, and its usage; an error is a text, too.
+
+    ``plain`` is what the first choice says and nothing else; ``finish_reason`` why it ended.
+    """
 
     text: str
     model: str = ""
     usage: Usage | None = None
+    plain: str = ""
+    finish_reason: str = ""
 
 
 def said_in(flow: http.HTTPFlow) -> Said:
@@ -73,4 +78,7 @@ def _said(answer: Answer) -> Said:
             pieces.append(f"[{choice.finish}]")
     if answer.broken:
         pieces.append("[broken off]")
-    return Said("\n".join(piece for piece in pieces if piece), answer.model, answer.usage)
+    first = answer.choices[0] if answer.choices else Choice()
+    plain = "".join(part.text for part in first.parts if part.kind == "text")
+    text = "\n".join(piece for piece in pieces if piece)
+    return Said(text, answer.model, answer.usage, plain, first.finish)

@@ -19,14 +19,14 @@ from mitmproxy.log import ALERT
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect import compare, snippets
+from aoai_gateway.inspect.call_code import written
 from aoai_gateway.inspect.client_replay import play
 from aoai_gateway.inspect.comparison_view import ComparisonContentview
-from aoai_gateway.inspect.replays import aimed, as_call, places
+from aoai_gateway.inspect.replays import aimed, places
 from aoai_gateway.inspect.snippet_view import SnippetContentview
 from aoai_gateway.inspect.story_view import StoryContentview, story
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.mitmproxy_host import command, is_unset
-from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class GatewayCommands:
             contentviews.add(StoryContentview())
             contentviews.add(ComparisonContentview())
             for language in snippets.FORMATS:
-                contentviews.add(SnippetContentview(language, partial(self._written, language)))
+                contentviews.add(SnippetContentview(language, partial(written, language)))
         for name, theirs in EXPORTS.items():
-            export.formats[theirs] = partial(self._written, name)
+            export.formats[theirs] = partial(written, name)
 
     # --- looking -----------------------------------------------------------------------------------------
 
@@ -96,12 +96,12 @@ class GatewayCommands:
     @command("gateway.snippet", language="gateway.snippet.formats")
     def snippet(self, language: str, flow: flow.Flow) -> str:
         """A call as code for the openai SDK (python, js) or as curl; the key is an environment variable."""
-        return self._written(language, flow)
+        return written(language, flow)
 
     @command("gateway.copy", language="gateway.snippet.formats")
     def copy(self, language: str, flow: flow.Flow) -> None:
         """Copy a call as code (see gateway.snippet) to the clipboard of the machine mitmproxy runs on."""
-        text = self._written(language, flow)
+        text = written(language, flow)
         try:
             pyperclip.copy(text)
         except pyperclip.PyperclipException:
@@ -109,20 +109,6 @@ class GatewayCommands:
                 "This machine has no clipboard that mitmproxy can reach; gateway.snippet shows the code."
             ) from None
         logger.log(ALERT, "Copied %d lines of %s.", text.count("\n"), language)
-
-    def _written(self, name: str, shown: flow.Flow) -> str:
-        call = as_call(shown)
-        write = snippets.FORMATS.get(name)
-        if write is None:
-            raise exceptions.CommandError(f"There is no format {name!r}: {', '.join(snippets.FORMATS)}.")
-        headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
-        body = readable(call.request.raw_content, call.request.headers.get("content-encoding"))
-        asked = call.request
-        request = snippets.Request(address_of(shown, call), asked.method, asked.path, headers, body)
-        try:
-            return write(request)
-        except GatewayError as error:
-            raise exceptions.CommandError(error.message) from None
 
     # --- sending again -----------------------------------------------------------------------------------
 
@@ -161,15 +147,3 @@ async def _played(copy: http.HTTPFlow) -> None:
         await play(copy)
     except Exception as error:
         log_exception("in a replay; it was given up.", error)
-
-
-def address_of(shown: flow.Flow, call: http.HTTPFlow) -> str:
-    """Give the gateway's address as the client of a flow knows it."""
-    connection = shown.client_conn
-    scheme = "https" if connection.tls else "http"
-    host = call.request.headers.get("host")
-    if host is None or "gateway_attempt" in shown.metadata:
-        # What was sent to a backend names the backend.
-        name, port = connection.sockname[:2] if connection.sockname else ("127.0.0.1", 8080)
-        host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-    return f"{scheme}://{host}"

@@ -25,10 +25,10 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect.annotate import COMPARED
 from aoai_gateway.inspect.answers import said_in
+from aoai_gateway.inspect.asked import last_words
 from aoai_gateway.inspect.client_replay import play
 from aoai_gateway.inspect.comparison import Entry, side_by_side
 from aoai_gateway.inspect.replays import aimed, as_call, deployment_of
-from aoai_gateway.inspect.views.shapes import text as text_of
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.wire.content_coding import readable
 
@@ -47,8 +47,6 @@ MOST = 32
 
 LONGEST_SECONDS = 900.0
 """For one answer. Every call has bounds of its own; a user who holds it by `intercept` has none."""
-
-ASKED_CHARACTERS = 60
 
 NOWHERE = "aoai-gateway.invalid"
 """The host of a comparison's flow. It is never connected to, and cannot be (RFC 6761 §6.4)."""
@@ -169,13 +167,7 @@ def _asked(request: http.Request) -> str:
         body = json.loads(readable(request.raw_content, request.headers.get("content-encoding")))
     except (ValueError, RecursionError):
         return ""
-    if not isinstance(body, Mapping):
-        return ""
-    asked = next((body[key] for key in ("messages", "input", "prompt") if key in body), "")
-    if isinstance(asked, list) and asked:
-        asked = asked[-1].get("content") if isinstance(asked[-1], Mapping) else asked[-1]
-    words = " ".join(text_of(asked).split() if isinstance(asked, str) else json.dumps(asked).split())
-    return words if len(words) <= ASKED_CHARACTERS else f"{words[: ASKED_CHARACTERS - 1]}…"
+    return last_words(body) if isinstance(body, Mapping) else ""
 
 
 def _name(metadata: Mapping[Any, Any], key: str) -> str:

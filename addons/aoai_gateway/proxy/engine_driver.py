@@ -88,6 +88,7 @@ class EngineDriver:
             brings_own_token=admitted.token is not None,
             consult="gateway_backend_chosen" in gateway.heard,
             only_backend=admitted.only_backend,
+            run_by=admitted.run_by,
         )
         here.secrets = admitted.secrets
         gateway.begun(call)

@@ -44,7 +44,8 @@ class Admitted:
     """A request that may come in: the configuration that counts for it, and who it is from.
 
     ``token`` is the client's own bearer token, where that goes on to the backend; ``secrets`` what is masked
-    in the answer; ``only_backend`` the one backend to which a user of the inspector sends it.
+    in the answer; ``only_backend`` the one backend to which a user of the inspector sends it; ``run_by`` the
+    user of the workbench who does.
     """
 
     setup: Setup
@@ -53,6 +54,7 @@ class Admitted:
     secrets: tuple[KnownSecrets, ...]
     only_backend: str | None = None
     claims: Mapping[str, str] = field(default_factory=dict, repr=False)
+    run_by: str | None = None
 
     def __repr__(self) -> str:
         return f"Admitted({self.client.name!r})"
@@ -111,9 +113,11 @@ def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[st
         raise errors.unauthorized()
     if client.uses_entra_id_auth:
         raise errors.invalid_token("it was not kept, so the call cannot be replayed")
-    only = metadata.get("gateway_only_backend")
+    only, run_by = (metadata.get(f"gateway_{name}") for name in ("only_backend", "run_by"))
     secrets = secrets_of(setup.config, gateway.credentials.masks())
-    return Admitted(setup, client, None, secrets, str(only) if only else None)
+    return Admitted(
+        setup, client, None, secrets, str(only) if only else None, run_by=str(run_by) if run_by else None
+    )
 
 
 def _check_form(request: http.Request, head: HeaderIndex) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from itertools import accumulate
 from statistics import median
 
 MAX_NOTED = 100_000
 """Chunks of one stream beyond these are not noted."""
+
+MOST_TIMES = 200
+"""Times that are given of a stream; of more chunks, every second, third … is."""
 
 
 class ChunkGaps:
@@ -22,11 +26,17 @@ class ChunkGaps:
             self._gaps.append(now - self._last)
         self._last = now
 
-    def figures(self) -> dict[str, float]:
-        """For a flow's metadata: the median and the longest gap in milliseconds; empty without a gap."""
+    def times(self) -> list[int]:
+        """When chunks came, in milliseconds after the first one."""
+        step = len(self._gaps) // MOST_TIMES + 1
+        return [round(1000 * after) for after in list(accumulate(self._gaps))[::step]]
+
+    def figures(self) -> dict[str, float | list[int]]:
+        """For a flow's metadata: the median and the longest gap, and `times`; empty without a gap."""
         if not self._gaps:
             return {}
         return {
             "gateway_chunk_gap_p50_ms": round(1000 * median(self._gaps), 1),
             "gateway_chunk_gap_max_ms": round(1000 * max(self._gaps), 1),
+            "gateway_chunk_times_ms": self.times(),
         }

@@ -2,7 +2,8 @@
 
 Times are in milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply
 are null. ``count`` is 1, except for requests that were answered before they became calls, of which one record
-may stand for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came from.
+may stand for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came from. ``run_by``:
+who has sent it from the workbench, in the name of the client.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ FIELDS = (
     "count",
     "address",
     "user",
+    "run_by",
 )
 """The fields of every record, in their order."""
 
@@ -99,6 +101,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "count": 1,
         "address": None,
         "user": shown_user(call),
+        "run_by": call.run_by,
     }
 
 

@@ -1,0 +1,46 @@
+"""What a prompt asks: the first words of its last user message, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aoai_gateway.inspect.views.shapes import text
+
+LONGEST = 80
+"""Characters of the line."""
+
+_READ = 8 * LONGEST
+"""Characters of a message that are looked at; the rest may be megabytes."""
+
+
+def last_words(body: Mapping[str, Any]) -> str:
+    """Give the begin of the last user message of a decoded request, "" where there is none to be read.
+
+    Without a user's message it is the last message, whoever wrote it; of several inputs the last one.
+    """
+    asked = next((body[key] for key in ("messages", "input", "prompt") if key in body), "")
+    return shortened(_text_of(_last(asked)))
+
+
+def shortened(said: str, longest: int = LONGEST) -> str:
+    """Give the begin of a text in one line, an ellipsis at its end if there is more."""
+    line = " ".join(said[: 8 * longest].split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def _last(asked: object) -> object:
+    if not isinstance(asked, list) or not asked:
+        return asked
+    users = (each for each in reversed(asked) if isinstance(each, Mapping) and each.get("role") == "user")
+    return next(users, asked[-1])
+
+
+def _text_of(message: object) -> str:
+    """Join the texts of a message, which may be a text itself, or hold parts."""
+    if isinstance(message, Mapping):
+        message = message.get("content")
+    if isinstance(message, str):
+        return message[:_READ]
+    parts = message if isinstance(message, list) else []
+    return " ".join(text(part.get("text"))[:_READ] for part in parts if isinstance(part, Mapping))

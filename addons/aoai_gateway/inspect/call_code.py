@@ -1,0 +1,43 @@
+"""A flow's call as code: for the formats of :mod:`~aoai_gateway.inspect.snippets`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mitmproxy import exceptions
+
+from aoai_gateway.inspect import snippets
+from aoai_gateway.inspect.replays import as_call
+from aoai_gateway.wire.content_coding import readable
+from aoai_gateway.wire.errors import GatewayError
+
+if TYPE_CHECKING:
+    from mitmproxy import flow, http
+
+
+def written(language: str, shown: flow.Flow) -> str:
+    """Write a flow's call as code. Raises CommandError where it is no call, or the format is unknown."""
+    call = as_call(shown)
+    write = snippets.FORMATS.get(language)
+    if write is None:
+        raise exceptions.CommandError(f"There is no format {language!r}: {', '.join(snippets.FORMATS)}.")
+    headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
+    body = readable(call.request.raw_content, call.request.headers.get("content-encoding"))
+    asked = call.request
+    request = snippets.Request(address_of(shown, call), asked.method, asked.path, headers, body)
+    try:
+        return write(request)
+    except GatewayError as error:
+        raise exceptions.CommandError(error.message) from None
+
+
+def address_of(shown: flow.Flow, call: http.HTTPFlow) -> str:
+    """Give the gateway's address as the client of a flow knows it."""
+    connection = shown.client_conn
+    scheme = "https" if connection.tls else "http"
+    host = call.request.headers.get("host")
+    if host is None or "gateway_attempt" in shown.metadata:
+        # What was sent to a backend names the backend.
+        name, port = connection.sockname[:2] if connection.sockname else ("127.0.0.1", 8080)
+        host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+    return f"{scheme}://{host}"

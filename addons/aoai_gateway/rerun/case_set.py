@@ -1,0 +1,215 @@
+"""Sets of cases, as files that people read and git keeps: YAML, or JSON Lines with a case a line.
+
+    name: Support
+    deployment: gpt-4o          # where cases go that name none; the workbench and --deployment override it
+    judge: {deployment: gpt-4o} # what judges; a case's own judge comes first
+    cases:
+      - name: Late order
+        operation: chat.completions
+        body:
+          messages:
+            - role: user
+              content: |
+                Where is my order?
+        variables: {customer: Ada}
+        expect:
+          - contains: Tuesday
+
+In JSON Lines each line is such a case. A text of several lines is written as a block, so that a change of one
+line is one line of a diff.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aoai_gateway.rerun.expectations import ExpectationError, one
+from aoai_gateway.wire.operations import OPERATIONS
+
+SUFFIXES = (".yaml", ".yml", ".jsonl")
+LARGEST_FILE = 32 * 1024 * 1024
+MOST_CASES = 2_000
+OPERATION_NAMES = tuple(operation.name for operation in OPERATIONS if operation.has_body)
+VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")
+"""``{{name}}`` in a text."""
+
+
+class SetError(Exception):
+    """A file holds no set; the text says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A prompt, and what is expected of its answer. ``body`` is a request's, with or without ``model``."""
+
+    name: str
+    operation: str
+    body: Mapping[str, Any]
+    expect: tuple[Mapping[str, Any], ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def request(self) -> dict[str, Any]:
+        """Give the body with its variables put in."""
+        return {key: with_variables(value, self.variables) for key, value in self.body.items()}
+
+    def document(self) -> dict[str, Any]:
+        """Give it as it is written."""
+        written: dict[str, Any] = {"name": self.name, "operation": self.operation, "body": dict(self.body)}
+        if self.variables:
+            written["variables"] = dict(self.variables)
+        written["expect"] = [dict(each) for each in self.expect]
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSet:
+    """Cases that belong together."""
+
+    name: str
+    cases: tuple[Case, ...]
+    deployment: str | None = None
+    judge: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """Give it as it is written."""
+        written: dict[str, Any] = {"name": self.name}
+        if self.deployment:
+            written["deployment"] = self.deployment
+        if self.judge:
+            written["judge"] = dict(self.judge)
+        return written | {"cases": [case.document() for case in self.cases]}
+
+
+def with_variables(value: Any, variables: Mapping[str, str]) -> Any:
+    """Put values in for ``{{name}}`` in all strings; a name without a value stays as it is."""
+    if isinstance(value, str):
+        return VARIABLE.sub(lambda m: variables.get(m[1], m[0]), value) if "{{" in value else value
+    if isinstance(value, dict):
+        return {key: with_variables(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_variables(item, variables) for item in value]
+    return value
+
+
+def read_set(path: Path) -> CaseSet:
+    """Read a file. Raises SetError."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise SetError(f"{path} is larger than {LARGEST_FILE // 1024 // 1024} MB.")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SetError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise SetError(f"{path} is not UTF-8.") from None
+    try:
+        if path.suffix == ".jsonl":
+            cases = [json.loads(line) for line in text.splitlines() if line.strip()]
+            return parse_set({"cases": cases}, path.stem)
+        return parse_set(yaml.load(text, _Loader), path.stem)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SetError(f"{path}{where}: {getattr(error, 'problem', None) or 'no YAML'}.") from None
+    except (ValueError, RecursionError) as error:
+        raise SetError(f"{path}: {error}.") from None
+
+
+def parse_set(document: Any, name: str) -> CaseSet:
+    """Make a set of a decoded document. Raises ValueError that says what is wrong."""
+    if not isinstance(document, dict) or not isinstance(document.get("cases"), list):
+        raise ValueError("a set is a mapping with a list of cases")
+    _only(document, ("name", "deployment", "judge", "cases"), "a set")
+    if len(document["cases"]) > MOST_CASES:
+        raise ValueError(f"{MOST_CASES} cases are the most of one set")
+    judge = document.get("judge") or {}
+    if not isinstance(judge, dict):
+        raise ValueError("judge is a mapping with a deployment")
+    cases = tuple(parse_case(case, f"case {n}") for n, case in enumerate(document["cases"], 1))
+    return CaseSet(str(document.get("name") or name), cases, _text(document.get("deployment")), judge)
+
+
+def parse_case(document: Any, where: str = "the case") -> Case:
+    """Make a case of a decoded document. Raises ValueError that says what is wrong."""
+    if not isinstance(document, dict):
+        raise ValueError(f"{where} is no mapping")
+    where = f"{where} ({document['name']})" if document.get("name") else where
+    _only(document, ("name", "operation", "body", "variables", "expect"), where)
+    operation = document.get("operation", "chat.completions")
+    if operation not in OPERATION_NAMES:
+        raise ValueError(f"{where}: operation is one of {', '.join(OPERATION_NAMES)}")
+    body, expect, variables = (document.get(key) for key in ("body", "expect", "variables"))
+    if not isinstance(body, dict):
+        raise ValueError(f"{where}: body is a request, a mapping")
+    if not isinstance(expect or [], list) or not all(isinstance(each, dict) for each in expect or []):
+        raise ValueError(f"{where}: expect is a list of mappings")
+    if not isinstance(variables or {}, dict):
+        raise ValueError(f"{where}: variables is a mapping")
+    try:
+        for each in expect or []:
+            one(each)
+    except ExpectationError as error:
+        raise ValueError(f"{where}: {error}") from None
+    named = {str(key): str(value) for key, value in (variables or {}).items()}
+    return Case(str(document.get("name") or where), operation, body, tuple(expect or ()), named)
+
+
+def write_set(path: Path, cases: CaseSet) -> None:
+    """Write a file, all or nothing. Raises OSError."""
+    if path.suffix == ".jsonl":
+        lines = [json.dumps(case.document(), ensure_ascii=False) for case in cases.cases]
+        text = "".join(f"{line}\n" for line in lines)
+    else:
+        text = yaml.dump(cases.document(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only: a date stays the text that it is."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, expression) for tag, expression in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as blocks."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write what stands twice twice."""
+        return True
+
+
+def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _write_text)
+
+
+def _only(document: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in document:
+        if key not in known:
+            raise ValueError(f"{where} has no member {key!r}: {', '.join(known)}")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,66 @@
+"""Who may use the workbench. Both places that it is served in have their own keys; it asks for no others."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Protocol
+
+from aoai_gateway.admin import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import SecretStr
+    from tornado.web import RequestHandler
+
+MITMWEB_REFUSAL = guard.Refusal(401, "Show mitmweb's password, or the token that its log shows.")
+
+
+class Access(Protocol):
+    """Decides about requests."""
+
+    def may_see(self, handler: RequestHandler) -> guard.Refusal | None:
+        """Say why a request may not see what is here; None if it may."""
+
+    def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
+        """Say why a request may not change or send anything; None if it may."""
+
+
+class ListenerAccess:
+    """The admin listener's: its token, or, without one, requests of this machine."""
+
+    def __init__(self, token: SecretStr | None) -> None:
+        self._token = token
+
+    def may_see(self, handler: RequestHandler) -> guard.Refusal | None:
+        """As the status page."""
+        return guard.may_see(_names(handler), self._token)
+
+    def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
+        """As the status page's controls."""
+        return guard.may_change(_names(handler), self._token)
+
+
+class MitmwebAccess:
+    """mitmweb's: the cookie that it has given to a browser, or its password as a bearer token."""
+
+    def may_see(self, handler: RequestHandler) -> guard.Refusal | None:
+        """As mitmweb's own pages. A password that is right is exchanged for mitmweb's cookie."""
+        settings = handler.application.settings
+        cookie = settings["auth_cookie_name"]()
+        given = handler.get_signed_cookie(cookie, min_version=2)
+        if given is not None and hmac.compare_digest(given, b"y"):
+            return None
+        kind, _, shown = handler.request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not settings["is_valid_password"](shown.strip()):
+            return MITMWEB_REFUSAL
+        handler.set_signed_cookie(cookie, b"y", expires_days=400, httponly=True, samesite="Strict")
+        return None
+
+    def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
+        """Also only for this very page: a cookie comes along with what other pages send."""
+        return self.may_see(handler) or guard.is_own_page(_names(handler))
+
+
+def _names(handler: RequestHandler) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in handler.request.headers.items()}

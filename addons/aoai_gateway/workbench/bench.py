@@ -1,0 +1,159 @@
+"""What the workbench of one process holds, apart from how it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy.http import HTTPFlow
+
+from aoai_gateway.inspect.answers import said_in
+from aoai_gateway.inspect.replays import places
+from aoai_gateway.inspect.views.facts import operation_of
+from aoai_gateway.rerun import expectations, judge
+from aoai_gateway.workbench import child, hold
+from aoai_gateway.workbench.documents import content_of
+from aoai_gateway.workbench.edits import PATHS, Edited, EditError
+from aoai_gateway.workbench.rows import Rows
+from aoai_gateway.workbench.runs import LONGEST_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.engine.call import Setup
+    from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.workbench.calls import Calls
+    from aoai_gateway.workbench.case_files import CaseFiles
+    from aoai_gateway.workbench.runs import Runs
+
+MOST_FOUND = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """Who judges on whose account: the client that asks, the user, and the set's own judge."""
+
+    client: str
+    run_by: str
+    of_set: Mapping[str, Any]
+
+
+class Bench:
+    """The calls, the runs and the sets of a gateway."""
+
+    def __init__(self, gateway: Gateway, calls: Calls, runs: Runs, sets: CaseFiles) -> None:
+        self.gateway = gateway
+        self.calls = calls
+        self.runs = runs
+        self.sets = sets
+        self._rows = Rows()
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration in force, if there is one."""
+        return self.gateway.setup.config if self.gateway.setup is not None else None
+
+    def setup(self) -> dict[str, Any]:
+        """Tell the page what there is to choose from."""
+        setup, config = self.gateway.setup, self.config
+        clients = [] if config is None else [c.name for c in config.clients if not c.uses_entra_id_auth]
+        return {
+            "places": [] if setup is None else places(setup),
+            "deployments": [] if setup is None else list(setup.table.deployments),
+            "models": {} if config is None or setup is None else _models(config, setup),
+            "clients": clients,
+            "operations": list(PATHS),
+            "expectations": [*expectations.CHECKS, "judge"],
+            "sets": str(self.sets.folder),
+            "can_hold": hold.is_possible(),
+            "held_client": hold.held(),
+            "calls": len(self.calls),
+        }
+
+    def row(self, ident: str) -> dict[str, Any] | None:
+        """Give the line of a call."""
+        flow = self.calls.get(ident)
+        return self._rows.row(flow, self.config) if flow is not None else None
+
+    async def search(self, text: str) -> list[str]:
+        """Give the ids of calls whose prompt or answer has a text in it, in any case of ASCII letters."""
+        return await asyncio.to_thread(_search, list(self.calls), text)
+
+    async def check(
+        self, flow: HTTPFlow, expected: Sequence[Mapping[str, Any]], judging: Judging
+    ) -> list[dict[str, Any]]:
+        """Check a call's answer. Raises ExpectationError, EditError or ChildError."""
+        for each in expected:
+            expectations.one(each)
+        answer = answer_of(flow)
+        if expectations.needs_time(expected):
+            results = await child.perform(child.Expect(expected, answer))
+        else:
+            results = expectations.check(expected, answer)
+        for result, each in zip(results, expected, strict=True):
+            if result["passed"] is None:
+                await self._judge(result, each["judge"], flow, answer, judging)
+        return list(results)
+
+    async def _judge(
+        self,
+        result: dict[str, Any],
+        asked: Mapping[str, Any],
+        flow: HTTPFlow,
+        answer: Mapping[str, Any],
+        judging: Judging,
+    ) -> None:
+        deployment = judge.deployment_of(asked, judging.of_set)
+        if deployment is None:
+            raise EditError("A judge needs a deployment: in the expectation, or as the set's judge.")
+        prompt = content_of(flow.request)[: judge.LONGEST_ANSWER].decode(errors="replace")
+        body = judge.request(asked["rubric"], prompt, str(answer["text"]), deployment)
+        edited = Edited("chat.completions", body, judging.client, f"judge for {judging.run_by}")
+        run = self.runs.start(edited, [deployment], 1, self.gateway.in_force())
+        await asyncio.wait(run.tasks, timeout=LONGEST_SECONDS)
+        said = answer_of(run.entries[0].flow)
+        result["call"] = run.ident
+        try:
+            if said["error"]:
+                raise judge.JudgeError(f"the judge could not be asked: {said['error']}")
+            result["passed"], result["detail"] = judge.verdict(str(said["text"]))
+        except judge.JudgeError as error:
+            result["passed"], result["detail"] = False, str(error)
+
+
+def answer_of(flow: HTTPFlow) -> dict[str, Any]:
+    """Give what expectations are about."""
+    said, noted = said_in(flow), flow.metadata
+    status = flow.response.status_code if flow.response is not None else 0
+    failed = status == 0 or status >= 400
+    return {
+        "text": said.plain,
+        "error": said.text if failed else "",
+        "finish_reason": said.finish_reason,
+        "input_tokens": noted.get("gateway_tokens_in"),
+        "output_tokens": noted.get("gateway_tokens_out"),
+        "total_ms": noted.get("gateway_duration_ms"),
+        "first_ms": noted.get("gateway_first_content_ms"),
+    }
+
+
+def _models(config: Config, setup: Setup) -> dict[str, str]:
+    named = ((name, config.model_of(name)) for name in setup.table.deployments)
+    return {name: model for name, model in named if model}
+
+
+def _search(flows: Sequence[HTTPFlow], text: str) -> list[str]:
+    """Look for a text in bodies, as it is and as JSON writes it."""
+    forms = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    wanted = [form.encode(errors="replace").lower() for form in forms]
+    found: list[str] = []
+    for flow in flows:
+        if len(found) >= MOST_FOUND or not operation_of(flow.request.path)[0]:
+            continue
+        bodies = (content_of(message).lower() for message in (flow.request, flow.response))
+        if any(form in body for body in bodies for form in wanted):
+            found.append(flow.id)
+    return found

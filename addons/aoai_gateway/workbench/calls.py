@@ -1,0 +1,178 @@
+"""The calls that the workbench shows, and who wants to hear of changes to them.
+
+A mitmproxy addon sees flows begin, end and change. It keeps references only: as long as no page is open,
+nothing is read of a flow but the sizes of its bodies. Pages hear of changes in batches (`Feed`), so that a
+busy gateway costs a page no more than an idle one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from mitmproxy.http import HTTPFlow
+
+from aoai_gateway.inspect.views.facts import operation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mitmproxy.addons.view import View
+    from mitmproxy.flow import Flow
+
+MOST_CALLS = 10_000
+MOST_BYTES = 128 * 1024 * 1024
+"""Of bodies, where no flow list of mitmproxy's says which flows are kept."""
+
+MOST_ATTEMPTS = 32
+"""Failed attempts that are kept of one call."""
+
+
+class Feed:
+    """What one page has yet to hear: the ids of calls that are new or changed, and of those that are gone."""
+
+    def __init__(self) -> None:
+        self.changed: dict[str, None] = {}
+        self.gone: list[str] = []
+        self._news = asyncio.Event()
+
+    def tell(self, ident: str, *, gone: bool = False) -> None:
+        """Note a change."""
+        if gone:
+            self.changed.pop(ident, None)
+            self.gone.append(ident)
+        else:
+            self.changed[ident] = None
+        self._news.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for news, for so long at most. Whether there are some."""
+        try:
+            await asyncio.wait_for(self._news.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def take(self, most: int) -> tuple[list[str], list[str]]:
+        """Give the next changes, and all that is gone."""
+        changed = list(self.changed)[:most]
+        for ident in changed:
+            del self.changed[ident]
+        gone, self.gone = self.gone, []
+        if not self.changed:
+            self._news.clear()
+        return changed, gone
+
+
+class Calls:
+    """Follows the calls of a gateway.
+
+    Args:
+        view: mitmproxy's flow list, where there is one: then a call stays as long as it is in it.
+
+    """
+
+    name = "gatewayworkbench"
+
+    def __init__(self, view: View | None = None) -> None:
+        self._flows: OrderedDict[str, HTTPFlow] = OrderedDict()
+        self._attempts: dict[str, list[HTTPFlow]] = {}
+        self._sizes: dict[str, int] = {}
+        self._bytes = 0
+        self._bounded = view is None
+        self._view = view
+        self.feeds: set[Feed] = set()
+        if view is not None:
+            view.sig_store_remove.connect(self._removed)
+            view.sig_store_refresh.connect(self._refreshed)
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def __iter__(self) -> Iterator[HTTPFlow]:
+        """Give the calls, the oldest first."""
+        return iter(list(self._flows.values()))
+
+    def get(self, ident: str) -> HTTPFlow | None:
+        """Give the flow of a call, None if it is not (any more) here."""
+        return self._flows.get(ident)
+
+    def attempts_of(self, flow: HTTPFlow) -> list[HTTPFlow]:
+        """Give the flows of a call's failed attempts, in their order."""
+        return self._attempts.get(str(flow.metadata.get("gateway_call", "")), [])
+
+    def touched(self, ident: str) -> None:
+        """Tell pages that a call has changed."""
+        if ident in self._flows:
+            for feed in self.feeds:
+                feed.tell(ident)
+
+    # --- mitmproxy's events ------------------------------------------------------------------------------
+
+    def request(self, flow: HTTPFlow) -> None:
+        """Take a call whose request is complete."""
+        self._put(flow)
+
+    def response(self, flow: HTTPFlow) -> None:
+        """See the end of a call."""
+        self._put(flow)
+
+    def error(self, flow: HTTPFlow) -> None:
+        """See a call that ended without an answer."""
+        self._put(flow)
+
+    def update(self, flows: Sequence[Flow]) -> None:
+        """See what a person has changed: held, released, edited."""
+        if self.feeds:
+            for flow in flows:
+                self.touched(flow.id)
+
+    def _put(self, flow: HTTPFlow) -> None:
+        if "gateway_attempt" in flow.metadata:
+            self._put_attempt(flow)
+            return
+        if flow.id not in self._flows:
+            if not operation_of(flow.request.path)[0]:
+                return
+            self._flows[flow.id] = flow
+        self._measure(flow)
+        if self._bounded:
+            self._make_room()
+        self.touched(flow.id)
+
+    def _put_attempt(self, flow: HTTPFlow) -> None:
+        attempts = self._attempts.setdefault(str(flow.metadata.get("gateway_call", "")), [])
+        if flow not in attempts and len(attempts) < MOST_ATTEMPTS:
+            attempts.append(flow)
+            self._measure(flow)
+
+    def _measure(self, flow: HTTPFlow) -> None:
+        messages = (flow.request, flow.response)
+        size = sum(len(each.raw_content or b"") for each in messages if each is not None)
+        self._bytes += size - self._sizes.get(flow.id, 0)
+        self._sizes[flow.id] = size
+
+    # --- room --------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        while len(self._flows) > MOST_CALLS or (self._bytes > MOST_BYTES and len(self._flows) > 1):
+            self._forget(next(iter(self._flows)))
+
+    def _forget(self, ident: str) -> None:
+        flow = self._flows.pop(ident, None)
+        if flow is None:
+            return
+        for each in (flow, *self._attempts.pop(str(flow.metadata.get("gateway_call", "")), ())):
+            self._bytes -= self._sizes.pop(each.id, 0)
+        for feed in self.feeds:
+            feed.tell(ident, gone=True)
+
+    def _removed(self, flow: Flow) -> None:
+        self._forget(flow.id)
+
+    def _refreshed(self) -> None:
+        """See that the flow list was cleared, or tidied."""
+        assert self._view is not None
+        for ident in [ident for ident in self._flows if self._view.get_by_id(ident) is None]:
+            self._forget(ident)

@@ -1,0 +1,142 @@
+"""A flow -> a line of the list: plain strings and numbers, the same keys for every call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.inspect.asked import last_words
+from aoai_gateway.inspect.views.facts import operation_of
+from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping
+from aoai_gateway.wire.content_coding import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mitmproxy.http import HTTPFlow
+
+    from aoai_gateway.config.models import Config
+
+MOST_READ = 128 * 1024
+"""Bytes of a body that is decoded for its first words; a larger one is told by its size."""
+
+MOST_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a line tells of a prompt: its first words, and the thread that it belongs to."""
+
+    prompt: str
+    thread: str
+    deployment: str = ""
+
+
+class Rows:
+    """Makes lines of flows; what is read of a prompt is remembered as long as its bytes are the same."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, tuple[bytes | None, Digest]] = {}
+
+    def row(self, flow: HTTPFlow, config: Config | None) -> dict[str, Any]:
+        """Give the line of a call. ``cost`` is in the currency of ``prices``; times are milliseconds."""
+        noted = flow.metadata
+        digest = self._digest(flow)
+        operation, deployment = operation_of(flow.request.path)
+        response = flow.response
+        taken, given = _number(noted, "gateway_tokens_in"), _number(noted, "gateway_tokens_out")
+        deployment = str(noted.get("gateway_deployment") or deployment or digest.deployment)
+        return {
+            "id": flow.id,
+            "call": str(noted.get("gateway_call", "")),
+            "at": round(1000 * flow.timestamp_created),
+            "client": str(noted.get("gateway_client", "")),
+            "operation": operation,
+            "deployment": deployment,
+            "asked": str(noted.get("gateway_asked", "")),
+            "backend": str(noted.get("gateway_backend", "")),
+            "only": str(noted.get("gateway_only_backend", "")),
+            "state": _state(flow),
+            "status": response.status_code if response is not None else None,
+            "outcome": str(noted.get("gateway_outcome", "")),
+            "error": str(noted.get("gateway_error", "") or (flow.error.msg if flow.error else "")),
+            "attempts": _number(noted, "gateway_attempts"),
+            "waited_ms": _number(noted, "gateway_waited_ms"),
+            "degraded": str(noted.get("gateway_degraded", "")),
+            "clamped": str(noted.get("gateway_clamped", "")),
+            "first_ms": _number(noted, "gateway_first_content_ms"),
+            "duration_ms": _number(noted, "gateway_duration_ms"),
+            "tokens_in": taken,
+            "tokens_out": given,
+            "cost": _cost(config, deployment, taken, given, _number(noted, "gateway_tokens_cached") or 0),
+            "prompt": digest.prompt,
+            "thread": str(noted.get("gateway_conversation", "")) or digest.thread,
+            "by": str(noted.get("gateway_run_by", "")),
+            "held": flow.comment if flow.intercepted else "",
+        }
+
+    def _digest(self, flow: HTTPFlow) -> Digest:
+        raw = flow.request.raw_content
+        known = self._digests.get(flow.id)
+        if known is not None and known[0] is raw:
+            return known[1]
+        if len(self._digests) > MOST_REMEMBERED:
+            self._digests.clear()
+        digest = read_digest(flow.request.raw_content or b"", flow.request.headers.get("content-encoding"))
+        self._digests[flow.id] = raw, digest
+        return digest
+
+
+def read_digest(raw: bytes, coding: str | None = None) -> Digest:
+    """Read the first words of a prompt, and what tells its thread; never raises for what is in it."""
+    if len(raw) > MOST_READ:
+        return Digest(f"(a prompt of {len(raw) / 1_000_000:.1f} MB)", "")
+    try:
+        body = mapping(decode(readable(raw, coding)))
+        model = body.get("model")
+        return Digest(last_words(body), _thread(body), model if isinstance(model, str) else "")
+    except (Unreadable, RecursionError):
+        return Digest("(no JSON)", "")
+
+
+def _thread(body: Mapping[str, Any]) -> str:
+    """Name a conversation by how it begins: clients send all of it again with each turn.
+
+    A chat is known by its messages up to the first of the user; "" for what has no turns.
+    """
+    messages = body.get("messages", body.get("input"))
+    if not isinstance(messages, list) or not messages:
+        return ""
+    begin = []
+    for message in messages[:8]:
+        begin.append(message)
+        if isinstance(message, dict) and message.get("role") == "user":
+            break
+    written = json.dumps(begin, sort_keys=True).encode()
+    return "~" + hashlib.blake2b(written, digest_size=6).hexdigest()
+
+
+def _state(flow: HTTPFlow) -> str:
+    if flow.intercepted:
+        return "held"
+    if flow.response is None and flow.error is None:
+        return "running"
+    if flow.metadata.get("gateway_duration_ms") is None and flow.live:
+        return "running"
+    return "done"
+
+
+def _cost(
+    config: Config | None, deployment: str, taken: float | None, given: float | None, cached: float
+) -> float | None:
+    price = config.price_of(deployment) if config is not None and deployment else None
+    if price is None or taken is None:
+        return None
+    return price.cost(int(taken), int(given or 0), int(cached))
+
+
+def _number(noted: Mapping[Any, Any], key: str) -> float | None:
+    value = noted.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,162 @@
+"""An edited prompt to several places at once, streaming; every run is a call like any other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy import flow as flows
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.inspect.client_replay import play
+from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.workbench.edits import Edited, EditError, body_of, flow_for
+from aoai_gateway.workbench.streams import TextReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mitmproxy.http import HTTPFlow
+
+    from aoai_gateway.engine.call import Setup
+
+MOST = 32
+"""Calls of one run; each is paid for."""
+
+AT_ONCE = 6
+LONGEST_SECONDS = 900.0
+MOST_RUNS = 50
+"""Runs that are remembered; their calls are in the list like all others."""
+
+MOST_TEXT = 200_000
+"""Characters of a stream that are passed on as they come; the whole answer can be read at its end."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One call of a run: where it goes, and what of it has come."""
+
+    flow: HTTPFlow
+    place: str
+    number: int
+    """Of several to the same place, from 1."""
+    text: str = ""
+    state: str = "waiting"
+    """``waiting``, ``running``, ``done`` or ``failed``."""
+    first: float | None = None
+    began: float | None = None
+
+    def told(self, since: int) -> dict[str, Any]:
+        """Give what a page does not know yet, of which it has ``since`` characters."""
+        return {
+            "id": self.flow.id,
+            "place": self.place,
+            "number": self.number,
+            "state": self.state,
+            "text": self.text[since:],
+            "since": since,
+        }
+
+
+@dataclass(slots=True)
+class Run:
+    """Calls that belong together."""
+
+    ident: str
+    entries: list[Entry]
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of them have ended."""
+        return all(entry.state in ("done", "failed") for entry in self.entries)
+
+    def cancel(self) -> None:
+        """Give up what is still under way."""
+        for entry, task in zip(self.entries, self.tasks, strict=True):
+            if entry.state in ("waiting", "running"):
+                if entry.flow.killable:
+                    entry.flow.kill()
+                task.cancel()
+
+
+class Runs:
+    """A mitmproxy addon that starts runs, and reads their streams as they pass."""
+
+    name = "gatewayworkbenchruns"
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._under_way: dict[str, tuple[Run, Entry]] = {}
+
+    def get(self, ident: str) -> Run | None:
+        """Give a run, None if it is not (any more) known."""
+        return self._runs.get(ident)
+
+    def start(self, edited: Edited, places: Sequence[str], count: int, setup: Setup) -> Run:
+        """Send a prompt to each place, so many times. Raises EditError."""
+        if not places:
+            raise EditError("Choose where it is to run.")
+        if count < 1 or len(places) * count > MOST:
+            raise EditError(f"{MOST} calls are the most of one run.")
+        body = body_of(edited)
+        entries = [
+            Entry(flow_for(edited, body, place, setup), place, number)
+            for place in places
+            for number in range(1, count + 1)
+        ]
+        run = Run(entries[0].flow.id, entries)
+        self._runs[run.ident] = run
+        while len(self._runs) > MOST_RUNS:
+            self._runs.popitem(last=False)
+        room = asyncio.Semaphore(AT_ONCE)
+        for entry in entries:
+            self._under_way[entry.flow.id] = run, entry
+            sent = self._send(run, entry, room)
+            run.tasks.append(asyncio_utils.create_task(sent, name="run of the workbench", keep_ref=True))
+        return run
+
+    async def _send(self, run: Run, entry: Entry, room: asyncio.Semaphore) -> None:
+        try:
+            async with room:
+                entry.state, entry.began = "running", time.monotonic()
+                run.changed.set()
+                await asyncio.wait_for(play(entry.flow), LONGEST_SECONDS)
+            response = entry.flow.response
+            entry.state = "done" if response is not None and response.status_code < 400 else "failed"
+        except TimeoutError:
+            entry.flow.error = flows.Error(f"No answer within {LONGEST_SECONDS:.0f} s.")
+            entry.state = "failed"
+        except asyncio.CancelledError:
+            entry.state = "failed"
+            raise
+        except Exception as error:
+            entry.state = "failed"
+            log_exception("in a run of the workbench; it was given up.", error)
+        finally:
+            self._under_way.pop(entry.flow.id, None)
+            run.changed.set()
+
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        """Look at a run's stream as it passes."""
+        known = self._under_way.get(flow.id)
+        if known is not None and flow.response is not None:
+            flow.response.stream = _tap(*known, flow.response.stream)
+
+
+def _tap(run: Run, entry: Entry, before: Any) -> Callable[[bytes], Any]:
+    """Give what reads a stream's text on its way, after another addon that looks at it."""
+    reader = TextReader()
+
+    def pass_on(data: bytes) -> Any:
+        passed = before(data) if callable(before) else data
+        if data and len(entry.text) < MOST_TEXT:
+            entry.text += reader.feed(data)
+            run.changed.set()
+        return passed
+
+    return pass_on

@@ -1,0 +1,70 @@
+"""How the workbench gets into a process: beside mitmweb's pages, or on the admin listener."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from mitmproxy import ctx
+from mitmproxy.addons.intercept import Intercept
+
+from aoai_gateway.inspect import client_replay
+from aoai_gateway.inspect.response_intercept import ResponseIntercept
+from aoai_gateway.workbench.access import ListenerAccess, MitmwebAccess
+from aoai_gateway.workbench.bench import Bench
+from aoai_gateway.workbench.calls import Calls
+from aoai_gateway.workbench.case_files import CaseFiles
+from aoai_gateway.workbench.handlers import rules
+from aoai_gateway.workbench.runs import Runs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mitmproxy.addonmanager import AddonManager
+    from mitmproxy.addons.view import View
+    from pydantic import SecretStr
+    from tornado.routing import Rule
+    from tornado.web import Application
+
+    from aoai_gateway.runtime.gateway import Gateway
+
+FOLDER = "prompt-sets"
+"""Beside the configuration file, if the configuration names no other folder."""
+
+
+def extend(application: Application, gateway: Gateway, addons: AddonManager) -> None:
+    """Have mitmweb serve it; again, after a reload, changes nothing."""
+    if addons.get(Calls.name) is None:
+        bench = _bench(gateway, addons, cast("View | None", addons.get("view")))
+        application.add_handlers(r".*", list(rules(bench, MitmwebAccess())))
+
+
+def on_listener(
+    gateway: Gateway, addons: AddonManager, token: SecretStr | None
+) -> Sequence[Rule | tuple[object, ...]]:
+    """Give the rules for the admin listener of a process without mitmweb; empty if it has them already."""
+    if addons.get(Calls.name) is not None:
+        return ()
+    if addons.get("clientplayback") is None:
+        client_replay.install(gateway)
+    if addons.get("intercept") is None:
+        intercept = Intercept()
+        addons.add(intercept)
+        gateway.is_held = intercept.should_intercept
+    bench = _bench(gateway, addons, cast("View | None", addons.get("view")))
+    if addons.get(ResponseIntercept.name) is None:
+        addons.add(ResponseIntercept(gateway))
+    # Without it streamed answers would be empty.
+    ctx.options.update(store_streamed_bodies=True)
+    return rules(bench, ListenerAccess(token))
+
+
+def _bench(gateway: Gateway, addons: AddonManager, view: View | None) -> Bench:
+    calls, runs = Calls(view), Runs()
+    addons.add(calls, runs)
+    return Bench(gateway, calls, runs, CaseFiles(lambda: _folder(gateway)))
+
+
+def _folder(gateway: Gateway) -> Path:
+    chosen = gateway.setup.config.workbench.sets if gateway.setup is not None else None
+    return chosen or Path(gateway.config_file or "gateway.yaml").absolute().parent / FOLDER
