@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.app.worker import Worker
 
-QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers")
+QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers", "mitmproxy.addons.clientplayback")
 """They log every connection."""
 
 

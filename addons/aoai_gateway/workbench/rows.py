@@ -93,6 +93,8 @@ def read_digest(raw: bytes, coding: str | None = None) -> Digest:
     """Read the first words of a prompt, and what tells its thread; never raises for what is in it."""
     if len(raw) > MOST_READ:
         return Digest(f"(a prompt of {len(raw) / 1_000_000:.1f} MB)", "")
+    if not raw:
+        return Digest("", "")
     try:
         body = mapping(decode(readable(raw, coding)))
         model = body.get("model")

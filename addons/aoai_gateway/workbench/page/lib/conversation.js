@@ -1,0 +1,77 @@
+// A request's JSON -> the messages of a conversation, whatever the operation calls them.
+
+/**
+ * Read the turns of a request.
+ * @returns {Array<{role: string, key: string, index: number|null, texts: Array<any>, calls: Array<object>,
+ *   answers: string|null, name: string}>}  `texts`: strings, parts and stand-ins; `index`: its place in the
+ *   list under `key`, null for a text that is no list
+ */
+export function turns(operation, body) {
+  if (!body || typeof body !== "object") return [];
+  const found = [];
+  if (operation === "responses" && body.instructions != null) {
+    found.push(turn("instructions", "instructions", null, [body.instructions]));
+  }
+  const key = ["messages", "input", "prompt"].find((each) => each in body);
+  if (!key) return found;
+  const given = body[key];
+  if (Array.isArray(given)) given.forEach((each, index) => found.push(read(each, key, index, operation)));
+  else found.push(turn(operation === "embeddings" ? "input" : "user", key, null, [given]));
+  return found;
+}
+
+function turn(role, key, index, texts, more = {}) {
+  return { role, key, index, texts, calls: [], answers: null, name: "", ...more };
+}
+
+function read(item, key, index, operation) {
+  if (!item || typeof item !== "object" || "$kept" in item) return turn(operation === "embeddings" ? "input" : "user", key, index, [item]);
+  if (item.type === "function_call" || item.type === "custom_tool_call") {
+    return turn("assistant", key, index, [], { calls: [{ id: item.call_id, name: item.name, arguments: item.arguments ?? item.input ?? "" }] });
+  }
+  if (item.type === "function_call_output" || item.type === "custom_tool_call_output") {
+    return turn("tool", key, index, [item.output ?? ""], { answers: item.call_id ?? "" });
+  }
+  if (item.type === "reasoning") {
+    const summary = Array.isArray(item.summary) ? item.summary.map((each) => each?.text ?? "") : [];
+    return turn("reasoning", key, index, summary.length ? summary : [{ type: "encrypted reasoning" }]);
+  }
+  if (!("role" in item) && item.type && item.type !== "message") return turn(String(item.type), key, index, [item]);
+  const content = item.content ?? [];
+  const texts = typeof content === "string" || !Array.isArray(content) ? [content] : content.map(part);
+  if (item.refusal) texts.push(String(item.refusal));
+  const calls = (Array.isArray(item.tool_calls) ? item.tool_calls : []).map((call) => {
+    const inner = call?.function ?? call?.custom ?? {};
+    return { id: call?.id, name: inner.name ?? "?", arguments: inner.arguments ?? inner.input ?? "" };
+  });
+  if (item.function_call) calls.push({ id: "", name: item.function_call.name, arguments: item.function_call.arguments ?? "" });
+  return turn(String(item.role ?? "?"), key, index, texts.filter((each) => each !== ""), {
+    calls, answers: item.tool_call_id ?? null, name: typeof item.name === "string" ? item.name : "",
+  });
+}
+
+function part(value) {
+  if (!value || typeof value !== "object") return value;
+  if (typeof value.text === "string" || (value.text && "$kept" in value.text)) return value.text;
+  const image = value.image_url?.url ?? value.image_url ?? null;
+  if (image) return typeof image === "string" ? { type: "image", address: image } : image;
+  const sound = value.input_audio?.data;
+  if (sound) return sound;
+  const file = value.file?.file_data ?? value.file_data;
+  if (file) return file;
+  return value;
+}
+
+/** Pair tool calls with their results: a map from call id to the index of the turn that answers it. */
+export function answersById(all) {
+  return new Map(all.flatMap((each, place) => (each.answers ? [[each.answers, place]] : [])));
+}
+
+/** List a request's tools: `{name, description, parameters, place}`. */
+export function tools(body) {
+  const listed = [...(Array.isArray(body?.tools) ? body.tools : []), ...(Array.isArray(body?.functions) ? body.functions : [])];
+  return listed.map((tool) => {
+    const own = tool?.function ?? tool ?? {};
+    return { name: String(own.name ?? tool?.type ?? "tool"), description: String(own.description ?? ""), parameters: own.parameters ?? null, tool };
+  });
+}

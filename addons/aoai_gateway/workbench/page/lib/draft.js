@@ -1,0 +1,66 @@
+// A prompt that is being edited: the request's JSON, and operations on its messages.
+
+const LISTS = { "chat.completions": "messages", responses: "input", completions: "prompt", embeddings: "input" };
+
+export const ROLES = {
+  "chat.completions": ["system", "developer", "user", "assistant", "tool"],
+  responses: ["system", "developer", "user", "assistant"],
+};
+
+/** Give the member that holds what is asked. */
+export const listKey = (operation) => LISTS[operation] ?? "messages";
+
+/** Give a prompt that says nothing yet. */
+export function emptyBody(operation, model) {
+  const asked = { "chat.completions": { messages: [{ role: "system", content: "" }, { role: "user", content: "" }], stream: true },
+    responses: { instructions: "", input: [{ role: "user", content: "" }], stream: true },
+    completions: { prompt: "", max_tokens: 200, stream: true }, embeddings: { input: "" } };
+  return { model, ...asked[operation] };
+}
+
+/** Give the list of messages, made of a single text if there is one; null where there is no list to be. */
+export function messages(draft, make = false) {
+  const key = listKey(draft.operation);
+  const given = draft.body[key];
+  if (Array.isArray(given)) return given;
+  if (!make || !ROLES[draft.operation]) return null;
+  draft.body[key] = given ? [{ role: "user", content: given }] : [];
+  return draft.body[key];
+}
+
+export function add(draft, at) {
+  const list = messages(draft, true);
+  if (!list) return;
+  const last = list[at - 1];
+  const role = last?.role === "user" ? "assistant" : "user";
+  list.splice(at, 0, { role, content: "" });
+}
+
+export function remove(draft, at) {
+  messages(draft)?.splice(at, 1);
+}
+
+export function move(draft, at, by) {
+  const list = messages(draft);
+  const to = at + by;
+  if (!list || to < 0 || to >= list.length) return at;
+  list.splice(to, 0, ...list.splice(at, 1));
+  return to;
+}
+
+/** Change a message's role; what only the former role has is taken away. */
+export function setRole(message, role) {
+  message.role = role;
+  if (role !== "tool") delete message.tool_call_id;
+  if (role !== "assistant") delete message.tool_calls;
+  if (role === "tool") message.tool_call_id ??= "";
+  if (message.content == null) message.content = "";
+}
+
+export function addTool(draft) {
+  const tool = { name: "new_tool", description: "", parameters: { type: "object", properties: {}, required: [] } };
+  draft.body.tools = [...(draft.body.tools ?? []), draft.operation === "responses" ? { type: "function", ...tool } : { type: "function", function: tool }];
+}
+
+/** Copy a JSON value. */
+export const copied = (value) => structuredClone(value);

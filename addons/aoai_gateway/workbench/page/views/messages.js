@@ -1,0 +1,126 @@
+// The messages of a draft, each in boxes with real line breaks.
+
+import { h, button, fill, select, textBox } from "../lib/dom.js";
+import { ROLES, add, listKey, messages, move, remove, setRole } from "../lib/draft.js";
+import { hiddenIn } from "../lib/text.js";
+import { isStandIn, standIn } from "./parts.js";
+
+/** Draw the boxes of a draft into a place. `changed` is called after each edit, `redraw` after a structural one. */
+export function messageBoxes(place, draft, changed) {
+  const redraw = (focus) => {
+    draw();
+    changed();
+    if (focus != null) place.querySelectorAll(".message-box")[focus]?.querySelector("textarea, select")?.focus();
+  };
+  const draw = () => fill(place, instructions(draft, changed), boxes(draft, changed, redraw));
+  draw();
+}
+
+function instructions(draft, changed) {
+  if (draft.operation !== "responses") return null;
+  return h("fieldset.message-box.role-system", {}, h("legend", {}, "instructions"),
+    textOrStandIn(draft.body.instructions ?? "", draft, "Instructions", (text) => {
+      if (text) draft.body.instructions = text;
+      else delete draft.body.instructions;
+      changed();
+    }));
+}
+
+function boxes(draft, changed, redraw) {
+  const list = messages(draft);
+  const key = listKey(draft.operation);
+  if (!list) {
+    return [h("fieldset.message-box.role-user", {}, h("legend", {}, key), textOrStandIn(draft.body[key] ?? "", draft, key, (text) => { draft.body[key] = text; changed(); })),
+      ROLES[draft.operation] ? button("Add a message", () => { add(draft, Infinity); redraw(messages(draft).length - 1); }) : null];
+  }
+  return [list.map((message, at) => box(draft, list, message, at, changed, redraw)),
+    button("Add a message", () => { add(draft, list.length); redraw(list.length - 1); }, { data: { action: "add-message" } })];
+}
+
+function box(draft, list, message, at, changed, redraw) {
+  const of = `message ${at + 1}`;
+  const plainText = typeof message === "string";
+  const role = plainText ? null : message?.role;
+  const roles = ROLES[draft.operation] ?? [];
+  return h("fieldset.message-box", { class: `role-${["system", "developer"].includes(role) ? "system" : role ?? "other"}`, data: { message: String(at) } },
+    h("legend", {}, of),
+    h("div.message-tools", {},
+      role && !isStandIn(message) ? select(roles.includes(role) ? roles : [...roles, role], role, (value) => { setRole(message, value); redraw(at); }, { "aria-label": `Role of ${of}` }) : h("span.role", {}, message?.type ?? ""),
+      button("↑", () => { redraw(move(draft, at, -1)); }, { "aria-label": `Move ${of} up`, disabled: at === 0 }),
+      button("↓", () => { redraw(move(draft, at, 1)); }, { "aria-label": `Move ${of} down`, disabled: at === list.length - 1 }),
+      button("+", () => { add(draft, at + 1); redraw(at + 1); }, { "aria-label": `Add a message after ${of}` }),
+      button("×", () => { remove(draft, at); redraw(Math.max(0, at - 1)); }, { "aria-label": `Remove ${of}` })),
+    plainText || isStandIn(message)
+      ? textOrStandIn(message, draft, `Text of ${of}`, (text) => { list[at] = text; changed(); })
+      : fields(draft, message, of, changed, redraw));
+}
+
+function fields(draft, message, of, changed, redraw) {
+  const found = [];
+  if (message.role === "tool" || "tool_call_id" in message) found.push(line("answers call", message.tool_call_id ?? "", (text) => { message.tool_call_id = text; changed(); }));
+  if ("role" in message) found.push(...contents(draft, message, of, changed, redraw));
+  for (const call of message.tool_calls ?? []) found.push(...toolCall(call.function ?? call.custom ?? {}, call, of, changed, "arguments" in (call.function ?? {}) ? "arguments" : call.custom ? "input" : "arguments"));
+  if (message.type === "function_call" || message.type === "custom_tool_call") found.push(...toolCall(message, { id: message.call_id }, of, changed, "arguments" in message ? "arguments" : "input"));
+  if (/_call_output$/.test(message.type ?? "") && typeof message.output === "string") found.push(textOrStandIn(message.output, draft, `Output of ${of}`, (text) => { message.output = text; changed(); }));
+  if (!found.length) found.push(jsonBox(message, `JSON of ${of}`, changed));
+  return found;
+}
+
+function contents(draft, message, of, changed, redraw) {
+  const { content } = message;
+  if (!Array.isArray(content)) {
+    if (content == null && (message.tool_calls ?? []).length) return [];
+    return [textOrStandIn(content ?? "", draft, `Text of ${of}`, (text) => { message.content = text; changed(); })];
+  }
+  return content.map((part, place) => {
+    const drop = button("×", () => { content.splice(place, 1); redraw(); }, { "aria-label": `Remove part ${place + 1} of ${of}`, class: "quiet" });
+    if (part && "text" in part) return h("div.part", {}, textOrStandIn(part.text, draft, `Text ${place + 1} of ${of}`, (text) => { part.text = text; changed(); }), drop);
+    const kept = [part, part?.image_url?.url, part?.image_url, part?.input_audio?.data, part?.file?.file_data, part?.file_data].find(isStandIn);
+    return h("div.part", {}, kept ? standIn(kept, draft.origin) : jsonBox(part, `Part ${place + 1} of ${of}`, changed), drop);
+  });
+}
+
+function toolCall(own, call, of, changed, member) {
+  return [line("calls", own.name ?? "", (text) => { own.name = text; changed(); }),
+    h("p.quiet-text", {}, `call id ${call.id ?? ""}`),
+    textBox(typeof own[member] === "string" ? own[member] : "", (text) => { own[member] = text; changed(); }, { "aria-label": `Arguments of the call in ${of}`, class: "code" })];
+}
+
+function line(label, value, oninput) {
+  return h("label.inline-field", {}, h("span", {}, label), h("input", { type: "text", value, oninput: (event) => oninput(event.target.value) }));
+}
+
+function textOrStandIn(value, draft, label, oninput) {
+  if (isStandIn(value)) return standIn(value, draft.origin);
+  if (typeof value !== "string") return jsonBox(value, label, () => oninput(value));
+  const hidden = h("p.hint");
+  const tell = (text) => {
+    const count = hiddenIn(text);
+    hidden.textContent = count ? `${count} character${count > 1 ? "s" : ""} in it cannot be seen here` : "";
+  };
+  tell(value);
+  return h("div.text-field", {}, textBox(value, (text) => { tell(text); oninput(text); }, { "aria-label": label, rows: 2 }), hidden);
+}
+
+/** Give a box for a value that has no boxes of its own; it is taken when it is JSON. */
+export function jsonBox(value, label, changed) {
+  const problem = h("p.problem", { role: "alert" });
+  const box = textBox(JSON.stringify(value, null, 2), (text) => {
+    try {
+      const read = JSON.parse(text);
+      if (!read || typeof read !== "object" || Array.isArray(read) !== Array.isArray(value)) throw new Error("it must stay what it was");
+      if (Array.isArray(value)) value.splice(0, value.length, ...read);
+      else {
+        for (const key of Object.keys(value)) delete value[key];
+        Object.assign(value, read);
+      }
+      problem.textContent = "";
+      box.setCustomValidity("");
+    } catch (error) {
+      problem.textContent = `No JSON: ${error.message}`;
+      box.setCustomValidity("no JSON");
+    }
+    changed();
+  }, { "aria-label": label, class: "code" });
+  return h("div.json-box", {}, box, problem);
+}
