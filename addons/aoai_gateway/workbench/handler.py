@@ -1,0 +1,165 @@
+"""What all handlers of the workbench have in common: access, bodies, errors as JSON, event streams."""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, override
+
+from mitmproxy import exceptions
+from tornado import iostream, web
+
+from aoai_gateway.inspect.views.shapes import Unreadable, decode
+from aoai_gateway.rerun.case_set import SetError
+from aoai_gateway.rerun.expectations import ExpectationError
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.workbench import site
+from aoai_gateway.workbench.child import ChildError
+from aoai_gateway.workbench.edits import EditError
+
+if TYPE_CHECKING:
+    from mitmproxy.http import HTTPFlow
+
+    from aoai_gateway.admin.guard import Refusal
+    from aoai_gateway.workbench.access import Access
+    from aoai_gateway.workbench.bench import Bench
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BODY = 64 * 1024 * 1024
+"""Of what a page sends: a prompt with its images."""
+
+PAUSE = 0.1
+"""Seconds between two batches of rows, however many calls there are."""
+
+QUIET = 15.0
+"""Seconds after which a stream says that it is still there."""
+
+_WRONG = (EditError, SetError, ExpectationError, ChildError, exceptions.CommandError)
+"""What is the user's mistake, or can be told to them."""
+
+
+class NotFoundError(Exception):
+    """There is no such call, run or set."""
+
+
+@web.stream_request_body
+class Handler(web.RequestHandler):
+    """Headers, access, errors as JSON. The body is read only of a request that may change something."""
+
+    def initialize(self, bench: Bench, access: Access) -> None:
+        """Take what the application was given for its handlers."""
+        self.bench, self.access = bench, access
+        self._body = bytearray()
+
+    @override
+    def set_default_headers(self) -> None:
+        for name, value in site.HEADERS.items():
+            self.set_header(name, value)
+
+    @override
+    def check_xsrf_cookie(self) -> None:
+        """Pages of other origins are kept off by `access`."""
+
+    @override
+    def compute_etag(self) -> None:
+        """Nothing here is to be kept."""
+
+    @override
+    def prepare(self) -> None:
+        changes = self.request.method not in ("GET", "HEAD")
+        refusal = self.access.may_change(self) if changes else self.access.may_see(self)
+        if refusal is not None:
+            self._refuse(refusal)
+        elif changes:
+            self.request.connection.set_max_body_size(LARGEST_BODY)  # type: ignore[union-attr]  # there is one
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if refusal.status == HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", 'Bearer realm="aoai-gateway"')
+        self.fail(refusal.status, refusal.message)
+
+    @override
+    def data_received(self, chunk: bytes) -> None:
+        self._body += chunk
+
+    @override
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(error, NotFoundError):
+            self.fail(404, str(error))
+        elif isinstance(error, _WRONG):
+            self.fail(409, str(error))
+        elif isinstance(error, GatewayError):
+            self.fail(error.status, error.message)
+        elif isinstance(error, BadRequestError):
+            self.fail(400, str(error))
+        else:
+            self.fail(status_code, f"{HTTPStatus(status_code).phrase}.")
+
+    @override
+    def log_exception(self, *args: Any) -> None:
+        expected = (web.HTTPError, NotFoundError, GatewayError, BadRequestError, iostream.StreamClosedError)
+        if not isinstance(args[1], (*_WRONG, *expected)):
+            logger.error("A bug in the workbench.", exc_info=args)
+
+    def fail(self, status: int, message: str) -> None:
+        """Answer with an error."""
+        self.set_status(status)
+        self.answer({"error": {"message": message}})
+
+    def answer(self, found: Any) -> None:
+        """Answer with a document."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(as_json(found))
+
+    def asked(self) -> dict[str, Any]:
+        """Give the body. Raises BadRequestError."""
+        try:
+            found = decode(bytes(self._body))
+        except Unreadable as error:
+            raise BadRequestError(f"The request is not understood: {error}.") from None
+        if not isinstance(found, dict):
+            raise BadRequestError("The request is not understood: it is no JSON object.")
+        return found
+
+    def flow(self, ident: str) -> HTTPFlow:
+        """Give a call's flow. Raises NotFoundError."""
+        flow = self.bench.calls.get(ident)
+        if flow is None:
+            raise NotFoundError("The call is no longer here: only so many are kept.")
+        return flow
+
+
+class BadRequestError(Exception):
+    """What is asked is not understood; the text says why."""
+
+
+class Events(Handler):
+    """A stream of server-sent events (WHATWG HTML §9.2)."""
+
+    def begin(self) -> None:
+        """Say what follows."""
+        self.set_header("Content-Type", "text/event-stream")
+        self.set_header("X-Accel-Buffering", "no")
+
+    async def send(self, event: str, data: Any) -> None:
+        """Send an event; waits while the page is behind. Raises StreamClosedError."""
+        self.write(f"event: {event}\ndata: ".encode() + as_json(data) + b"\n\n")
+        await self.flush()
+
+
+def member(asked: dict[str, Any], key: str) -> dict[str, Any]:
+    """Give an object out of what is asked. Raises BadRequestError."""
+    found = asked.get(key)
+    if not isinstance(found, dict):
+        raise BadRequestError(f'"{key}" must be an object.')
+    return found
+
+
+def as_json(found: Any) -> bytes:
+    """Write an answer."""
+    text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+    # What models and clients say may hold halves of surrogate pairs.
+    return text.encode("utf-8", "replace")
