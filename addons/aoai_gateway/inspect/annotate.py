@@ -4,7 +4,7 @@ The flow list is narrow, so a comment says what is remarkable first (an error, a
 asked for what and where it went, then figures. A marker says the most important of it as a picture; a call
 of which nothing is remarkable has none.
 
-The metadata is saved with the flow, so it holds plain strings and numbers only, and nothing secret.
+The metadata is saved with the flow, so it holds plain values only, and nothing secret.
 
 ========================  ===============================================================================
 key                       value
@@ -46,7 +46,7 @@ gateway_messages_gone     how many messages of a long realtime session are no lo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.end_users import shown_user
@@ -121,8 +121,6 @@ def annotate(flow: http.HTTPFlow, call: Call, conversation: str | None = None) -
     """Say on a call's flow what became of it."""
     flow.comment = comment(call)
     flow.metadata.update(metadata(call))
-    if call.attempts:
-        flow.metadata["gateway_timeline"] = [_times(call, attempt) for attempt in call.attempts]
     if conversation is not None:
         flow.metadata["gateway_conversation"] = conversation
     if call.decisions:
@@ -260,10 +258,10 @@ def attempt_comment(call: Call, attempt: Attempt) -> str:
     return SEPARATOR.join(parts)
 
 
-def metadata(call: Call) -> dict[str, str | int | float]:
+def metadata(call: Call) -> dict[str, Any]:
     """Give the call's fields for filters such as ``~meta "gateway_client: Team 1"``."""
     usage, attempt = call.usage, call.attempt
-    fields: dict[str, str | int | float | None] = {
+    fields: dict[str, Any] = {
         "gateway_client": call.client.name,
         "gateway_user": shown_user(call),
         "gateway_call": call.id,
@@ -284,6 +282,7 @@ def metadata(call: Call) -> dict[str, str | int | float]:
         "gateway_tokens_cached": (usage.cached_tokens if usage is not None else None) or None,
         "gateway_queue_ms": _ms(0.0, call.queue_wait) or None,
         "gateway_run_by": call.run_by,
+        "gateway_timeline": [_times(call, attempt) for attempt in call.attempts] or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -65,7 +65,8 @@ def flow_for(edited: Edited, body: Mapping[str, Any], place: str, setup: Setup) 
     if setup.config.client_named(edited.client) is None:
         raise EditError(f"There is no client {edited.client!r}.")
     try:
-        base = as_call(edited.origin) if edited.origin is not None else _new(edited.operation)
+        # A copy: one that is held, or still under way, can be tried elsewhere meanwhile.
+        base = as_call(edited.origin.copy()) if edited.origin is not None else _new(edited.operation)
         base.request.content = dump(body)
         base.request.headers["content-type"] = "application/json"
         flow = aimed(base, place, setup)

@@ -33,7 +33,10 @@ def held() -> str | None:
     if not is_possible() or not ctx.options.intercept or not ctx.options.intercept_active:
         return None
     found = re.fullmatch(r'~q & ~meta "\^gateway_client: (.*)\$"', ctx.options.intercept)
-    return re.sub(r"\\(.)", r"\1", found[1]) if found else "*"
+    if found is None:
+        return "*"
+    # Unquoted twice, as `_filter` quotes.
+    return re.sub(r"\\(.)", r"\1", re.sub(r"\\(.)", r"\1", found[1]))
 
 
 def _filter(client: str) -> str:

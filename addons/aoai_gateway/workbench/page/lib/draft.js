@@ -31,9 +31,9 @@ export function messages(draft, make = false) {
 export function add(draft, at) {
   const list = messages(draft, true);
   if (!list) return;
-  const last = list[at - 1];
-  const role = last?.role === "user" ? "assistant" : "user";
-  list.splice(at, 0, { role, content: "" });
+  const place = Math.min(at, list.length);
+  const role = list[place - 1]?.role === "user" ? "assistant" : "user";
+  list.splice(place, 0, { role, content: "" });
 }
 
 export function remove(draft, at) {

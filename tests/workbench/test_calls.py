@@ -1,0 +1,159 @@
+"""Which calls are shown, for how long, and how pages hear of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from mitmproxy.addons.view import View
+from mitmproxy.http import HTTPFlow
+from mitmproxy.test import taddons, tflow
+
+from aoai_gateway.workbench import calls as module
+from aoai_gateway.workbench.calls import Calls, Feed
+from aoai_gateway.workbench.rows import Rows, read_digest
+
+
+def call(content: Any = "Hello", *, size: int = 0, **metadata: Any) -> HTTPFlow:
+    flow = tflow.tflow(resp=True)
+    flow.live = False
+    flow.request.method, flow.request.path = "POST", "/openai/v1/chat/completions"
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": content}], "pad": "x" * size}
+    flow.request.content = json.dumps(body).encode()
+    flow.metadata.update(metadata)
+    return flow
+
+
+def test_calls_are_kept_and_told() -> None:
+    calls, feed = Calls(), Feed()
+    calls.feeds.add(feed)
+    flow = call()
+    calls.request(flow)
+    calls.response(flow)
+    assert [each.id for each in calls] == [flow.id]
+    assert feed.take(10) == ([flow.id], [])
+    assert feed.take(10) == ([], [])
+
+
+def test_what_is_no_call_is_not_shown() -> None:
+    calls, other = Calls(), call()
+    other.request.path = "/favicon.ico"
+    calls.response(other)
+    assert len(calls) == 0
+
+
+def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_CALLS", 3)
+    calls, feed = Calls(), Feed()
+    calls.feeds.add(feed)
+    flows = [call(str(number)) for number in range(5)]
+    for flow in flows:
+        calls.response(flow)
+    assert [each.id for each in calls] == [each.id for each in flows[2:]]
+    changed, gone = feed.take(10)
+    assert (changed, gone) == ([each.id for each in flows[2:]], [each.id for each in flows[:2]])
+
+
+def test_bodies_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 25_000)
+    calls = Calls()
+    for _ in range(10):
+        calls.response(call(size=10_000))
+    assert len(calls) == 2
+    calls.response(call(size=100_000))
+    assert len(calls) == 1, "the latest one stays, whatever its size"
+
+
+def test_failed_attempts_belong_to_their_call() -> None:
+    calls = Calls()
+    flow, failed = call(gateway_call="c1"), call(gateway_call="c1", gateway_attempt=1)
+    calls.request(flow)
+    calls.response(failed)
+    calls.response(failed)
+    assert len(calls) == 1
+    assert calls.attempts_of(flow) == [failed]
+
+
+def test_in_mitmweb_a_call_stays_as_long_as_it_is_in_the_flow_list() -> None:
+    view = View()
+    with taddons.context(view):
+        calls, flows = Calls(view), [call(), call()]
+        for flow in flows:
+            view.add([flow])
+            calls.response(flow)
+        view.remove([flows[0]])
+        assert [each.id for each in calls] == [flows[1].id]
+        view.clear()
+        assert len(calls) == 0
+
+
+def test_a_feed_waits_for_news() -> None:
+    async def scenario() -> None:
+        feed = Feed()
+        assert not await feed.wait(0)
+        feed.tell("a")
+        assert await feed.wait(5)
+        feed.tell("a", gone=True)
+        assert feed.take(5) == ([], ["a"])
+
+    asyncio.run(scenario())
+
+
+def test_a_row_says_what_became_of_a_call() -> None:
+    flow = call(
+        [{"type": "text", "text": "Where is\nmy order?"}],
+        gateway_client="Bot",
+        gateway_deployment="gpt-4o",
+        gateway_backend="ptu@sweden",
+        gateway_attempts=2,
+        gateway_duration_ms=1200,
+        gateway_tokens_in=5,
+        gateway_run_by="Ada",
+    )
+    row = Rows().row(flow, None)
+    assert (row["prompt"], row["client"], row["attempts"], row["by"]) == (
+        "Where is my order?",
+        "Bot",
+        2,
+        "Ada",
+    )
+    assert (row["state"], row["status"], row["cost"]) == ("done", 200, None)
+    json.dumps(row)
+
+
+def test_a_row_is_read_anew_when_the_prompt_was_edited() -> None:
+    rows, flow = Rows(), call("before")
+    assert rows.row(flow, None)["prompt"] == "before"
+    flow.request.content = flow.request.content.replace(b"before", b"after")
+    assert rows.row(flow, None)["prompt"] == "after"
+
+
+def test_states_of_a_call() -> None:
+    rows, flow = Rows(), call()
+    flow.response = None
+    assert rows.row(flow, None)["state"] == "running"
+    flow.intercepted = True
+    assert rows.row(flow, None)["state"] == "held"
+
+
+def test_turns_of_one_conversation_have_one_thread() -> None:
+    def thread(*messages: tuple[str, str]) -> str:
+        body = {"messages": [{"role": role, "content": text} for role, text in messages]}
+        return read_digest(json.dumps(body).encode()).thread
+
+    first = thread(("system", "s"), ("user", "a"))
+    assert first == thread(("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))
+    assert first != thread(("system", "s"), ("user", "other"))
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"null", b'{"messages": 1}', b'{"input": {"a": 1}}', b"[" * 9999]
+)
+def test_a_digest_of_anything(raw: bytes) -> None:
+    read_digest(raw)
+
+
+def test_a_prompt_of_megabytes_is_not_read_for_a_line() -> None:
+    assert read_digest(b"x" * 2_500_000).prompt == "(a prompt of 2.5 MB)"

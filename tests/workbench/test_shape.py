@@ -1,0 +1,119 @@
+"""What the page is shown of a request and its answer, and how an edit finds back what was left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aoai_gateway.inspect.views.facts import Facts
+from aoai_gateway.workbench.shape import (
+    BUDGET,
+    LONGEST_STRING,
+    answer_shape,
+    at,
+    dump,
+    filled,
+    has_stand_ins,
+    request_shape,
+)
+
+PICTURE = "data:image/png;base64," + "A" * 4000
+CHAT = Facts("chat.completions", content_type="application/json")
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+def shown(body: Any) -> Any:
+    return request_shape(json.dumps(body).encode())["body"]
+
+
+def test_a_short_request_is_shown_as_it_is() -> None:
+    body = {"messages": [{"role": "user", "content": "a\nb"}], "temperature": 0.5}
+    assert shown(body) == body
+    assert not has_stand_ins(body)
+
+
+def test_long_strings_are_left_behind_and_found_again() -> None:
+    body = {
+        "messages": [
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE}}]},
+            {"role": "user", "content": "long " * LONGEST_STRING},
+        ],
+        "a/b~c": PICTURE,
+    }
+    cut = shown(body)
+    assert len(json.dumps(cut)) < 10_000
+    assert cut["messages"][0]["content"][0]["image_url"]["url"]["kind"] == "image"
+    assert cut["messages"][1]["content"]["head"].startswith("long long")
+    assert has_stand_ins(cut)
+    assert filled(cut, body) == body
+
+
+def test_an_edit_of_one_message_keeps_the_others() -> None:
+    body = {"messages": [{"role": "user", "content": PICTURE}, {"role": "user", "content": "old"}]}
+    cut = shown(body)
+    cut["messages"][1]["content"] = "new"
+    cut["messages"].reverse()
+    assert [each["content"] for each in filled(cut, body)["messages"]] == ["new", PICTURE]
+
+
+def test_many_paragraphs_are_bounded_together() -> None:
+    body = {"messages": [{"role": "user", "content": "word " * 10_000} for _ in range(100)]}
+    assert len(json.dumps(shown(body))) < BUDGET + 500_000
+
+
+@given(json_values)
+def test_whatever_is_shown_can_be_filled_in_again(value: Any) -> None:
+    body = {"input": value}
+    assert filled(shown(body), body) == body
+
+
+@pytest.mark.parametrize("pointer", ["/x", "/messages/9", "/messages/-1", "/messages/0/content/0", "/a/b"])
+def test_a_pointer_that_leads_nowhere(pointer: str) -> None:
+    body = {"messages": [{"content": "text"}], "a": 1}
+    with pytest.raises(KeyError):
+        at(body, pointer)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}"])
+def test_a_body_that_is_no_json_is_shown_as_it_came(body: bytes) -> None:
+    found = request_shape(body)
+    assert found["body"] is None
+    assert found["problem"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"{}", b'{"choices": 1}', b"data: {", b"\x00"])
+@pytest.mark.parametrize("operation", ["chat.completions", "responses", "embeddings", ""])
+def test_an_answer_may_be_anything(body: bytes, operation: str) -> None:
+    assert "choices" in answer_shape(body, Facts(operation))
+
+
+def test_an_answer_in_parts() -> None:
+    body = {
+        "model": "gpt-4o",
+        "choices": [{"finish_reason": "stop", "message": {"content": "Hello", "reasoning_content": "Hm"}}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+    }
+    found = answer_shape(json.dumps(body).encode(), CHAT)
+    (choice,) = found["choices"]
+    assert [(part["title"], part["text"]) for part in choice["parts"]] == [("reasoning", "Hm"), ("", "Hello")]
+    assert (choice["finish"], found["usage"]["input_tokens"]) == ("stop", 3)
+
+
+def test_an_error_is_told_as_one() -> None:
+    found = answer_shape(b'{"error": {"code": "429", "message": "Slow down"}}', CHAT)
+    assert re.search("429.*Slow down", found["error"])
+
+
+def test_halves_of_surrogate_pairs_can_be_sent() -> None:
+    assert json.loads(dump({"a": "\ud800"})) == {"a": "\ud800"}
+    assert dump({"a": "ü"}) == '{"a": "ü"}'.encode()
