@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aoai_gateway.app import cli, start_checks
+from aoai_gateway.rerun.case_set import read_set
 from tests.docs.pages import Block, all_pages, blocks, page
 from tests.e2e import certificates
 from tests.e2e.conftest import NODE_FOLDER, home, node
@@ -184,7 +185,17 @@ def test_the_curl_line_for_the_plugin_is_answered(gateway_with_plugin: Shown, ba
 # --- configuration ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", YAML, ids=name_of)
+SETS = [block for block in YAML if re.search(r"^cases:", block.text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("block", SETS, ids=name_of)
+def test_a_set_of_cases_is_one(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "set.yaml"
+    path.write_text(block.text)
+    assert read_set(path).cases
+
+
+@pytest.mark.parametrize("block", [block for block in YAML if block not in SETS], ids=name_of)
 def test_a_configuration_snippet_loads(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,9 +109,9 @@ class Workbench(Model):
     """The page where prompts are read, edited, run and compared. In mitmweb it is always there."""
 
     enabled: bool = False
-    """true: on the admin listener of a gateway without mitmweb, too; also on where --capture is given."""
+    """`true` serves it on the admin listener of a gateway without mitmweb; `--capture` does, too."""
     sets: KeptFolder | None = None
-    """The folder that holds the sets of cases; "prompt-sets" beside this file if absent."""
+    """The folder of the sets of cases; `prompt-sets` beside the main file if absent."""
 
 
 def _whether_there(value: object) -> object:

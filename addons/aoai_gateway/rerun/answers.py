@@ -25,7 +25,8 @@ class Answer:
     """One answer. ``error`` names the failure in a line, if there was one.
 
     ``text`` is all output of a model: its answers, reasoning, refusals, and the tools that it calls, without
-    ids, which are never the same. ``vectors``: of embeddings.
+    ids, which are never the same. ``plain`` is the first answer's text
+    alone. ``vectors``: of embeddings.
     """
 
     status: int
@@ -35,6 +36,7 @@ class Answer:
     output_tokens: int | None = None
     error: str = ""
     vectors: Vectors = ()
+    plain: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -92,6 +94,9 @@ def _answer(status: int, shown: Shown) -> Answer:
         usage.input_tokens if usage else None,
         usage.output_tokens if usage else None,
         error,
+        plain="".join(part.text for part in shown.choices[0].parts if part.kind == "text")
+        if shown.choices
+        else "",
     )
 
 

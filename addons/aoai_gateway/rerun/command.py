@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,8 +17,10 @@ from mitmproxy.flow import Flow
 
 from aoai_gateway.rerun import report
 from aoai_gateway.rerun.calls import CaptureError, Session, read_session
+from aoai_gateway.rerun.case_set import SetError, read_set
 from aoai_gateway.rerun.comparison import Verdict, compare
 from aoai_gateway.rerun.sending import Gateway, UnreachableError, send_all
+from aoai_gateway.rerun.set_run import PriceError, read_prices, run_set, tell
 from aoai_gateway.wire.targets import DEPLOYMENT_NAME
 
 LOCAL = "http://127.0.0.1:8080"
@@ -36,8 +39,8 @@ class RunError(Exception):
 def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     """Run one command line (without the command's name); returns the exit code.
 
-    0: the run was made; 1: it could not be, or was to be strict and a call failed or is different; 2: the
-    command line is wrong.
+    0: the run was made; 1: it could not be, a case of a set failed, or it was to be strict and a call failed
+    or is different; 2: the command line is wrong.
     """
     try:
         return _main(argv, env)
@@ -51,12 +54,16 @@ def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
 
 def _main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     args = _parser().parse_args(argv)
+    if (args.file is None) is (args.set is None):
+        raise UsageError("name a captured session, or a set of cases with --set FILE")
     key = env.get(args.key_env)
     if not key:
         raise UsageError(
             f"the client's key is read from the environment: set {args.key_env}, or name another variable "
             "with --key-env"
         )
+    if args.set is not None:
+        return asyncio.run(_run_set(args, Gateway(args.to, key, args.ca)))
     try:
         session = read_session(args.file, deployment=args.deployment, limit=args.limit, wanted=args.filter)
     except CaptureError as error:
@@ -67,6 +74,33 @@ def _main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     rows = asyncio.run(_run(args, session, Gateway(args.to, key, args.ca)))
     bad = any(row.comparison.verdict is not Verdict.SAME for row in rows)
     return 1 if args.strict and bad else 0
+
+
+async def _run_set(args: argparse.Namespace, gateway: Gateway) -> int:
+    try:
+        cases = read_set(args.set)
+        prices = read_prices(args.prices) if args.prices is not None else {}
+    except (SetError, PriceError) as error:
+        raise RunError(str(error)) from None
+    deployment = args.deployment or cases.deployment or ""
+    if args.deployment:
+        bodies = ({**case.body, "model": args.deployment} for case in cases.cases)
+        chosen = zip(cases.cases, bodies, strict=True)
+        cases = replace(cases, cases=tuple(replace(case, body=body) for case, body in chosen))
+    if not deployment and any("model" not in case.body for case in cases.cases):
+        raise RunError(f"{args.set} names no deployment; say where it is to run: --deployment NAME")
+    if not cases.cases:
+        raise RunError(f"{args.set} has no cases.")
+    results = run_set(cases, gateway, deployment=deployment, prices=prices, concurrency=args.concurrency)
+    try:
+        found = await tell(results, _say, as_document=args.json)
+    except UnreachableError as error:
+        raise _unreachable(gateway, error) from None
+    return 0 if all(result.passed for result in found) else 1
+
+
+def _unreachable(gateway: Gateway, error: UnreachableError) -> RunError:
+    return RunError(f"no gateway at {gateway.url}: {error}. Is it running? Else say where: --to URL")
 
 
 async def _run(args: argparse.Namespace, session: Session, gateway: Gateway) -> list[report.Row]:
@@ -82,9 +116,7 @@ async def _run(args: argparse.Namespace, session: Session, gateway: Gateway) -> 
             for line in report.row_lines(row):
                 say(line)
     except UnreachableError as error:
-        raise RunError(
-            f"no gateway at {gateway.url}: {error}. Is it running? Else say where: --to URL"
-        ) from None
+        raise _unreachable(gateway, error) from None
     if args.json:
         document = {
             "file": str(args.file),
@@ -126,12 +158,23 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="aoai-gateway rerun",
-        description="Make the calls of a captured session again, and show the differences.",
+        description="Make the calls of a captured session again, and show the differences; or run a set of "
+        "test cases.",
         epilog="The file is what `serve --capture FILE`, mitmdump -w or mitmweb has saved. Exit codes: 0 the "
-        "run was made, 1 it could not be, or --strict and a call failed or is different, 2 wrong usage.",
+        "run was made, 1 it could not be, a case failed, or --strict and a call failed or is different, "
+        "2 wrong usage.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a mitmproxy dump file")
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a mitmproxy dump file")
+    parser.add_argument(
+        "--set",
+        type=Path,
+        metavar="FILE",
+        help="run this set of test cases instead, YAML or JSON Lines; exits with 1 if one fails",
+    )
+    parser.add_argument(
+        "--prices", type=Path, metavar="FILE", help="of a set: a file with prices, such as gateway.yaml"
+    )
     parser.add_argument(
         "--deployment", type=_deployment, metavar="NAME", help="send all calls to this deployment"
     )
