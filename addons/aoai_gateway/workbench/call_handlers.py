@@ -135,7 +135,8 @@ def _part(body: bytes, pointer: str) -> tuple[str, bytes]:
     media = (head[1] or "").lower() if head else ""
     if head and media in (*PICTURES, *SOUNDS):
         try:
-            return media, base64.b64decode(text[head.end() :], validate=False)
+            data = text[head.end() :]
+            return media, base64.b64decode(data + "=" * (-len(data) % 4), validate=False)
         except binascii.Error:
             pass
     return "text/plain; charset=utf-8", text.encode(errors="replace")

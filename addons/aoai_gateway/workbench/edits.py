@@ -67,6 +67,9 @@ def flow_for(edited: Edited, body: Mapping[str, Any], place: str, setup: Setup) 
     try:
         # A copy: one that is held, or still under way, can be tried elsewhere meanwhile.
         base = as_call(edited.origin.copy()) if edited.origin is not None else _new(edited.operation)
+        if "model" not in body and "/deployments/" not in base.request.path:
+            # Where it goes is said by the place.
+            body = {"model": place.partition("@")[0], **body}
         base.request.content = dump(body)
         base.request.headers["content-type"] = "application/json"
         flow = aimed(base, place, setup)
