@@ -241,11 +241,9 @@ def sdk() -> Iterator[Sdk]:
     made.close()
 
 
-@pytest.fixture(scope="session")
-def node() -> list[str]:
-    """The command that runs the JavaScript client; its package is installed when it is not there yet."""
-    program = require("node")
-    if not (NODE_FOLDER / "node_modules" / "openai").is_dir():
+def node_folder() -> Path:
+    """Give the folder with the packages from npm; they are installed when they are not there yet."""
+    if not all((NODE_FOLDER / "node_modules" / name).is_dir() for name in ("openai", "axe-core")):
         done = subprocess.run(
             [require("npm"), "ci", "--no-audit", "--no-fund"],
             cwd=NODE_FOLDER,
@@ -254,5 +252,12 @@ def node() -> list[str]:
             timeout=100,
         )
         if done.returncode:
-            give_up("npm", f"npm could not install the openai package: {done.stderr.strip()[-300:]}")
-    return [program, str(NODE_FOLDER / "client.mjs")]
+            give_up("npm", f"npm could not install its packages: {done.stderr.strip()[-300:]}")
+    return NODE_FOLDER
+
+
+@pytest.fixture(scope="session")
+def node() -> list[str]:
+    """The command that runs the JavaScript client."""
+    program = require("node")
+    return [program, str(node_folder() / "client.mjs")]

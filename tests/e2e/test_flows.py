@@ -358,7 +358,7 @@ def test_the_calls_own_flow_shows_the_clients_request(story: Story) -> None:
 )
 def test_the_comment_tells_the_call(story: Story, name: str, comment: str, marked: str) -> None:
     final = story.scenes[name].final
-    assert re.fullmatch(comment, final.comment), final.comment
+    assert re.fullmatch(f"“[^”]+” · {comment}", final.comment), final.comment
     assert final.marked == marked
 
 

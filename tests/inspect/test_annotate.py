@@ -197,9 +197,15 @@ def test_an_attempt_is_found_by_its_call() -> None:
 
 def test_nothing_secret_is_on_a_flow() -> None:
     trace = world("a", "b").script(a=[IDLE_CLOSED, Answer(401)], b=OK).call(messages=["my-prompt"])
-    text = f"{comment(trace.call)} {metadata(trace.call)} {trace.call.attempts!r} {trace.call!r}"
+    text = f"{metadata(trace.call)} {trace.call.attempts!r} {trace.call!r}"
     for secret in ("key-of", "my-prompt"):
         assert secret not in text
+    assert "key-of" not in comment(trace.call)
+
+
+def test_a_comment_begins_with_the_prompt() -> None:
+    call = world("a").call(messages=["Hello,\n\x1b[31m\u202e" + "word " * 100]).call
+    assert comment(call) == "“Hello, [31mword word word word word wor…” · anybody: gpt → a@a"
 
 
 def test_a_bug_of_ours_is_marked() -> None:

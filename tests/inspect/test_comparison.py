@@ -50,6 +50,13 @@ def test_many_texts_are_below_each_other() -> None:
     assert sum(line.startswith("── gpt-4o") for line in lines) == 4
 
 
+def test_figures_of_many_are_in_several_tables_that_fit() -> None:
+    entries = [Entry(f"deployment-{n}", f"text {n}", status=200, backend="ptu@sweden") for n in range(6)]
+    lines = side_by_side(entries).splitlines()
+    assert [line.count("│") for line in lines if line.startswith("status")] == [3, 1]
+    assert max(map(_width, lines)) <= WIDTH + 40
+
+
 def test_texts_that_are_the_same_are_shown_once() -> None:
     text = side_by_side([FIRST, FIRST])
     assert "All answers are the same:" in text

@@ -1,8 +1,8 @@
 """A flow's comment, marker and metadata: what became of the call, in one line and in filterable fields.
 
-The flow list is narrow, so a comment says what is remarkable first (an error, a replay, a wait), then who
-asked for what and where it went, then figures. A marker says the most important of it as a picture; a call
-of which nothing is remarkable has none.
+A comment begins with the first words of the prompt, by which people know their calls. Then it says what is
+remarkable (an error, a replay, a wait), who asked for what and where it went, and figures. A marker says the
+most important of it as a picture; a call of which nothing is remarkable has none.
 
 The metadata is saved with the flow, so it holds plain values only, and nothing secret.
 
@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.end_users import shown_user
+from aoai_gateway.inspect.asked import last_words, shortened
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -204,9 +205,20 @@ def marker(call: Call) -> str:
     return WAITED if call.waited >= WORTH_TELLING else ""
 
 
+WORDS = 40
+"""Characters of the prompt in a comment."""
+
+
+def _asked(call: Call) -> list[str]:
+    """Give the first words of a prompt; none of a body that was too large to be kept decoded."""
+    body = call.body
+    words = shortened(last_words(body.parsed), WORDS) if body is not None and body.whole else ""
+    return [f"“{words}”"] if words else []
+
+
 def comment(call: Call) -> str:
-    """Tell a call in one line: what is remarkable; client, deployment → backend; tokens and times."""
-    parts = [*_remarkable(call), _route(call)]
+    """Tell a call in one line: prompt; what is remarkable; client, deployment → backend; figures."""
+    parts = [*_asked(call), *_remarkable(call), _route(call)]
     if call.usage is not None:
         parts.append(f"{call.usage.input_tokens} tokens in, {call.usage.output_tokens} out")
     if call.first_content is not None and call.streaming:

@@ -24,8 +24,11 @@ def last_words(body: Mapping[str, Any]) -> str:
 
 
 def shortened(said: str, longest: int = LONGEST) -> str:
-    """Give the begin of a text in one line, an ellipsis at its end if there is more."""
-    line = " ".join(said[: 8 * longest].split())
+    """Give the begin of a text in one line, an ellipsis at its end if there is more.
+
+    What is not printable is left out: control characters, and what changes the direction of a line.
+    """
+    line = " ".join("".join(c for c in said[: 8 * longest] if c.isprintable() or c.isspace()).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 

@@ -114,6 +114,10 @@ class Comparison:
             )
             self.flow.response.timestamp_end = time.time()
             await self._tell(HttpResponseHeadersHook(self.flow), HttpResponseHook(self.flow))
+            view = ctx.master.addons.get("view")
+            if view is not None and self.flow in view:
+                # Where the list has a focus, in the console, it is what one has waited for.
+                view.focus.flow = self.flow
         except Exception as error:
             log_exception("in a comparison of answers; it was given up.", error)
 

@@ -20,6 +20,9 @@ WIDTH = 74
 NARROWEST = 32
 """Columns that an answer needs to be read beside others."""
 
+MOST_COLUMNS = 4
+"""Answers whose figures stand beside each other; of more, some are below."""
+
 GAP = " │ "
 
 
@@ -47,6 +50,12 @@ def side_by_side(entries: Sequence[Entry]) -> str:
     """Lay entries out; "" for none."""
     if not entries:
         return ""
+    places = range(0, len(entries), MOST_COLUMNS)
+    tables = (_table(entries[place : place + MOST_COLUMNS]) for place in places)
+    return "\n\n".join(tables) + "\n\n" + "\n".join(_texts(entries)) + "\n"
+
+
+def _table(entries: Sequence[Entry]) -> str:
     columns = len(entries)
     share = (WIDTH - 14 - len(GAP) * (columns - 1)) // columns
     widths = [max(10, min(max(map(_width, _cells(entry))), max(share, 20))) for entry in entries]
@@ -56,7 +65,7 @@ def side_by_side(entries: Sequence[Entry]) -> str:
         cells = [cell(entry) for entry in entries]
         if any(cells):
             lines.append(_row(label, [text or "–" for text in cells], widths))
-    return "\n".join([*lines, "", *_texts(entries)]) + "\n"
+    return "\n".join(lines)
 
 
 def _number(value: float | None, unit: str = "") -> str:

@@ -40,6 +40,7 @@ async function draftOf(id, setup) {
     operation: call.operation, body: copied(call.request.body), origin: id, held: row.state === "held",
     client: setup.clients.includes(row.client) ? row.client : setup.clients[0] ?? "",
     places: setup.places.includes(where) ? [where] : setup.places.slice(0, 1), count: 1, variables: {}, run: null, expect: [],
+    original: row.state === "done" ? { id, call, title: "the call as it was" } : null,
   };
 }
 

@@ -22,7 +22,9 @@ class RunView {
     this.draft = draft;
     this.setup = setup;
     this.entries = run.entries.map((entry) => ({ ...entry, text: "", call: null }));
-    this.base = draft.winner && this.entries.some((entry) => entry.id === draft.winner) ? draft.winner : this.entries[0].id;
+    // What answers can be compared to: each other, what was kept of an earlier run, the call as it was.
+    this.others = [draft.kept, draft.original].filter((each) => each && said(each.call) && !this.entries.some((entry) => entry.id === each.id));
+    this.base = (this.others[0] ?? this.entries[0]).id;
     this.differences = false;
     this.draw();
   }
@@ -75,15 +77,15 @@ class RunView {
     const several = this.entries.length > 1;
     fill(this.place, h("header.results-head", {}, h("h3", {}, several ? format.plural(this.entries.length, "answer") : "Answer"),
       this.over ? null : button("Stop", () => send("DELETE", `/runs/${this.run.run}`).catch((error) => note(error.message, "problem"))),
-      several ? this.differenceSwitch() : null),
-    several ? this.figures() : null, this.variance(),
+      several || this.others.length ? this.differenceSwitch() : null),
+    this.figures(), this.variance(),
     h("div.cards", { tabindex: "0", role: "group", "aria-label": "Answers side by side" }, this.entries.map((entry) => this.entryCard(entry))));
   }
 
   differenceSwitch() {
     return h("span.difference", {},
       button(this.differences ? "Answers" : "Differences", () => { this.differences = !this.differences; this.draw(); }, { "aria-pressed": String(this.differences), data: { action: "differences" } }),
-      this.differences ? h("label", {}, " to ", select(this.entries.map((entry) => [entry.id, this.title(entry)]), this.base, (id) => { this.base = id; this.draw(); }, { "aria-label": "Compared to" })) : null);
+      this.differences ? h("label", {}, " to ", select([...this.others.map((each) => [each.id, each.title]), ...this.entries.map((entry) => [entry.id, this.title(entry)])], this.base, (id) => { this.base = id; this.draw(); }, { "aria-label": "Compared to" })) : null);
   }
 
   title(entry) {
@@ -119,22 +121,28 @@ class RunView {
   }
 
   entryCard(entry) {
-    const kept = this.draft.winner === entry.id;
+    const kept = this.draft.kept?.id === entry.id;
     return h("article.card", { class: kept ? "kept" : "", data: { entry: entry.id, place: entry.place, state: entry.state } },
       h("header", {}, h("h4", {}, this.title(entry)), h("span.state", {}, entry.state)),
       h("div.streaming", {}, entry.call ? this.body(entry) : nodes(entry.text)),
       entry.problem ? h("p.problem", {}, entry.problem) : null,
       entry.call ? [h("div.buttons", {},
-        button(kept ? "Kept" : "Keep", () => { this.draft.winner = kept ? null : entry.id; this.base = entry.id; this.draw(); }, { "aria-pressed": String(kept), data: { action: "keep" } }),
+        button(kept ? "Kept" : "Keep", () => this.keep(entry, kept), { "aria-pressed": String(kept), data: { action: "keep" } }),
         ...copyButtons(entry.id),
         button("Save as case", () => saveAsCase(entry.call, this.draft, this.setup), { data: { action: "save-case" } }),
         h("a", { href: `#/call/${entry.id}` }, "Open the call")),
       h("details", {}, h("summary", {}, "Facts"), facts(entry.call))] : null);
   }
 
+  keep(entry, kept) {
+    this.draft.kept = kept ? null : { id: entry.id, call: entry.call, title: `kept: ${entry.place}` };
+    this.base = entry.id;
+    this.draw();
+  }
+
   body(entry) {
     const own = said(entry.call);
-    const base = this.entries.find((each) => each.id === this.base);
+    const base = [...this.others, ...this.entries].find((each) => each.id === this.base);
     if (!this.differences || base === entry || !base.call) return own ? suited(own) : [entry.call.answer?.error ? h("p.problem", {}, entry.call.answer.error) : h("p.quiet-text", {}, "There is no text.")];
     const before = said(base.call);
     const jsons = [asJson(before), asJson(own)];
