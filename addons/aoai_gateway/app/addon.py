@@ -187,7 +187,8 @@ class GatewayAddon:
 
             self._followed = True
             self.lifecycle.inspected = True
-            self.lifecycle.admin.extend(workbench.on_listener(self.gateway, addons, config.admin.token))
+            tokens = tuple(config.admin.holders())
+            self.lifecycle.admin.extend(workbench.on_listener(self.gateway, addons, tokens))
 
     # --- connections -----------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from aoai_gateway.admin import guard
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import SecretStr
     from tornado.web import RequestHandler
 
 MITMWEB_REFUSAL = guard.Refusal(401, "Show mitmweb's password, or the token that its log shows.")
@@ -25,20 +24,28 @@ class Access(Protocol):
     def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
         """Say why a request may not change or send anything; None if it may."""
 
+    def name_of(self, handler: RequestHandler) -> str:
+        """Name who asks, as far as the key tells; "" where it does not."""
+
 
 class ListenerAccess:
-    """The admin listener's: its token, or, without one, requests of this machine."""
+    """The admin listener's: its tokens, or, without one, requests of this machine."""
 
-    def __init__(self, token: SecretStr | None) -> None:
-        self._token = token
+    def __init__(self, tokens: guard.Tokens) -> None:
+        self._tokens = tokens
 
     def may_see(self, handler: RequestHandler) -> guard.Refusal | None:
         """As the status page."""
-        return guard.may_see(_names(handler), self._token)
+        return guard.may_see(_names(handler), self._tokens)
 
     def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
         """As the status page's controls."""
-        return guard.may_change(_names(handler), self._token)
+        return guard.may_change(_names(handler), self._tokens)
+
+    def name_of(self, handler: RequestHandler) -> str:
+        """Give the name of the token's holder."""
+        holder = guard.holder_of(_names(handler), self._tokens)
+        return holder.name if holder is not None else ""
 
 
 class MitmwebAccess:
@@ -60,6 +67,10 @@ class MitmwebAccess:
     def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
         """Also only for this very page: a cookie comes along with what other pages send."""
         return self.may_see(handler) or guard.is_own_page(_names(handler))
+
+    def name_of(self, handler: RequestHandler) -> str:
+        """Give nothing: mitmweb knows one password."""
+        return ""
 
 
 def _names(handler: RequestHandler) -> Mapping[str, str]:

@@ -31,7 +31,7 @@ class StartRunHandler(Handler):
             operation=str(asked.get("operation", "")),
             body=member(asked, "body"),
             client=str(asked.get("client", "")),
-            run_by=str(asked.get("by", "")),
+            run_by=self.access.name_of(self) or str(asked.get("by", "")),
             origin=origin,
             variables={str(k): str(v) for k, v in variables.items()} if isinstance(variables, dict) else {},
         )
@@ -90,7 +90,9 @@ class CheckHandler(Handler):
             raise BadRequestError('"expect" must be a list of objects.')
         judge = asked.get("judge")
         judging = Judging(
-            str(asked.get("client", "")), str(asked.get("by", "")), judge if isinstance(judge, dict) else {}
+            str(asked.get("client", "")),
+            self.access.name_of(self) or str(asked.get("by", "")),
+            judge if isinstance(judge, dict) else {},
         )
         flow = self.flow(str(asked.get("call", "")))
         self.answer({"results": await self.bench.check(flow, expected, judging)})

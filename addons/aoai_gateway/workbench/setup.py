@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from mitmproxy.addonmanager import AddonManager
     from mitmproxy.addons.view import View
-    from pydantic import SecretStr
     from tornado.routing import Rule
     from tornado.web import Application
 
+    from aoai_gateway.admin.guard import Tokens
     from aoai_gateway.runtime.gateway import Gateway
 
 FOLDER = "prompt-sets"
@@ -40,7 +40,7 @@ def extend(application: Application, gateway: Gateway, addons: AddonManager) -> 
 
 
 def on_listener(
-    gateway: Gateway, addons: AddonManager, token: SecretStr | None
+    gateway: Gateway, addons: AddonManager, tokens: Tokens
 ) -> Sequence[Rule | tuple[object, ...]]:
     """Give the rules for the admin listener of a process without mitmweb; empty if it has them already."""
     if addons.get(Calls.name) is not None:
@@ -56,7 +56,7 @@ def on_listener(
         addons.add(ResponseIntercept(gateway))
     # Without it streamed answers would be empty.
     ctx.options.update(store_streamed_bodies=True)
-    return rules(bench, ListenerAccess(token))
+    return rules(bench, ListenerAccess(tokens))
 
 
 def _bench(gateway: Gateway, addons: AddonManager, view: View | None) -> Bench:
