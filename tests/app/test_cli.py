@@ -112,7 +112,7 @@ def test_a_command_answers_to_its_earlier_name(capsys: pytest.CaptureFixture[str
     assert cli.main(["replay"]) == cli.main(["rerun"]) == 2
     earlier, now = capsys.readouterr().err.split("old name ends with this version.\n")
     assert earlier == "aoai-gateway: `replay` is now `rerun`; the "
-    assert now.count("usage: aoai-gateway rerun") == 2
+    assert now.count("aoai-gateway: name a captured session") == 2
 
 
 def test_a_strange_command_is_answered_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:

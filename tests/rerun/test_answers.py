@@ -32,7 +32,7 @@ def chat(body: bytes, status: int = 200, content_type: str = "application/json")
 
 
 def test_a_stream_says_what_the_whole_answer_says() -> None:
-    expected = Answer(200, "Hello you", "stop", 3, 5)
+    expected = Answer(200, "Hello you", "stop", 3, 5, plain="Hello you")
     assert chat(whole(content="Hello you")) == expected
     streamed = stream({"role": "assistant"}, {"content": "Hello"}, {"content": " you"})
     assert chat(streamed, content_type="text/event-stream; charset=utf-8") == expected
@@ -56,7 +56,7 @@ def test_responses_are_read_from_objects_and_streams() -> None:
         "output": [{"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}],
         "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
     }
-    expected = Answer(200, "Hi", "completed", 1, 2)
+    expected = Answer(200, "Hi", "completed", 1, 2, plain="Hi")
     assert read("responses", 200, "application/json", json.dumps(response).encode()) == expected
     event = json.dumps({"type": "response.completed", "response": response})
     body = f"event: response.completed\ndata: {event}\n\n".encode()
