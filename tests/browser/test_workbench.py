@@ -102,7 +102,8 @@ class Bench:
         expect(self.page.locator(".run-bar")).to_be_visible()
         for box in self.page.locator(".run-bar .places input").all():
             box.set_checked(box.get_attribute("value") in places)
-        self.page.locator('[data-action="run"]').click()
+        with self.page.expect_response("**/api/runs"):
+            self.page.locator('[data-action="run"]').click()
         for place in places:
             expect(self.card(place).locator('[data-action="keep"]').first).to_be_visible()
 
@@ -166,6 +167,7 @@ def test_a_failing_call_becomes_a_case_that_passes(bench: Bench, tmp_path: Path)
     boxes.nth(1).fill("say:Your order 4711 left our warehouse on Monday.\n\nIt arrives at {{shop}} today.")
     page.locator('[data-variable="shop"]').fill("Contoso Outdoor")
     page.get_by_label("your name").fill("Ada")
+    page.locator(".call-head").scroll_into_view_if_needed()
     take_picture(page, "workbench-edit")
 
     # Run it on three deployments.
@@ -217,6 +219,8 @@ def test_a_failing_call_becomes_a_case_that_passes(bench: Bench, tmp_path: Path)
     bench.press("run-set")
     expect(page.locator(".set-table .passed")).to_have_count(2)
     expect(page.locator(".set-table tfoot")).to_contain_text("1 of 1 passed, cost 0.0")
+    if page.get_by_label("Close this note").count():
+        page.get_by_label("Close this note").click()
     take_picture(page, "workbench-set")
 
     # Copy the Python, and run it for real.
@@ -326,6 +330,7 @@ def test_answers_in_json_are_compared_by_structure(bench: Bench) -> None:
 def test_the_keyboard_is_enough(bench: Bench) -> None:
     page = bench.page
     bench.many(5)
+    page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type("parcels were sent")
     expect(bench.rows.nth(2)).to_be_visible()

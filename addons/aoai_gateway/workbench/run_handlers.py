@@ -117,4 +117,4 @@ class SetHandler(Handler):
     async def put(self, name: str) -> None:
         """Save it."""
         await asyncio.to_thread(self.bench.sets.write, name, member(self.asked(), "set"))
-        self.answer({"done": f"Saved as {self.bench.sets.folder / name}."})
+        self.answer({"done": f"Saved as {name}."})

@@ -20,7 +20,7 @@ export async function saveAsCase(call, draft, setup) {
   const chosen = { file: names[0] ?? NEW, fresh: "cases.yaml", name: call.row.prompt.slice(0, 60) || "case", expect: copied(draft?.expect?.length ? draft.expect : [{ contains: "" }]) };
   const place = h("div.expectations");
   expectationForm(place, chosen.expect, setup);
-  const fresh = labelled("name of the file", h("input", { type: "text", value: chosen.fresh, oninput: (event) => { chosen.fresh = event.target.value; } }), `.yaml or .jsonl, in ${setup.sets}`);
+  const fresh = labelled("name of the file", h("input", { type: "text", value: chosen.fresh, oninput: (event) => { chosen.fresh = event.target.value; } }), `.yaml or .jsonl, in the folder ${setup.sets.split(/[\\/]/).at(-1)}`);
   fresh.hidden = chosen.file !== NEW;
   const problem = h("p.problem", { role: "alert" });
   const save = async () => {
