@@ -182,6 +182,10 @@ class GatewayAddon:
         config, addons = self.lifecycle.config, ctx.master.addons
         if config is None or hasattr(ctx.master, "app"):
             return
+        if self.lifecycle.worker is not None:
+            if config.workbench.enabled:
+                logger.warning("There is no workbench where several workers serve: start with one.")
+            return
         if config.workbench.enabled or addons.get("gatewaycapture") is not None:
             from aoai_gateway.workbench import setup as workbench
 
