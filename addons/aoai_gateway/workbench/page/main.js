@@ -103,6 +103,7 @@ function show() {
   const [view, id, more] = route();
   const place = h("div.view");
   look = null;
+  document.querySelector("#note .problem")?.remove();
   fill(detail, h("a.back", { href: "#/" }, "← Calls"), place);
   document.body.dataset.view = view || "list";
   list.select(view === "call" ? id : null);
