@@ -76,6 +76,15 @@ def test_failed_attempts_belong_to_their_call() -> None:
     assert calls.attempts_of(flow) == [failed]
 
 
+def test_attempts_of_calls_that_have_another_id_by_now_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_CALLS", 2)
+    calls = Calls()
+    for number in range(5):
+        calls.response(call(gateway_call=f"c{number}", gateway_attempt=1))
+    known = [number for number in range(5) if calls.attempts_of(call(gateway_call=f"c{number}"))]
+    assert known == [3, 4]
+
+
 def test_in_mitmweb_a_call_stays_as_long_as_it_is_in_the_flow_list() -> None:
     view = View()
     with taddons.context(view):

@@ -180,7 +180,12 @@ class GatewayAddon:
     def _serve_workbench(self) -> None:
         """Serve the workbench on the admin listener, where it is wanted and there is no mitmweb."""
         config, addons = self.lifecycle.config, ctx.master.addons
-        if config is None or hasattr(ctx.master, "app"):
+        if config is None:
+            return
+        web_url = getattr(ctx.master, "web_url", None)
+        if isinstance(web_url, str):
+            address, _, token = web_url.partition("?")
+            logger.info("Workbench at %sworkbench%s", address, f"?{token}" if token else "")
             return
         if self.lifecycle.worker is not None:
             if config.workbench.enabled:

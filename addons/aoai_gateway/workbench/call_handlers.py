@@ -7,7 +7,8 @@ import base64
 import binascii
 import json
 import re
-from typing import override
+import time
+from typing import Any, override
 
 from tornado import iostream
 
@@ -21,6 +22,9 @@ from aoai_gateway.workbench.handler import PAUSE, QUIET, Events, Handler, NotFou
 from aoai_gateway.workbench.shape import at
 
 ROWS_AT_ONCE = 200
+MOST_SECONDS = 0.005
+"""For which rows are made at a time: the event loop has calls to serve."""
+
 MOST_PAGES = 20
 """Pages that are told of calls at a time."""
 
@@ -79,7 +83,7 @@ class CallsHandler(Events):
         ready = False
         while True:
             changed, gone = feed.take(ROWS_AT_ONCE)
-            rows = [row for ident in changed if (row := self.bench.row(ident)) is not None]
+            rows = self._rows(changed, feed)
             if rows:
                 await self.send("rows", rows)
             if gone:
@@ -90,6 +94,19 @@ class CallsHandler(Events):
             await asyncio.sleep(PAUSE if ready else 0)
             if not feed.changed and not feed.gone and not await feed.wait(QUIET):
                 await self.send("quiet", {})
+
+    def _rows(self, changed: list[str], feed: Feed) -> list[dict[str, Any]]:
+        """Make the lines of calls, as many as there is time for; the rest is told with the next ones."""
+        rows: list[dict[str, Any]] = []
+        end = time.monotonic() + MOST_SECONDS
+        for place, ident in enumerate(changed):
+            if place and time.monotonic() > end:
+                for later in changed[place:]:
+                    feed.tell(later)
+                break
+            if (row := self.bench.row(ident)) is not None:
+                rows.append(row)
+        return rows
 
     @override
     def on_connection_close(self) -> None:

@@ -143,6 +143,10 @@ class Calls:
 
     def _put_attempt(self, flow: HTTPFlow) -> None:
         attempts = self._attempts.setdefault(str(flow.metadata.get("gateway_call", "")), [])
+        while len(self._attempts) > MOST_CALLS:
+            # Of calls that were replayed since, and so have another id now.
+            for each in self._attempts.pop(next(iter(self._attempts))):
+                self._bytes -= self._sizes.pop(each.id, 0)
         if flow not in attempts and len(attempts) < MOST_ATTEMPTS:
             attempts.append(flow)
             self._measure(flow)

@@ -38,7 +38,7 @@ class Rows:
     """Makes lines of flows; what is read of a prompt is remembered as long as its bytes are the same."""
 
     def __init__(self) -> None:
-        self._digests: dict[str, tuple[bytes | None, Digest]] = {}
+        self._digests: dict[str, tuple[tuple[int, int], Digest]] = {}
 
     def row(self, flow: HTTPFlow, config: Config | None) -> dict[str, Any]:
         """Give the line of a call. ``cost`` is in the currency of ``prices``; times are milliseconds."""
@@ -78,14 +78,16 @@ class Rows:
         }
 
     def _digest(self, flow: HTTPFlow) -> Digest:
-        raw = flow.request.raw_content
+        raw = flow.request.raw_content or b""
+        # Not the bytes themselves, which would outlive their flow.
+        state = len(raw), hash(raw) if len(raw) <= MOST_READ else 0
         known = self._digests.get(flow.id)
-        if known is not None and known[0] is raw:
+        if known is not None and known[0] == state:
             return known[1]
         if len(self._digests) > MOST_REMEMBERED:
             self._digests.clear()
-        digest = read_digest(flow.request.raw_content or b"", flow.request.headers.get("content-encoding"))
-        self._digests[flow.id] = raw, digest
+        digest = read_digest(raw, flow.request.headers.get("content-encoding"))
+        self._digests[flow.id] = state, digest
         return digest
 
 
