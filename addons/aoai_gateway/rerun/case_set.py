@@ -33,12 +33,16 @@ from typing import Any
 import yaml
 
 from aoai_gateway.rerun.expectations import ExpectationError, one
-from aoai_gateway.wire.operations import OPERATIONS
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES
 
 SUFFIXES = (".yaml", ".yml", ".jsonl")
 LARGEST_FILE = 32 * 1024 * 1024
 MOST_CASES = 2_000
-OPERATION_NAMES = tuple(operation.name for operation in OPERATIONS if operation.has_body)
+PATHS = {
+    each.name: f"/openai/v1/{each.path}" for each in (CHAT_COMPLETIONS, RESPONSES, COMPLETIONS, EMBEDDINGS)
+}
+"""What takes a prompt and answers with text or vectors, and where it is asked for."""
+
 VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")
 """``{{name}}`` in a text."""
 
@@ -144,8 +148,8 @@ def parse_case(document: Any, where: str = "the case") -> Case:
     where = f"{where} ({document['name']})" if document.get("name") else where
     _only(document, ("name", "operation", "body", "variables", "expect"), where)
     operation = document.get("operation", "chat.completions")
-    if operation not in OPERATION_NAMES:
-        raise ValueError(f"{where}: operation is one of {', '.join(OPERATION_NAMES)}")
+    if operation not in PATHS:
+        raise ValueError(f"{where}: operation is one of {', '.join(PATHS)}")
     body, expect, variables = (document.get(key) for key in ("body", "expect", "variables"))
     if not isinstance(body, dict):
         raise ValueError(f"{where}: body is a request, a mapping")

@@ -14,12 +14,10 @@ from aoai_gateway.config.prices import Price
 from aoai_gateway.rerun import judge
 from aoai_gateway.rerun.answers import Answer
 from aoai_gateway.rerun.calls import CapturedCall, Outcome
-from aoai_gateway.rerun.case_set import Case, CaseSet
+from aoai_gateway.rerun.case_set import PATHS, Case, CaseSet
 from aoai_gateway.rerun.expectations import check
 from aoai_gateway.rerun.sending import Gateway, send_all
-from aoai_gateway.wire.operations import OPERATIONS
 
-_PATHS = {operation.name: f"/openai/v1/{operation.path}" for operation in OPERATIONS}
 _NOTHING = Outcome(Answer(0))
 
 
@@ -117,7 +115,7 @@ def _call(operation: str, body: Mapping[str, Any]) -> CapturedCall:
         deployment=str(body.get("model", "")),
         streaming=streaming,
         method="POST",
-        target=_PATHS[operation],
+        target=PATHS[operation],
         headers=(("content-type", "application/json"),),
         body=json.dumps(body).encode(),
         then=_NOTHING,

@@ -13,9 +13,10 @@ from aoai_gateway.inspect.answers import said_in
 from aoai_gateway.inspect.replays import places
 from aoai_gateway.inspect.views.facts import operation_of
 from aoai_gateway.rerun import expectations, judge
+from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.workbench import child, hold
 from aoai_gateway.workbench.documents import content_of
-from aoai_gateway.workbench.edits import PATHS, Edited, EditError
+from aoai_gateway.workbench.edits import Edited, EditError
 from aoai_gateway.workbench.rows import Rows
 from aoai_gateway.workbench.runs import LONGEST_SECONDS
 

@@ -9,8 +9,7 @@ from mitmproxy import connection, exceptions, http
 
 from aoai_gateway.inspect.replays import aimed, as_call
 from aoai_gateway.inspect.views.shapes import Unreadable, decode
-from aoai_gateway.rerun.case_set import with_variables
-from aoai_gateway.wire.operations import OPERATIONS
+from aoai_gateway.rerun.case_set import PATHS, with_variables
 from aoai_gateway.workbench.documents import content_of
 from aoai_gateway.workbench.shape import dump, filled, has_stand_ins
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Setup
 
 LONGEST_NAME = 64
-PATHS = {operation.name: f"/openai/v1/{operation.path}" for operation in OPERATIONS if operation.has_body}
-"""Where a prompt that was written anew goes, by operation."""
 
 
 class EditError(Exception):
