@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.wire.hints import Headers
 
 BORROWED, LEAST_BORROWED = 2.0, 2.0
 """How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
@@ -54,6 +55,12 @@ BORROWED, LEAST_BORROWED = 2.0, 2.0
 
 WITHOUT_USAGE_SECONDS = 3_600.0
 """How long it is remembered that a backend does not take ``stream_options``: it may be updated."""
+
+
+REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id")
+"""Headers in which a backend names the request, the most useful one first."""
+
+_LONGEST_FACT = 128
 
 
 class Attempts(Aftermath):
@@ -217,6 +224,7 @@ class Attempts(Aftermath):
         self._now = result.now
         if isinstance(result, Answered):
             attempt.answered, attempt.status = result.now, result.status
+            _note_head(attempt, result.headers)
             if not is_failure(result.status):
                 yield from self._deliver(attempt, result)
                 return True
@@ -241,6 +249,8 @@ class Attempts(Aftermath):
         else:
             assert isinstance(result, Failed)
             failed = result
+            if failed.headers is not None:
+                _note_head(attempt, failed.headers)
         attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
         if failed.fault is not None:
             attempt.status, attempt.fault = failed.status, failed.fault
@@ -261,11 +271,11 @@ class Attempts(Aftermath):
         told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
         call.served = answered.status < 400 and told is not None
         if told is not None:
-            call.first_content = told.first_content
+            call.first_content = attempt.first_content = told.first_content
             call.usage, call.model, call.response_id = told.usage, told.model, told.response_id
             if told.usage is not None and told.usage.reasoning_tokens:
                 self._speed(attempt).thinks = True
-            call.finish_reason = told.finish_reason
+            call.finish_reason, call.service_tier = told.finish_reason, told.service_tier
             self._made = told.made
             call.delivered = told.delivered
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
@@ -311,3 +321,13 @@ class Attempts(Aftermath):
         if len(speeds) > MOST_BACKENDS:
             del speeds[next(iter(speeds))]
         return speed
+
+
+def _note_head(attempt: Attempt, headers: Headers) -> None:
+    """Keep what an answer's head says for those who look for the request at Azure."""
+    attempt.region = _short(headers.get("x-ms-region"))
+    attempt.request_id = next(filter(None, (_short(headers.get(name)) for name in REQUEST_IDS)), None)
+
+
+def _short(value: str | None) -> str | None:
+    return value[:_LONGEST_FACT] if value and value.isprintable() else None

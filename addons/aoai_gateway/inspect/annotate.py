@@ -25,7 +25,7 @@ gateway_degraded          how it was served in a lesser way
 gateway_dry_run           what limits that are only tried out would have done
 gateway_waited_ms         for how long it was held back
 gateway_first_content_ms  of a stream: from the call's begin to its first content
-gateway_chunk_gap_p50_ms  of a stream whose body is stored: the median time between two of its chunks
+gateway_chunk_gap_p50_ms  of a stream: the median time between two of its chunks
 gateway_chunk_gap_max_ms  … and the longest
 gateway_duration_ms       from the call's begin to its end
 gateway_tokens_in         prompt tokens
@@ -268,6 +268,8 @@ def metadata(call: Call) -> dict[str, str | int | float]:
         "gateway_dry_run": call.told.get("x-gateway-dry-run"),
         "gateway_waited_ms": _ms(0.0, call.waited) or None,
         "gateway_first_content_ms": _ms(call.started, call.first_content) if call.streaming else None,
+        "gateway_chunk_gap_p50_ms": _ms(0.0, call.chunk_gaps[0]) if call.chunk_gaps else None,
+        "gateway_chunk_gap_max_ms": _ms(0.0, call.chunk_gaps[1]) if call.chunk_gaps else None,
         "gateway_duration_ms": _ms(call.started, call.ended),
         "gateway_tokens_in": usage.input_tokens if usage is not None else None,
         "gateway_tokens_out": usage.output_tokens if usage is not None else None,
