@@ -52,7 +52,9 @@ def test_without_limits_nothing_is_touched() -> None:
 )
 def test_a_completion_that_is_too_long(target: Target, key: str) -> None:
     limits = {"max_tokens": 4096}
-    assert clamped(limits, target, **{key: 8000}) == Limited(max_tokens=4096, changes=(Change(key, 8000, 4096),))
+    assert clamped(limits, target, **{key: 8000}) == Limited(
+        max_tokens=4096, changes=(Change(key, 8000, 4096),)
+    )
     error = refused(limits, target, **{key: 8000})
     assert (error.param, "8000" in error.message, "4096" in error.message) == (key, True, True)
     for fine in (0, 1, 4096):
@@ -97,7 +99,9 @@ def test_too_many_answers() -> None:
 
 
 def test_too_many_candidates() -> None:
-    assert clamped({"best_of": 2}, COMPLETIONS, best_of=5) == Limited(best_of=2, changes=(Change("best_of", 5, 2),))
+    assert clamped({"best_of": 2}, COMPLETIONS, best_of=5) == Limited(
+        best_of=2, changes=(Change("best_of", 5, 2),)
+    )
     assert refused({"best_of": 2}, COMPLETIONS, best_of=5).param == "best_of"
     assert clamped({"best_of": 2}, best_of=5) == Limited()  # chat has none
 

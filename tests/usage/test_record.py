@@ -11,7 +11,12 @@ from aoai_gateway.usage.record import FIELDS, usage_record
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, throttled, world
 
-HEAD = {"x-ms-region": "Sweden Central", "apim-request-id": "from-b", "x-request-id": "other"}
+HEAD = {
+    "x-ms-region": "Sweden Central",
+    "apim-request-id": "from-b",
+    "x-request-id": "other",
+    "openai-processing-ms": "12.5",
+}
 
 
 def test_a_replayed_call() -> None:
@@ -76,6 +81,7 @@ def test_a_replayed_call() -> None:
         "retry_after_ms": None,
         "client_request_id": "from-the-client",
         "backend_request_id": "from-b",
+        "backend_processing_ms": 12.5,
         "traceparent": None,
         "end_user": None,
     }

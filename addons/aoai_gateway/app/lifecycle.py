@@ -21,7 +21,6 @@ from aoai_gateway.engine.admission import counts_prompts
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.state_sync import StateSync
 from aoai_gateway.tokens import load_encodings
-from aoai_gateway.usage.sink import UsageSink
 from aoai_gateway.wire.masking import known
 
 if TYPE_CHECKING:
@@ -142,11 +141,9 @@ class Lifecycle:
             if counts_prompts(config):
                 # Before the configuration is in force: its first calls are to be counted, not estimated.
                 await self._load_encodings()
-            old = self._gateway.usage_log
-            if (old.target if old else None) != config.usage_log:
-                self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
-                if old is not None:
-                    await asyncio.to_thread(old.close)
+            # Some need libraries that take a while to load.
+            gone = await asyncio.to_thread(self._gateway.sinks.adopt, config)
+            await asyncio.to_thread(self._gateway.sinks.close, gone)
             # With many keys it takes a while, and calls do not wait for it.
             await asyncio.to_thread(known, config.secrets)
             self._gateway.adopt(config)
@@ -251,8 +248,7 @@ class Lifecycle:
         await self._gateway.reader.close()
         await self.state_sync.close()
         gateway.early.close()
-        if gateway.usage_log is not None:
-            await asyncio.to_thread(gateway.usage_log.close)
+        await asyncio.to_thread(gateway.sinks.close, gateway.sinks.take_all())
         for _, running in self._simulators.values():
             await running.stop()
 

@@ -178,6 +178,13 @@ def _keepable(path: Path, info: ValidationInfo) -> Path:
     return path
 
 
+def _folder(path: Path, info: ValidationInfo) -> Path:
+    path = _beside_the_file(path, info)
+    if path.is_file() or not path.parent.is_dir():
+        raise fault("is not a folder in a folder that exists", f"looked at {path}")
+    return path
+
+
 def _state(value: SecretStr) -> SecretStr:
     """Check a store's address, without a word about what it holds: there may be a password in it."""
     text = value.get_secret_value()
@@ -265,6 +272,9 @@ LogTarget = Annotated[str, AfterValidator(_log)]
 
 KeptFile = Annotated[Path, AfterValidator(_keepable)]
 """A file that may be there or not; relative to the folder of the main configuration file."""
+
+KeptFolder = Annotated[Path, AfterValidator(_folder)]
+"""A folder that may be there or not; relative to the folder of the main configuration file."""
 
 StateUrl = Annotated[SecretStr, AfterValidator(_state)]
 """``memory``, or a Redis URL."""

@@ -51,6 +51,7 @@ from aoai_gateway.config.priorities import (
     Priority,
     PriorityClass,
 )
+from aoai_gateway.config.sinks import UsageSinks
 
 __all__ = [
     "Admin",
@@ -224,6 +225,8 @@ class Config(Model):
     """What tokens cost, by model or virtual deployment, for comparing answers."""
     usage_log: LogTarget | None = None
     """Where one JSON line per finished call goes: stdout, or the path of a file."""
+    usage_sinks: UsageSinks = UsageSinks()
+    """More places for usage records; any number of them at once."""
     drain_seconds: Amount = 30
     """How long running calls may take to finish when the gateway is stopped."""
 
@@ -258,6 +261,11 @@ class Config(Model):
         found |= {each.key.get_secret_value() for each in self.aoai.endpoints if each.key is not None}
         if self.admin.token is not None:
             found.add(self.admin.token.get_secret_value())
+        found |= {
+            sink.secret.get_secret_value()
+            for sink in self.usage_sinks.named().values()
+            if sink.secret is not None
+        }
         password = urlsplit(self.state.get_secret_value()).password
         if password is not None:
             found |= {password, unquote(password)}

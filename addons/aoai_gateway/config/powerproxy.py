@@ -7,7 +7,7 @@ what would silently weaken a rule that its user relies on is a problem.
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from aoai_gateway.config.document import Mapping, Node, Scalar, Sequence
+from aoai_gateway.config.document import Entry, Mapping, Node, Scalar, Sequence
 from aoai_gateway.config.fields import PLACEHOLDER
 from aoai_gateway.config.problems import KeyPath, Place, Problem, did_you_mean, listed, problem
 
@@ -42,6 +42,20 @@ _REQUIRED_BY_PLUGIN = {
     "AllowDeployments": (("deployments_allowed",), "say what the client may use"),
     "LimitUsage": (("max_tokens_per_minute_in_k", "max_tokens_per_minute"), "say how much it may use"),
 }
+
+_LOG_ANALYTICS = {
+    "log_ingestion_endpoint": "endpoint",
+    "data_collection_rule_id": "rule_id",
+    "credential_tenant_id": "tenant_id",
+    "credential_client_id": "client_id",
+    "credential_client_secret": "client_secret",
+}
+"""The settings of LogUsageToLogAnalytics, and what they are called in a sink."""
+
+_MANAGED_IDENTITY = "user_assigned_managed_identity_client_id"
+
+CSV_FOLDER = "logs"
+"""LogUsageToCsvFile writes to ``../logs``, as seen from PowerProxy's ``app``; here it is beside the file."""
 
 _REDIS_KEYS = ("redis_host", "redis_password")
 _REDIS_PORT = 6380
@@ -103,8 +117,38 @@ class _Translation:
             self._enforced_anyway(document, plugins.place, "AllowDeployments", "deployments_allowed")
         document = self._redis(document, plugins)
         if "LogUsageToConsole" in names and "usage_log" not in document.entries:
-            return document.with_entries(usage_log=Scalar(plugins.place, "stdout"))
-        return document
+            document = document.with_entries(usage_log=Scalar(plugins.place, "stdout"))
+        return self._sinks(document, plugins)
+
+    def _sinks(self, document: Mapping, plugins: Sequence) -> Mapping:
+        """The plugins that log usage elsewhere than to the console, as ``usage_sinks``."""
+        sinks: dict[str, Node] = {}
+        for plugin in plugins.items:
+            name = plugin.get("name") if isinstance(plugin, Mapping) else None
+            match name:
+                case Scalar(text="LogUsageToCsvFile"):
+                    folder = Scalar(plugin.place, CSV_FOLDER)
+                    sinks["csv"] = Mapping(plugin.place, {"folder": Entry(plugin.place, folder)})
+                case Scalar(text="LogUsageToLogAnalytics"):
+                    assert isinstance(plugin, Mapping)
+                    sinks["log_analytics"] = self._log_analytics(document, plugin)
+        if not sinks:
+            return document
+        written = document.get("usage_sinks")
+        base = written if isinstance(written, Mapping) else Mapping(plugins.place, {})
+        # What is written in our own words wins.
+        added = {key: node for key, node in sinks.items() if key not in base.entries}
+        return document.with_entries(usage_sinks=base.with_entries(**added))
+
+    def _log_analytics(self, document: Mapping, plugin: Mapping) -> Mapping:
+        entries = {
+            key: plugin.entries[theirs] for theirs, key in _LOG_ANALYTICS.items() if theirs in plugin.entries
+        }
+        identity = document.entries.get(_MANAGED_IDENTITY)
+        if identity is not None and "client_secret" not in entries:
+            entries["client_id"] = identity
+            self._ignored = [each for each in self._ignored if each[1] != _MANAGED_IDENTITY]
+        return Mapping(plugin.place, entries)
 
     def _plugin(self, plugin: Node, path: KeyPath) -> str | None:
         name = plugin.get("name") if isinstance(plugin, Mapping) else None
@@ -123,14 +167,6 @@ class _Translation:
             if key not in ("name", *PLUGINS[name.text]):
                 self._problem(
                     entry.key_place, (*path, key), "unknown key", did_you_mean(key, PLUGINS[name.text])
-                )
-        match name.text:
-            case "LogUsageToCsvFile" | "LogUsageToLogAnalytics":
-                self._warning(
-                    name.place,
-                    path,
-                    f"{name.text} is not built yet",
-                    "usage_log writes one JSON line per call to stdout or to a file",
                 )
         return name.text
 

@@ -11,6 +11,7 @@ and the attempt is made. What comes of it is the client's answer, or leads to th
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.aftermath import Aftermath
@@ -61,6 +62,7 @@ REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id")
 """Headers in which a backend names the request, the most useful one first."""
 
 _LONGEST_FACT = 128
+_MILLISECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
 class Attempts(Aftermath):
@@ -327,6 +329,8 @@ def _note_head(attempt: Attempt, headers: Headers) -> None:
     """Keep what an answer's head says for those who look for the request at Azure."""
     attempt.region = _short(headers.get("x-ms-region"))
     attempt.request_id = next(filter(None, (_short(headers.get(name)) for name in REQUEST_IDS)), None)
+    said = headers.get("openai-processing-ms")
+    attempt.processing_ms = float(said) if said is not None and _MILLISECONDS.fullmatch(said) else None
 
 
 def _short(value: str | None) -> str | None:

@@ -73,11 +73,11 @@ class FailureKind(StrEnum):
 class PolicyAction:
     """What the client's policy did to a call, or would have done in a dry run.
 
-    ``action``: ``clamp`` (a member of the body set lower), ``degrade`` (served in a lesser way), ``quota`` (a
-    quota refused it) or ``reject`` (another rule did). ``what``: the member, ``deployment``, ``priority``, the
-    kind of the quota's limit, or the error's code. Of a quota, ``asked`` is what was to be booked, ``given``
-    what was left, ``limit`` its size, ``deployment`` the one it is for (None: all), ``seconds`` the time
-    until it would fit.
+    ``action``: ``clamp`` (a member of the body was set), ``degrade`` (served in a lesser way), ``quota`` (a
+    quota refused it) or ``reject`` (another rule did). ``what``: the member, ``deployment``, ``priority``,
+    the kind of the quota's limit, or the error's code. Of a quota, ``asked`` is what was to be booked,
+    ``given`` what was left, ``limit`` its size, ``deployment`` the one it is for (None: all), ``seconds`` the
+    time until it would fit.
     """
 
     action: str
@@ -126,6 +126,8 @@ class Attempt:
     """Where the backend runs, as its answer says (``x-ms-region``)."""
     request_id: str | None = None
     """The backend's own name for the request, for a ticket to Azure."""
+    processing_ms: float | None = None
+    """How long the backend says that it took (``openai-processing-ms``)."""
 
 
 class Outcome(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import random
 import time
@@ -28,6 +29,7 @@ from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
 from aoai_gateway.usage.record import usage_record
+from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
 
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
-    from aoai_gateway.usage.sink import UsageSink
     from aoai_gateway.wire.secrets import Credential
 
 FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
@@ -89,7 +90,8 @@ class Gateway:
         self.make_observer: Callable[[], Observer] = Observer
         """Makes the observer, once somebody is there who reads what it writes on flows."""
         self.draining = False
-        self.usage_log: UsageSink | None = None
+        self.sinks = Sinks()
+        """Where usage records go."""
         self.counter = Counter()
         self.reader = BodyReader()
         self.state: State = MemoryState()
@@ -238,12 +240,13 @@ class Gateway:
     def write_down(self, call: Call) -> dict[str, Any]:
         """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""
         self.traffic.finished(call, self.clock.monotonic())
-        if self.usage_log is None and "gateway_call_finished" not in self.heard:
+        heard = "gateway_call_finished" in self.heard
+        if not self.sinks and not heard:
             return {}
         record = usage_record(call)
-        if self.usage_log is not None:
-            self.usage_log.put(record)
-        return record
+        self.sinks.put(record)
+        # What a plugin does to its record is not to reach the sinks, which write in threads of their own.
+        return copy.deepcopy(record) if heard else record
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Write down a request that was answered before it became a call."""
@@ -253,8 +256,7 @@ class Gateway:
         self.early.note(answer, now)
 
     def _put(self, record: dict[str, Any]) -> None:
-        if self.usage_log is not None:
-            self.usage_log.put(record)
+        self.sinks.put(record)
 
     def identify(self, credential: Credential | None) -> tuple[Client, bool]:
         """Say who shows this credential, and whether it is to be passed on. Raises a 401."""

@@ -1,8 +1,9 @@
 """The usage record: what is written down of a finished call. No prompt, no answer, no key.
 
-``schema`` is its version. Fields are only added; a reader ignores those that it does not know. Times are in milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply
-are null. ``count`` is 1, except for requests that were answered before they became calls, of which one record
-may stand for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came from.
+``schema`` is its version. Fields are only added; a reader ignores those that it does not know. Times are in
+milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply are null.
+``count`` is 1, except for requests that were answered before they became calls, of which one record may stand
+for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came from.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ FIELDS = (
     "retry_after_ms",
     "client_request_id",
     "backend_request_id",
+    "backend_processing_ms",
     "traceparent",
     "end_user",
 )
@@ -144,6 +146,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "retry_after_ms": _retry_after_ms(call),
         "client_request_id": _header(call, *CLIENT_REQUEST_IDS),
         "backend_request_id": attempt.request_id if attempt else None,
+        "backend_processing_ms": attempt.processing_ms if attempt else None,
         "traceparent": _header(call, "traceparent"),
         "end_user": _end_user(call),
     }

@@ -48,8 +48,9 @@ class AnswerFacts:
     """What a JSON answer says of itself; None or empty where it does not.
 
     ``model`` is the snapshot that answered (in the Responses API the deployment's name). ``finish_reasons``
-    are the choices' in order, ``service_tier`` the tier that served it; a response's is its status, or the reason why it is incomplete. ``status`` is a
-    response's. ``error``: the error object of an answer that is no success, with its code, type and message.
+    are the choices' in order; a response's is its status, or the reason why it is incomplete.
+    ``service_tier`` is the tier that served it, ``status`` a response's. ``error``: the error object of an
+    answer that is no success, with its code, type and message.
     """
 
     usage: Usage | None = None
