@@ -80,7 +80,7 @@ def _sinks(config: Config) -> Iterator[str]:
         if isinstance(sink, JsonLinesSink):
             yield from _writable(key, sink.path)
         if isinstance(sink, CsvSink):
-            yield from _writable(key, sink.folder if sink.folder.exists() else sink.folder / "any")
+            yield from _writable(key, sink.folder)
 
 
 def _read(config: Config) -> x509.Certificate | None:
