@@ -14,11 +14,12 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
-from aoai_gateway.app import tls
+from aoai_gateway.app import start_checks, tls
 from aoai_gateway.config.loader import ConfigErrors
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
 from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.pool_watch import PoolWatch
 from aoai_gateway.runtime.state_sync import StateSync
 from aoai_gateway.tokens import load_encodings
 from aoai_gateway.wire.masking import known
@@ -59,6 +60,7 @@ class Lifecycle:
         self.admin = AdminListener(gateway, self.controls)
         self._path: Path | None = None
         self._loaded: Loaded | None = None
+        self._pool_watch = PoolWatch(gateway)
         self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self.inspected = False
@@ -146,6 +148,7 @@ class Lifecycle:
             await asyncio.to_thread(self._gateway.sinks.close, gone)
             # With many keys it takes a while, and calls do not wait for it.
             await asyncio.to_thread(known, config.secrets)
+            self._gateway.expiries = await asyncio.to_thread(start_checks.expiries, config)
             self._gateway.adopt(config)
             self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
             self._loaded = loaded
@@ -194,10 +197,13 @@ class Lifecycle:
         watch = Watch(self._path, env=os.environ, loaded=self._loaded)
         path = self._path
         while True:
+            slept = time.monotonic()
             await asyncio.sleep(POLL_SECONDS)
             gateway = self._gateway
+            gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
             gateway.look_for_listeners(ctx.master.addons)
             gateway.early.look(time.monotonic())
+            self._pool_watch.look()
             waiting = gateway.queued
             gateway.traffic.seen(
                 in_flight=len(gateway.calls) - waiting, waiting=waiting, now=time.monotonic()
@@ -251,6 +257,7 @@ class Lifecycle:
         await asyncio.to_thread(gateway.sinks.close, gateway.sinks.take_all())
         for _, running in self._simulators.values():
             await running.stop()
+        logger.info("Stopped.", extra={"event": "gateway.stopped"})
 
     async def _hang_up(self) -> None:
         """Close the connections that clients still have, so that calls which were cut off are written down.

@@ -45,6 +45,14 @@ def warnings(config: Config, now: datetime | None = None) -> list[str]:
     return [f"listen.certificate: expires on {_day(end)}, in {(end - now).days} days; renew it"]
 
 
+def expiries(config: Config) -> dict[str, float]:
+    """Give what is valid for a time only, by its key in the configuration: until when, since the epoch."""
+    certificate = _read(config)
+    if certificate is None:
+        return {}
+    return {"listen.certificate": certificate.not_valid_after_utc.timestamp()}
+
+
 def _certificate(config: Config, now: datetime) -> Iterator[str]:
     listen = config.listen
     if listen.certificate is None:

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -67,6 +67,7 @@ __all__ = [
     "Group",
     "Limits",
     "Listen",
+    "Log",
     "Model",
     "Policy",
     "Price",
@@ -130,6 +131,15 @@ class Admin(Model):
     """The port; 0 takes a free one."""
     token: Token | None = None
     """What a browser or program must show; 16 characters at least, best as ${ENV_VAR}."""
+
+
+class Log(Model):
+    """How ``serve`` writes its log; mitmproxy's tools have options of their own for it."""
+
+    format: Literal["text", "json"] = "text"
+    """text or json, a line each."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is less than this is left out."""
 
 
 class Cors(Model):
@@ -209,6 +219,8 @@ class Config(Model):
     """Where clients reach the gateway."""
     admin: Admin = Admin()
     """The status page, its JSON, and what can be switched there: on an address of its own."""
+    log: Log = Log()
+    """How ``serve`` writes its log; mitmproxy's tools have options of their own for it."""
     cors: Cors = Cors()
     """Which pages may call the gateway from a browser."""
     limits: Limits = Limits()

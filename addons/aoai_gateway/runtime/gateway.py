@@ -28,6 +28,7 @@ from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
+from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
@@ -100,6 +101,7 @@ class Gateway:
         self.calls: dict[str, Call] = {}
         """The calls under way, by id, until their last byte has been handed over."""
         self.traffic = Traffic()
+        self.metrics = Metrics()
         self.switches = Switches()
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
@@ -112,6 +114,8 @@ class Gateway:
         """What is wrong with the file as it is now, if it could not be loaded."""
         self.actions: deque[dict[str, str]] = deque(maxlen=ACTIONS_KEPT)
         """What was done by hand, newest first: ``time`` and ``text``."""
+        self.expiries: dict[str, float] = {}
+        """What is valid for a time only, a certificate say, and until when (since the epoch)."""
         self.is_held: Callable[[http.HTTPFlow], bool] = _never
         """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
@@ -240,6 +244,7 @@ class Gateway:
     def write_down(self, call: Call) -> dict[str, Any]:
         """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""
         self.traffic.finished(call, self.clock.monotonic())
+        self.metrics.finished(call)
         heard = "gateway_call_finished" in self.heard
         if not self.sinks and not heard:
             return {}
@@ -253,6 +258,7 @@ class Gateway:
         now = self.clock.monotonic()
         if answer.error is not None:
             self.traffic.refused(answer.client, now)
+        self.metrics.answered_early(answer)
         self.early.note(answer, now)
 
     def _put(self, record: dict[str, Any]) -> None:

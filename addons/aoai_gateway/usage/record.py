@@ -138,7 +138,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "output_audio_tokens": usage.output_audio_tokens if usage else None,
         "delivered_tokens": call.delivered_tokens,
         "prompt_tokens_counted": call.prompt.tokens if call.prompt is not None else None,
-        "cost": _cost(call),
+        "cost": cost_of(call),
         "chunk_gap_p50_ms": _ms(0.0, gaps[0]) if gaps else None,
         "chunk_gap_max_ms": _ms(0.0, gaps[1]) if gaps else None,
         "policy": [_action(each) for each in call.policy],
@@ -229,7 +229,7 @@ def _retry_after_ms(call: Call) -> float | None:
     return 1000 * float(told["retry-after"]) if "retry-after" in told else None
 
 
-def _cost(call: Call) -> float | None:
+def cost_of(call: Call) -> float | None:
     """Give what the call costs by the price table; of an answer without usage, what was counted here."""
     if not call.served:
         return None
