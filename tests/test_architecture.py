@@ -36,6 +36,7 @@ RANKED = (
     "inspect",
     "rerun",
     SIMULATOR,
+    "analysis",
     "app",
 )
 """The packages, and the modules beside them, from the inside out: each imports only what stands before it."""

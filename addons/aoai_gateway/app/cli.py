@@ -312,6 +312,12 @@ def _simulator(words: list[str]) -> int:
     return simulator_main(words)
 
 
+def _report(words: list[str]) -> int:
+    from aoai_gateway.analysis.report_command import main as report_main
+
+    return report_main(words, lambda path: _load(_existing_config(path)).config)
+
+
 def _rerun(words: list[str]) -> int:
     from aoai_gateway.rerun.command import main as rerun_main
 
@@ -405,6 +411,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "break": _of_a_running_one("break"),
     "switch": _of_a_running_one("switch"),
     "rerun": _rerun,
+    "report": _report,
     "simulator": _simulator,
     "test": _test,
 }
@@ -413,7 +420,7 @@ RENAMED = {"replay": "rerun"}
 """Commands by an earlier name, which answers for one version more."""
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|status|break|switch|rerun|simulator|test] [options] [-- mitmproxy options]
+usage: {PROGRAM} [serve|web|check|status|break|switch|rerun|report|simulator|test] [options] [-- mitmproxy's]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
@@ -424,6 +431,7 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   break      open or close a break of its by hand
   switch     switch an endpoint, a standin or a client of its off or on
   rerun      make a captured session's calls again, and say what has become different
+  report     who used what, who was refused and why, and how much quota each needs: from usage records
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 
