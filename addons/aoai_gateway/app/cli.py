@@ -318,6 +318,12 @@ def _report(words: list[str]) -> int:
     return report_main(words, lambda path: _load(_existing_config(path)).config)
 
 
+def _backtest(words: list[str]) -> int:
+    from aoai_gateway.analysis.backtest_command import main as backtest_main
+
+    return backtest_main(words, lambda path: _load(_existing_config(path)).config)
+
+
 def _rerun(words: list[str]) -> int:
     from aoai_gateway.rerun.command import main as rerun_main
 
@@ -412,6 +418,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "switch": _of_a_running_one("switch"),
     "rerun": _rerun,
     "report": _report,
+    "backtest": _backtest,
     "simulator": _simulator,
     "test": _test,
 }
@@ -420,7 +427,7 @@ RENAMED = {"replay": "rerun"}
 """Commands by an earlier name, which answers for one version more."""
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|status|break|switch|rerun|report|simulator|test] [options] [-- mitmproxy's]
+usage: {PROGRAM} [COMMAND] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
@@ -432,6 +439,7 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   switch     switch an endpoint, a standin or a client of its off or on
   rerun      make a captured session's calls again, and say what has become different
   report     who used what, who was refused and why, and how much quota each needs: from usage records
+  backtest   what would have happened under other configurations: from usage records
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 
