@@ -30,6 +30,7 @@ RANKED = (
     "engine",
     "state",
     "usage",
+    "identity",
     "runtime",
     "proxy",
     "admin",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from aoai_gateway.bounded import LONGEST_NAME, Recent
+from aoai_gateway.bounded import LONGEST_NAME, Bounded, Recent
 
 
 def test_the_least_recently_used_goes_first() -> None:
@@ -47,3 +47,14 @@ def test_half_a_surrogate_pair_is_a_name_too() -> None:
     recent: Recent[int] = Recent(2)
     recent.put("\ud800", 1)
     assert recent.get("\ud800") == 1
+
+
+def test_a_table_of_our_own_keys_forgets_the_least_recently_used() -> None:
+    table: Bounded[tuple[str, int], str] = Bounded(2)
+    table.put(("a", 1), "first")
+    table.put(("b", 1), "second")
+    assert table.get(("a", 1)) == "first"
+    table.put(("c", 1), "third")
+    assert list(table) == [("a", 1), ("c", 1)]
+    table.forget(("a", 1))
+    assert (len(table), table.get(("a", 1))) == (1, None)

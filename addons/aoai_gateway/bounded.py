@@ -1,12 +1,13 @@
-"""A memory of what clients and backends name, which they cannot make grow.
+"""Tables that cannot grow without end.
 
-Its keys are kept as digests, so that an entry has the same size however long its name is; the number of
-entries is bounded, and the least recently used go first.
+:class:`Bounded` is for keys of our own making. :class:`Recent` is for names that clients and backends send:
+its keys are kept as digests, so that an entry has the same size however long its name is.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable, Iterator
 from hashlib import blake2b
 
 LONGEST_NAME = 8 * 1024
@@ -15,39 +16,68 @@ LONGEST_NAME = 8 * 1024
 DIGEST_BYTES = 16
 
 
-class Recent[Value]:
-    """Values by name. ``capacity``: how many at most; a value's size is for its owner to bound."""
+class Bounded[Key: Hashable, Value]:
+    """Values by key; the least recently used go first.
+
+    ``capacity``: how many at most; a value's size is for its owner to bound.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._values: OrderedDict[bytes, Value] = OrderedDict()
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._values)
+
+    def values(self) -> Iterator[Value]:
+        """Iterate over the values, the least recently used first."""
+        return iter(self._values.values())
+
+    def put(self, key: Key, value: Value) -> None:
+        """Remember a value; it replaces the key's earlier one."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._capacity:
+            self._values.popitem(last=False)
+
+    def get(self, key: Key) -> Value | None:
+        """Give a key's value, which thereby counts as used; None if it is not known (any more)."""
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def forget(self, key: Key) -> None:
+        """Forget a key, if it is known."""
+        self._values.pop(key, None)
+
+
+class Recent[Value]:
+    """Values by name, as in :class:`Bounded`."""
+
+    def __init__(self, capacity: int) -> None:
+        self._values: Bounded[bytes, Value] = Bounded(capacity)
 
     def __len__(self) -> int:
         return len(self._values)
 
     def put(self, name: str, value: Value) -> None:
         """Remember a value; it replaces the name's earlier one."""
-        key = _digest(name)
-        if key is None:
-            return
-        self._values[key] = value
-        self._values.move_to_end(key)
-        while len(self._values) > self._capacity:
-            self._values.popitem(last=False)
+        if (key := _digest(name)) is not None:
+            self._values.put(key, value)
 
     def get(self, name: str) -> Value | None:
         """Give a name's value, which thereby counts as used; None if it is not known (any more)."""
         key = _digest(name)
-        if key is None or key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key]
+        return None if key is None else self._values.get(key)
 
     def forget(self, name: str) -> None:
         """Forget a name, if it is known."""
-        key = _digest(name)
-        if key is not None:
-            self._values.pop(key, None)
+        if (key := _digest(name)) is not None:
+            self._values.forget(key)
 
 
 def _digest(name: str) -> bytes | None:

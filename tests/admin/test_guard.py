@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from aoai_gateway.admin.guard import may_change, may_see
+from aoai_gateway.admin.guard import holder_of, may_change, may_see
+from aoai_gateway.config.admin import Holder
 
 TOKEN = SecretStr("a-token-of-some-length")
 HERE = {"host": "127.0.0.1:8090"}
@@ -18,7 +19,7 @@ def status(refusal: object) -> int | None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8090", "localhost", "LOCALHOST:1", "[::1]:8090", "127.9.9.9"])
 def test_without_a_token_this_machine_may_see(host: str) -> None:
-    assert may_see({"host": host}, None) is None
+    assert may_see({"host": host}, ()) is None
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,8 @@ def test_without_a_token_this_machine_may_see(host: str) -> None:
     ],
 )
 def test_without_a_token_no_other_name_is_served(host: str) -> None:
-    assert status(may_see({"host": host}, None)) == 403
-    assert status(may_change({"host": host} | JSON, None)) == 403
+    assert status(may_see({"host": host}, ())) == 403
+    assert status(may_change({"host": host} | JSON, ())) == 403
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_without_a_token_no_other_name_is_served(host: str) -> None:
 )
 def test_a_token_must_be_shown_whatever_the_host(shown: str, expected: int | None) -> None:
     for host in ("127.0.0.1:8090", "gateway.internal"):
-        assert status(may_see({"host": host, "authorization": shown}, TOKEN)) == expected
+        assert status(may_see({"host": host, "authorization": shown}, [(Holder(), TOKEN)])) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,8 +84,18 @@ def test_a_token_must_be_shown_whatever_the_host(shown: str, expected: int | Non
     ],
 )
 def test_pages_of_others_change_nothing(headers: dict[str, str], expected: int | None) -> None:
-    assert status(may_change(HERE | headers, None)) == expected
+    assert status(may_change(HERE | headers, ())) == expected
 
 
 def test_what_may_not_see_may_not_change() -> None:
-    assert status(may_change(HERE | JSON, TOKEN)) == 401
+    assert status(may_change(HERE | JSON, [(Holder(), TOKEN)])) == 401
+
+
+def test_a_token_for_reading_changes_nothing() -> None:
+    tokens = [(Holder(), TOKEN), (Holder("Ann", read_only=True), SecretStr("the-token-of-ann-1234"))]
+    ann = HERE | JSON | {"authorization": "Bearer the-token-of-ann-1234"}
+    assert may_see(ann, tokens) is None
+    assert status(may_change(ann, tokens)) == 403
+    assert may_change(HERE | JSON | {"authorization": f"Bearer {TOKEN.get_secret_value()}"}, tokens) is None
+    assert holder_of(ann, tokens) == Holder("Ann", read_only=True)
+    assert holder_of(HERE, tokens) is None

@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,21 +134,29 @@ def body_of(ask: Ask) -> bytes:
 
 
 def offline_bound(asks: Sequence[Ask], exhausted: Mapping[tuple[str, str], float]) -> float:
-    """The most tokens that could be served in time (see the module's docstring), in steps of 50 ms.
+    """The most tokens that could be served in time (see the module's docstring)."""
+    work = [(ask.at, ask.at + ask.deadline - unloaded_seconds(ask), cost(ask)) for ask in asks]
+    return bound(work, exhausted)
+
+
+def bound(work: Sequence[tuple[float, float, int]], exhausted: Mapping[tuple[str, str], float]) -> float:
+    """The same for calls of which is known: when each comes, its latest start, and its tokens; by time.
+
+    In steps of 50 ms.
 
     Serving early never costs anything: a window renews the sooner, a bucket drains the longer. A bucket may
     be overdrawn by one call, which is granted once.
     """
     step = 0.05
     waiting: list[tuple[float, float]] = []  # (latest start, tokens left)
-    coming = list(reversed(asks))
+    coming = list(reversed(work))
     level = CAPACITY[PROVISIONED] * (1 + exhausted.get(PROVISIONED, -60.0) / 60)
     used: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    served, now = float(max(map(cost, asks))), 0.0
+    served, now = float(max(tokens for *_, tokens in work)), 0.0
     while coming or waiting:
-        while coming and coming[-1].at <= now:
-            ask = coming.pop()
-            waiting.append((ask.at + ask.deadline - unloaded_seconds(ask), float(cost(ask))))
+        while coming and coming[-1][0] <= now:
+            _, latest, size = coming.pop()
+            waiting.append((latest, float(size)))
         waiting = sorted(item for item in waiting if item[0] >= now)
         for name, tokens_per_minute in CAPACITY.items():
             if name == PROVISIONED:
@@ -174,7 +182,7 @@ def offline_bound(asks: Sequence[Ask], exhausted: Mapping[tuple[str, str], float
             elif taken:
                 used[name].append((now, taken))
         now += step
-    return min(served, float(sum(map(cost, asks))))
+    return min(served, float(sum(tokens for *_, tokens in work)))
 
 
 def simulator_spec() -> dict[str, Any]:
@@ -187,15 +195,17 @@ def simulator_spec() -> dict[str, Any]:
     return spec
 
 
-def gateway_config(urls: Mapping[str, str], keys: Mapping[str, str], *, priorities: bool) -> dict[str, Any]:
-    """The gateway's configuration for one mode."""
+def gateway_config(
+    urls: Mapping[str, str], keys: Mapping[str, str], *, priorities: bool, declared: bool = True
+) -> dict[str, Any]:
+    """The gateway's configuration for one mode. ``declared``: it says the sizes of the deployments."""
     endpoints = []
     for name, url in urls.items():
         standins = []
         for (endpoint, deployment), limit in CAPACITY.items():
             if endpoint == name:
                 standin: dict[str, Any] = {"name": deployment}
-                if priorities:
+                if priorities and declared:
                     standin |= {"tokens_per_minute": limit, "provisioned": deployment == "ptu"}
                 standins.append(standin)
         pool = [{"name": "gpt-4o", "model": "gpt-4o", "standins": standins}]
@@ -237,8 +247,21 @@ def ask_simulator(url: str, body: Mapping[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
-async def run(asks: Sequence[Ask], seconds: float, *, priorities: bool, dead: str | None) -> Figures:
-    """Send all calls through a gateway of their own; `dead` is the endpoint that dies in between, if any."""
+async def run(
+    asks: Sequence[Ask],
+    seconds: float,
+    *,
+    priorities: bool,
+    dead: str | None = None,
+    declared: bool = True,
+    told: bool = True,
+    body: Callable[[Ask], bytes] | None = None,
+) -> Figures:
+    """Send all calls through a gateway of their own.
+
+    ``dead`` is the endpoint that dies in between, if any; ``told``: clients say how long they wait; ``body``
+    makes a request's body, if not `body_of`.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ready = stack.enter_context(simulator(folder))
@@ -248,18 +271,19 @@ async def run(asks: Sequence[Ask], seconds: float, *, priorities: bool, dead: st
             relay = Relay(urlsplit(urls[dead]).port or 80)
             urls[dead] = f"http://127.0.0.1:{await relay.start()}"
         config = folder / "gateway.yaml"
-        document = gateway_config(urls, ready["keys"], priorities=priorities)
+        document = gateway_config(urls, ready["keys"], priorities=priorities, declared=declared)
         config.write_text(yaml.safe_dump(document, sort_keys=False))
         port = free_port()
         command: list[str | Path] = [BIN / "aoai-gateway", "serve", "--config", config, "--port", str(port)]
         stack.enter_context(process(command, port, 0, folder / "gateway.log"))
         control = f"{ready['control_url']}/_simulator"
-        ask_simulator(f"{control}/settings", {"completion_tokens": NATURAL_LENGTH})
+        if body is None:
+            ask_simulator(f"{control}/settings", {"completion_tokens": NATURAL_LENGTH})
         for (endpoint, deployment), recovers in EXHAUSTED.items():
             full = {"endpoint": endpoint, "deployment": deployment, "set": "full", "seconds": recovers}
             ask_simulator(f"{control}/limits", full)
         trouble = asyncio.create_task(make_trouble(relay, seconds)) if relay is not None else None
-        outcomes = await send_all(port, asks)
+        outcomes = await send_all(port, asks, body or body_of, told=told)
         log = ask_simulator(f"{control}/requests")
         if relay is not None and trouble is not None:
             await trouble
@@ -270,14 +294,16 @@ async def run(asks: Sequence[Ask], seconds: float, *, priorities: bool, dead: st
         )
 
 
-async def send_all(port: int, asks: Sequence[Ask]) -> list[Outcome]:
+async def send_all(
+    port: int, asks: Sequence[Ask], body: Callable[[Ask], bytes], *, told: bool
+) -> list[Outcome]:
     """Send each call at its time."""
     begun = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         tasks = []
         for ask in asks:
             await asyncio.sleep(max(0.0, begun + ask.at - time.perf_counter()))
-            task = call(port, "/openai/v1/chat/completions", f"key-of-{ask.cls}", ask, body_of(ask))
+            task = call(port, "/openai/v1/chat/completions", f"key-of-{ask.cls}", ask, body(ask), told=told)
             tasks.append(group.create_task(task))
     return [task.result() for task in tasks]
 

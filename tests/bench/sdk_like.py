@@ -70,25 +70,31 @@ def is_retried(status: int, headers: Mapping[str, str]) -> bool:
     return status in _RETRIED or status >= 500
 
 
-async def call(port: int, path: str, key: str, ask: Ask, body: bytes) -> Outcome:
-    """Make a call, retries included, within its deadline; then it hangs up."""
+async def call(port: int, path: str, key: str, ask: Ask, body: bytes, *, told: bool = True) -> Outcome:
+    """Make a call, retries included, within its deadline; then it hangs up.
+
+    ``told``: it says in a header how long it waits, as the SDKs do; plain HTTP clients do not.
+    """
     outcome = Outcome(ask)
     begun = time.perf_counter()
     try:
         async with asyncio.timeout(ask.deadline):
-            outcome.tokens = await _attempts(port, path, key, body, outcome)
+            outcome.tokens = await _attempts(port, path, key, body, outcome, told=told)
     except TimeoutError:
         pass
     outcome.seconds = time.perf_counter() - begun
     return outcome
 
 
-async def _attempts(port: int, path: str, key: str, body: bytes, outcome: Outcome) -> int | None:
+async def _attempts(
+    port: int, path: str, key: str, body: bytes, outcome: Outcome, *, told: bool
+) -> int | None:
     ask, dice = outcome.ask, random.Random(outcome.ask.number)
+    says = f"x-stainless-read-timeout: {ask.deadline:.1f}\r\n" if told else ""
     for retry in range(MAX_RETRIES + 1):
         head = (
             f"POST {path} HTTP/1.1\r\nhost: gateway\r\napi-key: {key}\r\ncontent-type: application/json\r\n"
-            f"x-stainless-read-timeout: {ask.deadline:.1f}\r\nx-stainless-retry-count: {retry}\r\n"
+            f"{says}x-stainless-retry-count: {retry}\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         headers: Mapping[str, str] = {}

@@ -37,17 +37,38 @@ def test_a_key_of_the_examples_is_not_for_real_endpoints(warnings: Lines, key: s
 # --- credentials and addresses -----------------------------------------------------------------------------
 
 
-def test_an_endpoint_without_a_key_is_not_built_yet(problems: Lines):
-    (said,) = problems(CLIENT + "aoai: {endpoints: [{name: a, url: 'https://a.example'}]}")
-    assert said.startswith('gateway.yaml:2: aoai.endpoints[0]: "key" is missing: signing in to Azure')
-    assert "not built yet" in said
+def test_an_endpoint_needs_a_key_or_an_identity(problems: Lines, warnings: Lines):
+    keyless = "aoai: {endpoints: [{name: a, url: 'https://a.example'%s}]%s}"
+    (said,) = problems(CLIENT + keyless % ("", ""))
+    assert said.startswith('gateway.yaml:2: aoai.endpoints[0]: "key" is missing, and so is "auth"')
+    for way in (", auth: managed_identity", ", key: {file: the-key}", ", key: {command: vault read it}"):
+        assert warnings(CLIENT + keyless % (way, "")) == []
+    assert warnings(CLIENT + keyless % ("", ", auth: {type: default, client_id: c}")) == []
 
 
-def test_managed_identity_is_said_once(problems: Lines):
-    (said,) = problems(
-        CLIENT + "aoai: {endpoints: [{name: a, url: 'https://a.example', auth: managed_identity}]}"
-    )
-    assert "aoai.endpoints[0].auth: signing in to Azure with an identity is not built yet" in said
+def test_an_endpoint_whose_callers_all_bring_their_own_token_needs_no_key(warnings: Lines):
+    passed_on = "clients: [{name: c, uses_entra_id_auth: true}]\n"
+    (said,) = warnings(passed_on + "aoai: {endpoints: [{name: a, url: 'https://a.example'}]}")
+    assert "unverified" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("key: b, auth: managed_identity", 'endpoints[0].auth: stands beside a "key"'),
+        ("auth: kerberos", "auth"),
+        ("auth: {type: managed_identity, tenant_id: t}", "leave it out"),
+        ("auth: {type: azure_cli, client_id: t}", "leave it out"),
+        ("auth: {type: azure_cli, scope: everything}", "is not a scope"),
+        ("key: {}", "needs either a file or a command"),
+        ("key: {file: a, command: b}", "needs either a file or a command"),
+        ("key: {command: 'a \"b'}", "a quotation mark is missing"),
+        ("key: {file: nowhere/key}", "is not a file in a folder that exists"),
+    ],
+)
+def test_a_credential_that_cannot_be_meant_is_refused(problems: Lines, written: str, said: str):
+    (found,) = problems(CLIENT + f"aoai: {{endpoints: [{{name: a, url: 'https://a.example', {written}}}]}}")
+    assert said in found
 
 
 def test_an_endpoint_needs_an_address(problems: Lines):
@@ -55,7 +76,7 @@ def test_an_endpoint_needs_an_address(problems: Lines):
     assert said.startswith('gateway.yaml:2: aoai.endpoints[0]: "url" is missing')
 
 
-@pytest.mark.parametrize("extra", ["url: 'https://a.example'", "key: b"])
+@pytest.mark.parametrize("extra", ["url: 'https://a.example'", "key: b", "auth: default"])
 def test_a_simulated_endpoint_has_no_address_and_no_key(problems: Lines, extra: str):
     simulated = "simulated: {deployments: {d: {model: gpt-4o}}}"
     (said,) = problems(CLIENT + f"aoai: {{endpoints: [{{name: a, {simulated}, {extra}}}]}}")
@@ -203,10 +224,14 @@ def test_what_nobody_serves(warnings: Lines):
 
 def test_a_client_needs_a_key_or_entra_id(problems: Lines, warnings: Lines):
     (said,) = problems(client("description: x"))
-    assert said == 'gateway.yaml:2: clients[0]: "key" is missing; give it a key, or uses_entra_id_auth: true'
+    assert said.startswith('gateway.yaml:2: clients[0]: "key" is missing; give it a key, or "token:"')
     (said,) = problems(client("key: []"))
     assert '"key" is missing' in said
-    assert warnings(client("uses_entra_id_auth: true")) == []
+    (said,) = warnings(client("uses_entra_id_auth: true"))
+    assert "everything in the shape of a token counts as this client's" in said
+    assert '"verify: false" to say that this is meant' in said
+    (said,) = warnings(client("uses_entra_id_auth: true, verify: false"))
+    assert "this is meant" not in said
 
 
 def test_a_key_belongs_to_one_client(problems: Lines):
@@ -223,13 +248,10 @@ def test_one_client_for_entra_id(problems: Lines, warnings: Lines):
     assert said == (
         'policies/0.yaml:1: clients[1].uses_entra_id_auth: the client "Team" has it already, and only one can'
     )
-    assert (
-        warnings(
-            client("uses_entra_id_auth: true"),
-            "clients: [{name: B, uses_entra_id_auth: true, enabled: false}]",
-        )
-        == []
+    (said,) = warnings(
+        client("uses_entra_id_auth: true"), "clients: [{name: B, uses_entra_id_auth: true, enabled: false}]"
     )
+    assert "unverified" in said
 
 
 def test_a_gateway_without_clients_is_an_error(problems: Lines, warnings: Lines):

@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from aoai_gateway.config.credentials import Identity
 from aoai_gateway.config.loader import Loaded
 
 Lines = Callable[..., list[str]]
@@ -109,6 +110,35 @@ def test_what_has_no_meaning_is_named_in_one_warning(warnings: Lines):
         "region, resource_group, unique_prefix, user_assigned_managed_identity_client_id, "
         "connections.limits, connections.timeouts.write and connections.timeouts.pool"
     )
+
+
+KEYLESS = """\
+clients: [{name: Team, key: t}]
+aoai: {endpoints: [{name: one, url: 'https://one.example'}, {name: two, url: 'https://two.example', key: k}]}
+user_assigned_managed_identity_client_id: """
+
+
+def test_endpoints_without_a_key_are_reached_with_the_managed_identity(compiled: Callable[..., Loaded]):
+    loaded = compiled(KEYLESS + "11111111-2222-3333-4444-555555555555\n")
+    one, two = loaded.config.aoai.endpoints
+    assert one.auth == Identity(type="managed_identity", client_id="11111111-2222-3333-4444-555555555555")
+    assert two.auth is None
+    assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize("nothing", ["<will be set by deployment script>", "", "___"])
+def test_without_an_id_it_is_the_system_assigned_one(
+    compiled: Callable[..., Loaded], warnings: Lines, nothing: str
+):
+    one, _ = compiled(KEYLESS + nothing + "\n").config.aoai.endpoints
+    assert one.auth == Identity(type="managed_identity")
+    (said,) = warnings(KEYLESS + nothing + "\n")
+    assert "user_assigned_managed_identity_client_id: names no identity" in said
+
+
+def test_what_the_endpoints_say_of_identities_counts_before(compiled: Callable[..., Loaded]):
+    text = KEYLESS.replace("aoai: {", "aoai: {auth: azure_cli, ") + "1111\n"
+    assert compiled(text).config.aoai.endpoints[0].auth == Identity(type="azure_cli")
 
 
 def test_the_plugins_that_log_usage_are_sinks(compiled: Callable[..., Loaded], warnings: Lines):

@@ -162,7 +162,7 @@ def test_what_the_loader_accepts_an_editor_does_too(text: str):
         "clients: [{key: a}]",
         "clients: {name: a}",
         "aoai: {endpoints: []}",
-        "aoai: {endpoints: [{name: a, auth: managed_identity}]}",
+        "aoai: {endpoints: [{name: a, auth: kerberos}]}",
         "aoai: {endpoints: [{name: a, non_streaming_fraction: 1.5}]}",
         "breaks: {default_seconds: 0}",
         "plugins: [{name: Unknown}]",

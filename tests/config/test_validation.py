@@ -35,7 +35,7 @@ clients:
         ("listen: {prot: 80}", 'listen.prot: unknown key; did you mean "port"?'),
         (
             "listen: {zzz: 80}",
-            "listen.zzz: unknown key; known here: host, port, certificate, private_key",
+            "listen.zzz: unknown key; known here: host, port, certificate, private_key, client_ca",
         ),
         ("listen: 80", 'listen: is "80", but a mapping is expected (lines of key: value)'),
         ("listen: [80]", "listen: is a list, but a mapping is expected (lines of key: value)"),

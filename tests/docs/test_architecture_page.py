@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import first_cells, page
+from aoai_gateway.proxy.stream import STEPS, State
+from tests.docs.pages import first_cells, page, rows
 from tests.e2e.processes import CHECKOUT
 from tests.test_architecture import CORE, RANKED
 
@@ -71,3 +72,19 @@ def test_the_packages_are_listed_by_rank() -> None:
     table = PAGE.section("The packages")
     assert tuple(first_cells(table)) == RANKED
     assert {line.split("`")[1] for line in table.splitlines() if "| • |" in line} == set(CORE)
+
+
+def test_the_states_of_a_stream_are_those_of_its_table_of_steps() -> None:
+    told = {
+        (state, step)
+        for row in rows(PAGE.section("The states of a stream"))
+        for state in re.findall(r"`(\w+)`", row[0])
+        for step in re.findall(r"`(\w+)`", row[-1])
+    }
+    everywhere = {"client_gone", "fail_closed"}
+    known = {(state.name, step) for (state, _), step in STEPS.items()}
+    assert told - {(state.name, step) for state in State for step in everywhere} == {
+        (state, step) for state, step in known if step not in everywhere
+    }
+    told_states = {row[0].strip("`") for row in rows(PAGE.section("The states of a stream"))}
+    assert told_states == {state.name for state in State}

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
 
 import pytest
 from mitmproxy.utils import emoji
-from pydantic import BaseModel, SecretStr
 
 from aoai_gateway.admin import flow_commands as state_commands
 from aoai_gateway.app import cli
-from aoai_gateway.config.models import Config
 from aoai_gateway.inspect import annotate, commands
 from aoai_gateway.runtime.gateway import OUR_EVENTS
 from aoai_gateway.usage import record
-from aoai_gateway.wire import errors
+from tests.docs.generated import GENERATED, SEE, error_rows, keys, parts_of
 from tests.docs.pages import first_cells, page, rows
 from tests.e2e.processes import CHECKOUT
 
@@ -33,74 +28,42 @@ PLUGINS = page("docs/howto/plugins.md")
 COMMAND_LINE = page("docs/reference/cli.md")
 
 
-def model_in(annotation: Any) -> tuple[type[BaseModel], str] | None:
-    """Find the model in a field's type, and how the path of its keys goes on."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, ""
-    for part in get_args(annotation):
-        found = model_in(part)
-        if found is not None:
-            model, path = found
-            suffix = {tuple: "[]", Mapping: ".NAME"}.get(get_origin(annotation), "")
-            return model, suffix + path
-    return None
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_page_is_that_of_the_code(name: str) -> None:
+    """Write it anew with ``python -m tests.docs.generated``."""
+    assert page(name).text == GENERATED[name](), (
+        "run `python -m tests.docs.generated` and look at the changes"
+    )
 
 
-def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Give the path of each key that is a value, and its default as the page writes it."""
-    for name, field in model.model_fields.items():
-        found = model_in(field.annotation)
-        if found is not None:
-            yield from keys_of(found[0], f"{prefix}{name}{found[1]}.")
-            continue
-        value = field.default
-        if isinstance(value, SecretStr):
-            value = value.get_secret_value()
-        default = f"`{json.dumps(value) if isinstance(value, bool) else value}`"
-        if field.is_required():
-            default = "required"
-        elif value is None or value in ((), ""):
-            default = "–"
-        yield prefix + name, default
+def test_the_reference_has_every_key_of_the_configuration() -> None:
+    told = {
+        part + row[0].strip("`")
+        for title, text in CONFIGURATION.sections()
+        for row in rows(text)
+        for part in parts_of(title)
+    }
+    assert told == {key.path for key in keys()}
 
 
-def keys_told() -> Iterator[tuple[str, str]]:
-    """Give the same as the page says it. A heading names the parts that its table is for."""
-    for title, part in CONFIGURATION.sections():
-        named = re.findall(r"`([^`]+)`", title)
-        parts = [f"{name}." for name in named if not name.startswith(".")] or [""]
-        parts += [whole + within[1:] + "." for within in named if within.startswith(".") for whole in parts]
-        for key, default, meaning in rows(part):
-            assert meaning
-            for prefix in parts:
-                yield prefix + key.strip("`"), default
+def test_every_key_has_a_meaning() -> None:
+    assert [key.path for key in keys() if not key.meaning] == []
 
 
-def test_the_reference_names_every_key_and_its_default() -> None:
-    told, known = dict(keys_told()), dict(keys_of(Config))
-    missing = {key: default for key, default in known.items() if key not in told}
-    assert not missing, f"add to {CONFIGURATION.name} (key: default): {missing}"
-    assert told == known
+def test_everything_that_is_linked_from_a_table_is_in_it() -> None:
+    codes = {code.strip("`") for code, _, _ in error_rows()}
+    assert set(SEE) <= codes | {key.path for key in keys()}
 
 
 # --- tables ----------------------------------------------------------------------------------------------
 
 
-def words_of(docstring: str | None) -> list[list[str]]:
-    """Give the rows of a table in a docstring, as words."""
-    ruler, rest = re.compile(r"^=+ .*=$", re.MULTILINE), docstring or ""
-    return [line.split() for line in ruler.split(rest)[2].splitlines() if line and not line.startswith(" ")]
-
-
-def test_the_errors_have_the_codes_and_statuses_of_the_code() -> None:
-    statuses = {words[0]: words[1] for words in words_of(errors.__doc__)}
-    told = {row[0].strip("`"): row[1] for row in rows(ERRORS.text)}
+def test_the_errors_are_those_of_the_code() -> None:
     source = "".join(path.read_text() for path in (CHECKOUT / "addons").rglob("*.py"))
-    for code, status in told.items():
+    told = [row[0].strip("`") for row in rows(ERRORS.text)]
+    assert len(told) == len(set(told)) > 25
+    for code in told:
         assert f'"{code}"' in source, f"nothing answers {code}"
-        assert status == statuses.get(code, status)
-    # The gateway itself answers neither of the two: plugins may.
-    assert set(statuses) - set(told) <= {"forbidden", "upstream_unreachable"}
 
 
 def codes_in_use() -> set[str]:
@@ -118,7 +81,7 @@ def codes_in_use() -> set[str]:
 def test_no_code_in_use_is_left_out_of_the_table_of_the_code() -> None:
     codes = codes_in_use()
     assert {"EndpointNotAllowed", "larger_than_limits", "unavailable"} <= codes
-    assert codes <= {words[0] for words in words_of(errors.__doc__)}
+    assert codes <= {row[0].strip("`") for row in rows(ERRORS.text)}
 
 
 def test_the_answers_headers_are_those_of_the_code() -> None:
@@ -150,7 +113,9 @@ def test_the_usage_record_has_the_fields_that_are_told() -> None:
 
 def test_the_metadata_are_those_of_the_code() -> None:
     told = set(first_cells(FLOW_METADATA.section("Metadata")))
-    assert told == {words[0] for words in words_of(annotate.__doc__)}
+    ruler = re.compile(r"^=+ .*=$", re.MULTILINE)
+    table = ruler.split(annotate.__doc__ or "")[2]
+    assert told == {line.split()[0] for line in table.splitlines() if line and not line.startswith(" ")}
 
 
 def test_the_markers_are_those_of_the_code() -> None:

@@ -19,7 +19,7 @@ class Certificates(NamedTuple):
     ca: Path
     """What a client must trust."""
     certificate: Path
-    """For localhost, 127.0.0.1 and ::1, signed by the authority."""
+    """For localhost, 127.0.0.1 and ::1, signed by the authority; for servers and for clients."""
     private_key: Path
 
 
@@ -46,7 +46,10 @@ def make(folder: Path) -> Certificates:
         _builder(leaf_name, ca_name, leaf_key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            critical=False,
+        )
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(leaf_key.public_key()), critical=False)
         .add_extension(

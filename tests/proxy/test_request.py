@@ -28,7 +28,7 @@ def built(
     body: bytes = BODY,
     url: str = "https://res.example/",
     standin: str | None = "gpt-4o-ptu",
-    token: str | None = None,
+    credential: tuple[bytes, bytes] = (b"api-key", b"key-of-res"),
     pattern: str | None = None,
 ) -> tuple[http.Request, bytes]:
     pools = (VirtualDeployment(name="gpt", standins=(Standin(name=standin),)),) if standin else ()
@@ -44,7 +44,7 @@ def built(
     call.deployment = call.body.deployment(target)
     shown = tutils.treq(method=b"POST", path=path.encode(), headers=http.Headers(fields), content=body)
     (backend,) = table.backends
-    return build_request(call, backend, shown, token)
+    return build_request(call, backend, shown, credential)
 
 
 def test_the_clients_fields_go_on_byte_for_byte_and_in_order() -> None:
@@ -173,7 +173,8 @@ def test_an_endpoints_path_prefix_is_kept() -> None:
 
 
 def test_a_clients_token_goes_instead_of_our_key() -> None:
-    request, _ = built((b"authorization", b"Bearer stale"), token="eyJ.a.b")
+    own = (b"authorization", b"Bearer eyJ.a.b")
+    request, _ = built((b"authorization", b"Bearer stale"), credential=own)
     assert request.headers.get_all("authorization") == ["Bearer eyJ.a.b"]
     assert "api-key" not in request.headers
 

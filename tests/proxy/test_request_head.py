@@ -9,7 +9,15 @@ from mitmproxy import http
 from mitmproxy.test import tflow, tutils
 
 from aoai_gateway.config.models import Client, Config
-from aoai_gateway.proxy.request_head import Admitted, admit, admit_replayed, check_request, place
+from aoai_gateway.identity.identify import Identified
+from aoai_gateway.proxy.request_head import (
+    Admitted,
+    admit,
+    admit_replayed,
+    check_request,
+    credential_in,
+    place,
+)
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.wire.errors import GatewayError
 from tests.engine_driver import config
@@ -39,7 +47,10 @@ def let_in(asked: http.Request, at: Gateway | None = None, *, tls: bool = False)
     connection = tflow.tclient_conn()
     connection.tls = tls
     at = at or gateway(ENTRA)
-    admitted = admit(at, asked, connection)
+    setup = at.in_force()
+    identified = at.identify(setup.config, credential_in(setup, asked, connection))
+    assert isinstance(identified, Identified)
+    admitted = admit(at, setup, asked, identified)
     check_request(at, admitted.setup, asked)
     return admitted
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 from mitmproxy.proxy.layers.http import RequestProtocolError
@@ -32,3 +34,16 @@ def test_a_hang_up_is_heard_in_every_state_that_has_a_client_waiting() -> None:
 def test_what_sets_a_deadline_hears_of_it() -> None:
     hears = {state for state, event in STEPS if event is DeadlinePassed}
     assert hears == {State.SWALLOWING, State.ATTEMPT, State.DELIVERING}
+
+
+def test_the_documentation_has_the_table() -> None:
+    page = Path(__file__).parents[2] / "docs" / "concepts" / "architecture.md"
+    told: dict[str, list[str]] = {}
+    for line in page.read_text().splitlines():
+        if row := re.fullmatch(r"\| `([A-Z_]+)` \| .* \| .* \| (.*) \|", line):
+            told[row[1]] = re.findall(r"`(\w+)`", row[2])
+    everywhere = {"fail_closed", "client_gone"}
+    assert told == {
+        state.name: [step for (of, _), step in STEPS.items() if of is state and step not in everywhere]
+        for state in State
+    }

@@ -61,7 +61,6 @@ def test_facts_of_a_chat_call() -> None:
     )
     assert (body.model, body.stream, body.max_tokens, body.n) == ("gpt-4o", True, 7, 2)
     assert (body.include_usage, body.prompt_cache_key, body.store) == (False, "k", False)
-    assert not body.leaves_state
 
 
 def test_what_is_absent_or_null_is_the_default() -> None:
@@ -88,7 +87,7 @@ def test_facts_of_a_response() -> None:
         RESPONSES,
     )
     assert (body.previous_response_id, body.conversation_id) == ("resp_1", "conv_1")
-    assert (body.background, body.leaves_state, body.has_encrypted_reasoning) == (True, True, True)
+    assert (body.background, body.has_encrypted_reasoning) == (True, True)
     assert (body.max_tokens, body.n) == (9, 1)
     assert (
         parse({"model": "m", "input": "x", "conversation": "conv_2"}, RESPONSES).conversation_id == "conv_2"
@@ -258,7 +257,7 @@ def test_without_a_model_none_is_added() -> None:
     ],
 )
 def test_usage_is_asked_for(raw: bytes, edited: bytes) -> None:
-    assert parse(raw).with_included_usage() == edited
+    assert parse(raw).edited(include_usage=True) == edited
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,6 @@ EVERY_ERROR = [
     (errors.all_backends_out("gpt-4o", 7, [("ptu", "429", 7)]), 429, "all_backends_out"),
     (errors.unavailable("The gateway is shutting down."), 503, "unavailable"),
     (errors.internal(), 500, "internal_error"),
-    (errors.upstream_unreachable(), 502, "upstream_unreachable"),
     (errors.upstream_disconnected(), 502, "upstream_disconnected"),
     (errors.upstream_timeout(30), 504, "upstream_timeout"),
 ]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.wire.usage import AnswerFacts, Usage, read_answer, read_usage, usage_of_response
+from aoai_gateway.wire.usage import AnswerFacts, Usage, read_answer, read_usage
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_facts_of_a_response(response: dict[str, Any], reasons: tuple[str, ...])
 def test_junk_has_no_facts_and_no_exception(raw: bytes) -> None:
     facts = read_answer(raw)
     assert facts.usage is None or isinstance(facts.usage, Usage)
-    assert usage_of_response(raw) == facts.usage
+    assert read_answer(raw).usage == facts.usage
 
 
 def test_a_large_answer_is_searched_and_not_decoded() -> None:
@@ -110,7 +110,7 @@ def test_a_large_answer_is_searched_and_not_decoded() -> None:
     answer = {"data": vectors, "model": "ada", "usage": {"prompt_tokens": 8, "total_tokens": 8}}
     for raw in (json.dumps(answer), json.dumps(dict(reversed(answer.items())), indent=1)):
         assert len(raw) > 65_536
-        assert usage_of_response(raw.encode()) == Usage(8, 0, 8)
+        assert read_answer(raw.encode()).usage == Usage(8, 0, 8)
         assert read_answer(raw.encode()) == AnswerFacts(Usage(8, 0, 8), "ada")
     del answer["usage"], answer["model"]
     assert read_answer(json.dumps(answer).encode()) == AnswerFacts()
@@ -123,9 +123,9 @@ def test_in_a_large_answer_only_an_object_with_counts_is_usage() -> None:
         "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
         "tools": [{"parameters": {"properties": {"usage": {"type": "string"}}}}],
     }
-    assert usage_of_response(json.dumps(answer).encode()) == Usage(1, 2, 3)
+    assert read_answer(json.dumps(answer).encode()).usage == Usage(1, 2, 3)
     echo = {"metadata": {"usage": {"total_tokens": 99}}}
-    assert usage_of_response(json.dumps({**echo, **answer}).encode()) == Usage(1, 2, 3)
+    assert read_answer(json.dumps({**echo, **answer}).encode()).usage == Usage(1, 2, 3)
     del answer["usage"]
-    assert usage_of_response(json.dumps(answer).encode()) is None
-    assert usage_of_response(b'{"usage":{' + b"x" * 70_000) is None
+    assert read_answer(json.dumps(answer).encode()).usage is None
+    assert read_answer(b'{"usage":{' + b"x" * 70_000).usage is None

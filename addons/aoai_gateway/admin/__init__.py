@@ -1,1 +1,1 @@
-"""What people look at and switch while the gateway runs: its state as JSON, a page, a terminal view."""
+"""The admin interface of a running gateway: its state as JSON, a page, a terminal view, and switches."""

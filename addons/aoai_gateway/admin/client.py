@@ -1,4 +1,4 @@
-"""Asks a running gateway's admin listener: what the terminal's commands stand on."""
+"""The client of a running gateway's admin listener, for the terminal's commands."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SECONDS = 10.0
 
 
 class AdminError(Exception):
-    """The gateway did not answer, or refused; the message says what can be done."""
+    """The gateway did not answer, or refused; the message names a remedy."""
 
 
 class AdminClient:
-    """One gateway's admin listener. ``token``: what it asks for, if it does.
+    """One gateway's admin listener. ``token``: its token; None without one.
 
     :raises AdminError: the address is not one.
     """
@@ -34,7 +34,7 @@ class AdminClient:
         return cls(url, os.environ.get(TOKEN_VARIABLE))
 
     def status(self) -> dict[str, Any]:
-        """Give the state, as :mod:`~aoai_gateway.admin.snapshot` documents it. Raises AdminError."""
+        """Return the state, as :mod:`~aoai_gateway.admin.snapshot` documents it. Raises AdminError."""
         return self._ask("GET", "/api/status")
 
     def open_break(self, name: str, seconds: float, reason: str = "") -> str:
@@ -42,7 +42,8 @@ class AdminClient:
         return self._do("/api/breaks/open", {"name": name, "seconds": seconds, "reason": reason})
 
     def close_break(self, name: str | None) -> str:
-        """Close the breaks of a backend or endpoint, or (None) all; says what was done. Raises AdminError."""
+        """Close the breaks of a backend or endpoint, or (None) all. Returns a sentence about the action.
+        Raises AdminError."""
         return self._do("/api/breaks/close", {"name": name} if name is not None else {})
 
     def switch(self, kind: str, name: str, *, on: bool) -> str:

@@ -93,7 +93,7 @@ def _add_url(parser: argparse.ArgumentParser) -> None:
 def _rendered(client: AdminClient, out: TextIO) -> str:
     # https://no-color.org: set and not empty
     colour = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    # Where nobody looks at it line by line (a pipe, a file), nothing is to be cut off.
+    # Outside of a terminal (a pipe, a file), nothing is to be cut off.
     width = shutil.get_terminal_size().columns if out.isatty() else 1000
     return render(client.status(), width=width, colour=colour)
 

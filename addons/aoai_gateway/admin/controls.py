@@ -1,8 +1,8 @@
-"""What a person can do to a running gateway: breaks by hand, and what is switched off and on.
+"""Manual control of a running gateway: breaks by hand, and switches.
 
-Everything here takes effect for calls that come after it; those under way keep what they began with. Every
-action is logged, and listed in the snapshot. They are plain functions of one object, for the page, the JSON
-API, the terminal and mitmproxy's commands alike.
+Everything here takes effect for calls that come after it; those under way keep their state. Every action is
+logged, and listed in the snapshot, with the name of the token's holder (``by``), if it has one. They are
+plain functions of one object, for the page, the JSON API, the terminal and mitmproxy's commands alike.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONGEST_BREAK = 86_400.0
-"""Seconds; what is to be out for longer is better switched off."""
+"""Seconds; for a longer time, switch the backend off."""
 
 LONGEST_REASON = 200
 
 
 class ControlError(Exception):
-    """It cannot be done; the message says why, and what would be right."""
+    """The action is impossible; the message gives the reason, and the remedy."""
 
 
 class NothingOfThatNameError(ControlError):
@@ -46,7 +46,7 @@ class NothingOfThatNameError(ControlError):
 
 
 class Controls:
-    """The switches of one gateway. ``sharing``: tells other processes of breaks; None: there are none."""
+    """The switches of one gateway. ``sharing``: shares breaks with other processes; None: there are none."""
 
     def __init__(self, gateway: Gateway, sharing: StateSync | None = None) -> None:
         self._gateway = gateway
@@ -54,12 +54,12 @@ class Controls:
 
     # --- breaks ----------------------------------------------------------------------------------------
 
-    def open_break(self, name: str, seconds: float, reason: str = "") -> str:
+    def open_break(self, name: str, seconds: float, reason: str = "", *, by: str = "") -> str:
         """Open a break on a backend (``standin@endpoint``) or a whole endpoint, for all classes.
 
         It takes the place of one that was opened by hand before, and stands beside others: the backend is
-        skipped until the last one has ended. ``reason`` is shown beside "by hand". Gives a sentence that
-        says what was done.
+        skipped until the last one has ended. ``reason`` is shown beside "by hand". Returns a sentence
+        about the action.
 
         :raises ControlError: no such name, or a time that is none.
         """
@@ -76,13 +76,14 @@ class Controls:
             self._in_background(self._sharing.tell_break(scope, {IMPLICIT: seconds}, shown))
         # It may end sooner than the one whose place it takes.
         self._gateway.waiting.changed()
-        return self._done(f"{name}: a break of {seconds:g} s was opened" + (f" ({reason})" if reason else ""))
+        done = f"{name}: a break of {seconds:g} s was opened" + (f" ({reason})" if reason else "")
+        return self._done(done, by)
 
-    def close_break(self, name: str) -> str:
+    def close_break(self, name: str, *, by: str = "") -> str:
         """End all breaks and half-open states of a backend, or of an endpoint with all that it has.
 
         A backend whose endpoint is in a break is not free before that has ended too, so it is ended as well.
-        Gives a sentence that says what was done.
+        Returns a sentence about the action.
 
         :raises ControlError: no such name, or it has no break.
         """
@@ -101,12 +102,12 @@ class Controls:
         if not found:
             raise ControlError(f"{name} has no break")
         self._gateway.waiting.changed()
-        what = "its break was closed" if was_open else "its probation was ended"
+        what = "its break was closed" if was_open else "its half-open state was ended"
         whole = standin is not None and (endpoint, None) in was_open
-        return self._done(f"{name}: {what}" + (f", and that of all of {endpoint}" if whole else ""))
+        return self._done(f"{name}: {what}" + (f", and that of all of {endpoint}" if whole else ""), by)
 
-    def close_all_breaks(self) -> str:
-        """End all breaks and half-open states. Gives a sentence that says what was done."""
+    def close_all_breaks(self, *, by: str = "") -> str:
+        """End all breaks and half-open states. Returns a sentence about the action."""
         breaks = self._gateway.engine.scheduler.breaks
         scopes = list(breaks.scopes())
         for scope in scopes:
@@ -114,15 +115,15 @@ class Controls:
         if self._sharing is not None:
             self._in_background(self._sharing.tell_closed(scopes))
         self._gateway.waiting.changed()
-        return self._done("all breaks were closed")
+        return self._done("all breaks were closed", by)
 
     # --- switches --------------------------------------------------------------------------------------
 
-    def switch(self, kind: str, name: str, *, on: bool) -> str:
+    def switch(self, kind: str, name: str, *, on: bool, by: str = "") -> str:
         """Switch an endpoint, a standin (``standin@endpoint``) or a client off, or on again.
 
-        It holds for this process until it is switched on again or the process ends, whatever is loaded from
-        the file meanwhile. What the file switches off stays off. Gives a sentence that says what was done.
+        It holds for this process until it is switched on again or the process ends, even if the file is
+        loaded again. The file's own switches stay off. Returns a sentence about the action.
 
         :raises ControlError: no such kind or name, or the file switches it off.
         """
@@ -142,7 +143,7 @@ class Controls:
             return f"{kind} {name} is {'on' if on else 'off'} already"
         gateway.switched()
         gateway.waiting.changed()
-        return self._done(f"{kind} {name} was switched {'on again' if on else 'off'}")
+        return self._done(f"{kind} {name} was switched {'on again' if on else 'off'}", by)
 
     # --- what they share -------------------------------------------------------------------------------
 
@@ -160,9 +161,9 @@ class Controls:
             raise NothingOfThatNameError(f"there is no backend or endpoint {name!r}; {hint}")
         return known[name]
 
-    def _done(self, text: str) -> str:
-        logger.warning("By hand: %s.", text)
-        self._gateway.actions.appendleft({"time": rfc3339(time.time()), "text": text})
+    def _done(self, text: str, by: str) -> str:
+        logger.warning("By hand%s: %s.", f", by {by}" if by else "", text)
+        self._gateway.actions.appendleft({"time": rfc3339(time.time()), "text": text, "by": by})
         return text
 
     @staticmethod

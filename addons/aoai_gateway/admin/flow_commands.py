@@ -1,6 +1,6 @@
-"""The commands about the gateway itself: what there is, how it stands, and what a person can change.
+"""The commands about the gateway itself: its parts, their state, and manual control.
 
-They are renderings of the admin listener's document and of its controls, for those who sit in mitmproxy.
+They are renderings of the admin listener's document and of its controls, for users of mitmproxy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BREAK_SECONDS = 300
 
 
 class GatewayStateCommands:
-    """Commands about backends, clients, lines, breaks and switches."""
+    """Commands about backends, clients, queues, breaks and switches."""
 
     name = "gatewaystatecommands"
 
@@ -53,7 +53,7 @@ class GatewayStateCommands:
 
     @command("gateway.line")
     def line(self) -> Sequence[str]:
-        """The virtual deployments: how many backends are available, and who waits in line for how long."""
+        """The virtual deployments: how many backends are available, and how many calls wait for how long."""
         return self._table("deployments")
 
     def _table(self, name: str) -> list[str]:
@@ -63,7 +63,7 @@ class GatewayStateCommands:
 
     @command("gateway.break.places")
     def break_places(self) -> Sequence[str]:
-        """What can be put into a break: the backends, and the endpoints."""
+        """The names that can be put into a break: backends and endpoints."""
         state = snapshot_at_once(self._gateway)
         names = [each["name"] for key in ("backends", "endpoints") for each in state[key]]
         return list(dict.fromkeys(names))
@@ -80,12 +80,12 @@ class GatewayStateCommands:
 
     @command("gateway.switch.states")
     def switch_states(self) -> Sequence[str]:
-        """To what gateway.switch can switch something."""
+        """The states that gateway.switch can set."""
         return ["off", "on"]
 
     @command("gateway.switch.kinds")
     def switch_kinds(self) -> Sequence[str]:
-        """What gateway.switch can switch."""
+        """The kinds of things that gateway.switch can switch."""
         return list(KINDS)
 
     @command("gateway.switch", to="gateway.switch.states", kind="gateway.switch.kinds")

@@ -1,13 +1,13 @@
-"""Who may use the admin listener: decided from a request's headers, without I/O.
+"""Access to the admin listener: decided from a request's headers, without I/O.
 
-Without a token the listener is on a loopback address, and whoever is on this machine may use it. But a
-browser on this machine also sends what pages of strangers tell it to, so
+Without a token the listener is on a loopback address, and every user of this machine may use it. But a
+browser on this machine also sends the requests of strangers' pages, so
 
 - a request must name a loopback host: a stranger's name that was made to resolve to 127.0.0.1 (DNS
-  rebinding) is not one, and its pages cannot read what is here;
+  rebinding) is not one, and its pages cannot read the answers;
 - a request that changes something must be JSON, which pages of another origin cannot send without being
-  allowed to (CORS preflight, and nothing here allows it); and if it says where it comes from, that must be
-  here.
+  allowed to (CORS preflight, and nothing here allows it); and if it names its origin, that must be
+  this one.
 
 With a token, it must be shown, and strangers' pages do not have it; then any host name will do, as behind an
 ingress.
@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import SecretStr
+
+    from aoai_gateway.config.admin import Holder
 
 LOCAL = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 """A Host field that names this machine, exactly; the port may be another one, forwarded to this."""
@@ -41,15 +43,28 @@ class Refusal:
     message: str
 
 
-def may_see(headers: Mapping[str, str], token: SecretStr | None) -> Refusal | None:
-    """Say why somebody may not see what is here; None if they may. ``headers``: names in lower case."""
-    if token is not None:
-        kind, _, shown = headers.get("authorization", "").partition(" ")
-        shown = shown.strip() if kind.lower() == "bearer" else ""
-        if not hmac.compare_digest(shown.encode(), token.get_secret_value().encode()):
-            return Refusal(401, "Show the token of the section admin: Authorization: Bearer ….")
-        return None
-    return is_local(headers)
+type Tokens = Sequence[tuple[Holder, SecretStr]]
+"""The tokens that count, with their holders; without any, requests from this machine may do everything."""
+
+
+def holder_of(headers: Mapping[str, str], tokens: Tokens) -> Holder | None:
+    """Return the holder of the token in a request. ``headers``: names in lower case."""
+    kind, _, shown = headers.get("authorization", "").partition(" ")
+    shown = shown.strip() if kind.lower() == "bearer" else ""
+    found = None
+    for holder, token in tokens:  # all of them, so that the time tells nothing
+        if hmac.compare_digest(shown.encode(), token.get_secret_value().encode()):
+            found = holder
+    return found
+
+
+def may_see(headers: Mapping[str, str], tokens: Tokens) -> Refusal | None:
+    """Return why a request may not read; None if it may. ``headers``: names in lower case."""
+    if not tokens:
+        return is_local(headers)
+    if holder_of(headers, tokens) is None:
+        return Refusal(401, "Show the token of the section admin: Authorization: Bearer ….")
+    return None
 
 
 def is_local(headers: Mapping[str, str]) -> Refusal | None:
@@ -59,11 +74,14 @@ def is_local(headers: Mapping[str, str]) -> Refusal | None:
     return None
 
 
-def may_change(headers: Mapping[str, str], token: SecretStr | None) -> Refusal | None:
-    """Say why somebody may not change anything; None if they may."""
-    refusal = may_see(headers, token)
+def may_change(headers: Mapping[str, str], tokens: Tokens) -> Refusal | None:
+    """Return why a request may not change anything; None if it may."""
+    refusal = may_see(headers, tokens)
     if refusal is not None:
         return refusal
+    holder = holder_of(headers, tokens)
+    if holder is not None and holder.read_only:
+        return Refusal(403, "This token is for reading only. Show one that may change things.")
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         return Refusal(415, "Send JSON, with content-type: application/json.")

@@ -11,7 +11,7 @@
 ===========================  =================================================================================
 
 A control answers ``{"done": "<a sentence>"}``; an error is ``{"error": {"message"}}`` with 400, 401, 403,
-404, 405, 409 or 415. See :mod:`~aoai_gateway.admin.guard` for who may ask.
+404, 405, 409 or 415. See :mod:`~aoai_gateway.admin.guard` for access.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class AdminListener:
                 reason,
             )
             return
-        settings = {"gateway": self._gateway, "controls": self._controls, "token": admin.token}
+        settings = {"gateway": self._gateway, "controls": self._controls, "tokens": tuple(admin.holders())}
         application = web.Application(
             [
                 (r"/", PageHandler, settings),
@@ -114,10 +114,10 @@ class AdminListener:
 
 
 class _Handler(web.RequestHandler):
-    """What all have in common: headers, errors as JSON, and nothing of tornado's own pages."""
+    """The base of all handlers: headers, errors as JSON, and no pages of tornado's own."""
 
-    def initialize(self, gateway: Gateway, controls: Controls, token: Any) -> None:
-        self.gateway, self.controls, self.token = gateway, controls, token
+    def initialize(self, gateway: Gateway, controls: Controls, tokens: guard.Tokens) -> None:
+        self.gateway, self.controls, self.tokens = gateway, controls, tokens
         self.names = {name.lower(): value for name, value in self.request.headers.items()}
 
     @override
@@ -172,8 +172,8 @@ class PageHandler(_Handler):
     """The page holds no data, so it needs no token: it asks for one."""
 
     def get(self) -> None:
-        """Give the page."""
-        if self.token is None and not self.passes(guard.is_local(self.names)):
+        """Return the page."""
+        if not self.tokens and not self.passes(guard.is_local(self.names)):
             return
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.finish(page.HTML)
@@ -183,8 +183,8 @@ class StatusHandler(_Handler):
     """The state."""
 
     async def get(self) -> None:
-        """Give the state as JSON."""
-        if self.passes(guard.may_see(self.names, self.token)):
+        """Return the state as JSON."""
+        if self.passes(guard.may_see(self.names, self.tokens)):
             self.answer(await snapshot(self.gateway))
 
 
@@ -193,7 +193,7 @@ class MetricsHandler(_Handler):
 
     async def get(self) -> None:
         """Give all metrics as text."""
-        if self.passes(guard.may_see(self.names, self.token)):
+        if self.passes(guard.may_see(self.names, self.tokens)):
             body = await metrics.metrics(self.gateway)
             self.set_header("Content-Type", metrics.CONTENT_TYPE)
             self.finish(body)
@@ -214,9 +214,15 @@ class HealthHandler(_Handler):
 class _Control(_Handler):
     """A request that changes something."""
 
+    @property
+    def by(self) -> str:
+        """The name of the holder of the token that was shown; empty without one."""
+        holder = guard.holder_of(self.names, self.tokens)
+        return holder.name if holder is not None else ""
+
     def post(self) -> None:
-        """Do it, and say what was done."""
-        if not self.passes(guard.may_change(self.names, self.token)):
+        """Carry the action out, and answer with a sentence about it."""
+        if not self.passes(guard.may_change(self.names, self.tokens)):
             return
         try:
             asked = json.loads(self.request.body)
@@ -233,7 +239,7 @@ class _Control(_Handler):
             self.answer({"done": done})
 
     def perform(self, asked: dict[str, Any]) -> str:
-        """Do what is asked. Raises ControlError, or ValueError for what is not understood."""
+        """Carry out the action. Raises ControlError, or ValueError for a malformed request."""
         raise NotImplementedError
 
 
@@ -248,7 +254,7 @@ class OpenBreakHandler(_Control):
         if not -LONGEST_BREAK <= seconds <= LONGEST_BREAK:
             # An integer can have more digits than a float can hold.
             seconds = math.inf
-        return self.controls.open_break(name, float(seconds), _text(asked, "reason", ""))
+        return self.controls.open_break(name, float(seconds), _text(asked, "reason", ""), by=self.by)
 
 
 class CloseBreakHandler(_Control):
@@ -257,8 +263,8 @@ class CloseBreakHandler(_Control):
     @override
     def perform(self, asked: dict[str, Any]) -> str:
         if "name" not in asked:
-            return self.controls.close_all_breaks()
-        return self.controls.close_break(_text(asked, "name"))
+            return self.controls.close_all_breaks(by=self.by)
+        return self.controls.close_break(_text(asked, "name"), by=self.by)
 
 
 class SwitchHandler(_Control):
@@ -269,7 +275,7 @@ class SwitchHandler(_Control):
         on = asked.get("on")
         if not isinstance(on, bool):
             raise ValueError('"on" must be true or false')
-        return self.controls.switch(_text(asked, "kind"), _text(asked, "name"), on=on)
+        return self.controls.switch(_text(asked, "kind"), _text(asked, "name"), on=on, by=self.by)
 
 
 def _sentence(error: ControlError) -> str:

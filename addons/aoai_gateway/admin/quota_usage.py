@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 8
-"""Questions to a shared store that are under way together: calls must not queue behind those who look on."""
+"""Questions to a shared store that are under way together: calls must not queue behind displays."""
 
 SECONDS = 2.0
 """For all of them; whose answer has not come by then is shown without quotas."""
 
 
 async def standings(gateway: Gateway) -> dict[str, list[dict[str, Any]]]:
-    """Give each client's quotas, by name, as `snapshot` documents them."""
+    """Return each client's quotas, by name, as `snapshot` documents them."""
     found: dict[str, list[dict[str, Any]]] = {}
     if gateway.written is not None:
         clients = iter(gateway.written.clients)
@@ -41,7 +41,7 @@ async def standings(gateway: Gateway) -> dict[str, list[dict[str, Any]]]:
 
 
 def standings_at_once(gateway: Gateway) -> dict[str, list[dict[str, Any]]] | None:
-    """Give the same where the store answers at once; None where it must be asked over a network."""
+    """Return the same where the store answers at once; None where it must be asked over a network."""
     found: dict[str, list[dict[str, Any]]] = {}
     for client in gateway.written.clients if gateway.written is not None else ():
         question = _question(client)

@@ -1,7 +1,7 @@
-"""The whole state of a gateway as a plain document: what the page, the terminal and the JSON API show.
+"""The whole state of a gateway as a plain document, for the page, the terminal and the JSON API.
 
 It holds names, never URLs of endpoints, keys or tokens, and nothing of any prompt. Times that end in
-``_seconds`` are durations, shares are 0 to 1, and what is not known is null. Its members:
+``_seconds`` are durations, shares are 0 to 1, and unknown values are null. Its members:
 
 ====================  ==============================================================================
 ``gateway``           ``version``, ``status`` (``ready``, ``degraded``, ``draining``, ``starting``),
@@ -10,7 +10,7 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       ``started`` (RFC 3339, UTC), ``uptime_seconds``, ``config_file``, ``config_loaded``
                       (RFC 3339), ``config_errors`` (texts: the file as it is now cannot be used),
                       ``state`` (``memory``, ``shared``, or since when the shared store is lost),
-                      ``in_flight`` (calls under way, but not in line), ``waiting`` (those in line)
+                      ``in_flight`` (calls under way, without queued ones), ``waiting`` (queued calls)
 ``priorities``        names of the classes, highest first
 ``endpoints``         list of: ``name``, ``simulated``, ``enabled``, ``switched_off`` (null,
                       ``configuration``, ``by hand``), ``break`` (of the whole endpoint, see below, or
@@ -33,7 +33,12 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
 ``sinks``             of usage records, list of: ``name``, ``written``, ``dropped``, ``waiting``,
                       ``trouble`` (a text, or null)
 ``by_hand``           ``switched_off`` (list of ``kind`` and ``name``) and ``actions`` (list, newest
-                      first, of ``time`` and ``text``): what people did
+                      first, of ``time``, ``text`` and ``by``: the holder of the token, or empty)
+``identities``        ``credentials`` (what is fetched for endpoints, list of ``name``, ``endpoints``,
+                      ``ok``, ``problem`` (with what to do), ``seconds_left`` (null: does not expire)),
+                      ``issuers`` (of clients' tokens: ``name``, ``ok`` (their keys are there),
+                      ``problem``) and ``expiring`` (what ends within 14 days or has ended: ``what``,
+                      ``end``, ``days``)
 ====================  ==============================================================================
 
 A *break* has ``reason``, ``since`` (RFC 3339), ``seconds_left``, ``whole_endpoint`` and ``by_hand``. A
@@ -52,6 +57,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.admin.identities import identities
 from aoai_gateway.admin.quota_usage import standings, standings_at_once
 from aoai_gateway.config.models import Backend as Pair
 from aoai_gateway.config.switches import Kind, Switches
@@ -78,13 +84,13 @@ EVERY_DEPLOYMENT = "(every deployment)"
 
 
 async def snapshot(gateway: Gateway) -> dict[str, Any]:
-    """Give the state; asks the store of the counters, so it may take as long as that does (bounded)."""
+    """Return the state; asks the store of the counters, so it may take as long as that does (bounded)."""
     quotas = await standings(gateway)
     return _Snapshot(gateway, time.monotonic()).document(quotas)
 
 
 def snapshot_at_once(gateway: Gateway) -> dict[str, Any]:
-    """Give the same without waiting for anything: clients' quotas are left out where they are shared."""
+    """Return the same without waiting for anything: clients' quotas are left out where they are shared."""
     return _Snapshot(gateway, time.monotonic()).document(standings_at_once(gateway) or {})
 
 
@@ -122,6 +128,7 @@ class _Snapshot:
             "switched_off": [{"kind": kind, "name": name} for kind, name in gateway.switches],
             "actions": list(gateway.actions),
         }
+        document["identities"] = identities(gateway, self._now)
         return document
 
     def _about(self) -> dict[str, Any]:
@@ -261,7 +268,7 @@ class _Snapshot:
         if everybody:
             pools = {EVERY_DEPLOYMENT: table.backends}
         classes = [cls.name for cls in config.priority_classes]
-        # The highest may be half open while everybody else is still kept out.
+        # The highest class may be half open while all others are still kept out.
         usual = config.priority_class(None).name
         breaks = self._scheduler.breaks
         lines = {name: self._line("" if everybody else name, classes) for name in pools}
@@ -300,13 +307,13 @@ class _Snapshot:
 
 
 def _at(call: Call) -> Backend | None:
-    """Give the backend that a call is at just now."""
+    """Return the backend that a call is at just now."""
     attempt = call.attempt
     return attempt.backend if attempt is not None and attempt.ended is None else None
 
 
 def all_backends(written: Config) -> tuple[Backend, ...]:
-    """Give the backends as written, those that are switched off too."""
+    """Return the backends as written, those that are switched off too."""
     found: dict[object, Backend] = {}
     for endpoint in written.aoai.endpoints:
         standins = [standin for virtual in endpoint.virtual_deployments for standin in virtual.standins]

@@ -21,7 +21,7 @@ UNITS = {
 }
 
 COUNTERS = {"memory": "counters in memory", "shared": "counters shared"}
-"""Where the counters of quotas live; a shared store that is lost is said in a sentence."""
+"""Where the counters of quotas live; the loss of a shared store is a sentence."""
 
 NARROWEST = 40
 
@@ -41,14 +41,14 @@ def plain(text: str, style: str) -> str:
 
 
 def render(state: dict[str, Any], *, width: int, colour: bool) -> str:
-    """Give the state as lines of at most ``width`` characters."""
+    """Return the state as lines of at most ``width`` characters."""
     return "\n".join(
         _fit(line, max(width, NARROWEST)) for line in _View(state, paint if colour else plain).lines()
     )
 
 
 def table(state: dict[str, Any], name: str) -> list[str]:
-    """Give one table of the state, uncoloured: ``backends``, ``deployments`` or ``clients``."""
+    """Return one table of the state, uncoloured: ``backends``, ``deployments`` or ``clients``."""
     return list(_View(state, plain).tables()[name])
 
 

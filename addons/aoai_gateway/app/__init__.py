@@ -1,1 +1,1 @@
-"""The composition root: what is started, and with what in it."""
+"""The composition root: it puts the parts together and starts them."""

@@ -1,8 +1,8 @@
-"""The mitmproxy addon: what ``-s addons/gateway.py`` loads, and the lean host too.
+"""The mitmproxy addon, which ``-s addons/gateway.py`` and the lean host load.
 
 mitmproxy executes the script again when its file changes, and then calls the same hooks of the same
-instance here again, so every hook can be called twice. What must end in an orderly way when the process
-does is in :mod:`aoai_gateway.app.lifecycle`.
+instance here again, so every hook can be called twice. The parts that must end in an orderly way with
+the process are in :mod:`aoai_gateway.app.lifecycle`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.app import selfcheck, tls
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
+from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.proxy.http1 import Refusal
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.runtime import log_records
@@ -79,7 +80,7 @@ class GatewayAddon:
 
     def load(self, loader: Loader) -> None:
         """Register the options; see that mitmproxy is one that we know."""
-        log_records.install(lambda: self.gateway.written)
+        log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
         )
@@ -91,11 +92,11 @@ class GatewayAddon:
             ctx.master.addons.add(self.lifecycle)
         self._serve_replays()
         self._serve_viewers()
-        # Before the listener is up: nobody is connected to, and nobody but this machine can connect.
+        # Before the listener is up: no client is connected, and only this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)
 
     def _make_inspector(self) -> Observer:
-        """Load the inspector, when somebody is there who sees flows."""
+        """Load the inspector, when flows are seen."""
         from aoai_gateway.inspect.inspector import Inspector
 
         return Inspector(self.gateway.heard, lambda: self._followed)
@@ -112,7 +113,7 @@ class GatewayAddon:
             recorded.install(ctx.master.addons)
 
     def _serve_viewers(self) -> None:
-        """Where people look at flows, have them see prompts and answers; in the lean host, nobody looks."""
+        """Load the views of prompts and answers where flows are looked at; never in the lean host."""
         view, dumper = map(ctx.master.addons.get, ("view", "dumper"))
         if view is None and dumper is None:
             return
@@ -214,7 +215,7 @@ class GatewayAddon:
     # --- calls -----------------------------------------------------------------------------------------
 
     async def gateway_ask(self, ask: Ask) -> None:
-        """Let other addons have their say."""
+        """Ask the other addons."""
         await ask.perform(ctx.master.addons)
 
     async def gateway_attempt_failed(self, failed: AttemptFailed) -> None:
@@ -222,7 +223,9 @@ class GatewayAddon:
         try:
             self._attempt_log.log(failed, self.gateway.clock.monotonic())
             attempt = failed.attempt
-            if attempt.scope is not None and attempt.breaks is not None and attempt.break_seconds is not None:
+            # That one process has no credential says nothing of others.
+            shared = attempt.failure is not FailureKind.CREDENTIAL
+            if shared and attempt.scope and attempt.breaks is not None and attempt.break_seconds is not None:
                 await self.lifecycle.state_sync.tell_break(attempt.scope, attempt.breaks, attempt.reason)
             await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
             if "gateway_backend_failed" in self.gateway.heard:
@@ -241,7 +244,7 @@ class GatewayAddon:
 
 
 def report(errors: ConfigErrors) -> None:
-    """Log all that is wrong with a configuration, a line each."""
+    """Log all errors of a configuration, a line each."""
     for problem in errors.problems:
         logger.error("%s", problem)
 
@@ -250,7 +253,8 @@ def give_up(errors: ConfigErrors) -> None:
     """End the process at once, as its start has failed.
 
     mitmproxy opens its listener before it reads scripts, and ends a start with errors only after that. Here,
-    nobody who has connected since has been served yet. In tests there is no `errorcheck`, and so no start.
+    clients that have connected since have not been served yet. In tests there is no `errorcheck`, and so no
+    start.
     """
     errorcheck = ctx.master.addons.get("errorcheck")
     if errorcheck is None:

@@ -1,9 +1,9 @@
-"""The command line: ``aoai-gateway [serve|web|check|status|…]``, which is also what ``run.sh`` opens.
+"""The command line: ``aoai-gateway [serve|web|check|status|…]``, which ``run.sh`` opens, too.
 
 Exit codes: 0 it worked; 1 the gateway could not start or the checked file has errors (or, for ``rerun``, a
 run that could not be made or that is to be strict and found differences, or, for ``test``,
 what pytest said); 2 the command line is wrong. A user's mistake is answered with a sentence, never with a
-traceback. What the commands need is imported when they run, so that ``--help`` and ``check`` stay quick.
+traceback. The commands import their modules when they run, so that ``--help`` and ``check`` stay quick.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEMO_KEY = "demo-key"
 
 
 class UsageError(Exception):
-    """The command line is wrong; the text says how, and what would be right."""
+    """The command line is wrong; the text names the fault and the remedy."""
 
 
 class StartError(Exception):
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    # `serve` is what one gets without saying anything, also when options are all that is said.
+    # Without a command, it is `serve`, also with options alone.
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "-V", "--version")):
         words.insert(0, "serve")
     if words[0] in ("-V", "--version"):
@@ -143,7 +143,7 @@ def _web(words: list[str]) -> int:
 
 
 def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Parse what `serve` and `web` share; returns the arguments and what follows ``--``."""
+    """Parse the options that `serve` and `web` share. Returns the arguments and the words after ``--``."""
     own, rest = words, []
     if "--" in words:
         cut = words.index("--")
@@ -195,7 +195,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
 
 
 def _check_start(loaded: Loaded) -> None:
-    """See that this machine has what the configuration needs; what runs out soon is a warning."""
+    """Check that this machine can serve the configuration; a certificate that expires soon is a warning."""
     from aoai_gateway.app import start_checks
 
     for warning in start_checks.warnings(loaded.config):
@@ -206,7 +206,7 @@ def _check_start(loaded: Loaded) -> None:
 
 
 def _check_free(address: Address) -> None:
-    """Bind once and let go: mitmproxy itself tells of a busy port only deep in its log."""
+    """Bind once and let go: mitmproxy itself reports a busy port only deep in its log."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -261,7 +261,7 @@ def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> 
     if inspector:
         lines.append("  inspector  its address, with the token that opens it, follows in the log")
     else:
-        # In a checkout, ours is on nobody's PATH before the environment is active.
+        # In a checkout, ours is not on PATH before the environment is active.
         program = "./run.sh" if (CHECKOUT / "run.sh").is_file() else PROGRAM
         lines.append(f"  inspector  `{program} web` serves the same inside mitmweb")
     print("\n".join(lines), file=sys.stderr, flush=True)
@@ -288,7 +288,7 @@ def _check(words: list[str]) -> int:
 
 
 def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
-    """Give a command that asks a gateway which runs."""
+    """Return a command that asks a gateway which runs."""
 
     def run(words: list[str]) -> int:
         from aoai_gateway.admin import commands
@@ -322,6 +322,12 @@ def _backtest(words: list[str]) -> int:
     from aoai_gateway.analysis.backtest_command import main as backtest_main
 
     return backtest_main(words, lambda path: _load(_existing_config(path)).config)
+
+
+def _key(words: list[str]) -> int:
+    from aoai_gateway.app.keys import main as key_main
+
+    return key_main(words, _parser)
 
 
 def _rerun(words: list[str]) -> int:
@@ -369,7 +375,7 @@ def _port(text: str) -> int:
 def _capture(text: str) -> Path:
     path = Path(text).expanduser().absolute()
     try:
-        # What is wrong is to be said now, and not when the first call is lost.
+        # A fault is to be reported now, and not when the first call is lost.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
@@ -416,6 +422,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "status": _of_a_running_one("status"),
     "break": _of_a_running_one("break"),
     "switch": _of_a_running_one("switch"),
+    "key": _key,
     "rerun": _rerun,
     "report": _report,
     "backtest": _backtest,
@@ -437,6 +444,7 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   status     show the state of a running gateway (--watch, --json)
   break      open or close a break of its by hand
   switch     switch an endpoint, a standin or a client of its off or on
+  key        make a key for a client, of which the configuration holds a hash only
   rerun      make a captured session's calls again, and say what has become different
   report     who used what, who was refused and why, and how much quota each needs: from usage records
   backtest   what would have happened under other configurations: from usage records

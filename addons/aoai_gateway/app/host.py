@@ -1,7 +1,7 @@
 """The lean host: mitmproxy's proxy server with nothing in it that a gateway does not need.
 
-mitmdump offers every hook of every request to some 35 addons. Without a user interface nobody listens to
-most of them, so ``serve`` loads only what carries connections.
+mitmdump offers every hook of every request to some 35 addons. Without a user interface most of
+them have no listener, so ``serve`` loads only the addons that carry connections.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ async def _serve(
         OptionCheck(options),
         errorcheck.ErrorCheck(),
     )
-    # Not deferred: mitmproxy sets deferred options while an addon is being added, and does not tell it.
+    # Not deferred: mitmproxy sets deferred options while an addon is being added, without `configure`.
     opts.update(gateway_config=str(config))
     setup = ADDON.lifecycle.config
     log_format.apply(setup.log if setup is not None else Log())

@@ -56,7 +56,7 @@ class Lifecycle:
         self._gateway = gateway
         self.state_sync = StateSync(gateway)
         self.controls = Controls(gateway, self.state_sync)
-        """What mitmproxy's commands can do; the admin listener does the same."""
+        """The controls behind mitmproxy's commands; the admin listener has the same."""
         self.admin = AdminListener(gateway, self.controls)
         self._path: Path | None = None
         self._loaded: Loaded | None = None
@@ -83,7 +83,7 @@ class Lifecycle:
             asyncio_utils.create_task(self._adopt(loaded), name="new configuration", keep_ref=True)
 
     def refuse_other_modes(self) -> None:
-        """Log an error if mitmproxy was told to be another kind of proxy than a gateway can be.
+        """Log an error if mitmproxy is set to be another kind of proxy than a gateway can be.
 
         mitmproxy ends a start in which an error was logged, but looks only right after `running`: so nothing
         may be awaited before.
@@ -104,7 +104,7 @@ class Lifecycle:
         await self._adopt(self._loaded)
         self._come_first()
         # What is there now stays. To look through all of it for garbage, now and then, would stop the event
-        # loop for some tens of milliseconds each time; what calls leave behind is little.
+        # loop for some tens of milliseconds each time; calls leave little behind.
         gc.collect()
         gc.freeze()
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
@@ -118,13 +118,13 @@ class Lifecycle:
             await self._load_encodings()
 
     def _come_first(self) -> None:
-        """Be the first addon that is told of the end: others close files that calls are still written to."""
+        """Be the first addon that learns of the end: others close files that calls are still written to."""
         addons = ctx.master.addons
         # A new list, since the old one may just be gone through.
         addons.chain = [self, *(addon for addon in addons.chain if addon is not self)]
 
     def _take_over_listener(self, config: Config) -> None:
-        """Have mitmproxy listen for us, unless it was told where and how."""
+        """Have mitmproxy listen for us, unless its options name a place."""
         options = ctx.options
         changes: dict[str, Any] = {}
         if options.mode == ["regular"]:
@@ -146,6 +146,7 @@ class Lifecycle:
             # Some need libraries that take a while to load.
             gone = await asyncio.to_thread(self._gateway.sinks.adopt, config)
             await asyncio.to_thread(self._gateway.sinks.close, gone)
+            await self._gateway.prepare(config)
             # With many keys it takes a while, and calls do not wait for it.
             await asyncio.to_thread(known, config.secrets)
             self._gateway.expiries = await asyncio.to_thread(start_checks.expiries, config)
@@ -182,7 +183,7 @@ class Lifecycle:
 
         # Nobody is to ask it what it was sent, or to make it fail: no control plane, no log of requests.
         settings = Settings(log_requests=False)
-        # It counts as the gateway does, so that the two never tell different numbers of the same prompt.
+        # It counts as the gateway does, so that the two never show different numbers for the same prompt.
         await self._load_encodings()
         return await simulators.start(
             {name: endpoint},
@@ -192,7 +193,7 @@ class Lifecycle:
         )
 
     async def _watch(self) -> None:
-        """Look at the configuration's files, and at who listens to which event, now and then."""
+        """Look at the configuration's files, and at the listeners of events, now and then."""
         assert self._path is not None
         watch = Watch(self._path, env=os.environ, loaded=self._loaded)
         path = self._path
@@ -252,6 +253,9 @@ class Lifecycle:
         await self._hang_up()
         await self.admin.stop()
         await self._gateway.reader.close()
+        await gateway.credentials.close()
+        if gateway.verifier is not None:
+            await gateway.verifier.close()
         await self.state_sync.close()
         gateway.early.close()
         await asyncio.to_thread(gateway.sinks.close, gateway.sinks.take_all())

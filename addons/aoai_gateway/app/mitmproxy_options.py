@@ -1,4 +1,4 @@
-"""What follows ``--`` on the command line: mitmproxy's own options, none of which may be misspelt.
+"""The words after ``--`` on the command line: mitmproxy's own options, checked for misspellings.
 
 mitmproxy keeps ``--set`` names that it does not know for an addon that may yet be loaded, so a typing error
 goes unnoticed. Here the flags are checked against mitmproxy's own parser, and the names once every addon has
@@ -25,11 +25,11 @@ _OWN_FLAGS = {
     "scripts": "-s ADDON",
     "gateway_config": "--config",
 }
-"""mitmproxy's options for which the gateway's command line has a word of its own."""
+"""mitmproxy's options for which the gateway's command line has an option of its own."""
 
 
 class OptionError(Exception):
-    """An option that mitmproxy does not know, or that is not for here; the text says what would be right."""
+    """An option that mitmproxy does not know, or that does not apply; the text names the remedy."""
 
 
 def as_settings(words: Sequence[str]) -> list[str]:
@@ -61,7 +61,7 @@ def as_settings(words: Sequence[str]) -> list[str]:
         )
     if args.version or args.options or args.commands:
         raise OptionError("for mitmproxy's --version, --options and --commands run `mitmdump` itself")
-    # As mitmproxy.tools.main.process_options reads these two (there is no dumper here to be told as well).
+    # As mitmproxy.tools.main.process_options reads these two (there is no dumper here).
     if args.quiet:
         args.termlog_verbosity = "error"
     if args.verbose:
@@ -122,7 +122,7 @@ class OptionCheck:
     """A mitmproxy addon for a host that has ErrorCheck: a misspelt option ends the start.
 
     Args:
-        settings: what the user has set, as "name=value" or only the name.
+        settings: the user's settings, as "name=value" or only the name.
 
     """
 
@@ -141,8 +141,8 @@ def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str], addons: Se
     """Run mitmweb in this process until it is stopped; returns its exit code.
 
     Args:
-        arguments: what mitmweb's own command line takes.
-        settings: what of it the user has set, for :class:`OptionCheck`.
+        arguments: those of mitmweb's own command line.
+        settings: the user's settings in it, for :class:`OptionCheck`.
         addons: to be loaded beside its own.
 
     """
@@ -157,7 +157,7 @@ def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str], addons: Se
 
     try:
         run(CheckedWebMaster, cmdline.mitmweb, arguments)
-    except SystemExit as end:  # mitmproxy has said why
+    except SystemExit as end:  # mitmproxy has printed the reason
         return end.code if isinstance(end.code, int) else 1
     return 0
 

@@ -1,7 +1,7 @@
 """Is the installed mitmproxy one that the layers were written for?
 
 They subclass parts of mitmproxy that it does not publish as an API. A version that lacks one of them, or has
-it in another form, must be told at start, not by the first request.
+it in another form, must be reported at start, not by the first request.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a configuration needs of this machine: files that can be written, a certificate that is valid now.
+"""Checks of this machine for a configuration: files that can be written, a certificate that is valid now.
 
-The loader judges what is written; this looks at what is there. `check` tells all of it, and a start that
+The loader judges the text; these look at the machine. `check` reports all of it, and a start that
 could not keep its promises is refused with the same words.
 """
 
@@ -25,7 +25,7 @@ EXPIRES_SOON = timedelta(days=14)
 
 
 def errors(config: Config, now: datetime | None = None) -> list[str]:
-    """Give what would keep a gateway with this configuration from serving. ``now``: the time; default: it."""
+    """Return the faults that keep a gateway with this configuration from serving, at the time ``now``."""
     found = list(_certificate(config, now or datetime.now(UTC)))
     if config.usage_log not in (None, "stdout"):
         found += _writable("usage_log", config.usage_log)
@@ -36,21 +36,29 @@ def errors(config: Config, now: datetime | None = None) -> list[str]:
 
 
 def warnings(config: Config, now: datetime | None = None) -> list[str]:
-    """Give what will keep it from serving before long."""
+    """Return what will keep it from serving before long."""
     now = now or datetime.now(UTC)
+    found = []
     certificate = _read(config)
-    if certificate is None or not now < certificate.not_valid_after_utc <= now + EXPIRES_SOON:
-        return []
-    end = certificate.not_valid_after_utc
-    return [f"listen.certificate: expires on {_day(end)}, in {(end - now).days} days; renew it"]
+    if certificate is not None and now < certificate.not_valid_after_utc <= now + EXPIRES_SOON:
+        end = certificate.not_valid_after_utc
+        found.append(f"listen.certificate: expires on {_day(end)}, in {(end - now).days} days; renew it")
+    for what, end in config.expiring():
+        if end <= now:
+            found.append(f"clients: {what} does not count since {_day(end)}; replace it, or take it out")
+        elif end <= now + EXPIRES_SOON:
+            left = (end - now).days
+            found.append(f"clients: {what} counts for {left} days more, until {_day(end)}; replace it")
+    return found
 
 
 def expiries(config: Config) -> dict[str, float]:
     """Give what is valid for a time only, by its key in the configuration: until when, since the epoch."""
+    found = {what: end.timestamp() for what, end in config.expiring()}
     certificate = _read(config)
-    if certificate is None:
-        return {}
-    return {"listen.certificate": certificate.not_valid_after_utc.timestamp()}
+    if certificate is not None:
+        found["listen.certificate"] = certificate.not_valid_after_utc.timestamp()
+    return found
 
 
 def _certificate(config: Config, now: datetime) -> Iterator[str]:
@@ -63,7 +71,7 @@ def _certificate(config: Config, now: datetime) -> Iterator[str]:
     from aoai_gateway.app.tls import server_context
 
     try:
-        server_context(listen.certificate, listen.private_key or listen.certificate)
+        server_context(listen.certificate, listen.private_key or listen.certificate, listen.client_ca)
     except (SSL.Error, OSError):
         yield "listen.certificate: does not fit its private key; both must be PEM files that belong together"
         return

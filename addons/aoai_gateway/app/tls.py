@@ -36,11 +36,12 @@ class ServerCertificate:
         """Make the server side of a TLS connection. Raises OpenSSL's error if the files do not fit."""
         assert listen.certificate is not None
         certificate, key = listen.certificate, listen.private_key or listen.certificate
+        files = (certificate, key, *([listen.client_ca] if listen.client_ca is not None else []))
         try:
-            seen = tuple((path, path.stat().st_mtime_ns) for path in (certificate, key))
+            seen = tuple((path, path.stat().st_mtime_ns) for path in files)
             if seen != self._seen:
                 self._seen = seen
-                self._context = server_context(certificate, key)
+                self._context = server_context(certificate, key, listen.client_ca)
         except (SSL.Error, OSError) as error:
             if self._context is None:
                 self._seen = ()
@@ -67,14 +68,24 @@ class ClientTls(ClientTLSLayer):
 UNREADABLE = "Cannot parse ClientHello"
 
 
-def server_context(certificate: Path, key: Path) -> SSL.Context:
-    """Make the context of a certificate chain and its key. Raises SSL.Error or OSError if they do not fit."""
+def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> SSL.Context:
+    """Make the context of a certificate chain and its key. Raises SSL.Error or OSError if they do not fit.
+
+    ``client_ca``: the authorities whose certificates clients may show; one of others ends the handshake.
+    """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.use_certificate_chain_file(str(certificate))
     context.use_privatekey_file(str(key))
     context.check_privatekey()
     context.set_alpn_select_callback(_http1)
+    if client_ca is not None:
+        context.load_verify_locations(str(client_ca))
+        # Keys and tokens still do without one.
+        context.set_verify(SSL.VERIFY_PEER)
+        # A resumed session would not be checked again.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_options(SSL.OP_NO_TICKET)
     return context
 
 

@@ -1,23 +1,13 @@
 """What must hold between the parts of a configuration: names, keys, who is last in line, what exists."""
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 from aoai_gateway.config.client_checks import check_clients
+from aoai_gateway.config.fields import is_loopback
 from aoai_gateway.config.findings import Finding, Locate, repeated
-from aoai_gateway.config.models import Config, Endpoint, VirtualDeployment
+from aoai_gateway.config.models import Client, Config, Endpoint, VirtualDeployment
 from aoai_gateway.config.priority_checks import check_priorities
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach an address or name."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host in LOOPBACK
 
 
 def check(config: Config, locate: Locate) -> Iterator[Finding]:
@@ -25,7 +15,7 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
     yield from _check_endpoint_names(config, locate)
     for index, endpoint in enumerate(config.aoai.endpoints):
         path: KeyPath = ("aoai", "endpoints", index)
-        yield from _check_credential(endpoint, path)
+        yield from _check_credential(config, endpoint, path)
         yield from _check_url(endpoint, path)
         yield from _check_standins(endpoint, path)
         yield from _check_simulated(endpoint, path)
@@ -46,9 +36,9 @@ def _check_endpoint_names(config: Config, locate: Locate) -> Iterator[Finding]:
     yield from repeated(names, ("aoai", "endpoints"), "an endpoint", locate)
 
 
-def _check_credential(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
+def _check_credential(config: Config, endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
     if endpoint.simulated:
-        for key in ("url", "key"):
+        for key in ("url", "key", "auth"):
             if getattr(endpoint, key) is not None:
                 yield Finding((*path, key), "a simulated endpoint has none", 'remove it, or "simulated"')
         return
@@ -56,13 +46,19 @@ def _check_credential(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
         yield Finding(
             path, '"url" is missing', 'write https://….openai.azure.com/, or "simulated:" to do without Azure'
         )
-    if endpoint.key is None:
+    if endpoint.key is not None and endpoint.auth is not None:
+        yield Finding((*path, "auth"), 'stands beside a "key": which one is shown?', "write one of them")
+    elif not endpoint.has_credential and any(_needs_ours(client) for client in config.clients):
         yield Finding(
             path,
-            '"key" is missing: signing in to Azure with an identity, or with the token of the caller, is not '
-            "built yet",
-            'give the endpoint its "key"',
+            '"key" is missing, and so is "auth"',
+            'give the endpoint its "key", or write "auth: managed_identity"',
         )
+
+
+def _needs_ours(client: Client) -> bool:
+    """Whether calls of a client are sent with a credential of the gateway's."""
+    return client.enabled and not client.brings_own_token
 
 
 def _check_url(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
@@ -75,7 +71,7 @@ def _check_url(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
             "leave it out, unless a gateway in front of Azure asks for it",
             fatal=False,
         )
-    if endpoint.scheme == "http" and endpoint.host not in LOOPBACK:
+    if endpoint.scheme == "http" and not is_loopback(endpoint.host):
         yield Finding(
             (*path, "url"), "keys and prompts would travel unencrypted", "write https://", fatal=False
         )
@@ -233,6 +229,8 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
         yield Finding(("clients",), "every client is switched off", fatal=False)
     if config.listen.private_key and not config.listen.certificate:
         yield Finding(("listen", "private_key"), "is of no use without a certificate", 'add "certificate"')
+    if config.listen.client_ca and not config.listen.certificate:
+        yield Finding(("listen", "client_ca"), "is of no use without a certificate", 'add "certificate"')
     yield from _check_admin(config)
     if config.breaks.floor_seconds > config.breaks.ceiling_seconds:
         yield Finding(("breaks", "floor_seconds"), "is above ceiling_seconds")
@@ -242,7 +240,14 @@ def _check_admin(config: Config) -> Iterator[Finding]:
     admin, listen = config.admin, config.listen
     if not admin.enabled:
         return
-    if admin.token is None and not is_loopback(admin.host):
+    tokens = [(holder.name, token.get_secret_value()) for holder, token in admin.holders()]
+    for index, each in enumerate(admin.tokens):
+        place: KeyPath = ("admin", "tokens", index)
+        if any(name == each.name for name, _ in tokens[: len(tokens) - len(admin.tokens) + index]):
+            yield Finding((*place, "name"), f'"{each.name}" has another token already', "names must differ")
+        if sum(value == each.token.get_secret_value() for _, value in tokens) > 1:
+            yield Finding((*place, "token"), "is that of somebody else, too", "give each a token of its own")
+    if not tokens and not is_loopback(admin.host):
         yield Finding(
             ("admin", "token"),
             f"is missing: at {admin.host} others than this machine could switch off what they like",

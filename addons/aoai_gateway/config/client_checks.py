@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from aoai_gateway.config.findings import Finding, Locate, repeated
+from aoai_gateway.config.identity_checks import check_identities
 from aoai_gateway.config.models import Client, Config, Group, Policy
 from aoai_gateway.config.patterns import is_pattern, matches, matches_any
 from aoai_gateway.config.policies import LIMITS, TOTAL
@@ -20,7 +21,7 @@ def check_clients(config: Config, locate: Locate) -> Iterator[Finding]:
     yield from repeated([group.name for group in config.groups], ("groups",), "a group", locate)
     yield from repeated([client.name for client in config.clients], ("clients",), "a client", locate)
     yield from _check_keys(config)
-    yield from _check_entra(config)
+    yield from check_identities(config)
     for place in _places(config):
         yield from _check_names(config, place)
         yield from _check_limits(config, place)
@@ -70,9 +71,11 @@ def _clients(config: Config) -> Iterator[_Place]:
 def _check_keys(config: Config) -> Iterator[Finding]:
     owners: dict[str, str] = {}
     for index, client in enumerate(config.clients):
-        if not client.key and not client.uses_entra_id_auth:
+        if not (client.key or client.key_sha256 or client.certificate or client.token) and not (
+            client.uses_entra_id_auth
+        ):
             yield Finding(
-                ("clients", index), '"key" is missing', "give it a key, or uses_entra_id_auth: true"
+                ("clients", index), '"key" is missing', 'give it a key, or "token:" with claims of its tokens'
             )
         for key in client.key:
             owner = owners.setdefault(key.get_secret_value(), client.name)
@@ -93,19 +96,6 @@ def _check_keys(config: Config) -> Iterator[Finding]:
                 "give it a key of its own, or keep your file in a folder without these clients",
                 fatal=False,
             )
-
-
-def _check_entra(config: Config) -> Iterator[Finding]:
-    first: str | None = None
-    for index, client in enumerate(config.clients):
-        if not (client.enabled and client.uses_entra_id_auth):
-            continue
-        if first is not None:
-            yield Finding(
-                ("clients", index, "uses_entra_id_auth"),
-                f'the client "{first}" has it already, and only one can',
-            )
-        first = first or client.name
 
 
 # --- what they name ----------------------------------------------------------------------------------------

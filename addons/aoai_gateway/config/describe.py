@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from aoai_gateway.config.credentials import source_name
 from aoai_gateway.config.loader import Loaded
 from aoai_gateway.config.models import Backend, Client, Config, Endpoint
 from aoai_gateway.config.policies import WhenExceeded
@@ -54,6 +55,8 @@ def _address(scheme: str, host: str, port: int) -> str:
 def _endpoint(endpoint: Endpoint) -> str:
     where = f"simulated, {endpoint.simulated.region}" if endpoint.simulated else endpoint.url
     notes = [] if endpoint.enabled else ["switched off"]
+    if endpoint.credential_source is not None:
+        notes.append(f"credential from {source_name(endpoint.credential_source)}")
     if endpoint.is_open:
         notes.append("takes every deployment")
     return f"{endpoint.name}  {where}" + _notes(notes)

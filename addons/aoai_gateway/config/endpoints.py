@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from aoai_gateway.config.credentials import Auth, EndpointKey, Identity, KeySource, Source, written
 from aoai_gateway.config.fields import (
     Amount,
     Count,
@@ -13,29 +14,12 @@ from aoai_gateway.config.fields import (
     ExistingFile,
     Fraction,
     HeaderPattern,
-    Key,
     Name,
     Seconds,
     Url,
     split_url,
 )
-
-
-class Model(BaseModel):
-    """The base of all models: frozen, unknown keys refused, inputs (they may be secret) never shown."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
-
-    def but(self, **changes: Any) -> Self:
-        """Return a copy with the changes, validated; nothing that was derived from old values is copied."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self).model_validate(fields | changes)
+from aoai_gateway.config.model import Model
 
 
 class Timeouts(Model):
@@ -44,22 +28,22 @@ class Timeouts(Model):
     connect: Seconds = 15
     """Seconds to open a connection."""
     read: Seconds | None = None
-    """Seconds to wait for a non-streaming answer, if the client does not say how long it waits; else 600."""
+    """Seconds to wait for a non-streaming answer, if the client names no time of its own; 600 if not set."""
     write: Seconds | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
+    """Of PowerProxy; accepted, without meaning here."""
     pool: Seconds | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
+    """Of PowerProxy; accepted, without meaning here."""
 
 
 class ConnectionLimits(Model):
     """PowerProxy's connection pool; accepted, without meaning here."""
 
     max_connections: Amount | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
+    """Of PowerProxy; accepted, without meaning here."""
     max_keepalive_connections: Amount | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
+    """Of PowerProxy; accepted, without meaning here."""
     keepalive_expiry: Amount | None = None
-    """Accepted for PowerProxy's sake; has no meaning here."""
+    """Of PowerProxy; accepted, without meaning here."""
 
 
 class Connections(Model):
@@ -68,7 +52,7 @@ class Connections(Model):
     timeouts: Timeouts = Timeouts()
     """Time limits towards the endpoint."""
     limits: ConnectionLimits = ConnectionLimits()
-    """Accepted for PowerProxy's sake; has no meaning here."""
+    """Of PowerProxy; accepted, without meaning here."""
 
 
 class Standin(Model):
@@ -77,17 +61,17 @@ class Standin(Model):
     name: DeploymentName
     """The name of the deployment at the endpoint."""
     enabled: bool = True
-    """false takes the standin out of every pool."""
+    """`false` takes the standin out of every pool."""
     non_streaming_fraction: Fraction = 1
-    """The chance (0 to 1) that it takes a non-streaming request that reaches it; 1 for the last in line."""
+    """The chance, 0 to 1, that it takes a non-streaming call that reaches it; 1 for the last standin."""
     tokens_per_minute: Count | None = None
-    """Its capacity in tokens per minute, if known."""
+    """Its capacity in tokens per minute: a call that is larger is not sent there."""
     requests_per_minute: Count | None = None
-    """Its capacity in requests per minute, if known."""
+    """Its capacity in requests per minute."""
     provisioned: bool = False
-    """true for provisioned throughput (PTU), false for pay as you go."""
+    """`true` for provisioned throughput (PTU): a bucket that drains. Calls spill to the other standins."""
     weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1
-    """With the strategy weighted: its part of the calls, compared with those of the other standins."""
+    """With the strategy `weighted`: its part of the calls, compared with those of the other standins."""
 
 
 Strategy = Literal["ordered", "weighted", "most_headroom"]
@@ -101,9 +85,9 @@ class VirtualDeployment(Model):
     standins: Annotated[tuple[Standin, ...], Field(min_length=1)]
     """The real deployments behind it, tried in the order written."""
     model: Name | None = None
-    """The model that it runs, for counting tokens: gpt-4o, text-embedding-3-small, …"""
+    """The model that it runs, for counting tokens: `gpt-4o`, …; learned from the first answers if not set."""
     strategy: Strategy | None = None
-    """Which backend comes first: ordered (as written; the default), weighted (by lot) or most_headroom."""
+    """The first backend: `ordered` (as written; if not set), `weighted` (by lot) or `most_headroom`."""
 
 
 class SimulatedDeployment(Model):
@@ -112,22 +96,22 @@ class SimulatedDeployment(Model):
     model: Name
     """The model that it answers as."""
     tokens_per_minute: Count | None = None
-    """Pay as you go: tokens in a sliding window of 60 s; no limit if absent."""
+    """Pay as you go: tokens in a sliding window of 60 s; no limit if not set."""
     requests_per_minute: Count | None = None
-    """Pay as you go: requests per minute, enforced in windows of 10 s; 6 per 1,000 tokens if absent."""
+    """Pay as you go: requests per minute, enforced in windows of 10 s; 6 per 1,000 tokens if not set."""
     provisioned_tokens_per_minute: Count | None = None
-    """Provisioned throughput (PTU): tokens per minute at which its bucket drains; pay as you go if absent."""
+    """Provisioned throughput (PTU): tokens that drain from its bucket per minute; else pay as you go."""
     first_token_seconds: Amount = 0.05
     """Seconds until its first token."""
     tokens_per_second: Amount = 200
-    """Speed after the first token; 0 answers at once."""
+    """Tokens per second after the first one; 0 answers at once."""
 
 
 class SimulatedEndpoint(Model):
     """An endpoint that the gateway plays itself: no Azure account needed."""
 
     region: Name = "Sweden Central"
-    """What its answers carry in x-ms-region."""
+    """The `x-ms-region` of its answers."""
     deployments: Annotated[Mapping[DeploymentName, SimulatedDeployment], Field(min_length=1)]
     """Its deployments by name."""
     seed: int = 0
@@ -138,13 +122,15 @@ class Endpoint(Model):
     """One Azure OpenAI resource: a URL and a credential; or a simulated one."""
 
     name: Name
-    """How the gateway calls it, in logs and headers."""
+    """Its name in logs and headers."""
     url: Url | None = None
-    """https://contoso.openai.azure.com/; a path (behind API Management) is kept."""
-    key: Key | None = None
-    """Its API key; best as ${ENV_VAR}."""
+    """`https://contoso.openai.azure.com/`; a path (behind API Management) is kept."""
+    key: EndpointKey | None = None
+    """Its API key; best as `${ENV_VAR}`, or `{file: …}` or `{command: …}` to read it from."""
+    auth: Auth | None = None
+    """Instead of a key: the identity in Entra ID that the gateway signs in with; `aoai.auth` if absent."""
     enabled: bool = True
-    """false takes the endpoint out of every pool."""
+    """`false` takes the endpoint out of every pool."""
     non_streaming_fraction: Fraction = 1
     """As for a standin; counts for an endpoint without virtual deployments."""
     virtual_deployments: tuple[VirtualDeployment, ...] = ()
@@ -184,6 +170,21 @@ class Endpoint(Model):
         return self._parts[3]
 
     @property
+    def written_key(self) -> str | None:
+        """Its key, where the configuration itself holds it."""
+        return written(self.key)
+
+    @property
+    def credential_source(self) -> Source | None:
+        """Where its credential comes from, if the configuration does not hold it."""
+        return self.auth or (self.key if isinstance(self.key, KeySource) else None)
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether the gateway has something of its own to show there."""
+        return self.key is not None or self.auth is not None
+
+    @property
     def is_open(self) -> bool:
         """Whether it takes every deployment, for want of virtual ones."""
         return not self.virtual_deployments
@@ -192,12 +193,27 @@ class Endpoint(Model):
 class Aoai(Model):
     """Where requests go."""
 
+    auth: Auth | None = None
+    """The identity in Entra ID that the gateway signs in with at endpoints without a key or auth."""
     endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
     """The Azure OpenAI resources, tried in the order written."""
     trusted_ca: ExistingFile | None = None
     """A PEM file of certificate authorities to trust for the endpoints, besides the usual ones."""
     forward_http_header_only_if_name_matches: HeaderPattern | None = None
-    """Forward only request headers whose name matches this regular expression; by default, all."""
+    """Forward only request headers whose name begins with a match of this pattern; all if not set."""
+
+    @field_validator("endpoints")
+    @classmethod
+    def _with_the_common_identity(
+        cls, endpoints: tuple[Endpoint, ...], info: ValidationInfo
+    ) -> tuple[Endpoint, ...]:
+        auth: Identity | None = info.data.get("auth")
+        if auth is None:
+            return endpoints
+        return tuple(
+            each if each.has_credential or each.simulated else each.model_copy(update={"auth": auth})
+            for each in endpoints
+        )
 
 
 class Backend(NamedTuple):

@@ -7,6 +7,7 @@ that may hold a secret.
 """
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -34,6 +35,14 @@ PLACEHOLDER = re.compile(r"_{2,}|<.*>", re.DOTALL)
 def fault(message: str, suggestion: str | None = None) -> PydanticCustomError:
     """Build the error of a failed check: what is wrong, and optionally what would be right."""
     return PydanticCustomError("config", "{message}", {"message": message, "suggestion": suggestion})
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach an address or name."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _name(value: str) -> str:
@@ -89,7 +98,8 @@ def _token(value: SecretStr) -> SecretStr:
     return value
 
 
-def _one_or_list(value: object) -> object:
+def one_or_list(value: object) -> object:
+    """Make a list of one that was written without its brackets."""
     return (value,) if isinstance(value, str | SecretStr) else value
 
 
@@ -185,6 +195,12 @@ def _folder(path: Path, info: ValidationInfo) -> Path:
     return path
 
 
+def _scope(value: str) -> str:
+    if not HEADER_TEXT.fullmatch(value) or not value.endswith("/.default"):
+        raise fault("is not a scope", "write it like https://cognitiveservices.azure.com/.default")
+    return value
+
+
 def _state(value: SecretStr) -> SecretStr:
     """Check a store's address, without a word about what it holds: there may be a password in it."""
     text = value.get_secret_value()
@@ -231,7 +247,7 @@ Key = Annotated[SecretStr, AfterValidator(_key)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 """A key that is long enough not to be guessed."""
 
-Keys = Annotated[tuple[Key, ...], BeforeValidator(_one_or_list, json_schema_input_type=Key | list[Key])]
+Keys = Annotated[tuple[Key, ...], BeforeValidator(one_or_list, json_schema_input_type=Key | list[Key])]
 """One key, or a list while a key is rotated."""
 
 DeploymentPattern = Annotated[str, AfterValidator(_deployment_pattern)]
@@ -253,6 +269,9 @@ LimitName = Annotated[str, AfterValidator(_limit_name)]
 
 Url = Annotated[str, AfterValidator(_url)]
 """``https://host[:port][/prefix/]``."""
+
+Scope = Annotated[str, AfterValidator(_scope)]
+"""What a token is for: the address or id of an application, and ``/.default``."""
 
 Origin = Annotated[str, AfterValidator(_origin)]
 """``https://host[:port]``, as browsers send it, or ``*`` for all."""

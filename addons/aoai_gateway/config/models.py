@@ -4,7 +4,6 @@ Units are in the names; every time is in seconds, as a float. ``enabled: false``
 the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what is switched off.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -13,13 +12,15 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from aoai_gateway.config.admin import Admin
+from aoai_gateway.config.client_credentials import Expiring
+from aoai_gateway.config.clients import Client, KnownKey, digest_of
 from aoai_gateway.config.endpoints import (
     Aoai,
     Backend,
     ConnectionLimits,
     Connections,
     Endpoint,
-    Model,
     SimulatedDeployment,
     SimulatedEndpoint,
     Standin,
@@ -33,14 +34,14 @@ from aoai_gateway.config.fields import (
     DeploymentName,
     ExistingFile,
     KeptFile,
-    Keys,
     LogTarget,
     Name,
     Origin,
     Seconds,
     StateUrl,
-    Token,
 )
+from aoai_gateway.config.issuers import Issuer
+from aoai_gateway.config.model import Model
 from aoai_gateway.config.policies import Group, Policy
 from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import (
@@ -82,71 +83,35 @@ __all__ = [
 ]
 
 
-class Client(Policy):
-    """A consumer, identified by a key or by its Entra ID token."""
-
-    name: Name
-    """How the gateway calls it, in logs and records."""
-    description: str = ""
-    """For people."""
-    key: Keys = ()
-    """Its API key, or a list of them while one is rotated; best as ${ENV_VAR}."""
-    uses_entra_id_auth: bool = False
-    """true for the one client that stands for everybody who comes with an Entra ID token."""
-    enabled: bool = True
-    """false locks the client out."""
-    group: Name | None = None
-    """The group that says what the client itself does not."""
-
-    def within(self, group: Group) -> "Client":
-        """Return this client with what the group says where it says nothing itself.
-
-        ``model_fields_set`` stays: it tells what is the client's own.
-        """
-        values = {name: getattr(self, name) for name in Client.model_fields} | self.inherited(group)
-        return Client.model_construct(self.model_fields_set, **values)
-
-
 class Listen(Model):
     """Where clients reach the gateway."""
 
     host: Name = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 for all."""
+    """The address to listen on; `0.0.0.0` for all."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """The port; 0 takes a free one."""
+    """The port; 0 takes a free one, which the log names."""
     certificate: ExistingFile | None = None
-    """A PEM file with the gateway's certificate chain (and key, if private_key is absent): serves https."""
+    """A PEM file with the certificate chain (and the key, if `private_key` is not set): serves https."""
     private_key: ExistingFile | None = None
     """A PEM file with the certificate's private key."""
-
-
-class Admin(Model):
-    """The status page, its JSON, and what can be switched there: on an address of its own."""
-
-    enabled: bool = True
-    """false does without it."""
-    host: Name = "127.0.0.1"
-    """The address to listen on; any other than a loopback address needs a token."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 8090
-    """The port; 0 takes a free one."""
-    token: Token | None = None
-    """What a browser or program must show; 16 characters at least, best as ${ENV_VAR}."""
+    client_ca: ExistingFile | None = None
+    """A PEM file of the authorities that sign clients' certificates; needs `certificate`."""
 
 
 class Log(Model):
     """How ``serve`` writes its log; mitmproxy's tools have options of their own for it."""
 
     format: Literal["text", "json"] = "text"
-    """text or json, a line each."""
+    """`text` or `json`, a line for each event."""
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is less than this is left out."""
+    """The lowest level that is written: `debug`, `info`, `warning` or `error`."""
 
 
 class Cors(Model):
     """Which pages may call the gateway from a browser."""
 
     origins: tuple[Origin, ...] = ()
-    """Their origins, https://host or https://host:port, or * for all; without any, no page may."""
+    """Their origins, as browsers send them (`https://chat.contoso.com`), or `*` for all; none if empty."""
 
     @property
     def any_origin(self) -> bool:
@@ -158,9 +123,9 @@ class Limits(Model):
     """The sizes that a request may have."""
 
     header_kb: Count = 64
-    """Kilobytes (1,024 bytes) of a request's head."""
+    """Kilobytes (1,024 bytes) that a request's head may have."""
     body_mb: Count = 100
-    """Megabytes (1,024 kilobytes) of a request's body."""
+    """Megabytes (1,024 kilobytes) that a request's body may have."""
 
 
 class Replay(Model):
@@ -169,30 +134,30 @@ class Replay(Model):
     max_attempts: Count = 10
     """Attempts of one call, the first one included."""
     max_seconds: Seconds = 120
-    """For all attempts of one call together."""
+    """Seconds after which no further attempt of a call is begun."""
     first_byte_seconds: Seconds = 30
-    """For how long an answer may fail to begin, at least, before a usually faster backend is given up."""
+    """Seconds that an answer may take to begin, at least, before a usually faster backend is given up."""
     idle_seconds: Seconds = 120
-    """Between two chunks of an answer."""
+    """Seconds between two chunks of an answer."""
     preamble_seconds: Seconds = 20
-    """For how long the beginning of a stream is held back to see whether a refusal follows."""
+    """Seconds for which the beginning of a stream is held back to see whether a refusal follows."""
     preamble_kb: Count = 512
-    """How many kilobytes of it at most."""
+    """Kilobytes of this beginning that are held back at most."""
     error_body_kb: Count = 256
-    """How much of a failed answer's body is read."""
+    """Kilobytes of a failed answer's body that are read."""
     error_body_seconds: Seconds = 2
-    """For how long."""
+    """Seconds for which a failed answer's body is read."""
 
 
 class Breaks(Model):
     """For how long a backend is skipped after a failed attempt."""
 
     default_seconds: Seconds = 10
-    """When the backend gave no hint."""
+    """Seconds for which a backend is skipped that gave no hint."""
     floor_seconds: Seconds = 0.2
-    """At least."""
+    """The shortest break, in seconds."""
     ceiling_seconds: Seconds = 60
-    """At most, whatever the hint says."""
+    """The longest break in seconds, whatever the hint says."""
 
     @property
     def lengths(self) -> BreakLengths:
@@ -205,16 +170,18 @@ class Config(Model):
 
     aoai: Aoai
     """Where requests go."""
+    tokens: tuple[Issuer, ...] = ()
+    """Who may issue tokens for clients, Entra ID for instance."""
     groups: tuple[Group, ...] = ()
     """What many clients have in common: tiers, departments, …"""
     clients: tuple[Client, ...] = ()
     """Who may send."""
     state: StateUrl = SecretStr("memory")
-    """Where counters live: memory, or redis://user:password@host:6379/0 (rediss:// for TLS) to share them."""
+    """Where quotas and breaks live: `memory`, or `redis://user:password@host:6379/0` (`rediss://`: TLS)."""
     state_prefix: Name = "aoai-gateway"
-    """What the gateway's keys in Redis begin with; one for each budget that is shared."""
+    """The prefix of the gateway's keys in Redis; gateways with the same one share their budgets."""
     budget_file: KeptFile | None = None
-    """The file that keeps what is spent of budgets per day and month, when the state is memory."""
+    """With `state: memory`: the file that keeps the spent part of budgets per day and month."""
     listen: Listen = Listen()
     """Where clients reach the gateway."""
     admin: Admin = Admin()
@@ -232,15 +199,15 @@ class Config(Model):
     priorities: tuple[Priority, ...] = ()
     """Priority classes, highest first; without any, all requests are equal."""
     default_priority: Name | None = None
-    """The class of clients that name none; the lowest if absent."""
+    """The class of clients without one of their own; the lowest if not set."""
     prices: Mapping[DeploymentName, Price] = {}
     """What tokens cost, by model or virtual deployment, for comparing answers."""
     usage_log: LogTarget | None = None
-    """Where one JSON line per finished call goes: stdout, or the path of a file."""
+    """Where one JSON line per finished call goes: `stdout`, or the path of a file."""
     usage_sinks: UsageSinks = UsageSinks()
     """More places for usage records; any number of them at once."""
     drain_seconds: Amount = 30
-    """How long running calls may take to finish when the gateway is stopped."""
+    """Seconds that running calls may take to finish when the gateway is stopped."""
 
     @model_validator(mode="before")
     @classmethod
@@ -270,9 +237,8 @@ class Config(Model):
     def secrets(self) -> frozenset[str]:
         """All keys, tokens and passwords that it holds, those of what is switched off too."""
         found = {key.get_secret_value() for client in self.clients for key in client.key}
-        found |= {each.key.get_secret_value() for each in self.aoai.endpoints if each.key is not None}
-        if self.admin.token is not None:
-            found.add(self.admin.token.get_secret_value())
+        found |= {key for each in self.aoai.endpoints if (key := each.written_key) is not None}
+        found |= {token.get_secret_value() for _, token in self.admin.holders()}
         found |= {
             sink.secret.get_secret_value()
             for sink in self.usage_sinks.named().values()
@@ -289,20 +255,31 @@ class Config(Model):
         return {}
 
     @cached_property
-    def _clients_by_digest(self) -> dict[bytes, Client]:
+    def _clients_by_digest(self) -> dict[bytes, KnownKey]:
         return {
-            _digest(key.get_secret_value()): client
+            digest: KnownKey(client, end.timestamp() if end is not None else None, bool(client.key_sha256))
             for client in self.clients
             if client.enabled
-            for key in client.key
+            for digest, end in client.digests()
         }
 
-    def client_for_key(self, key: str) -> Client | None:
-        """Return the enabled client that has this key.
+    def known_key(self, key: str) -> KnownKey | None:
+        """Return the enabled client that has this key, and until when it counts.
 
         What is compared is a digest, so the time it takes says nothing about how much of a key was right.
         """
-        return self._clients_by_digest.get(_digest(key))
+        return self._clients_by_digest.get(digest_of(key))
+
+    def client_for_key(self, key: str) -> Client | None:
+        """Return the enabled client that has this key, expired or not."""
+        found = self.known_key(key)
+        return found.client if found is not None else None
+
+    def expiring(self) -> Iterator[Expiring]:
+        """Iterate over the keys of enabled clients that end at a date."""
+        for client in self.clients:
+            if client.enabled:
+                yield from client.expiring()
 
     def client_named(self, name: str) -> Client | None:
         """Return the enabled client of this name."""
@@ -454,11 +431,6 @@ class Config(Model):
 
 _VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$", re.ASCII)
 """What ends a model's name when it says which one exactly: gpt-4o-2024-11-20, gpt-35-turbo-0125."""
-
-
-def _digest(key: str) -> bytes:
-    # surrogatepass: what a client sends as a key may hold anything, and gets its 401 all the same.
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def _policies(data: Mapping[str, Any]) -> Iterator[Any]:

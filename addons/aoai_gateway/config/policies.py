@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.fields import (
     Amount,
     Count,
@@ -20,6 +19,7 @@ from aoai_gateway.config.fields import (
     Whole,
     fault,
 )
+from aoai_gateway.config.model import Model
 from aoai_gateway.config.patterns import matches
 
 TOTAL = "total"
@@ -67,9 +67,9 @@ class Bound(Model):
     """How long a completion may be, in tokens."""
 
     ceiling: Count | None = None
-    """At most; also for calls that say nothing, unless there is a default."""
+    """Tokens of an answer at most, whatever its parameter is called; `max_tokens: 1000` says the same."""
     default: Count | None = None
-    """For calls that say nothing."""
+    """Tokens of an answer for requests that say nothing; the ceiling if not set."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -96,7 +96,7 @@ class RequestBounds(Model):
     prompt_tokens: Count | None = None
     """Tokens of the prompt; a longer one is always rejected."""
     action: Literal["reject", "clamp"] | None = None
-    """What is done with values that are too high: reject the request (the default), or lower them."""
+    """`reject` requests with higher values (the default), or `clamp` them: lower the values."""
 
 
 class RequestLimits(RequestBounds):
@@ -119,15 +119,15 @@ class WhenExceeded(Model):
     """What happens to a request that does not fit into its client's limits."""
 
     action: Literal["reject", "wait", "degrade"]
-    """Answer 429 at once; wait until it fits; or serve it in a lesser way."""
+    """`reject` (429 at once), `wait` until it fits, or `degrade`; short form: `when_exceeded: reject`."""
     seconds: Seconds | None = None
-    """wait: at most so long."""
+    """With `wait`: the seconds that it waits at most."""
     deployment: DeploymentName | None = None
-    """degrade: first try, another virtual deployment."""
+    """With `degrade`, tried first: another virtual deployment."""
     max_tokens: Count | None = None
-    """degrade: then, an answer of at most so many tokens."""
+    """With `degrade`, tried next: the tokens of the answer at most."""
     priority: Name | None = None
-    """degrade: then, a lower priority."""
+    """With `degrade`, tried last: a lower priority, outside of the quota."""
 
     @model_validator(mode="after")
     def _what_belongs_to_the_action(self) -> Self:
@@ -153,23 +153,23 @@ class Policy(Model):
     """What a client or a group of clients may do. None is "not said": the group's word counts, if any."""
 
     deployments_allowed: DeploymentPatterns | None = None
-    """What it may use: "a, b" or a list, of names or patterns like gpt-4o*; everything if absent."""
+    """Deployments that it may use: `a, b` or a list, of names or patterns like `gpt-4o*`; all if not set."""
     endpoints_allowed: NamePatterns | None = None
-    """Endpoints that may serve it: "a, b" or a list, of names or patterns; all if absent."""
+    """Endpoints that may serve it: `a, b` or a list, of names or patterns; all if not set."""
     priority: Name | None = None
-    """Its class, one of priorities; default_priority if absent."""
+    """Its class, one of `priorities`; `default_priority` if not set."""
     weight: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    """Its part of what comes free while it waits, compared with other clients of its class; 1 if absent."""
+    """Its part of what its class gets while calls wait, compared with other clients; 1 if not set."""
     max_tokens_per_minute: Limit | None = None
-    """Tokens in any 60 s: one number over all deployments, or one for each of them and "total" for all."""
+    """Tokens in any 60 s: one number over all deployments, or one for each and `total` for all."""
     max_tokens_per_minute_in_k: LimitInThousands | None = None
     """The same in thousands."""
     max_requests_per_minute: Limit | None = None
-    """Requests in any 60 s: one number over all deployments, or one for each of them and "total" for all."""
+    """Requests in any 60 s: one number over all deployments, or one for each and `total` for all."""
     max_tokens_per_day: Limit | None = None
-    """Tokens per calendar day, UTC: one number over all deployments, or one for each and "total"."""
+    """Tokens per day (UTC calendar): one number over all deployments, or one for each and `total`."""
     max_tokens_per_month: Limit | None = None
-    """Tokens per calendar month, UTC: one number over all deployments, or one for each and "total"."""
+    """Tokens per month (UTC calendar): one number over all deployments, or one for each and `total`."""
     request_limits: RequestLimits | None = None
     """What one request may ask for."""
     when_exceeded: (
@@ -181,7 +181,7 @@ class Policy(Model):
     ) = None
     """What happens to a request that does not fit: reject (the default), wait, or degrade."""
     dry_run: bool | None = None
-    """true: its limits only report what they would have done. Which deployments it may use is enforced."""
+    """`true`: limits and quotas only report what they would do. Access is enforced nevertheless."""
 
     def amounts(self) -> Iterator[tuple[str, Amounts]]:
         """Yield each kind of limit that is set (a key of LIMITS), and how much it is."""
@@ -210,7 +210,7 @@ class Group(Policy):
     """What many clients have in common."""
 
     name: Name
-    """How clients refer to it."""
+    """The name by which clients refer to it."""
     description: str = ""
     """For people."""
 

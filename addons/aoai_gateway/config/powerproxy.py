@@ -16,9 +16,11 @@ WITHOUT_MEANING = (
     "region",
     "resource_group",
     "unique_prefix",
-    "user_assigned_managed_identity_client_id",
 )
 """Top-level keys that only PowerProxy's deployment scripts read."""
+
+IDENTITY = "user_assigned_managed_identity_client_id"
+"""Which managed identity it signs in with; the system-assigned one, if it is absent or a placeholder."""
 
 PLUGINS = {
     "AllowDeployments": (),
@@ -35,7 +37,7 @@ PLUGINS = {
 }
 """Its plugins, and the settings of each besides ``name``."""
 
-TOP_LEVEL = (*WITHOUT_MEANING, "plugins")
+TOP_LEVEL = (*WITHOUT_MEANING, IDENTITY, "plugins")
 """Every top-level key that is accepted for its sake."""
 
 _REQUIRED_BY_PLUGIN = {
@@ -51,8 +53,6 @@ _LOG_ANALYTICS = {
     "credential_client_secret": "client_secret",
 }
 """The settings of LogUsageToLogAnalytics, and what they are called in a sink."""
-
-_MANAGED_IDENTITY = "user_assigned_managed_identity_client_id"
 
 CSV_FOLDER = "logs"
 """LogUsageToCsvFile writes to ``../logs``, as seen from PowerProxy's ``app``; here it is beside the file."""
@@ -77,6 +77,8 @@ class _Translation:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._ignored: list[tuple[Place, str]] = []
+        self._identity_is_used = False
+        """Whether a plugin takes the managed identity."""
 
     def run(self) -> Mapping:
         document = self.document
@@ -94,7 +96,7 @@ class _Translation:
         document = self._without_nulls_that_would_open(self._plugins(document))
         aoai = document.get("aoai")
         if isinstance(aoai, Mapping):
-            document = document.with_entries(aoai=self._aoai(aoai))
+            document = document.with_entries(aoai=self._aoai(self._identity(document, aoai)))
         self._name_what_is_ignored()
         dropped = ("fixed_client", "FIXED_CLIENT", *TOP_LEVEL)
         return document.with_entries(**dict.fromkeys(dropped))
@@ -144,10 +146,10 @@ class _Translation:
         entries = {
             key: plugin.entries[theirs] for theirs, key in _LOG_ANALYTICS.items() if theirs in plugin.entries
         }
-        identity = document.entries.get(_MANAGED_IDENTITY)
+        identity = document.entries.get(IDENTITY)
         if identity is not None and "client_secret" not in entries:
             entries["client_id"] = identity
-            self._ignored = [each for each in self._ignored if each[1] != _MANAGED_IDENTITY]
+            self._identity_is_used = True
         return Mapping(plugin.place, entries)
 
     def _plugin(self, plugin: Node, path: KeyPath) -> str | None:
@@ -231,6 +233,29 @@ class _Translation:
                 document = document.with_entries(**{key: Sequence(policies.place, items)})
         return document
 
+    def _identity(self, document: Mapping, aoai: Mapping) -> Mapping:
+        """Endpoints without a key are reached with the managed identity that the file names."""
+        if IDENTITY not in document.entries:
+            return aoai
+        place, node = document.entries[IDENTITY].key_place, document.entries[IDENTITY].node
+        endpoints = aoai.get("endpoints")
+        items = endpoints.items if isinstance(endpoints, Sequence) else ()
+        if "auth" in aoai.entries or not any(map(_lacks_credential, items)):
+            if not self._identity_is_used:
+                self._ignored.append((place, IDENTITY))
+            return aoai
+        identity = {"type": Entry(place, Scalar(place, "managed_identity"))}
+        if isinstance(node, Scalar) and node.text and not PLACEHOLDER.fullmatch(node.text):
+            identity["client_id"] = Entry(place, node)
+        elif not (isinstance(node, Scalar) and node.unresolved):
+            self._warning(
+                place,
+                (IDENTITY,),
+                "names no identity: endpoints without a key are reached with the system-assigned one",
+                'write its client id, or "auth:" at the endpoints',
+            )
+        return aoai.with_entries(auth=Mapping(place, identity))
+
     def _aoai(self, aoai: Mapping) -> Mapping:
         if "mock_response" in aoai.entries:
             self._problem(
@@ -241,21 +266,11 @@ class _Translation:
             )
         endpoints = aoai.get("endpoints")
         if isinstance(endpoints, Sequence):
-            items = (
-                self._endpoint(item, ("aoai", "endpoints", index)) if isinstance(item, Mapping) else item
-                for index, item in enumerate(endpoints.items)
-            )
+            items = (self._endpoint(item) if isinstance(item, Mapping) else item for item in endpoints.items)
             aoai = aoai.with_entries(endpoints=Sequence(endpoints.place, tuple(items)))
         return aoai.with_entries(mock_response=None)
 
-    def _endpoint(self, endpoint: Mapping, path: KeyPath) -> Mapping:
-        if "auth" in endpoint.entries:
-            self._problem(
-                endpoint.entries["auth"].key_place,
-                (*path, "auth"),
-                "signing in to Azure with an identity is not built yet",
-                'remove it and give the endpoint its "key"',
-            )
+    def _endpoint(self, endpoint: Mapping) -> Mapping:
         connections = endpoint.get("connections")
         if isinstance(connections, Mapping):
             timeouts = connections.get("timeouts")
@@ -267,7 +282,7 @@ class _Translation:
                     for key in ("write", "pool")
                     if key in timeouts.entries
                 ]
-        return endpoint.with_entries(auth=None)
+        return endpoint
 
     def _name_what_is_ignored(self) -> None:
         if self._ignored:
@@ -280,6 +295,10 @@ class _Translation:
 
     def _warning(self, place: Place, path: KeyPath, message: str, suggestion: str | None = None) -> None:
         self.warnings.append(problem(place, path, message, suggestion))
+
+
+def _lacks_credential(endpoint: Node) -> bool:
+    return isinstance(endpoint, Mapping) and not {"key", "auth", "simulated"} & endpoint.entries.keys()
 
 
 def _policies(document: Mapping, key: str) -> Iterator[tuple[KeyPath, Mapping]]:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.fields import Amount, Count, Name
+from aoai_gateway.config.model import Model
 
 
 class ProvisionedPrice(Model):
@@ -17,7 +17,7 @@ class ProvisionedPrice(Model):
     output_weight: Annotated[float, Field(gt=0)] = 4
     """How many input tokens one output token counts for."""
     hour: Amount
-    """Of one unit."""
+    """The price of one unit per hour."""
     smallest: Count = 15
     """Units of the smallest deployment."""
     step: Count = 5
@@ -28,23 +28,23 @@ class Price(Model):
     """What a million tokens of a model cost, in dollars or whatever one reckons in."""
 
     input: Amount
-    """Of the prompt."""
+    """The price of a million tokens of the prompt."""
     output: Amount
-    """Of the answer, reasoning included."""
+    """The price of a million tokens of the answer, reasoning included."""
     cached_input: Amount | None = None
-    """Of the part of a prompt that the cache held; as input if absent."""
+    """The price of a million cached tokens of the prompt; as `input` if not set."""
     cache_write: Amount | None = None
-    """Of the part of a prompt that was put into the cache; as input if absent."""
+    """The price of a million tokens that were put into the cache; as `input` if not set."""
     reasoning: Amount | None = None
-    """Of reasoning tokens; as output if absent."""
+    """The price of a million reasoning tokens; as `output` if not set."""
     audio_input: Amount | None = None
-    """Of audio in the prompt; as input if absent."""
+    """The price of a million tokens of audio in the prompt; as `input` if not set."""
     audio_output: Amount | None = None
-    """Of audio in the answer; as output if absent."""
+    """The price of a million tokens of audio in the answer; as `output` if not set."""
     tiers: Mapping[Name, Amount] = {}
-    """By service tier (flex, priority, …), what all of it is multiplied by; 1 for others."""
+    """By `service_tier` of the answer, the factor for all of it: `{flex: 0.5, priority: 1.75}`."""
     provisioned: ProvisionedPrice | None = None
-    """What provisioned throughput costs instead, for the report's comparison."""
+    """The price of provisioned throughput, for the report's comparison."""
 
     def cost(
         self,

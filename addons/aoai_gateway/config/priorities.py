@@ -9,8 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.fields import Count, Fraction, Name, Seconds, fault
+from aoai_gateway.config.model import Model
 
 IMPLICIT = "default"
 """The name of the one class where none is written down."""
@@ -72,20 +72,20 @@ class Wait(Model):
     """How requests wait in line, for capacity, instead of being refused."""
 
     seconds: Seconds
-    """How long one request may wait."""
+    """Seconds that one request may wait; without `wait`, requests of the class do not wait."""
     length: Count = 500
-    """How many may wait at once, for each virtual deployment."""
+    """Requests that may wait at once, for each virtual deployment."""
     megabytes: Count = 256
-    """How many megabytes the bodies of those may have, for each virtual deployment."""
+    """Megabytes that the bodies of these may have together."""
 
 
 class MayUse(Model):
     """Which kinds of backends a class may use."""
 
     provisioned: bool = True
-    """Standins with provisioned: true."""
+    """Whether it may use standins with `provisioned: true`."""
     spill: bool = True
-    """Pay-as-you-go standins of a virtual deployment that has provisioned ones too."""
+    """Whether it may use the pay-as-you-go standins beside provisioned ones."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -98,18 +98,18 @@ class PriorityBreaks(Model):
     """How long breaks last for one class."""
 
     multiplier: Annotated[float, Field(gt=0, le=1000)] = 1
-    """What a backend's hint, or the default length, is multiplied by."""
+    """The factor for a backend's hint, or for the default length of a break."""
     floor_seconds: Seconds | None = None
-    """At least; as in the section breaks if absent."""
+    """The shortest break, in seconds; as in `breaks` if not set."""
     ceiling_seconds: Seconds | None = None
-    """At most; as in the section breaks if absent."""
+    """The longest break, in seconds; as in `breaks` if not set."""
 
 
 class Priority(Model):
     """One priority class."""
 
     name: Name
-    """How clients and groups refer to it."""
+    """The name by which clients and groups refer to it."""
     breaks: PriorityBreaks = PriorityBreaks()
     """For how long it skips a backend after a failed attempt of anybody's."""
     wait: Wait | None = None
@@ -119,7 +119,7 @@ class Priority(Model):
     may_use: MayUse = MayUse()
     """Which kinds of backends it may use."""
     minimum_share: Fraction = 0
-    """The share of the places that come free which it gets while it waits, whoever else waits."""
+    """The share of the freed places that it gets while its requests wait, whatever other classes wait."""
 
     def resolved(self, rank: int, lengths: BreakLengths) -> PriorityClass:
         """Return the class as the gateway uses it. ``lengths``: what counts where it says nothing."""

@@ -24,14 +24,16 @@ def json_schema() -> dict[str, Any]:
     """Return the schema of the merged document and of every file that is a part of it."""
     schema = Config.model_json_schema(mode="validation")
     definitions = {name: _loosen(each) for name, each in schema.pop("$defs").items()}
-    endpoint = definitions["Endpoint"]["properties"]
-    endpoint["auth"] = {"description": "Not built yet: give the endpoint its key.", "not": {}}
     root = _loosen(schema)
     # clients may stand in one file and endpoints in another, so no file has to have both
     root.pop("required", None)
     definitions["Aoai"].pop("required", None)
     for key in powerproxy.WITHOUT_MEANING:
         root["properties"][key] = {"type": ["string", "null"], "description": _NOT_USED}
+    root["properties"][powerproxy.IDENTITY] = {
+        "type": ["string", "null"],
+        "description": "PowerProxy's: the managed identity for endpoints without a key; see aoai.auth.",
+    }
     root["properties"]["plugins"] = _plugins()
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

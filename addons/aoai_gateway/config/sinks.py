@@ -5,8 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from aoai_gateway.config.endpoints import Model
 from aoai_gateway.config.fields import Amount, Count, KeptFile, KeptFolder, Key, Name, Url, fault
+from aoai_gateway.config.model import Model
 
 
 class _Sink(Model):
@@ -18,42 +18,42 @@ class _Sink(Model):
 
 class _Rotated(_Sink):
     rotate_mb: Amount = 100
-    """A file that would become larger than so many megabytes is set aside; 0 for no bound."""
+    """Megabytes; a file that would become larger is set aside. 0 is no bound."""
     rotate_daily: bool = True
-    """Whether each day (UTC; local time for csv) has a file of its own."""
+    """Whether each day (UTC; local time for `csv`) has a file of its own."""
     keep: Annotated[int, Field(ge=0)] = 0
-    """How many files that were set aside stay; 0 for all."""
+    """The number of set-aside files that stay; 0 for all."""
 
 
 class JsonLinesSink(_Rotated):
     """A line of JSON for each record, to a file."""
 
     path: KeptFile
-    """The file."""
+    """The path of the file."""
 
 
 class CsvSink(_Rotated):
     """PowerProxy's CSV: a line for each call that a backend answered."""
 
     folder: KeptFolder
-    """The folder of its files; made if it is not there."""
+    """The folder of the files; it is made if it is not there."""
 
 
 class OtlpSink(_Sink):
     """OpenTelemetry: spans and metrics of the GenAI conventions, by OTLP over HTTP (extra otel)."""
 
     endpoint: Url
-    """The collector, http://localhost:4318; /v1/traces and /v1/metrics are added."""
+    """The collector, `http://localhost:4318`; `/v1/traces` and `/v1/metrics` are added."""
     key: Key | None = None
-    """What it must be shown, as Authorization: Bearer …; best as ${ENV_VAR}."""
+    """The key for `Authorization: Bearer …`; best as `${ENV_VAR}`."""
     traces: bool = True
     """Whether spans are sent: one for a call, one for each of its attempts."""
     metrics: bool = True
     """Whether metrics are sent."""
     metrics_seconds: Count = 60
-    """How often."""
+    """Seconds between two exports of metrics."""
     service: Name = "aoai-gateway"
-    """The service.name."""
+    """The resource's `service.name`."""
 
     @property
     def secret(self) -> SecretStr | None:
@@ -65,17 +65,17 @@ class LogAnalyticsSink(_Sink):
     """An Azure Log Analytics table, by its Logs Ingestion API (extra log-analytics)."""
 
     endpoint: Url
-    """The data collection endpoint, https://….ingest.monitor.azure.com."""
+    """The data collection endpoint, `https://….ingest.monitor.azure.com`."""
     rule_id: Name
-    """The immutable id of the data collection rule, dcr-…."""
+    """The immutable id of the data collection rule, `dcr-…`."""
     stream: Name = "Custom-AzureOpenAIUsage_PP_CL"
     """The stream that the rule declares."""
     tenant_id: Name | None = None
-    """With client_secret: the tenant of the service principal."""
+    """With `client_secret`: the tenant of the service principal."""
     client_id: Name | None = None
-    """Of the service principal, or of a user-assigned managed identity."""
+    """The client id of the service principal, or of a user-assigned managed identity."""
     client_secret: Key | None = None
-    """Of the service principal; without it, a managed identity is used."""
+    """The secret of the service principal; without it, a managed identity is used."""
 
     @property
     def secret(self) -> SecretStr | None:
@@ -96,7 +96,7 @@ class UsageSinks(Model):
     """Where usage records go; all of them at once."""
 
     stdout: bool = False
-    """Whether a line of JSON for each goes to standard output."""
+    """Whether a line of JSON for each record goes to standard output."""
     jsonl: JsonLinesSink | None = None
     """A file of JSON lines, which is rotated."""
     csv: CsvSink | None = None

@@ -97,7 +97,7 @@ def validate(document: Mapping, *, folder: Path) -> Validated:
             details = [each for each in _details(error) if not _merely_follows(each, document)]
         else:
             return Validated(config, problems, frozenset(broken))
-        problems += [_describe(document, each) for each in details if not _known(each, broken)]
+        problems += [_describe(document, each) for each in details if not _known(each, broken, document)]
         if any(detail["type"] == "missing" and detail["loc"][-1] != "name" for detail in details):
             break
         broken |= {_mend(data, detail["loc"], detail["type"]) for detail in details}
@@ -108,10 +108,14 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
     return error.errors(include_url=False, include_input=False)
 
 
-def _known(detail: ErrorDetails, broken: Set[KeyPath]) -> bool:
+def _known(detail: ErrorDetails, broken: Set[KeyPath], document: Mapping) -> bool:
     """Say whether an error comes from mending: its value was left out, or a part of what it is about."""
     loc, about_the_whole = detail["loc"], detail["type"] == "config"
-    return any(loc[: len(each)] == each or (about_the_whole and each[: len(loc)] == loc) for each in broken)
+    # Without the names that pydantic gives to the kinds of a value.
+    whole, _, _ = find(document, loc)
+    return any(
+        loc[: len(each)] == each or (about_the_whole and each[: len(whole)] == whole) for each in broken
+    )
 
 
 def _merely_follows(detail: ErrorDetails, document: Mapping) -> bool:

@@ -1,1 +1,1 @@
-"""What is done with a call, decided without doing it."""
+"""The decisions about a call, without I/O."""

@@ -1,18 +1,18 @@
-"""What a call may cost: its client's limits on a request, the booking against its quotas, the settlement.
+"""Admission: a client's limits on a request, the booking against its quotas, the settlement.
 
 Before a call is routed, the most that it can cost is booked: its prompt's tokens, counted here, and the
-bound of its completion. When it has ended, what it really cost takes the booking's place. A call that no
-backend served costs nothing.
+bound of its completion. When it has ended, its real cost takes the booking's place. A call without an
+answer of a backend costs nothing.
 
-What happens to a call that does not fit is a matter of the client's contract:
+The client's policy (`when_exceeded`) decides about a call that does not fit:
 
 - *reject*: 429, with the exact time after which it would fit.
-- *wait*: it is held back until it fits, within the contract's bound and the client's own patience. It asks
+- *wait*: it is held back until it fits, within the policy's bound and the client's own patience. It asks
   again and again, since running calls that are settled with less than was booked make room early.
-- *degrade*: another deployment, a smaller completion or a lower priority, whichever the contract allows.
+- *degrade*: another deployment, a smaller completion or a lower priority, as the policy allows.
 
-In a dry run everything is booked as far as it fits, and nobody is refused: the answer and the record say what
-would have been.
+In a dry run everything is booked as far as it fits, and no call is refused: the answer and the record tell
+what would have happened.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aoai_gateway.bounded import Recent
 from aoai_gateway.engine.call import Call, Outcome, PolicyAction
 from aoai_gateway.engine.effects import (
     Cancel,
@@ -51,21 +52,21 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.usage import Usage
 
 DEFAULT_COMPLETION = 512
-"""Tokens that are booked for a completion which nothing bounds; what it uses beyond is owed."""
+"""Tokens that are booked for a completion without a bound; its use beyond that is a debt."""
 
 MOST_DEPLOYMENTS = 10_000
 """The one unused for longest is forgotten: where every deployment is known, clients make up the names."""
 
 ASK_AGAIN_SECONDS = 1.0
-"""How often a waiting call asks whether it fits: settlements make room before the time that it was told."""
+"""Seconds after which a waiting call asks again whether it fits: settlements make room early."""
 
 
 class Admission:
-    """What calls have taught about counting: shared by all calls of a gateway."""
+    """Admission for all calls of a gateway, with the corrections of counts that earlier calls taught."""
 
     def __init__(self) -> None:
-        self._corrections: dict[str, Correction] = {}
-        self._models: dict[str, str] = {}
+        self._corrections: Recent[Correction] = Recent(MOST_DEPLOYMENTS)
+        self._models: Recent[str] = Recent(MOST_DEPLOYMENTS)
         """The base model of each deployment, as its answers named it."""
 
     def admit(self, call: Call, now: float) -> Generator[Effect, Result, float | None]:
@@ -121,14 +122,14 @@ class Admission:
         return result
 
     def _model(self, call: Call) -> str | None:
-        """Give the base model, as far as it is known."""
+        """Return the base model, as far as it is known."""
         return call.setup.config.model_of(call.deployment) or self._models.get(call.deployment)
 
     def _prompt_tokens(self, call: Call) -> int:
         count = call.prompt
         if count is None:
             return 0
-        return self._corrections.get(call.deployment, Correction()).tokens(count)
+        return (self._corrections.get(call.deployment) or Correction()).tokens(count)
 
     def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int) -> Reservation:
         bound = completion_bound(call)
@@ -187,7 +188,7 @@ class Admission:
     def _degrade(
         self, call: Call, terms: EffectivePolicy, tried: set[str], decision: Decision
     ) -> EffectivePolicy | None:
-        """Change the call as its contract allows when it does not fit. None: nothing (more) is allowed."""
+        """Change a call that does not fit, as its policy allows. None: nothing (more) is allowed."""
         exceeded, config = terms.on_exceed, call.setup.config
         if exceeded.deployment is not None and "deployment" not in tried:
             tried.add("deployment")
@@ -197,7 +198,7 @@ class Admission:
                 call.deployment = other
                 self._say(call, "x-gateway-degraded", f"deployment {call.asked} -> {other}")
                 call.policy.append(PolicyAction("degrade", "deployment", call.asked, other))
-                # The other deployment's own quota counts, the contract's ways out stay those of the first.
+                # The other deployment's own quota counts, the ways out stay those of the first.
                 changed = effective_policy(config, call.client, other)
                 return replace(changed, on_exceed=exceeded)
         if exceeded.max_tokens is not None and "max_tokens" not in tried:
@@ -248,13 +249,13 @@ class Admission:
     # --- the end -------------------------------------------------------------------------------------
 
     def settle(self, call: Call) -> Generator[Effect, Result]:
-        """Put what the call cost in the place of what was booked, and learn from it."""
+        """Replace the booking by the call's cost, and learn from it."""
         if call.prompt is not None and call.usage is not None:
-            before = self._corrections.get(call.deployment, Correction())
-            _keep(self._corrections, call.deployment, before.learned(call.prompt, call.usage.input_tokens))
+            before = self._corrections.get(call.deployment) or Correction()
+            self._corrections.put(call.deployment, before.learned(call.prompt, call.usage.input_tokens))
         if call.model is not None and call.target.operation.name != "responses":
             # In the Responses API, Azure names the deployment there.
-            _keep(self._models, call.deployment, call.model)
+            self._models.put(call.deployment, call.model)
         reservation, call.reserved = call.reserved, None
         delivered = 0
         if call.served and call.usage is None and call.delivered:
@@ -267,7 +268,7 @@ class Admission:
         yield Settle(reservation, call.charged_tokens) if call.served else Cancel(reservation)
 
     def cost(self, call: Call, delivered: int) -> int:
-        """Give the tokens of a served call: the backend's own count, else what was sent and delivered."""
+        """Return the tokens of a served call: the backend's own count, else what was sent and delivered."""
         usage: Usage | None = call.usage
         return usage.total_tokens if usage is not None else self._prompt_tokens(call) + delivered
 
@@ -276,13 +277,6 @@ def counts_prompts(config: Config) -> bool:
     """Whether any client has a limit that prompts are counted for."""
     deployments = (*config.virtual_deployments, "")
     return any(_needs_count(effective_policy(config, c, d)) for c in config.clients for d in deployments)
-
-
-def _keep[T](known: dict[str, T], deployment: str, value: T) -> None:
-    known.pop(deployment, None)
-    known[deployment] = value
-    if len(known) > MOST_DEPLOYMENTS:
-        del known[next(iter(known))]
 
 
 def _needs_count(terms: EffectivePolicy) -> bool:

@@ -1,15 +1,15 @@
-"""What comes of a failed attempt: whose fault it is, whether the call goes on, and what its client gets.
+"""The consequences of a failed attempt: whose fault it is, whether the call goes on, and the client's answer.
 
-- *What a call may have caused breaks nothing by itself.* It is a suspicion until another call bears witness
-  (:mod:`~aoai_gateway.routing.suspicion`). A time-out that the client chose is not even that, and a client
-  that leaves takes its suspicions with it.
+- *A failure that a call may have caused breaks nothing by itself.* It is a suspicion until another call
+  confirms it (:mod:`~aoai_gateway.routing.suspicion`). A time-out that the client chose is not even that, and
+  a client that leaves takes its suspicions with it.
 - *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
   connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
   if there is no second backend to ask. It takes one at another endpoint, if the pool has any: those at one
-  endpoint go down together. And if another one only had no room, the breaks stay: it would have told.
-  Silence is the exception: there, other calls bear witness.
-- *What the gateway itself put in* breaks the standin, and every other backend is asked. If none can do
-  better, the last answer is the client's, and the breaks are withdrawn.
+  endpoint go down together. And if another one only had no room, the breaks stay: it might have answered.
+  Silence is the exception: there, other calls are the witnesses.
+- *A fault in the gateway's own part of a request* breaks the standin, and every other backend is asked. If
+  none can do better, the last answer is the client's, and the breaks are withdrawn.
 - *A call larger than a backend's whole limit* is not held against the backend.
 """
 
@@ -61,11 +61,11 @@ BORROWED, LEAST_BORROWED = 2.0, 2.0
 
 
 _FAULT = "fault"
-"""What is wrong with attempts that failed for a cause that the gateway itself put in."""
+"""The faults of attempts that failed for a cause that the gateway itself put in."""
 
 
 class Aftermath:
-    """The failures of one call, and what follows from them."""
+    """The failures of one call, and their consequences."""
 
     def __init__(self, shared: Shared, call: Call, pool: Pool, now: float) -> None:
         self._shared = shared
@@ -77,11 +77,11 @@ class Aftermath:
         self._request = routing_request_of(call, pool, now, shared.affinity, shared.random.random)
         self._scheduler.expect(self._request, now)
         self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
-        """Failed attempts and what they broke, by what went wrong, where the call may be the cause."""
+        """Failed attempts and their breaks, by the kind of failure, where the call may be the cause."""
         self._made: tuple[str, ...] = ()
-        """Names of what only the resource that answered can resolve."""
+        """References that only the resource that answered can resolve."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
-        """The last failed attempt, what went wrong (as in `_alike`), and its answer's body."""
+        """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
 
     def _after_failure(self, attempt: Attempt, failed: Failed) -> Generator[Effect, Result, bool]:
         call, shared = self._call, self._shared
@@ -96,7 +96,7 @@ class Aftermath:
         if like:
             alike = self._alike.setdefault(like, [])
             alike.append((attempt, scope))
-            # A call that creates state may have been taken, when nothing says that it was not.
+            # A call that creates state may have been taken, unless something proves that it was not.
             if self._is_the_cause(alike) or creates_state(call):
                 yield from self._answer_failure(attempt, like, failed.body)
                 return True
@@ -141,14 +141,14 @@ class Aftermath:
         return len(alike) > 1 and (len(failed) > 1 or not elsewhere)
 
     def _hold_against(self, attempt: Attempt, failed: Failed) -> Scope:
-        """Open the breaks that a failure calls for, and note what it says of the backend's capacity."""
+        """Open the breaks that a failure calls for, and note its figures of the backend's capacity."""
         call, request, scheduler, now = self._call, self._request, self._scheduler, self._now
         backend = attempt.backend
         scope = broken_by(backend, failed)
         lacking = lacks_capacity(failed)
         limits = read_rate_limits(failed.headers) if failed.headers is not None else None
         if limits is not None and lacking and (limits.limit_tokens or math.inf) < call.estimate:
-            # The call is too large for it, which says nothing about others.
+            # The call is too large for it, which shows nothing about others.
             call.too_small.add(backend.key)
         elif not self._is_impatience(attempt, failed):
             hint = self._hint(failed)
@@ -196,7 +196,7 @@ class Aftermath:
     ) -> Generator[Effect, Result]:
         """Answer with a failure that the call itself may have caused.
 
-        ``withdraw``: it is held against nobody.
+        ``withdraw``: it counts against no backend.
         """
         call = self._call
         if withdraw:
@@ -215,7 +215,7 @@ class Aftermath:
             yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
 
     def _return(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:
-        """Answer with what the backend said, if all of it came."""
+        """Answer with the backend's failed response, if all of it came."""
         call = self._call
         if body is None:
             yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
@@ -256,7 +256,7 @@ class Aftermath:
             )
         else:
             wait = self._config.breaks.default_seconds if wait is None else wait
-            # There may be room sooner, but those who stand in the queue come first.
+            # There may be room sooner, but the calls in the queue come first.
             wait = max(wait, self._scheduler.standing_wait(self._request, self._now), call.queue_wait)
             causes = {skip.cause for skip in found.skipped if skip.seconds is not None}
             code = "all_backends_out"

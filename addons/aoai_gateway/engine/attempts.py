@@ -1,11 +1,11 @@
-"""The attempts of one call: which backend is tried next, what becomes of it, and when to give up.
+"""The attempts of one call: which backend is tried next, how its result is used, and when to give up.
 
-Each turn a backend is found and claimed (see :mod:`~aoai_gateway.engine.scheduler`), or waited for in line,
-and the attempt is made. What comes of it is the client's answer, or leads to the next turn.
+Each turn a backend is found and claimed (see :mod:`~aoai_gateway.engine.scheduler`), or waited for in the
+queue, and the attempt is made. Its result is the client's answer, or leads to the next turn.
 
-- *A dropped connection that was used before* says nothing about the backend: it may have been closed while
+- *A dropped connection that was used before* proves nothing about the backend: it may have been closed while
   idle. Once more to the same backend, on a new connection, without a break. A call that creates state goes
-  out on a new connection at once, since after a drop nobody would know whether it had been taken.
+  out on a new connection at once, since after a drop it would be unknown whether it had been taken.
 - *No backend is tried twice*, except one that lacked capacity, by a call that may wait for it.
 """
 
@@ -38,7 +38,6 @@ from aoai_gateway.engine.failures import (
 )
 from aoai_gateway.engine.routing_request import session_of
 from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
-from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.hints import describe
@@ -104,7 +103,7 @@ class Attempts(Aftermath):
         return found
 
     def _consult(self, given: Backend) -> Generator[Effect, Result, Backend | None]:
-        """Ask whoever wants a say which backend it shall be; until then the call keeps the one it has."""
+        """Let plugins choose the backend; until then the call keeps the one it has."""
         request, scheduler = self._request, self._scheduler
         others = [b for b in scheduler.candidates(request, self._now).candidates if b is not given]
         chosen = yield Choose((given, *others))
@@ -132,14 +131,14 @@ class Attempts(Aftermath):
         return None
 
     def _wait(self, found: Order) -> Generator[Effect, Result, bool]:
-        """Stand in line until there is a backend for the call. False if it has ended instead."""
+        """Wait in the queue until there is a backend for the call. False if it has ended instead."""
         call, request, scheduler = self._call, self._request, self._scheduler
         cls, begun = request.cls, self._now
         until = self._may_wait_until()
         hopeless = not found.candidates and (
             until <= begun or begun + found.broken_for(request.tried) > until
         )
-        # Who does not wait gets what is free all the same, if those who do cannot use it.
+        # A call that may not wait gets a free backend all the same, if the waiting ones cannot use it.
         length = cls.wait_length if until > begun else len(request.pool) + 1_000_000
         if hopeless or not scheduler.join(request, self._config.minimum_shares, max_length=length):
             yield from self._give_up(found, line_full=not hopeless)
@@ -160,7 +159,7 @@ class Attempts(Aftermath):
         return True
 
     def _may_wait_until(self) -> float:
-        """Give the time until which the class and the client's own time-out let the call wait."""
+        """Return the time until which the class and the client's own time-out let the call wait."""
         call = self._call
         cls = self._request.cls
         if not cls.may_wait:
@@ -306,22 +305,20 @@ class Attempts(Aftermath):
             self._speed(attempt).learn(self._now - attempt.started, tokens, call.body.text_size)
 
     def _begins_within(self, backend: Backend) -> float | None:
-        """Give the seconds within which the answer should begin, so that silence means something."""
+        """Return the seconds within which the answer should begin, so that silence means something."""
         call, speeds = self._call, self._shared.speeds
         own = begins_within(call, speeds.get(self._served(backend)))
         if own is not None:
             return own
-        # It has shown nothing yet. What others of the pool have shown is a hint, to be taken with care.
+        # It has shown nothing yet. The speed of others of the pool is a hint, to be taken with care.
         others = (begins_within(call, speeds.get(self._served(other))) for other in self._pool)
         known = [seconds for seconds in others if seconds is not None]
         return max(LEAST_BORROWED, BORROWED * max(known)) if known else None
 
     def _speed(self, attempt: Attempt) -> Speed:
         speeds, served = self._shared.speeds, self._served(attempt.backend)
-        speed = speeds.pop(served, None) or Speed()
-        speeds[served] = speed
-        if len(speeds) > MOST_BACKENDS:
-            del speeds[next(iter(speeds))]
+        speed = speeds.get(served) or Speed()
+        speeds.put(served, speed)
         return speed
 
 

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One loaded configuration and what is computed from it. A call keeps the one it began with."""
+    """One loaded configuration and the tables computed from it. A call keeps the one it began with."""
 
     config: Config
     table: RoutingTable
 
 
 class Fault(StrEnum):
-    """What is wrong with a call that a backend refuses, where it is not the client that put it in."""
+    """The fault of a refused call, where the client did not put it in."""
 
     STANDIN = "standin"
     """The deployment, which the configuration names, does not exist there."""
@@ -49,7 +49,7 @@ class Fault(StrEnum):
     STREAM_OPTIONS = "stream_options"
     """It does not know the usage that the gateway asks for."""
     ELSEWHERE = "elsewhere"
-    """The call refers to what another resource holds."""
+    """The call refers to state that another resource holds."""
 
 
 class FailureKind(StrEnum):
@@ -59,6 +59,8 @@ class FailureKind(StrEnum):
     """The backend answered with a status that another backend may not give."""
     REFUSED_IN_STREAM = "refused in stream"
     """A 200 that was, before any content, an error which stands for a status that is replayed."""
+    CREDENTIAL = "credential"
+    """The gateway has no token or key to show there just now; nothing was sent."""
     CONNECT = "connect"
     TLS = "tls"
     DROPPED = "dropped"
@@ -66,7 +68,7 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"
     """No answer within the deadline."""
     PROTOCOL = "protocol"
-    """What came is no HTTP response."""
+    """The bytes that came are no HTTP response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Attempt:
     breaks: Mapping[str, float] | None = None
     """Length of the break that it opened for each class."""
     scope: Scope | None = None
-    """What that break is on."""
+    """The scope of that break."""
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when this one was chosen."""
     fault: Fault | None = None
@@ -134,7 +136,7 @@ class Outcome(StrEnum):
     """How a call ended, for the usage record."""
 
     OK = "ok"
-    """A backend's answer reached the client, whatever its status."""
+    """A backend's answer of any status reached the client."""
     REJECTED = "rejected"
     """The gateway answered by itself."""
     BACKENDS_OUT = "backends_out"
@@ -147,13 +149,13 @@ class Outcome(StrEnum):
 
 
 DEADLINE_HEADER = "x-gateway-deadline-ms"
-"""By which a client says within how many milliseconds it needs the answer."""
+"""The request header with the milliseconds within which a client needs the answer."""
 
 LONGEST_TIMEOUT = 86_400.0
 """A client's time-out of more than a day is no time-out."""
 
 DEFAULT_PATIENCE = 600.0
-"""Seconds for which the official SDKs wait for an answer, if they are not told otherwise."""
+"""Seconds for which the official SDKs wait for an answer by default."""
 
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 """As clients write their time-outs. ``nan``, ``1e309`` and the like are no times."""
@@ -161,7 +163,7 @@ _PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 @dataclass(slots=True)
 class Call:
-    """What is known of one request. Whoever drives the engine fills in the first block."""
+    """The facts about one request. The driver of the engine fills in the first block."""
 
     id: str
     client: Client
@@ -175,7 +177,7 @@ class Call:
     brings_own_token: bool = False
     """Whether the client's own Entra ID token goes to the backend, rather than our credential."""
     consult: bool = False
-    """Whether somebody outside wants a say in the choice of the backend."""
+    """Whether a plugin takes part in the choice of the backend."""
     only_backend: str | None = None
     """The one backend, ``standin@endpoint``, to which a user of the inspector sends it; clients cannot."""
 
@@ -189,15 +191,15 @@ class Call:
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when the last attempt was chosen."""
     decisions: list[str] = field(default_factory=list)
-    """What was decided, in order and in words; filled at its end, if somebody looks at flows."""
+    """The decisions, in order and in words; filled at its end, if flows are looked at."""
     too_small: set[BackendKey] = field(default_factory=set)
     """Backends whose whole limit is below the estimate."""
     usage_unknown: set[BackendKey] = field(default_factory=set)
     """Backends that do not know ``stream_options.include_usage`` in the call's api-version."""
     edits: dict[str, int] = field(default_factory=dict)
-    """Members of the body that the client's limits or contract set to another value."""
+    """Members of the body that the client's limits or policy set to another value."""
     told: dict[str, str] = field(default_factory=dict)
-    """Response headers that say what the client's limits and quotas did."""
+    """Response headers that tell the effects of the client's limits and quotas."""
     policy: list[PolicyAction] = field(default_factory=list)
     """The same as data, and every quota that refused it."""
     quota_headers: tuple[tuple[str, str], ...] = ()
@@ -205,18 +207,18 @@ class Call:
     prompt: Count | None = None
     """The prompt's tokens, if they were counted."""
     reserved: Reservation | None = None
-    """What is booked for the call, until it is settled or cancelled."""
+    """The booking for the call, until it is settled or cancelled."""
     withdrawn: list[Scope] = field(default_factory=list)
     """Breaks that it had opened and that were taken back, since it was the cause itself."""
     reserved_tokens: int | None = None
     charged_tokens: int | None = None
-    """What counted against the client's quotas in the end; None if it has none."""
+    """The tokens charged to the client's quotas in the end; None if it has no quotas."""
     waited: float = 0.0
-    """Seconds for which it was held back, for its quota or in line."""
+    """Seconds for which it was held back, for its quota or in the queue."""
     queue_wait: float = 0.0
-    """Of these, seconds in a waiting line."""
+    """Of these, the seconds in the queue."""
     asked: str = ""
-    """The deployment that the client asked for, where its contract led to another one."""
+    """The deployment that the client asked for, where its policy led to another one."""
 
     outcome: Outcome | None = None
     status: int | None = None
@@ -242,7 +244,7 @@ class Call:
     """Its class, if not the client's own."""
 
     def client_timeout(self) -> float | None:
-        """Give the seconds for which the client waits, as it says itself or its SDK says in a header."""
+        """Return the seconds for which the client waits, by its own or its SDK's header; None without one."""
         units = ((DEADLINE_HEADER, 0.001), ("x-stainless-read-timeout", 1), ("x-stainless-timeout", 1))
         for name, unit in units:
             value = self.headers.get(name)
@@ -253,7 +255,7 @@ class Call:
         return None
 
     def patience(self) -> float:
-        """Give the seconds for which the client waits, whether it says so or not."""
+        """Return the seconds for which the client waits; a default without a header."""
         return self.client_timeout() or DEFAULT_PATIENCE
 
     def adds_usage(self, backend: Backend | None = None) -> bool:

@@ -1,7 +1,7 @@
-"""What the engine and whoever drives it say to each other.
+"""Effects and results: the messages between the engine and its driver.
 
-The engine (:mod:`aoai_gateway.engine.engine`) is a generator: it yields *effects* (what is to be done) and
-is sent *results* (what came of it). Times are on the gateway's monotonic clock, in seconds.
+The engine (:mod:`aoai_gateway.engine.engine`) is a generator: it yields *effects* (requests to its
+driver) and is sent their *results*. Times are on the gateway's monotonic clock, in seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.operations import Target
     from aoai_gateway.wire.usage import Usage
 
-# --- effects: what the engine wants done -------------------------------------------------------------
+# --- effects -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Deadlines:
     first_byte: float
     """For the response's headers, once the request is sent."""
     preamble: float
-    """For the first event that says whether a stream is a refusal."""
+    """For the first event that shows whether a stream is a refusal."""
     idle: float
     """Between two chunks of a body."""
     implausible: bool = False
@@ -93,7 +93,7 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Replace what was booked by what was used. Leads to `Done`."""
+    """Replace a booking by the real usage. Leads to `Done`."""
 
     reservation: Reservation
     tokens: int
@@ -115,7 +115,7 @@ class WaitUntil:
 
 @dataclass(frozen=True, slots=True)
 class WaitInQueue:
-    """Wait for a backend, in the line that the call has joined. Leads to `Done` or `ClientGone`.
+    """Wait for a backend, in the queue that the call has joined. Leads to `Done` or `ClientGone`.
 
     It is done when the scheduler has released the call, or ``until`` has passed.
     """
@@ -125,7 +125,7 @@ class WaitInQueue:
 
 @dataclass(frozen=True, slots=True)
 class Choose:
-    """Ask whoever wants a say which of the candidates to try. Leads to `Chosen` or `ClientGone`."""
+    """Let plugins choose among the candidates. Leads to `Chosen` or `ClientGone`."""
 
     candidates: tuple[Backend, ...]
 
@@ -179,7 +179,7 @@ type Effect = (
 )
 
 
-# --- outcomes: what came of it -----------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,20 +247,20 @@ class Ended:
     model: str | None = None
     response_id: str | None = None
     made: tuple[str, ...] = ()
-    """Names of what only the resource that answered can resolve (`wire.references`)."""
+    """References that only the resource that answered can resolve (`wire.references`)."""
     finish_reason: str | None = None
     service_tier: str | None = None
     delivered: Delivered | None = None
-    """The answer's text, to be counted where no usage tells what it cost."""
+    """The answer's text, to be counted where no usage came."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientGone:
-    """The client hung up; whatever was under way has been stopped."""
+    """The client hung up; the effect under way has been stopped."""
 
     now: float
     so_far: Ended | None = None
-    """What had been delivered until then."""
+    """The text that had been delivered until then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""The engine: what is done with a call, decided without doing it.
+"""The engine: the decisions about a call, without I/O.
 
-:meth:`Engine.run` is a generator of effects over a :class:`~aoai_gateway.engine.call.Call`. It yields what it
-wants done (send this to that backend, let the failed body run out, deliver, reject) and is sent what came
-of it, with the time at which it came. It opens no socket and reads no clock, so the proxy drives it with
+:meth:`Engine.run` is a generator of effects over a :class:`~aoai_gateway.engine.call.Call`. It yields
+requests to its driver (send this to that backend, let the failed body run out, deliver, reject) and is sent
+their results, each with its time. It opens no socket and reads no clock, so the proxy drives it with
 live traffic and tests drive it in virtual time.
 
 A call goes through three stages:
@@ -63,7 +63,7 @@ class Engine:
         """Lead a call from its complete request (``raw``: the body) to its end.
 
         The first ``next()`` and every ``send()`` give an effect. When the generator returns, the call
-        has ended, and its ``outcome`` says how.
+        has ended, and has its ``outcome``.
         """
         try:
             if len(raw) <= LARGE_BODY:
@@ -81,7 +81,7 @@ class Engine:
             pool = self._admit(call, call.body)
             admitted = yield from self.admission.admit(call, now)
             if call.priority != call.client.priority:
-                # What its contract made of it.
+                # It was degraded.
                 call.cls = self._class(call)
         except GatewayError as error:
             yield from self._reject(call, error, now + call.waited, Outcome.REJECTED)
@@ -89,7 +89,7 @@ class Engine:
         if admitted is None:
             return
         if call.asked:
-            # The client's contract led to another deployment.
+            # The client's policy led to another deployment.
             pool = self._pool(call)
         yield from Attempts(self.shared, call, pool, admitted).run()
         yield from self.admission.settle(call)
@@ -113,12 +113,12 @@ class Engine:
         if not config.priorities:
             return config.priority_classes[0]
         asked = class_of(config, call.client.priority, call.headers.get(HEADER))
-        # It asks within what its client may have; its contract may have made it less than that since.
+        # It asks for a class within its client's; the policy may have degraded it since.
         degraded = config.priority_class(call.priority or call.client.priority)
         return max(asked, degraded, key=lambda cls: cls.rank)
 
     def _pool(self, call: Call) -> Pool:
-        """Give the backends that may serve this client."""
+        """Return the backends that may serve this client."""
         pool = call.setup.table.pool(call.deployment) or ()
         allowed = effective_policy(call.setup.config, call.client, call.deployment)
         mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))

@@ -1,4 +1,4 @@
-"""What a failed attempt means: for the backend, for the call, and whether another backend is asked.
+"""The meaning of a failed attempt: for the backend, for the call, and for the choice of another backend.
 
 - *Which failures are replayed.* 408, 429, 500, 502, 503, 504, no connection, TLS, a connection dropped
   before the headers, a deadline; and an answer with 200 that is an error which stands for one of these
@@ -6,9 +6,9 @@
   refused (401, 403) is our fault, so that is replayed too; the client's own token refused is its answer.
 - *Whose fault.* No connection, TLS, a throttle, silence to several calls and Azure's own refusal of our key
   prove by themselves that it is the backend's. Anything else the call may have caused: see
-  :mod:`~aoai_gateway.routing.suspicion`. What the client chose itself, its time-out, is held against nobody.
-- *What the gateway itself put in* (a deployment's name, a path prefix, ``stream_options``) is not the
-  client's fault, and neither is it that what the call refers to is held by another resource (`fault_of`).
+  :mod:`~aoai_gateway.routing.suspicion`. The client's own time-out counts against no backend.
+- *The gateway's own part of a request* (a deployment's name, a path prefix, ``stream_options``) is not the
+  client's fault, and neither is a reference to state that another resource holds (`fault_of`).
 - *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
   429, no connection.
 """
@@ -37,6 +37,9 @@ RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses after which Azure's documentation recommends to retry."""
 
 OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
+
+NOT_REACHED = frozenset({FailureKind.CREDENTIAL, FailureKind.CONNECT, FailureKind.TLS})
+"""Nothing was sent, for a reason that concerns all of an endpoint."""
 
 
 def is_failure(status: int) -> bool:
@@ -99,8 +102,8 @@ def cause_in_call(failed: Failed) -> str:
 
 
 def broken_by(backend: Backend, failed: Failed) -> Scope:
-    """Give what a failure breaks: what concerns the whole endpoint breaks all of it."""
-    whole = failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or refuses_us(failed)
+    """Return the scope of a failure's break: a cause that concerns the whole endpoint breaks all of it."""
+    whole = failed.kind in NOT_REACHED or refuses_us(failed)
     return (backend.key.endpoint, None if whole else backend.key.standin)
 
 
@@ -112,10 +115,10 @@ def refuses_us(failed: Failed) -> bool:
 def is_proof(failed: Failed, hint: float | None) -> bool:
     """Whether a failure shows by itself that it is the backend's, since no call's content could cause it.
 
-    ``hint``: the seconds after which the backend wants to be asked again, if it said so. Beside a 503 they
+    ``hint``: the seconds after which the backend wants to be asked again, if it named them. Beside a 503 they
     speak of the server (RFC 9110 §15.6.4).
     """
-    if failed.silent or failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or lacks_capacity(failed):
+    if failed.silent or failed.kind in NOT_REACHED or lacks_capacity(failed):
         return True
     if refuses_us(failed):
         return is_key_refused(failed.body)
@@ -128,11 +131,11 @@ def way_of(failed: Failed) -> str:
 
 
 SAMPLE = 65_536
-"""Bytes from either end of a body that tell it from others."""
+"""Bytes from either end of a body that distinguish it from others."""
 
 
 def content_of(call: Call) -> bytes:
-    """Give a digest of what a call asks for."""
+    """Return a digest of a call's body."""
     assert call.body is not None
     raw = call.body.raw
     digest = hashlib.blake2b(raw[:SAMPLE], digest_size=16)
@@ -148,6 +151,4 @@ def lacks_capacity(failed: Failed) -> bool:
 
 def was_not_taken(failed: Failed) -> bool:
     """Whether the backend has certainly not begun to serve the call."""
-    return (
-        failed.kind in (FailureKind.CONNECT, FailureKind.TLS) or lacks_capacity(failed) or refuses_us(failed)
-    )
+    return failed.kind in NOT_REACHED or lacks_capacity(failed) or refuses_us(failed)

@@ -1,4 +1,4 @@
-"""What a call wants of its pool: how much, in which class, and where it can be served at all."""
+"""The needs of a call, for its pool: how much, in which class, and where it can be served at all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def routing_request_of(
         limited=bool(config.priorities),
         too_small=_too_small(call, pool),
     )
-    # Among those that can serve it at all: by chance alone, no call is left without any.
+    # Among those that can serve it at all: by chance alone, no call is left without a backend.
     request.takes = draw_takers(able(request), call.streaming, draw)
     if strategy == "weighted":
         request.lots = draw_lots(pool, draw)
@@ -62,7 +62,7 @@ def session_of(call: Call) -> str | None:
 
 
 def _tokens(call: Call) -> int:
-    """Give what a limiter will count for the call."""
+    """Return what a limiter will count for the call."""
     assert call.body is not None
     bound = completion_bound(call)
     completion = UNBOUNDED_COMPLETION * answers(call) if bound is None else bound
@@ -79,7 +79,7 @@ def _too_small(call: Call, pool: Pool) -> set[BackendKey]:
 
 
 def _home(call: Call, pool: Pool, now: float, affinity: Affinity) -> str | None:
-    """Give the endpoint that holds the state which the call refers to, as far as that is known."""
+    """Return the endpoint that holds the state which the call refers to, as far as that is known."""
     body = call.body
     assert body is not None
     homes = (affinity.home(key, now) for key in body.references)

@@ -1,20 +1,19 @@
 """The scheduler: it gives backends to calls, and lets calls wait in a queue while there is none for them.
 
-What all calls share about backends comes together here: breaks and half-open states, capacity, signs of
-life, and a queue for each virtual deployment. A call says what it needs by a
-:class:`~routing.order.RoutingRequest`.
+It holds the state of the backends that all calls share: breaks and half-open states, capacity, signs of
+life, and a queue for each virtual deployment. A call describes its needs by a
+:class:`~aoai_gateway.routing.order.RoutingRequest`.
 
-- `candidates` says which backends could take it now. It changes nothing.
+- `candidates` returns the backends that could take it now. It changes nothing.
 - `acquire` gives it one: the call counts against its capacity from then on, and is a probe where one is due.
   So two calls that look at the same time never take the same room.
 - `join` puts it into its queue. `serve_waiting` then gives backends to waiting calls, in the queue's order,
   as soon as there is room for them. It is called whenever something has changed (a call ended, a break did,
   a client left), and at `look_again`: no call is woken to find that there is still no room.
 - `release` takes back a backend that a call is not sent to after all.
-- `close` takes back whatever the call still has.
+- `close` takes back everything that the call still has.
 
-While somebody waits in a line, nobody goes past it: who comes joins, and is released at once if it is the
-turn of the call.
+While calls wait in a queue, no call goes past it: a new one joins, and is released at once if it is its turn.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ does not get shorter."""
 
 
 class _Queue:
-    """A line, and the requests of those who are in it."""
+    """A queue, and the requests of the calls in it."""
 
     def __init__(self) -> None:
         self.line = WaitingQueue()
@@ -53,7 +52,7 @@ class _Queue:
 
 
 class Scheduler:
-    """What all calls of a gateway share about its backends. Times are monotonic seconds."""
+    """The state of a gateway's backends that all calls share. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self.breaks = Breaks()
@@ -61,7 +60,7 @@ class Scheduler:
         self.capacities = Capacities()
         self.demands = Demands()
         self.look_again = math.inf
-        """When `serve_waiting` may find somebody even though nothing is reported until then."""
+        """When `serve_waiting` may find a call even though nothing is reported until then."""
         self._queues: dict[str, _Queue] = {}
         self._in_flight: dict[str, _Queue] = {}
         """By call: where it counts as in flight."""
@@ -129,10 +128,10 @@ class Scheduler:
             for other in queue.requests.values()
         )
 
-    # --- the line --------------------------------------------------------------------------------------
+    # --- the queue -------------------------------------------------------------------------------------
 
     def join(self, request: RoutingRequest, minimum_shares: Mapping[str, float], *, max_length: int) -> bool:
-        """Put a call into its line; False if so many of its class wait there already."""
+        """Put a call into its queue; False if so many of its class wait there already."""
         queue = self._queue(request)
         queue.line.minimum_shares = minimum_shares
         cls = request.cls
@@ -155,7 +154,7 @@ class Scheduler:
         return True
 
     def leave(self, request: RoutingRequest) -> None:
-        """Take a call out of its line; nothing if it is not in it any more."""
+        """Take a call out of its queue, if it is still in it."""
         queue = self._queues.get(request.line)
         if queue is not None and queue.requests.pop(request.call_id, None) is not None:
             queue.line.leave(request.call_id)
@@ -166,13 +165,8 @@ class Scheduler:
         waits = queue.line.waits(request.cls.name, now) if queue is not None else 0.0
         return waits if waits > STANDING_SHARE * request.cls.wait_seconds else 0.0
 
-    @property
-    def somebody_waits(self) -> bool:
-        """Whether anybody waits in any line."""
-        return any(queue.requests for queue in self._queues.values())
-
     def serve_waiting(self, now: float) -> list[RoutingRequest]:
-        """Give backends to those who wait, as far as there is room; gives those who got one."""
+        """Give backends to waiting calls, as far as there is room, and return these calls."""
         released: list[RoutingRequest] = []
         self.look_again = math.inf
         smallest: dict[Hashable, int] = {}
@@ -189,9 +183,9 @@ class Scheduler:
         return released
 
     def _turns(self) -> list[tuple[float, _Queue]]:
-        """Give the lines in which somebody waits, in the order of their turns, and the lowest rank in each.
+        """Return the queues that hold calls, in the order of their turns, each with its lowest rank.
 
-        Lines may want the same backends. So each class has its turn in all of them before the next one, and
+        Queues may want the same backends. So each class has its turn in all of them before the next one, and
         where the oldest of a class waits is the first.
         """
         waiting = [queue for queue in self._queues.values() if queue.requests]
@@ -207,7 +201,7 @@ class Scheduler:
     def _serve(
         self, queue: _Queue, lowest: float, smallest: dict[Hashable, int], now: float, ticket: Ticket
     ) -> bool:
-        """Give a backend to one who waits, if there is one.
+        """Give a backend to a waiting call, and return whether there is one.
 
         ``lowest``: the lowest rank whose turn it is; a class with a deficit does not wait for it.
         ``smallest``: of each kind of request, the tokens of the smallest one for which there was no room.
@@ -234,12 +228,12 @@ class Scheduler:
         return False
 
     def lines(self) -> Iterator[tuple[str, WaitingQueue]]:
-        """Iterate over the virtual deployments and their lines."""
+        """Iterate over the virtual deployments and their queues."""
         for name, queue in self._queues.items():
             yield name, queue.line
 
     def waiting(self, deployment: str) -> list[RoutingRequest]:
-        """Give those who wait for a deployment, by arrival."""
+        """Return the calls that wait for a deployment, by arrival."""
         queue = self._queues.get(deployment)
         return (
             sorted(queue.requests.values(), key=lambda request: request.arrived) if queue is not None else []
@@ -294,7 +288,7 @@ class Scheduler:
             self.liveness(backend, request.deployment).ended(request.call_id)
 
     def close(self, request: RoutingRequest, now: float) -> None:
-        """Take back whatever a call has that is over, in whatever way."""
+        """Take back everything that a call still has. Its end may have come in any way."""
         self.leave(request)
         self.ended(request, None, now)
         queue = self._in_flight.pop(request.call_id, None)

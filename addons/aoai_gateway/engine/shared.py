@@ -1,12 +1,13 @@
-"""What the calls of one gateway share: the scheduler, and what was learned from earlier calls."""
+"""State that the calls of one gateway share: the scheduler, and the lessons of earlier calls."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.bounded import Recent
+from aoai_gateway.bounded import Bounded, Recent
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.patience import Patience
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ MOST_WITHOUT_USAGE = 1_000
 
 
 class Shared:
-    """One for all calls; what it holds lives as long as the gateway."""
+    """One for all calls; its contents live as long as the gateway."""
 
     def __init__(self, random: Random) -> None:
         self.scheduler = Scheduler()
         self.affinity = Affinity()
-        self.speeds: dict[tuple[BackendKey, str], Speed] = {}
+        self.speeds: Bounded[tuple[BackendKey, str], Speed] = Bounded(MOST_BACKENDS)
         """By backend and real deployment: an endpoint without standins serves fast and slow ones."""
         self.patience = Patience()
         self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)

@@ -3,8 +3,8 @@
 A call that the backend may be working on is the most expensive thing to repeat: it is billed twice. So an
 answer may take as long as its client waits for it, streams included: a reasoning model can be silent for
 minutes before its first event. A hanging backend is found by the silence towards several calls
-(:mod:`~aoai_gateway.routing.liveness`). What a backend has shown before ends the wait of one call alone only
-where the call is of a kind that can be foretold, and never before ``replay.first_byte_seconds``.
+(:mod:`~aoai_gateway.routing.liveness`). The earlier speed of a backend ends the wait of one call alone only
+where such calls can be predicted, and never before ``replay.first_byte_seconds``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LARGEST_BOUND = 2**31 - 1
 """Of all answers of a call together."""
 
 SHORTEST_SECONDS = 1.0
-"""Of an attempt, whatever the client says."""
+"""Of an attempt, even if the client waits for less."""
 
 ANSWER_SHARE = 0.5
-"""Of the client's own time-out, what is left for the answer while nothing is known of how long it takes."""
+"""The share of the client's own time-out that is left for the answer while its duration is unknown."""
 
 ANSWER_MARGIN = 1.2
 """How many times longer than the slowest answers of late the answer may take, else."""
@@ -42,7 +42,7 @@ BRIEF_EFFORTS = ("none", "minimal")
 
 
 def completion_bound(call: Call) -> int | None:
-    """Give the most tokens that all answers of a call can have together; None: nothing bounds them.
+    """Return the most tokens that all answers of a call can have together; None: nothing bounds them.
 
     It is the bound of one answer, times ``n`` or ``best_of``, times the number of prompts.
     """
@@ -58,7 +58,7 @@ def completion_bound(call: Call) -> int | None:
 
 
 def answers(call: Call) -> int:
-    """Give how many answers a call asks for, candidates included."""
+    """Return how many answers a call asks for, candidates included."""
     body = call.body
     assert body is not None
     return body.prompts * max(call.edits.get("n", body.n), call.edits.get("best_of", body.best_of))
@@ -80,7 +80,7 @@ def is_foretold(call: Call) -> bool:
 
 
 def begins_within(call: Call, speed: Speed | None) -> float | None:
-    """Give the seconds within which even slow answers to such a call begin; None: unknown."""
+    """Return the seconds within which even slow answers to such a call begin; None: unknown."""
     assert call.body is not None
     if speed is None or speed.thinks or not is_foretold(call):
         return None
@@ -88,10 +88,10 @@ def begins_within(call: Call, speed: Speed | None) -> float | None:
 
 
 def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> float:
-    """Give the seconds from its begin for which a call may be held back, so that its client still waits.
+    """Return the seconds from its begin for which a call may be held back, so that its client still waits.
 
-    ``speeds``: what is known of the backends that may serve it. ``learned``: the time after which calls of
-    this client were seen to hang up; it counts where the client does not say its time-out.
+    ``speeds``: the known speeds of the backends that may serve it. ``learned``: the time after which calls of
+    this client were seen to hang up; it counts where the client does not name its time-out.
     """
     allowed = call.client_timeout() or learned
     if allowed is None:
@@ -104,7 +104,7 @@ def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> floa
 
 
 def deadlines_for(call: Call, backend: Backend, speed: Speed | None) -> Deadlines:
-    """Give the deadlines of an attempt; ``speed``: what is known of this backend, if anything is."""
+    """Return the deadlines of an attempt; ``speed``: that of this backend, None if unknown."""
     replay, timeouts = call.setup.config.replay, backend.endpoint.connections.timeouts
     asked = call.client_timeout()
     # A client that waits for less hangs up by itself.

@@ -14,7 +14,7 @@ from mitmproxy import ctx, http
 from aoai_gateway.proxy import cors, health
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
-from aoai_gateway.proxy.request_head import admit, admit_replayed, check_request, place
+from aoai_gateway.proxy.request_head import admit, admit_replayed, check_request, credential_in, place
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.operations import Target, parse_target
@@ -65,7 +65,10 @@ class DownstreamRequest:
             # Only our own replay handler gets here with a flow; its metadata was written by us.
             here.admitted = admit_replayed(gateway, request, flow.metadata)
         else:
-            here.admitted = admit(gateway, request, here.client)
+            setup = gateway.in_force()
+            credential = credential_in(setup, request, here.client)
+            identified = yield from here.wait_for(gateway.identify(setup.config, credential))
+            here.admitted = admit(gateway, setup, request, identified)
             place(request, here.client)
         flow.metadata["gateway_client"] = here.admitted.client.name
         check_request(gateway, here.admitted.setup, request)
@@ -79,8 +82,9 @@ class DownstreamRequest:
         strip_secrets(request)
         place(request, here.client)
         request.path = redact_target(request.path)
-        if here.gateway.setup is not None:
-            strip_known(request, secrets_of(here.gateway.setup.config, None))
+        gateway = here.gateway
+        if gateway.setup is not None:
+            strip_known(request, secrets_of(gateway.setup.config, gateway.credentials.masks()))
 
     def expects_continue(self) -> bool:
         """Whether the client waits for a 100 before it sends its body; its header is taken out."""

@@ -8,17 +8,22 @@ from urllib.parse import unquote_to_bytes
 from aoai_gateway.wire.masking import KnownSecrets, known
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from mitmproxy import http
 
     from aoai_gateway.config.models import Config
 
 
-def secrets_of(config: Config, token: str | None) -> tuple[KnownSecrets, ...]:
-    """Give what is to be masked in a call. ``token``: the client's own, if that is passed on."""
-    ours = known(config.secrets)
-    return (ours,) if token is None else (ours, KnownSecrets([token]))
+def secrets_of(
+    config: Config, fetched: Iterable[KnownSecrets] = (), token: KnownSecrets | None = None
+) -> tuple[KnownSecrets, ...]:
+    """Give what is to be masked in a call.
+
+    ``fetched``: credentials that the configuration does not hold; ``token``: the client's own.
+    """
+    ours = (known(config.secrets), *fetched)
+    return ours if token is None else (*ours, token)
 
 
 def mask_head(response: http.Response, secrets: Sequence[KnownSecrets]) -> None:

@@ -42,12 +42,12 @@ _OURS = b"x-gateway-"
 
 
 def build_request(
-    call: Call, backend: Backend, shown: http.Request, token: str | None
+    call: Call, backend: Backend, shown: http.Request, credential: tuple[bytes, bytes] | None
 ) -> tuple[http.Request, bytes]:
     """Build the request for a backend, and its body.
 
-    ``shown`` is the flow's request; ``token`` the client's own bearer token, where that is what the
-    backend is to see, rather than the endpoint's key.
+    ``shown`` is the flow's request; ``credential`` the header field that lets it in there, if there
+    is one.
     """
     endpoint, body = backend.endpoint, call.body
     assert body is not None
@@ -73,10 +73,8 @@ def build_request(
             value = b"identity"
         fields.append((name, value))
     fields.append((b"content-length", b"%d" % len(content)))
-    if token is not None:
-        fields.append((b"authorization", b"Bearer " + token.encode()))
-    elif endpoint.key is not None:
-        fields.append((b"api-key", endpoint.key.get_secret_value().encode()))
+    if credential is not None:
+        fields.append(credential)
     request = make_request(
         host=endpoint.host,
         port=endpoint.port,

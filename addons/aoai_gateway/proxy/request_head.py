@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aoai_gateway.identity.certificates import read_certificate
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.header_index import HeaderIndex, set_fields
 from aoai_gateway.proxy.masks import secrets_of, strip_known
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Client
     from aoai_gateway.engine.call import Setup
+    from aoai_gateway.identity.certificates import ShownCertificate
+    from aoai_gateway.identity.identify import Identified
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.masking import KnownSecrets
+    from aoai_gateway.wire.secrets import Credential
 
 ONCE = frozenset({b"content-encoding", b"content-type"})
 """Fields that say how the body is read; of two, backends could heed another one than we do."""
@@ -64,25 +68,33 @@ def address_of(connection: ClientConnection) -> str | None:
     return connection.peername[0] if connection.peername else None
 
 
-def admit(gateway: Gateway, request: http.Request, connection: ClientConnection) -> Admitted:
-    """Identify the client of a request by its head. Takes the credential out of it.
+def credential_in(
+    setup: Setup, request: http.Request, connection: ClientConnection
+) -> Credential | ShownCertificate | None:
+    """Look at the head of a request, and give what its client shows to be let in. Raises GatewayError.
 
-    Raises GatewayError; the request then still holds its credential. Whether what is asked for may be had is
-    for `check_request`.
+    A key or token counts before the certificate of the connection.
     """
-    setup = gateway.in_force()
     head = HeaderIndex(request.data.headers.fields)
     _check_form(request, head)
     if setup.config.listen.certificate is not None and not connection.tls:
         raise errors.invalid_target("This gateway speaks https only. Begin its address with https://.")
-    credential = client_credential(head, request.path.partition("?")[2])
-    client, passed_on = gateway.identify(credential)
-    token = credential.value if passed_on and credential is not None else None
+    shown = client_credential(head, request.path.partition("?")[2])
+    if shown is None and setup.config.listen.client_ca is not None and connection.certificate_list:
+        return read_certificate(connection.certificate_list[0])
+    return shown
+
+
+def admit(gateway: Gateway, setup: Setup, request: http.Request, identified: Identified) -> Admitted:
+    """Let the request of an identified client in: its credential is taken out of it.
+
+    Whether what is asked for may be had is for `check_request`.
+    """
     strip_secrets(request)
     request.path = strip_secret_query(request.path)
-    secrets = secrets_of(setup.config, token)
+    secrets = secrets_of(setup.config, gateway.credentials.masks(), identified.masks)
     strip_known(request, secrets)
-    return Admitted(setup, client, token, secrets)
+    return Admitted(setup, identified.client, identified.token, secrets)
 
 
 def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[str, object]) -> Admitted:
@@ -97,7 +109,7 @@ def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[st
     if client.uses_entra_id_auth:
         raise errors.invalid_token("it was not kept, so the call cannot be replayed")
     only = metadata.get("gateway_only_backend")
-    secrets = secrets_of(setup.config, None)
+    secrets = secrets_of(setup.config, gateway.credentials.masks())
     return Admitted(setup, client, None, secrets, str(only) if only else None)
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http import HttpEvent
 
+    from aoai_gateway.config.models import Endpoint
     from aoai_gateway.engine.effects import Announce
     from aoai_gateway.proxy.stream_context import StreamContext
 
@@ -71,6 +72,9 @@ class UpstreamAttempt:
         here, effect = self._here, self._effect
         backend = effect.attempt.backend
         endpoint = backend.endpoint
+        credential = yield from self._credential(endpoint)
+        if credential is None:
+            return self._without_credential()
         connect = Connect(
             (endpoint.host, endpoint.port), endpoint.scheme == "https", effect.deadlines.connect, effect.fresh
         )
@@ -78,8 +82,7 @@ class UpstreamAttempt:
         now = here.now()
         if here.client_has_gone():
             return ClientGone(now)
-        assert here.admitted is not None
-        request, content = build_request(self._call, backend, here.flow.request, here.admitted.token)
+        request, content = build_request(self._call, backend, here.flow.request, credential)
         self._sent, self._content = request, content
         if error:
             if isinstance(connect.opening, Server):
@@ -104,6 +107,27 @@ class UpstreamAttempt:
         yield SendHttp(RequestEndOfMessage(here.id), server)
         yield from self.watch()
         return None
+
+    def _credential(self, endpoint: Endpoint) -> CommandGenerator[tuple[bytes, bytes] | None]:
+        """Give the header field that lets the call in; waits, within a bound, for one that is on its way."""
+        here, credentials = self._here, self._here.gateway.credentials
+        assert here.admitted is not None
+        if here.admitted.token is not None:
+            return (b"authorization", b"Bearer " + here.admitted.token.encode())
+        if credentials.is_coming(endpoint):
+            yield from here.wait_for(credentials.wait_for(endpoint))
+        # One may have been renewed since the call came in.
+        here.secrets = tuple(dict.fromkeys((*here.secrets, *credentials.masks())))
+        self._screen = Screen(*here.secrets)
+        return credentials.header(endpoint)
+
+    def _without_credential(self) -> Result:
+        here, backend = self._here, self._effect.attempt.backend
+        if here.client_has_gone():
+            return ClientGone(here.now())
+        self._sent, self._content = build_request(self._call, backend, here.flow.request, None)
+        why = here.gateway.credentials.why_none(backend.endpoint)
+        return Failed(here.now(), FailureKind.CREDENTIAL, why)
 
     def announcement(self, effect: Announce) -> AttemptFailed:
         """Make what shows a failed attempt."""

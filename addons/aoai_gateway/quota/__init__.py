@@ -1,1 +1,1 @@
-"""Who may do what, and how much."""
+"""Access, request limits and quotas of clients."""

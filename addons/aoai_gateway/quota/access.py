@@ -32,5 +32,5 @@ def check_access(policy: Policy, deployment: str) -> None:
 
 
 def visible_deployments(policy: Policy, deployments: Iterable[str]) -> tuple[str, ...]:
-    """Give those of the deployments that the client may use, in their order."""
+    """Return those of the deployments that the client may use, in their order."""
     return tuple(deployment for deployment in deployments if may_use(policy, deployment))

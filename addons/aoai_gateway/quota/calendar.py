@@ -1,8 +1,8 @@
-"""Token budgets of a UTC calendar day or month: periods, and what is spent in each.
+"""Token budgets of a UTC calendar day or month: periods, and the tokens spent in each.
 
-A call counts in the period in which it was admitted. What it uses beyond its reservation counts
-in the period in which that becomes known. A new period starts with nothing spent, whatever was
-overspent in the last.
+A call counts in the period in which it was admitted. Its use beyond its reservation counts
+in the period in which that becomes known. A new period starts with nothing spent, even after an
+overspent one.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Tally:
 
     @property
     def spent(self) -> int:
-        """What counts against the budget."""
+        """The tokens that count against the budget."""
         return self.settled + self.reserved
 
 

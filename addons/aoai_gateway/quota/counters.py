@@ -33,13 +33,13 @@ _DIMENSIONS: dict[Limit, Dimension] = {
 
 @dataclass(slots=True)
 class _Account:
-    """What one (client, virtual deployment or None) has booked."""
+    """The bookings of one (client, virtual deployment or None)."""
 
     window: Window = field(default_factory=Window)
     tallies: dict[Period, Tally] = field(default_factory=dict)
 
     def tally(self, of: Period, settled: int = 0, reserved: int = 0) -> None:
-        """Add to what is settled and reserved in a period."""
+        """Add to the settled and the reserved tokens of a period."""
         old = self.tallies.get(of, Tally())
         self.tallies[of] = Tally(old.settled + settled, old.reserved + reserved)
 
@@ -108,9 +108,9 @@ class Counters:
             self._book(reservation, us)
 
     def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
-        """Replace what was reserved by what was used; a reservation that is not held is ignored.
+        """Replace a reservation by the real usage; a reservation that is not held is ignored.
 
-        Less than reserved is free at once; more is owed before the next admission.
+        Tokens that were not used are free at once; an excess is a debt, paid before the next admission.
         """
         if tokens < 0:
             raise ValueError(f"cannot settle with {tokens} tokens")
@@ -130,7 +130,7 @@ class Counters:
                 self._open[reservation.id] = replace(hold, until=until)
 
     def settled(self) -> Iterator[tuple[str, str | None, Period, int]]:
-        """Yield (client, deployment, period, tokens) of every calendar budget: what must last."""
+        """Yield (client, deployment, period, tokens) of every calendar budget: the counts that must last."""
         for (client, deployment), account in self._accounts.items():
             for of, tally in account.tallies.items():
                 if tally.settled:
@@ -146,7 +146,7 @@ class Counters:
         return reservation.id in self._open or reservation.id in self._lapsed
 
     def _fits(self, reservation: Reservation, now: int) -> bool:
-        """Advance every account in question, and say whether all have room."""
+        """Advance the accounts of a reservation, and return whether all have room."""
         fits = True
         for quota in reservation.quotas:
             account = self._account(reservation.client, quota.deployment)
@@ -254,7 +254,7 @@ class Counters:
 
 
 def _room(account: _Account, kind: Limit, limit: int, now: int) -> int:
-    """What is left of a limit; negative where more is spent than the limit."""
+    """Return the rest of a limit; negative where more is spent than the limit."""
     if calendar := _CALENDARS.get(kind):
         return limit - account.tallies.get(period(calendar, now), Tally()).spent
     return windows.room(account.window, limit, _DIMENSIONS[kind])

@@ -1,4 +1,4 @@
-"""The contract of one client at one virtual deployment: everything that its policies say, computed once."""
+"""The effective policy of one client at one virtual deployment: all of its rules, computed once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 4096
 LONGEST_KEPT = 64
-"""How many contracts are kept, and for how long a name (Azure's longest): where no virtual deployment is
+"""How many policies are kept, and for how long a name (Azure's longest): where no virtual deployment is
 configured, callers can make names up."""
 
 
@@ -22,8 +22,8 @@ configured, callers can make names up."""
 class OnExceed:
     """What happens to a request that does not fit into its quotas.
 
-    `wait`: until it fits, at most `seconds`. `degrade`: what is set of `deployment`, `max_tokens` and
-    `priority`, tried in this order; none is set where nothing lesser is left, which amounts to `reject`.
+    `wait`: until it fits, at most `seconds`. `degrade`: those of `deployment`, `max_tokens` and
+    `priority` that are set, in this order; without any, it amounts to `reject`.
     """
 
     action: Literal["reject", "wait", "degrade"] = "reject"
@@ -38,11 +38,11 @@ REJECT = OnExceed()
 
 @dataclass(frozen=True, slots=True)
 class EffectivePolicy:
-    """What one client may do at one virtual deployment.
+    """The rules for one client at one virtual deployment.
 
     `quotas`: at most one with this deployment and one over all (`deployment` None). `has_limit_here` is
     false where one of the client's limits is set per deployment, and neither for this one nor in total:
-    the client is refused. `endpoints` are the names of those that may serve it; None is all.
+    the client is refused. `endpoints` are the names of the endpoints that may serve it; None is all.
 
     `dry_run`: `quotas`, `has_limit_here`, `request_limits` and `on_exceed` only report what they would
     have done. `endpoints`, like the deployments that the client may use, hold all the same.
@@ -63,7 +63,7 @@ class EffectivePolicy:
 
 
 def effective_policy(config: Config, client: Client, deployment: str) -> EffectivePolicy:
-    """Return a client's contract at a deployment, whether it may use the deployment or not.
+    """Return a client's policy at a deployment, also at one that it may not use.
 
     The same object as long as the configuration is the same.
     """

@@ -15,13 +15,13 @@ HEADER = "x-gateway-priority"
 
 
 def class_of(config: Config, priority: str | None, asked: str | None) -> PriorityClass:
-    """Give the class that a request has.
+    """Return the class of a request.
 
-    ``priority``: its client's, or the lower one it was degraded to; None where none is said. ``asked``: the
+    ``priority``: its client's, or the lower one it was degraded to; None without any. ``asked``: the
     value of `HEADER`, if it is there. Without priorities it means nothing, so that a client can send it
     to every gateway.
 
-    :raises GatewayError: 400, when what is asked for is no class, or a higher one than the request has.
+    :raises GatewayError: 400, when the header's value is no class, or a higher one than the request has.
     """
     own = config.priority_class(priority)
     if asked is None or not config.priorities:

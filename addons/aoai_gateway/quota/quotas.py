@@ -1,15 +1,15 @@
-"""What a quota, a reservation and a decision are: the vocabulary that every counter store speaks.
+"""Quotas, reservations and decisions: the types that every counter store uses.
 
 A call is admitted with a *reservation*: an upper bound of the tokens it will use, booked against
 each quota that applies to it (its client × virtual deployment, and its client over all) in one
-step, or, if it does not fit one of them, against none. When it ends it is *settled* with what it
-really used, or *cancelled* if no backend served it. Until then the reservation is held under a
+step, or, if it does not fit one of them, against none. When it ends it is *settled* with its
+real usage, or *cancelled* if no backend served it. Until then the reservation is held under a
 *lease*, which its process renews: when the process dies, the lease lapses, so that nothing is
 held for ever.
 
 A reservation is capped at each limit that it is booked against: a client that asks for more than
-its whole limit is admitted when it is alone in the window, instead of never. What such a call
-uses beyond the limit is owed, and paid before the next admission (see `window`).
+its whole limit is admitted when it is alone in the window, instead of never. Its usage
+beyond the limit is a debt, paid before the next admission (see `window`).
 
 A lapsed lease gives its tokens back to the budgets per day and month. In the 60 s window they
 keep counting until they are 60 s old: the call may well have reached a backend. Should the process
@@ -76,7 +76,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one call asks for: `tokens` (an upper bound) and `requests`, of each of its quotas.
+    """The amounts of one call: `tokens` (an upper bound) and `requests`, of each of its quotas.
 
     `id` is the caller's and unique among all processes that share a store; the same object goes
     into `reserve` and later into `settle` or `cancel`. Quotas differ in their deployment.
@@ -95,7 +95,7 @@ class Reservation:
             raise ValueError("a reservation names each virtual deployment once")
 
     def amount(self, kind: Limit, limit: int | None) -> int:
-        """What is booked against a limit of this kind: capped at it."""
+        """Return the amount that is booked against a limit of this kind: capped at it."""
         asked = self.tokens if kind.counts_tokens else self.requests
         return asked if limit is None else min(asked, limit)
 

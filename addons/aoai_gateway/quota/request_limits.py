@@ -1,8 +1,8 @@
-"""Request limits: what one request may ask for, and what is done with one that asks for more.
+"""Request limits: ceilings for the parameters of one request, and the treatment of higher values.
 
-A ceiling holds for a request that says nothing, too: without `max_tokens` a model may write as much as
-it can. So such a request is given the default, or the ceiling where there is no default, whatever the
-action is. Of a prompt nothing can be taken away: one that is too long is always rejected.
+A ceiling holds for a request without the parameter, too: without `max_tokens` a model may write as much
+as it can. So such a request is given the default, or the ceiling where there is no default, with either
+action. Of a prompt nothing can be taken away: one that is too long is always rejected.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """What is to be edited into a body; None leaves a value as it came. `changes` say it as data."""
+    """The values to be edited into a body; None leaves a value as it came. `changes` tell them as data."""
 
     max_tokens: int | None = None
     n: int | None = None
@@ -114,7 +114,7 @@ def _bound(limits: RequestLimits, body: RequestBody, changes: list[Change]) -> i
 
 
 def _lower(key: str, asked: int, limit: int | None, clamp: bool, changes: list[Change]) -> int | None:
-    """The value to set instead of what was asked for; None if that is within the limit."""
+    """Return the value to set instead of the requested one; None if that is within the limit."""
     if limit is None or asked <= limit:
         return None
     if not clamp:

@@ -10,12 +10,12 @@ cannot promise that: it lets two whole budgets through in the two seconds around
 **Buckets.** Admissions less than 0.1 s (`GRAIN`) apart share a bucket, and the whole bucket ages
 with its *newest* member. That errs on one side only: an admission may count for up to 0.1 s too
 long (at most 1/600 of the rate is lost), never too short. A window holds at most about 600
-buckets whatever the traffic, and an admission alone in its bucket is timed exactly.
+buckets under any traffic, and an admission alone in its bucket is timed exactly.
 
 **Settlement.** When the real usage is known and is less than was reserved, the difference leaves
 the bucket of the admission: it is free at once.
 
-**Debt.** A call that nothing bounds may use more than it reserved. The excess is *owed*: it is
+**Debt.** A call without a bound may use more than it reserved. The excess is a *debt*: it is
 booked as fast as the window has room, before anything else is admitted, each payment stamped when
 room came up (a bucket leaving the window makes room). Booked amounts thus never exceed the limit,
 and an excess of three limits costs three minutes, however it is spread over calls.
@@ -52,7 +52,7 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one quota has booked, oldest bucket first, and what it still owes.
+    """The bookings of one quota, oldest bucket first, and its debt.
 
     Outside of this module's functions: `tokens` and `requests` are the sums over the buckets;
     `debt` (tokens) is above zero only while `tokens` is at (or, the limit having been lowered,
@@ -72,10 +72,10 @@ def microseconds(seconds: float) -> int:
 
 
 def advance(window: Window, now: int, limit: int | None) -> Window:
-    """Bring the window to `now`: what is 60 s old leaves, and the room that it makes pays debt.
+    """Bring the window to `now`: buckets that are 60 s old leave, and their room pays debt.
 
-    A clock that was set back leaves stamps in the future. They are pulled to `now`: what they
-    stamp is at least that old, so it counts at most as long as it would have anyway.
+    A clock that was set back leaves stamps in the future. They are pulled to `now`: their
+    bookings are at least that old, so they count at most as long as they would have anyway.
     `limit` is in tokens; None means that tokens are not limited (and debt is booked in full).
     """
     if not window.buckets:
@@ -143,7 +143,7 @@ def room(window: Window, limit: int, dimension: Dimension) -> int:
 def wait(window: Window, now: int, limit: int, amount: int, dimension: Dimension) -> int:
     """Microseconds until `amount` (at most `limit`) fits, exact if nothing else happens; 0: now.
 
-    Room comes from buckets leaving the window, debt takes it first, and what debt is paid leaves
+    Room comes from buckets leaving the window, debt takes it first, and a payment leaves
     the window in its turn 60 s later: with debt outstanding, the same buckets come round again in
     every cycle of 60 s. So the time is that of the bucket at which enough has left, in the cycle
     in which that happens.
@@ -180,7 +180,7 @@ def _pull(window: Window, now: int) -> Window:
 
 
 def _expire(window: Window, now: int) -> Window:
-    """Drop what has left, where nothing is owed."""
+    """Drop the buckets that have left, where there is no debt."""
     tokens, requests, alive = window.tokens, window.requests, 0
     for bucket in window.buckets:
         if bucket.last + SPAN > now:
@@ -210,7 +210,7 @@ def _expire_and_pay(window: Window, now: int, limit: int | None) -> Window:
 def _skip_whole_cycles(window: Window, now: int, limit: int | None) -> Window:
     """Do at once what `_expire_and_pay` would do in rounds, for a debt of several limits.
 
-    While more is owed than a full window holds, every bucket is replaced by a payment of the same
+    While the debt is more than a full window holds, every bucket is replaced by a payment of the same
     size 60 s later.
     """
     if window.tokens != limit or not limit:
@@ -226,7 +226,7 @@ def _skip_whole_cycles(window: Window, now: int, limit: int | None) -> Window:
 
 
 def _pay(window: Window, now: int, limit: int | None) -> Window:
-    """Book what is owed into the room that there is now."""
+    """Book debt into the room that there is now."""
     paid = _payable(window.debt, window.tokens, limit)
     if not paid:
         return window

@@ -1,1 +1,1 @@
-"""`aoai-gateway rerun`: a captured session made once more, and what has become different."""
+"""`aoai-gateway rerun`: a captured session made once more, and the differences."""

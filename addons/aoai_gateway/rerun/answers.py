@@ -1,4 +1,4 @@
-"""What of an answer two runs can be compared by, whatever its form on the wire."""
+"""The facts of an answer by which two runs are compared, the same for all forms on the wire."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ type Vectors = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer. ``error`` says in a line what went wrong, if something did.
+    """One answer. ``error`` names the failure in a line, if there was one.
 
-    ``text`` is all that a model said: its answers, reasoning, refusals, and the tools that it calls, without
+    ``text`` is all output of a model: its answers, reasoning, refusals, and the tools that it calls, without
     ids, which are never the same. ``vectors``: of embeddings.
     """
 
@@ -43,7 +43,7 @@ class Answer:
 
 
 def read(operation: str, status: int, content_type: str, body: bytes) -> Answer:
-    """Read an answer's decoded body; never raises for what is in it. ``operation``: its SDK name."""
+    """Read an answer's decoded body of any content, without raising. ``operation``: its SDK name."""
     media_type = content_type.partition(";")[0].strip().lower()
     try:
         if status < 400 and is_stream(body, Facts(operation, content_type=media_type)):

@@ -1,4 +1,4 @@
-"""A dump file -> the calls in it that can be made again, and what came of them then."""
+"""A dump file -> the calls in it that can be made again, and their captured results."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SAID_ANEW = SECRET_HEADERS | {
 
 
 class CaptureError(Exception):
-    """The file cannot be read; the text says why."""
+    """The file cannot be read; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call. Times are seconds since it was sent; None where they are not known."""
+    """The result of a call. Times are seconds since it was sent; None where they are not known."""
 
     answer: Answer
     first_token: float | None = None
@@ -114,13 +114,13 @@ def read_session(
 
 
 def captured(flow: HTTPFlow, deployment: str | None) -> CapturedCall:
-    """Make an answered flow's call. Raises GatewayError if it is none that can be made."""
+    """Make an answered flow's call. Raises GatewayError if it cannot be made again."""
     request = flow.request
     target = parse_target(request.method, request.path)
     body = parse_body(target, request.headers.get("content-type"), request.raw_content or b"")
     content = body.edited(
         model=deployment if target.deployment is None else None,
-        # Else a stream's tokens could not be compared: the gateway keeps them from who did not ask.
+        # Else a stream's tokens could not be compared: the gateway passes them on only if they are asked for.
         include_usage=body.stream and target.knows_stream_options,
     )
     return CapturedCall(

@@ -1,4 +1,4 @@
-"""``aoai-gateway rerun FILE``: make a captured session's calls again, and say what has become different."""
+"""``aoai-gateway rerun FILE``: make a captured session's calls again, and show the differences."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CONCURRENCY = 4
 
 
 class UsageError(Exception):
-    """The command line is wrong; the text says how."""
+    """The command line is wrong; the text names the fault."""
 
 
 class RunError(Exception):
-    """The run can't be made; the text says why."""
+    """The run can't be made; the text gives the reason."""
 
 
 def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
@@ -103,7 +103,7 @@ async def _run(args: argparse.Namespace, session: Session, gateway: Gateway) -> 
 
 
 def _say(line: str) -> None:
-    # What a model says may hold halves of surrogate pairs, which no terminal takes.
+    # A model's text may hold halves of surrogate pairs, which no terminal takes.
     encoding = sys.stdout.encoding or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 

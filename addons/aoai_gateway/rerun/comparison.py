@@ -1,4 +1,4 @@
-"""What is different between two answers, in words that fit on a screen."""
+"""The differences between two answers, in words that fit on a screen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 from aoai_gateway.rerun.answers import Answer, closeness
 
 MOST_PIECES = 2_000
-"""Words and the white space between them, of each answer; what comes behind is compared as one piece. To find
+"""Words and the white space between them, of each answer; the rest is compared as one piece. To find
 differences takes the square of it."""
 
 CHANGES_SHOWN = 4
@@ -25,7 +25,7 @@ _PIECES = re.compile(r"\s+|\S+")
 
 
 class Verdict(StrEnum):
-    """What has become of a call."""
+    """The verdict on a call."""
 
     SAME = "same"
     DIFFERENT = "different"
@@ -72,9 +72,9 @@ def _code(answer: Answer) -> str:
 
 
 def compare_texts(then: str, now: str) -> tuple[float, list[str]]:
-    """Give how much of two texts is the same, and the first differences, each amid the words around it.
+    """Return how much of two texts is the same, and the first differences, each amid the words around it.
 
-    What is gone is in ``[-…-]``, what is new in ``{+…+}``.
+    Removed words are in ``[-…-]``, new ones in ``{+…+}``.
     """
     if then == now:
         return 1.0, []

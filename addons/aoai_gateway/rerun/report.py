@@ -1,4 +1,4 @@
-"""A regression run, told for people line by line, or as one JSON document."""
+"""The report of a rerun: lines for people, or one JSON document."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Row:
 
     @property
     def then(self) -> Outcome:
-        """What came of it when it was captured."""
+        """The captured result."""
         return self.call.then
 
 
@@ -35,7 +35,7 @@ def left_out(reasons: Mapping[str, int]) -> str:
 
 
 def row_lines(row: Row) -> list[str]:
-    """Tell one call: a line for it, and one for each difference."""
+    """Return the lines of one call: one for it, and one for each difference."""
     then, now = row.then, row.now
     verdict = row.comparison.verdict.value
     if row.comparison.verdict is Verdict.DIFFERENT:
@@ -58,7 +58,7 @@ def row_lines(row: Row) -> list[str]:
 def totals(rows: Iterable[Row]) -> dict[str, Any]:
     """Sum a run up. Times are medians of the calls of which both are known, in milliseconds.
 
-    Tokens and times are those of calls that did not fail: how fast one is refused says nothing.
+    Tokens and times are those of calls that did not fail: the time of a refusal means nothing.
     """
     rows = list(rows)
     verdicts = Counter(row.comparison.verdict for row in rows)
@@ -93,7 +93,7 @@ def total_lines(rows: Iterable[Row]) -> list[str]:
 
 
 def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Give all calls as a document's member."""
+    """Return all calls as a document's member."""
     return [
         {
             "number": row.number,

@@ -1,4 +1,4 @@
-"""Captured calls -> a gateway, as a client would make them, and what comes of them now."""
+"""Captured calls -> a gateway, as a client would make them -> their results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aoai_gateway.wire.stream import StreamReader, Verdict
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 600.0
-"""What the official SDKs wait by default."""
+"""Seconds that the official SDKs wait by default."""
 
 RETRIES = 2
 LONGEST_WAIT = 60.0
@@ -35,7 +35,7 @@ class Gateway:
 
 
 class UnreachableError(Exception):
-    """Nothing answers there; the text says why."""
+    """Nothing answers there; the text gives the reason."""
 
 
 async def send_all(
@@ -93,7 +93,7 @@ async def _send(client: AsyncHTTPClient, call: CapturedCall, gateway: Gateway) -
 
 
 def _asked_to_wait(response: HTTPResponse) -> float | None:
-    """Give the seconds after which a client is to come back, where it would."""
+    """Return the seconds after which a client is to come back, where it would."""
     if response.code != 429 or response.headers.get("x-should-retry") == "false":
         return None
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
@@ -136,7 +136,7 @@ class _Attempt:
                 self._first = time.monotonic() - self._began
 
     def cut_off(self) -> Answer:
-        """Read what came before the connection was closed: a stream that breaks off says why."""
+        """Read the bytes before the connection's end: a stream that breaks off may name the reason."""
         came = read(self._call.operation, 200, "text/event-stream", bytes(self._body))
         return Answer(0, error=came.error or "the connection was closed before the answer's end")
 

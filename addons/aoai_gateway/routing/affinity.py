@@ -24,7 +24,7 @@ class Affinity:
         self._homes.put(key, (endpoint, now + self._lifetime))
 
     def home(self, key: str, now: float) -> str | None:
-        """Give the name of the endpoint that holds ``key``, or None if it is not known (any more)."""
+        """Return the name of the endpoint that holds ``key``, or None if it is not known (any more)."""
         found = self._homes.get(key)
         if found is None:
             return None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BackendKey(NamedTuple):
-    """What a backend is remembered by; plain names, so that state survives a reload of the configuration."""
+    """The key of a backend's state; plain names, so that state survives a reload of the configuration."""
 
     endpoint: str
     standin: str
@@ -38,7 +38,7 @@ class Backend:
         return cls(pair.endpoint, pair.standin, key, pair.name, pair.non_streaming_fraction)
 
     def deployment(self, asked: str) -> str:
-        """Give the name of the real deployment to send to, when the client asked for ``asked``."""
+        """Return the name of the real deployment to send to, when the client asked for ``asked``."""
         return asked if self.standin is None else self.standin.name
 
     def __repr__(self) -> str:
@@ -65,7 +65,7 @@ class RoutingTable:
         return tuple(self._pools)
 
     def pool(self, deployment: str) -> Pool | None:
-        """Give the backends of a deployment in the order written; None if it is not to be asked for."""
+        """Return the backends of a deployment in the order written; None if it is not to be asked for."""
         if not self._config.knows(deployment):
             return None
         return self._pools.get(deployment, self._open)

@@ -1,18 +1,18 @@
 """Breaks: the time for which a backend is skipped.
 
-A break is opened by a failed attempt, for the backend or, where the cause concerns all of it (no
-connection, TLS, our own key refused), for the whole endpoint. It remembers the call that opened it,
-because one call must not be able to empty a pool: when a second backend fails in the same way, the
-cause is the call, and its breaks are withdrawn. What a call may have caused itself opens a break only when
-another one bears witness (see :mod:`~aoai_gateway.routing.suspicion`); if that was the same client's, the
-break is for that client alone.
+A break is opened by a failed attempt, for the backend or, where the cause concerns all of it (no connection,
+TLS, our own key refused), for the whole endpoint. It remembers the call that opened it, because one call must
+not be able to empty a pool: when a second backend fails in the same way, the cause is the call, and its
+breaks are withdrawn. A failure that a call may have caused itself opens a break only when another call
+confirms it (see :mod:`~aoai_gateway.routing.suspicion`); if that was the same client's, the break is for that
+client alone.
 
-A failure breaks the backend for every priority class, for a time of each one's own. Afterwards the backend
-is half open: half open for each class (see :mod:`~aoai_gateway.routing.half_open`), until a probe of that
-class has succeeded.
+A failure breaks the backend for every priority class, each for its own time. Afterwards the backend
+is half open for each class (see :mod:`~aoai_gateway.routing.half_open`), until a probe of that class has
+succeeded.
 
-A break is as long as the backend asked for. Only what names no time backs off, twice as long with every
-probe that fails; and so does a backend whose named times have turned out too short several times in a row.
+A break is as long as the backend asked for. Only breaks without a named time back off, twice as long with
+every probe that fails; and so do those of a backend whose named times were too short several times in a row.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Breaks:
     """The breaks in force, by name, so that they survive a reload of the configuration.
 
     ``probes``: how many calls of a class may try a backend at once after its break; ``probe_seconds``: how
-    long each of them is waited for, should its end never be told.
+    long each of them is waited for, should its end never be reported.
     """
 
     def __init__(self, probes: int = 1, probe_seconds: float = 10.0) -> None:
@@ -135,7 +135,7 @@ class Breaks:
     def on(
         self, backend: Backend, now: float, cls: str | None = None, marks: Collection[str] = ()
     ) -> Break | None:
-        """Give the break that keeps this backend from being tried by a class, or None.
+        """Return the break that keeps this backend from being tried by a class, or None.
 
         Without a class: the longest one of any class. ``marks``: the call's own;
         without them, breaks that are for all count.
@@ -182,9 +182,9 @@ class Breaks:
     ) -> bool:
         """Whether a call of this class may be sent to the backend now; if so, it is a probe where one is due.
 
-        To be asked right before sending, in the order of who goes first. A backend that is in no break
-        and not half open always says yes. After yes, the call's end must be told: by
-        `probe_succeeded`, `probe_ended`, or `open_for` if it failed.
+        To be asked right before sending, in the order of the calls. A backend that is in no break and not
+        half open always says yes. After yes, the call's end must be reported: by `probe_succeeded`,
+        `probe_ended`, or `open_for` if it failed.
         """
         if self.when(backend, cls, now, call_id, marks) > 0:
             return False
@@ -197,7 +197,7 @@ class Breaks:
     def probe_succeeded(self, backend: Backend, cls: str, call_id: str) -> None:
         """End the backend's half-open state for a class, if the call was a probe of it; else nothing.
 
-        So it can be told of every success. A call that began before the break says nothing about now.
+        So every success can be reported. A call that began before the break shows nothing about now.
         """
         for scope in _scopes(backend):
             if self._probes.holds(scope, cls, call_id):
@@ -211,7 +211,7 @@ class Breaks:
     def at(
         self, scope: Scope, now: float, cls: str | None = None, marks: Collection[str] = ()
     ) -> Break | None:
-        """Give the break of just this scope that ends last, for a class or, without one, for any.
+        """Return the break of just this scope that ends last, for a class or, without one, for any.
 
         ``marks``: breaks that are for calls with one of them count, too.
         """
@@ -232,7 +232,7 @@ class Breaks:
         return max(mine, key=lambda b: b.until, default=None)
 
     def for_some(self, backend: Backend, now: float) -> list[Break]:
-        """Give the breaks of a backend that keep only some calls from it."""
+        """Return the breaks of a backend that keep only some calls from it."""
         if not self.any_for_some:
             return []
         held = (brk for scope in _scopes(backend) for brk in self._breaks.get(scope, {}).values())

@@ -1,17 +1,17 @@
-"""How much of a backend is free: what was declared, what it says of itself, and what is under way.
+"""How much of a backend is free: declared limits, its own figures, and the calls under way.
 
-The main signal is what this process has sent in the last minute, counted as Azure OpenAI counts it: a
+The main signal is the traffic of this process in the last minute, counted as Azure OpenAI counts it: a
 standard deployment holds each call's prompt and max_tokens in a window of 60 s (and its calls in one of
 10 s, the refused ones too); a provisioned one is a leaky bucket. The figures in response headers correct
-that: by what other callers use, and by limits that nobody declared. They lag, and under load they have
-been seen far from the truth; so none is believed for long, and none says that there is more room than
-the calls under way leave. A provisioned deployment whose size is not declared is known by its utilisation
-header, and its size is learned (:mod:`~aoai_gateway.routing.ptu_size`). What is still
-refused, since others were faster or the backend counts in another way, widens a margin that calls which are
-admitted narrow again.
+that: by the usage of other callers, and by limits that were not declared. They lag, and under load they have
+been seen far from the truth; so a figure is believed for a short time only, and never for more room than the
+calls under way leave. A provisioned deployment whose size is not declared is known by its utilisation
+header, and its size is learned (:mod:`~aoai_gateway.routing.ptu_size`). Each refusal
+that comes nevertheless, since others were faster or the backend counts in another way, widens a margin that
+admitted calls narrow again.
 
-A share may be left free for classes of higher priority. A call that is larger than what that leaves fits
-when nothing else is there: small limits must not keep it out for ever.
+A share may be left free for classes of higher priority. A call that is larger than the rest fits
+when the backend is empty: small limits must not keep it out for ever.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.backends import BackendKey
 from aoai_gateway.routing.ptu_size import PtuSize
 from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
@@ -34,21 +35,21 @@ SMALL_REQUEST_WINDOW = 60.0
 """Below six requests per minute there is no whole one in ten seconds."""
 
 LIMIT_AGE = 600.0
-"""Seconds for which a limit that a backend told is believed."""
+"""Seconds for which a limit in a backend's headers is believed."""
 
 UTILIZATION_AGE = 60.0
-"""Seconds for which a provisioned backend of unknown size is taken to be as full as it said, less drained."""
+"""Seconds for which the utilisation of a provisioned backend of unknown size counts, less the drain."""
 
 LONGEST_CALL = 3600.0
-"""Seconds after which a call whose end nobody told is forgotten."""
+"""Seconds after which a call without a reported end is forgotten."""
 
 PROVISIONED_MARGIN = 0.03
-"""The share of its bucket to which a provisioned backend is not filled. It drains all the same: nothing is
-lost but a second or two of waiting, and what is sent at the same moment from elsewhere still fits."""
+"""The share of its bucket to which a provisioned backend is not filled. It drains all the same: the
+cost is a second or two of waiting, and calls that come from elsewhere at the same moment still fit."""
 
 MARGIN_STEP = 0.03
 MARGIN_FALL = 0.0009
-"""What a refusal adds to the share that is kept as a margin, and what a call that is admitted takes from it.
+"""Steps of the share that is kept as a margin: up with a refusal, down with an admitted call.
 They balance where about three calls in a hundred are refused."""
 
 EXPECTED_SECONDS = 5.0
@@ -60,7 +61,7 @@ MOST_EXPECTED = 0.8
 LARGEST_MARGIN = 0.15
 
 STALE_SECONDS = 1.0
-"""How old a backend's figures may be, for those who only look."""
+"""How old a backend's figures may be for displays."""
 
 MOST_BACKENDS = 10_000
 """The one unused for longest is forgotten: where every deployment is known, clients make up the names."""
@@ -70,7 +71,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What the configuration says of a backend; None: nothing."""
+    """The limits of a backend in the configuration; None: not declared."""
 
     tokens_per_minute: int | None = None
     requests_per_minute: int | None = None
@@ -79,7 +80,7 @@ class Declared:
 
 @dataclass(slots=True)
 class _Limit:
-    """A limit per minute that the backend told."""
+    """A limit per minute from the backend's headers."""
 
     amount: int | None = None
     told_at: float = -math.inf
@@ -89,7 +90,7 @@ class _Limit:
             self.amount, self.told_at = amount, now
 
     def below(self, declared: int | None, now: float) -> int | None:
-        """The smaller of the declared and the told one, or the one that there is."""
+        """The smaller of the declared limit and the backend's, or the one that there is."""
         told = self.amount if now - self.told_at < LIMIT_AGE else None
         return declared if told is None else told if declared is None else min(told, declared)
 
@@ -99,7 +100,7 @@ class _Booking:
     tokens: int
     at: float
     own: int
-    """What was in the window of tokens then, this call included."""
+    """The tokens in the window then, this call included."""
     share: float
     poured: float
     all_tokens: int
@@ -108,7 +109,7 @@ class _Booking:
 
 @dataclass(slots=True)
 class _Refusal:
-    """The last refusal that our own reservations explain, and until when the backend says it has no room."""
+    """The last refusal that our own reservations explain, and the time until which it named."""
 
     tokens: int
     until: float
@@ -127,7 +128,7 @@ class Capacity:
         self._bucket = Bucket()
         self._utilized_at = -math.inf
         self._is_provisioned = False
-        """Whether it has said that it is, by its utilisation."""
+        """Whether its answers have shown that it is, by their utilisation."""
         self._ptu_size = PtuSize()
         self._all_tokens = 0
         self._token_limit = _Limit()
@@ -155,7 +156,7 @@ class Capacity:
         self._bookings[call_id] = _Booking(tokens, now, own, share, self._bucket.poured, self._all_tokens)
 
     def learn(self, call_id: str, limits: RateLimits, now: float) -> None:
-        """The head of a call's answer came, and was no refusal. To be told before `end`."""
+        """The head of a call's answer came, and was no refusal. To be reported before `end`."""
         self._learned_at = now
         self._learn_limits(limits, now)
         booking = self._bookings.get(call_id)
@@ -177,7 +178,7 @@ class Capacity:
     def refused(self, call_id: str, limits: RateLimits, retry_after: float | None, now: float) -> None:
         """The backend refused a call for want of capacity (429); this is its end.
 
-        ``retry_after``: seconds until the call would fit, as the backend says.
+        ``retry_after``: seconds until the call would fit, from the backend.
         """
         self._learn_limits(limits, now)
         booking = self._bookings.get(call_id)
@@ -221,8 +222,8 @@ class Capacity:
     def frees_early(self, now: float) -> bool:
         """Whether it is worth a try before the time that its last refusal named; True once for each refusal.
 
-        Our own calls had reserved what they did not use, and have ended since: what they hold now leaves
-        room for the call that was refused. Calls of others may still fill the rest, so it is one try.
+        Our own calls had reserved more than they used, and have ended since: their usage leaves room for the
+        call that was refused. Calls of others may still fill the rest, so it is one try.
         """
         refusal, limit = self._refusal, self._tokens_per_minute(now)
         if refusal is None or refusal.tried or limit is None or now >= refusal.until:
@@ -274,7 +275,7 @@ class Capacity:
         share = 1 - leave_free - self._margin
         if self.provisioned:
             if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
-                # More than it drains is not to be had by anybody, however much of it is kept open.
+                # More than it drains is not available to any class, however much of it is kept open.
                 inflow = min(expected, MOST_EXPECTED * self._size / 60) if self._size else 0.0
                 ahead = EXPECTED_SECONDS * inflow / self._size if self._size else 0.0
                 wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN - ahead), now)
@@ -296,7 +297,7 @@ class Capacity:
         return wait if wait > _ROUNDING else 0.0
 
     def limits(self, now: float) -> tuple[int | None, int | None]:
-        """Give its tokens and requests per minute, as declared or told; None: unknown."""
+        """Return its tokens and requests per minute, declared or from its headers; None: unknown."""
         if self.provisioned:
             return self._size, None
         return self._tokens_per_minute(now), self._request_limit.below(self.declared.requests_per_minute, now)
@@ -338,24 +339,22 @@ class Capacities:
     """The capacity of every backend, by name, so that it survives a reload of the configuration."""
 
     def __init__(self) -> None:
-        self._capacities: dict[BackendKey, Capacity] = {}
+        self._capacities: Bounded[BackendKey, Capacity] = Bounded(MOST_BACKENDS)
 
     def known(self, backend: Backend) -> Capacity | None:
-        """Give what is known of a standin's capacity, None if no call has been there yet."""
+        """Return what is known of a standin's capacity, None if no call has been there yet."""
         return self._capacities.get(BackendKey(*backend.key))
 
     def of(self, backend: Backend, asked: str) -> Capacity:
-        """Give a backend's capacity for a call that asked for this deployment.
+        """Return a backend's capacity for a call that asked for this deployment.
 
         An endpoint without virtual deployments has one for each real deployment that is asked for.
         """
         key = BackendKey(backend.key.endpoint, backend.deployment(asked))
         standin = backend.standin
-        capacity = self._capacities.pop(key, None) or Capacity()
+        capacity = self._capacities.get(key) or Capacity()
         capacity.key = key
-        self._capacities[key] = capacity
-        if len(self._capacities) > MOST_BACKENDS:
-            del self._capacities[next(iter(self._capacities))]
+        self._capacities.put(key, capacity)
         if standin is not None:
             capacity.declared = Declared(
                 standin.tokens_per_minute, standin.requests_per_minute, standin.provisioned

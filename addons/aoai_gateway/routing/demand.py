@@ -1,14 +1,15 @@
-"""What each priority class asks of each backend, so that lower ones leave it that.
+"""The demand of each priority class at each backend, which lower classes leave free.
 
 A pay-as-you-go window that lower classes have filled in a few seconds stays full for a minute. A fixed share
 that they must leave free is either too small for what higher classes need until then, or wasted when they
-need less. So what the higher classes have asked for lately is taken for what they will ask for.
+need less. So the recent demand of the higher classes is taken for their next.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.windows import SlidingWindow
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ SECONDS = 60.0
 """How far back is looked."""
 
 SHORTEST_SECONDS = 5.0
-"""What was seen for less than this is taken to have come in so long."""
+"""Demand that was observed for a shorter time counts as that of so many seconds."""
 
 SAFETY = 1.25
 """How many times more than that is expected: calls do not come evenly."""
@@ -33,20 +34,18 @@ class Demands:
     """Tokens that classes ask for, by backend; of names only, so that it survives a reload."""
 
     def __init__(self) -> None:
-        self._asked: dict[tuple[BackendKey, str], tuple[int, float, SlidingWindow]] = {}
+        self._asked: Bounded[tuple[BackendKey, str], tuple[int, float, SlidingWindow]] = Bounded(MOST_ENTRIES)
         """By backend and class: its rank, since when, and the tokens."""
 
     def note(self, cls: PriorityClass, parts: Mapping[BackendKey, int], now: float) -> None:
-        """Note that a call of a class has come; ``parts``: its tokens, by who is likely to take how many."""
+        """Note a call of a class; ``parts``: its tokens by the backend that is likely to take them."""
         for key, tokens in parts.items():
-            _, since, window = self._asked.get((key, cls.name), (0, now, None))
-            if window is None or not window.own(now):
+            asked = self._asked.get((key, cls.name))
+            _, since, window = asked if asked is not None else (0, now, SlidingWindow(SECONDS))
+            if not window.own(now):
                 since, window = now, SlidingWindow(SECONDS)
             window.add(tokens, now)
-            self._asked.pop((key, cls.name), None)
-            self._asked[key, cls.name] = (cls.rank, since, window)
-        while len(self._asked) > MOST_ENTRIES:
-            del self._asked[next(iter(self._asked))]
+            self._asked.put((key, cls.name), (cls.rank, since, window))
 
     def give_back(
         self, cls: PriorityClass, parts: Mapping[BackendKey, int], unused: float, at: float
@@ -58,7 +57,7 @@ class Demands:
                 asked[2].give_back(round(tokens * unused), at)
 
     def above(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
-        """Give the tokens per second that higher ones of the named classes will ask of a backend."""
+        """Return the tokens per second that higher ones of the named classes will ask of a backend."""
         expected = 0.0
         for name in classes:
             asked = self._asked.get((key, name))
@@ -69,6 +68,6 @@ class Demands:
         return expected
 
     def forgotten_in(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
-        """Give the seconds after which `above` is 0 if no more such calls come, at most those of a window."""
+        """Return the seconds after which `above` is 0 if no more such calls come, at most a window's."""
         asked = (self._asked.get((key, name)) for name in classes)
         return max((each[2].when(0, now) for each in asked if each and each[0] < cls.rank), default=0.0)

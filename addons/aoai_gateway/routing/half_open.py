@@ -1,7 +1,8 @@
-"""Probation: after a break, a few calls try whether the backend is well again, before all come back.
+"""The half-open state: after a break, a few calls try whether the backend is well again, before all come
+back.
 
 Each priority class is half open of its own. A probe that succeeds ends it; one that fails makes the
-next break longer. A probe whose end nobody tells is given up after its lease.
+next break longer. A probe without a reported end is given up after its lease.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ type Scope = tuple[str, str | None]
 """Endpoint name and standin name; None as the standin stands for the whole endpoint."""
 
 REMEMBERED_SECONDS = 600.0
-"""How long after its lease a probe's end still counts, if it is told after all: a hang ends late."""
+"""How long after its lease a probe's end still counts, if it is reported after all: a hang ends late."""
 
 MOST_DOUBLINGS = 16
 """Bounds the factor; every ceiling is reached long before."""
@@ -30,14 +31,14 @@ class _HalfOpen:
     """Probes under way, by call, and until when each is waited for."""
 
     def running(self, now: float) -> list[float]:
-        """Give the ends of the leases that hold now."""
+        """Return the ends of the leases that hold now."""
         for call_id in [each for each, until in self.leases.items() if until + REMEMBERED_SECONDS <= now]:
             del self.leases[call_id]
         return [until for until in self.leases.values() if until > now]
 
 
 class Probes:
-    """Who is half open with which class. ``limit``: probes at a time; ``seconds``: a probe's lease."""
+    """The backends that are half open, by class. ``limit``: probes at a time; ``seconds``: their lease."""
 
     def __init__(self, limit: int = 1, seconds: float = 10.0) -> None:
         self._limit = limit
@@ -46,13 +47,13 @@ class Probes:
 
     @property
     def none(self) -> bool:
-        """Whether nobody is half open."""
+        """Whether no backend is half open."""
         return not self._half_open
 
     def begin(self, scope: Scope, cls: str, call_id: str) -> int:
-        """Put a scope half open for a class, since a call failed; gives how many probes failed in a row.
+        """Put a scope half open for a class, since a call failed. Returns how many probes failed in a row.
 
-        Only a failed probe counts: calls that were under way when the first one failed say nothing new.
+        Only a failed probe counts: calls that were under way when the first one failed show nothing new.
         """
         classes = self._half_open.setdefault(scope, {})
         earlier = classes.get(cls)
@@ -93,7 +94,7 @@ class Probes:
             self._half_open.pop(scope, None)
 
     def scopes(self) -> tuple[Scope, ...]:
-        """Give all that is half open for some class."""
+        """Return all that is half open for some class."""
         return tuple(self._half_open)
 
     def on(self, scope: Scope, cls: str) -> bool:

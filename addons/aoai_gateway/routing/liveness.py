@@ -1,9 +1,9 @@
 """Whether a backend still gives signs of life.
 
 A backend that hangs refuses nothing: every call that is sent to it is lost until its own deadline has passed,
-and for an answer that is no stream that is minutes. But its calls tell on each other. When nothing at all has
-come from a backend, on any connection, for longer than two of its calls can plausibly have waited for their
-first byte, then it is not these calls that are slow.
+and for an answer that is no stream that is minutes. But its calls are evidence for each other. When nothing
+at all has come from a backend, on any connection, for longer than two of its calls can plausibly have waited
+for their first byte, then it is not these calls that are slow.
 
 One call alone never makes a backend silent: it may think for long, and sending it again would be billed
 twice. A backend that was found to be silent stays so until something is heard of it, so a single probe is
@@ -69,7 +69,7 @@ class Liveness:
             self._whole.ended(call_id)
 
     def hear(self, now: float) -> None:
-        """Note that something came, whatever it was."""
+        """Note that bytes of any kind came."""
         self.heard = now
         self.silent = False
         if self._whole is not None:
@@ -92,7 +92,7 @@ class Liveness:
         return self.silent and pending is not None and self._waits_in_vain(pending, LONGER_IN_SILENCE, now)
 
     def ask_again(self, call_id: str, now: float) -> float:
-        """Give the time at which to ask next whether a call is lost; infinite if nothing is known of it."""
+        """Return the time at which to ask next whether a call is lost; infinite if nothing is known of it."""
         pending = self._pending.get(call_id)
         if pending is None or pending.within is None:
             return math.inf

@@ -33,7 +33,7 @@ class Cause(StrEnum):
     HALF_OPEN = "half open"
     """Its break is over, and another call is trying whether it is well again."""
     FULL = "full"
-    """What is known of its capacity leaves no room for the call."""
+    """Its capacity, as far as it is known, leaves no room for the call."""
     KEPT_FREE = "kept free"
     """There is room, but it is left to higher classes."""
     FAILED = "failed"
@@ -71,7 +71,7 @@ class Order:
         return min(waits, default=None)
 
     def broken_for(self, tried: Collection[BackendKey]) -> float:
-        """Seconds for which breaks alone keep all of them from that call, whatever capacity comes free."""
+        """Seconds for which breaks alone keep all of them from that call, even if capacity comes free."""
         waits = (
             s.seconds if s.cause is Cause.BREAK else 0.0
             for s in self.skipped
@@ -82,18 +82,18 @@ class Order:
 
 @dataclass(slots=True, eq=False)
 class RoutingRequest:
-    """What one call wants of a pool."""
+    """The needs of one call, by which a pool's backends are judged."""
 
     call_id: str
     client: str
     cls: PriorityClass
     pool: Pool
     deployment: str
-    """The virtual deployment, or what was asked for at an endpoint without any."""
+    """The virtual deployment, or the requested name at an endpoint without any."""
     line: str = ""
-    """The name of its waiting line: the virtual deployment, if it is one."""
+    """The name of its queue: the virtual deployment, if it is one."""
     tokens: int = 0
-    """What a backend's limiter will count for it: its prompt, and the bound of its completion."""
+    """The tokens that a backend's limiter will count for it: its prompt, and the bound of its completion."""
     size: int = 0
     """Bytes of its body, which is held while it waits."""
     arrived: float = 0.0
@@ -113,9 +113,9 @@ class RoutingRequest:
     tried: set[BackendKey] = field(default_factory=set)
     """The backends that have failed it, and are not asked again."""
     too_small: set[BackendKey] = field(default_factory=set)
-    """The backends whose whole limit is below what it asks for."""
+    """The backends whose whole limit is below its tokens."""
     expected: tuple[Mapping[BackendKey, int], float] | None = None
-    """What lower classes leave free for others like it, by backend, and since when."""
+    """The tokens that lower classes leave free for others like it, by backend, and since when."""
     backend: Backend | None = None
     """The one that it has been given, until its attempt there has ended."""
     capacity: Capacity | None = None
@@ -124,16 +124,16 @@ class RoutingRequest:
     """Those that were passed over then."""
 
     operation: str = ""
-    """What it asks for, such as ``chat.completions``."""
+    """Its operation, such as ``chat.completions``."""
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What breaks may be for alone: see `Break.only`."""
+        """The marks of breaks that hold for a part of the calls: see `Break.only`."""
         return (f"client {self.client}", f"operation {self.operation}")
 
     @property
     def kind(self) -> Hashable:
-        """What requests share that differ in size only: without a backend for one, larger ones get none."""
+        """The key of requests that differ in size only: without a backend for one, larger ones get none."""
         takes = None if self.takes is None else frozenset(self.takes)
         failed = frozenset(self.tried), frozenset(self.too_small)
         return self.cls, self.higher, self.limited, self.pool, self.deployment, self.home, takes, failed
@@ -150,7 +150,7 @@ def order(
 ) -> Order:
     """Order a pool for one call.
 
-    ``owed``: its class need not leave anything to higher ones.
+    ``has_deficit``: its class need not leave anything to higher ones.
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
@@ -171,7 +171,7 @@ def order(
 
 
 def able(request: RoutingRequest) -> Pool:
-    """Give the backends that may serve a call at some time."""
+    """Return the backends that may serve a call at some time."""
     beside_provisioned = any(_is_provisioned(backend) for backend in request.pool)
     return tuple(b for b in request.pool if _never(request, b, beside_provisioned) is None)
 
@@ -210,7 +210,7 @@ def _not_now(
         reason = "half open after a break: another call is trying it"
         return Skip(backend, reason, wait, Cause.HALF_OPEN)
     if not request.limited or breaks.is_half_open(backend, cls):
-        # What a refusal said of its capacity is what a probe is to find out.
+        # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
     capacity = capacities.of(backend, request.deployment)
     leave_free = expected = 0.0
@@ -223,7 +223,7 @@ def _not_now(
     if wait is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
     if demands is not None and expected:
-        # Should the higher classes not ask for what is expected of them, there is room earlier.
+        # Should the higher classes ask for less than expected, there is room earlier.
         forgotten = demands.forgotten_in(request.cls, request.higher, capacity.key, now)
         wait = min(wait, max(forgotten, capacity.when(request.tokens, leave_free, now) or 0.0))
     if (leave_free or expected) and capacity.fits(request.tokens, 0.0, now):
@@ -244,8 +244,8 @@ def _headroom(request: RoutingRequest, backend: Backend, now: float, capacities:
 def draw_takers(pool: Pool, streaming: bool, draw: Callable[[], float]) -> frozenset[BackendKey] | None:
     """Draw, once per call, which backends take a non-streaming request; None means all of them.
 
-    ``draw`` gives a number in [0, 1). The last in line takes whatever reaches it: it may be the last only
-    because those after it have been switched off, or are not for this client.
+    ``draw`` returns a number in [0, 1). The last backend takes every call that reaches it: it may be the last
+    only because those after it have been switched off, or are not for this client.
     """
     if streaming or all(b.non_streaming_fraction >= 1 for b in pool[:-1]):
         return None
@@ -257,7 +257,7 @@ def draw_takers(pool: Pool, streaming: bool, draw: Callable[[], float]) -> froze
 
 
 def draw_lots(pool: Pool, draw: Callable[[], float]) -> dict[BackendKey, float]:
-    """Draw a random order in which each backend comes first as often as its weight says, of those left.
+    """Draw a random order in which each backend comes first in proportion to its weight, of those left.
 
     Exponential variates with the weights as rates, as in weighted sampling without replacement (Efraimidis
     and Spirakis, 2006). ``draw`` gives a number in [0, 1).

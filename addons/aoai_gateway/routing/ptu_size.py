@@ -1,8 +1,8 @@
-"""How large a provisioned deployment is, learned from what it says of itself.
+"""How large a provisioned deployment is, learned from its own figures.
 
-A provisioned deployment is a bucket that drains its whole size in a minute. Nothing tells the size, but two
-levels do (from utilisation headers, or from a refusal's time until it is below 100 %), with the tokens that
-were poured in between:
+A provisioned deployment is a bucket that drains its whole size in a minute. No header names the size, but two
+levels show it (from utilisation headers, or from a refusal's time until it is below 100 %), with the tokens
+that were poured in between:
 
     level now = level then + tokens / size - seconds / 60
 
@@ -14,10 +14,10 @@ callers pour in looks like slower draining; the size that is learned is the part
 from __future__ import annotations
 
 FADE = 0.95
-"""What is left of the earlier pairs' weight with each new one."""
+"""The factor of the earlier pairs' weight with each new one."""
 
 SHORTEST = 0.25
-"""Seconds between two levels, below which a pair says too little."""
+"""Seconds between two levels, below which a pair shows too little."""
 
 LOWEST_LEVEL = 0.02
 """At or below this the bucket may have been empty in between: then less drained than the time suggests."""

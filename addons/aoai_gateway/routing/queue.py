@@ -1,18 +1,19 @@
-"""The waiting line of a virtual deployment: who is served next when there is room again.
+"""The queue of a virtual deployment: the call that is served next when there is room again.
 
 Theory of operation. A call that may wait joins with a `Ticket` and leaves by being served (`next`) or by
-giving up (`leave`: its client hung up, or its time is over). The line has no clock and wakes nobody: whoever
-learns of room (a break ended, headroom returned, a call finished) asks `next` until it says None.
+giving up (`leave`: its client hung up, or its time is over). The queue has no clock and wakes no call: the
+caller that learns of room (a break ended, headroom returned, a call finished) asks `next` until it returns
+None.
 
 The order, of which each rule decides only where the one before it is indifferent:
 
-1. *Owed classes.* A class with a minimum share earns that share of every release while it waits, and pays 1
-   for each of its own. One that has saved up 1 goes first, whatever its rank: this is what keeps a low class
+1. *Classes with a deficit.* A class with a minimum share earns that share of every release while it waits,
+   and pays 1 for each of its own. One that has saved up 1 goes first, at any rank: this keeps a low class
    from starving. (A deficit counter, as in deficit round robin: Shreedhar and Varghese, 1995.)
 2. *Class*, by rank; 0 is the highest.
 3. *Clients with much in flight sort behind*: those with more than 1.5 times their fair part of all calls that
    are in flight and as many clients as are in flight or wait.
-4. *Fair between clients*: the smallest virtual start time, that is the tokens which the line has released
+4. *Fair between clients*: the smallest virtual start time, that is the tokens which the queue has released
    for the client, divided by its weight. A client that comes late starts at the start time of the call that
    was released last, so that it saves nothing up for a burst, and a client with few calls does not wait for
    a whole round of the others. (Start-time fair queueing: Goyal, Vin and Cheng, 1996.)
@@ -20,16 +21,16 @@ The order, of which each rule decides only where the one before it is indifferen
    client and class nothing overtakes, as long as the queue gets shorter.
 6. *Newest first in a queue that stands.* Where the oldest call of a client has waited for longer than
    `stands_after`, more comes than can be served, and in order of arrival each call would be served when
-   its caller is about to leave: the answers would be for nobody. So the newest call comes first, and
+   its caller is about to leave: the answers would be lost. So the newest call comes first, and
    smaller ones may pass one that finds no room. The old ones leave when too little of their callers'
    patience is left for an answer. (Adaptive LIFO: Maurer, "Fail at Scale", ACM Queue 2015.)
 
 A ticket that cannot be served (no backend has room for *it*) does not stop those behind it, since they may be
-smaller, or may use backends that it may not. Left alone, that would starve every large call; so those of its
-class and of lower ones who overtake a ticket may take as many tokens as it asks for itself. From then on it
+smaller, or may use backends that it may not. Left alone, that would starve every large call; so tickets
+of its class and of lower ones that overtake it may take as many tokens as it asks for itself. From then on it
 holds back all of these that sort behind it, and room gathers for it. A higher class is never held back, not
-even by one that is owed. A hold ends after `hold_seconds`, once and for all, in case room was not what the
-ticket lacked.
+even by one with a deficit. A hold ends after `hold_seconds`, once and for all, in case the ticket lacked
+something other than room.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ _MUCH_IN_FLIGHT = 1.5
 MOST_LOOKED_AT = 32
 """Of a client whose queue stands, how many of the newest calls are looked at for one that finds room."""
 
-_OWED = 1 - 1e-9
-"""A release is owed; a bit less than 1, for shares such as 0.1 do not add up to it exactly."""
+_DUE = 1 - 1e-9
+"""The deficit of a class that goes first; a bit less than 1, for shares such as 0.1 do not add up exactly."""
 
-_MOST_OWED = 2.0
-"""The classes' shares add up to 1 at most, so one that can be served is never owed more than this."""
+_MOST_DEFICIT = 2.0
+"""The classes' shares add up to 1 at most, so the deficit of one that can be served is never more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,13 @@ class Ticket:
 
     @property
     def cost(self) -> int:
-        """What serving it counts for; even a call without tokens counts for something."""
+        """The tokens that serving it counts for; at least 1, so that a call without tokens counts, too."""
         return max(self.tokens, 1)
 
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """A ticket in the line: how many tokens overtook it, and since when it holds back the others."""
+    """A ticket in the queue: how many tokens overtook it, and since when it holds back the others."""
 
     ticket: Ticket
     number: int
@@ -107,7 +108,7 @@ class _Client:
 
 @dataclass(slots=True)
 class _Class:
-    """The waiting tickets of a class. It lives as long as somebody waits in it."""
+    """The waiting tickets of a class. It lives as long as it holds one."""
 
     clients: dict[str, _Client] = field(default_factory=dict)
     virtual: float = 0.0
@@ -118,7 +119,7 @@ class _Class:
 
 
 class WaitingQueue:
-    """The waiting line of one virtual deployment. Deterministic; all times are seconds of one clock.
+    """The queue of one virtual deployment. Deterministic; all times are seconds of one clock.
 
     `minimum_shares` are the classes' minimum shares of the releases, by name, 0 to 1 and at most 1 together.
     It may be replaced at any time (after a reload); classes and clients are known by name only.
@@ -151,7 +152,7 @@ class WaitingQueue:
         Raises ValueError for an id that waits already.
         """
         if ticket.id in self._places:
-            raise ValueError(f"ticket {ticket.id!r} is in the line already")
+            raise ValueError(f"ticket {ticket.id!r} is in the queue already")
         if self.length(ticket.cls_name) >= max_length:
             return False
         waiting = self._classes.get(ticket.cls_name)
@@ -171,7 +172,7 @@ class WaitingQueue:
         return True
 
     def leave(self, ticket_id: str) -> bool:
-        """Give up a place; False if there is none, which is no error: it may have been served just now."""
+        """Return up a place; False if there is none, which is no error: it may have been served just now."""
         place = self._places.get(ticket_id)
         if place is None:
             return False
@@ -179,11 +180,11 @@ class WaitingQueue:
         return True
 
     def next(self, now: float, can_serve: Callable[[Ticket], bool]) -> Ticket | None:
-        """Take the first ticket out of the line that `can_serve`, or None.
+        """Take the first ticket out of the queue that `can_serve`; None without one.
 
-        `can_serve` is asked in the line's order, for the first ticket of each client and class only; it must
-        not change the line. One whose class must leave room free for others may well waive that for a class
-        that is `owed` a release.
+        `can_serve` is asked in the queue's order, for the first ticket of each client and class only; it must
+        not change the queue. It may let a class with a deficit (`has_deficit`) use room that is kept for
+        others.
         """
         passed: list[_Place] = []
         held_from = math.inf
@@ -233,10 +234,10 @@ class WaitingQueue:
     def has_deficit(self, cls_name: str) -> bool:
         """Whether a class that waits has a release coming to it by its minimum share."""
         item = self._classes.get(cls_name)
-        return item is not None and item.deficit >= _OWED
+        return item is not None and item.deficit >= _DUE
 
     def position(self, ticket_id: str) -> int | None:
-        """The place in the line, 1 for the first, if all could be served from now on and nobody came."""
+        """Return the place in the queue, 1 for the first, if all could be served and no other call came."""
         if ticket_id not in self._places:
             return None
         before = 0
@@ -249,7 +250,7 @@ class WaitingQueue:
         raise AssertionError("a place is always in its class")
 
     def hold_ends(self, now: float) -> float | None:
-        """When the first hold ends: `next` may then find somebody even though no room came. None without."""
+        """When the first hold ends: `next` may then find a ticket even though no room came. None without."""
         return min(
             (
                 place.holds_since + self.hold_seconds
@@ -260,10 +261,10 @@ class WaitingQueue:
         )
 
     def _in_order(self) -> list[_Class]:
-        """The classes, those that are owed a release first."""
+        """The classes, those with a deficit first."""
         return sorted(
             self._classes.values(),
-            key=lambda item: (0, -item.deficit, item.rank) if item.deficit >= _OWED else (1, 0.0, item.rank),
+            key=lambda item: (0, -item.deficit, item.rank) if item.deficit >= _DUE else (1, 0.0, item.rank),
         )
 
     def _heads(self, now: float) -> Iterator[_Place]:
@@ -331,7 +332,7 @@ class WaitingQueue:
     def _pay(self, cls_name: str) -> None:
         """Each class that waits earns its share of a release; the one that got it pays."""
         for name, item in self._classes.items():
-            item.deficit = min(item.deficit + self.minimum_shares.get(name, 0.0), _MOST_OWED)
+            item.deficit = min(item.deficit + self.minimum_shares.get(name, 0.0), _MOST_DEFICIT)
             if name == cls_name:
                 item.deficit = max(item.deficit - 1, 0.0)
 
@@ -344,7 +345,7 @@ class WaitingQueue:
         item.length -= 1
         item.size -= ticket.size
         if not item.length:
-            # Nobody competes any more: what was served before does not count the next time.
+            # No client competes any more: earlier releases do not count the next time.
             del self._classes[ticket.cls_name]
         else:
             # A client that has had more than its part is remembered until the others have caught up.

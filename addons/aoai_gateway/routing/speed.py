@@ -16,7 +16,7 @@ MARGIN = 4.0
 """How many times longer than the slowest of late an answer may take before it is implausible."""
 
 FADE = 0.98
-"""What is left of the slowest time at every sample after it."""
+"""The factor of the slowest time at every sample after it."""
 
 USUAL_PROMPT = 4_000
 """Bytes of a prompt up to which its size makes no difference to how long an answer takes."""
@@ -39,7 +39,7 @@ class Largest:
         self.amount = max(amount, self.amount)
 
     def known(self) -> float | None:
-        """Give it, once there are enough samples."""
+        """Return it, once there are enough samples."""
         return self.amount if self.samples >= SAMPLES_NEEDED else None
 
 

@@ -4,15 +4,15 @@ A break keeps every client away from a backend. So it takes evidence that no sin
 
 - *Some failures are proof by themselves.* No content of a call makes a connection fail, a TLS handshake, or
   Azure refuse the gateway's own key; nor does it make a backend throttle. These break at once, and are
-  witnesses of what follows: a probe that fails after them needs no other.
+  witnesses of later failures: a probe that fails after them needs no other.
 - *All others may be the call's own work*: a firewall answers 403 to a prompt that looks like SQL, a prompt
   crashes a model server (500, a dropped connection), a proxy gives up on a long one (502, 504). The first one
   is a suspicion: the call goes on to the next backend, and nothing changes for others.
 - *A second client's call that fails the same way is a witness.* The backend is then in a break for all. A
   real outage thus costs one call more, which is replayed like the first.
 - *A second call of the same client, with other content*, convinces that client only: the break is its own.
-  Where there is but one client, the two are the same. The same content again says nothing new: SDKs retry.
-- *An answer acquits.* What was sent after the failure and answered shows that the backend works.
+  Where there is but one client, the two are the same. The same content again shows nothing new: SDKs retry.
+- *An answer acquits.* A call that was sent after the failure and answered shows that the backend works.
 - *A call that leaves takes its word with it*, and so does one that fails in the same way elsewhere.
 
 Witnesses are remembered longer than breaks last, so that a probe that fails needs no second one.
@@ -35,18 +35,18 @@ MOST_WITNESSES = 16
 
 
 class Finding(Enum):
-    """What a failure shows, together with those before it."""
+    """The conclusion from a failure, together with those before it."""
 
     SUSPICION = auto()
     """Nothing yet."""
     FOR_CLIENT = auto()
-    """The backend fails this client, whatever it sends."""
+    """The backend fails this client with any content."""
     FOR_ALL = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A call that failed. ``content``: a digest of what it sent; ``at``: the time on the caller's clock."""
+    """A call that failed. ``content``: a digest of its body; ``at``: the time on the caller's clock."""
 
     call_id: str
     client: str

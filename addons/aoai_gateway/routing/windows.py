@@ -1,6 +1,6 @@
 """How full a backend is thought to be: a sliding window for pay as you go, a leaky bucket for provisioned.
 
-Both count what this process has sent, and are corrected by what the backend says of itself. Times are
+Both count the calls of this process, and are corrected by the backend's own figures. Times are
 seconds on any monotonic clock.
 """
 
@@ -23,7 +23,7 @@ LATE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What the backend counts and this process does not know of; it fades, or ends at once."""
+    """Usage that the backend counts and this process does not know of; it fades, or ends at once."""
 
     amount: float
     since: float
@@ -46,7 +46,7 @@ class Others:
         return self.until - (self.until - self.since) * room / self.amount
 
 
-NOBODY = Others(0.0, 0.0, 0.0, fades=False)
+NO_OTHERS = Others(0.0, 0.0, 0.0, fades=False)
 
 
 class _Piece(NamedTuple):
@@ -87,19 +87,19 @@ class _Course:
 
 
 class SlidingWindow:
-    """What was put in during the last seconds."""
+    """The amounts that were put in during the last seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.others = NOBODY
+        self.others = NO_OTHERS
         self._slices: dict[int, int] = {}
         self._total = 0
         self._courses: dict[float, _Course] = {}
-        """By inflow; of one time, and of what is in the window then."""
+        """By inflow; of one time, and of the window's contents then."""
         self._courses_of: tuple[float, float, Others] | None = None
 
     def own(self, now: float) -> int:
-        """How much of what this process has put in is in the window."""
+        """Return the amount in the window that this process has put in."""
         while self._slices:
             index = next(iter(self._slices))
             if self._leaves(index) > now:
@@ -155,7 +155,7 @@ class SlidingWindow:
     def when_beside(self, room: float, inflow: float, now: float) -> float:
         """Seconds until not more than `room` is used from then on, while `inflow` per second comes in.
 
-        For one length of the window, that is: what comes in now is gone after that.
+        For one length of the window, that is: calls that come in now are gone after that.
         """
         self.own(now)
         of = (now, self.seconds, self.others)
@@ -169,7 +169,7 @@ class SlidingWindow:
         return course.falls_to(room)
 
     def _course(self, inflow: float, now: float) -> _Course:
-        """Give how full it will be, while `inflow` per second comes in."""
+        """Return how full it will be, while `inflow` per second comes in."""
         left, until, others = self._total, now + self.seconds, self.others
         ends = [(min(self._leaves(index), until), amount) for index, amount in self._slices.items()]
         if now < others.until < until:
@@ -185,7 +185,7 @@ class SlidingWindow:
         return _Course(pieces)
 
     def _index(self, now: float) -> int:
-        # Never behind the newest slice: they stay in the order of time whatever the clock does.
+        # Never behind the newest slice: they stay in the order of time even if the clock goes back.
         index = math.floor(now / GRAIN)
         return max(index, next(reversed(self._slices), index))
 
@@ -196,8 +196,8 @@ class SlidingWindow:
 class Bucket:
     """A leaky bucket that holds one minute's tokens and drains as many per minute.
 
-    Its level is a share: 1.0 is full, and more is possible, since a call is admitted while it is not full,
-    whatever the call's own size.
+    Its level is a share: 1.0 is full, and more is possible, since a call of any size is
+    admitted while it is not full.
     """
 
     def __init__(self) -> None:

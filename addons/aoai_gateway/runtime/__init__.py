@@ -1,1 +1,1 @@
-"""What one process holds: the gateway, and what keeps it going."""
+"""The state of one process: the gateway, and the tasks that keep it going."""

@@ -1,4 +1,4 @@
-"""What is asked of the worker, how it is done, and how both are written on a pipe.
+"""Jobs of the worker process: their types, how they are done, and their form on a pipe.
 
 A request is a `FRAME` with two lengths, the pickled job, and the body. An answer is a `FRAME` with its length
 and 0, and the pickled result. Both ends are this package, of the same installation.
@@ -47,7 +47,7 @@ type Found = RequestBody | Prompt | GatewayError | Bug
 
 
 def perform(job: Job, raw: bytes) -> Found:
-    """Do a job; what is wrong with the body is a result, too."""
+    """Do a job; a fault in the body is a result, too."""
     try:
         match job:
             case Parse():

@@ -45,7 +45,7 @@ _NEEDED = ("SYSTEMROOT", "LANG", "LC_ALL")
 class BodyReader:
     """Reads bodies in a worker process. Start and end of that are its own affair.
 
-    Both methods raise `GatewayError`: what is wrong with the body, or 503 if it could not be read.
+    Both methods raise `GatewayError`: the fault in the body, or 503 if it could not be read.
     """
 
     def __init__(self, *, command: tuple[str, ...] = COMMAND, patience: float = PATIENCE_SECONDS) -> None:
@@ -60,14 +60,14 @@ class BodyReader:
     ) -> RequestBody:
         """Decode and check a body, as `parse_body` does; of its members only short, flat ones are kept.
 
-        ``wanted`` is asked when it is its turn: somebody who has hung up is not to keep others waiting.
+        ``wanted`` is asked when it is its turn: a client that has hung up must not keep others waiting.
         """
         found = _loaded(await self._ask(Parse(target, content_type), raw, wanted))
         assert isinstance(found, RequestBody)
         return replace(found, raw=raw)
 
     async def read_prompt(self, target: Target, model: str | None, raw: bytes) -> Callable[[], Prompt]:
-        """Find the prompt in a body. What is given unpacks it, which takes some milliseconds at most."""
+        """Find the prompt in a body. Returns a function that unpacks it, in some milliseconds at most."""
         packed = await self._ask(ReadPrompt(target, model), raw)
 
         def unpack() -> Prompt:
@@ -79,7 +79,7 @@ class BodyReader:
         return unpack
 
     async def close(self) -> None:
-        """End the worker, and what it is at."""
+        """End the worker, and its job."""
         self._drop()
         if self._ending:
             await asyncio.wait(self._ending, timeout=END_SECONDS)
@@ -115,7 +115,7 @@ class BodyReader:
             size, _ = FRAME.unpack(await answers.readexactly(FRAME.size))
             return await answers.readexactly(size)
         except BaseException:
-            # Whatever it still says would be taken for the answer to the next body.
+            # A late answer would be taken for that to the next body.
             self._drop()
             raise
 

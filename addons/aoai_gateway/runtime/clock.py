@@ -9,7 +9,7 @@ class Clock(Protocol):
     """Two times in seconds; the module `time` is one."""
 
     def monotonic(self) -> float:
-        """Give the time that never jumps."""
+        """Return the time that never jumps."""
 
     def time(self) -> float:
-        """Give the time since the epoch."""
+        """Return the time since the epoch."""

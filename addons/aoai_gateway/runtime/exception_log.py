@@ -1,4 +1,4 @@
-"""What is logged of an exception that should not have been."""
+"""The log of unexpected exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway: what all connections share, and what outlives a reload of scripts and configuration."""
+"""The gateway: state that all connections share, and that outlives reloads of scripts and configuration."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from aoai_gateway.config.switches import Switches
 from aoai_gateway.engine.call import Setup
 from aoai_gateway.engine.effects import Settle
 from aoai_gateway.engine.engine import Engine
+from aoai_gateway.identity.credentials import Credentials
+from aoai_gateway.identity.identify import identify
 from aoai_gateway.quota.quotas import Decision
 from aoai_gateway.routing.backends import RoutingTable
+from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
@@ -40,9 +43,12 @@ if TYPE_CHECKING:
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
 
-    from aoai_gateway.config.models import Client, Config
+    from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
+    from aoai_gateway.identity.certificates import ShownCertificate
+    from aoai_gateway.identity.identify import Identified
+    from aoai_gateway.identity.verifier import TokenVerifier
     from aoai_gateway.quota.quotas import Reservation
     from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.state import State
@@ -58,11 +64,14 @@ OUR_EVENTS = (
 )
 
 SEEN_BY = ("response", "error", "gateway_call_finished")
-"""Events whose listeners see a call's flow at its end; without any, nobody reads what is said on it."""
+"""Events whose listeners see a call's flow at its end; without any, its comments have no reader."""
 
 ACTIONS_KEPT = 20
 
 NO_PAGES = Cors()
+
+NO_CREDENTIAL = "no credential"
+"""What opens and ends the break of an endpoint for which the gateway has nothing to show."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +88,7 @@ def _never(_: http.HTTPFlow) -> bool:
 
 
 class Gateway:
-    """One gateway process's state. There is one, whatever addon instances come and go."""
+    """One gateway process's state. There is one, while addon instances come and go."""
 
     def __init__(self, clock: Clock = time) -> None:
         self.clock = clock
@@ -89,13 +98,17 @@ class Gateway:
         self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
         self.observer = UNOBSERVED
         self.make_observer: Callable[[], Observer] = Observer
-        """Makes the observer, once somebody is there who reads what it writes on flows."""
+        """Makes the observer, once flows have a reader."""
         self.draining = False
         self.sinks = Sinks()
         """Where usage records go."""
         self.counter = Counter()
         self.reader = BodyReader()
         self.state: State = MemoryState()
+        self.credentials = Credentials(self._credential_changed)
+        """What endpoints are shown whose key the configuration does not hold."""
+        self.verifier: TokenVerifier | None = None
+        """Verifies clients' tokens, once a configuration trusts an issuer."""
         self.reservations: dict[str, Reservation] = {}
         """Bookings of calls under way, by id; their lease is renewed as long as they are here."""
         self.calls: dict[str, Call] = {}
@@ -111,9 +124,9 @@ class Gateway:
         """When the configuration in force was put in force (monotonic)."""
         self.config_file: str | None = None
         self.config_errors: tuple[str, ...] = ()
-        """What is wrong with the file as it is now, if it could not be loaded."""
+        """The errors of the file as it is now, if it could not be loaded."""
         self.actions: deque[dict[str, str]] = deque(maxlen=ACTIONS_KEPT)
-        """What was done by hand, newest first: ``time`` and ``text``."""
+        """Actions by hand, newest first: ``time`` and ``text``."""
         self.expiries: dict[str, float] = {}
         """What is valid for a time only, a certificate say, and until when (since the epoch)."""
         self.is_held: Callable[[http.HTTPFlow], bool] = _never
@@ -124,17 +137,28 @@ class Gateway:
         self.early = EarlyAnswers(self._put, self.wall)
         """Requests that are answered before they become calls."""
 
+    async def prepare(self, config: Config) -> None:
+        """Fetch what a configuration needs before it is put in force, as far as it comes within seconds."""
+        await self.credentials.adopt(config)
+        if config.tokens and self.verifier is None:
+            # Loaded only where there are tokens to verify.
+            from aoai_gateway.identity.verifier import TokenVerifier
+
+            self.verifier = TokenVerifier()
+        if self.verifier is not None:
+            await self.verifier.adopt(config.tokens)
+
     @property
     def config(self) -> Config:
         """The configuration in force. Raises GatewayError (503) as long as there is none."""
         return self.in_force().config
 
     def cors(self) -> Cors:
-        """Give what is in force for pages of other origins; none may, as long as nothing is in force."""
+        """Return what is in force for pages of other origins; none may, as long as nothing is in force."""
         return self.setup.config.cors if self.setup is not None else NO_PAGES
 
     def in_force(self) -> Setup:
-        """Give the configuration in force and what was computed from it. Raises GatewayError (503)."""
+        """Return the configuration in force and the tables computed from it. Raises GatewayError (503)."""
         if self.setup is None:
             raise errors.unavailable(
                 "The gateway has no configuration yet: it is starting, or its log says what is wrong."
@@ -154,8 +178,16 @@ class Gateway:
             config = self.switches.applied(self.written)
             self.setup = Setup(config, RoutingTable(config))
 
+    def _credential_changed(self, endpoint: str, why_none: str, seconds: float) -> None:
+        """Skip an endpoint for which there is no credential, and use it again when there is one."""
+        breaks, scope, now = self.engine.scheduler.breaks, (endpoint, None), time.monotonic()
+        breaks.withdraw(scope, NO_CREDENTIAL)
+        if why_none:
+            breaks.open(scope, Break(now, now + seconds, why_none, NO_CREDENTIAL))
+        self.waiting.changed()
+
     def look_for_listeners(self, addons: AddonManager) -> None:
-        """Look again who listens to which event, and have calls observed if somebody sees their flows."""
+        """Look again which addons listen to which event, and have calls observed if their flows are seen."""
         changed = self.heard.refresh(addons)
         # An observer stays when they have gone: they may come back, and it remembers conversations.
         if changed and self.observer is UNOBSERVED and any(name in self.heard for name in SEEN_BY):
@@ -173,7 +205,7 @@ class Gateway:
 
     @property
     def queued(self) -> int:
-        """How many calls stand in waiting lines."""
+        """The number of calls in queues."""
         return sum(len(line) for _, line in self.engine.scheduler.lines())
 
     async def idle(self, seconds: float) -> bool:
@@ -204,7 +236,7 @@ class Gateway:
         return asyncio.to_thread(self.counter.count_delivered, delivered, effect.model)
 
     async def _count_large(self, effect: CountTokens) -> Count:
-        """Have a body read once more for its prompt; what comes back is no more than can be counted."""
+        """Have a body read once more for its prompt; the result is no more than can be counted."""
         read = await self.reader.read_prompt(effect.target, effect.model, effect.body.raw)
         return await asyncio.to_thread(lambda: self.counter.count_prompt(read()))
 
@@ -225,7 +257,7 @@ class Gateway:
         return decision
 
     def settle(self, effect: Settle | Cancel) -> None:
-        """Settle or cancel a booking; a shared store is told in a task of its own."""
+        """Settle or cancel a booking; a shared store gets it in a task of its own."""
         reservation = effect.reservation
         self.reservations.pop(reservation.id, None)
         if isinstance(effect, Settle):
@@ -234,7 +266,7 @@ class Gateway:
             self._in_background(self.state.cancel(reservation, self.now()))
 
     def now(self) -> float:
-        """Give the time since the epoch on a clock that never jumps."""
+        """Return the time since the epoch on a clock that never jumps."""
         return self.clock.monotonic() + self.wall
 
     def _in_background(self, answer: Awaitable[None] | None) -> None:
@@ -264,16 +296,8 @@ class Gateway:
     def _put(self, record: dict[str, Any]) -> None:
         self.sinks.put(record)
 
-    def identify(self, credential: Credential | None) -> tuple[Client, bool]:
-        """Say who shows this credential, and whether it is to be passed on. Raises a 401."""
-        config = self.config
-        if credential is None:
-            raise errors.unauthorized()
-        if credential.kind == "jwt":
-            if config.entra_client is None:
-                raise errors.invalid_token("this gateway takes keys only")
-            return config.entra_client, True
-        client = config.client_for_key(credential.value)
-        if client is None:
-            raise errors.unauthorized()
-        return client, False
+    def identify(
+        self, config: Config, shown: Credential | ShownCertificate | None
+    ) -> Identified | Awaitable[Identified]:
+        """Say which client shows this; a token that is new takes a moment. Raises GatewayError."""
+        return identify(config, self.verifier, shown, self.now())

@@ -1,8 +1,8 @@
-"""What is logged holds no secret, no prompt and nothing that a terminal obeys, whoever logs it.
+"""Log records without secrets, prompts and terminal commands, from every logger of the process.
 
-Most of what a gateway process logs is written by others: mitmproxy, asyncio, plugins, the Redis client. So it
-is not each message that is looked after, but the place where all of them are made: Python's factory of log
-records. Exceptions are told by their type and where they came from. Their messages are left out where they
+Most messages of a gateway process are written by others: mitmproxy, asyncio, plugins, the Redis client. So
+they are not cleaned one by one, but at the place where all of them are made: Python's factory of log
+records. Of exceptions, type and place are logged. Their messages are left out where they
 can quote data, as ``KeyError`` and ``ValueError`` do; those that name a module, a file or an errno stay.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.wire.masking import known
+from aoai_gateway.wire.masking import KnownSecrets, known
 from aoai_gateway.wire.printing import printable_lines
 
 if TYPE_CHECKING:
@@ -28,9 +28,15 @@ TELLING = (ImportError, OSError, SyntaxError, NameError, NotImplementedError, Me
 class SafeRecords:
     """Makes log records. ``config``: gives the configuration in force, whose secrets are masked."""
 
-    def __init__(self, make: Factory, config: Callable[[], Config | None]) -> None:
+    def __init__(
+        self,
+        make: Factory,
+        config: Callable[[], Config | None],
+        fetched: Callable[[], Iterable[KnownSecrets]],
+    ) -> None:
         self._make = make
         self.config = config
+        self.fetched = fetched
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         """Make a record."""
@@ -38,7 +44,7 @@ class SafeRecords:
         try:
             message = record.getMessage()
         except Exception:
-            return record  # logging tells of it when the record is formatted
+            return record  # logging reports it when the record is formatted
         safe = self._safe(message)
         if safe != message:
             record.msg, record.args = safe, ()
@@ -48,16 +54,25 @@ class SafeRecords:
 
     def _safe(self, text: str) -> str:
         config = self.config()
-        return printable_lines(known(config.secrets).mask_text(text) if config is not None else text)
+        if config is not None:
+            text = known(config.secrets).mask_text(text)
+        for secrets in self.fetched():
+            text = secrets.mask_text(text)
+        return printable_lines(text)
 
 
-def install(config: Callable[[], Config | None]) -> None:
-    """Have all log records of the process made so; once, however often it is called."""
+def install(
+    config: Callable[[], Config | None], fetched: Callable[[], Iterable[KnownSecrets]] = tuple
+) -> None:
+    """Have all log records of the process made so; once, however often it is called.
+
+    ``fetched``: gives what masks the secrets that the configuration does not hold.
+    """
     factory = logging.getLogRecordFactory()
     if isinstance(factory, SafeRecords):
-        factory.config = config
+        factory.config, factory.fetched = config, fetched
     else:
-        logging.setLogRecordFactory(SafeRecords(factory, config))
+        logging.setLogRecordFactory(SafeRecords(factory, config, fetched))
 
 
 def told(error: BaseException) -> str:

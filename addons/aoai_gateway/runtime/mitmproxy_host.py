@@ -1,4 +1,4 @@
-"""mitmproxy's own commands and options, where its interface lacks types or tells too little."""
+"""mitmproxy's own commands and options, where its interface lacks types or facts."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def command[**P, R](name: str, **choices: str) -> Callable[[Callable[P, R]], Cal
 
 
 def is_unset(options: Options, name: str) -> bool:
-    """Whether nobody has set an option, not even to its default: not in a file, and not on the command line.
+    """Whether an option is not set, not even to its default: not in a file, and not on the command line.
 
-    mitmproxy tells in public only whether its value differs from the default.
+    mitmproxy's public interface shows only whether its value differs from the default.
     """
     option = options._options.get(name)
     return option is not None and option.value is optmanager.unset

@@ -1,7 +1,7 @@
-"""What can be seen of a call from outside, without taking part in it.
+"""Observers of calls, which take no part in them.
 
-The proxy tells one observer of the process what happens to calls. It decides nothing: what an observer does
-changes neither the answer nor the routing. The inspector is one (:mod:`aoai_gateway.inspect.inspector`). A
+The proxy reports the events of calls to one observer of the process. It decides nothing: an observer changes
+neither the answer nor the routing. The inspector is one (:mod:`aoai_gateway.inspect.inspector`). A
 headless gateway has the one below, which does nothing, and so loads none of the inspector's code.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Observation:
-    """What is seen of one call. Here: nothing."""
+    """The observation of one call. This one does nothing."""
 
     def follow(self, run: Generator[Effect, Result]) -> Generator[Effect, Result]:
         """Stand between the engine's generator and the stream that drives it. Effects pass unchanged."""
@@ -33,7 +33,7 @@ class Observation:
 
 
 class Observer:
-    """Sees the calls of a process. Here: none of them."""
+    """Sees the calls of a process. This one does nothing."""
 
     def begun(self, call: Call) -> Observation:
         """See a call begin: its client is known, and all of its request is there."""
@@ -43,11 +43,11 @@ class Observer:
         """See a request that never became a call."""
 
     async def attempt_failed(self, addons: AddonManager, failed: AttemptFailed) -> None:
-        """See a failed attempt; nobody waits for it."""
+        """See a failed attempt; the call does not wait for it."""
 
 
 UNSEEN = Observation()
-"""Of a call at which nobody looks."""
+"""Of a call that is not observed."""
 
 UNOBSERVED = Observer()
-"""Of a process in which nobody looks at calls."""
+"""Of a process without an inspector."""

@@ -1,16 +1,16 @@
 """The events that other addons can implement, beside mitmproxy's own.
 
 A plugin is an ordinary mitmproxy addon, loaded with ``-s my_addon.py``: a module or class with functions
-named like the events below. They may be coroutines, except where it says that nobody waits. An event that
-no addon listens to is never built.
+named like the events below. They may be coroutines; the gateway does not wait for those of the last two. An
+event that no addon listens to is never built.
 
 ============================  ======================================  =======================================
 event                         argument                                what it can do
 ============================  ======================================  =======================================
 gateway_client_identified     `ClientIdentified`                      change the request's headers; refuse
 gateway_backend_chosen        `BackendChoice`                         veto or reorder the candidates; refuse
-gateway_backend_failed        `BackendFailed`                         look on (nobody waits for it)
-gateway_call_finished         `CallFinished`                          look on (nobody waits for it)
+gateway_backend_failed        `BackendFailed`                         observe (the call does not wait)
+gateway_call_finished         `CallFinished`                          observe (the call does not wait)
 ============================  ======================================  =======================================
 
 Refusing is raising a :class:`~aoai_gateway.wire.errors.GatewayError`; any other exception fails closed: the
@@ -59,7 +59,7 @@ class BackendChoice:
 
 @dataclass(slots=True)
 class BackendFailed:
-    """An attempt failed; ``attempt`` says where and why, and how long the break is."""
+    """An attempt failed; ``attempt`` has the backend, the reason and the length of the break."""
 
     flow: http.HTTPFlow
     call: Call
@@ -107,7 +107,7 @@ class Listeners:
     """Which addon listens to which event, so that the others cost nothing.
 
     mitmproxy offers each event of a flow to all of its addons, some 35, in a task of its own, and an update
-    after it: a third of what a proxied request costs. Where all who listen are plain functions, a stream
+    after it: a third of what a proxied request costs. Where all listeners are plain functions, a stream
     calls them itself, in the same order and with the same treatment of their exceptions.
     """
 
@@ -117,7 +117,7 @@ class Listeners:
         """The addons themselves: the id of one that is gone may be another's by now."""
         self._functions: dict[str, tuple[Callable[..., Any], ...]] = {}
         self._awaited: frozenset[str] = frozenset(self._names)
-        """Events with a listener that must be awaited; all of them, as long as nobody has looked."""
+        """Events with a listener that must be awaited; all of them until the first look."""
 
     def refresh(self, addons: AddonManager) -> bool:
         """Look again, if addons have come or gone (``-s`` reloads scripts). Whether they have."""
@@ -138,11 +138,11 @@ class Listeners:
         return name in self._awaited or bool(self._functions[name])
 
     def can_be_called(self, name: str) -> bool:
-        """Whether all who listen to an event, and to the update after it, are plain functions."""
+        """Whether all listeners of an event, and of the update after it, are plain functions."""
         return name not in self._awaited and "update" not in self._awaited
 
     def call(self, hook: hooks.Hook, flow: Flow) -> None:
-        """Call who listens to a flow's event, as mitmproxy would: an exception does not concern the next."""
+        """Call the listeners of a flow's event, as mitmproxy does: an exception does not stop the next."""
         self._call(hook)
         self._call(hooks.UpdateHook([flow]))
 
@@ -163,7 +163,7 @@ class Listeners:
 
 
 async def ask(addons: AddonManager, hook: hooks.Hook) -> None:
-    """Trigger an event whose listeners have a say: unlike mitmproxy's own trigger, exceptions are raised."""
+    """Trigger an event whose listeners can refuse: unlike mitmproxy's own trigger, exceptions are raised."""
     for addon in traverse(addons.chain):
         function = getattr(addon, hook.name, None)
         if callable(function):

@@ -1,9 +1,9 @@
-"""Calls that stand in line, on the event loop: who is woken when.
+"""The waker of queued calls, on the event loop.
 
-The scheduler says who is released; here it is asked at the right times. That is whenever a call has done
-something that may have made room (`changed`), at the time that the scheduler itself names, and when a call's
-own time is over. Nobody polls. However much happens in one turn of the event loop, it is asked once; and
-where many wait, and asking takes long, all else has its time in between.
+The scheduler decides which calls are released; here it is asked at the right times. That is whenever a call
+has done something that may have made room (`changed`), at the time that the scheduler itself names, and when
+a call's own time is over. Nothing polls. After any number of events in one turn of the event loop, it is
+asked once; and where many calls wait, and asking takes long, all else has its time in between.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ LONG_LOOK = 0.001
 """Seconds from which on a look takes long."""
 
 REST = 4.0
-"""How many times as long as a long look nobody looks again."""
+"""The pause after a long look, in times of its length."""
 
 
 class QueueWaker:
-    """The calls of this process that stand in line. Times are monotonic seconds."""
+    """The queued calls of this process. Times are monotonic seconds."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._calls: dict[str, tuple[asyncio.Future[None], float]] = {}
-        """By call: what wakes it, and until when it waits at most."""
+        """By call: the future that wakes it, and until when it waits at most."""
         self._asked: asyncio.Handle | None = None
         """The look that is to come since something has changed."""
         self._rests_until = -math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def stand(self, call_id: str, until: float) -> asyncio.Future[None] | None:
-        """Wait until the call, which has joined its line, is released, or until its time is over.
+        """Wait until the call, which has joined its queue, is released, or until its time is over.
 
         None if that is so already.
         """
@@ -58,7 +58,7 @@ class QueueWaker:
         self._wake(call_id)
 
     def changed(self) -> None:
-        """Look whether somebody can be released, since something has changed."""
+        """Look whether a call can be released, since something has changed."""
         if self._calls and self._asked is None:
             loop, rest = asyncio.get_running_loop(), self._rests_until - time.monotonic()
             self._asked = loop.call_later(rest, self._look) if rest > 0 else loop.call_soon(self._look)
@@ -73,7 +73,7 @@ class QueueWaker:
             self._set_timer(now)
         except Exception as error:
             # Nobody is to wait for ever: each call finds by itself that there is nothing for it.
-            log_exception("in the waiting line; those who waited were sent on.", error)
+            log_exception("in the queue; the waiting calls were sent on.", error)
             for call_id in list(self._calls):
                 self._wake(call_id)
         took = time.thread_time() - began

@@ -1,8 +1,8 @@
 """The counters behind the gateway: in this process, or shared by all gateway processes through Redis.
 
 Quotas are asked at every call (see :class:`~aoai_gateway.runtime.gateway.Gateway`). Breaks are shared in
-another way: what a backend refuses here is told to the store at once, and what others have told it is looked
-up now and then, so that the choice of a backend never waits for a network.
+another way: one that is opened here is written to the store at once, and those of other processes are read
+now and then, so that the choice of a backend never waits for a network.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ PROCESS = f"{socket.gethostname()[:48]}:{os.getpid()}"
 """How this process is named to others: its host and its id."""
 
 LONGEST_REASON = 160
-"""Characters of a break's reason that others are told. A reason holds nothing secret (`Attempt.reason`)."""
+"""Characters of a break's reason that are shared. A reason holds nothing secret (`Attempt.reason`)."""
 
 SAME_BREAK_SECONDS = 1.0
-"""By how much the end of a break may differ here and in the store, for the time that telling it takes."""
+"""By how much the end of a break may differ here and in the store, for the time that sharing it takes."""
 
 WHOLE_ENDPOINT = "*"
 EVERY_CLASS = "*"
 
 CLOSED = "\nclosed"
-"""In the place of a class: somebody has closed all breaks of this scope by hand. No class is named so."""
+"""In the place of a class: all breaks of this scope were closed by hand. No class is named so."""
 
 CLOSED_SECONDS = 2.0
-"""For how long that is told: each process must look once meanwhile."""
+"""For how long that is shared: each process must look once meanwhile."""
 
 
 type ClassBreak = tuple[Scope, str | None]
-"""What is broken, and for which class; None: for all."""
+"""The scope of a break, and its class; None: for all."""
 
 
 class StateSync:
@@ -73,9 +73,9 @@ class StateSync:
         self._tasks: list[asyncio.Task[None]] = []
         self._renewed = time.monotonic()
         self._theirs: dict[ClassBreak, float] = {}
-        """What was found in the store last, and until when each holds."""
+        """The breaks found in the store last, and until when each holds."""
         self._closed: set[Scope] = set()
-        """What was closed by hand a moment ago, and is closed here too."""
+        """The scopes closed by hand a moment ago, which are closed here too."""
 
     async def open(self, config: Config) -> bool:
         """Put the configured store in the place of the counters in memory. Called once, at start.
@@ -136,13 +136,13 @@ class StateSync:
         found = {each: seconds for each, seconds in found.items() if each[1] != CLOSED}
         newly_closed = closed - self._closed
         for scope in newly_closed:
-            # Their own breaks too: what a process has opened itself, no other can withdraw.
+            # Their own breaks too: no other process can withdraw one.
             breaks.close(scope)
         self._closed = closed
         ours: dict[ClassBreak, float] = {}
         for scope, brk in breaks.all():
             if brk.call_id != SHARED and brk.only is None:
-                # By the name under which it is told: else its echo would hide its own reason.
+                # By the name under which it is shared: else its echo would hide its own reason.
                 cls = None if brk.cls is None else _class(_class_name(brk.cls))
                 ours[scope, cls] = max(brk.until, ours.get((scope, cls), -math.inf))
         for scope in {scope for scope, _ in self._theirs}:
@@ -204,7 +204,7 @@ class StateSync:
 
 
 def _reason(note: str) -> str:
-    """Say why others have opened a break, as far as they have told."""
+    """Return the shared reason of a break that another process has opened."""
     parts = note.partition("\n")
     process, _, reason = ("".join(c if c.isprintable() else " " for c in part) for part in parts)
     if not reason:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 class Ask:
-    """An event whose listeners have a say.
+    """An event whose listeners can refuse.
 
-    ``error``: what one of them raised; ``performed``: whether all others were asked.
+    ``error``: the exception of one of them; ``performed``: whether all others were asked.
     """
 
     def __init__(self, hook: hooks.Hook) -> None:
@@ -48,7 +48,7 @@ class Ask:
 
 
 class Awaited(Ask):
-    """Something that a stream waits for. ``result``: what it came to, if it did not fail."""
+    """Something that a stream waits for. ``result``: its outcome, if it did not fail."""
 
     def __init__(self, awaitable: Awaitable[Any]) -> None:
         self._awaitable = awaitable
@@ -83,9 +83,9 @@ LOOK_SECONDS = 0.2
 
 
 async def let_go(flow: http.HTTPFlow) -> None:
-    """Wait until a held flow is resumed or killed, or nobody waits for its answer any more.
+    """Wait until a held flow is resumed or killed, or its client has hung up.
 
-    mitmproxy's own wait knows only of the first: whoever kills a held flow leaves its client hanging, and a
+    mitmproxy's own wait knows only of the first: to kill a held flow leaves its client hanging, and a
     client's hang-up leaves the flow held.
     """
     while flow.intercepted:
@@ -99,7 +99,7 @@ async def let_go(flow: http.HTTPFlow) -> None:
 
 @dataclass(slots=True)
 class AttemptFailed:
-    """What is needed to show a failed attempt. ``request``: as sent, less its secrets."""
+    """The data to show a failed attempt. ``request``: as sent, less its secrets."""
 
     flow: http.HTTPFlow
     call: Call
@@ -111,7 +111,7 @@ class AttemptFailed:
 
 @dataclass
 class GatewayAskHook(StartHook):
-    """Somebody outside has a say."""
+    """Plugins are asked, and can refuse."""
 
     data: Ask
 
@@ -126,7 +126,7 @@ class GatewayAttemptFailedHook(StartHook):
 
 @dataclass
 class GatewayBreaksWithdrawnHook(StartHook):
-    """Breaks were withdrawn, of which other processes may have been told."""
+    """Breaks were withdrawn, which other processes may share."""
 
     blocking: ClassVar[bool] = False  # type: ignore[misc]  # as above
     data: Sequence[Scope]
@@ -134,7 +134,7 @@ class GatewayBreaksWithdrawnHook(StartHook):
 
 @dataclass
 class GatewayCallEndedHook(StartHook):
-    """A call ended, and somebody wants to know."""
+    """A call ended, and an addon listens to that."""
 
     blocking: ClassVar[bool] = False  # type: ignore[misc]  # as above
     data: CallFinished

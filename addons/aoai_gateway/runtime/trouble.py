@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 EXPIRES_SOON_SECONDS = 14 * 86_400.0
 
+OWN = ("listen.certificate",)
+"""What the gateway itself cannot serve without, of what expires."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
@@ -80,6 +83,8 @@ def _sinks(gateway: Gateway) -> Iterator[Trouble]:
 def _expiries(gateway: Gateway) -> Iterator[Trouble]:
     now = gateway.now()
     for name, end in gateway.expiries.items():
+        if name not in OWN:
+            continue  # A client's key is the client's trouble; the page lists it, and there is a metric.
         if end <= now:
             yield Trouble("expiry", f"{name} has expired")
         elif end - now <= EXPIRES_SOON_SECONDS:

@@ -1,7 +1,7 @@
 """Where shared counters live: quotas, open reservations and breaks, in memory or in Redis.
 
-Every store answers with the decisions of `aoai_gateway.quota.quotas`. What memory can answer it
-answers on the spot; what must be awaited comes as an awaitable, so a caller that runs inside a
+Every store answers with the decisions of `aoai_gateway.quota.quotas`. Memory
+answers on the spot; a remote answer comes as an awaitable, so a caller that runs inside a
 synchronous generator (mitmproxy's layers) blocks only when there is something to wait for:
 
     answer = state.reserve(reservation, now)

@@ -29,7 +29,7 @@ type Entry = tuple[str, str | None, Period, int]
 
 
 class BudgetFileError(Exception):
-    """The file cannot be used; the message names it and says what to do."""
+    """The file cannot be used; the message names it and the remedy."""
 
 
 def encode(entries: Iterable[Entry]) -> bytes:
@@ -78,7 +78,7 @@ class BudgetFile:
         self._writing: asyncio.Future[None] | None = None
 
     def load(self) -> None:
-        """Count what the file says; a file that is not there yet says nothing. Raises BudgetFileError."""
+        """Count the file's entries; a missing file has none. Raises BudgetFileError."""
         try:
             self._written = self._path.read_bytes()
             entries = decode(self._written)

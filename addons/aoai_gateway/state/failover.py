@@ -1,13 +1,13 @@
 """A shared store with local counters behind it, so that losing Redis fails no request.
 
 Every admission by the shared store is booked in the local counters too. When the shared store
-does not answer in time, they take over with that call: what this process let in during the last
-minute is in their windows already. From then on nobody waits for the shared store; a task in the
-background probes it with growing pauses. Once it answers, it is told what it missed (calls that
-run, calls that ended, breaks), and only then asked again. While it is gone each process enforces
+does not answer in time, they take over with that call: this process's calls of the last minute are
+in their windows already. From then on no call waits for the shared store; a task in the background
+probes it with growing pauses. Once it answers, it gets the missed events (calls that run, calls that
+ended, breaks), and only then is asked again. While it is gone each process enforces
 the whole limit alone.
 
-`degraded_since` shows the state, and the log says it once each way.
+`degraded_since` shows the state, and each change is logged once.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class FailoverState:
             self._degrade(error, now)
             return self._reserve_locally(reservation, now, sent=True)
         except asyncio.CancelledError:
-            # The caller has gone; the store may have booked what nobody will ever settle.
+            # The caller has gone; the store may have booked a call that would never be settled.
             self._outbox.start(Running(reservation, now, sent=True, booked=True))
             self._later(self.cancel(reservation, now))
             raise
@@ -261,7 +261,7 @@ class FailoverState:
         await self._tell_journal()
 
     async def _tell_journal(self) -> None:
-        """Tell what runs and what ended; not what starts or ends meanwhile."""
+        """Report running and ended calls; not those that start or end meanwhile."""
         for reservation in self._outbox.unbooked():
             if running := self._outbox.sending(reservation):
                 await self._shared.book(reservation, self._clock() - running.admitted_at)

@@ -1,10 +1,10 @@
-"""What a process does while the shared store is out of reach, so that it can be told afterwards.
+"""Events of a process while the shared store is out of reach, to be reported afterwards.
 
-Pure bookkeeping, no I/O. Telling is safe to repeat for calls that the store may know: it
+Pure bookkeeping, no I/O. A report is safe to repeat for calls that the store may know: it
 recognises them by their id.
 
-What is kept is bounded, and so is the time that telling it takes. Calls that the store may know
-are those that ran when contact was lost. Ends of others are merged per client and set of quotas:
+The kept events are bounded, and so is the time that their report takes. Calls that the store may
+know are those that ran when contact was lost. Ends of others are merged per client and set of quotas:
 within 0.1 s of admission (at the later stamp, as in a window's bucket), and, once they are 60 s
 old and matter only to budgets per day and month, altogether, or dropped without such budgets.
 """
@@ -23,7 +23,7 @@ _GRAIN = GRAIN / 1e6
 class Running:
     """A call that has not ended.
 
-    `sent`: the shared store may know of it. `booked`: it has said that it does.
+    `sent`: the shared store may know of it. `booked`: it has confirmed that.
     """
 
     reservation: Reservation
@@ -42,7 +42,7 @@ class Ended:
 
 
 class Outbox:
-    """The running calls of this process, and the ends that are still to be told.
+    """The running calls of this process, and the ends that are still to be reported.
 
     Times are Unix times in seconds, as the caller's `now`.
     """
@@ -114,7 +114,7 @@ class Outbox:
         return True
 
     def take_ends(self) -> list[Ended]:
-        """Take all ends there are to tell; `put_back` those for which it failed."""
+        """Take all ends there are to report; `put_back` those for which it failed."""
         taken = [*self._sent_ends, *self._old_ends.values(), *self._recent_ends.values()]
         self._sent_ends.clear()
         self._old_ends.clear()
@@ -122,7 +122,7 @@ class Outbox:
         return taken
 
     def put_back(self, ends: Iterable[Ended]) -> None:
-        """Keep ends that could not be told after all, or that the store may have understood."""
+        """Keep ends that could not be reported after all, or that the store may have taken."""
         self._sent_ends += ends
 
 

@@ -4,8 +4,8 @@ Each decision is one atomic script, called by its digest; a server that does not
 (restarted, flushed) is sent its text. Time is the server's, so the clocks of the gateways do not
 matter. All keys of a client share a hash tag and every key expires by itself.
 
-Every command is bounded in time, and a failure of any kind is a `StateUnavailableError`: what to
-do then is `failover`'s concern.
+Every command is bounded in time, and a failure of any kind is a `StateUnavailableError`, which
+`failover` handles.
 """
 
 import json

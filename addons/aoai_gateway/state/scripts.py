@@ -1,8 +1,8 @@
-"""Scripts in Redis, run in batches: what is asked at about the same time travels together.
+"""Scripts in Redis, run in batches: questions of about the same time travel together.
 
 A decision takes Redis some ten microseconds, but costs this process several hundred when it travels
 alone, and a connection of its own costs several round trips before the first one. So there is one
-connection. What is asked while a batch is on its way waits for that, and goes out as the next one.
+connection. Questions that come while a batch is on its way wait for it, and go out as the next one.
 Everything takes effect in the order in which it was asked: nothing overtakes the booking that it
 settles, and in a rush of calls each waits for two turns of the event loop rather than for a pool.
 """
@@ -65,7 +65,7 @@ class Runner:
             return await question.reply
 
     async def aclose(self) -> None:
-        """Stop; what is still under way is cancelled."""
+        """Stop, and cancel the questions under way."""
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait({self._sender})
@@ -77,7 +77,7 @@ class Runner:
             batch: list[_Question] = []
             while self._waiting and len(batch) < LARGEST_BATCH:
                 question = self._waiting.popleft()
-                if not question.reply.done():  # whoever asked may have given up
+                if not question.reply.done():  # the caller may have given up
                     batch.append(question)
             try:
                 async with asyncio.timeout(self._timeout):

@@ -1,4 +1,4 @@
-"""How many tokens a request is, before anybody has served it.
+"""How many tokens a request is, before a backend has served it.
 
 Quotas reserve tokens at admission, so the count has to be there before the backend's. It is made
 offline, with tiktoken's engine and rank files that are already on the machine:
@@ -12,7 +12,7 @@ offline, with tiktoken's engine and rank files that are already on the machine:
     correction  what returned usage teaches about estimates
 
 A `Counter` is usable from the first request on: until the rank files are loaded (some tenths of a
-second, in a thread) it estimates, and says so (`Count.exact`).
+second, in a thread) it estimates, and marks the count (`Count.exact`).
 """
 
 from aoai_gateway.tokens.correction import Correction

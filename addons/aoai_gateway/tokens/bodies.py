@@ -46,7 +46,7 @@ def read_prompt(operation_name: str, body: object, family: Family) -> Prompt:
 def read_messages(operation_name: str, body: Mapping[str, Any], family: Family, at_most: int) -> list[Prompt]:
     """The prompts that the elements of a chat's ``messages``, or of a Responses ``input``, are on their own.
 
-    One for each element, whatever it is, up to ``at_most``; none for other operations.
+    One for each element of any type, up to ``at_most``; an empty list for other operations.
     """
     add = {"chat.completions": _message, "responses": _item}.get(operation_name)
     given = body.get("messages" if operation_name == "chat.completions" else "input")

@@ -1,8 +1,8 @@
-"""What returned usage teaches about estimates.
+"""Corrections of estimates, learned from returned usage.
 
 Some counts are systematically off: bytes instead of tokens, another vendor's tokenizer, framing that
-is not published. The service says the true number with every answer, so a deployment's next estimate
-can be scaled by what the last ones were off by.
+is not published. The service returns the true number with every answer, so a deployment's next estimate
+can be scaled by the error of the last ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WEIGHT = 0.1
 LOWEST, HIGHEST = 0.25, 4.0
 """Bounds of every observation, and so of the ratio: one odd answer must not lift or lower a quota much."""
 SMALLEST_SAMPLE = 32
-"""Tokens below which an estimate is mostly framing and says little about text."""
+"""Tokens below which an estimate is mostly framing and shows little about text."""
 
 
 @dataclass(frozen=True, slots=True)

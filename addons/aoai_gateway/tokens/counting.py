@@ -1,4 +1,4 @@
-"""The count itself: what the engine asks for at admission and at settlement."""
+"""The count itself, which the engine asks for at admission and at settlement."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Count:
     """How many tokens, and how far to trust it.
 
     `exact`: the model's own encoding over the whole text, and published framing; everything else is an
-    estimate, for `Correction` to improve. `encoding`: what text was counted with, `ESTIMATE` if nothing.
-    `partial`: a lower bound, since the request refers to context that the service keeps.
+    estimate, for `Correction` to improve. `encoding`: the encoding that counted the text, `ESTIMATE` without
+    one. `partial`: a lower bound, since the request refers to context that the service keeps.
     """
 
     tokens: int
@@ -48,7 +48,7 @@ class Counter:
     """Counts with the encodings it has, which may be none yet.
 
     `encodings` may be replaced at any time, from any thread: `counter.encodings = load_encodings()`.
-    No method raises for what a client sent, and none keeps any of it. Time is bounded by the exact
+    No method raises for the content of a request, or keeps any of it. Time is bounded by the exact
     limits in `text`, plus one walk over the body.
     """
 
@@ -90,7 +90,7 @@ class Counter:
         return self._count([text] if text else [], family_of(model))
 
     def count_delivered(self, delivered: Delivered, model: str | None) -> Count:
-        """Tokens of an answer's text; of what of it was not kept, by the kept text's ratio."""
+        """Return the tokens of an answer; the part that was not kept counts by the ratio of the rest."""
         counted = self.count_text(delivered.text(), model)
         if not delivered.beyond:
             return counted

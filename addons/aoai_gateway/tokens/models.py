@@ -1,4 +1,4 @@
-"""What is published about a model's tokens: encoding, framing, image rule.
+"""The published facts about a model's tokens: encoding, framing, image rule.
 
 Azure deployment names are arbitrary, so callers pass the *base model*: from the configuration, or as
 learned from a response's `model`. Encodings as in `tiktoken/model.py`; framing as in the OpenAI

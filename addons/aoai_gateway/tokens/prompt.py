@@ -1,7 +1,7 @@
-"""What a request puts before the model: its texts, and the tokens of all that is not text.
+"""The prompt of a request: its texts, and the tokens of everything else.
 
 An image, a sound or a file is never counted as text (a megabyte of base64 is not a million tokens).
-What is not published is assumed, each assumption a named constant, and makes the prompt inexact: good
+Unpublished rules are assumed, each assumption a named constant, and make the prompt inexact: good
 enough to reserve with; the returned usage settles it.
 """
 
@@ -18,7 +18,7 @@ from aoai_gateway.tokens.text import estimate, repaired, sample, too_much
 AUDIO_TOKENS_PER_SECOND = 10
 RAW_AUDIO_BYTES_PER_SECOND = 32_000
 COMPRESSED_AUDIO_BYTES_PER_SECOND = 8_000
-"""16 kHz mono and 64 kbit/s: the lower end of what is sent, so that a sound's length is not underrated."""
+"""16 kHz mono and 64 kbit/s: the lower end in use, so that a sound's length is not underrated."""
 
 FILE_BYTES_PER_PAGE = 65_536
 FILE_TOKENS_PER_PAGE = 1_600
@@ -39,7 +39,7 @@ _DATA_MEMBERS = frozenset(("data", "file_data"))
 
 @dataclass(slots=True)
 class Prompt:
-    """An accumulator; every method takes whatever a body holds there and skips what makes no sense."""
+    """An accumulator; every method takes any JSON value from a body and skips values that make no sense."""
 
     family: Family
     texts: list[str] = field(default_factory=list)

@@ -87,7 +87,7 @@ DEFINITIONS: Mapping[str, _Definition] = {
 class Encodings:
     """The encodings that could be loaded; possibly none.
 
-    `problems` says what is missing or damaged and what helps: for the log at start.
+    `problems` names the missing or damaged files and the remedy: for the log at start.
     """
 
     by_name: Mapping[str, Encoding] = field(default_factory=dict, repr=False)
@@ -101,8 +101,8 @@ def load_encodings(folder: Path | None = None, environ: Mapping[str, str] = os.e
     """Read, check and build every encoding; blocking, for a thread before or beside the start.
 
     Building holds the GIL (almost 0.2 s at a stretch for o200k_base, measured), so a host that must
-    not stall calls this before it listens. Never raises for what is on the
-    disk: whatever cannot be had is in `problems`.
+    not stall calls this before it listens. Never raises for the state
+    of the disk: encodings that cannot be loaded are in `problems`.
     """
     try:
         from tiktoken import Encoding

@@ -1,4 +1,4 @@
-"""Texts -> tokens, in bounded time whatever the text is.
+"""Texts -> tokens, in bounded time for any text.
 
 tiktoken is fast and exact, but not safe on its own for text that strangers send:
 

@@ -10,7 +10,7 @@ its authors for gpt-3.5, gpt-4 and gpt-4o with flat parameters:
     once          12
 
 Descriptions lose a final full stop. Nested schemas and the schema of a structured output follow the
-same rule, by assumption; what a built-in tool costs is not published.
+same rule, by assumption; the cost of a built-in tool is not published.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Requests that the gateway answers before they become calls: a wrong key, an unknown path, too large a body.
 
 Each of them is in the usage log too, and refusals are in the log, or an operator could not see that a client
-still sends a retired key. But anybody can send any number of them. So the first of a kind is written at once,
-and the others of the next minute as one record and one line, with their count. The counts of all records
-together are exact.
+still sends a retired key. But every peer can send any number of them. So the first of a kind is written at
+once, and the others of the next minute as one record and one line, with their count. The counts of all
+records together are exact.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS = 60.0
 """For how long the requests of a kind are counted into one record."""
 
 MOST_KINDS = 200
-"""Kinds that are told apart at once. Beyond, addresses and clients are left out: then they are few."""
+"""Kinds that are counted apart at a time. Beyond, addresses and clients are left out: then they are few."""
 
 IN_WORDS = {"401": "no key that is known", "404": "no path of Azure OpenAI's"}
 """Azure's codes that are only the status again."""
@@ -53,7 +53,7 @@ class EarlyAnswer:
         return cls(error.status, error.code, outcome, client, address)
 
     def __str__(self) -> str:
-        """Give it in a few words for the log."""
+        """Return it in a few words for the log."""
         error = self.error or ""
         words = f"{self.status} {IN_WORDS.get(error, error)}".rstrip()
         words += f", client {self.client}" if self.client is not None else ""
@@ -71,7 +71,7 @@ class EarlyAnswers:
     """Counts early answers, and writes them down. ``write`` takes a usage record; times are monotonic."""
 
     def __init__(self, write: Callable[[dict[str, Any]], None], wall: float) -> None:
-        """``wall``: what makes a monotonic time one since the epoch."""
+        """``wall``: seconds to add to a monotonic time for one since the epoch."""
         self._write = write
         self._wall = wall
         self._kinds: dict[EarlyAnswer, _Counted] = {}

@@ -1,4 +1,4 @@
-"""Appending to a file that only its owner may read, whatever the disk does."""
+"""Appending to a file that only its owner may read: all of a record or nothing, even on a full disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The usage record: what is written down of a finished call. No prompt, no answer, no key.
+"""The usage record of a finished call. No prompt, no answer, no key.
 
 ``schema`` is its version. Fields are only added; a reader ignores those that it does not know. Times are in
 milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply are null.

@@ -1,6 +1,6 @@
 """The last minutes of traffic, for charts: counted in buckets of a few seconds that are used again and again.
 
-Memory is bounded, whatever the traffic: a fixed number of buckets, of latencies a histogram each, and per
+Memory is bounded under any traffic: a fixed number of buckets, of latencies a histogram each, and per
 backend and client a few counters for each minute. Times are seconds of one clock that never jumps.
 """
 
@@ -37,7 +37,7 @@ class Ring[T]:
         self._spans: list[tuple[int, T] | None] = [None] * length
 
     def at(self, now: float) -> T:
-        """Give the span of this time. What it replaces is more than the whole ring old."""
+        """Return the span of this time. The span that it replaces is older than the whole ring."""
         number = math.floor(now / self.seconds)
         found = self._spans[number % self.length]
         if found is None or found[0] != number:
@@ -45,11 +45,11 @@ class Ring[T]:
         return found[1]
 
     def ends(self, now: float) -> float:
-        """Give the time at which the span of this time ends."""
+        """Return the time at which the span of this time ends."""
         return (math.floor(now / self.seconds) + 1) * self.seconds
 
     def spans(self, now: float) -> list[T | None]:
-        """Give all spans, oldest first, the one of this time last; None where nothing happened."""
+        """Return all spans, oldest first, the one of this time last; None where nothing happened."""
         last = math.floor(now / self.seconds)
         wanted = range(last - self.length + 1, last + 1)
         found = ((number, self._spans[number % self.length]) for number in wanted)
@@ -58,7 +58,7 @@ class Ring[T]:
 
 @dataclass(slots=True)
 class Bucket:
-    """What happened in a few seconds. Each call counts where it ended, and in one of the first four."""
+    """The calls of a few seconds. Each call counts where it ended, and in one of the first four."""
 
     answers: int = 0
     """Calls that a backend answered with success."""
@@ -73,16 +73,16 @@ class Bucket:
     tokens_in: int = 0
     tokens_out: int = 0
     waited: int = 0
-    """Calls that were held back, by a quota or in line."""
+    """Calls that were held back, by a quota or in the queue."""
     waited_seconds: float = 0.0
     failed_attempts: dict[str, int] = field(default_factory=dict)
     """By what went wrong: a status, or a `FailureKind`."""
     latencies: dict[int, int] = field(default_factory=dict)
     """A histogram of how long the answered calls took."""
     in_flight: int = 0
-    """Calls under way that are not in line; the highest that was seen."""
+    """Calls under way that are not in the queue; the highest number seen."""
     waiting: int = 0
-    """Calls in line; the highest that was seen."""
+    """Calls in the queue; the highest number seen."""
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class _Minute:
 
 
 class Traffic:
-    """What the calls of the last quarter of an hour came to."""
+    """The traffic of the last quarter of an hour."""
 
     def __init__(self) -> None:
         self._buckets = Ring(BUCKET_SECONDS, BUCKETS, Bucket)
@@ -143,13 +143,13 @@ class Traffic:
             self._minutes.at(now).clients.setdefault(client, [0, 0, 0])[0] += 1
 
     def seen(self, *, in_flight: int, waiting: int, now: float) -> None:
-        """Note how many calls are under way and in line. Called now and then."""
+        """Note how many calls are under way and in the queue. Called now and then."""
         bucket = self._buckets.at(now)
         bucket.in_flight = max(bucket.in_flight, in_flight)
         bucket.waiting = max(bucket.waiting, waiting)
 
     def report(self, now: float) -> dict[str, Any]:
-        """Give the buckets as lists of equal length, oldest first; the last bucket is not over yet.
+        """Return the buckets as lists of equal length, oldest first; the last bucket is not over yet.
 
         ``age_seconds``: how much of the last bucket has passed. The lists are those of `Bucket`, and
         ``calls`` (the first four together), ``p50_ms``, ``p95_ms`` (None where no call was answered);
@@ -179,18 +179,18 @@ class Traffic:
         }
 
     def clients(self, now: float) -> dict[str, dict[str, list[int]]]:
-        """Give ``calls``, ``refused`` and ``tokens`` of each client for each minute, oldest first."""
+        """Return ``calls``, ``refused`` and ``tokens`` of each client for each minute, oldest first."""
         minutes = [minute.clients if minute else {} for minute in self._minutes.spans(now)]
         return _columns(minutes, ("calls", "refused", "tokens"))
 
     def backends(self, now: float) -> dict[str, dict[str, list[int]]]:
-        """Give ``attempts`` and ``failed`` of each backend for each minute, oldest first."""
+        """Return ``attempts`` and ``failed`` of each backend for each minute, oldest first."""
         minutes = [minute.backends if minute else {} for minute in self._minutes.spans(now)]
         return _columns(minutes, ("attempts", "failed"))
 
 
 def quantile(histogram: Mapping[int, int], share: float) -> float | None:
-    """Give the milliseconds, to about 9 %, within which that share of calls ended; None without any."""
+    """Return the milliseconds, to about 9 %, within which that share of calls ended; None without any."""
     rank = math.ceil(share * sum(histogram.values()))
     for place in sorted(histogram):
         rank -= histogram[place]

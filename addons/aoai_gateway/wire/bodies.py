@@ -1,4 +1,4 @@
-"""Request bodies: what policy and routing need to know of them, and edits that leave the rest as it came.
+"""Request bodies: the facts that policies and routing need, and edits that leave the rest as it came.
 
 A body is decoded once. An edit then replaces the bytes of one value, or inserts one member after the opening
 brace, and every other byte goes to the backend as the client wrote it: key order, white space, escapes, the
@@ -39,7 +39,7 @@ LARGEST_NUMBER = 2**31 - 1
 
 LARGE_BODY = 128 * 1024
 """Bytes of a body; one with more is decoded elsewhere. To decode so many takes half a millisecond, and 10 ms
-where somebody tries to make it slow (the worst that is known is an array of empty arrays)."""
+for a body that was made to be slow (the worst known one is an array of empty arrays)."""
 
 SHORT_MEMBER = 4096
 """Characters of a value that is kept of a large body, too. It must also be flat: there is no telling how deep
@@ -65,9 +65,9 @@ class RequestBody:
     ``parsed`` is the decoded object, not to be changed; where ``whole`` is False, only its short, flat
     members. ``text_size`` is the bytes of the body less those of images, audio and files, ``prompts`` the
     number of prompts in a call for completions. ``max_tokens`` is the completion's bound as the client gave
-    it (in chat the larger of ``max_completion_tokens`` and ``max_tokens``), ``include_usage`` what it asked
-    for in ``stream_options``; None means that it said nothing. ``n`` and ``best_of`` are 1 where absent. The
-    repr holds no content.
+    it (in chat the larger of ``max_completion_tokens`` and ``max_tokens``), ``include_usage`` the same member
+    of ``stream_options``; None where the request has none. ``n`` and ``best_of`` are 1 where absent. The repr
+    holds no content.
     """
 
     operation: Operation
@@ -89,7 +89,7 @@ class RequestBody:
     prompt_cache_key: str | None = field(default=None, repr=False)
     has_encrypted_reasoning: bool = False
     references: tuple[str, ...] = field(default=(), repr=False)
-    """What only one resource can resolve, the most telling first (`wire.references`)."""
+    """References that only one resource can resolve, the most telling first (`wire.references`)."""
     _edits: _EditPoints = field(default_factory=lambda: _EditPoints(), repr=False)
 
     def deployment(self, target: Target) -> str:
@@ -103,11 +103,6 @@ class RequestBody:
         return name
 
     @property
-    def leaves_state(self) -> bool:
-        """Whether taking this call twice would do work twice that goes on at one resource."""
-        return self.operation.stateful_create or self.background
-
-    @property
     def max_tokens_key(self) -> str | None:
         """The member that gives ``max_tokens``, or that would give it; None where nothing can."""
         keys = _MAX_TOKENS_KEYS.get(self.operation, ())
@@ -117,16 +112,12 @@ class RequestBody:
         return next(given, self._edits.max_tokens_key)
 
     def without_raw(self) -> RequestBody:
-        """The same facts, without the bytes: whoever had it parsed has those."""
+        """The same facts, without the bytes: the caller of the parser has those."""
         return replace(self, raw=b"")
 
     def with_model(self, name: str) -> bytes:
         """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
         return self.edited(model=name)
-
-    def with_included_usage(self, model: str | None = None) -> bytes:
-        """The body of a streaming call, asking for the stream's usage; with ``model`` edited too if given."""
-        return self.edited(model=model, include_usage=True)
 
     def edited(
         self,
@@ -207,7 +198,7 @@ def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: b
     """Decode and check the body of a call to ``target``. ``short``: keep only what is short of it.
 
     A missing or odd content type is let pass (curl and old clients send such), a form is not. Raises
-    `GatewayError` 400 that says what is wrong and where, and quotes none of the content.
+    `GatewayError` 400 that names the fault and its place, and quotes no content.
     """
     if content_type and content_type.strip().lower().startswith(_FORMS):
         raise invalid_body(
@@ -361,7 +352,7 @@ class _Reader:
         return (*(name for name in named if name), *references_in(self.raw))
 
     def stream_options(self) -> tuple[bool | None, dict[str, Any]]:
-        """What the client asked for, and the edit points that concern it."""
+        """The client's value, and the edit points that concern it."""
         member = self.members.get("stream_options")
         if member is None:
             return None, {}

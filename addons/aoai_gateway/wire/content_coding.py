@@ -1,8 +1,8 @@
 """Content codings (RFC 9110 §8.4.1), undone within a bound.
 
 A few kilobytes can be the coded form of gigabytes, and a backend may send them. So nothing is decoded at
-once: each decoder is asked for at most as much as the reader can use, and what is larger is not decoded at
-all. What passes through the gateway stays coded as it came; only what is read of it goes through here.
+once: each decoder is asked for at most as much as the reader can use, and larger bodies are not decoded at
+all. Bodies pass through the gateway coded as they came; only the parts that it reads are decoded here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NotDecodedError(ValueError):
 
 
 def decode(raw: bytes, coding: str | None, most: int) -> bytes:
-    """Undo a ``content-encoding``; None and ``identity`` leave all as it is, whatever its size.
+    """Undo a ``content-encoding``; None and ``identity`` leave a body of any size as it is.
 
     Raises `NotDecodedError`, also for a coding that is not known. Takes no more memory than twice ``most``.
     """
@@ -56,7 +56,7 @@ def decode(raw: bytes, coding: str | None, most: int) -> bytes:
 
 
 def readable(raw: bytes | None, coding: str | None, most: int = MOST_READ) -> bytes:
-    """What can be read of a body: decoded, or as it came where it cannot be decoded within the bound."""
+    """Return a body for reading: decoded, or as it came where it cannot be decoded within the bound."""
     try:
         return decode(raw or b"", coding, most)
     except NotDecodedError:
@@ -125,7 +125,7 @@ def _unzstd(raw: bytes, most: int) -> bytes:
 
 
 def _zstd() -> Any:
-    """Give the module that mitmproxy decodes with: it depends on the versions of Python and mitmproxy."""
+    """Return the module that mitmproxy decodes with: it depends on the versions of Python and mitmproxy."""
     for name in ("compression.zstd", "backports.zstd"):
         try:
             return import_module(name)

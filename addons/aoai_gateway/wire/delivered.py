@@ -1,7 +1,7 @@
 """The text that a model has delivered, kept so that it can be counted where no usage comes.
 
 Usage comes with the last chunk of a stream, if at all: an old api-version has none, and a client that hangs
-up does not wait for it. What was delivered then has to be counted: text, reasoning, refusals, the names and
+up does not wait for it. Then the delivered text has to be counted: text, reasoning, refusals, the names and
 arguments of tool calls, transcripts of audio. The pieces are kept as they stand in the JSON, and decoded at
 the end, once. Only a bound of them is kept; of the rest, the length.
 """
@@ -16,7 +16,7 @@ MOST_KEPT = 256 * 1024
 """Bytes that are kept: more than 50,000 tokens of English prose. Beyond, the kept ones' ratio is used."""
 
 MOST_SCANNED = 64 * 1024
-"""Bytes of one event or answer in which strings are looked for; what is beyond counts as text."""
+"""Bytes of one event or answer in which strings are looked for; the rest counts as text."""
 
 _MOST_STRINGS = 1_000
 
@@ -75,7 +75,7 @@ class Delivered:
         return found
 
     def text(self) -> str:
-        """What is kept, as one text. Takes about a millisecond at most."""
+        """Return the kept pieces as one text. Takes about a millisecond at most."""
         kept = bytes(self._kept)
         try:
             text = json.loads(b'"' + kept + b'"', strict=False)

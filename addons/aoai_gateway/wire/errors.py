@@ -1,44 +1,45 @@
 """Errors in Azure OpenAI's shape.
 
-Whatever goes wrong, the client reads ``{"error": {"code", "message", "type", "param"}}`` with the status
+The client always reads ``{"error": {"code", "message", "type", "param"}}`` with the status
 that Azure OpenAI would send, because that is what every SDK turns into a typed exception. One function per
-kind of error; each message says what to do about it.
+kind of error; each message says what to do about it. docs/reference/errors.md is made from this table.
 
 ======================  ======  =============================================================
 code                    status  when
 ======================  ======  =============================================================
 401                     401     no key, or one that no client has
-invalid_token           401     a bearer token that is malformed, expired or not ours to take
-DeploymentNotAllowed    403     the client may not use this deployment
-EndpointNotAllowed      403     none of the endpoints that may serve the client has this deployment
-no_limit_configured     403     the client has per-deployment limits, but none for this one
-forbidden               403     any other policy that says no
-DeploymentNotFound      404     no such virtual deployment
-404                     404     a path that is not Azure OpenAI's
-not_recorded            404     ``server_replay`` has no answer to this call, and nothing else may be asked
+invalid_token           401     a token, where clients have keys only
+DeploymentNotAllowed    403     the client may not use this deployment; the message lists the allowed ones
+EndpointNotAllowed      403     none of the endpoints of the client (`endpoints_allowed`) has this deployment
+no_limit_configured     403     the client's limits are per deployment, and this one has none
+forbidden               403     a plugin refuses the call
+DeploymentNotFound      404     no such virtual deployment; the message lists those of the client
+404                     404     a path that is not Azure OpenAI's; the message names the probable one
+not_recorded            404     with `server_replay`: no answer to this call was captured
 method_not_allowed      405     a known path with another method
-invalid_target          400     absolute-form, CONNECT, ``*``: a target that could name a host
-invalid_body            400     not JSON where JSON is required, or a field of the wrong type
-unsupported_media_type  400     a form where JSON is required
-missing_deployment      400     neither the path nor ``model`` names a deployment
-parameter_over_limit    400     e.g. ``max_tokens`` above what the client may ask for
-priority_not_allowed    400     a priority class that there is not, or a higher one than the client's
+invalid_target          400     a request for a forward proxy, a WebSocket upgrade, no valid `Host`, or
+                                http where https is configured
+invalid_body            400     not JSON, or a field of the wrong type, or `model` twice
+unsupported_media_type  400     a form where JSON is required, or a compressed request
+missing_deployment      400     neither the path nor `model` names a deployment
+parameter_over_limit    400     `max_tokens`, `n`, `best_of` (see `param`) or the prompt is above the limit
+priority_not_allowed    400     `x-gateway-priority` names an unknown class, or a higher one than the client's
 head_malformed          400     a request head that is not HTTP
 body_malformed          400     a request body whose chunks are malformed, or that ends early
-head_too_large          431     a request head over the limit
-request_too_large       413     a body over the limit
-not_built               501     a stateful or other family of Azure OpenAI that is not served yet
-quota_exceeded          429     the client's own tokens or requests are used up, or too few are left
-all_backends_out        429     every backend of the deployment is in a break
-larger_than_limits      429     the call exceeds the whole limit of every backend: no retry helps
-waiting_line_full       429     the line for a deployment has reached its bound
-waiting_line_timeout    429     waited as long as allowed, and nothing came free
-shed                    429     capacity is left, but kept for classes of higher priority
-internal_error          500     a bug of the gateway
-upstream_unreachable    502     no backend could be reached, and the last one could not either
-upstream_disconnected   502     a backend broke off (in a stream: after the first byte)
-unavailable             503     the gateway is draining, or overloaded
-upstream_timeout        504     a backend kept silent for longer than the deadline
+head_too_large          431     a request head over `limits.header_kb`
+request_too_large       413     a body over `limits.body_mb`
+not_built               501     an operation of Azure OpenAI that is not served yet
+quota_exceeded          429     the client's tokens or requests are used up, or less is left than the call
+                                may take; the message says which, and `retry-after` when the call fits
+all_backends_out        429     each backend is in a break or cannot take this call; see `retry-after`
+larger_than_limits      429     the call exceeds the whole limit of each backend: `x-should-retry: false`
+waiting_line_full       429     the queue already holds as many calls of this class as it may
+waiting_line_timeout    429     the call has waited in the queue as long as its class or its client does
+shed                    429     there is room, but it is kept for higher classes, and the call does not wait
+internal_error          500     a bug of the gateway: nothing was forwarded, and the log has the traceback
+upstream_disconnected   502     a backend broke off; in a stream, as an error event
+unavailable             503     the gateway is shutting down, or has no configuration yet
+upstream_timeout        504     a backend kept silent for longer than its deadline
 ======================  ======  =============================================================
 """
 
@@ -53,10 +54,10 @@ from dataclasses import dataclass
 Header = tuple[str, str]
 
 LONGEST_HONOURED_SECONDS = 60.0
-"""What every SDK in use obeys: openai-node and openai-python up to 2.51 ignore hints above 60 s."""
+"""The longest hint that every SDK obeys: openai-node and openai-python up to 2.51 ignore hints above 60 s."""
 
 SHORTEST_WAIT = 0.05
-"""Seconds in line that are worth a word; less than that is the time it takes to look."""
+"""Seconds in the queue that a message mentions; less than that is the time it takes to look."""
 
 _UNPRINTABLE = re.compile(r"[^ -~]+")
 _LONGEST_QUOTE = 80
@@ -94,7 +95,7 @@ class GatewayError(Exception):
         return json.dumps({"error": self.as_dict()}).encode()
 
 
-# --- who is asking --------------------------------------------------------------------------------
+# --- the caller's identity --------------------------------------------------------------------------------
 
 
 def unauthorized() -> GatewayError:
@@ -109,7 +110,7 @@ def unauthorized() -> GatewayError:
 
 
 def invalid_token(message: str = "it is malformed, expired or meant for another audience") -> GatewayError:
-    """401: a bearer token that is not accepted. ``message`` says why, without any part of the token."""
+    """401: a bearer token that is not accepted. ``message``: the reason, without any part of it."""
     return GatewayError(
         401,
         "invalid_token",
@@ -156,7 +157,7 @@ def deployment_not_found(name: str, known: Iterable[str] = ()) -> GatewayError:
 
 
 def not_recorded(status: int) -> GatewayError:
-    """404, or what ``server_replay_extra`` says: there is no recorded answer to this call."""
+    """404, or the status of ``server_replay_extra``: there is no recorded answer to this call."""
     return GatewayError(
         status,
         "not_recorded",
@@ -168,7 +169,7 @@ def not_recorded(status: int) -> GatewayError:
 def not_found(path: str, hint: str) -> GatewayError:
     """404: not a path of Azure OpenAI's. The path is quoted, never its query, which can hold a key.
 
-    ``hint`` says what is right, in a sentence.
+    ``hint`` names the right path, in a sentence.
     """
     return GatewayError(404, "404", f"Resource not found: {_quote(path.partition('?')[0])}. {hint}")
 
@@ -279,7 +280,7 @@ def head_too_large(limit: int | None = None) -> GatewayError:
 
 
 def rate_limited(message: str, retry_after_seconds: float, code: str = "quota_exceeded") -> GatewayError:
-    """429 with exact hints. ``message`` says what is used up; when to come back is added to it."""
+    """429 with exact hints. ``message`` names the exhausted limit; the time to come back is added to it."""
     return GatewayError(
         429,
         code,
@@ -301,7 +302,7 @@ def all_backends_out(
 
     ``reasons`` are (backend's name, why it is out, seconds until it is back); names and reasons must hold
     neither URLs nor keys. ``retry_after_seconds`` is the smallest of these. ``code``: this one, or that of
-    the waiting line or of shedding; ``waited_seconds``: for how long the call has stood in line.
+    the queue or of shedding; ``waited_seconds``: for how long the call has waited in the queue.
     """
     listed = "; ".join(
         f"{name}: {why}" + (f", back in {_seconds(seconds)}" if math.isfinite(seconds) else "")
@@ -310,9 +311,9 @@ def all_backends_out(
     text = f"No backend can serve the deployment {_quote(deployment)} now"
     text += f" ({listed})." if listed else "."
     if code == "waiting_line_full":
-        text += " The line of those who wait for one is full."
+        text += " The queue for one is full."
     if waited_seconds >= SHORTEST_WAIT:
-        text += f" The request has waited in line for {_seconds(waited_seconds)}."
+        text += f" The request has waited in the queue for {_seconds(waited_seconds)}."
     return rate_limited(text, retry_after_seconds, code=code)
 
 
@@ -338,17 +339,6 @@ def internal() -> GatewayError:
         "The gateway failed to process the request; nothing was forwarded. "
         "Tell its administrator the time of the call: the log says more.",
         type="server_error",
-    )
-
-
-def upstream_unreachable(retry_after_seconds: float | None = None) -> GatewayError:
-    """502: the last backend that was tried could not be reached."""
-    return GatewayError(
-        502,
-        "upstream_unreachable",
-        "No backend could be reached. Retry; if it stays so, tell the gateway's administrator.",
-        type="server_error",
-        headers=() if retry_after_seconds is None else retry_headers(retry_after_seconds),
     )
 
 

@@ -2,13 +2,13 @@
 
 Azure OpenAI refuses and fails inside streams that have begun with 200, and the Responses API answers 200
 with ``{"status": "failed", "error": …}``. Had the same error come a moment earlier, it would have been a
-status, and the call would have been sent elsewhere. One table says which status that is.
+status, and the call would have been sent elsewhere. One table names this status.
 
-Codes are compared without case and separators: ``RateLimitReached`` and ``rate_limit_reached`` are one. What
-the table does not know is the caller's own error (``content_filter``, ``invalid_prompt``,
+Codes are compared without case and separators: ``RateLimitReached`` and ``rate_limit_reached`` are one. A
+code that the table does not know is the caller's own error (``content_filter``, ``invalid_prompt``,
 ``context_length_exceeded``, ``invalid_encrypted_content``, a picture that cannot be read …): every backend
-would say the same, so it stands for no status that is replayed. Nor does a refused credential stand here: it
-is checked before a stream begins.
+would say the same, so it stands for no status that is replayed. A refused credential is not in the table
+either: it is checked before a stream begins.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _STATUSES: Mapping[str, int] = {
 _NUMBERS = frozenset({408, 500, 502, 503, 504})
 
 NO_REASON = 500
-"""Of a response that failed without any reason: it is not the caller's, or the backend would say so."""
+"""Of a response that failed without any reason: the backend would name a fault of the caller's."""
 
 LONGEST_CODE = 64
 
@@ -58,7 +58,7 @@ LONGEST_CODE = 64
 def status_of(error: Mapping[str, object]) -> int | None:
     """The status of 408, 429 and 5xx that an error object stands for; None if it is the caller's error.
 
-    Its ``code`` says it, or its ``type`` or ``status``, in this order. A code that is unknown counts only
+    Its ``code`` tells, or its ``type`` or ``status``, in this order. A code that is unknown counts only
     where nothing else is known: Azure sends ``{"code": "some_new_code", "type": "server_error"}``.
     """
     for name in ("code", "type", "status"):

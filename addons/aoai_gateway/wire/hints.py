@@ -1,8 +1,8 @@
-"""What a backend's response says about its limits: when to come back, what is left, how full it is.
+"""Hints in a backend's response about its limits: when to come back, how much is left, how full it is.
 
 All readers take headers through a ``get(name)`` that ignores case, as mitmproxy's and http clients' do, and
 believe nothing blindly: Azure OpenAI has been seen to send negative figures, ``-1`` for "unknown", 24 hours,
-and ``retry-after-ms: 0`` on an exhausted window. What is not plausible reads as absent.
+and ``retry-after-ms: 0`` on an exhausted window. A value that is not plausible reads as absent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Headers(Protocol):
 
 
 TOKEN_WINDOW_SECONDS = 60.0
-"""Azure's window of tokens, where it does not say (``x-ratelimit-renewalperiod-tokens``)."""
+"""Azure's window of tokens, where its header is missing (``x-ratelimit-renewalperiod-tokens``)."""
 
 _INTEGER = re.compile(r"-?\d{1,15}", re.ASCII)
 _LONGEST_TEXT = 65_536
@@ -78,18 +78,18 @@ _IN_TEXT = re.compile(
 
 
 def retry_hint(headers: Headers, body: bytes | None, now_epoch: float) -> float | None:
-    """Seconds until the backend wants to be asked again, as it says and not clamped; None if it does not.
+    """Return the seconds until the backend wants to be asked again, not clamped; None without a hint.
 
     In this order: a header that names a time (seconds with or without a fraction, a span, a date, which is
-    why the time is wanted, in Unix seconds); such a member of the error; the reset of what is exhausted; the
-    message's text. A hint of 0 is no hint, and beside an exhausted token window means "until it renews". A
-    result of 0.0 says that there was nothing but such.
+    why ``now_epoch`` is wanted, in Unix seconds); such a member of the error; the reset of the exhausted
+    window; the message's text. A hint of 0 is no hint, and beside an exhausted token window means "until it
+    renews". The result is 0.0 if there were only such hints.
     """
     said_zero = False
     for name, read in _WAITS:
         hint = read(headers.get(name), now_epoch)
         if hint:
-            # The one who sends 0 in milliseconds sends 1 in seconds, and means neither.
+            # A backend that sends 0 in milliseconds sends 1 in seconds, and means neither.
             if said_zero and _tokens_exhausted(headers):
                 return max(hint, _until_window_renews(headers))
             return hint
@@ -161,7 +161,7 @@ _THROTTLE_CODES = frozenset(
 
 
 def is_throttle_error(error: object) -> bool:
-    """Whether an error object (``{"code": …, "type": …}``) says so, by its code or by its type."""
+    """Whether an error object (``{"code": …, "type": …}``) is a throttle, by its code or by its type."""
     return isinstance(error, Mapping) and any(
         is_throttle_code(error.get(name)) for name in ("code", "type", "status")
     )
@@ -235,7 +235,7 @@ def _window(headers: Headers, kind: str, now_epoch: float | None = None) -> _Win
     renewal = wait(headers.get(f"x-ratelimit-renewalperiod-{kind}"), None)
     limit = limit if limit is not None and limit > 0 else None
     if remaining == -1 and limit is None and not reset:
-        remaining = reset = None  # limit -1, remaining -1, reset 0: Azure's way to say that it does not know
+        remaining = reset = None  # limit -1, remaining -1, reset 0: Azure's form of "unknown"
     return limit, remaining, reset, renewal or None
 
 
@@ -250,7 +250,7 @@ def _until_window_renews(headers: Headers) -> float:
 
 
 def _resets(headers: Headers, now_epoch: float) -> float | None:
-    """The reset of what is exhausted; when nothing is, or nobody knows, the later of the two."""
+    """The reset of the exhausted window; when none is, or that is unknown, the later of the two."""
     windows = [_window(headers, kind, now_epoch) for kind in ("tokens", "requests")]
     exhausted = [reset for _, left, reset, _ in windows if reset and left is not None and left <= 0]
     known = exhausted or [reset for _, _, reset, _ in windows if reset]

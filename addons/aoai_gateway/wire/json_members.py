@@ -1,6 +1,6 @@
 """Where the members of a JSON object stand, so that one of them can be edited and the rest left as it came.
 
-Python's own C decoder does the work: it reads one key or one value at a time and says where it ended. That
+Python's own C decoder does the work: it reads one key or one value at a time and returns its end. That
 is as fast as ``json.loads`` of the whole text, exact for every valid JSON text (escapes, nesting, white
 space), and gives the values and their places in one pass.
 """
@@ -19,7 +19,7 @@ that it does not know; hundreds of thousands of them would take seconds."""
 
 
 class NotJsonError(ValueError):
-    """The text is not JSON. ``str()`` of it says what and where, and quotes nothing of the text."""
+    """The text is not JSON. ``str()`` of it names the fault and its place, and quotes nothing of the text."""
 
 
 @dataclass(frozen=True, slots=True)

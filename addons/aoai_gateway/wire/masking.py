@@ -1,14 +1,14 @@
-"""Known secrets are masked in whatever passes: a backend that echoes a key must not spread it.
+"""Known secrets are masked in all messages that pass: a backend that echoes a key must not spread it.
 
-What is known is exact: the keys and tokens in force. So no pattern guesses what a secret looks like; each of
+The secrets are known exactly: the keys and tokens in force. So no pattern guesses how a secret looks; each of
 them is looked for as it is, percent-encoded, escaped as JSON, and within base64. As many stars take its
 place: lengths that were announced stay true, and JSON stays JSON.
 
 All that backends send goes through this, so it must cost next to nothing where there is none, however many
 secrets there are. A secret is at least ``shortest`` bytes long; so each occurrence contains one of the places
 that are ``shortest - gram + 1`` apart, with ``gram`` bytes of the secret after it. Only these places are
-looked at, and what is there is looked up in a table of all that can be there: some look-ups for a chunk of a
-stream, whether one secret is known or a thousand.
+looked at, and the bytes there are looked up in a table of all that can be there: some look-ups for a chunk of
+a stream, whether one secret is known or a thousand.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ AT_ONCE = 64
 
 _GRAM = 6
 _ESCAPED = "\"&'+<>`\\/="
-"""What some encoders of JSON write as an escape (.NET: all of these but ``/`` and ``=``; Go: ``&<>``)."""
+"""Characters that some encoders of JSON write as an escape (.NET: all of these but ``/`` and ``=``; Go:
+``&<>``)."""
 
 
 class KnownSecrets:
@@ -59,7 +60,7 @@ class KnownSecrets:
                 grams.setdefault(form[offset : offset + self._gram], set()).add((offset, len(form)))
         self._grams = {gram: tuple(places) for gram, places in grams.items()}
         self._known = frozenset(self._grams)
-        # Looks at many places in one go, which is all in C: a slice of the data each, and what is skipped.
+        # Looks at many places in one go, which is all in C: a slice of the data each, and the skipped bytes.
         look, skip = f"{self._gram}s", f"{self._step - self._gram}x"
         self._looks = [struct.Struct((look + skip) * (n - 1) + look if n else "") for n in range(AT_ONCE + 1)]
         self._bytes = frozenset(b"".join(self._forms))
@@ -72,7 +73,7 @@ class KnownSecrets:
         return f"KnownSecrets({len(self._forms)} forms)"
 
     def mask(self, data: bytes) -> bytes:
-        """Give the data with stars in the place of secrets; the same object if there are none."""
+        """Return the data with stars in the place of secrets; the same object if there are none."""
         spans = self._spans(data)
         return _starred(data, spans) if spans else data
 
@@ -117,7 +118,7 @@ class KnownSecrets:
         return spans
 
     def _unfinished(self, data: bytes) -> int:
-        """Give the place from which on the data may be the beginning of a secret; else its length."""
+        """Return the place from which on the data may be the beginning of a secret; else its length."""
         end = len(data)
         known = self._bytes
         if not data or data[-1] not in known:
@@ -170,7 +171,7 @@ class Screen:
         return self._next.feed(passed) if self._next is not None else passed
 
     def finish(self) -> bytes:
-        """Give what is still held back: the body is over."""
+        """Return what is still held back: the body is over."""
         passed = self._secrets.mask(self._held)
         self._held = b""
         return passed if self._next is None else self._next.feed(passed) + self._next.finish()
@@ -178,12 +179,12 @@ class Screen:
 
 @lru_cache(maxsize=4)
 def known(secrets: frozenset[str]) -> KnownSecrets:
-    """Give what masks these secrets; for a thousand of them that takes a fifth of a second, once."""
+    """Return what masks these secrets; for a thousand of them that takes a fifth of a second, once."""
     return KnownSecrets(secrets)
 
 
 def forms_of(secret: str) -> set[bytes]:
-    """Give the forms in which somebody may write a secret who means no harm: as it is, and encoded."""
+    """Return the forms in which a harmless peer may write a secret: as it is, and encoded."""
     raw = _bytes(secret)
     found = {raw} if _NEVER_ESCAPED.fullmatch(secret) else _escaped(secret)
     for lead in (b"", b"x", b"xy"):  # base64 depends on where in its groups of three a secret begins

@@ -2,8 +2,8 @@
 
 Azure OpenAI has two forms (Azure OpenAI REST reference):
 
-- *classic*: ``/openai/deployments/{deployment}/{operation}?api-version=…``; what has no deployment in its
-  path (responses, models) is at ``/openai/{operation}``;
+- *classic*: ``/openai/deployments/{deployment}/{operation}?api-version=…``; operations
+  without a deployment in their path (responses, models) are at ``/openai/{operation}``;
 - *v1*: ``/openai/v1/{operation}``; the deployment is the body's ``model``.
 
 The match is exact, segment by segment, on the bytes that came: nothing is decoded, collapsed or resolved
@@ -33,7 +33,7 @@ from aoai_gateway.wire.errors import (
 Api = Literal["classic", "v1"]
 
 DEPLOYMENT_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}", re.ASCII)
-"""What may stand for a deployment in a path. Azure's own names are up to 64 of these characters."""
+"""The form of a deployment's name in a path. Azure's own names are up to 64 of these characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ def _match(
 
 
 def _unmatched(raw: str, api: Api, rest: list[str], deployment: str | None) -> GatewayError:
-    """Which error a path deserves that is none of ours."""
+    """Return the error for a path that the gateway does not serve."""
     first = rest[0] if rest else ""
     if deployment is not None:
         if first in ("audio", "images", "realtime", "extensions"):
@@ -231,7 +231,7 @@ def _unmatched(raw: str, api: Api, rest: list[str], deployment: str | None) -> G
 
 
 def _unknown(raw: str) -> GatewayError:
-    """A path that is none of ours, with the one that is probably meant."""
+    """Return the error for an unknown path, with the one that is probably meant."""
     bare = raw.partition("?")[0]
     return not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
 

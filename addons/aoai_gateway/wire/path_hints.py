@@ -1,4 +1,4 @@
-"""What to say of a path that is nearly one of Azure OpenAI's: the right path, and where an SDK gets it from.
+"""Hints for a path that is nearly one of Azure OpenAI's: the right path, and where an SDK gets it from.
 
 A wrong path nearly always comes from an SDK's base address, to which the SDK has added the rest. So it is the
 end of a path that counts, however it begins: without ``/openai`` or ``/v1``, with one of them twice, with
@@ -22,7 +22,8 @@ IN_GENERAL = "Paths begin with /openai/deployments/{deployment}/ or /openai/v1/.
 
 
 def hint(path: str, in_deployments: Collection[str], elsewhere: Collection[str]) -> str:
-    """Say what is probably meant by ``path``, which has no query and is none of Azure OpenAI's.
+    """Return a sentence that names the path which is probably meant by ``path``, an unknown one without a
+    query.
 
     ``in_deployments``: the operations, such as ``chat/completions``, that a path names a deployment for in
     its classic form; ``elsewhere``: the others.

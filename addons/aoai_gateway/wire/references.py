@@ -1,8 +1,8 @@
-"""What a call refers to that only one resource can resolve: encrypted reasoning, by its digest.
+"""References of a call that only one resource can resolve: encrypted reasoning, by its digest.
 
 An item with ``encrypted_content`` comes in an answer of the Responses API and goes back with the next call,
 as it is. It is base64, and a key within a JSON string has escaped quotes, so it is found without decoding
-what is around it. A digest holds nothing of the user's.
+its surroundings. A digest holds nothing of the user's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whose fault a refusal is, by what a backend says in it.
+"""Whose fault a refusal is, judged by its error.
 
 Between the gateway and Azure stand firewalls, proxies and API management, which refuse prompts with the same
-statuses. So a status alone proves nothing; here Azure's own errors are told from theirs, by code and by how
-the message begins. Not by what it holds: a firewall may quote the prompt.
+statuses. So a status alone proves nothing; here Azure's own errors are distinguished from theirs, by the code
+and the beginning of the message. The rest of it proves nothing: a firewall may quote the prompt.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _KEY_MESSAGES = (
 
 
 def is_key_refused(body: bytes | None) -> bool:
-    """Whether a 401 or 403 says that the key, the identity or the network of its sender is refused.
+    """Whether a 401 or 403 refuses the key, the identity or the network of its sender.
 
     Then it is about every call that is sent with them.
     """
@@ -66,12 +66,12 @@ _MOST_IDS = 4
 
 
 def is_deployment_missing(status: int, body: bytes | None) -> bool:
-    """Whether it is said that the deployment does not exist."""
+    """Whether the error is that the deployment does not exist."""
     return status in (400, 404) and (error_code(body) or "").lower() in _NO_DEPLOYMENT
 
 
 def is_path_missing(status: int, body: bytes | None, *, below_prefix: bool) -> bool:
-    """Whether nothing stands at the path. Below a prefix Azure's own error says so, too.
+    """Whether there is nothing at the path. Below a prefix Azure's own error means that, too.
 
     Without one, "Resource not found" is about the api-version, which is the client's.
     """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, unquote_plus
@@ -68,7 +67,7 @@ _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a client shows to be let in. Its repr shows no part of it."""
+    """The key or token that a client shows. Its repr shows no part of it."""
 
     kind: Literal["key", "jwt"]
     value: str = field(repr=False)
@@ -77,9 +76,9 @@ class Credential:
 def client_credential(headers: Headers, query: str = "") -> Credential | None:
     """The credential of a request with these headers and this raw query; None without any.
 
-    ``api-key`` counts before ``Authorization`` (whoever sets it by hand means it; SDKs send one of them),
+    ``api-key`` counts before ``Authorization`` (a key that is set by hand is meant; SDKs send one of them),
     and both before the query. A bearer value in the shape of a JWT is a token, any other a key. Whether it
-    is valid is for others to say.
+    is valid is not decided here.
     """
     key = (headers.get("api-key") or "").strip()
     if key:
@@ -99,7 +98,7 @@ def client_credential(headers: Headers, query: str = "") -> Credential | None:
 
 
 def mask(secret: str) -> str:
-    """A name for a secret that people can compare and nobody can use, such as ``sk-…3f9a``.
+    """Return a name for a secret that can be compared but not used, such as ``sk-…3f9a``.
 
     Three characters of it and 16 bits of its SHA-256: enough to tell a handful of keys apart. Of a secret
     shorter than 12 characters, which those bits would help to guess, nothing.
@@ -108,6 +107,11 @@ def mask(secret: str) -> str:
         return "***"
     digest = hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
     return f"{secret[:3]}…{digest[:4]}"
+
+
+def without_tokens(text: str) -> str:
+    """A text of others with stars in the place of what looks like a JWT."""
+    return _JWT.sub("***", text)
 
 
 def redact_target(target: str) -> str:
@@ -131,11 +135,6 @@ def strip_secret_query(target: str) -> str:
         return target
     kept = [pair for pair in query.split("&") if _name(pair) != "api-key"]
     return path + mark + "&".join(kept) if kept else path
-
-
-def strip_secret_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers, in order, without those that hold a secret."""
-    return [(name, value) for name, value in headers if name.lower() not in SECRET_HEADERS]
 
 
 def _redact(pair: str) -> str:

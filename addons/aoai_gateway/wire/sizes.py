@@ -10,7 +10,7 @@ SHORTEST_ATTACHMENT = 1024
 
 
 def text_size(raw: bytes) -> int:
-    """Give the bytes of a body, less those of images, audio and files, whose length says nothing."""
+    """Return the bytes of a body, less those of images, audio and files, whose length means no tokens."""
     size = len(raw)
     if size < SMALL_BODY:
         return size

@@ -45,7 +45,7 @@ def plausible(seconds: float) -> float | None:
 
 
 def milliseconds(text: str | None, now_epoch: float | None = None) -> float | None:
-    """Seconds from a number of milliseconds, or from whatever else names its own unit."""
+    """Return the seconds in a number of milliseconds, or in a text that names its own unit."""
     value = number(text)
     return wait(text, now_epoch) if value is None else plausible(value / 1000)
 

@@ -1,8 +1,8 @@
 """A scanner for server-sent events: bytes in, events out, and every byte accounted for.
 
 Events are cut out of the stream as the HTML standard's "event stream interpretation" has it: lines end with
-LF, CR or CRLF, an empty line ends an event, reads may end anywhere. The scanner looks for ends only. What an
-event says is parsed into its ``event`` and ``data`` fields; ``raw`` keeps its bytes with its end, so that the
+LF, CR or CRLF, an empty line ends an event, reads may end anywhere. The scanner looks for ends only. An
+event is parsed into its ``event`` and ``data`` fields; ``raw`` keeps its bytes with its end, so that the
 ``raw`` of all events and the scanner's ``pending`` are, put together, exactly what was fed.
 
 The common case is one read that holds whole events, separated by LF LF, with one ``data:`` line each. It
@@ -34,7 +34,7 @@ MOST_LINES = 1_000
 """Lines of one event that are looked at. Azure sends two; an event of more is passed on unread."""
 
 MOST_EVENTS = 1_000
-"""Events of one read, beyond which those too short to say anything are not read one by one."""
+"""Events of one read, beyond which those too short to hold anything are not read one by one."""
 
 _SHORTEST_EVENT = len(b"data:[DONE]")
 _BARE_DONE = b"[DONE]"
@@ -45,9 +45,9 @@ _SHORT_EVENTS = re.compile(rb"(?>(?:(?!\[DONE\]\n\n)(?>(?:[^\n]|\n(?!\n)){0,10})
 class SseEvent(NamedTuple):
     """One event as it came.
 
-    ``data`` is empty for what clients do not dispatch: comments, keep-alives, an event without data. Not
-    ``whole``: a piece of an event over the scanner's limits, whose fields are not known. The last piece of a
-    large one has an excerpt of its data: the first 16 KB and the last 64 KB.
+    ``data`` is empty for events that clients do not dispatch: comments, keep-alives, an event without data.
+    Not ``whole``: a piece of an event over the scanner's limits, whose fields are not known. The last piece
+    of a large one has an excerpt of its data: the first 16 KB and the last 64 KB.
     """
 
     raw: bytes
@@ -76,7 +76,7 @@ class SseScanner:
 
     @property
     def pending(self) -> bytes:
-        """What came after the last event."""
+        """The bytes after the last event."""
         return b"".join(self._held)
 
     @property
@@ -106,7 +106,7 @@ class SseScanner:
         return [first, *self._cut(data[cut:])]
 
     def finish(self) -> bytes:
-        """The stream is over: give out, and forget, what is pending."""
+        """Return and clear the pending bytes: the stream is over."""
         rest = self.pending
         self._held.clear()
         self._held_bytes = 0
@@ -136,7 +136,7 @@ class SseScanner:
         return events + self._hold(data[after:]) if after < len(data) else events
 
     def _flood(self, data: bytes) -> list[SseEvent]:
-        """Read many events at once: those too short to say anything go along with the next one."""
+        """Return many events at once: those too short to hold anything go along with the next one."""
         events: list[SseEvent] = []
         start = at = 0
         while at < len(data):

@@ -1,17 +1,17 @@
-"""What an event stream means, read as it passes.
+"""The meaning of an event stream, read as it passes.
 
-A `StreamReader` sits between a backend and a client. It is fed what comes and returns what goes on: whole
-events, as they came. An unfinished event waits for its end. No SDK can use half an event, and a client that
-never has half of one can be told that the backend broke off (`StreamReader.break_off`).
+A `StreamReader` sits between a backend and a client. It is fed the bytes that come and returns those that go
+on: whole events, as they came. An unfinished event waits for its end. No SDK can use half an event, and a
+client that never has half of one can be told that the backend broke off (`StreamReader.break_off`).
 
-Meanwhile it answers what replay, policy and accounting want to know:
+Meanwhile it answers the questions of replay, policy and accounting:
 
-- *verdict*: may the call still be replayed? A stream begins with a preamble that says nothing yet
+- *verdict*: may the call still be replayed? A stream begins with a preamble without content
   (``response.created``, ``response.queued``, ``response.in_progress``, the prompt's filter results, a role
   without content). Azure OpenAI has been seen to refuse a call right after it, and to fail, inside a 200 that
-  has begun. `failure_codes` says which errors would be replayed as a status. What `StreamReader.feed`
-  returned while the verdict is UNDECIDED can be held back, so that the call can be sent elsewhere when it
-  turns REFUSED, and the client never knows.
+  has begun. `failure_codes` lists the errors that would be replayed as a status. The events that
+  `StreamReader.feed` returns while the verdict is UNDECIDED can be held back, so that the call can be sent
+  elsewhere when it turns REFUSED, and the client never knows.
 - *is it complete?* Azure OpenAI ends a stream with ``[DONE]`` or a response's last event. Other servers leave
   that out. Where the HTTP message ended as it should, and each choice that began has its finish reason, the
   stream is complete, too. An answer that is delimited by the connection's end (HTTP/1.0) ends so by
@@ -45,9 +45,9 @@ from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, search_answer
 
 
 class Kind(Enum):
-    """What one event is to the gateway."""
+    """The kind of an event, as the gateway sees it."""
 
-    PREAMBLE = auto()  # says nothing: a preamble, a comment, a keep-alive
+    PREAMBLE = auto()  # no content: a preamble, a comment, a keep-alive
     REFUSAL = auto()  # an error that would be replayed as a status, with nothing but preamble before it
     ERROR = auto()  # any other error
     CONTENT = auto()
@@ -117,11 +117,11 @@ class StreamReader:
         self.model: str | None = None
         self.service_tier: str | None = None
         self.made: list[str] = []
-        """Names of what only this resource can resolve, the last one first (`wire.references`)."""
+        """References that only this resource can resolve, the last one first (`wire.references`)."""
         self.finish_reasons: list[str] = []
         self.error: StreamError | None = None
         self.terminal_seen = False
-        """The stream said that it is over: ``[DONE]``, a response's last event, or an error."""
+        """The stream marked its own end: ``[DONE]``, a response's last event, or an error."""
         self.content_events = 0
         self.delivered = Delivered(operation_name)
         """The text, to be counted where no usage comes."""
@@ -155,7 +155,7 @@ class StreamReader:
         return b"".join([self._take(event) for event in events])
 
     def flush(self) -> bytes:
-        """The backend's stream is over: what was held back of an unfinished event goes out as it is.
+        """Return the held-back part of an unfinished event: the backend's stream is over.
 
         By the standard such an event does not count. But some servers leave out the last empty line, so it
         is read if it is complete in itself: only after this are `verdict` and `is_complete` final.
@@ -185,9 +185,10 @@ class StreamReader:
         return bool(self._begun) and self._begun <= self._finished
 
     def break_off(self, error: GatewayError) -> bytes:
-        """The backend broke off: what the client is to get instead of the rest.
+        """Return the bytes that the client gets instead of the rest: the backend broke off.
 
-        What `flush` returned is not to be sent then. See `stream_error_event` for `client_mid_event`.
+        The bytes that `flush` returned are not to be sent then. See `stream_error_event` for
+        `client_mid_event`.
         """
         number = _SEQUENCE_NUMBER.search(self._last)
         return stream_error_event(
@@ -198,7 +199,7 @@ class StreamReader:
         )
 
     def classify(self, event: SseEvent) -> Kind:
-        """What the next event is; what it says is recorded."""
+        """Return the kind of the next event, and record its facts."""
         if not event.whole:
             self._pieces += len(event.raw)
             if not event.data:
@@ -217,7 +218,7 @@ class StreamReader:
         return self._read(event)
 
     def _is_text(self, event: SseEvent) -> bool:
-        """Whether what an event holds is, for the most part, what a model says."""
+        """Whether most of an event is output of the model."""
         if self.operation_name != "responses":
             return True
         name = event.event or _type_of(event.data)
@@ -334,7 +335,7 @@ class StreamReader:
         return self._content()
 
     def _note_response(self, data: bytes) -> object:
-        """Record what an event's ``response`` says; returns its ``error``."""
+        """Record the facts in an event's ``response``, and return its ``error``."""
         if len(data) > LARGE_EVENT:
             facts = search_answer(data)
         else:
@@ -347,7 +348,7 @@ class StreamReader:
     # --- both ----------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        if self.verdict is Verdict.UNDECIDED:  # a refusal stays one, whatever follows it
+        if self.verdict is Verdict.UNDECIDED:  # a refusal stays one with any events after it
             self.verdict = Verdict.ACCEPTED
 
     def _content(self) -> Kind:
@@ -397,7 +398,7 @@ def without_usage(event: SseEvent) -> bytes:
         # include_usage puts it at the top level of every chunk; so the only one there is, is that.
         return before + after
     if data not in raw:
-        return raw  # data over several lines: nobody sends JSON so
+        return raw  # data over several lines: no server sends JSON so
     try:
         text = data.decode()
         kept = without_member(text, read_document(text), "usage")

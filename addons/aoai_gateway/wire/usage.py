@@ -18,7 +18,7 @@ _LARGE_ANSWER = 65_536
 _LONGEST_USAGE = 4_096
 
 _SEARCHED = 256 * 1024
-"""Bytes at either end of a large answer that are searched; what tells of it as a whole stands there."""
+"""Bytes at either end of a large answer that are searched: the facts about the whole of it are there."""
 
 _MOST_FOUND = 32
 _LONGEST_FACT = 512
@@ -45,7 +45,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFacts:
-    """What a JSON answer says of itself; None or empty where it does not.
+    """The facts about a JSON answer; None or empty where it does not name them.
 
     ``model`` is the snapshot that answered (in the Responses API the deployment's name). ``finish_reasons``
     are the choices' in order; a response's is its status, or the reason why it is incomplete.
@@ -86,14 +86,6 @@ def read_usage(usage: object) -> Usage | None:
         output_audio_tokens=_count(given_of.get("audio_tokens")) or 0,
         cache_write_tokens=_count(taken_of.get("cache_write_tokens")) or 0,
     )
-
-
-def usage_of_response(raw: bytes) -> Usage | None:
-    """The usage in a JSON answer's body; None when there is none, whatever the body is.
-
-    Of a large body only the usage object itself is decoded.
-    """
-    return _find_usage(raw) if len(raw) > _LARGE_ANSWER else read_answer(raw).usage
 
 
 def read_answer(raw: bytes) -> AnswerFacts:

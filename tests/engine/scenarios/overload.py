@@ -1,86 +1,18 @@
-"""Lasting overload by callers who say nothing: neither their patience nor the sizes of backends are told.
-
-Critical calls are steady (2 a second, about 400 + 400 tokens), batch calls come in bursts (1 a second, and
-4.6 for 15 s of every 30 s, about 1,000 + 1,000 tokens). Together they ask for 180 % of the capacity, and
-everything is exhausted when they begin. A client hangs up when its patience is over.
-"""
+"""The workloads of `tests/bench/workloads.py` in virtual time: engine, Azure's limits, the SDKs' retries."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aoai_gateway.config.models import Config
 from tests.bench.goodput import CAPACITY, EXHAUSTED, TOKENS_PER_SECOND, gateway_config
 from tests.bench.sdk_like import MAX_RETRIES, is_retried, retry_wait
+from tests.bench.workloads import Job
 from tests.engine.scenarios.goodput import _deployments
 from tests.engine.scenarios.traffic import Caller, Traffic
 from tests.engine_driver import DEPLOYMENT
-
-PATIENCE = {"critical": 20.0, "batch": 30.0}
-SIZES = {"critical": 400, "batch": 1000}
-"""Tokens of a prompt, and of an answer, on average."""
-CRITICAL_RATE = 2.0
-BATCH_RATE, BURST_RATE, BURST_SECONDS, BURST_EVERY = 1.0, 4.6, 15.0, 30.0
-"""Calls per second, and how often and how long they come faster."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One call of an application."""
-
-    number: int
-    cls: str
-    client: str
-    at: float
-    patience: float
-    prompt: int
-    completion: int
-    stream: bool
-
-    @property
-    def most(self) -> int:
-        """What it says as max_tokens: callers reserve more than they use."""
-        return round(1.25 * self.completion)
-
-    @property
-    def cost(self) -> int:
-        return self.prompt + self.completion
-
-
-def jobs(seconds: float, seed: int, load: float = 1.0) -> list[Job]:
-    """All calls of a run, by time. ``load``: how many times the rates above."""
-    dice = random.Random(seed)
-    found: list[Job] = []
-
-    def come(cls: str, client: str, rate: Callable[[float], float], most: float) -> None:
-        at = dice.expovariate(most)
-        while at < seconds:
-            if dice.random() < rate(at) / most:
-                size = SIZES[cls]
-                found.append(
-                    Job(
-                        len(found),
-                        cls,
-                        client,
-                        at,
-                        PATIENCE[cls],
-                        dice.randint(size // 2, size * 3 // 2),
-                        dice.randint(size // 2, size * 3 // 2),
-                        dice.random() < 0.5,
-                    )
-                )
-            at += dice.expovariate(most)
-
-    come("critical", "critical", lambda at: load * CRITICAL_RATE, load * CRITICAL_RATE)
-    come(
-        "batch",
-        "batch",
-        lambda at: load * (BURST_RATE if at % BURST_EVERY < BURST_SECONDS else BATCH_RATE),
-        load * BURST_RATE,
-    )
-    return sorted(found, key=lambda job: job.at)
 
 
 @dataclass
@@ -196,14 +128,11 @@ def _config(work: Sequence[Job], *, priorities: bool, declared: bool) -> Config:
         {name: f"https://{name}.example/" for name in names},
         {name: f"key-of-{name}" for name in names},
         priorities=priorities,
+        declared=declared,
     )
     for endpoint in document["aoai"]["endpoints"]:
         for virtual in endpoint["virtual_deployments"]:
             virtual["name"] = DEPLOYMENT
-            if not declared:
-                for standin in virtual["standins"]:
-                    standin.pop("tokens_per_minute", None)
-                    standin.pop("provisioned", None)
     clients = {job.client: job.cls for job in work}
     document["clients"] = [
         {"name": name, "key": f"key-of-{name}", **({"priority": cls} if priorities else {})}

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.engine.scenarios import overload
-from tests.engine.scenarios.overload import Run, figures, jobs, run
+from tests.bench.goodput import TOKENS_PER_SECOND
+from tests.bench.workloads import jobs
+from tests.engine.scenarios.overload import Run, figures, run
 
 SECONDS = 120.0
 UNLOADED_P95 = 6.2
@@ -59,7 +60,7 @@ def _light_share(seed: int) -> float:
         work.append(job)
     found: Run = run(work, SECONDS, seed)
     assert found.success("critical") >= 0.995, figures(found)
-    capacity = overload.TOKENS_PER_SECOND * SECONDS
+    capacity = TOKENS_PER_SECOND * SECONDS
     batch = found.useful * capacity - _served(found, lambda job: job.cls == "critical")
     light = _served(found, lambda job: job.client.startswith("light"))
     wanted = sum(job.cost for job in work if job.client.startswith("light"))

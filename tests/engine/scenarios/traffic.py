@@ -435,7 +435,7 @@ class Traffic(Stage):
         scheduler = self.engine.scheduler
         assert not self.running, "every call ends"
         assert not self._stands, "nobody waits for ever"
-        assert not scheduler.somebody_waits
+        assert not any(len(queue) for _, queue in scheduler.lines())
         assert not scheduler._in_flight
         for _, line in scheduler.lines():
             assert len(line) == 0

@@ -1,0 +1,174 @@
+"""What must hold of issuers of tokens, and of the clients that are known by tokens."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from pydantic import SecretStr
+
+from aoai_gateway.config.clients import digest_of
+from aoai_gateway.config.findings import Finding
+from aoai_gateway.config.issuers import TokenClaims, may_both_match
+from aoai_gateway.config.models import Client, Config
+from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
+
+type Claimed = tuple[TokenClaims, Client, KeyPath]
+
+
+def check_identities(config: Config) -> Iterator[Finding]:
+    """Yield what is wrong with issuers and tokens, or what the writer should know of."""
+    yield from _check_issuers(config)
+    yield from _check_pass_through(config)
+    claimed = list(_claimed(config))
+    for claims, _, path in claimed:
+        yield from _check_claims(config, claims, path)
+    yield from _check_ambiguity(claimed)
+    yield from _check_hashes(config)
+    yield from _check_certificates(config)
+
+
+def _check_issuers(config: Config) -> Iterator[Finding]:
+    seen: dict[str, set[str]] = defaultdict(set)
+    for index, issuer in enumerate(config.tokens):
+        both = seen[issuer.issuer] & set(issuer.audience)
+        if both:
+            yield Finding(
+                ("tokens", index, "audience"),
+                f"{listed(both)} stands at another entry of this issuer, too: which one would count?",
+            )
+        seen[issuer.issuer] |= set(issuer.audience)
+    if config.tokens and not any(client.token or client.verify for client in config.clients):
+        yield Finding(
+            ("tokens",),
+            "has no effect: no client is known by a token",
+            'give a client "token:", such as {appid: …}',
+            fatal=False,
+        )
+
+
+def _check_pass_through(config: Config) -> Iterator[Finding]:
+    first: str | None = None
+    for index, client in enumerate(config.clients):
+        path: KeyPath = ("clients", index, "uses_entra_id_auth")
+        if client.verify is not None and not client.uses_entra_id_auth:
+            yield Finding(
+                ("clients", index, "verify"),
+                "belongs beside uses_entra_id_auth: tokens are always verified where a client names claims",
+                "remove it",
+            )
+        if not (client.enabled and client.uses_entra_id_auth):
+            continue
+        if first is not None:
+            yield Finding(path, f'the client "{first}" has it already, and only one can')
+        first = first or client.name
+        if client.verify and not config.tokens:
+            yield Finding(
+                ("clients", index, "verify"), "needs to know who issues its tokens", 'write "tokens:"'
+            )
+        elif not client.verify and not client.token:
+            yield Finding(
+                path,
+                "everything in the shape of a token counts as this client's, unverified; "
+                "whether it is one, Azure alone decides",
+                'write "verify: true" and "tokens:" to have them verified here'
+                + ("" if client.verify is False else ', or "verify: false" to say that this is meant'),
+                fatal=False,
+            )
+
+
+def _claimed(config: Config) -> Iterator[Claimed]:
+    for index, client in enumerate(config.clients):
+        for claims in client.token:
+            yield claims, client, ("clients", index, "token")
+
+
+def _check_claims(config: Config, claims: TokenClaims, path: KeyPath) -> Iterator[Finding]:
+    known = [issuer.issuer for issuer in config.tokens]
+    if not known:
+        yield Finding(
+            path, "cannot match: no issuer of tokens is trusted", 'write "tokens:" with issuer and audience'
+        )
+    elif claims.issuer is not None and claims.issuer not in known:
+        yield Finding(
+            (*path, "issuer"),
+            "is none of the issuers under tokens",
+            did_you_mean(claims.issuer, known) or "there are " + listed(known),
+        )
+    elif claims.issuer is None and len(set(known)) > 1:
+        yield Finding(
+            path,
+            "does not say which issuer its tokens come from, and there are several: another one could name "
+            "anybody",
+            f'add "issuer:" with one of {listed(dict.fromkeys(known))}',
+        )
+
+
+def _check_hashes(config: Config) -> Iterator[Finding]:
+    owners = {
+        digest: client.name for client in config.clients for digest in map(digest_of, map(_text, client.key))
+    }
+    for index, client in enumerate(config.clients):
+        for each in client.key_sha256:
+            digest = bytes.fromhex(each.sha256)
+            if digest in owners:
+                whose = "twice" if owners[digest] == client.name else f'at "{owners[digest]}", too'
+                yield Finding(("clients", index, "key_sha256"), f"the same key stands here {whose}")
+            owners[digest] = client.name
+
+
+def _text(key: SecretStr) -> str:
+    return key.get_secret_value()
+
+
+def _check_certificates(config: Config) -> Iterator[Finding]:
+    for index, client in enumerate(config.clients):
+        names = client.certificate
+        if names is None:
+            continue
+        path: KeyPath = ("clients", index, "certificate")
+        if config.listen.client_ca is None:
+            yield Finding(
+                path, "cannot be shown: no authority is trusted", 'write "client_ca" under "listen"'
+            )
+        if not (names.subject or names.cn or names.san):
+            yield Finding(path, "says nothing, so every certificate would do", "write subject, cn or san")
+        for other in config.clients[:index]:
+            if client.enabled and other.enabled and names == other.certificate:
+                yield Finding(path, f'is that of the client "{other.name}", too')
+
+
+# --- which client is meant ---------------------------------------------------------------------------------
+
+
+def _check_ambiguity(claimed: list[Claimed]) -> Iterator[Finding]:
+    """Two clients must not be meant by one token; what is decided by weight is not ambiguous."""
+    by_weight: dict[int, dict[frozenset[str], list[Claimed]]] = defaultdict(lambda: defaultdict(list))
+    for each in claimed:
+        if each[1].enabled:
+            by_weight[each[0].weight][frozenset(each[0].named)].append(each)
+    for kinds in by_weight.values():
+        names = list(kinds)
+        for place, one in enumerate(names):
+            for other in names[place:]:
+                yield from _overlaps(kinds[one], kinds[other], one & other)
+
+
+def _overlaps(some: list[Claimed], others: list[Claimed], shared: frozenset[str]) -> Iterator[Finding]:
+    """Compare only what has a value of one claim in common: all pairs would take minutes."""
+    key = min(shared, default=None)
+    by_value: Mapping[str | None, list[Claimed]] = defaultdict(list)
+    for each in others:
+        for value in each[0].named[key] if key is not None else (None,):
+            by_value[value].append(each)
+    told: set[tuple[str, str]] = set()
+    for claims, client, path in some:
+        for value in claims.named[key] if key is not None else (None,):
+            for other_claims, other, _ in by_value.get(value, ()):
+                pair = (min(client.name, other.name), max(client.name, other.name))
+                if client is other or pair in told or not may_both_match(claims, other_claims):
+                    continue
+                told.add(pair)
+                yield Finding(
+                    path,
+                    f'a token can belong to "{client.name}" and to "{other.name}" alike',
+                    "name one more claim at one of them: the client whose claims say more counts",
+                )

@@ -1,0 +1,155 @@
+"""The gateway's own credentials, by endpoint: what it shows there, or why it has nothing to show."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from aoai_gateway.config.credentials import source_name
+from aoai_gateway.identity.renewal import Renewal
+from aoai_gateway.identity.sources import Secret, fetcher
+from aoai_gateway.wire.masking import KnownSecrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aoai_gateway.config.credentials import Source
+    from aoai_gateway.config.endpoints import Endpoint
+    from aoai_gateway.config.models import Config
+
+ADOPT_SECONDS = 5.0
+"""How long a configuration waits for its first credentials before it is put in force without them."""
+
+WAIT_SECONDS = 5.0
+"""How long a call waits at most for a credential that is being fetched for the first time."""
+
+MARGIN_SECONDS = 1.0
+"""A break for want of a credential lasts a bit longer than the pause until the next attempt."""
+
+type Kept = Renewal[Secret]
+
+type Told = Callable[[str, str, float], None]
+"""Is told an endpoint's name, why it has no credential ("": it has one), and for how many seconds."""
+
+
+class Credentials:
+    """All credentials that are fetched; endpoints that name the same source share one."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._renewals: dict[Source, Kept] = {}
+        self._tasks: dict[Source, asyncio.Task[None]] = {}
+        self._endpoints: dict[Kept, list[str]] = {}
+        self._masks: dict[Kept, tuple[Secret, ...]] = {}
+        self._known: dict[Kept, KnownSecrets] = {}
+
+    async def adopt(self, config: Config) -> None:
+        """Fetch what the configuration needs from now on; comes back when it is there, or has failed."""
+        wanted: dict[Source, list[str]] = {}
+        for endpoint in config.aoai.endpoints:
+            source = endpoint.credential_source
+            if source is not None and endpoint.enabled:
+                wanted.setdefault(source, []).append(endpoint.name)
+        for source in self._tasks.keys() - wanted.keys():
+            # Calls under way may still need it, so it stays until the next configuration.
+            self._tasks.pop(source).cancel()
+        for source in self._renewals.keys() - wanted.keys() - self._endpoints_of_last():
+            gone = self._renewals.pop(source)
+            self._masks.pop(gone, None)
+            self._known.pop(gone, None)
+        before = {name for names in self._endpoints.values() for name in names}
+        for name in before - {name for names in wanted.values() for name in names}:
+            self._told(name, "", 0.0)
+        self._endpoints = {}
+        for source, names in wanted.items():
+            if source not in self._renewals:
+                name = f"Credential from {source_name(source)}"
+                self._renewals[source] = Renewal(name, fetcher(source), self._changed)
+            renewal = self._renewals[source]
+            self._endpoints[renewal] = names
+            if source not in self._tasks:
+                self._tasks[source] = asyncio.create_task(renewal.run(), name=renewal.name)
+            self._changed(renewal)
+        waits = [asyncio.create_task(renewal.settled.wait()) for renewal in self._endpoints]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=ADOPT_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def _endpoints_of_last(self) -> set[Source]:
+        return {source for source, renewal in self._renewals.items() if renewal in self._endpoints}
+
+    def _changed(self, renewal: Kept) -> None:
+        secret = renewal.value
+        earlier = self._masks.get(renewal, ())
+        if secret is not None and secret not in earlier:
+            # The one before may still turn up in answers that are under way.
+            masked = self._masks[renewal] = (secret, *earlier[:1])
+            self._known[renewal] = KnownSecrets(each.value for each in masked)
+        if secret is None and not renewal.problem:
+            return
+        reason, seconds = "", 0.0
+        if secret is None:
+            reason = why(renewal)
+            if renewal.retry_at is not None:
+                seconds = max(0.0, renewal.retry_at - time.monotonic())
+        for name in self._endpoints.get(renewal, ()):
+            self._told(name, reason, seconds + MARGIN_SECONDS)
+
+    def header(self, endpoint: Endpoint) -> tuple[bytes, bytes] | None:
+        """Give the header field that an endpoint is to see; None if there is nothing to show now."""
+        if endpoint.written_key is not None:
+            return (b"api-key", endpoint.written_key.encode())
+        renewal = self._of(endpoint)
+        secret = renewal.value if renewal is not None else None
+        if secret is None:
+            return None
+        if secret.kind == "key":
+            return (b"api-key", secret.value.encode())
+        return (b"authorization", b"Bearer " + secret.value.encode())
+
+    def is_coming(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint's first credential is being fetched, so that waiting for it makes sense."""
+        renewal = self._of(endpoint)
+        return renewal is not None and not renewal.settled.is_set()
+
+    async def wait_for(self, endpoint: Endpoint) -> None:
+        """Wait until an endpoint's first credential has come or failed, within a bound."""
+        renewal = self._of(endpoint)
+        if renewal is not None:
+            await renewal.wait(WAIT_SECONDS)
+
+    def why_none(self, endpoint: Endpoint) -> str:
+        """Say why there is nothing to show an endpoint, and what to do."""
+        renewal = self._of(endpoint)
+        if renewal is None:
+            return "no credential: give the endpoint a key, or auth"
+        return why(renewal)
+
+    def masks(self) -> Iterator[KnownSecrets]:
+        """Iterate over what masks the credentials that were fetched."""
+        yield from self._known.values()
+
+    def all(self) -> Iterator[tuple[Kept, list[str]]]:
+        """Iterate over what is fetched, with the names of the endpoints that need it."""
+        yield from self._endpoints.items()
+
+    def _of(self, endpoint: Endpoint) -> Kept | None:
+        source = endpoint.credential_source
+        return self._renewals.get(source) if source is not None else None
+
+    async def close(self) -> None:
+        """Fetch nothing any more."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def why(renewal: Kept) -> str:
+    """Say why there is no credential, in a line that clients may see."""
+    if not renewal.problem:
+        return f"no {renewal.name[0].lower()}{renewal.name[1:]} yet"
+    return f"no {renewal.name[0].lower()}{renewal.name[1:]}. {renewal.remedy}"

@@ -1,0 +1,164 @@
+"""Issuers of tokens, and clients that are known by them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from aoai_gateway.config.issuers import TokenClaims
+from aoai_gateway.config.loader import Loaded
+from aoai_gateway.identity.claims import ClientIndex, values_of
+from aoai_gateway.wire.errors import GatewayError
+
+type Lines = Callable[..., list[str]]
+
+AOAI = "aoai: {endpoints: [{name: one, url: 'https://one.example', key: k}]}\n"
+ENTRA = "https://login.microsoftonline.com/t1/v2.0"
+KEYCLOAK = "https://keycloak.example/realms/a"
+TOKENS = AOAI + f"tokens: [{{issuer: '{ENTRA}', audience: api://gw}}]\n"
+TWO = AOAI + f"tokens: [{{issuer: '{ENTRA}', audience: a}}, {{issuer: '{KEYCLOAK}', audience: [a, b]}}]\n"
+
+
+def clients(*tokens: str) -> str:
+    return "clients:\n" + "".join(f"  - {{name: c{n}, token: {each}}}\n" for n, each in enumerate(tokens))
+
+
+def test_a_client_is_known_by_claims(compiled: Callable[..., Loaded]) -> None:
+    loaded = compiled(TOKENS + clients("{appid: 1111, roles: [a, b]}", "[{azp: 2222}, {oid: [x, y]}]"))
+    assert loaded.warnings == ()
+    one, two = loaded.config.clients
+    assert one.token == (TokenClaims(appid=("1111",), roles=("a", "b")),)
+    assert two.token == (TokenClaims(appid=("2222",)), TokenClaims(oid=("x", "y")))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{issuer: 'http://issuer.example', audience: a}", "does not begin with https://"),
+        ("{issuer: 'https://i.example', audience: []}", "audience"),
+        ("{issuer: 'https://i.example'}", '"audience" is missing'),
+        ("{issuer: 'https://i.example', audience: a, algorithms: HS256}", "algorithms"),
+        ("{issuer: 'https://i.example', audience: a, algorithms: none}", "algorithms"),
+        ("{issuer: 'https://i.example', audience: a, jwks_uri: 'http://i.example/k'}", "https://"),
+        ("{issuer: 'https://login.microsoftonline.com/common/v2.0', audience: a}", "every tenant there is"),
+        ("{issuer: 'https://i.example', audience: a, tenant: t}", 'did you mean "tenants"?'),
+    ],
+)
+def test_an_issuer_that_would_let_in_too_much_is_refused(problems: Lines, written: str, said: str) -> None:
+    found = problems(AOAI + f"tokens: [{written}]\n" + clients("{appid: a}"))
+    assert any(said in each for each in found), found
+
+
+def test_two_entries_of_an_issuer_have_different_audiences(problems: Lines) -> None:
+    entry = f"{{issuer: '{ENTRA}', audience: a}}"
+    (said,) = problems(AOAI + f"tokens: [{entry}, {entry}]\n" + clients("{appid: a}"))
+    assert "tokens[1].audience: a stands at another entry of this issuer" in said
+
+
+def test_claims_without_an_issuer_cannot_match(problems: Lines, warnings: Lines) -> None:
+    (said,) = problems(AOAI + clients("{appid: a}"))
+    assert "no issuer of tokens is trusted" in said
+    (said,) = problems(TOKENS + clients("{appid: a, issuer: 'https://login.microsoftonline.com/t2/v2.0'}"))
+    assert "is none of the issuers under tokens" in said
+    (said,) = warnings(TOKENS + "clients: [{name: c, key: k}]")
+    assert "tokens: has no effect" in said
+
+
+def test_with_several_issuers_a_client_says_which_one_speaks_for_it(problems: Lines, warnings: Lines) -> None:
+    (said,) = problems(TWO + clients("{appid: a}"))
+    assert "another one could name anybody" in said
+    assert warnings(TWO + clients(f"{{appid: a, issuer: '{ENTRA}'}}")) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("{appid: a}", "{appid: a}", True),
+        ("{appid: a}", "{appid: [b, a]}", True),
+        ("{appid: a}", "{appid: b}", False),
+        ("{appid: a}", "{appid: a, roles: r}", False),
+        ("{oid: a}", "{sub: a}", True),
+        ("{oid: a, tid: t}", "{sub: a, tid: u}", False),
+        ("{roles: a}", "{roles: b}", False),
+        ("{roles: a}", "{roles: [b, a]}", True),
+        ("{}", "{}", True),
+        ("{tid: a}", "{}", False),
+    ],
+)
+def test_what_two_clients_claim_alike_is_refused(
+    problems: Lines, warnings: Lines, one: str, other: str, alike: bool
+) -> None:
+    text = TOKENS + clients(one, other)
+    if alike:
+        (said,) = problems(text)
+        assert 'a token can belong to "c0" and to "c1" alike' in said
+    else:
+        assert warnings(text) == []
+
+
+def test_thousands_of_clients_are_compared_in_a_moment(compiled: Callable[..., Loaded]) -> None:
+    each = "clients:\n" + "".join(
+        f"  - {{name: c{n}, token: {{appid: a{n}, tid: t}}}}\n" for n in range(3000)
+    )
+    begun = time.perf_counter()
+    compiled(TOKENS + each)
+    assert time.perf_counter() - begun < 20
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("key: k, verify: false", "belongs beside uses_entra_id_auth"),
+        ("uses_entra_id_auth: true, verify: true", "needs to know who issues its tokens"),
+        ("key: k, token: {name: x}", "unknown key"),
+        ("token: {appid: a, azp: a}", "which are the same"),
+    ],
+)
+def test_a_client_that_cannot_be_meant_is_refused(problems: Lines, written: str, said: str) -> None:
+    assert any(said in each for each in problems(AOAI + f"clients: [{{name: c, {written}}}]"))
+
+
+# --- which client a token belongs to -----------------------------------------------------------------------
+
+
+def whose(compiled: Callable[..., Loaded], tokens: tuple[str, ...], claims: dict[str, object]) -> str:
+    config = compiled(TOKENS + clients(*tokens)).config
+    try:
+        return ClientIndex(config.clients).find(values_of(config.tokens[0], claims)).name
+    except GatewayError as error:
+        return error.code
+
+
+@pytest.mark.parametrize(
+    ("tokens", "claims", "found"),
+    [
+        (("{appid: a}",), {"appid": "a"}, "c0"),
+        (("{appid: a}",), {"azp": "a"}, "c0"),
+        (("{appid: a}",), {"appid": "b"}, "token_client_unknown"),
+        (("{appid: a}",), {}, "token_client_unknown"),
+        (("{appid: a}",), {"appid": {"a": 1}}, "token_client_unknown"),
+        (("{appid: a, tid: t}",), {"appid": "a", "tid": "u"}, "token_client_unknown"),
+        (("{roles: [r, s]}",), {"roles": ["x", "s"]}, "c0"),
+        (("{roles: r}",), {"roles": "r"}, "c0"),
+        (("{appid: a}", "{appid: a, roles: r}"), {"appid": "a", "roles": ["r"]}, "c1"),
+        (("{appid: a}", "{appid: a, roles: r}"), {"appid": "a"}, "c0"),
+        (("{appid: a}", "{oid: o}"), {"appid": "a", "oid": "o"}, "c1"),
+        (("{tid: t}", "{groups: g}", "{roles: r}"), {"tid": "t", "groups": ["g"], "roles": ["r"]}, "c2"),
+        (("{roles: r}", "{roles: s}"), {"roles": ["r", "s"]}, "token_client_ambiguous"),
+        (("{roles: r}", "{roles: s}"), {"roles": ["s"]}, "c1"),
+        (("{}", "{appid: a}"), {"appid": "b"}, "c0"),
+        (("[{appid: a}, {oid: o}]", "{appid: b}"), {"appid": "a", "oid": "o"}, "c0"),
+    ],
+)
+def test_the_client_whose_claims_say_most_counts(
+    compiled: Callable[..., Loaded], tokens: tuple[str, ...], claims: dict[str, object], found: str
+) -> None:
+    assert whose(compiled, tokens, claims) == found
+
+
+def test_a_client_that_is_switched_off_has_no_tokens(compiled: Callable[..., Loaded]) -> None:
+    config = compiled(TOKENS + "clients: [{name: c, token: {appid: a}, enabled: false}]").config
+    with pytest.raises(GatewayError):
+        ClientIndex(config.clients).find(values_of(config.tokens[0], {"appid": "a"}))
