@@ -22,16 +22,19 @@ for _name in ("http_proxy", "https_proxy", "all_proxy"):
     os.environ.pop(_name.upper(), None)
 
 # The same examples each time: a run says something of the change that it tests. And none is out of time.
+# HYPOTHESIS_PROFILE=full has five times as many; random looks for new ones.
 settings.register_profile(
-    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "full", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
 )
-settings.load_profile("suite")
+settings.register_profile("small", settings.get_profile("full"), max_examples=20)
+settings.register_profile("random", settings.get_profile("full"), derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "small"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts real processes, and run it last: a broken unit says more, and says it sooner."""
     for item in items:
-        if {"e2e", "browser"} & set(item.path.parts):
+        if {"e2e", "browser", "clients"} & set(item.path.parts):
             item.add_marker(pytest.mark.e2e)
     items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
 

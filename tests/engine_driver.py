@@ -253,6 +253,7 @@ class Stage:
         headers: Mapping[str, str] | None = None,
         own_token: bool = False,
         consult: bool = False,
+        claims: Mapping[str, str] | None = None,
     ) -> Call:
         """Make a call that comes now."""
         return Call(
@@ -263,6 +264,7 @@ class Stage:
             started=self.now,
             wall=self.wall,
             headers=_headers(headers or {}),
+            claims=claims or {},
             brings_own_token=own_token,
             consult=consult,
         )
@@ -323,6 +325,7 @@ class World(Stage):
         own_token: bool = False,
         choose: Callable[[Sequence[Backend]], Sequence[Backend] | GatewayError] | None = None,
         gone_at: int | None = None,
+        claims: Mapping[str, str] | None = None,
         **members: Any,
     ) -> Trace:
         """Lead a call to its end. ``gone_at``: the client hangs up at the effect of this number, from 0."""
@@ -335,6 +338,7 @@ class World(Stage):
             headers=headers,
             own_token=own_token,
             consult=choose is not None,
+            claims=claims,
         )
         trace = Trace(call)
         run = self.engine.run(call, "application/json", raw, self.now)

@@ -211,6 +211,7 @@ def fresh(tmp_path: Path, quick: dict[str, str]) -> Checkout:
 # --- what a set-up makes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.serial
 def test_a_second_run_is_quiet_and_quick(made: Checkout, run: Run) -> None:
     seconds = []
     for _ in range(5):

@@ -161,7 +161,7 @@ def _text_logprobs(ask: Ask, pieces: Sequence[str], offset: int) -> dict[str, An
 
 
 class _Envelope:
-    """What every frame of one stream has in common, encoded once."""
+    """The common part of all frames of one stream, encoded once."""
 
     def __init__(self, ask: Ask, model: str, ident: str, created: int) -> None:
         chat = ask.operation == "chat/completions"

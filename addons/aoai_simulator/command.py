@@ -28,7 +28,7 @@ DEFAULT_CONFIG = Path("gateway.yaml")
 
 
 class UsageError(Exception):
-    """The command line or a file that it names is wrong; the text says how."""
+    """The command line or a file that it names is wrong; the text names the fault."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

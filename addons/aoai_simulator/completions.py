@@ -1,4 +1,4 @@
-"""What the simulated model says to an `Ask`, before any wire format."""
+"""The simulated model's answer to an `Ask`, before any wire format."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _text(ask: Ask, seed: int, index: int, length: int | None, tokenizer: Tokeni
 
 
 def _json(form: JsonForm, said: str | None, source: bytes, index: int) -> str:
-    """JSON in the form that is demanded; what the user wants to be said, if it has that form."""
+    """JSON in the demanded form; the user's own text, if it has that form."""
     if said is not None:
         try:
             if form.accepts(json.loads(said)):

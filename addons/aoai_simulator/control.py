@@ -56,7 +56,7 @@ def application(simulator: Simulator) -> Application:
 
 
 class _WrongError(Exception):
-    """A request that makes no sense; the text says why."""
+    """A request that makes no sense; the text gives the reason."""
 
 
 class _Handler(RequestHandler):

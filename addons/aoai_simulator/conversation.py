@@ -1,4 +1,4 @@
-"""What was said so far: the prompt as a text, the last user message, and the calls since then."""
+"""The conversation so far: the prompt as a text, the last user message, and the calls since then."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class BodyWriter:
         return self._chunk(data)
 
     def end(self) -> bytes:
-        """What ends a complete body."""
+        """The end of a complete body."""
         rest = self._chunk(self._compressor.flush()) if self._compressor is not None else b""
         return rest + (b"0\r\n\r\n" if self._chunked else b"")
 

@@ -1,4 +1,4 @@
-"""What each fault does to a call, on the wire."""
+"""The effect of each fault on a call, on the wire."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ _COMMON_CHOICES: Mapping[str, frozenset[str]] = {
 
 
 class FaultError(ValueError):
-    """A fault that cannot be: the message says what is wrong and what would be right."""
+    """A fault that cannot be: the message names the mistake and the remedy."""
 
 
 @dataclass(slots=True)
@@ -157,7 +157,7 @@ class FaultQueue:
         return len(self._faults)
 
     def add(self, fault: Fault) -> None:
-        """Queue a fault behind those that wait."""
+        """Queue a fault behind the waiting ones."""
         self._faults.append(fault)
 
     def clear(self) -> None:

@@ -31,7 +31,7 @@ _PIECE = re.compile(r"\s*\S{1,8}|\s+")
 
 
 def digest(seed: int, prompt: str) -> bytes:
-    """What the text of a completion depends on."""
+    """The inputs of a completion's text."""
     return hashlib.sha256(b"%d:" % seed + prompt.encode("utf-8", "surrogatepass")).digest()
 
 

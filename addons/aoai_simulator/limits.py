@@ -43,7 +43,7 @@ SMALL_REQUEST_WINDOW = 60.0
 reports `x-ratelimit-renewalperiod-requests: 60`."""
 
 UNREACHABLE_RETRY_SECONDS = 86400.0
-"""What Azure answers to a request whose estimate is above the whole limit: a day."""
+"""The wait in Azure's answer to a request whose estimate is above the whole limit: a day."""
 
 Reason = Literal["tokens", "requests", "utilisation", "too-big"]
 Headers = tuple[tuple[str, str], ...]
@@ -87,7 +87,7 @@ class PtuLimits:
 
 
 class Entry(NamedTuple):
-    """What one slice of time has put into a window."""
+    """The amount that one slice of time has put into a window."""
 
     slice: int
     amount: int
@@ -129,7 +129,7 @@ class Window:
         return Window(self.seconds, entries, self.total + amount)
 
     def give_back(self, at: float, amount: int) -> Window:
-        """This window less `amount` of what was put in at `at`; nothing if that has left it."""
+        """Return this window less `amount` of the tokens put in at `at`; unchanged if those have left it."""
         index = math.floor(at / GRAIN)
         for position, entry in enumerate(self.entries):
             if entry.slice == index:
@@ -153,7 +153,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class PaygState:
-    """What a standard deployment remembers."""
+    """The state of a standard deployment."""
 
     tokens: Window
     requests: Window
@@ -173,7 +173,7 @@ State = PaygState | PtuState
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What was booked for an admitted call, and when: `settle` needs it."""
+    """The booking of an admitted call, with its time: `settle` needs it."""
 
     tokens: int
     at: float

@@ -84,7 +84,7 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
     def go_off(self, *, silently: bool = False, close_connections: bool = True) -> None:
         """Refuse connections, or do not even answer them (`silently`).
 
-        The port stays taken, so that nobody else can get it meanwhile.
+        The port stays taken, so that no other program can get it meanwhile.
         """
         if self._socket is not None:
             self._handlers.pop(self._socket.fileno())()

@@ -1,4 +1,4 @@
-"""What the simulator remembers of the requests that it received."""
+"""The simulator's log of the requests that it received."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_ENTRIES = 20_000
 class Entry:
     """One request. Times are Unix seconds; `headers` are in lower case and hold the keys: it is a simulator.
 
-    `outcome` is `in_flight`, `completed`, `client_gone`, or what a fault did: `reset`, `cut`,
+    `outcome` is `in_flight`, `completed`, `client_gone`, or the effect of a fault: `reset`, `cut`,
     `dropped` (an idle connection, closed as this request came). `ended_at` is when the call ended, for
-    whatever reason; `events` counts the frames of a stream that were sent.
+    any reason; `events` counts the frames of a stream that were sent.
     """
 
     number: int

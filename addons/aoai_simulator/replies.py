@@ -1,4 +1,4 @@
-"""What the simulator sends back: one whole body, or a stream of frames; and AOAI's error bodies."""
+"""The simulator's replies: one whole body, or a stream of frames; and AOAI's error bodies."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def content_filtered() -> Whole:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Who was refused: the words that Azure puts into a 429's message."""
+    """The refused call: the words that Azure puts into a 429's message."""
 
     deployment: str
     model: str

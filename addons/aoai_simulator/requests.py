@@ -1,4 +1,4 @@
-"""Request bodies: what a call asks for, or the 400 that AOAI would answer."""
+"""Request bodies: the parameters of a call, or the 400 that AOAI would answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aoai_simulator.tokenizer import Tokenizer
 from aoai_simulator.tools import Toolbox, read_toolbox
 
 DEFAULT_MAX_TOKENS = 16
-"""What the limiter assumes of a call that sets no max_tokens (observed on chat and completions)."""
+"""The limiter's assumption for a call without max_tokens (observed on chat and completions)."""
 
 MAX_INPUTS = 2048
 
@@ -32,7 +32,8 @@ _STREAM_OPTIONS_SINCE = "2024-09-01"
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a call asks for; `model` is the base model of its deployment, `inputs` are those of embeddings."""
+    """The parameters of a call; `model` is the base model of its deployment, `inputs` are those of
+    embeddings."""
 
     operation: str
     body: Mapping[str, Any]

@@ -53,12 +53,12 @@ _MAX_TOKENS = {
     "embeddings": (),
 }
 _DEFAULT_ONLY = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
-"""What reasoning models take no other value of (Azure's "Reasoning models", "Not supported")."""
+"""Parameters of which reasoning models take no other value (Azure's "Reasoning models", "Not supported")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What a call says about its answer's form. `top_logprobs` is None where no logprobs are wanted."""
+    """The form of an answer that a call asks for. `top_logprobs` is None where no logprobs are wanted."""
 
     max_tokens: int | None
     choices: int
@@ -169,7 +169,7 @@ def _in_range(name: str, value: float, least: float, most: float, kind: str) -> 
 
 
 def _check_reasoning(body: Mapping[str, Any]) -> None:
-    """What Azure's reasoning models refuse."""
+    """Refuse the parameters that Azure's reasoning models refuse."""
     if body.get("max_tokens") is not None:
         raise InvalidError(
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use"

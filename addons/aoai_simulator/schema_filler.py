@@ -1,8 +1,8 @@
-"""Values that satisfy a JSON Schema: what a model would put into structured outputs and tool calls.
+"""Values that satisfy a JSON Schema, as a model would put them into structured outputs and tool calls.
 
 Pure and deterministic. `variant` 0, 1, 2 … gives other values of the same schema. Optional properties
 are filled, but where a reference leads back into itself only what is required is. Time is bounded,
-whatever the schema is: a schema that asks for more than `MAX_NODES` values gets `UnfillableError`.
+for any schema: one that asks for more than `MAX_NODES` values gets `UnfillableError`.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def _others(schema: Mapping[str, Any]) -> Any:
 
 
 def _ordered(branches: list[Any], place: _Place) -> list[Any]:
-    """Branches in the order of trying: beginning with the variant's, or with those that lead to an end."""
+    """Return branches in the order of trying: first the variant's, or those that lead to an end."""
     solid = [branch for branch in branches if not _is_null(branch)]
     if place.sparse:
         return sorted(branches, key=_weight)
@@ -279,7 +279,7 @@ def _weight(schema: Any) -> int:
 
 
 def _kinds(schema: Mapping[str, Any], place: _Place) -> Iterator[str]:
-    """What to make of a schema without combinations, the best first."""
+    """Return the candidates for a schema without combinations, the best first."""
     if "const" in schema:
         yield "const"
         return

@@ -1,4 +1,4 @@
-"""Two JSON Schemas as one that both allow, as far as that can be said in one."""
+"""Two JSON Schemas as one that both allow, as far as one schema can express it."""
 
 from __future__ import annotations
 

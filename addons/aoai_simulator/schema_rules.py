@@ -22,7 +22,7 @@ Path = tuple[str, ...]
 
 
 def complaint(schema: object, *, strict: bool) -> str | None:
-    """What is wrong with the schema of an output or of a function's parameters; None if nothing is.
+    """Return the fault of the schema of an output or of a function's parameters; None if there is none.
 
     `strict`: every object must forbid additional properties and require all of its own
     (https://platform.openai.com/docs/guides/structured-outputs, "Supported schemas").

@@ -1,4 +1,4 @@
-"""A started simulator: its endpoints, and what they share."""
+"""A started simulator: its endpoints, and their shared state."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _OPERATIONS = {"chat/completions": "chat.completions"}
 
 
 class Tokenizer(Protocol):
-    """Counts prompts and splits answers; neither method raises for what a client sent."""
+    """Counts prompts and splits answers; neither method raises for the content of a request."""
 
     def prompt(self, operation: str, body: Mapping[str, Any], model: str) -> int:
         """Tokens of a request's prompt, framing and tools included."""

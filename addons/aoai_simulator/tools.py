@@ -100,12 +100,12 @@ class Tool:
 
     @property
     def final(self) -> bool:
-        """Whether its name says that it takes the final answer."""
+        """Whether its name is one of a tool that takes the final answer."""
         return self.kind != "hosted" and _FINAL.search(self.name) is not None
 
     @property
     def key(self) -> str:
-        """What `Conversation.called` has for it."""
+        """Its entry in `Conversation.called`."""
         return (
             {"mcp": "mcp_call"}.get(self.type, _call_type(self.type)) if self.kind == "hosted" else self.name
         )
@@ -166,7 +166,7 @@ def _described(tool: Tool) -> set[str]:
 
 
 def _words(text: str) -> set[str]:
-    """Words in lower case and without a plural's s; those that say nothing are left out."""
+    """Words in lower case and without a plural's s; those without a meaning are left out."""
     found = {word.lower() for word in _WORD.findall(text[:20_000])}
     return {word.removesuffix("s") for word in found if len(word) > 2 and word not in _GENERIC}
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -93,8 +94,8 @@ def test_status_as_json(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ((409, b'{"error": {"message": "It has no break."}}'), "aoai-gateway: It has no break."),
         ((401, b'{"error": {"message": "Show it."}}'), "Show it. Set it as AOAI_GATEWAY_ADMIN_TOKEN."),
-        ((200, b"<html>"), "is no gateway's status page (status 200)"),
-        ((404, b'{"error": "?"}'), "is no gateway's status page (status 404)"),
+        ((200, b"<html>"), "is not a gateway's status page (status 200)"),
+        ((404, b'{"error": "?"}'), "is not a gateway's status page (status 404)"),
     ],
 )
 def test_what_goes_wrong_is_said(
@@ -103,6 +104,59 @@ def test_what_goes_wrong_is_said(
     Asked.answer = answer
     assert cli.main(["break", "close", "x", "--url", url]) == 1
     assert said in capsys.readouterr().err
+
+
+CONFIG = """\
+aoai: {{endpoints: [{{name: a, url: 'https://a.example/', key: '{key}'}}]}}
+clients: [{{name: a, key: b}}]
+admin: {{{admin}}}
+"""
+
+
+@pytest.mark.parametrize("key", ["k", "${SET_FOR_THE_GATEWAY_ALONE}"])
+@pytest.mark.parametrize("words", ["status --json", "break open b", "switch off client a"])
+def test_a_configuration_names_address_and_token(url: str, words: str, key: str, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    port = url.rpartition(":")[2]
+    path.write_text(CONFIG.format(key=key, admin=f"port: {port}, token: its-token-is-so-long, host: 0.0.0.0"))
+    assert cli.main([*words.split(), "--config", str(path)]) == 0
+    assert [seen[2] for seen in Asked.seen] == ["Bearer its-token-is-so-long"]
+
+
+def test_the_token_of_the_environment_comes_first(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AOAI_GATEWAY_ADMIN_TOKEN", "the-token")
+    path = tmp_path / "gateway.yaml"
+    path.write_text(
+        CONFIG.format(key="k", admin=f"port: {url.rpartition(':')[2]}, token: its-token-is-so-long")
+    )
+    assert cli.main(["status", "--json", "--config", str(path)]) == 0
+    assert [seen[2] for seen in Asked.seen] == ["Bearer the-token"]
+
+
+@pytest.mark.parametrize(
+    ("admin", "said"),
+    [
+        ("enabled: false", "has no status page"),
+        ("port: 0", "say --url"),
+        ("port: many", 'admin.port: is "many", but a whole number is expected'),
+        ("token: '${NOT_SET_ANYWHERE}'", "admin.token: the environment variable NOT_SET_ANYWHERE is not set"),
+    ],
+)
+def test_a_configuration_that_names_none(
+    admin: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(CONFIG.format(key="k", admin=admin))
+    assert cli.main(["status", "--config", str(path)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--config", str(tmp_path / "no.yaml")]) == 1
+    assert "no.yaml:1: cannot be read: no such file" in capsys.readouterr().err
+    assert cli.main(["status", "--config", "a", "--url", "http://b"]) == 2
 
 
 def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_what_it_says(state: dict[str, Any]) -> None:
     )
     assert re.fullmatch(r"b@one .* ok", line_with(text, "b@one"))
     assert re.fullmatch(r"c@two .* off  switched off by hand", line_with(text, "c@two"))
-    assert re.fullmatch(rf"{DEPLOYMENT} +1 of 2 +0 +nobody", line_with(text, f"{DEPLOYMENT} "))
+    assert re.fullmatch(rf"{DEPLOYMENT} +1 of 2 +0 +none", line_with(text, f"{DEPLOYMENT} "))
     assert "░░░░░░░░ 0 of 20k tokens/min" in line_with(text, "Team")
     assert line_with(text, "Other").endswith("no limits")
     assert "endpoint two was switched off" in text

@@ -343,6 +343,25 @@ def test_check_of_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f'{path}:2: client: unknown key; did you mean "clients"?' in err
 
 
+def test_check_tells_beside_errors_of_warnings_and_of_what_the_machine_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    (tmp_path / "pem").touch()
+    path.write_text(
+        "aoai: {endpoints: [{name: a, url: 'http://a.example/openai/v1', key: k}]}\n"
+        "clients: [{name: a, key: b}]\ndrain_seconds: soon\nlisten: {certificate: pem}\n"
+    )
+    assert cli.main(["check", str(path)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith(f"{path}:3: drain_seconds: ")
+    assert lines[1].startswith(f"warning: {path}:1: aoai.endpoints[0].url: ends with /openai")
+    assert lines[2].startswith(f"warning: {path}:1: aoai.endpoints[0].url: keys and prompts")
+    assert lines[3].startswith("listen.certificate: ")
+    assert lines[4] == "aoai-gateway: 2 errors in the configuration."
+
+
 def test_check_takes_one_file(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", str(demo), "--config", str(demo)]) == 2
     assert "say the same" in capsys.readouterr().err
@@ -395,6 +414,30 @@ def test_test_runs_pytest_in_the_checkout(
     calls = fake_pytest(5)
     assert cli.main(["test", "-k", "sse", "tests/wire"]) == 5
     assert calls == [(["-k", "sse", "tests/wire"], str(cli.CHECKOUT))]
+
+
+def test_without_arguments_tests_run_on_all_cores_and_those_that_measure_alone(
+    fake_pytest: Callable[[int], list[tuple[list[str], str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts: list[tuple[list[str], Path]] = []
+    results = iter((3, 0))
+
+    def run(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        parts.append((command, Path.cwd()))
+        return subprocess.CompletedProcess(command, next(results))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    assert cli.main(["test"]) == 3
+    (together, here), (alone, there) = parts
+    assert together[:4] == alone[:4] == [sys.executable, "-P", "-m", "pytest"]
+    assert together[together.index("-n") + 1] == "auto"
+    assert together[-2:] == ["-m", "not serial"]
+    assert alone[4:] == ["-m", "serial"]
+    assert here == there == cli.CHECKOUT
+    assert fake_pytest(0) == []
 
 
 def test_test_needs_a_checkout(

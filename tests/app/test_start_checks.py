@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from aoai_gateway.app import start_checks
 from aoai_gateway.config.models import Config
 from tests.e2e import certificates
+from tests.ports import free_port
 
 NOW = datetime.now(UTC)
 ENDPOINTS = {"endpoints": [{"name": "a", "url": "https://a.example/", "key": "key-of-a"}]}
@@ -74,6 +78,82 @@ def test_a_log_that_cannot_be_written_is_an_error(
     (found,) = start_checks.errors(config(usage_log=str(log)))
     assert found.startswith("usage_log: ")
     assert found.endswith("cannot be written by this user")
+
+
+def test_a_budget_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+    budgets = tmp_path / "budgets.json"
+    assert start_checks.errors(config(budget_file=str(budgets))) == []
+    for content in ("not JSON", '{"version": 99}', '{"version": 1, "budgets": [1]}'):
+        budgets.write_text(content)
+        (found,) = start_checks.errors(config(budget_file=str(budgets)))
+        assert found.startswith(f"budget_file: {budgets} is not a budget file")
+
+
+def test_authorities_that_cannot_be_read_are_an_error(files: tuple[Path, Path], tmp_path: Path) -> None:
+    here = tmp_path / "ca.pem"
+    here.write_text("no certificate")
+    (found,) = start_checks.errors(config(aoai={**ENDPOINTS, "trusted_ca": str(here)}))
+    assert found == "aoai.trusted_ca: is not a PEM file of certificates"
+    here.write_bytes(files[0].read_bytes())
+    assert start_checks.errors(config(aoai={**ENDPOINTS, "trusted_ca": str(here)})) == []
+
+
+# --- ports --------------------------------------------------------------------------------------------------
+
+
+def listening(port: int, admin: int = 0, host: str = "127.0.0.1") -> Config:
+    return config(listen={"port": port, "host": host}, admin={"port": admin})
+
+
+def test_free_ports_are_fine() -> None:
+    assert start_checks.ports(listening(free_port(), free_port())) == ([], [])
+    assert start_checks.ports(listening(0)) == ([], [])
+
+
+def test_a_port_that_is_taken_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        errors, warnings = start_checks.ports(listening(port))
+    assert errors[0].startswith(f"listen.port: 127.0.0.1:{port} is in use by another process.")
+    assert warnings == []
+
+
+def test_an_address_of_another_machine_is_an_error() -> None:
+    (found,), _ = start_checks.ports(listening(free_port(), host="192.0.2.1"))
+    assert found.startswith("listen.port: can't listen on 192.0.2.1:")
+
+
+def test_a_status_page_that_there_will_not_be_is_a_warning() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        errors, (warning,) = start_checks.ports(listening(free_port(), port))
+    assert errors == []
+    assert warning.startswith(f"admin.port: 127.0.0.1:{port} cannot be listened on")
+
+
+class Alive(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b'{"status": "alive"}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        pass
+
+
+def test_the_file_of_a_gateway_that_runs_can_be_checked() -> None:
+    with HTTPServer(("127.0.0.1", 0), Alive) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        errors, warnings = start_checks.ports(listening(server.server_port, server.server_port))
+        server.shutdown()
+        thread.join()
+    assert errors == []
+    assert warnings == [
+        f"listen.port: a gateway runs at 127.0.0.1:{server.server_port}, so no other one can start there"
+    ]
 
 
 def test_a_file_that_can_be_written_is_fine(tmp_path: Path) -> None:

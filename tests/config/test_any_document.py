@@ -13,6 +13,7 @@ from aoai_gateway.config.describe import describe
 from aoai_gateway.config.loader import ConfigErrors, Loaded, Source, compile_sources
 from aoai_gateway.quota.effective_policy import effective_policy
 from tests.config.all_models import all_models
+from tests.examples import examples
 
 SECRET = "s3cr3t-as-long-as-keys-are"
 ENV = {"SECRET": f"{SECRET}-from-env", "NUMBER": "5"}
@@ -178,7 +179,7 @@ def test_any_document_at_all(document: object):
     assert isinstance(result, Loaded) or result.problems
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.text(max_size=100))
 def test_any_text_at_all(text: str):
     result = outcome(text.encode("utf-8", "surrogatepass"))

@@ -62,12 +62,12 @@ Endpoints
   sweden  https://sweden.example/
   off  https://off.example/  (switched off; takes every deployment)
 
-Deployments, and who serves them in which order
+Deployments, and the backends that serve them, in order
   big
     1. ptu@sweden  (provisioned; 25% of non-streaming requests)
     2. paygo@sweden  (450,000 tokens/min)
   small
-     nobody: everything that serves it is switched off
+     none: every backend that serves it is switched off
 
 Priorities, highest first
   critical  (waits up to 20 s)
@@ -81,7 +81,7 @@ Clients
   Team  (critical; keys …-one, …; group Standard; may use big; served by sweden; big 5,000 tokens/min; \
 9,000 tokens/min in total; 60 requests/min; limits on each request; degraded to small or max_tokens 500 \
 when exceeded; dry run: limits only report)
-  Everybody  (switched off; everybody with an Entra ID token; may use everything)
+  Everybody  (switched off; all calls with an Entra ID token; may use everything)
 
 Warnings
   gateway.yaml:11: aoai.endpoints[0].virtual_deployments[1]: every standin for small is switched off: \

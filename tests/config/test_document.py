@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aoai_gateway.config import document
 from aoai_gateway.config.document import MAX_DEPTH, MAX_NODES, Mapping, find, parse, plain
 
 FILE = Path("gateway.yaml")
@@ -154,6 +155,7 @@ def test_deep_nesting_is_refused(text: str):
     assert done.stdout.decode() == f"gateway.yaml:1: is nested more than {MAX_DEPTH} levels deep\n"
 
 
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)])
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -169,7 +171,8 @@ def test_deep_nesting_is_refused(text: str):
         ("- a\nb: 1\n", "2: YAML: the indentation does not fit"),
     ],
 )
-def test_syntax_errors_in_plain_words(text: str, expected: str):
+def test_syntax_errors_in_plain_words(loader: type, text: str, expected: str, monkeypatch):
+    monkeypatch.setattr(document, "_Loader", loader)
     (said,) = refused(text)
     assert said.startswith(f"gateway.yaml:{expected}")
 

@@ -43,8 +43,8 @@ def test_conflicts_name_both_places_and_come_all_at_once():
         documents("listen:\n  port: 1\nclients: []\n", "clients: none\nlisten:\n  port: 2\n")
     )
     assert [str(problem) for problem in problems] == [
-        "1.yaml:1: clients: conflicts with what 0.yaml:3 says; write it in one of the two files",
-        "1.yaml:3: listen.port: conflicts with what 0.yaml:2 says; write it in one of the two files",
+        "1.yaml:1: clients: conflicts with 0.yaml:3; write it in one of the two files",
+        "1.yaml:3: listen.port: conflicts with 0.yaml:2; write it in one of the two files",
     ]
     assert plain(merged) == {"listen": {"port": "1"}, "clients": []}
 

@@ -187,10 +187,19 @@ def test_a_redis_password_may_hold_anything(compiled: Callable[..., Loaded]):
     assert (unquote(parts.password or ""), parts.hostname, parts.port) == ("a/b@c:d?e#f=", "h", 6380)
 
 
-@pytest.mark.parametrize("redis", ["{}", "{redis_host: h}", "on", "{redis_host: [h], redis_password: p}"])
-def test_a_redis_that_is_not_told_of(problems: Lines, redis: str):
+@pytest.mark.parametrize(
+    ("redis", "missing"),
+    [
+        ("{}", "redis_host and redis_password are missing"),
+        ("on", "redis_host and redis_password are missing"),
+        ("{redis_host: h}", "redis_password is missing"),
+        ("{redis_password: p}", "redis_host is missing"),
+        ("{redis_host: [h], redis_password: p}", "redis_host is missing"),
+    ],
+)
+def test_a_redis_that_is_not_told_of(problems: Lines, redis: str, missing: str):
     (said,) = problems(SMALL + f"plugins: [{{name: LimitUsage, redis: {redis}}}]\n")
-    assert said.startswith("gateway.yaml:3: plugins[0].redis: names no server; write redis_host and ")
+    assert said.startswith(f"gateway.yaml:3: plugins[0].redis: {missing}; write it; or, for a server without")
 
 
 def test_a_placeholder_of_a_redis_is_a_problem_and_an_unset_variable_is_one_problem(problems: Lines):

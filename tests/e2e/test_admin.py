@@ -192,9 +192,9 @@ def test_what_is_off_stays_off_when_the_file_is_saved(admin: Admin, pair: Pair) 
         ("breaks/open", {"name": "sweden", "seconds": -5}, 409, "at most 86400"),
         ("breaks/open", {"name": "sweden", "seconds": 10**400}, 409, "at most 86400"),
         ("breaks/open", {"name": "sweden", "seconds": -(10**400)}, 409, "at most 86400"),
-        ("breaks/open", {"name": "sweden", "seconds": float("nan")}, 409, "at most 86400"),
+        ("breaks/open", {"name": "sweden", "seconds": float("nan")}, 400, "NaN, which JSON does not have"),
         ("breaks/close", {"name": "france"}, 409, "france has no break"),
-        ("breaks/close", [], 400, "no JSON object"),
+        ("breaks/close", [], 400, "it is not an object"),
     ],
 )
 def test_what_is_not_understood(admin: Admin, what: str, body: Any, status: int, said: str) -> None:
@@ -338,3 +338,16 @@ def test_without_it(start_gateway: Callable[..., Gateway], simulator: Simulator)
     gateway = start_gateway(simulator, admin={"enabled": False})
     assert ask(gateway).status == 200
     assert "tatus page" not in gateway.log
+    gateway.wait_until(lambda: f"Ready at {gateway.url}" in gateway.log, "said to be ready")
+
+
+def test_a_warning_is_told_once_however_often_the_file_is_saved(
+    start_gateway: Callable[..., Gateway], simulator: Simulator
+) -> None:
+    gateway = start_gateway(simulator, admin={"port": 0}, region="westeurope")
+    known = configuration(simulator.urls, simulator.keys, admin={"port": 0}, region="westeurope")
+    for number, more in enumerate(({"drain_seconds": 5}, {"unique_prefix": "a"}), 1):
+        gateway.write(known | more)
+        gateway.wait_until(lambda times=number: gateway.log.count("was reloaded") == times, "reloaded")
+    assert gateway.log.count("without meaning here: region\n") == 1
+    assert gateway.log.count("without meaning here: region and unique_prefix\n") == 1

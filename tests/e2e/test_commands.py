@@ -227,7 +227,7 @@ def test_backends_clients_and_lines(stage: Stage) -> None:
     backends = stage.command("gateway.backends")
     assert [line.split()[0] for line in backends[1:3]] == ["gpt-4o-ptu@sweden", "gpt-4o-paygo@sweden"]
     assert any("Thrifty" in line and "requests/min" in line for line in stage.command("gateway.clients"))
-    assert any(line.startswith("gpt-4o ") and "nobody" in line for line in stage.command("gateway.line"))
+    assert any(line.startswith("gpt-4o ") and "none" in line for line in stage.command("gateway.line"))
 
 
 def test_a_break_by_hand(stage: Stage) -> None:

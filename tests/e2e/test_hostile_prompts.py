@@ -21,6 +21,8 @@ from tests.e2e.processes import Answer, Gateway
 from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import running
 
+pytestmark = pytest.mark.serial
+
 ADDONS = Path(__file__).parent / "addons"
 CHAT = "/openai/v1/chat/completions"
 SIZE = 5 * 1024 * 1024

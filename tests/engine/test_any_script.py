@@ -22,6 +22,7 @@ from tests.engine_driver import (
     World,
     config,
 )
+from tests.examples import examples
 
 HINTS = st.dictionaries(
     st.sampled_from(
@@ -99,7 +100,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(worlds(), st.lists(calls(), min_size=1, max_size=6), st.floats(0, 100))
 def test_every_call_ends_once_and_in_order(here: World, asked: list[dict[str, Any]], pause: float) -> None:
     for one in asked:
@@ -117,7 +118,7 @@ def test_every_call_ends_once_and_in_order(here: World, asked: list[dict[str, An
         here.now += pause
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(worlds(), st.lists(calls(), max_size=6))
 def test_everything_heals(here: World, asked: list[dict[str, Any]]) -> None:
     for one in asked:
@@ -131,7 +132,7 @@ def test_everything_heals(here: World, asked: list[dict[str, Any]]) -> None:
         assert len(trace.sends) == 1
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(worlds(), calls())
 def test_a_failure_that_repeats_leaves_no_break_of_its_kind(here: World, one: dict[str, Any]) -> None:
     here.scripts = {name: [Answer(500)] for name in here.scripts}

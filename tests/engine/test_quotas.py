@@ -24,6 +24,21 @@ def booked(trace: Trace) -> list[int]:
     return [effect.reservation.tokens for _, effect in trace.effects if isinstance(effect, Reserve)]
 
 
+def hold(there: World, tokens: int, limit: int = 1000) -> Reservation:
+    """Reserve part of the team's quota for another call, which runs on."""
+    other = Reservation(f"other at {there.now}", "team", (Quota(None, limit),), tokens)
+    assert there.counters.reserve(other, there.now + there.wall).admitted
+    return other
+
+
+def spend_all(there: World, team: Client) -> None:
+    """Use up the team's quota, whatever it is in."""
+    quota = Quota(None, team.max_tokens_per_minute, team.max_requests_per_minute, team.max_tokens_per_day)
+    other = Reservation("all of it", "team", (quota,), 1000, 1)
+    assert there.counters.reserve(other, there.now + there.wall).admitted
+    there.counters.settle(other, 1000, there.now + there.wall)
+
+
 def spend(there: World, tokens: int, requests: int = 1, limit: int = 1000) -> None:
     """Use up part of the team's quota in another call."""
     other = Reservation(f"other at {there.now}", "team", (Quota(None, limit),), tokens, requests)
@@ -97,8 +112,8 @@ def test_a_wait_that_comes_to_nothing_says_how_long_it_was():
     there = world("a")
     spend(there, 900)
     there.now += 20
-    # Another call is quicker when there is room again, after the fortieth second.
-    there.while_waiting = [lambda: None] * 39 + [lambda: spend(there, 900)]
+    # Another call is quicker when there is room again, after the fortieth second, and runs for long.
+    there.while_waiting = [lambda: None] * 39 + [lambda: hold(there, 900)]
     trace = there.call(client=client(**WAITING), max_tokens=200)
     assert trace.error.status == 429
     assert trace.error.code == "quota_exceeded"
@@ -106,16 +121,60 @@ def test_a_wait_that_comes_to_nothing_says_how_long_it_was():
     assert dict(trace.error.headers)["retry-after-ms"] == "30000"
     assert trace.call.outcome is Outcome.REJECTED
     assert trace.call.ended == pytest.approx(trace.call.started + 70)
-    assert there.counters.open_reservations == 0
+    assert there.counters.open_reservations == 1
 
 
 def test_a_call_is_not_held_longer_than_its_client_waits():
     there = world("a")
-    spend(there, 900)
+    hold(there, 900)
     trace = there.call(client=client(**WAITING), max_tokens=200, headers={"x-stainless-timeout": "100"})
     assert trace.error.code == "quota_exceeded"
     assert "has waited for 50.0 s" in trace.error.message
     assert there.now == pytest.approx(trace.call.started + 50)
+
+
+PATIENT_FOR_100 = {"x-stainless-timeout": "100"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "headers", "hint"),
+    [
+        pytest.param({"max_tokens_per_minute": 1000}, PATIENT_FOR_100, "60000", id="the minute"),
+        pytest.param({"max_requests_per_minute": 1}, PATIENT_FOR_100, "60000", id="requests"),
+        pytest.param({"max_tokens_per_day": 1000}, {}, None, id="the day"),
+    ],
+)
+def test_a_call_that_cannot_fit_within_the_bound_is_answered_at_once(policy, headers, hint):
+    there = world("a")
+    team = client(**policy, when_exceeded={"action": "wait", "seconds": 70})
+    spend_all(there, team)
+    trace = there.call(client=team, max_tokens=200, headers=headers)
+    assert trace.error.code == "quota_exceeded"
+    assert "has waited" not in trace.error.message
+    assert not any(isinstance(effect, WaitUntil) for _, effect in trace.effects)
+    assert there.now == trace.call.started
+    if hint is not None:
+        assert dict(trace.error.headers)["retry-after-ms"] == hint
+
+
+def test_what_running_calls_hold_is_too_little_to_wait_for():
+    there = world("a")
+    spend(there, 800)
+    hold(there, 150)
+    trace = there.call(client=client(**WAITING), max_tokens=300, headers=PATIENT_FOR_100)
+    assert trace.error.code == "quota_exceeded"
+    assert there.now == trace.call.started
+
+
+def test_a_call_stops_waiting_when_the_call_that_held_the_room_has_used_it():
+    there = world("a").script(a=USED)
+    held = hold(there, 900)
+    there.while_waiting = [lambda: None] * 4 + [
+        lambda: there.counters.settle(held, 900, there.now + there.wall)
+    ]
+    trace = there.call(client=client(**WAITING), max_tokens=200, headers=PATIENT_FOR_100)
+    assert trace.error.code == "quota_exceeded"
+    assert "has waited for 5.0 s" in trace.error.message
 
 
 def test_a_client_that_hangs_up_in_the_line_has_nothing_booked():

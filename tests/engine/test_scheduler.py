@@ -18,6 +18,7 @@ from aoai_gateway.routing.breaker import Break
 from aoai_gateway.routing.order import Cause, Order, RoutingRequest
 from aoai_gateway.wire.hints import RateLimits
 from tests.engine_driver import DEPLOYMENT, config
+from tests.examples import examples
 
 LENGTHS = BreakLengths(10, 0.2, 60)
 CLASSES = {
@@ -348,4 +349,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnyOrder.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)

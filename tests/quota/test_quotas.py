@@ -13,7 +13,7 @@ NOW = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC
 def standing(**changes: object) -> Standing:
     values: dict[str, object] = {
         "deployment": "gpt-4o", "kind": Limit.TOKENS_PER_MINUTE, "limit": 100,
-        "remaining": 10, "wait": 0.0, "reset": 5.0,
+        "remaining": 10, "wait": 0.0, "reset": 5.0, "soonest": 0.0,
     }  # fmt: skip
     return Standing(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from aoai_gateway.quota.window import (
     room,
     wait,
 )
+from tests.examples import examples
 
 T = microseconds(1_772_000_000.0)
 
@@ -45,7 +46,7 @@ def test_admissions_further_apart_age_apart():
     assert advance(window, T + SPAN, 100).tokens == 20
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.lists(st.integers(0, 400_000), min_size=900, max_size=1500))
 def test_memory_is_bounded_whatever_the_traffic(pauses):
     window, now = Window(), T

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aoai_gateway.routing.queue import Ticket, WaitingQueue
+from tests.examples import examples
 
 RANKS = {"critical": 0, "standard": 1, "batch": 2}
 
@@ -322,7 +323,7 @@ def test_nobody_starves_who_has_a_minimum_share(shares, arrivals):
             assert counts[name] >= share * step - 2
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_a_client_that_always_waits_gets_its_fair_part(data):
     """Whatever the sizes, two clients that always wait differ by at most one ticket of each."""
@@ -399,7 +400,7 @@ class Waiting(RuleBasedStateMachine):
 
 
 TestWaiting = Waiting.TestCase
-TestWaiting.settings = settings(max_examples=40, stateful_step_count=30)
+TestWaiting.settings = settings(max_examples=examples(40), stateful_step_count=30)
 
 
 def standing(name: str, arrived: float, tokens: int = 100, client: str = "team") -> Ticket:

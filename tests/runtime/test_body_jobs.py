@@ -16,6 +16,7 @@ from aoai_gateway.tokens.text import EXACT_CHARS, EXACT_TEXTS
 from aoai_gateway.wire.bodies import RequestBody, parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import OPERATIONS, Target, parse_target
+from tests.examples import examples
 
 TARGETS = [
     parse_target("POST", path)
@@ -90,7 +91,7 @@ def facts(body: RequestBody) -> dict[str, Any]:
     return {name: getattr(body, name) for name in names}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(TARGETS), RAW, st.sampled_from([None, "application/json", "multipart/form-data"]))
 @example(TARGETS[0], b'{"messages":[]}', None)
 @example(TARGETS[0], b'{"n":1,"n":2}', None)
@@ -117,7 +118,7 @@ def test_the_same_as_on_the_spot(target: Target, raw: bytes, content_type: str |
         assert there.edited(**edits) == here.edited(**edits)  # type: ignore[arg-type]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(TARGETS), RAW)
 def test_its_prompt_counts_the_same(target: Target, raw: bytes) -> None:
     found = elsewhere(ReadPrompt(target, "gpt-4o"), raw)

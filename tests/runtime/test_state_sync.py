@@ -13,7 +13,7 @@ from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.gateway import Gateway
-from aoai_gateway.runtime.state_sync import CLOSED, PROCESS, StateSync
+from aoai_gateway.runtime.state_sync import CLOSED, StateSync, process_name
 from aoai_gateway.state import Left
 from tests.engine_driver import config
 
@@ -152,7 +152,7 @@ async def test_another_process_learns_why_and_where_a_break_was_opened() -> None
     elsewhere.found = {("sweden\nptu", "*"): Left(10.0, note)}
     reason = (await looked(other, gateway))[SWEDEN].reason
     assert reason.startswith("401 invalid key")
-    assert reason.endswith(f"(at another gateway process, {PROCESS})")
+    assert reason.endswith(f"(at another gateway process, {process_name()})")
     assert len(reason) < 300
 
 

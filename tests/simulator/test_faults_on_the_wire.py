@@ -226,6 +226,7 @@ def test_a_slow_first_token(running: Running) -> None:
     assert time.monotonic() - begin >= 0.3
 
 
+@pytest.mark.serial
 def test_a_slow_first_token_may_come_after_the_head(running: Running) -> None:
     running.fault("slow-first-token", seconds=0.5, head_first=True)
     with running.connect() as connection:

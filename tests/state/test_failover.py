@@ -259,6 +259,7 @@ def test_breaks_outlive_the_loss():
     scenario(story)
 
 
+@pytest.mark.serial
 def test_redis_killed_and_back_during_load(own_redis, caplog):
     """Sixteen callers for a few seconds; the server dies and returns empty in between."""
     quota = Quota("gpt-4o", 10_000_000, None, 50_000_000)

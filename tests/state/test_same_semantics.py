@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aoai_gateway.quota.quotas import Decision, Limit, Quota, Reservation
+from tests.examples import examples
 
 EPOCH = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC: a day and a month end soon
 EPSILON = 2e-6
@@ -16,7 +17,7 @@ EPSILON = 2e-6
 ids = map(str, itertools.count())
 
 checked = settings(
-    max_examples=60,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -134,6 +135,44 @@ def test_retry_after_is_exact(bench, limit, story, asked):
     assert wait > 0
     assert not bench.peek(call(asked, quota), now + wait - EPSILON).admitted
     assert bench.reserve(call(asked, quota), now + wait + EPSILON).admitted
+
+
+@checked
+@given(
+    limits=st.tuples(per_minute, st.one_of(st.none(), st.integers(1, 900))),
+    story=st.lists(
+        st.tuples(st.floats(0, 20), st.integers(0, 300), st.sampled_from(["run", "settle", "overuse"])),
+        max_size=30,
+    ),
+    asked=st.integers(1, 300),
+)
+def test_no_settlement_makes_room_before_the_soonest_time(bench, limits, story, asked):
+    bench.fresh()
+    (tpm, rpm), daily = limits
+    quota, now, running = Quota(None, tpm, rpm, daily), EPOCH, []
+    for pause, tokens, then in story:
+        now += pause
+        reservation = call(tokens, quota)
+        if not bench.reserve(reservation, now).admitted:
+            continue
+        if then == "run":
+            running.append(reservation)
+        else:
+            bench.settle(reservation, tokens * (3 if then == "overuse" else 1), now)
+    refused = bench.peek(call(asked, quota), now)
+    assert refused.soonest <= refused.retry_after
+    assert running or refused.soonest == refused.retry_after
+    for reservation in running:
+        bench.cancel(reservation, now)
+    assert bench.peek(call(asked, quota), now).retry_after >= refused.soonest
+
+
+def test_a_lapsed_call_holds_no_room_that_it_could_give_back(bench):
+    bench.fresh(lease=30)
+    quota = Quota("gpt-4o", 1000)
+    bench.reserve(call(900, quota), EPOCH)
+    assert bench.peek(call(200, quota), EPOCH + 29).soonest == 0
+    assert bench.peek(call(200, quota), EPOCH + 31).soonest == pytest.approx(29)
 
 
 @checked

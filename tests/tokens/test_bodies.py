@@ -12,6 +12,7 @@ from aoai_gateway.tokens.counting import Count, Counter
 from aoai_gateway.tokens.models import UNKNOWN, family_of
 from aoai_gateway.tokens.prompt import FILE_TOKENS_PER_PAGE, UNSEEN_FILE_PAGES
 from aoai_gateway.tokens.ranks import CL100K, O200K, Encodings
+from tests.examples import examples
 
 # The two examples of the OpenAI cookbook, "How to count tokens with tiktoken", whose counts its authors
 # compared with what the service reported.
@@ -380,7 +381,7 @@ JSON = st.recursive(
 OPERATIONS = st.sampled_from(["chat.completions", "responses", "completions", "embeddings", "something new"])
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(operation_name=OPERATIONS, body=st.dictionaries(KEYS, JSON, max_size=6) | JSON)
 def test_no_body_raises(operation_name: str, body: Any, counter: Counter) -> None:
     for model in ("gpt-4o", "gpt-4.1-mini", None):

@@ -47,7 +47,7 @@ def test_a_text_on_its_own(text: str, model: str | None, count: Count, counter: 
 def test_nothing_of_a_prompt_is_kept_or_shown(counter: Counter) -> None:
     counter.count_request("chat.completions", {"messages": [{"role": "user", "content": "s3cret"}]}, "gpt-4o")
     assert "s3cret" not in repr(counter)
-    assert vars(counter).keys() == {"encodings"}
+    assert vars(counter).keys() == {"encodings", "_scale"}
 
 
 def test_small_bodies_are_for_the_event_loop() -> None:
@@ -73,6 +73,7 @@ SMALL_AND_HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", SMALL_AND_HOSTILE)
+@pytest.mark.serial
 def test_what_the_event_loop_counts_does_not_stall_it(kind: str, counter: Counter) -> None:
     operation_name, body = SMALL_AND_HOSTILE[kind]
     assert cost_hint(len(json.dumps(body, separators=(",", ":"))))

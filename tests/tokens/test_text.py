@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aoai_gateway.tokens.counting import Counter
 from aoai_gateway.tokens.ranks import CL100K, O200K, Encodings
 from aoai_gateway.tokens.text import EXACT_CHARS, EXACT_TEXTS, PIECE_CHARS, count_texts, estimate, pieces
+from tests.examples import examples
 
 BOTH = pytest.mark.parametrize("name", [O200K, CL100K])
 
@@ -27,7 +28,7 @@ ANY = st.text(st.characters(), max_size=200)  # lone surrogates included
 
 
 @BOTH
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(text=ANY | TRICKY)
 def test_counts_are_tiktokens(
     name: str, text: str, encodings: Encodings, reference: Mapping[str, tiktoken.Encoding]
@@ -52,7 +53,7 @@ def test_surrogates_are_counted_as_tiktoken_repairs_them(
 
 
 @BOTH
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(text=ANY | TRICKY | DENSE, limit=st.integers(1, 20))
 def test_clean_cuts_do_not_change_the_count(
     name: str, text: str, limit: int, reference: Mapping[str, tiktoken.Encoding]
@@ -173,6 +174,7 @@ def test_five_hostile_megabytes_take_bounded_time(kind: str, name: str, encoding
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.serial
 def test_a_thread_that_counts_leaves_the_event_loop_alone(kind: str, counter: Counter) -> None:
     async def longest_stall() -> float:
         loop = asyncio.get_running_loop()

@@ -65,6 +65,7 @@ def test_a_replayed_call() -> None:
         "skipped": [{"backend": "ptu@a", "cause": "break", "reason": "429", "wait_ms": 3000.0}],
         "count": 1,
         "address": None,
+        "user": None,
         "region": "Sweden Central",
         "provisioned": False,
         "service_tier": None,
@@ -83,7 +84,6 @@ def test_a_replayed_call() -> None:
         "backend_request_id": "from-b",
         "backend_processing_ms": 12.5,
         "traceparent": None,
-        "end_user": None,
     }
     assert record["attempts"] == [
         {
@@ -224,17 +224,3 @@ def test_a_call_costs_what_the_price_table_says() -> None:
 def test_a_failed_call_costs_nothing() -> None:
     here = world("a", prices={"gpt": {"input": 2, "output": 8}}).script(a=Answer(500))
     assert usage_record(here.call().call)["cost"] is None
-
-
-@pytest.mark.parametrize(
-    ("members", "user"),
-    [
-        ({"user": "u-1"}, "u-1"),
-        ({"user": "u-1", "safety_identifier": "s-1"}, "s-1"),
-        ({"user": "x" * 300}, None),
-        ({"user": "a\nb"}, None),
-        ({"user": 7}, None),
-    ],
-)
-def test_an_end_user_is_named_as_the_client_names_it(members: dict[str, object], user: str | None) -> None:
-    assert usage_record(world("a").call(**members).call)["end_user"] == user

@@ -153,6 +153,7 @@ def test_spellings_in_the_error(error: dict[str, object], seconds: float | None)
         assert hint({"retry-after": "3"}, body) == 3.0
 
 
+@pytest.mark.serial
 def test_what_reads_a_hint_is_linear() -> None:
     began = time.perf_counter()
     for body in (

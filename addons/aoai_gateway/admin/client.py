@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -27,11 +26,6 @@ class AdminClient:
         self.url = url.rstrip("/")
         self._token = token
         self._where = _split(url)
-
-    @classmethod
-    def from_environment(cls, url: str) -> AdminClient:
-        """Take the token from the environment: on a command line others could read it."""
-        return cls(url, os.environ.get(TOKEN_VARIABLE))
 
     def status(self) -> dict[str, Any]:
         """Return the state, as :mod:`~aoai_gateway.admin.snapshot` documents it. Raises AdminError."""
@@ -87,7 +81,7 @@ class AdminClient:
             message = found["error"]["message"]
         except (ValueError, LookupError, TypeError):
             raise AdminError(
-                f"what answers at {self.url} is no gateway's status page (status {status})."
+                f"the server at {self.url} is not a gateway's status page (status {status})."
             ) from None
         if status == 401:
             raise AdminError(f"{message} Set it as {TOKEN_VARIABLE}.")

@@ -9,10 +9,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from aoai_gateway.admin.client import DEFAULT_URL, TOKEN_VARIABLE, AdminClient, AdminError
 from aoai_gateway.admin.terminal import paint, render
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Admin
 
 type Parser = Callable[[str, str], argparse.ArgumentParser]
 """Makes a parser for a command (its words) with a description."""
@@ -34,7 +38,7 @@ def status(words: list[str], parser: Parser) -> int:
     made.add_argument("--json", action="store_true", help="print it as JSON")
     made.add_argument("--watch", action="store_true", help="show it again each second, until Ctrl-C")
     args = made.parse_args(words)
-    client = AdminClient.from_environment(args.url)
+    client = _client(args)
     if args.json:
         print(json.dumps(client.status(), indent=2))
     elif args.watch:
@@ -62,7 +66,7 @@ def breaks(words: list[str], parser: Parser) -> int:
     args = made.parse_args(words)
     if args.command == "close" and bool(args.name) == args.all:
         made.error("name a backend or endpoint, or say --all")
-    client = AdminClient.from_environment(args.url)
+    client = _client(args)
     if args.command == "open":
         print(client.open_break(args.name, args.seconds, args.reason))
     else:
@@ -78,16 +82,53 @@ def switch(words: list[str], parser: Parser) -> int:
     made.add_argument("name", metavar="NAME", help="a standin is written standin@endpoint")
     _add_url(made)
     args = made.parse_args(words)
-    print(AdminClient.from_environment(args.url).switch(args.kind, args.name, on=args.to == "on"))
+    print(_client(args).switch(args.kind, args.name, on=args.to == "on"))
     return 0
 
 
 def _add_url(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--url",
         default=DEFAULT_URL,
         help=f"the gateway's status page (default: {DEFAULT_URL}); its token, if any, from {TOKEN_VARIABLE}",
     )
+    where.add_argument(
+        "--config", metavar="FILE", help="the gateway's configuration: it names the status page and its token"
+    )
+
+
+def _client(args: argparse.Namespace) -> AdminClient:
+    """Return the client of the gateway that is meant. The token may come from the environment, too."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    if args.config is None:
+        return AdminClient(args.url, token)
+    admin = _admin_of(Path(args.config).expanduser())
+    if not admin.enabled:
+        raise AdminError(f"{args.config} says admin.enabled: false, so its gateway has no status page.")
+    if admin.port == 0:
+        raise AdminError(f"{args.config} says admin.port: 0, a free one: the log names it; say --url.")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.host, admin.host)  # noqa: S104 (nothing binds here)
+    if token is None and admin.token is not None:
+        token = admin.token.get_secret_value()
+    return AdminClient(f"http://{f'[{host}]' if ':' in host else host}:{admin.port}", token)
+
+
+def _admin_of(path: Path) -> Admin:
+    """Read the section ``admin``. Errors elsewhere do not matter: the gateway may have other variables.
+
+    :raises AdminError: it cannot be read.
+    """
+    # Loaded only now: without --config, a command answers in a quarter of the time.
+    from aoai_gateway.config.loader import ConfigErrors, load
+
+    try:
+        return load(path, env=os.environ).config.admin
+    except ConfigErrors as errors:
+        mine = [each for each in errors.problems if not each.path or each.path.startswith("admin")]
+        if errors.rest is None or mine:
+            raise AdminError("\n".join(map(str, mine or errors.problems))) from None
+        return errors.rest.admin
 
 
 def _rendered(client: AdminClient, out: TextIO) -> str:

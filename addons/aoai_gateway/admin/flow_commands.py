@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aoai_gateway.admin.controls import Controls
     from aoai_gateway.runtime.gateway import Gateway
 
-SHARED = "The quotas are counted in a shared store; `aoai-gateway status` shows how they stand."
+SHARED = "The quotas are counted in a shared store; `aoai-gateway status` shows them."
 
 BREAK_SECONDS = 300
 

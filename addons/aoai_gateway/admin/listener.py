@@ -30,8 +30,12 @@ from aoai_gateway.admin import guard, metrics, page
 from aoai_gateway.admin.controls import LONGEST_BREAK, ControlError, NothingOfThatNameError
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.proxy import health
+from aoai_gateway.wire.json_members import read_document
 
 if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
     from aoai_gateway.admin.controls import Controls
     from aoai_gateway.config.models import Admin
     from aoai_gateway.runtime.gateway import Gateway
@@ -79,6 +83,17 @@ class AdminListener:
                 reason,
             )
             return
+        self._serve(sockets, admin)
+        host, port = admin.host, sockets[0].getsockname()[1]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        logger.info("Status page at %s/", self.url)
+
+    def start_for_supervisor(self, path: Path, admin: Admin) -> None:
+        """Listen on a Unix socket, for the process that shows all workers together."""
+        path.unlink(missing_ok=True)
+        self._serve([netutil.bind_unix_socket(str(path))], admin)
+
+    def _serve(self, sockets: list[socket.socket], admin: Admin) -> None:
         settings = {"gateway": self._gateway, "controls": self._controls, "tokens": tuple(admin.holders())}
         application = web.Application(
             [
@@ -102,9 +117,6 @@ class AdminListener:
             body_timeout=IDLE_SECONDS,
         )
         self._server.add_sockets(sockets)
-        host, port = admin.host, sockets[0].getsockname()[1]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        logger.info("Status page at %s/", self.url)
 
     async def stop(self) -> None:
         """Stop listening, and close what is connected."""
@@ -225,15 +237,13 @@ class _Control(_Handler):
         if not self.passes(guard.may_change(self.names, self.tokens)):
             return
         try:
-            asked = json.loads(self.request.body)
-            if not isinstance(asked, dict):
-                raise ValueError("the body is no JSON object")
-            done = self.perform(asked)
+            members = read_document(self.request.body.decode(errors="replace"))
+            done = self.perform({member.key: member.value for member in members})
         except NothingOfThatNameError as error:
             self.fail(404, _sentence(error))
         except ControlError as error:
             self.fail(409, _sentence(error))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             self.fail(400, f"The request is not understood: {error}.")
         else:
             self.answer({"done": done})

@@ -107,7 +107,7 @@ class _Standing(Collector):
             [((d["name"],), d["line"]["waiting"]) for d in deployments],
         )
         yield _gauge(
-            "queue_longest_wait_seconds",
+            "longest_wait_seconds",
             "For how long the call has waited that has waited longest.",
             ("deployment",),
             [((d["name"],), d["line"]["longest_wait_seconds"] or 0.0) for d in deployments],

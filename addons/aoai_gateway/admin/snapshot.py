@@ -135,7 +135,7 @@ class _Snapshot:
         gateway = self._gateway
         trouble = troubles(gateway)
         status = "starting" if gateway.setup is None else "degraded" if trouble else "ready"
-        if gateway.draining:
+        if gateway.leaving:
             status = "draining"
         return {
             "version": VERSION,

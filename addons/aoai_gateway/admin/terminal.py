@@ -152,7 +152,7 @@ class _View:
                 printable(each["name"]),
                 shown if available else self.paint(shown, "red"),
                 str(each["in_flight"]),
-                waiting or self.paint("nobody", "dim"),
+                waiting or self.paint("none", "dim"),
             )
 
     def _clients(self) -> Iterator[Sequence[str]]:

@@ -9,11 +9,11 @@ traceback. The commands import their modules when they run, so that ``--help`` a
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib.metadata
 import os
 import platform
-import socket
+import re
+import subprocess  # the tests alone run so
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,15 +23,27 @@ from aoai_gateway.app.mitmproxy_options import OptionError, as_settings, run_mit
 from aoai_gateway.config.problems import did_you_mean, listed
 
 if TYPE_CHECKING:
+    from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
+    from aoai_gateway.config.models import Config
 
 PROGRAM = "aoai-gateway"
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 """Where ``gateway.yaml``, ``addons/gateway.py`` and ``tests/`` lie when the package runs from a checkout."""
 
+PARTS_OF_THE_TESTS = (
+    # A file's tests stay together, since many share a gateway; and in their order: units come first.
+    ["-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not serial"],
+    ["-m", "serial"],
+)
+"""pytest's options for ``test`` without arguments: all cores, and then what needs the machine alone."""
+
 DEMO_KEY = "demo-key"
 """The client key of the shipped ``gateway.yaml``: public, so it may be shown. No other key ever is."""
+
+
+MOST_WORKERS = 64
 
 
 class UsageError(Exception):
@@ -114,11 +126,24 @@ def _serve(words: list[str]) -> int:
 
     _greet(args.config, loaded, address, inspector=False)
     where = {"host": args.host, "port": args.port}
-    return serve(args.config, **where, addons=args.script, options=options, capture=args.capture)
+    what = {"addons": args.script, "options": options, "capture": args.capture}
+    if args.workers == 1:
+        return serve(args.config, **where, **what)
+    from aoai_gateway.app.supervisor import StartFailedError, Supervisor
+
+    def run(worker: Worker) -> int:
+        return serve(args.config, **where, **what, worker=worker)
+
+    try:
+        return Supervisor(args.config, loaded.config, (address.host, address.port), args.workers, run).run()
+    except StartFailedError as error:
+        raise StartError(str(error)) from None
 
 
 def _web(words: list[str]) -> int:
     args, rest = _proxy_arguments("web", words)
+    if args.workers != 1:
+        raise UsageError("the inspector shows the calls of one process: leave --workers out")
     settings = as_settings(rest)
     loaded, address = _prepare(args)
 
@@ -172,6 +197,13 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
         type=_capture,
         help="append every call to this file, with prompt and answer but without keys",
     )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=_workers,
+        default=1,
+        help="so many processes on the same port, or auto: one for each core (default: 1; serve only)",
+    )
     args = parser.parse_args(own)
     args.config = _existing_config(args.config)
     for path in args.script:
@@ -183,7 +215,7 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
 def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     """Load the configuration and see that its address is free, before anything starts."""
     loaded = _load(args.config)
-    _check_start(loaded)
+    _check_start(loaded.config)
     listen = loaded.config.listen
     address = Address(
         args.host or listen.host,
@@ -194,42 +226,29 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     return loaded, address
 
 
-def _check_start(loaded: Loaded) -> None:
-    """Check that this machine can serve the configuration; a certificate that expires soon is a warning."""
+def _check_start(config: Config, *, listening: bool = False) -> None:
+    """Check that this machine can serve the configuration; a certificate that expires soon is a warning.
+
+    ``listening``: check the ports that it names, too.
+    """
     from aoai_gateway.app import start_checks
 
-    for warning in start_checks.warnings(loaded.config):
+    found = start_checks.errors(config)
+    warnings = start_checks.warnings(config)
+    if listening:
+        refused, taken = start_checks.ports(config)
+        found, warnings = found + refused, warnings + taken
+    for warning in warnings:
         print(f"aoai-gateway: {warning}", file=sys.stderr)
-    found = start_checks.errors(loaded.config)
     if found:
         raise StartError("\n".join(found))
 
 
 def _check_free(address: Address) -> None:
-    """Bind once and let go: mitmproxy itself reports a busy port only deep in its log."""
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise StartError(f"can't listen on {address.host}: {error.strerror}.") from None
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(where)
-        except OSError as error:
-            place = f"{address.host}:{address.port}"
-            if error.errno == errno.EADDRINUSE:
-                raise StartError(
-                    f"{place} is in use by another process. "
-                    f"Stop that one, or choose another port: --port {address.port + 1}"
-                ) from None
-            if error.errno == errno.EACCES:
-                raise StartError(
-                    f"not allowed to listen on {place}: ports below 1024 need privileges. "
-                    "Choose another: --port 8080"
-                ) from None
-            raise StartError(f"can't listen on {place}: {os.strerror(error.errno or 0)}.") from None
+    from aoai_gateway.app import ports
+
+    if found := ports.refusal(address.host, address.port):
+        raise StartError(found.message)
 
 
 def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> None:
@@ -279,7 +298,7 @@ def _check(words: list[str]) -> int:
         parser.error("FILE and --config say the same; give one of them")
     path = _existing_config(args.file or args.config)
     loaded = _load(path)
-    _check_start(loaded)
+    _check_start(loaded.config, listening=True)
 
     from aoai_gateway.config.describe import describe
 
@@ -345,7 +364,16 @@ def _test(words: list[str]) -> int:
         raise StartError("pytest is not installed: `./run.sh test` does that.") from None
     # Paths among the arguments, and pytest's own configuration, are relative to the checkout.
     os.chdir(CHECKOUT)
-    return int(pytest.main(words))
+    if words:
+        return int(pytest.main(words))
+    codes = [_part_of_the_tests(options) for options in PARTS_OF_THE_TESTS]
+    return next(filter(None, codes), 0)
+
+
+def _part_of_the_tests(options: list[str]) -> int:
+    """Run a part of the suite in a process of its own, since pytest leaves its modules behind."""
+    # S603: it runs this Python with options of ours.
+    return subprocess.run([sys.executable, "-P", "-m", "pytest", *options], check=False).returncode  # noqa: S603
 
 
 # --- shared -------------------------------------------------------------------------------------------------
@@ -369,6 +397,14 @@ def _add_config_option(parser: argparse.ArgumentParser) -> None:
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 1 to {MOST_WORKERS} is, or auto")
     return int(text)
 
 
@@ -400,8 +436,24 @@ def _load(path: Path) -> Loaded:
     except ConfigErrors as errors:
         for problem in errors.problems:
             print(problem, file=sys.stderr)
+        for warning in errors.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         count = len(errors.problems)
+        if errors.rest is not None:
+            count += _tell_of_the_machine(errors.rest, {problem.path for problem in errors.problems})
         raise StartError(f"{count} error{'s' if count != 1 else ''} in the configuration.") from None
+
+
+def _tell_of_the_machine(config: Config, broken: set[str]) -> int:
+    """Say what this machine lacks for the sections without problems, and return how many things these are."""
+    from aoai_gateway.app import start_checks
+
+    sections = {re.split(r"[.\[]", path)[0] for path in broken}
+    told = start_checks.errors(config) + start_checks.ports(config)[0]
+    found = [each for each in told if re.split(r"[.:]", each)[0] not in sections]
+    for each in found:
+        print(each, file=sys.stderr)
+    return len(found)
 
 
 def _own_version() -> str:
@@ -457,6 +509,7 @@ options of serve and web:
   --port PORT     listen on this port (default: as configured, else 8080)
   -s ADDON        load this addon file too; may be given several times
   --capture FILE  append every call to this file, with prompt and answer but without keys
+  --workers N     serve with so many processes on one port, or auto: one for each core (serve only)
 
 `{PROGRAM} COMMAND --help` says more; --version prints the versions."""
 

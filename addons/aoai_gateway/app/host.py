@@ -17,13 +17,15 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from aoai_gateway.app import log_format
-from aoai_gateway.app.addon import ADDON
+from aoai_gateway.app.addon import ADDON, GatewayAddon
 from aoai_gateway.app.mitmproxy_options import OptionCheck
 from aoai_gateway.config.models import Log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from aoai_gateway.app.worker import Worker
 
 QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers")
 """They log every connection."""
@@ -43,15 +45,16 @@ def serve(
     addons: Sequence[str],
     options: Sequence[str],
     capture: Path | None = None,
+    worker: Worker | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT. ``addons``: scripts; ``options``: mitmproxy's, as ``name=value``.
 
-    ``capture``: the file that all calls are appended to.
+    ``capture``: the file that all calls are appended to; ``worker``: what this process is among several.
 
     Returns the process's exit code: 0, or 1 if it could not start.
     """
     try:
-        return asyncio.run(_serve(config, host, port, addons, options, capture))
+        return asyncio.run(_serve(config, host, port, addons, options, capture, worker))
     except SystemExit as exited:
         return exited.code if isinstance(exited.code, int) else 1
 
@@ -63,7 +66,15 @@ async def _serve(
     addons: Sequence[str],
     options: Sequence[str],
     capture: Path | None,
+    worker: Worker | None,
 ) -> int:
+    # What a process draws at random, and when it began, must not be the same in all forks.
+    ours = ADDON if worker is None else GatewayAddon()
+    if worker is not None:
+        worker.prepare()
+        ours.lifecycle.worker = worker
+        if worker.encodings is not None:
+            ours.gateway.counter.encodings = worker.encodings
     capturing = []
     if capture is not None:
         from aoai_gateway.inspect.capture import Capture
@@ -74,11 +85,11 @@ async def _serve(
     logging.getLogger().setLevel(logging.INFO)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    opts.update(mode=["reverse:http://aoai-gateway.invalid"])
+    opts.update(mode=["reverse:http://aoai-gateway.invalid"], server=worker is None)
     master.addons.add(
         core.Core(),
         proxyserver.Proxyserver(),
-        ADDON,
+        ours,
         script.ScriptLoader(),
         next_layer.NextLayer(),
         LeanTlsConfig(),
@@ -88,7 +99,7 @@ async def _serve(
     )
     # Not deferred: mitmproxy sets deferred options while an addon is being added, without `configure`.
     opts.update(gateway_config=str(config))
-    setup = ADDON.lifecycle.config
+    setup = ours.lifecycle.config
     log_format.apply(setup.log if setup is not None else Log())
     opts.update(
         listen_host=host or (setup.listen.host if setup else "127.0.0.1"),
@@ -103,5 +114,13 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, master.shutdown)
+    if worker is not None:
+        loop.add_signal_handler(signal.SIGUSR2, _make_room, ours, master)
     await master.run()
     return 0
+
+
+def _make_room(ours: GatewayAddon, master: Master) -> None:
+    """End since a successor listens already: no balancer need be told."""
+    ours.lifecycle.stays_reachable = True
+    master.shutdown()

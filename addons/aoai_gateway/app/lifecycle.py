@@ -15,7 +15,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.app import start_checks, tls
-from aoai_gateway.config.loader import ConfigErrors
+from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
 from aoai_gateway.runtime.exception_log import log_exception
@@ -27,6 +27,7 @@ from aoai_gateway.wire.masking import known
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.config.models import Config, SimulatedEndpoint
     from aoai_gateway.runtime.gateway import Gateway
@@ -40,8 +41,12 @@ POLL_SECONDS = 0.5
 NO_UPSTREAM = "http://aoai-gateway.invalid"
 """mitmproxy's reverse mode wants a target. It is never connected to, and cannot be (RFC 6761 §6.4)."""
 
-GRACE_SECONDS = 0.1
-"""For the last bytes to leave the process, when all calls have ended."""
+UNREADY_SECONDS = 5.0
+"""For balancers to notice, where the configuration says nothing: two probes of most."""
+
+QUIET_SECONDS = 0.3
+"""Without a call, after which the connections that are left are idle: for the last bytes to leave the
+process, and for the first ones of a connection that was just accepted to come."""
 
 HANG_UP_SECONDS = 1.0
 """For connections to close, when it is over."""
@@ -65,6 +70,10 @@ class Lifecycle:
         self._watcher: asyncio.Task[None] | None = None
         self.inspected = False
         """Whether people look at prompts, and so at their numbers of tokens."""
+        self.worker: Worker | None = None
+        """What this process is among several workers; None: it is alone."""
+        self.stays_reachable = False
+        """Whether another process goes on listening on the same port when this one ends."""
         self._started = False
         self._started_with: Config | None = None
         self._adopting = asyncio.Lock()
@@ -98,10 +107,12 @@ class Lifecycle:
             return
         self._started = True
         self._started_with = self._loaded.config
-        if not await self.state_sync.open(self._loaded.config):
-            logger.error("The gateway answers 503 until this is mended and it is started again.")
+        store = self.worker.store if self.worker is not None else None
+        if not await self.state_sync.open(self._loaded.config, store):
+            logger.error("The gateway answers 503 until this is fixed and it is restarted.")
             return
         await self._adopt(self._loaded)
+        await self.state_sync.follow_peers()
         self._come_first()
         # What is there now stays. To look through all of it for garbage, now and then, would stop the event
         # loop for some tens of milliseconds each time; calls leave little behind.
@@ -109,13 +120,22 @@ class Lifecycle:
         gc.freeze()
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)
-        if ctx.options.server:
+        if self.worker is not None:
+            await self._listen_as(self.worker, self._loaded.config)
+        elif ctx.options.server:
             self.admin.start(self._loaded.config.admin)
         self._watcher = asyncio_utils.create_task(
             self._watch(), name="watcher of the gateway's configuration", keep_ref=True
         )
         if self.inspected:
             await self._load_encodings()
+
+    async def _listen_as(self, worker: Worker, config: Config) -> None:
+        """Accept connections: not before it could serve them, since a predecessor still does."""
+        self.admin.start_for_supervisor(worker.admin_socket, config.admin)
+        ctx.options.update(server=True)
+        await ctx.master.addons.get("proxyserver").setup_servers()
+        worker.is_ready()
 
     def _come_first(self) -> None:
         """Be the first addon that learns of the end: others close files that calls are still written to."""
@@ -169,7 +189,10 @@ class Lifecycle:
                 del self._simulators[name]
                 await running.stop()
         for name, endpoint in wanted.items():
-            if name not in self._simulators:
+            if self.worker is not None:
+                url, key = await self.worker.simulate(name, endpoint)
+                config = config.with_simulators({name: url}, {name: key})
+            elif name not in self._simulators:
                 self._simulators[name] = (endpoint, await self._simulate(name, endpoint))
         urls = {name: running.urls[name] for name, (_, running) in self._simulators.items()}
         keys = {name: running.keys[name] for name, (_, running) in self._simulators.items()}
@@ -197,9 +220,11 @@ class Lifecycle:
         assert self._path is not None
         watch = Watch(self._path, env=os.environ, loaded=self._loaded)
         path = self._path
+        told_ready = False
         while True:
             slept = time.monotonic()
             await asyncio.sleep(POLL_SECONDS)
+            told_ready = told_ready or self._say_ready()
             gateway = self._gateway
             gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
             gateway.look_for_listeners(ctx.master.addons)
@@ -222,12 +247,29 @@ class Lifecycle:
                     self._gateway.config_errors = tuple(map(str, found.problems))
                 elif found is not None:
                     self._warn_of_restart(found)
+                    news = self._new_warnings(found)
                     await self._adopt(found)
-                    for warning in found.warnings:
+                    for warning in news:
                         logger.warning("%s", warning)
                     logger.info("%s was reloaded.", path)
             except Exception as error:
                 log_exception("while the configuration was reloaded; the one in force stays.", error)
+
+    def _say_ready(self) -> bool:
+        """Log, once it listens, where. Gives whether that was said."""
+        server = ctx.master.addons.get("proxyserver")
+        addresses = server.listen_addrs() if server is not None else []
+        if not addresses or self._loaded is None:
+            return False
+        scheme = "https" if self._loaded.config.listen.certificate else "http"
+        for host, port, *_ in addresses:
+            logger.info("Ready at %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
+        return True
+
+    def _new_warnings(self, found: Loaded) -> list[Problem]:
+        """Return the warnings that the configuration in force did not have, wherever they stand."""
+        told = {(each.path, each.message) for each in self._loaded.warnings} if self._loaded else set()
+        return [each for each in found.warnings if (each.path, each.message) not in told]
 
     def _warn_of_restart(self, found: Loaded) -> None:
         if self._loaded is not None and self._started_with is not None:
@@ -239,17 +281,13 @@ class Lifecycle:
     async def done(self) -> None:
         """Take no more connections, let running calls finish within their limit, and tidy up."""
         gateway = self._gateway
-        gateway.draining = True
+        await self._leave()
         if self._watcher is not None:
             self._watcher.cancel()
         ctx.options.update(server=False)
-        if gateway.setup is not None and gateway.calls:
-            limit = gateway.config.drain_seconds
-            logger.info("Waiting for %d calls to finish, %.0f s at most.", len(gateway.calls), limit)
-            end = time.monotonic() + limit
-            if not await gateway.idle(limit):
-                logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
-            await asyncio.sleep(min(GRACE_SECONDS, max(0.0, end - time.monotonic())))
+        if gateway.setup is not None:
+            await self._drain(gateway.config.drain_seconds)
+        gateway.draining = True
         await self._hang_up()
         await self.admin.stop()
         await self._gateway.reader.close()
@@ -262,6 +300,37 @@ class Lifecycle:
         for _, running in self._simulators.values():
             await running.stop()
         logger.info("Stopped.", extra={"event": "gateway.stopped"})
+
+    async def _leave(self) -> None:
+        """Report not to be ready while calls are still taken, until balancers have noticed."""
+        gateway = self._gateway
+        gateway.leaving = True
+        if self.stays_reachable or gateway.setup is None:
+            return
+        seconds = gateway.config.drain.unready_seconds
+        if seconds is None:
+            polled = gateway.readiness_polls.goes_on(time.monotonic())
+            seconds = UNREADY_SECONDS if polled else 0.0
+        if seconds:
+            logger.info("Not ready any more; calls are still taken for %g s.", seconds)
+            await asyncio.sleep(seconds)
+
+    async def _drain(self, limit: float) -> None:
+        """Let calls finish, and those begin whose connections were accepted before the port was closed."""
+        gateway, end = self._gateway, time.monotonic() + limit
+        told = False
+        connections = ctx.master.addons.get("proxyserver").connections
+        while connections and (left := end - time.monotonic()) > 0:
+            if gateway.calls:
+                if not told:
+                    logger.info("Waiting for %d calls to finish, %.0f s at most.", len(gateway.calls), limit)
+                told = True
+                if not await gateway.idle(left):
+                    logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
+                    return
+            await asyncio.sleep(min(QUIET_SECONDS, max(0.0, end - time.monotonic())))
+            if not gateway.calls:
+                return
 
     async def _hang_up(self) -> None:
         """Close the connections that clients still have, so that calls which were cut off are written down.

@@ -57,7 +57,7 @@ def as_settings(words: Sequence[str]) -> list[str]:
         hint = did_you_mean(unknown[0].partition("=")[0], parser.flags)
         raise OptionError(
             f"mitmproxy has no option {unknown[0]!r}; "
-            + (hint or "what follows -- must be its own options, which `mitmdump --help` lists")
+            + (hint or "the words after -- must be its own options, which `mitmdump --help` lists")
         )
     if args.version or args.options or args.commands:
         raise OptionError("for mitmproxy's --version, --options and --commands run `mitmdump` itself")

@@ -7,10 +7,13 @@ could not keep its promises is refused with the same words.
 from __future__ import annotations
 
 import os
+import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from aoai_gateway.app import ports as addresses
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink
+from aoai_gateway.state.budget_file import decode
 from aoai_gateway.usage.sinks import missing_extra
 
 if TYPE_CHECKING:
@@ -32,7 +35,35 @@ def errors(config: Config, now: datetime | None = None) -> list[str]:
     found += _sinks(config)
     if config.budget_file is not None and config.redis_url is None:
         found += _writable("budget_file", config.budget_file)
+        found += _budgets(config.budget_file)
+    found += _trusted(config)
     return found
+
+
+def ports(config: Config) -> tuple[list[str], list[str]]:
+    """Give the errors and the warnings about the addresses that it is to listen on.
+
+    One that a gateway has is no error: that may be the very one whose changed file is checked.
+    """
+    errors: list[str] = []
+    warnings: list[str] = []
+    listen, admin = config.listen, config.admin
+    found = addresses.refusal(listen.host, listen.port) if listen.port else None
+    tls = listen.certificate is not None
+    if found and found.in_use and addresses.has_gateway(listen.host, listen.port, tls=tls):
+        warnings.append(
+            f"listen.port: a gateway runs at {listen.host}:{listen.port}, so no other one can start there"
+        )
+    elif found:
+        errors.append(f"listen.port: {found.message}")
+    found = addresses.refusal(admin.host, admin.port) if admin.enabled and admin.port else None
+    if found and not (found.in_use and addresses.has_gateway(admin.host, admin.port)):
+        # The gateway serves without its status page.
+        warnings.append(
+            f"admin.port: {admin.host}:{admin.port} cannot be listened on, so there will be no status page; "
+            "name another port"
+        )
+    return errors, warnings
 
 
 def warnings(config: Config, now: datetime | None = None) -> list[str]:
@@ -119,6 +150,24 @@ def _writable(key: str, file: Path | str) -> Iterator[str]:
             yield f"{key}: {path} cannot be written by this user"
     elif not os.access(folder, os.W_OK | os.X_OK):
         yield f"{key}: the folder {folder} cannot be written by this user"
+
+
+def _budgets(path: Path) -> Iterator[str]:
+    try:
+        decode(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        yield f"budget_file: {path} is not a budget file; repair it, or remove it to start with nothing spent"
+
+
+def _trusted(config: Config) -> Iterator[str]:
+    if config.aoai.trusted_ca is None:
+        return
+    try:
+        ssl.create_default_context(cafile=str(config.aoai.trusted_ca))
+    except OSError:  # ssl.SSLError is one
+        yield "aoai.trusted_ca: is not a PEM file of certificates"
 
 
 def _day(time: datetime) -> str:

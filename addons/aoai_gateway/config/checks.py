@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from aoai_gateway.config.client_checks import check_clients
 from aoai_gateway.config.fields import is_loopback
-from aoai_gateway.config.findings import Finding, Locate, repeated
+from aoai_gateway.config.findings import STANDINS, VIRTUAL_DEPLOYMENTS, Finding, Locate, repeated
 from aoai_gateway.config.models import Client, Config, Endpoint, VirtualDeployment
 from aoai_gateway.config.priority_checks import check_priorities
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
@@ -149,6 +149,7 @@ def _check_pools(config: Config) -> Iterator[Finding]:
                 _first_path(config, name),
                 f"every standin for {name} is switched off: all requests for it will be refused",
                 fatal=False,
+                rests_on=(VIRTUAL_DEPLOYMENTS, STANDINS),
             )
         elif pool[-1].non_streaming_fraction != 1:
             path = (*paths[id(pool[-1].standin or pool[-1].endpoint)], "non_streaming_fraction")
@@ -158,6 +159,7 @@ def _check_pools(config: Config) -> Iterator[Finding]:
                     f"must be 1: {pool[-1].name} is the last in line for {name}, and nobody is left to take "
                     "the non-streaming requests that it turns down",
                     "write 1, or leave it out",
+                    rests_on=(VIRTUAL_DEPLOYMENTS, STANDINS),
                 )
             last_told.add(path)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from aoai_gateway.config.findings import Finding, Locate, repeated
+from aoai_gateway.config.findings import ENDPOINTS, GROUPS, VIRTUAL_DEPLOYMENTS, Finding, Locate, repeated
 from aoai_gateway.config.identity_checks import check_identities
 from aoai_gateway.config.models import Client, Config, Group, Policy
 from aoai_gateway.config.patterns import is_pattern, matches, matches_any
@@ -109,7 +109,10 @@ def _check_names(config: Config, place: _Place) -> Iterator[Finding]:
         if policy.group not in groups:
             known = "there are " + listed(groups) if groups else 'write "groups:" with it'
             yield Finding(
-                (*place.path, "group"), "is not a group", did_you_mean(policy.group, groups) or known
+                (*place.path, "group"),
+                "is not a group",
+                did_you_mean(policy.group, groups) or known,
+                rests_on=(GROUPS,),
             )
     if place.wrote("deployments_allowed"):
         allowed = policy.deployments_allowed or ()
@@ -122,7 +125,7 @@ def _check_names(config: Config, place: _Place) -> Iterator[Finding]:
                 fatal=False,
             )
         for index, name in enumerate(allowed):
-            yield from _unknown(name, deployments, (*path, index), "a virtual deployment")
+            yield from _unknown(name, deployments, (*path, index))
     if place.wrote("endpoints_allowed"):
         endpoints = [endpoint.name for endpoint in config.aoai.endpoints]
         path = (*place.path, "endpoints_allowed")
@@ -134,18 +137,25 @@ def _check_names(config: Config, place: _Place) -> Iterator[Finding]:
                 fatal=False,
             )
         for index, name in enumerate(policy.endpoints_allowed or ()):
-            yield from _unknown(name, endpoints, (*path, index), "an endpoint")
+            yield from _unknown(name, endpoints, (*path, index), "an endpoint", ENDPOINTS)
     if place.wrote("request_limits") and policy.request_limits:
         for name in policy.request_limits.deployments:
             path = (*place.path, "request_limits", "deployments", name)
-            yield from _unknown(name, deployments, path, "a virtual deployment")
+            yield from _unknown(name, deployments, path)
 
 
-def _unknown(name: str, known: list[str], path: KeyPath, what: str) -> Iterator[Finding]:
+def _unknown(
+    name: str,
+    known: list[str],
+    path: KeyPath,
+    what: str = "a virtual deployment",
+    names: KeyPath = VIRTUAL_DEPLOYMENTS,
+) -> Iterator[Finding]:
     if not known or any(matches(name, each) for each in known):
         return
     said = f"{name} matches no {what.split(' ', 1)[1]}" if is_pattern(name) else f"{name} is not {what}"
-    yield Finding(path, said, did_you_mean(name, known) or "there are " + listed(known), fatal=False)
+    suggestion = did_you_mean(name, known) or "there are " + listed(known)
+    yield Finding(path, said, suggestion, fatal=False, rests_on=(names,))
 
 
 def _check_limits(config: Config, place: _Place) -> Iterator[Finding]:
@@ -159,7 +169,7 @@ def _check_limits(config: Config, place: _Place) -> Iterator[Finding]:
             for name in limits if not isinstance(limits, int | float) else ():
                 path = (*place.path, key, name)
                 if name != TOTAL:
-                    yield from _unknown(name, deployments, path, "a virtual deployment")
+                    yield from _unknown(name, deployments, path)
                 elif TOTAL in deployments:
                     yield Finding(
                         path,
@@ -179,6 +189,7 @@ def _check_when_exceeded(config: Config, place: _Place) -> Iterator[Finding]:
             (*place.path, "when_exceeded", "deployment"),
             f"{said.deployment} is not a virtual deployment",
             did_you_mean(said.deployment, known) or "there are " + listed(known),
+            rests_on=(VIRTUAL_DEPLOYMENTS,),
         )
 
 
@@ -201,7 +212,9 @@ def _check_client(config: Config, place: _Place) -> Iterator[Finding]:
                 f"has no limit for {listed(unlimited)}, which the client may use: it will be refused there",
                 f'add one, or "{TOTAL}" for all together, or write one number for all',
                 fatal=False,
+                rests_on=(VIRTUAL_DEPLOYMENTS,),
             )
+    yield from _check_end_users(place)
     said = place.policy.when_exceeded
     other = said.deployment if said else None
     if other and config.knows(other) and not _may_use(place.policy, other):
@@ -213,6 +226,21 @@ def _check_client(config: Config, place: _Place) -> Iterator[Finding]:
         )
     if place.policy.endpoints_allowed:
         yield from _check_what_is_left(config, place, usable)
+
+
+def _check_end_users(place: _Place) -> Iterator[Finding]:
+    client, source = place.policy, place.policy.user_from
+    if client.per_user is not None and source is None:
+        missing = "does not say where calls name their end user"
+        yield Finding(place.at("per_user"), missing, 'write "user_from:" beside it')
+    has_claims = isinstance(client, Client) and (client.token or client.verify)
+    if source is not None and source.place == "claim" and not has_claims:
+        yield Finding(
+            place.at("user_from"),
+            "names no end user: the client has no verified tokens, and so no claims",
+            'give it "token:", or write header or body',
+            fatal=False,
+        )
 
 
 def _usable(config: Config, policy: Policy) -> list[str]:
@@ -234,7 +262,10 @@ def _check_what_is_left(config: Config, place: _Place, usable: Iterable[str]) ->
         left = [backend for backend in pool if matches_any(allowed, backend.endpoint.name)]
         if pool and not left:
             yield Finding(
-                path, f"no endpoint among them serves {name}, which the client may use", fatal=False
+                path,
+                f"no endpoint among them serves {name}, which the client may use",
+                fatal=False,
+                rests_on=(ENDPOINTS, VIRTUAL_DEPLOYMENTS),
             )
         elif left and left[-1].non_streaming_fraction != 1:
             yield Finding(

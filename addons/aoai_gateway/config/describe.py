@@ -1,4 +1,4 @@
-"""What the gateway makes of a configuration, for people: the overview that ``check`` prints."""
+"""The overview of a configuration that ``check`` prints."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ def describe(loaded: Loaded) -> str:
         ("Files", [str(file) for file in loaded.files]),
         ("Listens on", list(_listens(config))),
         ("Endpoints", [_endpoint(endpoint) for endpoint in config.aoai.endpoints]),
-        ("Deployments, and who serves them in which order", list(_pools(config))),
+        ("Deployments, and the backends that serve them, in order", list(_pools(config))),
         ("Priorities, highest first", list(_classes(config))),
         ("Counts in", [_counts(config)]),
         ("Clients", [_client(client) for client in config.clients]),
@@ -67,7 +67,7 @@ def _pools(config: Config) -> Iterator[str]:
     for name, pool in pools.items():
         yield name
         if not pool:
-            yield "   nobody: everything that serves it is switched off"
+            yield "   none: every backend that serves it is switched off"
         for number, backend in enumerate(pool, start=1):
             yield f"  {number}. {backend.name}" + _notes(_backend_notes(backend))
 
@@ -110,7 +110,7 @@ def _client(client: Client) -> str:
         word = "key" if len(client.key) == 1 else "keys"
         notes.append(f"{word} {', '.join(mask(key.get_secret_value()) for key in client.key)}")
     if client.uses_entra_id_auth:
-        notes.append("everybody with an Entra ID token")
+        notes.append("all calls with an Entra ID token")
     if client.group:
         notes.append(f"group {client.group}")
     if client.deployments_allowed is None:
@@ -124,7 +124,7 @@ def _client(client: Client) -> str:
 def _limits(client: Client) -> list[str]:
     notes = []
     if client.endpoints_allowed is not None:
-        notes.append("served by " + (", ".join(client.endpoints_allowed) or "nobody"))
+        notes.append("served by " + (", ".join(client.endpoints_allowed) or "no endpoint"))
     for kind, amounts in client.amounts():
         unit = UNITS[kind]
         notes += [f"{name} {amount:,} {unit}" for name, amount in amounts.deployments.items()]

@@ -145,7 +145,7 @@ def parse(file: Path, content: bytes) -> tuple[Node | None, list[Problem]]:
         _bound_depth(text)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        return None, [_syntax_problem(file, text, error)]
+        return None, [_syntax_problem(file, text, _in_known_words(text) or error)]
     except _TooMuchError as error:
         return None, [problem(start, "", str(error))]
     if root is None:
@@ -286,7 +286,16 @@ _SYNTAX = (
     (r".*(characters are not allowed)", "a control character", None),
     (r".*expected.*(block end|key|indicator|document start)", "the indentation does not fit", None),
 )
-"""What the parser says (libyaml's and PyYAML's words), and how we say it."""
+"""How we say what PyYAML's own parser says."""
+
+
+def _in_known_words(text: str) -> yaml.YAMLError | None:
+    """Have PyYAML's own parser, slow and long the same, judge what libyaml refused in its words."""
+    try:
+        yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        return error
+    return None
 
 
 def _syntax_problem(file: Path, text: str, error: yaml.YAMLError) -> Problem:

@@ -2,7 +2,7 @@
 
 ``${NAME}`` is the variable's value, and a problem when it is not set; ``${NAME:-default}`` is the default
 when it is unset or empty, as in a shell; ``$${`` writes ``${``. It is filled in after YAML has been read,
-so whatever the variable holds is a value: it cannot add keys, lists or anchors, and is not looked at again.
+so its content is a value: it cannot add keys, lists or anchors, and is not looked at again.
 """
 
 import re
@@ -17,7 +17,7 @@ _REFERENCE = re.compile(
 
 
 def resolve(root: Node, env: EnvMapping[str, str]) -> tuple[Node, list[Problem]]:
-    """Fill in the variables; a value with a problem is marked, so that nothing more is said about it."""
+    """Fill in the variables; a value with a problem is marked, so that it is reported once."""
     problems: list[Problem] = []
 
     def change(scalar: Scalar, path: KeyPath) -> Scalar:

@@ -153,8 +153,10 @@ def _pattern(value: object) -> object:
     try:
         # PowerProxy matches header names with re.match and IGNORECASE.
         return re.compile(value, re.IGNORECASE)
-    except re.error as error:
-        raise fault(f"is not a regular expression: {error.msg}") from None
+    except (re.error, OverflowError, RecursionError):
+        raise fault(
+            "is not a regular expression of Python", 'write it like "accept|x-ms-.*", and quote it'
+        ) from None
 
 
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
@@ -228,7 +230,7 @@ def _state(value: SecretStr) -> SecretStr:
 def _origin(value: str) -> str:
     low = value.lower()
     if low != "*" and not _ORIGIN.fullmatch(low):
-        raise ValueError("must be an origin as browsers send it, https://host or https://host:port, or *")
+        raise fault("is not an origin as browsers send it", "write https://host, https://host:port, or *")
     return low
 
 

@@ -11,6 +11,8 @@ from aoai_gateway.config.issuers import TokenClaims, may_both_match
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
+ISSUERS: tuple[KeyPath, ...] = (("tokens", "*", "issuer"),)
+
 type Claimed = tuple[TokenClaims, Client, KeyPath]
 
 
@@ -42,6 +44,7 @@ def _check_issuers(config: Config) -> Iterator[Finding]:
             "has no effect: no client is known by a token",
             'give a client "token:", such as {appid: …}',
             fatal=False,
+            rests_on=(("clients", "*", "token"), ("clients", "*", "verify")),
         )
 
 
@@ -62,7 +65,10 @@ def _check_pass_through(config: Config) -> Iterator[Finding]:
         first = first or client.name
         if client.verify and not config.tokens:
             yield Finding(
-                ("clients", index, "verify"), "needs to know who issues its tokens", 'write "tokens:"'
+                ("clients", index, "verify"),
+                "needs to know who issues its tokens",
+                'write "tokens:"',
+                rests_on=ISSUERS,
             )
         elif not client.verify and not client.token:
             yield Finding(
@@ -85,13 +91,17 @@ def _check_claims(config: Config, claims: TokenClaims, path: KeyPath) -> Iterato
     known = [issuer.issuer for issuer in config.tokens]
     if not known:
         yield Finding(
-            path, "cannot match: no issuer of tokens is trusted", 'write "tokens:" with issuer and audience'
+            path,
+            "cannot match: no issuer of tokens is trusted",
+            'write "tokens:" with issuer and audience',
+            rests_on=ISSUERS,
         )
     elif claims.issuer is not None and claims.issuer not in known:
         yield Finding(
             (*path, "issuer"),
             "is none of the issuers under tokens",
             did_you_mean(claims.issuer, known) or "there are " + listed(known),
+            rests_on=ISSUERS,
         )
     elif claims.issuer is None and len(set(known)) > 1:
         yield Finding(
@@ -99,6 +109,7 @@ def _check_claims(config: Config, claims: TokenClaims, path: KeyPath) -> Iterato
             "does not say which issuer its tokens come from, and there are several: another one could name "
             "anybody",
             f'add "issuer:" with one of {listed(dict.fromkeys(known))}',
+            rests_on=ISSUERS,
         )
 
 
@@ -127,7 +138,10 @@ def _check_certificates(config: Config) -> Iterator[Finding]:
         path: KeyPath = ("clients", index, "certificate")
         if config.listen.client_ca is None:
             yield Finding(
-                path, "cannot be shown: no authority is trusted", 'write "client_ca" under "listen"'
+                path,
+                "cannot be shown: no authority is trusted",
+                'write "client_ca" under "listen"',
+                rests_on=(("listen", "client_ca"),),
             )
         if not (names.subject or names.cn or names.san):
             yield Finding(path, "says nothing, so every certificate would do", "write subject, cn or san")

@@ -14,6 +14,7 @@ from aoai_gateway.config import powerproxy
 from aoai_gateway.config.checks import check
 from aoai_gateway.config.document import Mapping, find, parse
 from aoai_gateway.config.env import resolve
+from aoai_gateway.config.findings import is_uncertain
 from aoai_gateway.config.merge import merge
 from aoai_gateway.config.models import Config
 from aoai_gateway.config.problems import ConfigErrors, KeyPath, Place, Problem, in_order, problem
@@ -94,8 +95,9 @@ def compile_sources(sources: Sequence[Source], *, env: EnvMapping[str, str]) -> 
     """Make a configuration of files that were read; arguments and errors as for :func:`load`."""
     fingerprint = _fingerprint(sources)
     documents, problems = _parse_all(sources)
-    if len(documents) < len(sources):
-        # A file that is not YAML leaves a hole: whatever else would be said would be about the hole.
+    # A file that is not YAML leaves a hole: what lies between the parts cannot be judged.
+    whole = len(documents) == len(sources)
+    if not documents:
         raise ConfigErrors(problems, fingerprint=fingerprint)
     document, found = merge(documents)
     problems += found
@@ -104,13 +106,20 @@ def compile_sources(sources: Sequence[Source], *, env: EnvMapping[str, str]) -> 
     assert isinstance(root, Mapping)
     document, found, warnings = powerproxy.translate(root)
     problems += found
-    validated = validate(document, folder=sources[0].file.parent.absolute())
+    validated = validate(document, folder=sources[0].file.parent.absolute(), whole=whole)
     problems += validated.problems
-    found_fatal, found_warnings = _cross_check(root, validated, problems)
-    problems += found_fatal
+    warnings += _unread_files(sources[0].file)
+    if whole:
+        found_fatal, found_warnings = _cross_check(root, validated, problems)
+        problems += found_fatal
+        warnings += found_warnings
     if problems or validated.config is None:
-        raise ConfigErrors(dict.fromkeys(problems), fingerprint=fingerprint)
-    warnings += [*found_warnings, *_unread_files(sources[0].file)]
+        raise ConfigErrors(
+            dict.fromkeys(problems),
+            warnings=dict.fromkeys(warnings),
+            fingerprint=fingerprint,
+            rest=validated.config,
+        )
     files = tuple(source.file for source in sources)
     return Loaded(validated.config, in_order(warnings), files, fingerprint)
 
@@ -146,7 +155,7 @@ def _cross_check(
 
     told = {each.path for each in problems}
     for finding in check(validated.config, locate):
-        if _follows(finding.path, validated.broken):
+        if is_uncertain(finding, validated.broken):
             continue
         found = problem(locate(finding.path), finding.path, finding.message, finding.suggestion)
         if finding.fatal and not any(_within(path, found.path) for path in told):
@@ -154,10 +163,6 @@ def _cross_check(
         elif not finding.fatal:
             warnings.append(found)
     return fatal, warnings
-
-
-def _follows(path: KeyPath, broken: Iterable[KeyPath]) -> bool:
-    return any(path[: len(each)] == each or each[: len(path)] == path for each in broken)
 
 
 def _within(path: str, outer: str) -> bool:

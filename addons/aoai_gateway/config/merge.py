@@ -42,7 +42,7 @@ def _nodes(first: Entry, second: Entry, path: KeyPath, problems: list[Problem]) 
         problem(
             second.key_place,
             path,
-            f"conflicts with what {first.key_place} says",
+            f"conflicts with {first.key_place}",
             "write it in one of the two files",
         )
     )

@@ -107,6 +107,14 @@ class Log(Model):
     """The lowest level that is written: `debug`, `info`, `warning` or `error`."""
 
 
+class Drain(Model):
+    """How the gateway leaves when it is told to stop (SIGTERM)."""
+
+    unready_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
+    """Seconds for which it reports to be unready, and still accepts calls, so that a balancer sends no
+    more to it; without a number 5 if readiness is polled, else 0."""
+
+
 class Cors(Model):
     """Which pages may call the gateway from a browser."""
 
@@ -208,6 +216,8 @@ class Config(Model):
     """More places for usage records; any number of them at once."""
     drain_seconds: Amount = 30
     """Seconds that running calls may take to finish when the gateway is stopped."""
+    drain: Drain = Drain()
+    """What it does before that."""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from aoai_gateway.config.end_users import PerUser, UserFrom
 from aoai_gateway.config.fields import (
     Amount,
     Count,
@@ -180,6 +181,12 @@ class Policy(Model):
         | None
     ) = None
     """What happens to a request that does not fit: reject (the default), wait, or degrade."""
+    user_from: UserFrom | None = None
+    """Where calls name their end user: `header x-end-user`, `claim oid` or `body user`."""
+    per_user: PerUser | None = None
+    """What each end user may use; needs `user_from`."""
+    user_in_records: Literal["hashed", "plain"] | None = None
+    """How usage records name end users: by a pseudonym (the default), or as they are."""
     dry_run: bool | None = None
     """`true`: limits and quotas only report what they would do. Access is enforced nevertheless."""
 

@@ -216,11 +216,16 @@ class _Translation:
                 host, password = texts
                 url = f"rediss://:{quote(password, safe='')}@{host}:{_REDIS_PORT}/0"
                 return document.with_entries(state=Scalar(redis.place, url))
+            missing = [
+                key
+                for key, each in zip(_REDIS_KEYS, settings, strict=False)
+                if not (isinstance(each, Scalar) and each.text)
+            ] or list(_REDIS_KEYS)
             self._problem(
                 redis.place,
                 ("plugins", index, "redis"),
-                "names no server",
-                'write redis_host and redis_password, or "state: rediss://…" at the top',
+                f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing",
+                'write it; or, for a server without a password, "state: redis://host:6379/0" at the top',
             )
         return document
 

@@ -1,7 +1,7 @@
-"""Priority classes: who is served first when there is not enough for all.
+"""Priority classes: which calls are served first when there is not enough for all.
 
 The order in which classes are written is their rank. A configuration without any has one class for
-everybody, which does not wait, leaves nothing free and has the breaks of the section ``breaks``.
+all calls, which does not wait, leaves nothing free and has the breaks of the section ``breaks``.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class PriorityClass:
     """0 is the highest."""
     breaks: BreakLengths
     wait_seconds: float = 0.0
-    """How long a request may wait in line; 0: it does not wait."""
+    """Seconds for which a request may wait in the queue; 0: it does not wait."""
     wait_length: int = 0
     """How many requests of the class may wait at once, per virtual deployment; 0: none."""
     leave_free: float = 0.0
@@ -48,13 +48,13 @@ class PriorityClass:
     may_use_provisioned: bool = True
     may_spill: bool = True
     minimum_share: float = 0.0
-    """The share of the releases from the line that are its own while it waits."""
+    """The share of the queue's releases that are its own while it waits."""
     wait_bytes: int = 256 * 1024 * 1024
     """How many bytes of their bodies may wait at once, per virtual deployment."""
 
     @property
     def may_wait(self) -> bool:
-        """Whether its requests may wait in line at all."""
+        """Whether its requests may wait in the queue at all."""
         return self.wait_seconds > 0 and self.wait_length > 0
 
     def may_use(self, *, provisioned: bool, beside_provisioned: bool) -> bool:
@@ -69,7 +69,7 @@ class PriorityClass:
 
 
 class Wait(Model):
-    """How requests wait in line, for capacity, instead of being refused."""
+    """How requests wait in the queue, for capacity, instead of being refused."""
 
     seconds: Seconds
     """Seconds that one request may wait; without `wait`, requests of the class do not wait."""
@@ -111,9 +111,9 @@ class Priority(Model):
     name: Name
     """The name by which clients and groups refer to it."""
     breaks: PriorityBreaks = PriorityBreaks()
-    """For how long it skips a backend after a failed attempt of anybody's."""
+    """For how long it skips a backend after a failed attempt of any call."""
     wait: Wait | None = None
-    """How its requests wait in line; without it they do not."""
+    """How its requests wait in the queue; without it they do not."""
     leave_free: Annotated[float, Field(ge=0, lt=1)] = 0
     """The share of each backend's capacity, below 1, that it leaves to higher classes."""
     may_use: MayUse = MayUse()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from aoai_gateway.config.findings import Finding, Locate, repeated
+from aoai_gateway.config.findings import PRIORITIES, Finding, Locate, repeated
 from aoai_gateway.config.models import Config, Policy
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
@@ -32,7 +32,8 @@ def check_priority_name(config: Config, name: str, path: KeyPath) -> Iterator[Fi
     """Yield what is wrong with a class that is named at a path."""
     known = [each.name for each in config.priorities]
     if name not in known:
-        yield Finding(path, "is not a priority", did_you_mean(name, known) or "there are " + listed(known))
+        suggestion = did_you_mean(name, known) or "there are " + listed(known)
+        yield Finding(path, "is not a priority", suggestion, rests_on=(PRIORITIES,))
 
 
 def priority_names(policy: Policy) -> Iterator[tuple[KeyPath, str]]:

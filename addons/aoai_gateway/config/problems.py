@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Config
 
 type KeyPath = tuple[str | int, ...]
 """Where a value stands in the merged document: ``("aoai", "endpoints", 0, "url")``."""
@@ -43,9 +47,20 @@ class Problem:
 class ConfigErrors(Exception):  # noqa: N818 - it stands for many errors
     """Everything that is wrong with a configuration; ``str()`` is one line for each problem."""
 
-    def __init__(self, problems: Iterable[Problem], *, fingerprint: str = "") -> None:
+    def __init__(
+        self,
+        problems: Iterable[Problem],
+        *,
+        warnings: Iterable[Problem] = (),
+        fingerprint: str = "",
+        rest: "Config | None" = None,
+    ) -> None:
         self.problems = in_order(problems)
         """All problems, by file and line."""
+        self.warnings = in_order(warnings)
+        """What the writer should know of, as far as the rest of the document tells."""
+        self.rest = rest
+        """What could be read, with defaults and made-up names where there are problems: for checks only."""
         self.fingerprint = fingerprint
         """Stands for the files' content, as :attr:`Loaded.fingerprint` does."""
         super().__init__("\n".join(map(str, self.problems)))
@@ -75,11 +90,17 @@ def render(path: KeyPath) -> str:
     return text
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """Return ``did you mean "…"?`` when a known word is close; case does not matter."""
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is close; case does not matter."""
     by_lower = {each.lower(): each for each in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f'did you mean "{by_lower[close[0]]}"?' if close else None
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return ``did you mean "…"?`` when a known word is close; case does not matter."""
+    close = closest(word, known)
+    return f'did you mean "{close}"?' if close else None
 
 
 def listed(words: Iterable[str]) -> str:

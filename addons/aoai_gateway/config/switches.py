@@ -1,7 +1,7 @@
-"""What is switched off by hand: an overlay over the configuration's ``enabled``, at run time.
+"""Switches by hand: an overlay over the configuration's ``enabled``, at run time.
 
-It is kept by name, so it survives a reload of the file, and holds for what comes back under the same name.
-What the file switches off stays off: there, the file has the last word.
+It is kept by name, so it survives a reload of the file, and holds for an entry that comes back under the same
+name. A switch cannot turn on an entry that the file switches off.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind.__value__)
 
 
 class UnknownNameError(LookupError):
-    """The configuration has nothing of this kind and name; the message says what it has."""
+    """The configuration has nothing of this kind and name; the message lists the names it has."""
 
 
 @dataclass(slots=True)
 class Switches:
-    """What is off by hand. A standin is named as a backend is: ``standin@endpoint``."""
+    """The entries that are off by hand. A standin is named as a backend is: ``standin@endpoint``."""
 
     off: dict[Kind, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
 
@@ -47,7 +47,7 @@ class Switches:
         return True
 
     def applied(self, config: Config) -> Config:
-        """Return the configuration with what is off by hand switched off; itself, if nothing is."""
+        """Return the configuration with these entries switched off; itself, if there are none."""
         if not any(self.off.values()):
             return config
         endpoints = tuple(self._endpoint(endpoint) for endpoint in config.aoai.endpoints)

@@ -7,6 +7,7 @@ again: what can still be checked is, and all problems come at once.
 
 import re
 from collections.abc import Iterator, Set
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +18,7 @@ from pydantic_core import ErrorDetails
 from aoai_gateway.config import powerproxy
 from aoai_gateway.config.document import Mapping, Node, Scalar, Sequence, find, plain
 from aoai_gateway.config.models import Config, Model
-from aoai_gateway.config.problems import KeyPath, Problem, did_you_mean, problem
+from aoai_gateway.config.problems import KeyPath, Problem, closest, did_you_mean, problem
 
 _ROUNDS = 5
 """Mending one error can uncover another, a few times; then no more is said until these are corrected."""
@@ -82,13 +83,16 @@ class Validated:
     """The paths of the values that had problems."""
 
 
-def validate(document: Mapping, *, folder: Path) -> Validated:
+def validate(document: Mapping, *, folder: Path, whole: bool = True) -> Validated:
     """Build the models.
 
     :param folder: relative paths in the document count from here.
+    :param whole: whether a part that is missing at the top is a problem.
     """
     data: Any = plain(document)
     broken = {_mend(data, path) for path in _unresolved(document)}
+    if not whole and "aoai" not in data:
+        broken.add(_mend(data, ("aoai",), "missing"))
     problems: list[Problem] = []
     for _ in range(_ROUNDS):
         try:
@@ -98,9 +102,7 @@ def validate(document: Mapping, *, folder: Path) -> Validated:
         else:
             return Validated(config, problems, frozenset(broken))
         problems += [_describe(document, each) for each in details if not _known(each, broken, document)]
-        if any(detail["type"] == "missing" and detail["loc"][-1] != "name" for detail in details):
-            break
-        broken |= {_mend(data, detail["loc"], detail["type"]) for detail in details}
+        broken |= _mend_all(data, details)
     return Validated(None, problems, frozenset(broken))
 
 
@@ -136,6 +138,19 @@ def _unresolved(node: Node, path: KeyPath = ()) -> Iterator[KeyPath]:
             yield from _unresolved(entry.node, (*path, key))
 
 
+def _mend_all(data: Any, details: list[ErrorDetails]) -> set[KeyPath]:
+    mended: set[KeyPath] = set()
+    for detail in details:
+        loc, kind = detail["loc"], detail["type"]
+        if any(loc[: len(each)] == each for each in mended):
+            continue  # it went with what was around it
+        mended.add(_mend(data, loc, kind))
+        if kind == "extra_forbidden":
+            # It may be a misspelt key: then that one is not simply absent.
+            mended |= _meant_instead(loc)
+    return mended
+
+
 def _mend(data: Any, loc: KeyPath, kind: str = "") -> KeyPath:
     """Leave the value at a path out, or the nearest thing around it that has a key; make up a name.
 
@@ -158,11 +173,23 @@ def _mend(data: Any, loc: KeyPath, kind: str = "") -> KeyPath:
     if target is None:
         return ()
     holder, key, place = target
-    if key == "name":
+    if key in ("name", "model") and (kind == "missing" or key == "name"):
         holder[key] = "unnamed-" + "-".join(map(str, place))
+    elif kind == "missing" and key in _MADE_UP:
+        holder[key] = deepcopy(_MADE_UP[key])
+    elif kind == "missing":
+        return _mend(data, place[:-1])
     else:
         holder.pop(key, None)
     return place
+
+
+_MADE_UP: dict[str, Any] = {
+    "aoai": {"endpoints": [{"name": "unnamed"}]},
+    "endpoints": [{"name": "unnamed"}],
+    "standins": [{"name": "unnamed"}],
+}
+"""What stands for a part that is missing, where leaving out what is around it would lose too much."""
 
 
 def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
@@ -178,7 +205,7 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
         return problem(place, path, context["message"], context["suggestion"])
     if kind == "too_short":
         return problem(place, path, "is empty: at least one entry is needed")
-    expected = _EXPECTED.get(kind, detail["msg"][:1].lower() + detail["msg"][1:]).format(**context)
+    expected = _EXPECTED.get(kind, "something else is expected").format(**context)
     shown = _show(node, path)
     return problem(place, path, f"is {shown}, but {expected}" if shown else expected)
 
@@ -197,15 +224,36 @@ def _show(node: Node, path: KeyPath) -> str | None:
 
 def _what_was_meant(path: KeyPath) -> str:
     model, word = _model_at(path[:-1]), str(path[-1])
-    known = [*model.model_fields, *(powerproxy.TOP_LEVEL if len(path) == 1 else ())]
-    for synonym in _SYNONYMS.get(word.lower().replace("-", "_"), ()):
-        if synonym in known:
-            return f'did you mean "{synonym}"?'
+    known = _known_keys(model, path)
+    if synonym := _synonym(word, known):
+        return f'did you mean "{synonym}"?'
+    if outer := _belongs_under(model, word):
+        return f'it belongs under "{outer}"'
+    return did_you_mean(word, known) or "known here: " + ", ".join(known)
+
+
+def _meant_instead(path: KeyPath) -> set[KeyPath]:
+    """Return the paths of the keys that an unknown key may stand for."""
+    model, word = _model_at(path[:-1]), str(path[-1])
+    known = _known_keys(model, path)
+    meant = _synonym(word, known) or _belongs_under(model, word) or closest(word, known)
+    return {(*path[:-1], meant)} if meant else set()
+
+
+def _known_keys(model: type[Model], path: KeyPath) -> list[str]:
+    return [*model.model_fields, *(powerproxy.TOP_LEVEL if len(path) == 1 else ())]
+
+
+def _synonym(word: str, known: list[str]) -> str | None:
+    return next((each for each in _SYNONYMS.get(word.lower().replace("-", "_"), ()) if each in known), None)
+
+
+def _belongs_under(model: type[Model], word: str) -> str | None:
     for name in model.model_fields:
         inner = _model_of_field(model, name)
         if inner and word in inner.model_fields and not _holds_many(model, name):
-            return f'it belongs under "{name}"'
-    return did_you_mean(word, known) or "known here: " + ", ".join(known)
+            return name
+    return None
 
 
 def _model_at(path: KeyPath) -> type[Model]:

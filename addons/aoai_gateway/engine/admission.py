@@ -8,7 +8,8 @@ The client's policy (`when_exceeded`) decides about a call that does not fit:
 
 - *reject*: 429, with the exact time after which it would fit.
 - *wait*: it is held back until it fits, within the policy's bound and the client's own patience. It asks
-  again and again, since running calls that are settled with less than was booked make room early.
+  again and again, since running calls that are settled with less than was booked make room early. When not
+  even that can make it fit within the bound, it is refused at once.
 - *degrade*: another deployment, a smaller completion or a lower priority, as the policy allows.
 
 In a dry run everything is booked as far as it fits, and no call is refused: the answer and the record tell
@@ -37,6 +38,7 @@ from aoai_gateway.engine.effects import (
     Settle,
     WaitUntil,
 )
+from aoai_gateway.engine.end_users import ACCOUNT, EndUsers, user_of
 from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import EffectivePolicy, effective_policy
@@ -65,6 +67,7 @@ class Admission:
     """Admission for all calls of a gateway, with the corrections of counts that earlier calls taught."""
 
     def __init__(self) -> None:
+        self._users = EndUsers()
         self._corrections: Recent[Correction] = Recent(MOST_DEPLOYMENTS)
         self._models: Recent[str] = Recent(MOST_DEPLOYMENTS)
         """The base model of each deployment, as its answers named it."""
@@ -75,6 +78,8 @@ class Admission:
         Raises GatewayError when it is refused.
         """
         terms = effective_policy(call.setup.config, call.client, call.deployment)
+        if call.client.user_from is not None:
+            call.user = user_of(call, call.client.user_from)
         if _needs_count(terms):
             result = yield from self._count(call)
             if self._gone(call, result):
@@ -89,7 +94,7 @@ class Admission:
                 raise
             call.told["x-gateway-dry-run"] = error.code
             call.policy.append(PolicyAction("reject", error.code, dry_run=True))
-        if not terms.quotas:
+        if not terms.quotas and terms.per_user is None:
             return now
         return (yield from self._book(call, terms, now))
 
@@ -131,13 +136,17 @@ class Admission:
             return 0
         return (self._corrections.get(call.deployment) or Correction()).tokens(count)
 
-    def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int) -> Reservation:
+    def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int, now: float) -> Reservation:
         bound = completion_bound(call)
         if bound is None:
             bound = min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND)
         # A refused booking and the next one are two questions; no store may take them for one.
         identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
-        return Reservation(identity, call.client.name, terms.quotas, self._prompt_tokens(call) + bound)
+        quotas = terms.quotas
+        if terms.per_user is not None:
+            account = self._users.account(call.client.name, call.user, now)
+            quotas = (*quotas, replace(terms.per_user, deployment=account))
+        return Reservation(identity, call.client.name, quotas, self._prompt_tokens(call) + bound)
 
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
@@ -146,7 +155,7 @@ class Admission:
         degraded: set[str] = set()
         attempt = 0
         while True:
-            reservation = self._reservation(call, terms, attempt)
+            reservation = self._reservation(call, terms, attempt, now)
             attempt += 1
             result = yield Reserve(reservation)
             if self._gone(call, result):
@@ -172,12 +181,12 @@ class Admission:
                 changed = self._degrade(call, terms, degraded, decision)
                 if changed is not None:
                     terms = changed
-                    if terms.quotas:
+                    if terms.quotas or terms.per_user is not None:
                         continue
                     return now
             if exceeded.action == "wait":
                 last = begun + min(exceeded.seconds, 0.5 * call.patience())
-                if now < last and _may_pass(decision, last - now):
+                if now < last and now + decision.soonest <= last:
                     pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
                     waited = yield WaitUntil(min(now + pause, last))
                     if self._gone(call, waited):
@@ -218,7 +227,7 @@ class Admission:
             call.policy.append(PolicyAction("degrade", "priority", before, exceeded.priority))
             self._say(call, "x-gateway-degraded", f"priority {exceeded.priority}, over {_limit(decision)}")
             # It runs outside the quota, when there is nothing better to do.
-            return replace(terms, quotas=())
+            return replace(terms, quotas=(), per_user=None)
         return None
 
     @staticmethod
@@ -282,7 +291,8 @@ def counts_prompts(config: Config) -> bool:
 def _needs_count(terms: EffectivePolicy) -> bool:
     if terms.request_limits.prompt_tokens is not None:
         return True
-    return any(limit.counts_tokens for quota in terms.quotas for limit, _ in quota.set_limits())
+    quotas = terms.quotas if terms.per_user is None else (*terms.quotas, terms.per_user)
+    return any(limit.counts_tokens for quota in quotas for limit, _ in quota.set_limits())
 
 
 def _last(actions: list[PolicyAction]) -> PolicyAction | None:
@@ -319,14 +329,6 @@ def _limit(decision: Decision) -> str:
         Limit.TOKENS_PER_MONTH: "tokens per month",
     }[standing.kind]
     where = f" for {standing.deployment}" if standing.deployment is not None else ""
+    if standing.deployment is not None and standing.deployment.startswith(ACCOUNT):
+        where = " per end user"
     return f"{standing.limit:,} {what}{where}"
-
-
-def _may_pass(decision: Decision, seconds: float) -> bool:
-    """Whether waiting so long may help. A budget of a day or a month that is spent is not worth it."""
-    standing = decision.refused_by
-    per_minute = standing is not None and standing.kind in (
-        Limit.TOKENS_PER_MINUTE,
-        Limit.REQUESTS_PER_MINUTE,
-    )
-    return decision.retry_after <= seconds or (per_minute and math.isfinite(decision.retry_after))

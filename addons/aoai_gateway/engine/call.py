@@ -174,6 +174,10 @@ class Call:
     wall: float
     headers: Headers
     """The request's headers, without credentials."""
+    claims: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the client's verified token says, if it came with one."""
+    user: str | None = field(default=None, repr=False)
+    """The name of its end user, if it has one."""
     brings_own_token: bool = False
     """Whether the client's own Entra ID token goes to the backend, rather than our credential."""
     consult: bool = False

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Decides for all calls of a gateway."""
+    """Decides for all calls of a gateway. ``shared``: what its calls share with those of other processes."""
 
-    def __init__(self, random: Random) -> None:
-        self.shared = shared = Shared(random)
+    def __init__(self, random: Random, shared: Shared | None = None) -> None:
+        self.shared = shared = Shared(random) if shared is None else shared
         self.scheduler = shared.scheduler
         self.affinity = shared.affinity
         self.speeds = shared.speeds
@@ -131,7 +131,7 @@ class Engine:
             mine = tuple(b for b in mine if b.name == call.only_backend)
             if not mine:
                 raise errors.forbidden(
-                    f"'{call.only_backend}' is none of the backends that may serve '{call.deployment}'.",
+                    f"'{call.only_backend}' is not one of the backends that may serve '{call.deployment}'.",
                     code="EndpointNotAllowed",
                 )
         return mine

@@ -165,6 +165,11 @@ class Scheduler:
         waits = queue.line.waits(request.cls.name, now) if queue is not None else 0.0
         return waits if waits > STANDING_SHARE * request.cls.wait_seconds else 0.0
 
+    @property
+    def queued(self) -> int:
+        """The number of calls in queues."""
+        return sum(len(queue.requests) for queue in self._queues.values())
+
     def serve_waiting(self, now: float) -> list[RoutingRequest]:
         """Give backends to waiting calls, as far as there is room, and return these calls."""
         released: list[RoutingRequest] = []
@@ -251,8 +256,11 @@ class Scheduler:
         if liveness is None:
             self._livenesses = {k: p for k, p in self._livenesses.items() if p}
             whole = self._endpoint_livenesses.setdefault(backend.key.endpoint, Liveness())
-            liveness = self._livenesses[key] = Liveness(whole)
+            liveness = self._livenesses[key] = self._liveness_of(key, whole)
         return liveness
+
+    def _liveness_of(self, key: tuple[BackendKey, str], whole: Liveness) -> Liveness:
+        return Liveness(whole)
 
     def answered(
         self, request: RoutingRequest, headers: Headers, now: float, sent: float = -math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Bounded, Recent
@@ -11,6 +12,7 @@ from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.patience import Patience
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from random import Random
 
     from aoai_gateway.routing.backends import BackendKey
@@ -31,3 +33,7 @@ class Shared:
         self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)
         """By backend and api-version: until when it is known not to take ``stream_options``."""
         self.random = random
+
+    def muted(self) -> AbstractContextManager[None]:
+        """Tell nobody of what is changed meanwhile: see `PeerShared`."""
+        return nullcontext()

@@ -1,1 +1,1 @@
-"""Who the gateway is to its endpoints, and how it knows the clients that come with tokens."""
+"""The gateway's identity towards its endpoints, and the identification of clients."""

@@ -1,4 +1,4 @@
-"""Clients' certificates: what a certificate says, and which client that is.
+"""Clients' certificates: the names in a certificate, and the client they belong to.
 
 A certificate that is looked at here has been checked in the TLS handshake: an authority of
 ``listen.client_ca`` has signed it, and it was valid then.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ShownCertificate:
-    """What a client's certificate says. ``expires``: seconds since the epoch."""
+    """The names in a client's certificate. ``expires``: seconds since the epoch."""
 
     subject: str
     cn: frozenset[str]
@@ -57,7 +57,7 @@ def _alternatives(made: x509.Certificate) -> Iterator[str]:
 
 
 def client_with(config: Config, shown: ShownCertificate, now: float) -> Client:
-    """Give the client that a certificate names. ``now``: seconds since the epoch. Raises a 401 or 403."""
+    """Return the client that a certificate names. ``now``: seconds since the epoch. Raises a 401 or 403."""
     if now >= shown.expires:
         raise token_refused("certificate_expired")
     found = [

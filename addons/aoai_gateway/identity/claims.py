@@ -1,7 +1,8 @@
 """Which client a verified token belongs to.
 
 Every claim that a client names must match. Of several clients the one counts whose claims narrow down the
-most: the principal, then the application, its roles, its groups, its tenant. If two are left, it is nobody's.
+most: the principal, then the application, its roles, its groups, its tenant. If two are left, the token
+belongs to no client.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Client, Config
 
 type Values = Mapping[str, frozenset[str]]
-"""What a token says, by the name of a claim."""
+"""The values of a token's claims, by name."""
 
 IN_ORDER = ("oid", "sub", "appid", "roles", "groups", "tid", "issuer")
 """By the first of these that it names, a set of claims is looked up."""
 
 
 def values_of(issuer: Issuer, claims: Mapping[str, Any]) -> Values:
-    """Give what a verified token says, by the names that the configuration knows."""
+    """Return the claims of a verified token, by the names that the configuration knows."""
     return {
         "issuer": frozenset({issuer.issuer}),
         "appid": frozenset(_texts(claims.get("appid") or claims.get("azp"))),
@@ -60,7 +61,8 @@ class ClientIndex:
                     self._by_value.setdefault((first or "", value), []).append((wanted, client))
 
     def find(self, said: Values) -> Client:
-        """Give the client that a token belongs to. Raises a 403 if it is no client's, or several clients'."""
+        """Return the client that a token belongs to. Raises a 403 if it is no client's, or several
+        clients'."""
         best, found = -1, dict[str, "Client"]()
         for wanted, client in self._candidates(said):
             if wanted.weight >= best and all(said[name] & set(v) for name, v in wanted.named.items()):
@@ -82,7 +84,7 @@ class ClientIndex:
 
 
 def clients_by_token(config: Config) -> ClientIndex:
-    """Give the index of a configuration, which is made once."""
+    """Return the index of a configuration, which is made once."""
     index = config.derived.get(ClientIndex)
     if index is None:
         index = config.derived[ClientIndex] = ClientIndex(config.clients)

@@ -1,4 +1,4 @@
-"""The gateway's own credentials, by endpoint: what it shows there, or why it has nothing to show."""
+"""The gateway's own credentials, by endpoint: each of them, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MARGIN_SECONDS = 1.0
 type Kept = Renewal[Secret]
 
 type Told = Callable[[str, str, float], None]
-"""Is told an endpoint's name, why it has no credential ("": it has one), and for how many seconds."""
+"""Called with an endpoint's name, the reason why it has no credential ("": it has one), and seconds."""
 
 
 class Credentials:
@@ -98,7 +98,7 @@ class Credentials:
             self._told(name, reason, seconds + MARGIN_SECONDS)
 
     def header(self, endpoint: Endpoint) -> tuple[bytes, bytes] | None:
-        """Give the header field that an endpoint is to see; None if there is nothing to show now."""
+        """Return the header field that an endpoint is to see; None if there is nothing to show now."""
         if endpoint.written_key is not None:
             return (b"api-key", endpoint.written_key.encode())
         renewal = self._of(endpoint)
@@ -121,18 +121,18 @@ class Credentials:
             await renewal.wait(WAIT_SECONDS)
 
     def why_none(self, endpoint: Endpoint) -> str:
-        """Say why there is nothing to show an endpoint, and what to do."""
+        """Return why there is no credential for an endpoint, and the remedy."""
         renewal = self._of(endpoint)
         if renewal is None:
             return "no credential: give the endpoint a key, or auth"
         return why(renewal)
 
     def masks(self) -> Iterator[KnownSecrets]:
-        """Iterate over what masks the credentials that were fetched."""
+        """Iterate over the masks of the fetched credentials."""
         yield from self._known.values()
 
     def all(self) -> Iterator[tuple[Kept, list[str]]]:
-        """Iterate over what is fetched, with the names of the endpoints that need it."""
+        """Iterate over the fetched credentials, with the names of the endpoints that need them."""
         yield from self._endpoints.items()
 
     def _of(self, endpoint: Endpoint) -> Kept | None:
@@ -149,7 +149,7 @@ class Credentials:
 
 
 def why(renewal: Kept) -> str:
-    """Say why there is no credential, in a line that clients may see."""
+    """Return why there is no credential, in a line that clients may see."""
     if not renewal.problem:
         return f"no {renewal.name[0].lower()}{renewal.name[1:]} yet"
     return f"no {renewal.name[0].lower()}{renewal.name[1:]}. {renewal.remedy}"

@@ -1,4 +1,4 @@
-"""Which client sends a request, by what it shows."""
+"""Which client sends a request, by its key, token or certificate."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A client, and what it came with.
+    """A client, and its credential.
 
-    ``token``: its own, where that goes on to the backend; ``masks``: what masks it; ``claims``: what a
-    verified one says.
+    ``token``: its own, where that goes on to the backend; ``masks``: its masks; ``claims``: those of a
+    verified one.
     """
 
     client: Client

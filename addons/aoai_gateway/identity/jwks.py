@@ -48,7 +48,7 @@ FAMILIES: Final[Mapping[str, str]] = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed"
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """One key. ``algorithm``: what alone it is for, if its issuer says so."""
+    """One key. ``algorithm``: the only one it is for, if its issuer names one."""
 
     kid: str | None
     kind: str
@@ -69,13 +69,13 @@ class KeySet:
     seconds: float | None = field(default=None, compare=False)
 
     def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
-        """Give the key of this id; where a token names none, the only one that it can be."""
+        """Return the key of this id; where a token names none, the only one that it can be."""
         fitting = [key for key in self.keys if key.is_for(algorithm) and (kid is None or key.kid == kid)]
         return fitting[0] if len(fitting) == 1 else None
 
 
 def key_fetcher(issuer: Issuer) -> Fetch[KeySet]:
-    """Give what gets an issuer's keys."""
+    """Return what gets an issuer's keys."""
     return _KeysInFile(issuer.jwks_file) if issuer.jwks_file is not None else _PublishedKeys(issuer)
 
 
@@ -186,7 +186,7 @@ def _public_key(written: Any) -> PublicKey | None:
     if not isinstance(written, dict) or written.get("use", "sig") != "sig":
         return None
     kid, kind, algorithm = written.get("kid"), written.get("kty"), written.get("alg")
-    # A symmetric key would be a secret that everybody can read.
+    # A symmetric key would be a secret that is published.
     if kind not in FAMILIES.values() or (kid is not None and not isinstance(kid, str)):
         return None
     if kid is not None and len(kid) > LONGEST_KID:

@@ -1,8 +1,8 @@
-"""What comes from elsewhere is kept fresh in a task of its own, so that calls find it there.
+"""Renewal of credentials and keys in tasks of their own, so that calls find them fresh.
 
 A token, which expires, is renewed some minutes before, at a time that is drawn, so that many gateways do not
 ask at once; if it is short-lived, after half its life. A key in a file, which does not, is looked at again
-and again. A renewal that fails is repeated, after longer and longer pauses; as long as what is at hand is
+and again. A renewal that fails is repeated, after longer and longer pauses; as long as the last value is
 valid, no call notices.
 """
 
@@ -27,7 +27,7 @@ SPARE_SECONDS = 5.0
 """A token is not shown any more so long before its end: it has to arrive, and clocks differ."""
 
 FETCH_SECONDS = 30.0
-"""For one attempt; whatever takes longer has failed."""
+"""For one attempt; a longer one has failed."""
 
 RETRY_SECONDS = (1.0, 30.0)
 """The first pause after a failure, and the longest."""
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class FetchError(Exception):
-    """It was not to be had. The message is one line without secrets; ``remedy`` says what to do about it."""
+    """A fetch failed. The message is one line without secrets; ``remedy`` names the way out."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class FetchError(Exception):
 
 
 class Fetched(Protocol):
-    """What is kept fresh; two that are equal are the same."""
+    """A value that is kept fresh; two that are equal are the same."""
 
     @property
     def seconds(self) -> float | None:
@@ -78,11 +78,11 @@ class Renewal[Value: Fetched]:
         self.problem = ""
         """Why the last attempt failed; empty if it did not."""
         self.remedy = ""
-        """What to do about it."""
+        """The way out of that failure."""
         self.retry_at: float | None = None
         """When it is tried again, after a failure."""
         self.settled = asyncio.Event()
-        """Set once an attempt has ended, in whatever way."""
+        """Set once an attempt has ended, in any way."""
         self._fetch = fetch
         self._changed = changed
         self._clock, self._draw = clock, draw
@@ -98,7 +98,7 @@ class Renewal[Value: Fetched]:
 
     @property
     def value(self) -> Value | None:
-        """What is at hand, if it is valid."""
+        """The last value, if it is valid."""
         left = self.seconds_left
         return self._held if left is None or left > SPARE_SECONDS else None
 
@@ -160,7 +160,7 @@ class Renewal[Value: Fetched]:
             held = " What is at hand is used as long as it is valid." if self.value is not None else ""
             logger.warning("%s: %s. %s%s", self.name, problem, error.remedy, held)
         if self.value is not None and left is not None:
-            # To be told in time that it has expired.
+            # To report in time that it has expired.
             pause = min(pause, max(0.1, left - SPARE_SECONDS))
         self.problem, self.remedy, self.retry_at = problem, error.remedy, self._clock() + pause
         self._changed(self)

@@ -42,7 +42,7 @@ class Secret:
 
 
 def fetcher(source: Source) -> Fetch[Secret]:
-    """Give what gets a source's credential."""
+    """Return what gets a source's credential."""
     if isinstance(source, Identity):
         return _TokenOf(source)
     return _KeyInFile(source) if source.file is not None else _KeyOfCommand(source)
@@ -140,7 +140,7 @@ REMEDIES = {
     "AZURE_CLIENT_CERTIFICATE_PATH.",
     "default": "Run `az login`, set the AZURE_… variables, or give this machine a managed identity.",
 }
-"""What to do when an identity of a type gets no token."""
+"""The remedy when an identity of a type gets no token."""
 
 
 def _credential(identity: Identity) -> Any:
@@ -148,7 +148,7 @@ def _credential(identity: Identity) -> Any:
     import azure.identity as azure
 
     for logger in ("azure", "msal"):
-        # What fails is told once, by those who need the token, and without what the answer held.
+        # A failure is reported once, where the token is needed, and without the answer's content.
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     # Attempts are repeated here, and spread out: the libraries' own would take minutes.
     network: dict[str, Any] = {
@@ -180,7 +180,7 @@ def _credential(identity: Identity) -> Any:
 
 
 def _in_short(error: Exception) -> str:
-    """Say in one line what an exception of azure-identity says, without what looks like a secret."""
+    """Return an exception of azure-identity as one line, without anything that looks like a secret."""
     status = getattr(error, "status_code", None)
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     text = "".join(c if c.isprintable() else " " for c in without_tokens(first))

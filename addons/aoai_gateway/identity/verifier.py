@@ -1,7 +1,7 @@
-"""Clients' tokens: is this one what it says it is?
+"""Verification of clients' tokens.
 
-A token's issuer is looked for first, by what it claims; then its signature is checked with a key of that
-issuer, and only then what else it says. Keys are fetched in the background. A token that names a key which is
+A token's issuer is looked for first, by its claim; then its signature is checked with a key of that
+issuer, and only then its other claims. Keys are fetched in the background. A token that names a key which is
 not at hand has them fetched anew, once for all tokens that wait, and not more often than every few seconds; a
 key that is not there even then is remembered for a minute, so that made-up ones cost nothing.
 
@@ -54,7 +54,7 @@ WAIT_SECONDS = 5.0
 """For how long a call waits for an issuer's keys."""
 
 LONGEST_CLAIM = 256
-"""Characters of a claim that is kept; longer ones name nobody."""
+"""Characters of a claim that is kept; longer ones match no client."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Verified:
     _client: tuple[Config, Client] | None = field(default=None, repr=False)
 
     def client(self, config: Config) -> Client:
-        """Give the client whose token it is. Raises a 403."""
+        """Return the client whose token it is. Raises a 403."""
         if self._client is None or self._client[0] is not config:
             self._client = (config, clients_by_token(config).find(self.said))
         return self._client[1]
@@ -125,7 +125,7 @@ class TokenVerifier:
     # --- tokens ----------------------------------------------------------------------------------------
 
     def remembered(self, token: str) -> Verified | None:
-        """Give what is known of a token that was found right before, if it still is. Raises a 401."""
+        """Return what is known of a token that was found right before, if it still is. Raises a 401."""
         digest = _digest(token)
         found = self._verified.get(digest)
         if found is None:
@@ -245,7 +245,7 @@ _CODES = (
 
 
 def _checked(token: str, issuer: Issuer, key: PublicKey, algorithm: str) -> Verified:
-    """Check the signature, then what the token says. Raises GatewayError."""
+    """Check the signature, then the claims. Raises GatewayError."""
     try:
         claims: dict[str, Any] = jwt.decode(
             token,
@@ -257,7 +257,7 @@ def _checked(token: str, issuer: Issuer, key: PublicKey, algorithm: str) -> Veri
         )
         expires = float(claims["exp"]) + issuer.leeway_seconds
     except Exception as error:
-        # What it raises is many-fold; whatever it is, the token does not count.
+        # It raises many kinds of exceptions; with any of them, the token does not count.
         code = next((code for kind, code in _CODES if isinstance(error, kind)), "token_malformed")
         raise token_refused(code) from None
     tid = claims.get("tid")

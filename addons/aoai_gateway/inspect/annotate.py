@@ -10,6 +10,7 @@ The metadata is saved with the flow, so it holds plain strings and numbers only,
 key                       value
 ========================  ===============================================================================
 gateway_client            name of the client
+gateway_user              its end user, by a pseudonym unless told otherwise
 gateway_call              id of the call; failed attempts carry the same one
 gateway_deployment        the virtual deployment that the call was served as
 gateway_asked             the one that the client asked for, where that is another one
@@ -43,6 +44,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import Outcome
+from aoai_gateway.engine.end_users import shown_user
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -256,6 +258,7 @@ def metadata(call: Call) -> dict[str, str | int | float]:
     usage, attempt = call.usage, call.attempt
     fields: dict[str, str | int | float | None] = {
         "gateway_client": call.client.name,
+        "gateway_user": shown_user(call),
         "gateway_call": call.id,
         "gateway_deployment": call.deployment or None,
         "gateway_asked": call.asked or None,

@@ -84,6 +84,7 @@ class EngineDriver:
             started=now,
             wall=here.clock.time() - now,
             headers=head,
+            claims=admitted.claims,
             brings_own_token=admitted.token is not None,
             consult="gateway_backend_chosen" in gateway.heard,
             only_backend=admitted.only_backend,

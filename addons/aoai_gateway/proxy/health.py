@@ -1,8 +1,8 @@
 """Answers for orchestrators: is the process alive, may it get traffic.
 
 Ready means: a configuration is in force, and the gateway is listening (or nobody would be asking) and not
-draining. Whether Azure is busy, or the store of shared counters out of reach, is no reason to take a pod out
-of the pool: the status is 200 still, and the body says ``degraded``, and why.
+about to leave. Whether Azure is busy, or the store of shared counters out of reach, is no reason to take a
+pod out of the pool: the status is 200 still, and the body says ``degraded``, and why.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
     if path in LIVE or path == POWERPROXY_LIVE:
         return _json(200, {"status": "alive"}, method)
     if path in READY:
-        ready = gateway.setup is not None and not gateway.draining
+        ready = gateway.setup is not None and not gateway.leaving
+        if ready:
+            gateway.readiness_polls.note(time.monotonic())
         return _json(200 if ready else 503, readiness(gateway, ready), method)
     return None
 
@@ -51,7 +53,7 @@ def readiness(gateway: Gateway, ready: bool) -> dict[str, Any]:
     """
     now = time.monotonic()
     reasons = [trouble.for_strangers() for trouble in troubles(gateway)]
-    status = "draining" if gateway.draining else "starting"
+    status = "draining" if gateway.leaving else "starting"
     if ready:
         status = "degraded" if reasons else "ready"
     backends = []

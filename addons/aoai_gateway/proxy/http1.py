@@ -68,7 +68,8 @@ class GatewayHttp1Server(Http1Server):
     """An HTTP/1 server that reads heads strictly and frames answers as the client can read them.
 
     ``max_head``: bytes that a request's head may have; ``refused`` is told of what is refused here, before
-    there is a request; ``cors`` gives the configuration in force for pages of other origins.
+    there is a request; ``cors`` gives the configuration in force for pages of other origins; ``leaving`` says
+    whether the process is about to end, so that each connection had better end with its next answer.
     """
 
     def __init__(
@@ -77,11 +78,13 @@ class GatewayHttp1Server(Http1Server):
         max_head: int,
         refused: Callable[[GatewayError], None] | None = None,
         cors: Callable[[], Cors] = Cors,
+        leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(context)
         self._max_head = max_head
         self._refused = refused
         self._cors = cors
+        self._leaving = leaving
         self._empty_lines = 0
         self._chunked = False
         self._left: int | None = None
@@ -180,7 +183,7 @@ class GatewayHttp1Server(Http1Server):
         length = heads.length_of(fields)
         self._chunked = not bodiless and length is None and version != b"HTTP/1.0"
         self._left = None if bodiless else length
-        kept_open = heads.stays_open(version, self.request.data.headers.fields)
+        kept_open = heads.stays_open(version, self.request.data.headers.fields) and not self._leaving()
         framed = bodiless or self._chunked or length is not None
         self._closes = not (kept_open and framed and heads.stays_open(b"HTTP/1.1", fields))
         unwanted = OURS_TO_SAY | FRAMING if length is None or status == 204 else OURS_TO_SAY

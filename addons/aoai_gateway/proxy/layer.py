@@ -114,7 +114,11 @@ class GatewayLayer(HttpLayer):
                 setup = self._gateway.setup
                 limits = setup.config.limits if setup is not None else Limits()
                 self.connections[client] = GatewayHttp1Server(
-                    self.context.fork(), limits.header_kb * 1024, self._refused, self._gateway.cors
+                    self.context.fork(),
+                    limits.header_kb * 1024,
+                    self._refused,
+                    self._gateway.cors,
+                    lambda: self._gateway.leaving,
                 )
             yield from super()._handle_event(event)
         elif isinstance(event, events.Wakeup) and event.command in self._timers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aoai_gateway.identity.certificates import read_certificate
@@ -50,6 +50,7 @@ class Admitted:
     token: str | None
     secrets: tuple[KnownSecrets, ...]
     only_backend: str | None = None
+    claims: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return f"Admitted({self.client.name!r})"
@@ -94,7 +95,7 @@ def admit(gateway: Gateway, setup: Setup, request: http.Request, identified: Ide
     request.path = strip_secret_query(request.path)
     secrets = secrets_of(setup.config, gateway.credentials.masks(), identified.masks)
     strip_known(request, secrets)
-    return Admitted(setup, identified.client, identified.token, secrets)
+    return Admitted(setup, identified.client, identified.token, secrets, claims=identified.claims)
 
 
 def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[str, object]) -> Admitted:

@@ -33,10 +33,15 @@ _DIMENSIONS: dict[Limit, Dimension] = {
 
 @dataclass(slots=True)
 class _Account:
-    """The bookings of one (client, virtual deployment or None)."""
+    """The bookings of one (client, virtual deployment or None).
+
+    `open_tokens` and `open_requests` are the part of the window's bookings that running calls hold.
+    """
 
     window: Window = field(default_factory=Window)
     tallies: dict[Period, Tally] = field(default_factory=dict)
+    open_tokens: int = 0
+    open_requests: int = 0
 
     def tally(self, of: Period, settled: int = 0, reserved: int = 0) -> None:
         """Add to the settled and the reserved tokens of a period."""
@@ -170,6 +175,7 @@ class Counters:
                         remaining=max(0, _room(account, kind, limit, now)),
                         wait=0.0 if admitted else _wait(account, kind, limit, amount, now) / 1e6,
                         reset=_wait(account, kind, limit, limit, now) / 1e6,
+                        soonest=0.0 if admitted else _soonest(account, kind, limit, amount, now) / 1e6,
                     )
                 )
         return Decision(admitted, tuple(standings))
@@ -181,6 +187,8 @@ class Counters:
             tokens = reservation.amount(Limit.TOKENS_PER_MINUTE, quota.tokens_per_minute)
             requests = reservation.amount(Limit.REQUESTS_PER_MINUTE, quota.requests_per_minute)
             account.window, bucket = windows.admit(account.window, now, tokens, requests)
+            account.open_tokens += tokens
+            account.open_requests += requests
             periods = []
             for kind, limit in quota.set_limits():
                 if kind in _CALENDARS:
@@ -210,6 +218,9 @@ class Counters:
                 now,
                 limit,
             )
+            if not lapsed:
+                account.open_tokens -= booking.tokens
+                account.open_requests -= booking.requests
             for of, reserved in booking.periods:
                 account.tally(of, min(used or 0, reserved), 0 if lapsed else -reserved)
                 if used is not None and used > reserved:
@@ -222,6 +233,8 @@ class Counters:
             del self._open[name]
             for booking in hold.bookings:
                 account = self._account(hold.client, booking.quota.deployment)
+                account.open_tokens -= booking.tokens
+                account.open_requests -= booking.requests
                 for of, reserved in booking.periods:
                     account.tally(of, reserved=-reserved)
             self._lapsed[name] = replace(hold, until=hold.until + microseconds(LAPSED_KEPT))
@@ -267,3 +280,12 @@ def _wait(account: _Account, kind: Limit, limit: int, amount: int, now: int) -> 
     if calendar := _CALENDARS.get(kind):
         return ends_in(calendar, now) if _room(account, kind, limit, now) < amount else 0
     return windows.wait(account.window, now, limit, amount, _DIMENSIONS[kind])
+
+
+def _soonest(account: _Account, kind: Limit, limit: int, amount: int, now: int) -> float:
+    """Microseconds as `_wait`, with all that running calls hold given back."""
+    if calendar := _CALENDARS.get(kind):
+        held = account.tallies.get(period(calendar, now), Tally()).reserved
+    else:
+        held = account.open_tokens if kind.counts_tokens else account.open_requests
+    return _wait(account, kind, limit, amount - held, now)

@@ -51,6 +51,8 @@ class EffectivePolicy:
     client: str
     deployment: str
     quotas: tuple[Quota, ...] = ()
+    per_user: Quota | None = None
+    """What each end user may use; its deployment is still to be set."""
     has_limit_here: bool = True
     endpoints: frozenset[str] | None = None
     request_limits: RequestLimits = NO_LIMITS
@@ -91,6 +93,7 @@ def _contract(config: Config, client: Client, deployment: str) -> EffectivePolic
         quotas=tuple(
             Quota(name, **limits) for name, limits in ((deployment, here), (None, over_all)) if limits
         ),
+        per_user=Quota(None, **dict(client.per_user.limits())) if client.per_user else None,
         has_limit_here=_has_limit(client, deployment),
         endpoints=_endpoints(config, client),
         request_limits=_request_limits(client, deployment),

@@ -107,6 +107,8 @@ class Standing:
     `remaining` (never below 0) fits at once. `wait` is the time in seconds until the reservation
     in question would fit this limit: 0 if it does, infinite for a limit of 0. `reset` is the time
     until the whole limit is free. Both are exact if nothing else is admitted, settled or lapses.
+    `soonest` is the same time as `wait` if every running call gave back all that it has reserved at
+    once: no settlement makes the reservation fit before then.
     """
 
     deployment: str | None
@@ -115,6 +117,7 @@ class Standing:
     remaining: int
     wait: float
     reset: float
+    soonest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,11 @@ class Decision:
     def retry_after(self) -> float:
         """Seconds until the reservation fits everywhere; 0 when admitted, else above 0."""
         return 0.0 if self.admitted else max(standing.wait for standing in self.standings)
+
+    @property
+    def soonest(self) -> float:
+        """Seconds before which the reservation cannot fit everywhere, whatever running calls give back."""
+        return 0.0 if self.admitted else max(standing.soonest for standing in self.standings)
 
     @property
     def refused_by(self) -> Standing | None:

@@ -106,9 +106,11 @@ def read_session(
                 session.left_out[reason] += 1
     except OSError as error:
         raise CaptureError(f"{path} cannot be read: {error.strerror}.") from None
-    except FlowReadException as error:
+    except FlowReadException:
         if not session.calls:
-            raise CaptureError(f"{path} is no capture, or a damaged one: {error}.") from None
+            raise CaptureError(
+                f"{path} is no capture, a damaged one, or one of a newer mitmproxy: it has no readable flow."
+            ) from None
         session.left_out["unreadable (the file is damaged from there on)"] += 1
     return session
 

@@ -126,7 +126,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="aoai-gateway rerun",
-        description="Make the calls of a captured session again, and say what has become different.",
+        description="Make the calls of a captured session again, and show the differences.",
         epilog="The file is what `serve --capture FILE`, mitmdump -w or mitmweb has saved. Exit codes: 0 the "
         "run was made, 1 it could not be, or --strict and a call failed or is different, 2 wrong usage.",
         allow_abbrev=False,
@@ -185,5 +185,7 @@ def _deployment(text: str) -> str:
 def _filter(text: str) -> Callable[[Flow], bool]:
     try:
         return flowfilter.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no flow filter: {error}") from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no flow filter of mitmproxy, such as ~u chat"
+        ) from None

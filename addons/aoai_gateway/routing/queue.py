@@ -179,6 +179,14 @@ class WaitingQueue:
         self._remove(place)
         return True
 
+    def serve(self, ticket_id: str) -> bool:
+        """Take a ticket out of the line that was served, in whichever order; False if there is none."""
+        place = self._places.get(ticket_id)
+        if place is None:
+            return False
+        self._release(place)
+        return True
+
     def next(self, now: float, can_serve: Callable[[Ticket], bool]) -> Ticket | None:
         """Take the first ticket out of the queue that `can_serve`; None without one.
 

@@ -28,6 +28,7 @@ from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.plugin_events import Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
+from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
+    from aoai_gateway.engine.told_state import PeerShared
     from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.identity.verifier import TokenVerifier
@@ -100,6 +102,10 @@ class Gateway:
         self.make_observer: Callable[[], Observer] = Observer
         """Makes the observer, once flows have a reader."""
         self.draining = False
+        """Whether it takes no more calls."""
+        self.leaving = False
+        """Whether it is about to; balancers are told so, and calls are still taken."""
+        self.readiness_polls = ReadinessPolls()
         self.sinks = Sinks()
         """Where usage records go."""
         self.counter = Counter()
@@ -148,6 +154,15 @@ class Gateway:
         if self.verifier is not None:
             await self.verifier.adopt(config.tokens)
 
+    def join_peers(self) -> PeerShared:
+        """Have calls share what they know with those of other processes. Before the first call."""
+        from aoai_gateway.engine.told_state import PeerShared
+
+        shared = PeerShared(self.engine.shared.random)
+        self.engine = Engine(shared.random, shared)
+        self.waiting = QueueWaker(self.engine.scheduler)
+        return shared
+
     @property
     def config(self) -> Config:
         """The configuration in force. Raises GatewayError (503) as long as there is none."""
@@ -161,7 +176,7 @@ class Gateway:
         """Return the configuration in force and the tables computed from it. Raises GatewayError (503)."""
         if self.setup is None:
             raise errors.unavailable(
-                "The gateway has no configuration yet: it is starting, or its log says what is wrong."
+                "The gateway has no configuration yet: it is starting, or its log lists the errors."
             )
         return self.setup
 
@@ -206,7 +221,7 @@ class Gateway:
     @property
     def queued(self) -> int:
         """The number of calls in queues."""
-        return sum(len(line) for _, line in self.engine.scheduler.lines())
+        return self.engine.scheduler.queued
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no call is under way, for so long at most. Whether that came to be."""

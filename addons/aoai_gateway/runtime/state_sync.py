@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.runtime.peer_sync import PeerSync
     from aoai_gateway.state.failover import FailoverState
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,6 @@ RENEWAL_SECONDS = 20.0
 SHARED = "another gateway process"
 """In the place of a call's id, of a break that this process has not opened itself."""
 
-PROCESS = f"{socket.gethostname()[:48]}:{os.getpid()}"
-"""How this process is named to others: its host and its id."""
 
 LONGEST_REASON = 160
 """Characters of a break's reason that are shared. A reason holds nothing secret (`Attempt.reason`)."""
@@ -69,6 +68,7 @@ class StateSync:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._failover: FailoverState | None = None
+        self._peers: PeerSync | None = None
         self._budget_file: BudgetFile | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._renewed = time.monotonic()
@@ -77,13 +77,15 @@ class StateSync:
         self._closed: set[Scope] = set()
         """The scopes closed by hand a moment ago, which are closed here too."""
 
-    async def open(self, config: Config) -> bool:
+    async def open(self, config: Config, store: str | None = None) -> bool:
         """Put the configured store in the place of the counters in memory. Called once, at start.
+
+        ``store``: the URL of another one, which the supervisor of several workers has started for them.
 
         False, with the reason in the log, if it cannot be: limits that are to be shared must not silently
         become limits of each process.
         """
-        url = config.state.get_secret_value()
+        url = store or config.state.get_secret_value()
         local = MemoryState()
         self._gateway.state = local
         if url != "memory":
@@ -100,9 +102,23 @@ class StateSync:
             )
             self._failover.start()
             self._gateway.state = self._failover
+            self._join_peers(url, config.state_prefix)
         elif config.budget_file is not None:
             return await self._keep_budgets(config.budget_file, local)
         return True
+
+    def _join_peers(self, url: str, prefix: str) -> None:
+        from aoai_gateway.runtime.peer_sync import PeerSync
+        from aoai_gateway.state.exchange import Exchange
+
+        # A process id may come back; what was told under it must not be taken for one's own.
+        name = f"{process_name()}:{random.getrandbits(32):08x}"
+        self._peers = PeerSync(self._gateway, self._gateway.join_peers(), Exchange(url, prefix, name))
+
+    async def follow_peers(self) -> None:
+        """Take in what other processes know, and follow them; once a configuration is in force."""
+        if self._peers is not None:
+            await self._peers.start()
 
     async def _keep_budgets(self, path: Path, local: MemoryState) -> bool:
         budget_file = BudgetFile(path, local.counters)
@@ -128,7 +144,9 @@ class StateSync:
         found = self._failover.breaks(gateway.now())
         if not isinstance(found, dict):
             found = await found  # type: ignore[misc]  # what is no mapping is an awaitable of one
-        self._adopt({(_scope(name), _class(cls)): seconds for (name, cls), seconds in found.items()}, now)
+        theirs = {(_scope(name), _class(cls)): seconds for (name, cls), seconds in found.items()}
+        with self._gateway.engine.shared.muted():
+            self._adopt(theirs, now)
 
     def _adopt(self, found: dict[ClassBreak, float], now: float) -> None:
         breaks = self._gateway.engine.breaks
@@ -162,7 +180,7 @@ class StateSync:
         """Tell other processes of a break that was opened here, for each class, and why."""
         if self._failover is None:
             return
-        note = f"{PROCESS}\n{reason[:LONGEST_REASON]}"
+        note = f"{process_name()}\n{reason[:LONGEST_REASON]}"
         for cls, seconds in seconds_by_class.items():
             answer = self._failover.open_break(
                 _name(scope), _class_name(cls), seconds, self._gateway.now(), note
@@ -199,8 +217,15 @@ class StateSync:
             task.cancel()
         if self._budget_file is not None:
             await self._budget_file.flush()
+        if self._peers is not None:
+            await self._peers.close()
         if self._failover is not None:
             await self._failover.aclose()
+
+
+def process_name() -> str:
+    """Say how this process is named to others: its host and its id."""
+    return f"{socket.gethostname()[:48]}:{os.getpid()}"
 
 
 def _reason(note: str) -> str:

@@ -85,8 +85,9 @@ class BudgetFile:
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not a budget file"
             raise BudgetFileError(
-                f"{self._path}: cannot read the budgets per day and month ({error}); "
+                f"{self._path}: cannot read the budgets per day and month ({reason}); "
                 "repair the file, or remove it to start with nothing spent"
             ) from error
         for client, deployment, of, tokens in entries:

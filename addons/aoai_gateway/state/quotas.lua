@@ -6,7 +6,8 @@
 --
 -- KEYS   1 leases   sorted set: reservation id -> end of its lease, or of its time as a lapsed one
 --        2 holds    hash: reservation id -> what it has booked (JSON)
---        3 budgets  hash: "<deployment> <d|m><period> <s|r>" -> settled or reserved tokens
+--        3 budgets  hash: "<deployment> <d|m><period> <s|r>" -> settled or reserved tokens,
+--                   "<deployment> open <t|r>" -> tokens or requests of the window that running calls hold
 --        then for each quota
 --          window   sorted set: bucket "<number>:<first stamp>" -> its last stamp
 --          sums     hash: tokens, requests, debt, numbered (as in a Window), and "<bucket>:t",
@@ -19,7 +20,8 @@
 --        tokens/month (-1: none)
 --        operation renew: 2 lease (us), then reservation ids; KEYS 1 to 3 only
 --
--- Returns {admitted (1|0), then per quota and limit: remaining, wait (us; -1: never), reset (us)}.
+-- Returns {admitted (1|0), then per quota and limit: remaining, wait (us; -1: never), reset (us),
+-- soonest (us; -1: never)}.
 
 local SPAN, GRAIN = 60000000, 100000
 local LAPSED_KEPT = 3600000000
@@ -78,16 +80,36 @@ local function add_budget(deployment, calendar, period, part, tokens)
   call('PEXPIRE', budgets, BUDGETS_KEPT_MS)
 end
 
-local function spent(deployment, calendar)
-  local period = periods[calendar].current
-  local settled, reserved = unpack(call('HMGET', budgets,
-    budget_field(deployment, calendar, period, 's'), budget_field(deployment, calendar, period, 'r')))
-  if number(reserved) ~= 0 and call('EXISTS', leases) == 0 then
-    -- Nobody came for so long that the leases' own key went: nothing is reserved any more.
-    call('HDEL', budgets, budget_field(deployment, calendar, period, 'r'))
-    reserved = 0
+-- What running calls hold under a field of the budgets.
+local function held_by_calls(field)
+  local held = number(call('HGET', budgets, field))
+  if held ~= 0 and call('EXISTS', leases) == 0 then
+    -- No call came for so long that the leases' own key went: nothing is reserved any more.
+    call('HDEL', budgets, field)
+    return 0
   end
-  return number(settled) + number(reserved)
+  return held
+end
+
+local function reserved(deployment, calendar)
+  return held_by_calls(budget_field(deployment, calendar, periods[calendar].current, 'r'))
+end
+
+local function spent(deployment, calendar)
+  local field = budget_field(deployment, calendar, periods[calendar].current, 's')
+  return number(call('HGET', budgets, field)) + reserved(deployment, calendar)
+end
+
+local function open_field(deployment, dimension) return deployment .. ' open ' .. dimension end
+
+-- direction: 1 when a call begins to hold its booking, -1 when it no longer does.
+local function add_open(booking, direction)
+  for dimension, amount in pairs({ t = booking.tokens, r = booking.requests }) do
+    if amount ~= 0 then
+      call('HINCRBY', budgets, open_field(booking.deployment, dimension), text(direction * amount))
+    end
+  end
+  call('PEXPIRE', budgets, BUDGETS_KEPT_MS)
 end
 
 -- Windows ----------------------------------------------------------------------------------------
@@ -265,26 +287,29 @@ local function fits(quota, tokens, requests)
 end
 
 local function report(answer, quota, tokens, requests, admitted)
-  local function line(limit, used, wait_for)
+  -- wait_for: the time until an amount fits. held: what running calls may give back of this limit.
+  local function line(limit, used, asked, wait_for, held)
     if limit < 0 then return end
+    local amount = capped(asked, limit)
     answer[#answer + 1] = max(0, limit - used)
-    answer[#answer + 1] = admitted and 0 or wait_for(true)
-    answer[#answer + 1] = wait_for(false)
+    answer[#answer + 1] = admitted and 0 or wait_for(amount)
+    answer[#answer + 1] = wait_for(limit)
+    answer[#answer + 1] = admitted and 0 or wait_for(amount - held())
   end
-  line(quota.tpm, quota.tokens + quota.debt, function(asked)
-    return wait(quota, ':t', quota.tpm, asked and capped(tokens, quota.tpm) or quota.tpm)
-  end)
-  line(quota.rpm, quota.requests, function(asked)
-    return wait(quota, ':r', quota.rpm, asked and capped(requests, quota.rpm) or quota.rpm)
-  end)
+  line(quota.tpm, quota.tokens + quota.debt, tokens,
+    function(amount) return wait(quota, ':t', quota.tpm, amount) end,
+    function() return held_by_calls(open_field(quota.deployment, 't')) end)
+  line(quota.rpm, quota.requests, requests,
+    function(amount) return wait(quota, ':r', quota.rpm, amount) end,
+    function() return held_by_calls(open_field(quota.deployment, 'r')) end)
   for _, calendar in ipairs({ 'd', 'm' }) do
     local limit = quota[calendar]
     local used = limit >= 0 and spent(quota.deployment, calendar) or 0
-    line(limit, used, function(asked)
+    local function wait_for(amount)
       if limit == 0 then return -1 end
-      if limit - used >= (asked and capped(tokens, limit) or limit) then return 0 end
-      return periods[calendar].ends - now
-    end)
+      return limit - used >= amount and 0 or periods[calendar].ends - now
+    end
+    line(limit, used, tokens, wait_for, function() return reserved(quota.deployment, calendar) end)
   end
 end
 
@@ -297,6 +322,7 @@ local function lapse()
       call('HDEL', holds, id)
     else
       for _, booking in ipairs(hold.bookings) do
+        add_open(booking, -1)
         for calendar, share in pairs(booking.budgets) do
           add_budget(booking.deployment, calendar, share.period, 'r', -share.tokens)
         end
@@ -325,6 +351,7 @@ local function book(quota, tokens, requests, place)
     budgets = {},
   }
   booking.bucket = place(quota, booking.tokens, booking.requests)
+  add_open(booking, 1)
   for _, calendar in ipairs({ 'd', 'm' }) do
     if quota[calendar] >= 0 then
       local share = { period = periods[calendar].current, tokens = capped(tokens, quota[calendar]) }
@@ -359,6 +386,7 @@ local function close(quotas, id, used)
     local quota = quotas[i]
     correct(quota, booking.bucket, (used or 0) - booking.tokens, used and 0 or -booking.requests)
     save(quota)
+    if not held.lapsed then add_open(booking, -1) end
     for calendar, share in pairs(booking.budgets) do
       local settled = min(used or 0, share.tokens)
       add_budget(quota.deployment, calendar, share.period, 's', settled)

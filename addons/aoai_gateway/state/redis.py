@@ -13,6 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from itertools import batched
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -188,9 +189,11 @@ def _decision(reservation: Reservation, answer: Reply) -> Decision:
     return Decision(
         bool(admitted),
         tuple(
-            Standing(quota.deployment, kind, limit, remaining, _seconds(wait), _seconds(reset))
-            for (quota, kind, limit), remaining, wait, reset in zip(
-                limits, figures[::3], figures[1::3], figures[2::3], strict=True
+            Standing(
+                quota.deployment, kind, limit, remaining, _seconds(wait), _seconds(reset), _seconds(soonest)
+            )
+            for (quota, kind, limit), (remaining, wait, reset, soonest) in zip(
+                limits, batched(figures, 4), strict=True
             )
         ),
     )

@@ -101,20 +101,20 @@ def _too_much(texts: Sequence[str], chars: int) -> bool:
     return chars > EXACT_CHARS or len(texts) > EXACT_TEXTS
 
 
-def sample(texts: Sequence[str]) -> list[str]:
-    """Take pieces spread evenly over the texts, as many as the bounds allow."""
-    some = texts[:: -(-len(texts) // EXACT_TEXTS)]
+def sample(texts: Sequence[str], most: int = EXACT_CHARS, piece: int = PIECE_CHARS) -> list[str]:
+    """Take pieces of that size, spread evenly over the texts, up to ``most`` characters of them."""
+    some = texts[:: max(1, -(-len(texts) // EXACT_TEXTS))]
     # Where the pieces begin, not the pieces: a text of 100 MB is not copied to be sampled.
-    starts = [(text, start) for text in some for start in range(0, len(text), PIECE_CHARS)]
-    affordable = len(starts) * EXACT_CHARS // max(1, sum(map(len, some)))
+    starts = [(text, start) for text in some for start in range(0, len(text), piece)]
+    affordable = len(starts) * most // max(1, sum(map(len, some)))
     wanted = min(len(starts), max(1, affordable))
     taken: list[str] = []
     chars = 0
     for index in range(wanted):
         text, start = starts[index * len(starts) // wanted]
-        taken.append(text[start : start + PIECE_CHARS])
+        taken.append(text[start : start + piece])
         chars += len(taken[-1])
-        if chars > EXACT_CHARS:
+        if chars > most:
             break
     return taken
 

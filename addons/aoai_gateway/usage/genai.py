@@ -46,7 +46,7 @@ _SPAN_ATTRIBUTES = {
     "status": "http.response.status_code",
     "client_request_id": "aoai_gateway.client_request_id",
     "backend_request_id": "aoai_gateway.backend_request_id",
-    "end_user": "enduser.pseudo.id",
+    "user": "enduser.pseudo.id",
 }
 
 _ATTEMPT_ATTRIBUTES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -74,7 +75,9 @@ class JsonLinesWriter:
         day = datetime.fromtimestamp(found.st_mtime, UTC).date()
         too_large = bool(self._rotate_bytes) and found.st_size + more > self._rotate_bytes
         if found.st_size and (too_large or (self._daily and day != now.date())):
-            self._path.rename(unused(self._path, now))
+            # Another process that writes to the same file may have been quicker.
+            with contextlib.suppress(FileNotFoundError):
+                self._path.rename(unused(self._path, now))
             prune(self._path.parent, f"{self._path.stem}.[0-9]*{self._path.suffix}", self._keep)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.engine.end_users import shown_user
+
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Attempt, Call, PolicyAction
     from aoai_gateway.routing.order import Skip
@@ -55,6 +57,7 @@ FIELDS = (
     "skipped",
     "count",
     "address",
+    "user",
     "region",
     "provisioned",
     "service_tier",
@@ -73,7 +76,6 @@ FIELDS = (
     "backend_request_id",
     "backend_processing_ms",
     "traceparent",
-    "end_user",
 )
 """The fields of every record, in their order."""
 
@@ -130,6 +132,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "skipped": [_skip(each) for each in call.skipped],
         "count": 1,
         "address": None,
+        "user": shown_user(call),
         "region": attempt.region if attempt else None,
         "provisioned": attempt.backend.standin.provisioned if attempt and attempt.backend.standin else None,
         "service_tier": call.service_tier,
@@ -148,7 +151,6 @@ def usage_record(call: Call) -> dict[str, Any]:
         "backend_request_id": attempt.request_id if attempt else None,
         "backend_processing_ms": attempt.processing_ms if attempt else None,
         "traceparent": _header(call, "traceparent"),
-        "end_user": _end_user(call),
     }
 
 
@@ -258,16 +260,6 @@ def _header(call: Call, *names: str) -> str | None:
     for name in names:
         value = call.headers.get(name)
         if value and len(value) <= LONGEST_ID and value.isprintable():
-            return value
-    return None
-
-
-def _end_user(call: Call) -> str | None:
-    """Give the client's name for its own user, which OpenAI asks to be an opaque one."""
-    members = call.body.parsed if call.body is not None else {}
-    for name in ("safety_identifier", "user"):
-        value = members.get(name)
-        if isinstance(value, str) and value and len(value) <= LONGEST_ID and value.isprintable():
             return value
     return None
 

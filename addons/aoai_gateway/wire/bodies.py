@@ -234,8 +234,8 @@ def _duplicate(members: list[Member]) -> GatewayError:
             break
         seen.add(member.key)
     if not _SPEAKABLE_KEY.fullmatch(member.key):
-        return invalid_body("A key stands more than once at the top level of the request body.")
-    return invalid_body(f"'{member.key}' stands more than once in the request body.", param=member.key)
+        return invalid_body("A key occurs more than once at the top level of the request body.")
+    return invalid_body(f"'{member.key}' occurs more than once in the request body.", param=member.key)
 
 
 class _Reader:
@@ -364,10 +364,10 @@ class _Reader:
             inner, _ = read_object(self.text, member.value_start)
         except NotJsonError as error:
             # It is JSON, as has been seen; too much of it.
-            message = f"'stream_options' is not what it should be: {error}."
+            message = f"'stream_options' is invalid: {error}."
             raise invalid_body(message, param="stream_options") from None
         if len(inner) != len(member.value):
-            raise invalid_body("A key stands more than once in 'stream_options'.", param="stream_options")
+            raise invalid_body("A key occurs more than once in 'stream_options'.", param="stream_options")
         points: dict[str, Any] = {
             "stream_options_brace": self.byte(member.value_start + 1),
             "stream_options_has_members": bool(inner),

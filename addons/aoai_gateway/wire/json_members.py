@@ -46,6 +46,44 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def fault_at(text: str, position: int, expected: str = "something else is expected") -> str:
+    """Say what is wrong where a decoder could not go on: ``a comma is expected (line 1, column 9)``.
+
+    Decoders of several versions have several words, and places, for the same mistake. So this looks at the
+    text itself. It quotes none of it.
+    """
+    comma = _trailing_comma(text, position)
+    if comma is not None:
+        return f"nothing follows a comma {_place(text, comma)}"
+    met = text[position : position + 1]
+    if not met:
+        expected = "it ends before it is complete"
+    elif met < " ":
+        expected = "a control character in a text must be escaped"
+    elif met == '"' and not _STRING.match(text, position):
+        expected = "a text has no closing quote"
+    elif "\\" in text[max(0, position - 2) : position + 1]:
+        expected = "a text holds an unknown escape"
+    return f"{expected} {_place(text, position)}"
+
+
+def _trailing_comma(text: str, position: int) -> int | None:
+    """Return the place of a comma before a closing bracket, if the position is that of either."""
+    if text[position : position + 1] in ("}", "]"):
+        position = len(text[:position].rstrip(" \t\n\r")) - 1
+    after = _skip(text, position + 1)
+    is_last = text[position : position + 1] == "," and text[after : after + 1] in ("}", "]")
+    return position if is_last else None
+
+
+def _place(text: str, position: int) -> str:
+    line = text.count("\n", 0, position) + 1
+    return f"(line {line}, column {position - text.rfind('\n', 0, position)})"
+
+
 def read_object(text: str, start: int = 0) -> tuple[list[Member], int]:
     """The members of the object that begins at ``start`` (its ``{``), in order, and where it ends.
 
@@ -54,9 +92,7 @@ def read_object(text: str, start: int = 0) -> tuple[list[Member], int]:
     try:
         return _read_object(text, start)
     except JSONDecodeError as error:
-        # Cut what some versions append: the characters that they met.
-        reason = error.msg.partition(": ")[0]
-        raise NotJsonError(f"{reason} (line {error.lineno}, column {error.colno})") from None
+        raise NotJsonError(fault_at(text, error.pos)) from None
     except RecursionError:
         raise NotJsonError("it is nested too deeply") from None
     except NotJsonError:
@@ -68,18 +104,18 @@ def read_object(text: str, start: int = 0) -> tuple[list[Member], int]:
 
 def _read_object(text: str, start: int) -> tuple[list[Member], int]:
     if text[start : start + 1] != "{":
-        raise JSONDecodeError("Expecting an object", text, start)
+        raise NotJsonError(f"an object is expected {_place(text, start)}")
     members: list[Member] = []
     position = _skip(text, start + 1)
     if text[position : position + 1] == "}":
         return members, position + 1
     while True:
         if text[position : position + 1] != '"':
-            raise JSONDecodeError("Expecting property name enclosed in double quotes", text, position)
+            raise NotJsonError(fault_at(text, position, "a name in double quotes is expected"))
         key, colon = _DECODER.raw_decode(text, position)
         colon = _skip(text, colon)
         if text[colon : colon + 1] != ":":
-            raise JSONDecodeError("Expecting ':' delimiter", text, colon)
+            raise NotJsonError(fault_at(text, colon, "a colon is expected"))
         value_start = _skip(text, colon + 1)
         value, end = _DECODER.raw_decode(text, value_start)
         members.append(Member(key, value, position, value_start, end))
@@ -90,7 +126,7 @@ def _read_object(text: str, start: int) -> tuple[list[Member], int]:
         if delimiter == "}":
             return members, position + 1
         if delimiter != ",":
-            raise JSONDecodeError("Expecting ',' delimiter", text, position)
+            raise NotJsonError(fault_at(text, position, "a comma is expected"))
         position = _skip(text, position + 1)
 
 
@@ -105,9 +141,7 @@ def read_document(text: str) -> list[Member]:
     members, end = read_object(text, start)
     end = _skip(text, end)
     if end != len(text):
-        line = text.count("\n", 0, end) + 1
-        column = end - text.rfind("\n", 0, end)
-        raise NotJsonError(f"Extra data (line {line}, column {column})")
+        raise NotJsonError(f"more follows after its end {_place(text, end)}")
     return members
 
 

@@ -422,7 +422,6 @@ class TestUsageRecord:
             "retry_after_ms": None,
             "client_request_id": None,
             "traceparent": None,
-            "end_user": None,
             "call": answer.headers["x-gateway-call"],
             "count": 1,
             "address": None,

@@ -6,6 +6,8 @@ import base64
 import contextlib
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,10 +200,31 @@ def test_the_backends_count_stands_beside_ours(counter: Counter) -> None:
     assert "· 8 prompt tokens\n" in show(body, same_count, counter, "gpt-4o")
 
 
-def test_a_large_prompt_is_estimated(counter: Counter) -> None:
-    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "word " * 20_000}]}
-    text = show(as_json(body), CHAT, counter, "gpt-4o")
-    assert "· about 33,3" in text.partition("\n")[0]
+WORDS = "The quick brown fox jumps over the lazy dog. "
+LARGE = {
+    "prose": [WORDS * 2_000],
+    "code": [Path(__file__).read_text() * 6],
+    "Chinese": ["敏捷的棕色狐狸跳过了懒狗。" * 4_000],
+    "prose, then digits": [WORDS * 1_000, "1234567890" * 4_500],
+    "many short messages": [WORDS] * 1_500,
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_prompt_is_counted_by_a_sample(counter: Counter, kind: str) -> None:
+    body = {"messages": [{"role": "user", "content": text} for text in LARGE[kind]]}
+    told = show(as_json(body), CHAT, counter, "gpt-4o").partition("\n")[0]
+    found = re.search(r"· about ([\d,]+) prompt tokens", told)
+    assert found
+    exact = counter.count_request("chat.completions", body, "gpt-4o").tokens
+    assert int(found[1].replace(",", "")) == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("operation", ["embeddings", "responses", "completions"])
+def test_large_texts_of_other_operations_are_sampled_too(counter: Counter, operation: str) -> None:
+    body = {"input": WORDS * 2_000, "prompt": WORDS * 2_000}
+    told = show(as_json(body), Facts(operation), counter, "gpt-4o").partition("\n")[0]
+    assert "· about 20,0" in told
 
 
 def test_a_huge_text_is_kept_out_and_comes_back() -> None:
@@ -216,7 +239,7 @@ def test_a_huge_text_is_kept_out_and_comes_back() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b'{"messages": [', "# Not a prompt in JSON: Expecting value (line 1, column 15)"),
+        (b'{"messages": [', "# Not a prompt in JSON: it ends before it is complete (line 1, column 15)"),
         (b"\xff\xfe", "# Not a prompt in JSON: byte 0 is not UTF-8"),
         (b'{"n": ' + b"9" * 5000 + b"}", "a number of too many digits"),
         (b"[" * 100_000, "nested too deeply"),

@@ -23,7 +23,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger body is not decoded."""
 
 EXACT_CHARACTERS = 32 * 1024
-"""Tokens of so much text are counted (some milliseconds), those of more are estimated."""
+"""Tokens of so much text are counted (some milliseconds), those of more are estimated by a sample of it."""
 
 _MESSAGES = {
     "chat.completions": "messages",
@@ -109,8 +109,8 @@ class _Layout:
         self._body = body
         self._facts = facts
         self._exact = counter is not None and bool(counter.encodings.by_name) and _is_short(body)
-        self._counter = counter if self._exact or counter is None else Counter()
         self._model = model or word(mapping(body).get("model")) or facts.deployment or None
+        self._counter = counter if self._exact or counter is None else self._sampling(counter)
         self._counts = self._count_messages()
 
     def write(self) -> None:
@@ -206,6 +206,16 @@ class _Layout:
 
     def _told(self, tokens: int, unit: str = "token") -> str:
         return ("" if self._exact else "about ") + _how_many(tokens, unit)
+
+    def _sampling(self, counter: Counter) -> Counter:
+        """Return what estimates texts by a sample of all of them."""
+        if not isinstance(self._body, dict):
+            return Counter()
+        try:
+            scale = counter.scale(self._facts.operation, self._body, self._model, chars=EXACT_CHARACTERS)
+        except RecursionError:
+            return Counter()
+        return Counter(scale=scale)
 
     def _count_messages(self) -> list[Count]:
         if self._counter is None or not isinstance(self._body, dict):

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from aoai_gateway.wire.json_members import fault_at
+
 _LONGEST_WORD = 200
 
 
@@ -16,12 +18,13 @@ class Unreadable(ValueError):  # noqa: N818 - it names a state of a body; nothin
 def decode(data: bytes) -> Any:
     """Decode a JSON text. Raises `Unreadable`."""
     try:
-        return json.loads(data.decode())
-    except json.JSONDecodeError as error:
-        reason = error.msg.partition(": ")[0]
-        raise Unreadable(f"{reason} (line {error.lineno}, column {error.colno})") from None
+        text = data.decode()
     except UnicodeDecodeError as error:
         raise Unreadable(f"byte {error.start} is not UTF-8") from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Unreadable(fault_at(text, error.pos)) from None
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None
     except ValueError:

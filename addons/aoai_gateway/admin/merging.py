@@ -1,0 +1,145 @@
+"""Several workers' answers as one: status documents, and metrics in Prometheus' text format.
+
+Counts are added up. Of what each worker knows of the whole gateway (breaks, quotas, headroom, limits), the
+first one's word is taken: they agree through the store that they share. Quantiles cannot be added; the
+slowest worker's are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+ADDED = frozenset(
+    {
+        *("in_flight", "waiting", "calls", "answers", "refused", "errors", "gone", "replayed"),
+        *("tokens_in", "tokens_out", "tokens", "waited", "waited_seconds", "attempts", "failed"),
+        *("failed_attempts", "written", "dropped"),
+    }
+)
+"""Members that are counts, or lists or objects of them."""
+
+LARGEST = frozenset({"p50_ms", "p95_ms", "longest_wait_seconds", "uptime_seconds"})
+
+NAMES = ("name", "priority")
+"""By what the items of a list are told apart."""
+
+ADDED_GAUGES = ("in_flight", "waiting", "queue", "connections", "calls", "reservations", "memory", "cpu")
+"""Words in the names of gauges that are each process's part of a whole; others say the same everywhere."""
+
+
+def merged_status(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Give one status document (:mod:`~aoai_gateway.admin.snapshot`) for those of several workers."""
+    document: dict[str, Any] = _merged("", documents)
+    about = document["gateway"]
+    statuses = {each["gateway"]["status"] for each in documents}
+    about["status"] = next(s for s in ("degraded", "ready", "starting", "draining") if s in statuses)
+    # A worker of an earlier version, which is just being replaced, has none.
+    troubles = [each for document in documents for each in document["gateway"].get("trouble", ())]
+    about["trouble"] = list({each["text"]: each for each in troubles}.values())
+    about["config_errors"] = list(
+        dict.fromkeys(error for each in documents for error in each["gateway"]["config_errors"])
+    )
+    lost = [each["gateway"]["state"] for each in documents if each["gateway"]["state"].startswith("degraded")]
+    about["state"] = min(lost, default=about["state"])
+    actions = [action for each in documents for action in each["by_hand"]["actions"]]
+    told = {(action["time"][:16], action["text"]): action for action in reversed(actions)}
+    document["by_hand"]["actions"] = sorted(told.values(), key=lambda a: str(a["time"]), reverse=True)
+    return document
+
+
+def _merged(key: str, values: Sequence[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    first = known[0]
+    if key in ADDED:
+        return _sum(known)
+    if key in LARGEST:
+        return _largest(known)
+    if isinstance(first, dict):
+        keys = dict.fromkeys(name for value in known for name in value)
+        return {name: _merged(name, [value.get(name) for value in known]) for name in keys}
+    if isinstance(first, list):
+        return _merged_items(known)
+    return first
+
+
+def _merged_items(lists: Sequence[list[Any]]) -> list[Any]:
+    name = next(
+        (n for n in NAMES if any(isinstance(i, dict) and n in i for items in lists for i in items)), None
+    )
+    if name is None:
+        return lists[0]
+    by_name: dict[Any, list[Any]] = {}
+    for items in lists:
+        for item in items:
+            by_name.setdefault(item[name], []).append(item)
+    return [_merged("", items) for items in by_name.values()]
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, dict):
+        keys = dict.fromkeys(name for value in values for name in value)
+        return {name: _sum([value[name] for value in values if name in value]) for name in keys}
+    if isinstance(first, list):
+        return [_sum(column) for column in zip(*values, strict=False)]
+    return round(sum(values), 3)
+
+
+def _largest(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], list):
+        return [
+            max((v for v in column if v is not None), default=None) for column in zip(*values, strict=False)
+        ]
+    return max(values)
+
+
+def merged_metrics(texts: Sequence[str]) -> str:
+    """Give one exposition (Prometheus' text format, version 0.0.4) for those of several workers.
+
+    Counters, histograms and summaries are added up, and gauges of what each process holds a part of.
+    Of other gauges the largest value counts. Samples keep the order in which they came first.
+    """
+    heads: dict[str, dict[str, str]] = {}
+    kinds: dict[str, str] = {}
+    samples: dict[str, dict[str, float]] = {}
+    for text in texts:
+        family = ""
+        for line in text.splitlines():
+            if line.startswith(("# HELP ", "# TYPE ")):
+                _, kind, family, *rest = line.split(" ", 3)
+                heads.setdefault(family, {})[kind] = line
+                if kind == "TYPE":
+                    kinds[family] = rest[0] if rest else "untyped"
+            elif line and not line.startswith("#"):
+                series, value = _sample(line)
+                of = samples.setdefault(family, {})
+                if series in of:
+                    of[series] = _together(family, kinds.get(family, ""), of[series], value)
+                else:
+                    of[series] = value
+    lines: list[str] = []
+    for family, of in samples.items():
+        lines += heads.get(family, {}).values()
+        lines += [f"{series} {_number(value)}" for series, value in of.items()]
+    return "".join(line + "\n" for line in lines)
+
+
+def _sample(line: str) -> tuple[str, float]:
+    # Labels may hold spaces and braces, inside of quotes; the value follows the last brace.
+    end = line.rfind("}") + 1 or line.index(" ")
+    return line[:end], float(line[end:].split()[0])
+
+
+def _together(family: str, kind: str, one: float, other: float) -> float:
+    if kind == "gauge" and not any(word in family for word in ADDED_GAUGES):
+        return max(one, other)
+    if family.endswith(("_info", "_created")):
+        return max(one, other)
+    return one + other
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() else repr(value)

@@ -1,0 +1,153 @@
+"""The process beside the workers: their one admin listener, and the simulated endpoints.
+
+Both are one, however many workers there are. It carries no traffic of clients, so a crash costs no call: the
+supervisor starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, override
+
+from tornado import netutil, web
+from tornado.httpserver import HTTPServer
+
+from aoai_gateway.admin.fleet import FleetHandler
+from aoai_gateway.admin.listener import IDLE_SECONDS, LARGEST_BODY
+from aoai_gateway.app import processes
+from aoai_gateway.config.endpoints import SimulatedEndpoint
+from aoai_gateway.tokens import Counter
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from aoai_gateway.state.stored_budgets import BudgetKeeper
+    from aoai_gateway.tokens import Encodings
+    from aoai_simulator.simulator import Simulator
+
+logger = logging.getLogger(__name__)
+
+WORKERS_FILE = "workers.json"
+"""In the folder of the sockets: what the supervisor knows of each worker."""
+
+HEARTBEAT_SECONDS = 1.0
+
+
+class Simulators:
+    """The simulated endpoints that workers have asked for, by name."""
+
+    def __init__(self, encodings: Encodings | None) -> None:
+        self._encodings = encodings
+        self._running: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
+        self._lock = asyncio.Lock()
+
+    async def get(self, name: str, endpoint: SimulatedEndpoint) -> tuple[str, str]:
+        """Give the URL and the key of one; it is started, or replaced, if it is not as it should be."""
+        async with self._lock:
+            found = self._running.get(name)
+            if found is None or found[0] != endpoint:
+                if found is not None:
+                    await found[1].stop()
+                self._running[name] = found = endpoint, await self._start(name, endpoint)
+            return found[1].urls[name], found[1].keys[name]
+
+    async def _start(self, name: str, endpoint: SimulatedEndpoint) -> Simulator:
+        # Loaded only where an endpoint is simulated: real ones do without its memory and start-up time.
+        from aoai_simulator import server
+        from aoai_simulator.resource import Settings
+        from aoai_simulator.tokenizer import EncodingTokenizer
+
+        counter = Counter()
+        if self._encodings is not None:
+            counter.encodings = self._encodings
+        return await server.start(
+            {name: endpoint},
+            control_port=None,
+            settings=Settings(log_requests=False),
+            tokenizer=EncodingTokenizer(counter),
+        )
+
+
+class SimulateHandler(web.RequestHandler):
+    """Answers workers, on a Unix socket that only this user may use."""
+
+    def initialize(self, simulators: Simulators) -> None:
+        """Take what the application gives."""
+        self._simulators = simulators
+
+    @override
+    async def post(self) -> None:
+        asked = json.loads(self.request.body)
+        endpoint = SimulatedEndpoint.model_validate(asked["endpoint"])
+        url, key = await self._simulators.get(asked["name"], endpoint)
+        self.finish(json.dumps({"url": url, "key": key}))
+
+
+def run(
+    folder: Path,
+    sockets: list[socket.socket],
+    encodings: Encodings | None,
+    keeper: BudgetKeeper | None,
+    pipe: int,
+) -> int:
+    """Serve until SIGTERM.
+
+    ``folder``: that of the workers' sockets; ``sockets``: of the admin listener; ``keeper``: writes the
+    budgets of the workers' own store.
+    """
+    return asyncio.run(_run(folder, sockets, encodings, keeper, pipe))
+
+
+async def _run(
+    folder: Path,
+    sockets: list[socket.socket],
+    encodings: Encodings | None,
+    keeper: BudgetKeeper | None,
+    pipe: int,
+) -> int:
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    inner = folder / "simulators.sock"
+    inner.unlink(missing_ok=True)
+    silent: dict[str, Any] = {"log_function": lambda handler: None}
+    simulate = HTTPServer(
+        web.Application([(r"/simulate", SimulateHandler, {"simulators": Simulators(encodings)})], **silent)
+    )
+    simulate.add_socket(netutil.bind_unix_socket(str(inner)))
+    sources = {
+        "sockets": lambda: sorted(folder.glob("worker-*.sock")),
+        "workers": lambda: _known_workers(folder),
+    }
+    page = HTTPServer(
+        web.Application([(r"/.*", FleetHandler, sources)], **silent),
+        max_body_size=LARGEST_BODY,
+        max_header_size=LARGEST_BODY,
+        idle_connection_timeout=IDLE_SECONDS,
+        body_timeout=IDLE_SECONDS,
+    )
+    page.add_sockets([each.dup() for each in sockets])
+    keeping = asyncio.create_task(keeper.run()) if keeper is not None else None
+    while not over.is_set():
+        processes.say(pipe)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), HEARTBEAT_SECONDS)
+    page.stop()
+    if keeper is not None and keeping is not None:
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        await keeper.flush()
+    return os.EX_OK
+
+
+def _known_workers(folder: Path) -> list[dict[str, Any]]:
+    try:
+        found = json.loads((folder / WORKERS_FILE).read_text())
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else []

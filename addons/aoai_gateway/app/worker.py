@@ -1,0 +1,67 @@
+"""What makes a process one of several workers: sockets, store and simulators come from the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mitmproxy.utils import asyncio_utils
+
+from aoai_gateway.admin.fleet import ask
+from aoai_gateway.app import listening, processes
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from aoai_gateway.config.models import SimulatedEndpoint
+    from aoai_gateway.tokens import Encodings
+
+HEARTBEAT_SECONDS = 1.0
+"""How often a worker tells the supervisor that its event loop runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker, as the supervisor has planned it."""
+
+    number: int
+    """From 1 on; its successor after a crash or a reload has the same."""
+    sockets: Sequence[socket.socket]
+    """What it listens on."""
+    pipe: int
+    """Where the supervisor hears from it."""
+    admin_socket: Path
+    """Where the process of the admin listener asks it."""
+    simulators: Path
+    """Where that process is asked for simulated endpoints."""
+    store: str | None
+    """The store that all workers share; None: the one that the configuration names."""
+    encodings: Encodings | None
+    """What counts tokens, if it was loaded before the workers were started."""
+
+    def prepare(self) -> None:
+        """Take over the sockets. To be called before the proxy server starts."""
+        listening.inherit(self.sockets)
+
+    def is_ready(self) -> None:
+        """Tell the supervisor, now and from now on."""
+        processes.say(self.pipe)
+        asyncio_utils.create_task(self._live(), name="heartbeat", keep_ref=True)
+
+    async def _live(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            processes.say(self.pipe)
+
+    async def simulate(self, name: str, endpoint: SimulatedEndpoint) -> tuple[str, str]:
+        """Give the URL and the key of a simulated endpoint: it is one, however many workers there are."""
+        asked = json.dumps({"name": name, "endpoint": endpoint.model_dump(mode="json")})
+        reply = await ask(self.simulators, "POST", "/simulate", body=asked.encode())
+        if reply.status != 200:
+            raise OSError(f"the simulated endpoint {name} was not started (status {reply.status})")
+        found = json.loads(reply.body)
+        return found["url"], found["key"]

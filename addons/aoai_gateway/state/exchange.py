@@ -1,0 +1,128 @@
+"""What gateway processes tell each other, through two streams of the store that they share.
+
+Each process appends what it has done, and reads what all have appended, in the same order.
+The first stream keeps the last minute or two: a process that starts reads them and knows what the others
+know. The second one keeps where state lives (`aoai_gateway.routing.affinity`), worth knowing for weeks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from aoai_gateway.state import StateUnavailableError
+
+KEPT_SECONDS: Final = 90.0
+"""For how long what was done is kept: longer than any window of a backend."""
+
+KEPT_HOMES: Final = 100_000
+
+BLOCK_SECONDS: Final = 0.5
+"""How long a read waits for something new."""
+
+AT_ONCE: Final = 100
+"""Entries that are read at once."""
+
+TIMEOUT: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one process has told. ``clock``: its Unix time less the time on its own clock."""
+
+    process: str
+    clock: float
+    records: Sequence[Any]
+
+
+class Exchange:
+    """One process's part. ``process``: its name, which no other has. Raises StateUnavailableError only."""
+
+    def __init__(self, url: str, prefix: str, process: str) -> None:
+        self._process = process
+        # In a cluster, keys with the same words in braces are on the same node.
+        self._events = f"{prefix}:{{peers}}:events"
+        self._homes = f"{prefix}:{{peers}}:homes"
+        never = Retry(NoBackoff(), 0)
+        connect: dict[str, Any] = {"socket_connect_timeout": TIMEOUT, "retry": never}
+        self._writer = Redis.from_url(url, socket_timeout=TIMEOUT, **connect)
+        self._reader = Redis.from_url(url, socket_timeout=BLOCK_SECONDS + TIMEOUT, **connect)
+        self._last = "0-0"
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._writer.aclose()
+        await self._reader.aclose()
+
+    async def tell(self, records: Sequence[Any], clock: float) -> None:
+        """Append what this process has done; nothing is a sign of life."""
+        fields: dict[Any, Any] = {"p": self._process, "c": repr(clock), "r": json.dumps(records)}
+        try:
+            oldest = int((time.time() - KEPT_SECONDS) * 1000)
+            await self._writer.xadd(self._events, fields, minid=str(oldest), approximate=True)
+        except (RedisError, OSError) as error:
+            raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+
+    async def tell_homes(self, homes: Sequence[tuple[str, str, float]]) -> None:
+        """Append where state lives: key, endpoint and Unix time."""
+        try:
+            fields: dict[Any, Any] = {"h": json.dumps(homes)}
+            await self._writer.xadd(self._homes, fields, maxlen=KEPT_HOMES, approximate=True)
+        except (RedisError, OSError) as error:
+            raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+
+    async def homes(self) -> AsyncIterator[list[tuple[str, str, float]]]:
+        """Read where state lives, as far as it is known, newest first."""
+        highest = "+"
+        while True:
+            try:
+                found: Any = await self._reader.xrevrange(self._homes, highest, "-", count=AT_ONCE)
+            except (RedisError, OSError) as error:
+                raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+            for name, fields in found or ():
+                highest = f"({_text(name)}"
+                yield [(key, endpoint, at) for key, endpoint, at in json.loads(fields[b"h"])]
+            if len(found or ()) < AT_ONCE:
+                return
+
+    async def news(self, *, wait: bool) -> list[Told]:
+        """Read what others have told since the last time; ``wait``: for some time, if there is nothing."""
+        block = int(BLOCK_SECONDS * 1000) if wait else None
+        try:
+            found: Any = await self._reader.xread({self._events: self._last}, count=AT_ONCE, block=block)
+        except (RedisError, OSError) as error:
+            raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+        told = []
+        for _, entries in found.items() if isinstance(found, dict) else found or ():
+            for name, fields in entries:
+                self._last = _text(name)
+                process = fields[b"p"].decode()
+                if process != self._process:
+                    told.append(Told(process, float(fields[b"c"]), json.loads(fields[b"r"])))
+        return told
+
+    async def follow(self) -> None:
+        """See that the stream is the one that was read last: one that began anew is read from its begin."""
+        try:
+            newest: Any = await self._reader.xrevrange(self._events, "+", "-", count=1)
+        except (RedisError, OSError) as error:
+            raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+        if not newest or _order(_text(newest[0][0])) < _order(self._last):
+            self._last = "0-0"
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _order(name: str) -> tuple[int, int]:
+    milliseconds, _, number = name.partition("-")
+    return int(milliseconds), int(number or 0)

@@ -1,0 +1,123 @@
+"""Budgets per day and month of a store that forgets: in a file, read at its start, written while it runs.
+
+The workers' own store keeps nothing on the disk. What `budget_file` promises is kept all the same: the file
+is that of a single process (:mod:`~aoai_gateway.state.budget_file`), so either can follow the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote
+
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from aoai_gateway.quota.calendar import Period
+from aoai_gateway.state.budget_file import INTERVAL, BudgetFileError, Entry, decode, encode, write_atomically
+
+_EPOCH: Final = date(1970, 1, 1)
+_KEPT: Final = timedelta(days=70)
+"""Longer than any month; the script that counts sets the time anew."""
+
+logger = logging.getLogger(__name__)
+
+
+def put(url: str, prefix: str, path: Path) -> None:
+    """Put what the file says into the store. One that is not there says nothing. Raises BudgetFileError."""
+    try:
+        entries = decode(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BudgetFileError(
+            f"{path}: cannot read the budgets per day and month ({error}); "
+            "repair the file, or remove it to start with nothing spent"
+        ) from error
+    with redis.Redis.from_url(url) as store:
+        for client, deployment, of, tokens in entries:
+            key = f"{prefix}:{{{quote(client, safe='')}}}:budgets"
+            store.hset(key, _field(deployment, of), tokens)
+            store.expire(key, _KEPT)
+
+
+class BudgetKeeper:
+    """Writes the file whenever something was settled: `run` as a task; at the end cancel it and `flush`."""
+
+    def __init__(self, url: str, prefix: str, path: Path) -> None:
+        self._store = redis.asyncio.Redis.from_url(url)
+        self._prefix = prefix
+        self._path = path
+        self._written = b""
+        self._failing = False
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write the file if it is out of date. What fails is logged once and tried again."""
+        try:
+            content = encode(await self._entries())
+            if content != self._written:
+                await asyncio.to_thread(write_atomically, self._path, content)
+                self._written = content
+        except (OSError, RedisError) as error:
+            if not self._failing:
+                logger.error("%s: cannot write the budgets per day and month: %s", self._path, error)
+            self._failing = True
+            return
+        if self._failing:
+            logger.info("%s: budgets per day and month are written again", self._path)
+        self._failing = False
+
+    async def _entries(self) -> list[Entry]:
+        found: list[Entry] = []
+        async for key in self._store.scan_iter(match=f"{_escaped(self._prefix)}:{{*}}:budgets", count=1000):
+            name: str = key.decode()
+            client = unquote(name.removeprefix(f"{self._prefix}:{{").removesuffix("}:budgets"))
+            fields = await self._store.hgetall(key)
+            found += _settled(client, {_text(field): int(value) for field, value in fields.items()})
+        return found
+
+
+def _text(field: bytes | str) -> str:
+    return field.decode() if isinstance(field, bytes) else field
+
+
+def _settled(client: str, fields: dict[str, int]) -> Iterable[Entry]:
+    for field, tokens in fields.items():
+        deployment, of, part = field.split(" ")
+        if part == "s" and tokens:
+            yield client, None if deployment == "*" else unquote(deployment), _period(of), tokens
+
+
+def _field(deployment: str | None, of: Period) -> str:
+    """Name a budget's settled tokens as the script ``quotas.lua`` does."""
+    name = "*" if deployment is None else quote(deployment, safe="")
+    if of.calendar == "day":
+        return f"{name} d{(date.fromisoformat(of.name) - _EPOCH).days} s"
+    year, month = map(int, of.name.split("-"))
+    # The script counts months from March on, as leap days are at the end of the year then.
+    return f"{name} m{(year - (month < 3)) * 12 + (month + 9) % 12} s"
+
+
+def _period(of: str) -> Period:
+    number = int(of[1:])
+    if of[0] == "d":
+        return Period("day", (_EPOCH + timedelta(days=number)).isoformat())
+    year, march_based = divmod(number, 12)
+    month = (march_based + 2) % 12 + 1
+    return Period("month", f"{year + (month < 3):04}-{month:02}")
+
+
+def _escaped(prefix: str) -> str:
+    """A prefix, for a pattern of Redis: its wildcards stand for themselves."""
+    return "".join(f"\\{c}" if c in "*?[]\\" else c for c in prefix)

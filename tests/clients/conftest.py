@@ -1,0 +1,56 @@
+"""A gateway before a simulator, and client programs that other projects wrote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import home
+from tests.e2e.processes import Gateway
+from tests.e2e.shared import running
+from tests.programs import give_up, in_ci, require
+
+__all__ = ["home"]
+
+ROOT = Path(__file__).parents[2]
+NODE_FOLDER = Path(__file__).parent / "node"
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Gateway]:
+    with running("serve", tmp_path_factory.mktemp("clients"), home) as pair:
+        yield pair.gateway
+
+
+@pytest.fixture(scope="session")
+def clients_python() -> str:
+    """The Python of an environment of their own: they bring half of PyPI."""
+    path = Path(os.environ.get("AOAI_GATEWAY_CLIENTS", ROOT / ".venv-clients")) / "bin" / "python"
+    if not path.exists():
+        reason = f"there is no {path}; CONTRIBUTING.md says how to make it"
+        if in_ci():
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The program; the packages are installed when they are not there yet."""
+    program = require("node")
+    if not (NODE_FOLDER / "node_modules" / "ai").is_dir():
+        done = subprocess.run(
+            [require("npm"), "ci", "--no-audit", "--no-fund"],
+            cwd=NODE_FOLDER,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        if done.returncode:
+            give_up("npm", f"npm could not install the AI SDK: {done.stderr.strip()[-300:]}")
+    return program

@@ -1,0 +1,284 @@
+"""Two workers that are one gateway: real processes, signals, crashes and reloads."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e import json_lines
+from tests.e2e.processes import Gateway, Simulator, eventually, request
+from tests.e2e.settings import SPEC, configuration
+from tests.redis_server import require_redis
+
+CHAT = "/openai/v1/chat/completions"
+HELLO = {"model": "gpt-4o", "max_tokens": 20, "messages": [{"role": "user", "content": "say: one two three"}]}
+LIMIT = 20_000
+
+
+def key_of(client: str) -> str:
+    return f"key-of-{client}-66e1"
+
+
+class Workers(Gateway):
+    """A gateway of two workers, with its status page."""
+
+    def _command(self, scripts: Any) -> list[str | Path]:
+        command = super()._command(scripts)
+        return [*command[:-1], "--workers", "2", "--"]
+
+    @property
+    def admin_url(self) -> str:
+        (found,) = re.findall(r"Status page at (http://\S+)/", self.log)
+        return str(found)
+
+    def status(self) -> dict[str, Any]:
+        return dict(request(f"{self.admin_url}/api/status").json())
+
+    def both_ready(self) -> bool:
+        return bool(self.ready_pids())
+
+    def ready_pids(self) -> list[int]:
+        """The workers' ids once both are ready; before, none."""
+        try:
+            workers = self.status()["workers"]
+        except (KeyError, ValueError, OSError):
+            return []
+        ready = [worker["pid"] for worker in workers if worker["status"] == "ready"]
+        return ready if len(ready) == 2 else []
+
+    def pids(self) -> list[int]:
+        return [worker["pid"] for worker in self.status()["workers"]]
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    require_redis()
+    simulator = Simulator(SPEC, tmp_path_factory.mktemp("simulator"), arguments=["--count", "tiktoken"])
+    yield simulator
+    simulator.kill()
+
+
+@contextmanager
+def workers(simulator: Simulator, folder: Path, home: Path, **sections: Any) -> Iterator[Workers]:
+    clients = [
+        {"name": "team", "key": key_of("team")},
+        {"name": "crowd", "key": key_of("crowd"), "max_tokens_per_minute": LIMIT},
+    ]
+    sections = {"admin": {"port": 0}, "clients": clients, "usage_log": str(folder / "usage.jsonl")} | sections
+    config = configuration(simulator.urls, simulator.keys, **sections)
+    gateway = Workers("serve", config, folder, home=home, wait=False, forked=False)
+    try:
+        gateway.wait_until(gateway.both_ready, "ready")
+        yield gateway
+    finally:
+        gateway.kill()
+
+
+@pytest.fixture(scope="module")
+def gateway(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Workers]:
+    with workers(simulator, tmp_path_factory.mktemp("workers"), home) as started:
+        yield started
+        assert started.stop() == 0, started.log
+        assert "Traceback" not in started.log
+
+
+def call(gateway: Gateway, client: str = "team") -> int:
+    return gateway.request("POST", CHAT, key=key_of(client), json_body=HELLO).status
+
+
+@contextmanager
+def load(gateway: Gateway, callers: int = 4) -> Iterator[Counter[int | str]]:
+    """Keep it busy, each call on a connection of its own; yields statuses and failures."""
+    seen: Counter[int | str] = Counter()
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            try:
+                seen[call(gateway)] += 1
+            except (OSError, http.client.HTTPException) as error:
+                seen[repr(error)] += 1
+
+    threads = [threading.Thread(target=work) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def test_both_serve_and_are_shown_as_one(gateway: Workers) -> None:
+    before = sum(gateway.status()["traffic"]["answers"])
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: call(gateway), range(40)))
+    assert statuses == [200] * 40
+    eventually(lambda: sum(gateway.status()["traffic"]["answers"]) == before + 40, "all are counted")
+    status = gateway.status()
+    assert status["gateway"]["state"] == "shared"
+    assert [worker["number"] for worker in status["workers"]] == [1, 2]
+    pids = set(gateway.pids())
+    assert len(pids) == 2
+    assert gateway.pid not in pids
+    served = {r["pid"] for r in json_lines.read(gateway.config_path.parent / "usage.jsonl") if "pid" in r}
+    assert served in (set(), pids)
+
+
+def test_one_budget_to_the_percent(gateway: Workers) -> None:
+    log = gateway.config_path.parent / "usage.jsonl"
+
+    def until_refused(_: int) -> int:
+        refused = calls = 0
+        while refused < 3:
+            refused += call(gateway, "crowd") == 429
+            calls += 1
+        return calls
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(16) as pool:
+        asked = sum(pool.map(until_refused, range(16)))
+    assert time.monotonic() - begun < 50, "the window must not have moved on"
+
+    def records() -> list[dict[str, Any]]:
+        found = [r for r in json_lines.read(log) if r["client"] == "crowd"]
+        return found if len(found) >= asked else []
+
+    spent = sum(record["charged_tokens"] or 0 for record in eventually(records, "all records"))
+    assert 0.99 * LIMIT <= spent <= LIMIT
+
+
+def test_a_control_reaches_all(gateway: Workers) -> None:
+    url = gateway.admin_url
+
+    def control(what: str, **body: Any) -> int:
+        return request(f"{url}/api/{what}", "POST", json_body=body).status
+
+    assert control("switch", kind="client", name="team", on=False) == 200
+    assert {call(gateway) for _ in range(12)} == {401}
+    assert control("switch", kind="client", name="team", on=True) == 200
+    assert {call(gateway) for _ in range(12)} == {200}
+    assert control("breaks/open", name="nothing", seconds=3) == 404
+    assert request(f"{url}/").headers["content-type"].startswith("text/html")
+    assert request(f"{url}/api/status", headers={"host": "evil.example"}).status == 403
+
+
+def test_a_killed_worker_comes_back(gateway: Workers) -> None:
+    first, second = gateway.pids()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: first not in (gateway.ready_pids() or [first]), "another one is there")
+    assert second in gateway.pids()
+    found = next(worker for worker in gateway.status()["workers"] if worker["starts"] > 1)
+    assert found["last_end"] == "was ended by SIGKILL"
+    assert "comes back in 0.1 s" in gateway.log
+    assert {call(gateway) for _ in range(12)} == {200}
+
+
+def test_a_reload_replaces_the_workers_and_fails_no_call(gateway: Workers) -> None:
+    before = set(gateway.pids())
+    with load(gateway) as seen:
+        gateway.send(signal.SIGHUP)
+        eventually(lambda: not before & set(gateway.ready_pids() or before), "all were replaced", 40)
+        served = seen[200]
+        eventually(lambda: seen[200] > served + 20, "the new ones serve")
+    assert set(seen) == {200}
+
+
+def test_a_configuration_with_errors_replaces_nothing(gateway: Workers) -> None:
+    before, good = gateway.pids(), gateway.config_path.read_text()
+    try:
+        gateway.config_path.write_text(good + "unknown_section: 1\n")
+        gateway.send(signal.SIGHUP)
+        eventually(lambda: "no worker is replaced" in gateway.log, "it says so")
+    finally:
+        gateway.config_path.write_text(good)
+    assert gateway.pids() == before
+    assert call(gateway) == 200
+
+
+def test_a_break_at_one_is_a_break_at_the_other(gateway: Workers, simulator: Simulator) -> None:
+    simulator.fault("429", deployment="gpt-4o-ptu", retry_after_seconds=60)
+    assert call(gateway) == 200
+    simulator.clear_faults()
+    time.sleep(1.0)
+    seen = len(simulator.requests())
+    assert {call(gateway) for _ in range(12)} == {200}
+    assert "gpt-4o-ptu" not in {entry["deployment"] for entry in simulator.requests()[seen:]}
+    request(f"{gateway.admin_url}/api/breaks/close", "POST", json_body={})
+
+
+def test_the_end_leaves_nothing_behind(simulator: Simulator, tmp_path: Path, home: Path) -> None:
+    with workers(simulator, tmp_path, home) as started:
+        pids = started.pids()
+        assert call(started) == 200
+        started.send(signal.SIGKILL)
+        started.wait()
+
+        def gone() -> bool:
+            return not any(_runs(pid) for pid in pids)
+
+        eventually(gone, "the workers have gone with the supervisor")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def test_without_a_store_several_workers_are_refused(
+    simulator: Simulator, tmp_path: Path, home: Path
+) -> None:
+    config = configuration(simulator.urls, simulator.keys)
+    started = Workers(
+        "serve", config, tmp_path, home=home, wait=False, forked=False, env={"PATH": str(tmp_path)}
+    )
+    assert started.wait(30) == 1
+    assert "share their quotas and breaks through Redis or Valkey" in started.stderr
+    assert "Traceback" not in started.log
+
+
+def test_a_start_that_fails_ends_it(simulator: Simulator, tmp_path: Path, home: Path) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text("raise RuntimeError('no')\n")
+    config = configuration(simulator.urls, simulator.keys)
+    started = Workers("serve", config, tmp_path, home=home, addons=[plugin], wait=False, forked=False)
+    assert started.wait(30) == 1, started.log
+
+
+def test_budgets_survive_in_their_file(simulator: Simulator, tmp_path: Path, home: Path) -> None:
+    clients = [{"name": "team", "key": key_of("team"), "max_tokens_per_day": 60}]
+    budgets = {"budget_file": str(tmp_path / "budgets.json"), "clients": clients}
+    with workers(simulator, tmp_path, home, **budgets) as first:
+        eventually(lambda: call(first) == 429, "the budget is spent")
+        assert first.stop() == 0, first.log
+    with workers(simulator, tmp_path, home, **budgets) as second:
+        assert call(second) == 429
+
+
+def test_drain_reports_unready_first(simulator: Simulator, tmp_path: Path, home: Path) -> None:
+    with workers(simulator, tmp_path, home, drain={"unready_seconds": 2}) as started:
+        with load(started, 2) as seen:
+            eventually(lambda: seen[200], "calls are served")
+            started.send()
+            eventually(lambda: not started.is_ready(), "not ready")
+            during = seen[200]
+            eventually(lambda: seen[200] > during + 5, "calls are still served", 2)
+            assert set(seen) == {200}, gateway.log
+        assert started.wait() == 0
+        assert yaml.safe_load(started.config_path.read_text())["drain"] == {"unready_seconds": 2}

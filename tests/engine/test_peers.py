@@ -1,0 +1,126 @@
+"""Several processes that decide as one, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from aoai_gateway.config.models import Client, Priority
+from aoai_simulator.limits import PaygLimits
+from tests.bench.workloads import jobs
+from tests.engine.scenarios.azure import Deployment
+from tests.engine.scenarios.fleet import LAG, Member, fleet, overload
+from tests.engine.scenarios.overload import figures, run
+from tests.engine_driver import DEPLOYMENT, config
+
+CLASSES = ({"name": "high", "wait": {"seconds": 90}}, {"name": "low", "wait": {"seconds": 120}})
+
+
+def two(*, tokens_per_minute: int = 60_000) -> tuple[Member, Member]:
+    """Two processes before one backend of pay as you go."""
+    classes = tuple(Priority.model_validate(each) for each in CLASSES)
+    clients = tuple(
+        Client.model_validate({"name": name, "key": f"key-of-{name}", "priority": name})
+        for name in ("high", "low")
+    )
+    made = config(
+        ("paygo@one", {"tokens_per_minute": tokens_per_minute}), priorities=classes, clients=clients
+    )
+    azure = {"paygo@one": Deployment(PaygLimits(tokens_per_minute), speed=1e4)}
+    first, second = fleet(2, made, azure)
+    return first, second
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_two_serve_a_lasting_overload_as_one_does(seed: int) -> None:
+    work = jobs(120.0, seed)
+    one, both = run(work, 120.0, seed), overload(work, 120.0, seed)
+    said = f"one: {figures(one)}; two: {figures(both)}"
+    assert both.success("critical") >= one.success("critical") - 0.005, said
+    assert both.success("batch") >= one.success("batch") - 0.05, said
+    assert both.useful >= one.useful - 0.05, said
+    assert both.refusals_per_answer() <= 0.15, said
+
+
+def test_what_one_has_sent_is_full_for_the_other() -> None:
+    first, second = two()
+    backend = first.backend("paygo@one")
+    for _ in range(5):
+        first.call("low", prompt=5_000, most=5_000)
+    first.run(2 * LAG)
+    capacities = [each.engine.scheduler.capacities.of(backend, DEPLOYMENT) for each in (first, second)]
+    assert capacities[0].headroom(first.now) == pytest.approx(capacities[1].headroom(first.now), abs=0.01)
+    assert capacities[1].headroom(first.now) < 0.7
+
+
+def test_the_higher_class_is_served_first_wherever_it_waits() -> None:
+    first, second = two(tokens_per_minute=20_000)
+    begin = [first.call("low", prompt=10, most=6_500), second.call("low", prompt=10, most=6_500)]
+    first.run(0.5)
+    low = first.call("low", prompt=10, most=9_500, completion=1)
+    first.run(1.0)
+    high = second.call("high", prompt=10, most=9_500, completion=1)
+    first.run()
+    assert all(caller.ok for caller in (*begin, low, high))
+    assert high.sends[0][0] <= low.sends[0][0]
+
+
+def test_one_probe_is_sent_after_a_break_whichever_process_has_calls() -> None:
+    first, second = two()
+    backend = first.backend("paygo@one")
+    lengths = {cls.name: cls.breaks for cls in first.config.priority_classes}
+    first.engine.breaks.open_for(backend.key, 1.0, first.now, "429", "call before", lengths)
+    first.run(2 * LAG)
+    assert second.engine.breaks.on(backend, second.now, "high") is not None
+    first.run(2.0)
+    one = first.call("high", prompt=10, most=10)
+    first.run(2.0 + 2 * LAG)
+    other = second.call("high", prompt=10, most=10)
+    assert len(one.sends) == 1
+    assert not other.sends, "the first one is the probe"
+    first.run()
+    assert one.ok
+    assert other.ok
+
+
+def test_a_peer_that_is_lost_holds_nobody_back() -> None:
+    first, second = two(tokens_per_minute=20_000)
+    second.call("high", prompt=9_000, most=500)
+    second.call("high", prompt=9_000, most=500)
+    second.call("high", prompt=9_000, most=500)
+    first.run(2 * LAG)
+    assert len(first.shared_scheduler.elsewhere) == 3
+    assert not first.engine.scheduler.is_free(_request(first))
+    first.peers.forget("1", first.now)
+    assert not first.shared_scheduler.elsewhere
+    assert not any(queue.requests for queue in first.engine.scheduler._queues.values())
+    assert not first.engine.scheduler._in_flight
+
+
+def _request(member: Member):
+    from aoai_gateway.routing.order import RoutingRequest
+
+    cls = member.config.priority_classes[1]
+    return RoutingRequest("mine", "low", cls, member.setup.table.pool(DEPLOYMENT), DEPLOYMENT, DEPLOYMENT)
+
+
+def test_clients_patience_and_homes_are_known_to_both() -> None:
+    first, second = two()
+    for _ in range(3):
+        first.engine.patience.hung_up("low", "low", True, 7.0)
+    first.engine.affinity.remember("resp_1", "one", first.now)
+    first.run(2 * LAG)
+    assert second.engine.patience.of("low", "low", True) == 7.0
+    assert second.engine.affinity.home("resp_1", second.now) == "one"
+
+
+def test_records_of_another_configuration_are_passed_over() -> None:
+    first, second = two()
+    records = [
+        ["call", 0.0, "x", "a", "no class", [], "d", "o", "", 1, 0.0, 1.0, "ordered", None, None, [], True],
+        ["begun", 0.0, "x", ["one", "paygo"], 5],
+        ["over", 0.0, "x"],
+        ["of the future", 1, 2, 3],
+        ["heard", ["gone", "gone"], "d", 1.0],
+    ]
+    second.peers.apply("peer", records, 0.0, first.now)
+    assert not second.shared_scheduler.elsewhere

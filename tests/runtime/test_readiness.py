@@ -1,0 +1,26 @@
+"""Who polls is told before the port closes."""
+
+from __future__ import annotations
+
+import pytest
+
+from aoai_gateway.runtime.readiness import ReadinessPolls
+
+
+@pytest.mark.parametrize(
+    ("asked", "polled"),
+    [
+        ([], False),
+        ([0.0, 5.0], False),
+        ([0.0, 0.1, 0.2, 0.3, 0.4], False),
+        ([0.0, 5.0, 10.0], True),
+        ([0.0, 1.0, 2.0, 3.0], True),
+        ([-100.0, -95.0, -90.0], False),
+        ([-100.0, -95.0, 10.0], False),
+    ],
+)
+def test_only_questions_again_and_again_are_a_poll(asked: list[float], polled: bool) -> None:
+    polls = ReadinessPolls()
+    for at in asked:
+        polls.note(at)
+    assert polls.goes_on(10.0) is polled
