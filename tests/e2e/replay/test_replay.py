@@ -422,6 +422,7 @@ class TestUsageRecord:
             "retry_after_ms": None,
             "client_request_id": None,
             "traceparent": None,
+            "user": None,
             "call": answer.headers["x-gateway-call"],
             "count": 1,
             "address": None,
