@@ -34,7 +34,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "small"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts real processes, and run it last: a broken unit says more, and says it sooner."""
     for item in items:
-        if {"e2e", "browser", "clients"} & set(item.path.parts):
+        if {"e2e", "browser", "clients", "hostile"} & set(item.path.parts):
             item.add_marker(pytest.mark.e2e)
     items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
 

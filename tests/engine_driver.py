@@ -201,9 +201,10 @@ class Trace:
         finals = [kind for kind in kinds if kind in (Deliver, Return, Reject)]
         assert len(finals) == 1 or (self.gone and not finals), "one answer, unless nobody waits for it"
         after = kinds[kinds.index(finals[0]) + 1 :] if finals else []
-        assert after in ([], [Settle], [Cancel]), "nothing but a booking's end is wanted after the answer"
+        assert len(after) <= 2, "a booking of tokens and one of money end"
+        assert set(after) <= {Settle, Cancel}, "nothing but a booking's end is wanted after the answer"
         booked = [e.reservation.id for e in (e for _, e in self.effects) if isinstance(e, Settle | Cancel)]
-        assert len(booked) == len(set(booked)) <= 1, "a call is settled once"
+        assert len(booked) == len(set(booked)) <= 2, "each booking is settled once"
         assert call.outcome is not None
         assert call.ended is not None
         assert call.ended >= call.started

@@ -19,10 +19,13 @@ from tests.engine_driver import DEPLOYMENT, config
 
 @pytest.fixture
 def state(gateway_with: Callable[[Config], Gateway]) -> dict[str, Any]:
-    limits = {"max_tokens_per_minute": 20_000}
+    limits = {"max_tokens_per_minute": 20_000, "max_cost_per_day": 12.5}
     gateway = gateway_with(
         config("a@one", "b@one", "c@two").but(
-            clients=[{"name": "Team", "key": "k", **limits}, {"name": "Other", "key": "k2"}],
+            clients=[
+                {"name": "Team", "key": "k", **limits},
+                {"name": "Other", "key": "k2", "not_after": "2020-01-01"},
+            ],
             priorities=[{"name": "critical"}, {"name": "batch"}],
         )
     )
@@ -47,6 +50,8 @@ def test_what_it_says(state: dict[str, Any]) -> None:
     assert re.fullmatch(r"c@two .* off  switched off by hand", line_with(text, "c@two"))
     assert re.fullmatch(rf"{DEPLOYMENT} +1 of 2 +0 +none", line_with(text, f"{DEPLOYMENT} "))
     assert "░░░░░░░░ 0 of 20k tokens/min" in line_with(text, "Team")
+    assert "0 of 12.5 in money/day" in text
+    assert "the key of the client Other has ended" in text
     assert line_with(text, "Other").endswith("no limits")
     assert "endpoint two was switched off" in text
 

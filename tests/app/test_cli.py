@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.app import cli
+from aoai_gateway.app import cli, start_checks
 from tests.ports import free_port
 
 DEMO = """\
@@ -48,6 +48,12 @@ def demo(tmp_path: Path) -> Path:
     path = tmp_path / "demo.yaml"
     path.write_text(DEMO)
     return path
+
+
+@pytest.fixture
+def _own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all ports free, whatever else runs here."""
+    monkeypatch.setattr(start_checks, "ports", lambda config: ([], []))
 
 
 class Hosts:
@@ -325,6 +331,7 @@ def test_an_address_is_shown_as_a_client_would_use_it(address: cli.Address, url:
 # --- check, simulator, test ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_own_machine")
 @pytest.mark.parametrize("words", ["check {}", "check --config {}"])
 def test_check_of_a_good_file(demo: Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(shlex.split(words.format(demo))) == 0
@@ -343,6 +350,7 @@ def test_check_of_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f'{path}:2: client: unknown key; did you mean "clients"?' in err
 
 
+@pytest.mark.usefixtures("_own_machine")
 def test_check_tells_beside_errors_of_warnings_and_of_what_the_machine_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -360,6 +368,17 @@ def test_check_tells_beside_errors_of_warnings_and_of_what_the_machine_lacks(
     assert lines[2].startswith(f"warning: {path}:1: aoai.endpoints[0].url: keys and prompts")
     assert lines[3].startswith("listen.certificate: ")
     assert lines[4] == "aoai-gateway: 2 errors in the configuration."
+
+
+def test_check_of_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "gateway.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path.write_text(f"{DEMO}\nlisten: {{port: {port}}}\nadmin: {{enabled: false}}\n")
+        assert cli.main(["check", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"aoai-gateway: listen.port: 127.0.0.1:{port} is in use by another process." in err
 
 
 def test_check_takes_one_file(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:

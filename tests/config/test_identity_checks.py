@@ -162,3 +162,33 @@ def test_a_client_that_is_switched_off_has_no_tokens(compiled: Callable[..., Loa
     config = compiled(TOKENS + "clients: [{name: c, token: {appid: a}, enabled: false}]").config
     with pytest.raises(GatewayError):
         ClientIndex(config.clients).find(values_of(config.tokens[0], {"appid": "a"}))
+
+
+# --- end users and money -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("per_user: {max_tokens_per_minute: 5}", "does not say where calls name their end user"),
+        ("user_from: cookie name", "does not say where an end user's name is"),
+        ("user_from: header", "does not say where an end user's name is"),
+        ("user_from: body user, per_user: {}", "sets no limit"),
+        ("max_cost_per_day: 5", "there is no price for any deployment"),
+    ],
+)
+def test_what_would_hold_nobody_is_refused(problems: Lines, written: str, said: str) -> None:
+    assert any(said in each for each in problems(AOAI + f"clients: [{{name: c, key: k1, {written}}}]"))
+
+
+def test_a_deployment_without_a_price_is_named(problems: Lines) -> None:
+    standins = "standins: [{name: s}]"
+    pool = f"virtual_deployments: [{{name: one, {standins}}}, {{name: two, {standins}}}]"
+    text = AOAI.replace("key: k}", f"key: k, {pool}}}") + "prices: {one: {input: 1, output: 2}}\n"
+    (said,) = problems(text + "clients: [{name: c, key: k1, max_cost_per_month: 5}]")
+    assert "max_cost_per_month: cannot be held: there is no price for two" in said
+
+
+def test_a_claim_needs_a_verified_token(warnings: Lines) -> None:
+    (said,) = warnings(AOAI + "clients: [{name: c, key: k1, user_from: claim oid}]")
+    assert "names no end user" in said

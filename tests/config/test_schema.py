@@ -17,6 +17,7 @@ SHIPPED = [
     "policies/clients.yaml",
     "policies/priorities.yaml",
     "examples/azure.yaml",
+    "examples/identities.yaml",
     "examples/powerproxy.yaml",
     "examples/teams.yaml",
 ]

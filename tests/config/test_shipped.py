@@ -99,6 +99,15 @@ def test_what_the_azure_example_calls_defaults_are_the_defaults():
         assert value == type(config).model_fields[name].default, name
 
 
+def test_the_example_of_identities_holds_no_key():
+    loaded = load(ROOT / "examples" / "identities.yaml", env={})
+    assert loaded.warnings == ()
+    config = loaded.config
+    assert config.secrets == frozenset()
+    assert [endpoint.written_key for endpoint in config.aoai.endpoints] == [None, None]
+    assert [client.key for client in config.clients] == [(), (), ()]
+
+
 def test_the_powerproxy_example_warns_only_of_what_is_different():
     loaded = load(ROOT / "examples" / "powerproxy.yaml", env={})
     assert loaded.config.usage_log == "stdout"

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from aoai_gateway.config.document import Scalar
+from aoai_gateway.config.model import Model
 from aoai_gateway.config.problems import Place
-from aoai_gateway.config.validation import _show
+from aoai_gateway.config.validation import _EXPECTED, _show
+from tests.config.all_models import all_models
 
 Problems = Callable[..., list[str]]
 
@@ -242,3 +245,18 @@ def test_a_key_is_not_shown_even_if_short():
     assert _show(scalar, ("clients", 0, "key")) is None
     assert _show(scalar, ("clients", 0, "key", 1)) is None
     assert _show(scalar, ("clients", 0, "enabled")) == '"short"'
+
+
+WRONG: list[object] = ["x", "", "-1", "0.5", "1e99", "nan", "9" * 30, None, [], ["x"], [[]], {}, {"x": "y"}]
+
+
+@pytest.mark.parametrize("model", list(all_models()), ids=lambda model: model.__name__)
+def test_every_error_that_pydantic_can_find_has_words_of_ours(model: type[Model]):
+    kinds = set()
+    for name in model.model_fields:
+        for value in (*WRONG, *([each] for each in WRONG), *({"x": each} for each in WRONG)):
+            try:
+                model.model_validate({name: value})
+            except ValidationError as error:
+                kinds |= {each["type"] for each in error.errors()}
+    assert kinds <= {*_EXPECTED, "config", "extra_forbidden", "missing", "too_short"}

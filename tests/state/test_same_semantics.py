@@ -410,3 +410,19 @@ def test_headers_show_the_tightest_limits(bench):
         ("x-ratelimit-reset-tokens", "60"),
     )
     assert Decision(admitted=True, standings=()).headers() == ()
+
+
+def test_accounts_of_end_users_and_of_money_are_counted_apart(bench):
+    """Their names hold a slash, which the name of no virtual deployment does."""
+    bench.fresh()
+    client = Quota(None, requests_per_minute=3)
+    ann, bob = (Quota(f"user/{name}", requests_per_minute=1) for name in "ab")
+    answers = [bench.reserve(call(5, client, user), EPOCH).admitted for user in (ann, ann, bob)]
+    assert answers == [True, False, True]
+    budget = Quota("cost/", tokens_per_day=1_000_000)
+    money = call(700_000, budget, requests=0)
+    assert bench.reserve(money, EPOCH).admitted
+    assert not bench.reserve(call(700_000, budget, requests=0), EPOCH).admitted
+    bench.settle(money, 100_000, EPOCH + 1)
+    left = bench.peek(call(0, budget, requests=0), EPOCH + 1)
+    assert [standing.remaining for standing in left.standings] == [900_000]

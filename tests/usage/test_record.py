@@ -207,6 +207,21 @@ def test_a_clamped_call_says_what_was_asked_for_and_what_was_given() -> None:
     assert (action["action"], action["asked"], action["given"]) == ("clamp", 700, 100)
 
 
+def test_a_budget_in_money_that_refuses_a_call_is_told_in_money() -> None:
+    client = limited(max_cost_per_day=0.001)
+    here = world("a", clients=(client,), prices={"gpt": {"input": 2, "output": 8}})
+    here.script(a=Answer(usage=Usage(100, 75, 175))).call(client=client)
+    record = usage_record(here.call(max_tokens=1000, client=client).call)
+    assert record["error"] == "budget_exceeded"
+    assert record["refused_by"] == {
+        "quota": "cost_per_day",
+        "deployment": None,
+        "limit": 0.001,
+        "asked": pytest.approx(0.008, rel=0.01),
+        "left": pytest.approx(0.0002),
+    }
+
+
 # --- cost --------------------------------------------------------------------------------------------
 
 

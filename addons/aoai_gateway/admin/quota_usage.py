@@ -8,6 +8,7 @@ import math
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.engine import money
 from aoai_gateway.quota.effective_policy import quotas_of
 from aoai_gateway.quota.quotas import Decision, Reservation
 
@@ -70,18 +71,33 @@ async def _of(gateway: Gateway, client: Client) -> list[dict[str, Any]]:
 
 
 def _question(client: Client) -> Reservation | None:
-    quotas = quotas_of(client)
+    budget = money.budget_of(client)
+    quotas = (*quotas_of(client), *([budget] if budget is not None else ()))
     if not quotas:
         return None
     return Reservation(f"status of {client.name}", client.name, quotas, tokens=0, requests=0)
 
 
 def _quota(standing: Standing) -> dict[str, Any]:
+    if standing.deployment == money.ACCOUNT:
+        return _in_money(standing)
     return {
         "deployment": standing.deployment,
         "kind": standing.kind.value,
         "limit": standing.limit,
         "used": standing.limit - standing.remaining,
         "remaining": standing.remaining,
+        "reset_seconds": None if math.isinf(standing.reset) else round(standing.reset, 1),
+    }
+
+
+def _in_money(standing: Standing) -> dict[str, Any]:
+    left, limit = standing.remaining / money.UNIT, standing.limit / money.UNIT
+    return {
+        "deployment": None,
+        "kind": standing.kind.value.replace("tokens", "cost"),
+        "limit": limit,
+        "used": limit - left,
+        "remaining": left,
         "reset_seconds": None if math.isinf(standing.reset) else round(standing.reset, 1),
     }

@@ -18,6 +18,8 @@ UNITS = {
     "requests_per_minute": "requests/min",
     "tokens_per_day": "tokens/day",
     "tokens_per_month": "tokens/month",
+    "cost_per_day": "in money/day",
+    "cost_per_month": "in money/month",
 }
 
 COUNTERS = {"memory": "counters in memory", "shared": "counters shared"}
@@ -89,6 +91,8 @@ class _View:
             yield self.paint(f"! {printable(trouble['text'])}", "red")
         for problem in gateway["config_errors"]:
             yield self.paint(f"not loaded: {printable(problem)}", "red")
+        for said, colour in _identities(self.state["identities"]):
+            yield self.paint(printable(said), colour)
         minute = round(60 / traffic["bucket_seconds"])
         calls, refused = (sum(traffic[key][-minute:]) for key in ("calls", "refused"))
         tokens = sum(sum(traffic[key][-minute:]) for key in ("tokens_in", "tokens_out"))
@@ -222,13 +226,23 @@ def _in(switched_off: str) -> str:
     return "in the configuration" if switched_off == "configuration" else switched_off
 
 
+def _identities(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Iterate over what is wrong with credentials, or ends soon, each with its colour."""
+    for each in (*state["credentials"], *state["issuers"]):
+        if each["problem"]:
+            yield f"{each['name']}: {each['problem']}", "yellow" if each["ok"] else "red"
+    for each in state["expiring"]:
+        days, what = each["days"], each["what"]
+        yield (f"{what} ends in {days} days", "yellow") if days >= 0 else (f"{what} has ended", "red")
+
+
 def short(number: float) -> str:
     """Write a count in few characters: ``9,999``, ``12.3k``, ``4M``."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= size:
             value = number / (1e3 if unit == "k" else size)
             return (f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")) + unit
-    return f"{number:,.0f}"
+    return f"{number:,.1f}".removesuffix(".0")
 
 
 def span(seconds: float | None) -> str:

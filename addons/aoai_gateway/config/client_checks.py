@@ -13,7 +13,7 @@ from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 PUBLIC_KEY = "demo-key"
 """How every client key ends that stands in the shipped files: anybody can read them."""
 
-BUDGETS = ("max_tokens_per_day", "max_tokens_per_month")
+BUDGETS = ("max_tokens_per_day", "max_tokens_per_month", "max_cost_per_day", "max_cost_per_month")
 
 
 def check_clients(config: Config, locate: Locate) -> Iterator[Finding]:
@@ -215,6 +215,7 @@ def _check_client(config: Config, place: _Place) -> Iterator[Finding]:
                 rests_on=(VIRTUAL_DEPLOYMENTS,),
             )
     yield from _check_end_users(place)
+    yield from _check_cost(config, place, usable)
     said = place.policy.when_exceeded
     other = said.deployment if said else None
     if other and config.knows(other) and not _may_use(place.policy, other):
@@ -226,6 +227,21 @@ def _check_client(config: Config, place: _Place) -> Iterator[Finding]:
         )
     if place.policy.endpoints_allowed:
         yield from _check_what_is_left(config, place, usable)
+
+
+def _check_cost(config: Config, place: _Place, usable: Iterable[str]) -> Iterator[Finding]:
+    """What has no price costs nothing, so a budget in money would not hold it."""
+    for key in ("max_cost_per_day", "max_cost_per_month"):
+        if getattr(place.policy, key) is None:
+            continue
+        without = [name for name in usable if config.price_of(name) is None]
+        if without or not config.prices:
+            yield Finding(
+                place.at(key),
+                f"cannot be held: there is no price for {listed(without) if without else 'any deployment'}",
+                'add it under "prices", by model or virtual deployment',
+            )
+            return
 
 
 def _check_end_users(place: _Place) -> Iterator[Finding]:

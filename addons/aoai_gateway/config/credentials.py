@@ -40,7 +40,13 @@ class KeySource(Model):
 
     file: KeptFile | None = None
     """A file that holds the key and nothing else: a mounted secret. A change counts within two seconds."""
-    command: Annotated[tuple[Name, ...], BeforeValidator(lambda value: _words(value))] | None = None
+    command: (
+        Annotated[
+            tuple[Name, ...],
+            BeforeValidator(lambda value: _words(value), json_schema_input_type=str | list[str]),
+        ]
+        | None
+    ) = None
     """A program that prints the key, with its arguments; it is started directly, not by a shell."""
     every_seconds: Seconds = 300
     """How often the program is run again."""

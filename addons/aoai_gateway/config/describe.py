@@ -109,6 +109,13 @@ def _client(client: Client) -> str:
     if client.key:
         word = "key" if len(client.key) == 1 else "keys"
         notes.append(f"{word} {', '.join(mask(key.get_secret_value()) for key in client.key)}")
+    if client.key_sha256:
+        word = "hash" if len(client.key_sha256) == 1 else "hashes"
+        notes.append(f"{len(client.key_sha256)} {word} of keys")
+    notes += [f"{each.what} ends {each.end:%Y-%m-%d}" for each in client.expiring()]
+    notes += ["tokens with " + (", ".join(claims.named) or "anything") for claims in client.token]
+    if client.certificate:
+        notes.append("a certificate")
     if client.uses_entra_id_auth:
         notes.append("all calls with an Entra ID token")
     if client.group:
@@ -130,6 +137,12 @@ def _limits(client: Client) -> list[str]:
         notes += [f"{name} {amount:,} {unit}" for name, amount in amounts.deployments.items()]
         if amounts.total is not None:
             notes.append(f"{amounts.total:,} {unit}" + (" in total" if amounts.deployments else ""))
+    for period, budget in (("day", client.max_cost_per_day), ("month", client.max_cost_per_month)):
+        if budget is not None:
+            notes.append(f"{budget:,g} in money/{period}")
+    if client.per_user:
+        limits = (f"{limit:,} {UNITS[kind]}" for kind, limit in client.per_user.limits())
+        notes.append("each end user: " + ", ".join(limits))
     if client.request_limits:
         notes.append("limits on each request")
     if client.when_exceeded and client.when_exceeded.action != "reject":

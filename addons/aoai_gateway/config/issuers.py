@@ -12,8 +12,8 @@ from aoai_gateway.config.model import Model
 
 Names = Annotated[
     tuple[Name, ...],
-    BeforeValidator(one_or_list, json_schema_input_type=Name | list[Name]),
     Field(min_length=1),
+    BeforeValidator(one_or_list, json_schema_input_type=Name | list[Name]),
 ]
 """One name, or a list of which one must match."""
 
@@ -43,7 +43,9 @@ class Issuer(Model):
     """Its address, exactly as its tokens say it in iss; Entra ID's of v2.0 stands for that of v1.0 too."""
     audience: Names
     """What tokens are for: aud must be one of these."""
-    tenants: Annotated[tuple[Name, ...], BeforeValidator(one_or_list)] = ()
+    tenants: Annotated[
+        tuple[Name, ...], BeforeValidator(one_or_list, json_schema_input_type=Name | list[Name])
+    ] = ()
     """Ids of the tenants whose tokens count; all that the issuer speaks for if absent."""
     jwks_uri: Url | None = None
     """Where its public keys are; from its metadata document if absent. http only on this machine."""
@@ -51,8 +53,8 @@ class Issuer(Model):
     """Instead, a file with its public keys (a JSON Web Key Set); read again when it changes."""
     algorithms: Annotated[
         tuple[Algorithm, ...],
-        BeforeValidator(one_or_list, json_schema_input_type=Algorithm | list[Algorithm]),
         Field(min_length=1),
+        BeforeValidator(one_or_list, json_schema_input_type=Algorithm | list[Algorithm]),
     ] = ("RS256",)
     """How its tokens are signed."""
     leeway_seconds: Annotated[float, Field(ge=0, le=600)] = 60

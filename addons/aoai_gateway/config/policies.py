@@ -171,6 +171,10 @@ class Policy(Model):
     """Tokens per day (UTC calendar): one number over all deployments, or one for each and `total`."""
     max_tokens_per_month: Limit | None = None
     """Tokens per month (UTC calendar): one number over all deployments, or one for each and `total`."""
+    max_cost_per_day: Amount | None = None
+    """What its calls may cost per calendar day, UTC, in the currency of `prices`."""
+    max_cost_per_month: Amount | None = None
+    """What its calls may cost per calendar month, UTC, in the currency of `prices`."""
     request_limits: RequestLimits | None = None
     """What one request may ask for."""
     when_exceeded: (

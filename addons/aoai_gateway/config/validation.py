@@ -31,6 +31,7 @@ _VARIABLE = re.compile(r"\$\{\w+\}")
 _EXPECTED = {
     "bool_parsing": "true or false is expected",
     "bool_type": "true or false is expected",
+    "datetime_type": "a date is expected, such as 2030-12-31",
     "dict_type": "a mapping is expected (lines of key: value)",
     "finite_number": "a finite number is expected",
     "float_parsing": "a number is expected",
@@ -48,6 +49,7 @@ _EXPECTED = {
     "model_attributes_type": "a mapping is expected (lines of key: value)",
     "model_type": "a mapping is expected (lines of key: value)",
     "path_type": "a path is expected",
+    "pattern_type": "a single text is expected",
     "string_type": "a single text is expected",
     "tuple_type": 'a list is expected (lines that begin with "- ")',
 }

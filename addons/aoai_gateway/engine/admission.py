@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Recent
+from aoai_gateway.engine import money
 from aoai_gateway.engine.call import Call, Outcome, PolicyAction
 from aoai_gateway.engine.effects import (
     Cancel,
@@ -80,7 +81,7 @@ class Admission:
         terms = effective_policy(call.setup.config, call.client, call.deployment)
         if call.client.user_from is not None:
             call.user = user_of(call, call.client.user_from)
-        if _needs_count(terms):
+        if _needs_count(terms) or money.budget_of(call.client) is not None:
             result = yield from self._count(call)
             if self._gone(call, result):
                 return None
@@ -94,9 +95,12 @@ class Admission:
                 raise
             call.told["x-gateway-dry-run"] = error.code
             call.policy.append(PolicyAction("reject", error.code, dry_run=True))
-        if not terms.quotas and terms.per_user is None:
-            return now
-        return (yield from self._book(call, terms, now))
+        if terms.quotas or terms.per_user is not None:
+            booked = yield from self._book(call, terms, now)
+            if booked is None:
+                return None
+            now = booked
+        return (yield from self._book_cost(call, terms, now))
 
     def _hold_to_limits(self, call: Call, terms: EffectivePolicy) -> None:
         body = call.body
@@ -137,9 +141,7 @@ class Admission:
         return (self._corrections.get(call.deployment) or Correction()).tokens(count)
 
     def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int, now: float) -> Reservation:
-        bound = completion_bound(call)
-        if bound is None:
-            bound = min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND)
+        bound = _bound(call)
         # A refused booking and the next one are two questions; no store may take them for one.
         identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
         quotas = terms.quotas
@@ -193,6 +195,34 @@ class Admission:
                         return None
                     continue
             raise self._refusal(call, reservation, decision)
+
+    def _book_cost(
+        self, call: Call, terms: EffectivePolicy, now: float
+    ) -> Generator[Effect, Result, float | None]:
+        """Book what the call may cost against its client's budget in money."""
+        budget = money.budget_of(call.client)
+        if budget is None:
+            return now
+        try:
+            most = money.most(call, self._prompt_tokens(call), _bound(call))
+            reservation = Reservation(f"{call.id}/cost", call.client.name, (budget,), most, requests=0)
+            result = yield Reserve(reservation)
+            if self._gone(call, result):
+                return None
+            assert isinstance(result, Reserved)
+            if result.decision.admitted:
+                call.reserved_cost = reservation
+                return result.now
+            call.policy.append(money.refused_by(result.decision, most, dry_run=terms.dry_run))
+            raise money.refusal(result.decision)
+        except errors.GatewayError as error:
+            if terms.dry_run:
+                self._say(call, "x-gateway-dry-run", error.code)
+                return now
+            booked, call.reserved = call.reserved, None
+            if booked is not None:
+                yield Cancel(booked)
+            raise
 
     def _degrade(
         self, call: Call, terms: EffectivePolicy, tried: set[str], decision: Decision
@@ -266,15 +296,18 @@ class Admission:
             # In the Responses API, Azure names the deployment there.
             self._models.put(call.deployment, call.model)
         reservation, call.reserved = call.reserved, None
+        cost, call.reserved_cost = call.reserved_cost, None
         delivered = 0
         if call.served and call.usage is None and call.delivered:
             counted = yield CountDelivered(call.delivered, self._model(call))
             assert isinstance(counted, Counted)
             delivered = call.delivered_tokens = counted.count.tokens
-        if reservation is None:
-            return
-        call.charged_tokens = self.cost(call, delivered) if call.served else 0
-        yield Settle(reservation, call.charged_tokens) if call.served else Cancel(reservation)
+        if reservation is not None:
+            call.charged_tokens = self.cost(call, delivered) if call.served else 0
+            yield Settle(reservation, call.charged_tokens) if call.served else Cancel(reservation)
+        if cost is not None:
+            spent = money.spent(call, self._prompt_tokens(call), delivered) if call.served else 0
+            yield Settle(cost, spent) if call.served else Cancel(cost)
 
     def cost(self, call: Call, delivered: int) -> int:
         """Return the tokens of a served call: the backend's own count, else what was sent and delivered."""
@@ -285,7 +318,17 @@ class Admission:
 def counts_prompts(config: Config) -> bool:
     """Whether any client has a limit that prompts are counted for."""
     deployments = (*config.virtual_deployments, "")
-    return any(_needs_count(effective_policy(config, c, d)) for c in config.clients for d in deployments)
+    return any(
+        _needs_count(effective_policy(config, c, d)) or money.budget_of(c) is not None
+        for c in config.clients
+        for d in deployments
+    )
+
+
+def _bound(call: Call) -> int:
+    """Return the tokens that are booked for a call's completion."""
+    bound = completion_bound(call)
+    return min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND) if bound is None else bound
 
 
 def _needs_count(terms: EffectivePolicy) -> bool:

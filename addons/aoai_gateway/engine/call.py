@@ -84,10 +84,10 @@ class PolicyAction:
 
     action: str
     what: str
-    asked: str | int | None = None
-    given: str | int | None = None
+    asked: str | float | None = None
+    given: str | float | None = None
     dry_run: bool = False
-    limit: int | None = None
+    limit: float | None = None
     deployment: str | None = None
     seconds: float | None = None
 
@@ -214,6 +214,8 @@ class Call:
     """The booking for the call, until it is settled or cancelled."""
     withdrawn: list[Scope] = field(default_factory=list)
     """Breaks that it had opened and that were taken back, since it was the cause itself."""
+    reserved_cost: Reservation | None = None
+    """The same of its client's budget in money."""
     reserved_tokens: int | None = None
     charged_tokens: int | None = None
     """The tokens charged to the client's quotas in the end; None if it has no quotas."""

@@ -187,6 +187,9 @@ class EngineDriver:
             # The engine could not say what is to become of it.
             here.gateway.settle(Cancel(call.reserved))
             call.reserved = None
+        if call.reserved_cost is not None:
+            here.gateway.settle(Cancel(call.reserved_cost))
+            call.reserved_cost = None
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         call.chunk_gaps = chunk_gaps

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
 from aoai_gateway.engine.call import FailureKind, Outcome
-from aoai_gateway.usage.record import cost_of
+from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Attempt, Call
@@ -186,7 +186,7 @@ class Metrics:
                 self._breaks.labels(attempt.backend.name).inc()
 
     def _count_refusals(self, call: Call, client: str, deployment: str) -> None:
-        refused = call.error is not None and call.error.code == "quota_exceeded"
+        refused = call.error is not None and call.error.code in QUOTA_EXCEEDED
         for each in call.policy:
             if each.action == "quota":
                 action = "dry_run" if each.dry_run else "refused" if refused else "waited or degraded"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.engine import money
 from aoai_gateway.engine.end_users import shown_user
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ LONGEST_ID = 256
 
 COST_DIGITS = 8
 
-QUOTA_EXCEEDED = "quota_exceeded"
+QUOTA_EXCEEDED = ("quota_exceeded", "budget_exceeded")
 
 
 def usage_record(call: Call) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def _action(action: PolicyAction) -> dict[str, Any]:
 
 def _refused_by(call: Call) -> dict[str, Any] | None:
     """Give the quota that the call was refused for: its kind and size, what was asked and what was left."""
-    if call.error is None or call.error.code != QUOTA_EXCEEDED:
+    if call.error is None or call.error.code not in QUOTA_EXCEEDED:
         return None
     quotas = (each for each in reversed(call.policy) if each.action == "quota" and not each.dry_run)
     refused = next(quotas, None)
@@ -242,16 +243,7 @@ def cost_of(call: Call) -> float | None:
     if usage is None:
         taken = call.prompt.tokens if call.prompt is not None else 0
         return round(price.cost(taken, call.delivered_tokens or 0, tier=call.service_tier), COST_DIGITS)
-    cost = price.cost(
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cached_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        input_audio_tokens=usage.input_audio_tokens,
-        output_audio_tokens=usage.output_audio_tokens,
-        tier=call.service_tier,
-    )
+    cost = money.usage_cost(price, usage, call.service_tier)
     return round(cost, COST_DIGITS)
 
 

@@ -11,6 +11,7 @@ code                    status  when
 invalid_token           401     a token, where clients have keys only
 DeploymentNotAllowed    403     the client may not use this deployment; the message lists the allowed ones
 EndpointNotAllowed      403     none of the endpoints of the client (`endpoints_allowed`) has this deployment
+no_price_configured     403     the client's budget is in money, and this deployment has no price
 no_limit_configured     403     the client's limits are per deployment, and this one has none
 forbidden               403     a plugin refuses the call
 DeploymentNotFound      404     no such virtual deployment; the message lists those of the client
@@ -31,6 +32,7 @@ request_too_large       413     a body over `limits.body_mb`
 not_built               501     an operation of Azure OpenAI that is not served yet
 quota_exceeded          429     the client's tokens or requests are used up, or less is left than the call
                                 may take; the message says which, and `retry-after` when the call fits
+budget_exceeded         429     the client's budget in money is spent, or less is left than the call may cost
 all_backends_out        429     each backend is in a break or cannot take this call; see `retry-after`
 larger_than_limits      429     the call exceeds the whole limit of each backend: `x-should-retry: false`
 waiting_line_full       429     the queue already holds as many calls of this class as it may

@@ -1,0 +1,107 @@
+"""Budgets in money: what a call may cost at most is booked, and settled with what it has cost.
+
+Money is counted in millionths of the currency of ``prices``, so that the stores, which count whole numbers,
+count it like tokens, on an account of its own. A call is booked for its tokens first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.call import PolicyAction
+from aoai_gateway.quota.quotas import Quota
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Client
+    from aoai_gateway.config.prices import Price
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.quota.quotas import Decision
+    from aoai_gateway.wire.usage import Usage
+
+ACCOUNT = "cost/"
+"""The name of the account; no virtual deployment's name can hold a slash."""
+
+UNIT = 1_000_000
+"""By which money is multiplied to be counted."""
+
+
+def budget_of(client: Client) -> Quota | None:
+    """Return what a client may spend; None without a limit."""
+    day, month = client.max_cost_per_day, client.max_cost_per_month
+    if day is None and month is None:
+        return None
+    return Quota(ACCOUNT, tokens_per_day=_counted(day), tokens_per_month=_counted(month))
+
+
+def _counted(money: float | None) -> int | None:
+    return None if money is None else round(money * UNIT)
+
+
+def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
+    """Return what a call may cost at most, in millionths. Raises a 403 if nothing says its price."""
+    price = call.setup.config.price_of(call.deployment)
+    if price is None:
+        raise errors.forbidden(
+            f"Your budget is in money, and the deployment '{call.deployment}' has no price. Ask the "
+            "gateway's administrator to add one.",
+            code="no_price_configured",
+        )
+    return math.ceil(price.cost(prompt_tokens, answer_tokens) * UNIT)
+
+
+def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
+    """Return what a served call has cost, in millionths: by its usage, else by what was counted here."""
+    config = call.setup.config
+    price: Price | None = config.price_of(call.deployment, call.model) or config.price_of(call.deployment)
+    if price is None:
+        return 0
+    usage = call.usage
+    if usage is None:
+        return math.ceil(price.cost(prompt_tokens, answer_tokens) * UNIT)
+    return math.ceil(usage_cost(price, usage, call.service_tier) * UNIT)
+
+
+def usage_cost(price: Price, usage: Usage, tier: str | None) -> float:
+    """Return what the tokens of one answer cost. ``tier``: the service tier that the answer names."""
+    return price.cost(
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        input_audio_tokens=usage.input_audio_tokens,
+        output_audio_tokens=usage.output_audio_tokens,
+        tier=tier,
+    )
+
+
+def refused_by(decision: Decision, most: int, *, dry_run: bool) -> PolicyAction:
+    """Return the refusal as data, in the currency of ``prices``."""
+    standing = decision.refused_by
+    assert standing is not None
+    return PolicyAction(
+        "quota",
+        standing.kind.value.replace("tokens", "cost"),
+        most / UNIT,
+        standing.remaining / UNIT,
+        dry_run,
+        limit=standing.limit / UNIT,
+        seconds=decision.retry_after if math.isfinite(decision.retry_after) else None,
+    )
+
+
+def refusal(decision: Decision) -> errors.GatewayError:
+    """Make the answer to a call that the budget does not cover."""
+    standing = decision.refused_by
+    assert standing is not None
+    period = "day" if standing.kind.value.endswith("day") else "month"
+    left = standing.remaining / UNIT
+    text = f"Your budget of {standing.limit / UNIT:,.2f} per {period} is used up."
+    if left:
+        text = (
+            f"Your budget of {standing.limit / UNIT:,.2f} per {period} has {left:,.4f} left, and the call "
+            "may cost more. Lower its max_tokens, or wait."
+        )
+    return errors.rate_limited(text, decision.retry_after, code="budget_exceeded")
