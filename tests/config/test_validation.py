@@ -123,7 +123,7 @@ def test_null_counts_as_missing_at_its_own_line(problems: Problems):
 def test_an_empty_document(problems: Problems):
     assert problems("") == [
         'gateway.yaml:1: "aoai" is missing',
-        "gateway.yaml:1: clients: there is no client, so nobody could send anything; "
+        "gateway.yaml:1: clients: there is no client, so every call would be refused; "
         'write "clients:" in this file or in a file of the folder policies',
     ]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 RANDOM_BYTES = 32
-"""Of which a hash can be public: nobody guesses 256 bits."""
+"""Of which a hash can be public: 256 bits cannot be guessed."""
 
 PREFIX = "gw-"
 """By which people and scanners for secrets can tell what it is."""

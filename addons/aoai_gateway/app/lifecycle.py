@@ -204,7 +204,7 @@ class Lifecycle:
         from aoai_simulator.resource import Settings
         from aoai_simulator.tokenizer import EncodingTokenizer
 
-        # Nobody is to ask it what it was sent, or to make it fail: no control plane, no log of requests.
+        # It is not to show its requests, or to be made to fail: no control plane, no log of requests.
         settings = Settings(log_requests=False)
         # It counts as the gateway does, so that the two never show different numbers for the same prompt.
         await self._load_encodings()

@@ -156,7 +156,7 @@ def _check_pools(config: Config) -> Iterator[Finding]:
             if path not in last_told:
                 yield Finding(
                     path,
-                    f"must be 1: {pool[-1].name} is the last in line for {name}, and nobody is left to take "
+                    f"must be 1: {pool[-1].name} is the last backend for {name}, and none is left to take "
                     "the non-streaming requests that it turns down",
                     "write 1, or leave it out",
                     rests_on=(VIRTUAL_DEPLOYMENTS, STANDINS),
@@ -224,7 +224,7 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
     if not config.clients:
         yield Finding(
             ("clients",),
-            "there is no client, so nobody could send anything",
+            "there is no client, so every call would be refused",
             'write "clients:" in this file or in a file of the folder policies',
         )
     elif not any(client.enabled for client in config.clients):
@@ -248,7 +248,7 @@ def _check_admin(config: Config) -> Iterator[Finding]:
         if any(name == each.name for name, _ in tokens[: len(tokens) - len(admin.tokens) + index]):
             yield Finding((*place, "name"), f'"{each.name}" has another token already', "names must differ")
         if sum(value == each.token.get_secret_value() for _, value in tokens) > 1:
-            yield Finding((*place, "token"), "is that of somebody else, too", "give each a token of its own")
+            yield Finding((*place, "token"), "belongs to another entry, too", "give each a token of its own")
     if not tokens and not is_loopback(admin.host):
         yield Finding(
             ("admin", "token"),

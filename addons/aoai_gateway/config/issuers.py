@@ -67,7 +67,7 @@ class Issuer(Model):
     def _by_https(cls, value: str | None) -> str | None:
         parts = urlsplit(value or "https://x")
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-            raise fault("does not begin with https://", "keys that come by http could be anybody's")
+            raise fault("does not begin with https://", "keys that come by http could be forged")
         return value
 
     @model_validator(mode="after")

@@ -53,7 +53,7 @@ _EXPECTED = {
     "string_type": "a single text is expected",
     "tuple_type": 'a list is expected (lines that begin with "- ")',
 }
-"""What pydantic's error types mean to somebody who writes YAML."""
+"""The meaning of pydantic's error types for authors of YAML."""
 
 _SYNONYMS = {
     "api_base": ("url",),

@@ -35,5 +35,5 @@ class Shared:
         self.random = random
 
     def muted(self) -> AbstractContextManager[None]:
-        """Tell nobody of what is changed meanwhile: see `PeerShared`."""
+        """Share no change that is made meanwhile: see `PeerShared`."""
         return nullcontext()

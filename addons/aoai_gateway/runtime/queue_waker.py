@@ -72,7 +72,7 @@ class QueueWaker:
             self._release(now)
             self._set_timer(now)
         except Exception as error:
-            # Nobody is to wait for ever: each call finds by itself that there is nothing for it.
+            # No call is to wait for ever: each call finds by itself that there is nothing for it.
             log_exception("in the queue; the waiting calls were sent on.", error)
             for call_id in list(self._calls):
                 self._wake(call_id)

@@ -212,8 +212,8 @@ def _kind(attempt: Attempt) -> str:
 
 def _columns(minutes: list[dict[str, list[int]]], names: tuple[str, ...]) -> dict[str, dict[str, list[int]]]:
     nothing = [0] * len(names)
-    everybody = dict.fromkeys(name for minute in minutes for name in minute)
+    keys = dict.fromkeys(name for minute in minutes for name in minute)
     return {
         each: {name: [minute.get(each, nothing)[i] for minute in minutes] for i, name in enumerate(names)}
-        for each in everybody
+        for each in keys
     }

@@ -14,7 +14,7 @@ token_key_unknown       401     its issuer has no such key
 token_signature         401     its signature is wrong
 token_expired           401     it is too old
 token_not_yet_valid     401     it is for later
-token_audience          401     it is for somebody else
+token_audience          401     it is for another audience
 token_tenant            401     its tenant may not come in
 token_client_unknown    403     it is right, but belongs to no client
 token_client_ambiguous  403     it is right, and belongs to several clients
