@@ -53,7 +53,7 @@ from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.tokens import Counter
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.targets import parse_target
 from aoai_gateway.wire.usage import Usage
 
 DEPLOYMENT = "gpt"

@@ -40,6 +40,14 @@ def snapshot(model: str) -> str:
 @lru_cache(maxsize=256)
 def supports(model: str, operation: str) -> bool:
     """Whether the model can do the operation; an unknown model can do all."""
+    if model.startswith(("whisper", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")):
+        return operation in ("audio/transcriptions", "audio/translations")
+    if model.startswith(("tts", "gpt-4o-mini-tts")):
+        return operation == "audio/speech"
+    if model.startswith(("gpt-image", "dall-e")):
+        return operation.startswith("images/")
+    if model.startswith("sora"):
+        return operation == "videos"
     if model.startswith("text-embedding-"):
         return operation == "embeddings"
     if "instruct" in model or model in ("davinci-002", "babbage-002"):
@@ -47,7 +55,7 @@ def supports(model: str, operation: str) -> bool:
     if model.startswith("gpt-35-turbo"):
         return operation != "embeddings"
     if model.startswith(("gpt-", "o1", "o3", "o4-")):
-        return operation in ("chat/completions", "responses")
+        return operation == "chat/completions" or operation.partition("/")[0] == "responses"
     return True
 
 

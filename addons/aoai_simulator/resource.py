@@ -16,15 +16,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
-from aoai_simulator import chat, completions, embeddings, limits, models, replies, responses
+from aoai_simulator import chat, completions, embeddings, limits, media, models, replies, responses
+from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
 from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Whole, compact
 from aoai_simulator.requests import Ask, read_ask, read_object
-from aoai_simulator.targets import Target, parse_target
+from aoai_simulator.targets import MEDIA, Target, parse_target
+from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
 
 MAX_STORED = 1000
 """How many responses a resource stores; the oldest goes first."""
+
+WITH_MODEL = ("assistants", "threads", "video", "videos")
+"""Families in which `model` is a deployment."""
+
+MEDIA_COST = 16
+"""Tokens that the limiter reserves for a call without a completion."""
 
 MAX_TURNS = 100
 """How many stored responses are looked at for what a conversation has called already."""
@@ -109,13 +117,18 @@ def limits_of(spec: SimulatedDeployment) -> limits.Limits:
 
 @dataclass(slots=True)
 class Call:
-    """A request that was understood. `deployment` and `ask` are None for stored responses and models."""
+    """A request that was understood. `deployment` and `ask` are None for stored responses and models.
+
+    `request` is kept where the body is read when the call is answered.
+    """
 
     target: Target
     deployment: Deployment | None = None
     ask: Ask | None = None
     reservation: limits.Reservation | None = None
     limit_headers: Headers = ()
+    request: Request | None = None
+    sent: Sent | None = None
 
 
 class Resource:
@@ -140,6 +153,7 @@ class Resource:
         self._randomness = randomness
         self._tokenizer = tokenizer
         self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.things = Things(randomness)
         self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
 
     def __repr__(self) -> str:
@@ -148,6 +162,7 @@ class Resource:
     def reset(self) -> None:
         """Empty all windows and forget the stored responses."""
         self._stored.clear()
+        self.things.clear()
         for deployment in self.deployments.values():
             deployment.state = deployment.limits.empty()
 
@@ -161,8 +176,12 @@ class Resource:
             return replies.resource_not_found()
         if target.operation == "responses" and target.date < responses.SINCE:
             return responses.too_old()
-        if target.operation == "models" or target.item is not None:
-            return Call(target)
+        if target.parts and not self.things.knows(target.method, target.parts):
+            return replies.resource_not_found()
+        if target.operation == "models" or target.item is not None or target.parts:
+            return Call(target, request=request)
+        if target.operation in MEDIA:
+            return self._media(target, request)
         body = read_object(request.body)
         if isinstance(body, Whole):
             return body
@@ -175,6 +194,11 @@ class Resource:
             return replies.deployment_not_found()
         if not models.supports(deployment.spec.model, target.operation):
             return replies.operation_not_supported(target.operation, deployment.spec.model)
+        if target.operation in responses.SIDES:
+            return Call(target, deployment, request=request)
+        missing = self.things.missing(request.body) if target.operation == "responses" else None
+        if missing is not None:
+            return missing
         try:
             earlier = self._earlier(body.get("previous_response_id"))
             return Call(
@@ -186,6 +210,10 @@ class Resource:
     def reply(self, call: Call, now: float, wall: float) -> Reply:
         """Answer a call at monotonic time `now`; the limiter decides first."""
         deployment, ask = call.deployment, call.ask
+        if target_parts := call.target.parts:
+            return self._thing(call, target_parts, wall)
+        if deployment is not None and ask is None:
+            return self._media_reply(call, deployment, now, wall)
         if deployment is None or ask is None:
             return self._models(call.target) if call.target.operation == "models" else self._item(call.target)
         decision, deployment.state = limits.admit(deployment.limits, deployment.state, ask.cost, now)
@@ -197,6 +225,44 @@ class Resource:
             return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
         except InvalidError as invalid:
             return invalid.reply
+
+    def _media(self, target: Target, request: Request) -> Call | Whole:
+        """Understand a call for audio or images."""
+        sent = read_sent(request.headers.get("content-type", ""), request.body)
+        if isinstance(sent, Whole):
+            return sent
+        name = target.deployment if target.deployment is not None else sent.fields.get("model")
+        deployment = self.deployments.get(name) if isinstance(name, str) else None
+        if deployment is None:
+            return replies.deployment_not_found()
+        if not models.supports(deployment.spec.model, target.operation):
+            return replies.operation_not_supported(target.operation, deployment.spec.model)
+        return Call(target, deployment, sent=sent)
+
+    def _media_reply(self, call: Call, deployment: Deployment, now: float, wall: float) -> Reply:
+        """Answer a call for audio or images, or beside a response, if the limiter lets it in."""
+        decision, deployment.state = limits.admit(deployment.limits, deployment.state, MEDIA_COST, now)
+        call.reservation, call.limit_headers = decision.reservation, decision.headers
+        if not decision.admitted:
+            return replies.refusal(self.refused(call), decision)
+        if call.sent is not None:
+            return media.answer(call.target.operation, call.sent, int(wall))
+        assert call.request is not None
+        made = self.made(deployment.name, wall)
+        return responses.side(call.target.operation, len(call.request.body) // 4, made)
+
+    def _thing(self, call: Call, parts: tuple[str, ...], wall: float) -> Reply:
+        """Answer a call for what lives here."""
+        request = call.request
+        assert request is not None
+        query = request.target.partition("?")[2]
+        content_type = request.headers.get("content-type", "")
+        if parts[0] in WITH_MODEL:
+            sent = read_sent(content_type, request.body)
+            model = sent.fields.get("model") if isinstance(sent, Sent) else None
+            if isinstance(model, str) and model not in self.deployments:
+                return replies.deployment_not_found()
+        return self.things.answer(request.method, parts, query, content_type, request.body, int(wall))
 
     def finish(self, call: Call, used: int, now: float) -> None:
         """Book the tokens that a call really took, once."""
@@ -282,6 +348,8 @@ class Resource:
         if ask.operation == "responses":
             return self._respond(deployment, ask, made[0], wall)
         what = (ask, made, deployment.snapshot, self._ident(), int(wall))
+        if ask.operation == "chat/completions" and ask.body.get("store") is True:
+            self.things.keep("chat/completions", json.loads(chat.whole(*what).body))
         return chat.stream(*what, late_filter=self._settings.late_filter) if ask.stream else chat.whole(*what)
 
     def _respond(

@@ -65,6 +65,30 @@ def too_old() -> Whole:
     )
 
 
+SIDES = frozenset({"responses/compact", "responses/input_tokens"})
+"""Operations beside a response: what it would take, and a conversation made short."""
+
+
+def side(operation: str, tokens: int, made: Made) -> Whole:
+    """The answer to one of the `SIDES`, whose input has so many tokens."""
+    if operation == "responses/input_tokens":
+        return Whole(200, (JSON_TYPE,), compact({"object": "response.input_tokens", "input_tokens": tokens}))
+    usage = {"input_tokens": tokens, "output_tokens": 16, "total_tokens": tokens + 16}
+    item = {
+        "type": "compaction",
+        "id": f"cmp_{made.ident}",
+        "encrypted_content": encrypt(made.resource_secret, made.ident),
+    }
+    body = {
+        "id": f"resp_{made.ident}",
+        "object": "response.compaction",
+        "created_at": made.created,
+        "output": [item],
+        "usage": usage,
+    }
+    return Whole(200, (JSON_TYPE,), compact(body), tokens + 16)
+
+
 def not_found(ident: str, *, previous: bool = False) -> Whole:
     """A response id of another resource: 400 as previous_response_id, 404 in the path."""
     if previous:

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import parse_qs, unquote
 
-DEPLOYMENT_OPERATIONS = frozenset({"chat/completions", "completions", "embeddings"})
+MEDIA = frozenset(
+    {"audio/transcriptions", "audio/translations", "audio/speech", "images/generations", "images/edits"}
+)
+"""What is asked of a deployment and has no completion."""
+
+DEPLOYMENT_OPERATIONS = frozenset({"chat/completions", "completions", "embeddings"}) | MEDIA
 """Operations whose classic form has the deployment in the path."""
+
+RESPONSES = ("responses", "responses/compact", "responses/input_tokens")
 
 _API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
 _V1_VERSIONS = frozenset({"", "v1", "preview", "latest"})
@@ -20,7 +27,7 @@ class Target:
 
     `deployment` is the path's (classic form) and None where the body names it; `item` is the id of a
     stored response, `part` what is asked of it (`input_items`, `cancel`). `api_version` is `v1` for
-    the v1 form.
+    the v1 form. `parts` are the segments of a path to what lives at the resource, for `things`.
     """
 
     operation: str
@@ -29,6 +36,7 @@ class Target:
     deployment: str | None = None
     item: str | None = None
     part: str = ""
+    parts: tuple[str, ...] = ()
 
     @property
     def date(self) -> str:
@@ -52,19 +60,21 @@ def parse_target(method: str, target: str) -> Target | None:
         if len(parts) < 5 or not parts[3] or "/".join(parts[4:]) not in DEPLOYMENT_OPERATIONS:
             return None
         return _operation(method, version, parts[4:], unquote(parts[3]))
-    if "/".join(parts[2:]) in DEPLOYMENT_OPERATIONS:
+    if method == "POST" and "/".join(parts[2:]) in DEPLOYMENT_OPERATIONS:
         return None
     return _operation(method, version, parts[2:], None)
 
 
 def _operation(method: str, version: str, parts: list[str], deployment: str | None) -> Target | None:
     path = "/".join(parts)
-    if path in DEPLOYMENT_OPERATIONS or path == "responses":
-        return Target(path, method, version, deployment) if method == "POST" else None
+    if method == "POST" and path in (*DEPLOYMENT_OPERATIONS, *RESPONSES):
+        return Target(path, method, version, deployment)
     if parts[0] == "models" and len(parts) <= 2 and method == "GET":
         return Target("models", method, version, item=unquote(parts[1]) if len(parts) == 2 else None)
     if parts[0] == "responses" and len(parts) in (2, 3):
         part = parts[2] if len(parts) == 3 else ""
         if (method, part) in {("GET", ""), ("DELETE", ""), ("GET", "input_items"), ("POST", "cancel")}:
             return Target("responses", method, version, item=unquote(parts[1]), part=part)
-    return None
+    if deployment is not None or parts[0] == "responses":
+        return None
+    return Target(parts[0], method, version, parts=tuple(unquote(part) for part in parts))

@@ -68,7 +68,7 @@ def test_claims_without_an_issuer_cannot_match(problems: Lines, warnings: Lines)
 
 def test_with_several_issuers_a_client_says_which_one_speaks_for_it(problems: Lines, warnings: Lines) -> None:
     (said,) = problems(TWO + clients("{appid: a}"))
-    assert "another one could name anybody" in said
+    assert "another one could name any client" in said
     assert warnings(TWO + clients(f"{{appid: a, issuer: '{ENTRA}'}}")) == []
 
 

@@ -20,7 +20,8 @@ def test_the_default_needs_nothing_and_warns_of_nothing():
     config = loaded.config
     assert loaded.warnings == ()
     assert [file.name for file in loaded.files] == ["gateway.yaml", "clients.yaml", "priorities.yaml"]
-    assert list(config.virtual_deployments) == ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small"]
+    chat = ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small", "o4-mini"]
+    assert list(config.virtual_deployments) == [*chat, "whisper", "tts", "gpt-image-1"]
     client = config.client_for_key("demo-key")
     assert client is not None
     assert set(client.deployments_allowed or ()) == set(config.virtual_deployments)

@@ -195,7 +195,7 @@ class Sdk:
         """Return a synchronous client: AzureOpenAI, or OpenAI on ``/openai/v1/``."""
         http = openai.DefaultHttpxClient(trust_env=False, verify=_trust(server.ca))
         client = _client_class(kind, asynchronous=False)(
-            **_where(server, kind), api_key=key, http_client=http, **{"max_retries": 0, **options}
+            **{**_where(server, kind), "api_key": key, "http_client": http, "max_retries": 0, **options}
         )
         self._made.append(client)
         return client  # type: ignore[no-any-return]

@@ -169,17 +169,11 @@ def test_a_deployment_name_that_is_none(gateway: Gateway, name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "family"),
     [
-        ("POST /openai/v1/files", "files"),
-        ("POST /openai/v1/batches", "batches"),
-        ("POST /openai/v1/assistants", "assistants"),
-        ("POST /openai/threads?api-version=2024-10-21", "threads"),
-        ("POST /openai/v1/vector_stores", "vector stores"),
-        ("POST /openai/deployments/dalle/images/generations?api-version=2024-10-21", "images"),
-        ("POST /openai/deployments/whisper/audio/transcriptions?api-version=2024-10-21", "audio"),
-        ("GET /openai/v1/responses/resp_1", "stored responses"),
-        ("DELETE /openai/v1/responses/resp_1", "stored responses"),
-        ("GET /openai/v1/chat/completions", "stored chat completions"),
-        ("POST /openai/v1/fine_tuning/jobs", "fine-tuning"),
+        ("POST /openai/v1/realtime/client_secrets", "realtime"),
+        ("GET /openai/realtime?api-version=2024-10-21&deployment=gpt-4o", "realtime"),
+        ("POST /openai/deployments/gpt-4o/extensions/chat/completions?api-version=2024-10-21", "extensions"),
+        ("GET /openai/v1/live", "live sessions"),
+        ("GET /openai/v1/responses", "responses over a WebSocket"),
     ],
 )
 def test_a_family_that_is_not_built(gateway: Gateway, line: str, family: str) -> None:

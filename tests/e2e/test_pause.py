@@ -250,7 +250,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no JSON": ({"content": '{"model": "gpt-4o",\n "messages": [}'}, "line 2, column 15"),
     "no object": ({"content": "[]"}, "not an object"),
     "a model that there is not": (edited(model="gpt-9"), "'gpt-9' does not exist"),
-    "a path that is not served": ({"path": "/openai/v1/files"}, "does not serve files"),
+    "a path that is not served": ({"path": "/openai/v1/realtime"}, "does not serve realtime"),
     "a path that there is not": ({"path": "/v1/chat/completions"}, "/openai/v1/chat/completions"),
     "a method that there is not": ({"method": "PUT"}, "Use POST"),
     "a header of two lines": ({"headers": [["host", "gw"], ["x", "1\r\ny: 2"]]}, "control character"),

@@ -170,6 +170,27 @@ def test_it_goes_on_by_itself_and_at_once_if_asked_to(monkeypatch: pytest.Monkey
     assert source.asked == 5
 
 
+def test_a_bug_in_what_it_tells_ends_no_renewal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(renewals, "RETRY_SECONDS", (0.01, 0.01))
+    source = Source(token("t", 0.02))
+
+    def fail(_: object) -> None:
+        raise RuntimeError
+
+    renewal = Renewal("r", source, fail)
+
+    async def run() -> None:
+        task = asyncio.create_task(renewal.run())
+        while source.asked < 3:  # noqa: ASYNC110 - a thread counts
+            await asyncio.sleep(0.005)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert "A bug in the renewal of r" in caplog.text
+
+
 def test_who_asks_for_it_at_once_waits_within_a_bound() -> None:
     renewal = Renewal("r", Source(DOWN), lambda _: None)
     asyncio.run(asyncio.wait_for(renewal.at_once(0.05), 1))

@@ -19,8 +19,9 @@ from aoai_gateway.proxy.downstream_response import DownstreamResponse
 from aoai_gateway.proxy.http1 import LAST_WORD_SECONDS
 from aoai_gateway.proxy.upstream import MAX_HEAD, MAX_INTERIM
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
-from aoai_gateway.wire.bodies import LARGE_BODY, RequestBody, parse_body
-from aoai_gateway.wire.operations import Target
+from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
+from aoai_gateway.wire.request_body import RequestBody
+from aoai_gateway.wire.targets import Target
 from tests.engine_driver import config
 from tests.proxy.layer_driver import Connection, connect
 
@@ -448,7 +449,7 @@ MODELS = b"GET /openai/v1/models HTTP/1.1\r\nhost: gw\r\napi-key: key-of-anybody
         (STRANGER, None, "401"),
         (b"no HTTP at all\r\n\r\n", None, "head_malformed"),
         (b"GET / HTTP/1.1\r\nhost: gw\r\nx: " + b"y" * 70_000, None, "head_too_large"),
-        (MODELS.replace(b"models", b"files"), "anybody", "not_built"),
+        (MODELS.replace(b"models", b"live"), "anybody", "not_built"),
         (MODELS.replace(b"/v1/", b"/v3/"), "anybody", "404"),
         (MODELS.replace(b"GET", b"PUT"), "anybody", "method_not_allowed"),
         (

@@ -15,7 +15,7 @@ from aoai_gateway.engine.call import Call, Setup
 from aoai_gateway.proxy.request import build_request, strip_secrets, without_secrets
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.targets import parse_target
 
 CLASSIC = "/openai/deployments/gpt/chat/completions?api-version=2024-10-21"
 V1 = "/openai/v1/chat/completions"

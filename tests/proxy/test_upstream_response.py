@@ -23,7 +23,7 @@ from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.liveness import SHORTEST, Liveness
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.targets import parse_target
 from tests.engine_driver import ANYBODY, CHAT, RESPONSES, config
 
 SSE = {"content-type": "text/event-stream"}

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.quota.request_limits import NO_LIMITS, UNTOUCHED, Change, Limited, RequestLimits, apply
-from aoai_gateway.wire.bodies import RequestBody, parse_body
+from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import Target, parse_target
+from aoai_gateway.wire.request_body import RequestBody
+from aoai_gateway.wire.targets import Target, parse_target
 
 CHAT = parse_target("POST", "/openai/v1/chat/completions")
 OLD_CHAT = parse_target("POST", "/openai/deployments/d/chat/completions?api-version=2024-06-01")

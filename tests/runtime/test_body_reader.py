@@ -17,7 +17,7 @@ from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.tokens import Counter
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.targets import parse_target
 
 CHAT = parse_target("POST", "/openai/v1/chat/completions")
 

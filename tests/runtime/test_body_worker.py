@@ -10,7 +10,7 @@ import pytest
 from aoai_gateway.runtime import body_worker as worker
 from aoai_gateway.runtime.body_jobs import FRAME, Bug, Job, Parse
 from aoai_gateway.runtime.body_worker import serve
-from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.targets import parse_target
 
 CHAT = parse_target("POST", "/openai/v1/chat/completions")
 

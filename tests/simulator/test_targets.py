@@ -63,7 +63,6 @@ def test_targets(method: str, target: str, expected: Target) -> None:
         ("GET", "/openai/v1/responses"),
         ("PUT", "/openai/v1/responses/resp_1"),
         ("POST", "/openai/v1/responses?api-version=2024-10-21"),
-        ("POST", "/openai/v1/files"),
         ("POST", "http://elsewhere/openai/v1/chat/completions"),
     ],
 )

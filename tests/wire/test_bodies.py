@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.wire.bodies import RequestBody, parse_body
+from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.json_members import read_document
-from aoai_gateway.wire.operations import Target, parse_target
+from aoai_gateway.wire.request_body import RequestBody
+from aoai_gateway.wire.targets import Target, parse_target
 
 CHAT = parse_target("POST", "/openai/deployments/path-dep/chat/completions?api-version=2024-10-21")
 OLD_CHAT = parse_target("POST", "/openai/deployments/path-dep/chat/completions?api-version=2024-06-01")

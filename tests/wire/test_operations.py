@@ -1,349 +1,151 @@
-"""Request targets: what is understood, what is refused, and that nothing in between gets through."""
+"""The table of operations, held against the official Python SDK: each method that Azure offers is in it."""
 
-from urllib.parse import unquote
+from __future__ import annotations
 
+import ast
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import openai
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import Target, knows_stream_options, parse_target
+from aoai_gateway.wire.operations import OPERATIONS, UNKNOWN, Body, Classic, Model, Operation, State
+from aoai_gateway.wire.targets import parse_target
+from tests import operations_page
 
-CHAT = "/openai/deployments/gpt-4o/chat/completions"
+RESOURCES = Path(openai.__file__).parent / "resources"
+SENDERS = {"_get": "GET", "_post": "POST", "_put": "PUT", "_patch": "PATCH", "_delete": "DELETE"}
 
-
-def refusal(method: str, path: str) -> GatewayError:
-    with pytest.raises(GatewayError) as caught:
-        parse_target(method, path)
-    return caught.value
-
-
-def attempt(method: str, path: str) -> Target | GatewayError:
-    try:
-        return parse_target(method, path)
-    except GatewayError as error:
-        return error
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "operation", "api", "deployment", "version"),
-    [
-        ("POST", CHAT + "?api-version=2024-10-21", "chat.completions", "classic", "gpt-4o", "2024-10-21"),
-        ("POST", "/openai/deployments/a.b_c-1/completions", "completions", "classic", "a.b_c-1", None),
-        ("POST", "/openai/deployments/ada/embeddings?x=1&api-version=v", "embeddings", "classic", "ada", "v"),
-        ("POST", "/openai/responses?api-version=preview", "responses", "classic", None, "preview"),
-        ("GET", "/openai/models?api-version=2024-10-21", "models", "classic", None, "2024-10-21"),
-        ("POST", "/openai/v1/chat/completions", "chat.completions", "v1", None, None),
-        ("POST", "/openai/v1/completions", "completions", "v1", None, None),
-        ("POST", "/openai/v1/embeddings", "embeddings", "v1", None, None),
-        ("POST", "/openai/v1/responses?api-version=preview", "responses", "v1", None, "preview"),
-        ("GET", "/openai/v1/models", "models", "v1", None, None),
-    ],
+NOT_AZURES = (
+    "agents",
+    "audio/voice_consents",
+    "audio/voices",
+    "chatkit",
+    "content_provenance_checks",
+    "decisions",
+    "fine_tuning/checkpoints",
+    "images/variations",
+    "moderations",
+    "organization",
+    "projects",
+    "safety",
+    "skills",
+    "vaults",
+    "videos/characters",
+    "videos/edits",
+    "videos/extensions",
+    "webhook_endpoints",
+    "webhook_event_types",
 )
-def test_known_targets(
-    method: str, path: str, operation: str, api: str, deployment: str | None, version: str | None
-) -> None:
-    target = parse_target(method, path)
-    assert (target.operation.name, target.api) == (operation, api)
-    assert (target.deployment, target.api_version) == (deployment, version)
-    assert target.with_prefix("") == path
+"""What OpenAI alone offers: beginnings of paths."""
+
+NOT_SERVED = ("live", "realtime")
+"""What Azure offers and the gateway does not serve."""
+
+ANSWERED_HERE = {("DELETE", "models/{}")}
+"""A client's models are its virtual deployments, which it cannot delete."""
 
 
-def test_a_model_by_its_id() -> None:
-    for form in ("/openai/models/gpt-4o", "/openai/v1/models/gpt%2D4o"):
-        target = parse_target("GET", form)
-        assert (target.operation.name, target.resource_id) == ("models", "gpt-4o")
+def path_of(node: ast.expr) -> str | None:
+    """The path that is handed to a sender, with ``{}`` for ids."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "path_template":
+        node = node.args[0]
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+        return None
+    segments = urlsplit(node.value).path.strip("/").split("/")
+    return "/".join("{}" if segment.startswith("{") else segment for segment in segments)
 
 
-def test_the_deployment_is_decoded_once() -> None:
-    assert parse_target("POST", CHAT.replace("-", "%2D")).deployment == "gpt-4o"
-    assert refusal("POST", CHAT.replace("-", "%252D")).code == "DeploymentNotFound"
+def requests() -> Iterator[tuple[str, str | None, str]]:
+    """Method, path and place of each request that the SDK's resources make."""
+    for file in sorted(RESOURCES.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            sender = node.func.attr
+            where = f"{file.relative_to(RESOURCES)}:{node.lineno}"
+            if sender == "_get_api_list":
+                said = [k.value.value for k in node.keywords if k.arg == "method"]  # type: ignore[attr-defined]
+                yield said[0].upper() if said else "GET", path_of(node.args[0]), where
+            elif sender in SENDERS and node.args:
+                yield SENDERS[sender], path_of(node.args[0]), where
 
 
-def test_another_deployment_leaves_the_rest_as_it_is() -> None:
-    target = parse_target(
-        "POST", "/openai/deployments/gpt%2D4o/chat/completions?api-version=%32024&x=gpt%2D4o&&"
-    )
-    assert (
-        target.with_deployment("real/dep ü")
-        == "/openai/deployments/real%2Fdep%20%C3%BC/chat/completions?api-version=%32024&x=gpt%2D4o&&"
-    )
-    assert target.api_version == "2024"
+REQUESTS = sorted({(method, path) for method, path, _ in requests() if path is not None})
+OFFERED = [
+    (method, path)
+    for method, path in REQUESTS
+    if not f"{path}/".startswith(tuple(f"{each}/" for each in (*NOT_AZURES, *NOT_SERVED)))
+    and (method, path) not in ANSWERED_HERE
+]
 
 
-def test_without_a_deployment_in_the_path_none_is_put_there() -> None:
-    assert parse_target("POST", "/openai/v1/responses?a=b").with_deployment("x") == "/openai/v1/responses?a=b"
+def test_the_walk_understands_each_request_of_the_sdk() -> None:
+    assert [where for _, path, where in requests() if path is None] == []
+    assert len(OFFERED) > 90
 
 
-def test_a_path_prefix_goes_before() -> None:
-    target = parse_target("POST", CHAT)
-    assert target.with_prefix("/apim/aoai/") == "/apim/aoai" + CHAT
-    assert target.with_prefix("/apim", "d") == "/apim/openai/deployments/d/chat/completions"
+@pytest.mark.parametrize("beginning", NOT_AZURES)
+def test_what_is_left_out_is_in_the_sdk(beginning: str) -> None:
+    assert any(f"{path}/".startswith(f"{beginning}/") for _, path in REQUESTS)
 
 
-def test_the_query_is_not_in_the_repr() -> None:
-    assert "hunter2" not in repr(parse_target("POST", CHAT + "?api-key=hunter2"))
+def filled(path: str) -> str:
+    return path.replace("{}", "some-id_1")
 
 
-@pytest.mark.parametrize(
-    ("path", "family"),
-    [
-        ("/openai/files", "files"),
-        ("/openai/v1/files/file-1/content", "files"),
-        ("/openai/uploads/u/parts", "uploads"),
-        ("/openai/batches?api-version=1", "batches"),
-        ("/openai/v1/batches/batch_1/cancel", "batches"),
-        ("/openai/assistants", "assistants"),
-        ("/openai/threads/t/runs", "threads"),
-        ("/openai/v1/vector_stores/vs/search", "vector stores"),
-        ("/openai/fine_tuning/jobs", "fine-tuning"),
-        ("/openai/v1/evals", "evals"),
-        ("/openai/v1/containers/c/files", "containers"),
-        ("/openai/v1/conversations", "conversations"),
-        ("/openai/v1/videos", "videos"),
-        ("/openai/realtime?deployment=x", "realtime"),
-        ("/openai/v1/realtime?model=x", "realtime"),
-        ("/openai/v1/audio/transcriptions", "audio"),
-        ("/openai/deployments/whisper/audio/transcriptions", "audio"),
-        ("/openai/deployments/dalle/images/generations", "images"),
-        ("/openai/v1/images/edits", "images"),
-        ("/openai/deployments/x/extensions/chat/completions", "extensions"),
-        ("/openai/responses/resp_1", "stored responses"),
-        ("/openai/v1/responses/resp_1/input_items", "stored responses"),
-        ("/openai/v1/responses/compact", "stored responses"),
-        ("/openai/v1/chat/completions/chatcmpl-1", "stored chat completions"),
-        ("/openai/deployments", "deployments"),
-        ("/openai/deployments/gpt-4o", "deployments"),
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_families_that_are_not_served_are_named(method: str, path: str, family: str) -> None:
-    error = refusal(method, path)
-    assert (error.status, error.code) == (501, "not_built")
-    assert family in error.message
+@pytest.mark.parametrize(("method", "path"), OFFERED)
+def test_each_request_of_the_sdk_is_in_the_table(method: str, path: str) -> None:
+    operation = parse_target(method, f"/openai/v1/{filled(path)}").operation
+    assert operation.name != "unknown", "add a row to wire/operations.py"
+    in_path = operation.classic is Classic.PATH
+    classic = f"/openai/deployments/gpt-4o/{path}" if in_path else f"/openai/{filled(path)}"
+    assert parse_target(method, f"{classic}?api-version=2025-04-01-preview").operation is operation
 
 
-def test_stored_completions_and_responses_sockets_share_a_path_with_what_is_served() -> None:
-    assert "stored chat completions" in refusal("GET", "/openai/v1/chat/completions").message
-    assert "WebSocket" in refusal("GET", "/openai/v1/responses").message
+def template(operation: Operation) -> str:
+    segments = operation.path.split("/")
+    return "/".join("{}" if segment.startswith("{") else segment for segment in segments)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/openai",
-        "/openai/",
-        "/openai/v1",
-        "/openai/v1/",
-        "/openai/v2/chat/completions",
-        "/openai/v1/chat",
-        "/openai/v1/chat/completions/",
-        "/openai/v1/chat//completions",
-        "//openai/v1/chat/completions",
-        "//evil.example/openai/v1/chat/completions",
-        "/openai/v1/./chat/completions",
-        "/openai/v1/x/../chat/completions",
-        "/openai/v1/chat%2Fcompletions",
-        "/openai/v1/chat/completions;x=1",
-        "/openai/v1/chat/completions%00",
-        "/openai/v1/chat/completions\x00",
-        "/openai/v1/chat/completions#x",
-        "/openai/v1\\chat\\completions",
-        "/OpenAI/v1/chat/completions",
-        "/openai/v1/deployments/gpt-4o/chat/completions",
-        "/openai/v1/deployments",
-        "/openai/chat/completions",
-        "/openai/embeddings",
-        "/openai/deployments/gpt-4o/responses",
-        "/openai/deployments/gpt-4o/models",
-        "/openai/deployments/gpt-4o/models/x",
-        "/openai/models/a/b",
-        "/openai/models/..%2F..%2Fx",
-        "/v1/chat/completions",
-        "/chat/completions",
-        "/openai/openai/deployments/gpt-4o/chat/completions",
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_paths_that_are_not_azures(method: str, path: str) -> None:
-    assert refusal(method, path).status == 404
+AZURES_OWN = {
+    "evals.runs.update",
+    "files.import",
+    "fine_tuning.jobs.checkpoints.copy",
+    "fine_tuning.jobs.delete",
+}
+"""Rows from Azure's REST reference that the SDK lacks, beside the family ``video`` of a preview."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "..",
-        ".",
-        "...",
-        "%2e%2e",
-        "a%2Fb",
-        "a%5Cb",
-        "a\\b",
-        "a;b",
-        "a b",
-        "a%00",
-        "a%0d%0ax",
-        "ü",
-        "%C3%BC",
-        "a" * 129,
-        "%",
-    ],
-)
-def test_what_cannot_be_a_deployment_is_not_found(name: str) -> None:
-    error = refusal("POST", f"/openai/deployments/{name}/chat/completions")
-    assert (error.status, error.code) == (404, "DeploymentNotFound")
+def test_no_row_is_made_up() -> None:
+    known = set(REQUESTS)
+    rows = {operation.name for operation in OPERATIONS if operation.family != "video"}
+    assert {o.name for o in OPERATIONS if (o.method, template(o)) not in known} & rows == AZURES_OWN
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "http://evil.example/openai/v1/models"),
-        ("POST", "https://evil.example/openai/v1/chat/completions"),
-        ("CONNECT", "evil.example:443"),
-        ("CONNECT", "/openai/v1/models"),
-        ("OPTIONS", "*"),
-        ("GET", ""),
-        ("GET", "openai/v1/models"),
-    ],
-)
-def test_a_target_that_could_choose_a_host_is_a_bad_request(method: str, path: str) -> None:
-    assert refusal(method, path).status == 400
+@pytest.mark.parametrize("operation", [*OPERATIONS, *UNKNOWN.values()], ids=lambda o: f"{o.method} {o.path}")
+def test_a_row_makes_sense(operation: Operation) -> None:
+    assert pickle.loads(pickle.dumps(operation)) is operation
+    if operation.classic is not Classic.BODY:
+        assert operation.model is Model.REQUIRED
+    if operation.model is not Model.NONE:
+        assert operation.body is not Body.NONE or operation.name == "unknown"
+    if operation.method in ("GET", "DELETE"):
+        assert operation.body is Body.NONE
+        assert not operation.creates, "it can be asked again"
+    if "{" in operation.path and operation.family != "models":
+        assert operation.state is State.ALWAYS
+    if operation.takes_stream_options:
+        assert operation.streams
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "allowed"),
-    [
-        ("GET", CHAT, "POST"),
-        ("DELETE", "/openai/v1/responses", "POST"),
-        ("POST", "/openai/v1/models", "GET"),
-        ("post", CHAT, "POST"),
-        ("OPTIONS", "/openai/v1/embeddings", "POST"),
-    ],
-)
-def test_another_method(method: str, path: str, allowed: str) -> None:
-    error = refusal(method, path)
-    assert error.status == 405
-    assert ("allow", allowed) in error.headers
+def test_names_are_unique() -> None:
+    names = [operation.name for operation in OPERATIONS]
+    assert len(names) == len(set(names))
 
 
-RIGHT_V1 = "/openai/v1/chat/completions"
-RIGHT_CLASSIC = "/openai/deployments/gpt-4o/chat/completions"
-
-
-@pytest.mark.parametrize(
-    ("path", "right"),
-    [
-        ("/v1/chat/completions", RIGHT_V1),
-        ("/chat/completions", RIGHT_V1),
-        ("/openai/v1/chat/completions/", RIGHT_V1),
-        ("/openai/v1//chat/completions", RIGHT_V1),
-        ("//openai/v1/chat/completions", RIGHT_V1),
-        ("/openai/v1/v1/chat/completions", RIGHT_V1),
-        ("/openai/openai/v1/chat/completions", RIGHT_V1),
-        ("/openai/v2/chat/completions", RIGHT_V1),
-        ("/OpenAI/v1/Chat/Completions", RIGHT_V1),
-        ("/api/v1/chat/completions", RIGHT_V1),
-        ("/openai/v1/chat%2Fcompletions", RIGHT_V1),
-        ("/openai/v1/chat/completions;x=1", RIGHT_V1),
-        ("/openai/v1/openai/v1/responses", "/openai/v1/responses"),
-        ("/v1/embeddings", "/openai/v1/embeddings"),
-        ("/openai/v1/deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
-        ("/deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
-        ("/openai/openai/deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
-        ("/openai/v1/openai/deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
-        ("/openai/Deployments/gpt-4o/chat/completions", RIGHT_CLASSIC),
-        ("/openai/deployments/gpt-4o/chat/completions/", RIGHT_CLASSIC),
-        ("/openai/deployments//chat/completions", "/openai/deployments/{deployment}/chat/completions"),
-        ("/openai/chat/completions", "/openai/deployments/{deployment}/chat/completions"),
-        ("/openai/chat/completions", RIGHT_V1),
-        ("/openai/deployments/gpt-4o/responses", "/openai/v1/responses"),
-        ("/openai/deployments/gpt-4o/models", "/openai/v1/models"),
-        ("/openai/deployments/gpt-4o/chat", "chat/completions, completions, embeddings"),
-        ("/openai/v1/chat", "chat/completions, completions, embeddings, responses, models"),
-        ("/nowhere", "/openai/deployments/{deployment}/ or /openai/v1/"),
-        ("/", "/openai/deployments/{deployment}/ or /openai/v1/"),
-    ],
-)
-def test_a_path_that_is_nearly_right_is_told_the_right_one(path: str, right: str) -> None:
-    error = refusal("POST", path + "?api-key=hunter2")
-    assert error.status == 404
-    said = error.message.partition("'. ")[2]
-    assert right in said
-    assert "hunter2" not in error.message
-
-
-@pytest.mark.parametrize("path", ["/openai/deployments/gpt-4o/responses", "/openai/v1//chat/completions"])
-def test_no_hint_asks_for_what_the_path_has_already(path: str) -> None:
-    assert "Paths begin with" not in refusal("POST", path).message
-
-
-def test_a_deployment_that_cannot_be_one_is_not_repeated() -> None:
-    said = refusal("POST", "/deployments/%1b%5b31m/chat/completions").message
-    assert "/openai/deployments/{deployment}/chat/completions" in said
-
-
-def test_a_query_without_bound_is_refused() -> None:
-    assert refusal("POST", CHAT + "?" + "api-version=1&" * 100).status == 400
-
-
-@pytest.mark.parametrize(
-    ("api", "version", "knows"),
-    [
-        ("v1", None, True),
-        ("v1", "preview", True),
-        ("classic", "2024-10-21", True),
-        ("classic", "2024-09-01-preview", True),
-        ("classic", "2025-04-01-preview", True),
-        ("classic", "2024-08-01-preview", False),
-        ("classic", "2024-06-01", False),
-        ("classic", "2023-05-15", False),
-        ("classic", None, False),
-        ("classic", "junk", False),
-        ("classic", "9999", False),
-    ],
-)
-def test_which_versions_know_stream_options(api: str, version: str | None, knows: bool) -> None:
-    assert knows_stream_options(api, version) is knows  # type: ignore[arg-type]
-
-
-def test_only_chat_and_completions_take_stream_options() -> None:
-    assert parse_target("POST", "/openai/v1/chat/completions").knows_stream_options
-    assert not parse_target("POST", "/openai/v1/responses").knows_stream_options
-    assert not parse_target("POST", CHAT + "?api-version=2024-06-01").knows_stream_options
-
-
-@given(
-    st.sampled_from(["GET", "POST", "PUT", "CONNECT", ""]),
-    st.lists(
-        st.sampled_from(
-            [
-                "/",
-                "openai",
-                "v1",
-                "deployments",
-                "chat",
-                "completions",
-                "models",
-                "..",
-                "%2e",
-                "?",
-                "a",
-                "http:",
-                "\\",
-            ]
-        )
-        | st.text(max_size=4)
-    ).map("".join),
-)
-def test_anything_is_understood_or_refused(method: str, path: str) -> None:
-    outcome = attempt(method, path)
-    if isinstance(outcome, GatewayError):
-        assert outcome.status in (400, 404, 405, 501)
-        assert outcome.body()
-        return
-    assert outcome.with_prefix("") == path
-    # What is sent on is one of the known paths and nothing else.
-    sent = outcome.with_deployment("d").partition("?")[0]
-    tail = sent.removeprefix("/openai/").removeprefix("v1/").removeprefix("deployments/d/")
-    assert unquote(tail) in (outcome.operation.path, f"models/{outcome.resource_id}")
+def test_the_page_of_the_documentation_is_made_of_the_table() -> None:
+    written = operations_page.PAGE.read_text(encoding="utf-8")
+    assert written == operations_page.written(), "run: python -m tests.operations_page"

@@ -48,8 +48,9 @@ from aoai_gateway.quota.counters import LEASE, Counters
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.tokens import Count
 from aoai_gateway.usage.record import cost_of
-from aoai_gateway.wire.bodies import LARGE_BODY, RequestBody
-from aoai_gateway.wire.operations import Target, parse_target
+from aoai_gateway.wire.bodies import LARGE_BODY
+from aoai_gateway.wire.request_body import RequestBody
+from aoai_gateway.wire.targets import Target, parse_target
 from aoai_gateway.wire.usage import Usage
 from aoai_simulator import limits
 

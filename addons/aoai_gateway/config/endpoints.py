@@ -199,6 +199,8 @@ class Aoai(Model):
     """The Azure OpenAI resources, tried in the order written."""
     trusted_ca: ExistingFile | None = None
     """A PEM file of certificate authorities to trust for the endpoints, besides the usual ones."""
+    forward_unknown_paths: bool = True
+    """Pass on paths below /openai/v1/ that the gateway does not know; false answers 404 to them."""
     forward_http_header_only_if_name_matches: HeaderPattern | None = None
     """Forward only request headers whose name begins with a match of this pattern; all if not set."""
 

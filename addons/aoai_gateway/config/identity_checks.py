@@ -106,8 +106,8 @@ def _check_claims(config: Config, claims: TokenClaims, path: KeyPath) -> Iterato
     elif claims.issuer is None and len(set(known)) > 1:
         yield Finding(
             path,
-            "does not say which issuer its tokens come from, and there are several: another one could name "
-            "anybody",
+            "does not say which issuer its tokens come from, and there are several: another one could "
+            "name any client",
             f'add "issuer:" with one of {listed(dict.fromkeys(known))}',
             rests_on=ISSUERS,
         )

@@ -47,6 +47,7 @@ from aoai_gateway.quota.quotas import Decision, Limit, Reservation
 from aoai_gateway.quota.request_limits import apply
 from aoai_gateway.tokens import Correction
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.operations import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -81,13 +82,14 @@ class Admission:
         terms = effective_policy(call.setup.config, call.client, call.deployment)
         if call.client.user_from is not None:
             call.user = user_of(call, call.client.user_from)
-        if _needs_count(terms) or money.budget_of(call.client) is not None:
+        counted = _needs_count(terms) or money.budget_of(call.client) is not None
+        if counted and call.body is not None and call.body.is_json and _costs(call):
             result = yield from self._count(call)
             if self._gone(call, result):
                 return None
             now = result.now
         try:
-            if not terms.has_limit_here:
+            if not terms.has_limit_here and _costs(call):
                 raise errors.no_limit_configured(call.deployment)
             self._hold_to_limits(call, terms)
         except errors.GatewayError as error:
@@ -200,7 +202,7 @@ class Admission:
         self, call: Call, terms: EffectivePolicy, now: float
     ) -> Generator[Effect, Result, float | None]:
         """Book what the call may cost against its client's budget in money."""
-        budget = money.budget_of(call.client)
+        budget = money.budget_of(call.client) if _costs(call) else None
         if budget is None:
             return now
         try:
@@ -311,6 +313,8 @@ class Admission:
 
     def cost(self, call: Call, delivered: int) -> int:
         """Return the tokens of a served call: the backend's own count, else what was sent and delivered."""
+        if not _costs(call):
+            return 0
         usage: Usage | None = call.usage
         return usage.total_tokens if usage is not None else self._prompt_tokens(call) + delivered
 
@@ -329,6 +333,11 @@ def _bound(call: Call) -> int:
     """Return the tokens that are booked for a call's completion."""
     bound = completion_bound(call)
     return min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND) if bound is None else bound
+
+
+def _costs(call: Call) -> bool:
+    """Whether a call of its kind costs tokens at all."""
+    return call.target.operation.cost is not Cost.NONE
 
 
 def _needs_count(terms: EffectivePolicy) -> bool:

@@ -35,13 +35,14 @@ from aoai_gateway.engine.failures import (
     creates_state,
     is_failure,
     is_replayed,
+    keeps_state,
 )
 from aoai_gateway.engine.routing_request import session_of
 from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
 from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.hints import describe
-from aoai_gateway.wire.operations import RESPONSES
+from aoai_gateway.wire.operations import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -273,7 +274,10 @@ class Attempts(Aftermath):
         call.served = answered.status < 400 and told is not None
         if told is not None:
             call.first_content = attempt.first_content = told.first_content
-            call.usage, call.model, call.response_id = told.usage, told.model, told.response_id
+            call.model, call.response_id = told.model, told.response_id
+            if call.target.operation.cost is not Cost.NONE:
+                # Else it tells of another call: of a response that is looked at once more, for instance.
+                call.usage = told.usage
             if told.usage is not None and told.usage.reasoning_tokens:
                 self._speed(attempt).thinks = True
             call.finish_reason, call.service_tier = told.finish_reason, told.service_tier
@@ -291,13 +295,14 @@ class Attempts(Aftermath):
 
     def _learn(self, attempt: Attempt) -> None:
         call, shared = self._call, self._shared
-        # A chat completion has an id too, but nothing refers to it; it would only push others out.
-        if call.target.operation is RESPONSES:
+        if keeps_state(call):
             assert call.body is not None
             # What it refers to could be resolved there, too.
             for key in (call.response_id, session_of(call), *self._made, *call.body.references):
                 if key is not None:
                     shared.affinity.remember(key, attempt.backend.endpoint.name, self._now)
+        if not call.target.operation.paced:
+            return
         tokens = call.usage.output_tokens if call.usage else 0
         self._speed(attempt).learn_answer(self._now - attempt.started, tokens)
         if not call.streaming:

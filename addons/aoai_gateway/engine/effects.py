@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.tokens import Count
-    from aoai_gateway.wire.bodies import RequestBody
     from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
-    from aoai_gateway.wire.operations import Target
+    from aoai_gateway.wire.request_body import RequestBody
+    from aoai_gateway.wire.targets import Target
     from aoai_gateway.wire.usage import Usage
 
 # --- effects -----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The end user of a call: the person for whom a client makes it.
+"""The end user of a call: the person behind the client.
 
 The client says it itself, in a header or in the body, or its token does. A call without a name counts for one
-end user whom all of these calls share, so that nothing is won by leaving it out. Names are kept and booked as
+end user that all of these calls share, so that nothing is won by leaving it out. Names are kept and booked as
 pseudonyms. No more of them than a bound have counters of their own; further ones share one, too.
 """
 

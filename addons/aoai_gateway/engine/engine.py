@@ -26,7 +26,7 @@ from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.engine.shared import Shared
 from aoai_gateway.engine.timeouts import completion_bound
-from aoai_gateway.quota.access import check_access, visible_deployments
+from aoai_gateway.quota.access import check_access, check_known, visible_deployments
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.priority import HEADER, class_of
 from aoai_gateway.wire import errors
@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     from aoai_gateway.config.priorities import PriorityClass
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.routing.breaker import Breaks
-    from aoai_gateway.wire.bodies import RequestBody
+    from aoai_gateway.wire.request_body import RequestBody
+
+
+ENDPOINT_HEADER = "x-gateway-endpoint"
+"""By which a client chooses the endpoint of a call that is for no deployment, such as a list of files."""
 
 
 class Engine:
@@ -95,12 +99,14 @@ class Engine:
         yield from self.admission.settle(call)
 
     def _admit(self, call: Call, body: RequestBody) -> Pool:
-        call.deployment = body.deployment(call.target)
         table = call.setup.table
-        if table.pool(call.deployment) is None:
-            visible = visible_deployments(call.client, table.deployments)
-            raise errors.deployment_not_found(call.deployment, visible)
-        check_access(call.client, call.deployment)
+        check_known(call.setup.config, call.target)
+        call.deployment = body.deployment(call.target)
+        if call.deployment:
+            if table.pool(call.deployment) is None:
+                visible = visible_deployments(call.client, table.deployments)
+                raise errors.deployment_not_found(call.deployment, visible)
+            check_access(call.client, call.deployment)
         call.cls = self._class(call)
         pool = self._pool(call)
         # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
@@ -119,14 +125,23 @@ class Engine:
 
     def _pool(self, call: Call) -> Pool:
         """Return the backends that may serve this client."""
-        pool = call.setup.table.pool(call.deployment) or ()
+        table = call.setup.table
+        pool = (table.pool(call.deployment) if call.deployment else table.endpoints) or ()
         allowed = effective_policy(call.setup.config, call.client, call.deployment)
         mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
         if pool and not mine:
+            serves = f" serves the deployment '{call.deployment}'" if call.deployment else " is in service"
             raise errors.forbidden(
-                f"None of the endpoints that you may use serves the deployment '{call.deployment}'.",
-                code="EndpointNotAllowed",
+                f"None of the endpoints that you may use{serves}.", code="EndpointNotAllowed"
             )
+        chosen = None if call.deployment else call.headers.get(ENDPOINT_HEADER)
+        if chosen is not None:
+            mine = tuple(b for b in mine if b.endpoint.name == chosen)
+            if not mine:
+                raise errors.forbidden(
+                    f"The header {ENDPOINT_HEADER} names none of the endpoints that you may use.",
+                    code="EndpointNotAllowed",
+                )
         if call.only_backend is not None:
             mine = tuple(b for b in mine if b.name == call.only_backend)
             if not mine:

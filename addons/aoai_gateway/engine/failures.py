@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import Call, FailureKind, Fault
 from aoai_gateway.engine.effects import Failed
+from aoai_gateway.wire.operations import State
 from aoai_gateway.wire.refusals import (
     is_deployment_missing,
     is_held_elsewhere,
@@ -67,6 +68,8 @@ def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> F
     assert call.body is not None
     if call.adds_usage(backend) and is_stream_options_unknown(status, body):
         return Fault.STREAM_OPTIONS
+    if status == 404 and call.target.ids:
+        return Fault.ELSEWHERE
     if is_held_elsewhere(status, body, call.body.raw):
         return Fault.ELSEWHERE
     if backend.standin is not None:
@@ -86,7 +89,15 @@ NAME_DEPLOYMENTS = ("x-ms-spillover-deployment", "x-ms-oai-image-generation-depl
 def creates_state(call: Call) -> bool:
     """Whether a call leaves something behind at the backend that serves it, beyond a stored answer."""
     assert call.body is not None
-    return call.target.operation.stateful_create or call.body.background
+    return call.target.operation.creates or call.body.background
+
+
+def keeps_state(call: Call) -> bool:
+    """Whether a call's answer names what only the resource has that gave it."""
+    assert call.body is not None
+    state = call.target.operation.state
+    # Any other chat completion has an id too, but nothing refers to it; it would only push others out.
+    return state is State.ALWAYS or (state is State.IF_STORED and call.body.store is True)
 
 
 def cause_in_call(failed: Failed) -> str:

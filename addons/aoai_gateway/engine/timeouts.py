@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import DEFAULT_PATIENCE
 from aoai_gateway.engine.effects import Deadlines
-from aoai_gateway.wire.operations import COMPLETIONS, EMBEDDINGS
+from aoai_gateway.wire.operations import COMPLETIONS, Cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def completion_bound(call: Call) -> int | None:
     body = call.body
     assert body is not None
     operation = call.target.operation
-    if operation is EMBEDDINGS:
+    if operation.cost is not Cost.ANSWER:
         return 0
     bound = call.edits.get("max_tokens", body.max_tokens) or None
     if bound is None and operation is COMPLETIONS:
@@ -72,7 +72,7 @@ def is_foretold(call: Call) -> bool:
     """
     body = call.body
     assert body is not None
-    if not body.whole:
+    if not body.whole or not call.target.operation.paced:
         return False
     reasoning = body.parsed.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else body.parsed.get("reasoning_effort")

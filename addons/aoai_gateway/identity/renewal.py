@@ -110,7 +110,12 @@ class Renewal[Value: Fetched]:
     async def run(self) -> None:
         """Keep it fresh, until cancelled."""
         while True:
-            pause = await self.renew()
+            try:
+                pause = await self.renew()
+            except Exception:
+                # A bug must not end it: the next token would never come.
+                logger.exception("A bug in the renewal of %s.", self.name)
+                pause = RETRY_SECONDS[1]
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), pause)
 

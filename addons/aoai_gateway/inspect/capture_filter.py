@@ -13,7 +13,7 @@ from mitmproxy.http import HTTPFlow
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
     from mitmproxy.flow import Flow
@@ -38,7 +38,7 @@ def why_left_out(flow: Flow) -> str | None:
         target = parse_target(flow.request.method, flow.request.path)
     except GatewayError:
         return ELSE
-    if not target.operation.has_body:
+    if not target.operation.has_prompt:
         return ELSE
     outcome = flow.metadata.get("gateway_outcome")
     if outcome in (Outcome.REJECTED, Outcome.BACKENDS_OUT):

@@ -12,7 +12,8 @@ from aoai_gateway.inspect.client_replay import ask_for, restore
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import MODELS, parse_target
+from aoai_gateway.wire.operations import MODELS
+from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
     from mitmproxy.flow import Flow

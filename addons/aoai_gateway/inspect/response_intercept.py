@@ -27,7 +27,7 @@ from aoai_gateway.runtime.stream_hooks import let_go
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import parse_target
+from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Message, Request
@@ -96,7 +96,7 @@ class ResponseIntercept:
         request = flow.request
         _check_head(request)
         target = parse_target(request.method, request.path)
-        if not target.operation.has_body:
+        if not target.operation.has_prompt:
             return
         content_type, raw = request.headers.get("content-type"), request.raw_content or b""
         if len(raw) <= LARGE_BODY:

@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.operations import EMBEDDINGS, MODELS, Target, parse_target
+from aoai_gateway.wire.operations import EMBEDDINGS, MODELS
 from aoai_gateway.wire.secrets import SECRET_HEADERS, SECRET_PARAMETERS
+from aoai_gateway.wire.targets import Target, parse_target
 
 KEY_VARIABLE = "AOAI_GATEWAY_KEY"
 """The environment variable that a snippet takes its key from."""

@@ -17,8 +17,8 @@ from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.proxy.request_head import admit, admit_replayed, check_request, credential_in, place
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.operations import Target, parse_target
 from aoai_gateway.wire.secrets import redact_target
+from aoai_gateway.wire.targets import Target, parse_target
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator

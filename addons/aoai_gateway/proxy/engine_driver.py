@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
 
     from aoai_gateway.proxy.stream_context import StreamContext
-    from aoai_gateway.wire.operations import Target
+    from aoai_gateway.wire.targets import Target
 
 type WireEffect = Send | Drain | Deliver | Return | Reject | WaitUntil | WaitInQueue | Announce
 """What the engine wants done with a connection, a queue or a timer; the stream does it."""

@@ -197,14 +197,21 @@ class GatewayLayer(HttpLayer):
         """Find or open a connection; a new one has a deadline."""
         assert isinstance(event, Connect)
         self._forget_dead_connections()
-        if reuse and not event.fresh:
-            for connection in self.connections:
-                idle = connection not in self.waiting_for_establishment and connection.connected
-                if idle and event.connection_spec_matches(connection):
-                    stream = self.command_sources.pop(event)
-                    found = http_layers.GetHttpConnectionCompleted(event, (connection, None))
-                    yield from self.event_to_child(stream, found)
-                    return
+        idle = [
+            connection
+            for connection in self.connections
+            if connection not in self.waiting_for_establishment
+            and connection.connected
+            and event.connection_spec_matches(connection)
+        ]
+        if idle and reuse and not event.fresh:
+            stream = self.command_sources.pop(event)
+            found = http_layers.GetHttpConnectionCompleted(event, (idle[0], None))
+            yield from self.event_to_child(stream, found)
+            return
+        for connection in idle:
+            # mitmproxy lets a client have five connections to an address; the next one would wait for ever.
+            yield commands.CloseConnection(connection)
         context = self.context.fork()
         layer = connection_layers(context, event.address, event.tls)
         event.opening = context.server

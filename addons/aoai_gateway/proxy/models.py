@@ -14,17 +14,18 @@ from aoai_gateway.wire import errors
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Client
     from aoai_gateway.engine.call import Setup
-    from aoai_gateway.wire.operations import Target
+    from aoai_gateway.wire.targets import Target
 
 
 def answer(setup: Setup, client: Client, target: Target) -> http.Response:
     """Answer with the list of the client's virtual deployments, or with one of them."""
     visible = visible_deployments(client, setup.table.deployments)
-    if target.resource_id is None:
+    if not target.ids:
         return _json({"object": "list", "data": [_model(name) for name in visible]})
-    if target.resource_id not in visible:
-        return error_response(errors.deployment_not_found(target.resource_id, visible))
-    return _json(_model(target.resource_id))
+    name = target.ids[0]
+    if name not in visible:
+        return error_response(errors.deployment_not_found(name, visible))
+    return _json(_model(name))
 
 
 def _model(name: str) -> dict[str, Any]:

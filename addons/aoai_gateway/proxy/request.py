@@ -36,6 +36,9 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+MAY_LACK_BODY = frozenset({b"GET", b"DELETE", b"HEAD"})
+"""Methods of requests that say nothing of a body which they do not have (RFC 9110 §8.6)."""
+
 _SECRET = frozenset(name.encode() for name in SECRET_HEADERS)
 _NOT_FORWARDED = HOP_BY_HOP | _SECRET
 _OURS = b"x-gateway-"
@@ -53,8 +56,14 @@ def build_request(
     assert body is not None
     deployment = backend.deployment(call.deployment)
     path = call.target.with_prefix(endpoint.path_prefix, deployment)
-    model = deployment if call.target.deployment is None and deployment != body.model else None
-    content = body.edited(model=model, include_usage=call.adds_usage(backend), **call.edits)
+    content = body.edited(
+        model=deployment or None if call.target.deployment_in_body else None,
+        add_model=call.target.deployment is not None,
+        include_usage=call.adds_usage(backend),
+        max_tokens=call.edits.get("max_tokens"),
+        n=call.edits.get("n"),
+        best_of=call.edits.get("best_of"),
+    )
 
     pattern = call.setup.config.aoai.forward_http_header_only_if_name_matches
     named: set[bytes] = set()
@@ -72,7 +81,8 @@ def build_request(
             # A compressed stream could not be read as it passes.
             value = b"identity"
         fields.append((name, value))
-    fields.append((b"content-length", b"%d" % len(content)))
+    if content or shown.data.method not in MAY_LACK_BODY:
+        fields.append((b"content-length", b"%d" % len(content)))
     if credential is not None:
         fields.append(credential)
     request = make_request(

@@ -11,9 +11,10 @@ from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.header_index import HeaderIndex, set_fields
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
+from aoai_gateway.quota.access import check_known
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.operations import parse_target
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
+from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +150,7 @@ def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> None
     """
     if gateway.draining:
         raise errors.unavailable("The gateway is shutting down.")
-    parse_target(request.method, request.path)
+    check_known(setup.config, parse_target(request.method, request.path))
     limit = setup.config.limits.body_mb * 1024 * 1024
     if (heads.length_of(request.data.headers.fields) or 0) > limit:
         raise errors.body_too_large(limit)

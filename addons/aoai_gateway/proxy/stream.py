@@ -243,7 +243,7 @@ class GatewayStream(HttpStream):
             here.flow.response = error_response(error)
             yield from self._respond()
             return
-        if target.operation is MODELS:
+        if target.operation.family == MODELS.name:
             assert here.admitted is not None
             client = here.admitted.client
             listed = EarlyAnswer(200, None, Outcome.OK, client.name, address_of(here.client), MODELS.name)

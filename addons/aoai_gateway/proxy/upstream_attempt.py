@@ -24,6 +24,7 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
+from aoai_gateway.engine.failures import keeps_state
 from aoai_gateway.proxy.masks import mask_decoded
 from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import build_request, without_secrets
@@ -32,7 +33,6 @@ from aoai_gateway.runtime.stream_hooks import AttemptFailed
 from aoai_gateway.wire.content_coding import MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.masking import Screen
-from aoai_gateway.wire.operations import RESPONSES
 from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
@@ -195,7 +195,7 @@ class UpstreamAttempt:
             usage=facts.usage,
             model=facts.model,
             response_id=facts.response_id,
-            made=references_in(decoded) if operation is RESPONSES else (),
+            made=references_in(decoded) if keeps_state(self._call) else (),
             finish_reason=", ".join(facts.finish_reasons) or None,
             service_tier=facts.service_tier,
             delivered=delivered,

@@ -37,6 +37,7 @@ from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, status_of
 from aoai_gateway.wire.hints import describe
+from aoai_gateway.wire.operations import UNKNOWN_NAME, Cost
 from aoai_gateway.wire.stream import StreamReader, Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
@@ -222,6 +223,9 @@ class UpstreamResponse:
         if is_failure(status):
             self._phase = Phase.OVER
             return Answered(now, status, self._head)
+        if status in (200, 206) and self._is_download():
+            self.streaming = True
+            return self._answered(now)
         if status == 200 and self._is_stream():
             self.streaming = True
             if (self._head.get("content-encoding") or "identity").lower() == "identity":
@@ -239,6 +243,14 @@ class UpstreamResponse:
             return True
         # Some servers omit the type, or send a wrong one; JSON where a stream was asked for is no stream.
         return self._call.streaming and not content_type.startswith("application/json")
+
+    def _is_download(self) -> bool:
+        """Whether what comes is a file, which goes out as it comes and is not read."""
+        operation = self._call.target.operation
+        if not operation.binary and operation.name != UNKNOWN_NAME:
+            return False
+        content_type = (self._head.get("content-type") or "").lower()
+        return not content_type.startswith(("application/json", "text/event-stream"))
 
     def _expect_body(self, now: float) -> None:
         self._phase = Phase.BODY
@@ -274,9 +286,14 @@ class UpstreamResponse:
         assert self.reader is not None and self.reader.error is not None
         error = self.reader.error
         assert error.status is not None
-        if not is_replayed(self._call, error.status):
+        if not self._may_fail_inside or not is_replayed(self._call, error.status):
             return self._answered(now)
         return self._failed_inside(now, error.status, (error.code, error.type), "its stream")
+
+    @property
+    def _may_fail_inside(self) -> bool:
+        """Whether an error inside a 200 is about this call, and not about what it looks at."""
+        return self._call.target.operation.cost is not Cost.NONE
 
     def _failed_inside(self, now: float, status: int, names: tuple[object, object], where: str) -> Failed:
         """Take an error inside a 200 for the status that it stands for."""
@@ -327,7 +344,7 @@ class UpstreamResponse:
         facts = self.facts = read_answer(self.decoded)
         error_object = facts.error or {}
         failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
-        if self.response.status_code == 200 and failed:
+        if self.response.status_code == 200 and failed and self._may_fail_inside:
             status = status_of(error_object) if error_object else NO_REASON
             if status is not None and is_replayed(self._call, status):
                 names = (error_object.get("code"), error_object.get("type"))

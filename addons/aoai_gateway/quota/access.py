@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.config.patterns import matches_any
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.operations import UNKNOWN_NAME
+from aoai_gateway.wire.targets import unknown_path_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aoai_gateway.config.models import Policy
+    from aoai_gateway.config.models import Config, Policy
+    from aoai_gateway.wire.targets import Target
 
 
 def may_use(policy: Policy, deployment: str) -> bool:
@@ -29,6 +32,12 @@ def check_access(policy: Policy, deployment: str) -> None:
     """Raise a 403 that names what is allowed, if the client may not use the deployment."""
     if not may_use(policy, deployment):
         raise errors.deployment_not_allowed(deployment, policy.deployments_allowed or ())
+
+
+def check_known(config: Config, target: Target) -> None:
+    """Raise a 404 for an operation that the gateway does not know, where such are not passed on."""
+    if target.operation.name == UNKNOWN_NAME and not config.aoai.forward_unknown_paths:
+        raise unknown_path_refused(target)
 
 
 def visible_deployments(policy: Policy, deployments: Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from aoai_gateway.wire.errors import GatewayError, invalid_body, parameter_over_
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS
 
 if TYPE_CHECKING:
-    from aoai_gateway.wire.bodies import RequestBody
+    from aoai_gateway.wire.request_body import RequestBody
 
 
 @dataclass(frozen=True, slots=True)

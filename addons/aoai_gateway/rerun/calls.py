@@ -17,8 +17,8 @@ from aoai_gateway.rerun.answers import Answer, read
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import parse_target
 from aoai_gateway.wire.secrets import SECRET_HEADERS
+from aoai_gateway.wire.targets import parse_target
 
 UNREADABLE = "calls that the gateway would refuse"
 

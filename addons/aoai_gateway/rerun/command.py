@@ -18,7 +18,7 @@ from aoai_gateway.rerun import report
 from aoai_gateway.rerun.calls import CaptureError, Session, read_session
 from aoai_gateway.rerun.comparison import Verdict, compare
 from aoai_gateway.rerun.sending import Gateway, UnreachableError, send_all
-from aoai_gateway.wire.operations import DEPLOYMENT_NAME
+from aoai_gateway.wire.targets import DEPLOYMENT_NAME
 
 LOCAL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "AOAI_GATEWAY_KEY"

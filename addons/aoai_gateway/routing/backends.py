@@ -55,6 +55,12 @@ class RoutingTable:
         self._config = config
         self._pools = {name: _pool(pairs) for name, pairs in config.virtual_deployments.items()}
         self._open = _pool(Pair(endpoint, None) for endpoint in config.open_endpoints)
+        self.endpoints = tuple(
+            Backend(each, None, BackendKey(each.name, ""), each.name, non_streaming_fraction=1)
+            for each in config.aoai.endpoints
+            if each.enabled
+        )
+        """Where a call can be served that is for no deployment."""
         everywhere = [backend for pool in (*self._pools.values(), self._open) for backend in pool]
         # One that is in several pools is the same backend: it has one state, by its key.
         self.backends: Pool = tuple({backend.key: backend for backend in everywhere}.values())

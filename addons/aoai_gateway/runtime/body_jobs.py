@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from aoai_gateway.tokens.bodies import read_prompt
 from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
-from aoai_gateway.wire.bodies import RequestBody, parse_body
+from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import Target
+from aoai_gateway.wire.request_body import RequestBody
+from aoai_gateway.wire.targets import Target
 
 FRAME = struct.Struct(">QQ")
 
@@ -53,7 +54,7 @@ def perform(job: Job, raw: bytes) -> Found:
             case Parse():
                 return parse_body(job.target, job.content_type, raw, short=True).without_raw()
             case ReadPrompt():
-                body = parse_body(job.target, None, raw)
+                body = parse_body(job.target, "application/json", raw)
                 prompt = read_prompt(job.target.operation.name, body.parsed, family_of(job.model))
                 prompt.condense()
                 return prompt

@@ -16,14 +16,14 @@ from aoai_gateway.runtime.body_jobs import FRAME, Bug, Parse, ReadPrompt
 from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.bodies import RequestBody
 from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.request_body import RequestBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aoai_gateway.runtime.body_jobs import Job
-    from aoai_gateway.wire.operations import Target
+    from aoai_gateway.wire.targets import Target
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,10 @@
 """Request bodies: the facts that policies and routing need, and edits that leave the rest as it came.
 
-A body is decoded once. An edit then replaces the bytes of one value, or inserts one member after the opening
-brace, and every other byte goes to the backend as the client wrote it: key order, white space, escapes, the
-form of numbers. That keeps prompt caches warm, costs no re-encoding of a large body, and lets a backend see
-exactly what a debugger of prompts sees.
+Most bodies are JSON; some are forms, which carry a file beside the same facts; some operations have none.
+What a body is, its operation's row says. JSON is decoded once. An edit then replaces the bytes of one value,
+or inserts one member after the opening brace, and every other byte goes to the backend as the client wrote
+it: key order, white space, escapes, the form of numbers. That keeps prompt caches warm, costs no re-encoding
+of a large body, and lets a backend see exactly what a debugger of prompts sees.
 
 A large body is not decoded on the event loop: Python's decoder lets nothing else run until it is done. Of
 such a body only the facts and the short, flat members are kept.
@@ -14,25 +15,17 @@ of the two counts, and the gateway must judge what the backend will read.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aoai_gateway.wire.errors import GatewayError, invalid_body, missing_deployment
+from aoai_gateway.wire.errors import GatewayError, invalid_body
+from aoai_gateway.wire.forms import LONGEST_VALUE, NotAFormError, is_form, read_form
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
-from aoai_gateway.wire.operations import (
-    CHAT_COMPLETIONS,
-    COMPLETIONS,
-    EMBEDDINGS,
-    RESPONSES,
-    Operation,
-    Target,
-    knows_stream_options,
-)
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, Body, Model, State
 from aoai_gateway.wire.references import references_in
+from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
 from aoai_gateway.wire.sizes import text_size
+from aoai_gateway.wire.targets import Target, knows_stream_options
 
 LARGEST_NUMBER = 2**31 - 1
 """For token counts and the like. Also keeps shared counters far from where floats lose integers."""
@@ -45,166 +38,54 @@ SHORT_MEMBER = 4096
 """Characters of a value that is kept of a large body, too. It must also be flat: there is no telling how deep
 another one is."""
 
-_MAX_TOKENS_KEYS: Mapping[Operation, tuple[str, ...]] = {
-    CHAT_COMPLETIONS: ("max_completion_tokens", "max_tokens"),
-    COMPLETIONS: ("max_tokens",),
-    EMBEDDINGS: (),
-    RESPONSES: ("max_output_tokens",),
-}
-_FORMS = ("multipart/", "application/x-www-form-urlencoded")
 _SPEAKABLE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _LONGEST_MODEL = 256
-
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestBody:
-    """A JSON request body and its facts.
-
-    ``parsed`` is the decoded object, not to be changed; where ``whole`` is False, only its short, flat
-    members. ``text_size`` is the bytes of the body less those of images, audio and files, ``prompts`` the
-    number of prompts in a call for completions. ``max_tokens`` is the completion's bound as the client gave
-    it (in chat the larger of ``max_completion_tokens`` and ``max_tokens``), ``include_usage`` the same member
-    of ``stream_options``; None where the request has none. ``n`` and ``best_of`` are 1 where absent. The repr
-    holds no content.
-    """
-
-    operation: Operation
-    raw: bytes = field(repr=False)
-    parsed: dict[str, Any] = field(repr=False)
-    whole: bool = True
-    text_size: int = 0
-    prompts: int = 1
-    model: str | None = None
-    stream: bool = False
-    max_tokens: int | None = None
-    n: int = 1
-    best_of: int = 1
-    include_usage: bool | None = None
-    background: bool = False
-    store: bool | None = None
-    previous_response_id: str | None = field(default=None, repr=False)
-    conversation_id: str | None = field(default=None, repr=False)
-    prompt_cache_key: str | None = field(default=None, repr=False)
-    has_encrypted_reasoning: bool = False
-    references: tuple[str, ...] = field(default=(), repr=False)
-    """References that only one resource can resolve, the most telling first (`wire.references`)."""
-    _edits: _EditPoints = field(default_factory=lambda: _EditPoints(), repr=False)
-
-    def deployment(self, target: Target) -> str:
-        """The deployment that is asked for: the path's wins, as on Azure, else ``model``.
-
-        Raises `GatewayError` 400 when neither names one.
-        """
-        name = target.deployment or self.model
-        if name is None:
-            raise missing_deployment()
-        return name
-
-    @property
-    def max_tokens_key(self) -> str | None:
-        """The member that gives ``max_tokens``, or that would give it; None where nothing can."""
-        keys = _MAX_TOKENS_KEYS.get(self.operation, ())
-        given = (
-            key for key in keys if self.max_tokens is not None and self.parsed.get(key) == self.max_tokens
-        )
-        return next(given, self._edits.max_tokens_key)
-
-    def without_raw(self) -> RequestBody:
-        """The same facts, without the bytes: the caller of the parser has those."""
-        return replace(self, raw=b"")
-
-    def with_model(self, name: str) -> bytes:
-        """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
-        return self.edited(model=name)
-
-    def edited(
-        self,
-        model: str | None = None,
-        include_usage: bool = False,
-        max_tokens: int | None = None,
-        n: int | None = None,
-        best_of: int | None = None,
-    ) -> bytes:
-        """The body with some values set, and all other bytes as they came.
-
-        ``model``: replaced where there is one, never added (a classic call may do without).
-        ``include_usage``: ``stream_options.include_usage`` becomes true; only streaming calls may have it.
-        ``max_tokens``: every bound that the body gives is set to it; without any, the operation's own is
-        added (in chat ``max_completion_tokens`` where the api-version knows it).
-        ``n``, ``best_of``: replaced where they are given, never added (absent, they are 1).
-        """
-        points = self._edits
-        changes: list[tuple[Span, bytes]] = []
-        added: list[bytes] = []
-        if model is not None and model != self.model and points.model is not None:
-            changes.append((points.model, json.dumps(model).encode()))
-        if include_usage and self.include_usage is not True:
-            if points.include_usage is not None:
-                changes.append((points.include_usage, b"true"))
-            elif points.stream_options_brace is not None:
-                comma = b"," if points.stream_options_has_members else b""
-                place = points.stream_options_brace
-                changes.append(((place, place), b'"include_usage":true' + comma))
-            elif points.stream_options_null is not None:
-                changes.append((points.stream_options_null, b'{"include_usage":true}'))
-            else:
-                added.append(b'"stream_options":{"include_usage":true}')
-        if max_tokens is not None:
-            changes += [(span, b"%d" % max_tokens) for span in points.max_tokens]
-            if not points.max_tokens and points.max_tokens_key is not None:
-                added.append(b'"%s":%d' % (points.max_tokens_key.encode(), max_tokens))
-        for span, count in ((points.n, n), (points.best_of, best_of)):
-            if span is not None and count is not None:
-                changes.append((span, b"%d" % count))
-        if added:
-            comma = b"," if points.has_members else b""
-            changes.append(((points.brace, points.brace), b",".join(added) + comma))
-        return _apply(self.raw, changes)
-
-
-@dataclass(frozen=True, slots=True)
-class _EditPoints:
-    """Where edits go, as offsets into the raw bytes."""
-
-    brace: int = 0  # right after the document's opening brace
-    has_members: bool = False
-    model: Span | None = None
-    max_tokens: tuple[Span, ...] = ()
-    max_tokens_key: str | None = None  # which key to add when there is none
-    n: Span | None = None
-    best_of: Span | None = None
-    include_usage: Span | None = None
-    stream_options_brace: int | None = None  # right after its opening brace
-    stream_options_has_members: bool = False
-    stream_options_null: Span | None = None
-
-
-def _apply(raw: bytes, changes: list[tuple[Span, bytes]]) -> bytes:
-    if not changes:
-        return raw
-    pieces: list[bytes | memoryview] = []
-    position = 0
-    view = memoryview(raw)  # slices of it copy nothing; the body can be large
-    for (start, end), new in sorted(changes):
-        pieces += (view[position:start], new)
-        position = end
-    pieces.append(view[position:])
-    return b"".join(pieces)
 
 
 def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: bool = False) -> RequestBody:
     """Decode and check the body of a call to ``target``. ``short``: keep only what is short of it.
 
-    A missing or odd content type is let pass (curl and old clients send such), a form is not. Raises
-    `GatewayError` 400 that names the fault and its place, and quotes no content.
+    Where JSON is expected, a missing or odd content type is let pass (curl and old clients send such), a form
+    is not. Raises `GatewayError` 400 that names the fault and its place, and quotes no content.
     """
-    if content_type and content_type.strip().lower().startswith(_FORMS):
+    expected = target.operation.body
+    if expected is Body.JSON and content_type and content_type.strip().lower().startswith(_FORMS):
         raise invalid_body(
             "This operation takes JSON, not a form. Send content-type: application/json.",
             code="unsupported_media_type",
         )
+    if expected in (Body.FORM, Body.ANY) and is_form(content_type):
+        return _parse_form(target, content_type or "", raw)
+    may_be_empty = target.operation.model is not Model.REQUIRED
+    if expected is Body.NONE or (not raw and may_be_empty):
+        return _opaque(target, raw)
+    if expected is Body.JSON or _says_json(content_type):
+        return _parse_json(target, raw, short=short)
+    if expected is Body.FORM:
+        raise invalid_body(
+            "This operation takes a form. Send content-type: multipart/form-data with its boundary.",
+            code="unsupported_media_type",
+        )
+    return _opaque(target, raw)
+
+
+_FORMS = ("multipart/", "application/x-www-form-urlencoded")
+_JSON_TYPE = re.compile(r"\s*application/(?:[a-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+_FORM_FACTS = ("model", "stream", "user")
+
+
+def _says_json(content_type: str | None) -> bool:
+    return content_type is not None and _JSON_TYPE.fullmatch(content_type) is not None
+
+
+def _opaque(target: Target, raw: bytes) -> RequestBody:
+    """A body that nothing is known of, or none."""
+    return RequestBody(
+        target.operation, raw, {}, is_json=False, stream=target.stream, references=target.references
+    )
+
+
+def _parse_json(target: Target, raw: bytes, *, short: bool) -> RequestBody:
     text = _decode(raw)
     try:
         members = read_document(text)
@@ -214,6 +95,41 @@ def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: b
     if len(by_key) != len(members):
         raise _duplicate(members)
     return _Reader(target, text, raw, by_key).read(short=short)
+
+
+def _parse_form(target: Target, content_type: str, raw: bytes) -> RequestBody:
+    try:
+        fields = [field for field in read_form(raw, content_type) if field.name in _FORM_FACTS]
+    except NotAFormError as error:
+        raise invalid_body(f"The request body is not a form: {error}.") from None
+    by_name = {field.name: field for field in fields}
+    if len(by_name) != len(fields):
+        twice = next(name for name in _FORM_FACTS if sum(field.name == name for field in fields) > 1)
+        raise invalid_body(f"'{twice}' stands more than once in the form.", param=twice)
+    values: dict[str, str] = {}
+    for field in fields:
+        try:
+            values[field.name] = raw[field.start : min(field.end, field.start + LONGEST_VALUE)].decode()
+        except UnicodeDecodeError:
+            raise invalid_body(f"'{field.name}' is not UTF-8.", param=field.name) from None
+    model = by_name.get("model")
+    return RequestBody(
+        target.operation,
+        raw,
+        dict(values),
+        is_json=False,
+        model=_checked_model(values.get("model")),
+        stream=target.operation.streams and (target.stream or values.get("stream", "").lower() == "true"),
+        references=target.references,
+        edits=EditPoints(model=None if model is None else (model.start, model.end)),
+    )
+
+
+def _checked_model(model: str | None) -> str | None:
+    # Printable also rules out lone surrogates, which no log and no header could take.
+    if model is not None and (not 0 < len(model) <= _LONGEST_MODEL or not model.isprintable()):
+        raise invalid_body("'model' must be the name of a deployment.", param="model")
+    return model
 
 
 def _decode(raw: bytes) -> str:
@@ -250,10 +166,10 @@ class _Reader:
         self.ascii = len(text) == len(raw)
 
     def read(self, *, short: bool) -> RequestBody:
-        keys = _MAX_TOKENS_KEYS.get(self.operation, ())
+        keys = self.operation.bounds
         bounds = {key: self.integer(key, 0) for key in keys}
         given = [bound for bound in bounds.values() if bound is not None]
-        stateful = self.operation is RESPONSES
+        stateful = self.operation.state is not State.NONE
         include_usage, points = self.stream_options()
         return RequestBody(
             operation=self.operation,
@@ -267,22 +183,22 @@ class _Reader:
             text_size=text_size(self.raw),
             prompts=self.prompts() if self.operation is COMPLETIONS else 1,
             model=self.model(),
-            stream=self.operation.streams and bool(self.boolean("stream")),
+            stream=self.operation.streams and (self.target.stream or bool(self.boolean("stream"))),
             max_tokens=max(given, default=None),
             n=self.count("n") if self.operation in (CHAT_COMPLETIONS, COMPLETIONS) else 1,
             best_of=self.count("best_of") if self.operation is COMPLETIONS else 1,
             include_usage=include_usage,
-            background=stateful and bool(self.boolean("background")),
+            background=self.operation is RESPONSES and bool(self.boolean("background")),
             store=self.boolean("store"),
             previous_response_id=self.string("previous_response_id") if stateful else None,
             conversation_id=self.conversation_id() if stateful else None,
             prompt_cache_key=self.string("prompt_cache_key"),
             has_encrypted_reasoning=stateful and self.has_encrypted_reasoning(),
             references=self.references() if stateful else (),
-            _edits=_EditPoints(
+            edits=EditPoints(
                 brace=self.byte(self.text.index("{") + 1),
                 has_members=bool(self.members),
-                model=self.span("model"),
+                model=self.span("model") if self.operation.model is not Model.NONE else None,
                 max_tokens=self.max_tokens_spans(keys),
                 max_tokens_key=self.max_tokens_key(keys),
                 n=self.span("n") if self.operation in (CHAT_COMPLETIONS, COMPLETIONS) else None,
@@ -322,13 +238,9 @@ class _Reader:
         raise invalid_body(f"'{key}' must be a string.", param=key)
 
     def model(self) -> str | None:
-        model = self.string("model")
-        if model is None:
+        if self.operation.model is Model.NONE:
             return None
-        # Printable also rules out lone surrogates, which no log and no header could take.
-        if not 0 < len(model) <= _LONGEST_MODEL or not model.isprintable():
-            raise invalid_body("'model' must be the name of a deployment.", param="model")
-        return model
+        return _checked_model(self.string("model"))
 
     def prompts(self) -> int:
         prompt = self.value("prompt")
@@ -349,7 +261,8 @@ class _Reader:
 
     def references(self) -> tuple[str, ...]:
         named = (self.string("previous_response_id"), self.conversation_id())
-        return (*(name for name in named if name), *references_in(self.raw))
+        names = (*self.target.references, *(name for name in named if name), *references_in(self.raw))
+        return tuple(dict.fromkeys(names))
 
     def stream_options(self) -> tuple[bool | None, dict[str, Any]]:
         """The client's value, and the edit points that concern it."""

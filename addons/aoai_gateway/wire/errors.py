@@ -300,7 +300,7 @@ def all_backends_out(
     code: str = "all_backends_out",
     waited_seconds: float = 0.0,
 ) -> GatewayError:
-    """429: every backend is in a break, or has no room for the call.
+    """429: every backend is in a break, or has no room for the call (``deployment`` is "" if it has none).
 
     ``reasons`` are (backend's name, why it is out, seconds until it is back); names and reasons must hold
     neither URLs nor keys. ``retry_after_seconds`` is the smallest of these. ``code``: this one, or that of
@@ -310,7 +310,8 @@ def all_backends_out(
         f"{name}: {why}" + (f", back in {_seconds(seconds)}" if math.isfinite(seconds) else "")
         for name, why, seconds in reasons
     )
-    text = f"No backend can serve the deployment {_quote(deployment)} now"
+    what = f"the deployment {_quote(deployment)}" if deployment else "the request"
+    text = f"No backend can serve {what} now"
     text += f" ({listed})." if listed else "."
     if code == "waiting_line_full":
         text += " The queue for one is full."

@@ -1,256 +1,438 @@
-"""From a request target to an operation: which API, which deployment, and how to address another one.
+"""Azure OpenAI's operations, as one table: everything that the gateway knows of an operation stands here.
 
-Azure OpenAI has two forms (Azure OpenAI REST reference):
+A row says how a request is addressed (method, path, where the deployment stands), what its body is, how it is
+answered, whether its answer names state that lives at one resource, and whether it costs tokens. Parsing,
+policy, replay and affinity read the row; none of them knows a path of its own.
 
-- *classic*: ``/openai/deployments/{deployment}/{operation}?api-version=…``; operations
-  without a deployment in their path (responses, models) are at ``/openai/{operation}``;
-- *v1*: ``/openai/v1/{operation}``; the deployment is the body's ``model``.
-
-The match is exact, segment by segment, on the bytes that came: nothing is decoded, collapsed or resolved
-before it, so ``..``, ``//``, ``%2f``, ``;`` and a trailing slash never match anything. Only the deployment's
-segment is percent-decoded, once (SDKs encode it), and must then be a plausible name. The one target that can
-reach a backend is therefore one that was fully understood here.
+Names are those of the official SDKs' methods (``files.content``), paths those below ``/openai/v1/`` and
+``/openai/`` (Azure OpenAI REST reference, and its v1 specification). A segment in braces takes an id.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote
+from enum import Enum, auto
 
-from aoai_gateway.wire import path_hints
-from aoai_gateway.wire.errors import (
-    GatewayError,
-    deployment_not_found,
-    invalid_target,
-    method_not_allowed,
-    not_built,
-    not_found,
-)
 
-Api = Literal["classic", "v1"]
+class Model(Enum):
+    """Whether a request names a deployment: in the body's ``model``, be that JSON or a form."""
 
-DEPLOYMENT_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}", re.ASCII)
-"""The form of a deployment's name in a path. Azure's own names are up to 64 of these characters."""
+    NONE = auto()
+    """It does not: any endpoint that the client may use serves it, as far as ids do not decide."""
+    OPTIONAL = auto()
+    REQUIRED = auto()
+
+
+class Classic(Enum):
+    """Where the deployment stands in the classic form of the API."""
+
+    BODY = auto()
+    PATH = auto()
+    """``/openai/deployments/{deployment}/…``, and nowhere else."""
+    EITHER = auto()
+    """Azure reads the body. Clients also send a path with a deployment, which is taken out of it."""
+
+
+class Body(Enum):
+    """What a request's body is."""
+
+    NONE = auto()
+    JSON = auto()
+    FORM = auto()
+    """A form (multipart/form-data); where Azure takes JSON as well, that is read, too."""
+    ANY = auto()
+    """Unknown: JSON and forms are read, anything else passes as it is."""
+
+
+class State(Enum):
+    """Whether an answer names state that only the resource which gave it has."""
+
+    NONE = auto()
+    IF_STORED = auto()
+    """Only where the request says ``"store": true``."""
+    ALWAYS = auto()
+
+
+class Cost(Enum):
+    """The tokens that a call costs."""
+
+    NONE = auto()
+    PROMPT = auto()
+    """Those of the prompt. The answer has no tokens."""
+    ANSWER = auto()
+    """Those of the prompt and the answer; the answer tells, or a stream's end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One thing that a client can ask for.
 
-    ``name`` is the SDKs' (``chat.completions``), ``path`` the part after the API's prefix. ``streams``: it
-    can answer with server-sent events; ``takes_stream_options``: the usage of a stream must be asked for
-    with ``stream_options.include_usage``; ``stateful_create``: every call leaves state behind at one
-    resource, so it may be sent again only when it surely was not taken.
+    ``streams``: it can answer with server-sent events; ``takes_stream_options``: the usage of a stream must
+    be asked for with ``stream_options.include_usage``; ``binary``: the answer is no text, and goes out as it
+    comes; ``creates``: every call leaves something behind at one resource, so it may be sent again only when
+    it surely was not taken; ``paced``: how long other answers took tells how long this one takes.
     """
 
     name: str
     method: str
     path: str
-    classic_deployment: bool
+    model: Model = Model.NONE
+    classic: Classic = Classic.BODY
+    body: Body = Body.NONE
+    state: State = State.NONE
+    cost: Cost = Cost.NONE
     streams: bool = False
     takes_stream_options: bool = False
-    stateful_create: bool = False
+    binary: bool = False
+    creates: bool = False
+    paced: bool = False
+    bounds: tuple[str, ...] = ()
+    """The body's members that bound the answer's tokens; the first one is added where none is given."""
 
     def __reduce__(self) -> tuple[object, ...]:
         """Stay the same object in another process: operations are compared by identity."""
-        return _operation, (self.path,)
+        return _operation, (self.method, self.path)
 
     @property
-    def has_body(self) -> bool:
-        """Whether the request has a JSON body that names what is asked for."""
-        return self.method == "POST"
+    def family(self) -> str:
+        """The family that it belongs to, by its SDK name's beginning: ``files`` of ``files.content``."""
+        return self.name.partition(".")[0]
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether it is one whose prompt people read, send again and compare: a model's, in JSON."""
+        return self.paced
 
 
 CHAT_COMPLETIONS = Operation(
-    "chat.completions", "POST", "chat/completions", True, streams=True, takes_stream_options=True
+    "chat.completions",
+    "POST",
+    "chat/completions",
+    Model.REQUIRED,
+    Classic.PATH,
+    Body.JSON,
+    State.IF_STORED,
+    Cost.ANSWER,
+    streams=True,
+    takes_stream_options=True,
+    paced=True,
+    bounds=("max_completion_tokens", "max_tokens"),
 )
-COMPLETIONS = Operation("completions", "POST", "completions", True, streams=True, takes_stream_options=True)
-EMBEDDINGS = Operation("embeddings", "POST", "embeddings", True)
+COMPLETIONS = Operation(
+    "completions",
+    "POST",
+    "completions",
+    Model.REQUIRED,
+    Classic.PATH,
+    Body.JSON,
+    cost=Cost.ANSWER,
+    streams=True,
+    takes_stream_options=True,
+    paced=True,
+    bounds=("max_tokens",),
+)
+EMBEDDINGS = Operation(
+    "embeddings",
+    "POST",
+    "embeddings",
+    Model.REQUIRED,
+    Classic.PATH,
+    Body.JSON,
+    cost=Cost.PROMPT,
+    paced=True,
+)
 # A stored response is state, but an orphan of it does no harm; a background one runs on, and the body tells.
-RESPONSES = Operation("responses", "POST", "responses", False, streams=True)
-MODELS = Operation("models", "GET", "models", False)
+RESPONSES = Operation(
+    "responses",
+    "POST",
+    "responses",
+    Model.REQUIRED,
+    Classic.EITHER,
+    Body.JSON,
+    State.ALWAYS,
+    Cost.ANSWER,
+    streams=True,
+    paced=True,
+    bounds=("max_output_tokens",),
+)
+MODELS = Operation("models", "GET", "models")
+MODEL = Operation("models.retrieve", "GET", "models/{model}")
 
-OPERATIONS: tuple[Operation, ...] = (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MODELS)
-_BY_PATH: Mapping[str, Operation] = {operation.path: operation for operation in OPERATIONS}
+
+def _on_deployment(
+    name: str, path: str, body: Body, cost: Cost, *, streams: bool = False, binary: bool = False
+) -> Operation:
+    """Make a row of an operation of one deployment that leaves nothing behind."""
+    where = (Model.REQUIRED, Classic.PATH)
+    return Operation(name, "POST", path, *where, body, cost=cost, streams=streams, binary=binary)
 
 
-_IN_DEPLOYMENTS = tuple(operation.path for operation in OPERATIONS if operation.classic_deployment)
-_ELSEWHERE = tuple(operation.path for operation in OPERATIONS if not operation.classic_deployment)
-
-
-def _operation(path: str) -> Operation:
-    return _BY_PATH[path]
-
-
-# First segment after the API's prefix → what a person calls the family.
-_NOT_BUILT: Mapping[str, str] = {
-    "assistants": "assistants",
-    "audio": "audio",
-    "batches": "batches",
-    "containers": "containers",
-    "conversations": "conversations",
-    "deployments": "the management of deployments",
-    "evals": "evals",
-    "extensions": "chat completions extensions",
-    "files": "files",
-    "fine_tuning": "fine-tuning",
-    "fine-tunes": "fine-tuning",
-    "images": "images",
-    "realtime": "realtime",
-    "threads": "threads",
-    "uploads": "uploads",
-    "vector_stores": "vector stores",
-    "video": "videos",
-    "videos": "videos",
+_METHODS: Mapping[str, str] = {
+    "create": "POST",
+    "update": "POST",
+    "list": "GET",
+    "retrieve": "GET",
+    "delete": "DELETE",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A request target that was understood.
+def _kept(collection: str, name: str, *verbs: str) -> Iterator[Operation]:
+    """Make the rows of a collection of things that live at one resource, by their usual verbs.
 
-    ``deployment`` is the one in the path (decoded), None where the body names it; ``resource_id`` the id
-    after ``models/``. Its repr leaves out the target as it came, whose query can hold a key.
+    The last part of ``name`` in the singular is the name of the id.
     """
-
-    operation: Operation
-    api: Api
-    deployment: str | None = None
-    api_version: str | None = None
-    resource_id: str | None = None
-    _raw: str = field(default="", repr=False)
-    _deployment_span: tuple[int, int] | None = field(default=None, repr=False)
-
-    def with_deployment(self, name: str) -> str:
-        """The target as it came, with its deployment replaced by ``name`` (percent-encoded).
-
-        Everything else stays as it is, byte for byte, the query too. Without a deployment in the path
-        nothing is replaced: the body's ``model`` is to be edited then.
-        """
-        if self._deployment_span is None:
-            return self._raw
-        start, end = self._deployment_span
-        return self._raw[:start] + quote(name, safe="") + self._raw[end:]
-
-    def with_prefix(self, prefix: str, deployment: str | None = None) -> str:
-        """The target below an endpoint's path prefix ("" or "/apim/aoai"), at ``deployment`` if given."""
-        return prefix.rstrip("/") + (self._raw if deployment is None else self.with_deployment(deployment))
-
-    @property
-    def knows_stream_options(self) -> bool:
-        """Whether a stream's usage can be asked for with ``stream_options`` in this call."""
-        return self.operation.takes_stream_options and knows_stream_options(self.api, self.api_version)
+    things = name.rpartition(".")[2]
+    thing = things.removesuffix("es" if things.endswith("ches") else "s")
+    for verb in verbs:
+        path = collection if verb in ("create", "list") else f"{collection}/{{{thing}_id}}"
+        yield _act(f"{name}.{verb}", _METHODS[verb], path, creates=verb == "create")
 
 
-_DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(?:-preview)?", re.ASCII)
-_STREAM_OPTIONS_SINCE = "2024-09-01"
-
-
-def knows_stream_options(api: Api, api_version: str | None) -> bool:
-    """Whether this api-version takes ``stream_options.include_usage``.
-
-    2024-09-01-preview was the first, 2024-10-21 the first without "preview"; v1 always does. Older ones
-    answer 400 to it, so a version that cannot be read counts as old.
-    """
-    if api == "v1":
-        return True
-    dated = _DATED.fullmatch(api_version or "")
-    return dated is not None and dated[1] >= _STREAM_OPTIONS_SINCE
-
-
-def parse_target(method: str, path: str) -> Target:
-    """Read ``path``, the request target as it came (with its query), asked for with ``method``.
-
-    Raises `GatewayError`: 400 for anything but an origin-form target (RFC 9112 §3.2.1), 404 for a path that
-    is not Azure OpenAI's or a deployment that cannot be one, 405 for another method on a known path, 501
-    for a family that is not served.
-    """
-    if method == "CONNECT" or not path.startswith("/"):
-        raise invalid_target(
-            "This is a gateway, not a forward proxy: the request target must be a path such as "
-            "/openai/v1/chat/completions. Set it as the SDK's endpoint, not as its proxy."
-        )
-    bare, _, query = path.partition("?")
-    segments = bare.split("/")  # ["", "openai", …]
-    if len(segments) < 3 or segments[1] != "openai" or "" in segments[1:]:
-        raise _unknown(bare)
-    if segments[2] == "v1":
-        return _match(method, path, "v1", segments[3:], None, None, query)
-    if segments[2] == "deployments" and len(segments) > 4:
-        start = len("/openai/deployments/")
-        span = (start, start + len(segments[3]))
-        return _match(method, path, "classic", segments[4:], unquote(segments[3]), span, query)
-    return _match(method, path, "classic", segments[2:], None, None, query)
-
-
-def _match(
+def _act(
+    name: str,
     method: str,
-    raw: str,
-    api: Api,
-    rest: list[str],
-    deployment: str | None,
-    span: tuple[int, int] | None,
-    query: str,
-) -> Target:
-    operation = _BY_PATH.get("/".join(rest))
-    resource_id = None
-    if operation is None and len(rest) == 2 and rest[0] == "models" and deployment is None:
-        operation, resource_id = MODELS, unquote(rest[1])
-        if not DEPLOYMENT_NAME.fullmatch(resource_id):
-            raise _unknown(raw)
-    if operation is not None:
-        in_path = api == "classic" and operation.classic_deployment
-        if in_path != (deployment is not None):
-            operation = None
-    if operation is None:
-        raise _unmatched(raw, api, rest, deployment)
-    if method != operation.method:
-        raise _other_method(method, operation, api)
-    if deployment is not None and not DEPLOYMENT_NAME.fullmatch(deployment):
-        raise deployment_not_found(deployment)
-    return Target(operation, api, deployment, _api_version(query), resource_id, raw, span)
+    path: str,
+    *,
+    body: Body | None = None,
+    model: Model = Model.NONE,
+    cost: Cost = Cost.NONE,
+    streams: bool = False,
+    binary: bool = False,
+    creates: bool = False,
+    bounds: tuple[str, ...] = (),
+) -> Operation:
+    """Make a row of an operation on what lives at one resource."""
+    if body is None:
+        body = Body.JSON if method == "POST" else Body.NONE
+    return Operation(
+        name,
+        method,
+        path,
+        model,
+        Classic.BODY,
+        body,
+        State.ALWAYS,
+        cost,
+        streams=streams,
+        binary=binary,
+        creates=creates,
+        bounds=bounds,
+    )
 
 
-def _unmatched(raw: str, api: Api, rest: list[str], deployment: str | None) -> GatewayError:
-    """Return the error for a path that the gateway does not serve."""
-    first = rest[0] if rest else ""
-    if deployment is not None:
-        if first in ("audio", "images", "realtime", "extensions"):
-            return not_built(_NOT_BUILT[first])
-        return _unknown(raw)
-    if first == "responses" and len(rest) > 1:
-        return not_built("stored responses (responses/{id} and the like)")
-    if rest[:2] == ["chat", "completions"] and len(rest) > 2:
-        return not_built("stored chat completions")
-    if first in _NOT_BUILT and not (api == "v1" and first == "deployments"):
-        return not_built(_NOT_BUILT[first])
-    return _unknown(raw)
+_ALL = ("create", "list", "retrieve", "update", "delete")
+_STORE_BATCHES = "vector_stores/{vector_store_id}/file_batches"
+_RUN_BOUNDS = ("max_completion_tokens",)
+_GENERATION = "video/generations/{generation_id}"
+_JOBS, _JOB_PATH = "video.generations.jobs", "video/generations/jobs"
+_RUN = "threads/{thread_id}/runs/{run_id}"
+
+OPERATIONS: tuple[Operation, ...] = (
+    CHAT_COMPLETIONS,
+    COMPLETIONS,
+    EMBEDDINGS,
+    # audio, images
+    _on_deployment("audio.transcriptions", "audio/transcriptions", Body.FORM, Cost.ANSWER, streams=True),
+    _on_deployment("audio.translations", "audio/translations", Body.FORM, Cost.ANSWER),
+    _on_deployment("audio.speech", "audio/speech", Body.JSON, Cost.PROMPT, binary=True),
+    _on_deployment("images.generations", "images/generations", Body.JSON, Cost.ANSWER, streams=True),
+    _on_deployment("images.edits", "images/edits", Body.FORM, Cost.ANSWER, streams=True),
+    # responses, and what is stored of them
+    RESPONSES,
+    _act("responses.retrieve", "GET", "responses/{response_id}", streams=True),
+    _act("responses.delete", "DELETE", "responses/{response_id}"),
+    _act("responses.cancel", "POST", "responses/{response_id}/cancel"),
+    _act("responses.input_items", "GET", "responses/{response_id}/input_items"),
+    _act("responses.compact", "POST", "responses/compact", model=Model.REQUIRED, cost=Cost.ANSWER),
+    _act("responses.input_tokens", "POST", "responses/input_tokens", model=Model.REQUIRED),
+    *_kept("conversations", "conversations", "create", "retrieve", "update", "delete"),
+    *_kept("conversations/{conversation_id}/items", "conversations.items", "create", "list"),
+    *_kept("conversations/{conversation_id}/items", "conversations.items", "retrieve", "delete"),
+    # stored chat completions
+    *_kept("chat/completions", "chat.completions", "list", "retrieve", "update", "delete"),
+    _act("chat.completions.messages", "GET", "chat/completions/{completion_id}/messages"),
+    # files, and what is made of them
+    _act("files.create", "POST", "files", body=Body.FORM, creates=True),
+    *_kept("files", "files", "list", "retrieve", "delete"),
+    _act("files.content", "GET", "files/{file_id}/content", binary=True),
+    _act("files.import", "POST", "files/import", creates=True),
+    *_kept("uploads", "uploads", "create"),
+    _act("uploads.parts", "POST", "uploads/{upload_id}/parts", body=Body.FORM, creates=True),
+    _act("uploads.complete", "POST", "uploads/{upload_id}/complete", creates=True),
+    _act("uploads.cancel", "POST", "uploads/{upload_id}/cancel"),
+    *_kept("batches", "batches", "create", "list", "retrieve"),
+    _act("batches.cancel", "POST", "batches/{batch_id}/cancel"),
+    *_kept("vector_stores", "vector_stores", *_ALL),
+    _act("vector_stores.search", "POST", "vector_stores/{vector_store_id}/search"),
+    *_kept("vector_stores/{vector_store_id}/files", "vector_stores.files", *_ALL),
+    _act("vector_stores.files.content", "GET", "vector_stores/{vector_store_id}/files/{file_id}/content"),
+    *_kept(
+        "vector_stores/{vector_store_id}/file_batches", "vector_stores.file_batches", "create", "retrieve"
+    ),
+    _act(
+        "vector_stores.file_batches.cancel",
+        "POST",
+        "vector_stores/{vector_store_id}/file_batches/{file_batch_id}/cancel",
+    ),
+    _act(
+        "vector_stores.file_batches.files",
+        "GET",
+        "vector_stores/{vector_store_id}/file_batches/{file_batch_id}/files",
+    ),
+    *_kept("containers", "containers", "create", "list", "retrieve", "delete"),
+    _act(
+        "containers.files.create",
+        "POST",
+        "containers/{container_id}/files",
+        body=Body.ANY,
+        creates=True,
+    ),
+    *_kept("containers/{container_id}/files", "containers.files", "list", "retrieve", "delete"),
+    _act(
+        "containers.files.content",
+        "GET",
+        "containers/{container_id}/files/{file_id}/content",
+        binary=True,
+    ),
+    # assistants, threads
+    _act("assistants.create", "POST", "assistants", model=Model.REQUIRED, creates=True),
+    _act("assistants.update", "POST", "assistants/{assistant_id}", model=Model.OPTIONAL),
+    *_kept("assistants", "assistants", "list", "retrieve", "delete"),
+    *_kept("threads", "threads", "create", "retrieve", "update", "delete"),
+    *_kept("threads/{thread_id}/messages", "threads.messages", *_ALL),
+    _act(
+        "threads.runs.create",
+        "POST",
+        "threads/{thread_id}/runs",
+        model=Model.OPTIONAL,
+        cost=Cost.ANSWER,
+        streams=True,
+        creates=True,
+        bounds=_RUN_BOUNDS,
+    ),
+    _act(
+        "threads.create_and_run",
+        "POST",
+        "threads/runs",
+        model=Model.OPTIONAL,
+        cost=Cost.ANSWER,
+        streams=True,
+        creates=True,
+        bounds=_RUN_BOUNDS,
+    ),
+    *_kept("threads/{thread_id}/runs", "threads.runs", "list", "retrieve", "update"),
+    _act("threads.runs.cancel", "POST", f"{_RUN}/cancel"),
+    _act(
+        "threads.runs.submit_tool_outputs",
+        "POST",
+        f"{_RUN}/submit_tool_outputs",
+        cost=Cost.ANSWER,
+        streams=True,
+        creates=True,
+    ),
+    *_kept(f"{_RUN}/steps", "threads.runs.steps", "list", "retrieve"),
+    # fine-tuning, evals
+    *_kept("fine_tuning/jobs", "fine_tuning.jobs", "create", "list", "retrieve", "delete"),
+    *(
+        _act(f"fine_tuning.jobs.{verb}", "POST", f"fine_tuning/jobs/{{job_id}}/{verb}")
+        for verb in ("cancel", "pause", "resume")
+    ),
+    _act("fine_tuning.jobs.events", "GET", "fine_tuning/jobs/{job_id}/events"),
+    _act("fine_tuning.jobs.checkpoints", "GET", "fine_tuning/jobs/{job_id}/checkpoints"),
+    _act(
+        "fine_tuning.jobs.checkpoints.copy",
+        "POST",
+        "fine_tuning/jobs/{job_id}/checkpoints/{checkpoint_id}/copy",
+        creates=True,
+    ),
+    _act("fine_tuning.alpha.graders.run", "POST", "fine_tuning/alpha/graders/run"),
+    _act("fine_tuning.alpha.graders.validate", "POST", "fine_tuning/alpha/graders/validate"),
+    *_kept("evals", "evals", *_ALL),
+    *_kept("evals/{eval_id}/runs", "evals.runs", "create", "list", "retrieve", "delete"),
+    _act("evals.runs.cancel", "POST", "evals/{eval_id}/runs/{run_id}/cancel"),
+    # Azure's first form of it.
+    _act("evals.runs.update", "POST", "evals/{eval_id}/runs/{run_id}"),
+    *_kept("evals/{eval_id}/runs/{run_id}/output_items", "evals.runs.output_items", "list", "retrieve"),
+    # videos
+    _act("videos.create", "POST", "videos", body=Body.FORM, model=Model.REQUIRED, creates=True),
+    *_kept("videos", "videos", "list", "retrieve", "delete"),
+    _act("videos.content", "GET", "videos/{video_id}/content", binary=True),
+    _act("videos.remix", "POST", "videos/{video_id}/remix", body=Body.FORM, creates=True),
+    # the same before it was OpenAI's, in Azure's first preview
+    _act(f"{_JOBS}.create", "POST", _JOB_PATH, body=Body.FORM, model=Model.REQUIRED, creates=True),
+    *_kept(_JOB_PATH, _JOBS, "list", "retrieve", "delete"),
+    _act("video.generations.retrieve", "GET", _GENERATION),
+    *(
+        _act(
+            f"video.generations.{what}",
+            "GET",
+            f"video/generations/{{generation_id}}/content/{what}",
+            binary=True,
+        )
+        for what in ("video", "thumbnail")
+    ),
+    MODELS,
+    MODEL,
+)
+
+UNKNOWN_NAME = "unknown"
+
+UNKNOWN: Mapping[str, Operation] = {
+    method: Operation(
+        UNKNOWN_NAME,
+        method,
+        "*",
+        Model.OPTIONAL,
+        body=Body.NONE if method in ("GET", "DELETE") else Body.ANY,
+        state=State.ALWAYS,
+        cost=Cost.NONE if method in ("GET", "DELETE") else Cost.ANSWER,
+        streams=method in ("GET", "POST"),
+        creates=method not in ("GET", "DELETE"),
+    )
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+}
+"""Operations of the v1 API that are not in the table, by method: nothing is known of them but that."""
+
+NOT_SERVED: Mapping[str, str] = {
+    "deployments": "the management of deployments",
+    "extensions": "chat completions extensions",
+    "live": "live sessions",
+    "realtime": "realtime",
+}
+"""First segments of paths that Azure OpenAI has and the gateway does not serve → the family's name."""
+
+CLASSIC_ONLY = frozenset({"deployments", "extensions"})
+"""Those of them that the v1 API does not have."""
 
 
-def _unknown(raw: str) -> GatewayError:
-    """Return the error for an unknown path, with the one that is probably meant."""
-    bare = raw.partition("?")[0]
-    return not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
+@dataclass(slots=True)
+class Node:
+    """A place in the tree of paths: the operations there by method, and what comes below it."""
+
+    operations: dict[str, Operation] = field(default_factory=dict)
+    below: dict[str, Node] = field(default_factory=dict)
+    """By segment; ``{}`` stands for an id."""
 
 
-def _other_method(method: str, operation: Operation, api: Api) -> GatewayError:
-    if method == "GET" and operation is CHAT_COMPLETIONS and api == "v1":
-        return not_built("stored chat completions")
-    if method == "GET" and operation is RESPONSES:
-        return not_built("responses over a WebSocket")
-    return method_not_allowed(method, (operation.method,))
+def _tree(operations: tuple[Operation, ...]) -> Node:
+    root = Node()
+    for operation in operations:
+        node = root
+        for segment in operation.path.split("/"):
+            node = node.below.setdefault("{}" if segment.startswith("{") else segment, Node())
+        assert operation.method not in node.operations, operation
+        node.operations[operation.method] = operation
+    return root
 
 
-def _api_version(query: str) -> str | None:
-    if "api-version" not in query:
-        return None
-    try:
-        pairs = parse_qsl(query, max_num_fields=64)
-    except ValueError:
-        raise invalid_target(
-            "The query has too many parameters. api-version is the one that matters."
-        ) from None
-    return next((value for name, value in pairs if name == "api-version"), None)
+TREE = _tree(OPERATIONS)
+"""The table by the segments of its paths."""
+
+_BY_REQUEST: Mapping[tuple[str, str], Operation] = {
+    (operation.method, operation.path): operation for operation in (*OPERATIONS, *UNKNOWN.values())
+}
+
+
+def _operation(method: str, path: str) -> Operation:
+    return _BY_REQUEST[method, path]

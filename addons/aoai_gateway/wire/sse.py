@@ -25,6 +25,9 @@ from typing import NamedTuple
 _END = re.compile(rb"\n(?>\r\n|\n|\r)|\r(?>\n(?>\r\n|\n|\r)|\r\n?)")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+LARGE_EVENT = 64 * 1024
+"""Bytes of an event that is searched, and not decoded. A read is no larger, so others are rare."""
+
 MAX_EVENT_BYTES = 1024 * 1024
 """Of an event that is held until it is whole."""
 

@@ -38,10 +38,10 @@ from typing import Any
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.errors import GatewayError, stream_error_event
 from aoai_gateway.wire.failure_codes import LONGEST_CODE, NO_REASON, status_of
-from aoai_gateway.wire.json_members import NotJsonError, read_document, without_member
 from aoai_gateway.wire.references import MOST_ITEMS, references_in
-from aoai_gateway.wire.sse import MAX_EVENT_BYTES, SseEvent, SseScanner, parse_fields
+from aoai_gateway.wire.sse import LARGE_EVENT, MAX_EVENT_BYTES, SseEvent, SseScanner, parse_fields
 from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, search_answer
+from aoai_gateway.wire.usage_removal import without_usage
 
 
 class Kind(Enum):
@@ -77,12 +77,10 @@ class StreamError:
 
 _PREAMBLE_EVENTS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _COMPLETE_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.cancelled"})
+_WITH_CHOICES = frozenset({"chat.completions", "completions"})
 _NOT_TEXT = frozenset({b"response.audio.delta", b"response.output_audio.delta"})
 _DONE = b"[DONE]"
 _DONE_EVENT = b"done"
-
-LARGE_EVENT = 64 * 1024
-"""Bytes of an event that is searched, and not decoded. A read is no larger, so others are rare."""
 
 _MOST_CHOICES = 1_000
 _HEAD = 1_024
@@ -97,8 +95,11 @@ _SEQUENCE_NUMBER = re.compile(rb'"sequence_number"[ \t\r\n]*+:[ \t\r\n]*+(\d{1,9
 
 
 class StreamReader:
-    """Reads one stream of the operation ``operation_name`` (``chat.completions``, ``completions``,
-    ``responses``).
+    """Reads one stream of the operation ``operation_name``.
+
+    Those of ``chat.completions`` and ``completions`` are chunks with choices, those of ``responses`` (and of
+    a response that is resumed) are its events. Any other stream (``audio.transcriptions``, ``threads.runs``)
+    is read for its usage and its errors; it is complete when its HTTP message ended as it should.
 
     ``remove_usage``: the gateway has added ``include_usage`` to a call whose client did not ask for it. The
     chunk that this brings, and the ``"usage":null`` in every other one, are taken out again: the client gets
@@ -127,7 +128,11 @@ class StreamReader:
         """The text, to be counted where no usage comes."""
         self._scanner = SseScanner(max_event_bytes)
         self._last = b""
-        self._read = self._read_response if operation_name == "responses" else self._read_chunk
+        self._is_response = operation_name.partition(".")[0] == "responses"
+        self._has_choices = operation_name in _WITH_CHOICES
+        self._read = self._read_chunk if self._has_choices else self._read_typed
+        if self._is_response:
+            self._read = self._read_response
         self._begun: set[int] = set()
         """Choices of which anything has come; `_finished`: those with a finish reason."""
         self._finished: set[int] = set()
@@ -182,6 +187,8 @@ class StreamReader:
             return True
         if cut_short or self._half or len(self._begun) >= _MOST_CHOICES:
             return False
+        if not self._has_choices and not self._is_response:
+            return self.content_events > 0
         return bool(self._begun) and self._begun <= self._finished
 
     def break_off(self, error: GatewayError) -> bytes:
@@ -192,7 +199,7 @@ class StreamReader:
         """
         number = _SEQUENCE_NUMBER.search(self._last)
         return stream_error_event(
-            self.operation_name,
+            "responses" if self._is_response else self.operation_name,
             error,
             mid_event=self.client_mid_event,
             sequence_number=int(number[1]) + 1 if number else 0,
@@ -219,7 +226,7 @@ class StreamReader:
 
     def _is_text(self, event: SseEvent) -> bool:
         """Whether most of an event is output of the model."""
-        if self.operation_name != "responses":
+        if not self._is_response:
             return True
         name = event.event or _type_of(event.data)
         return name.endswith(b".delta") and name not in _NOT_TEXT
@@ -345,7 +352,29 @@ class StreamReader:
             self.finish_reasons = list(facts.finish_reasons)
         return facts.error
 
-    # --- both ----------------------------------------------------------------------------------------
+    # --- others --------------------------------------------------------------------------------------
+
+    def _read_typed(self, event: SseEvent) -> Kind:
+        """Read an event of which only errors, usage and ids concern the gateway."""
+        data = event.data
+        is_error = event.event == b"error" or _ERROR_FIRST.match(data[:_HEAD])
+        if len(data) > LARGE_EVENT:
+            if is_error:
+                return self._failed_large(data)
+            self._note(search_answer(data))
+            return self._content()
+        if is_error or self._may_tell(data):
+            body = _decode(data) or {}
+            if is_error:
+                return self._failed(body.get("error") or body)
+            self._note(facts_of(body))
+            self.made = [*references_in(data), *self.made][:MOST_ITEMS]
+        return self._content()
+
+    def _may_tell(self, data: bytes) -> bool:
+        return data.find(b'"id"') >= 0 or _USAGE_OBJECT.search(data) is not None
+
+    # --- all -----------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
         if self.verdict is Verdict.UNDECIDED:  # a refusal stays one with any events after it
@@ -386,25 +415,6 @@ class StreamReader:
             return Kind.REFUSAL
         self._accept()
         return Kind.ERROR
-
-
-def without_usage(event: SseEvent) -> bytes:
-    """The event's bytes without the ``usage`` member of its data's top level."""
-    raw, data = event.raw, event.data
-    if len(raw) > LARGE_EVENT and (b'"usage":null' not in raw or raw.count(b'"usage"') > 1):
-        return raw  # to find it among others, all of the event would have to be decoded
-    before, found, after = raw.partition(b',"usage":null')
-    if found and after.find(b'"usage"') < 0 and before.find(b'"usage"') < 0:
-        # include_usage puts it at the top level of every chunk; so the only one there is, is that.
-        return before + after
-    if data not in raw:
-        return raw  # data over several lines: no server sends JSON so
-    try:
-        text = data.decode()
-        kept = without_member(text, read_document(text), "usage")
-    except (UnicodeDecodeError, NotJsonError):
-        return raw
-    return raw.replace(data, kept.encode(), 1)
 
 
 def _is_hollow(choice: object) -> bool:

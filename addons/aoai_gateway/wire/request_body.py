@@ -1,0 +1,160 @@
+"""A request's body as it was read: its facts, and edits that leave all other bytes as they came."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aoai_gateway.wire.errors import missing_deployment
+from aoai_gateway.wire.operations import Model, Operation
+from aoai_gateway.wire.targets import Target
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """A request body and its facts.
+
+    ``parsed`` is the decoded JSON object, not to be changed; where ``whole`` is False, only its short, flat
+    members; of a form, its short fields that matter here. ``is_json``: whether it is JSON. ``text_size`` is
+    the bytes of a JSON body less those of images, audio and files, ``prompts`` the number of prompts in a
+    call for completions. ``max_tokens`` is the completion's bound as the client gave it (in chat the larger
+    of ``max_completion_tokens`` and ``max_tokens``), ``include_usage`` the same member of
+    ``stream_options``; None where the request has none. ``n`` and ``best_of`` are 1 where absent. The repr
+    holds no content.
+    """
+
+    operation: Operation
+    raw: bytes = field(repr=False)
+    parsed: dict[str, Any] = field(repr=False)
+    whole: bool = True
+    is_json: bool = True
+    text_size: int = 0
+    prompts: int = 1
+    model: str | None = None
+    stream: bool = False
+    max_tokens: int | None = None
+    n: int = 1
+    best_of: int = 1
+    include_usage: bool | None = None
+    background: bool = False
+    store: bool | None = None
+    previous_response_id: str | None = field(default=None, repr=False)
+    conversation_id: str | None = field(default=None, repr=False)
+    prompt_cache_key: str | None = field(default=None, repr=False)
+    has_encrypted_reasoning: bool = False
+    references: tuple[str, ...] = field(default=(), repr=False)
+    """References that only one resource can resolve, the most telling first (`wire.references`)."""
+    edits: EditPoints = field(default_factory=lambda: EditPoints(), repr=False)
+
+    def deployment(self, target: Target) -> str:
+        """The deployment that is asked for: the path's wins, as on Azure, else ``model``.
+
+        "" for an operation that can do without one. Raises `GatewayError` 400 when it cannot.
+        """
+        if self.operation.model is Model.NONE:
+            return ""
+        name = target.deployment or self.model
+        if name is None and self.operation.model is Model.REQUIRED:
+            raise missing_deployment()
+        return name or ""
+
+    @property
+    def max_tokens_key(self) -> str | None:
+        """The member that gives ``max_tokens``, or that would give it; None where nothing can."""
+        given = (
+            key
+            for key in self.operation.bounds
+            if self.max_tokens is not None and self.parsed.get(key) == self.max_tokens
+        )
+        return next(given, self.edits.max_tokens_key)
+
+    def without_raw(self) -> RequestBody:
+        """The same facts, without the bytes: the caller of the parser has those."""
+        return replace(self, raw=b"")
+
+    def with_model(self, name: str) -> bytes:
+        """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
+        return self.edited(model=name)
+
+    def edited(
+        self,
+        model: str | None = None,
+        include_usage: bool = False,
+        max_tokens: int | None = None,
+        n: int | None = None,
+        best_of: int | None = None,
+        add_model: bool = False,
+    ) -> bytes:
+        """The body with some values set, and all other bytes as they came.
+
+        ``model``: replaced where there is one, never added (a classic call may do without), unless
+        ``add_model`` says so.
+        ``include_usage``: ``stream_options.include_usage`` becomes true; only streaming calls may have it.
+        ``max_tokens``: every bound that the body gives is set to it; without any, the operation's own is
+        added (in chat ``max_completion_tokens`` where the api-version knows it).
+        ``n``, ``best_of``: replaced where they are given, never added (absent, they are 1).
+        """
+        points = self.edits
+        changes: list[tuple[Span, bytes]] = []
+        added: list[bytes] = []
+        if model is not None and model != self.model:
+            written = json.dumps(model) if self.is_json else model
+            if points.model is not None:
+                changes.append((points.model, written.encode()))
+            elif add_model and self.is_json:
+                added.append(b'"model":' + written.encode())
+        if include_usage and self.include_usage is not True:
+            if points.include_usage is not None:
+                changes.append((points.include_usage, b"true"))
+            elif points.stream_options_brace is not None:
+                comma = b"," if points.stream_options_has_members else b""
+                place = points.stream_options_brace
+                changes.append(((place, place), b'"include_usage":true' + comma))
+            elif points.stream_options_null is not None:
+                changes.append((points.stream_options_null, b'{"include_usage":true}'))
+            else:
+                added.append(b'"stream_options":{"include_usage":true}')
+        if max_tokens is not None:
+            changes += [(span, b"%d" % max_tokens) for span in points.max_tokens]
+            if not points.max_tokens and points.max_tokens_key is not None:
+                added.append(b'"%s":%d' % (points.max_tokens_key.encode(), max_tokens))
+        for span, count in ((points.n, n), (points.best_of, best_of)):
+            if span is not None and count is not None:
+                changes.append((span, b"%d" % count))
+        if added:
+            comma = b"," if points.has_members else b""
+            changes.append(((points.brace, points.brace), b",".join(added) + comma))
+        return _apply(self.raw, changes)
+
+
+@dataclass(frozen=True, slots=True)
+class EditPoints:
+    """Where edits go, as offsets into the raw bytes."""
+
+    brace: int = 0  # right after the document's opening brace
+    has_members: bool = False
+    model: Span | None = None
+    max_tokens: tuple[Span, ...] = ()
+    max_tokens_key: str | None = None  # which key to add when there is none
+    n: Span | None = None
+    best_of: Span | None = None
+    include_usage: Span | None = None
+    stream_options_brace: int | None = None  # right after its opening brace
+    stream_options_has_members: bool = False
+    stream_options_null: Span | None = None
+
+
+def _apply(raw: bytes, changes: list[tuple[Span, bytes]]) -> bytes:
+    if not changes:
+        return raw
+    pieces: list[bytes | memoryview] = []
+    position = 0
+    view = memoryview(raw)  # slices of it copy nothing; the body can be large
+    for (start, end), new in sorted(changes):
+        pieces += (view[position:start], new)
+        position = end
+    pieces.append(view[position:])
+    return b"".join(pieces)

@@ -1,0 +1,262 @@
+"""From a request target to an operation: which API, which deployment, and how to address another one.
+
+Azure OpenAI has two forms (Azure OpenAI REST reference):
+
+- *classic*: ``/openai/deployments/{deployment}/{operation}?api-version=…``; operations without a deployment
+  in their path (responses, files) are at ``/openai/{operation}``;
+- *v1*: ``/openai/v1/{operation}``; the deployment is the body's ``model``.
+
+The match is exact, segment by segment, on the bytes that came: nothing is decoded, collapsed or resolved
+before it, so ``..``, ``//``, ``%2f``, ``;`` and a trailing slash never match anything. Only the segments of
+deployments and ids are percent-decoded, once (SDKs encode them), and must then be plausible names. So no
+target reaches a backend that was not fully understood here.
+
+A path below ``/openai/v1/`` that is not in the table is an operation that Azure may have by now, if its
+segments are plain and it is not nearly one of the table's: see `operations.UNKNOWN`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import parse_qsl, quote, unquote
+
+from aoai_gateway.wire import path_hints
+from aoai_gateway.wire.errors import (
+    GatewayError,
+    deployment_not_found,
+    invalid_target,
+    method_not_allowed,
+    not_built,
+    not_found,
+)
+from aoai_gateway.wire.operations import (
+    CLASSIC_ONLY,
+    NOT_SERVED,
+    OPERATIONS,
+    TREE,
+    UNKNOWN,
+    Classic,
+    Node,
+    Operation,
+)
+from aoai_gateway.wire.references import is_id
+
+Api = Literal["classic", "v1"]
+
+DEPLOYMENT_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}", re.ASCII)
+"""The form of a deployment's name in a path. Azure's own names are up to 64 of these characters."""
+
+ID = re.compile(r"(?!\.+$)[A-Za-z0-9._~:@=+-]{1,256}", re.ASCII)
+"""The form of an id in a path."""
+
+PLAIN_SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9._~:@=+-]{1,128}", re.ASCII)
+MOST_SEGMENTS = 12
+"""Of a path that is not in the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A request target that was understood.
+
+    ``deployment`` is the one in the path (decoded), None where the body names it; ``ids`` those in the path,
+    from left to right; ``references`` all ids that it names, in path and query, the most telling first;
+    ``stream``: whether the query asks for a stream. Its repr leaves out the target as it came, whose query
+    can hold a key.
+    """
+
+    operation: Operation
+    api: Api
+    deployment: str | None = None
+    api_version: str | None = None
+    ids: tuple[str, ...] = ()
+    references: tuple[str, ...] = field(default=(), repr=False)
+    stream: bool = False
+    _raw: str = field(default="", repr=False)
+    _deployment_span: tuple[int, int] | None = field(default=None, repr=False)
+
+    @property
+    def deployment_in_body(self) -> bool:
+        """Whether the backend reads the deployment in the body's ``model``."""
+        return self.api == "v1" or self.operation.classic is not Classic.PATH
+
+    def with_deployment(self, name: str) -> str:
+        """The target as it came, with its deployment replaced by ``name`` (percent-encoded).
+
+        Everything else stays as it is, byte for byte, the query too. Without a deployment in the path
+        nothing is replaced: the body's ``model`` is to be edited then.
+        """
+        if self._deployment_span is None:
+            return self._raw
+        start, end = self._deployment_span
+        return self._raw[:start] + quote(name, safe="") + self._raw[end:]
+
+    def with_prefix(self, prefix: str, deployment: str | None = None) -> str:
+        """The target below an endpoint's path prefix ("" or "/apim/aoai"), at ``deployment`` if given.
+
+        A deployment in the path of an operation that Azure has elsewhere is taken out.
+        """
+        path = self._raw
+        if self._deployment_span is not None and self.deployment_in_body:
+            path = "/openai" + self._raw[self._deployment_span[1] :]
+        elif deployment is not None:
+            path = self.with_deployment(deployment)
+        return prefix.rstrip("/") + path
+
+    @property
+    def knows_stream_options(self) -> bool:
+        """Whether a stream's usage can be asked for with ``stream_options`` in this call."""
+        return self.operation.takes_stream_options and knows_stream_options(self.api, self.api_version)
+
+
+_DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(?:-preview)?", re.ASCII)
+_STREAM_OPTIONS_SINCE = "2024-09-01"
+
+
+def knows_stream_options(api: Api, api_version: str | None) -> bool:
+    """Whether this api-version takes ``stream_options.include_usage``.
+
+    2024-09-01-preview was the first, 2024-10-21 the first without "preview"; v1 always does. Older ones
+    answer 400 to it, so a version that cannot be read counts as old.
+    """
+    if api == "v1":
+        return True
+    dated = _DATED.fullmatch(api_version or "")
+    return dated is not None and dated[1] >= _STREAM_OPTIONS_SINCE
+
+
+def parse_target(method: str, path: str) -> Target:
+    """Read ``path``, the request target as it came (with its query), asked for with ``method``.
+
+    Raises `GatewayError`: 400 for anything but an origin-form target (RFC 9112 §3.2.1), 404 for a path that
+    is not Azure OpenAI's or a deployment that cannot be one, 405 for another method on a known path, 501
+    for a family that is not served.
+    """
+    if method == "CONNECT" or not path.startswith("/"):
+        raise invalid_target(
+            "This is a gateway, not a forward proxy: the request target must be a path such as "
+            "/openai/v1/chat/completions. Set it as the SDK's endpoint, not as its proxy."
+        )
+    bare = path.partition("?")[0]
+    segments = bare.split("/")  # ["", "openai", …]
+    if len(segments) < 3 or segments[1] != "openai" or "" in segments[1:]:
+        raise _not_ours(bare)
+    if segments[2] == "v1":
+        return _Reader(method, path, "v1", segments[3:]).read()
+    if segments[2] == "deployments" and len(segments) > 4:
+        start = len("/openai/deployments/")
+        span = (start, start + len(segments[3]))
+        return _Reader(method, path, "classic", segments[4:], unquote(segments[3]), span).read()
+    return _Reader(method, path, "classic", segments[2:]).read()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A path whose form is known; ``rest`` are the segments of the operation."""
+
+    method: str
+    raw: str
+    api: Api
+    rest: list[str]
+    deployment: str | None = None
+    span: tuple[int, int] | None = None
+
+    def read(self) -> Target:
+        node, ids = self._walk()
+        operations = {m: o for m, o in node.operations.items() if self._fits(o)} if node else {}
+        if not operations:
+            operation, ids = self._unknown(), tuple(filter(is_id, self.rest))
+        elif self.method in operations:
+            operation = operations[self.method]
+        elif node is not None and self.method in node.operations and self.deployment is None:
+            raise _not_ours(self.raw)  # its deployment belongs in the path
+        elif self.method == "GET" and self.rest == ["responses"]:
+            raise not_built("responses over a WebSocket")
+        else:
+            raise method_not_allowed(self.method, sorted(operations))
+        if self.deployment is not None and not DEPLOYMENT_NAME.fullmatch(self.deployment):
+            raise deployment_not_found(self.deployment)
+        query = self._query()
+        return Target(
+            operation,
+            self.api,
+            self.deployment,
+            next((value for name, value in query if name == "api-version"), None),
+            ids,
+            (*reversed(ids), *(value for _, value in query if is_id(value))),
+            operation.streams and ("stream", "true") in query,
+            self.raw,
+            self.span,
+        )
+
+    def _walk(self) -> tuple[Node | None, tuple[str, ...]]:
+        """Follow the path through the table's tree. Gives where it ends, and its ids."""
+        node: Node | None = TREE
+        ids: list[str] = []
+        for segment in self.rest:
+            assert node is not None
+            below = node.below.get(segment)
+            if below is None and (below := node.below.get("{}")) is not None:
+                ids.append(unquote(segment))
+                if not ID.fullmatch(ids[-1]):
+                    raise _not_ours(self.raw)
+            if below is None:
+                return None, ()
+            node = below
+        return node, tuple(ids)
+
+    def _fits(self, operation: Operation) -> bool:
+        """Whether it is addressed in this form, with a deployment in the path or without."""
+        if self.api == "v1" or operation.classic is Classic.BODY:
+            return self.deployment is None
+        return operation.classic is Classic.EITHER or self.deployment is not None
+
+    def _unknown(self) -> Operation:
+        """Give an operation that is not in the table, or raise why this can be none."""
+        first = self.rest[0] if self.rest else ""
+        if first in NOT_SERVED and (self.api == "classic" or first not in CLASSIC_ONLY):
+            raise not_built(NOT_SERVED[first])
+        passes = self.api == "v1" and self.rest and len(self.rest) <= MOST_SEGMENTS
+        if not passes or not all(PLAIN_SEGMENT.fullmatch(unquote(part)) for part in self.rest):
+            raise _not_ours(self.raw)
+        if path_hints.is_slip(self.rest, _LITERALS):
+            raise _not_ours(self.raw)
+        operation = UNKNOWN.get(self.method)
+        if operation is None:
+            raise method_not_allowed(self.method, tuple(UNKNOWN))
+        return operation
+
+    def _query(self) -> list[tuple[str, str]]:
+        query = self.raw.partition("?")[2]
+        if not query:
+            return []
+        try:
+            return parse_qsl(query, max_num_fields=64)
+        except ValueError:
+            raise invalid_target(
+                "The query has too many parameters. api-version is the one that matters."
+            ) from None
+
+
+def _not_ours(raw: str) -> GatewayError:
+    """Return the error for an unknown path, with the one that is probably meant."""
+    bare = raw.partition("?")[0]
+    return not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
+
+
+def unknown_path_refused(target: Target) -> GatewayError:
+    """404: a path that is not in the table, where only those in it may be asked for."""
+    return _not_ours(target.with_prefix(""))
+
+
+_PLAIN = [operation for operation in OPERATIONS if "{" not in operation.path]
+_IN_DEPLOYMENTS = tuple(dict.fromkeys(o.path for o in _PLAIN if o.classic is Classic.PATH))
+_ELSEWHERE = tuple(dict.fromkeys(o.path for o in _PLAIN if o.path not in _IN_DEPLOYMENTS))
+_LITERALS = frozenset(
+    "/".join(segments[: count + 1])
+    for operation in OPERATIONS
+    for segments in [operation.path.split("/")]
+    for count in range(len(segments))
+)
+"""All paths of the table and their beginnings, with ``{…}`` in them."""

@@ -1,0 +1,96 @@
+"""Audio and images: answers of the right form, which say and show nothing."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from aoai_simulator.forms import Sent
+from aoai_simulator.replies import (
+    EVENT_STREAM_TYPE,
+    JSON_TYPE,
+    Frames,
+    Reply,
+    Whole,
+    compact,
+    invalid_request,
+)
+
+VIDEO = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom"
+"""The beginning of an MP4 file, and no more."""
+
+TEXT = "This is a simulated transcript."
+_SAMPLES_PER_SECOND = 8_000
+
+
+def answer(operation: str, sent: Sent, wall: int) -> Reply:
+    """Answer a call of `targets.MEDIA`."""
+    if operation == "audio/speech":
+        if not isinstance(sent.fields.get("input"), str):
+            return invalid_request("Missing required parameter: 'input'.", param="input")
+        return Whole(200, (("content-type", "audio/wav"),), _silence(), 1)
+    if operation.startswith("images/"):
+        return _image(operation, sent, wall)
+    if sent.file is None:
+        return invalid_request("Missing required parameter: 'file'.", param="file")
+    return _transcript(operation, sent)
+
+
+def _transcript(operation: str, sent: Sent) -> Reply:
+    assert sent.file is not None
+    taken = max(1, len(sent.file) // 1_000)
+    usage = {"type": "tokens", "input_tokens": taken, "output_tokens": 6, "total_tokens": taken + 6}
+    if sent.fields.get("response_format") in ("text", "srt", "vtt"):
+        return Whole(200, (("content-type", "text/plain; charset=utf-8"),), f"{TEXT}\n".encode(), taken + 6)
+    if sent.fields.get("stream") == "true" and operation.endswith("transcriptions"):
+        delta = {"type": "transcript.text.delta", "delta": TEXT}
+        return _stream([delta, {"type": "transcript.text.done", "text": TEXT, "usage": usage}], taken + 6)
+    return Whole(200, (JSON_TYPE,), compact({"text": TEXT, "usage": usage}), taken + 6)
+
+
+def _image(operation: str, sent: Sent, wall: int) -> Reply:
+    prompt = sent.fields.get("prompt")
+    if not isinstance(prompt, str):
+        return invalid_request("Missing required parameter: 'prompt'.", param="prompt")
+    usage = {"input_tokens": 10, "output_tokens": 272, "total_tokens": 282}
+    shown = base64.b64encode(_pixel()).decode()
+    if sent.fields.get("stream") in (True, "true"):
+        name = "image_generation" if operation.endswith("generations") else "image_edit"
+        partial = {"type": f"{name}.partial_image", "partial_image_index": 0, "b64_json": shown}
+        return _stream([partial, {"type": f"{name}.completed", "b64_json": shown, "usage": usage}], 282)
+    body = {"created": wall, "data": [{"b64_json": shown}], "usage": usage}
+    return Whole(200, (JSON_TYPE,), compact(body), 282)
+
+
+def _stream(events: list[Mapping[str, Any]], tokens: int) -> Frames:
+    frames = [f"event: {event['type']}\ndata: ".encode() + compact(event) + b"\n\n" for event in events]
+    return Frames((EVENT_STREAM_TYPE,), tuple(frames), 0, 0, 1, tokens)
+
+
+def _silence() -> bytes:
+    """A tenth of a second of silence, as WAV."""
+    samples = bytes(_SAMPLES_PER_SECOND // 10)
+    form = struct.pack("<HHIIHH", 1, 1, _SAMPLES_PER_SECOND, _SAMPLES_PER_SECOND, 1, 8)
+    parts = (
+        b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(samples)) + samples
+    )
+    return b"RIFF" + struct.pack("<I", len(parts) + 4) + b"WAVE" + parts
+
+
+def _pixel() -> bytes:
+    """One grey pixel, as PNG."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\x00\x80"))
+        + chunk(b"IEND", b"")
+    )

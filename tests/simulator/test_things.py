@@ -1,0 +1,125 @@
+"""What lives at a simulated resource: made, found, listed and deleted there, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from aoai_gateway.config.models import SimulatedEndpoint
+from aoai_simulator.replies import Frames, Whole
+from aoai_simulator.resource import Request, Resource, Settings
+from aoai_simulator.things import KINDS
+from aoai_simulator.tokenizer import ByteTokenizer
+
+WALL = 1_700_000_000.0
+FORM = "multipart/form-data; boundary=b"
+UPLOAD = (
+    b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nassistants\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n\x00\r\ntext\r\n--b--\r\n'
+)
+
+
+def resource(seed: int = 7) -> Resource:
+    deployments = {
+        "chat": {"model": "gpt-4o"},
+        "ear": {"model": "whisper"},
+        "brush": {"model": "gpt-image-1"},
+    }
+    spec = SimulatedEndpoint.model_validate({"deployments": deployments})
+    return Resource(
+        "here", spec, "key", settings=Settings(), randomness=random.Random(seed), tokenizer=ByteTokenizer()
+    )
+
+
+def ask(where: Resource, method: str, path: str, body: Any = b"", content_type: str = "") -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"api-key": "key", "content-type": content_type or "application/json"}
+    begun = where.begin(Request(method, f"/openai/v1/{path}", headers, data), WALL)
+    reply = begun if isinstance(begun, Whole) else where.reply(begun, 0.0, WALL)
+    if isinstance(reply, Frames):
+        return 200, b"".join(reply.frames)
+    is_json = dict(reply.headers).get("content-type") == "application/json"
+    return reply.status, json.loads(reply.body) if is_json else reply.body
+
+
+@pytest.mark.parametrize(
+    "collection", [path for path in KINDS if "{}" not in path and path != "chat/completions"]
+)
+def test_a_thing_is_made_found_listed_and_gone(collection: str) -> None:
+    here, elsewhere = resource(), resource(8)
+    status, made = ask(here, "POST", collection, {})
+    assert status == 200
+    path = f"{collection}/{made['id']}"
+    assert ask(here, "GET", path) == (200, made)
+    assert [row["id"] for row in ask(here, "GET", collection)[1]["data"]] == [made["id"]]
+    assert ask(elsewhere, "GET", path)[0] == 404
+    assert ask(here, "DELETE", path)[1]["deleted"] is True
+    assert ask(here, "GET", path)[0] == 404
+
+
+def test_a_file_comes_back_as_it_was_sent() -> None:
+    here = resource()
+    _, file = ask(here, "POST", "files", UPLOAD, FORM)
+    assert (file["filename"], file["bytes"], file["purpose"]) == ("a.txt", 7, "assistants")
+    assert ask(here, "GET", f"files/{file['id']}/content") == (200, b"\x00\r\ntext")
+    assert ask(resource(8), "POST", "batches", {"input_file_id": file["id"]})[0] == 400
+    assert ask(here, "POST", "batches", {"input_file_id": file["id"]})[0] == 200
+
+
+def test_an_upload_of_parts_becomes_a_file() -> None:
+    here = resource()
+    _, upload = ask(here, "POST", "uploads", {"filename": "b.txt", "purpose": "batch"})
+    _, part = ask(here, "POST", f"uploads/{upload['id']}/parts", UPLOAD, FORM)
+    _, done = ask(here, "POST", f"uploads/{upload['id']}/complete", {"part_ids": [part["id"]]})
+    assert ask(here, "GET", f"files/{done['file']['id']}/content") == (200, b"\x00\r\ntext")
+
+
+def test_a_run_answers_in_its_thread() -> None:
+    here = resource()
+    _, assistant = ask(here, "POST", "assistants", {"model": "chat"})
+    _, thread = ask(here, "POST", "threads")
+    ask(here, "POST", f"threads/{thread['id']}/messages", {"role": "user", "content": "Hi"})
+    run = {"assistant_id": assistant["id"], "stream": True}
+    assert b"thread.run.completed" in ask(here, "POST", f"threads/{thread['id']}/runs", run)[1]
+    _, messages = ask(here, "GET", f"threads/{thread['id']}/messages")
+    assert [message["role"] for message in messages["data"]] == ["user", "assistant"]
+    assert ask(here, "POST", "assistants", {"model": "nowhere"})[0] == 404
+
+
+def test_a_conversation_of_another_resource_is_not_found() -> None:
+    _, conversation = ask(resource(8), "POST", "conversations")
+    call = {"model": "chat", "input": "Hi", "conversation": conversation["id"]}
+    assert ask(resource(), "POST", "responses", call)[0] == 404
+
+
+def test_a_stored_chat_completion() -> None:
+    here = resource()
+    call = {"model": "chat", "messages": [{"role": "user", "content": "Hi"}], "store": True}
+    _, made = ask(here, "POST", "chat/completions", call)
+    assert ask(here, "GET", f"chat/completions/{made['id']}") == (200, made)
+    assert ask(here, "POST", f"chat/completions/{made['id']}", {"metadata": {"a": "b"}})[1]["metadata"]
+
+
+def test_audio_and_images() -> None:
+    here = resource()
+    heard = UPLOAD.replace(b"purpose", b"model").replace(b"assistants", b"ear")
+    assert ask(here, "POST", "audio/transcriptions", heard, FORM)[1]["usage"]["output_tokens"] == 6
+    assert ask(here, "POST", "audio/speech", {"model": "ear", "input": "x"})[0] == 400
+    drawn = {"model": "brush", "prompt": "x"}
+    assert ask(here, "POST", "images/generations", drawn)[1]["data"][0]["b64_json"]
+    assert (
+        b"image_generation.completed" in ask(here, "POST", "images/generations", {**drawn, "stream": True})[1]
+    )
+
+
+def test_what_there_is_not() -> None:
+    for method, path in (
+        ("GET", "newfangled"),
+        ("PUT", "files"),
+        ("GET", "responses"),
+        ("POST", "files/x/content"),
+    ):
+        assert ask(resource(), method, path)[0] == 404
