@@ -385,6 +385,7 @@ class World(Stage):
                 case ParseBody():
                     self.now += self.parsing_takes
                     try:
+                        assert effect.coding is None
                         body = parse_body(effect.target, effect.content_type, effect.raw)
                         result = Parsed(self.now, body)
                     except GatewayError as error:

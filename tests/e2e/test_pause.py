@@ -252,7 +252,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a model that there is not": (edited(model="gpt-9"), "'gpt-9' does not exist"),
     "a path that is not served": ({"path": "/openai/v1/realtime"}, "does not serve realtime"),
     "a path that there is not": ({"path": "/v1/chat/completions"}, "/openai/v1/chat/completions"),
-    "a method that there is not": ({"method": "PUT"}, "Use POST"),
+    "a method that there is not": ({"method": "PUT"}, "Use GET, POST"),
     "a header of two lines": ({"headers": [["host", "gw"], ["x", "1\r\ny: 2"]]}, "control character"),
 }
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import brotli  # type: ignore[import-untyped]  # it has no stubs
 import openai
 import pytest
+from backports import zstd
 
 from tests.e2e.conftest import Kind, Sdk
 from tests.e2e.processes import Host, request
@@ -245,3 +249,40 @@ def test_bad_input(
     answer = request(url, method, headers={"api-key": CLIENT_KEY, **headers}, body=body)
     assert answer.status == status
     assert says in json.loads(answer.body)["error"]["message"]
+
+
+# --- coded requests --------------------------------------------------------------------------------------
+
+
+def coded(coding: str, body: bytes) -> bytes:
+    if coding == "br":
+        return bytes(brotli.compress(body))
+    if coding == "zstd":
+        return bytes(zstd.compress(body))
+    return gzip.compress(body) if coding == "gzip" else zlib.compress(body)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_coded_request_is_read(pair: Pair, coding: str) -> None:
+    chat = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi " * 60_000}], "max_tokens": 5}
+    for document, status in ((chat, 200), ({**chat, "model": "other"}, 404)):
+        answer = request(
+            f"{pair.gateway.url}/openai/v1/chat/completions",
+            "POST",
+            headers={"api-key": CLIENT_KEY, "content-encoding": coding, "content-type": "application/json"},
+            body=coded(coding, json.dumps(document).encode()),
+        )
+        assert answer.status == status, answer.body
+
+
+def test_a_coded_request_that_cannot_be_read(pair: Pair) -> None:
+    bomb = gzip.compress(b" " * 101 * 1024 * 1024, 9)
+    rows = (("gzip", bomb, 413), ("gzip", b"{}", 400), ("compress", b"{}", 400), ("gzip, br", b"{}", 400))
+    for coding, body, status in rows:
+        answer = request(
+            f"{pair.gateway.url}/openai/v1/chat/completions",
+            "POST",
+            headers={"api-key": CLIENT_KEY, "content-encoding": coding},
+            body=body,
+        )
+        assert answer.status == status, (coding, answer.body)

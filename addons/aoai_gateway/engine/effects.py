@@ -60,11 +60,16 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class ParseBody:
-    """Decode a large body, off the event loop. Leads to `Parsed`, `Refused` or `ClientGone`."""
+    """Decode a large body, or a coded one, off the event loop. Leads to `Parsed`, `Refused` or `ClientGone`.
+
+    ``coding``: its content coding, to be undone within ``most`` bytes.
+    """
 
     target: Target
     content_type: str | None
     raw: bytes = field(repr=False)
+    coding: str | None = None
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)

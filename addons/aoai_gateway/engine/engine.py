@@ -30,7 +30,7 @@ from aoai_gateway.quota.access import check_access, check_known, visible_deploym
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.priority import HEADER, class_of
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
+from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -69,11 +69,13 @@ class Engine:
         The first ``next()`` and every ``send()`` give an effect. When the generator returns, the call
         has ended, and has its ``outcome``.
         """
+        coding = coding_of(call.headers.get("content-encoding")) if raw else None
         try:
-            if len(raw) <= LARGE_BODY:
+            if coding is None and len(raw) <= LARGE_BODY:
                 call.body = parse_body(call.target, content_type, raw)
             else:
-                parsed = yield ParseBody(call.target, content_type, raw)
+                most = call.setup.config.limits.body_mb * 1024 * 1024
+                parsed = yield ParseBody(call.target, content_type, raw, coding, most)
                 now = parsed.now
                 if isinstance(parsed, ClientGone):
                     call.outcome, call.ended = Outcome.CLIENT_GONE, now

@@ -136,6 +136,8 @@ class EngineDriver:
                     effect.content_type,
                     effect.raw,
                     wanted=lambda: not here.client_has_gone(),
+                    coding=effect.coding,
+                    most=effect.most,
                 )
             )
             result = Parsed(here.now(), body)

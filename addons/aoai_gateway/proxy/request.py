@@ -75,6 +75,8 @@ def build_request(
         low = name.lower()
         if low in _NOT_FORWARDED or low in named or low.startswith(_OURS):
             continue
+        if low == b"content-encoding" and body.coded is not None and content is not body.coded:
+            continue  # it was edited, and goes on as text
         if pattern is not None and not pattern.match(name.decode("latin-1")):
             continue
         if body.stream and low == b"accept-encoding":

@@ -13,6 +13,7 @@ from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.quota.access import check_known
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.bodies import coding_of
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
 from aoai_gateway.wire.targets import parse_target
 
@@ -129,9 +130,7 @@ def _check_form(request: http.Request, head: HeaderIndex) -> None:
         raise errors.invalid_target("This path cannot be upgraded to another protocol.")
     # Other protocols are an offer, which a server may ignore; it is not passed on (RFC 9110 §7.8).
     set_fields(request, OFFER, ())
-    if (head.get("content-encoding") or "identity").lower() != "identity":
-        message = "Send the request's body without content-encoding."
-        raise errors.invalid_body(message, code="unsupported_media_type")
+    coding_of(head.get("content-encoding"))
 
 
 def _asks_for_websocket(request: http.Request) -> bool:

@@ -16,6 +16,7 @@ from aoai_gateway.runtime.body_jobs import FRAME, Bug, Parse, ReadPrompt
 from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.bodies import LARGE_BODY, decode_body, parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
 
@@ -56,15 +57,27 @@ class BodyReader:
         self._ending: set[asyncio.Future[tuple[bytes, bytes]]] = set()
 
     async def parse(
-        self, target: Target, content_type: str | None, raw: bytes, wanted: Callable[[], bool] = lambda: True
+        self,
+        target: Target,
+        content_type: str | None,
+        raw: bytes,
+        wanted: Callable[[], bool] = lambda: True,
+        *,
+        coding: str | None = None,
+        most: int = 0,
     ) -> RequestBody:
-        """Decode and check a body, as `parse_body` does; of its members only short, flat ones are kept.
+        """Decode and check a body, as `parse_body` does; of a large one only short, flat members are kept.
 
-        ``wanted`` is asked when it is its turn: a client that has hung up must not keep others waiting.
+        ``coding``: its content coding, which is undone first, to ``most`` bytes. ``wanted`` is asked when it
+        is its turn: a client that has hung up must not keep others waiting.
         """
-        found = _loaded(await self._ask(Parse(target, content_type), raw, wanted))
-        assert isinstance(found, RequestBody)
-        return replace(found, raw=raw)
+        text = raw if coding is None else await asyncio.to_thread(decode_body, raw, coding, most)
+        if len(text) <= LARGE_BODY and coding is not None:
+            found = parse_body(target, content_type, text)
+        else:
+            found = _loaded(await self._ask(Parse(target, content_type), text, wanted))
+            assert isinstance(found, RequestBody)
+        return replace(found, raw=text, coded=None if coding is None else raw)
 
     async def read_prompt(self, target: Target, model: str | None, raw: bytes) -> Callable[[], Prompt]:
         """Find the prompt in a body. Returns a function that unpacks it, in some milliseconds at most."""

@@ -18,7 +18,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from aoai_gateway.wire.errors import GatewayError, invalid_body
+from aoai_gateway.wire.content_coding import NotDecodedError, decode
+from aoai_gateway.wire.errors import GatewayError, body_too_large, invalid_body
 from aoai_gateway.wire.forms import LONGEST_VALUE, NotAFormError, is_form, read_form
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, Body, Model, State
@@ -34,12 +35,41 @@ LARGE_BODY = 128 * 1024
 """Bytes of a body; one with more is decoded elsewhere. To decode so many takes half a millisecond, and 10 ms
 for a body that was made to be slow (the worst known one is an array of empty arrays)."""
 
+REQUEST_CODINGS = ("gzip", "deflate", "br", "zstd")
+"""Content codings of requests that are read."""
+
 SHORT_MEMBER = 4096
 """Characters of a value that is kept of a large body, too. It must also be flat: there is no telling how deep
 another one is."""
 
 _SPEAKABLE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _LONGEST_MODEL = 256
+
+
+def coding_of(header: str | None) -> str | None:
+    """The content coding that a ``content-encoding`` names; None for ``identity``, or without one.
+
+    Raises `GatewayError` 400 for one that is not read.
+    """
+    coding = (header or "identity").strip().lower()
+    if coding in ("identity", ""):
+        return None
+    if coding not in REQUEST_CODINGS:
+        raise invalid_body(
+            f"The request body has a content-encoding that is not read. Use {', '.join(REQUEST_CODINGS)}.",
+            code="unsupported_media_type",
+        )
+    return coding
+
+
+def decode_body(raw: bytes, coding: str, most: int) -> bytes:
+    """Undo the content coding of a body. Raises `GatewayError`: 413 if it has more than ``most`` bytes."""
+    try:
+        return decode(raw, coding, most)
+    except NotDecodedError as error:
+        if error.too_large:
+            raise body_too_large(most) from None
+        raise invalid_body("The request body is not in the coding that its content-encoding says.") from None
 
 
 def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: bool = False) -> RequestBody:

@@ -47,6 +47,8 @@ class RequestBody:
     has_encrypted_reasoning: bool = False
     references: tuple[str, ...] = field(default=(), repr=False)
     """References that only one resource can resolve, the most telling first (`wire.references`)."""
+    coded: bytes | None = field(default=None, repr=False)
+    """The body as it came, where it came with a content coding; ``raw`` is its text then."""
     edits: EditPoints = field(default_factory=lambda: EditPoints(), repr=False)
 
     def deployment(self, target: Target) -> str:
@@ -127,6 +129,8 @@ class RequestBody:
         if added:
             comma = b"," if points.has_members else b""
             changes.append(((points.brace, points.brace), b",".join(added) + comma))
+        if not changes and self.coded is not None:
+            return self.coded
         return _apply(self.raw, changes)
 
 
