@@ -37,6 +37,8 @@ PROGRAMS = {
             ("chromium", "chromium-browser", "google-chrome"),
             ("chromium", "fonts-dejavu-core", "fonts-noto-color-emoji"),
         ),
+        Program("Prometheus", ("prometheus",), ("prometheus",)),
+        Program("promtool", ("promtool",), ("prometheus",)),
         Program("nginx", ("nginx",), ("nginx-light",)),
         Program("HAProxy", ("haproxy",), ("haproxy",)),
         Program("Java", ("java",), ("default-jdk-headless",)),

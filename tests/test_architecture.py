@@ -38,6 +38,7 @@ RANKED = (
     "rerun",
     "workbench",
     SIMULATOR,
+    "analysis",
     "app",
 )
 """The packages, and the modules beside them, from the inside out: each imports only what stands before it."""

@@ -41,6 +41,14 @@ def test_what_is_wrong_at_one_is_told() -> None:
     assert merged_status([document(status="draining"), document()])["gateway"]["status"] == "ready"
 
 
+def test_trouble_of_any_worker_is_told_once() -> None:
+    lost = {"kind": "sink", "text": "records are lost"}
+    empty = {"kind": "pool_empty", "text": "gpt has no backend"}
+    one, other = document(status="degraded", trouble=[lost]), document(trouble=[lost, empty])
+    merged = merged_status([one, other, document()])
+    assert (merged["gateway"]["status"], merged["gateway"]["trouble"]) == ("degraded", [lost, empty])
+
+
 def test_an_action_that_all_took_is_told_once() -> None:
     later = document()
     later["by_hand"]["actions"].insert(0, {"time": "2026-01-01T00:02:00Z", "text": "b"})

@@ -69,6 +69,7 @@ def test_breaks_by_class(gateway_with: Make) -> None:
     critical, batch = found["a@one"]["classes"]
     assert critical["break"]["seconds_left"] == pytest.approx(5, abs=0.5)
     assert batch["break"]["seconds_left"] == pytest.approx(20, abs=0.5)
+    assert batch["break"].pop("since").endswith("Z")
     assert batch["break"] | {"seconds_left": 0} == {
         "reason": "429 RateLimitReached",
         "seconds_left": 0,

@@ -141,12 +141,33 @@ def test_what_the_endpoints_say_of_identities_counts_before(compiled: Callable[.
     assert compiled(text).config.aoai.endpoints[0].auth == Identity(type="azure_cli")
 
 
-def test_what_is_not_built_yet_is_named_at_its_line(warnings: Lines):
-    said = [each.split(":", 2)[1:] for each in warnings(WHOLE) if "plugins" in each]
-    assert [(int(line), rest.split(";")[0].strip()) for line, rest in said] == [
-        (26, "plugins[3]: LogUsageToCsvFile is not built yet"),
-        (27, "plugins[4]: LogUsageToLogAnalytics is not built yet"),
-    ]
+def test_the_plugins_that_log_usage_are_sinks(compiled: Callable[..., Loaded], warnings: Lines):
+    sinks = compiled(WHOLE).config.usage_sinks.named()
+    assert list(sinks) == ["csv", "log_analytics"]
+    analytics = sinks["log_analytics"]
+    assert sinks["csv"].folder.name == "logs"
+    assert analytics.endpoint == "https://contoso.ingest.monitor.azure.com"
+    assert (analytics.rule_id, analytics.stream) == ("dcr-0", "Custom-AzureOpenAIUsage_PP_CL")
+    assert (analytics.tenant_id, analytics.client_id) == ("t", "c")
+    assert analytics.client_secret.get_secret_value() == "log-s3cr3t"
+    assert "log-s3cr3t" in compiled(WHOLE).config.secrets
+    assert [each for each in warnings(WHOLE) if "plugins" in each] == []
+
+
+def test_log_analytics_takes_the_managed_identity_where_there_is_no_secret(compiled: Callable[..., Loaded]):
+    settings = "log_ingestion_endpoint: 'https://x.example', data_collection_rule_id: d"
+    plugin = f"{{name: LogUsageToLogAnalytics, {settings}}}"
+    text = SMALL + f"user_assigned_managed_identity_client_id: mi-1\nplugins: [{plugin}]\n"
+    loaded = compiled(text)
+    sink = loaded.config.usage_sinks.log_analytics
+    assert (sink.client_id, sink.client_secret) == ("mi-1", None)
+    assert not [each for each in loaded.warnings if "mi-1" in str(each) or "user_assigned" in str(each)]
+
+
+def test_a_sink_that_is_written_wins_over_a_plugins(compiled: Callable[..., Loaded]):
+    text = SMALL + "plugins: [{name: LogUsageToCsvFile}]\nusage_sinks: {csv: {folder: mine}, stdout: true}\n"
+    sinks = compiled(text).config.usage_sinks
+    assert (sinks.csv.folder.name, sinks.stdout) == ("mine", True)
 
 
 def test_the_redis_of_limit_usage_is_the_state(compiled: Callable[..., Loaded]):

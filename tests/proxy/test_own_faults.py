@@ -12,7 +12,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import events
 from mitmproxy.test import taddons
 
-from aoai_gateway.runtime import attempt_log
+from aoai_gateway.runtime.attempt_log import AttemptLog
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from tests.engine_driver import config
 from tests.proxy.layer_driver import Connection, connect
@@ -74,7 +74,7 @@ def test_a_deployment_that_is_gone_breaks_its_standin_and_says_what_to_change(
         here.respond("a", 404, MISSING)
         for hook in here.hooks:
             if isinstance(hook, GatewayAttemptFailedHook):
-                attempt_log.log(hook.data)
+                AttemptLog().log(hook.data, 0.0)
     here.respond("a", 200)
     assert here.result()[0] == 200
     assert in_break(here) == {"old@a": "404 DeploymentNotFound"}

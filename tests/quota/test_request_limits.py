@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.quota.request_limits import NO_LIMITS, UNTOUCHED, Limited, RequestLimits, apply
+from aoai_gateway.quota.request_limits import NO_LIMITS, UNTOUCHED, Change, Limited, RequestLimits, apply
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
@@ -53,7 +53,9 @@ def test_without_limits_nothing_is_touched() -> None:
 )
 def test_a_completion_that_is_too_long(target: Target, key: str) -> None:
     limits = {"max_tokens": 4096}
-    assert clamped(limits, target, **{key: 8000}) == Limited(max_tokens=4096, notes=(f"{key} 8000->4096",))
+    assert clamped(limits, target, **{key: 8000}) == Limited(
+        max_tokens=4096, changes=(Change(key, 8000, 4096),)
+    )
     error = refused(limits, target, **{key: 8000})
     assert (error.param, "8000" in error.message, "4096" in error.message) == (key, True, True)
     for fine in (0, 1, 4096):
@@ -80,7 +82,7 @@ def test_a_request_that_names_no_bound_is_given_one(
     limits = RequestLimits(max_tokens=ceiling, default_max_tokens=default, clamp=clamp)
     for document in ({}, {key: None}):
         limited = apply(limits, body(target, **document), None)
-        assert limited == Limited(max_tokens=given, notes=(f"{key} unset->{given}",))
+        assert limited == Limited(max_tokens=given, changes=(Change(key, None, given),))
 
 
 def test_what_has_no_completion_is_given_no_bound() -> None:
@@ -90,28 +92,30 @@ def test_what_has_no_completion_is_given_no_bound() -> None:
 
 
 def test_too_many_answers() -> None:
-    assert clamped({"n": 2}, n=5) == Limited(n=2, notes=("n 5->2",))
-    assert clamped({"n": 2}, COMPLETIONS, n=5) == Limited(n=2, notes=("n 5->2",))
+    assert clamped({"n": 2}, n=5) == Limited(n=2, changes=(Change("n", 5, 2),))
+    assert clamped({"n": 2}, COMPLETIONS, n=5) == Limited(n=2, changes=(Change("n", 5, 2),))
     assert clamped({"n": 2}, n=2) == clamped({"n": 2}) == Limited()
     error = refused({"n": 2}, n=5)
     assert error.param == "n"
 
 
 def test_too_many_candidates() -> None:
-    assert clamped({"best_of": 2}, COMPLETIONS, best_of=5) == Limited(best_of=2, notes=("best_of 5->2",))
+    assert clamped({"best_of": 2}, COMPLETIONS, best_of=5) == Limited(
+        best_of=2, changes=(Change("best_of", 5, 2),)
+    )
     assert refused({"best_of": 2}, COMPLETIONS, best_of=5).param == "best_of"
     assert clamped({"best_of": 2}, best_of=5) == Limited()  # chat has none
 
 
 def test_there_are_never_more_answers_than_candidates() -> None:
     assert clamped({"best_of": 1}, COMPLETIONS, best_of=5, n=3) == Limited(
-        n=1, best_of=1, notes=("best_of 5->1", "n 3->1")
+        n=1, best_of=1, changes=(Change("best_of", 5, 1), Change("n", 3, 1))
     )
     assert clamped({"best_of": 2, "n": 3}, COMPLETIONS, best_of=5, n=4) == Limited(
-        n=2, best_of=2, notes=("best_of 5->2", "n 4->2")
+        n=2, best_of=2, changes=(Change("best_of", 5, 2), Change("n", 4, 2))
     )
     assert clamped({"best_of": 2, "n": 2}, COMPLETIONS, best_of=5, n=2) == Limited(
-        best_of=2, notes=("best_of 5->2",)
+        best_of=2, changes=(Change("best_of", 5, 2),)
     )
 
 

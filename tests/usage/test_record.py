@@ -7,60 +7,28 @@ import json
 import pytest
 
 from aoai_gateway.config.models import Client
-from aoai_gateway.usage.record import usage_record
+from aoai_gateway.usage.record import FIELDS, usage_record
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, throttled, world
 
-FIELDS = [
-    "time",
-    "call",
-    "client",
-    "priority",
-    "operation",
-    "api",
-    "deployment",
-    "endpoint",
-    "standin",
-    "model",
-    "streaming",
-    "max_tokens",
-    "outcome",
-    "status",
-    "error",
-    "finish_reason",
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "reserved_tokens",
-    "charged_tokens",
-    "clamped",
-    "degraded",
-    "dry_run",
-    "asked_deployment",
-    "waited_ms",
-    "in_line_ms",
-    "first_token_ms",
-    "duration_ms",
-    "client_retry",
-    "response_id",
-    "attempts",
-    "skipped",
-    "count",
-    "address",
-    "user",
-    "run_by",
-]
+HEAD = {
+    "x-ms-region": "Sweden Central",
+    "apim-request-id": "from-b",
+    "x-request-id": "other",
+    "openai-processing-ms": "12.5",
+}
 
 
 def test_a_replayed_call() -> None:
     usage = Usage(input_tokens=12, output_tokens=30, total_tokens=42, cached_tokens=8, reasoning_tokens=5)
-    here = world("ptu@a", "b").script(a=throttled(retry_after="3"), b=Answer(usage=usage))
+    here = world("ptu@a", "b").script(a=throttled(retry_after="3"), b=Answer(usage=usage, headers=HEAD))
     client = Client(name="Team 1", key="key-of-team-1", priority="critical")
-    trace = here.call(max_tokens=100, client=client, headers={"x-stainless-retry-count": "2"})
+    headers = {"x-stainless-retry-count": "2", "x-ms-client-request-id": "from-the-client"}
+    trace = here.call(max_tokens=100, client=client, headers=headers)
     record = usage_record(trace.call)
-    assert list(record) == FIELDS
+    assert tuple(record) == FIELDS
     assert record | {"attempts": None} == {
+        "schema": 1,
         "time": "2023-11-14T22:30:00.000Z",
         "call": trace.call.id,
         "client": "Team 1",
@@ -98,6 +66,24 @@ def test_a_replayed_call() -> None:
         "count": 1,
         "address": None,
         "user": None,
+        "region": "Sweden Central",
+        "provisioned": False,
+        "service_tier": None,
+        "cache_write_tokens": 0,
+        "input_audio_tokens": 0,
+        "output_audio_tokens": 0,
+        "delivered_tokens": None,
+        "prompt_tokens_counted": None,
+        "cost": None,
+        "chunk_gap_p50_ms": None,
+        "chunk_gap_max_ms": None,
+        "policy": [],
+        "refused_by": None,
+        "retry_after_ms": None,
+        "client_request_id": "from-the-client",
+        "backend_request_id": "from-b",
+        "backend_processing_ms": 12.5,
+        "traceparent": None,
         "run_by": None,
     }
     assert record["attempts"] == [
@@ -111,6 +97,10 @@ def test_a_replayed_call() -> None:
             "duration_ms": 100.0,
             "resent": False,
             "skipped": [],
+            "region": None,
+            "request_id": None,
+            "started_ms": 0.0,
+            "first_token_ms": None,
         },
         {
             "backend": "b@b",
@@ -122,13 +112,17 @@ def test_a_replayed_call() -> None:
             "duration_ms": 1100.0,
             "resent": False,
             "skipped": record["skipped"],
+            "region": "Sweden Central",
+            "request_id": "from-b",
+            "started_ms": 100.0,
+            "first_token_ms": None,
         },
     ]
 
 
 def test_a_call_that_was_not_understood() -> None:
     record = usage_record(world("a").call(b"{").call)
-    assert list(record) == FIELDS
+    assert tuple(record) == FIELDS
     assert (record["outcome"], record["status"], record["error"]) == ("rejected", 400, "invalid_body")
     assert (record["deployment"], record["endpoint"], record["attempts"]) == (None, None, [])
 
@@ -158,3 +152,91 @@ def test_nothing_of_a_prompt_or_a_key_is_in_it() -> None:
 def test_a_clients_retry_count_is_a_small_number_or_nothing(said: str, count: int | None) -> None:
     trace = world("a").call(headers={"x-stainless-retry-count": said})
     assert usage_record(trace.call)["client_retry"] == count
+
+
+# --- policy as data ----------------------------------------------------------------------------------
+
+
+def limited(**policy: object) -> Client:
+    return Client(name="limited", key="key-of-limited", **policy)
+
+
+def test_a_refused_call_says_which_quota_what_was_asked_what_was_left_and_what_was_told() -> None:
+    client = limited(max_tokens_per_minute=1000)
+    here = world("a", clients=(client,)).script(a=Answer(usage=Usage(100, 500, 600)))
+    here.call(max_tokens=600, client=client)
+    record = usage_record(here.call(max_tokens=700, client=client).call)
+    refused = record["refused_by"]
+    assert refused | {"asked": None, "left": None} == {
+        "quota": "tokens_per_minute",
+        "deployment": None,
+        "limit": 1000,
+        "asked": None,
+        "left": None,
+    }
+    assert refused["asked"] >= 700 > refused["left"] >= 0
+    assert 0 < record["retry_after_ms"] <= 60_000
+    assert (record["cost"], record["attempts"]) == (None, [])
+    (action,) = record["policy"]
+    assert (action["action"], action["what"], action["dry_run"]) == ("quota", "tokens_per_minute", False)
+
+
+def test_a_dry_run_says_as_data_what_would_have_been() -> None:
+    client = limited(max_tokens_per_minute=1000, dry_run=True)
+    here = world("a", clients=(client,)).script(a=Answer(usage=Usage(100, 500, 600)))
+    here.call(max_tokens=600, client=client)
+    record = usage_record(here.call(max_tokens=700, client=client).call)
+    (action,) = record["policy"]
+    assert (action["what"], action["limit"], action["dry_run"]) == ("tokens_per_minute", 1000, True)
+    assert action["asked"] >= 700
+    assert (record["refused_by"], record["outcome"], record["retry_after_ms"]) == (None, "ok", None)
+
+
+def test_a_call_that_waits_for_its_quota_has_one_entry_for_it() -> None:
+    client = limited(max_requests_per_minute=1, when_exceeded={"action": "wait", "seconds": 5})
+    here = world("a", clients=(client,)).script(a=Answer(usage=Usage(100, 500, 600)))
+    here.call(client=client)
+    record = usage_record(here.call(client=client).call)
+    assert [each["what"] for each in record["policy"]] == ["requests_per_minute"]
+    assert record["refused_by"]["quota"] == "requests_per_minute"
+
+
+def test_a_clamped_call_says_what_was_asked_for_and_what_was_given() -> None:
+    client = limited(request_limits={"max_tokens": 100, "action": "clamp"})
+    record = usage_record(world("a", clients=(client,)).call(max_tokens=700, client=client).call)
+    (action,) = record["policy"]
+    assert (action["action"], action["asked"], action["given"]) == ("clamp", 700, 100)
+
+
+def test_a_budget_in_money_that_refuses_a_call_is_told_in_money() -> None:
+    client = limited(max_cost_per_day=0.001)
+    here = world("a", clients=(client,), prices={"gpt": {"input": 2, "output": 8}})
+    here.script(a=Answer(usage=Usage(100, 75, 175))).call(client=client)
+    record = usage_record(here.call(max_tokens=1000, client=client).call)
+    assert record["error"] == "budget_exceeded"
+    assert record["refused_by"] == {
+        "quota": "cost_per_day",
+        "deployment": None,
+        "limit": 0.001,
+        "asked": pytest.approx(0.008, rel=0.01),
+        "left": pytest.approx(0.0002),
+    }
+
+
+# --- cost --------------------------------------------------------------------------------------------
+
+
+def test_a_call_costs_what_the_price_table_says() -> None:
+    price = {"input": 2, "output": 8, "cached_input": 1, "reasoning": 10, "tiers": {"flex": 0.5}}
+    usage = Usage(input_tokens=1000, output_tokens=500, cached_tokens=400, reasoning_tokens=100)
+    here = world("a", prices={"gpt": price}).script(a=Answer(usage=usage))
+    call = here.call().call
+    cost = (600 * 2 + 400 * 1 + 400 * 8 + 100 * 10) / 1e6
+    assert usage_record(call)["cost"] == pytest.approx(cost)
+    call.service_tier = "flex"
+    assert usage_record(call)["cost"] == pytest.approx(cost / 2)
+
+
+def test_a_failed_call_costs_nothing() -> None:
+    here = world("a", prices={"gpt": {"input": 2, "output": 8}}).script(a=Answer(500))
+    assert usage_record(here.call().call)["cost"] is None

@@ -16,12 +16,18 @@ from pathlib import Path
 import pytest
 
 from aoai_gateway.usage import sink as sinks
-from aoai_gateway.usage.sink import UsageSink
+from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter
+from aoai_gateway.usage.sink import Sink
+
+
+def opened(target: Path | str) -> Sink:
+    writer = StdoutWriter() if target == "stdout" else JsonLinesWriter(Path(target))
+    return Sink(str(target), writer)
 
 
 @contextmanager
-def sink(target: Path | str) -> Iterator[UsageSink]:
-    made = UsageSink(str(target))
+def sink(target: Path | str) -> Iterator[Sink]:
+    made = opened(target)
     try:
         yield made
     finally:
@@ -33,7 +39,7 @@ def lines(path: Path) -> list[object]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def written_or_dropped(made: UsageSink) -> None:
+def written_or_dropped(made: Sink) -> None:
     """Wait until the thread has taken all that was put."""
     end = time.monotonic() + 10
     while not made._queue.empty() and time.monotonic() < end:
@@ -158,13 +164,13 @@ def test_a_slow_disk_drops_records_and_counts_them(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sinks, "CAPACITY", 10)
     slow = threading.Event()
     path = tmp_path / "usage.jsonl"
-    append = UsageSink._append
+    write = JsonLinesWriter.write
 
-    def wait(self: UsageSink, batch: list[str]) -> None:
+    def wait(self: JsonLinesWriter, batch: list[dict[str, int]]) -> int:
         assert slow.wait(10)
-        append(self, batch)
+        return write(self, batch)
 
-    monkeypatch.setattr(UsageSink, "_append", wait)
+    monkeypatch.setattr(JsonLinesWriter, "write", wait)
     with sink(path) as made:
         made.put({"n": 0})
         written_or_dropped(made)  # the thread holds this one now
@@ -180,8 +186,8 @@ def test_a_slow_disk_drops_records_and_counts_them(tmp_path: Path, monkeypatch: 
 def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sinks, "CAPACITY", 1)
     stuck = threading.Event()
-    monkeypatch.setattr(UsageSink, "_append", lambda self, batch: stuck.wait(10))
-    made = UsageSink(str(tmp_path / "usage.jsonl"))
+    monkeypatch.setattr(JsonLinesWriter, "write", lambda self, batch: int(not stuck.wait(10)))
+    made = opened(tmp_path / "usage.jsonl")
     made.put({"n": 0})
     written_or_dropped(made)
     made.put({"n": 1})

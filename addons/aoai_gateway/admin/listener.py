@@ -3,6 +3,7 @@
 ===========================  =================================================================================
 ``GET /``                    the page
 ``GET /api/status``          the state, as :mod:`~aoai_gateway.admin.snapshot` documents it
+``GET /metrics``             the same and what was counted, for Prometheus (`admin.metrics`)
 ``POST /api/breaks/open``    ``{"name": "gpt-4o@sweden", "seconds": 60, "reason": ""}``; or an endpoint
 ``POST /api/breaks/close``   ``{"name": "gpt-4o@sweden"}``; without a name, all
 ``POST /api/switch``         ``{"kind": "endpoint|standin|client", "name": "sweden", "on": false}``
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, override
 from tornado import netutil, web
 from tornado.httpserver import HTTPServer
 
-from aoai_gateway.admin import guard, page
+from aoai_gateway.admin import guard, metrics, page
 from aoai_gateway.admin.controls import LONGEST_BREAK, ControlError, NothingOfThatNameError
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.proxy import health
@@ -108,6 +109,7 @@ class AdminListener:
             [
                 (r"/", PageHandler, settings),
                 (r"/api/status", StatusHandler, settings),
+                (r"/metrics", MetricsHandler, settings),
                 (r"/api/breaks/open", OpenBreakHandler, settings),
                 (r"/api/breaks/close", CloseBreakHandler, settings),
                 (r"/api/switch", SwitchHandler, settings),
@@ -207,6 +209,17 @@ class StatusHandler(_Handler):
         """Return the state as JSON."""
         if self.passes(guard.may_see(self.names, self.tokens)):
             self.answer(await snapshot(self.gateway))
+
+
+class MetricsHandler(_Handler):
+    """For Prometheus."""
+
+    async def get(self) -> None:
+        """Give all metrics as text."""
+        if self.passes(guard.may_see(self.names, self.tokens)):
+            body = await metrics.metrics(self.gateway)
+            self.set_header("Content-Type", metrics.CONTENT_TYPE)
+            self.finish(body)
 
 
 class HealthHandler(_Handler):

@@ -14,7 +14,7 @@ ADDED = frozenset(
     {
         *("in_flight", "waiting", "calls", "answers", "refused", "errors", "gone", "replayed"),
         *("tokens_in", "tokens_out", "tokens", "waited", "waited_seconds", "attempts", "failed"),
-        "failed_attempts",
+        *("failed_attempts", "written", "dropped"),
     }
 )
 """Members that are counts, or lists or objects of them."""
@@ -33,7 +33,10 @@ def merged_status(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     document: dict[str, Any] = _merged("", documents)
     about = document["gateway"]
     statuses = {each["gateway"]["status"] for each in documents}
-    about["status"] = next(s for s in ("ready", "starting", "draining") if s in statuses)
+    about["status"] = next(s for s in ("degraded", "ready", "starting", "draining") if s in statuses)
+    # A worker of an earlier version, which is just being replaced, has none.
+    troubles = [each for document in documents for each in document["gateway"].get("trouble", ())]
+    about["trouble"] = list({each["text"]: each for each in troubles}.values())
     about["config_errors"] = list(
         dict.fromkeys(error for each in documents for error in each["gateway"]["config_errors"])
     )

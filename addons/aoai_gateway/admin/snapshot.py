@@ -4,7 +4,9 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
 ``_seconds`` are durations, shares are 0 to 1, and unknown values are null. Its members:
 
 ====================  ==============================================================================
-``gateway``           ``version``, ``status`` (``ready``, ``draining``, ``starting``), ``time`` and
+``gateway``           ``version``, ``status`` (``ready``, ``degraded``, ``draining``, ``starting``),
+                      ``trouble`` (list of ``kind`` and ``text``: what makes it degraded), ``expiries``
+                      (list of ``name`` and ``seconds_left``), ``time`` and
                       ``started`` (RFC 3339, UTC), ``uptime_seconds``, ``config_file``, ``config_loaded``
                       (RFC 3339), ``config_errors`` (texts: the file as it is now cannot be used),
                       ``state`` (``memory``, ``shared``, or since when the shared store is lost),
@@ -28,6 +30,8 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       (how many of them may be tried by clients that name no class), ``in_flight``,
                       ``line``
 ``traffic``           the last 15 minutes, see `Traffic.report`
+``sinks``             of usage records, list of: ``name``, ``written``, ``dropped``, ``waiting``,
+                      ``trouble`` (a text, or null)
 ``by_hand``           ``switched_off`` (list of ``kind`` and ``name``) and ``actions`` (list, newest
                       first, of ``time``, ``text`` and ``by``: the holder of the token, or empty)
 ``identities``        ``credentials`` (what is fetched for endpoints, list of ``name``, ``endpoints``,
@@ -37,11 +41,12 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       ``end``, ``days``)
 ====================  ==============================================================================
 
-A *break* has ``reason``, ``seconds_left``, ``whole_endpoint`` and ``by_hand``. A *quota* has ``deployment``
-(null: over all), ``kind`` (see `Limit`), ``limit``, ``used``, ``remaining`` and ``reset_seconds`` (null:
-never). A *line* has ``waiting``, ``longest_wait_seconds``, and ``classes`` (those with waiting calls):
-``priority``, ``waiting``, ``longest_wait_seconds``. *recent* has a list for each minute of the last 15,
-oldest first: ``attempts`` and ``failed`` of a backend; ``calls``, ``refused`` and ``tokens`` of a client.
+A *break* has ``reason``, ``since`` (RFC 3339), ``seconds_left``, ``whole_endpoint`` and ``by_hand``. A
+*quota* has ``deployment`` (null: over all), ``kind`` (see `Limit`), ``limit``, ``used``, ``remaining`` and
+``reset_seconds`` (null: never). A *line* has ``waiting``, ``longest_wait_seconds``, and ``classes`` (those
+in which calls wait): ``priority``, ``waiting``, ``longest_wait_seconds``. *recent* has a list for each
+minute of the last 15, oldest first: ``attempts`` and ``failed`` of a backend; ``calls``, ``refused`` and
+``tokens`` of a client.
 """
 
 from __future__ import annotations
@@ -58,6 +63,7 @@ from aoai_gateway.config.models import Backend as Pair
 from aoai_gateway.config.switches import Kind, Switches
 from aoai_gateway.proxy.health import state_in_words
 from aoai_gateway.routing.backends import Backend, RoutingTable
+from aoai_gateway.runtime.trouble import troubles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,6 +114,16 @@ class _Snapshot:
             document["backends"] = self._backends(written)
             document["clients"] = self._clients(written, quotas)
             document["deployments"] = self._deployments(in_force.config, in_force.table)
+        document["sinks"] = [
+            {
+                "name": sink.name,
+                "written": sink.written,
+                "dropped": sink.dropped,
+                "waiting": sink.waiting,
+                "trouble": sink.trouble(self._now) or None,
+            }
+            for sink in gateway.sinks
+        ]
         document["by_hand"] = {
             "switched_off": [{"kind": kind, "name": name} for kind, name in gateway.switches],
             "actions": list(gateway.actions),
@@ -117,16 +133,24 @@ class _Snapshot:
 
     def _about(self) -> dict[str, Any]:
         gateway = self._gateway
-        ready = gateway.setup is not None
+        trouble = troubles(gateway)
+        status = "starting" if gateway.setup is None else "degraded" if trouble else "ready"
+        if gateway.leaving:
+            status = "draining"
         return {
             "version": VERSION,
-            "status": "draining" if gateway.leaving else "ready" if ready else "starting",
+            "status": status,
             "time": rfc3339(self._now + gateway.wall),
             "started": rfc3339(gateway.started + gateway.wall),
             "uptime_seconds": round(self._now - gateway.started, 1),
             "config_file": gateway.config_file,
             "config_loaded": rfc3339(gateway.adopted + gateway.wall) if gateway.adopted is not None else None,
             "config_errors": list(gateway.config_errors),
+            "trouble": [{"kind": each.kind, "text": each.text} for each in trouble],
+            "expiries": [
+                {"name": name, "seconds_left": round(end - gateway.now(), 1)}
+                for name, end in gateway.expiries.items()
+            ],
             "state": state_in_words(gateway.state),
             "in_flight": len(self._calls) - gateway.queued,
             "waiting": gateway.queued,
@@ -204,6 +228,7 @@ class _Snapshot:
             return None
         return {
             "reason": brk.reason,
+            "since": rfc3339(brk.since + self._gateway.wall),
             "seconds_left": round(brk.remaining(self._now), 1),
             "whole_endpoint": whole,
             "by_hand": brk.call_id == BY_HAND,

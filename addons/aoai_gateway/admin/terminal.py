@@ -87,6 +87,8 @@ class _View:
             + f"  {self.paint(status, 'green' if status == 'ready' else 'yellow')}  "
             + self.paint(" · ".join(about), "dim")
         )
+        for trouble in gateway["trouble"]:
+            yield self.paint(f"! {printable(trouble['text'])}", "red")
         for problem in gateway["config_errors"]:
             yield self.paint(f"not loaded: {printable(problem)}", "red")
         for said, colour in _identities(self.state["identities"]):

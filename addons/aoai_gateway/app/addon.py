@@ -25,7 +25,8 @@ from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.proxy.http1 import Refusal
 from aoai_gateway.proxy.layer import GatewayLayer
-from aoai_gateway.runtime import attempt_log, log_records
+from aoai_gateway.runtime import log_records
+from aoai_gateway.runtime.attempt_log import AttemptLog
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.mitmproxy_host import is_unset
@@ -71,6 +72,7 @@ class GatewayAddon:
         self.lifecycle = Lifecycle(self.gateway)
         self._config_path: Path | None = None
         self._certificate = tls.ServerCertificate()
+        self._attempt_log = AttemptLog()
         self._followed = False
         """Whether flows are looked at or saved, so that it is worth telling their calls' stories."""
 
@@ -247,7 +249,7 @@ class GatewayAddon:
     async def gateway_attempt_failed(self, failed: AttemptFailed) -> None:
         """Show a failed attempt as a flow of its own."""
         try:
-            attempt_log.log(failed)
+            self._attempt_log.log(failed, self.gateway.clock.monotonic())
             attempt = failed.attempt
             # That one process has no credential says nothing of others.
             shared = attempt.failure is not FailureKind.CREDENTIAL

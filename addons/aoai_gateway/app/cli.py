@@ -331,6 +331,18 @@ def _simulator(words: list[str]) -> int:
     return simulator_main(words)
 
 
+def _report(words: list[str]) -> int:
+    from aoai_gateway.analysis.report_command import main as report_main
+
+    return report_main(words, lambda path: _load(_existing_config(path)).config)
+
+
+def _backtest(words: list[str]) -> int:
+    from aoai_gateway.analysis.backtest_command import main as backtest_main
+
+    return backtest_main(words, lambda path: _load(_existing_config(path)).config)
+
+
 def _key(words: list[str]) -> int:
     from aoai_gateway.app.keys import main as key_main
 
@@ -464,6 +476,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "switch": _of_a_running_one("switch"),
     "key": _key,
     "rerun": _rerun,
+    "report": _report,
+    "backtest": _backtest,
     "simulator": _simulator,
     "test": _test,
 }
@@ -472,7 +486,7 @@ RENAMED = {"replay": "rerun"}
 """Commands by an earlier name, which answers for one version more."""
 
 _HELP = f"""\
-usage: {PROGRAM} [serve|web|check|status|break|switch|key|rerun|simulator|test] [options] [-- options]
+usage: {PROGRAM} [COMMAND] [options] [-- mitmproxy options]
 
 An Azure OpenAI gateway that lives inside mitmproxy.
 
@@ -484,6 +498,8 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   switch     switch an endpoint, a standin or a client of its off or on
   key        make a key for a client, of which the configuration holds a hash only
   rerun      make a captured session's calls again, and say what has become different
+  report     who used what, who was refused and why, and how much quota each needs: from usage records
+  backtest   what would have happened under other configurations: from usage records
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 

@@ -16,8 +16,10 @@ from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, 
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
+from aoai_gateway.app import log_format
 from aoai_gateway.app.addon import ADDON, GatewayAddon
 from aoai_gateway.app.mitmproxy_options import OptionCheck
+from aoai_gateway.config.models import Log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,6 +100,7 @@ async def _serve(
     # Not deferred: mitmproxy sets deferred options while an addon is being added, without `configure`.
     opts.update(gateway_config=str(config))
     setup = ours.lifecycle.config
+    log_format.apply(setup.log if setup is not None else Log())
     opts.update(
         listen_host=host or (setup.listen.host if setup else "127.0.0.1"),
         listen_port=port if port is not None else (setup.listen.port if setup else 0),

@@ -14,14 +14,14 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
-from aoai_gateway.app import tls
+from aoai_gateway.app import start_checks, tls
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
 from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.pool_watch import PoolWatch
 from aoai_gateway.runtime.state_sync import StateSync
 from aoai_gateway.tokens import load_encodings
-from aoai_gateway.usage.sink import UsageSink
 from aoai_gateway.wire.masking import known
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Lifecycle:
         self.admin = AdminListener(gateway, self.controls)
         self._path: Path | None = None
         self._loaded: Loaded | None = None
+        self._pool_watch = PoolWatch(gateway)
         self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self.inspected = False
@@ -162,14 +163,13 @@ class Lifecycle:
             if counts_prompts(config):
                 # Before the configuration is in force: its first calls are to be counted, not estimated.
                 await self._load_encodings()
-            old = self._gateway.usage_log
-            if (old.target if old else None) != config.usage_log:
-                self._gateway.usage_log = UsageSink(config.usage_log) if config.usage_log else None
-                if old is not None:
-                    await asyncio.to_thread(old.close)
+            # Some need libraries that take a while to load.
+            gone = await asyncio.to_thread(self._gateway.sinks.adopt, config)
+            await asyncio.to_thread(self._gateway.sinks.close, gone)
             await self._gateway.prepare(config)
             # With many keys it takes a while, and calls do not wait for it.
             await asyncio.to_thread(known, config.secrets)
+            self._gateway.expiries = await asyncio.to_thread(start_checks.expiries, config)
             self._gateway.adopt(config)
             self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
             self._loaded = loaded
@@ -222,11 +222,14 @@ class Lifecycle:
         path = self._path
         told_ready = False
         while True:
+            slept = time.monotonic()
             await asyncio.sleep(POLL_SECONDS)
             told_ready = told_ready or self._say_ready()
             gateway = self._gateway
+            gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
             gateway.look_for_listeners(ctx.master.addons)
             gateway.early.look(time.monotonic())
+            self._pool_watch.look()
             waiting = gateway.queued
             gateway.traffic.seen(
                 in_flight=len(gateway.calls) - waiting, waiting=waiting, now=time.monotonic()
@@ -293,10 +296,10 @@ class Lifecycle:
             await gateway.verifier.close()
         await self.state_sync.close()
         gateway.early.close()
-        if gateway.usage_log is not None:
-            await asyncio.to_thread(gateway.usage_log.close)
+        await asyncio.to_thread(gateway.sinks.close, gateway.sinks.take_all())
         for _, running in self._simulators.values():
             await running.stop()
+        logger.info("Stopped.", extra={"event": "gateway.stopped"})
 
     async def _leave(self) -> None:
         """Report not to be ready while calls are still taken, until balancers have noticed."""

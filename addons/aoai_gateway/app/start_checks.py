@@ -12,7 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aoai_gateway.app import ports as addresses
+from aoai_gateway.config.sinks import CsvSink, JsonLinesSink
 from aoai_gateway.state.budget_file import decode
+from aoai_gateway.usage.sinks import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,7 @@ def errors(config: Config, now: datetime | None = None) -> list[str]:
     found = list(_certificate(config, now or datetime.now(UTC)))
     if config.usage_log not in (None, "stdout"):
         found += _writable("usage_log", config.usage_log)
+    found += _sinks(config)
     if config.budget_file is not None and config.redis_url is None:
         found += _writable("budget_file", config.budget_file)
         found += _budgets(config.budget_file)
@@ -80,6 +83,15 @@ def warnings(config: Config, now: datetime | None = None) -> list[str]:
     return found
 
 
+def expiries(config: Config) -> dict[str, float]:
+    """Give what is valid for a time only, by its key in the configuration: until when, since the epoch."""
+    found = {what: end.timestamp() for what, end in config.expiring()}
+    certificate = _read(config)
+    if certificate is not None:
+        found["listen.certificate"] = certificate.not_valid_after_utc.timestamp()
+    return found
+
+
 def _certificate(config: Config, now: datetime) -> Iterator[str]:
     listen = config.listen
     if listen.certificate is None:
@@ -104,6 +116,18 @@ def _certificate(config: Config, now: datetime) -> Iterator[str]:
             f"listen.certificate: is not valid before {_day(certificate.not_valid_before_utc)}; "
             "is this machine's clock right?"
         )
+
+
+def _sinks(config: Config) -> Iterator[str]:
+    for name, sink in config.usage_sinks.named().items():
+        key = f"usage_sinks.{name}"
+        extra = missing_extra(name)
+        if extra is not None:
+            yield f"{key}: needs more packages: pip install 'aoai-gateway[{extra}]'"
+        if isinstance(sink, JsonLinesSink):
+            yield from _writable(key, sink.path)
+        if isinstance(sink, CsvSink):
+            yield from _writable(key, sink.folder)
 
 
 def _read(config: Config) -> x509.Certificate | None:

@@ -190,6 +190,13 @@ def _keepable(path: Path, info: ValidationInfo) -> Path:
     return path
 
 
+def _folder(path: Path, info: ValidationInfo) -> Path:
+    path = _beside_the_file(path, info)
+    if path.is_file() or not path.parent.is_dir():
+        raise fault("is not a folder in a folder that exists", f"looked at {path}")
+    return path
+
+
 def _scope(value: str) -> str:
     if not HEADER_TEXT.fullmatch(value) or not value.endswith("/.default"):
         raise fault("is not a scope", "write it like https://cognitiveservices.azure.com/.default")
@@ -287,7 +294,7 @@ LogTarget = Annotated[str, AfterValidator(_log)]
 KeptFile = Annotated[Path, AfterValidator(_keepable)]
 """A file that may be there or not; relative to the folder of the main configuration file."""
 
-KeptFolder = Annotated[Path, AfterValidator(_beside_the_file)]
+KeptFolder = Annotated[Path, AfterValidator(_folder)]
 """A folder that may be there or not; relative to the folder of the main configuration file."""
 
 StateUrl = Annotated[SecretStr, AfterValidator(_state)]

@@ -7,7 +7,7 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -53,6 +53,7 @@ from aoai_gateway.config.priorities import (
     Priority,
     PriorityClass,
 )
+from aoai_gateway.config.sinks import UsageSinks
 
 __all__ = [
     "Admin",
@@ -68,6 +69,7 @@ __all__ = [
     "Group",
     "Limits",
     "Listen",
+    "Log",
     "Model",
     "Policy",
     "Price",
@@ -95,6 +97,15 @@ class Listen(Model):
     """A PEM file with the certificate's private key."""
     client_ca: ExistingFile | None = None
     """A PEM file of the authorities that sign clients' certificates; needs `certificate`."""
+
+
+class Log(Model):
+    """How ``serve`` writes its log; mitmproxy's tools have options of their own for it."""
+
+    format: Literal["text", "json"] = "text"
+    """`text` or `json`, a line for each event."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is written: `debug`, `info`, `warning` or `error`."""
 
 
 class Drain(Model):
@@ -201,6 +212,8 @@ class Config(Model):
         Workbench, BeforeValidator(_whether_there, json_schema_input_type=bool | Workbench)
     ] = Workbench()
     """The page where prompts are read, edited, run and compared; true serves it without mitmweb."""
+    log: Log = Log()
+    """How ``serve`` writes its log; mitmproxy's tools have options of their own for it."""
     cors: Cors = Cors()
     """Which pages may call the gateway from a browser."""
     limits: Limits = Limits()
@@ -217,6 +230,8 @@ class Config(Model):
     """What tokens cost, by model or virtual deployment, for comparing answers."""
     usage_log: LogTarget | None = None
     """Where one JSON line per finished call goes: `stdout`, or the path of a file."""
+    usage_sinks: UsageSinks = UsageSinks()
+    """More places for usage records; any number of them at once."""
     drain_seconds: Amount = 30
     """Seconds that running calls may take to finish when the gateway is stopped."""
     drain: Drain = Drain()
@@ -252,6 +267,11 @@ class Config(Model):
         found = {key.get_secret_value() for client in self.clients for key in client.key}
         found |= {key for each in self.aoai.endpoints if (key := each.written_key) is not None}
         found |= {token.get_secret_value() for _, token in self.admin.holders()}
+        found |= {
+            sink.secret.get_secret_value()
+            for sink in self.usage_sinks.named().values()
+            if sink.secret is not None
+        }
         password = urlsplit(self.state.get_secret_value()).password
         if password is not None:
             found |= {password, unquote(password)}

@@ -45,6 +45,18 @@ _REQUIRED_BY_PLUGIN = {
     "LimitUsage": (("max_tokens_per_minute_in_k", "max_tokens_per_minute"), "say how much it may use"),
 }
 
+_LOG_ANALYTICS = {
+    "log_ingestion_endpoint": "endpoint",
+    "data_collection_rule_id": "rule_id",
+    "credential_tenant_id": "tenant_id",
+    "credential_client_id": "client_id",
+    "credential_client_secret": "client_secret",
+}
+"""The settings of LogUsageToLogAnalytics, and what they are called in a sink."""
+
+CSV_FOLDER = "logs"
+"""LogUsageToCsvFile writes to ``../logs``, as seen from PowerProxy's ``app``; here it is beside the file."""
+
 _REDIS_KEYS = ("redis_host", "redis_password")
 _REDIS_PORT = 6380
 """Its Redis is an Azure Cache, reached by TLS at this port, always."""
@@ -65,6 +77,8 @@ class _Translation:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._ignored: list[tuple[Place, str]] = []
+        self._identity_is_used = False
+        """Whether a plugin takes the managed identity."""
 
     def run(self) -> Mapping:
         document = self.document
@@ -105,8 +119,38 @@ class _Translation:
             self._enforced_anyway(document, plugins.place, "AllowDeployments", "deployments_allowed")
         document = self._redis(document, plugins)
         if "LogUsageToConsole" in names and "usage_log" not in document.entries:
-            return document.with_entries(usage_log=Scalar(plugins.place, "stdout"))
-        return document
+            document = document.with_entries(usage_log=Scalar(plugins.place, "stdout"))
+        return self._sinks(document, plugins)
+
+    def _sinks(self, document: Mapping, plugins: Sequence) -> Mapping:
+        """The plugins that log usage elsewhere than to the console, as ``usage_sinks``."""
+        sinks: dict[str, Node] = {}
+        for plugin in plugins.items:
+            name = plugin.get("name") if isinstance(plugin, Mapping) else None
+            match name:
+                case Scalar(text="LogUsageToCsvFile"):
+                    folder = Scalar(plugin.place, CSV_FOLDER)
+                    sinks["csv"] = Mapping(plugin.place, {"folder": Entry(plugin.place, folder)})
+                case Scalar(text="LogUsageToLogAnalytics"):
+                    assert isinstance(plugin, Mapping)
+                    sinks["log_analytics"] = self._log_analytics(document, plugin)
+        if not sinks:
+            return document
+        written = document.get("usage_sinks")
+        base = written if isinstance(written, Mapping) else Mapping(plugins.place, {})
+        # What is written in our own words wins.
+        added = {key: node for key, node in sinks.items() if key not in base.entries}
+        return document.with_entries(usage_sinks=base.with_entries(**added))
+
+    def _log_analytics(self, document: Mapping, plugin: Mapping) -> Mapping:
+        entries = {
+            key: plugin.entries[theirs] for theirs, key in _LOG_ANALYTICS.items() if theirs in plugin.entries
+        }
+        identity = document.entries.get(IDENTITY)
+        if identity is not None and "client_secret" not in entries:
+            entries["client_id"] = identity
+            self._identity_is_used = True
+        return Mapping(plugin.place, entries)
 
     def _plugin(self, plugin: Node, path: KeyPath) -> str | None:
         name = plugin.get("name") if isinstance(plugin, Mapping) else None
@@ -125,14 +169,6 @@ class _Translation:
             if key not in ("name", *PLUGINS[name.text]):
                 self._problem(
                     entry.key_place, (*path, key), "unknown key", did_you_mean(key, PLUGINS[name.text])
-                )
-        match name.text:
-            case "LogUsageToCsvFile" | "LogUsageToLogAnalytics":
-                self._warning(
-                    name.place,
-                    path,
-                    f"{name.text} is not built yet",
-                    "usage_log writes one JSON line per call to stdout or to a file",
                 )
         return name.text
 
@@ -210,7 +246,8 @@ class _Translation:
         endpoints = aoai.get("endpoints")
         items = endpoints.items if isinstance(endpoints, Sequence) else ()
         if "auth" in aoai.entries or not any(map(_lacks_credential, items)):
-            self._ignored.append((place, IDENTITY))
+            if not self._identity_is_used:
+                self._ignored.append((place, IDENTITY))
             return aoai
         identity = {"type": Entry(place, Scalar(place, "managed_identity"))}
         if isinstance(node, Scalar) and node.text and not PLACEHOLDER.fullmatch(node.text):

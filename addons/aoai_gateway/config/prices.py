@@ -1,7 +1,27 @@
-"""What tokens cost, for those who compare what prompts cost."""
+"""What tokens cost, for usage records, reports and those who compare what prompts cost."""
 
-from aoai_gateway.config.fields import Amount
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from aoai_gateway.config.fields import Amount, Count, Name
 from aoai_gateway.config.model import Model
+
+
+class ProvisionedPrice(Model):
+    """What a provisioned throughput unit (PTU) of a model does, and what it costs; from Azure's tables."""
+
+    tokens_per_minute: Count
+    """Input tokens per minute that one unit takes."""
+    output_weight: Annotated[float, Field(gt=0)] = 4
+    """How many input tokens one output token counts for."""
+    hour: Amount
+    """The price of one unit per hour."""
+    smallest: Count = 15
+    """Units of the smallest deployment."""
+    step: Count = 5
+    """Units by which a deployment grows."""
 
 
 class Price(Model):
@@ -13,9 +33,56 @@ class Price(Model):
     """The price of a million tokens of the answer, reasoning included."""
     cached_input: Amount | None = None
     """The price of a million cached tokens of the prompt; as `input` if not set."""
+    cache_write: Amount | None = None
+    """The price of a million tokens that were put into the cache; as `input` if not set."""
+    reasoning: Amount | None = None
+    """The price of a million reasoning tokens; as `output` if not set."""
+    audio_input: Amount | None = None
+    """The price of a million tokens of audio in the prompt; as `input` if not set."""
+    audio_output: Amount | None = None
+    """The price of a million tokens of audio in the answer; as `output` if not set."""
+    tiers: Mapping[Name, Amount] = {}
+    """By `service_tier` of the answer, the factor for all of it: `{flex: 0.5, priority: 1.75}`."""
+    provisioned: ProvisionedPrice | None = None
+    """The price of provisioned throughput, for the report's comparison."""
 
-    def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
-        """Return what a call costs; cached tokens are a part of the input."""
-        cached_price = self.input if self.cached_input is None else self.cached_input
-        fresh = max(0, input_tokens - cached_tokens)
-        return (fresh * self.input + cached_tokens * cached_price + output_tokens * self.output) / 1_000_000
+    def cost(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        *,
+        cache_write_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        input_audio_tokens: int = 0,
+        output_audio_tokens: int = 0,
+        tier: str | None = None,
+    ) -> float:
+        """Return what a call costs. All tokens but the first two are a part of those.
+
+        Where parts are more than the whole, the whole is never counted below 0.
+        """
+        taken = _priced(
+            input_tokens,
+            self.input,
+            (cached_tokens, self.cached_input),
+            (cache_write_tokens, self.cache_write),
+            (input_audio_tokens, self.audio_input),
+        )
+        given = _priced(
+            output_tokens,
+            self.output,
+            (reasoning_tokens, self.reasoning),
+            (output_audio_tokens, self.audio_output),
+        )
+        return (taken + given) * self.tiers.get(tier or "", 1.0) / 1_000_000
+
+
+def _priced(tokens: int, price: float, *parts: tuple[int, float | None]) -> float:
+    """Price tokens of which some parts have a price of their own."""
+    total = 0.0
+    for part, own in parts:
+        if own is not None:
+            total += part * own
+            tokens -= part
+    return total + max(0, tokens) * price

@@ -18,12 +18,13 @@ what would have happened.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Recent
 from aoai_gateway.engine import money
-from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.call import Call, Outcome, PolicyAction
 from aoai_gateway.engine.effects import (
     Cancel,
     ClientGone,
@@ -95,6 +96,7 @@ class Admission:
             if not terms.dry_run:
                 raise
             call.told["x-gateway-dry-run"] = error.code
+            call.policy.append(PolicyAction("reject", error.code, dry_run=True))
         if terms.quotas or terms.per_user is not None:
             booked = yield from self._book(call, terms, now)
             if booked is None:
@@ -109,6 +111,8 @@ class Admission:
         limited = apply(terms.request_limits, body, prompt)
         if not limited.notes:
             return
+        for change in limited.changes:
+            call.policy.append(PolicyAction("clamp", *change, dry_run=terms.dry_run))
         if terms.dry_run:
             call.told["x-gateway-dry-run"] = ", ".join(limited.notes)
             return
@@ -167,6 +171,12 @@ class Admission:
             if decision.admitted:
                 call.reserved, call.reserved_tokens = reservation, reservation.tokens
                 return now
+            refused = _refused_by(reservation, decision, dry_run=terms.dry_run)
+            if refused is not None and refused.what != getattr(_last(call.policy), "what", None):
+                call.policy.append(refused)
+            elif refused is not None:
+                # A call that waits asks again and again: the newest word counts.
+                call.policy[-1] = refused
             if terms.dry_run:
                 self._say(call, "x-gateway-dry-run", f"over {_limit(decision)}")
                 return now
@@ -205,6 +215,7 @@ class Admission:
             if result.decision.admitted:
                 call.reserved_cost = reservation
                 return result.now
+            call.policy.append(money.refused_by(result.decision, most, dry_run=terms.dry_run))
             raise money.refusal(result.decision)
         except errors.GatewayError as error:
             if terms.dry_run:
@@ -227,6 +238,7 @@ class Admission:
                 call.asked = call.asked or call.deployment
                 call.deployment = other
                 self._say(call, "x-gateway-degraded", f"deployment {call.asked} -> {other}")
+                call.policy.append(PolicyAction("degrade", "deployment", call.asked, other))
                 # The other deployment's own quota counts, the ways out stay those of the first.
                 changed = effective_policy(config, call.client, other)
                 return replace(changed, on_exceed=exceeded)
@@ -236,13 +248,15 @@ class Admission:
             asked = call.edits.get("max_tokens", call.body.max_tokens)
             if asked is None or asked > exceeded.max_tokens:
                 call.edits["max_tokens"] = exceeded.max_tokens
+                call.policy.append(PolicyAction("degrade", "max_tokens", asked, exceeded.max_tokens))
                 self._say(
                     call, "x-gateway-degraded", f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}"
                 )
                 return terms
         if exceeded.priority is not None and "priority" not in tried:
             tried.add("priority")
-            call.priority = exceeded.priority
+            before, call.priority = call.priority or call.client.priority, exceeded.priority
+            call.policy.append(PolicyAction("degrade", "priority", before, exceeded.priority))
             self._say(call, "x-gateway-degraded", f"priority {exceeded.priority}, over {_limit(decision)}")
             # It runs outside the quota, when there is nothing better to do.
             return replace(terms, quotas=(), per_user=None)
@@ -285,13 +299,11 @@ class Admission:
             self._models.put(call.deployment, call.model)
         reservation, call.reserved = call.reserved, None
         cost, call.reserved_cost = call.reserved_cost, None
-        if reservation is None and cost is None:
-            return
         delivered = 0
         if call.served and call.usage is None and call.delivered:
             counted = yield CountDelivered(call.delivered, self._model(call))
             assert isinstance(counted, Counted)
-            delivered = counted.count.tokens
+            delivered = call.delivered_tokens = counted.count.tokens
         if reservation is not None:
             call.charged_tokens = self.cost(call, delivered) if call.served else 0
             yield Settle(reservation, call.charged_tokens) if call.served else Cancel(reservation)
@@ -333,6 +345,28 @@ def _needs_count(terms: EffectivePolicy) -> bool:
         return True
     quotas = terms.quotas if terms.per_user is None else (*terms.quotas, terms.per_user)
     return any(limit.counts_tokens for quota in quotas for limit, _ in quota.set_limits())
+
+
+def _last(actions: list[PolicyAction]) -> PolicyAction | None:
+    """Give the last action, if it is a quota's."""
+    return actions[-1] if actions and actions[-1].action == "quota" else None
+
+
+def _refused_by(reservation: Reservation, decision: Decision, *, dry_run: bool) -> PolicyAction | None:
+    standing = decision.refused_by
+    if standing is None:
+        return None
+    asked = reservation.tokens if standing.kind.counts_tokens else reservation.requests
+    return PolicyAction(
+        "quota",
+        standing.kind.value,
+        asked,
+        standing.remaining,
+        dry_run,
+        limit=standing.limit,
+        deployment=standing.deployment,
+        seconds=decision.retry_after if math.isfinite(decision.retry_after) else None,
+    )
 
 
 def _limit(decision: Decision) -> str:

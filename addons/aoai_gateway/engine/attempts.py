@@ -11,6 +11,7 @@ queue, and the attempt is made. Its result is the client's answer, or leads to t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.aftermath import Aftermath
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.wire.hints import Headers
 
 BORROWED, LEAST_BORROWED = 2.0, 2.0
 """How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
@@ -54,6 +56,13 @@ BORROWED, LEAST_BORROWED = 2.0, 2.0
 
 WITHOUT_USAGE_SECONDS = 3_600.0
 """How long it is remembered that a backend does not take ``stream_options``: it may be updated."""
+
+
+REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id")
+"""Headers in which a backend names the request, the most useful one first."""
+
+_LONGEST_FACT = 128
+_MILLISECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
 class Attempts(Aftermath):
@@ -217,6 +226,7 @@ class Attempts(Aftermath):
         self._now = result.now
         if isinstance(result, Answered):
             attempt.answered, attempt.status = result.now, result.status
+            _note_head(attempt, result.headers)
             if not is_failure(result.status):
                 yield from self._deliver(attempt, result)
                 return True
@@ -241,6 +251,8 @@ class Attempts(Aftermath):
         else:
             assert isinstance(result, Failed)
             failed = result
+            if failed.headers is not None:
+                _note_head(attempt, failed.headers)
         attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
         if failed.fault is not None:
             attempt.status, attempt.fault = failed.status, failed.fault
@@ -261,14 +273,14 @@ class Attempts(Aftermath):
         told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
         call.served = answered.status < 400 and told is not None
         if told is not None:
-            call.first_content = told.first_content
+            call.first_content = attempt.first_content = told.first_content
             call.model, call.response_id = told.model, told.response_id
             if call.target.operation.cost is not Cost.NONE:
                 # Else it tells of another call: of a response that is looked at once more, for instance.
                 call.usage = told.usage
             if told.usage is not None and told.usage.reasoning_tokens:
                 self._speed(attempt).thinks = True
-            call.finish_reason = told.finish_reason
+            call.finish_reason, call.service_tier = told.finish_reason, told.service_tier
             self._made = told.made
             call.delivered = told.delivered
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
@@ -313,3 +325,15 @@ class Attempts(Aftermath):
         speed = speeds.get(served) or Speed()
         speeds.put(served, speed)
         return speed
+
+
+def _note_head(attempt: Attempt, headers: Headers) -> None:
+    """Keep what an answer's head says for those who look for the request at Azure."""
+    attempt.region = _short(headers.get("x-ms-region"))
+    attempt.request_id = next(filter(None, (_short(headers.get(name)) for name in REQUEST_IDS)), None)
+    said = headers.get("openai-processing-ms")
+    attempt.processing_ms = float(said) if said is not None and _MILLISECONDS.fullmatch(said) else None
+
+
+def _short(value: str | None) -> str | None:
+    return value[:_LONGEST_FACT] if value and value.isprintable() else None

@@ -71,6 +71,27 @@ class FailureKind(StrEnum):
     """The bytes that came are no HTTP response."""
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyAction:
+    """What the client's policy did to a call, or would have done in a dry run.
+
+    ``action``: ``clamp`` (a member of the body was set), ``degrade`` (served in a lesser way), ``quota`` (a
+    quota refused it) or ``reject`` (another rule did). ``what``: the member, ``deployment``, ``priority``,
+    the kind of the quota's limit, or the error's code. Of a quota, ``asked`` is what was to be booked,
+    ``given`` what was left, ``limit`` its size, ``deployment`` the one it is for (None: all), ``seconds`` the
+    time until it would fit.
+    """
+
+    action: str
+    what: str
+    asked: str | float | None = None
+    given: str | float | None = None
+    dry_run: bool = False
+    limit: float | None = None
+    deployment: str | None = None
+    seconds: float | None = None
+
+
 @dataclass(slots=True)
 class Attempt:
     """One send of a call to one backend. Times are on the gateway's monotonic clock, in seconds."""
@@ -101,6 +122,14 @@ class Attempt:
     """The backend's signs of life."""
     resent: bool = False
     """Whether it was sent a second time because a reused connection turned out to be closed."""
+    first_content: float | None = None
+    """When the first content of its stream came."""
+    region: str | None = None
+    """Where the backend runs, as its answer says (``x-ms-region``)."""
+    request_id: str | None = None
+    """The backend's own name for the request, for a ticket to Azure."""
+    processing_ms: float | None = None
+    """How long the backend says that it took (``openai-processing-ms``)."""
 
 
 class Outcome(StrEnum):
@@ -178,6 +207,8 @@ class Call:
     """Members of the body that the client's limits or policy set to another value."""
     told: dict[str, str] = field(default_factory=dict)
     """Response headers that tell the effects of the client's limits and quotas."""
+    policy: list[PolicyAction] = field(default_factory=list)
+    """The same as data, and every quota that refused it."""
     quota_headers: tuple[tuple[str, str], ...] = ()
     """The client's own remaining quota."""
     prompt: Count | None = None
@@ -207,6 +238,12 @@ class Call:
     model: str | None = None
     response_id: str | None = None
     finish_reason: str | None = None
+    service_tier: str | None = None
+    """The tier that served it, as the answer says."""
+    delivered_tokens: int | None = None
+    """Tokens of an answer that brought no usage, counted here."""
+    chunk_gaps: tuple[float, float] | None = None
+    """Of a stream: the median and the longest gap between two chunks, in seconds."""
 
     served: bool = False
     """Whether a backend's answer has reached the client, in part at least."""

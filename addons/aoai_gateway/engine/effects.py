@@ -254,6 +254,7 @@ class Ended:
     made: tuple[str, ...] = ()
     """References that only the resource that answered can resolve (`wire.references`)."""
     finish_reason: str | None = None
+    service_tier: str | None = None
     delivered: Delivered | None = None
     """The answer's text, to be counted where no usage came."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine.call import PolicyAction
 from aoai_gateway.quota.quotas import Quota
 from aoai_gateway.wire import errors
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.prices import Price
     from aoai_gateway.engine.call import Call
     from aoai_gateway.quota.quotas import Decision
+    from aoai_gateway.wire.usage import Usage
 
 ACCOUNT = "cost/"
 """The name of the account; no virtual deployment's name can hold a slash."""
@@ -58,8 +60,36 @@ def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
     usage = call.usage
     if usage is None:
         return math.ceil(price.cost(prompt_tokens, answer_tokens) * UNIT)
-    cost = price.cost(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
-    return math.ceil(cost * UNIT)
+    return math.ceil(usage_cost(price, usage, call.service_tier) * UNIT)
+
+
+def usage_cost(price: Price, usage: Usage, tier: str | None) -> float:
+    """Return what the tokens of one answer cost. ``tier``: the service tier that the answer names."""
+    return price.cost(
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        input_audio_tokens=usage.input_audio_tokens,
+        output_audio_tokens=usage.output_audio_tokens,
+        tier=tier,
+    )
+
+
+def refused_by(decision: Decision, most: int, *, dry_run: bool) -> PolicyAction:
+    """Return the refusal as data, in the currency of ``prices``."""
+    standing = decision.refused_by
+    assert standing is not None
+    return PolicyAction(
+        "quota",
+        standing.kind.value.replace("tokens", "cost"),
+        most / UNIT,
+        standing.remaining / UNIT,
+        dry_run,
+        limit=standing.limit / UNIT,
+        seconds=decision.retry_after if math.isfinite(decision.retry_after) else None,
+    )
 
 
 def refusal(decision: Decision) -> errors.GatewayError:

@@ -26,7 +26,7 @@ gateway_degraded          how it was served in a lesser way
 gateway_dry_run           what limits that are only tried out would have done
 gateway_waited_ms         for how long it was held back
 gateway_first_content_ms  of a stream: from the call's begin to its first content
-gateway_chunk_gap_p50_ms  of a stream whose body is stored: the median time between two of its chunks
+gateway_chunk_gap_p50_ms  of a stream: the median time between two of its chunks
 gateway_chunk_gap_max_ms  … and the longest
 gateway_duration_ms       from the call's begin to its end
 gateway_tokens_in         prompt tokens
@@ -252,7 +252,7 @@ def _remarkable(call: Call) -> list[str]:
 
 
 def _route(call: Call) -> str:
-    text = f"{call.client.name}: {call.deployment or '?'}"
+    text = f"{call.client.name}: {_asked(call)}"
     return text if call.attempt is None else f"{text} → {call.attempt.backend.name}"
 
 
@@ -261,9 +261,16 @@ def _named(error: GatewayError) -> str:
     return f"{error.status} {BARE_CODES.get(error.code, error.code)}"
 
 
+def _asked(call: Call) -> str:
+    """Name what a call is for: a deployment, or the operation where that has none."""
+    if call.body is not None and not call.deployment:
+        return call.target.operation.name
+    return call.deployment or "?"
+
+
 def attempt_comment(call: Call, attempt: Attempt) -> str:
     """Tell a failed attempt in one line: reason, backend, break."""
-    route = f"{call.client.name}: {call.deployment} → {attempt.backend.name}"
+    route = f"{call.client.name}: {_asked(call)} → {attempt.backend.name}"
     parts = [f"attempt {attempt.number} failed: {attempt.reason}", route]
     if attempt.break_seconds is not None:
         parts.append(f"break of {attempt.break_seconds:.1f} s")
@@ -288,6 +295,8 @@ def metadata(call: Call) -> dict[str, Any]:
         "gateway_dry_run": call.told.get("x-gateway-dry-run"),
         "gateway_waited_ms": _ms(0.0, call.waited) or None,
         "gateway_first_content_ms": _ms(call.started, call.first_content) if call.streaming else None,
+        "gateway_chunk_gap_p50_ms": _ms(0.0, call.chunk_gaps[0]) if call.chunk_gaps else None,
+        "gateway_chunk_gap_max_ms": _ms(0.0, call.chunk_gaps[1]) if call.chunk_gaps else None,
         "gateway_duration_ms": _ms(call.started, call.ended),
         "gateway_tokens_in": usage.input_tokens if usage is not None else None,
         "gateway_tokens_out": usage.output_tokens if usage is not None else None,

@@ -26,7 +26,7 @@ from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from mitmproxy.proxy.layer import CommandGenerator
 
@@ -84,8 +84,8 @@ class DownstreamResponse:
         self._held = bytearray()
         self._kept = bytearray()
         """What has gone out of a stream, if the UI is to show it."""
-        self._gaps: ChunkGaps | None = None
-        """Set for a stream whose body is kept."""
+        self._keeps = False
+        self._gaps = ChunkGaps()
 
     @property
     def is_whole(self) -> bool:
@@ -94,15 +94,21 @@ class DownstreamResponse:
         return call is None or call.outcome is not Outcome.TRUNCATED
 
     @property
-    def figures(self) -> Mapping[str, object]:
-        """The gaps between the chunks of a stream, for the flow's metadata."""
-        return self._gaps.figures() if self._gaps is not None else {}
+    def chunk_gaps(self) -> tuple[float, float] | None:
+        """Of a stream, the median and the longest time between two chunks, in seconds."""
+        return self._gaps.summary()
+
+    def note_times(self) -> None:
+        """Note on the flow of a stream that is stored, to be looked at, when its chunks came."""
+        here = self._here
+        if here.proxy.options.store_streamed_bodies and (times := self._gaps.times()):
+            here.flow.metadata["gateway_chunk_times_ms"] = times
 
     def begin(self, *, hold: bool) -> CommandGenerator[None]:
         """Begin to send a stream, or to collect it (`hold`)."""
         here = self._here
         assert here.flow.response is not None
-        self._gaps = ChunkGaps() if here.proxy.options.store_streamed_bodies else None
+        self._keeps = bool(here.proxy.options.store_streamed_bodies)
         self.progress = Progress.HELD if hold else Progress.BEGUN
         if not hold:
             yield here.send(ResponseHeaders(here.id, here.flow.response, False))
@@ -125,12 +131,11 @@ class DownstreamResponse:
                 yield from self._pass_on(rest)
 
     def _pass_on(self, data: bytes) -> CommandGenerator[None]:
-        if self._gaps is not None:
-            self._gaps.note(self._here.now())
+        self._gaps.note(self._here.now())
         if self.progress is Progress.HELD:
             self._held += data
             return
-        if self._gaps is not None:
+        if self._keeps:
             self._kept += data
         yield self._here.send(ResponseData(self._here.id, data))
 
@@ -140,7 +145,7 @@ class DownstreamResponse:
         assert response is not None
         if self.progress is Progress.HELD:
             response.data.content = bytes(self._held)
-        elif self._gaps is not None:
+        elif self._keeps:
             response.data.content = bytes(self._kept)
             self._kept.clear()
 

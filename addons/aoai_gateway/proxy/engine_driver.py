@@ -44,7 +44,7 @@ from aoai_gateway.runtime.stream_hooks import GatewayBreaksWithdrawnHook, Gatewa
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
     from mitmproxy.proxy.layer import CommandGenerator
 
@@ -172,10 +172,10 @@ class EngineDriver:
             call.outcome = call.outcome or Outcome.CLIENT_GONE
             call.ended = call.ended or self._here.now()
 
-    def write_down(self, figures: Mapping[str, object]) -> CommandGenerator[None]:
+    def write_down(self, chunk_gaps: tuple[float, float] | None) -> CommandGenerator[None]:
         """End the engine's part, and write the call's record, once.
 
-        ``figures`` are added to the flow's metadata.
+        ``chunk_gaps``: of a stream, the median and the longest time between two of its chunks, in seconds.
         """
         here = self._here
         call, run, self._run = here.call, self._run, None
@@ -195,8 +195,8 @@ class EngineDriver:
             call.reserved_cost = None
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
+        call.chunk_gaps = chunk_gaps
         self._observation.finished(here.flow)
-        here.flow.metadata.update(figures)
         record = here.gateway.write_down(call)
         if "gateway_call_finished" in here.gateway.heard:
             yield GatewayCallEndedHook(CallFinished(here.flow, call, record))

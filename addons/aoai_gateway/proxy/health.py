@@ -2,7 +2,7 @@
 
 Ready means: a configuration is in force, and the gateway is listening (or nobody would be asking) and not
 about to leave. Whether Azure is busy, or the store of shared counters out of reach, is no reason to take a
-pod out of the pool, so that is only in the body.
+pod out of the pool: the status is 200 still, and the body says ``degraded``, and why.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy import http
 
 from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.runtime.trouble import troubles
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.wire import errors
 
@@ -51,7 +52,10 @@ def readiness(gateway: Gateway, ready: bool) -> dict[str, Any]:
     Why a backend is out is what its peers have said; that is for the status page.
     """
     now = time.monotonic()
-    status = "ready" if ready else "draining" if gateway.leaving else "starting"
+    reasons = [trouble.for_strangers() for trouble in troubles(gateway)]
+    status = "draining" if gateway.leaving else "starting"
+    if ready:
+        status = "degraded" if reasons else "ready"
     backends = []
     if gateway.setup is not None:
         for backend in gateway.setup.table.backends:
@@ -62,6 +66,7 @@ def readiness(gateway: Gateway, ready: bool) -> dict[str, Any]:
         "calls": len(gateway.calls),
         "state": state_in_words(gateway.state),
         "backends": backends,
+        "reasons": reasons,
     }
 
 

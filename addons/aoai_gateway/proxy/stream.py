@@ -501,7 +501,8 @@ class GatewayStream(HttpStream):
         """The engine is done with the call: write it down, and finish the answer."""
         here, progress = self._here, self._response.progress
         here.clear_deadline()
-        yield from self._driver.write_down(self._response.figures)
+        self._response.note_times()
+        yield from self._driver.write_down(self._response.chunk_gaps)
         assert here.call is not None
         if here.call.outcome is Outcome.CLIENT_GONE:
             yield from self._hang_up("The client disconnected.")
@@ -607,7 +608,7 @@ class GatewayStream(HttpStream):
         here = self._here
         if self._driver.is_running:
             self._driver.abort()
-            yield from self._driver.write_down(self._response.figures)
+            yield from self._driver.write_down(self._response.chunk_gaps)
         self.state = State.OVER
         here.clear_deadline()
         here.flow.live = False
@@ -646,7 +647,7 @@ class GatewayStream(HttpStream):
             here.call.outcome, here.call.ended = Outcome.ERROR, here.now()
             here.call.status = here.call.status or 500
         yield from self._tell_of_bug()
-        yield from self._driver.write_down(self._response.figures)
+        yield from self._driver.write_down(self._response.chunk_gaps)
         here.flow.live = False
         self._count_out()
         yield DropStream(here.id)

@@ -197,6 +197,7 @@ class UpstreamAttempt:
             response_id=facts.response_id,
             made=references_in(decoded) if keeps_state(self._call) else (),
             finish_reason=", ".join(facts.finish_reasons) or None,
+            service_tier=facts.service_tier,
             delivered=delivered,
         )
 

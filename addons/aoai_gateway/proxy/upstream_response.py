@@ -152,6 +152,7 @@ class UpstreamResponse:
             response_id=reader.response_id,
             made=tuple(reader.made),
             finish_reason=", ".join(reader.finish_reasons) or None,
+            service_tier=reader.service_tier,
             delivered=reader.delivered,
         )
 

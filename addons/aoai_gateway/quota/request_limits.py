@@ -8,7 +8,7 @@ action. Of a prompt nothing can be taken away: one that is too long is always re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.wire.errors import GatewayError, invalid_body, parameter_over_limit
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS
@@ -33,17 +33,30 @@ class RequestLimits:
     clamp: bool = False
 
 
+class Change(NamedTuple):
+    """A member of a body that is set: what was asked for (None: nothing), and what is given."""
+
+    member: str
+    asked: int | None
+    given: int
+
+    def __str__(self) -> str:
+        return f"{self.member} {'unset' if self.asked is None else self.asked}->{self.given}"
+
+
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """The values to be edited into a body; None leaves a value as it came.
-
-    `notes` tell the changes to people and in the response header, in ASCII: `max_tokens 8000->4096`.
-    """
+    """The values to be edited into a body; None leaves a value as it came. `changes` tell them as data."""
 
     max_tokens: int | None = None
     n: int | None = None
     best_of: int | None = None
-    notes: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The changes for people and for the response header, in ASCII: `max_tokens 8000->4096`."""
+        return tuple(map(str, self.changes))
 
 
 UNTOUCHED = Limited()
@@ -64,20 +77,20 @@ def apply(limits: RequestLimits, body: RequestBody, prompt_tokens: int | None) -
         and prompt_tokens > limits.prompt_tokens
     ):
         raise prompt_over_limit(prompt_tokens, limits.prompt_tokens)
-    notes: list[str] = []
-    max_tokens = _bound(limits, body, notes)
+    changes: list[Change] = []
+    max_tokens = _bound(limits, body, changes)
     n = best_of = None
     if body.operation in (CHAT_COMPLETIONS, COMPLETIONS):
-        n = _lower("n", body.n, limits.n, limits.clamp, notes)
+        n = _lower("n", body.n, limits.n, limits.clamp, changes)
     if body.operation is COMPLETIONS:
-        best_of = _lower("best_of", body.best_of, limits.best_of, limits.clamp, notes)
+        best_of = _lower("best_of", body.best_of, limits.best_of, limits.clamp, changes)
         asked = body.n if n is None else n
         if best_of is not None and asked > best_of:
             # No more can be returned than there are candidates: Azure OpenAI answers 400.
-            notes[:] = [note for note in notes if not note.startswith("n ")]
-            notes.append(f"n {body.n}->{best_of}")
+            changes[:] = [change for change in changes if change.member != "n"]
+            changes.append(Change("n", body.n, best_of))
             n = best_of
-    return Limited(max_tokens, n, best_of, tuple(notes))
+    return Limited(max_tokens, n, best_of, tuple(changes))
 
 
 def prompt_over_limit(tokens: int, limit: int) -> GatewayError:
@@ -88,23 +101,23 @@ def prompt_over_limit(tokens: int, limit: int) -> GatewayError:
     )
 
 
-def _bound(limits: RequestLimits, body: RequestBody, notes: list[str]) -> int | None:
+def _bound(limits: RequestLimits, body: RequestBody, changes: list[Change]) -> int | None:
     key = body.max_tokens_key
     if key is None:
         return None
     if body.max_tokens is not None:
-        return _lower(key, body.max_tokens, limits.max_tokens, limits.clamp, notes)
+        return _lower(key, body.max_tokens, limits.max_tokens, limits.clamp, changes)
     given = limits.max_tokens if limits.default_max_tokens is None else limits.default_max_tokens
     if given is not None:
-        notes.append(f"{key} unset->{given}")
+        changes.append(Change(key, None, given))
     return given
 
 
-def _lower(key: str, asked: int, limit: int | None, clamp: bool, notes: list[str]) -> int | None:
+def _lower(key: str, asked: int, limit: int | None, clamp: bool, changes: list[Change]) -> int | None:
     """Return the value to set instead of the requested one; None if that is within the limit."""
     if limit is None or asked <= limit:
         return None
     if not clamp:
         raise parameter_over_limit(key, asked, limit)
-    notes.append(f"{key} {asked}->{limit}")
+    changes.append(Change(key, asked, limit))
     return limit

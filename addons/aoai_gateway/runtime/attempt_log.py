@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STORM_SECONDS = 60.0
+"""After a line about a backend and a reason, others like it are counted for so long."""
+
+MOST_KINDS = 1_000
+
 _ADVICE = {
     Fault.STANDIN: "has no such deployment ({reason}). Correct or remove the standin {standin!r} in "
     "aoai.endpoints, at the endpoint {endpoint!r}, or create the deployment.",
@@ -23,23 +28,62 @@ _ADVICE = {
 }
 
 
-def log(failed: AttemptFailed) -> None:
-    """Log a failed attempt; loudly if our own credential was refused."""
-    attempt = failed.attempt
+class AttemptLog:
+    """Logs failed attempts: the first of a kind at once, and of a storm of them one line a minute."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str], list[float]] = {}
+        """By backend and reason: when a line was written (monotonic), and how many came after it."""
+
+    def log(self, failed: AttemptFailed, now: float) -> None:
+        """Take a failed attempt. ``now``: monotonic seconds."""
+        key = failed.attempt.backend.name, failed.attempt.reason
+        known = self._kinds.get(key)
+        if known is not None and now < known[0] + STORM_SECONDS:
+            known[1] += 1
+            return
+        if len(self._kinds) >= MOST_KINDS:
+            self._kinds.clear()
+        self._kinds[key] = [now, 0]
+        more = int(known[1]) if known is not None else 0
+        _log(failed, f"; {more} more like it were not told" if more else "")
+
+
+def _log(failed: AttemptFailed, more: str) -> None:
+    attempt, call = failed.attempt, failed.call
+    details = {
+        "backend": attempt.backend.name,
+        "call": call.id,
+        "client": call.client.name,
+        "priority": call.cls.name if call.cls is not None else None,
+    }
     ours = attempt.failure is FailureKind.STATUS and attempt.status in OUR_CREDENTIAL_REFUSED
     if ours:
         logger.error(
-            "%s refuses the gateway's own credential (%s); check the endpoint's key.",
+            "%s refuses the gateway's own credential (%s); check the endpoint's key%s.",
             attempt.backend.endpoint.name,
             attempt.reason,
+            more,
+            extra={"event": "backend.credential_refused", **details},
         )
         return
     advice = _ADVICE.get(attempt.fault) if attempt.fault is not None else None
     if advice is not None:
-        backend, operation = attempt.backend, failed.call.target.operation.name
+        backend, operation = attempt.backend, call.target.operation.name
         endpoint, standin = backend.key
         told = advice.format(reason=attempt.reason, standin=standin, endpoint=endpoint, operation=operation)
-        logger.error("%s %s", backend.name, told)
+        event = {"event": "backend.misconfigured", **details}
+        logger.error("%s %s%s", backend.name, told, more, extra=event)
         return
     length = f"; break of {attempt.break_seconds:.1f} s" if attempt.break_seconds is not None else ""
-    logger.info("%s failed: %s%s (call %s)", attempt.backend.name, attempt.reason, length, failed.call.id)
+    logger.info(
+        "%s failed: %s%s (call %s, client %s%s)%s",
+        attempt.backend.name,
+        attempt.reason,
+        length,
+        call.id,
+        call.client.name,
+        f", class {details['priority']}" if call.setup.config.priorities else "",
+        more,
+        extra={"event": "attempt.failed", **details},
+    )

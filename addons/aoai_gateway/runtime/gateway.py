@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import random
 import time
@@ -31,7 +32,9 @@ from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
+from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.usage.record import usage_record
+from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
 
@@ -52,7 +55,6 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
-    from aoai_gateway.usage.sink import UsageSink
     from aoai_gateway.wire.secrets import Credential
 
 FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
@@ -104,7 +106,8 @@ class Gateway:
         self.leaving = False
         """Whether it is about to; balancers are told so, and calls are still taken."""
         self.readiness_polls = ReadinessPolls()
-        self.usage_log: UsageSink | None = None
+        self.sinks = Sinks()
+        """Where usage records go."""
         self.counter = Counter()
         self.reader = BodyReader()
         self.state: State = MemoryState()
@@ -117,6 +120,7 @@ class Gateway:
         self.calls: dict[str, Call] = {}
         """The calls under way, by id, until their last byte has been handed over."""
         self.traffic = Traffic()
+        self.metrics = Metrics()
         self.switches = Switches()
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
@@ -129,6 +133,8 @@ class Gateway:
         """The errors of the file as it is now, if it could not be loaded."""
         self.actions: deque[dict[str, str]] = deque(maxlen=ACTIONS_KEPT)
         """Actions by hand, newest first: ``time`` and ``text``."""
+        self.expiries: dict[str, float] = {}
+        """What is valid for a time only, a certificate say, and until when (since the epoch)."""
         self.is_held: Callable[[http.HTTPFlow], bool] = _never
         """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
@@ -285,23 +291,25 @@ class Gateway:
     def write_down(self, call: Call) -> dict[str, Any]:
         """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""
         self.traffic.finished(call, self.clock.monotonic())
-        if self.usage_log is None and "gateway_call_finished" not in self.heard:
+        self.metrics.finished(call)
+        heard = "gateway_call_finished" in self.heard
+        if not self.sinks and not heard:
             return {}
         record = usage_record(call)
-        if self.usage_log is not None:
-            self.usage_log.put(record)
-        return record
+        self.sinks.put(record)
+        # What a plugin does to its record is not to reach the sinks, which write in threads of their own.
+        return copy.deepcopy(record) if heard else record
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Write down a request that was answered before it became a call."""
         now = self.clock.monotonic()
         if answer.error is not None:
             self.traffic.refused(answer.client, now)
+        self.metrics.answered_early(answer)
         self.early.note(answer, now)
 
     def _put(self, record: dict[str, Any]) -> None:
-        if self.usage_log is not None:
-            self.usage_log.put(record)
+        self.sinks.put(record)
 
     def identify(
         self, config: Config, shown: Credential | ShownCertificate | None

@@ -1,4 +1,4 @@
-"""How evenly a stream came: noted only where flows are looked at, since mitmproxy keeps no such times."""
+"""How evenly a stream came to its client: the times between its chunks, in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,37 +6,49 @@ from array import array
 from itertools import accumulate
 from statistics import median
 
-MAX_NOTED = 100_000
-"""Chunks of one stream beyond these are not noted."""
+MOST_NOTED = 4_096
+"""Gaps that are kept of one stream. Of a longer one every second, fourth, eighth … gap is kept."""
 
 MOST_TIMES = 200
 """Times that are given of a stream; of more chunks, every second, third … is."""
 
 
 class ChunkGaps:
-    """The times at which chunks of one stream went to the client."""
+    """The gaps between the chunks of one stream that went to the client."""
+
+    __slots__ = ("_gaps", "_last", "_longest", "_pending", "_step")
 
     def __init__(self) -> None:
         self._gaps = array("d")
         self._last: float | None = None
+        self._longest = 0.0
+        self._step = 1
+        self._pending = 0
 
     def note(self, now: float) -> None:
         """Another chunk goes out; `now` in seconds, on any clock that never goes back."""
-        if self._last is not None and len(self._gaps) < MAX_NOTED:
-            self._gaps.append(now - self._last)
-        self._last = now
+        last, self._last = self._last, now
+        if last is None:
+            return
+        gap = now - last
+        if gap > self._longest:
+            self._longest = gap
+        self._pending += 1
+        if self._pending < self._step:
+            return
+        self._pending = 0
+        self._gaps.append(gap)
+        if len(self._gaps) >= MOST_NOTED:
+            del self._gaps[::2]
+            self._step *= 2
+
+    def summary(self) -> tuple[float, float] | None:
+        """Give the median and the longest gap in seconds; None without a gap. The longest is exact."""
+        return (median(self._gaps), self._longest) if self._gaps else None
 
     def times(self) -> list[int]:
-        """When chunks came, in milliseconds after the first one."""
+        """When chunks came, in milliseconds after the first one; empty of a stream too long for that."""
+        if self._step > 1:
+            return []
         step = len(self._gaps) // MOST_TIMES + 1
         return [round(1000 * after) for after in list(accumulate(self._gaps))[::step]]
-
-    def figures(self) -> dict[str, float | list[int]]:
-        """For a flow's metadata: the median and the longest gap, and `times`; empty without a gap."""
-        if not self._gaps:
-            return {}
-        return {
-            "gateway_chunk_gap_p50_ms": round(1000 * median(self._gaps), 1),
-            "gateway_chunk_gap_max_ms": round(1000 * max(self._gaps), 1),
-            "gateway_chunk_times_ms": self.times(),
-        }

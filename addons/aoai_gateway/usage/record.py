@@ -1,9 +1,9 @@
 """The usage record of a finished call. No prompt, no answer, no key.
 
-Times are in milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply
-are null. ``count`` is 1, except for requests that were answered before they became calls, of which one record
-may stand for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came from. ``run_by``:
-who has sent it from the workbench, in the name of the client.
+``schema`` is its version. Fields are only added; a reader ignores those that it does not know. Times are in
+milliseconds, except ``time`` (the call's begin, RFC 3339 in UTC). Fields that do not apply are null.
+``count`` is 1, except for requests that were answered before they became calls, of which one record may stand
+for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came from.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.engine import money
 from aoai_gateway.engine.end_users import shown_user
 
 if TYPE_CHECKING:
-    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.engine.call import Attempt, Call, PolicyAction
     from aoai_gateway.routing.order import Skip
 
+SCHEMA = 1
+
 FIELDS = (
+    "schema",
     "time",
     "call",
     "client",
@@ -55,15 +59,45 @@ FIELDS = (
     "count",
     "address",
     "user",
+    "region",
+    "provisioned",
+    "service_tier",
+    "cache_write_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+    "delivered_tokens",
+    "prompt_tokens_counted",
+    "cost",
+    "chunk_gap_p50_ms",
+    "chunk_gap_max_ms",
+    "policy",
+    "refused_by",
+    "retry_after_ms",
+    "client_request_id",
+    "backend_request_id",
+    "backend_processing_ms",
+    "traceparent",
     "run_by",
 )
 """The fields of every record, in their order."""
 
 
+CLIENT_REQUEST_IDS = ("x-ms-client-request-id", "x-client-request-id", "x-request-id")
+"""Headers by which clients name their requests."""
+
+LONGEST_ID = 256
+
+COST_DIGITS = 8
+
+QUOTA_EXCEEDED = ("quota_exceeded", "budget_exceeded")
+
+
 def usage_record(call: Call) -> dict[str, Any]:
     """Make the record of a finished call."""
     body, usage, attempt = call.body, call.usage, call.attempt
+    gaps = call.chunk_gaps
     return {
+        "schema": SCHEMA,
         "time": written_time(call.started + call.wall),
         "call": call.id,
         "client": call.client.name,
@@ -96,18 +130,37 @@ def usage_record(call: Call) -> dict[str, Any]:
         "duration_ms": _ms(call.started, call.ended),
         "client_retry": _retry_count(call),
         "response_id": call.response_id,
-        "attempts": [_attempt(a) for a in call.attempts],
+        "attempts": [_attempt(a, call) for a in call.attempts],
         "skipped": [_skip(each) for each in call.skipped],
         "count": 1,
         "address": None,
         "user": shown_user(call),
+        "region": attempt.region if attempt else None,
+        "provisioned": attempt.backend.standin.provisioned if attempt and attempt.backend.standin else None,
+        "service_tier": call.service_tier,
+        "cache_write_tokens": usage.cache_write_tokens if usage else None,
+        "input_audio_tokens": usage.input_audio_tokens if usage else None,
+        "output_audio_tokens": usage.output_audio_tokens if usage else None,
+        "delivered_tokens": call.delivered_tokens,
+        "prompt_tokens_counted": call.prompt.tokens if call.prompt is not None else None,
+        "cost": cost_of(call),
+        "chunk_gap_p50_ms": _ms(0.0, gaps[0]) if gaps else None,
+        "chunk_gap_max_ms": _ms(0.0, gaps[1]) if gaps else None,
+        "policy": [_action(each) for each in call.policy],
+        "refused_by": _refused_by(call),
+        "retry_after_ms": _retry_after_ms(call),
+        "client_request_id": _header(call, *CLIENT_REQUEST_IDS),
+        "backend_request_id": attempt.request_id if attempt else None,
+        "backend_processing_ms": attempt.processing_ms if attempt else None,
+        "traceparent": _header(call, "traceparent"),
         "run_by": call.run_by,
     }
 
 
 def empty_record() -> dict[str, Any]:
     """Make the record of a request that never became a call: all fields, and nothing known yet."""
-    return dict.fromkeys(FIELDS) | {"streaming": False, "attempts": [], "skipped": []}
+    nothing: dict[str, Any] = {"streaming": False, "attempts": [], "skipped": [], "policy": []}
+    return dict.fromkeys(FIELDS) | {"schema": SCHEMA} | nothing
 
 
 def written_time(seconds: float) -> str:
@@ -116,7 +169,7 @@ def written_time(seconds: float) -> str:
     return begun.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _attempt(attempt: Attempt, call: Call) -> dict[str, Any]:
     return {
         "backend": attempt.backend.name,
         "status": attempt.status,
@@ -127,6 +180,10 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "duration_ms": _ms(attempt.started, attempt.ended),
         "resent": attempt.resent,
         "skipped": [_skip(each) for each in attempt.skipped],
+        "region": attempt.region,
+        "request_id": attempt.request_id,
+        "started_ms": _ms(call.started, attempt.started),
+        "first_token_ms": _ms(attempt.started, attempt.first_content),
     }
 
 
@@ -137,6 +194,68 @@ def _skip(skip: Skip) -> dict[str, Any]:
         "reason": skip.reason,
         "wait_ms": _ms(0.0, skip.seconds),
     }
+
+
+def _action(action: PolicyAction) -> dict[str, Any]:
+    return {
+        "action": action.action,
+        "what": action.what,
+        "asked": action.asked,
+        "given": action.given,
+        "dry_run": action.dry_run,
+        "limit": action.limit,
+        "deployment": action.deployment,
+        "retry_after_ms": _ms(0.0, action.seconds),
+    }
+
+
+def _refused_by(call: Call) -> dict[str, Any] | None:
+    """Give the quota that the call was refused for: its kind and size, what was asked and what was left."""
+    if call.error is None or call.error.code not in QUOTA_EXCEEDED:
+        return None
+    quotas = (each for each in reversed(call.policy) if each.action == "quota" and not each.dry_run)
+    refused = next(quotas, None)
+    if refused is None:
+        return None
+    return {
+        "quota": refused.what,
+        "deployment": refused.deployment,
+        "limit": refused.limit,
+        "asked": refused.asked,
+        "left": refused.given,
+    }
+
+
+def _retry_after_ms(call: Call) -> float | None:
+    """Give what the client was told in ``retry-after-ms`` or ``retry-after``."""
+    told = dict(call.error.headers) if call.error is not None else {}
+    if "retry-after-ms" in told:
+        return float(told["retry-after-ms"])
+    return 1000 * float(told["retry-after"]) if "retry-after" in told else None
+
+
+def cost_of(call: Call) -> float | None:
+    """Give what the call costs by the price table; of an answer without usage, what was counted here."""
+    if not call.served:
+        return None
+    price = call.setup.config.price_of(call.deployment, call.model)
+    if price is None:
+        return None
+    usage = call.usage
+    if usage is None:
+        taken = call.prompt.tokens if call.prompt is not None else 0
+        return round(price.cost(taken, call.delivered_tokens or 0, tier=call.service_tier), COST_DIGITS)
+    cost = money.usage_cost(price, usage, call.service_tier)
+    return round(cost, COST_DIGITS)
+
+
+def _header(call: Call, *names: str) -> str | None:
+    """Give the first of these headers that the client sent and that is fit for a record."""
+    for name in names:
+        value = call.headers.get(name)
+        if value and len(value) <= LONGEST_ID and value.isprintable():
+            return value
+    return None
 
 
 def _priority(call: Call) -> str | None:

@@ -1,46 +1,86 @@
-"""Where usage records go: a line of JSON each, to a file or to standard output, off the event loop."""
+"""A sink of usage records: a bounded queue, and a thread of its own that hands batches to a writer.
+
+Whatever the writer does, traffic does not notice: a writer that hangs fills the queue, one that fails loses
+its batch, and both are counted and told in the log. A record is written as soon as the thread gets to it, so
+a killed process loses the records of calls in flight and of the few milliseconds before.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
-import sys
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from aoai_gateway.usage.files import append
+import time
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
-CAPACITY = 100_000
-"""Records that may wait for a slow disk; beyond, they are dropped and counted."""
+type Record = Mapping[str, Any]
+
+CAPACITY = 20_000
+"""Records that may wait for a slow writer; beyond, they are dropped and counted."""
+
+MOST_AT_ONCE = 1_000
+"""Records of one batch."""
+
+HANGS_SECONDS = 30.0
+"""A writer that takes longer than this for a batch is said to hang."""
 
 
-class UsageSink:
-    """Writes records in a thread of its own. ``target``: ``stdout`` or a path."""
+class Writer(Protocol):
+    """Writes records somewhere; used by one thread."""
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def write(self, records: Sequence[Record]) -> int:
+        """Write all of a batch. Gives how many of it are lost for reasons of their own.
+
+        Any exception means that all of them are lost.
+        """
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Sink:
+    """Takes records, and has them written. ``name`` is for the log, the status page and metrics."""
+
+    def __init__(self, name: str, writer: Writer) -> None:
+        self.name = name
         self.dropped = 0
-        """Records that are lost: there was no room on the disk, or it was too slow."""
+        """Records that are lost: there was no room on the disk, or the writer was too slow."""
+        self.written = 0
+        self.failing = ""
+        """Why the last batch was lost; empty if it was written."""
         self._told = 0
-        """How many of these have been logged."""
-        self._queue: queue.Queue[str | None] = queue.Queue(CAPACITY)
-        self._thread = threading.Thread(target=self._write, name="usage log", daemon=True)
+        """How many of the lost ones the log has been told of."""
+        self._writer = writer
+        self._since: float | None = None
+        """When the batch that is being written was begun (monotonic)."""
+        self._lock = threading.Lock()
+        self._queue: queue.Queue[Record | None] = queue.Queue(CAPACITY)
+        self._thread = threading.Thread(target=self._work, name=f"usage sink {name}", daemon=True)
         self._thread.start()
 
-    def put(self, record: Mapping[str, Any]) -> None:
-        """Take a record; never blocks."""
+    @property
+    def waiting(self) -> int:
+        """How many records wait to be written."""
+        return self._queue.qsize()
+
+    def trouble(self, now: float) -> str:
+        """Say what is wrong with it at this monotonic time; empty if nothing is."""
+        since = self._since
+        if since is not None and now - since > HANGS_SECONDS:
+            return f"has hung for {now - since:.0f} s"
+        return self.failing
+
+    def put(self, record: Record) -> None:
+        """Take a record, which is not changed from now on; never blocks."""
         try:
-            # ASCII: no terminal's encoding, and no odd name from outside, can stop the log.
-            self._queue.put_nowait(json.dumps(record, separators=(",", ":")))
+            self._queue.put_nowait(record)
         except queue.Full:
-            self._lose(1, "the disk is too slow")
+            self._lose(1, "it is too slow")
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what is waiting, for so long at most."""
@@ -55,53 +95,70 @@ class UsageSink:
         if left:
             self._lose(left, "they were not written in time")
         if self.dropped:
-            logger.error("The usage log %s lacks %d records.", self.target, self.dropped)
+            logger.error("The usage log %s lacks %d records.", self.name, self.dropped)
 
     def _lose(self, count: int, why: str) -> None:
-        self.dropped += count
-        if self.dropped >= 2 * self._told:  # the 1st, 2nd, 4th, 8th …
-            self._told = self.dropped
+        with self._lock:
+            self.dropped += count
+            tell = self.dropped >= 2 * self._told  # the 1st, 2nd, 4th, 8th …
+            if tell:
+                self._told = self.dropped
+        if tell:
             logger.error(
-                "The usage log %s cannot be written: %s; %d records are lost.", self.target, why, self.dropped
+                "The usage log %s cannot be written: %s; %d records are lost.", self.name, why, self.dropped
             )
 
-    def _write(self) -> None:
-        failing = False
-        while True:
-            lines, last = self._take()
-            try:
-                self._append(lines)
-                if failing and lines:
-                    logger.warning(
-                        "The usage log %s can be written again; %d records are lost.",
-                        self.target,
-                        self.dropped,
-                    )
-                    failing, self._told = False, 0
-            except (OSError, ValueError) as error:  # ValueError: standard output was closed
-                failing = True
-                self._lose(len(lines), str((error.strerror if isinstance(error, OSError) else "") or error))
-            if last:
-                return
+    def _work(self) -> None:
+        last = False
+        while not last:
+            records, last = self._take()
+            if records:
+                self._write(records)
+        try:
+            self._writer.close()
+        except Exception as error:
+            logger.warning("The usage log %s could not be closed: %s.", self.name, reason(error))
 
-    def _take(self) -> tuple[list[str], bool]:
-        """Wait for a record, and give it with all others that are there."""
-        lines: list[str] = []
+    def _write(self, records: list[Record]) -> None:
+        self._since = time.monotonic()
+        try:
+            lost = self._writer.write(records)
+        except Exception as error:
+            self.failing = reason(error)
+            self._lose(len(records), self.failing)
+        else:
+            self.written += len(records) - lost
+            if lost:
+                self._lose(lost, "they were refused")
+            elif self.failing:
+                logger.warning(
+                    "The usage log %s can be written again; %d records are lost.", self.name, self.dropped
+                )
+                self.failing, self._told = "", 0
+        finally:
+            self._since = None
+
+    def _take(self) -> tuple[list[Record], bool]:
+        """Wait for a record, and give it with others that are there."""
+        records: list[Record] = []
         item = self._queue.get()
         while item is not None:
-            lines.append(item)
+            records.append(item)
+            if len(records) >= MOST_AT_ONCE:
+                return records, False
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
-                return lines, False
-        return lines, True
+                return records, False
+        return records, True
 
-    def _append(self, lines: list[str]) -> None:
-        if not lines:
-            return
-        text = "".join(line + "\n" for line in lines)
-        if self.target == "stdout":
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        else:
-            append(Path(self.target), text.encode())
+
+def reason(error: Exception) -> str:
+    """Say in a few words what went wrong; messages of other errors than the system's may quote data."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return type(error).__qualname__ if not isinstance(error, SinkError) else str(error)
+
+
+class SinkError(Exception):
+    """A writer's own words for what went wrong, without anything secret."""

@@ -116,6 +116,7 @@ class StreamReader:
         self.usage: Usage | None = None
         self.response_id: str | None = None
         self.model: str | None = None
+        self.service_tier: str | None = None
         self.made: list[str] = []
         """References that only this resource can resolve, the last one first (`wire.references`)."""
         self.finish_reasons: list[str] = []
@@ -388,6 +389,8 @@ class StreamReader:
         self.usage = facts.usage or self.usage
         self.response_id = self.response_id or facts.response_id
         self.model = self.model or facts.model
+        # The last word counts: a response begins with what was asked for, and ends with what was given.
+        self.service_tier = facts.service_tier or self.service_tier
 
     def _failed(self, error: object) -> Kind:
         details: Mapping[str, Any] = error if isinstance(error, Mapping) else {}

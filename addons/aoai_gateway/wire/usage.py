@@ -39,6 +39,8 @@ class Usage:
     reasoning_tokens: int = 0
     input_audio_tokens: int = 0
     output_audio_tokens: int = 0
+    cache_write_tokens: int = 0
+    """Of the input, what was put into the prompt cache, where that costs extra."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ class AnswerFacts:
     """The facts about a JSON answer; None or empty where it does not name them.
 
     ``model`` is the snapshot that answered (in the Responses API the deployment's name). ``finish_reasons``
-    are the choices' in order; a response's is its status, or the reason why it is incomplete. ``status`` is a
-    response's. ``error``: the error object of an answer that is no success, with its code, type and message.
+    are the choices' in order; a response's is its status, or the reason why it is incomplete.
+    ``service_tier`` is the tier that served it, ``status`` a response's. ``error``: the error object of an
+    answer that is no success, with its code, type and message.
     """
 
     usage: Usage | None = None
@@ -56,6 +59,7 @@ class AnswerFacts:
     finish_reasons: tuple[str, ...] = ()
     status: str | None = None
     error: Mapping[str, Any] | None = None
+    service_tier: str | None = None
 
 
 def read_usage(usage: object) -> Usage | None:
@@ -80,6 +84,7 @@ def read_usage(usage: object) -> Usage | None:
         reasoning_tokens=_count(given_of.get("reasoning_tokens")) or 0,
         input_audio_tokens=_count(taken_of.get("audio_tokens")) or 0,
         output_audio_tokens=_count(given_of.get("audio_tokens")) or 0,
+        cache_write_tokens=_count(taken_of.get("cache_write_tokens")) or 0,
     )
 
 
@@ -134,6 +139,7 @@ def facts_of(document: object) -> AnswerFacts:
         finish_reasons=_finish_reasons(document),
         status=_text(document.get("status")),
         error=error if isinstance(error := document.get("error"), Mapping) and error else None,
+        service_tier=_text(document.get("service_tier")),
     )
 
 

@@ -404,8 +404,25 @@ class TestUsageRecord:
         headers = {"x-stainless-retry-count": "2"}
         answer = caller.chat(lane, stream=streaming, max_tokens=50, headers=headers)
         record = stage.record(lane)
-        timed = {"time", "first_token_ms", "duration_ms", "attempts", "skipped"}
-        assert {name: value for name, value in record.items() if name not in timed} == {
+        varies = {"time", "first_token_ms", "duration_ms", "attempts", "skipped"}
+        varies |= {"chunk_gap_p50_ms", "chunk_gap_max_ms", "backend_request_id", "backend_processing_ms"}
+        assert {name: value for name, value in record.items() if name not in varies} == {
+            "schema": 1,
+            "region": record["attempts"][-1]["region"],
+            "provisioned": False,
+            "service_tier": record["service_tier"],
+            "cache_write_tokens": 0,
+            "input_audio_tokens": 0,
+            "output_audio_tokens": 0,
+            "delivered_tokens": None,
+            "prompt_tokens_counted": None,
+            "cost": None,
+            "policy": [],
+            "refused_by": None,
+            "retry_after_ms": None,
+            "client_request_id": None,
+            "traceparent": None,
+            "user": None,
             "call": answer.headers["x-gateway-call"],
             "count": 1,
             "address": None,
@@ -440,6 +457,8 @@ class TestUsageRecord:
         }
         assert record["input_tokens"] > 5
         assert (record["first_token_ms"] is not None) is streaming
+        assert record["region"] is not None
+        assert record["backend_request_id"] == record["attempts"][-1]["request_id"] is not None
         assert 0 < record["duration_ms"] < 10_000
         first, second = record["attempts"]
         assert [(each["backend"], each["cause"]) for each in record["skipped"]] == [

@@ -1,0 +1,148 @@
+"""``aoai-gateway backtest FILE… --config A --config B``: recorded traffic under other configurations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.analysis.backtest import backtest
+from aoai_gateway.analysis.recorded import recording_of
+from aoai_gateway.analysis.records import Reading, RecordsError, Selection, moment, read
+from aoai_gateway.analysis.text import columns, percent, short
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aoai_gateway.config.models import Config
+
+BAR = 30
+
+LONGEST_LABEL = 20
+
+
+def main(words: Sequence[str], load_config: Callable[[str], Config]) -> int:
+    """Run one command line. ``load_config``: gives the configuration of a path."""
+    args = _parser().parse_args(words)
+    candidates = {path: load_config(path) for path in args.config}
+    reading = Reading()
+    try:
+        selection = Selection(args.since, args.until)
+        recording = recording_of(read(args.files, selection, reading), retries=not args.without_retries)
+    except RecordsError as error:
+        print(f"aoai-gateway: {error}", file=sys.stderr)
+        return 1
+    made = backtest(recording, candidates, seed=args.seed, progress=_progress(len(recording.calls)))
+    if args.format == "json":
+        sys.stdout.write(json.dumps(made, indent=2) + "\n")
+    else:
+        sys.stdout.write(text(made, min(120, shutil.get_terminal_size((80, 24)).columns)))
+    return 0
+
+
+def text(made: dict[str, Any], width: int) -> str:
+    """Write the result as lines of at most this width."""
+    return "\n".join(line[:width].rstrip() for line in _lines(made, width)) + "\n"
+
+
+def _lines(made: dict[str, Any], width: int) -> Iterator[str]:
+    left_out = f"; {made['left_out']:,} records cannot be sent again" if made["left_out"] else ""
+    yield f"{made['calls']:,} calls{left_out}"
+    yield ""
+    runs = [run | {"name": _label(run["name"])} for run in (made["recorded"], *made["candidates"])]
+    head = ("", "served", "refused", "waited", "mean wait", "spilled", "cost", "same")
+    yield from columns([head, *(_row(run["name"], run["totals"], run.get("same")) for run in runs)], width)
+    for run in runs:
+        refused = run["totals"]["refused"]
+        if refused:
+            yield f"{run['name']}: " + ", ".join(f"{cause} {count:,}" for cause, count in refused.items())
+    yield from _clients(runs, width)
+    for run in runs[1:]:
+        if run["unknown_clients"]:
+            yield f"{run['name']} does not have the clients of {run['unknown_clients']:,} calls."
+
+
+def _label(name: str) -> str:
+    """Give a name in few characters; of a path, its end tells most."""
+    return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
+
+
+def _row(name: str, totals: dict[str, Any], same: float | None) -> tuple[str, ...]:
+    refused = sum(totals["refused"].values())
+    return (
+        name,
+        short(totals["served"]),
+        short(refused),
+        short(totals["waited"]),
+        f"{totals['waited_seconds'] / totals['waited']:.1f}s" if totals["waited"] else "–",
+        percent(totals["spilled"] / totals["served"] if totals["served"] else None),
+        "–" if totals["cost"] is None else f"{totals['cost']:,.2f}",
+        "" if same is None else f"{100 * same:.1f}%",
+    )
+
+
+def _clients(runs: list[dict[str, Any]], width: int) -> Iterator[str]:
+    """One line for each client: its calls, and of each run those that are served, with the difference."""
+    yield ""
+    head = ("client", "calls", *(run["name"] for run in runs))
+    table: list[tuple[str, ...]] = [head]
+    before = runs[0]["clients"]
+    for name, recorded in before.items():
+        cells = [short(recorded["served"])]
+        for run in runs[1:]:
+            served = run["clients"][name]["served"]
+            change = served - recorded["served"]
+            cells.append(short(served) + (f" ({change:+,})" if change else ""))
+        table.append((name, short(recorded["calls"]), *cells))
+    yield "Served, and the difference to what was recorded"
+    yield from columns(table, width)
+
+
+def _progress(total: int) -> Callable[[str, int], None]:
+    if not sys.stderr.isatty() or not total:
+        return lambda _, __: None
+
+    def show(name: str, number: int) -> None:
+        done = BAR * number // total
+        sys.stderr.write(f"\r\x1b[K{'█' * done}{'·' * (BAR - done)} {100 * number // total:3} % {name[-40:]}")
+        if number + 0x1000 >= total:
+            sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+    return show
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aoai-gateway backtest",
+        description="Lead recorded traffic through other configurations, and say what changes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="usage records: JSON lines, or .gz"
+    )
+    parser.add_argument(
+        "--config", action="append", required=True, metavar="FILE", help="a candidate; may be repeated"
+    )
+    parser.add_argument("--since", type=_moment, help="yesterday, today, 24h, 7d, or a time")
+    parser.add_argument("--until", type=_moment, help="likewise; not included")
+    parser.add_argument(
+        "--without-retries", action="store_true", help="leave out calls that an SDK made again by itself"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of what is drawn by lot (default: 1)")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    return parser
+
+
+def _moment(value: str) -> float:
+    try:
+        return moment(value, datetime.now(UTC))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is no time: yesterday, 24h, 7d, 2026-11-28T09:00"
+        ) from None

@@ -1,0 +1,124 @@
+"""Reading usage records from files of JSON lines.
+
+A log that has both records and other lines (standard output) will do: lines that do not begin with ``{``, or
+that are no records, are passed over and counted. A file whose name ends in ``.gz`` is decompressed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aoai_gateway.usage.record import SCHEMA, empty_record
+
+type Record = dict[str, Any]
+
+AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class RecordsError(Exception):
+    """A file cannot be read, or holds what this version does not understand; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which records are wanted. Times are seconds since the epoch; ``until`` itself is not wanted."""
+
+    since: float | None = None
+    until: float | None = None
+    clients: frozenset[str] = frozenset()
+    deployments: frozenset[str] = frozenset()
+
+    def wants(self, record: Record, at: float) -> bool:
+        """Whether it is wanted."""
+        if self.since is not None and at < self.since:
+            return False
+        if self.until is not None and at >= self.until:
+            return False
+        if self.clients and record["client"] not in self.clients:
+            return False
+        return not self.deployments or record["deployment"] in self.deployments
+
+
+@dataclass(slots=True)
+class Reading:
+    """What came of reading."""
+
+    read: int = 0
+    left_out: int = 0
+    """Records outside of the selection."""
+    unreadable: int = 0
+    """Lines that begin like a record and are none: cut off, or another program's."""
+    files: list[str] = field(default_factory=list)
+
+
+def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Iterator[tuple[float, Record]]:
+    """Yield the wanted records with their times, in the order of the files. Raises RecordsError."""
+    plain = empty_record()
+    for path in paths:
+        reading.files.append(str(path))
+        try:
+            with _open(path) as lines:
+                for line in lines:
+                    if not line.startswith("{"):
+                        continue
+                    record = _record(line, plain)
+                    if record is None:
+                        reading.unreadable += 1
+                        continue
+                    at = seconds(record["time"])
+                    if selection.wants(record, at):
+                        reading.read += 1
+                        yield at, record
+                    else:
+                        reading.left_out += 1
+        except (OSError, EOFError) as error:
+            raise RecordsError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def seconds(time: str) -> float:
+    """Give a record's time in seconds since the epoch."""
+    return datetime.fromisoformat(time).timestamp()
+
+
+def moment(text: str, now: datetime) -> float:
+    """Understand ``yesterday``, ``today``, ``90m``, ``24h``, ``7d``, or a date or time.
+
+    One that names no zone is UTC. Raises ValueError.
+    """
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if text == "today":
+        return midnight.timestamp()
+    if text == "yesterday":
+        return (midnight - timedelta(days=1)).timestamp()
+    if text[-1:] in AGO and text[:-1].isdigit():
+        return (now - timedelta(**{AGO[text[-1]]: int(text[:-1])})).timestamp()
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _open(path: Path) -> io.TextIOBase | Any:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8", errors="replace")
+    return path.open(encoding="utf-8", errors="replace")
+
+
+def _record(line: str, plain: Record) -> Record | None:
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict) or not isinstance(record["time"], str) or "outcome" not in record:
+            return None
+        seconds(record["time"])
+    except (ValueError, KeyError, RecursionError):
+        return None
+    schema = record.get("schema", SCHEMA)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise RecordsError(f"a record has schema {schema!r}, and this version reads up to {SCHEMA}")
+    # Older ones lack what was added since.
+    return plain | record

@@ -1,0 +1,137 @@
+"""``aoai-gateway report FILE…``: who used what, who was refused and why, how much quota each needs."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.analysis.records import Reading, RecordsError, Selection, moment, read
+from aoai_gateway.analysis.report import report
+from aoai_gateway.analysis.text import text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aoai_gateway.config.models import Config
+
+FORMATS = ("text", "json", "csv", "html")
+
+WIDEST = 120
+
+
+def main(words: Sequence[str], load_config: Any) -> int:
+    """Run one command line. ``load_config``: gives the configuration of a path."""
+    args = _parser().parse_args(words)
+    config: Config | None = load_config(args.config) if args.config else None
+    try:
+        made = _report(args, config)
+    except RecordsError as error:
+        print(f"aoai-gateway: {error}", file=sys.stderr)
+        return 1
+    written = _written(made, args.format)
+    if args.output:
+        try:
+            Path(args.output).write_text(written, encoding="utf-8")
+        except OSError as error:
+            print(f"aoai-gateway: {args.output}: {error.strerror}", file=sys.stderr)
+            return 1
+    else:
+        sys.stdout.write(written)
+    return 0
+
+
+def _report(args: argparse.Namespace, config: Config | None) -> dict[str, Any]:
+    selection = Selection(args.since, args.until, frozenset(args.client), frozenset(args.deployment))
+    reading = Reading()
+    return report(
+        read(args.files, selection, reading),
+        reading,
+        percentile=args.percentile,
+        config=config,
+        throttled_only=args.throttled,
+    )
+
+
+def _written(made: dict[str, Any], form: str) -> str:
+    match form:
+        case "json":
+            return json.dumps(made, indent=2) + "\n"
+        case "csv":
+            return as_csv(made)
+        case "html":
+            from aoai_gateway.analysis.page import page
+
+            return page(made)
+        case _:
+            return text(made, min(WIDEST, shutil.get_terminal_size((80, 24)).columns))
+
+
+def as_csv(made: dict[str, Any]) -> str:
+    """Write the consumers' figures as CSV; causes as ``cause=count`` joined by a blank."""
+    out = io.StringIO()
+    if made["consumers"]:
+        writer = csv.DictWriter(out, list(made["consumers"][0]), lineterminator="\n")
+        writer.writeheader()
+        for row in made["consumers"]:
+            writer.writerow(
+                {
+                    key: " ".join(f"{cause}={count}" for cause, count in value.items())
+                    if isinstance(value, dict)
+                    else value
+                    for key, value in row.items()
+                }
+            )
+    return out.getvalue()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aoai-gateway report",
+        description="Say who used what, what it cost, who was refused and why, how much quota each needs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="usage records: JSON lines, or .gz"
+    )
+    parser.add_argument(
+        "--since", type=_moment, help="yesterday, today, 24h, 7d, or a time: 2026-11-28T09:00"
+    )
+    parser.add_argument("--until", type=_moment, help="likewise; not included")
+    parser.add_argument("--client", action="append", default=[], help="only this one; may be repeated")
+    parser.add_argument("--deployment", action="append", default=[], help="only this one; may be repeated")
+    parser.add_argument("--throttled", action="store_true", help="only consumers that got a 429")
+    parser.add_argument(
+        "--percentile", type=_percentile, default=99.0, help="of minutes, for the quota needed (default: 99)"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="the configuration, for what each has, and PTU prices"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    parser.add_argument("--output", "-o", metavar="FILE", help="where to write it (default: standard output)")
+    return parser
+
+
+def _moment(value: str) -> float:
+    try:
+        return moment(value, datetime.now(UTC))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is no time: yesterday, 24h, 7d, 2026-11-28T09:00"
+        ) from None
+
+
+def _percentile(value: str) -> float:
+    try:
+        found = float(value)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 100:
+        raise argparse.ArgumentTypeError(f"{value!r} is no percentile: above 0, up to 100")
+    return found

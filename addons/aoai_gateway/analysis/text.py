@@ -1,0 +1,194 @@
+"""The report for a terminal: 80 columns, or as many as there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+NARROWEST = 60
+
+QUOTAS = {
+    "tokens_per_minute": "tokens/min",
+    "requests_per_minute": "requests/min",
+    "tokens_per_day": "tokens/day",
+    "tokens_per_month": "tokens/month",
+}
+"""Causes in fewer characters."""
+
+
+def text(report: dict[str, Any], width: int = 80) -> str:
+    """Write the report as lines of at most this width."""
+    width = max(width, NARROWEST)
+    return "\n".join(line[:width].rstrip() for line in _lines(report, width)) + "\n"
+
+
+def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
+    if not report["consumers"]:
+        yield "No records" + (
+            f"; {report['left_out']:,} are outside of what was asked for" * bool(report["left_out"])
+        )
+        return
+    totals = report["totals"]
+    yield (
+        f"{report['from'][:16]} to {report['to'][:16]} UTC, {report['minutes']:,} minutes, "
+        f"{report['records']:,} records"
+    )
+    cost = f", cost {totals['cost']:,.2f}" if totals["cost"] is not None else ""
+    yield (
+        f"{totals['requests']:,} requests: {totals['served']:,} served, {totals['refused']:,} refused, "
+        f"{totals['errors']:,} errors, {totals['aborted']:,} aborted"
+    )
+    yield f"{short(totals['input_tokens'])} tokens in, {short(totals['output_tokens'])} out{cost}"
+    if report["unreadable"]:
+        yield f"{report['unreadable']:,} lines could not be read."
+    yield from _section("Consumers", _consumers(report), width)
+    yield from _section("Times and shape", _times(report), width)
+    yield from _section(
+        f"Quota per minute: need in {report['percentile']:g} % of minutes", _needs(report), width
+    )
+    yield from _section("Throttled", _throttled(report), width)
+    yield from _section("Provisioned throughput, per month", _provisioned(report), width)
+
+
+def _consumers(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield "client", "deployment", "requests", "429", "in", "out", "TPM avg", "p95", "peak", "cost"
+    for row in report["consumers"]:
+        yield (
+            row["client"],
+            row["deployment"],
+            short(row["requests"]),
+            short(row["refused"]),
+            short(row["input_tokens"]),
+            short(row["output_tokens"]),
+            short(row["tpm_average"]),
+            short(row["tpm_p95"]),
+            short(row["tpm_peak"]),
+            f"{row['cost']:,.2f}" if row["cost"] is not None else "–",
+        )
+
+
+def _times(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield "client", "deployment", "in:out", "stream", "RPM p95", "p50", "p95", "ttft50", "ttft95", "spill"
+    for row in report["consumers"]:
+        yield (
+            row["client"],
+            row["deployment"],
+            "–" if row["prompt_per_completion"] is None else f"{row['prompt_per_completion']:.1f}",
+            percent(row["streaming_share"]),
+            short(row["rpm_p95"]),
+            *(
+                span(row[key])
+                for key in ("duration_p50_ms", "duration_p95_ms", "first_token_p50_ms", "first_token_p95_ms")
+            ),
+            percent(row["spill_share"]),
+        )
+
+
+def _needs(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield "client", "deployment", "tokens: need", "has", "requests: need", "has", ""
+    for row in report["consumers"]:
+        need, has = row["need_tokens_per_minute"], row["has_tokens_per_minute"]
+        verdict = (
+            "" if has is None else "too little" if need > has else "half unused" if need < has / 2 else ""
+        )
+        yield (
+            row["client"],
+            row["deployment"],
+            short(need),
+            "–" if has is None else short(has),
+            short(row["need_requests_per_minute"]),
+            "–" if row["has_requests_per_minute"] is None else short(row["has_requests_per_minute"]),
+            verdict,
+        )
+
+
+def _throttled(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield "client", "deployment", "429", "of", "from", "to", "min", "why"
+    for row in report["throttled"]:
+        why = ", ".join(f"{QUOTAS.get(cause, cause)} {count:,}" for cause, count in row["by_cause"].items())
+        tried = ", ".join(f"{QUOTAS.get(c, c)} {n:,}" for c, n in row["dry_run_by_cause"].items())
+        yield (
+            row["client"],
+            row["deployment"],
+            short(row["refused"]),
+            short(row["of"]),
+            (row["first"] or "–")[5:16].replace("T", " "),
+            (row["last"] or "–")[5:16].replace("T", " "),
+            str(row["minutes"]),
+            "; ".join(filter(None, (why, f"dry run: {tried}" if tried else ""))),
+        )
+
+
+def _provisioned(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield "deployment", "PTU", "load/min", "used", "PTU cost", "PAYG cost", "cheaper"
+    for row in report["provisioned"]:
+        ptu, payg = row["provisioned_cost_per_month"], row["payg_cost_per_month"]
+        yield (
+            row["deployment"],
+            str(row["units"]),
+            short(row["load_tokens_per_minute"]),
+            percent(row["utilisation"]),
+            f"{ptu:,.0f}",
+            f"{payg:,.0f}",
+            "PTU" if ptu < payg else "PAYG",
+        )
+
+
+def _section(title: str, rows: Iterator[Sequence[str]], width: int) -> Iterator[str]:
+    table = list(rows)
+    if len(table) < 2:
+        return
+    yield ""
+    yield title
+    yield from columns(table, width)
+
+
+def columns(table: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Lay a table out: names to the left, and cut where there is no room; figures to the right."""
+    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
+    texts = [n for n, name in enumerate(table[0]) if name in ("client", "deployment", "why", "")]
+    spare = width - sum(widths) - (len(widths) - 1)
+    while spare < 0:
+        longest = max(texts, key=lambda n: widths[n])
+        if widths[longest] <= 6:
+            break
+        widths[longest] -= 1
+        spare += 1
+    for row in table:
+        cells = [_cut(cell, widths[n]) for n, cell in enumerate(row)]
+        laid = (c.ljust(widths[n]) if n in texts else c.rjust(widths[n]) for n, c in enumerate(cells))
+        yield " ".join(laid).rstrip()
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + "…"
+
+
+def short(number: float | None) -> str:
+    """Write a number in few characters: ``12.3k``."""
+    if number is None:
+        return "–"
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit * 0.9995:
+            return (
+                f"{number / limit:.3g}{unit}"
+                if abs(number) < 999.5 * limit
+                else f"{number / limit:.0f}{unit}"
+            )
+    return f"{number:.3g}" if number != int(number) else f"{int(number)}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share: ``12 %``."""
+    return "–" if share is None else f"{100 * share:.0f}%"
+
+
+def span(milliseconds: float | None) -> str:
+    """Write a time: ``1.2s``."""
+    if milliseconds is None:
+        return "–"
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f}ms"
+    return f"{milliseconds / 1000:.1f}s" if milliseconds < 100_000 else f"{milliseconds / 1000:.0f}s"

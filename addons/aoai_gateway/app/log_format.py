@@ -1,0 +1,83 @@
+"""The lean gateway's log: a line with date, level and event each, as text or JSON.
+
+::
+
+    2026-11-29T09:30:00.123Z WARNING backend.broken: gpt-4o@sweden is in a break for 10.0 s: 429 (call …)
+    {"time":"2026-11-29T09:30:00.123Z","level":"warning","event":"backend.broken","message":"…","backend":"…"}
+
+A message that names no event of its own has the module that wrote it as its event (``runtime.state_sync``),
+which is as stable. mitmproxy's own tools keep mitmproxy's format.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mitmproxy.addons.termlog import TermLogHandler
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Log
+
+OWN = "aoai_gateway."
+
+DETAILS = ("backend", "deployment", "call", "client", "priority")
+"""What a message may say of its subject besides its words; members of a line of JSON."""
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make a line; of an exception, several."""
+        text = f"{time_of(record)} {record.levelname:<7} {event_of(record)}: {record.getMessage()}"
+        trace = trace_of(self, record)
+        return f"{text}\n{trace}" if trace else text
+
+
+class JsonFormatter(logging.Formatter):
+    """Lines for programs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make a line, whatever it holds."""
+        line = {
+            "time": time_of(record),
+            "level": record.levelname.lower(),
+            "event": event_of(record),
+            "message": record.getMessage(),
+        }
+        line |= {key: value for key in DETAILS if (value := getattr(record, key, None)) is not None}
+        trace = trace_of(self, record)
+        if trace:
+            line["exception"] = trace
+        return json.dumps(line, default=str)
+
+
+def apply(log: Log) -> None:
+    """Have the process's log written as configured, from now on."""
+    logging.getLogger().setLevel(log.level.upper())
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, TermLogHandler):
+            handler.setFormatter(JsonFormatter() if log.format == "json" else TextFormatter())
+            handler.setLevel(log.level.upper())
+
+
+def time_of(record: logging.LogRecord) -> str:
+    """Give a record's time, RFC 3339 in UTC, to the millisecond."""
+    made = datetime.fromtimestamp(record.created, UTC)
+    return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def event_of(record: logging.LogRecord) -> str:
+    """Give the stable name of what a record tells of."""
+    event = getattr(record, "event", None)
+    return event if isinstance(event, str) else record.name.removeprefix(OWN)
+
+
+def trace_of(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """Give an exception's text, as it was made safe when the record was made."""
+    if record.exc_text:
+        return record.exc_text
+    return formatter.formatException(record.exc_info) if record.exc_info else ""

@@ -1,0 +1,123 @@
+"""The names of OpenTelemetry's GenAI conventions, in one table each: they still move.
+
+From semantic-conventions 1.41 (``docs/gen-ai``), status "Development". Attributes of the gateway's own begin
+with ``aoai_gateway.``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aoai_gateway.usage.sink import Record
+
+PROVIDER = "azure.ai.openai"
+
+OPERATIONS = {"chat.completions": "chat", "completions": "text_completion", "responses": "chat"}
+"""Of ours; others keep their name."""
+
+DURATION = "gen_ai.client.operation.duration"
+TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105 - a metric's name
+FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+PER_CHUNK = "gen_ai.client.operation.time_per_output_chunk"
+
+SECONDS_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+
+_SPAN_ATTRIBUTES = {
+    "model": "gen_ai.response.model",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "streaming": "gen_ai.request.stream",
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
+    "cache_write_tokens": "gen_ai.usage.cache_creation.input_tokens",
+    "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
+    "response_id": "gen_ai.response.id",
+    "service_tier": "openai.response.service_tier",
+    "call": "aoai_gateway.call",
+    "client": "aoai_gateway.client",
+    "priority": "aoai_gateway.priority",
+    "outcome": "aoai_gateway.outcome",
+    "asked_deployment": "aoai_gateway.asked_deployment",
+    "waited_ms": "aoai_gateway.waited_ms",
+    "cost": "aoai_gateway.cost",
+    "region": "cloud.region",
+    "status": "http.response.status_code",
+    "client_request_id": "aoai_gateway.client_request_id",
+    "backend_request_id": "aoai_gateway.backend_request_id",
+    "user": "enduser.pseudo.id",
+}
+
+_ATTEMPT_ATTRIBUTES = {
+    "backend": "aoai_gateway.backend",
+    "status": "http.response.status_code",
+    "reason": "aoai_gateway.reason",
+    "break_ms": "aoai_gateway.break_ms",
+    "region": "cloud.region",
+    "request_id": "aoai_gateway.backend_request_id",
+}
+
+
+def operation_name(record: Record) -> str:
+    """Give ``gen_ai.operation.name``."""
+    operation = record["operation"] or "unknown"
+    return OPERATIONS.get(operation, operation)
+
+
+def metric_attributes(record: Record) -> dict[str, Any]:
+    """Give the attributes of a call's measurements: few values each, so that series stay few."""
+    found: dict[str, Any] = {
+        "gen_ai.operation.name": operation_name(record),
+        "gen_ai.provider.name": PROVIDER,
+        "aoai_gateway.client": record["client"] or "",
+    }
+    if record["attempts"] or record["endpoint"]:
+        # A name that no backend was found for may be anything.
+        found["gen_ai.request.model"] = record["deployment"] or ""
+    if record["model"]:
+        found["gen_ai.response.model"] = record["model"]
+    error = error_type(record)
+    if error:
+        found["error.type"] = error
+    return found
+
+
+def span_attributes(record: Record) -> dict[str, Any]:
+    """Give the attributes of a call's span."""
+    found = {
+        "gen_ai.operation.name": operation_name(record),
+        "gen_ai.provider.name": PROVIDER,
+        "gen_ai.request.model": record["asked_deployment"] or record["deployment"] or "",
+    }
+    found |= {
+        name: record[field] for field, name in _SPAN_ATTRIBUTES.items() if record.get(field) is not None
+    }
+    if record["finish_reason"]:
+        found["gen_ai.response.finish_reasons"] = tuple(record["finish_reason"].split(", "))
+    if record["first_token_ms"] is not None and record["streaming"]:
+        found["gen_ai.response.time_to_first_chunk"] = record["first_token_ms"] / 1000
+    error = error_type(record)
+    if error:
+        found["error.type"] = error
+    return found
+
+
+def attempt_attributes(attempt: Record) -> dict[str, Any]:
+    """Give the attributes of an attempt's span."""
+    found: dict[str, Any] = {"gen_ai.provider.name": PROVIDER}
+    found |= {
+        name: attempt[field] for field, name in _ATTEMPT_ATTRIBUTES.items() if attempt.get(field) is not None
+    }
+    if attempt["failure"]:
+        found["error.type"] = str(attempt["status"] or attempt["failure"])
+    return found
+
+
+def error_type(record: Record) -> str:
+    """Give ``error.type``; empty for a call that went well."""
+    if record["error"]:
+        return str(record["error"])
+    if record["status"] is not None and record["status"] >= 400:
+        return str(record["status"])
+    return "" if record["outcome"] == "ok" else str(record["outcome"])

@@ -1,0 +1,242 @@
+"""What calls came to, as Prometheus counters and histograms. How things stand now is `admin.metrics`.
+
+Labels are bounded: names of clients, backends and classes are the configuration's, statuses are told in a few
+words, and of deployments, whose names clients may make up, the first `MOST_DEPLOYMENTS` are told apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+
+from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
+
+if TYPE_CHECKING:
+    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.usage.early import EarlyAnswer
+
+MOST_DEPLOYMENTS = 200
+
+OTHER = "(other)"
+
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
+WAIT_SECONDS = (0.05, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120)
+OVERHEAD_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
+GAP_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60)
+LAG_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+OUTCOMES = {
+    Outcome.REJECTED: "rejected",
+    Outcome.BACKENDS_OUT: "backends_out",
+    Outcome.TRUNCATED: "truncated",
+    Outcome.CLIENT_GONE: "client_gone",
+    Outcome.ERROR: "bug",
+}
+
+
+# A time for each series would be half of what is scraped, and nothing asks for it.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """The metrics of one gateway process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._deployments: set[str] = set()
+        self._failed: dict[str, int] = {}
+        where = ("client", "deployment", "backend")
+        self._calls = Counter(
+            "aoai_gateway_calls",
+            "Calls that have ended. outcome: ok, throttled (a backend's 429), backend_error, client_error, "
+            "rejected, backends_out, truncated, client_gone, bug.",
+            (*where, "outcome"),
+            registry=registry,
+        )
+        self._early = Counter(
+            "aoai_gateway_early_answers",
+            "Requests that were answered before they became calls.",
+            ("status", "error"),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "aoai_gateway_tokens",
+            "Tokens of calls. kind: input, output; cached is a part of input, reasoning of output.",
+            (*where, "kind"),
+            registry=registry,
+        )
+        self._cost = Counter(
+            "aoai_gateway_cost", "What calls cost by the price table.", where, registry=registry
+        )
+        self._attempts = Counter(
+            "aoai_gateway_attempts",
+            "Attempts at backends. result: ok, a status, or how it failed.",
+            ("backend", "result"),
+            registry=registry,
+        )
+        self._failovers = Counter(
+            "aoai_gateway_failovers",
+            "Attempts after which another one was made.",
+            ("deployment", "result"),
+            registry=registry,
+        )
+        self._breaks = Counter(
+            "aoai_gateway_breaks_opened", "Breaks that attempts opened.", ("backend",), registry=registry
+        )
+        self._quotas = Counter(
+            "aoai_gateway_quota_refusals",
+            "Calls that did not fit a quota. action: refused, waited or degraded, dry_run.",
+            ("client", "deployment", "quota", "action"),
+            registry=registry,
+        )
+        self._sheds = Counter(
+            "aoai_gateway_sheds",
+            "Calls for which no backend was free. code: the error's.",
+            ("deployment", "priority", "code"),
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "aoai_gateway_call_seconds",
+            "How long calls took that a backend answered well.",
+            ("deployment", "streaming"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "aoai_gateway_first_token_seconds",
+            "Of streams, from the call's begin to the first content.",
+            ("deployment",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._gap = Histogram(
+            "aoai_gateway_chunk_gap_seconds",
+            "Of streams, the median time between two chunks.",
+            ("deployment",),
+            buckets=GAP_SECONDS,
+            registry=registry,
+        )
+        self._queue_wait = Histogram(
+            "aoai_gateway_queue_wait_seconds",
+            "Time in a waiting line, of calls that stood in one.",
+            ("priority",),
+            buckets=WAIT_SECONDS,
+            registry=registry,
+        )
+        self._overhead = Histogram(
+            "aoai_gateway_overhead_seconds",
+            "Time of a call in which it neither waited nor was at a backend.",
+            buckets=OVERHEAD_SECONDS,
+            registry=registry,
+        )
+        self._lag = Histogram(
+            "aoai_gateway_loop_lag_seconds",
+            "By how much a timer of the event loop was late, looked at twice a second.",
+            buckets=LAG_SECONDS,
+            registry=registry,
+        )
+
+    def finished(self, call: Call) -> None:
+        """Count a call that has ended."""
+        attempt, usage = call.attempt, call.usage
+        client, deployment = call.client.name, self._known(call.deployment)
+        backend = attempt.backend.name if attempt is not None else ""
+        self._calls.labels(client, deployment, backend, outcome_of(call)).inc()
+        if usage is not None:
+            for kind, tokens in (
+                ("input", usage.input_tokens),
+                ("output", usage.output_tokens),
+                ("cached", usage.cached_tokens),
+                ("reasoning", usage.reasoning_tokens),
+            ):
+                if tokens:
+                    self._tokens.labels(client, deployment, backend, kind).inc(tokens)
+        cost = cost_of(call)
+        if cost:
+            self._cost.labels(client, deployment, backend).inc(cost)
+        self._count_attempts(call, deployment)
+        self._count_refusals(call, client, deployment)
+        self._observe_times(call, deployment)
+
+    def answered_early(self, answer: EarlyAnswer) -> None:
+        """Count a request that was answered before it became a call."""
+        self._early.labels(str(answer.status), answer.error or "").inc()
+
+    def failed_attempts(self, backend: str) -> int:
+        """Give how many attempts at a backend have failed so far."""
+        return self._failed.get(backend, 0)
+
+    def lag(self, seconds: float) -> None:
+        """Note by how much a timer was late."""
+        self._lag.observe(max(0.0, seconds))
+
+    def _count_attempts(self, call: Call, deployment: str) -> None:
+        last = len(call.attempts)
+        for attempt in call.attempts:
+            result = result_of(attempt)
+            self._attempts.labels(attempt.backend.name, result).inc()
+            if attempt.failure is not None:
+                name = attempt.backend.name
+                self._failed[name] = self._failed.get(name, 0) + 1
+            if attempt.number < last:
+                self._failovers.labels(deployment, result).inc()
+            if attempt.break_seconds is not None:
+                self._breaks.labels(attempt.backend.name).inc()
+
+    def _count_refusals(self, call: Call, client: str, deployment: str) -> None:
+        refused = call.error is not None and call.error.code in QUOTA_EXCEEDED
+        for each in call.policy:
+            if each.action == "quota":
+                action = "dry_run" if each.dry_run else "refused" if refused else "waited or degraded"
+                over = "(total)" if each.deployment is None else deployment
+                self._quotas.labels(client, over, each.what, action).inc()
+        if call.outcome is Outcome.BACKENDS_OUT and call.error is not None and call.error.status == 429:
+            self._sheds.labels(deployment, _class(call), call.error.code).inc()
+
+    def _observe_times(self, call: Call, deployment: str) -> None:
+        if call.ended is None:
+            return
+        duration = call.ended - call.started
+        if call.queue_wait > 0:
+            self._queue_wait.labels(_class(call)).observe(call.queue_wait)
+        sent = sum((a.ended or call.ended) - a.started for a in call.attempts)
+        self._overhead.observe(max(0.0, duration - call.waited - sent))
+        if call.outcome is Outcome.OK and (call.status or 0) < 400:
+            self._duration.labels(deployment, "true" if call.streaming else "false").observe(duration)
+            if call.streaming and call.first_content is not None:
+                self._first_token.labels(deployment).observe(call.first_content - call.started)
+        if call.chunk_gaps is not None:
+            self._gap.labels(deployment).observe(call.chunk_gaps[0])
+
+    def _known(self, deployment: str) -> str:
+        if deployment in self._deployments:
+            return deployment
+        if len(self._deployments) >= MOST_DEPLOYMENTS:
+            return OTHER
+        self._deployments.add(deployment)
+        return deployment
+
+
+def outcome_of(call: Call) -> str:
+    """Say in a word how a call ended, as the metric ``aoai_gateway_calls_total`` has it."""
+    if call.outcome is not None and call.outcome is not Outcome.OK:
+        return OUTCOMES[call.outcome]
+    status = call.status or 0
+    if status == 429:
+        return "throttled"
+    return "backend_error" if status >= 500 else "client_error" if status >= 400 else "ok"
+
+
+def result_of(attempt: Attempt) -> str:
+    """Say in a word how an attempt ended: ``ok``, a status, or a kind of failure."""
+    if attempt.failure is None:
+        return "ok" if (attempt.status or 0) < 400 else f"{(attempt.status or 0) // 100}xx"
+    if attempt.failure is FailureKind.STATUS:
+        return str(attempt.status)
+    return attempt.failure.value
+
+
+def _class(call: Call) -> str:
+    return call.cls.name if call.cls is not None else ""

@@ -1,0 +1,131 @@
+"""All sinks of a gateway: one record goes to each of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink
+from aoai_gateway.usage.csv_files import CsvWriter
+from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter
+from aoai_gateway.usage.sink import Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.config.sinks import UsageSink
+    from aoai_gateway.usage.sink import Record, Writer
+
+MEGABYTE = 1_000_000
+
+EXTRAS = {
+    "otlp": ("otel", ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")),
+    "log_analytics": ("log-analytics", ("azure.monitor.ingestion",)),
+}
+"""What a kind of sink needs: the extra of this package, and the modules that it brings."""
+
+
+class Sinks:
+    """The sinks of the configuration in force. Those that it still names live on when it changes."""
+
+    def __init__(self) -> None:
+        self._open: dict[UsageSink | str, Sink] = {}
+        self.dropped_before = 0
+        """Records that sinks lost which are closed by now."""
+
+    def __iter__(self) -> Iterator[Sink]:
+        return iter(tuple(self._open.values()))
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._open)
+
+    def put(self, record: Record) -> None:
+        """Give a record to all of them; never blocks."""
+        for sink in self._open.values():
+            sink.put(record)
+
+    def adopt(self, config: Config) -> list[Sink]:
+        """Open what a configuration names. Gives the sinks that are no longer wanted, to be closed."""
+        wanted: dict[UsageSink | str, None] = dict.fromkeys(config.usage_sinks.named().values())
+        if config.usage_sinks.stdout:
+            wanted["stdout"] = None
+        if config.usage_log is not None:
+            wanted[config.usage_log] = None
+        gone = [self._open.pop(key) for key in tuple(self._open) if key not in wanted]
+        for key in wanted:
+            if key not in self._open:
+                self._open[key] = Sink(name_of(key), _writer(key))
+        return gone
+
+    def take_all(self) -> list[Sink]:
+        """Give all of them, to be closed: no record goes to them from now on."""
+        sinks, self._open = list(self._open.values()), {}
+        return sinks
+
+    def close(self, sinks: list[Sink]) -> None:
+        """Close sinks of these, one after the other; blocks for some seconds at most."""
+        for sink in sinks:
+            sink.close()
+            self.dropped_before += sink.dropped
+
+
+def name_of(key: UsageSink | str) -> str:
+    """Name a sink for people: where it writes to."""
+    match key:
+        case str():
+            return key
+        case JsonLinesSink():
+            return str(key.path)
+        case CsvSink():
+            return str(key.folder)
+        case OtlpSink():
+            return f"otlp {key.endpoint}"
+        case LogAnalyticsSink():
+            return f"log_analytics {key.endpoint}"
+
+
+def missing_extra(key: str) -> str | None:
+    """Name the extra that has to be installed for a sink of ``usage_sinks``; None if all is there."""
+    extra, modules = EXTRAS.get(key, ("", ()))
+    return None if all(map(_is_there, modules)) else extra
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _writer(key: UsageSink | str) -> Writer:
+    match key:
+        case "stdout":
+            return StdoutWriter()
+        case str():
+            return JsonLinesWriter(Path(key))
+        case JsonLinesSink():
+            return JsonLinesWriter(
+                key.path,
+                rotate_bytes=round(key.rotate_mb * MEGABYTE),
+                daily=key.rotate_daily,
+                keep=key.keep,
+            )
+        case CsvSink():
+            return CsvWriter(
+                key.folder,
+                rotate_bytes=round(key.rotate_mb * MEGABYTE),
+                daily=key.rotate_daily,
+                keep=key.keep,
+            )
+        # Loaded only where they are wanted: each brings a family of packages.
+        case OtlpSink():
+            from aoai_gateway.usage.otlp import OtlpWriter
+
+            return OtlpWriter(key)
+        case LogAnalyticsSink():
+            from aoai_gateway.usage.log_analytics import LogAnalyticsWriter
+
+            return LogAnalyticsWriter(key)

@@ -1,0 +1,148 @@
+"""Usage in real processes: metrics for a real Prometheus, records after a kill, and sinks that fail."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from tests.e2e.processes import Gateway, Simulator, eventually, request
+from tests.e2e.settings import CLIENT_KEY
+from tests.programs import require
+
+pytestmark = pytest.mark.e2e
+
+CHAT = {"model": "gpt-4o", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}
+RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yml"
+
+
+def ask(gateway: Gateway) -> int:
+    return gateway.request("POST", "/openai/v1/chat/completions", key=CLIENT_KEY, json_body=CHAT).status
+
+
+def admin_url(gateway: Gateway) -> str:
+    gateway.wait_until(lambda: "Status page at" in gateway.log, "showing its status page")
+    return str(re.findall(r"Status page at (http://\S+)/", gateway.log)[0])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_real_prometheus_scrapes_it_and_takes_the_alerts(
+    start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
+) -> None:
+    program = require("prometheus")
+    gateway = start_gateway(simulator, admin={"port": 0})
+    assert [ask(gateway) for _ in range(3)] == [200] * 3
+    shutil.copy(RULES, tmp_path / "alerts.yml")
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 1s}\nrule_files: [alerts.yml]\nscrape_configs:\n"
+        "  - job_name: aoai-gateway\n"
+        f"    static_configs: [{{targets: ['{urlsplit(admin_url(gateway)).netloc}']}}]\n"
+    )
+    port = free_port()
+    prometheus = subprocess.Popen(
+        [
+            program,
+            f"--config.file={tmp_path}/prometheus.yml",
+            f"--storage.tsdb.path={tmp_path}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+
+        def query(what: str) -> Any:
+            try:
+                return request(f"http://127.0.0.1:{port}/api/v1/{what}", "GET").json()["data"]
+            except (OSError, ValueError, KeyError):
+                return None
+
+        def counted() -> bool:
+            found = query("query?query=" + quote("sum(aoai_gateway_calls_total)"))
+            return bool(found and found["result"] and float(found["result"][0]["value"][1]) >= 3)
+
+        eventually(counted, "Prometheus has the calls", seconds=30)
+        (group,) = query("rules")["groups"]
+        assert len(group["rules"]) > 10
+        assert {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
+    finally:
+        prometheus.kill()
+        prometheus.wait(10)
+
+
+def test_a_gateway_that_is_killed_has_written_the_calls_that_had_ended(
+    start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "usage.jsonl"
+    gateway = start_gateway(simulator, usage_sinks={"jsonl": {"path": str(path)}})
+    assert [ask(gateway) for _ in range(20)] == [200] * 20
+    time.sleep(0.5)  # the thread that writes takes milliseconds
+    gateway.send(signal.SIGKILL)
+    gateway.wait()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["status"] for record in records] == [200] * 20
+    assert len({record["call"] for record in records}) == 20
+
+
+def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
+    start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
+) -> None:
+    good = tmp_path / "good.jsonl"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # it accepts, and never answers
+        gateway = start_gateway(
+            simulator,
+            admin={"port": 0},
+            usage_log=str(good),
+            usage_sinks={
+                "jsonl": {"path": "/dev/full"},
+                "otlp": {"endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}", "metrics": False},
+            },
+        )
+        begin = time.monotonic()
+        assert [ask(gateway) for _ in range(20)] == [200] * 20
+        assert time.monotonic() - begin < 10
+        url = admin_url(gateway)
+
+        def sinks() -> dict[str, Any]:
+            found = request(f"{url}/api/status", "GET").json()
+            return {sink["name"]: sink for sink in found["sinks"]}
+
+        eventually(lambda: sinks()["/dev/full"]["dropped"] == 20, "the loss is counted")
+        assert sinks()["/dev/full"]["trouble"] == "No space left on device"
+        assert sinks()[str(good)]["written"] == 20
+        ready = gateway.request("GET", "/health/ready")
+        assert (ready.status, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["reasons"] == ["usage records are lost"]
+        metrics = request(f"{url}/metrics", "GET").body.decode()
+        assert 'aoai_gateway_sink_dropped_total{sink="/dev/full"} 20.0' in metrics
+        begin = time.monotonic()
+        gateway.stop()
+        assert time.monotonic() - begin < 20
+
+
+def test_the_log_is_json_if_it_is_to_be(start_gateway: Callable[..., Gateway], simulator: Simulator) -> None:
+    gateway = start_gateway(simulator, admin={"port": 0}, log={"format": "json"})
+    simulator.fault("429", endpoint="*", times=2)
+    ask(gateway)
+    gateway.stop()
+    lines = [json.loads(line) for line in gateway.stdout.splitlines() if line.startswith("{")]
+    assert {line["level"] for line in lines} <= {"info", "warning", "error"}
+    assert "attempt.failed" in {line["event"] for line in lines}
+    assert lines[-1]["event"] == "gateway.stopped"
