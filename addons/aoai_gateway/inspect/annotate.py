@@ -209,7 +209,7 @@ WORDS = 40
 """Characters of the prompt in a comment."""
 
 
-def _asked(call: Call) -> list[str]:
+def _prompt(call: Call) -> list[str]:
     """Give the first words of a prompt; none of a body that was too large to be kept decoded."""
     body = call.body
     words = shortened(last_words(body.parsed), WORDS) if body is not None and body.whole else ""
@@ -218,7 +218,7 @@ def _asked(call: Call) -> list[str]:
 
 def comment(call: Call) -> str:
     """Tell a call in one line: prompt; what is remarkable; client, deployment → backend; figures."""
-    parts = [*_asked(call), *_remarkable(call), _route(call)]
+    parts = [*_prompt(call), *_remarkable(call), _route(call)]
     if call.usage is not None:
         parts.append(f"{call.usage.input_tokens} tokens in, {call.usage.output_tokens} out")
     if call.first_content is not None and call.streaming:
