@@ -81,6 +81,7 @@ class GatewayAddon:
     def load(self, loader: Loader) -> None:
         """Register the options; see that mitmproxy is one that we know."""
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
+        self.lifecycle.handle_signals()
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -14,7 +15,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
-from aoai_gateway.app import start_checks, tls
+from aoai_gateway.app import signals, start_checks, tls
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
@@ -77,6 +78,29 @@ class Lifecycle:
         self._started = False
         self._started_with: Config | None = None
         self._adopting = asyncio.Lock()
+        self._reload = asyncio.Event()
+
+    # --- signals ---------------------------------------------------------------------------------------
+
+    def handle_signals(self) -> None:
+        """Have SIGHUP reload the configuration; it and its kin end a process otherwise."""
+        signals.handle(reload=self.reload, told=self._standing, shut_down=ctx.master.shutdown)
+
+    def reload(self) -> None:
+        """Read the configuration again, even if its files look as before; the log says what came of it."""
+        if self._watcher is None:
+            logger.warning("The gateway is not running yet, or any more; nothing was reloaded.")
+        self._reload.set()
+
+    def _standing(self) -> list[str]:
+        gateway = self._gateway
+        waiting, now = gateway.queued, time.monotonic()
+        scopes = {scope for scope, each in gateway.engine.breaks.all() if each.until > now}
+        broken = {f"{standin}@{endpoint}" if standin else endpoint for endpoint, standin in scopes}
+        return [
+            f"{len(gateway.calls) - waiting} calls are under way, {waiting} wait. "
+            f"In a break: {', '.join(sorted(broken)) or 'no backend'}."
+        ]
 
     # --- configuration ---------------------------------------------------------------------------------
 
@@ -223,10 +247,14 @@ class Lifecycle:
         told_ready = False
         while True:
             slept = time.monotonic()
-            await asyncio.sleep(POLL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reload.wait(), POLL_SECONDS)
+            asked = self._reload.is_set()
+            self._reload.clear()
             told_ready = told_ready or self._say_ready()
             gateway = self._gateway
-            gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
+            if not asked:
+                gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
             gateway.look_for_listeners(ctx.master.addons)
             gateway.early.look(time.monotonic())
             self._pool_watch.look()
@@ -239,7 +267,7 @@ class Lifecycle:
                 watch = Watch(path, env=os.environ, loaded=self._loaded)
             try:
                 await self.state_sync.look()
-                found = await asyncio.to_thread(watch.poll)
+                found = await asyncio.to_thread(watch.read if asked else watch.poll)
                 if isinstance(found, ConfigErrors):
                     for problem in found.problems:
                         logger.error("%s", problem)

@@ -185,7 +185,7 @@ def _log(value: str, info: ValidationInfo) -> str:
 
 def _keepable(path: Path, info: ValidationInfo) -> Path:
     path = _beside_the_file(path, info)
-    if path.is_dir() or not path.parent.is_dir():
+    if (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise fault("is not a file in a folder that exists", f"looked at {path}")
     return path
 
