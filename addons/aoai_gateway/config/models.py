@@ -53,6 +53,7 @@ from aoai_gateway.config.priorities import (
     PriorityClass,
 )
 from aoai_gateway.config.sinks import UsageSinks
+from aoai_gateway.config.spelling import Spellings, one_spelling, spellings
 
 __all__ = [
     "Admin",
@@ -229,14 +230,38 @@ class Config(Model):
             return data
         return {"default_priority": BUILT_IN_DEFAULT, **data, "priorities": BUILT_IN}
 
+    @field_validator("aoai")
+    @classmethod
+    def _one_spelling(cls, aoai: Aoai) -> Aoai:
+        return one_spelling(aoai)
+
+    @field_validator("groups")
+    @classmethod
+    def _spelled_as_there(cls, groups: tuple[Group, ...], info: ValidationInfo) -> tuple[Group, ...]:
+        if "aoai" not in info.data:
+            return groups
+        known = spellings(info.data["aoai"])
+        return tuple(known.policy(group) for group in groups)
+
     @field_validator("clients")
     @classmethod
     def _within_their_groups(cls, clients: tuple[Client, ...], info: ValidationInfo) -> tuple[Client, ...]:
         """Nobody ever sees a client without its group's rules. ``checks`` tells of unknown groups."""
         groups = {group.name: group for group in info.data.get("groups", ())}
+        if "aoai" in info.data:
+            known = spellings(info.data["aoai"], groups.values())
+            clients = tuple(known.policy(client) for client in clients)
         return tuple(
             client.within(groups[client.group]) if client.group in groups else client for client in clients
         )
+
+    def spelled(self, deployment: str) -> str:
+        """Return a deployment's name as the configuration spells it; as it is, if that does not name it."""
+        return self._spellings.of(deployment)
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return spellings(self.aoai, (*self.groups, *self.clients))
 
     @property
     def redis_url(self) -> SecretStr | None:
@@ -352,7 +377,12 @@ class Config(Model):
         names = [deployment, self.model_of(deployment) or ""]
         if model is not None:
             names += [model, _VERSION.sub("", model)]
-        return next((self.prices[name] for name in names if name in self.prices), None)
+        prices = self._prices
+        return next((prices[name.lower()] for name in names if name.lower() in prices), None)
+
+    @cached_property
+    def _prices(self) -> Mapping[str, Price]:
+        return {name.lower(): price for name, price in self.prices.items()}
 
     @cached_property
     def _models(self) -> dict[str, str]:
