@@ -156,7 +156,7 @@ class Attempts(Aftermath):
         self._now = result.now
         if request.backend is None:
             scheduler.leave(request)
-            yield from self._give_up(self._look())
+            yield from self._give_up(self._look(), line_full=request.pushed_out)
             return False
         call.skipped = request.skipped
         return True
