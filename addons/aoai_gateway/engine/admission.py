@@ -345,6 +345,12 @@ class Admission:
         for closing in self._closings(call, reservation, cost, delivered):
             yield closing
 
+    def abandoned(self, call: Call) -> Iterator[Settle | Cancel]:
+        """Say what becomes of the bookings of a call that cannot be led to its end."""
+        reservation, call.reserved = call.reserved, None
+        cost, call.reserved_cost = call.reserved_cost, None
+        yield from self._closings(call, reservation, cost, 0)
+
     def _closings(
         self, call: Call, reservation: Reservation | None, cost: Reservation | None, delivered: int
     ) -> Iterator[Settle | Cancel]:

@@ -224,10 +224,10 @@ class Attempts(Aftermath):
             if isinstance(result, Answered) and result.status < 400:
                 self._shared.without_usage.put(version, result.now + WITHOUT_USAGE_SECONDS)
         if self._gone(result):
-            attempt.taken = attempt.unseen = True
             return True
         self._now = result.now
         if isinstance(result, Answered):
+            attempt.unseen = False
             attempt.answered, attempt.status = result.now, result.status
             _note_head(attempt, result.headers)
             attempt.taken = not is_failure(result.status)

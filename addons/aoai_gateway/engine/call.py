@@ -118,9 +118,9 @@ class Attempt:
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when this one was chosen."""
     fault: Fault | None = None
-    taken: bool = False
+    taken: bool = True
     """Whether the backend may have begun to work on it."""
-    unseen: bool = False
+    unseen: bool = True
     """Whether it may have worked for an answer of which nothing, or not the end, was waited for."""
     liveness: Liveness | None = None
     """The backend's signs of life."""

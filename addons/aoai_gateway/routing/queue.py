@@ -25,9 +25,10 @@ The order, of which each rule decides only where the one before it is indifferen
    smaller ones may pass one that finds no room. The old ones leave when too little of their callers'
    patience is left for an answer. (Adaptive LIFO: Maurer, "Fail at Scale", ACM Queue 2015.)
 
-*Places* and bytes are bounded for each class. When they are used up, a newcomer takes the place of the newest
-ticket of the client that has most of them, as long as that client has more than the newcomer's. So one client
-may use all of the queue while no other wants in, and cannot keep it. (Longest queue drop: Suter et al., 1999.)
+*Places* and bytes are bounded for each class. When they are used up, a newcomer takes the place of the
+newest ticket of the client that has most of them, as long as that client has more than the newcomer's. So one
+client may use all of the queue while no other wants in, and cannot keep it. (Longest queue drop: Suter et
+al., 1999.)
 
 A ticket that cannot be served (no backend has room for *it*) does not stop those behind it, since they may be
 smaller, or may use backends that it may not. Left alone, that would starve every large call; so tickets
