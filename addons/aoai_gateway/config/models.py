@@ -129,12 +129,24 @@ class Cors(Model):
 
 
 class Limits(Model):
-    """The sizes that a request may have."""
+    """What clients may ask of the gateway: sizes, times, connections."""
 
     header_kb: Count = 64
     """Kilobytes (1,024 bytes) that a request's head may have."""
     body_mb: Count = 100
     """Megabytes (1,024 kilobytes) that a request's body may have."""
+    head_seconds: Seconds = 30
+    """Seconds that a request's head may take, since it or its connection began."""
+    body_seconds: Seconds = 30
+    """Seconds between two parts of a request's body, which must come with 1 KB/s on average after them."""
+    keep_alive_seconds: Seconds = 300
+    """Seconds for which a connection may be idle between two requests."""
+    answer_seconds: Seconds = 3600
+    """Seconds that a backend may take to the end of its answer."""
+    connections: Count | None = None
+    """Connections of clients at a time; if not set, what `ulimit -n` is enough for, 10,000 at most."""
+    connections_per_address: Count | None = None
+    """Connections of one IP address at a time; half of all if not set. A proxy is one address."""
 
 
 class Replay(Model):
@@ -200,7 +212,7 @@ class Config(Model):
     cors: Cors = Cors()
     """Which pages may call the gateway from a browser."""
     limits: Limits = Limits()
-    """The sizes that a request may have."""
+    """What clients may ask of the gateway: sizes, times, connections."""
     replay: Replay = Replay()
     """How long and how often one call is sent again."""
     breaks: Breaks = Breaks()
