@@ -71,8 +71,10 @@ def leave(gateway: Gateway, data: bytes) -> None:
 
 def records(gateway: Gateway, client: str) -> list[dict[str, Any]]:
     log = gateway.config_path.parent / "usage.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [record for line in lines if (record := json.loads(line)).get("client") == client]
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    # The last one may just be written.
+    whole = [line for line in lines if line.endswith("\n")]
+    return [record for line in whole if (record := json.loads(line)).get("client") == client]
 
 
 def test_calls_that_hang_up_count(gateway: Gateway, backend: ScriptedBackend) -> None:
