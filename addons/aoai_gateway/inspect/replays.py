@@ -64,7 +64,7 @@ def aimed(flow: Flow, where: str, setup: Setup) -> http.HTTPFlow:
     Raises CommandError when there is no such place.
     """
     copy = as_call(flow)
-    asked = deployment_of(copy.request)
+    asked = setup.config.spelled(deployment_of(copy.request))
     table = setup.table
     copy.metadata.pop("gateway_only_backend", None)
     if "@" not in where and table.pool(where) is not None:
