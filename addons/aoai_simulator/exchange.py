@@ -147,7 +147,7 @@ class Exchange(HTTPMessageDelegate):
             self.entry.fault = fault.kind
             self.entry.operation = target.operation
             self.entry.deployment = target.deployment
-            self.call = Call(target, resource.deployments.get(target.deployment or ""))
+            self.call = Call(target, resource.deployment(target.deployment or ""))
             self._start_task(self._strike(self, fault, self.call))
 
     def _answer(self, call: Call) -> None:

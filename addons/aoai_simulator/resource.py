@@ -149,6 +149,7 @@ class Resource:
         self.seed = spec.seed
         self.key = key
         self.deployments = {name: Deployment(name, item) for name, item in spec.deployments.items()}
+        self._by_lower_case = {name.lower(): each for name, each in self.deployments.items()}
         self._settings = settings
         self._randomness = randomness
         self._tokenizer = tokenizer
@@ -165,6 +166,10 @@ class Resource:
         self.things.clear()
         for deployment in self.deployments.values():
             deployment.state = deployment.limits.empty()
+
+    def deployment(self, name: str) -> Deployment | None:
+        """Find a deployment; as on Azure, the case of its name does not count."""
+        return self._by_lower_case.get(name.lower())
 
     def begin(self, request: Request, wall: float) -> Call | Whole:
         """Understand a request, or answer with the error that AOAI would. `wall` is Unix time."""
@@ -189,7 +194,7 @@ class Resource:
         if not isinstance(name, str):
             message = "Missing required parameter: 'model'."
             return replies.invalid_request(message, param="model", code="missing_required_parameter")
-        deployment = self.deployments.get(name)
+        deployment = self.deployment(name)
         if deployment is None:
             return replies.deployment_not_found()
         if not models.supports(deployment.spec.model, target.operation):

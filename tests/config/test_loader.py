@@ -84,7 +84,7 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path: Path):
         load(path, env={})
     assert str(caught.value).splitlines() == [
         f"{path}:1: cannot be read: no such file or directory",
-        f"{tmp_path}/policies/folder.yaml:1: cannot be read: is a directory",
+        f"{tmp_path}/policies/folder.yaml:1: cannot be read: it is a folder, not a file",
         f"{tmp_path}/policies/gone.yaml:1: cannot be read: no such file or directory",
     ]
 

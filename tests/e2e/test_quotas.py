@@ -134,7 +134,7 @@ def test_a_stream_costs_what_the_backend_counts_whether_or_not_usage_was_asked_f
     assert charged == [whole.usage.total_tokens] * 3
 
 
-def test_a_failed_call_costs_nothing(stage: Stage) -> None:
+def test_a_failed_call_costs_no_tokens(stage: Stage) -> None:
     stage.simulator.fault("content_filter", times=1)
     assert stage.ask("failing", max_tokens=900).status == 400
     assert stage.ask("failing", max_tokens=900).status == 200

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
+from mitmproxy.http import Headers
 
 from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.engine.effects import Cancel, Reserve, Settle, WaitUntil
+from aoai_gateway.engine.effects import (
+    Answered,
+    Cancel,
+    Choose,
+    Ended,
+    Reject,
+    Reserve,
+    Send,
+    Settle,
+    WaitUntil,
+)
 from aoai_gateway.quota.quotas import Quota, Reservation
+from aoai_gateway.tokens.longest import UNKNOWN_MOST
 from aoai_gateway.wire.usage import Usage
-from tests.engine_driver import CHAT, DEPLOYMENT, DROP, Answer, Trace, World, config, throttled, world
+from tests.engine_driver import CHAT, DEPLOYMENT, DROP, Answer, Hang, Trace, World, config, throttled, world
 
 
 def client(**policy: Any) -> Client:
@@ -62,9 +76,8 @@ def test_what_was_booked_is_replaced_by_what_was_used():
     )
 
 
-@pytest.mark.parametrize("failing", [throttled(), DROP, Answer(500), Answer(400)])
-def test_a_call_that_no_backend_served_costs_nothing(failing):
-    there = world("a", "b").script(a=failing, b=failing)
+def test_a_call_that_no_backend_has_taken_costs_nothing():
+    there = world("a", "b").script(a=throttled(), b=throttled())
     team = client(max_tokens_per_minute=1000, max_requests_per_minute=1)
     trace = there.call(client=team, max_tokens=900)
     assert isinstance(trace.effects[-1][1], Cancel)
@@ -75,12 +88,118 @@ def test_a_call_that_no_backend_served_costs_nothing(failing):
     assert there.counters.open_reservations == 0
 
 
-def test_a_failed_call_gives_its_request_back_at_once():
-    there = world("a").script(a=[Answer(400), USED])
-    team = client(max_requests_per_minute=1)
-    there.call(client=team)
+@pytest.mark.parametrize("failing", [DROP, Answer(500), Answer(400), Answer(404)])
+def test_a_request_counts_once_it_is_sent_and_gives_its_tokens_back_if_it_fails(failing):
+    there = world("a", "b").script(a=[failing, USED], b=[failing, USED])
+    team = client(max_tokens_per_minute=1000, max_requests_per_minute=2)
+    trace = there.call(client=team, max_tokens=900)
+    assert isinstance(trace.effects[-1][1], Settle)
+    assert trace.call.charged_tokens == 0
+    there.now += 30  # breaks end
+    there.script(a=USED, b=USED)
+    assert there.call(client=team, max_tokens=900).call.outcome is Outcome.OK
+    assert there.call(client=team).error.code == "quota_exceeded", "two requests were made"
+    assert there.counters.open_reservations == 0
+
+
+def test_a_call_whose_client_does_not_wait_for_the_answer_costs_what_it_could_take():
+    there = world("a").script(a=USED)
+    team = client(max_tokens_per_minute=1000, max_requests_per_minute=3)
+    sending = next(n for n, (_, e) in enumerate(there.call(client=team).effects) if isinstance(e, Send))
+    trace = there.call(client=team, max_tokens=200, gone_at=sending)
+    assert trace.call.charged_tokens == booked(trace)[0] > 200
+    assert dict(there.call(client=team).call.quota_headers)["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_so_does_one_that_sets_itself_a_time_that_no_answer_can_keep():
+    there = world("a").script(a=Hang())
+    team = client(max_tokens_per_minute=1000)
+    trace = there.call(client=team, max_tokens=200, headers={"x-stainless-read-timeout": "0.05"})
+    assert trace.call.outcome is Outcome.BACKENDS_OUT
+    assert trace.call.charged_tokens == booked(trace)[0] > 200
+
+
+def test_a_client_that_leaves_before_anything_was_sent_pays_nothing():
+    there = world("a").script(a=USED)
+    team = client(max_tokens_per_minute=1000, max_requests_per_minute=1)
+    elsewhere = world("a").script(a=USED).call(client=team, choose=list).effects
+    choosing = next(n for n, (_, effect) in enumerate(elsewhere) if isinstance(effect, Choose))
+    trace = there.call(client=team, choose=list, gone_at=choosing)
+    assert trace.gone
+    assert not trace.sends
     assert there.call(client=team).call.outcome is Outcome.OK
-    assert there.call(client=team).error.code == "quota_exceeded"
+
+
+class Together:
+    """Calls that are under way at the same time, and end when the test says so."""
+
+    def __init__(self, there: World, team: Client) -> None:
+        self.there, self.team, self.count = there, team, 0
+        self.running: list[tuple[Any, Any]] = []
+        self.refused = self.charged = 0
+
+    def begin(self, **members: Any) -> None:
+        there = self.there
+        self.count += 1
+        call = there.make_call(f"call {self.count}", self.team)
+        raw = json.dumps({"model": DEPLOYMENT, "messages": [], **members}).encode()
+        run = there.engine.run(call, "application/json", raw, there.now)
+        effect = next(run)
+        while not isinstance(effect, Send | Reject):
+            effect = run.send(there.at_once(effect))
+        if isinstance(effect, Send):
+            self.running.append((call, run))
+        else:
+            self.refused += 1
+
+    def end(self, written: int) -> None:
+        call, run = self.running.pop(0)
+        there = self.there
+        run.send(Answered(there.now, 200, Headers()))
+        result: Any = Ended(there.now, True, usage=Usage(3, written, 3 + written))
+        try:
+            while True:
+                result = there.at_once(run.send(result))
+        except StopIteration:
+            self.charged += call.charged_tokens
+
+
+@pytest.mark.parametrize("limit", [1_000, 5_000, 20_000, 60_000, 200_000])
+@pytest.mark.parametrize("seed", range(5))
+def test_many_calls_without_a_bound_end_within_the_limit_and_one_call(limit: int, seed: int):
+    random = Random(seed)
+    there = world("a").script(a=USED)
+    together = Together(there, client(max_tokens_per_minute=limit))
+    for _ in range(300):
+        if random.random() < 0.7 or not together.running:
+            together.begin()
+        else:
+            together.end(random.choice([20, 700, UNKNOWN_MOST]))
+    while together.running:
+        together.end(UNKNOWN_MOST)
+    assert together.refused
+    assert together.charged <= limit + UNKNOWN_MOST + 3
+    assert there.counters.open_reservations == 0
+
+
+def test_a_call_without_a_bound_gets_what_is_left():
+    there = world("a").script(a=USED)
+    team = client(max_tokens_per_minute=20_000)
+    assert booked(there.call(client=team)) == [UNKNOWN_MOST + 3]
+    spend(there, 5_000, limit=20_000)
+    first = there.call(client=team)
+    assert booked(first) == [UNKNOWN_MOST + 3, 20_000 - 120 - 5_000]
+    assert first.call.outcome is Outcome.OK
+
+
+def test_a_bound_by_default_lets_many_run_at_once():
+    limits = {"max_tokens": {"default": 500}}
+    together = Together(
+        world("a").script(a=USED), client(max_tokens_per_minute=10_000, request_limits=limits)
+    )
+    for _ in range(15):
+        together.begin()
+    assert not together.refused
 
 
 @pytest.mark.parametrize("effect", range(8))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"id":"fine"}'
 
@@ -15,6 +17,8 @@ class ScriptedBackend:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self.answers: list[bytes] = []
+        self.drips: list[tuple[bytes, bytes, bytes]] = []
+        """Heads and first parts of answers, and what then follows every 0.3 s until it is hung up on."""
         self.received: list[bytes] = []
         """Whole requests as they came."""
         self.closed = threading.Event()
@@ -36,6 +40,9 @@ class ScriptedBackend:
         with connection:
             while request := self._request(connection):
                 self.received.append(request)
+                if self.drips:
+                    self._drip(connection, *self.drips.pop(0))
+                    return
                 answer = self.answers.pop(0) if self.answers else OK
                 if not answer:
                     # It hangs until it is hung up on.
@@ -45,6 +52,13 @@ class ScriptedBackend:
                 connection.sendall(answer)
                 if b"close" in answer.lower() or b"content-length" not in answer.lower():
                     return
+
+    def _drip(self, connection: socket.socket, head: bytes, first: bytes, more: bytes) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(head + first)
+            while True:
+                time.sleep(0.3)
+                connection.sendall(more)
 
     def _request(self, connection: socket.socket) -> bytes:
         data = b""

@@ -198,3 +198,11 @@ def test_javascript_is_javascript(tmp_path: Path) -> None:
 def test_the_sdk_knows_the_clients() -> None:
     assert openai.OpenAI
     assert openai.AzureOpenAI
+
+
+@pytest.mark.parametrize("path", ["files", "responses/resp_1", "vector_stores/vs_1/files"])
+@pytest.mark.parametrize("name", snippets.FORMATS)
+def test_what_has_no_prompt_is_not_written_as_code(path: str, name: str) -> None:
+    asked = snippets.Request("http://gw", "GET", f"/openai/v1/{path}", (), b"")
+    with pytest.raises(GatewayError, match="Only calls with a prompt"):
+        snippets.FORMATS[name](asked)

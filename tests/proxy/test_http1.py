@@ -6,6 +6,7 @@ import json
 import logging
 
 import pytest
+from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, context, events
@@ -15,30 +16,63 @@ from mitmproxy.proxy.layers.http import (
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
+    ResponseEndOfMessage,
+    ResponseHeaders,
 )
 from mitmproxy.test import tflow
 
+from aoai_gateway.config.models import Limits
 from aoai_gateway.proxy.http1 import GatewayHttp1Server, error_response
 from aoai_gateway.wire import errors
 
 HEAD = b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
 
 
+class Clock:
+    """Times that a test sets."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
 class Connection:
     """One client connection, and what the server did about it."""
 
-    def __init__(self, max_head: int = 1024) -> None:
+    def __init__(self, max_head: int = 1024, **limits: int) -> None:
         self.client = tflow.tclient_conn()
-        self.server = GatewayHttp1Server(context.Context(self.client, Options()), max_head)
+        self.clock = Clock()
+        self.server = GatewayHttp1Server(
+            context.Context(self.client, Options()), Limits(**limits), clock=self.clock
+        )
+        self.server._max_head = max_head  # the configuration counts in kilobytes
         self.commands: list[commands.Command] = []
+        self.timers: list[tuple[commands.RequestWakeup, float]] = []
         self.feed(events.Start())
 
     def feed(self, event: events.Event) -> None:
-        self.commands += self.server.handle_event(event)
+        for command in self.server.handle_event(event):
+            self.commands.append(command)
+            if isinstance(command, commands.RequestWakeup):
+                self.timers.append((command, self.clock.now + command.delay))
 
     def receive(self, *parts: bytes) -> Connection:
         for part in parts:
             self.feed(events.DataReceived(self.client, part))
+        return self
+
+    def pass_time(self, seconds: float) -> Connection:
+        """Let time go by, and the timers that are set fire."""
+        end = self.clock.now + seconds
+        while self.timers and (first := min(self.timers, key=lambda timer: timer[1]))[1] <= end:
+            self.timers.remove(first)
+            self.clock.now = first[1]
+            self.feed(events.Wakeup(first[0]))
+        self.clock.now = end
         return self
 
     @property
@@ -207,3 +241,54 @@ def test_a_chunk_line_without_end_is_answered() -> None:
     connection.receive(*[b"0" * 4096] * 5)
     assert b" 400 " in connection.sent
     assert connection.closed
+
+
+# --- time ----------------------------------------------------------------------------------------------
+
+
+def answered(connection: Connection) -> Connection:
+    """Have a request, which is all there, answered."""
+    stream_id = connection.server.stream_id
+    connection.feed(ResponseHeaders(stream_id, http.Response.make(200, b"")))
+    connection.feed(ResponseEndOfMessage(stream_id))
+    return connection
+
+
+def test_a_connection_that_says_nothing_is_closed():
+    silent = Connection(head_seconds=30).pass_time(29)
+    assert not silent.closed
+    assert silent.pass_time(2).closed
+    assert silent.sent == b""
+
+
+def test_a_head_has_its_time_from_its_first_byte():
+    slow = Connection(head_seconds=30, keep_alive_seconds=300)
+    answered(slow.receive(HEAD + b"{}")).pass_time(200)
+    slow.receive(b"POST / HT").pass_time(29)
+    for _ in range(20):
+        slow.receive(b"x")
+    assert not slow.closed
+    slow.pass_time(2)
+    assert slow.closed
+    assert b'"code": "request_timeout"' in slow.sent
+
+
+def test_an_idle_connection_is_kept_for_a_while():
+    idle = answered(Connection(head_seconds=30, keep_alive_seconds=100).receive(HEAD + b"{}"))
+    assert not idle.pass_time(99).closed
+    answered(idle.receive(HEAD + b"{}"))
+    assert not idle.pass_time(99).closed
+    assert idle.pass_time(2).closed
+
+
+def test_no_time_runs_while_a_request_is_under_way():
+    busy = Connection(head_seconds=30, keep_alive_seconds=100).receive(HEAD + b"{}")
+    assert not busy.pass_time(10_000).closed
+    assert not answered(busy).pass_time(99).closed
+
+
+def test_requests_in_quick_succession_set_few_timers():
+    quick = Connection(head_seconds=30, keep_alive_seconds=300)
+    for _ in range(1000):
+        answered(quick.receive(HEAD + b"{}")).pass_time(0.01)
+    assert len([c for c in quick.commands if isinstance(c, commands.RequestWakeup)]) <= 2

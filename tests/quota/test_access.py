@@ -22,7 +22,7 @@ PLACES = Group(name="places", endpoints_allowed="West Europe, france*")
         (SOME, "a", True),
         (SOME, "b", True),
         (SOME, "c", False),
-        (SOME, "A", False),
+        (SOME, "A", True),
         (SOME, "a, b", False),
         (SOME, "", False),
         (NOTHING, "a", False),

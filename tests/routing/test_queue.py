@@ -463,3 +463,52 @@ def test_how_long_a_class_waits_is_told() -> None:
     line = line_of(standing("1", 2), standing("2", 1, client="other"))
     assert line.waits("standard", 11.0) == 10.0
     assert line.waits("batch", 11.0) == 0.0
+
+
+def crowd(line: WaitingQueue, client: str, count: int, weight: float = 1.0, size: int = 0) -> list[str]:
+    """Have a client ask for that many places in a queue of ten, and 1,000 bytes; gives who loses his."""
+    lost: list[str] = []
+    for number in range(count):
+        each = Ticket(f"{client}{number}", 1, "standard", client, number, 100, weight, size=size)
+        line.join(each, 10, 1_000, push_out=lambda ticket: lost.append(ticket.id))
+    return lost
+
+
+def places(line: WaitingQueue) -> Counter[str]:
+    return Counter(name.rstrip("0123456789") for name in served(line))
+
+
+def test_one_client_may_use_the_whole_queue_and_cannot_keep_it():
+    line = WaitingQueue()
+    assert crowd(line, "greedy", 15) == []
+    assert len(line) == 10
+    assert crowd(line, "late", 15) == ["greedy9", "greedy8", "greedy7", "greedy6", "greedy5"], "newest first"
+    assert places(line) == {"greedy": 5, "late": 5}
+
+
+def test_places_are_shared_by_weight():
+    line = WaitingQueue()
+    crowd(line, "light", 10)
+    crowd(line, "heavy", 10, weight=4)
+    assert places(line) == {"light": 2, "heavy": 8}
+
+
+def test_bytes_are_shared_too():
+    line = WaitingQueue()
+    crowd(line, "large", 4, size=250)
+    assert crowd(line, "small", 3, size=100) == ["large3", "large2"]
+    assert places(line) == {"large": 2, "small": 3}
+
+
+def test_no_call_is_pushed_out_for_one_that_gets_no_place_all_the_same():
+    line = WaitingQueue()
+    crowd(line, "a", 5, size=100)
+    crowd(line, "b", 5, size=100)
+    assert crowd(line, "c", 1, size=600) == []
+    assert places(line) == {"a": 5, "b": 5}
+
+
+def test_without_a_way_to_tell_none_is_pushed_out():
+    line = WaitingQueue()
+    crowd(line, "greedy", 10)
+    assert not line.join(ticket("late", client="late"), 10)

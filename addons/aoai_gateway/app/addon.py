@@ -19,14 +19,16 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.app import selfcheck, tls
+from aoai_gateway.app import cut_connections, descriptors, selfcheck, tls
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.proxy.http1 import Refusal
 from aoai_gateway.proxy.layer import GatewayLayer
+from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.runtime import log_records
 from aoai_gateway.runtime.attempt_log import AttemptLog
+from aoai_gateway.runtime.connections import Place
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.mitmproxy_host import is_unset
@@ -56,6 +58,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_CONFIG = Path(__file__).resolve().parents[3] / "gateway.yaml"
 """The configuration of the checkout that the package runs from."""
 
+TOO_MANY = "There are too many connections."
+
 NO_FORWARD_PROXY = "This is an Azure OpenAI gateway, not a forward proxy."
 
 SPEAKS_HTTP = "This gateway speaks http here, not https. Begin its address with http://."
@@ -73,6 +77,7 @@ class GatewayAddon:
         self._config_path: Path | None = None
         self._certificate = tls.ServerCertificate()
         self._attempt_log = AttemptLog()
+        self._crowded = descriptors.Rarely(logging.WARNING)
         self._followed = False
         """Whether flows are looked at or saved, so that it is worth telling their calls' stories."""
 
@@ -81,6 +86,9 @@ class GatewayAddon:
     def load(self, loader: Loader) -> None:
         """Register the options; see that mitmproxy is one that we know."""
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
+        self.lifecycle.handle_signals()
+        cut_connections.install()
+        self.gateway.connections.descriptors = descriptors.raise_limit()
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
         )
@@ -179,6 +187,18 @@ class GatewayAddon:
         """Refuse what is not for the gateway: until its mode is set, mitmproxy would be an open proxy."""
         if not isinstance(client.proxy_mode, ReverseMode):
             client.error = NO_FORWARD_PROXY
+            return
+        address = address_of(client) or ""
+        gateway = self.gateway
+        place = gateway.connections.opened(client.id, address, gateway.limits(), gateway.clock.monotonic())
+        if place is Place.FULL:
+            client.error = TOO_MANY
+        if place is not Place.ORDINARY:
+            self._crowded.tell("There are too many connections; more are refused. See limits.connections.")
+
+    def client_disconnected(self, client: Client) -> None:
+        """Count the connection no more."""
+        self.gateway.connections.closed(client.id)
 
     def next_layer(self, nextlayer: NextLayer) -> None:
         """Put the gateway's layer where mitmproxy would put its own."""

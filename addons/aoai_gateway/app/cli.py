@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from aoai_gateway.app import signals
 from aoai_gateway.app.mitmproxy_options import OptionError, as_settings, run_mitmweb
 from aoai_gateway.config.problems import did_you_mean, listed
 
@@ -120,6 +121,7 @@ def _serve(words: list[str]) -> int:
     options = as_settings(rest)
     if any(option.startswith("save_stream_file=") for option in options):
         raise UsageError("say --capture FILE before the --: this host has none of mitmproxy's files")
+    signals.ignore_until_running()
     loaded, address = _prepare(args)
 
     from aoai_gateway.app.host import serve
@@ -145,6 +147,7 @@ def _web(words: list[str]) -> int:
     if args.workers != 1:
         raise UsageError("the inspector shows the calls of one process: leave --workers out")
     settings = as_settings(rest)
+    signals.ignore_until_running()
     loaded, address = _prepare(args)
 
     script = CHECKOUT / "addons" / "gateway.py"

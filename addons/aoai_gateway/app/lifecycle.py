@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -14,10 +15,11 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
-from aoai_gateway.app import start_checks, tls
+from aoai_gateway.app import descriptors, signals, start_checks, tls
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
+from aoai_gateway.runtime.connections import most_connections
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.pool_watch import PoolWatch
 from aoai_gateway.runtime.state_sync import StateSync
@@ -77,6 +79,29 @@ class Lifecycle:
         self._started = False
         self._started_with: Config | None = None
         self._adopting = asyncio.Lock()
+        self._reload = asyncio.Event()
+
+    # --- signals ---------------------------------------------------------------------------------------
+
+    def handle_signals(self) -> None:
+        """Have SIGHUP reload the configuration; it and its kin end a process otherwise."""
+        signals.handle(reload=self.reload, told=self._standing, shut_down=ctx.master.shutdown)
+
+    def reload(self) -> None:
+        """Read the configuration again, even if its files look as before; the log says what came of it."""
+        if self._watcher is None:
+            logger.warning("The gateway is not running yet, or any more; nothing was reloaded.")
+        self._reload.set()
+
+    def _standing(self) -> list[str]:
+        gateway = self._gateway
+        waiting, now = gateway.queued, time.monotonic()
+        scopes = {scope for scope, each in gateway.engine.breaks.all() if each.until > now}
+        broken = {f"{standin}@{endpoint}" if standin else endpoint for endpoint, standin in scopes}
+        return [
+            f"{len(gateway.calls) - waiting} calls are under way, {waiting} wait. "
+            f"In a break: {', '.join(sorted(broken)) or 'no backend'}."
+        ]
 
     # --- configuration ---------------------------------------------------------------------------------
 
@@ -114,6 +139,7 @@ class Lifecycle:
         await self._adopt(self._loaded)
         await self.state_sync.follow_peers()
         self._come_first()
+        self._see_to_descriptors(self._loaded.config)
         # What is there now stays. To look through all of it for garbage, now and then, would stop the event
         # loop for some tens of milliseconds each time; calls leave little behind.
         gc.collect()
@@ -136,6 +162,23 @@ class Lifecycle:
         ctx.options.update(server=True)
         await ctx.master.addons.get("proxyserver").setup_servers()
         worker.is_ready()
+
+    def _see_to_descriptors(self, config: Config) -> None:
+        number = self._gateway.connections.descriptors
+        if said := descriptors.warning(config.limits, number, most_connections(number)):
+            logger.warning("%s.", said)
+        descriptors.watch(asyncio.get_running_loop())
+
+    def _close_silent(self) -> None:
+        """Close connections in which no HTTP has begun in time; a layer keeps time in all others."""
+        gateway = self._gateway
+        silent = gateway.connections.silent_for(gateway.limits().head_seconds, gateway.clock.monotonic())
+        if not silent:
+            return
+        for handler in list(ctx.master.addons.get("proxyserver").connections.values()):
+            client = handler.transports.get(handler.client) if handler.client.id in silent else None
+            if client is not None and client.handler is not None:
+                client.handler.cancel("the client was silent for too long")
 
     def _come_first(self) -> None:
         """Be the first addon that learns of the end: others close files that calls are still written to."""
@@ -223,11 +266,16 @@ class Lifecycle:
         told_ready = False
         while True:
             slept = time.monotonic()
-            await asyncio.sleep(POLL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reload.wait(), POLL_SECONDS)
+            asked = self._reload.is_set()
+            self._reload.clear()
             told_ready = told_ready or self._say_ready()
             gateway = self._gateway
-            gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
+            if not asked:
+                gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
             gateway.look_for_listeners(ctx.master.addons)
+            self._close_silent()
             gateway.early.look(time.monotonic())
             self._pool_watch.look()
             waiting = gateway.queued
@@ -239,7 +287,7 @@ class Lifecycle:
                 watch = Watch(path, env=os.environ, loaded=self._loaded)
             try:
                 await self.state_sync.look()
-                found = await asyncio.to_thread(watch.poll)
+                found = await asyncio.to_thread(watch.read if asked else watch.poll)
                 if isinstance(found, ConfigErrors):
                     for problem in found.problems:
                         logger.error("%s", problem)

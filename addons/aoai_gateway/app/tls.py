@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +40,7 @@ class ServerCertificate:
         certificate, key = listen.certificate, listen.private_key or listen.certificate
         files = (certificate, key, *([listen.client_ca] if listen.client_ca is not None else []))
         try:
-            seen = tuple((path, path.stat().st_mtime_ns) for path in files)
+            seen = tuple(_seen(path) for path in files)
             if seen != self._seen:
                 self._seen = seen
                 self._context = server_context(certificate, key, listen.client_ca)
@@ -55,6 +57,14 @@ class ServerCertificate:
         connection = SSL.Connection(self._context)
         connection.set_accept_state()
         return connection
+
+
+def _seen(path: Path) -> tuple[Path, int]:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        # To open a FIFO would be to wait for a writer, on the event loop.
+        raise OSError(errno.EINVAL, f"{path} is not a file")
+    return path, status.st_mtime_ns
 
 
 class ClientTls(ClientTLSLayer):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from aoai_gateway.config.findings import ENDPOINTS, GROUPS, VIRTUAL_DEPLOYMENTS, Finding, Locate, repeated
 from aoai_gateway.config.identity_checks import check_identities
 from aoai_gateway.config.models import Client, Config, Group, Policy
-from aoai_gateway.config.patterns import is_pattern, matches, matches_any
+from aoai_gateway.config.patterns import is_pattern, matches, matches_any, matches_deployment
 from aoai_gateway.config.policies import LIMITS, TOTAL
 from aoai_gateway.config.priority_checks import check_priority_name, priority_names
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
@@ -151,7 +151,8 @@ def _unknown(
     what: str = "a virtual deployment",
     names: KeyPath = VIRTUAL_DEPLOYMENTS,
 ) -> Iterator[Finding]:
-    if not known or any(matches(name, each) for each in known):
+    fits = matches if names is ENDPOINTS else matches_deployment
+    if not known or any(fits(name, each) for each in known):
         return
     said = f"{name} matches no {what.split(' ', 1)[1]}" if is_pattern(name) else f"{name} is not {what}"
     suggestion = did_you_mean(name, known) or "there are " + listed(known)
@@ -266,7 +267,9 @@ def _usable(config: Config, policy: Policy) -> list[str]:
 
 
 def _may_use(policy: Policy, deployment: str) -> bool:
-    return policy.deployments_allowed is None or matches_any(policy.deployments_allowed, deployment)
+    return policy.deployments_allowed is None or any(
+        matches_deployment(pattern, deployment) for pattern in policy.deployments_allowed
+    )
 
 
 def _check_what_is_left(config: Config, place: _Place, usable: Iterable[str]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from aoai_gateway.config.credentials import Auth, EndpointKey, Identity, KeySource, Source, written
 from aoai_gateway.config.fields import (
+    DISTINCT,
     Amount,
     Count,
     DeploymentName,
@@ -112,7 +113,7 @@ class SimulatedEndpoint(Model):
 
     region: Name = "Sweden Central"
     """The `x-ms-region` of its answers."""
-    deployments: Annotated[Mapping[DeploymentName, SimulatedDeployment], Field(min_length=1)]
+    deployments: Annotated[Mapping[DeploymentName, SimulatedDeployment], Field(min_length=1), DISTINCT]
     """Its deployments by name."""
     seed: int = 0
     """Its answers are a function of this number and the prompt."""

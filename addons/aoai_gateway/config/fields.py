@@ -7,6 +7,7 @@ that may hold a secret.
 """
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -65,6 +66,16 @@ def _deployment(value: str) -> str:
 def _deployment_pattern(value: str) -> str:
     _deployment(value.replace("*", "x").replace("?", "x"))
     return value
+
+
+def _distinct[T](by_name: Mapping[str, T]) -> Mapping[str, T]:
+    """See that no two names differ in their case only: to Azure they are one."""
+    seen: dict[str, str] = {}
+    for name in by_name:
+        first = seen.setdefault(name.lower(), name)
+        if first != name:
+            raise fault(f"has {first} and {name}, which Azure does not tell apart", "write one of them")
+    return by_name
 
 
 def _limit_name(value: str) -> str:
@@ -185,7 +196,7 @@ def _log(value: str, info: ValidationInfo) -> str:
 
 def _keepable(path: Path, info: ValidationInfo) -> Path:
     path = _beside_the_file(path, info)
-    if path.is_dir() or not path.parent.is_dir():
+    if (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise fault("is not a file in a folder that exists", f"looked at {path}")
     return path
 
@@ -268,6 +279,9 @@ NamePatterns = Annotated[
 
 LimitName = Annotated[str, AfterValidator(_limit_name)]
 """The name of one virtual deployment, or ``total``."""
+
+DISTINCT = AfterValidator(_distinct)
+"""For a mapping by deployment: case does not make another name."""
 
 Url = Annotated[str, AfterValidator(_url)]
 """``https://host[:port][/prefix/]``."""

@@ -3,8 +3,10 @@
 Reading (files) and compiling (bytes to models) are apart: what is compiled is exactly what was read.
 """
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as EnvMapping
 from dataclasses import dataclass
@@ -21,6 +23,12 @@ from aoai_gateway.config.problems import ConfigErrors, KeyPath, Place, Problem, 
 from aoai_gateway.config.validation import Validated, validate
 
 __all__ = ["ConfigErrors", "Loaded", "Problem", "Source", "compile_sources", "load", "policy_files", "read"]
+
+
+LARGEST_FILE = 16 * 1024 * 1024
+"""Bytes of one file. Ten thousand clients take about one megabyte."""
+
+_FOR_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +91,32 @@ def read(path: Path) -> tuple[Source, ...]:
         problems.append(_unreadable(path.parent / "policies", error))
     for file in files:
         try:
-            sources.append(Source(file, file.read_bytes()))
+            sources.append(Source(file, _content(file)))
         except OSError as error:
             problems.append(_unreadable(file, error))
     if problems:
         raise ConfigErrors(problems, fingerprint=_fingerprint(sources))
     return tuple(sources)
+
+
+def _content(file: Path) -> bytes:
+    """Read a file without waiting for a writer, as a FIFO would make us do. Raises OSError."""
+    _see_that_it_is_a_file(file.stat().st_mode)
+    with open(os.open(file, _FOR_READING), "rb") as opened:
+        # It may have been put in the place of the file since.
+        _see_that_it_is_a_file(os.fstat(opened.fileno()).st_mode)
+        content = opened.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise OSError(errno.EFBIG, f"it is larger than {LARGEST_FILE:,} bytes")
+    return content
+
+
+def _see_that_it_is_a_file(mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    kind = next((name for test, name in kinds if test(mode)), "a device")
+    raise OSError(errno.EINVAL, f"it is {kind}, not a file")
 
 
 def compile_sources(sources: Sequence[Source], *, env: EnvMapping[str, str]) -> Loaded:

@@ -53,6 +53,7 @@ from aoai_gateway.config.priorities import (
     PriorityClass,
 )
 from aoai_gateway.config.sinks import UsageSinks
+from aoai_gateway.config.spelling import Spellings, one_spelling, spellings
 
 __all__ = [
     "Admin",
@@ -128,12 +129,24 @@ class Cors(Model):
 
 
 class Limits(Model):
-    """The sizes that a request may have."""
+    """What clients may ask of the gateway: sizes, times, connections."""
 
     header_kb: Count = 64
     """Kilobytes (1,024 bytes) that a request's head may have."""
     body_mb: Count = 100
     """Megabytes (1,024 kilobytes) that a request's body may have."""
+    head_seconds: Seconds = 30
+    """Seconds that a request's head may take, since it or its connection began."""
+    body_seconds: Seconds = 30
+    """Seconds between two parts of a request's body, which must come with 1 KB/s on average after them."""
+    keep_alive_seconds: Seconds = 300
+    """Seconds for which a connection may be idle between two requests."""
+    answer_seconds: Seconds = 3600
+    """Seconds that a backend may take to the end of its answer."""
+    connections: Count | None = None
+    """Connections of clients at a time; if not set, what `ulimit -n` is enough for, 10,000 at most."""
+    connections_per_address: Count | None = None
+    """Connections of one IP address at a time; half of all if not set. A proxy is one address."""
 
 
 class Replay(Model):
@@ -199,7 +212,7 @@ class Config(Model):
     cors: Cors = Cors()
     """Which pages may call the gateway from a browser."""
     limits: Limits = Limits()
-    """The sizes that a request may have."""
+    """What clients may ask of the gateway: sizes, times, connections."""
     replay: Replay = Replay()
     """How long and how often one call is sent again."""
     breaks: Breaks = Breaks()
@@ -229,14 +242,38 @@ class Config(Model):
             return data
         return {"default_priority": BUILT_IN_DEFAULT, **data, "priorities": BUILT_IN}
 
+    @field_validator("aoai")
+    @classmethod
+    def _one_spelling(cls, aoai: Aoai) -> Aoai:
+        return one_spelling(aoai)
+
+    @field_validator("groups")
+    @classmethod
+    def _spelled_as_there(cls, groups: tuple[Group, ...], info: ValidationInfo) -> tuple[Group, ...]:
+        if "aoai" not in info.data:
+            return groups
+        known = spellings(info.data["aoai"])
+        return tuple(known.policy(group) for group in groups)
+
     @field_validator("clients")
     @classmethod
     def _within_their_groups(cls, clients: tuple[Client, ...], info: ValidationInfo) -> tuple[Client, ...]:
         """Nobody ever sees a client without its group's rules. ``checks`` tells of unknown groups."""
         groups = {group.name: group for group in info.data.get("groups", ())}
+        if "aoai" in info.data:
+            known = spellings(info.data["aoai"], groups.values())
+            clients = tuple(known.policy(client) for client in clients)
         return tuple(
             client.within(groups[client.group]) if client.group in groups else client for client in clients
         )
+
+    def spelled(self, deployment: str) -> str:
+        """Return a deployment's name as the configuration spells it; as it is, if that does not name it."""
+        return self._spellings.of(deployment)
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return spellings(self.aoai, (*self.groups, *self.clients))
 
     @property
     def redis_url(self) -> SecretStr | None:
@@ -352,7 +389,12 @@ class Config(Model):
         names = [deployment, self.model_of(deployment) or ""]
         if model is not None:
             names += [model, _VERSION.sub("", model)]
-        return next((self.prices[name] for name in names if name in self.prices), None)
+        prices = self._prices
+        return next((prices[name.lower()] for name in names if name.lower() in prices), None)
+
+    @cached_property
+    def _prices(self) -> Mapping[str, Price]:
+        return {name.lower(): price for name, price in self.prices.items()}
 
     @cached_property
     def _models(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Patterns over names: ``*`` stands for any run of characters, ``?`` for one; case counts.
+"""Patterns over names: ``*`` stands for any run of characters, ``?`` for one.
 
 Nothing else is special, not even the brackets of a shell's patterns, so every name without ``*`` and
 ``?`` matches just itself.
@@ -24,6 +24,11 @@ def matches(pattern: str, name: str) -> bool:
 def matches_any(patterns: Iterable[str], name: str) -> bool:
     """Say whether one of the patterns matches the whole of a name."""
     return any(matches(pattern, name) for pattern in patterns)
+
+
+def matches_deployment(pattern: str, name: str) -> bool:
+    """Say whether a pattern matches the whole of a deployment's name, of which the case does not count."""
+    return matches(pattern.lower(), name.lower())
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, mode
 
 from aoai_gateway.config.end_users import PerUser, UserFrom
 from aoai_gateway.config.fields import (
+    DISTINCT,
     Amount,
     Count,
     DeploymentName,
@@ -21,7 +22,7 @@ from aoai_gateway.config.fields import (
     fault,
 )
 from aoai_gateway.config.model import Model
-from aoai_gateway.config.patterns import matches
+from aoai_gateway.config.patterns import matches_deployment
 
 TOTAL = "total"
 """In a mapping of limits: the limit over all virtual deployments together."""
@@ -32,13 +33,14 @@ def _limit_kind(value: object) -> str:
 
 
 Limit = Annotated[
-    Annotated[Whole, Tag("over all")] | Annotated[Mapping[LimitName, Whole], Tag("per deployment")],
+    Annotated[Whole, Tag("over all")] | Annotated[Mapping[LimitName, Whole], DISTINCT, Tag("per deployment")],
     Discriminator(_limit_kind),
 ]
 """One number over all virtual deployments, or one for each, and ``total`` for all of them together."""
 
 LimitInThousands = Annotated[
-    Annotated[Amount, Tag("over all")] | Annotated[Mapping[LimitName, Amount], Tag("per deployment")],
+    Annotated[Amount, Tag("over all")]
+    | Annotated[Mapping[LimitName, Amount], DISTINCT, Tag("per deployment")],
     Discriminator(_limit_kind),
 ]
 """The same in thousands."""
@@ -103,13 +105,14 @@ class RequestBounds(Model):
 class RequestLimits(RequestBounds):
     """What one request may ask for, of any deployment and of some."""
 
-    deployments: Mapping[DeploymentPattern, RequestBounds] = {}
+    deployments: Annotated[Mapping[DeploymentPattern, RequestBounds], DISTINCT] = {}
     """By virtual deployment or pattern; each key there wins over the same key outside."""
 
     def at(self, deployment: str) -> RequestBounds:
         """Return the bounds at a deployment; its own entry counts, else the first pattern that matches."""
-        own = self.deployments.get(deployment) or next(
-            (bounds for pattern, bounds in self.deployments.items() if matches(pattern, deployment)), None
+        by_pattern = self.deployments
+        own = by_pattern.get(deployment) or next(
+            (by_pattern[pattern] for pattern in by_pattern if matches_deployment(pattern, deployment)), None
         )
         return RequestBounds.model_construct(
             **{name: _first(own, self, name) for name in RequestBounds.model_fields}

@@ -60,6 +60,13 @@ class Watch:
         self._fingerprint = outcome.fingerprint
         return outcome
 
+    def read(self) -> Loaded | ConfigErrors:
+        """Read at once what is there, changed or not: the caller knows that it is whole."""
+        self._settled, self._pending = self._look(), None
+        outcome = self._load()
+        self._fingerprint = outcome.fingerprint
+        return outcome
+
     def _load(self) -> Loaded | ConfigErrors:
         try:
             return compile_sources(read(self._path), env=self._env)

@@ -1,8 +1,9 @@
 """Admission: a client's limits on a request, the booking against its quotas, the settlement.
 
 Before a call is routed, the most that it can cost is booked: its prompt's tokens, counted here, and the
-bound of its completion. When it has ended, its real cost takes the booking's place. A call without an
-answer of a backend costs nothing.
+bound of its completion, or what its model may write. When it has ended, its real cost takes the
+booking's place. A request counts once a backend may have begun to work on it, whatever becomes of it; a call
+that none has taken costs nothing.
 
 The client's policy (`when_exceeded`) decides about a call that does not fit:
 
@@ -46,17 +47,17 @@ from aoai_gateway.quota.effective_policy import EffectivePolicy, effective_polic
 from aoai_gateway.quota.quotas import Decision, Limit, Reservation
 from aoai_gateway.quota.request_limits import apply
 from aoai_gateway.tokens import Correction
+from aoai_gateway.tokens.longest import most_output_tokens
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.operations import Cost
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, RESPONSES, Cost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.wire.usage import Usage
 
 DEFAULT_COMPLETION = 512
-"""Tokens that are booked for a completion without a bound; its use beyond that is a debt."""
+"""Tokens that usually suffice for a completion without a bound."""
 
 MOST_DEPLOYMENTS = 10_000
 """The one unused for longest is forgotten: where every deployment is known, clients make up the names."""
@@ -71,6 +72,8 @@ class Admission:
     def __init__(self) -> None:
         self._users = EndUsers()
         self._corrections: Recent[Correction] = Recent(MOST_DEPLOYMENTS)
+        self._stretched: dict[str, Call] = {}
+        """By client, the call that may take more than is booked for it."""
         self._models: Recent[str] = Recent(MOST_DEPLOYMENTS)
         """The base model of each deployment, as its answers named it."""
 
@@ -142,24 +145,51 @@ class Admission:
             return 0
         return (self._corrections.get(call.deployment) or Correction()).tokens(count)
 
-    def _reservation(self, call: Call, terms: EffectivePolicy, attempt: int, now: float) -> Reservation:
-        bound = _bound(call)
+    def _least(self, call: Call) -> int:
+        """Give the tokens that a call takes, if nothing says how long its answer is: usually enough."""
+        return self._prompt_tokens(call) + _bound(call)
+
+    def _most(self, call: Call) -> int:
+        """Give the tokens that a call can take."""
+        if completion_bound(call) is not None or call.target.operation not in (CHAT_COMPLETIONS, RESPONSES):
+            return self._least(call)
+        most = most_output_tokens(self._model(call)) * answers(call)
+        return self._prompt_tokens(call) + min(most, LARGEST_BOUND)
+
+    def _what_is_left(self, call: Call, decision: Decision, asked: int) -> int | None:
+        """Give the tokens to book for a call without a bound, for which not all was left that it can take.
+
+        It gets what is left, if that is usually enough. One of a client at a time, as it may take more: so
+        the client stays within its limit and one call. None: it is not to be had now.
+        """
+        standing = decision.refused_by
+        other = self._stretched.get(call.client.name)
+        if standing is None or not standing.kind.counts_tokens or (other is not None and other.ended is None):
+            return None
+        left = min(each.remaining for each in decision.standings if each.kind.counts_tokens)
+        return left if self._least(call) <= left < asked else None
+
+    def _reservation(
+        self, call: Call, terms: EffectivePolicy, attempt: int, tokens: int, now: float
+    ) -> Reservation:
         # A refused booking and the next one are two questions; no store may take them for one.
         identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
         quotas = terms.quotas
         if terms.per_user is not None:
             account = self._users.account(call.client.name, call.user, now)
             quotas = (*quotas, replace(terms.per_user, deployment=account))
-        return Reservation(identity, call.client.name, quotas, self._prompt_tokens(call) + bound)
+        return Reservation(identity, call.client.name, quotas, tokens)
 
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
     ) -> Generator[Effect, Result, float | None]:
         begun = now
         degraded: set[str] = set()
-        attempt = 0
+        attempt, size = 0, None
         while True:
-            reservation = self._reservation(call, terms, attempt, now)
+            most = self._most(call)
+            size = most if size is None else size
+            reservation = self._reservation(call, terms, attempt, size, now)
             attempt += 1
             result = yield Reserve(reservation)
             if self._gone(call, result):
@@ -170,7 +200,13 @@ class Admission:
             call.waited = now - begun
             if decision.admitted:
                 call.reserved, call.reserved_tokens = reservation, reservation.tokens
+                call.stretched = size < most
+                if call.stretched:
+                    self._stretched[call.client.name] = call
                 return now
+            size = self._what_is_left(call, decision, size)
+            if size is not None:
+                continue
             refused = _refused_by(reservation, decision, dry_run=terms.dry_run)
             if refused is not None and refused.what != getattr(_last(call.policy), "what", None):
                 call.policy.append(refused)
@@ -297,6 +333,8 @@ class Admission:
         if call.model is not None and call.target.operation.name != "responses":
             # In the Responses API, Azure names the deployment there.
             self._models.put(call.deployment, call.model)
+        if self._stretched.get(call.client.name) is call:
+            del self._stretched[call.client.name]
         reservation, call.reserved = call.reserved, None
         cost, call.reserved_cost = call.reserved_cost, None
         delivered = 0
@@ -304,19 +342,28 @@ class Admission:
             counted = yield CountDelivered(call.delivered, self._model(call))
             assert isinstance(counted, Counted)
             delivered = call.delivered_tokens = counted.count.tokens
-        if reservation is not None:
-            call.charged_tokens = self.cost(call, delivered) if call.served else 0
-            yield Settle(reservation, call.charged_tokens) if call.served else Cancel(reservation)
-        if cost is not None:
-            spent = money.spent(call, self._prompt_tokens(call), delivered) if call.served else 0
-            yield Settle(cost, spent) if call.served else Cancel(cost)
+        for closing in self._closings(call, reservation, cost, delivered):
+            yield closing
 
-    def cost(self, call: Call, delivered: int) -> int:
-        """Return the tokens of a served call: the backend's own count, else what was sent and delivered."""
-        if not _costs(call):
-            return 0
-        usage: Usage | None = call.usage
-        return usage.total_tokens if usage is not None else self._prompt_tokens(call) + delivered
+    def abandoned(self, call: Call) -> Iterator[Settle | Cancel]:
+        """Say what becomes of the bookings of a call that cannot be led to its end."""
+        reservation, call.reserved = call.reserved, None
+        cost, call.reserved_cost = call.reserved_cost, None
+        yield from self._closings(call, reservation, cost, 0)
+
+    def _closings(
+        self, call: Call, reservation: Reservation | None, cost: Reservation | None, delivered: int
+    ) -> Iterator[Settle | Cancel]:
+        """Say what becomes of a call's bookings: it counts if a backend may have begun to work on it."""
+        taken = any(attempt.taken for attempt in call.attempts)
+        prompt, answer = self._prompt_tokens(call), _answer_tokens(call, delivered)
+        if reservation is not None:
+            known = call.usage.total_tokens if call.usage is not None else prompt + (answer or 0)
+            call.charged_tokens = known if taken and answer is not None else 0
+            yield Settle(reservation, call.charged_tokens) if taken else Cancel(reservation)
+        if cost is not None:
+            spent = money.spent(call, prompt, answer) if answer is not None else 0
+            yield Settle(cost, spent) if taken else Cancel(cost)
 
 
 def counts_prompts(config: Config) -> bool:
@@ -338,6 +385,18 @@ def _bound(call: Call) -> int:
 def _costs(call: Call) -> bool:
     """Whether a call of its kind costs tokens at all."""
     return call.target.operation.cost is not Cost.NONE
+
+
+def _answer_tokens(call: Call, delivered: int) -> int | None:
+    """Return the tokens of a call's answer, as far as is known what was done for it; None: it costs nothing.
+
+    Where the answer was not waited for, they are what was booked for it. What failed costs nothing.
+    """
+    if not _costs(call):
+        return None
+    if call.usage is None and call.attempt is not None and call.attempt.unseen:
+        return max(delivered, _bound(call))
+    return delivered if call.served or call.usage is not None else None
 
 
 def _needs_count(terms: EffectivePolicy) -> bool:

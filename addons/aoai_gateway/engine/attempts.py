@@ -32,10 +32,12 @@ from aoai_gateway.engine.effects import (
     WaitInQueue,
 )
 from aoai_gateway.engine.failures import (
+    NOT_TAKEN,
     creates_state,
     is_failure,
     is_replayed,
     keeps_state,
+    was_not_taken,
 )
 from aoai_gateway.engine.routing_request import session_of
 from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
@@ -154,7 +156,7 @@ class Attempts(Aftermath):
         self._now = result.now
         if request.backend is None:
             scheduler.leave(request)
-            yield from self._give_up(self._look())
+            yield from self._give_up(self._look(), line_full=request.pushed_out)
             return False
         call.skipped = request.skipped
         return True
@@ -225,9 +227,11 @@ class Attempts(Aftermath):
             return True
         self._now = result.now
         if isinstance(result, Answered):
+            attempt.unseen = False
             attempt.answered, attempt.status = result.now, result.status
             _note_head(attempt, result.headers)
-            if not is_failure(result.status):
+            attempt.taken = not is_failure(result.status)
+            if attempt.taken:
                 yield from self._deliver(attempt, result)
                 return True
             drained = yield Drain(attempt)
@@ -235,6 +239,7 @@ class Attempts(Aftermath):
                 return True
             assert isinstance(drained, Drained)
             self._now = drained.now
+            attempt.taken = result.status not in NOT_TAKEN
             if not is_replayed(call, result.status):
                 attempt.ended = self._now
                 self._scheduler.ended(self._request, None, self._now)
@@ -254,6 +259,9 @@ class Attempts(Aftermath):
             if failed.headers is not None:
                 _note_head(attempt, failed.headers)
         attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
+        attempt.taken = failed.fault is None and not was_not_taken(failed)
+        # What the client chose itself, its time-out, is its own affair here too.
+        attempt.unseen = self._is_impatience(attempt, failed)
         if failed.fault is not None:
             attempt.status, attempt.fault = failed.status, failed.fault
             return (yield from self._after_fault(attempt, failed, failed.fault))
@@ -285,6 +293,9 @@ class Attempts(Aftermath):
             call.delivered = told.delivered
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
         self._scheduler.ended(self._request, used, end.now)
+        if isinstance(end, ClientGone) and answered.status < 400:
+            # A stream is written as it is read. Other answers are written by the time that they begin.
+            attempt.unseen = call.usage is None and not (call.streaming and call.first_content is not None)
         if isinstance(end, Ended):
             self._now = call.ended = end.now
             call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED

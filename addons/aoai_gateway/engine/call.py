@@ -118,6 +118,10 @@ class Attempt:
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when this one was chosen."""
     fault: Fault | None = None
+    taken: bool = True
+    """Whether the backend may have begun to work on it."""
+    unseen: bool = True
+    """Whether it may have worked for an answer of which nothing, or not the end, was waited for."""
     liveness: Liveness | None = None
     """The backend's signs of life."""
     resent: bool = False
@@ -216,6 +220,8 @@ class Call:
     """Breaks that it had opened and that were taken back, since it was the cause itself."""
     reserved_cost: Reservation | None = None
     """The same of its client's budget in money."""
+    stretched: bool = False
+    """Whether it may take more than is booked for it: no bound was set, and so much was not left."""
     reserved_tokens: int | None = None
     charged_tokens: int | None = None
     """The tokens charged to the client's quotas in the end; None if it has no quotas."""

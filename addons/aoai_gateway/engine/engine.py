@@ -103,7 +103,7 @@ class Engine:
     def _admit(self, call: Call, body: RequestBody) -> Pool:
         table = call.setup.table
         check_known(call.setup.config, call.target)
-        call.deployment = body.deployment(call.target)
+        call.deployment = call.setup.config.spelled(body.deployment(call.target))
         if call.deployment:
             if table.pool(call.deployment) is None:
                 visible = visible_deployments(call.client, table.deployments)

@@ -43,6 +43,10 @@ NOT_REACHED = frozenset({FailureKind.CREDENTIAL, FailureKind.CONNECT, FailureKin
 """Nothing was sent, for a reason that concerns all of an endpoint."""
 
 
+NOT_TAKEN = frozenset({429}) | OUR_CREDENTIAL_REFUSED
+"""Statuses of a call that a backend has certainly not begun to serve."""
+
+
 def is_failure(status: int) -> bool:
     """Whether a status may be replayed, as far as the status tells."""
     return status in RETRYABLE or status in OUR_CREDENTIAL_REFUSED

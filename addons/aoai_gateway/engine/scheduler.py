@@ -62,6 +62,8 @@ class Scheduler:
         self.look_again = math.inf
         """When `serve_waiting` may find a call even though nothing is reported until then."""
         self._queues: dict[str, _Queue] = {}
+        self._pushed_out: list[RoutingRequest] = []
+        """Calls that lost their places since the last look."""
         self._in_flight: dict[str, _Queue] = {}
         """By call: where it counts as in flight."""
         self._livenesses: dict[tuple[BackendKey, str], Liveness] = {}
@@ -131,7 +133,10 @@ class Scheduler:
     # --- the queue -------------------------------------------------------------------------------------
 
     def join(self, request: RoutingRequest, minimum_shares: Mapping[str, float], *, max_length: int) -> bool:
-        """Put a call into its queue; False if so many of its class wait there already."""
+        """Put a call into its queue; False if so many of its class wait there already.
+
+        In a full queue another call may lose its place; `serve_waiting` returns it then, without a backend.
+        """
         queue = self._queue(request)
         queue.line.minimum_shares = minimum_shares
         cls = request.cls
@@ -146,12 +151,16 @@ class Scheduler:
             size=request.size,
             stands_after=STANDING_SHARE * cls.wait_seconds,
         )
-        if not queue.line.join(
-            ticket, max_length, request.cls.wait_bytes if request.cls.may_wait else math.inf
-        ):
+        max_size = request.cls.wait_bytes if request.cls.may_wait else math.inf
+        if not queue.line.join(ticket, max_length, max_size, push_out=partial(self._push_out, queue)):
             return False
         queue.requests[request.call_id] = request
         return True
+
+    def _push_out(self, queue: _Queue, ticket: Ticket) -> None:
+        request = queue.requests.pop(ticket.id)
+        request.pushed_out = True
+        self._pushed_out.append(request)
 
     def leave(self, request: RoutingRequest) -> None:
         """Take a call out of its queue, if it is still in it."""
@@ -171,8 +180,11 @@ class Scheduler:
         return sum(len(queue.requests) for queue in self._queues.values())
 
     def serve_waiting(self, now: float) -> list[RoutingRequest]:
-        """Give backends to waiting calls, as far as there is room, and return these calls."""
-        released: list[RoutingRequest] = []
+        """Give backends to waiting calls, as far as there is room.
+
+        Return the calls whose wait is over: those with a backend, and those that have lost their place.
+        """
+        released, self._pushed_out = self._pushed_out, []
         self.look_again = math.inf
         smallest: dict[Hashable, int] = {}
         for lowest, queue in self._turns():

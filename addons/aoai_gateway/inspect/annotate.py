@@ -235,7 +235,7 @@ def _remarkable(call: Call) -> list[str]:
 
 
 def _route(call: Call) -> str:
-    text = f"{call.client.name}: {call.deployment or '?'}"
+    text = f"{call.client.name}: {_asked(call)}"
     return text if call.attempt is None else f"{text} → {call.attempt.backend.name}"
 
 
@@ -244,9 +244,16 @@ def _named(error: GatewayError) -> str:
     return f"{error.status} {BARE_CODES.get(error.code, error.code)}"
 
 
+def _asked(call: Call) -> str:
+    """Name what a call is for: a deployment, or the operation where that has none."""
+    if call.body is not None and not call.deployment:
+        return call.target.operation.name
+    return call.deployment or "?"
+
+
 def attempt_comment(call: Call, attempt: Attempt) -> str:
     """Tell a failed attempt in one line: reason, backend, break."""
-    route = f"{call.client.name}: {call.deployment} → {attempt.backend.name}"
+    route = f"{call.client.name}: {_asked(call)} → {attempt.backend.name}"
     parts = [f"attempt {attempt.number} failed: {attempt.reason}", route]
     if attempt.break_seconds is not None:
         parts.append(f"break of {attempt.break_seconds:.1f} s")

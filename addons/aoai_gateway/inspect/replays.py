@@ -12,7 +12,6 @@ from aoai_gateway.inspect.client_replay import ask_for, restore
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import MODELS
 from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ def as_call(flow: Flow) -> http.HTTPFlow:
     copy.timestamp_created = time.time()  # what flow lists are ordered by: it is a new call
     copy.response = copy.error = None
     try:
-        if parse_target(copy.request.method, copy.request.path).operation is MODELS:
-            raise exceptions.CommandError("A list of models is not asked of a deployment.")
+        if not parse_target(copy.request.method, copy.request.path).operation.has_prompt:
+            raise exceptions.CommandError("This is no call with a prompt that a deployment could be asked.")
     except GatewayError as error:
         raise exceptions.CommandError(f"This is no call to Azure OpenAI: {error.message}") from None
     return copy
@@ -65,7 +64,7 @@ def aimed(flow: Flow, where: str, setup: Setup) -> http.HTTPFlow:
     Raises CommandError when there is no such place.
     """
     copy = as_call(flow)
-    asked = deployment_of(copy.request)
+    asked = setup.config.spelled(deployment_of(copy.request))
     table = setup.table
     copy.metadata.pop("gateway_only_backend", None)
     if "@" not in where and table.pool(where) is not None:

@@ -103,7 +103,8 @@ class ResponseIntercept:
             body = parse_body(target, content_type, raw)
         else:
             body = await self._gateway.reader.parse(target, content_type, raw)
-        setup, name = self._gateway.in_force(), body.deployment(target)
+        setup = self._gateway.in_force()
+        name = setup.config.spelled(body.deployment(target))
         if setup.table.pool(name) is None:
             client = setup.config.client_named(str(flow.metadata.get("gateway_client", "")))
             visible = visible_deployments(client, setup.table.deployments) if client is not None else ()

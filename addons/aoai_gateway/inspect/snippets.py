@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.errors import invalid_body
 from aoai_gateway.wire.operations import EMBEDDINGS, MODELS
 from aoai_gateway.wire.secrets import SECRET_HEADERS, SECRET_PARAMETERS
 from aoai_gateway.wire.targets import Target, parse_target
@@ -71,8 +72,10 @@ class Request:
     def document(self) -> dict[str, Any]:
         """Decode the body, with the deployment as ``model``. Raises GatewayError."""
         target = self.target
-        if target.operation is MODELS:
+        if target.operation.family == MODELS.name:
             return {}
+        if not target.operation.has_prompt:
+            raise invalid_body("Only calls with a prompt can be written as code.")
         content_type = next((v for n, v in self.headers if n.lower() == "content-type"), None)
         parsed = dict(parse_body(target, content_type, self.body).parsed)
         if target.deployment is not None:
@@ -123,7 +126,7 @@ def python(request: Request) -> str:
     lines = ["import os", "", f"from openai import {name}", "", f"client = {name}("]
     lines += [f"    {key}={_python(value, 1)}," for key, value in where]
     lines += [f'    api_key=os.environ["{KEY_VARIABLE}"],', ")"]
-    if target.operation is MODELS:
+    if target.operation.family == MODELS.name:
         return "\n".join([*lines, "for model in client.models.list():", "    print(model.id)", ""])
     body = _without_sdks_own(target, body)
     known = KEYWORDS[target.operation.name]
@@ -219,7 +222,7 @@ def javascript(request: Request) -> str:
     lines += [f"const client = new {name}({{"]
     lines += [f"  {key}: {_javascript(value, 1)}," for key, value in where]
     lines += [f"  apiKey: process.env.{KEY_VARIABLE},", "});"]
-    if target.operation is MODELS:
+    if target.operation.family == MODELS.name:
         lines.append("for await (const model of client.models.list()) console.log(model.id);")
         return "\n".join([*lines, ""])
     body = _without_sdks_own(target, body)
@@ -302,7 +305,7 @@ def curl(request: Request) -> str:
     url = request.address + path + (f"?{'&'.join(kept)}" if query and kept else "")
     words = [f"curl -sS -N {shlex.quote(url)}", f'-H "api-key: ${KEY_VARIABLE}"']
     words += [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in request.extra_headers.items()]
-    if target.operation is MODELS:
+    if target.operation.family == MODELS.name:
         return " \\\n  ".join(words) + "\n"
     words += ["-H 'content-type: application/json'", "--data-binary @- <<'JSON'"]
     body = request.document()

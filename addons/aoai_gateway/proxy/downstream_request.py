@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SWALLOW_SECONDS = 10.0
 """For how long the rest of a body is read whose answer has already been given."""
 
+SLOWEST = 1024.0
+"""Bytes per second with which a body must come on average, after its first seconds."""
+
 SWALLOW_BYTES = 256 * 1024 * 1024
 """And how much of it."""
 
@@ -40,6 +43,9 @@ class DownstreamRequest:
         self._here = here
         self._body = bytearray()
         self._swallowed = 0
+        self._begun = 0.0
+        self._received = 0
+        """Bytes that had come when it was last looked whether more does."""
 
     def answer_for_machines(self, event: RequestHeaders) -> http.Response | None:
         """Take in the head. Gives the answer if it is a browser's preflight or an orchestrator's probe.
@@ -61,6 +67,8 @@ class DownstreamRequest:
         """Say whose request it is, and whether its head is in order. Raises GatewayError."""
         here, flow = self._here, self._here.flow
         gateway, request = here.gateway, flow.request
+        if gateway.connections.is_reserve(here.client.id):
+            raise errors.unavailable("The gateway has too many open connections.")
         if replayed:
             # Only our own replay handler gets here with a flow; its metadata was written by us.
             here.admitted = admit_replayed(gateway, request, flow.metadata)
@@ -101,8 +109,28 @@ class DownstreamRequest:
             self._body.clear()
             raise errors.body_too_large(limit)
 
+    def expect_body(self) -> CommandGenerator[None]:
+        """Look after a while whether the body has come, or comes."""
+        self._begun = self._here.now()
+        yield from self._here.set_deadline(self._begun + self._body_seconds())
+
+    def overdue(self) -> CommandGenerator[None]:
+        """Look again whether more of the body comes, and fast enough. Raises GatewayError (408) if not."""
+        here, now, seconds = self._here, self._here.now(), self._body_seconds()
+        came = len(self._body)
+        if came == self._received or now - self._begun > seconds + came / SLOWEST:
+            raise errors.too_slow("body")
+        self._received = came
+        yield from here.set_deadline(now + seconds)
+
+    def _body_seconds(self) -> float:
+        admitted = self._here.admitted
+        assert admitted is not None
+        return admitted.setup.config.limits.body_seconds
+
     def complete(self) -> None:
         """Put the body, which is all there, on the flow."""
+        self._here.clear_deadline()
         request = self._here.flow.request
         request.data.content = bytes(self._body)
         self._body.clear()

@@ -185,13 +185,8 @@ class EngineDriver:
         if call is None or self._written_down:
             return
         self._written_down = True
-        if call.reserved is not None:
-            # The engine could not say what is to become of it.
-            here.gateway.settle(Cancel(call.reserved))
-            call.reserved = None
-        if call.reserved_cost is not None:
-            here.gateway.settle(Cancel(call.reserved_cost))
-            call.reserved_cost = None
+        for left in here.gateway.engine.admission.abandoned(call):
+            here.gateway.settle(left)
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         call.chunk_gaps = chunk_gaps

@@ -7,6 +7,8 @@ hold a key. And it sends a backend's framing on, where each client needs its own
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING
 
 from h11._receivebuffer import ReceiveBuffer
@@ -39,10 +41,15 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http._base import HttpEvent
 
+    from aoai_gateway.config.models import Limits
+    from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.wire.errors import GatewayError
 
 MOST_PIPELINED = 1024 * 1024
 """Bytes of further requests that a client may send while one is under way."""
+
+TIMER_SLACK = 0.005
+"""Seconds by which a timer may come early and still count."""
 
 MOST_EMPTY_LINES = 8
 """Empty lines before a request that are ignored (RFC 9112 §2.2 wants one at least)."""
@@ -67,21 +74,30 @@ HEAD_ENDS = (b"\n\r\n", b"\n\n")
 class GatewayHttp1Server(Http1Server):
     """An HTTP/1 server that reads heads strictly and frames answers as the client can read them.
 
-    ``max_head``: bytes that a request's head may have; ``refused`` is told of what is refused here, before
-    there is a request; ``cors`` gives the configuration in force for pages of other origins; ``leaving`` says
-    whether the process is about to end, so that each connection had better end with its next answer.
+    ``limits``: of a request's head in bytes and seconds, and of the time between two requests; ``refused`` is
+    told of what is refused here, before there is a request; ``cors`` gives the configuration in force for
+    pages of other origins; ``leaving`` says whether the process is about to end, so that each connection had
+    better end with its next answer.
     """
 
     def __init__(
         self,
         context: Context,
-        max_head: int,
+        limits: Limits,
         refused: Callable[[GatewayError], None] | None = None,
         cors: Callable[[], Cors] = Cors,
         leaving: Callable[[], bool] = lambda: False,
+        clock: Clock = time,
     ) -> None:
         super().__init__(context)
-        self._max_head = max_head
+        self._limits = limits
+        self._max_head = limits.header_kb * 1024
+        self._clock = clock
+        self._due = math.inf
+        """When the head that is waited for must be there."""
+        self._head_begun = False
+        self._timer: tuple[commands.RequestWakeup, float] | None = None
+        """What fires next, and when."""
         self._refused = refused
         self._cors = cors
         self._leaving = leaving
@@ -92,10 +108,42 @@ class GatewayHttp1Server(Http1Server):
         self._closes = False
         """Whether the connection ends with the answer."""
 
+    # --- time ------------------------------------------------------------------------------------------
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Wakeup) and self._timer is not None and event.command is self._timer[0]:
+            self._timer = None
+            yield from self._time_is_up()
+            return
+        yield from super()._handle_event(event)
+        if isinstance(event, events.Start):
+            yield from self._expect_head(self._limits.head_seconds)
+
+    def _expect_head(self, seconds: float) -> CommandGenerator[None]:
+        """Have a head within so many seconds from now."""
+        self._due = self._clock.monotonic() + seconds
+        if self._timer is None or self._timer[1] > self._due:
+            self._timer = (commands.RequestWakeup(seconds), self._due)
+            yield self._timer[0]
+
+    def _time_is_up(self) -> CommandGenerator[None]:
+        if self.state != self.read_headers:
+            return  # a request is under way; when it has ended, the next one is expected
+        left = self._due - self._clock.monotonic()
+        if left > TIMER_SLACK:
+            yield from self._expect_head(left)
+        elif self._head_begun:
+            yield from self._refuse(errors.too_slow("head"))
+        else:
+            self.state = self.done
+            yield commands.CloseConnection(self.conn)
+
     # --- requests --------------------------------------------------------------------------------------
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Read a request's head, or refuse it."""
+        if isinstance(event, events.Wakeup):
+            return  # of something that is over
         if not isinstance(event, events.DataReceived):
             if bytes(self.buf).strip():
                 yield commands.Log(BAD_HEAD)
@@ -112,6 +160,9 @@ class GatewayHttp1Server(Http1Server):
             self._empty_lines += 1
             lines = self.buf.maybe_extract_lines()
         if lines is None:
+            if not self._head_begun and len(self.buf) > 0:
+                self._head_begun = True
+                yield from self._expect_head(self._limits.head_seconds)
             return
         if len(lines) > heads.MAX_LINES:
             yield from self._refuse(errors.head_too_large(self._max_head))
@@ -215,7 +266,9 @@ class GatewayHttp1Server(Http1Server):
         self.request = self.response = None
         self.stream_id += 2
         self._empty_lines = 0
+        self._head_begun = False
         self.state = self.read_headers
+        yield from self._expect_head(self._limits.keep_alive_seconds)
         if self.buf:
             yield from self.state(events.DataReceived(self.conn, b""))
 

@@ -21,13 +21,13 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
-from aoai_gateway.config.models import Limits
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
 from aoai_gateway.proxy.messages import Connect, DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
 from aoai_gateway.proxy.timers import Deadlines
 from aoai_gateway.proxy.upstream import connection_layers
+from aoai_gateway.runtime.connections import RESERVE_SECONDS
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.usage.early import EarlyAnswer
 
@@ -111,14 +111,17 @@ class GatewayLayer(HttpLayer):
         elif isinstance(event, events.Start):
             client = self.context.client
             if client not in self.connections and client.alpn != b"h2":
-                setup = self._gateway.setup
-                limits = setup.config.limits if setup is not None else Limits()
+                self._gateway.connections.speaks(client.id)
+                limits = self._gateway.limits()
+                if self._gateway.connections.is_reserve(client.id):
+                    limits = limits.model_copy(update={"head_seconds": RESERVE_SECONDS})
                 self.connections[client] = GatewayHttp1Server(
                     self.context.fork(),
-                    limits.header_kb * 1024,
+                    limits,
                     self._refused,
                     self._gateway.cors,
                     lambda: self._gateway.leaving,
+                    self._gateway.clock,
                 )
             yield from super()._handle_event(event)
         elif isinstance(event, events.Wakeup) and event.command in self._timers:

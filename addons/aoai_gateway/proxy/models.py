@@ -22,7 +22,7 @@ def answer(setup: Setup, client: Client, target: Target) -> http.Response:
     visible = visible_deployments(client, setup.table.deployments)
     if not target.ids:
         return _json({"object": "list", "data": [_model(name) for name in visible]})
-    name = target.ids[0]
+    name = setup.config.spelled(target.ids[0])
     if name not in visible:
         return error_response(errors.deployment_not_found(name, visible))
     return _json(_model(name))

@@ -119,6 +119,7 @@ STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
         (State.REQUEST_HEAD, RequestHeaders): "receive_head",
         (State.REQUEST_BODY, RequestData): "receive_body",
         (State.REQUEST_BODY, RequestEndOfMessage): "receive_end",
+        (State.REQUEST_BODY, DeadlinePassed): "body_overdue",
         (State.SWALLOWING, RequestData): "swallow",
         (State.SWALLOWING, RequestEndOfMessage): "vanish",
         (State.SWALLOWING, RequestProtocolError): "vanish",
@@ -209,6 +210,17 @@ class GatewayStream(HttpStream):
             go_ahead.headers.clear()
             yield here.send(ResponseHeaders(here.id, go_ahead))
         self.state = State.REQUEST_BODY
+        if not event.end_stream:
+            yield from self._request.expect_body()
+
+    def body_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
+        """The request's body has not come yet."""
+        try:
+            yield from self._request.overdue()
+        except GatewayError as error:
+            self._here.refused(error)
+            self._here.flow.response = error_response(error)
+            yield from self._answer_early(end_stream=False, shown=True)
 
     def receive_body(self, event: RequestData) -> CommandGenerator[None]:
         """A part of the request's body has come."""
@@ -544,7 +556,7 @@ class GatewayStream(HttpStream):
         """
         here, response = self._here, self._here.flow.response
         assert response is not None
-        if not end_stream:
+        if not end_stream or here.gateway.connections.is_reserve(here.client.id):
             response.headers["connection"] = "close"
         self.state = State.SWALLOWING
         yield from self._response.send_whole()

@@ -116,11 +116,12 @@ class UpstreamResponse:
         # One that has nothing to remember is false.
         self._liveness = Liveness() if attempt.liveness is None else attempt.liveness
         self._sent = now
+        self._must_end = now + call.setup.config.limits.answer_seconds
         self._expect(now + deadlines.first_byte, now)
 
     def _expect(self, limit: float, now: float) -> None:
         """Set the time until which something must come, and the time (``due``) to look at it next."""
-        self._limit = limit
+        self._limit = limit = min(limit, self._must_end)
         self.due = min(limit, self._liveness.ask_again(self._call.id, now))
 
     def take_body(self) -> bytes:
@@ -132,7 +133,7 @@ class UpstreamResponse:
     def came(self, now: float) -> None:
         """Note that something of a stream came, which is being delivered."""
         self._liveness.hear(now)
-        self.due = now + self._deadlines.idle
+        self.due = min(now + self._deadlines.idle, self._must_end)
         if self.first_content is None:
             self.first_content = now
 

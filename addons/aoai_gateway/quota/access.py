@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.config.patterns import matches_any
+from aoai_gateway.config.patterns import matches_any, matches_deployment
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.operations import UNKNOWN_NAME
 from aoai_gateway.wire.targets import unknown_path_refused
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def may_use(policy: Policy, deployment: str) -> bool:
     """Whether a client (or a group) may use the deployment; one without a list may use all of them."""
     allowed = policy.deployments_allowed
-    return allowed is None or matches_any(allowed, deployment)
+    return allowed is None or any(matches_deployment(pattern, deployment) for pattern in allowed)
 
 
 def may_use_endpoint(policy: Policy, endpoint: str) -> bool:

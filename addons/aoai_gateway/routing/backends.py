@@ -72,6 +72,7 @@ class RoutingTable:
 
     def pool(self, deployment: str) -> Pool | None:
         """Return the backends of a deployment in the order written; None if it is not to be asked for."""
+        deployment = self._config.spelled(deployment)
         if not self._config.knows(deployment):
             return None
         return self._pools.get(deployment, self._open)

@@ -120,6 +120,8 @@ class RoutingRequest:
     """The one that it has been given, until its attempt there has ended."""
     capacity: Capacity | None = None
     """Of that one."""
+    pushed_out: bool = False
+    """Whether it lost its place in a full queue to the call of a client that has fewer."""
     skipped: tuple[Skip, ...] = ()
     """Those that were passed over then."""
 

@@ -25,6 +25,11 @@ The order, of which each rule decides only where the one before it is indifferen
    smaller ones may pass one that finds no room. The old ones leave when too little of their callers'
    patience is left for an answer. (Adaptive LIFO: Maurer, "Fail at Scale", ACM Queue 2015.)
 
+*Places* and bytes are bounded for each class. When they are used up, a newcomer takes the place of the
+newest ticket of the client that has most of them, as long as that client has more than the newcomer's. So one
+client may use all of the queue while no other wants in, and cannot keep it. (Longest queue drop: Suter et
+al., 1999.)
+
 A ticket that cannot be served (no backend has room for *it*) does not stop those behind it, since they may be
 smaller, or may use backends that it may not. Left alone, that would starve every large call; so tickets
 of its class and of lower ones that overtake it may take as many tokens as it asks for itself. From then on it
@@ -104,6 +109,7 @@ class _Client:
 
     start: float
     places: list[_Place] = field(default_factory=list)
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -146,18 +152,30 @@ class WaitingQueue:
     def __contains__(self, ticket_id: str) -> bool:
         return ticket_id in self._places
 
-    def join(self, ticket: Ticket, max_length: int, max_size: float = math.inf) -> bool:
+    def join(
+        self,
+        ticket: Ticket,
+        max_length: int,
+        max_size: float = math.inf,
+        *,
+        push_out: Callable[[Ticket], None] | None = None,
+    ) -> bool:
         """Let a ticket wait; False if its class has `max_length` of them, or more than `max_size` bytes then.
+
+        Where a client has more of these than the newcomer's, for its weight, its newest ticket leaves
+        instead, and `push_out` is told. Without `push_out` none leaves.
 
         Raises ValueError for an id that waits already.
         """
         if ticket.id in self._places:
             raise ValueError(f"ticket {ticket.id!r} is in the queue already")
-        if self.length(ticket.cls_name) >= max_length:
+        leaving = self._who_makes_room(ticket, max_length, max_size)
+        if leaving is None or (leaving and push_out is None):
             return False
-        waiting = self._classes.get(ticket.cls_name)
-        if waiting is not None and waiting.size + ticket.size > max_size:
-            return False
+        for place in leaving:
+            self._remove(place)
+            assert push_out is not None
+            push_out(place.ticket)
         item = self._classes.setdefault(ticket.cls_name, _Class())
         client = item.clients.setdefault(ticket.client, _Client(item.virtual))
         if not client.places:
@@ -168,8 +186,39 @@ class WaitingQueue:
         self._places[ticket.id] = place
         item.length += 1
         item.size += ticket.size
+        client.size += ticket.size
         item.rank = ticket.cls_rank
         return True
+
+    def _who_makes_room(self, ticket: Ticket, max_length: int, max_size: float) -> list[_Place] | None:
+        """Name those that leave so that a ticket has a place; None if it is not to have one.
+
+        The newest of the client that has most of what lacks, as long as that stays ahead of the newcomer's.
+        """
+        item = self._classes.get(ticket.cls_name)
+        if item is None:
+            return [] if max_length > 0 else None
+        leaving: list[_Place] = []
+        left = {name: (len(each.places), each.size) for name, each in item.clients.items()}
+        own = left.get(ticket.client, (0, 0))
+        own = (own[0] + 1, own[1] + ticket.size)
+        length, size = item.length + 1, item.size + ticket.size
+        while length > max_length or size > max_size:
+            lacks = 0 if length > max_length else 1
+            richest = max(left, key=lambda name: left[name][lacks] / self._weight(item, name))
+            client = item.clients[richest]
+            if left[richest][lacks] / self._weight(item, richest) <= own[lacks] / ticket.weight:
+                return None
+            place = client.places[left[richest][0] - 1]
+            left[richest] = (left[richest][0] - 1, left[richest][1] - place.ticket.size)
+            length, size = length - 1, size - place.ticket.size
+            leaving.append(place)
+        return leaving
+
+    @staticmethod
+    def _weight(item: _Class, client: str) -> float:
+        places = item.clients[client].places
+        return places[0].ticket.weight if places else 1.0
 
     def leave(self, ticket_id: str) -> bool:
         """Return up a place; False if there is none, which is no error: it may have been served just now."""
@@ -352,6 +401,7 @@ class WaitingQueue:
         del self._places[ticket.id]
         item.length -= 1
         item.size -= ticket.size
+        client.size -= ticket.size
         if not item.length:
             # No client competes any more: earlier releases do not count the next time.
             del self._classes[ticket.cls_name]

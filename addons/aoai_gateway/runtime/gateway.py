@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.config.models import Cors
+from aoai_gateway.config.models import Cors, Limits
 from aoai_gateway.config.switches import Switches
 from aoai_gateway.engine.call import Setup
 from aoai_gateway.engine.effects import Settle
@@ -24,6 +24,7 @@ from aoai_gateway.quota.quotas import Decision
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.body_reader import BodyReader
+from aoai_gateway.runtime.connections import Connections
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.plugin_events import Listeners
@@ -71,6 +72,7 @@ SEEN_BY = ("response", "error", "gateway_call_finished")
 ACTIONS_KEPT = 20
 
 NO_PAGES = Cors()
+NO_CONFIGURATION_LIMITS = Limits()
 
 NO_CREDENTIAL = "no credential"
 """What opens and ends the break of an endpoint for which the gateway has nothing to show."""
@@ -110,6 +112,8 @@ class Gateway:
         """Where usage records go."""
         self.counter = Counter()
         self.reader = BodyReader()
+        self.connections = Connections()
+        """The clients' connections that are open."""
         self.state: State = MemoryState()
         self.credentials = Credentials(self._credential_changed)
         """What endpoints are shown whose key the configuration does not hold."""
@@ -171,6 +175,10 @@ class Gateway:
     def cors(self) -> Cors:
         """Return what is in force for pages of other origins; none may, as long as nothing is in force."""
         return self.setup.config.cors if self.setup is not None else NO_PAGES
+
+    def limits(self) -> Limits:
+        """Return the limits in force; the defaults, as long as nothing is in force."""
+        return self.setup.config.limits if self.setup is not None else NO_CONFIGURATION_LIMITS
 
     def in_force(self) -> Setup:
         """Return the configuration in force and the tables computed from it. Raises GatewayError (503)."""

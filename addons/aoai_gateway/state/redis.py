@@ -11,7 +11,8 @@ Every command is bounded in time, and a failure of any kind is a `StateUnavailab
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from itertools import batched
 from typing import Final
@@ -34,6 +35,11 @@ TIMEOUT: Final = 1.0
 Losing it lets every process spend the whole limit, and costs the calls under way this time once. So it is
 long enough not to take a busy event loop for a lost store.
 """
+
+NOT_REDIS: Final = "what answers there does not speak as Redis does"
+
+LONGEST_TOLD: Final = 200
+"""Characters of an error; it may repeat a line of 64 KB that the server has sent."""
 
 SERVER_CLOCK: Final = """
 local function clock()
@@ -93,11 +99,11 @@ class RedisState:
 
     async def peek(self, reservation: Reservation, now: float = 0) -> Decision:
         """Return what `reserve` would answer, booking nothing."""
-        return _decision(reservation, await self._decide("peek", reservation))
+        return await self._decision("peek", reservation)
 
     async def reserve(self, reservation: Reservation, now: float = 0) -> Decision:
         """Book the reservation against all of its quotas, or against none."""
-        return _decision(reservation, await self._decide("reserve", reservation))
+        return await self._decision("reserve", reservation)
 
     async def book(self, reservation: Reservation, age: float) -> None:
         """Book a call that was admitted `age` seconds ago without this store, and is running."""
@@ -137,14 +143,19 @@ class RedisState:
 
     async def breaks(self, now: float = 0) -> Mapping[Break, Left]:
         """Return all open breaks with the seconds that are left of each."""
-        answer = await self._break("list", ("", ""))
-        return {
-            _break(field): Left(left / 1e6, note.decode(errors="replace"))
-            for field, left, note in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
-            if isinstance(field, bytes) and isinstance(left, int) and isinstance(note, bytes)
-        }
+        return self._understood(_breaks, await self._break("list", ("", "")))
 
     # ---------------------------------------------------------------------------------------------
+
+    async def _decision(self, operation: str, reservation: Reservation) -> Decision:
+        answer = await self._decide(operation, reservation)
+        return self._understood(partial(_decision, reservation), answer)
+
+    def _understood[T](self, read: Callable[[Reply], T], answer: Reply) -> T:
+        try:
+            return read(answer)
+        except (TypeError, ValueError) as error:
+            raise StateUnavailableError(f"{self.address}: {NOT_REDIS}") from error
 
     async def _decide(
         self, operation: str, reservation: Reservation, *, tokens: int | None = None, age: float = 0
@@ -180,7 +191,11 @@ class RedisState:
         except TimeoutError as error:
             raise StateUnavailableError(f"{self.address}: no answer in {self._timeout:g} s") from error
         except (RedisError, OSError) as error:
-            raise StateUnavailableError(f"{self.address}: {type(error).__name__}: {error}") from error
+            told = str(error)[:LONGEST_TOLD]
+            raise StateUnavailableError(f"{self.address}: {type(error).__name__}: {told}") from error
+        except Exception as error:
+            # The client's parser meets bytes of another protocol with whatever it stumbles over.
+            raise StateUnavailableError(f"{self.address}: {NOT_REDIS}") from error
 
 
 def _decision(reservation: Reservation, answer: Reply) -> Decision:
@@ -197,6 +212,14 @@ def _decision(reservation: Reservation, answer: Reply) -> Decision:
             )
         ),
     )
+
+
+def _breaks(answer: Reply) -> dict[Break, Left]:
+    return {
+        _break(field): Left(left / 1e6, note.decode(errors="replace"))
+        for field, left, note in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        if isinstance(field, bytes) and isinstance(left, int) and isinstance(note, bytes)
+    }
 
 
 def _seconds(microseconds_or_never: int) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ class Runner:
                     question.reply.cancel()
                 raise
             except Exception as error:
+                if not isinstance(error, RedisError):
+                    # It stopped in the middle of an answer, the rest of which is not to be read as the next.
+                    await self._redis.connection_pool.disconnect()
                 for question in batch:
                     if not question.reply.done():
                         question.reply.set_exception(error)

@@ -29,6 +29,7 @@ head_malformed          400     a request head that is not HTTP
 body_malformed          400     a request body whose chunks are malformed, or that ends early
 head_too_large          431     a request head over `limits.header_kb`
 request_too_large       413     a body over `limits.body_mb`
+request_timeout         408     the head or the body did not come in time; see `limits`
 not_built               501     an operation of Azure OpenAI that is not served yet
 quota_exceeded          429     the client's tokens or requests are used up, or less is left than the call
                                 may take; the message says which, and `retry-after` when the call fits
@@ -40,7 +41,8 @@ waiting_line_timeout    429     the call has waited in the queue as long as its 
 shed                    429     there is room, but it is kept for higher classes, and the call does not wait
 internal_error          500     a bug of the gateway: nothing was forwarded, and the log has the traceback
 upstream_disconnected   502     a backend broke off; in a stream, as an error event
-unavailable             503     the gateway is shutting down, or has no configuration yet
+unavailable             503     the gateway is shutting down, has no configuration yet, or too many
+                                connections or requests to read
 upstream_timeout        504     a backend kept silent for longer than its deadline
 ======================  ======  =============================================================
 """
@@ -233,6 +235,16 @@ def priority_not_allowed(asked: str, allowed: Iterable[str]) -> GatewayError:
         f"You may not ask for the priority {_quote(asked)}. {_choose_from(allowed, 'You may ask for')}",
         param="x-gateway-priority",
         code="priority_not_allowed",
+    )
+
+
+def too_slow(what: str) -> GatewayError:
+    """408: the client did not send its request in time. ``what``: the part that did not come."""
+    return GatewayError(
+        408,
+        "request_timeout",
+        f"The request's {what} did not come in time. Send it again.",
+        headers=(("connection", "close"),),
     )
 
 
