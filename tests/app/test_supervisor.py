@@ -1,4 +1,4 @@
-"""What must not end the supervisor: its end is that of all workers. tests/e2e/test_workers.py has real ones."""
+"""What must not end the supervisor: its end is that of all workers. Real ones: tests/e2e/test_workers.py."""
 
 from __future__ import annotations
 
