@@ -219,7 +219,7 @@ ELSEWHERE = {
     "GatewayStream.crashed",
     "GatewayStream.fail_closed",
     "GatewayStream.stop_swallowing",  # the connection that it closes has its answer
-    "EngineDriver.abort",  # an addon has to hold the flow
+    "EngineDriver.note_hang_up",  # an addon has to hold the flow
     "QueueWaker.left",
 }
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""

@@ -383,3 +383,34 @@ def test_a_failed_answers_body_is_not_a_matter_of_silence() -> None:
     wire.head(429, JSON)
     wire.received.drain(wire.now)
     assert wire.late() == Drained(102, None)
+
+
+# --- what comes too late to be replayed ---------------------------------------------------------------
+
+
+def test_the_first_content_is_no_preamble_that_was_let_through() -> None:
+    attempt = Wire()
+    attempt.head(200, SSE)
+    attempt.data(ROLE)
+    assert isinstance(attempt.late(), Answered)
+    attempt.received.came(attempt.now)
+    assert attempt.received.first_content is None
+    attempt.now += 30
+    assert attempt.received.reader is not None
+    attempt.received.reader.feed(TEXT)
+    attempt.received.came(attempt.now)
+    assert attempt.received.first_content == attempt.now
+
+
+def test_a_failure_at_the_very_end_that_is_not_replayed_is_the_end() -> None:
+    attempt = Wire(RESPONSES)
+    attempt.received._call.body = parse_body(
+        attempt.received._call.target, "application/json", b'{"model":"gpt","input":"hi","background":true}'
+    )
+    attempt.head(200, SSE)
+    failed = (
+        b'event: response.failed\ndata: {"type":"response.failed","response":{"id":"r","error":null}}\n\n'
+    )
+    assert attempt.data(CREATED + failed) is None
+    assert isinstance(attempt.end(), Answered)
+    assert attempt.received.ended, "no more events come, so none may be waited for"

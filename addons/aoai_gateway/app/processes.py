@@ -73,7 +73,10 @@ class Child:
 
 
 def start(name: str, run: Callable[[int], int]) -> Child:
-    """Start a child that runs a function; its result is the exit code. It is given its end of the pipe."""
+    """Start a child that runs a function; its result is the exit code. It is given its end of the pipe.
+
+    Raises OSError where the system takes no further process.
+    """
     theirs, ours = os.pipe()
     os.set_blocking(theirs, False)
     os.set_blocking(ours, False)
@@ -81,12 +84,17 @@ def start(name: str, run: Callable[[int], int]) -> Child:
     sys.stderr.flush()
     # One that comes before the child has put its own handlers in place would be taken for the parent's.
     held = signal.pthread_sigmask(signal.SIG_BLOCK, OBEYED)
-    pid = os.fork()
-    if pid == 0:
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.close(theirs)
+            _run(run, ours)
+    except OSError:
         os.close(theirs)
-        _run(run, ours)
-    signal.pthread_sigmask(signal.SIG_SETMASK, held)
-    os.close(ours)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        os.close(ours)
     now = time.monotonic()
     return Child(name, pid, theirs, now, now)
 

@@ -10,7 +10,7 @@ runs no event loop; it waits for signals and for what its children say:
   anew, what otherwise waits for a restart included. If the file has errors, nothing is replaced.
 - **SIGTERM, SIGINT**: all workers drain, and it ends when the last one has.
 
-A start that fails in every worker (the configuration asks for what this machine has not) ends it.
+A first start that fails (the configuration asks for what this machine has not) ends it.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ logger = logging.getLogger("aoai_gateway.supervisor")
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
 """Seconds until a worker that has ended comes back: doubling from the first to the longest."""
+
+MOST_DOUBLINGS = 16
 
 STEADY_SECONDS = 60.0
 """How long a worker must live for the next pause to be the first again."""
@@ -241,20 +243,25 @@ class Supervisor:
         if self._over:
             return
         if self._admin is None and now >= self._admin_due and self._wants_admin:
-            self._admin = processes.start("admin process", self._run_admin)
+            self._admin = self._fork("admin process", self._run_admin)
             self._admin_due = now + 1.0
-        if self._wants_admin and self._admin is not None and not self._admin.ready:
-            return  # workers ask it for simulated endpoints
+        if not self._admin_is_ready:
+            return
         for slot in self._slots:
             if slot.child is None and now >= slot.due:
                 slot.child = self._start_worker(slot)
+
+    @property
+    def _admin_is_ready(self) -> bool:
+        """Whether workers can be started: they ask the admin process for simulated endpoints."""
+        return not self._wants_admin or (self._admin is not None and self._admin.ready)
 
     @property
     def _wants_admin(self) -> bool:
         keeps_budgets = self._store is not None and self._config.budget_file is not None
         return bool(self._admin_sockets) or bool(self._config.simulated_endpoints) or keeps_budgets
 
-    def _start_worker(self, slot: _Slot) -> Child:
+    def _start_worker(self, slot: _Slot) -> Child | None:
         slot.starts += 1
 
         def run(pipe: int) -> int:
@@ -271,7 +278,19 @@ class Supervisor:
                 )
             )
 
-        return processes.start(f"worker {slot.number}", run)
+        child = self._fork(f"worker {slot.number}", run)
+        if child is None:
+            slot.due = time.monotonic() + LONGEST_PAUSE
+        return child
+
+    @staticmethod
+    def _fork(name: str, run: Callable[[int], int]) -> Child | None:
+        """Start a child; None, with a line in the log, where the system takes no further process now."""
+        try:
+            return processes.start(name, run)
+        except OSError as error:
+            logger.error("The %s could not be started (%s); it is tried again.", name, error.strerror)
+            return None
 
     def _run_admin(self, pipe: int) -> int:
         self._let_go(None)
@@ -360,7 +379,7 @@ class Supervisor:
             self._end()
             return
         slot.failures = 0 if lived >= STEADY_SECONDS else slot.failures + 1
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(0, slot.failures - 1))
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(max(0, slot.failures - 1), MOST_DOUBLINGS))
         slot.due = now + pause
         logger.error(
             "Worker %d (%d) %s after %.1f s; it comes back in %.1f s.",
@@ -393,9 +412,11 @@ class Supervisor:
         text = json.dumps(known)
         if text != self._told:
             self._told = text
-            draft = self._folder / "workers.draft"
-            draft.write_text(text)
-            draft.replace(self._folder / admin_process.WORKERS_FILE)
+            # The status page can do without it, on a full disk for instance; calls cannot do without workers.
+            with suppress(OSError):
+                draft = self._folder / "workers.draft"
+                draft.write_text(text)
+                draft.replace(self._folder / admin_process.WORKERS_FILE)
 
     # --- reload and end --------------------------------------------------------------------------------
 
@@ -414,8 +435,13 @@ class Supervisor:
     def _go_on_rolling(self) -> None:
         if not self._rolling or self._over or any(slot.successor is not None for slot in self._slots):
             return
-        slot = self._rolling.pop(0)
+        if not self._admin_is_ready or time.monotonic() < self._rolling[0].due:
+            return
+        slot = self._rolling[0]
         slot.successor = self._start_worker(slot)
+        if slot.successor is None:
+            return
+        self._rolling.pop(0)
         if not self._rolling:
             logger.info("The last worker is being replaced.")
 
@@ -435,10 +461,16 @@ class Supervisor:
         if child.retiring:
             return
         child.retiring = True
-        longest = self._config.drain_seconds + (self._config.drain.unready_seconds or 0.0)
-        child.due = time.monotonic() + longest + DRAIN_MARGIN
+        child.due = time.monotonic() + self._longest_drain() + DRAIN_MARGIN
         child.heard = child.due
         child.tell(number)
+
+    def _longest_drain(self) -> float:
+        """Return the seconds that a worker may take to end; it may have read a newer file."""
+        configs = [self._config]
+        with suppress(ConfigErrors, OSError):
+            configs.append(load(self._path, env=os.environ).config)
+        return max(each.drain_seconds + (each.drain.unready_seconds or 0.0) for each in configs)
 
 
 def _log_on_stdout(log: logging.Logger) -> None:

@@ -41,6 +41,7 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.engine.end_users import ACCOUNT, EndUsers, user_of
+from aoai_gateway.engine.pools import has_backends
 from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import EffectivePolicy, effective_policy
@@ -270,7 +271,8 @@ class Admission:
         if exceeded.deployment is not None and "deployment" not in tried:
             tried.add("deployment")
             other = exceeded.deployment
-            if other != call.deployment and config.knows(other) and may_use(call.client, other):
+            usable = config.knows(other) and may_use(call.client, other) and has_backends(call, other)
+            if other != call.deployment and usable:
                 call.asked = call.asked or call.deployment
                 call.deployment = other
                 self._say(call, "x-gateway-degraded", f"deployment {call.asked} -> {other}")

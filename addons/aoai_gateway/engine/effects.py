@@ -152,7 +152,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """Answer with the failed response of the last attempt, whose body has run out. The last effect."""
+    """Answer with the failed response of the last attempt, whose body is read; a settlement may follow."""
 
     attempt: Attempt
     body: bytes
@@ -160,7 +160,7 @@ class Return:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Answer with an error of the gateway's own. The last effect."""
+    """Answer with an error of the gateway's own; a settlement may follow."""
 
     error: GatewayError
 

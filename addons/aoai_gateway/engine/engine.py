@@ -24,10 +24,10 @@ from aoai_gateway.engine.admission import Admission
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
+from aoai_gateway.engine.pools import pool_of
 from aoai_gateway.engine.shared import Shared
 from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.quota.access import check_access, check_known, visible_deployments
-from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.priority import HEADER, class_of
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, parse_body
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.routing.breaker import Breaks
     from aoai_gateway.wire.request_body import RequestBody
-
-
-ENDPOINT_HEADER = "x-gateway-endpoint"
-"""By which a client chooses the endpoint of a call that is for no deployment, such as a list of files."""
 
 
 class Engine:
@@ -89,14 +85,14 @@ class Engine:
             if call.priority != call.client.priority:
                 # It was degraded.
                 call.cls = self._class(call)
+            if admitted is not None and call.asked:
+                # The client's policy led to another deployment.
+                pool = pool_of(call, call.deployment)
         except GatewayError as error:
             yield from self._reject(call, error, now + call.waited, Outcome.REJECTED)
             return
         if admitted is None:
             return
-        if call.asked:
-            # The client's policy led to another deployment.
-            pool = self._pool(call)
         yield from Attempts(self.shared, call, pool, admitted).run()
         yield from self.admission.settle(call)
 
@@ -110,9 +106,9 @@ class Engine:
                 raise errors.deployment_not_found(call.deployment, visible)
             check_access(call.client, call.deployment)
         call.cls = self._class(call)
-        pool = self._pool(call)
-        # Azure estimates from the characters of the prompt. Eight bytes a token is less than any
-        # text has, and low is what is wanted here.
+        pool = pool_of(call, call.deployment)
+        # Azure estimates from the characters of the prompt. No text has as few tokens as one for eight
+        # bytes, and a low estimate is wanted here.
         call.estimate = body.text_size // 8 + (completion_bound(call) or 0)
         return pool
 
@@ -124,34 +120,6 @@ class Engine:
         # It asks for a class within its client's; the policy may have degraded it since.
         degraded = config.priority_class(call.priority or call.client.priority)
         return max(asked, degraded, key=lambda cls: cls.rank)
-
-    def _pool(self, call: Call) -> Pool:
-        """Return the backends that may serve this client."""
-        table = call.setup.table
-        pool = (table.pool(call.deployment) if call.deployment else table.endpoints) or ()
-        allowed = effective_policy(call.setup.config, call.client, call.deployment)
-        mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
-        if pool and not mine:
-            serves = f" serves the deployment '{call.deployment}'" if call.deployment else " is in service"
-            raise errors.forbidden(
-                f"None of the endpoints that you may use{serves}.", code="EndpointNotAllowed"
-            )
-        chosen = None if call.deployment else call.headers.get(ENDPOINT_HEADER)
-        if chosen is not None:
-            mine = tuple(b for b in mine if b.endpoint.name == chosen)
-            if not mine:
-                raise errors.forbidden(
-                    f"The header {ENDPOINT_HEADER} names none of the endpoints that you may use.",
-                    code="EndpointNotAllowed",
-                )
-        if call.only_backend is not None:
-            mine = tuple(b for b in mine if b.name == call.only_backend)
-            if not mine:
-                raise errors.forbidden(
-                    f"'{call.only_backend}' is not one of the backends that may serve '{call.deployment}'.",
-                    code="EndpointNotAllowed",
-                )
-        return mine
 
     def _reject(
         self, call: Call, error: GatewayError, now: float, outcome: Outcome

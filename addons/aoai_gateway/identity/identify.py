@@ -75,7 +75,7 @@ def _with_token(
         verified = verifier.remembered(token)
         if verified is not None:
             return _verified(config, verified, token)
-        if passed is None or passed.verify or verifier.vouches_for(token):
+        if passed is None or passed.verify or verifier.claims_an_issuer(token):
             return _verify(config, verifier, token)
     if passed is None:
         raise errors.invalid_token("this gateway takes keys only")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Client, Config
 
 LONGEST_TOKEN = 16 * 1024
-"""Bytes; Entra ID's have some two thousand, and with all the groups that fit not twice as many again."""
+"""Bytes. A token of Entra ID has about two thousand, and less than twice as many with 200 groups in it."""
 
 MOST_VERIFIED = 4096
 MOST_UNKNOWN = 1024
@@ -140,7 +140,7 @@ class TokenVerifier:
         self._verified.move_to_end(digest)
         return found
 
-    def vouches_for(self, token: str) -> bool:
+    def claims_an_issuer(self, token: str) -> bool:
         """Whether a token claims to come from one of the issuers and to be for this gateway."""
         try:
             _, said = _unverified(token)
@@ -194,7 +194,7 @@ class TokenVerifier:
         raise token_refused("token_key_unknown")
 
     async def _fetch_again(self, issuer: Issuer, renewal: Renewal[KeySet]) -> bool:
-        """Have an issuer's keys fetched; whether that was done, by now or for another token just now."""
+        """Have an issuer's keys fetched, unless that was just done. Whether newer ones are here now."""
         now = self._clock()
         if now - self._asked.get(issuer, -math.inf) >= BETWEEN_FETCHES:
             self._asked[issuer] = now

@@ -24,6 +24,7 @@ from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.header_index import set_fields
 from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
+from aoai_gateway.wire.hints import LIMIT_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,14 +53,7 @@ HOP_BY_HOP = frozenset(
 OURS = (b"x-gateway-", b"access-control-")
 """How the names of fields begin that only the gateway itself says."""
 
-NOT_THE_CLIENTS = HOP_BY_HOP | frozenset(
-    {
-        f"x-ratelimit-{what}-{of}".encode()
-        for what in ("limit", "remaining", "reset", "renewalperiod")
-        for of in ("requests", "tokens")
-    }
-    | {b"x-ratelimit-key", b"x-ratelimit-type", b"azure-openai-deployment-utilization"}
-)
+NOT_THE_CLIENTS = HOP_BY_HOP | {name.encode() for name in LIMIT_HEADERS}
 """Fields that concern only the gateway: of its connection to the backend, and of its quota there."""
 
 

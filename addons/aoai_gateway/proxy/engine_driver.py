@@ -1,7 +1,7 @@
 """Drives the engine's generator for one call.
 
 The engine says which effect it wants. Those that concern the event loop, the gateway's stores and plugins are
-carried out here; those that concern a wire (:data:`WireEffect`) are for the stream. A pause that the engine
+carried out here; the others (:data:`StreamEffect`) are for the stream. A pause that the engine
 asks for may last, and the client may hang up meanwhile; the engine hears of it as the effect's result.
 """
 
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.wire.targets import Target
 
-type WireEffect = Send | Drain | Deliver | Return | Reject | WaitUntil | WaitInQueue | Announce
-"""What the engine wants done with a connection, a queue or a timer; the stream does it."""
+type StreamEffect = Send | Drain | Deliver | Return | Reject | WaitUntil | WaitInQueue | Announce
+"""The effects that the stream carries out: they concern connections, the queue, timers, failed attempts."""
 
 
 class EngineDriver:
@@ -97,7 +97,7 @@ class EngineDriver:
         self._observation = gateway.observer.begun(call)
         self._run = self._observation.follow(run)
 
-    def advance(self, result: Result | None) -> CommandGenerator[WireEffect | None]:
+    def advance(self, result: Result | None) -> CommandGenerator[StreamEffect | None]:
         """Tell the engine what came of its last effect. Gives the next one for the stream, or None."""
         assert self._run is not None
         gateway = self._here.gateway
@@ -165,7 +165,7 @@ class EngineDriver:
         now = here.now()
         return ClientGone(now) if here.client_has_gone() else Chosen(now, choice.candidates, refusal)
 
-    def abort(self) -> None:
+    def note_hang_up(self) -> None:
         """Say how a call ends that the engine cannot lead to its end any more: its client has gone."""
         call = self._here.call
         if self._run is not None and call is not None:

@@ -307,6 +307,8 @@ class GatewayStream(HttpStream):
     def _wait_in_queue(self, effect: WaitInQueue) -> CommandGenerator[Result]:
         here = self._here
         assert here.call is not None
+        if here.client_has_gone():
+            return ClientGone(here.now())
         self.state = State.QUEUED
         yield from here.wait_for(here.gateway.waiting.stand(here.call.id, effect.until))
         self.state = State.DECIDING
@@ -458,8 +460,9 @@ class GatewayStream(HttpStream):
 
     def _feed(self, data: bytes) -> CommandGenerator[None]:
         received = self._received
+        passed = data if received.reader is None else received.reader.feed(data)
         received.came(self._here.now())
-        yield from self._response.feed(data if received.reader is None else received.reader.feed(data))
+        yield from self._response.feed(passed)
 
     def deliver_end(self, _: ResponseEndOfMessage) -> CommandGenerator[None]:
         """The stream has ended as HTTP has it."""
@@ -619,7 +622,7 @@ class GatewayStream(HttpStream):
         """Forget the stream: there is no client for its answer, or it has the answer already."""
         here = self._here
         if self._driver.is_running:
-            self._driver.abort()
+            self._driver.note_hang_up()
             yield from self._driver.write_down(self._response.chunk_gaps)
         self.state = State.OVER
         here.clear_deadline()

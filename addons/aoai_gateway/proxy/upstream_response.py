@@ -134,7 +134,9 @@ class UpstreamResponse:
         """Note that something of a stream came, which is being delivered."""
         self._liveness.hear(now)
         self.due = min(now + self._deadlines.idle, self._must_end)
-        if self.first_content is None:
+        # What cannot be read counts as content; a preamble that was let through after a while does not.
+        reads_preamble = self.reader is not None and self.reader.verdict is Verdict.UNDECIDED
+        if self.first_content is None and not reads_preamble:
             self.first_content = now
 
     def stream_ended(self, now: float) -> Ended:
@@ -275,6 +277,7 @@ class UpstreamResponse:
             self._body.append(self.reader.flush())
             self.cut_short = isinstance(event, ResponseProtocolError)
             if self.reader.verdict is Verdict.REFUSED:
+                self.ended = True
                 return self._refused(now)
             if self.reader.is_complete(cut_short=self.cut_short):
                 self.ended = True

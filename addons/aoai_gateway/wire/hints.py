@@ -54,6 +54,14 @@ _REMAINING = (
 )
 _LIMITS = ("x-ratelimit-limit-{kind}", "x-rate-limit-limit-{kind}", "anthropic-ratelimit-{kind}-limit")
 _RESETS_OF_ALL = ("x-ratelimit-reset-after", "x-ratelimit-reset", "x-rate-limit-reset", "ratelimit-reset")
+_KINDS = ("tokens", "requests")
+LIMIT_HEADERS = frozenset(
+    {name.format(kind=kind) for name in (*_RESETS, *_REMAINING, *_LIMITS) for kind in _KINDS}
+    | {f"x-ratelimit-renewalperiod-{kind}" for kind in _KINDS}
+    | {*_RESETS_OF_ALL, "ratelimit", "ratelimit-policy", "ratelimit-limit", "ratelimit-remaining"}
+    | {"x-ratelimit-key", "x-ratelimit-type", "azure-openai-deployment-utilization"}
+)
+"""The headers, in lower case, by which a backend tells its limits: they say nothing about a client's own."""
 # RateLimit: "default";r=0;t=30 (draft-ietf-httpapi-ratelimit-headers-10), limit=9, reset=30 (its -06).
 _RATE_LIMIT = re.compile(r"(?:^|[;,\s])(?:t|reset)=(\d{1,9})(?=[;,\s]|$)")
 _LONGEST_FIELD = 512
@@ -251,7 +259,7 @@ def _until_window_renews(headers: Headers) -> float:
 
 def _resets(headers: Headers, now_epoch: float) -> float | None:
     """The reset of the exhausted window; when none is, or that is unknown, the later of the two."""
-    windows = [_window(headers, kind, now_epoch) for kind in ("tokens", "requests")]
+    windows = [_window(headers, kind, now_epoch) for kind in _KINDS]
     exhausted = [reset for _, left, reset, _ in windows if reset and left is not None and left <= 0]
     known = exhausted or [reset for _, _, reset, _ in windows if reset]
     if known:

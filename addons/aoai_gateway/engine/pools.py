@@ -1,0 +1,54 @@
+"""Which backends may serve a call: those of its deployment, less those that its client may not use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.quota.effective_policy import effective_policy
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.errors import GatewayError
+
+if TYPE_CHECKING:
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.routing.backends import Pool
+
+ENDPOINT_HEADER = "x-gateway-endpoint"
+"""By which a client chooses the endpoint of a call that is for no deployment, such as a list of files."""
+
+
+def pool_of(call: Call, deployment: str) -> Pool:
+    """Return the backends that may serve a call if it is for a deployment (empty: for none).
+
+    Raises GatewayError (403) if the client may use none of those that serve it.
+    """
+    table = call.setup.table
+    pool = (table.pool(deployment) if deployment else table.endpoints) or ()
+    allowed = effective_policy(call.setup.config, call.client, deployment)
+    mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
+    if pool and not mine:
+        serves = f" serves the deployment '{deployment}'" if deployment else " is in service"
+        raise errors.forbidden(f"None of the endpoints that you may use{serves}.", code="EndpointNotAllowed")
+    chosen = None if deployment else call.headers.get(ENDPOINT_HEADER)
+    if chosen is not None:
+        mine = tuple(b for b in mine if b.endpoint.name == chosen)
+        if not mine:
+            raise errors.forbidden(
+                f"The header {ENDPOINT_HEADER} names none of the endpoints that you may use.",
+                code="EndpointNotAllowed",
+            )
+    if call.only_backend is not None:
+        mine = tuple(b for b in mine if b.name == call.only_backend)
+        if not mine:
+            raise errors.forbidden(
+                f"'{call.only_backend}' is not one of the backends that may serve '{deployment}'.",
+                code="EndpointNotAllowed",
+            )
+    return mine
+
+
+def has_backends(call: Call, deployment: str) -> bool:
+    """Whether any backend may serve the call if it is for a deployment."""
+    try:
+        return bool(pool_of(call, deployment))
+    except GatewayError:
+        return False
