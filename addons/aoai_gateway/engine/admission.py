@@ -364,8 +364,9 @@ class Admission:
             call.charged_tokens = known if taken and answer is not None else 0
             yield Settle(reservation, call.charged_tokens) if taken else Cancel(reservation)
         if cost is not None:
-            spent = money.spent(call, prompt, answer) if answer is not None else 0
-            yield Settle(cost, spent) if taken else Cancel(cost)
+            # No requests are booked there, so nothing is left to count where nothing was spent.
+            spent = taken and answer is not None
+            yield Settle(cost, money.spent(call, prompt, answer or 0)) if spent else Cancel(cost)
 
 
 def counts_prompts(config: Config) -> bool:
