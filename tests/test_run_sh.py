@@ -8,6 +8,7 @@ the time that an environment costs, so only one of them gets its own; the others
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -87,6 +88,10 @@ print("cli", *sys.argv[1:], "in", os.getcwd())
 """
 
 
+NEEDED = re.findall(r"[a-z_.]+", re.search(r"aoai_gateway (mitmproxy [a-z_. ]+)", RUN_SH.read_text())[1])  # type: ignore[index]
+"""The modules that run.sh looks for."""
+
+
 class Checkout:
     """A folder with run.sh in it; `env` is what its runs find in the environment."""
 
@@ -104,8 +109,10 @@ class Checkout:
         # Nothing is locked, since nothing may be fetched.
         for lock in ("requirements.lock", "requirements-dev.lock"):
             (root / lock).touch()
-        for stub in ("mitmproxy", "pydantic", "yaml", "tiktoken", "tornado", "redis", "pytest"):
-            (root / "addons" / f"{stub}.py").touch()
+        for stub in (*NEEDED, "pytest"):
+            module = root / "addons" / f"{stub.replace('.', '/')}.py"
+            module.parent.mkdir(exist_ok=True)
+            module.touch()
 
     def start(
         self, *words: str, path: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
