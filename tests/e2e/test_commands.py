@@ -103,7 +103,7 @@ def test_explain_tells_every_decision(stage: Stage) -> None:
 
 def test_the_story_is_a_view_of_the_answer(stage: Stage) -> None:
     call = stage.ask()
-    flow = stage.web.await_flow(lambda f: f["comment"].startswith("Tester: "), "the call")
+    flow = stage.web.await_flow(lambda f: "Tester: " in f["comment"], "the call")
     shown = stage.web.api("GET", f"/flows/{flow['id']}/response/content/Story.json").json()
     assert "end: ok, 1 attempt, status 200" in json.dumps(shown)
     assert call
@@ -111,16 +111,16 @@ def test_the_story_is_a_view_of_the_answer(stage: Stage) -> None:
 
 def test_what_is_refused_before_it_is_a_call_says_why(stage: Stage) -> None:
     stage.ask(key="nobody-s")
-    flow = stage.web.await_flow(lambda f: f["comment"] == "401 unknown key", "the refusal")
+    flow = stage.web.await_flow(lambda f: "401 unknown key" in f["comment"], "the refusal")
     assert flow["marked"] == "🚫"
     stage.ask("/openai/v1/elsewhere")
-    assert stage.web.await_flow(lambda f: f["comment"].startswith("404 unknown path"), "the refusal")
+    assert stage.web.await_flow(lambda f: "404 unknown path" in f["comment"], "the refusal")
 
 
 def test_a_quota_is_told_in_the_flow_list(stage: Stage) -> None:
     stage.ask(key=THRIFTY_KEY)
     stage.ask(key=THRIFTY_KEY)
-    flow = stage.web.await_flow(lambda f: f["comment"].startswith("429 quota_exceeded · Thrifty"), "the 429")
+    flow = stage.web.await_flow(lambda f: "429 quota_exceeded · Thrifty" in f["comment"], "the 429")
     assert flow["marked"] == "🚦"
 
 
@@ -154,14 +154,14 @@ def test_snippets_in_other_languages_and_by_mitmproxys_own_export(stage: Stage) 
 
 def test_a_call_is_sent_to_another_deployment(stage: Stage) -> None:
     flow = stage.replay(stage.ask(), "gpt-4o-mini")
-    assert flow["comment"].startswith("Tester: gpt-4o-mini → gpt-4o-mini@sweden")
+    assert "Tester: gpt-4o-mini → gpt-4o-mini@sweden" in flow["comment"]
     assert [seen["deployment"] for seen in stage.simulator.requests()] == ["gpt-4o-ptu", "gpt-4o-mini"]
 
 
 def test_a_call_is_sent_to_one_backend_and_no_other(stage: Stage) -> None:
     call = stage.ask(CLASSIC)
     flow = stage.replay(call, "gpt-4o-france@france")
-    assert flow["comment"].startswith("Tester: gpt-4o → gpt-4o-france@france")
+    assert "Tester: gpt-4o → gpt-4o-france@france" in flow["comment"]
     stage.simulator.fault("429", deployment="gpt-4o-france")
     flow = stage.replay(call, "gpt-4o-france@france")
     assert flow["response"]["status_code"] == 429
@@ -190,7 +190,7 @@ def test_a_failed_attempt_is_replayed_as_its_call(stage: Stage) -> None:
         lambda f: f["id"] == attempt["id"] and f["comment"] and f["marked"] == "", "the replay"
     )
     assert flow["response"]["status_code"] == 200
-    assert flow["comment"].startswith("Tester: gpt-4o → gpt-4o-ptu@sweden")
+    assert "Tester: gpt-4o → gpt-4o-ptu@sweden" in flow["comment"]
 
 
 def test_the_same_prompt_to_several_places(stage: Stage) -> None:

@@ -102,7 +102,8 @@ def test_a_gateway_that_is_killed_has_written_the_calls_that_had_ended(
 def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
     start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
 ) -> None:
-    good = tmp_path / "good.jsonl"
+    good, lost = tmp_path / "good.jsonl", tmp_path / "gone" / "lost.jsonl"
+    lost.parent.mkdir()
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # it accepts, and never answers
@@ -111,10 +112,12 @@ def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
             admin={"port": 0},
             usage_log=str(good),
             usage_sinks={
-                "jsonl": {"path": "/dev/full"},
+                "jsonl": {"path": str(lost)},
                 "otlp": {"endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}", "metrics": False},
             },
         )
+        lost.unlink(missing_ok=True)
+        lost.symlink_to("/dev/full")
         begin = time.monotonic()
         assert [ask(gateway) for _ in range(20)] == [200] * 20
         assert time.monotonic() - begin < 10
@@ -124,14 +127,14 @@ def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
             found = request(f"{url}/api/status", "GET").json()
             return {sink["name"]: sink for sink in found["sinks"]}
 
-        eventually(lambda: sinks()["/dev/full"]["dropped"] == 20, "the loss is counted")
-        assert sinks()["/dev/full"]["trouble"] == "No space left on device"
+        eventually(lambda: sinks()[str(lost)]["dropped"] == 20, "the loss is counted")
+        assert sinks()[str(lost)]["trouble"] == "No space left on device"
         assert sinks()[str(good)]["written"] == 20
         ready = gateway.request("GET", "/health/ready")
         assert (ready.status, ready.json()["status"]) == (200, "degraded")
         assert ready.json()["reasons"] == ["usage records are lost"]
         metrics = request(f"{url}/metrics", "GET").body.decode()
-        assert 'aoai_gateway_sink_dropped_total{sink="/dev/full"} 20.0' in metrics
+        assert f'aoai_gateway_sink_dropped_total{{sink="{lost}"}} 20.0' in metrics
         begin = time.monotonic()
         gateway.stop()
         assert time.monotonic() - begin < 20

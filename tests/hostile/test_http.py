@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,7 +248,9 @@ def test_health_answers_other_methods(gateway: Gateway, method: str, path: str) 
 
 def test_strangers_learn_states_only(gateway: Gateway) -> None:
     document = json.loads(exchange(gateway, head("GET /health/ready HTTP/1.1")).body)
-    assert set(document) == {"status", "calls", "state", "backends"}
+    assert set(document) - {"reasons"} == {"status", "calls", "state", "backends"}
+    # Other tests of this gateway may have broken backends; why they are out is not for strangers.
+    assert all(re.fullmatch(r"\S+ has no backend[^:]*", each) for each in document.get("reasons", []))
     assert all(set(backend) == {"name", "available"} for backend in document["backends"])
 
 

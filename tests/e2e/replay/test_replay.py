@@ -423,6 +423,7 @@ class TestUsageRecord:
             "client_request_id": None,
             "traceparent": None,
             "user": None,
+            "run_by": None,
             "call": answer.headers["x-gateway-call"],
             "count": 1,
             "address": None,
