@@ -58,6 +58,7 @@ SCENES: dict[str, Scene] = {
     "refused in stream": Scene(question(stream=True), (("in-200-refusal", PTU),)),
     "unknown key": Scene(question(key="never-issued")),
     "unknown model": Scene(question(model="gpt-9")),
+    "half a body": Scene(question()[:-10]),
     "bad head": Scene(b"NONSENSE\r\n\r\n"),
     "all out": Scene(question(), (("429", {"times": -1}),)),
     "all broken": Scene(question(), (("503", {"times": -1, "retry_after_seconds": 1.0}),)),
@@ -154,6 +155,7 @@ def stage(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> I
             {"name": "others"},
         ],
         replay={"idle_seconds": 0.2},
+        limits={"body_seconds": 0.3},
         breaks={"default_seconds": 0.02, "floor_seconds": 0.01, "ceiling_seconds": 0.02},
         drain_seconds=1,  # the functions that count calls out are broken too
     ) as (gateway, simulator):
@@ -172,7 +174,9 @@ def scenes(stage: Stage) -> dict[str, str]:
 
 OUTERMOST = {
     "Ask.perform",
+    "Gateway.limits",  # it is asked first where a connection begins
     "GatewayAddon.client_connected",
+    "GatewayAddon.client_disconnected",
     "GatewayAddon.gateway_ask",
     "GatewayAddon.gateway_attempt_failed",
     "GatewayAddon.gateway_breaks_withdrawn",
@@ -184,7 +188,9 @@ OUTERMOST = {
 """What mitmproxy itself calls, and logs the exceptions of, with their messages."""
 
 LOOKS_ON = {
+    "Gateway.limits",
     "GatewayAddon.client_connected",  # what it guards against, next_layer does too
+    "GatewayAddon.client_disconnected",
     "GatewayAddon.gateway_attempt_failed",
     "GatewayAddon.gateway_breaks_withdrawn",
     "GatewayAddon.gateway_call_ended",
@@ -203,11 +209,14 @@ LOOKS_ON = {
 """What a call can do without."""
 
 ELSEWHERE = {
+    "Scheduler._liveness_of",  # only the first call of a backend needs it
     "Scheduler.lines",
     "Scheduler.release",
     "Scheduler.waiting",
     "Gateway.adopt",
     "Gateway.idle",
+    "Gateway.join_peers",
+    "Gateway.prepare",
     "Gateway.switched",
     "GatewayAddon.configure",
     "GatewayAddon.load",

@@ -651,6 +651,7 @@ class GatewayStream(HttpStream):
             yield commands.CloseConnection(here.client)
             yield from self.vanish()
             return
+        incomplete = self.state in (State.REQUEST_HEAD, State.REQUEST_BODY)
         self.state = State.OVER
         if not hasattr(here, "flow"):
             here.flow = http.HTTPFlow(here.client, here.proxy.server)
@@ -662,6 +663,9 @@ class GatewayStream(HttpStream):
             here.call.outcome, here.call.ended = Outcome.ERROR, here.now()
             here.call.status = here.call.status or 500
         yield from self._tell_of_bug()
+        if incomplete:
+            # Without the stream, there is no bound on the time that the rest of the request takes.
+            yield commands.CloseConnection(here.client)
         yield from self._driver.write_down(self._response.chunk_gaps)
         here.flow.live = False
         self._count_out()
