@@ -113,7 +113,7 @@ def test_what_is_refused_before_it_is_a_call_says_why(stage: Stage) -> None:
     stage.ask(key="nobody-s")
     flow = stage.web.await_flow(lambda f: "401 unknown key" in f["comment"], "the refusal")
     assert flow["marked"] == "🚫"
-    stage.ask("/openai/v1/elsewhere")
+    stage.ask("/nowhere")
     assert stage.web.await_flow(lambda f: "404 unknown path" in f["comment"], "the refusal")
 
 
