@@ -176,7 +176,6 @@ OUTERMOST = {
     "Ask.perform",
     "Gateway.limits",  # it is asked first where a connection begins
     "GatewayAddon.client_connected",
-    "GatewayAddon.client_disconnected",
     "GatewayAddon.gateway_ask",
     "GatewayAddon.gateway_attempt_failed",
     "GatewayAddon.gateway_breaks_withdrawn",
@@ -190,7 +189,6 @@ OUTERMOST = {
 LOOKS_ON = {
     "Gateway.limits",
     "GatewayAddon.client_connected",  # what it guards against, next_layer does too
-    "GatewayAddon.client_disconnected",
     "GatewayAddon.gateway_attempt_failed",
     "GatewayAddon.gateway_breaks_withdrawn",
     "GatewayAddon.gateway_call_ended",
@@ -218,6 +216,7 @@ ELSEWHERE = {
     "Gateway.join_peers",
     "Gateway.prepare",
     "Gateway.switched",
+    "GatewayAddon.client_disconnected",  # by then the call is over, and the test's reader gone
     "GatewayAddon.configure",
     "GatewayAddon.load",
     "GatewayAddon.running",
