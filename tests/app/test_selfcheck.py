@@ -52,9 +52,15 @@ def test_a_missing_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_changed_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers.HttpStream, "check_killed", lambda self: None)
+    monkeypatch.setattr(layers.HttpLayer, "make_stream", lambda self: None)
     (problem,) = selfcheck.problems()
-    assert "HttpStream.check_killed" in problem
+    assert "HttpLayer.make_stream" in problem
+
+
+def test_missing_state_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(layer.Layer.__annotations__, "_paused_event_queue")
+    (problem,) = selfcheck.problems()
+    assert "Layer._paused_event_queue" in problem
 
 
 # --- contracts: HTTP/1 towards a backend -------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from aoai_gateway.admin.client import DEFAULT_URL, TOKEN_VARIABLE, AdminClient, AdminError
 from aoai_gateway.admin.terminal import paint, render
+from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Admin
@@ -108,10 +109,9 @@ def _client(args: argparse.Namespace) -> AdminClient:
         raise AdminError(f"{args.config} says admin.enabled: false, so its gateway has no status page.")
     if admin.port == 0:
         raise AdminError(f"{args.config} says admin.port: 0, a free one: the log names it; say --url.")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.host, admin.host)  # noqa: S104 (nothing binds here)
     if token is None and admin.token is not None:
         token = admin.token.get_secret_value()
-    return AdminClient(f"http://{f'[{host}]' if ':' in host else host}:{admin.port}", token)
+    return AdminClient(f"http://{authority(reachable(admin.host), admin.port)}", token)
 
 
 def _admin_of(path: Path) -> Admin:

@@ -30,6 +30,7 @@ from aoai_gateway.admin import guard, metrics, page
 from aoai_gateway.admin.controls import LONGEST_BREAK, ControlError, NothingOfThatNameError
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.proxy import health
+from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.json_members import read_document
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class AdminListener:
             return
         self._serve(sockets, admin)
         host, port = admin.host, sockets[0].getsockname()[1]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.url = f"http://{authority(host, port)}"
         logger.info("Status page at %s/", self.url)
         if self._more:
             logger.info("Workbench at %s/workbench", self.url)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.virtual import Outcomes, VirtualGateway
@@ -89,7 +90,7 @@ def backtest(
     found = []
     for name, config in candidates.items():
         gateway = VirtualGateway(config, recording, seed=seed)
-        outcomes = gateway.run(lambda number, name=name: progress(name, number))  # type: ignore[misc]
+        outcomes = gateway.run(partial(progress, name))
         made = _tallied(outcomes)
         same = sum(outcome.decision == outcome.call.decision for outcome in outcomes)
         more = {each: made["clients"][each]["served"] - before[each]["served"] for each in before}

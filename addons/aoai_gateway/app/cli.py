@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from aoai_gateway.app import signals
 from aoai_gateway.app.mitmproxy_options import OptionError, as_settings, run_mitmweb
 from aoai_gateway.config.problems import did_you_mean, listed
+from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
     from aoai_gateway.app.worker import Worker
@@ -65,10 +66,7 @@ class Address(NamedTuple):
     @property
     def url(self) -> str:
         """How a client on this machine reaches it, without a slash at the end."""
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (nothing binds here)
-        if ":" in host:
-            host = f"[{host}]"
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{authority(reachable(self.host), self.port)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -375,8 +373,8 @@ def _test(words: list[str]) -> int:
 
 def _part_of_the_tests(options: list[str]) -> int:
     """Run a part of the suite in a process of its own, since pytest leaves its modules behind."""
-    # S603: it runs this Python with options of ours.
-    return subprocess.run([sys.executable, "-P", "-m", "pytest", *options], check=False).returncode  # noqa: S603
+    command = [sys.executable, "-P", "-m", "pytest", *options]
+    return subprocess.run(command, check=False).returncode  # noqa: S603 - this Python, options of ours
 
 
 # --- shared -------------------------------------------------------------------------------------------------

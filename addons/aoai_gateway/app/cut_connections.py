@@ -28,4 +28,5 @@ async def _handle_to_its_end(self: ConnectionHandler, connection: Connection) ->
 
 def install() -> None:
     """Have all connections from now on closed; once is enough."""
+    # mitmproxy makes its handlers itself, so the class is changed.
     ConnectionHandler.handle_connection = _handle_to_its_end  # type: ignore[method-assign]

@@ -24,6 +24,7 @@ from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.pool_watch import PoolWatch
 from aoai_gateway.runtime.state_sync import StateSync
 from aoai_gateway.tokens import load_encodings
+from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.masking import known
 
 if TYPE_CHECKING:
@@ -311,7 +312,7 @@ class Lifecycle:
             return False
         scheme = "https" if self._loaded.config.listen.certificate else "http"
         for host, port, *_ in addresses:
-            logger.info("Ready at %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
+            logger.info("Ready at %s://%s", scheme, authority(host, port))
         return True
 
     def _new_warnings(self, found: Loaded) -> list[Problem]:

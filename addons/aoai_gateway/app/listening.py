@@ -51,6 +51,7 @@ def inherit(sockets: Sequence[socket.socket]) -> None:
             for each in sockets
         ]
 
+    # mitmproxy makes the instance itself, from the option `mode`, so the class is changed.
     mode_servers.ReverseInstance.listen = listen  # type: ignore[method-assign, assignment]
 
 

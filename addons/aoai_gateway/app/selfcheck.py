@@ -10,7 +10,7 @@ import inspect
 
 from mitmproxy import version
 from mitmproxy.addons import clientplayback, intercept, save, serverplayback, view
-from mitmproxy.proxy import commands
+from mitmproxy.proxy import commands, layer, mode_servers, server
 from mitmproxy.proxy.layers import http
 
 KNOWN = ("12.2.", "12.3.")
@@ -21,8 +21,6 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (http.HttpLayer, "get_connection", ("self", "event", "reuse")),
     (http.HttpLayer, "register_connection", ("self", "command")),
     (http.HttpStream, "_handle_event", ("self", "event")),
-    (http.HttpStream, "check_killed", ("self", "emit_error_hook")),
-    (http.HttpStream, "send_response", ("self", "already_streamed")),
     (http.Http1Server, "read_headers", ("self", "event")),
     (http.Http1Server, "mark_done", ("self", "request", "response")),
     (http.Http1Connection, "read_body", ("self", "event")),
@@ -39,7 +37,22 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (intercept.Intercept, "should_intercept", ("self", "f")),
     (save.Save, "save_flow", ("self", "flow")),
     (commands.RequestWakeup, "__init__", ("self", "delay")),
+    (layer.Layer, "__init__", ("self", "context")),
+    (mode_servers.ReverseInstance, "listen", ("self", "host", "port")),
+    (mode_servers.ReverseInstance, "handle_stream", ("self", "reader", "writer")),
+    (server.ConnectionHandler, "__init__", ("self", "context")),
+    (server.ConnectionHandler, "handle_connection", ("self", "connection")),
 )
+
+_ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (layer.Layer, ("_paused", "_paused_event_queue")),
+    (
+        http.HttpLayer,
+        ("streams", "connections", "waiting_for_establishment", "command_sources"),
+    ),
+    (server.ConnectionHandler, ("transports", "max_conns")),
+)
+"""What is used of their state; the classes declare it."""
 
 
 def problems() -> list[str]:
@@ -57,4 +70,8 @@ def problems() -> list[str]:
             found.append(f"mitmproxy {version.VERSION} has no {label}, which the gateway builds on.")
         elif tuple(inspect.signature(function).parameters) != parameters:
             found.append(f"mitmproxy {version.VERSION} has another {label} than the gateway builds on.")
+    for declaring, attributes in _ATTRIBUTES:
+        missing = [name for name in attributes if name not in inspect.get_annotations(declaring)]
+        for label in (f"{declaring.__name__}.{name}" for name in missing):
+            found.append(f"mitmproxy {version.VERSION} has no {label}, which the gateway builds on.")
     return found

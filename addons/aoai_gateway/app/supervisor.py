@@ -43,6 +43,7 @@ from aoai_gateway.state import stored_budgets
 from aoai_gateway.state.budget_file import BudgetFileError
 from aoai_gateway.state.stored_budgets import BudgetKeeper
 from aoai_gateway.tokens import load_encodings
+from aoai_gateway.wire.authority import authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,8 +198,7 @@ class Supervisor:
                 os.strerror(error.errno) if error.errno else error,
             )
             return []
-        host = f"[{admin.host}]" if ":" in admin.host else admin.host
-        logger.info("Status page at http://%s:%d/", host, sockets[0].getsockname()[1])
+        logger.info("Status page at http://%s/", authority(admin.host, sockets[0].getsockname()[1]))
         return sockets
 
     def _catch_signals(self) -> None:

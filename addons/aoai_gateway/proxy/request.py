@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import http
 
 from aoai_gateway.proxy.header_index import make_request
+from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.secrets import SECRET_HEADERS
 
 if TYPE_CHECKING:
@@ -116,6 +117,5 @@ def strip_secrets(request: http.Request) -> None:
 
 def _authority(backend: Backend) -> bytes:
     endpoint = backend.endpoint
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     default = {"https": 443, "http": 80}[endpoint.scheme]
-    return (host if endpoint.port == default else f"{host}:{endpoint.port}").encode()
+    return authority(endpoint.host, None if endpoint.port == default else endpoint.port).encode()

@@ -77,7 +77,7 @@ def test_nobody_is_asked_for_nothing() -> None:
     here.engine.scheduler.serve_waiting = counted  # type: ignore[method-assign]
     here.run()
     assert len(here.of("standard")) == 20
-    assert 20 < looks < 200, "for each call: when it comes, when it is sent, answered, ended, and when room is due"
+    assert 20 < looks < 200, "for each: when it comes, is sent, answered, ended, and when room is due"
 
 
 def test_a_modest_client_does_not_wait_behind_greedy_ones() -> None:
