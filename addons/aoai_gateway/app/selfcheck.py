@@ -70,8 +70,10 @@ def problems() -> list[str]:
             found.append(f"mitmproxy {version.VERSION} has no {label}, which the gateway builds on.")
         elif tuple(inspect.signature(function).parameters) != parameters:
             found.append(f"mitmproxy {version.VERSION} has another {label} than the gateway builds on.")
-    for declaring, attributes in _ATTRIBUTES:
-        missing = [name for name in attributes if name not in inspect.get_annotations(declaring)]
-        for label in (f"{declaring.__name__}.{name}" for name in missing):
-            found.append(f"mitmproxy {version.VERSION} has no {label}, which the gateway builds on.")
+    found.extend(
+        f"mitmproxy {version.VERSION} has no {owner.__name__}.{name}, which the gateway builds on."
+        for owner, attributes in _ATTRIBUTES
+        for name in attributes
+        if name not in inspect.get_annotations(owner)
+    )
     return found
