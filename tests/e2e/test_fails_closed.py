@@ -209,6 +209,8 @@ LOOKS_ON = {
 """What a call can do without."""
 
 ELSEWHERE = {
+    "Delivery.all_sent",  # a client hangs up in the middle of a stream
+    "DownstreamResponse.tell_of_bug",
     "Scheduler._liveness_of",  # only the first call of a backend needs it
     "Scheduler.lines",
     "Scheduler.release",

@@ -10,7 +10,8 @@ import pytest
 from mitmproxy.proxy.layers.http import RequestProtocolError
 
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
-from aoai_gateway.proxy.stream import STEPS, GatewayStream, State
+from aoai_gateway.proxy.stream import GatewayStream
+from aoai_gateway.proxy.stream_states import STEPS, State
 
 
 @pytest.mark.parametrize("step", sorted(set(STEPS.values())))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import (
     HttpResponseHook,
     ResponseData,
@@ -22,8 +23,9 @@ from mitmproxy.proxy.layers.http import (
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.header_index import set_fields
-from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING
+from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING, error_response
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
+from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import LIMIT_HEADERS
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Call
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.wire.stream import StreamReader
 
 HOP_BY_HOP = frozenset(
     {
@@ -174,6 +177,21 @@ class DownstreamResponse:
     def cut(self, why: str) -> CommandGenerator[None]:
         """Cut the connection, so that no client takes the answer for a complete one."""
         yield self._here.send(ResponseProtocolError(self._here.id, why, BROKEN_OFF))
+
+    def tell_of_bug(self, reader: StreamReader | None) -> CommandGenerator[None]:
+        """End the answer because of an exception of ours. ``reader``: of a stream that has begun."""
+        here, error = self._here, errors.internal()
+        if self.progress is Progress.BEGUN:
+            if reader is not None:
+                yield here.send(ResponseData(here.id, reader.break_off(error)))
+            yield from self.cut("an exception")
+        elif self.progress is Progress.WHOLE:
+            yield commands.CloseConnection(here.client)
+        else:
+            here.flow.response = error_response(error)
+            here.flow.response.headers["connection"] = "close"
+            yield from self.send_whole()
+            yield here.send(ResponseEndOfMessage(here.id))
 
     def mark(self, call: Call) -> None:
         """Say in the response's headers what the gateway did; take out what is not the client's business."""

@@ -1,9 +1,10 @@
 """One request of a client, from its headers to the end of its answer.
 
-The stream is a state machine. Its state and the kind of an event say which step comes next (:data:`STEPS`);
-an event that its state does not expect is dropped. It has four parts, which do the work: the request that
-comes in, the answer that goes out, the attempt under way, and the driver of the engine. The engine decides;
-its effects become the parts' work, and what comes of that is the engine's next result.
+The stream is a state machine. Its state and the kind of an event say which step comes next
+(:data:`~aoai_gateway.proxy.stream_states.STEPS`); an event that its state does not expect is dropped. Its
+parts do the work: the request that comes in, the answer that goes out, the attempt under way, the delivery of
+its stream, and the driver of the engine. The engine decides; its effects become the parts' work, and what
+comes of that is the engine's next result.
 
 Two traps of mitmproxy's layers shape the code. A blocking command pauses the stream and queues what comes
 meanwhile, so after each one the queue is searched for the client's hang-up. And a connection must not be
@@ -13,8 +14,6 @@ on in a turn of its own then (`State.DELAYED`).
 
 from __future__ import annotations
 
-from enum import Enum, auto
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
@@ -55,14 +54,15 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.proxy import models
+from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.downstream_request import SWALLOW_SECONDS, DownstreamRequest
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
 from aoai_gateway.proxy.http1 import error_response
-from aoai_gateway.proxy.masks import mask_head
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream_context import StreamContext
+from aoai_gateway.proxy.stream_states import STEPS, State
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 from aoai_gateway.proxy.upstream_response import SLACK
 from aoai_gateway.runtime.exception_log import log_exception
@@ -73,8 +73,6 @@ from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mitmproxy.connection import Server
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
@@ -82,64 +80,6 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.messages import StreamLayer
     from aoai_gateway.proxy.upstream_response import UpstreamResponse
     from aoai_gateway.runtime.gateway import Gateway
-
-
-class State(Enum):
-    """What a stream waits for."""
-
-    REQUEST_HEAD = auto()
-    REQUEST_BODY = auto()
-    SWALLOWING = auto()
-    """The rest of a request that was answered early."""
-    DECIDING = auto()
-    """The engine, an addon or a store; the stream is paused, or about to go on."""
-    QUEUED = auto()
-    """A backend, in the queue of a deployment."""
-    DELAYED = auto()
-    """A time, or a turn of its own, to go on with a result that is known."""
-    ATTEMPT = auto()
-    """What becomes of the attempt under way."""
-    DELIVERING = auto()
-    """More of a stream that goes to the client."""
-    OVER = auto()
-    """Nothing more."""
-
-
-_UNDER_WAY = (
-    State.REQUEST_BODY,
-    State.DECIDING,
-    State.QUEUED,
-    State.DELAYED,
-    State.ATTEMPT,
-    State.DELIVERING,
-)
-
-STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
-    {
-        (State.REQUEST_HEAD, RequestHeaders): "receive_head",
-        (State.REQUEST_BODY, RequestData): "receive_body",
-        (State.REQUEST_BODY, RequestEndOfMessage): "receive_end",
-        (State.REQUEST_BODY, DeadlinePassed): "body_overdue",
-        (State.SWALLOWING, RequestData): "swallow",
-        (State.SWALLOWING, RequestEndOfMessage): "vanish",
-        (State.SWALLOWING, RequestProtocolError): "vanish",
-        (State.SWALLOWING, DeadlinePassed): "stop_swallowing",
-        (State.DELAYED, events.Wakeup): "resume",
-        (State.ATTEMPT, ResponseHeaders): "attempt_head",
-        (State.ATTEMPT, ResponseData): "attempt_body",
-        (State.ATTEMPT, ResponseTrailers): "attempt_event",
-        (State.ATTEMPT, ResponseEndOfMessage): "attempt_end",
-        (State.ATTEMPT, ResponseProtocolError): "attempt_end",
-        (State.ATTEMPT, DeadlinePassed): "attempt_overdue",
-        (State.DELIVERING, ResponseData): "deliver_body",
-        (State.DELIVERING, ResponseEndOfMessage): "deliver_end",
-        (State.DELIVERING, ResponseProtocolError): "deliver_cut",
-        (State.DELIVERING, DeadlinePassed): "delivery_overdue",
-        **{(state, RequestProtocolError): "client_gone" for state in _UNDER_WAY},
-        **{(state, Crashed): "fail_closed" for state in State},
-    }
-)
-"""The method that takes an event in a state. The name, so that a subclass or a test can put another in."""
 
 
 class GatewayStream(HttpStream):
@@ -153,6 +93,7 @@ class GatewayStream(HttpStream):
         self._response = DownstreamResponse(here)
         self._driver = EngineDriver(here)
         self._attempt: UpstreamAttempt | None = None
+        self._delivery: Delivery | None = None
         self._delayed: tuple[commands.RequestWakeup, Result] | None = None
         """What ends `State.DELAYED`, and the result to go on with."""
 
@@ -197,9 +138,7 @@ class GatewayStream(HttpStream):
             yield from self._request.identify(replayed=event.replay_flow is not None)
         except GatewayError as error:
             self._request.clean()
-            here.refused(error)
-            here.flow.response = error_response(error)
-            yield from self._answer_early(end_stream=event.end_stream)
+            yield from self._refuse_early(error, end_stream=event.end_stream)
             return
         yield from here.tell(HttpRequestHeadersHook(here.flow))
         if (yield from here.is_cut_by_others(tell=True)):
@@ -218,18 +157,14 @@ class GatewayStream(HttpStream):
         try:
             yield from self._request.overdue()
         except GatewayError as error:
-            self._here.refused(error)
-            self._here.flow.response = error_response(error)
-            yield from self._answer_early(end_stream=False, shown=True)
+            yield from self._refuse_early(error, end_stream=False, shown=True)
 
     def receive_body(self, event: RequestData) -> CommandGenerator[None]:
         """A part of the request's body has come."""
         try:
             self._request.receive(event.data)
         except GatewayError as error:
-            self._here.refused(error)
-            self._here.flow.response = error_response(error)
-            yield from self._answer_early(end_stream=False, shown=True)
+            yield from self._refuse_early(error, end_stream=False, shown=True)
 
     def receive_end(self, _: RequestEndOfMessage) -> CommandGenerator[None]:
         """All of the request is there: other addons may hold and edit it, and the engine gets it."""
@@ -281,9 +216,10 @@ class GatewayStream(HttpStream):
                 case Send():
                     result = yield from self._send(effect)
                 case Drain():
+                    assert self._attempt is not None
                     self.state = State.ATTEMPT
                     self._received.drain(here.now())
-                    yield from self._watch()
+                    yield from self._attempt.watch()
                     result = None
                 case Deliver():
                     result = yield from self._deliver()
@@ -344,22 +280,13 @@ class GatewayStream(HttpStream):
             self.state = State.ATTEMPT
         return result
 
-    def attempt_head(self, event: ResponseHeaders) -> CommandGenerator[None]:
-        """The head of an answer has come."""
-        mask_head(event.response, self._here.secrets)
-        yield from self.attempt_event(event)
-
-    def attempt_body(self, event: ResponseData) -> CommandGenerator[None]:
-        """A part of an answer has come, before it is known what becomes of the attempt."""
-        assert self._attempt is not None
-        if data := self._attempt.screen(event.data):
-            yield from self.attempt_event(ResponseData(event.stream_id, data))
-
     def attempt_end(self, event: ResponseEndOfMessage | ResponseProtocolError) -> CommandGenerator[None]:
         """An answer has ended, before it is known what becomes of the attempt."""
         assert self._attempt is not None
         if rest := self._attempt.screened_rest():
-            yield from self.attempt_event(ResponseData(event.stream_id, rest))
+            result = self._received.receive(ResponseData(event.stream_id, rest), self._here.now())
+            if result is not None:
+                yield from self._conclude(result, ended=False)
         if self.state is State.ATTEMPT:
             yield from self.attempt_event(event)
         else:
@@ -378,23 +305,20 @@ class GatewayStream(HttpStream):
         assert self._attempt is not None
         result = self._attempt.receive(event)
         if result is None:
-            yield from self._watch()
+            yield from self._attempt.watch()
         else:
             ended = isinstance(event, ResponseEndOfMessage | ResponseProtocolError)
             yield from self._conclude(result, ended=ended)
 
     def attempt_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
         """Nothing of an answer came in time."""
+        assert self._attempt is not None
         now, received = self._here.now(), self._received
         result = None if received.due > now + SLACK else received.deadline_passed(now)
         if result is None:
-            yield from self._watch()
+            yield from self._attempt.watch()
         else:
             yield from self._conclude(result, ended=False)
-
-    def _watch(self) -> CommandGenerator[None]:
-        assert self._attempt is not None
-        yield from self._attempt.watch()
 
     def _conclude(self, result: Result, *, ended: bool) -> CommandGenerator[None]:
         """Go on with what has become of the attempt. ``ended``: its connection has nothing more to say."""
@@ -425,90 +349,45 @@ class GatewayStream(HttpStream):
     # --- delivery --------------------------------------------------------------------------------------
 
     def _deliver(self) -> CommandGenerator[Result | None]:
-        here, received, attempt = self._here, self._received, self._attempt
-        assert here.call is not None and attempt is not None
-        response = here.flow.response = received.response
-        assert response is not None
+        attempt, received = self._attempt, self._received
+        assert attempt is not None
+        self._here.flow.response = received.response
         if not received.streaming:
             return (yield from attempt.whole_answer())
-        self._response.mark(here.call)
-        asked_for_usage = here.call.attempt is not None and here.call.adds_usage(here.call.attempt.backend)
-        if asked_for_usage and response.headers.pop("content-length", None) is not None:
-            # Less goes out than comes in: the usage that the gateway asked for.
-            response.headers["transfer-encoding"] = "chunked"
-        yield from here.tell(HttpResponseHeadersHook(here.flow))
-        if here.client_has_gone() or here.is_killed():
-            yield from attempt.abandon()
-            return ClientGone(here.now())
-        self.state = State.DELIVERING
-        received.came(here.now())
-        hold = received.reader is not None and here.gateway.is_held(here.flow)
-        yield from self._response.begin(hold=hold)
-        yield from self._response.feed(received.take_body())
-        if received.ended:
-            self.state = State.DECIDING
-            yield from self._response.feed_end()
-            return received.stream_ended(here.now())
-        yield from self._watch()
-        return None
+        self._delivery = Delivery(self._here, attempt, received, self._response)
+        result = yield from self._delivery.begin()
+        if result is None:
+            self.state = State.DELIVERING
+            yield from attempt.watch()
+        return result
 
     def deliver_body(self, event: ResponseData) -> CommandGenerator[None]:
         """More of a stream has come that goes to the client."""
-        assert self._attempt is not None
-        if data := self._attempt.screen(event.data):
-            yield from self._feed(data)
-
-    def _feed(self, data: bytes) -> CommandGenerator[None]:
-        received = self._received
-        passed = data if received.reader is None else received.reader.feed(data)
-        received.came(self._here.now())
-        yield from self._response.feed(passed)
+        assert self._delivery is not None
+        yield from self._delivery.feed(event.data)
 
     def deliver_end(self, _: ResponseEndOfMessage) -> CommandGenerator[None]:
         """The stream has ended as HTTP has it."""
-        received = yield from self._last_part()
+        assert self._delivery is not None
         self.state = State.DECIDING
-        rest = b"" if received.reader is None else received.reader.flush()
-        result = received.stream_ended(self._here.now())
-        if result.complete:
-            yield from self._response.feed(rest)
-        else:
-            yield from self._say_broken_off()
-        yield from self._response.feed_end()
+        result = yield from self._delivery.end()
         yield from self._finish_with(result)
 
     def deliver_cut(self, _: ResponseProtocolError) -> CommandGenerator[None]:
         """The backend broke the connection off in the middle of a stream."""
-        yield from self._last_part()
-        yield from self._broken_off("broke off its stream")
+        assert self._delivery is not None
+        result = yield from self._delivery.break_off("broke off its stream")
+        yield from self._delay(result)
 
     def delivery_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
         """No more of a stream came in time."""
+        assert self._attempt is not None and self._delivery is not None
         if self._received.due > self._here.now() + SLACK:
-            yield from self._watch()
+            yield from self._attempt.watch()
             return
-        assert self._attempt is not None
         yield from self._attempt.abandon()
-        yield from self._broken_off("nothing came for too long")
-
-    def _last_part(self) -> CommandGenerator[UpstreamResponse]:
-        """Send what was held back for masking; the connection is no longer this attempt's."""
-        assert self._attempt is not None
-        if rest := self._attempt.screened_rest():
-            yield from self._feed(rest)
-        self._attempt.server = None
-        return self._received
-
-    def _broken_off(self, reason: str) -> CommandGenerator[None]:
-        result = self._received.stream_broken_off(self._here.now(), reason)
-        if not result.complete:
-            yield from self._say_broken_off()
-        yield from self._response.feed_end()
+        result = yield from self._delivery.break_off("nothing came for too long")
         yield from self._delay(result)
-
-    def _say_broken_off(self) -> CommandGenerator[None]:
-        if (reader := self._received.reader) is not None:
-            yield from self._response.feed(reader.break_off(errors.upstream_disconnected()))
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -550,6 +429,13 @@ class GatewayStream(HttpStream):
         yield DropStream(here.id)
         yield from self._response.end()
         self._count_out()
+
+    def _refuse_early(
+        self, error: GatewayError, *, end_stream: bool, shown: bool = False
+    ) -> CommandGenerator[None]:
+        self._here.refused(error)
+        self._here.flow.response = error_response(error)
+        yield from self._answer_early(end_stream=end_stream, shown=shown)
 
     def _answer_early(
         self, *, end_stream: bool, visible: bool = True, shown: bool = False
@@ -599,16 +485,11 @@ class GatewayStream(HttpStream):
             yield from self._hang_up("The client disconnected.")
 
     def _all_sent(self) -> Ended | None:
-        """Give the end of an answer that the client has all of, if it has.
-
-        SDKs hang up at ``[DONE]``, without waiting for the end of the body.
-        """
+        """Give the end of an answer that the client has all of, if it has."""
         if self._delayed is not None and isinstance(self._delayed[1], Ended):
             return self._delayed[1]
-        if self.state is State.DELIVERING and self._response.progress is Progress.BEGUN:
-            reader = self._received.reader
-            if reader is not None and reader.terminal_seen:
-                return self._received.stream_ended(self._here.now())
+        if self.state is State.DELIVERING and self._delivery is not None:
+            return self._delivery.all_sent()
         return None
 
     def _hang_up(self, why: str) -> CommandGenerator[None]:
@@ -662,7 +543,10 @@ class GatewayStream(HttpStream):
         if here.call is not None:
             here.call.outcome, here.call.ended = Outcome.ERROR, here.now()
             here.call.status = here.call.status or 500
-        yield from self._tell_of_bug()
+        elif self._response.progress is not Progress.WHOLE:
+            here.refused(errors.internal())
+        reader = self._received.reader if self._response.progress is Progress.BEGUN else None
+        yield from self._response.tell_of_bug(reader)
         if incomplete:
             # Without the stream, there is no bound on the time that the rest of the request takes.
             yield commands.CloseConnection(here.client)
@@ -670,20 +554,3 @@ class GatewayStream(HttpStream):
         here.flow.live = False
         self._count_out()
         yield DropStream(here.id)
-
-    def _tell_of_bug(self) -> CommandGenerator[None]:
-        here = self._here
-        if self._response.progress is Progress.BEGUN:
-            reader = self._received.reader
-            if reader is not None:
-                yield here.send(ResponseData(here.id, reader.break_off(errors.internal())))
-            yield from self._response.cut("an exception")
-        elif self._response.progress is Progress.WHOLE:
-            yield commands.CloseConnection(here.client)
-        else:
-            if here.call is None:
-                here.refused(errors.internal())
-            answer = here.flow.response = error_response(errors.internal())
-            answer.headers["connection"] = "close"
-            yield from self._response.send_whole()
-            yield here.send(ResponseEndOfMessage(here.id))

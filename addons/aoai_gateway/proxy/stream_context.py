@@ -1,8 +1,9 @@
 """What the parts of one stream share.
 
-The parts do not know each other: the request that comes in (:mod:`~aoai_gateway.proxy.downstream_request`),
-the answer that goes out (:mod:`~aoai_gateway.proxy.downstream_response`), the attempt under way
-(:mod:`~aoai_gateway.proxy.upstream_attempt`) and the driver of the engine
+The parts are the request that comes in (:mod:`~aoai_gateway.proxy.downstream_request`), the answer that goes
+out (:mod:`~aoai_gateway.proxy.downstream_response`), the attempt under way
+(:mod:`~aoai_gateway.proxy.upstream_attempt`), the delivery from that to the answer
+(:mod:`~aoai_gateway.proxy.delivery`) and the driver of the engine
 (:mod:`~aoai_gateway.proxy.engine_driver`). Common to them are the flow, the call, the clock, and the ways
 out of a stream: to the client, to other addons, and to the event loop.
 """

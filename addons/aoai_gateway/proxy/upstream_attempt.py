@@ -19,13 +19,15 @@ from mitmproxy.proxy.layers.http import (
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
+    ResponseData,
+    ResponseHeaders,
     SendHttp,
 )
 
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
 from aoai_gateway.engine.failures import keeps_state
-from aoai_gateway.proxy.masks import mask_decoded
+from aoai_gateway.proxy.masks import mask_decoded, mask_head
 from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import build_request, without_secrets
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
@@ -154,6 +156,13 @@ class UpstreamAttempt:
     def receive(self, event: HttpEvent) -> Result | None:
         """Take in an event of the response. Gives the attempt's fate once it is known."""
         assert self.received is not None
+        if isinstance(event, ResponseHeaders):
+            mask_head(event.response, self._here.secrets)
+        elif isinstance(event, ResponseData):
+            data = self._screen.feed(event.data)
+            if not data:
+                return None
+            event = ResponseData(event.stream_id, data)
         return self.received.receive(event, self._here.now())
 
     def without_known_secrets(self, result: Result) -> Result:

@@ -18,6 +18,7 @@ from aoai_gateway.app import addon
 from aoai_gateway.engine import aftermath, attempts, engine, scheduler
 from aoai_gateway.inspect import attempt_flows, inspector
 from aoai_gateway.proxy import (
+    delivery,
     downstream_request,
     downstream_response,
     engine_driver,
@@ -39,6 +40,7 @@ CLASSES: tuple[type, ...] = (
     stream_context.StreamContext,
     downstream_request.DownstreamRequest,
     downstream_response.DownstreamResponse,
+    delivery.Delivery,
     engine_driver.EngineDriver,
     upstream_attempt.UpstreamAttempt,
     upstream_response.UpstreamResponse,
@@ -62,7 +64,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (downstream_request, "admit"),
     (downstream_request, "check_request"),
     (downstream_request, "strip_known"),
-    (stream, "mask_head"),
+    (upstream_attempt, "mask_head"),
     (upstream_attempt, "mask_decoded"),
     (downstream_request, "place"),
     (downstream_request, "parse_target"),

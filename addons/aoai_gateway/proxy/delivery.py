@@ -1,0 +1,112 @@
+"""A stream on its way from a backend to the client.
+
+What comes is masked, read and passed on. A stream that ends without its proper end is told to the client as
+an error event; where no event can be told, only the cut of the connection tells it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mitmproxy.proxy.layers.http import HttpResponseHeadersHook
+
+from aoai_gateway.engine.effects import ClientGone, Ended, Result
+from aoai_gateway.proxy.downstream_response import Progress
+from aoai_gateway.wire import errors
+
+if TYPE_CHECKING:
+    from mitmproxy.proxy.layer import CommandGenerator
+
+    from aoai_gateway.proxy.downstream_response import DownstreamResponse
+    from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
+    from aoai_gateway.proxy.upstream_response import UpstreamResponse
+
+
+class Delivery:
+    """One stream, from its first content to its end."""
+
+    def __init__(
+        self,
+        here: StreamContext,
+        attempt: UpstreamAttempt,
+        received: UpstreamResponse,
+        response: DownstreamResponse,
+    ) -> None:
+        self._here = here
+        self._attempt = attempt
+        self._received = received
+        self._response = response
+
+    def begin(self) -> CommandGenerator[Result | None]:
+        """Send the head, and what was held back. Gives the result if there will be no more."""
+        here, received = self._here, self._received
+        call, response = here.call, here.flow.response
+        assert call is not None and response is not None
+        self._response.mark(call)
+        asked_for_usage = call.attempt is not None and call.adds_usage(call.attempt.backend)
+        if asked_for_usage and response.headers.pop("content-length", None) is not None:
+            # Less goes out than comes in: the usage that the gateway asked for.
+            response.headers["transfer-encoding"] = "chunked"
+        yield from here.tell(HttpResponseHeadersHook(here.flow))
+        if here.client_has_gone() or here.is_killed():
+            yield from self._attempt.abandon()
+            return ClientGone(here.now())
+        received.came(here.now())
+        hold = received.reader is not None and here.gateway.is_held(here.flow)
+        yield from self._response.begin(hold=hold)
+        yield from self._response.feed(received.take_body())
+        if not received.ended:
+            return None
+        yield from self._response.feed_end()
+        return received.stream_ended(here.now())
+
+    def feed(self, data: bytes) -> CommandGenerator[None]:
+        """Pass on a part of the stream."""
+        yield from self._pass_on(self._attempt.screen(data))
+
+    def end(self) -> CommandGenerator[Ended]:
+        """Pass on the rest of a stream that has ended as HTTP has it, or tell that it is not complete."""
+        received = self._received
+        yield from self._last_part()
+        rest = b"" if received.reader is None else received.reader.flush()
+        result = received.stream_ended(self._here.now())
+        if result.complete:
+            yield from self._response.feed(rest)
+        else:
+            yield from self._tell_client()
+        yield from self._response.feed_end()
+        return result
+
+    def break_off(self, reason: str) -> CommandGenerator[Ended]:
+        """Tell the client that the backend has broken the stream off, unless it was complete."""
+        yield from self._last_part()
+        result = self._received.stream_broken_off(self._here.now(), reason)
+        if not result.complete:
+            yield from self._tell_client()
+        yield from self._response.feed_end()
+        return result
+
+    def all_sent(self) -> Ended | None:
+        """Give the end of a stream whose client has all of it; SDKs hang up at ``[DONE]``."""
+        reader = self._received.reader
+        if self._response.progress is Progress.BEGUN and reader is not None and reader.terminal_seen:
+            return self._received.stream_ended(self._here.now())
+        return None
+
+    def _pass_on(self, data: bytes) -> CommandGenerator[None]:
+        if not data:
+            return
+        received = self._received
+        passed = data if received.reader is None else received.reader.feed(data)
+        received.came(self._here.now())
+        yield from self._response.feed(passed)
+
+    def _last_part(self) -> CommandGenerator[None]:
+        """Pass on what was held back for masking; the connection is no longer this attempt's."""
+        yield from self._pass_on(self._attempt.screened_rest())
+        self._attempt.server = None
+
+    def _tell_client(self) -> CommandGenerator[None]:
+        if (reader := self._received.reader) is not None:
+            yield from self._response.feed(reader.break_off(errors.upstream_disconnected()))

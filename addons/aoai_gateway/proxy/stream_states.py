@@ -1,0 +1,86 @@
+"""The states of a stream, and the step that takes an event in each: the stream's table.
+
+docs/concepts/architecture.md shows it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from mitmproxy.proxy import events
+from mitmproxy.proxy.layers.http import (
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
+
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class State(Enum):
+    """What a stream waits for."""
+
+    REQUEST_HEAD = auto()
+    REQUEST_BODY = auto()
+    SWALLOWING = auto()
+    """The rest of a request that was answered early."""
+    DECIDING = auto()
+    """The engine, an addon or a store; the stream is paused, or about to go on."""
+    QUEUED = auto()
+    """A backend, in the queue of a deployment."""
+    DELAYED = auto()
+    """A time, or a turn of its own, to go on with a result that is known."""
+    ATTEMPT = auto()
+    """What becomes of the attempt under way."""
+    DELIVERING = auto()
+    """More of a stream that goes to the client."""
+    OVER = auto()
+    """Nothing more."""
+
+
+_UNDER_WAY = (
+    State.REQUEST_BODY,
+    State.DECIDING,
+    State.QUEUED,
+    State.DELAYED,
+    State.ATTEMPT,
+    State.DELIVERING,
+)
+
+STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
+    {
+        (State.REQUEST_HEAD, RequestHeaders): "receive_head",
+        (State.REQUEST_BODY, RequestData): "receive_body",
+        (State.REQUEST_BODY, RequestEndOfMessage): "receive_end",
+        (State.REQUEST_BODY, DeadlinePassed): "body_overdue",
+        (State.SWALLOWING, RequestData): "swallow",
+        (State.SWALLOWING, RequestEndOfMessage): "vanish",
+        (State.SWALLOWING, RequestProtocolError): "vanish",
+        (State.SWALLOWING, DeadlinePassed): "stop_swallowing",
+        (State.DELAYED, events.Wakeup): "resume",
+        (State.ATTEMPT, ResponseHeaders): "attempt_event",
+        (State.ATTEMPT, ResponseData): "attempt_event",
+        (State.ATTEMPT, ResponseTrailers): "attempt_event",
+        (State.ATTEMPT, ResponseEndOfMessage): "attempt_end",
+        (State.ATTEMPT, ResponseProtocolError): "attempt_end",
+        (State.ATTEMPT, DeadlinePassed): "attempt_overdue",
+        (State.DELIVERING, ResponseData): "deliver_body",
+        (State.DELIVERING, ResponseEndOfMessage): "deliver_end",
+        (State.DELIVERING, ResponseProtocolError): "deliver_cut",
+        (State.DELIVERING, DeadlinePassed): "delivery_overdue",
+        **{(state, RequestProtocolError): "client_gone" for state in _UNDER_WAY},
+        **{(state, Crashed): "fail_closed" for state in State},
+    }
+)
+"""The method of the stream that takes an event in a state, by name: a test can put another in its place."""
