@@ -7,13 +7,12 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.analysis.arguments import parser_of_records
 from aoai_gateway.analysis.backtest import backtest
 from aoai_gateway.analysis.recorded import recording_of
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, moment, read
+from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
 from aoai_gateway.analysis.text import columns, percent, short
 
 if TYPE_CHECKING:
@@ -118,31 +117,15 @@ def _progress(total: int) -> Callable[[str, int], None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="aoai-gateway backtest",
-        description="Lead recorded traffic through other configurations, and say what changes.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="usage records: JSON lines, or .gz"
+    parser = parser_of_records(
+        "backtest", "Lead recorded traffic through other configurations, and say what changes."
     )
     parser.add_argument(
         "--config", action="append", required=True, metavar="FILE", help="a candidate; may be repeated"
     )
-    parser.add_argument("--since", type=_moment, help="yesterday, today, 24h, 7d, or a time")
-    parser.add_argument("--until", type=_moment, help="likewise; not included")
     parser.add_argument(
         "--without-retries", action="store_true", help="leave out calls that an SDK made again by itself"
     )
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn by lot (default: 1)")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     return parser
-
-
-def _moment(value: str) -> float:
-    try:
-        return moment(value, datetime.now(UTC))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{value!r} is no time: yesterday, 24h, 7d, 2026-11-28T09:00"
-        ) from None

@@ -8,11 +8,11 @@ import io
 import json
 import shutil
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, moment, read
+from aoai_gateway.analysis.arguments import parser_of_records
+from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.text import text
 
@@ -92,18 +92,9 @@ def as_csv(made: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="aoai-gateway report",
-        description="Say who used what, what it cost, who was refused and why, how much quota each needs.",
-        allow_abbrev=False,
+    parser = parser_of_records(
+        "report", "Say who used what, what it cost, who was refused and why, how much quota each needs."
     )
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="usage records: JSON lines, or .gz"
-    )
-    parser.add_argument(
-        "--since", type=_moment, help="yesterday, today, 24h, 7d, or a time: 2026-11-28T09:00"
-    )
-    parser.add_argument("--until", type=_moment, help="likewise; not included")
     parser.add_argument("--client", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--deployment", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--throttled", action="store_true", help="only consumers that got a 429")
@@ -116,15 +107,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--output", "-o", metavar="FILE", help="where to write it (default: standard output)")
     return parser
-
-
-def _moment(value: str) -> float:
-    try:
-        return moment(value, datetime.now(UTC))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{value!r} is no time: yesterday, 24h, 7d, 2026-11-28T09:00"
-        ) from None
 
 
 def _percentile(value: str) -> float:

@@ -15,6 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.recorded import PATHS, Decision
+from aoai_gateway.analysis.virtual_backends import Deployment, limits_of
 from aoai_gateway.engine.call import Call, FailureKind, Outcome, Setup
 from aoai_gateway.engine.effects import (
     Announce,
@@ -79,9 +80,6 @@ UNREAD = bytes(LARGE_BODY + 1)
 LOOK_SECONDS = 0.001
 """Between two looks at the line that only time brings about."""
 
-REQUESTS_PER_1000_TOKENS = 6
-"""What Azure grants where only tokens are known."""
-
 
 @dataclass(slots=True)
 class Outcomes:
@@ -92,27 +90,6 @@ class Outcomes:
     waited: float
     spilled: bool
     cost: float | None
-
-
-class _Empty(dict[str, str]):
-    """Headers of a call that was not recorded with any."""
-
-
-class Deployment:
-    """One backend: its limiter and what it has admitted."""
-
-    def __init__(self, what: limits.Limits) -> None:
-        self.limits = what
-        self.state = what.empty()
-
-    def admit(self, cost: int, now: float) -> limits.Decision:
-        """Decide on a call."""
-        decision, self.state = limits.admit(self.limits, self.state, cost, now)
-        return decision
-
-    def settle(self, reservation: limits.Reservation, used: int, now: float) -> None:
-        """Correct a booking when its call has ended."""
-        self.state = limits.settle(self.limits, self.state, reservation, used, now)
 
 
 class VirtualGateway:
@@ -188,7 +165,7 @@ class VirtualGateway:
             setup=self.setup,
             started=self.now,
             wall=self.wall,
-            headers=_Empty(),
+            headers={},
         )
         running = _Running(self, recorded, call)
         running.step(None)
@@ -432,25 +409,6 @@ class _Running:
         if not self.done:
             now = self._gateway.now
             self.step(ClientGone(now) if self.gone else Done(now))
-
-
-def limits_of(backend: Backend, observed: int | None) -> limits.Limits:
-    """Give a backend's limits: as declared, as simulated, or as observed."""
-    standin = backend.standin
-    simulated = backend.endpoint.simulated
-    spec = simulated.deployments.get(standin.name) if simulated is not None and standin is not None else None
-    if spec is not None and spec.provisioned_tokens_per_minute is not None:
-        return limits.PtuLimits(spec.provisioned_tokens_per_minute)
-    tokens = spec.tokens_per_minute if spec is not None else None
-    requests = spec.requests_per_minute if spec is not None else None
-    if standin is not None:
-        tokens = tokens or standin.tokens_per_minute or observed
-        requests = requests or standin.requests_per_minute
-        if standin.provisioned and tokens is not None:
-            return limits.PtuLimits(tokens)
-    if tokens is not None and requests is None:
-        requests = max(1, tokens * REQUESTS_PER_1000_TOKENS // 1000)
-    return limits.PaygLimits(tokens, requests)
 
 
 _TARGETS: dict[str, Target] = {}

@@ -7,10 +7,10 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator, model_validator
 
 from aoai_gateway.config.admin import Admin
 from aoai_gateway.config.client_credentials import Expiring
@@ -30,15 +30,10 @@ from aoai_gateway.config.endpoints import (
 )
 from aoai_gateway.config.fields import (
     Amount,
-    Count,
     DeploymentName,
-    ExistingFile,
     KeptFile,
-    KeptFolder,
     LogTarget,
     Name,
-    Origin,
-    Seconds,
     StateUrl,
 )
 from aoai_gateway.config.issuers import Issuer
@@ -49,9 +44,19 @@ from aoai_gateway.config.priorities import (
     BUILT_IN,
     BUILT_IN_DEFAULT,
     IMPLICIT,
-    BreakLengths,
     Priority,
     PriorityClass,
+)
+from aoai_gateway.config.sections import (
+    Breaks,
+    Cors,
+    Drain,
+    Limits,
+    Listen,
+    Log,
+    Replay,
+    Workbench,
+    written_alone,
 )
 from aoai_gateway.config.sinks import UsageSinks
 from aoai_gateway.config.spelling import Spellings, one_spelling, spellings
@@ -85,121 +90,6 @@ __all__ = [
 ]
 
 
-class Listen(Model):
-    """Where clients reach the gateway."""
-
-    host: Name = "127.0.0.1"
-    """The address to listen on; `0.0.0.0` for all."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """The port; 0 takes a free one, which the log names."""
-    certificate: ExistingFile | None = None
-    """A PEM file with the certificate chain (and the key, if `private_key` is not set): serves https."""
-    private_key: ExistingFile | None = None
-    """A PEM file with the certificate's private key."""
-    client_ca: ExistingFile | None = None
-    """A PEM file of the authorities that sign clients' certificates; needs `certificate`."""
-
-
-class Log(Model):
-    """How ``serve`` writes its log; mitmproxy's tools have options of their own for it."""
-
-    format: Literal["text", "json"] = "text"
-    """`text` or `json`, a line for each event."""
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The lowest level that is written: `debug`, `info`, `warning` or `error`."""
-
-
-class Drain(Model):
-    """How the gateway leaves when it is told to stop (SIGTERM)."""
-
-    unready_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
-    """Seconds for which it reports to be unready, and still accepts calls, so that a balancer sends no
-    more to it; without a number 5 if readiness is polled, else 0."""
-
-
-class Workbench(Model):
-    """The page where prompts are read, edited, run and compared. In mitmweb it is always there."""
-
-    enabled: bool = False
-    """`true` serves it on the admin listener of a gateway without mitmweb; `--capture` does, too."""
-    sets: KeptFolder | None = None
-    """The folder of the sets of cases; `prompt-sets` beside the main file if absent."""
-
-
-def _whether_there(value: object) -> object:
-    return value if isinstance(value, dict | Workbench) else {"enabled": value}
-
-
-class Cors(Model):
-    """Which pages may call the gateway from a browser."""
-
-    origins: tuple[Origin, ...] = ()
-    """Their origins, as browsers send them (`https://chat.contoso.com`), or `*` for all; none if empty."""
-
-    @property
-    def any_origin(self) -> bool:
-        """Whether all pages may."""
-        return "*" in self.origins
-
-
-class Limits(Model):
-    """What clients may ask of the gateway: sizes, times, connections."""
-
-    header_kb: Count = 64
-    """Kilobytes (1,024 bytes) that a request's head may have."""
-    body_mb: Count = 100
-    """Megabytes (1,024 kilobytes) that a request's body may have."""
-    head_seconds: Seconds = 30
-    """Seconds that a request's head may take, since it or its connection began."""
-    body_seconds: Seconds = 30
-    """Seconds between two parts of a request's body, which must come with 1 KB/s on average after them."""
-    keep_alive_seconds: Seconds = 300
-    """Seconds for which a connection may be idle between two requests."""
-    answer_seconds: Seconds = 3600
-    """Seconds that a backend may take to the end of its answer."""
-    connections: Count | None = None
-    """Connections of clients at a time; if not set, what `ulimit -n` is enough for, 10,000 at most."""
-    connections_per_address: Count | None = None
-    """Connections of one IP address at a time; half of all if not set. A proxy is one address."""
-
-
-class Replay(Model):
-    """How long and how often one call is sent again."""
-
-    max_attempts: Count = 10
-    """Attempts of one call, the first one included."""
-    max_seconds: Seconds = 120
-    """Seconds after which no further attempt of a call is begun."""
-    first_byte_seconds: Seconds = 30
-    """Seconds that an answer may take to begin, at least, before a usually faster backend is given up."""
-    idle_seconds: Seconds = 120
-    """Seconds between two chunks of an answer."""
-    preamble_seconds: Seconds = 20
-    """Seconds for which the beginning of a stream is held back to see whether a refusal follows."""
-    preamble_kb: Count = 512
-    """Kilobytes of this beginning that are held back at most."""
-    error_body_kb: Count = 256
-    """Kilobytes of a failed answer's body that are read."""
-    error_body_seconds: Seconds = 2
-    """Seconds for which a failed answer's body is read."""
-
-
-class Breaks(Model):
-    """For how long a backend is skipped after a failed attempt."""
-
-    default_seconds: Seconds = 10
-    """Seconds for which a backend is skipped that gave no hint."""
-    floor_seconds: Seconds = 0.2
-    """The shortest break, in seconds."""
-    ceiling_seconds: Seconds = 60
-    """The longest break in seconds, whatever the hint says."""
-
-    @property
-    def lengths(self) -> BreakLengths:
-        """The same for those who count with it."""
-        return BreakLengths(self.default_seconds, self.floor_seconds, self.ceiling_seconds)
-
-
 class Config(Model):
     """The one merged document: ``gateway.yaml`` and ``policies/*.yaml``."""
 
@@ -222,7 +112,7 @@ class Config(Model):
     admin: Admin = Admin()
     """The status page, its JSON, and what can be switched there: on an address of its own."""
     workbench: Annotated[
-        Workbench, BeforeValidator(_whether_there, json_schema_input_type=bool | Workbench)
+        Workbench, BeforeValidator(written_alone, json_schema_input_type=bool | Workbench)
     ] = Workbench()
     """The page where prompts are read, edited, run and compared; true serves it without mitmweb."""
     log: Log = Log()
