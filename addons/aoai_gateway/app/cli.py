@@ -17,22 +17,26 @@ import subprocess  # the tests alone run so
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING
 
 from aoai_gateway.app import signals
+from aoai_gateway.app.arguments import (
+    UsageError,
+    add_config_option,
+    capture_file,
+    parser_of,
+    port_number,
+    worker_count,
+)
+from aoai_gateway.app.greeting import CHECKOUT, PROGRAM, Address, greet, own_version
 from aoai_gateway.app.mitmproxy_options import OptionError, as_settings, run_mitmweb
 from aoai_gateway.config.problems import did_you_mean, listed
-from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
     from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.config.models import Config
 
-PROGRAM = "aoai-gateway"
-
-CHECKOUT = Path(__file__).resolve().parents[3]
-"""Where ``gateway.yaml``, ``addons/gateway.py`` and ``tests/`` lie when the package runs from a checkout."""
 
 PARTS_OF_THE_TESTS = (
     # A file's tests stay together, since many share a gateway; and in their order: units come first.
@@ -41,32 +45,9 @@ PARTS_OF_THE_TESTS = (
 )
 """pytest's options for ``test`` without arguments: all cores, and then what needs the machine alone."""
 
-DEMO_KEY = "demo-key"
-"""The client key of the shipped ``gateway.yaml``: public, so it may be shown. No other key ever is."""
-
-
-MOST_WORKERS = 64
-
-
-class UsageError(Exception):
-    """The command line is wrong; the text names the fault and the remedy."""
-
 
 class StartError(Exception):
     """The command line is right, but the command can't do its work."""
-
-
-class Address(NamedTuple):
-    """Where the gateway listens."""
-
-    host: str
-    port: int
-    tls: bool
-
-    @property
-    def url(self) -> str:
-        """How a client on this machine reaches it, without a slash at the end."""
-        return f"{'https' if self.tls else 'http'}://{authority(reachable(self.host), self.port)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,7 +105,7 @@ def _serve(words: list[str]) -> int:
 
     from aoai_gateway.app.host import serve
 
-    _greet(args.config, loaded, address, inspector=False)
+    greet(args.config, loaded, address, inspector=False)
     where = {"host": args.host, "port": args.port}
     what = {"addons": args.script, "options": options, "capture": args.capture}
     if args.workers == 1:
@@ -161,7 +142,7 @@ def _web(words: list[str]) -> int:
     for setting in (*ours, *settings):
         arguments += ["--set", setting]
 
-    _greet(args.config, loaded, address, inspector=True)
+    greet(args.config, loaded, address, inspector=True)
     from aoai_gateway.inspect.capture import Capture
 
     addons = [Capture(args.capture)] if args.capture is not None else []
@@ -178,12 +159,14 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
         "serve": ("Serve on the lean host: no user interface, and the fastest.", "--ssl-insecure"),
         "web": ("Serve inside mitmweb: every prompt, attempt and decision to look at.", "--web-port 9000"),
     }[command]
-    parser = _parser(
+    parser = parser_of(
         command, about, epilog=f"What follows -- goes to mitmproxy: {PROGRAM} {command} -- {example}"
     )
-    _add_config_option(parser)
+    add_config_option(parser)
     parser.add_argument("--host", help="listen on this address (default: as configured, else 127.0.0.1)")
-    parser.add_argument("--port", type=_port, help="listen on this port (default: as configured, else 8080)")
+    parser.add_argument(
+        "--port", type=port_number, help="listen on this port (default: as configured, else 8080)"
+    )
     parser.add_argument(
         "-s",
         "--script",
@@ -195,13 +178,13 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
     parser.add_argument(
         "--capture",
         metavar="FILE",
-        type=_capture,
+        type=capture_file,
         help="append every call to this file, with prompt and answer but without keys",
     )
     parser.add_argument(
         "--workers",
         metavar="N",
-        type=_workers,
+        type=worker_count,
         default=1,
         help="so many processes on the same port, or auto: one for each core (default: 1; serve only)",
     )
@@ -252,47 +235,12 @@ def _check_free(address: Address) -> None:
         raise StartError(found.message)
 
 
-def _greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> None:
-    """Say where it listens and, on a configuration that only simulates, how to try it; on stderr.
-
-    Standard output belongs to mitmproxy's log and to usage records.
-    """
-    config = loaded.config
-    lines = [
-        f"{PROGRAM} {_own_version()} with {path}",
-        f"  listening  {address.url if address.port else 'on a free port, see below'}",
-    ]
-    if (
-        address.port
-        and config.client_for_key(DEMO_KEY)
-        and all(e.simulated for e in config.aoai.endpoints if e.enabled)
-    ):
-        body = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}'
-        insecure = "-k " if address.tls else ""
-        lines += [
-            "  demo       the endpoints are simulated, so it answers without an Azure account. Try:",
-            "",
-            f"    curl {insecure}{address.url}/openai/v1/chat/completions -H 'api-key: {DEMO_KEY}' \\",
-            f"         -H 'content-type: application/json' -d '{body}'",
-            "",
-            f'    OpenAI(base_url="{address.url}/openai/v1/", api_key="{DEMO_KEY}")  # pip install openai',
-            "",
-        ]
-    if inspector:
-        lines.append("  inspector  its address, with the token that opens it, follows in the log")
-    else:
-        # In a checkout, ours is not on PATH before the environment is active.
-        program = "./run.sh" if (CHECKOUT / "run.sh").is_file() else PROGRAM
-        lines.append(f"  inspector  `{program} web` serves the same inside mitmweb")
-    print("\n".join(lines), file=sys.stderr, flush=True)
-
-
 # --- check, status, break, switch, simulator, test -------------------------------------------------------
 
 
 def _check(words: list[str]) -> int:
-    parser = _parser("check", "Say everything that is wrong with a configuration, and what it amounts to.")
-    _add_config_option(parser)
+    parser = parser_of("check", "Say everything that is wrong with a configuration, and what it amounts to.")
+    add_config_option(parser)
     parser.add_argument("file", nargs="?", help="the file to check (default: as --config)")
     args = parser.parse_args(words)
     if args.file and args.config:
@@ -315,7 +263,7 @@ def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
         from aoai_gateway.admin.client import AdminError
 
         try:
-            return commands.COMMANDS[command](words, _parser)
+            return commands.COMMANDS[command](words, parser_of)
         except AdminError as error:
             raise StartError(str(error)) from None
 
@@ -347,7 +295,7 @@ def _backtest(words: list[str]) -> int:
 def _key(words: list[str]) -> int:
     from aoai_gateway.app.keys import main as key_main
 
-    return key_main(words, _parser)
+    return key_main(words, parser_of)
 
 
 def _rerun(words: list[str]) -> int:
@@ -378,45 +326,6 @@ def _part_of_the_tests(options: list[str]) -> int:
 
 
 # --- shared -------------------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
-
-
-def _parser(command: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
-    return _Parser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, allow_abbrev=False)
-
-
-def _add_config_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", metavar="FILE", help="the configuration (default: the checkout's gateway.yaml)"
-    )
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
-    return int(text)
-
-
-def _workers(text: str) -> int:
-    if text == "auto":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 1 to {MOST_WORKERS} is, or auto")
-    return int(text)
-
-
-def _capture(text: str) -> Path:
-    path = Path(text).expanduser().absolute()
-    try:
-        # A fault is to be reported now, and not when the first call is lost.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
-    return path
 
 
 def _existing_config(given: str | None) -> Path:
@@ -457,13 +366,9 @@ def _tell_of_the_machine(config: Config, broken: set[str]) -> int:
     return len(found)
 
 
-def _own_version() -> str:
-    return importlib.metadata.version(PROGRAM)
-
-
 def _version() -> str:
     return (
-        f"{PROGRAM} {_own_version()}, mitmproxy {importlib.metadata.version('mitmproxy')}, "
+        f"{PROGRAM} {own_version()}, mitmproxy {importlib.metadata.version('mitmproxy')}, "
         f"Python {platform.python_version()}"
     )
 
