@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.app import cli, start_checks
+from aoai_gateway.app import cli, greeting, start_checks
 from tests.ports import free_port
 
 DEMO = """\
@@ -287,7 +287,7 @@ def test_outside_a_checkout_the_commands_begin_with_the_program(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(cli, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(greeting, "CHECKOUT", tmp_path)
     cli.main(["--config", str(demo), "--port", str(port)])
     assert "`aoai-gateway web`" in capsys.readouterr().err
 
