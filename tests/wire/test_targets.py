@@ -420,3 +420,29 @@ def test_anything_is_understood_or_refused(method: str, path: str) -> None:
     tail = sent.removeprefix("/openai/").removeprefix("v1/").removeprefix("deployments/d/")
     expected = re.sub(r"\{[^}]*\}", "{}", outcome.operation.path).format(*outcome.ids)
     assert unquote(tail) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/v1/%63hat/completions",
+        "/openai/v1/chat/%63ompletions",
+        "/openai/v1/%6dodels",
+        "/openai/v1/%72ealtime",
+        "/openai/v1/responses/resp_1/%69nput_items",
+        "/openai/deployments/gpt-4o/%63hat/completions",
+        "/openai/v1/something%2Dnew",
+        "/openai/v1/something%5Fnew",
+    ],
+)
+def test_a_name_that_is_spelled_with_needless_escapes_is_unknown(path: str) -> None:
+    """To what stands behind the gateway it is the plain name."""
+    for method in ("GET", "POST"):
+        with pytest.raises(GatewayError) as error:
+            parse_target(method, path)
+        assert error.value.status == 404
+
+
+@pytest.mark.parametrize("path", ["/openai/v1/fine_tuning/jobs/ftjob%3Aa", "/openai/v1/something/new%3A1"])
+def test_an_escape_that_has_to_be_is_none_of_these(path: str) -> None:
+    assert parse_target("GET", path).with_prefix("") == path

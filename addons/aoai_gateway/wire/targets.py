@@ -151,6 +151,11 @@ def parse_target(method: str, path: str) -> Target:
     return _Reader(method, path, "classic", segments[2:]).read()
 
 
+_ENCODED_PLAIN = re.compile(r"%(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])")
+"""A character in the escaped form that never needs to be (RFC 3986 §2.3): ``%63hat`` is ``chat`` to whatever
+stands behind the gateway, and would be another name here."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """A path whose form is known; ``rest`` are the segments of the operation."""
@@ -197,6 +202,8 @@ class _Reader:
         for segment in self.rest:
             assert node is not None
             below = node.below.get(segment)
+            if below is None and unquote(segment) in node.below:
+                raise _not_ours(self.raw)  # to what stands behind the gateway, it is that name
             if below is None and (below := node.below.get("{}")) is not None:
                 ids.append(unquote(segment))
                 if not ID.fullmatch(ids[-1]):
@@ -220,7 +227,7 @@ class _Reader:
         passes = self.api == "v1" and self.rest and len(self.rest) <= MOST_SEGMENTS
         if not passes or not all(PLAIN_SEGMENT.fullmatch(unquote(part)) for part in self.rest):
             raise _not_ours(self.raw)
-        if path_hints.is_slip(self.rest, _LITERALS):
+        if path_hints.is_slip(self.rest, _LITERALS) or any(map(_ENCODED_PLAIN.search, self.rest)):
             raise _not_ours(self.raw)
         operation = UNKNOWN.get(self.method)
         if operation is None:
