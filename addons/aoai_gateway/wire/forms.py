@@ -17,9 +17,10 @@ MOST_HEAD = 8 * 1024
 LONGEST_VALUE = 1_024
 """Bytes of a field's value that is looked at."""
 
-_BOUNDARY = re.compile(r";\s*boundary\s*=\s*(?:\"([^\"\\]{1,70})\"|([^\s;\"]{1,70}))", re.IGNORECASE)
-_NAME = re.compile(rb";[ \t]*name[ \t]*=[ \t]*(?:\"([^\"]{0,256})\"|([^\s;\"]{1,256}))", re.IGNORECASE)
-_FILENAME = re.compile(rb";[ \t]*filename\*?[ \t]*=", re.IGNORECASE)
+_PARAMETER = re.compile(r"\s*;\s*([\w!#$&+.^-]+)\s*=\s*(?:\"([^\"\\]*)\"|([^\s;\",]+))\s*", re.ASCII)
+LONGEST_BOUNDARY = 70
+_PART_PARAMETER = re.compile(rb";[ \t]*([\w.*-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s;\"]++))[ \t]*")
+LONGEST_NAME = 256
 _DISPOSITION = re.compile(rb"content-disposition[ \t]*:[ \t]*form-data(?=[ \t]*;)", re.IGNORECASE)
 
 
@@ -45,23 +46,21 @@ def is_form(content_type: str | None) -> bool:
 def read_form(raw: bytes, content_type: str) -> list[Field]:
     """The parts of a form, in their order.
 
-    Raises `NotAFormError`: no boundary, a part without a name, an end that is missing.
+    Raises `NotAFormError`: no boundary, a part without a name, an end that is missing, and all that another
+    reader may take for another form, since the client's rights are decided by what is read here.
     """
-    found = _BOUNDARY.search(content_type)
-    if found is None:
-        raise NotAFormError("its content type names no boundary")
-    delimiter = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
-    if raw.startswith(delimiter):
-        at = 0
-    else:
-        # What stands before the first delimiter is no part (RFC 2046 §5.1.1).
-        at = raw.find(b"\r\n" + delimiter, 0, MOST_HEAD) + 2
-        if at < 2:
-            raise NotAFormError("it does not begin with its boundary")
+    delimiter = b"--" + _boundary(content_type).encode("latin-1", "replace")
+    at = 2 if raw.startswith(b"\r\n" + delimiter) else 0
+    if not raw.startswith(delimiter, at):
+        raise NotAFormError("it does not begin with its boundary")
+    if raw.count(b"\n" + delimiter) != raw.count(b"\r\n" + delimiter) or b"\r" + delimiter in raw:
+        raise NotAFormError("a delimiter does not stand after CRLF")
     fields: list[Field] = []
     while True:
         after = at + len(delimiter)
         if raw[after : after + 2] == b"--":
+            if raw[after + 2 :].strip(b"\r\n"):
+                raise NotAFormError("more follows its last boundary")
             return fields
         head = raw.find(b"\r\n", after, after + 80)
         if head < 0 or raw[after:head].strip(b" \t"):
@@ -78,12 +77,47 @@ def read_form(raw: bytes, content_type: str) -> list[Field]:
             raise NotAFormError("it has too many parts")
 
 
+def _boundary(content_type: str) -> str:
+    """Return the one boundary that a content type names; its parameters are those of RFC 9110 §5.6.6."""
+    at = len("multipart/form-data")
+    content_type = content_type.strip()
+    found: list[str] = []
+    while at < len(content_type):
+        parameter = _PARAMETER.match(content_type, at)
+        if parameter is None:
+            raise NotAFormError("the parameters of its content type cannot be read")
+        if parameter[1].lower().startswith("boundary"):
+            found.append(parameter[2] or parameter[3] or "")
+        at = parameter.end()
+    if not any(found):
+        raise NotAFormError("its content type names no boundary")
+    if len(found) > 1 or len(found[0]) > LONGEST_BOUNDARY:
+        raise NotAFormError("its content type does not name one boundary")
+    return found[0]
+
+
 def _field(head: bytes, start: int, end: int) -> Field:
+    if b"\n" in head.replace(b"\r\n", b"") or b"\r" in head.replace(b"\r\n", b""):
+        raise NotAFormError("a part's head has a line end that is not CRLF")
     lines = [line for line in head.split(b"\r\n") if _DISPOSITION.match(line)]
     if len(lines) != 1:
         raise NotAFormError("a part does not say that it is form-data, or says it twice")
-    names = _NAME.findall(lines[0])
-    if len(names) != 1:
+    parameters = _part_parameters(lines[0])
+    names = [value for name, value in parameters if name.startswith(b"name")]
+    if len(names) != 1 or (b"name", names[0]) not in parameters or len(names[0]) > LONGEST_NAME:
         raise NotAFormError("a part does not have one name")
-    name = (names[0][0] or names[0][1]).decode(errors="replace")
-    return Field(name, _FILENAME.search(lines[0]) is not None, start, end)
+    is_file = any(name.startswith(b"filename") for name, _ in parameters)
+    return Field(names[0].decode(errors="replace"), is_file, start, end)
+
+
+def _part_parameters(line: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the parameters of a part's ``content-disposition``, their names in lower case."""
+    disposition = _DISPOSITION.match(line)
+    assert disposition is not None
+    at, found = disposition.end(), []
+    while (parameter := _PART_PARAMETER.match(line, at)) is not None:
+        found.append((parameter[1].lower(), parameter[2] or parameter[3] or b""))
+        at = parameter.end()
+    if line[at:].strip(b" \t;"):
+        raise NotAFormError("the parameters of a part cannot be read")
+    return found
