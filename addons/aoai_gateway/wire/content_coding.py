@@ -22,6 +22,9 @@ MOST_AT_ONCE = 256 * 1024
 MOST_READ = 8 * 1024 * 1024
 """Bytes of an answer that is decoded, off the event loop, to be read; a text of a million words has less."""
 
+MOST_MEMBERS = 16
+"""Members of gzip, or frames of zstd, in one body. Each costs a copy of the rest; writers make one."""
+
 _BROTLI_SLICE = 16
 _AUTOMATIC, _RAW = 47, -15  # zlib's window bits: gzip or zlib by the header; no header
 _GZIP_START = b"\x1f\x8b"
@@ -66,7 +69,7 @@ def readable(raw: bytes | None, coding: str | None, most: int = MOST_READ) -> by
 def _inflate(raw: bytes, most: int) -> bytes:
     """Decode gzip, of several members perhaps, or deflate, with a header or without."""
     found = bytearray()
-    while True:
+    for _ in range(MOST_MEMBERS):
         inflater = zlib.decompressobj(_AUTOMATIC)
         try:
             found += inflater.decompress(raw, most - len(found))
@@ -82,6 +85,7 @@ def _inflate(raw: bytes, most: int) -> bytes:
             raise EOFError
         if not raw.startswith(_GZIP_START):
             return bytes(found)
+    raise ValueError("too many members")
 
 
 def _unbrotli(raw: bytes, most: int) -> bytes:
@@ -113,15 +117,15 @@ def _unzstd(raw: bytes, most: int) -> bytes:
             raise EOFError
         return bytes(found)
     found = bytearray()
-    while len(found) < most:
+    for _ in range(MOST_MEMBERS):
         decoder = zstd.ZstdDecompressor()
         found += decoder.decompress(raw, most - len(found))
         if len(found) < most and not decoder.eof:
             raise EOFError
         raw = decoder.unused_data
-        if not raw:
-            break
-    return bytes(found)
+        if not raw or len(found) >= most:
+            return bytes(found)
+    raise ValueError("too many frames")
 
 
 def _zstd() -> Any:
