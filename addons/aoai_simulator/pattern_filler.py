@@ -83,6 +83,12 @@ class _Maker:
     def sequence(self, tree: Any) -> str:
         return "".join(self._one(operation, argument) for operation, argument in tree)
 
+    def _once_more(self, inner: Any) -> str:
+        self._left -= 1  # what is repeated may be empty in the end
+        if self._left < 0:
+            raise _TooLongError
+        return self.sequence(inner)
+
     def _one(self, operation: Any, argument: Any) -> str:
         self._left -= 1
         if self._left < 0:
@@ -105,7 +111,7 @@ class _Maker:
         if operation in (ops.MAX_REPEAT, ops.MIN_REPEAT, ops.POSSESSIVE_REPEAT):
             least, most, inner = argument
             times = min(int(most), int(least) + self._extra)
-            return "".join(self.sequence(inner) for _ in range(times))
+            return "".join(self._once_more(inner) for _ in range(times if len(inner) else 0))
         if operation is ops.GROUPREF:
             return self._groups.get(argument, "")
         if operation is ops.ATOMIC_GROUP:
