@@ -94,3 +94,9 @@ def test_targets_are_shown_without_secrets(target: str, shown: str) -> None:
 )
 def test_the_clients_key_is_not_sent_on(target: str, sent: str) -> None:
     assert strip_secret_query(target) == sent
+
+
+def test_a_key_in_the_query_is_known_in_any_spelling() -> None:
+    assert strip_secret_query("/a?api-%6bey=S&x=1") == "/a?x=1"
+    assert strip_secret_query("/a?%61pi%2Dkey=S") == "/a"
+    assert strip_secret_query("/a?x=%20") == "/a?x=%20"

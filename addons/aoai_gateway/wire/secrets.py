@@ -131,7 +131,7 @@ def strip_secret_query(target: str) -> str:
     The rest stays as it is. Other parameters may look secret, but are between the client and Azure.
     """
     path, mark, query = target.partition("?")
-    if "key" not in query.lower():
+    if "key" not in query.lower() and "%" not in query:
         return target
     kept = [pair for pair in query.split("&") if _name(pair) != "api-key"]
     return path + mark + "&".join(kept) if kept else path
