@@ -98,6 +98,15 @@ def spread(way: str, secrets: Sequence[str]) -> Iterator[bytes]:
             if where == "gzip":
                 body, fields = gzip.compress(body), [*fields, ("content-encoding", "gzip")]
             yield response(f"{status} Because", body, *fields)
+        case "failed":  # an error inside a 200
+            body = error("server_error", everything)
+            fields = [JSON]
+            if detail == "gzip":
+                body, fields = gzip.compress(body), [JSON, ("content-encoding", "gzip")]
+            yield response("200 OK", body, *fields)
+        case "misnamed":  # the gateway's own fault, as the backend sees it
+            body = gzip.compress(error("DeploymentNotFound", everything))
+            yield response("404 No", body, JSON, ("content-encoding", "gzip"))
         case "header":
             fields = [(f"x-echo-{n}", echo) for n, echo in enumerate(echoes(secret))]
             names = [(f"x-{each}", "1") for each in secrets if each.isalnum()]

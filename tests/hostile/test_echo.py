@@ -5,6 +5,7 @@ One gateway per host gets all of it. Then everything that it has written, shown 
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,10 @@ WAYS = [
     "nohttp",
     "unasked",
     *(f"status-{s}" for s in (400, 401, 403, 404, 408, 429, 500, 503)),
-    *(f"status-{s}-gzip" for s in (400, 429, 500)),
+    *(f"status-{s}-gzip" for s in (400, 404, 429, 500)),
+    "failed",
+    "failed-gzip",
+    "misnamed",
 ]
 STREAMS = [
     *(f"cut-{'x' * n}" for n in range(len(BACKEND_KEY) + 1)),
@@ -89,6 +93,12 @@ class Found:
     records: list[dict[str, Any]]
 
 
+def with_decoded(answer: bytes) -> bytes:
+    """Give an answer, followed by its body decoded where it came coded."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return answer + gzip.decompress(body) if b"content-encoding: gzip" in head.lower() else answer
+
+
 def quoted(text: str) -> str:
     return text.replace("%", "%25").replace("&", "%26")
 
@@ -106,7 +116,7 @@ class Traffic:
         lines = [f"POST {path} HTTP/1.1", "host: gw", *(f"{n}: {v}" for n, v in sent.items())]
         with Connection(self.gateway) as connection:
             connection.send("\r\n".join([*lines, "connection: close", "", ""]).encode() + data)
-            self.answers[name] = connection.rest()
+            self.answers[name] = with_decoded(connection.rest())
         self.answers[f"health after {name}"] = self.gateway.request("GET", "/health/ready").body
 
     def status(self) -> Answer:

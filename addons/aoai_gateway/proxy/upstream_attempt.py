@@ -168,7 +168,7 @@ class UpstreamAttempt:
     def without_known_secrets(self, result: Result) -> Result:
         """Mask known secrets in the body of a failed answer."""
         response = self.received.response if self.received is not None else None
-        if isinstance(result, Drained) and result.body and response is not None:
+        if isinstance(result, Failed | Drained) and result.body and response is not None:
             return replace(result, body=mask_decoded(response, result.body, self._here.secrets))
         return result
 

@@ -313,7 +313,7 @@ class UpstreamResponse:
             status=status,
             # What a healthy 200 says about its limits is no hint for a failure.
             headers=self._head if status == 429 else None,
-            body=body,
+            body=body if self.decoded is None else self.decoded,
         )
 
     def _in_body(self, event: HttpEvent, now: float) -> Result | None:
