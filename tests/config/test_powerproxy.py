@@ -126,6 +126,14 @@ def test_endpoints_without_a_key_are_reached_with_the_managed_identity(compiled:
     assert loaded.warnings == ()
 
 
+@pytest.mark.parametrize("key", ["key: ''", "key: ", "key: null"])
+def test_an_empty_key_is_none_there(compiled: Callable[..., Loaded], key: str):
+    text = KEYLESS.replace("url: 'https://one.example'", f"url: 'https://one.example', {key}")
+    assert compiled(text + "1111\n").config.aoai.endpoints[0].auth == Identity(
+        type="managed_identity", client_id="1111"
+    )
+
+
 @pytest.mark.parametrize("nothing", ["<will be set by deployment script>", "", "___"])
 def test_without_an_id_it_is_the_system_assigned_one(
     compiled: Callable[..., Loaded], warnings: Lines, nothing: str

@@ -96,7 +96,9 @@ class _Translation:
         document = self._without_nulls_that_would_open(self._plugins(document))
         aoai = document.get("aoai")
         if isinstance(aoai, Mapping):
-            document = document.with_entries(aoai=self._aoai(self._identity(document, aoai)))
+            document = document.with_entries(
+                aoai=self._aoai(self._identity(document, _without_empty_keys(aoai)))
+            )
         self._name_what_is_ignored()
         dropped = ("fixed_client", "FIXED_CLIENT", *TOP_LEVEL)
         return document.with_entries(**dict.fromkeys(dropped))
@@ -300,6 +302,23 @@ class _Translation:
 
     def _warning(self, place: Place, path: KeyPath, message: str, suggestion: str | None = None) -> None:
         self.warnings.append(problem(place, path, message, suggestion))
+
+
+def _without_empty_keys(aoai: Mapping) -> Mapping:
+    """PowerProxy wants the line ``key:`` everywhere, empty where the endpoint is reached in another way."""
+    endpoints = aoai.get("endpoints")
+    if not isinstance(endpoints, Sequence):
+        return aoai
+    items = tuple(
+        each.with_entries(key=None) if isinstance(each, Mapping) and _is_empty(each.get("key")) else each
+        for each in endpoints.items
+    )
+    return aoai.with_entries(endpoints=Sequence(endpoints.place, items))
+
+
+def _is_empty(node: Node | None) -> bool:
+    # An empty variable is a mistake, and is told as one.
+    return isinstance(node, Scalar) and not node.text and not node.unresolved and node.written is None
 
 
 def _lacks_credential(endpoint: Node) -> bool:
