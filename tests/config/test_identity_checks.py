@@ -112,12 +112,31 @@ def test_thousands_of_clients_are_compared_in_a_moment(compiled: Callable[..., L
     [
         ("key: k, verify: false", "belongs beside uses_entra_id_auth"),
         ("uses_entra_id_auth: true, verify: true", "needs to know who issues its tokens"),
+        ("uses_entra_id_auth: true, verify: false, token: {appid: a}", "restricts nothing"),
         ("key: k, token: {name: x}", "unknown key"),
         ("token: {appid: a, azp: a}", "which are the same"),
     ],
 )
 def test_a_client_that_cannot_be_meant_is_refused(problems: Lines, written: str, said: str) -> None:
     assert any(said in each for each in problems(AOAI + f"clients: [{{name: c, {written}}}]"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "warned"),
+    [
+        ("cn: a", "{cn: a, san: b}", True),
+        ("cn: a", "{subject: CN=a}", False),
+        ("{cn: a, san: b}", "{cn: a, san: c}", False),
+        ("san: a", "subject: CN=b", False),
+    ],
+)
+def test_certificates_that_name_two_clients_are_warned_of(
+    warnings: Lines, one: str, other: str, warned: bool
+) -> None:
+    one, other = ("{%s}" % each.strip("{}") for each in (one, other))
+    text = AOAI + "listen: {certificate: c.pem, private_key: k.pem, client_ca: a.pem}\n"
+    text += f"clients: [{{name: c0, certificate: {one}}}, {{name: c1, certificate: {other}}}]"
+    assert any('may be that of the client "c0", too' in each for each in warnings(text)) == warned
 
 
 # --- which client a token belongs to -----------------------------------------------------------------------

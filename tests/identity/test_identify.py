@@ -137,3 +137,16 @@ def test_a_certificate_that_has_expired_or_names_two_clients_is_refused() -> Non
 def test_who_shows_nothing_is_a_stranger() -> None:
     assert found(config({"certificate": {"cn": "reports"}}), None) == "401"
     assert client_with(config({"certificate": {"cn": "reports"}}), read_certificate(certificate()), NOW)
+
+
+def test_the_case_of_a_uri_in_a_certificate_matters_and_that_of_a_host_does_not() -> None:
+    uri = x509.UniformResourceIdentifier("spiffe://contoso/ns/reports/sa/x")
+    shown = read_certificate(certificate(uri, x509.DNSName("Reports.Example")))
+    wanted = {"spiffe://contoso/ns/reports/sa/x": True, "spiffe://contoso/ns/Reports/sa/x": False}
+    for name, matches in {**wanted, "REPORTS.example": True}.items():
+        made = config({"certificate": {"san": name}})
+        if matches:
+            assert client_with(made, shown, NOW)
+        else:
+            with pytest.raises(GatewayError):
+                client_with(made, shown, NOW)

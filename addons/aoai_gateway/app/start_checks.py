@@ -162,12 +162,15 @@ def _budgets(path: Path) -> Iterator[str]:
 
 
 def _trusted(config: Config) -> Iterator[str]:
-    if config.aoai.trusted_ca is None:
-        return
-    try:
-        ssl.create_default_context(cafile=str(config.aoai.trusted_ca))
-    except OSError:  # ssl.SSLError is one
-        yield "aoai.trusted_ca: is not a PEM file of certificates"
+    named = [("aoai.trusted_ca", config.aoai.trusted_ca)]
+    named += [(f"tokens[{index}].trusted_ca", each.trusted_ca) for index, each in enumerate(config.tokens)]
+    for path, file in named:
+        if file is None:
+            continue
+        try:
+            ssl.create_default_context(cafile=str(file))
+        except OSError:  # ssl.SSLError is one
+            yield f"{path}: is not a PEM file of certificates"
 
 
 def _day(time: datetime) -> str:

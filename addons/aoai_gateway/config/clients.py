@@ -46,6 +46,11 @@ class Client(Policy):
     """The group whose values count where the client has none of its own."""
 
     @property
+    def verifies_tokens(self) -> bool:
+        """Whether tokens are this client's only once they are verified; what `token` says needs that."""
+        return bool(self.verify) or (self.verify is None and bool(self.token))
+
+    @property
     def brings_own_token(self) -> bool:
         """Whether all of its calls come with a token that is passed on to the endpoint."""
         own = self.key or self.key_sha256 or self.certificate or self.token

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import SecretStr
 
+from aoai_gateway.config.client_credentials import CertificateNames
 from aoai_gateway.config.clients import digest_of
 from aoai_gateway.config.findings import Finding
 from aoai_gateway.config.issuers import TokenClaims, may_both_match
@@ -70,7 +71,13 @@ def _check_pass_through(config: Config) -> Iterator[Finding]:
                 'write "tokens:"',
                 rests_on=ISSUERS,
             )
-        elif not client.verify and not client.token:
+        elif client.token and client.verify is False:
+            yield Finding(
+                (*path[:2], "token"),
+                "restricts nothing: tokens are not verified",
+                'leave out "verify: false"',
+            )
+        elif not client.verifies_tokens:
             yield Finding(
                 path,
                 "everything in the shape of a token counts as this client's, unverified; "
@@ -146,8 +153,22 @@ def _check_certificates(config: Config) -> Iterator[Finding]:
         if not (names.subject or names.cn or names.san):
             yield Finding(path, "says nothing, so every certificate would do", "write subject, cn or san")
         for other in config.clients[:index]:
-            if client.enabled and other.enabled and names == other.certificate:
-                yield Finding(path, f'is that of the client "{other.name}", too')
+            if client.enabled and other.enabled and other.certificate is not None:
+                if names == other.certificate:
+                    yield Finding(path, f'is that of the client "{other.name}", too')
+                elif _may_be_one(names, other.certificate):
+                    yield Finding(path, f'may be that of the client "{other.name}", too', fatal=False)
+
+
+def _may_be_one(one: CertificateNames, other: CertificateNames) -> bool:
+    """Whether one certificate is likely to match both: what both of them name does not keep them apart.
+
+    A subject and an alternative name may stand in one certificate, too; that is the exception, and is refused
+    at the call.
+    """
+    pairs = ((one.subject, other.subject), (one.cn, other.cn), (one.san, other.san))
+    common = [set(mine) & set(theirs) for mine, theirs in pairs if mine and theirs]
+    return bool(common) and all(common)
 
 
 # --- which client is meant ---------------------------------------------------------------------------------

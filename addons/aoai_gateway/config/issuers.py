@@ -175,9 +175,6 @@ TokenClaimsList = Annotated[
 ]
 """One set of claims, or several of which one must match."""
 
-MANY_VALUED = frozenset({"roles", "groups"})
-"""Claims of which a token can hold several values."""
-
 
 def may_both_match(one: TokenClaims, other: TokenClaims) -> bool:
     """Say whether a token can match both; two roles that differ can be held at once, but need not be."""

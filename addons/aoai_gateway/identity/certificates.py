@@ -76,5 +76,10 @@ def _matches(wanted: CertificateNames, shown: ShownCertificate) -> bool:
     return (
         (not wanted.subject or shown.subject in wanted.subject)
         and (not wanted.cn or bool(shown.cn & set(wanted.cn)))
-        and (not wanted.san or bool(shown.san & {*wanted.san, *map(str.lower, wanted.san)}))
+        and (not wanted.san or bool(shown.san & set(map(_as_shown, wanted.san))))
     )
+
+
+def _as_shown(name: str) -> str:
+    """Return a name as `ShownCertificate.san` has it: hosts in lower case, URIs and mail as they are."""
+    return name if ":" in name or "@" in name else name.lower()

@@ -75,11 +75,11 @@ def _with_token(
         verified = verifier.remembered(token)
         if verified is not None:
             return _verified(config, verified, token)
-        if passed is None or passed.verify or verifier.claims_an_issuer(token):
+        if passed is None or passed.verifies_tokens or verifier.claims_an_issuer(token):
             return _verify(config, verifier, token)
     if passed is None:
         raise errors.invalid_token("this gateway takes keys only")
-    if passed.verify:
+    if passed.verifies_tokens:
         raise token_refused("token_keys_unavailable")
     return Identified(passed, token, KnownSecrets([token]))
 

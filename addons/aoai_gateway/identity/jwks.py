@@ -5,6 +5,7 @@ Sources of the rules: OpenID Connect Discovery 1.0 §4, RFC 7517 (JSON Web Key).
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import time
@@ -100,12 +101,20 @@ class _PublishedKeys:
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
-        # Redirects could lead from https to anywhere.
-        self._opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=_context(issuer.trusted_ca)), _NoRedirects()
-        )
+        self._opener: urllib.request.OpenerDirector | None = None
 
     def __call__(self) -> KeySet:
+        # Made here, in a thread: to read a bundle of authorities takes a while.
+        if self._opener is None:
+            try:
+                context = _context(self._issuer.trusted_ca)
+            except OSError:  # ssl.SSLError is one
+                raise FetchError(
+                    f"{self._issuer.trusted_ca} is no file of certificates", "Write a PEM file as trusted_ca."
+                ) from None
+            # Redirects could lead from https to anywhere.
+            https = urllib.request.HTTPSHandler(context=context)
+            self._opener = urllib.request.build_opener(https, _NoRedirects())
         address = self._issuer.jwks_uri or self._address_in_metadata()
         return read_keys(self._get(address), address)
 
@@ -127,6 +136,7 @@ class _PublishedKeys:
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
             raise FetchError(f"{parts.hostname} is not reached by https", "Keys must come by https.")
         end = time.monotonic() + REQUEST_SECONDS
+        assert self._opener is not None
         try:
             # Both schemes are allowed ones.
             with self._opener.open(address, timeout=REQUEST_SECONDS) as answer:
@@ -138,7 +148,7 @@ class _PublishedKeys:
                 return content
         except urllib.error.HTTPError as error:
             raise FetchError(f"{parts.hostname} answered {error.code}", remedy) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             told = getattr(reason, "strerror", None) or type(reason).__name__
             raise FetchError(f"{parts.hostname} cannot be reached: {told}", remedy) from None
