@@ -33,9 +33,6 @@ HOSTED: Mapping[str, str] = {
 }
 """The built-in tools of the Responses API, with words that call for them."""
 
-CLIENT_SIDE = frozenset(("computer", "computer_use_preview", "local_shell", "shell", "apply_patch"))
-"""Built-in tools that the client runs: the answer ends with the call."""
-
 _FINAL = re.compile(
     r"final|^(output|answer|respond|response|finish|submit|done|complete|return)(_|$)|structured_output",
     re.IGNORECASE,

@@ -21,7 +21,7 @@ method_not_allowed      405     a known path with another method
 invalid_target          400     a request for a forward proxy, a WebSocket upgrade, no valid `Host`, or
                                 http where https is configured
 invalid_body            400     not JSON, or a field of the wrong type, or `model` twice
-unsupported_media_type  400     a form where JSON is required, or a compressed request
+unsupported_media_type  400     a form where JSON is required, or a coding of the request that is not read
 missing_deployment      400     neither the path nor `model` names a deployment
 parameter_over_limit    400     `max_tokens`, `n`, `best_of` (see `param`) or the prompt is above the limit
 priority_not_allowed    400     `x-gateway-priority` names an unknown class, or a higher one than the client's

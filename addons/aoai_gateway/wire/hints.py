@@ -168,13 +168,6 @@ _THROTTLE_CODES = frozenset(
 )
 
 
-def is_throttle_error(error: object) -> bool:
-    """Whether an error object (``{"code": …, "type": …}``) is a throttle, by its code or by its type."""
-    return isinstance(error, Mapping) and any(
-        is_throttle_code(error.get(name)) for name in ("code", "type", "status")
-    )
-
-
 def describe(status: int, body: bytes | None) -> str:
     """A few words on a failed response for logs and comments: its status, and its error's code.
 

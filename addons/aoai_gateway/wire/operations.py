@@ -222,7 +222,6 @@ def _act(
 
 
 _ALL = ("create", "list", "retrieve", "update", "delete")
-_STORE_BATCHES = "vector_stores/{vector_store_id}/file_batches"
 _RUN_BOUNDS = ("max_completion_tokens",)
 _GENERATION = "video/generations/{generation_id}"
 _JOBS, _JOB_PATH = "video.generations.jobs", "video/generations/jobs"
