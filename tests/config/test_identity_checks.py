@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -131,10 +132,12 @@ def test_a_client_that_cannot_be_meant_is_refused(problems: Lines, written: str,
     ],
 )
 def test_certificates_that_name_two_clients_are_warned_of(
-    warnings: Lines, one: str, other: str, warned: bool
+    warnings: Lines, tmp_path: Path, one: str, other: str, warned: bool
 ) -> None:
-    one, other = ("{%s}" % each.strip("{}") for each in (one, other))
-    text = AOAI + "listen: {certificate: c.pem, private_key: k.pem, client_ca: a.pem}\n"
+    file = tmp_path / "some.pem"
+    file.touch()
+    one, other = (each if each.startswith("{") else f"{{{each}}}" for each in (one, other))
+    text = AOAI + f"listen: {{certificate: '{file}', private_key: '{file}', client_ca: '{file}'}}\n"
     text += f"clients: [{{name: c0, certificate: {one}}}, {{name: c1, certificate: {other}}}]"
     assert any('may be that of the client "c0", too' in each for each in warnings(text)) == warned
 
