@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from aoai_gateway.config.models import Backend, Client, Config, Endpoint, Timeouts
+from aoai_gateway.config.models import Client, Config, Endpoint, StandinAtEndpoint, Timeouts
 
 
 def endpoint(name: str, *virtual: tuple[str, list[str]], **more: object) -> dict[str, object]:
@@ -26,7 +26,7 @@ def config(*endpoints: dict[str, object], clients: tuple[dict[str, object], ...]
     return Config.model_validate({"aoai": {"endpoints": endpoints}, "clients": clients})
 
 
-def names(pool: tuple[Backend, ...]) -> list[str]:
+def names(pool: tuple[StandinAtEndpoint, ...]) -> list[str]:
     return [backend.name for backend in pool]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aoai_gateway.config.models import Client
+from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.effects import Cancel, Reserve, Settle
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, World, world
@@ -72,4 +73,4 @@ def test_a_deployment_without_a_price_is_refused() -> None:
 def test_a_dry_run_only_tells() -> None:
     trace = priced().call(client=rich(max_cost_per_day=0, dry_run=True), max_tokens=400)
     assert trace.call.status == 200
-    assert trace.call.told["x-gateway-dry-run"] == "budget_exceeded"
+    assert trace.call.notices[Notice.DRY_RUN] == "budget_exceeded"

@@ -11,7 +11,7 @@ import pytest
 from mitmproxy.http import Headers
 
 from aoai_gateway.config.models import Client, Priority
-from aoai_gateway.engine.call import Outcome
+from aoai_gateway.engine.call import Notice, Outcome
 from aoai_gateway.engine.effects import (
     Answered,
     Cancel,
@@ -329,7 +329,7 @@ def test_degrading_lowers_the_bound_that_is_booked():
     trace = there.call(client=team, max_tokens=500)
     assert [tokens >= 500 for tokens in booked(trace)] == [True, False]
     assert trace.call.edits == {"max_tokens": 50}
-    assert trace.call.told["x-gateway-degraded"] == "max_tokens 500 -> 50"
+    assert trace.call.notices[Notice.DEGRADED] == "max_tokens 500 -> 50"
     assert trace.call.outcome is Outcome.OK
 
 
@@ -362,7 +362,7 @@ def test_a_dry_run_books_what_fits_and_refuses_nobody():
     told = []
     for _ in range(3):
         trace = there.call(client=team)
-        told.append(trace.call.told.get("x-gateway-dry-run"))
+        told.append(trace.call.notices.get(Notice.DRY_RUN))
         assert trace.call.outcome is Outcome.OK
     assert told == [None, "over 1 requests per minute", "over 1 requests per minute"]
     assert there.counters.open_reservations == 0
@@ -373,7 +373,7 @@ def test_a_dry_run_says_that_a_quota_is_over():
     spend(there, 900)
     team = client(max_tokens_per_minute=1000, dry_run=True, when_exceeded={"action": "wait", "seconds": 70})
     trace = there.call(client=team, max_tokens=200)
-    assert trace.call.told["x-gateway-dry-run"] == "over 1,000 tokens per minute"
+    assert trace.call.notices[Notice.DRY_RUN] == "over 1,000 tokens per minute"
     assert trace.call.waited == 0
 
 

@@ -14,7 +14,7 @@ from mitmproxy.test import tflow
 from mitmproxy.utils import emoji
 
 from aoai_gateway.config.models import Client
-from aoai_gateway.engine.call import Outcome
+from aoai_gateway.engine.call import Notice, Outcome
 from aoai_gateway.inspect import annotate as module
 from aoai_gateway.inspect.annotate import (
     annotate,
@@ -116,7 +116,7 @@ def test_a_call_that_was_served_in_a_lesser_way() -> None:
     at = world("a")
     client = limited(when_exceeded={"action": "degrade", "priority": "low"})
     call = at.call(client=client).call
-    call.told["x-gateway-degraded"] = "max_tokens 800 -> 200"
+    call.notices[Notice.DEGRADED] = "max_tokens 800 -> 200"
     assert comment(call).startswith("degraded: max_tokens 800 -> 200 · limited: gpt")
     assert module.marker(call) == ":chart_with_downwards_trend:"
     assert metadata(call)["gateway_degraded"] == "max_tokens 800 -> 200"

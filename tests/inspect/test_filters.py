@@ -10,6 +10,7 @@ from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.test import tflow
 
 from aoai_gateway.config.models import Client
+from aoai_gateway.engine.call import Notice
 from aoai_gateway.inspect.annotate import annotate, annotate_attempt, annotate_refusal
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.usage import Usage
@@ -29,7 +30,7 @@ def shown() -> dict[str, HTTPFlow]:
     waited = world("a").call().call
     waited.waited = 2.0
     degraded = world("a").call().call
-    degraded.told["x-gateway-degraded"] = "deployment a -> b"
+    degraded.notices[Notice.DEGRADED] = "deployment a -> b"
     flows = {name: tflow.tflow() for name in ("replayed", "attempt", "plain", "waited", "degraded")}
     flows["refused"], flows["over quota"] = tflow.tflow(), tflow.tflow()
     annotate(flows["replayed"], replayed, "resp_1")

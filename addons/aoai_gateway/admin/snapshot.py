@@ -59,7 +59,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.admin.identities import identities
 from aoai_gateway.admin.quota_usage import standings, standings_at_once
-from aoai_gateway.config.models import Backend as Pair
+from aoai_gateway.config.models import StandinAtEndpoint
 from aoai_gateway.config.switches import Kind, Switches
 from aoai_gateway.proxy.health import state_in_words
 from aoai_gateway.routing.backends import Backend, RoutingTable
@@ -317,7 +317,9 @@ def all_backends(written: Config) -> tuple[Backend, ...]:
     found: dict[object, Backend] = {}
     for endpoint in written.aoai.endpoints:
         standins = [standin for virtual in endpoint.virtual_deployments for standin in virtual.standins]
-        for backend in map(Backend.of, (Pair(endpoint, standin) for standin in standins or (None,))):
+        for backend in map(
+            Backend.of, (StandinAtEndpoint(endpoint, standin) for standin in standins or (None,))
+        ):
             found.setdefault(backend.key, backend)
     return tuple(found.values())
 

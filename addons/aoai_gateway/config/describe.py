@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from aoai_gateway.config.credentials import source_name
 from aoai_gateway.config.loader import Loaded
-from aoai_gateway.config.models import Backend, Client, Config, Endpoint
+from aoai_gateway.config.models import Client, Config, Endpoint, StandinAtEndpoint
 from aoai_gateway.config.policies import WhenExceeded
 
 _LONG = 20
@@ -72,7 +72,7 @@ def _pools(config: Config) -> Iterator[str]:
             yield f"  {number}. {backend.name}" + _notes(_backend_notes(backend))
 
 
-def _backend_notes(backend: Backend) -> list[str]:
+def _backend_notes(backend: StandinAtEndpoint) -> list[str]:
     notes = []
     standin = backend.standin
     if standin and standin.provisioned:

@@ -219,7 +219,7 @@ class Aoai(Model):
         )
 
 
-class Backend(NamedTuple):
+class StandinAtEndpoint(NamedTuple):
     """One (endpoint, standin) pair; the standin is None for an endpoint without virtual deployments."""
 
     endpoint: Endpoint

@@ -17,13 +17,13 @@ from aoai_gateway.config.client_credentials import Expiring
 from aoai_gateway.config.clients import Client, KnownKey, digest_of
 from aoai_gateway.config.endpoints import (
     Aoai,
-    Backend,
     ConnectionLimits,
     Connections,
     Endpoint,
     SimulatedDeployment,
     SimulatedEndpoint,
     Standin,
+    StandinAtEndpoint,
     Strategy,
     Timeouts,
     VirtualDeployment,
@@ -64,7 +64,6 @@ from aoai_gateway.config.spelling import Spellings, one_spelling, spellings
 __all__ = [
     "Admin",
     "Aoai",
-    "Backend",
     "Breaks",
     "Client",
     "Config",
@@ -85,6 +84,7 @@ __all__ = [
     "SimulatedDeployment",
     "SimulatedEndpoint",
     "Standin",
+    "StandinAtEndpoint",
     "Timeouts",
     "VirtualDeployment",
 ]
@@ -246,7 +246,7 @@ class Config(Model):
         return next((client for client in self.clients if client.enabled and client.uses_entra_id_auth), None)
 
     @cached_property
-    def virtual_deployments(self) -> Mapping[str, tuple[Backend, ...]]:
+    def virtual_deployments(self) -> Mapping[str, tuple[StandinAtEndpoint, ...]]:
         """Every virtual deployment that is written down, in order of first appearance, with its pool.
 
         Switched-off ones stay, with an empty pool perhaps: they exist, nobody serves them just now.
@@ -262,9 +262,9 @@ class Config(Model):
         return tuple(endpoint for endpoint in self.aoai.endpoints if endpoint.enabled and endpoint.is_open)
 
     @cached_property
-    def open_pool(self) -> tuple[Backend, ...]:
+    def open_pool(self) -> tuple[StandinAtEndpoint, ...]:
         """The pool for any deployment where there are no virtual ones."""
-        return tuple(Backend(endpoint, None) for endpoint in self.open_endpoints)
+        return tuple(StandinAtEndpoint(endpoint, None) for endpoint in self.open_endpoints)
 
     def knows(self, deployment: str) -> bool:
         """Say whether clients may ask for this name at all.
@@ -275,7 +275,7 @@ class Config(Model):
         """
         return not self.virtual_deployments or deployment in self.virtual_deployments
 
-    def pool(self, deployment: str) -> tuple[Backend, ...]:
+    def pool(self, deployment: str) -> tuple[StandinAtEndpoint, ...]:
         """Return the enabled backends for a deployment in the order written; empty for an unknown one.
 
         A backend without a standin is an endpoint without virtual deployments: the request goes there
@@ -374,17 +374,19 @@ class Config(Model):
         )
         return self.but(aoai=self.aoai.but(endpoints=endpoints))
 
-    def _backends(self, deployment: str) -> list[Backend]:
-        backends: list[Backend] = []
+    def _backends(self, deployment: str) -> list[StandinAtEndpoint]:
+        backends: list[StandinAtEndpoint] = []
         for endpoint in self.aoai.endpoints:
             if not endpoint.enabled:
                 continue
             if endpoint.is_open:
-                backends.append(Backend(endpoint, None))
+                backends.append(StandinAtEndpoint(endpoint, None))
             for virtual in endpoint.virtual_deployments:
                 if virtual.name == deployment:
                     backends += [
-                        Backend(endpoint, standin) for standin in virtual.standins if standin.enabled
+                        StandinAtEndpoint(endpoint, standin)
+                        for standin in virtual.standins
+                        if standin.enabled
                     ]
         return backends
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from aoai_gateway.config.endpoints import Backend, Endpoint
+from aoai_gateway.config.endpoints import Endpoint, StandinAtEndpoint
 from aoai_gateway.config.models import Client, Config
 
 type Kind = Literal["endpoint", "standin", "client"]
@@ -63,7 +63,7 @@ class Switches:
             virtual.but(
                 standins=tuple(
                     standin.but(enabled=False)
-                    if ("standin", Backend(endpoint, standin).name) in self
+                    if ("standin", StandinAtEndpoint(endpoint, standin).name) in self
                     else standin
                     for standin in virtual.standins
                 )
@@ -101,4 +101,4 @@ def _named(config: Config, kind: Kind) -> Iterator[tuple[str, bool]]:
             continue
         for virtual in endpoint.virtual_deployments:
             for standin in virtual.standins:
-                yield Backend(endpoint, standin).name, standin.enabled
+                yield StandinAtEndpoint(endpoint, standin).name, standin.enabled

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Recent
 from aoai_gateway.engine import money
-from aoai_gateway.engine.call import Call, Outcome, PolicyAction
+from aoai_gateway.engine.call import Call, Notice, Outcome, PolicyAction
 from aoai_gateway.engine.effects import (
     Cancel,
     ClientGone,
@@ -99,7 +99,7 @@ class Admission:
         except errors.GatewayError as error:
             if not terms.dry_run:
                 raise
-            call.told["x-gateway-dry-run"] = error.code
+            call.notices[Notice.DRY_RUN] = error.code
             call.policy.append(PolicyAction("reject", error.code, dry_run=True))
         if terms.quotas or terms.per_user is not None:
             booked = yield from self._book(call, terms, now)
@@ -118,9 +118,9 @@ class Admission:
         for change in limited.changes:
             call.policy.append(PolicyAction("clamp", *change, dry_run=terms.dry_run))
         if terms.dry_run:
-            call.told["x-gateway-dry-run"] = ", ".join(limited.notes)
+            call.notices[Notice.DRY_RUN] = ", ".join(limited.notes)
             return
-        call.told["x-gateway-clamped"] = ", ".join(limited.notes)
+        call.notices[Notice.CLAMPED] = ", ".join(limited.notes)
         for name in ("max_tokens", "n", "best_of"):
             value = getattr(limited, name)
             if value is not None:
@@ -215,7 +215,7 @@ class Admission:
                 # A call that waits asks again and again: the newest word counts.
                 call.policy[-1] = refused
             if terms.dry_run:
-                self._say(call, "x-gateway-dry-run", f"over {_limit(decision)}")
+                self._say(call, Notice.DRY_RUN, f"over {_limit(decision)}")
                 return now
             exceeded = terms.on_exceed
             if exceeded.action == "degrade":
@@ -256,7 +256,7 @@ class Admission:
             raise money.refusal(result.decision)
         except errors.GatewayError as error:
             if terms.dry_run:
-                self._say(call, "x-gateway-dry-run", error.code)
+                self._say(call, Notice.DRY_RUN, error.code)
                 return now
             booked, call.reserved = call.reserved, None
             if booked is not None:
@@ -275,7 +275,7 @@ class Admission:
             if other != call.deployment and usable:
                 call.asked = call.asked or call.deployment
                 call.deployment = other
-                self._say(call, "x-gateway-degraded", f"deployment {call.asked} -> {other}")
+                self._say(call, Notice.DEGRADED, f"deployment {call.asked} -> {other}")
                 call.policy.append(PolicyAction("degrade", "deployment", call.asked, other))
                 # The other deployment's own quota counts, the ways out stay those of the first.
                 changed = effective_policy(config, call.client, other)
@@ -288,22 +288,22 @@ class Admission:
                 call.edits["max_tokens"] = exceeded.max_tokens
                 call.policy.append(PolicyAction("degrade", "max_tokens", asked, exceeded.max_tokens))
                 self._say(
-                    call, "x-gateway-degraded", f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}"
+                    call, Notice.DEGRADED, f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}"
                 )
                 return terms
         if exceeded.priority is not None and "priority" not in tried:
             tried.add("priority")
             before, call.priority = call.priority or call.client.priority, exceeded.priority
             call.policy.append(PolicyAction("degrade", "priority", before, exceeded.priority))
-            self._say(call, "x-gateway-degraded", f"priority {exceeded.priority}, over {_limit(decision)}")
+            self._say(call, Notice.DEGRADED, f"priority {exceeded.priority}, over {_limit(decision)}")
             # It runs outside the quota, when there is nothing better to do.
             return replace(terms, quotas=(), per_user=None)
         return None
 
     @staticmethod
-    def _say(call: Call, header: str, what: str) -> None:
-        said = call.told.get(header)
-        call.told[header] = f"{said}; {what}" if said else what
+    def _say(call: Call, notice: Notice, words: str) -> None:
+        said = call.notices.get(notice)
+        call.notices[notice] = f"{said}; {words}" if said else words
 
     @staticmethod
     def _refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.GatewayError:

@@ -136,6 +136,17 @@ class Attempt:
     """How long the backend says that it took (``openai-processing-ms``)."""
 
 
+class Notice(StrEnum):
+    """In what a call is not served as it asked; the answer has each as the header ``x-gateway-{notice}``."""
+
+    CLAMPED = "clamped"
+    """The request limits lowered a parameter."""
+    DEGRADED = "degraded"
+    """Over its quota, it got another deployment, priority or bound."""
+    DRY_RUN = "dry-run"
+    """The policy is not enforced; these words say what it would have done."""
+
+
 class Outcome(StrEnum):
     """How a call ended, for the usage record."""
 
@@ -209,8 +220,8 @@ class Call:
     """Backends that do not know ``stream_options.include_usage`` in the call's api-version."""
     edits: dict[str, int] = field(default_factory=dict)
     """Members of the body that the client's limits or policy set to another value."""
-    told: dict[str, str] = field(default_factory=dict)
-    """Response headers that tell the effects of the client's limits and quotas."""
+    notices: dict[Notice, str] = field(default_factory=dict)
+    """The effects of the client's limits and quotas, in words."""
     policy: list[PolicyAction] = field(default_factory=list)
     """The same as data, and every quota that refused it."""
     quota_headers: tuple[tuple[str, str], ...] = ()

@@ -48,7 +48,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.engine.call import Outcome
+from aoai_gateway.engine.call import Notice, Outcome
 from aoai_gateway.engine.end_users import shown_user
 from aoai_gateway.inspect.asked import last_words, shortened
 
@@ -198,7 +198,7 @@ def marker(call: Call) -> str:
         return RATE_LIMITED if call.error.status == 429 else REFUSED
     if call.status is not None and call.status >= 400:
         return CALLERS_ERROR
-    if "x-gateway-degraded" in call.told:
+    if Notice.DEGRADED in call.notices:
         return DEGRADED
     if len(call.attempts) > 1:
         return REPLAYED
@@ -239,16 +239,16 @@ def _remarkable(call: Call) -> list[str]:
         parts.append(_named(call.error))
     elif call.status is not None and call.status >= 300:
         parts.append(str(call.status))
-    told = {name.removeprefix("x-gateway-"): what for name, what in call.told.items()}
-    if "degraded" in told:
-        parts.append(f"degraded: {told.pop('degraded')}")
+    notices = dict(call.notices)
+    if degraded := notices.pop(Notice.DEGRADED, None):
+        parts.append(f"degraded: {degraded}")
     failed = [attempt for attempt in call.attempts if attempt.failure is not None]
     if failed:
         tried = ", ".join(f"{attempt.backend.name} {attempt.reason}" for attempt in failed)
         parts.append(f"tried {tried}" if failed[-1] is call.attempt else f"replayed after {tried}")
     if call.waited >= WORTH_TELLING:
         parts.append(f"waited {call.waited:.1f} s")
-    return parts + [f"{name}: {what}" for name, what in told.items()]
+    return parts + [f"{notice.value}: {words}" for notice, words in notices.items()]
 
 
 def _route(call: Call) -> str:
@@ -290,9 +290,9 @@ def metadata(call: Call) -> dict[str, Any]:
         "gateway_outcome": call.outcome.value if call.outcome is not None else None,
         "gateway_error": call.error.code if call.error is not None else None,
         "gateway_attempts": len(call.attempts),
-        "gateway_clamped": call.told.get("x-gateway-clamped"),
-        "gateway_degraded": call.told.get("x-gateway-degraded"),
-        "gateway_dry_run": call.told.get("x-gateway-dry-run"),
+        "gateway_clamped": call.notices.get(Notice.CLAMPED),
+        "gateway_degraded": call.notices.get(Notice.DEGRADED),
+        "gateway_dry_run": call.notices.get(Notice.DRY_RUN),
         "gateway_waited_ms": _ms(0.0, call.waited) or None,
         "gateway_first_content_ms": _ms(call.started, call.first_content) if call.streaming else None,
         "gateway_chunk_gap_p50_ms": _ms(0.0, call.chunk_gaps[0]) if call.chunk_gaps else None,

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,
@@ -55,12 +56,11 @@ PER = {
     Limit.TOKENS_PER_MONTH: "tokens per month",
 }
 
-HEADERS = {
-    "x-gateway-clamped": "its request limits lower what it asks for",
-    "x-gateway-degraded": "over its quota, it is served in a lesser way",
-    "x-gateway-dry-run": "dry run: this would have been held against it",
+NOTICES = {
+    Notice.CLAMPED: "its request limits lower what it asks for",
+    Notice.DEGRADED: "over its quota, it is served in a lesser way",
+    Notice.DRY_RUN: "dry run: this would have been held against it",
 }
-"""What the engine notes for the answer's headers, as a decision."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Step:
 
     effect: Effect
     skipped: tuple[Skip, ...]
-    told: dict[str, str]
+    notices: dict[Notice, str]
     break_seconds: float | None
     """Of the attempt in question, at that time: it may be withdrawn."""
     breaks: Mapping[str, float] | None
@@ -99,7 +99,7 @@ def follow(run: Generator[Effect, Result], call: Call, notes: Notes) -> Generato
             step = Step(
                 effect,
                 call.skipped,
-                dict(call.told),
+                dict(call.notices),
                 attempt.break_seconds if attempt is not None else None,
                 attempt.breaks if attempt is not None else None,
                 attempt.scope if attempt is not None else None,
@@ -113,13 +113,13 @@ def follow(run: Generator[Effect, Result], call: Call, notes: Notes) -> Generato
 def tell(call: Call, notes: Notes) -> list[str]:
     """Tell a call that has ended, a line for each decision: ``"  12 ms  attempt 1: gpt-4o-ptu@sweden"``."""
     lines = [(call.started, _question(call))]
-    now, told = call.started, dict[str, str]()
+    now, noted = call.started, dict[Notice, str]()
     for step in _worth_telling(notes.steps):
-        for header, said in step.told.items():
-            new = said.removeprefix(told.get(header, "")).removeprefix("; ")
+        for notice, said in step.notices.items():
+            new = said.removeprefix(noted.get(notice, "")).removeprefix("; ")
             if new:
-                lines.append((now, f"{HEADERS.get(header, header)}: {new}"))
-        told = step.told
+                lines.append((now, f"{NOTICES[notice]}: {new}"))
+        noted = step.notices
         lines += [(now, text) for text in _before(call, step)]
         if step.result is not None:
             began, now = now, step.result.now

@@ -204,7 +204,7 @@ class DownstreamResponse:
             added.append((b"x-gateway-attempts", b"%d" % len(call.attempts)))
             if attempt.backend.endpoint.simulated is not None:
                 added.append((b"x-gateway-simulated", b"true"))
-        added += [(name.encode(), value.encode()) for name, value in call.told.items()]
+        added += [(f"x-gateway-{notice}".encode(), words.encode()) for notice, words in call.notices.items()]
         # A backend's own limits are none of the client's business, and not what it may use.
         added += [(name.encode(), value.encode()) for name, value in call.quota_headers]
         received = response.data.headers.fields

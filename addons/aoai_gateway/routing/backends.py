@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from aoai_gateway.config.models import Backend as Pair
+from aoai_gateway.config.models import StandinAtEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ class Backend:
     non_streaming_fraction: float
 
     @classmethod
-    def of(cls, pair: Pair) -> Backend:
+    def of(cls, pair: StandinAtEndpoint) -> Backend:
         """Make a backend of an endpoint and standin as the configuration pairs them."""
         key = BackendKey(pair.endpoint.name, pair.standin.name if pair.standin else "")
         return cls(pair.endpoint, pair.standin, key, pair.name, pair.non_streaming_fraction)
@@ -54,7 +54,7 @@ class RoutingTable:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._pools = {name: _pool(pairs) for name, pairs in config.virtual_deployments.items()}
-        self._open = _pool(Pair(endpoint, None) for endpoint in config.open_endpoints)
+        self._open = _pool(StandinAtEndpoint(endpoint, None) for endpoint in config.open_endpoints)
         self.endpoints = tuple(
             Backend(each, None, BackendKey(each.name, ""), each.name, non_streaming_fraction=1)
             for each in config.aoai.endpoints
@@ -78,5 +78,5 @@ class RoutingTable:
         return self._pools.get(deployment, self._open)
 
 
-def _pool(pairs: Iterable[Pair]) -> Pool:
+def _pool(pairs: Iterable[StandinAtEndpoint]) -> Pool:
     return tuple(Backend.of(pair) for pair in pairs)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine import money
+from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.end_users import shown_user
 
 if TYPE_CHECKING:
@@ -120,9 +121,9 @@ def usage_record(call: Call) -> dict[str, Any]:
         "reasoning_tokens": usage.reasoning_tokens if usage else None,
         "reserved_tokens": call.reserved_tokens,
         "charged_tokens": call.charged_tokens,
-        "clamped": call.told.get("x-gateway-clamped"),
-        "degraded": call.told.get("x-gateway-degraded"),
-        "dry_run": call.told.get("x-gateway-dry-run"),
+        "clamped": call.notices.get(Notice.CLAMPED),
+        "degraded": call.notices.get(Notice.DEGRADED),
+        "dry_run": call.notices.get(Notice.DRY_RUN),
         "asked_deployment": call.asked or None,
         "waited_ms": _ms(0.0, call.waited),
         "in_line_ms": _ms(0.0, call.queue_wait),
