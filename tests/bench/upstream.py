@@ -1,14 +1,16 @@
 """An upstream that costs next to nothing: canned answers from a bare asyncio protocol.
 
-``python upstream.py PORT``. A call whose body asks for a stream gets CHUNKS events, PACE seconds apart;
-the deployment ``refuses`` (in path or body) is answered with a 429; everything else gets a small JSON answer.
+``python upstream.py PORT [--chunks N] [--pace SECONDS] [--tls FILE]``. A call whose body asks for a stream
+gets so many events, so many seconds apart; the deployment ``refuses`` (in path or body) is answered with a
+429; everything else gets a small JSON answer. ``--tls`` names a file with a certificate and its key.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import sys
+import ssl
 
 CHUNKS = 200
 PACE = 0.01
@@ -110,11 +112,23 @@ class Upstream(asyncio.Protocol):
         asyncio.get_running_loop().call_later(PACE, self.stream)
 
 
-async def main(port: int) -> None:
+async def main(port: int, certificate: str | None) -> None:
     """Serve for ever."""
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port, backlog=1024)
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Upstream, "127.0.0.1", port, backlog=1024, ssl=context)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--chunks", type=int, default=CHUNKS)
+    parser.add_argument("--pace", type=float, default=PACE)
+    parser.add_argument("--tls", metavar="FILE")
+    args = parser.parse_args()
+    CHUNKS, PACE = args.chunks, args.pace
+    asyncio.run(main(args.port, args.tls))

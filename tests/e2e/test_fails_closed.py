@@ -5,6 +5,7 @@ Every function of the layers, of the engine and of the addon raises once, in a c
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 from tests.e2e.addons.break_on_demand import NAMES
 from tests.e2e.processes import Gateway, Host, Simulator
 from tests.e2e.raw import Connection, head, post
-from tests.e2e.settings import CLIENT_KEY
+from tests.e2e.settings import CLIENT_KEY, SPEC
 from tests.e2e.shared import running
 
 ADDONS = Path(__file__).parent / "addons"
@@ -39,6 +40,10 @@ def question(*, key: str = CLIENT_KEY, waits: float = 600.0, content: str = PROM
 
 PTU = {"deployment": "gpt-4o-ptu"}
 
+PACED = copy.deepcopy(SPEC)
+"""One deployment writes as slowly as a model does, so that its chunks come one by one."""
+PACED["sweden"]["deployments"]["gpt-4o-mini"]["tokens_per_second"] = 20
+
 
 @dataclass
 class Scene:
@@ -54,6 +59,7 @@ SCENES: dict[str, Scene] = {
     "models": Scene(MODELS),
     "plain": Scene(question()),
     "stream": Scene(question(stream=True)),
+    "slow stream": Scene(question(stream=True, model="gpt-4o-mini", content="say:" + "word " * 12)),
     "failure": Scene(question(), (("503", PTU),)),
     "refused in stream": Scene(question(stream=True), (("in-200-refusal", PTU),)),
     "unknown key": Scene(question(key="never-issued")),
@@ -139,6 +145,7 @@ def stage(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> I
         host,
         folder,
         home,
+        spec=PACED,
         addons=[ADDONS / "break_on_demand.py"],
         env={"BREAK_ASKED": str(folder / "asked"), "BREAK_SAYING": SAYING},
         # A limit that is never met, for the functions that count.

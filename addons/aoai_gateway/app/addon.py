@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from mitmproxy import ctx
 from mitmproxy.proxy import tunnel
@@ -19,7 +20,7 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.app import cut_connections, descriptors, selfcheck, tls
+from aoai_gateway.app import descriptors, selfcheck, sockets, tls
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
@@ -76,6 +77,8 @@ class GatewayAddon:
         self.lifecycle = Lifecycle(self.gateway)
         self._config_path: Path | None = None
         self._certificate = tls.ServerCertificate()
+        self._layers: WeakValueDictionary[str, GatewayLayer] = WeakValueDictionary()
+        """Of the connections of clients, by their ids."""
         self._attempt_log = AttemptLog()
         self._crowded = descriptors.Rarely(logging.WARNING)
         self._followed = False
@@ -87,7 +90,7 @@ class GatewayAddon:
         """Register the options; see that mitmproxy is one that we know."""
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
         self.lifecycle.handle_signals()
-        cut_connections.install()
+        sockets.install(self._layers.get)
         self.gateway.connections.descriptors = descriptors.raise_limit()
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
@@ -251,7 +254,8 @@ class GatewayAddon:
                 # mitmproxy would make a certificate up.
                 return Refusal(context, errors.invalid_target(SPEAKS_HTTP))
             stack /= tls.ClientTls(context)
-        stack /= GatewayLayer(context, self.gateway)
+        ours = self._layers[context.client.id] = GatewayLayer(context, self.gateway)
+        stack /= ours
         return stack[0]
 
     def tls_start_client(self, data: mtls.TlsData) -> None:

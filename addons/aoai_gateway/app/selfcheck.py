@@ -10,8 +10,8 @@ import inspect
 
 from mitmproxy import version
 from mitmproxy.addons import clientplayback, intercept, save, serverplayback, view
-from mitmproxy.proxy import commands, layer, mode_servers, server
-from mitmproxy.proxy.layers import http
+from mitmproxy.proxy import commands, layer, mode_servers, server, tunnel
+from mitmproxy.proxy.layers import http, tls
 
 KNOWN = ("12.2.", "12.3.")
 
@@ -42,6 +42,9 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (mode_servers.ReverseInstance, "handle_stream", ("self", "reader", "writer")),
     (server.ConnectionHandler, "__init__", ("self", "context")),
     (server.ConnectionHandler, "handle_connection", ("self", "connection")),
+    (server.ConnectionHandler, "server_event", ("self", "event")),
+    (server.ConnectionHandler, "drain_writers", ("self",)),
+    (server.TimeoutWatchdog, "register_activity", ("self",)),
 )
 
 _ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
@@ -50,7 +53,9 @@ _ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
         http.HttpLayer,
         ("streams", "connections", "waiting_for_establishment", "command_sources"),
     ),
-    (server.ConnectionHandler, ("transports", "max_conns")),
+    (server.ConnectionHandler, ("transports", "max_conns", "timeout_watchdog")),
+    (tls.TLSLayer, ("tls",)),
+    (tunnel.TunnelLayer, ("child_layer", "tunnel_state")),
 )
 """What is used of their state; the classes declare it."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import h11
+from h11._readers import ChunkedReader
 
 if TYPE_CHECKING:
     from h11._receivebuffer import ReceiveBuffer
@@ -39,6 +40,19 @@ class BodyReader:
         if isinstance(after, h11.ProtocolError):
             raise after
         return after
+
+    @property
+    def is_between_chunks(self) -> bool:
+        """Whether the body comes in chunks, and one of them may begin with the next byte."""
+        reader = self._reader
+        # As h11's reader has it; one that says it otherwise is never between chunks.
+        return (
+            isinstance(reader, ChunkedReader)
+            and self._after is None
+            and getattr(reader, "_bytes_in_chunk", 1) == 0
+            and not getattr(reader, "_bytes_to_discard", b"?")
+            and not getattr(reader, "_reading_trailer", True)
+        )
 
     def read_eof(self) -> h11.Event | None:
         """Say what it means that the connection ended here. Raises h11.ProtocolError."""

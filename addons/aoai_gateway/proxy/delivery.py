@@ -63,7 +63,18 @@ class Delivery:
 
     def feed(self, data: bytes) -> CommandGenerator[None]:
         """Pass on a part of the stream."""
-        yield from self._pass_on(self._attempt.screen(data))
+        yield from self._response.feed(self._read(self._attempt.screen(data)))
+
+    @property
+    def can_take(self) -> bool:
+        """Whether `take` does the same as `feed`: the stream goes straight to its client."""
+        return self._response.goes_straight and self._attempt.server is not None
+
+    def take(self, data: bytes) -> bytes:
+        """Return what the client gets of a part of the stream, instead of sending it."""
+        passed = self._read(self._attempt.screen(data))
+        self._response.note(passed)
+        return passed
 
     def end(self) -> CommandGenerator[Ended]:
         """Pass on the rest of a stream that has ended as HTTP has it, or tell that it is not complete."""
@@ -94,17 +105,18 @@ class Delivery:
             return self._received.stream_ended(self._here.now())
         return None
 
-    def _pass_on(self, data: bytes) -> CommandGenerator[None]:
+    def _read(self, data: bytes) -> bytes:
+        """Read a part of the stream; returns what goes on of it."""
         if not data:
-            return
+            return b""
         received = self._received
         passed = data if received.reader is None else received.reader.feed(data)
         received.came(self._here.now())
-        yield from self._response.feed(passed)
+        return passed
 
     def _last_part(self) -> CommandGenerator[None]:
         """Pass on what was held back for masking; the connection is no longer this attempt's."""
-        yield from self._pass_on(self._attempt.screened_rest())
+        yield from self._response.feed(self._read(self._attempt.screened_rest()))
         self._attempt.server = None
 
     def _tell_client(self) -> CommandGenerator[None]:

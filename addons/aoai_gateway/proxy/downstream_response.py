@@ -128,13 +128,25 @@ class DownstreamResponse:
                 yield from self._pass_on(rest)
 
     def _pass_on(self, data: bytes) -> CommandGenerator[None]:
+        self.note(data)
+        if self.progress is not Progress.HELD:
+            yield self._here.send(ResponseData(self._here.id, data))
+
+    @property
+    def goes_straight(self) -> bool:
+        """Whether parts of a stream go to the client as they are, past every addon."""
+        response = self._here.flow.response
+        return self.progress is Progress.BEGUN and response is not None and not callable(response.stream)
+
+    def note(self, data: bytes) -> None:
+        """Note a part of a stream that goes out, or is held."""
+        if not data:
+            return
         self._gaps.note(self._here.now())
         if self.progress is Progress.HELD:
             self._held += data
-            return
-        if self._keeps:
+        elif self._keeps:
             self._kept += data
-        yield self._here.send(ResponseData(self._here.id, data))
 
     def show_kept(self) -> None:
         """Put what has gone out, or was collected, on the flow's response, where a user sees it."""

@@ -202,10 +202,7 @@ class GatewayHttp1Server(Http1Server):
         assert event.stream_id == self.stream_id
         if isinstance(event, ResponseData):
             if event.data:
-                if self._left is not None:
-                    self._left -= len(event.data)
-                framed = b"%x\r\n%s\r\n" % (len(event.data), event.data) if self._chunked else event.data
-                yield commands.SendData(self.conn, framed)
+                yield commands.SendData(self.conn, self.framed(event.data))
         elif isinstance(event, ResponseHeaders):
             yield from self._send_head(event.response)
         elif isinstance(event, ResponseEndOfMessage):
@@ -215,6 +212,12 @@ class GatewayHttp1Server(Http1Server):
             yield from self.mark_done(response=True)
         elif isinstance(event, ResponseProtocolError):
             yield from self._cut(event)
+
+    def framed(self, data: bytes) -> bytes:
+        """Return a part of an answer's body as it goes on the wire."""
+        if self._left is not None:
+            self._left -= len(data)
+        return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked and data else data
 
     def _send_head(self, response: http.Response) -> CommandGenerator[None]:
         """Send an answer's head, with the framing and the connection that this client understands.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
+    from aoai_gateway.proxy.lane import Taken
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.errors import GatewayError
 
@@ -191,6 +192,19 @@ class GatewayLayer(HttpLayer):
         context = self.context.fork()
         stream = self.streams[stream_id] = GatewayStream(context, stream_id, self._gateway, self)
         yield from self.event_to_child(stream, events.Start())
+
+    def take(self, data: bytes, connection: Connection) -> Taken | None:
+        """Have a read of a backend's socket taken by the stream that it is for, if that has a short way.
+
+        None: it has not, and the read has to come as an event.
+        """
+        client = self.connections.get(self.context.client)
+        if self._paused or connection not in self.connections:
+            return None
+        for stream in self.streams.values():
+            if stream.lane is not None and stream.upstream is connection:
+                return stream.lane.take(data, self.context.client, client)
+        return None
 
     # --- connections -----------------------------------------------------------------------------------
 

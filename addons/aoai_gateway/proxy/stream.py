@@ -59,6 +59,7 @@ from aoai_gateway.proxy.downstream_request import SWALLOW_SECONDS, DownstreamReq
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
 from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.proxy.lane import Lane
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream_context import StreamContext
@@ -94,6 +95,8 @@ class GatewayStream(HttpStream):
         self._driver = EngineDriver(here)
         self._attempt: UpstreamAttempt | None = None
         self._delivery: Delivery | None = None
+        self.lane: Lane | None = None
+        """The short way of chunks, once a stream has begun."""
         self._delayed: tuple[commands.RequestWakeup, Result] | None = None
         """What ends `State.DELAYED`, and the result to go on with."""
 
@@ -358,8 +361,14 @@ class GatewayStream(HttpStream):
         result = yield from self._delivery.begin()
         if result is None:
             self.state = State.DELIVERING
+            self.lane = Lane.of(
+                self._here.layer.connections, self.upstream, self._delivery, self._is_delivering
+            )
             yield from attempt.watch()
         return result
+
+    def _is_delivering(self) -> bool:
+        return self.state is State.DELIVERING and not self._paused
 
     def deliver_body(self, event: ResponseData) -> CommandGenerator[None]:
         """More of a stream has come that goes to the client."""

@@ -47,6 +47,14 @@ def connection_layers(context: Context, address: tuple[str, int], tls: bool) -> 
     return stack[0]
 
 
+def http1_of(layer: Layer) -> BackendHttp1Client | None:
+    """Return the HTTP/1 client among the layers of a connection, once it is open."""
+    if isinstance(layer, ServerTLSLayer):
+        layer = layer.child_layer
+    inner = layer.child_layer if isinstance(layer, BackendClient) else None
+    return inner if isinstance(inner, BackendHttp1Client) else None
+
+
 class BackendClient(HttpClient):
     """Opens a connection to a backend, and speaks HTTP/1 on it."""
 
@@ -67,6 +75,7 @@ class BackendHttp1Client(Http1Client):
         super().__init__(context)
         self._interim = 0
         self._reusable = True
+        self.body_reader: BodyReader  # type: ignore[assignment]  # one more
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Read an answer's head; interim answers before it are skipped (RFC 9110 §15.2)."""
@@ -99,7 +108,7 @@ class BackendHttp1Client(Http1Client):
     def _answered(self, head: heads.ResponseHead, event: events.DataReceived) -> CommandGenerator[None]:
         assert self.stream_id is not None
         self.response, self._reusable = head.response, head.reusable
-        self.body_reader = BodyReader(make_body_reader(head.size))  # type: ignore[assignment]  # one more
+        self.body_reader = BodyReader(make_body_reader(head.size))
         self.state = self.read_body
         yield ReceiveHttp(ResponseHeaders(self.stream_id, head.response, head.size == 0))
         yield from self.state(event)
@@ -110,6 +119,11 @@ class BackendHttp1Client(Http1Client):
         yield commands.CloseConnection(self.conn)
         error = ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
         yield ReceiveHttp(error)
+
+    @property
+    def is_between_chunks(self) -> bool:
+        """Whether a chunk may begin with the next byte, and nothing waits to be read."""
+        return self.state == self.read_body and not self.buf and self.body_reader.is_between_chunks
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
         """Note that the request, or its answer, is complete; with both, the connection may be used again."""
