@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from mitmproxy import ctx
+from mitmproxy.connection import Server
 from mitmproxy.proxy import tunnel
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.app import descriptors, selfcheck, sockets, tls
+from aoai_gateway.app import cut_connections, descriptors, relay, selfcheck, tls
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
 
     from mitmproxy import tls as mtls
     from mitmproxy.addonmanager import Loader
-    from mitmproxy.connection import Client
+    from mitmproxy.connection import Client, Connection
     from mitmproxy.proxy.layer import Layer, NextLayer
+    from mitmproxy.proxy.server import ConnectionHandler
 
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.routing.breaker import Scope
@@ -90,7 +92,7 @@ class GatewayAddon:
         """Register the options; see that mitmproxy is one that we know."""
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
         self.lifecycle.handle_signals()
-        sockets.install(self._layers.get)
+        cut_connections.install(self._connection_opened)
         self.gateway.connections.descriptors = descriptors.raise_limit()
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
@@ -105,6 +107,11 @@ class GatewayAddon:
         self._serve_viewers()
         # Before the listener is up: no client is connected, and only this machine can connect.
         ctx.options.update(connection_strategy="lazy", http2=False)
+
+    def _connection_opened(self, handler: ConnectionHandler, connection: Connection) -> None:
+        layer = self._layers.get(handler.client.id)
+        if layer is not None and isinstance(connection, Server):
+            relay.put_before(handler, connection, layer)
 
     def _make_inspector(self) -> Observer:
         """Load the inspector, when flows are seen."""

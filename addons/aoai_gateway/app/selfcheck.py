@@ -41,10 +41,12 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (mode_servers.ReverseInstance, "listen", ("self", "host", "port")),
     (mode_servers.ReverseInstance, "handle_stream", ("self", "reader", "writer")),
     (server.ConnectionHandler, "__init__", ("self", "context")),
+    (server.ConnectionHandler, "handle_client", ("self",)),
     (server.ConnectionHandler, "handle_connection", ("self", "connection")),
     (server.ConnectionHandler, "server_event", ("self", "event")),
     (server.ConnectionHandler, "drain_writers", ("self",)),
     (server.TimeoutWatchdog, "register_activity", ("self",)),
+    (server.ConnectionHandler, "open_connection", ("self", "command")),
 )
 
 _ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (

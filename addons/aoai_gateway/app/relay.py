@@ -1,14 +1,9 @@
-"""The sockets of connections, where mitmproxy's own handling of them is not enough.
+"""A short way for streams that have begun, from the backend's socket to the client's.
 
-*Connections that mitmproxy forgets are closed.* When the layer closes a connection while more of what came on
-it waits for the layer's lock, the cancellation arrives in that wait, and leaves
-`ConnectionHandler.handle_connection` before it closes the socket (mitmproxy 12). The peer then sees neither
-an end nor an answer, and the descriptor is lost until a garbage collection.
-
-*Streams that have begun take a short way.* A `Relay` stands between a backend's socket and the reader that
-mitmproxy reads from. While that reader has nothing left and mitmproxy waits for more, it shows each read to
-the layer of the client first; a stream that is under delivery may take it (:mod:`~aoai_gateway.proxy.lane`).
-Whatever is not taken goes to the reader, as if there were no relay.
+A `Relay` stands between a backend's socket and the reader that mitmproxy reads from. While that reader has
+nothing left and mitmproxy waits for more, it shows each read to the layer of the client first; a stream that
+is under delivery may take it (:mod:`~aoai_gateway.proxy.lane`). Whatever is not taken goes to the reader, as
+if there were no relay.
 """
 
 from __future__ import annotations
@@ -16,24 +11,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mitmproxy.connection import Server
 from mitmproxy.proxy import events
-from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.runtime.exception_log import log_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mitmproxy.connection import Connection
+    from mitmproxy.connection import Server
+    from mitmproxy.proxy.server import ConnectionHandler
 
     from aoai_gateway.proxy.layer import GatewayLayer
 
 MOST_UNSENT = 64 * 1024
 """Bytes that may wait for the client's socket; with more, mitmproxy has to wait for it before it reads on."""
-
-_handle = ConnectionHandler.handle_connection
 
 _buffer = bytearray(64 * 1024)
 """For a read of any relay; a read is taken out of it before the next one."""
@@ -138,29 +128,8 @@ class Relay(asyncio.BufferedProtocol):
         await self._handler.drain_writers()
 
 
-def install(layer_of: Callable[[str], GatewayLayer | None]) -> None:
-    """Handle all sockets from now on so.
-
-    ``layer_of`` gives the gateway's layer of a client's connection, by the connection's id.
-    """
-
-    async def handle_connection(self: ConnectionHandler, connection: Connection) -> None:
-        layer = layer_of(self.client.id)
-        if layer is not None and isinstance(connection, Server):
-            _relay(self, connection, layer)
-        try:
-            await _handle(self, connection)
-        finally:
-            forgotten = self.transports.pop(connection, None)
-            if forgotten is not None and forgotten.writer is not None:
-                forgotten.writer.close()
-
-    # mitmproxy makes its handlers itself, so the class is changed.
-    ConnectionHandler.handle_connection = handle_connection  # type: ignore[method-assign]
-
-
-def _relay(handler: ConnectionHandler, connection: Server, layer: GatewayLayer) -> None:
-    """Put a relay before the reader of a backend's connection."""
+def put_before(handler: ConnectionHandler, connection: Server, layer: GatewayLayer) -> None:
+    """Put a relay before the reader of a backend's connection. ``layer``: that of the client."""
     io = handler.transports[connection]
     if not isinstance(io.reader, asyncio.StreamReader) or not isinstance(io.writer, asyncio.StreamWriter):
         return

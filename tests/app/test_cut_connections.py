@@ -1,0 +1,123 @@
+"""When a client is gone, no connection that was opened for it stays, whenever it was opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from mitmproxy.connection import ConnectionState, Server
+from mitmproxy.options import Options
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.server import ConnectionHandler, SimpleConnectionHandler
+
+from aoai_gateway.app import cut_connections
+
+type Reaction = Callable[[events.Event], list[commands.Command]]
+
+
+class Scripted(layer.Layer):
+    """A layer that opens connections when it is told to, and writes down what came of them."""
+
+    reaction: Reaction
+    opened: list[str | None]
+
+    def _handle_event(self, event: events.Event) -> Iterator[commands.Command]:
+        if isinstance(event, events.OpenConnectionCompleted):
+            self.opened.append(event.reply)
+        if isinstance(event, events.ConnectionClosed) and event.connection is self.context.client:
+            yield commands.CloseConnection(event.connection)
+        yield from self.reaction(event)
+
+    def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
+        yield from self._handle_event(event)
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("handle_client", "handle_connection", "open_connection"):
+        monkeypatch.setattr(ConnectionHandler, name, getattr(ConnectionHandler, name))
+    cut_connections.install()
+
+
+@asynccontextmanager
+async def between(
+    reaction: Reaction,
+) -> AsyncIterator[tuple[Any, asyncio.StreamWriter, Server, list[asyncio.Event]]]:
+    """A handler with a client before it and a server behind it; the list has, of each connection, its end."""
+    seen: list[asyncio.Event] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended = asyncio.Event()
+        seen.append(ended)
+        await reader.read()
+        writer.close()
+        ended.set()
+
+    def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = SimpleConnectionHandler(reader, writer, Options(), ProxyMode.parse("regular"), {})
+        scripted = Scripted(handler.layer.context)
+        scripted.reaction, scripted.opened = reaction, []
+        handler.layer = scripted
+        made.set_result(handler)
+
+    made: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    behind = await asyncio.start_server(accept, "127.0.0.1", 0)
+    front = await asyncio.start_server(handle, "127.0.0.1", 0)
+    _, client = await asyncio.open_connection(*front.sockets[0].getsockname())
+    try:
+        yield await made, client, Server(address=behind.sockets[0].getsockname()), seen
+    finally:
+        client.close()
+        front.close()
+        behind.close()
+
+
+def no_reaction(_: events.Event) -> list[commands.Command]:
+    return []
+
+
+def test_a_connection_that_is_asked_for_later_is_not_opened() -> None:
+    async def story() -> None:
+        async with between(no_reaction) as (handler, client, server, seen):
+            client.close()
+            await handler.handle_client()
+            handler.layer.reaction = lambda event: (
+                [commands.OpenConnection(server)] if isinstance(event, events.Wakeup) else []
+            )
+            await handler.server_event(events.Wakeup(commands.RequestWakeup(0)))
+            await asyncio.wait_for(handler.transports[server].handler, 5)
+            assert (handler.layer.opened, seen) == ([cut_connections.TOO_LATE], [])
+            assert server.state is ConnectionState.CLOSED
+
+    asyncio.run(story())
+
+
+def test_the_end_of_a_connection_that_leads_to_another_leaves_none() -> None:
+    async def story() -> None:
+        servers: list[Server] = []
+        gone = asyncio.Event()
+
+        def react(event: events.Event) -> list[commands.Command]:
+            if isinstance(event, events.Start):
+                return [commands.OpenConnection(servers[0])]
+            if isinstance(event, events.OpenConnectionCompleted) and event.command.connection is servers[0]:
+                gone.set()
+            if isinstance(event, events.ConnectionClosed) and event.connection is servers[0]:
+                return [commands.OpenConnection(servers[1])]
+            return []
+
+        async with between(react) as (handler, client, server, seen):
+            servers += server, Server(address=server.address)
+            handling = asyncio.create_task(handler.handle_client())
+            await asyncio.wait_for(gone.wait(), 5)
+            client.close()
+            await asyncio.wait_for(handling, 5)
+            assert all(io.handler is None or io.handler.done() for io in handler.transports.values())
+            for ended in seen:
+                await asyncio.wait_for(ended.wait(), 5)
+
+    asyncio.run(story())
