@@ -193,6 +193,9 @@ def test_what_is_off_stays_off_when_the_file_is_saved(admin: Admin, pair: Pair) 
         ("breaks/open", {"name": "sweden", "seconds": 10**400}, 409, "at most 86400"),
         ("breaks/open", {"name": "sweden", "seconds": -(10**400)}, 409, "at most 86400"),
         ("breaks/open", {"name": "sweden", "seconds": float("nan")}, 400, "NaN, which JSON does not have"),
+        ("breaks/open", {"name": "sweden", "seconds": 5, "reason": 5}, 400, '"reason" must be a text'),
+        ("breaks/open", {"name": "sweden", "seconds": 5, "reason": "a \ud800"}, 400, "of a surrogate pair"),
+        ("breaks/open", {"name": "a \ud800", "seconds": 5}, 400, "half of a surrogate pair"),
         ("breaks/close", {"name": "france"}, 409, "france has no break"),
         ("breaks/close", [], 400, "it is not an object"),
     ],
@@ -200,6 +203,8 @@ def test_what_is_off_stays_off_when_the_file_is_saved(admin: Admin, pair: Pair) 
 def test_what_is_not_understood(admin: Admin, what: str, body: Any, status: int, said: str) -> None:
     answer = admin.ask("POST", f"/api/{what}", body)
     assert (answer.status, said in answer.json()["error"]["message"]) == (status, True), answer.body
+    # What was refused was not done.
+    assert backend(ask(admin.gateway)) == "gpt-4o-ptu@sweden"
 
 
 def test_bad_bodies(admin: Admin) -> None:

@@ -7,7 +7,9 @@ import pytest
 from aoai_gateway.wire.printing import printable, printable_lines
 
 
-@pytest.mark.parametrize("odd", ["\x1b", "\x9b", "\r", "\x00", "\x7f", "\u202e", "\u2066", "\u2028", "\x08"])
+@pytest.mark.parametrize(
+    "odd", ["\x1b", "\x9b", "\r", "\x00", "\x7f", "\u202e", "\u2066", "\u2028", "\x08", "\ud800"]
+)
 def test_what_a_terminal_or_an_editor_obeys_is_gone(odd: str) -> None:
     assert printable(f"a{odd}b") == "a b"
     assert printable_lines(f"a{odd}b") == "a b"

@@ -20,6 +20,7 @@ import json
 import logging
 import math
 import os
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, override
 
@@ -35,7 +36,7 @@ from aoai_gateway.wire.json_members import read_document
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from tornado.routing import Rule
@@ -250,18 +251,25 @@ class _Control(_Handler):
             return
         try:
             members = read_document(self.request.body.decode(errors="replace"))
-            done = self.perform({member.key: member.value for member in members})
+            act = self.understood({member.key: member.value for member in members})
+        except ValueError as error:
+            self.fail(400, f"The request is not understood: {error}.")
+            return
+        # Nothing has been done so far; from here on, what is not understood would be done by half.
+        try:
+            done = act()
         except NothingOfThatNameError as error:
             self.fail(404, _sentence(error))
         except ControlError as error:
             self.fail(409, _sentence(error))
-        except ValueError as error:
-            self.fail(400, f"The request is not understood: {error}.")
         else:
             self.answer({"done": done})
 
-    def perform(self, asked: dict[str, Any]) -> str:
-        """Carry out the action. Raises ControlError, or ValueError for a malformed request."""
+    def understood(self, asked: dict[str, Any]) -> Callable[[], str]:
+        """Give the action that is asked for, all of it checked. Raises ValueError for a malformed request.
+
+        The action gives a sentence about what it has done, or raises ControlError.
+        """
         raise NotImplementedError
 
 
@@ -269,35 +277,35 @@ class OpenBreakHandler(_Control):
     """Opens a break."""
 
     @override
-    def perform(self, asked: dict[str, Any]) -> str:
-        name, seconds = _text(asked, "name"), asked.get("seconds")
+    def understood(self, asked: dict[str, Any]) -> Callable[[], str]:
+        name, seconds, reason = _text(asked, "name"), asked.get("seconds"), _text(asked, "reason", "")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise ValueError('"seconds" must be a number')
         if not -LONGEST_BREAK <= seconds <= LONGEST_BREAK:
             # An integer can have more digits than a float can hold.
             seconds = math.inf
-        return self.controls.open_break(name, float(seconds), _text(asked, "reason", ""), by=self.by)
+        return partial(self.controls.open_break, name, float(seconds), reason, by=self.by)
 
 
 class CloseBreakHandler(_Control):
     """Closes a break, or all."""
 
     @override
-    def perform(self, asked: dict[str, Any]) -> str:
+    def understood(self, asked: dict[str, Any]) -> Callable[[], str]:
         if "name" not in asked:
-            return self.controls.close_all_breaks(by=self.by)
-        return self.controls.close_break(_text(asked, "name"), by=self.by)
+            return partial(self.controls.close_all_breaks, by=self.by)
+        return partial(self.controls.close_break, _text(asked, "name"), by=self.by)
 
 
 class SwitchHandler(_Control):
     """Switches something off or on."""
 
     @override
-    def perform(self, asked: dict[str, Any]) -> str:
+    def understood(self, asked: dict[str, Any]) -> Callable[[], str]:
         on = asked.get("on")
         if not isinstance(on, bool):
             raise ValueError('"on" must be true or false')
-        return self.controls.switch(_text(asked, "kind"), _text(asked, "name"), on=on, by=self.by)
+        return partial(self.controls.switch, _text(asked, "kind"), _text(asked, "name"), on=on, by=self.by)
 
 
 def _sentence(error: ControlError) -> str:
@@ -309,4 +317,15 @@ def _text(asked: dict[str, Any], key: str, default: str | None = None) -> str:
     value = asked.get(key, default)
     if not isinstance(value, str):
         raise ValueError(f'"{key}" must be a text')
+    if not _is_unicode(value):
+        raise ValueError(f'"{key}" must be a text; it holds half of a surrogate pair')
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be encoded: JSON can spell halves of surrogate pairs (RFC 8259 §8.2)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,7 +2,8 @@
 
 Input of operators, messages of backends and names of clients come from outside. A terminal takes
 control characters in it for commands (ANSI X3.64), an editor shows text with directional marks in another
-order than it has, and a line feed would begin a line that looks like the log's own.
+order than it has, and a line feed would begin a line that looks like the log's own. Half of a surrogate pair,
+which JSON can spell, has no encoding at all: to print it is an error.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import re
 
 _DIRECTIONS = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_UNPRINTABLE = re.compile(f"[\x00-\x1f\x7f-\x9f{_DIRECTIONS}]")
-_UNPRINTABLE_IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_DIRECTIONS}]")
+_SURROGATES = "\ud800-\udfff"
+_UNPRINTABLE = re.compile(f"[\x00-\x1f\x7f-\x9f{_DIRECTIONS}{_SURROGATES}]")
+_UNPRINTABLE_IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_DIRECTIONS}{_SURROGATES}]")
 
 
 def printable(text: str) -> str:
-    """Return a text as one line; a space replaces each control character and directional mark."""
+    """Return a text as one line; a space replaces each control character, directional mark and surrogate."""
     return _UNPRINTABLE.sub(" ", text)
 
 

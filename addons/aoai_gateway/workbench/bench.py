@@ -89,6 +89,10 @@ class Bench:
         """Check a call's answer. Raises ExpectationError, EditError or ChildError."""
         for each in expected:
             expectations.one(each)
+        # Before the first judge is asked: each is a call that is paid for.
+        judges = [each["judge"] for each in expected if "judge" in each]
+        if any(judge.deployment_of(each, judging.of_set) is None for each in judges):
+            raise EditError("A judge needs a deployment: in the expectation, or as the set's judge.")
         answer = answer_of(flow)
         if expectations.needs_time(expected):
             results = await child.perform(child.Expect(expected, answer))
@@ -108,8 +112,7 @@ class Bench:
         judging: Judging,
     ) -> None:
         deployment = judge.deployment_of(asked, judging.of_set)
-        if deployment is None:
-            raise EditError("A judge needs a deployment: in the expectation, or as the set's judge.")
+        assert deployment is not None  # as `check` has seen to
         prompt = content_of(flow.request)[: judge.LONGEST_ANSWER].decode(errors="replace")
         body = judge.request(asked["rubric"], prompt, str(answer["text"]), deployment)
         edited = Edited("chat.completions", body, judging.client, f"judge for {judging.run_by}")
