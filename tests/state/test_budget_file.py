@@ -16,6 +16,8 @@ from aoai_gateway.state.budget_file import BudgetFile, BudgetFileError, decode, 
 NOW = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC
 QUOTA = Quota("gpt-4o", None, None, 1000, 20_000)
 
+GOOD = {"client": "team", "deployment": None, "day": "2026-02-28", "tokens": 5}
+
 
 def spent(counters: Counters, now: float = NOW) -> list[int]:
     decision = counters.peek(Reservation("look", "team", (QUOTA,), 0), now)
@@ -62,13 +64,54 @@ def test_entries_survive_encoding():
         b'{"version": 1}',
         b'{"version": 1, "budgets": [{"client": "a"}]}',
         b'{"version": 1, "budgets": 5}',
+        b'{"version": true, "budgets": 5}',
+        b'{"version": 1, "budgets": {}}',
+        b'{"version": 1, "budgets": null}',
+        b'{"version": 1, "budgets": [null]}',
+        b'{"version": 1, "budgets": [[]]}',
+        b"[" * 100_000,
+        b'{"version": 1, "budgets": ' + b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"version": 1, "budgets": [' + b"9" * 5000 + b"]}",
+        *(
+            json.dumps({"version": 1, "budgets": [budget]}).encode()
+            for budget in (
+                *({**GOOD, "tokens": tokens} for tokens in (-1, True, 2**53 + 1, 10**30, 1.5, "5", None, [])),
+                *({**GOOD, "day": day} for day in ("", "soon", "2026-02-30", "2026-02", "20260228", 5)),
+                {**GOOD, "client": 5},
+                {**GOOD, "client": "\ud800"},
+                {**GOOD, "deployment": []},
+                {**GOOD, "deployment": "\ud800"},
+                {"client": "team", "deployment": None, "month": "2026-13", "tokens": 5},
+                {"client": "team", "deployment": None, "month": "2026-02-01", "tokens": 5},
+                {"client": "team", "deployment": None, "tokens": 5},
+            )
+        ),
     ],
+    ids=lambda content: content[:60] if isinstance(content, str) else content[-60:].decode("latin-1"),
 )
 def test_a_broken_file_is_an_error_that_says_what_to_do(tmp_path, content):
     path = tmp_path / "budgets.json"
     path.write_bytes(content)
     with pytest.raises(BudgetFileError, match=r"budgets\.json.*repair the file, or remove it"):
         BudgetFile(path, Counters()).load()
+
+
+def test_the_reason_is_one_short_line_of_ascii(tmp_path):
+    path = tmp_path / "budgets.json"
+    path.write_text(json.dumps({"version": 1, "budgets": [{"client": "\x1b\u202e\n" * 5000}]}))
+    with pytest.raises(BudgetFileError) as raised:
+        BudgetFile(path, Counters()).load()
+    assert str(raised.value).isascii()
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300 + len(str(path))
+
+
+def test_what_fits_is_taken(tmp_path):
+    path = tmp_path / "budgets.json"
+    most = {**GOOD, "tokens": 2**53}
+    path.write_text(json.dumps({"version": 1, "budgets": [most, {**GOOD, "client": "b", "tokens": 0}]}))
+    assert [entry[3] for entry in budget_file.read(path)[1]] == [2**53, 0]
 
 
 def test_nothing_is_written_when_nothing_was_settled(tmp_path, monkeypatch):

@@ -74,6 +74,8 @@ def test_months_have_the_same_names_here_and_in_the_script(month: int) -> None:
 def test_a_file_that_is_none(redis_server: RedisServer, tmp_path: Path) -> None:
     put(redis_server.url, "none", tmp_path / "missing.json")
     broken = tmp_path / "broken.json"
-    broken.write_text("{")
-    with pytest.raises(BudgetFileError, match="repair the file"):
-        put(redis_server.url, "none", broken)
+    budget = {"client": "a", "deployment": None, "day": "soon", "tokens": 5}
+    for content in ("{", "[" * 100_000, json.dumps({"version": 1, "budgets": [budget]})):
+        broken.write_text(content)
+        with pytest.raises(BudgetFileError, match="repair the file"):
+            put(redis_server.url, "none", broken)

@@ -6,7 +6,7 @@ overspent one.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Literal, NamedTuple
 
 Calendar = Literal["day", "month"]
@@ -17,6 +17,15 @@ class Period(NamedTuple):
 
     calendar: Calendar
     name: str
+
+
+def is_period(of: Period) -> bool:
+    """Whether there is such a day or month, written so."""
+    try:
+        day = date.fromisoformat(of.name if of.calendar == "day" else f"{of.name}-01").isoformat()
+    except ValueError:
+        return False
+    return of.name == (day if of.calendar == "day" else day[:7])
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +43,8 @@ class Tally:
 
 def period(calendar: Calendar, now: int) -> Period:
     """Return the period that `now` (Unix time, µs) lies in."""
-    date = datetime.fromtimestamp(now // 1_000_000, UTC).date().isoformat()
-    return Period(calendar, date if calendar == "day" else date[:7])
+    day = datetime.fromtimestamp(now // 1_000_000, UTC).date().isoformat()
+    return Period(calendar, day if calendar == "day" else day[:7])
 
 
 def ends_in(calendar: Calendar, now: int) -> int:

@@ -9,16 +9,20 @@ import asyncio
 import json
 import logging
 import os
+import reprlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from aoai_gateway.quota.calendar import Period
+from aoai_gateway.quota.calendar import Period, is_period
 from aoai_gateway.quota.counters import Counters
 
 INTERVAL: Final = 1.0
 """Seconds between writes while something changes."""
+
+MOST_TOKENS: Final = 2**53
+"""Of one budget: Redis's scripts count with doubles, which are exact up to here."""
 
 _VERSION: Final = 1
 
@@ -43,24 +47,60 @@ def encode(entries: Iterable[Entry]) -> bytes:
 
 def decode(content: bytes) -> list[Entry]:
     """Return the entries in a file's content; ValueError if it is not such a file."""
-    document = json.loads(content)
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(document, dict) or document.get("version") != _VERSION:
-        raise ValueError(f"not a budget file of version {_VERSION}")
-    return [_entry(item) for item in document["budgets"]]
+        raise ValueError(f"it is no budget file of version {_VERSION}")
+    budgets = document.get("budgets")
+    if not isinstance(budgets, list):
+        raise ValueError("it has no list of budgets")
+    return [_entry(item) for item in budgets]
+
+
+def read(path: Path) -> tuple[bytes, list[Entry]]:
+    """Return a file's content and the entries in it; of a missing one, nothing. Raises BudgetFileError."""
+    try:
+        content = path.read_bytes()
+        return content, decode(content)
+    except FileNotFoundError:
+        return b"", []
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BudgetFileError(
+            f"{path}: cannot read the budgets per day and month ({reason}); "
+            "repair the file, or remove it to start with nothing spent"
+        ) from error
 
 
 def _entry(item: object) -> Entry:
     match item:
-        case {"client": str(client), "deployment": (str() | None) as name, "day": str(day), "tokens": int(n)}:
-            return client, name, Period("day", day), n
+        case {"client": str(client), "deployment": (str() | None) as name, "day": str(of), "tokens": tokens}:
+            period = Period("day", of)
         case {
             "client": str(client),
             "deployment": (str() | None) as name,
-            "month": str(month),
-            "tokens": int(n),
+            "month": str(of),
+            "tokens": tokens,
         }:
-            return client, name, Period("month", month), n
-    raise ValueError(f"not a budget: {item!r}")
+            period = Period("month", of)
+        case _:
+            raise ValueError(f"it has what is no budget: {_shortened(item)}")
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= MOST_TOKENS:
+        raise ValueError(f"it has a number of tokens that is none, of {_shortened(client)}")
+    if not is_period(period):
+        raise ValueError(f"it has a {period.calendar} that is none: {_shortened(period.name)}")
+    try:
+        f"{client}{name}".encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"it has a name that is none: {_shortened(item)}") from None
+    return client, name, period, tokens
+
+
+def _shortened(value: object) -> str:
+    # Written as ASCII: it goes into a log, and comes from a file that is broken.
+    return reprlib.repr(value).encode("ascii", "backslashreplace").decode()
 
 
 class BudgetFile:
@@ -79,17 +119,7 @@ class BudgetFile:
 
     def load(self) -> None:
         """Count the file's entries; a missing file has none. Raises BudgetFileError."""
-        try:
-            self._written = self._path.read_bytes()
-            entries = decode(self._written)
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not a budget file"
-            raise BudgetFileError(
-                f"{self._path}: cannot read the budgets per day and month ({reason}); "
-                "repair the file, or remove it to start with nothing spent"
-            ) from error
+        self._written, entries = read(self._path)
         for client, deployment, of, tokens in entries:
             self._accounts.restore(client, deployment, of, tokens)
 

@@ -19,31 +19,36 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from aoai_gateway.quota.calendar import Period
-from aoai_gateway.state.budget_file import INTERVAL, BudgetFileError, Entry, decode, encode, write_atomically
+from aoai_gateway.state.budget_file import INTERVAL, Entry, encode, read, write_atomically
 
 _EPOCH: Final = date(1970, 1, 1)
 _KEPT: Final = timedelta(days=70)
 """Longer than any month; the script that counts sets the time anew."""
 
+STORE_SECONDS: Final = 5.0
+"""For the store to answer; it is on this machine."""
+
 logger = logging.getLogger(__name__)
 
 
 def put(url: str, prefix: str, path: Path) -> None:
-    """Put what the file says into the store. One that is not there says nothing. Raises BudgetFileError."""
-    try:
-        entries = decode(path.read_bytes())
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BudgetFileError(
-            f"{path}: cannot read the budgets per day and month ({error}); "
-            "repair the file, or remove it to start with nothing spent"
-        ) from error
-    with redis.Redis.from_url(url) as store:
+    """Put what the file says into the store. One that is not there says nothing.
+
+    Raises BudgetFileError, and RedisError if the store does not take it.
+    """
+    _, entries = read(path)
+    put_entries(url, prefix, entries)
+
+
+def put_entries(url: str, prefix: str, entries: Iterable[Entry]) -> None:
+    """Put budgets into an empty store, all or none of them. Raises RedisError."""
+    with redis.Redis.from_url(url, socket_timeout=STORE_SECONDS) as store, store.pipeline() as all_at_once:
         for client, deployment, of, tokens in entries:
             key = f"{prefix}:{{{quote(client, safe='')}}}:budgets"
-            store.hset(key, _field(deployment, of), tokens)
-            store.expire(key, _KEPT)
+            # What a worker has counted since the store began is not lost.
+            all_at_once.hincrby(key, _field(deployment, of), tokens)
+            all_at_once.expire(key, _KEPT)
+        all_at_once.execute()
 
 
 class BudgetKeeper:
