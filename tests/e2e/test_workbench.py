@@ -15,7 +15,7 @@ import pytest
 from aoai_gateway.app import cli
 from aoai_gateway.rerun import command
 from tests.e2e import json_lines
-from tests.e2e.inspector import PASSWORD, Inspector, inspecting
+from tests.e2e.inspector import PASSWORD, inspecting
 from tests.e2e.processes import Answer, Gateway, Simulator, eventually, request
 from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import running
@@ -321,6 +321,11 @@ def test_answers_are_checked_and_judged(bench: Workbench) -> None:
     ]  # fmt: skip
     results = bench.send("POST", "/check", call=ident, expect=expect, client="Tester", by="Ada")["results"]
     assert [each["passed"] for each in results[:3]] == [True, False, False]
+    # A judge is a call that is paid for: none is asked if what is asked for cannot be done.
+    known = len(bench.rows())
+    judges = [expect[-1], {"judge": {"rubric": "say: nothing"}}]
+    refused = bench.ask("POST", "/api/check", {"call": ident, "expect": judges, "client": "Tester"})
+    assert (refused.status, len(bench.rows())) == (409, known)
     # The simulator is no judge: what it says is not a verdict, and that is told.
     assert results[3]["passed"] is False
     assert bench.get(f"/calls/{results[3]['call']}")["row"]["deployment"] == "gpt-4o-mini"
@@ -400,9 +405,8 @@ def test_a_call_that_is_gone(bench: Workbench) -> None:
     assert "no longer here" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("bench", ["mitmweb"], indirect=True)
 def test_mitmwebs_own_way_in(bench: Workbench) -> None:
-    if not isinstance(bench.gateway, Inspector):
-        pytest.skip("there is no mitmweb")
     let_in = request(f"{bench.url}/?token={PASSWORD}")
     cookie = let_in.headers["set-cookie"].partition(";")[0]
     assert request(f"{bench.url}/workbench/api/setup", headers={"cookie": cookie}).status == 200
