@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from aoai_gateway.analysis.backtest_command import main as backtest_main
+from aoai_gateway.analysis.consumers import quantile
 from aoai_gateway.analysis.records import Reading, RecordsError, Selection, moment, read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import as_csv, main
@@ -23,7 +25,7 @@ from aoai_gateway.analysis.text import short, text
 from aoai_gateway.config.models import Client
 from tests.analysis.day import day
 from tests.engine_driver import config
-from tests.usage.records import record
+from tests.usage.records import attempt, record
 
 type Write = Callable[[Iterable[dict[str, Any]]], Path]
 
@@ -211,6 +213,57 @@ def test_a_log_that_holds_other_lines_will_do(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     made = of(path)
     assert (made["records"], made["unreadable"]) == (2, 2)
+
+
+NUMBERS = ["100", True, -1, 1.5, 10**400, [], {}]
+WRONG = [
+    *({name: value} for name in ("input_tokens", "output_tokens", "count", "status") for value in NUMBERS),
+    *(
+        {name: value}
+        for name in ("duration_ms", "first_token_ms", "cost")
+        for value in ("1", True, [], 1e999)
+    ),
+    *({name: 5} for name in ("client", "deployment", "asked_deployment", "model", "error", "operation")),
+    *({"client": value} for value in ([], {}, True)),
+    *({"outcome": value} for value in (5, [], {})),
+    *({"streaming": value} for value in ("no", 1, None)),
+    *({"attempts": value} for value in (None, "none", 5, [5], [None], [{}], {}, [attempt(skipped=None)])),
+    *({"attempts": [attempt() | {name: []}]} for name in attempt() if name in ("backend", "status")),
+    *({"policy": value} for value in (None, 5, [5], [{}], [{"what": [], "dry_run": True}])),
+    *({"refused_by": value, "status": 429} for value in (5, "tokens_per_minute", [], {})),
+    *({"time": value} for value in (None, 5, "", "soon", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: json.dumps(wrong)[:40])
+def test_a_field_of_another_type_costs_its_record_alone(wrong: dict[str, Any], written: Write) -> None:
+    path = written([record(), record() | wrong, record()])
+    made = of(path, config=config("a", clients=(SHOP,)))
+    assert (made["records"], made["unreadable"], made["totals"]["served"]) == (2, 1, 2)
+    field = next(iter(wrong))
+    said = re.escape(f"1 line is no usage record; the first: {path}, line 2 ({field}")
+    assert re.match(said, made["passed_over"])
+    assert made["passed_over"][:60] in text(made, 200)
+
+
+def test_a_field_of_another_type_costs_a_backtest_nothing_more(
+    written: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(written([record(), record(input_tokens="many"), *day()]))
+    assert backtest_main([path, "--config", "own"], lambda _: config("a", clients=(SHOP,))) == 0
+    assert "Passed over: 1 line is no usage record; the first: " in capsys.readouterr().out
+
+
+def test_nothing_but_other_lines_is_said(written: Write) -> None:
+    assert "line 1 (attempts)" in text(of(written([record() | {"attempts": None}])), 200)
+
+
+def test_minutes_without_calls_count_and_take_no_memory() -> None:
+    values = [3.0, 1.0, 2.0]
+    for zeros in (0, 1, 5, 100):
+        for share in (0.01, 0.5, 0.9, 0.98, 1.0):
+            assert quantile(values, share, zeros=zeros) == quantile([*values, *[0.0] * zeros], share)
+    assert quantile(values, 1.0, zeros=10**12) == 3.0
 
 
 def test_a_compressed_file_and_an_older_record(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def main(words: Sequence[str], load_config: Callable[[str], Config]) -> int:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
     made = backtest(recording, candidates, seed=args.seed, progress=_progress(len(recording.calls)))
+    made |= {"unreadable": reading.unreadable, "passed_over": reading.told()}
     if args.format == "json":
         sys.stdout.write(json.dumps(made, indent=2) + "\n")
     else:
@@ -52,6 +53,8 @@ def text(made: dict[str, Any], width: int) -> str:
 def _lines(made: dict[str, Any], width: int) -> Iterator[str]:
     left_out = f"; {made['left_out']:,} records cannot be sent again" if made["left_out"] else ""
     yield f"{made['calls']:,} calls{left_out}"
+    if passed_over := made.get("passed_over"):
+        yield f"Passed over: {passed_over}"
     yield ""
     runs = [run | {"name": _label(run["name"])} for run in (made["recorded"], *made["candidates"])]
     head = ("", "served", "refused", "waited", "mean wait", "spilled", "cost", "same")

@@ -161,15 +161,18 @@ def is_spilled(record: Record) -> bool:
     return len(attempts) > 1 or any(skip["cause"] in BUSY for skip in attempts[0]["skipped"])
 
 
-def quantile(values: Iterable[float], share: float) -> float | None:
+def quantile(values: Iterable[float], share: float, *, zeros: int = 0) -> float | None:
     """Give the smallest value that at least this share of the values does not exceed; None without any.
 
-    That is the nearest-rank definition: a value that was measured, none between two.
+    That is the nearest-rank definition: a value that was measured, none between two. No value is below 0;
+    ``zeros``: how many more there are that are 0.
     """
     ordered = sorted(values)
-    if not ordered:
+    count = zeros + len(ordered)
+    if not count:
         return None
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    rank = max(0, math.ceil(share * count) - 1)
+    return ordered[rank - zeros] if rank >= zeros else 0.0
 
 
 def figures(consumer: Consumer, minutes: int, share: float) -> dict[str, Any]:

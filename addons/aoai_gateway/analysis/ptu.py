@@ -50,8 +50,7 @@ def estimate(
     ptu = price.provisioned
     loads = [load.input_at[m] + ptu.output_weight * load.output_at[m] for m in load.input_at]
     # Minutes without a call count, too: units are paid for in all of them.
-    loads += [0.0] * (minutes - len(loads))
-    wanted = quantile(loads, share) or 0.0
+    wanted = quantile(loads, share, zeros=minutes - len(loads)) or 0.0
     least = math.ceil(wanted / ptu.tokens_per_minute)
     units = max(ptu.smallest, ptu.smallest + ptu.step * math.ceil((least - ptu.smallest) / ptu.step))
     within = sum(min(each, units * ptu.tokens_per_minute) for each in loads)

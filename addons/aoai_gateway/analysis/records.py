@@ -1,7 +1,8 @@
 """Reading usage records from files of JSON lines.
 
-A log that has both records and other lines (standard output) will do: lines that do not begin with ``{``, or
-that are no records, are passed over and counted. A file whose name ends in ``.gz`` is decompressed.
+A log that has both records and other lines (standard output) will do. Lines that do not begin with ``{`` are
+passed over; those that do and are no records, or have a field of another type, are counted, too. A file whose
+name ends in ``.gz`` is decompressed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from aoai_gateway.analysis.record_check import wrong_field
 from aoai_gateway.usage.record import SCHEMA, empty_record
 
 type Record = dict[str, Any]
@@ -22,8 +24,16 @@ type Record = dict[str, Any]
 AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
+LATEST = datetime(9998, 1, 1, tzinfo=UTC).timestamp()
+"""Of a record's time: what comes after it can be written, too."""
+
+
 class RecordsError(Exception):
     """A file cannot be read, or holds what this version does not understand; the text says what."""
+
+
+class _NoRecordError(Exception):
+    """A line is no record; the text names what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +64,21 @@ class Reading:
     left_out: int = 0
     """Records outside of the selection."""
     unreadable: int = 0
-    """Lines that begin like a record and are none: cut off, or another program's."""
+    """Lines that begin like a record and are none: cut off, another program's, a field of another type."""
+    first_unreadable: str | None = None
+    """The first of them, ``usage.jsonl, line 3 (input_tokens)``."""
     files: list[str] = field(default_factory=list)
+
+    def pass_over(self, path: Path, line: int, wrong: str) -> None:
+        """Count a line that is no record."""
+        self.unreadable += 1
+        self.first_unreadable = self.first_unreadable or f"{path}, line {line} ({wrong})"
+
+    def told(self) -> str:
+        """Say how many lines were passed over, and where to look; empty without any."""
+        lines = "line is" if self.unreadable == 1 else "lines are"
+        said = f"{self.unreadable:,} {lines} no usage record; the first: {self.first_unreadable}"
+        return said if self.unreadable else ""
 
 
 def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Iterator[tuple[float, Record]]:
@@ -65,14 +88,14 @@ def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Itera
         reading.files.append(str(path))
         try:
             with _open(path) as lines:
-                for line in lines:
+                for number, line in enumerate(lines, 1):
                     if not line.startswith("{"):
                         continue
-                    record = _record(line, plain)
-                    if record is None:
-                        reading.unreadable += 1
+                    try:
+                        at, record = _record(line, plain)
+                    except _NoRecordError as error:
+                        reading.pass_over(path, number, str(error))
                         continue
-                    at = seconds(record["time"])
                     if selection.wants(record, at):
                         reading.read += 1
                         yield at, record
@@ -109,16 +132,24 @@ def _open(path: Path) -> io.TextIOBase | Any:
     return path.open(encoding="utf-8", errors="replace")
 
 
-def _record(line: str, plain: Record) -> Record | None:
+def _record(line: str, plain: Record) -> tuple[float, Record]:
     try:
         record = json.loads(line)
-        if not isinstance(record, dict) or not isinstance(record["time"], str) or "outcome" not in record:
-            return None
-        seconds(record["time"])
-    except (ValueError, KeyError, RecursionError):
-        return None
+    except (ValueError, RecursionError):
+        raise _NoRecordError("not JSON") from None
+    if not isinstance(record, dict) or "outcome" not in record:
+        raise _NoRecordError("no outcome")
+    try:
+        at = seconds(record["time"])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        raise _NoRecordError("time") from None
+    if not 0 <= at < LATEST:
+        raise _NoRecordError("time")
     schema = record.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordsError(f"a record has schema {schema!r}, and this version reads up to {SCHEMA}")
     # Older ones lack what was added since.
-    return plain | record
+    whole = plain | record
+    if (wrong := wrong_field(whole)) is not None:
+        raise _NoRecordError(wrong)
+    return at, whole

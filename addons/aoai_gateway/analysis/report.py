@@ -1,11 +1,11 @@
 """The report as a document: what the terminal, JSON, CSV and the page all show.
 
 Its members: ``from`` and ``to`` (RFC 3339; the first and the last minute), ``minutes``, ``records``,
-``left_out``, ``unreadable``, ``files``, ``percentile``, ``totals``, ``consumers`` (`consumers.figures` each,
-with ``has_tokens_per_minute`` and ``has_requests_per_minute``: what the configuration gives it, null: no
-limit), ``throttled`` (`_throttled` each), ``provisioned`` (`ptu.estimate` each) and ``series``: for charts,
-``starts`` (of buckets, seconds since the epoch), ``bucket_minutes``, and ``tokens`` of each consumer and
-``refused`` in each of them.
+``left_out``, ``unreadable`` (a count), ``passed_over`` (a sentence about these), ``files``, ``percentile``,
+``totals``, ``consumers`` (`consumers.figures` each, with ``has_tokens_per_minute`` and
+``has_requests_per_minute``: what the configuration gives it, null: no limit), ``throttled`` (`_throttled`
+each), ``provisioned`` (`ptu.estimate` each) and ``series``: for charts, ``starts`` (of buckets, seconds since
+the epoch), ``bucket_minutes``, and ``tokens`` of each consumer and ``refused`` in each of them.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def report(
         "records": reading.read,
         "left_out": reading.left_out,
         "unreadable": reading.unreadable,
+        "passed_over": reading.told(),
         "files": reading.files,
         "percentile": percentile,
         "totals": _totals(rows),

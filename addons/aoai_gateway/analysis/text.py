@@ -29,6 +29,7 @@ def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
         yield "No records" + (
             f"; {report['left_out']:,} are outside of what was asked for" * bool(report["left_out"])
         )
+        yield from _passed_over(report)
         return
     totals = report["totals"]
     yield (
@@ -41,8 +42,7 @@ def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
         f"{totals['errors']:,} errors, {totals['aborted']:,} aborted"
     )
     yield f"{short(totals['input_tokens'])} tokens in, {short(totals['output_tokens'])} out{cost}"
-    if report["unreadable"]:
-        yield f"{report['unreadable']:,} lines could not be read."
+    yield from _passed_over(report)
     yield from _section("Consumers", _consumers(report), width)
     yield from _section("Times and shape", _times(report), width)
     yield from _section(
@@ -50,6 +50,11 @@ def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
     )
     yield from _section("Throttled", _throttled(report), width)
     yield from _section("Provisioned throughput, per month", _provisioned(report), width)
+
+
+def _passed_over(report: dict[str, Any]) -> Iterator[str]:
+    if report["passed_over"]:
+        yield f"Passed over: {report['passed_over']}"
 
 
 def _consumers(report: dict[str, Any]) -> Iterator[Sequence[str]]:

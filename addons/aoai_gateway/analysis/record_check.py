@@ -1,0 +1,83 @@
+"""Whether a record's fields are of the types that reports and backtests count with.
+
+Files of records pass through other hands: a pipeline writes a number as text, a tool cuts a list off. Such a
+record is passed over as a whole, since half of a call would make figures wrong without a sign.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypedDict
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+MOST = 10**15
+"""Of any number: sums of it are exact as floats still, and no call comes near."""
+
+type _Count = Annotated[int, Field(ge=0, le=MOST)]
+type _Number = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+type _Status = Annotated[int, Field(ge=0, le=999)]
+
+
+class _Skip(TypedDict):
+    cause: str
+
+
+class _Attempt(TypedDict):
+    backend: str
+    status: _Status | None
+    failure: str | None
+    answered_ms: _Number | None
+    duration_ms: _Number | None
+    skipped: list[_Skip]
+
+
+class _Action(TypedDict):
+    what: str
+    dry_run: bool
+
+
+class _Refusal(TypedDict):
+    quota: str
+
+
+class _Record(TypedDict):
+    """The fields of `usage.record.FIELDS` that anything is made of here."""
+
+    call: str | None
+    client: str | None
+    priority: str | None
+    operation: str | None
+    deployment: str | None
+    model: str | None
+    streaming: bool
+    max_tokens: _Count | None
+    outcome: str | None
+    status: _Status | None
+    error: str | None
+    input_tokens: _Count | None
+    output_tokens: _Count | None
+    cached_tokens: _Count | None
+    asked_deployment: str | None
+    waited_ms: _Number | None
+    first_token_ms: _Number | None
+    duration_ms: _Number | None
+    client_retry: _Count | None
+    attempts: list[_Attempt]
+    count: _Count | None
+    delivered_tokens: _Count | None
+    prompt_tokens_counted: _Count | None
+    cost: _Number | None
+    policy: list[_Action]
+    refused_by: _Refusal | None
+
+
+_records: TypeAdapter[Any] = TypeAdapter(_Record)
+
+
+def wrong_field(record: dict[str, Any]) -> str | None:
+    """Name the first field that is not of its type, as ``attempts.0.status``; None if all are."""
+    try:
+        _records.validate_python(record, strict=True)
+    except ValidationError as error:
+        return ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))
+    return None
