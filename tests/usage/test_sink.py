@@ -197,3 +197,41 @@ def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_pat
     stuck.set()
     made.close()
     assert not made._thread.is_alive()
+
+
+def test_a_batch_in_the_hands_of_a_writer_that_hangs_is_lost_too(caplog: pytest.LogCaptureFixture) -> None:
+    stuck = Hanging()
+    made = Sink("x", stuck)
+    for n in range(3):
+        made.put({"n": n})
+        stuck.begun.wait(10)
+    assert made.waiting == 3
+    made.close(seconds=0.01)
+    assert (made.written, made.dropped, made.waiting) == (0, 3, 0)
+    assert caplog.text.endswith("x lacks 3 records.\n")
+    stuck.goes_on.set()
+    made._thread.join(10)
+    assert (made.written, made.dropped) == (0, 3), "what has been told stays true"
+    assert stuck.closed
+
+
+def test_a_record_that_comes_after_the_end_is_counted() -> None:
+    stuck = Hanging()
+    stuck.goes_on.set()
+    made = Sink("x", stuck)
+    made.close()
+    made.put({"n": 0})
+    assert (made.written, made.dropped, made.waiting) == (0, 1, 0)
+
+
+class Hanging:
+    def __init__(self) -> None:
+        self.begun, self.goes_on, self.closed = threading.Event(), threading.Event(), False
+
+    def write(self, records: list[dict[str, int]]) -> int:
+        self.begun.set()
+        assert self.goes_on.wait(10)
+        return 0
+
+    def close(self) -> None:
+        self.closed = True

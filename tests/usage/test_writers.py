@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,54 @@ def test_the_newest_files_stay(tmp_path: Path) -> None:
     ]
 
 
+def test_processes_that_write_to_one_file_lose_and_double_nothing(tmp_path: Path) -> None:
+    # Each opening of a file has a lock of its own, so threads are to one another what processes are.
+    def work(worker: int) -> None:
+        writer = JsonLinesWriter(tmp_path / "usage.jsonl", rotate_bytes=60)
+        for n in range(100):
+            writer.write([{"n": 1000 * worker + n}])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    written = [n for path in tmp_path.iterdir() for n in numbers(path)]
+    assert sorted(written) == [1000 * worker + n for worker in range(4) for n in range(100)]
+
+
+def test_a_file_that_cannot_be_set_aside_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path, name: Path) -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    path = tmp_path / "usage.jsonl"
+    writer = JsonLinesWriter(path, rotate_bytes=8)
+    for n in range(3):
+        writer.write([{"n": n}])
+    assert numbers(path) == [0, 1, 2]
+    assert "cannot be set aside as" in caplog.text
+
+
+def test_old_files_that_another_process_deletes_first_cost_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def vanish(path: Path, **options: Any) -> os.stat_result:
+        if path.name.startswith("usage.2026") and "-10000" in path.name:
+            path.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    path, clock = tmp_path / "usage.jsonl", Clock("2026-11-28T10:00:00Z")
+    writer = JsonLinesWriter(path, rotate_bytes=8, keep=1, clock=clock)
+    writer.write([{"n": 0}])
+    writer.write([{"n": 1}])
+    clock.now += 1
+    monkeypatch.setattr(Path, "stat", vanish)
+    writer.write([{"n": 2}])
+    assert numbers(path) == [2]
+
+
 # --- CSV ------------------------------------------------------------------------------------------------
 
 
@@ -124,9 +174,34 @@ def test_csv_files_are_new_for_each_start_day_and_size_and_bounded(tmp_path: Pat
     for _ in range(6):
         writer.write([record()])
         clock.now += 86_400 / 2
+        assert len(list(tmp_path.iterdir())) <= 4
     kept = sorted(tmp_path.iterdir())
-    assert len(kept) == 3
+    assert len(kept) == 4, "three that were set aside, and the one that is written to"
     assert all(len(rows(path)) >= 1 for path in kept)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_files_that_other_processes_write_to_are_no_old_ones(tmp_path: Path, keep: int) -> None:
+    clock = Clock("2026-11-28T10:00:00Z")
+    writers = [CsvWriter(tmp_path, rotate_bytes=300, daily=True, keep=keep, clock=clock) for _ in range(3)]
+    for _ in range(4):
+        for writer in writers:
+            writer.write([record()])
+        clock.now += 86_400
+    kept = sorted(tmp_path.iterdir())
+    assert len(kept) == 3 + keep
+    assert all(len(rows(path)) == 1 for path in kept)
+    for writer in writers:
+        writer.close()
+
+
+def test_a_csv_file_that_was_moved_away_is_left_alone(tmp_path: Path) -> None:
+    writer = CsvWriter(tmp_path, clock=Clock("2026-11-28T10:00:00Z"))
+    writer.write([record()])
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / "moved")
+    writer.write([record()])
+    assert len(rows(path)) == len(rows(tmp_path / "moved")) == 1
 
 
 # --- Log Analytics --------------------------------------------------------------------------------------

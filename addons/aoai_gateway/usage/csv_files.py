@@ -6,14 +6,17 @@ PowerProxy writes is the start of the minute, in local time and in UTC.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import itertools
+import os
 import time
+import weakref
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.usage.files import append
-from aoai_gateway.usage.lines import prune
+from aoai_gateway.usage.files import create, is_at, prune, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +55,9 @@ class CsvWriter:
         self._keep = keep
         self._clock = clock
         self._path: Path | None = None
+        self._file: int | None = None
+        """It stays open and locked, so that no other process takes it for an old one."""
+        self._let_go: Callable[[], object] = bool
         self._day: object = None
 
     def write(self, records: Sequence[Record]) -> int:
@@ -60,34 +66,36 @@ class CsvWriter:
         if not rows:
             return 0
         data = _text(rows)
-        path = self._file(len(data))
-        if not path.exists():
-            data = _text([COLUMNS]) + data
-        append(path, data)
+        file = self._current(len(data))
+        write(file, data if os.fstat(file).st_size else _text([COLUMNS]) + data)
         return 0
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Let go of the file."""
+        self._let_go()
+        self._file = None
 
-    def _file(self, more: int) -> Path:
-        now = datetime.fromtimestamp(self._clock()).astimezone()
-        path = self._path
-        full = (
-            path is not None
-            and self._rotate_bytes
-            and path.exists()
-            and path.stat().st_size + more > self._rotate_bytes
-        )
-        if path is None or full or (self._daily and now.date() != self._day):
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            stamp, number = now.strftime("%Y%m%d-%H%M%S"), 1
+    def _current(self, more: int) -> int:
+        now, file, path = datetime.fromtimestamp(self._clock()).astimezone(), self._file, self._path
+        if file is not None and path is not None and is_at(path, file):
+            full = self._rotate_bytes and os.fstat(file).st_size + more > self._rotate_bytes
+            if not full and (not self._daily or now.date() == self._day):
+                return file
+        self.close()
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        prune(self._folder, "*.logs.csv", self._keep)
+        self._file, self._path = self._new(now.strftime("%Y%m%d-%H%M%S"))
+        self._let_go = weakref.finalize(self, os.close, self._file)
+        self._day = now.date()
+        return self._file
+
+    def _new(self, stamp: str) -> tuple[int, Path]:
+        for number in itertools.count(2):
             path = self._folder / f"{stamp}.logs.csv"
-            while path.exists():
-                number += 1
-                path = self._folder / f"{stamp}-{number}.logs.csv"
-            self._path, self._day = path, now.date()
-            prune(self._folder, "*.logs.csv", max(0, self._keep - 1))
-        return path
+            with contextlib.suppress(FileExistsError):
+                return create(path), path
+            stamp = f"{stamp[:15]}-{number}"
+        raise AssertionError
 
 
 def was_answered(record: Record) -> bool:

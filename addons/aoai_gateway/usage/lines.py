@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
-import os
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aoai_gateway.usage.files import append
+from aoai_gateway.usage.files import append, prune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import os
+    from collections.abc import Callable, Iterator, Sequence
 
     from aoai_gateway.usage.sink import Record
 
@@ -34,6 +34,8 @@ class StdoutWriter:
 
 class JsonLinesWriter:
     """Appends to a file, which is opened for each batch, so that others may move it away, too.
+
+    Several processes may write to it.
 
     Before a batch that would make it larger than ``rotate_bytes``, or that is the first one of another day
     (UTC), it is renamed: ``usage.jsonl`` to ``usage.20261129-093000.jsonl``, by the time in UTC. The newest
@@ -58,27 +60,21 @@ class JsonLinesWriter:
     def write(self, records: Sequence[Record]) -> int:
         """Append a line for each; all or nothing."""
         data = lines_of(records).encode()
-        if self._rotate_bytes or self._daily:
-            self._rotate(len(data))
-        append(self._path, data)
+        rotates = bool(self._rotate_bytes) or self._daily
+        if append(self._path, data, (lambda found: self._aside(found, len(data))) if rotates else None):
+            prune(self._path.parent, f"{self._path.stem}.[0-9]*{self._path.suffix}", self._keep)
         return 0
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _rotate(self, more: int) -> None:
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return
+    def _aside(self, found: os.stat_result, more: int) -> Path | None:
         now = datetime.fromtimestamp(self._clock(), UTC)
         day = datetime.fromtimestamp(found.st_mtime, UTC).date()
         too_large = bool(self._rotate_bytes) and found.st_size + more > self._rotate_bytes
-        if found.st_size and (too_large or (self._daily and day != now.date())):
-            # Another process that writes to the same file may have been quicker.
-            with contextlib.suppress(FileNotFoundError):
-                self._path.rename(unused(self._path, now))
-            prune(self._path.parent, f"{self._path.stem}.[0-9]*{self._path.suffix}", self._keep)
+        if not found.st_size or not (too_large or (self._daily and day != now.date())):
+            return None
+        return next(name for name in stamped(self._path, now) if not name.exists())
 
 
 def lines_of(records: Sequence[Record]) -> str:
@@ -86,20 +82,9 @@ def lines_of(records: Sequence[Record]) -> str:
     return "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
 
 
-def unused(path: Path, now: datetime) -> Path:
-    """Give a name with this time in it, beside a path, that no file has."""
+def stamped(path: Path, now: datetime) -> Iterator[Path]:
+    """Give names with this time in them, beside a path: ``usage.20261129-093000.jsonl``, ``…-2.jsonl``, …"""
     stamp = now.strftime("%Y%m%d-%H%M%S")
-    found = path.with_name(f"{path.stem}.{stamp}{path.suffix}")
-    number = 1
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.stem}.{stamp}-{number}{path.suffix}")
-    return found
-
-
-def prune(folder: Path, pattern: str, keep: int) -> None:
-    """Delete all but the newest files of a pattern; ``keep`` 0 keeps all. Raises OSError."""
-    if keep:
-        files = sorted(folder.glob(pattern), key=lambda path: (path.stat().st_mtime, path.name))
-        for path in files[:-keep]:
-            os.unlink(path)
+    yield path.with_name(f"{path.stem}.{stamp}{path.suffix}")
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.stem}.{stamp}-{number}{path.suffix}")

@@ -7,6 +7,7 @@ a killed process loses the records of calls in flight and of the few millisecond
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -59,14 +60,20 @@ class Sink:
         self._since: float | None = None
         """When the batch that is being written was begun (monotonic)."""
         self._lock = threading.Lock()
+        """For the counts, and for what is put before the end."""
+        self._unsettled = 0
+        """Records that are neither written nor lost: in the queue, or in the writer's hands."""
+        self._closed = False
+        self._given_up = False
+        """Whether all that was unsettled has been counted as lost."""
         self._queue: queue.Queue[Record | None] = queue.Queue(CAPACITY)
         self._thread = threading.Thread(target=self._work, name=f"usage sink {name}", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """How many records wait to be written."""
-        return self._queue.qsize()
+        """How many records are not yet written."""
+        return self._unsettled
 
     def trouble(self, now: float) -> str:
         """Say what is wrong with it at this monotonic time; empty if nothing is."""
@@ -77,21 +84,28 @@ class Sink:
 
     def put(self, record: Record) -> None:
         """Take a record, which is not changed from now on; never blocks."""
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
-            self._lose(1, "it is too slow")
+        why = "it is closed"
+        with self._lock:
+            if not self._closed:
+                try:
+                    self._queue.put_nowait(record)
+                except queue.Full:
+                    why = "it is too slow"
+                else:
+                    self._unsettled += 1
+                    return
+        self._lose(1, why)
 
     def close(self, seconds: float = 5.0) -> None:
-        """Write what is waiting, for so long at most."""
-        try:
+        """Write what is waiting, for so long at most; what is not written by then counts as lost."""
+        with self._lock:
+            self._closed = True
+        with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=seconds)
-        except queue.Full:
-            left = self._queue.qsize()
-        else:
             self._thread.join(seconds)
-            # The word that it is the end is not a record.
-            left = max(0, self._queue.qsize() - 1)
+        with self._lock:
+            left, self._unsettled = self._unsettled, 0
+            self._given_up = self._given_up or left > 0
         if left:
             self._lose(left, "they were not written in time")
         if self.dropped:
@@ -110,9 +124,9 @@ class Sink:
 
     def _work(self) -> None:
         last = False
-        while not last:
+        while not (last or self._given_up):
             records, last = self._take()
-            if records:
+            if records and not self._given_up:
                 self._write(records)
         try:
             self._writer.close()
@@ -125,18 +139,26 @@ class Sink:
             lost = self._writer.write(records)
         except Exception as error:
             self.failing = reason(error)
-            self._lose(len(records), self.failing)
+            self._settle(len(records), len(records), self.failing)
         else:
-            self.written += len(records) - lost
-            if lost:
-                self._lose(lost, "they were refused")
-            elif self.failing:
+            self._settle(len(records), lost, "they were refused")
+            if self.failing and not lost:
                 logger.warning(
                     "The usage log %s can be written again; %d records are lost.", self.name, self.dropped
                 )
                 self.failing, self._told = "", 0
         finally:
             self._since = None
+
+    def _settle(self, count: int, lost: int, why: str) -> None:
+        """Count a batch, unless that was done when it did not end in time."""
+        with self._lock:
+            if self._given_up:
+                return
+            self._unsettled -= count
+            self.written += count - lost
+        if lost:
+            self._lose(lost, why)
 
     def _take(self) -> tuple[list[Record], bool]:
         """Wait for a record, and give it with others that are there."""

@@ -48,17 +48,27 @@ class Sinks:
             sink.put(record)
 
     def adopt(self, config: Config) -> list[Sink]:
-        """Open what a configuration names. Gives the sinks that are no longer wanted, to be closed."""
+        """Open what a configuration names. Gives the sinks that are no longer wanted, to be closed.
+
+        If one cannot be opened, all stays as it was, and its error is raised.
+        """
         wanted: dict[UsageSink | str, None] = dict.fromkeys(config.usage_sinks.named().values())
         if config.usage_sinks.stdout:
             wanted["stdout"] = None
         if config.usage_log is not None:
             wanted[config.usage_log] = None
-        gone = [self._open.pop(key) for key in tuple(self._open) if key not in wanted]
-        for key in wanted:
-            if key not in self._open:
-                self._open[key] = Sink(name_of(key), _writer(key))
-        return gone
+        before = self._open
+        made: dict[UsageSink | str, Sink] = {}
+        try:
+            for key in wanted:
+                if key not in before:
+                    made[key] = Sink(name_of(key), _writer(key))
+        except BaseException:
+            self.close(list(made.values()))
+            raise
+        # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
+        self._open = {key: before.get(key) or made[key] for key in wanted}
+        return [sink for key, sink in before.items() if key not in wanted]
 
     def take_all(self) -> list[Sink]:
         """Give all of them, to be closed: no record goes to them from now on."""

@@ -1,0 +1,101 @@
+"""All sinks of a gateway, while their configuration changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from aoai_gateway.config.models import Config
+from aoai_gateway.usage import sinks as module
+from aoai_gateway.usage.sink import Record, Sink
+from aoai_gateway.usage.sinks import Sinks
+
+
+class Collecting:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, records: Sequence[Record]) -> int:
+        self.records += records
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def config(folder: str) -> Config:
+    """Name standard output, and a folder for CSV."""
+    endpoint = {"name": "a", "url": "https://a.example/", "key": "key-of-a"}
+    sinks = {"stdout": True, "csv": {"folder": folder}}
+    return Config.model_validate({"aoai": {"endpoints": [endpoint]}, "usage_sinks": sinks})
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, Collecting]:
+    """The writers of all sinks, by their names."""
+    made: dict[str, Collecting] = {}
+
+    def writer(key: module.UsageSink | str) -> Collecting:
+        return made.setdefault(module.name_of(key), Collecting())
+
+    monkeypatch.setattr(module, "_writer", writer)
+    return made
+
+
+def test_a_change_while_a_record_is_put_disturbs_neither(
+    written: dict[str, Collecting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks, put, gone = Sinks(), Sink.put, list[Sink]()
+    sinks.adopt(config("one"))
+
+    def change_and_put(sink: Sink, record: Record) -> None:
+        if not gone:
+            gone.extend(sinks.adopt(config("two")))
+        put(sink, record)
+
+    monkeypatch.setattr(Sink, "put", change_and_put)
+    sinks.put({"n": 0})
+    sinks.put({"n": 1})
+    sinks.close([*gone, *sinks.take_all()])
+    assert {name: [r["n"] for r in writer.records] for name, writer in written.items()} == {
+        "stdout": [0, 1],
+        "one": [0],
+        "two": [1],
+    }
+
+
+def test_while_new_sinks_are_made_the_old_ones_take_records(
+    written: dict[str, Collecting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks, make = Sinks(), module._writer
+    sinks.adopt(config("one"))
+
+    def slow(key: module.UsageSink | str) -> Collecting:
+        sinks.put({"n": 0})
+        made = make(key)
+        assert isinstance(made, Collecting)
+        return made
+
+    monkeypatch.setattr(module, "_writer", slow)
+    sinks.close(sinks.adopt(config("two")))
+    assert [len(written[name].records) for name in ("one", "two")] == [1, 0]
+    sinks.close(sinks.take_all())
+    assert len(written["stdout"].records) == 1
+
+
+def test_if_a_sink_cannot_be_made_all_stays_as_it_was(
+    written: dict[str, Collecting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks = Sinks()
+    sinks.adopt(config("one"))
+
+    def fail(key: module.UsageSink | str) -> Collecting:
+        raise ImportError("no such module")
+
+    monkeypatch.setattr(module, "_writer", fail)
+    with pytest.raises(ImportError):
+        sinks.adopt(config("two"))
+    sinks.put({"n": 0})
+    sinks.close(sinks.take_all())
+    assert [len(written[name].records) for name in ("stdout", "one")] == [1, 1]
