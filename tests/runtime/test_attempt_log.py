@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.runtime.attempt_log import STORM_SECONDS, AttemptLog
-from tests.engine_driver import throttled, world
+from tests.engine_driver import Answer, Fail, throttled, world
 
 
-def failed(reason: str = "429") -> Any:
-    call = world("a").script(a=throttled(retry_after="3")).call().call
+def failed(reason: str = "429", script: Answer | Fail | None = None) -> Any:
+    call = world("a").script(a=script or throttled(retry_after="3")).call().call
     call.attempts[0].reason = reason
     return SimpleNamespace(attempt=call.attempts[0], call=call)
 
@@ -36,3 +37,31 @@ def test_other_reasons_have_lines_of_their_own(caplog: pytest.LogCaptureFixture)
         log.log(failed(reason), 0.0)
     assert len(caplog.records) == 2
     assert {record.event for record in caplog.records} == {"attempt.failed"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (FailureKind.TIMEOUT, "no answer within {:.3g} s"),
+        (FailureKind.TIMEOUT, "silent for {:.1f} s, to all calls"),
+        (FailureKind.CONNECT, "no connection within {:.3g} s"),
+    ],
+)
+def test_measured_seconds_do_not_make_a_storm_of_one_line_each(
+    kind: FailureKind, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    log = AttemptLog()
+    for n in range(100):
+        log.log(failed(reason.format(3 + n / 10), Fail(kind)), 0.0)
+    assert len(caplog.records) == 1
+    log.log(failed("dropped the connection", Fail(FailureKind.DROPPED)), 0.0)
+    assert len(caplog.records) == 2
+
+
+def test_the_systems_words_are_in_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    attempt = failed("no TLS connection", Fail(FailureKind.TLS))
+    attempt.attempt.detail = "certificate has expired"
+    AttemptLog().log(attempt, 0.0)
+    assert "no TLS connection (certificate has expired)" in caplog.text

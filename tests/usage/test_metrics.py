@@ -18,7 +18,8 @@ from aoai_gateway.admin.metrics import metrics
 from aoai_gateway.config.models import Client
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.runtime.gateway import Gateway
-from aoai_gateway.usage.metrics import MOST_DEPLOYMENTS, Metrics
+from aoai_gateway.usage.deployment_labels import MOST_DEPLOYMENTS, OTHER
+from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, Fail, config, throttled, world
 from tests.programs import require
@@ -94,6 +95,21 @@ def test_names_that_clients_make_up_do_not_become_series_without_end() -> None:
     (calls,) = [family for family in counted.registry.collect() if family.name == "aoai_gateway_calls"]
     names = {sample.labels["deployment"] for sample in calls.samples}
     assert len(names) == MOST_DEPLOYMENTS + 1
+
+
+def test_names_of_deployments_that_do_not_exist_take_no_place() -> None:
+    counted, here = Metrics(), world("a")
+    missing = here.script(a=Answer(status=404)).call().call
+    for number in range(3 * MOST_DEPLOYMENTS):
+        missing.deployment = f"made-up-{number}"
+        counted.finished(missing)
+    real = world("a").call().call
+    counted.finished(real)
+    for spelling in ("Mine", "mine", "MINE"):
+        real.deployment = spelling
+        counted.finished(real)
+    (calls,) = [family for family in counted.registry.collect() if family.name == "aoai_gateway_calls"]
+    assert {sample.labels["deployment"] for sample in calls.samples} == {OTHER, "gpt", "Mine"}
 
 
 def test_how_things_stand_is_told_of_backends_and_pools() -> None:

@@ -314,6 +314,21 @@ def test_the_metrics_are_those_of_the_conventions() -> None:
     assert found["gen_ai.client.operation.time_to_first_chunk"][0].sum == pytest.approx(0.26)
 
 
+def test_names_of_deployments_that_clients_make_up_are_no_attributes() -> None:
+    reader = InMemoryMetricReader()
+    writer = OtlpWriter(OTLP, spans=InMemorySpanExporter(), reader=reader)
+    missing = [record(deployment=f"made-up-{number}", status=404) for number in range(10)]
+    writer.write([*missing, record(deployment="real"), record(deployment="real", status=500)])
+    names = {
+        point.attributes["gen_ai.request.model"]
+        for resource in reader.get_metrics_data().resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+    assert names == {"(other)", "real"}
+
+
 class Refusing(SpanExporter):
     def export(self, spans: object) -> SpanExportResult:
         return SpanExportResult.FAILURE

@@ -259,6 +259,7 @@ class Attempts(Aftermath):
             if failed.headers is not None:
                 _note_head(attempt, failed.headers)
         attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
+        attempt.detail = failed.detail
         attempt.taken = failed.fault is None and not was_not_taken(failed)
         # What the client chose itself, its time-out, is its own affair here too.
         attempt.unseen = self._is_impatience(attempt, failed)

@@ -109,6 +109,8 @@ class Attempt:
     failure: FailureKind | None = None
     reason: str = ""
     """Why it failed, in a few words, without anything secret: ``429 RateLimitReached``."""
+    detail: str = field(default="", repr=False)
+    """The system's own words for it, for the log alone."""
     break_seconds: float | None = None
     """Length of the break that it opened for its own class; None if it opened none."""
     breaks: Mapping[str, float] | None = None

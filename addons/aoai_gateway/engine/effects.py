@@ -212,6 +212,8 @@ class Failed:
     headers: Headers | None = None
     """Of the 200 that was a refusal."""
     body: bytes | None = None
+    detail: str = ""
+    """The system's own words for it, for the log alone."""
 
 
 @dataclass(frozen=True, slots=True)

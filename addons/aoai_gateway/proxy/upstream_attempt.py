@@ -7,7 +7,6 @@ come in, known secrets are masked in them, and its deadline is kept.
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Endpoint
     from aoai_gateway.engine.effects import Announce
     from aoai_gateway.proxy.stream_context import StreamContext
-
-logger = logging.getLogger(__name__)
 
 
 class UpstreamAttempt:
@@ -226,9 +223,10 @@ class UpstreamAttempt:
 def _not_connected(connect: Connect, error: str, now: float) -> Failed:
     if connect.timed_out:
         return Failed(now, FailureKind.CONNECT, f"no connection within {connect.seconds:.3g} s")
-    logger.warning("No connection to %s: %s", connect.address[0], error)
     opening = connect.opening
     if connect.tls and isinstance(opening, Server) and opening.timestamp_tcp_setup:
-        return Failed(now, FailureKind.TLS, "no TLS connection")
+        return Failed(now, FailureKind.TLS, "no TLS connection", detail=error)
     refused = "refused" in error.lower() or "Errno 111" in error
-    return Failed(now, FailureKind.CONNECT, "connection refused" if refused else "no connection")
+    return Failed(
+        now, FailureKind.CONNECT, "connection refused" if refused else "no connection", detail=error
+    )

@@ -9,6 +9,7 @@ from aoai_gateway.engine.call import FailureKind, Fault
 from aoai_gateway.engine.failures import OUR_CREDENTIAL_REFUSED
 
 if TYPE_CHECKING:
+    from aoai_gateway.engine.call import Attempt
     from aoai_gateway.runtime.stream_hooks import AttemptFailed
 
 logger = logging.getLogger(__name__)
@@ -33,11 +34,11 @@ class AttemptLog:
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str], list[float]] = {}
-        """By backend and reason: when a line was written (monotonic), and how many came after it."""
+        """By backend and kind: when a line was written (monotonic), and how many came after it."""
 
     def log(self, failed: AttemptFailed, now: float) -> None:
         """Take a failed attempt. ``now``: monotonic seconds."""
-        key = failed.attempt.backend.name, failed.attempt.reason
+        key = failed.attempt.backend.name, _kind(failed.attempt)
         known = self._kinds.get(key)
         if known is not None and now < known[0] + STORM_SECONDS:
             known[1] += 1
@@ -47,6 +48,12 @@ class AttemptLog:
         self._kinds[key] = [now, 0]
         more = int(known[1]) if known is not None else 0
         _log(failed, f"; {more} more like it were not told" if more else "")
+
+
+def _kind(attempt: Attempt) -> str:
+    # These reasons hold measured seconds, so that hardly two of them are equal.
+    measured = attempt.failure in (FailureKind.TIMEOUT, FailureKind.CONNECT)
+    return attempt.failure.value if measured and attempt.failure is not None else attempt.reason
 
 
 def _log(failed: AttemptFailed, more: str) -> None:
@@ -77,9 +84,10 @@ def _log(failed: AttemptFailed, more: str) -> None:
         return
     length = f"; break of {attempt.break_seconds:.1f} s" if attempt.break_seconds is not None else ""
     logger.info(
-        "%s failed: %s%s (call %s, client %s%s)%s",
+        "%s failed: %s%s%s (call %s, client %s%s)%s",
         attempt.backend.name,
         attempt.reason,
+        f" ({attempt.detail})" if attempt.detail else "",
         length,
         call.id,
         call.client.name,

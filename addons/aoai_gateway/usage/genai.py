@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aoai_gateway.usage.deployment_labels import DeploymentLabels
     from aoai_gateway.usage.sink import Record
 
 PROVIDER = "azure.ai.openai"
@@ -65,16 +66,16 @@ def operation_name(record: Record) -> str:
     return OPERATIONS.get(operation, operation)
 
 
-def metric_attributes(record: Record) -> dict[str, Any]:
+def metric_attributes(record: Record, deployments: DeploymentLabels) -> dict[str, Any]:
     """Give the attributes of a call's measurements: few values each, so that series stay few."""
+    served = record["outcome"] == "ok" and record["status"] == 200
     found: dict[str, Any] = {
         "gen_ai.operation.name": operation_name(record),
         "gen_ai.provider.name": PROVIDER,
         "aoai_gateway.client": record["client"] or "",
     }
-    if record["attempts"] or record["endpoint"]:
-        # A name that no backend was found for may be anything.
-        found["gen_ai.request.model"] = record["deployment"] or ""
+    if record["deployment"]:
+        found["gen_ai.request.model"] = deployments.label(record["deployment"], exists=served)
     if record["model"]:
         found["gen_ai.response.model"] = record["model"]
     error = error_type(record)

@@ -1,7 +1,8 @@
 """What calls came to, as Prometheus counters and histograms. How things stand now is `admin.metrics`.
 
 Labels are bounded: names of clients, backends and classes are the configuration's, statuses are told in a few
-words, and of deployments, whose names clients may make up, the first `MOST_DEPLOYMENTS` are told apart.
+words, and of deployments, whose names clients may make up, those are told apart that exist
+(:mod:`~aoai_gateway.usage.deployment_labels`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,12 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
 from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.usage.deployment_labels import DeploymentLabels
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Attempt, Call
     from aoai_gateway.usage.early import EarlyAnswer
-
-MOST_DEPLOYMENTS = 200
-
-OTHER = "(other)"
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 WAIT_SECONDS = (0.05, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120)
@@ -45,7 +43,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._deployments: set[str] = set()
+        self._deployments = DeploymentLabels()
         self._failed: dict[str, int] = {}
         where = ("client", "deployment", "backend")
         self._calls = Counter(
@@ -141,7 +139,7 @@ class Metrics:
     def finished(self, call: Call) -> None:
         """Count a call that has ended."""
         attempt, usage = call.attempt, call.usage
-        client, deployment = call.client.name, self._known(call.deployment)
+        client, deployment = call.client.name, self._label(call)
         backend = attempt.backend.name if attempt is not None else ""
         self._calls.labels(client, deployment, backend, outcome_of(call)).inc()
         if usage is not None:
@@ -210,13 +208,10 @@ class Metrics:
         if call.chunk_gaps is not None:
             self._gap.labels(deployment).observe(call.chunk_gaps[0])
 
-    def _known(self, deployment: str) -> str:
-        if deployment in self._deployments:
-            return deployment
-        if len(self._deployments) >= MOST_DEPLOYMENTS:
-            return OTHER
-        self._deployments.add(deployment)
-        return deployment
+    def _label(self, call: Call) -> str:
+        name = call.deployment
+        exists = name in call.setup.config.virtual_deployments or (call.served and call.status == 200)
+        return self._deployments.label(name, exists=exists)
 
 
 def outcome_of(call: Call) -> str:

@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from aoai_gateway.usage import genai
+from aoai_gateway.usage.deployment_labels import DeploymentLabels
 from aoai_gateway.usage.sink import SinkError
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class _Measures:
         self._provider = MeterProvider(
             resource=resource, metric_readers=[reader], views=views, shutdown_on_exit=False
         )
+        self._deployments = DeploymentLabels()
         meter = self._provider.get_meter("aoai_gateway")
         self._duration = meter.create_histogram(genai.DURATION, "s")
         self._first_chunk = meter.create_histogram(genai.FIRST_CHUNK, "s")
@@ -174,7 +176,7 @@ class _Measures:
 
     def add(self, record: Record) -> None:
         """Count a call."""
-        attributes = genai.metric_attributes(record)
+        attributes = genai.metric_attributes(record, self._deployments)
         for histogram, field in (
             (self._duration, "duration_ms"),
             (self._first_chunk, "first_token_ms"),
