@@ -198,6 +198,26 @@ def test_a_reload_replaces_the_workers_and_fails_no_call(gateway: Workers) -> No
     assert set(seen) == {200}
 
 
+def test_no_counter_falls_when_workers_come_and_go(gateway: Workers) -> None:
+    def calls() -> float:
+        said = request(f"{gateway.admin_url}/metrics").body.decode()
+        return sum(
+            float(value) for value in re.findall(r"^aoai_gateway_calls_total\{.*\} (\S+)$", said, re.M)
+        )
+
+    known = calls()
+    assert {call(gateway) for _ in range(12)} == {200}
+    eventually(lambda: calls() == known + 12, "all are counted")
+    before = set(gateway.pids())
+    gateway.send(signal.SIGHUP)
+    assert {call(gateway) for _ in range(12)} == {200}
+    eventually(lambda: not before & set(gateway.ready_pids() or before), "all were replaced", 40)
+    eventually(lambda: calls() == known + 24, "what the old ones counted is kept")
+    os.kill(gateway.pids()[0], signal.SIGKILL)
+    eventually(gateway.both_ready, "it is back", 40)
+    assert calls() == known + 24
+
+
 def test_a_configuration_with_errors_replaces_nothing(gateway: Workers) -> None:
     before, good = gateway.pids(), gateway.config_path.read_text()
     try:

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, override
 
 from tornado import web
 
-from aoai_gateway.admin.merging import merged_metrics, merged_status
+from aoai_gateway.admin.merging import merged_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from aoai_gateway.admin.ended_workers import WorkersMetrics
 
 SECONDS = 10.0
 """For one worker's answer."""
@@ -64,13 +66,19 @@ async def ask(
 
 
 class FleetHandler(web.RequestHandler):
-    """Hands a request to workers. ``sockets``: where they are asked; ``workers``: what is known of each."""
+    """Hands a request to workers.
+
+    ``sockets``: where they are asked; ``workers``: what is known of each; ``metrics``: what they counted.
+    """
 
     def initialize(
-        self, sockets: Callable[[], Sequence[Path]], workers: Callable[[], list[dict[str, Any]]]
+        self,
+        sockets: Callable[[], Sequence[Path]],
+        workers: Callable[[], list[dict[str, Any]]],
+        metrics: WorkersMetrics,
     ) -> None:
         """Take what the application gives."""
-        self.sockets, self.workers = sockets, workers
+        self.sockets, self.workers, self.metrics = sockets, workers, metrics
 
     @override
     def set_default_headers(self) -> None:
@@ -86,21 +94,25 @@ class FleetHandler(web.RequestHandler):
         if path in ("/api/status", "/metrics") and self.request.method == "GET":
             await self._together(path)
         elif self.request.method == "POST":
-            self._pass_back(self._first(await self._ask_all()))
+            self._pass_back(self._first((await self._ask_all()).values()))
         else:
             await self._of_one()
 
     async def _together(self, path: str) -> None:
         replies = await self._ask_all()
-        good = [reply for reply in replies if reply.status == 200]
-        refused = self._first(replies)
+        good = [reply for reply in replies.values() if reply is not None and reply.status == 200]
+        refused = self._first(replies.values())
         if not good or (refused is not None and refused.status in (401, 403, 404)):
             self._pass_back(refused)
             return
         for name, value in good[0].headers:
             self.set_header(name, value)
         if path == "/metrics":
-            self.finish(merged_metrics([reply.body.decode() for reply in good]))
+            said = {
+                name: reply.body.decode() if reply is not None and reply.status == 200 else None
+                for name, reply in replies.items()
+            }
+            self.finish(self.metrics.together(said))
             return
         document = merged_status([json.loads(reply.body) for reply in good])
         document["workers"] = self.workers()
@@ -114,9 +126,11 @@ class FleetHandler(web.RequestHandler):
                 return
         self._pass_back(None)
 
-    async def _ask_all(self) -> list[Reply]:
-        replies = await asyncio.gather(*map(self._ask, self.sockets()))
-        return [reply for reply in replies if reply is not None]
+    async def _ask_all(self) -> dict[str, Reply | None]:
+        """Give the replies by the names of the workers' sockets."""
+        sockets = self.sockets()
+        replies = await asyncio.gather(*map(self._ask, sockets))
+        return {where.name: reply for where, reply in zip(sockets, replies, strict=True)}
 
     async def _ask(self, where: Path) -> Reply | None:
         given = self.request.headers
@@ -130,9 +144,10 @@ class FleetHandler(web.RequestHandler):
             return None
 
     @staticmethod
-    def _first(replies: Sequence[Reply]) -> Reply | None:
+    def _first(replies: Iterable[Reply | None]) -> Reply | None:
         """Give the answer that counts: an action that one could do was done, whatever others found."""
-        return min(replies, key=lambda reply: reply.status, default=None)
+        answers = (reply for reply in replies if reply is not None)
+        return min(answers, key=lambda reply: reply.status, default=None)
 
     def _pass_back(self, reply: Reply | None) -> None:
         if reply is None:

@@ -7,8 +7,11 @@ slowest worker's are shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Sequence
 
 ADDED = frozenset(
     {
@@ -96,35 +99,77 @@ def _largest(values: Sequence[Any]) -> Any:
     return max(values)
 
 
-def merged_metrics(texts: Sequence[str]) -> str:
-    """Give one exposition (Prometheus' text format, version 0.0.4) for those of several workers.
+COUNTED = frozenset({"counter", "histogram", "summary"})
+"""Kinds of metrics that only grow."""
+
+
+@dataclass(slots=True)
+class Exposition:
+    """Metrics in Prometheus' text format, version 0.0.4, by their families in the order of the text."""
+
+    heads: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The lines of help and type, by their kind."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The values, by series as they stand in the text."""
+
+    @classmethod
+    def parse(cls, text: str) -> Exposition:
+        """Read one. Raises ValueError."""
+        found, family = cls(), ""
+        for line in text.splitlines():
+            if line.startswith(("# HELP ", "# TYPE ")):
+                _, kind, family, *rest = line.split(" ", 3)
+                found.heads.setdefault(family, {})[kind] = line
+                if kind == "TYPE":
+                    found.kinds[family] = rest[0] if rest else "untyped"
+            elif line and not line.startswith("#"):
+                series, value = _sample(line)
+                found.samples.setdefault(family, {})[series] = value
+        return found
+
+    def only(self, kinds: Container[str]) -> Exposition:
+        """Give the families of some kinds."""
+        families = [family for family, kind in self.kinds.items() if kind in kinds]
+        return Exposition(
+            {family: self.heads[family] for family in families},
+            {family: self.kinds[family] for family in families},
+            {family: self.samples[family] for family in families if family in self.samples},
+        )
+
+    def text(self) -> str:
+        """Write it down."""
+        lines: list[str] = []
+        for family, of in self.samples.items():
+            lines += self.heads.get(family, {}).values()
+            lines += [f"{series} {_number(value)}" for series, value in of.items()]
+        return "".join(line + "\n" for line in lines)
+
+
+def merged(expositions: Iterable[Exposition]) -> Exposition:
+    """Give one exposition for those of several workers.
 
     Counters, histograms and summaries are added up, and gauges of what each process holds a part of.
     Of other gauges the largest value counts. Samples keep the order in which they came first.
     """
-    heads: dict[str, dict[str, str]] = {}
-    kinds: dict[str, str] = {}
-    samples: dict[str, dict[str, float]] = {}
-    for text in texts:
-        family = ""
-        for line in text.splitlines():
-            if line.startswith(("# HELP ", "# TYPE ")):
-                _, kind, family, *rest = line.split(" ", 3)
-                heads.setdefault(family, {})[kind] = line
-                if kind == "TYPE":
-                    kinds[family] = rest[0] if rest else "untyped"
-            elif line and not line.startswith("#"):
-                series, value = _sample(line)
-                of = samples.setdefault(family, {})
+    together = Exposition()
+    for each in expositions:
+        for family, head in each.heads.items():
+            together.heads.setdefault(family, {}).update(head)
+        together.kinds.update(each.kinds)
+        for family, samples in each.samples.items():
+            of = together.samples.setdefault(family, {})
+            for series, value in samples.items():
                 if series in of:
-                    of[series] = _together(family, kinds.get(family, ""), of[series], value)
+                    of[series] = _together(family, together.kinds.get(family, ""), of[series], value)
                 else:
                     of[series] = value
-    lines: list[str] = []
-    for family, of in samples.items():
-        lines += heads.get(family, {}).values()
-        lines += [f"{series} {_number(value)}" for series, value in of.items()]
-    return "".join(line + "\n" for line in lines)
+    return together
+
+
+def merged_metrics(texts: Sequence[str]) -> str:
+    """Give the text of one exposition for those of several workers."""
+    return merged(map(Exposition.parse, texts)).text()
 
 
 def _sample(line: str) -> tuple[str, float]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, override
 from tornado import netutil, web
 from tornado.httpserver import HTTPServer
 
+from aoai_gateway.admin.ended_workers import WorkersMetrics
 from aoai_gateway.admin.fleet import FleetHandler
 from aoai_gateway.admin.listener import IDLE_SECONDS, LARGEST_BODY
 from aoai_gateway.app import processes
@@ -123,6 +124,7 @@ async def _run(
     sources = {
         "sockets": lambda: sorted(folder.glob("worker-*.sock")),
         "workers": lambda: _known_workers(folder),
+        "metrics": WorkersMetrics(folder),
     }
     page = HTTPServer(
         web.Application([(r"/.*", FleetHandler, sources)], **silent),

@@ -15,6 +15,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
+from aoai_gateway.admin.metrics import counts
 from aoai_gateway.app import descriptors, signals, start_checks, tls
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
@@ -339,13 +340,13 @@ class Lifecycle:
         gateway.draining = True
         await self._hang_up()
         await self.admin.stop()
-        await self._gateway.reader.close()
-        await gateway.credentials.close()
-        if gateway.verifier is not None:
-            await gateway.verifier.close()
+        await gateway.close()
         await self.state_sync.close()
         gateway.early.close()
-        await asyncio.to_thread(gateway.sinks.close, gateway.sinks.take_all())
+        sinks = gateway.sinks.take_all()
+        await asyncio.to_thread(gateway.sinks.close, sinks)
+        if self.worker is not None:
+            await self.worker.leave(counts(gateway.metrics.registry, sinks))
         for _, running in self._simulators.values():
             await running.stop()
         logger.info("Stopped.", extra={"event": "gateway.stopped"})

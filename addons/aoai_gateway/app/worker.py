@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway.admin.ended_workers import leave
 from aoai_gateway.admin.fleet import ask
 from aoai_gateway.app import listening, processes
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import SimulatedEndpoint
     from aoai_gateway.tokens import Encodings
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 """How often a worker tells the supervisor that its event loop runs."""
@@ -56,6 +60,13 @@ class Worker:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             processes.say(self.pipe)
+
+    async def leave(self, counts: bytes) -> None:
+        """Leave the last counts to the process of the admin listener, which adds them to its own."""
+        try:
+            await asyncio.to_thread(leave, self.admin_socket, counts)
+        except OSError as error:
+            logger.error("The last counts of this worker are lost: %s", error)
 
     async def simulate(self, name: str, endpoint: SimulatedEndpoint) -> tuple[str, str]:
         """Give the URL and the key of a simulated endpoint: it is one, however many workers there are."""

@@ -188,6 +188,13 @@ class Gateway:
             )
         return self.setup
 
+    async def close(self) -> None:
+        """Let go of what prepares calls: no more come."""
+        await self.reader.close()
+        await self.credentials.close()
+        if self.verifier is not None:
+            await self.verifier.close()
+
     def adopt(self, config: Config) -> None:
         """Put a configuration in force. Calls under way keep the one they began with."""
         self.written, self.adopted = config, self.clock.monotonic()
