@@ -15,6 +15,10 @@ from mitmproxy.proxy import commands
 from mitmproxy.test import taddons
 
 from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.proxy.downstream_response import DownstreamResponse
+from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
+from aoai_gateway.proxy.upstream_response import UpstreamResponse
+from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook, GatewayAttemptFailedHook
 from aoai_gateway.tokens import Counter, load_encodings
 from tests.engine_driver import ANYBODY, config
@@ -211,3 +215,55 @@ def test_a_stream_without_usage_costs_what_its_text_says(made: Callable[..., Con
         here.answer("a", chunk(STOP) + END)
     assert call.charged_tokens is not None
     assert tokens <= call.charged_tokens < tokens + 20
+
+
+def bug(*_: object) -> None:
+    raise RuntimeError("a bug")
+
+
+def test_a_stream_that_a_bug_of_ours_ends_costs_what_was_delivered(
+    made: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = made(clients=(LIMITED,))
+    here.gateway.counter = Counter(load_encodings())
+    text = "你好，世界。" * 1_000
+    tokens = here.gateway.counter.count_text(text, None).tokens
+    here.ask(stream=True)
+    call = call_of(here)
+    piece = json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode()
+    here.answer("a", SSE + chunk(b"data: " + piece + b"\n\n"))
+    monkeypatch.setattr(DownstreamResponse, "feed", bug)
+    here.answer("a", chunk(b"data: " + piece + b"\n\n"))
+    assert (call.outcome, call.served) == (Outcome.ERROR, True)
+    assert call.charged_tokens is not None
+    # The reader has seen the second piece, too, and the backend has made it.
+    assert 2 * tokens <= call.charged_tokens < 2 * tokens + 20
+    assert call.attempt is not None
+    assert call.attempt.ended is not None
+    assert not here.gateway.reservations
+
+
+@pytest.mark.parametrize("broken", [(Gateway, "count_delivered"), (UpstreamResponse, "stream_ended")])
+def test_a_second_bug_leaves_no_booking_behind(
+    made: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
+) -> None:
+    here = made(clients=(LIMITED,))
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT))
+    monkeypatch.setattr(DownstreamResponse, "feed", bug)
+    monkeypatch.setattr(*broken, bug)
+    here.answer("a", chunk(TEXT))
+    assert not here.gateway.reservations
+    assert not here.gateway.calls
+
+
+def test_an_answer_that_a_bug_of_ours_keeps_from_the_client_costs_nothing(
+    made: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = made(clients=(LIMITED,))
+    here.ask()
+    call = call_of(here)
+    monkeypatch.setattr(UpstreamAttempt, "whole_answer", bug)
+    here.respond("a", 200)
+    assert (call.outcome, call.charged_tokens) == (Outcome.ERROR, 0)
+    assert not here.gateway.reservations

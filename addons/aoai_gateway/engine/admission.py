@@ -339,24 +339,34 @@ class Admission:
             del self._stretched[call.client.name]
         reservation, call.reserved = call.reserved, None
         cost, call.reserved_cost = call.reserved_cost, None
-        delivered = 0
-        if call.served and call.usage is None and call.delivered:
-            counted = yield CountDelivered(call.delivered, self._model(call))
+        uncounted = self.uncounted(call)
+        if uncounted is not None:
+            counted = yield uncounted
             assert isinstance(counted, Counted)
-            delivered = call.delivered_tokens = counted.count.tokens
-        for closing in self._closings(call, reservation, cost, delivered):
+            call.delivered_tokens = counted.count.tokens
+        for closing in self._closings(call, reservation, cost):
             yield closing
 
+    def uncounted(self, call: Call) -> CountDelivered | None:
+        """Say what of an answer is to be counted here, since it has brought no usage."""
+        if not (call.served and call.usage is None and call.delivered):
+            return None
+        return CountDelivered(call.delivered, self._model(call))
+
     def abandoned(self, call: Call) -> Iterator[Settle | Cancel]:
-        """Say what becomes of the bookings of a call that cannot be led to its end."""
+        """Say what becomes of the bookings of a call that cannot be led to its end.
+
+        What was delivered of its answer is charged, so it is to be known by then (`uncounted`).
+        """
         reservation, call.reserved = call.reserved, None
         cost, call.reserved_cost = call.reserved_cost, None
-        yield from self._closings(call, reservation, cost, 0)
+        yield from self._closings(call, reservation, cost)
 
     def _closings(
-        self, call: Call, reservation: Reservation | None, cost: Reservation | None, delivered: int
+        self, call: Call, reservation: Reservation | None, cost: Reservation | None
     ) -> Iterator[Settle | Cancel]:
         """Say what becomes of a call's bookings: it counts if a backend may have begun to work on it."""
+        delivered = call.delivered_tokens or 0
         taken = any(attempt.taken for attempt in call.attempts)
         prompt, answer = self._prompt_tokens(call), _answer_tokens(call, delivered)
         if reservation is not None:

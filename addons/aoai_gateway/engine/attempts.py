@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.aftermath import Aftermath
-from aoai_gateway.engine.call import Attempt, FailureKind, Fault, Outcome
+from aoai_gateway.engine.call import Attempt, Call, FailureKind, Fault, Outcome
 from aoai_gateway.engine.effects import (
     Answered,
     Choose,
@@ -280,18 +280,11 @@ class Attempts(Aftermath):
         end = yield Deliver(attempt)
         attempt.ended = end.now
         told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
-        call.served = answered.status < 400 and told is not None
         if told is not None:
-            call.first_content = attempt.first_content = told.first_content
-            call.model, call.response_id = told.model, told.response_id
-            if call.target.operation.cost is not Cost.NONE:
-                # Else it tells of another call: of a response that is looked at once more, for instance.
-                call.usage = told.usage
+            note_delivery(call, attempt, told)
             if told.usage is not None and told.usage.reasoning_tokens:
                 self._speed(attempt).thinks = True
-            call.finish_reason, call.service_tier = told.finish_reason, told.service_tier
             self._made = told.made
-            call.delivered = told.delivered
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
         self._scheduler.ended(self._request, used, end.now)
         if isinstance(end, ClientGone) and answered.status < 400:
@@ -337,6 +330,18 @@ class Attempts(Aftermath):
         speed = speeds.get(served) or Speed()
         speeds.put(served, speed)
         return speed
+
+
+def note_delivery(call: Call, attempt: Attempt, told: Ended) -> None:
+    """Take over what the answer says that goes to the client, as far as it has come."""
+    call.served = (attempt.status or 0) < 400
+    call.first_content = attempt.first_content = told.first_content
+    call.model, call.response_id = told.model, told.response_id
+    if call.target.operation.cost is not Cost.NONE:
+        # Else it tells of another call: of a response that is looked at once more, for instance.
+        call.usage = told.usage
+    call.finish_reason, call.service_tier = told.finish_reason, told.service_tier
+    call.delivered = told.delivered
 
 
 def _note_head(attempt: Attempt, headers: Headers) -> None:

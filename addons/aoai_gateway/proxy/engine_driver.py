@@ -10,7 +10,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.attempts import note_delivery
+from aoai_gateway.engine.call import Attempt, Call, Outcome
 from aoai_gateway.engine.effects import (
     Announce,
     Cancel,
@@ -24,6 +25,7 @@ from aoai_gateway.engine.effects import (
     Done,
     Drain,
     Effect,
+    Ended,
     ParseBody,
     Parsed,
     Refused,
@@ -38,6 +40,7 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.proxy.header_index import HeaderIndex
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.runtime.stream_hooks import GatewayBreaksWithdrawnHook, GatewayCallEndedHook
@@ -172,10 +175,13 @@ class EngineDriver:
             call.outcome = call.outcome or Outcome.CLIENT_GONE
             call.ended = call.ended or self._here.now()
 
-    def write_down(self, chunk_gaps: tuple[float, float] | None) -> CommandGenerator[None]:
+    def write_down(
+        self, chunk_gaps: tuple[float, float] | None, so_far: Ended | None = None
+    ) -> CommandGenerator[None]:
         """End the engine's part, and write the call's record, once.
 
         ``chunk_gaps``: of a stream, the median and the longest time between two of its chunks, in seconds.
+        ``so_far``: what the client has of an answer of which the engine does not hear any more.
         """
         here = self._here
         call, run, self._run = here.call, self._run, None
@@ -186,6 +192,8 @@ class EngineDriver:
         if call is None or self._written_down:
             return
         self._written_down = True
+        if so_far is not None and call.attempt is not None and run is not None:
+            yield from self._count_so_far(call, call.attempt, so_far)
         for left in here.gateway.engine.admission.abandoned(call):
             here.gateway.settle(left)
         if call.withdrawn:
@@ -195,3 +203,16 @@ class EngineDriver:
         record = here.gateway.write_down(call)
         if "gateway_call_finished" in here.gateway.heard:
             yield GatewayCallEndedHook(CallFinished(here.flow, call, record))
+
+    def _count_so_far(self, call: Call, attempt: Attempt, so_far: Ended) -> CommandGenerator[None]:
+        gateway = self._here.gateway
+        note_delivery(call, attempt, so_far)
+        attempt.ended = attempt.ended or so_far.now
+        uncounted = gateway.engine.admission.uncounted(call)
+        if uncounted is not None:
+            try:
+                counted = yield from self._here.wait_for(gateway.count_delivered(uncounted))
+                call.delivered_tokens = counted.tokens
+            except Exception as error:
+                # It is perhaps the second one of this call, which has to be settled all the same.
+                log_exception("while an answer that was cut short was counted.", error)

@@ -487,11 +487,20 @@ class GatewayStream(HttpStream):
         if self._attempt is not None:
             yield from self._attempt.abandon()
         if self._driver.is_running:
-            begun = self._response.progress in (Progress.BEGUN, Progress.HELD)
-            so_far = self._received.stream_ended(here.now()) if begun else None
-            yield from self._advance(ended or ClientGone(here.now(), so_far))
+            yield from self._advance(ended or ClientGone(here.now(), self._so_far()))
         else:
             yield from self._hang_up("The client disconnected.")
+
+    def _so_far(self) -> Ended | None:
+        """Say what there is of an answer that goes to the client as it comes."""
+        if self._response.progress not in (Progress.BEGUN, Progress.HELD) or self._delivery is None:
+            return None
+        try:
+            return self._received.stream_ended(self._here.now())
+        except Exception as error:
+            # Perhaps it is what reads the answer that has a bug: the call ends all the same.
+            log_exception("while the end of an answer was read.", error)
+            return None
 
     def _all_sent(self) -> Ended | None:
         """Give the end of an answer that the client has all of, if it has."""
@@ -513,7 +522,7 @@ class GatewayStream(HttpStream):
         here = self._here
         if self._driver.is_running:
             self._driver.note_hang_up()
-            yield from self._driver.write_down(self._response.chunk_gaps)
+            yield from self._driver.write_down(self._response.chunk_gaps, self._so_far())
         self.state = State.OVER
         here.clear_deadline()
         here.flow.live = False
@@ -542,7 +551,7 @@ class GatewayStream(HttpStream):
             yield from self.vanish()
             return
         incomplete = self.state in (State.REQUEST_HEAD, State.REQUEST_BODY)
-        self.state = State.OVER
+        self.state, so_far = State.OVER, self._so_far()
         if not hasattr(here, "flow"):
             here.flow = http.HTTPFlow(here.client, here.proxy.server)
             here.flow.request = http.Request.make("GET", "http://unknown.invalid/")
@@ -559,7 +568,7 @@ class GatewayStream(HttpStream):
         if incomplete:
             # Without the stream, there is no bound on the time that the rest of the request takes.
             yield commands.CloseConnection(here.client)
-        yield from self._driver.write_down(self._response.chunk_gaps)
+        yield from self._driver.write_down(self._response.chunk_gaps, so_far)
         here.flow.live = False
         self._count_out()
         yield DropStream(here.id)

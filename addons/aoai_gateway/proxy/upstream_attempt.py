@@ -31,7 +31,7 @@ from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import build_request, without_secrets
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
-from aoai_gateway.wire.content_coding import MOST_READ, NotDecodedError, decode
+from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.references import references_in
@@ -192,6 +192,11 @@ class UpstreamAttempt:
             decoded, facts = yield from self._here.wait_for(asyncio.to_thread(self._read_large, response))
         else:
             decoded = mask_decoded(response, decoded, self._here.secrets)
+        made: tuple[str, ...] = ()
+        if keeps_state(self._call) and len(decoded) <= MOST_AT_ONCE:
+            made = references_in(decoded)
+        elif keeps_state(self._call):
+            made = yield from self._here.wait_for(asyncio.to_thread(references_in, decoded))
         operation, delivered = self._call.target.operation, None
         if facts.usage is None and response.status_code == 200:
             delivered = Delivered.of_answer(operation.name, decoded)
@@ -201,7 +206,7 @@ class UpstreamAttempt:
             usage=facts.usage,
             model=facts.model,
             response_id=facts.response_id,
-            made=references_in(decoded) if keeps_state(self._call) else (),
+            made=made,
             finish_reason=", ".join(facts.finish_reasons) or None,
             service_tier=facts.service_tier,
             delivered=delivered,

@@ -17,8 +17,11 @@ from hashlib import blake2b
 MOST_ITEMS = 128
 """Of one call or answer that are remembered: the last ones of encrypted items, the first ones of ids."""
 
-SEARCHED = 1024 * 1024
+SEARCHED = 256 * 1024
 """Bytes at either end of a body in which ids are looked for."""
+
+DIGESTED = 16 * 1024
+"""Bytes at either end of an encrypted item by which it is remembered, besides its length."""
 
 # Azure OpenAI's REST reference and the SDKs' tests. ``assistant-`` is how Azure names files of assistants.
 # Messages and steps are named within their thread. Items of a response come back whole: they may go anywhere.
@@ -49,8 +52,11 @@ _KINDS = (
 )
 # The rest is random: not a word, as in "file_search", and of 16 characters at least.
 _ID = re.compile(rf"(?:{'|'.join(_KINDS)})(?=[a-z-]*[0-9A-Z])[A-Za-z0-9-]{{16,128}}", re.ASCII)
-_QUOTED_ID = re.compile(rb'"(' + _ID.pattern.encode() + rb')"')
-_KEY = re.compile(rb'"encrypted_content"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
+# A look at the first letter spares most quotes the comparison with each kind.
+_FIRST = "".join(sorted({kind[0] for kind in _KINDS}))
+_QUOTED_ID = re.compile(rf'"(?=[{_FIRST}])({_ID.pattern})"'.encode())
+_NAME = b'"encrypted_content"'
+_VALUE = re.compile(rb'[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"')
 
 
 def is_id(text: str) -> bool:
@@ -59,15 +65,29 @@ def is_id(text: str) -> bool:
 
 
 def references_in(data: bytes) -> tuple[str, ...]:
-    """The names of the encrypted items in a JSON text, the last one first, and then the ids in it."""
-    places = [match.end() for match in _KEY.finditer(data)][-MOST_ITEMS:]
-    found = []
-    for start in reversed(places):
-        end = data.find(b'"', start)
-        if end > start:
-            digest = blake2b(memoryview(data)[start:end], digest_size=16).hexdigest()
-            found.append(f"encrypted {digest}")
+    """The names of the encrypted items in a JSON text, the last one first, and then the ids in it.
+
+    Takes some milliseconds at most, whatever the text is, as long as it has no more than some megabytes.
+    """
+    found, at = [], len(data)
+    for _ in range(MOST_ITEMS):
+        at = data.rfind(_NAME, 0, at)
+        if at < 0:
+            break
+        value = _VALUE.match(data, at + len(_NAME))
+        end = data.find(b'"', value.end()) if value is not None else -1
+        if value is not None and end > value.end():
+            found.append(f"encrypted {_digest(memoryview(data)[value.end() : end])}")
     return (*dict.fromkeys(found), *ids_in(data))
+
+
+def _digest(item: memoryview) -> str:
+    if len(item) <= 2 * DIGESTED:
+        return blake2b(item, digest_size=16).hexdigest()
+    digest = blake2b(item[:DIGESTED], digest_size=16)
+    digest.update(item[-DIGESTED:])
+    digest.update(len(item).to_bytes(8))
+    return digest.hexdigest()
 
 
 def ids_in(data: bytes) -> tuple[str, ...]:
