@@ -39,6 +39,7 @@ RANKED = (
     "workbench",
     SIMULATOR,
     "analysis",
+    "benchmark",
     "app",
 )
 """The packages, and the modules beside them, from the inside out: each imports only what stands before it."""

@@ -292,6 +292,12 @@ def _backtest(words: list[str]) -> int:
     return backtest_main(words, lambda path: _load(_existing_config(path)).config)
 
 
+def _benchmark(words: list[str]) -> int:
+    from aoai_gateway.benchmark.command import main as benchmark_main
+
+    return benchmark_main(words)
+
+
 def _key(words: list[str]) -> int:
     from aoai_gateway.app.keys import main as key_main
 
@@ -384,6 +390,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "rerun": _rerun,
     "report": _report,
     "backtest": _backtest,
+    "benchmark": _benchmark,
     "simulator": _simulator,
     "test": _test,
 }
@@ -406,6 +413,7 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   rerun      make a captured session's calls again, and say what has become different
   report     who used what, who was refused and why, and how much quota each needs: from usage records
   backtest   what would have happened under other configurations: from usage records
+  benchmark  put a load on a gateway or an Azure OpenAI, and say how it bears it
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 

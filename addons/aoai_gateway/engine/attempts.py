@@ -43,7 +43,7 @@ from aoai_gateway.engine.routing_request import session_of
 from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
 from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
-from aoai_gateway.wire.hints import describe
+from aoai_gateway.wire.hints import describe, utilization_of
 from aoai_gateway.wire.operations import Cost
 
 if TYPE_CHECKING:
@@ -348,6 +348,7 @@ def _note_head(attempt: Attempt, headers: Headers) -> None:
     """Keep what an answer's head says for those who look for the request at Azure."""
     attempt.region = _short(headers.get("x-ms-region"))
     attempt.request_id = next(filter(None, (_short(headers.get(name)) for name in REQUEST_IDS)), None)
+    attempt.utilization = utilization_of(headers)
     said = headers.get("openai-processing-ms")
     attempt.processing_ms = float(said) if said is not None and _MILLISECONDS.fullmatch(said) else None
 

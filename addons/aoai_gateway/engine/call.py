@@ -136,6 +136,8 @@ class Attempt:
     """The backend's own name for the request, for a ticket to Azure."""
     processing_ms: float | None = None
     """How long the backend says that it took (``openai-processing-ms``)."""
+    utilization: float | None = None
+    """How full a provisioned deployment says to be; 1.0 is full, more is possible."""
 
 
 class Notice(StrEnum):

@@ -79,6 +79,7 @@ FIELDS = (
     "backend_processing_ms",
     "traceparent",
     "run_by",
+    "utilization",
 )
 """The fields of every record, in their order."""
 
@@ -155,6 +156,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "backend_processing_ms": attempt.processing_ms if attempt else None,
         "traceparent": _header(call, "traceparent"),
         "run_by": call.run_by,
+        "utilization": attempt.utilization if attempt else None,
     }
 
 

@@ -138,7 +138,7 @@ def read_rate_limits(headers: Headers) -> RateLimits:
     return RateLimits(
         *tokens,
         *requests,
-        utilization=_percentage(headers.get("azure-openai-deployment-utilization")),
+        utilization=utilization_of(headers),
         region=region[:64] if region else None,
     )
 
@@ -209,6 +209,11 @@ def read_error(body: bytes | None) -> Mapping[str, object]:
 def _integer(text: str | None) -> int | None:
     match = _INTEGER.fullmatch(text.strip()) if text else None
     return int(match[0]) if match else None
+
+
+def utilization_of(headers: Headers) -> float | None:
+    """Give how full the provisioned deployment that answered says to be; 1.0 is full, more is possible."""
+    return _percentage(headers.get("azure-openai-deployment-utilization"))
 
 
 def _percentage(text: str | None) -> float | None:

@@ -1,0 +1,137 @@
+"""A run: calls are started when the plan says, and what comes of them is counted and written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.benchmark.figures import Tally, Window
+
+if TYPE_CHECKING:
+    from aoai_gateway.benchmark.calling import Caller, Ready
+    from aoai_gateway.benchmark.plan import Planned, Step
+    from aoai_gateway.usage.sink import Record
+
+
+class Run:
+    """One run. ``write`` takes each call's record; ``clock`` gives monotonic seconds."""
+
+    def __init__(
+        self,
+        plan: Iterator[Planned],
+        steps: Sequence[Step],
+        caller: Caller,
+        *,
+        begun: float,
+        clock: Callable[[], float],
+        write: Callable[[Record], None],
+        window_seconds: float = 60.0,
+        most: int | None = None,
+    ) -> None:
+        self._plan = plan
+        self._steps = steps
+        self._caller = caller
+        self._begun = begun
+        self._clock = clock
+        self._write = write
+        self._most = most
+        self._window = Window(window_seconds)
+        self._of_steps: dict[int, Tally] = defaultdict(Tally)
+        self._of_consumers: dict[str, Tally] = defaultdict(Tally)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+        self._sent_until: float | None = None
+        self.sent = 0
+        """Calls that were due, whether they could be sent at once or not."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the begin."""
+        return max(0.0, self._clock() - self._begun)
+
+    @property
+    def ends(self) -> float:
+        """Seconds after the begin at which the last call is due."""
+        return sum(step.seconds for step in self._steps)
+
+    @property
+    def waits_for_the_rest(self) -> bool:
+        """Whether no further call is sent."""
+        return self._sent_until is not None
+
+    async def run(self) -> None:
+        """Send all calls, and wait for their answers."""
+        for planned in self._plan:
+            if self._over.is_set() or (self._most is not None and self.sent >= self._most):
+                break
+            ready = self._caller.prepare(planned)
+            if await self._is_over_before(planned.at):
+                break
+            self.sent += 1
+            task = asyncio.create_task(self._one(ready))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            await self._is_over_before(self.ends)
+        self._sent_until = self.elapsed
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def stop(self) -> None:
+        """Send no further call; when told again, give up those under way."""
+        if self._over.is_set():
+            for task in self._tasks:
+                task.cancel()
+        self._over.set()
+
+    def now(self) -> dict[str, Any]:
+        """Give the figures of the last seconds."""
+        elapsed = self.elapsed
+        figures = self._window.document(elapsed)
+        state = {"time": round(elapsed, 1), "requests": self.sent, "processing": self._caller.under_way}
+        return state | {"waiting": len(self._tasks) - self._caller.under_way} | figures
+
+    def document(self) -> dict[str, Any]:
+        """Give the figures of the whole run, of its steps and of its consumers."""
+        until = self.elapsed if self._sent_until is None else self._sent_until
+        whole, begin, steps = Tally(), 0.0, []
+        for number, step in enumerate(self._steps):
+            seconds = min(step.seconds, until - begin)
+            if seconds <= 0:
+                break
+            tally = self._of_steps[number]
+            whole.merge(tally)
+            rate = {"rate": round(step.rate, 2), "seconds": round(seconds, 1)}
+            steps.append(rate | tally.document(seconds))
+            begin += step.seconds
+        consumers = [
+            {"consumer": name} | tally.document(until) for name, tally in sorted(self._of_consumers.items())
+        ]
+        return {
+            "seconds": round(until, 1),
+            **whole.document(until),
+            "steps": steps,
+            "consumers": consumers,
+        }
+
+    async def _is_over_before(self, at: float) -> bool:
+        """Wait until so many seconds after the begin. Whether it was stopped meanwhile."""
+        wait = self._begun + at - self._clock()
+        if wait <= 0:
+            # Calls that are due already must not keep those under way from the event loop.
+            await asyncio.sleep(0)
+            return self._over.is_set()
+        try:
+            await asyncio.wait_for(self._over.wait(), wait if wait < 1e9 else None)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _one(self, ready: Ready) -> None:
+        planned, record = ready.planned, await self._caller.call(ready)
+        self._write(record)
+        self._window.add(record, self.elapsed)
+        self._of_steps[planned.step].add(record)
+        self._of_consumers[planned.consumer.name].add(record)

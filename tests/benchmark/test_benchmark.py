@@ -1,0 +1,292 @@
+"""The load generator against the real simulator, and against servers that stall."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aoai_gateway.analysis.records import Reading, Selection, read
+from aoai_gateway.analysis.report import report
+from aoai_gateway.benchmark import command
+from aoai_gateway.benchmark.command import main
+from aoai_gateway.tokens import Counter, Encodings, load_encodings
+from aoai_simulator.tokenizer import EncodingTokenizer
+from tests.simulator.running import INSTANT, KEY, Running
+
+SPEC = {
+    "sweden": {
+        "deployments": {
+            "gpt-4o": {"model": "gpt-4o", "first_token_seconds": 0.05, "tokens_per_second": 400},
+            "small": {"model": "gpt-4o", "requests_per_minute": 60, **INSTANT},
+            "ptu": {"model": "gpt-4o", "provisioned_tokens_per_minute": 20_000, **INSTANT},
+        }
+    }
+}
+ENV = {"OPENAI_API_KEY": KEY}
+
+
+@pytest.fixture(scope="module")
+def encodings() -> Encodings:
+    return load_encodings()
+
+
+@pytest.fixture(autouse=True)
+def loaded(encodings: Encodings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "load_encodings", lambda: encodings)
+
+
+@pytest.fixture(scope="module")
+def url(encodings: Encodings) -> Iterator[str]:
+    running = Running(SPEC, tokenizer=EncodingTokenizer(Counter(encodings)))
+    yield running.simulator.urls["sweden"]
+    running.stop()
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str, env: dict[str, str] = ENV) -> dict[str, Any]:
+    code = main([*words, "-f", "jsonl"], env)
+    lines = capsys.readouterr().out.splitlines()
+    summary = json.loads(lines[-1])["summary"]
+    assert code == (0 if summary["completed"] else 1)
+    return dict(summary)
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [record for _, record in read([path], Selection(), Reading())]
+
+
+CUSTOM = ("-s", "custom", "-p", "60", "-m", "20", "--seed", "1")
+
+
+def test_its_figures_are_those_of_its_records_and_of_the_report(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.jsonl"
+    made = run(capsys, url, "-e", "gpt-4o", "-r", "1200", "-d", "2", *CUSTOM, "-o", str(path))
+    found = records(path)
+    assert made["calls"] == made["completed"] == len(found) > 20
+    assert {each["outcome"] for each in found} == {"ok"}
+    assert all(each["input_tokens"] == 60 for each in found), "a prompt has the tokens that were asked for"
+    assert made["ctx_tpm"] == pytest.approx(30 * 60 * len(found), rel=0.1)
+    assert 0.05 <= made["ttft_50th"] < made["e2e_50th"]
+    assert 0 < made["tbt_50th"] < 0.1
+    reading = Reading()
+    said = report(read([path], Selection(), reading), reading, percentile=99)
+    assert said["totals"]["requests"] == said["totals"]["served"] == len(found)
+    assert said["totals"]["input_tokens"] == 60 * len(found)
+    assert said["consumers"][0]["streaming_share"] == 1
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert KEY not in path.read_text()
+
+
+def test_throttled_calls_are_counted_by_cause_and_rates_follow_one_another(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run(capsys, url, "-e", "small", "-r", "300,1200", "-d", "1", "--no-stream", *CUSTOM)
+    assert made["throttled"] > 0
+    assert sum(made["causes"].values()) == made["throttled"]
+    slow, fast = made["steps"]
+    assert (slow["rate"], fast["rate"]) == (300, 1200)
+    assert slow["calls"] < fast["calls"]
+    assert made["ttft_avg"] is None, "an answer as a whole has no first token"
+
+
+def test_a_provisioned_deployment_tells_how_full_it_is(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made = run(capsys, url, "-e", "ptu", "-r", "600", "-n", "5", *CUSTOM)
+    assert made["calls"] == 5
+    assert made["util_max"] > 0
+
+
+def test_consumers_have_their_own_keys_and_shares(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.jsonl"
+    who = ("--consumer", "Ann,key=ANN,share=3", "--consumer", "Bob,key=BOB,priority=low")
+    made = run(
+        capsys, url, "-e", "gpt-4o", "-r", "6000", "-n", "60", *CUSTOM, *who, "-o", str(path),
+        env={"ANN": KEY, "BOB": "wrong"},
+    )  # fmt: skip
+    ann, bob = made["consumers"]
+    assert (ann["consumer"], ann["failures"], bob["consumer"]) == ("Ann", 0, "Bob")
+    assert bob["causes"] == {"401": bob["calls"]}
+    assert ann["calls"] > bob["calls"]
+    assert {each["priority"] for each in records(path) if each["client"] == "Bob"} == {"low"}
+
+
+def test_recorded_calls_are_sent_again_as_they_came(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    run(capsys, url, "-e", "gpt-4o", "-r", "600", "-d", "1", *CUSTOM, "-o", str(first))
+    made = run(capsys, url, "-e", "gpt-4o", "--records", str(first), "--speed", "2", "-o", str(second))
+    then, now = records(first), records(second)
+    assert len(now) == len(then)
+    assert sorted(each["input_tokens"] for each in now) == sorted(each["input_tokens"] for each in then)
+    assert made["seconds"] < 0.7
+
+
+# --- servers that misbehave ------------------------------------------------------------------------------
+
+
+@contextmanager
+def server(answer: Any) -> Iterator[str]:
+    """A server of one answer to each connection: a coroutine of its reader and its writer."""
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    found: list[str] = []
+
+    async def serve() -> None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(writer)
+            writer.close()
+
+        listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+        found.append(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+        ready.set()
+        async with listening:
+            await over.wait()
+
+    over = asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    ready.wait(10)
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(10)
+        loop.close()
+
+
+def test_a_stall_counts_for_every_call_that_falls_into_it(capsys: pytest.CaptureFixture[str]) -> None:
+    begun: list[float] = []
+
+    async def stall_for_a_second(writer: asyncio.StreamWriter) -> None:
+        now = asyncio.get_running_loop().time()
+        begun.append(now)
+        await asyncio.sleep(max(0.0, begun[0] + 1 - now))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{}")
+        await writer.drain()
+
+    # One client alone: a closed loop would send one call in that second, and call the second one fast.
+    options = ("-r", "1200", "-n", "20", "-c", "1", "--arrivals", "steady", "--no-stream")
+    with server(stall_for_a_second) as url:
+        made = run(capsys, url, "-e", "x", *CUSTOM, *options)
+    assert made["completed"] == 20
+    # The calls were due at 0, 0.05, 0.1 … 0.95 s, and all of them had to wait for the stall's end.
+    assert made["e2e_avg"] == pytest.approx(0.525, abs=0.15)
+    assert made["late_max"] > 0.8
+
+
+class Throttling:
+    """Answers 429 to the first calls, with the time to wait in milliseconds."""
+
+    def __init__(self, refusals: int, wait: int) -> None:
+        self.refusals, self.wait = refusals, wait
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        self.refusals -= 1
+        head = (
+            f"HTTP/1.1 429 Busy\r\nretry-after-ms: {self.wait}" if self.refusals >= 0 else "HTTP/1.1 200 OK"
+        )
+        writer.write(f"{head}\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{{}}".encode())
+        await writer.drain()
+
+
+def test_a_call_is_sent_again_as_the_answer_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.jsonl"
+    options = ("-r", "600", "-n", "1", "--no-stream", "-t", "exponential", "-o", str(path))
+    with server(Throttling(2, 100)) as url:
+        made = run(capsys, url, "-e", "x", *CUSTOM, *options)
+    (record,) = records(path)
+    assert (made["completed"], made["tries"]) == (1, 3)
+    assert [each["status"] for each in record["attempts"]] == [429, 429, 200]
+    assert record["duration_ms"] >= 200
+
+
+def test_an_answer_that_tells_to_wait_for_longer_than_a_caller_would_is_the_last(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ("-r", "600", "-n", "1", "--no-stream", "-t", "exponential", "--timeout", "5")
+    with server(Throttling(2, 6_000)) as url:
+        made = run(capsys, url, "-e", "x", *CUSTOM, *options)
+    assert (made["throttled"], made["tries"]) == (1, 1)
+
+
+async def cut_off(writer: asyncio.StreamWriter) -> None:
+    piece = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+    await writer.drain()
+
+
+async def never(writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "cause"),
+    [(cut_off, "truncated", "ClientPayloadError"), (never, "client_gone", "timeout")],
+)
+def test_answers_that_do_not_come_whole(
+    answer: Any, outcome: str, cause: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.jsonl"
+    with server(answer) as url:
+        made = run(
+            capsys, url, "-e", "x", "-r", "6000", "-n", "3", "--timeout", "0.3", *CUSTOM, "-o", str(path)
+        )
+    assert made["causes"] == {cause: 3}
+    assert {each["outcome"] for each in records(path)} == {outcome}
+
+
+def test_where_nothing_listens_calls_fail_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run(capsys, "http://127.0.0.1:9", "-e", "x", "-r", "6000", "-n", "3", *CUSTOM)
+    assert (made["failures"], list(made["causes"])) == (3, ["Connection refused"])
+
+
+# --- the command line -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-e", "x"), "--rate, calls per minute, or --records"),
+        (("-e", "x", "-r", "0"), "no number above 0"),
+        (("-e", "x", "-r", "1,2"), "several rates need a --duration"),
+        (("-e", "x", "-r", "1", "-s", "custom"), "needs --context-tokens"),
+        (("-e", "x", "-r", "1", "--speed", "2"), "which --rate replaces"),
+        (("-e", "x", "-r", "1", "--consumer", "Ann"), "NAME,key=ENV"),
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_said(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["http://127.0.0.1:9", *words], ENV)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_key_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["http://127.0.0.1:9", "-e", "x", "-r", "60"], {}) == 1
+    assert "the environment has no OPENAI_API_KEY" in capsys.readouterr().err
+
+
+def test_records_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["http://x", "-e", "x", "--records", str(tmp_path / "none.jsonl")], ENV) == 1
+    assert "none.jsonl: No such file" in capsys.readouterr().err
+
+
+def test_the_summary_fits_a_terminal(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([url, "-e", "ptu", "-r", "600", "-n", "4", *CUSTOM], ENV) == 0
+    out = capsys.readouterr().out
+    assert "4 calls in" in out
+    assert "time to first token" in out
+    assert max(map(len, out.splitlines())) <= 80
