@@ -50,6 +50,10 @@ class Bounded[Key: Hashable, Value]:
             self._values.move_to_end(key)
         return value
 
+    def take(self, most: int) -> list[tuple[Key, Value]]:
+        """Give so many keys at most with their values, the least recently used first, and forget them."""
+        return [self._values.popitem(last=False) for _ in range(min(most, len(self._values)))]
+
     def forget(self, key: Key) -> None:
         """Forget a key, if it is known."""
         self._values.pop(key, None)
@@ -66,21 +70,22 @@ class Recent[Value]:
 
     def put(self, name: str, value: Value) -> None:
         """Remember a value; it replaces the name's earlier one."""
-        if (key := _digest(name)) is not None:
+        if (key := digest_of(name)) is not None:
             self._values.put(key, value)
 
     def get(self, name: str) -> Value | None:
         """Give a name's value, which thereby counts as used; None if it is not known (any more)."""
-        key = _digest(name)
+        key = digest_of(name)
         return None if key is None else self._values.get(key)
 
     def forget(self, name: str) -> None:
         """Forget a name, if it is known."""
-        if (key := _digest(name)) is not None:
+        if (key := digest_of(name)) is not None:
             self._values.forget(key)
 
 
-def _digest(name: str) -> bytes | None:
+def digest_of(name: str) -> bytes | None:
+    """Return the `DIGEST_BYTES` under which a name is remembered; None if it is too long for that."""
     if len(name) > LONGEST_NAME:
         return None
     # JSON can hold half a surrogate pair, which has no UTF-8 of its own.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from aoai_gateway.bounded import digest_of
 from aoai_gateway.config.models import Client, Priority
 from aoai_simulator.limits import PaygLimits
 from tests.bench.workloads import jobs
@@ -123,4 +126,37 @@ def test_records_of_another_configuration_are_passed_over() -> None:
         ["heard", ["gone", "gone"], "d", 1.0],
     ]
     second.peers.apply("peer", records, 0.0, first.now)
+    assert not second.shared_scheduler.elsewhere
+
+
+def test_a_record_that_cannot_be_applied_spoils_none_after_it() -> None:
+    first, second = two()
+    home = ["home", digest_of("resp_1").hex(), "one", 0.0]
+    broken: list[Any] = [
+        5,
+        None,
+        [],
+        [[]],
+        ["hung up"],
+        ["begun", 0.0],
+        ["home", "zz", "one", 0.0],
+        ["break", 1],
+    ]
+    assert second.peers.apply("peer", [*broken, home], 0.0, first.now)
+    assert second.engine.affinity.home("resp_1", second.now) == "one"
+
+
+def test_calls_of_a_peer_are_forgotten_when_some_of_its_changes_were_lost() -> None:
+    first, second = two(tokens_per_minute=20_000)
+    for _ in range(3):
+        second.call("high", prompt=9_000, most=500)
+    first.run(2 * LAG)
+    assert len(first.shared_scheduler.elsewhere) == 3
+    second.shared_scheduler.tell_again()
+    first.run(4 * LAG)
+    waiting = [call for queue in second.engine.scheduler._queues.values() for call in queue.requests]
+    assert waiting
+    assert sorted(first.shared_scheduler.elsewhere) == sorted(waiting), "those that wait were told again"
+    first.run()
+    assert not first.shared_scheduler.elsewhere
     assert not second.shared_scheduler.elsewhere

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from aoai_gateway.config.priorities import BreakLengths
 from aoai_gateway.engine.told_state import PeerShared
+from aoai_gateway.routing.affinity import Untold
+from aoai_gateway.routing.order import RoutingRequest
 from aoai_gateway.runtime import peer_sync
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.peer_sync import PeerSync
-from aoai_gateway.state.exchange import Exchange
-from tests.engine_driver import config
+from aoai_gateway.state import StateUnavailableError
+from aoai_gateway.state.exchange import Exchange, Told
+from tests.engine_driver import DEPLOYMENT, config
 from tests.ports import free_port
 from tests.redis_server import RedisServer
 
@@ -76,7 +81,7 @@ def test_one_that_starts_knows_what_the_others_know(redis_server: RedisServer) -
         for number in range(3):
             one.gateway.engine.affinity.remember(f"resp_{number}", "sweden", now)
             one.gateway.engine.patience.hung_up("Ann", "default", False, 9.0)
-        await soon(lambda: not one.shared.journal.records and not one.shared.affinity.homes)
+        await soon(lambda: not one.shared.journal.records and not one.shared.affinity.untold)
         await asyncio.sleep(0.05)
         await other.sync.start()
         assert other.gateway.engine.affinity.home("resp_2", time.monotonic()) == "sweden"
@@ -109,16 +114,220 @@ def test_without_a_store_each_begins_alone() -> None:
     run(f"redis://127.0.0.1:{free_port()}/0", "alone", script)
 
 
-def test_what_could_not_be_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_sync, "MOST_UNTOLD", 10)
-    monkeypatch.setattr(peer_sync, "PAUSE_SECONDS", 0.01)
+# --- a store that does not answer ------------------------------------------------------------------------
 
-    async def script(one: Process, other: Process) -> None:
+
+class Store:
+    """A store in this process: its answers can be refused, before or after it has taken what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+        self.kept: list[tuple[str, str, float]] = []
+        self.refuses = ""
+        self.asked = 0
+
+
+class Line:
+    """One process's part in the exchange through a `Store`."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name, self._read = store, name, 0
+
+    async def tell(self, records: Sequence[Any], clock: float, number: int | None = None) -> None:
+        self._store.asked += 1
+        if self._store.refuses != "before":
+            self._store.told.append(Told(self._name, clock, json.loads(json.dumps(records)), number))
+        self._refuse()
+
+    async def tell_homes(self, homes: Sequence[tuple[str, str, float]]) -> None:
+        self._store.asked += 1
+        if self._store.refuses != "before":
+            self._store.kept += homes
+        self._refuse()
+
+    def _refuse(self) -> None:
+        if self._store.refuses:
+            raise StateUnavailableError("no answer")
+
+    async def homes(self) -> AsyncIterator[list[tuple[str, str, float]]]:
+        yield list(reversed(self._store.kept))
+
+    async def news(self, *, wait: bool) -> list[Told]:
+        if wait:
+            await asyncio.sleep(0.001)
+        news = [told for told in self._store.told[self._read :] if told.process != self._name]
+        self._read = len(self._store.told)
+        return news
+
+    async def follow(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_sync, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(peer_sync, "ALIVE_SECONDS", 0.01)
+
+
+def beside(script: Callable[[Process, Process, Store], Awaitable[None]]) -> None:
+    """Run a script of two processes that are connected by a `Store`."""
+
+    async def both() -> None:
+        store = Store()
+        processes = []
+        for name in ("one", "other"):
+            gateway = Gateway()
+            shared = gateway.join_peers()
+            gateway.adopt(config("ptu@sweden"))
+            line: Any = Line(store, name)
+            processes.append(Process(gateway, shared, PeerSync(gateway, shared, line)))
+            await processes[-1].sync.start()
+        try:
+            await script(processes[0], processes[1], store)
+        finally:
+            for each in processes:
+                await each.sync.close()
+
+    asyncio.run(both())
+
+
+async def asked_again(store: Store, times: int = 5) -> None:
+    before = store.asked
+    await soon(lambda: store.asked >= before + times)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("refuses", ["before", "after"])
+def test_what_a_store_did_not_take_is_told_once_it_answers_and_counts_once(refuses: str) -> None:
+    async def script(one: Process, other: Process, store: Store) -> None:
+        store.refuses = refuses
+        heard: list[tuple[Any, ...]] = []
+        other.gateway.engine.patience.hung_up = lambda *record: heard.append(record)  # type: ignore[method-assign]  # listens
+        one.gateway.engine.patience.hung_up("Ann", "default", False, 9.0)
+        await asked_again(store)
+        one.gateway.engine.patience.hung_up("Bob", "default", False, 8.0)
+        await asked_again(store)
+        store.refuses = ""
+        await soon(lambda: len(heard) >= 2)
+        await asked_again(store, 10)
+        assert [record[0] for record in heard] == ["Ann", "Bob"]
+
+    beside(script)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("refuses", ["before", "after"])
+def test_homes_that_a_store_did_not_take_are_kept_once_it_answers(refuses: str) -> None:
+    async def script(one: Process, other: Process, store: Store) -> None:
+        store.refuses = refuses
+        one.gateway.engine.affinity.remember("resp_1", "sweden", time.monotonic())
+        await asked_again(store)
+        one.gateway.engine.affinity.remember("resp_2", "sweden", time.monotonic())
+        await asked_again(store)
+        store.refuses = ""
+        await soon(lambda: not one.shared.affinity.untold)
+        third = Gateway()
+        third_shared = third.join_peers()
+        third.adopt(config("ptu@sweden"))
+        line: Any = Line(store, "third")
+        third_sync = PeerSync(third, third_shared, line)
+        await third_sync.start()
+        await third_sync.close()
+        for name in ("resp_1", "resp_2"):
+            assert third.engine.affinity.home(name, time.monotonic()) == "sweden"
+
+    beside(script)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_waits_for_a_store_is_bounded_and_its_loss_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(one: Process, other: Process, store: Store) -> None:
+        one.shared.journal._most = 10
+        one.shared.affinity.untold = Untold(10)
+        store.refuses = "before"
         for number in range(100):
             one.gateway.engine.patience.hung_up(f"client {number}", "default", False, 1.0)
-        await soon(lambda: len(one.shared.journal.records) <= 10)
+            one.gateway.engine.affinity.remember(f"resp_{number}", "sweden", time.monotonic())
+            assert len(one.shared.journal.records) <= 10
+            assert len(one.shared.affinity.untold) <= 10
+            if number % 20 == 0:
+                await asked_again(store)
+        store.refuses = ""
+        await soon(lambda: ["lost"] in [record for told in store.told for record in told.records])
+        records = [record for told in store.told for record in told.records]
+        assert [record[1] for record in records if record[0] == "hung up"][-5:] == [
+            f"client {number}" for number in range(95, 100)
+        ], "the newest are kept"
+        await soon(lambda: not one.shared.affinity.untold)
+        assert len(store.kept) == 10
+        assert not one.shared.journal.has_dropped
 
-    run(f"redis://127.0.0.1:{free_port()}/0", "bounded", script)
+    beside(script)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_process_that_could_not_be_heard_tells_again_of_its_waiting_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peer_sync, "LOST_SECONDS", 0.05)
+
+    async def script(one: Process, other: Process, store: Store) -> None:
+        now = time.monotonic()
+        waiting = waiting_call(one, "call", now)
+        assert one.shared.scheduler.join(waiting, {}, max_length=10)
+        await soon(lambda: "call" in other.shared.scheduler.elsewhere)
+        store.refuses = "before"
+        await soon(lambda: "call" not in other.shared.scheduler.elsewhere)
+        store.refuses = ""
+        await soon(lambda: "call" in other.shared.scheduler.elsewhere)
+        await soon(lambda: other.shared.scheduler._queues[waiting.line].requests)
+        one.shared.scheduler.close(waiting, time.monotonic())
+        await soon(lambda: "call" not in other.shared.scheduler.elsewhere)
+
+    beside(script)
+
+
+def waiting_call(process: Process, call_id: str, now: float) -> RoutingRequest:
+    setup = process.gateway.in_force()
+    (cls,) = setup.config.priority_classes
+    pool = setup.table.pool(DEPLOYMENT)
+    return RoutingRequest(call_id, "Ann", cls, pool, DEPLOYMENT, DEPLOYMENT, arrived=now)
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_record_that_cannot_be_applied_spoils_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def script(one: Process, other: Process, store: Store) -> None:
+        one.shared.journal.write("hung up", "too few")
+        one.shared.journal.write("home", "no digest", "sweden", 1.0)
+        one.gateway.engine.affinity.remember("resp_1", "sweden", time.monotonic())
+        await soon(lambda: other.gateway.engine.affinity.home("resp_1", time.monotonic()))
+
+    beside(script)
+    assert caplog.text.count("was passed over") == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_batch_that_cannot_be_told_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def script(one: Process, other: Process, store: Store) -> None:
+        one.shared.journal.write("hung up", object())
+        await asked_again(store)
+        one.gateway.engine.affinity.remember("resp_1", "sweden", time.monotonic())
+        await soon(lambda: other.gateway.engine.affinity.home("resp_1", time.monotonic()))
+
+    beside(script)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_seen_last_is_told_at_the_end() -> None:
+    async def script(one: Process, other: Process, store: Store) -> None:
+        one.gateway.engine.affinity.remember("resp_1", "sweden", time.monotonic())
+        await one.sync.close()
+        assert len(store.kept) == 1
+
+    beside(script)
 
 
 _LENGTHS = BreakLengths(default=10.0, floor=0.2, ceiling=60.0)

@@ -24,7 +24,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.scheduler import Scheduler
-from aoai_gateway.routing.affinity import Affinity
 from aoai_gateway.routing.backends import BackendKey
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.routing.order import RoutingRequest
@@ -54,20 +53,27 @@ class Peers:
         self._calls: dict[str, set[str]] = {}
         """By peer: ids of its calls."""
 
-    def apply(self, peer: str, records: Iterable[Record], shift: float, now: float) -> None:
+    def apply(self, peer: str, records: Iterable[Record], shift: float, now: float) -> list[Exception]:
         """Apply a peer's records, in their order.
 
         ``shift``: what is to be added to a time of the peer's clock to make it one of this process's. What
-        makes no sense here (its configuration may be another one) is passed over.
+        makes no sense here (its configuration may be another one) is passed over. So is what cannot be
+        applied at all (its version may be another one); the exceptions are returned.
         """
+        failed: list[Exception] = []
         with self._shared.journal.muted():
-            for kind, *values in records:
-                applied = _APPLIED.get(kind)
-                if applied is not None:
-                    applied(self, _Origin(peer, shift, now), *values)
+            for record in records:
+                try:
+                    kind, *values = record
+                    applied = _APPLIED.get(kind)
+                    if applied is not None:
+                        applied(self, _Origin(peer, shift, now), *values)
+                except Exception as error:
+                    failed.append(error)
+        return failed
 
     def forget(self, peer: str, now: float) -> None:
-        """Let go of a peer's calls: it has ended, or cannot be heard."""
+        """Let go of a peer's calls: it has ended, or cannot be heard, or some of its changes were lost."""
         with self._shared.journal.muted():
             for call_id in self._calls.pop(peer, set()):
                 if (request := self._scheduler.elsewhere.get(call_id)) is not None:
@@ -77,6 +83,9 @@ class Peers:
     def known(self) -> tuple[str, ...]:
         """The peers that have calls here."""
         return tuple(self._calls)
+
+    def _lost(self, origin: _Origin) -> None:
+        self.forget(origin.peer, origin.now)
 
     # --- calls -----------------------------------------------------------------------------------------
 
@@ -247,8 +256,8 @@ class Peers:
     def _hung_up(self, origin: _Origin, client: str, cls: str, streaming: bool, waited: float) -> None:
         self._shared.patience.hung_up(client, cls, streaming, waited)
 
-    def _home(self, origin: _Origin, key: str, endpoint: str, at: float) -> None:
-        Affinity.remember(self._shared.affinity, key, endpoint, at + origin.shift)
+    def _home(self, origin: _Origin, digest: str, endpoint: str, at: float) -> None:
+        self._shared.affinity.take_in((bytes.fromhex(digest), endpoint, at + origin.shift))
 
 
 class _Origin:
@@ -277,6 +286,7 @@ def _backend(request: RoutingRequest, key: list[str]) -> Backend | None:
 
 
 _APPLIED: dict[str, Callable[..., None]] = {
+    "lost": Peers._lost,
     "call": Peers._call,
     "joined": Peers._joined,
     "left": Peers._left,

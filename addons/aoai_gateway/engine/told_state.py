@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, override
 
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.engine.shared import Shared
-from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.routing.affinity import Affinity, Home, Untold
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.order import RoutingRequest
@@ -33,15 +34,21 @@ PROMISE_SECONDS = 0.25
 HEARD_SECONDS = 0.25
 """How often signs of life of one backend are told."""
 
+MOST_UNTOLD = 20_000
+"""Records that are kept for a store which does not answer."""
+
 type Record = list[Any]
 """A change: its kind, and what the method of that kind takes."""
 
 
 class Journal:
-    """What this process has changed since the last time that the others were told."""
+    """What this process has changed since the others were told last; the end of it, if it is too much."""
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
+    def __init__(self, most: int = MOST_UNTOLD) -> None:
+        self._most = most
+        self.records: deque[Record] = deque()
+        self.has_dropped = False
+        """Whether changes were lost that nobody was told of."""
         self.written: Callable[[], None] = lambda: None
         """Called when there is something to tell."""
         self._muted = False
@@ -50,14 +57,17 @@ class Journal:
         """Note a change."""
         if self._muted:
             return
+        if len(self.records) >= self._most:
+            self.records.popleft()
+            self.has_dropped = True
         self.records.append(list(record))
         if len(self.records) == 1:
             self.written()
 
-    def take(self) -> list[Record]:
-        """Give what there is, to be told now."""
-        records, self.records = self.records, []
-        return records
+    def take(self, most: int | None = None) -> list[Record]:
+        """Give what there is, so much at most, to be told now."""
+        count = len(self.records) if most is None else min(most, len(self.records))
+        return [self.records.popleft() for _ in range(count)]
 
     @contextmanager
     def muted(self) -> Iterator[None]:
@@ -154,18 +164,18 @@ class SharedPatience(Patience):
 
 
 class SharedAffinity(Affinity):
-    """Homes of state that peers are told of; ``homes`` are those that are not told yet."""
+    """Homes of state that peers are told of; ``untold``: those that the store does not keep yet."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
         self._journal = journal
-        self.homes: list[tuple[str, str, float]] = []
+        self.untold: Untold = Untold()
+        self.tell = self._tell
 
-    @override
-    def remember(self, key: str, endpoint: str, now: float) -> None:
-        super().remember(key, endpoint, now)
-        self.homes.append((key, endpoint, now))
-        self._journal.write("home", key, endpoint, now)
+    def _tell(self, home: Home) -> None:
+        digest, endpoint, seen = home
+        self.untold.put(home)
+        self._journal.write("home", digest.hex(), endpoint, seen)
 
 
 class SharedSuspicions(Suspicions):
@@ -237,8 +247,7 @@ class SharedScheduler(Scheduler):
             return False
         if request.call_id not in self.elsewhere:
             self._tell(request, request.arrived)
-            tried, too_small = list(request.tried), list(request.too_small)
-            self._journal.write("joined", request.call_id, tried, too_small, dict(minimum_shares))
+            self._tell_place(request, minimum_shares)
         return True
 
     @override
@@ -314,6 +323,24 @@ class SharedScheduler(Scheduler):
             *(request.tokens, request.arrived, request.weight, request.strategy, request.home),
             *(takes, list(request.too_small), request.limited),
         )
+
+    def _tell_place(self, request: RoutingRequest, minimum_shares: Mapping[str, float]) -> None:
+        tried, too_small = list(request.tried), list(request.too_small)
+        self._journal.write("joined", request.call_id, tried, too_small, dict(minimum_shares))
+
+    def tell_again(self) -> None:
+        """Have peers forget the calls of this process, since they missed some changes, and tell what waits.
+
+        Calls under way are not told of again: their tokens count already where they were told, and those
+        that were not are found in the next answers of the backends.
+        """
+        self._told.clear()
+        self._journal.write("lost")
+        for queue in self._queues.values():
+            for request in queue.requests.values():
+                if request.call_id not in self.elsewhere:
+                    self._tell(request, request.arrived)
+                    self._tell_place(request, queue.line.minimum_shares)
 
     # --- calls of peers --------------------------------------------------------------------------------
 

@@ -2,34 +2,100 @@
 
 Azure keeps stored responses in one resource, and encrypted reasoning can be read only by the resource
 that wrote it, so a call that continues a conversation must go where the conversation is.
+
+What is remembered of a name (a response id, a session key) is its digest: an entry has the same size however
+long the name is, and what is kept in a file or a store tells nothing of the clients.
 """
 
 from __future__ import annotations
 
-from aoai_gateway.bounded import Recent
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+from aoai_gateway.bounded import Bounded, digest_of
 
 LIFETIME = 30 * 24 * 3600.0
 """Seconds for which Azure keeps a stored response."""
+
+CAPACITY = 100_000
+
+TOLD_SECONDS = 3600.0
+"""For how long it need not be kept or told anew that something is still where it was."""
+
+type Home = tuple[bytes, str, float]
+"""The digest of a name, the endpoint that holds what it names, and when that was seen."""
 
 
 class Affinity:
     """A bounded memory of response ids and session keys; the least recently used go first."""
 
-    def __init__(self, capacity: int = 100_000, lifetime: float = LIFETIME) -> None:
+    def __init__(self, capacity: int = CAPACITY, lifetime: float = LIFETIME) -> None:
         self._lifetime = lifetime
-        self._homes: Recent[tuple[str, float]] = Recent(capacity)
+        self._homes: Bounded[bytes, tuple[str, float, float]] = Bounded(capacity)
+        """By digest: the endpoint, when it was seen there last, and when that was told last."""
+        self.tell: Callable[[Home], None] = lambda _: None
+        """Called with a home that is new, or was told so long ago that it may be forgotten elsewhere."""
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+    def __iter__(self) -> Iterator[Home]:
+        """Iterate over the homes, the least recently used first."""
+        for digest, (endpoint, seen, _) in zip(self._homes, self._homes.values(), strict=True):
+            yield digest, endpoint, seen
 
     def remember(self, key: str, endpoint: str, now: float) -> None:
         """Note that the state called ``key`` lives at ``endpoint``."""
-        self._homes.put(key, (endpoint, now + self._lifetime))
+        digest = digest_of(key)
+        if digest is None:
+            return
+        before, _, told = self._homes.get(digest) or ("", 0.0, -math.inf)
+        is_news = before != endpoint or now - told >= TOLD_SECONDS
+        self._homes.put(digest, (endpoint, now, now if is_news else told))
+        if is_news:
+            self.tell((digest, endpoint, now))
+
+    def take_in(self, home: Home) -> None:
+        """Note what another process has seen, or this one in an earlier life, unless later news is known."""
+        digest, endpoint, seen = home
+        known = self._homes.get(digest)
+        if known is None or known[1] <= seen:
+            self._homes.put(digest, (endpoint, seen, seen))
 
     def home(self, key: str, now: float) -> str | None:
         """Return the name of the endpoint that holds ``key``, or None if it is not known (any more)."""
-        found = self._homes.get(key)
-        if found is None:
+        digest = digest_of(key)
+        found = None if digest is None else self._homes.get(digest)
+        if digest is None or found is None:
             return None
-        endpoint, expires = found
-        if expires <= now:
-            self._homes.forget(key)
+        endpoint, seen, _ = found
+        if seen + self._lifetime <= now:
+            self._homes.forget(digest)
             return None
         return endpoint
+
+
+class Untold:
+    """Homes that are to be kept or told; the newest of them, if there are too many."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._homes: Bounded[bytes, tuple[str, float]] = Bounded(capacity)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+    def put(self, home: Home) -> None:
+        """Note one; it replaces what was noted of the same name."""
+        digest, endpoint, seen = home
+        self._homes.put(digest, (endpoint, seen))
+
+    def take(self, most: int) -> list[Home]:
+        """Give so many at most, the oldest first; they are noted no more."""
+        return [(digest, *place) for digest, place in self._homes.take(most)]
+
+    def put_back(self, homes: Iterable[Home]) -> None:
+        """Note again what was taken, but for what has changed meanwhile or has no room."""
+        for digest, endpoint, seen in homes:
+            if len(self._homes) < self._capacity and self._homes.get(digest) is None:
+                self._homes.put(digest, (endpoint, seen))

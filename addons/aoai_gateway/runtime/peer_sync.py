@@ -8,20 +8,26 @@ alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import batched
 from typing import TYPE_CHECKING
 
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway.bounded import Bounded
 from aoai_gateway.engine.peers import Peers
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.state import StateUnavailableError
+from aoai_gateway.state.exchange import Told
 
 if TYPE_CHECKING:
-    from aoai_gateway.engine.told_state import PeerShared
+    from aoai_gateway.engine.told_state import PeerShared, Record
     from aoai_gateway.runtime.gateway import Gateway
-    from aoai_gateway.state.exchange import Exchange, Told
+    from aoai_gateway.state.exchange import Exchange
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +46,22 @@ PAUSE_SECONDS = 0.5
 CATCH_UP_SECONDS = 3.0
 """For reading what others did before the start; then calls are taken all the same."""
 
-MOST_UNTOLD = 20_000
-"""Records that wait for a store which does not answer; they are dropped then, and it is told nothing."""
+AT_ONCE = 500
+"""Records, or homes, that are told together: a peer applies them within some milliseconds."""
+
+LAST_SECONDS = 1.0
+"""For telling what is left at the end."""
+
+MOST_PEERS = 1_000
+"""Of so many it is remembered what they told last, and who told what could not be applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Records that are told together. What is told again has the same number."""
+
+    number: int
+    records: Sequence[Record]
 
 
 class PeerSync:
@@ -54,6 +74,15 @@ class PeerSync:
         self._peers = Peers(shared, lambda: gateway.setup)
         self._heard: dict[str, float] = {}
         """By peer: when it last told something (monotonic)."""
+        self._numbers: Bounded[str, int] = Bounded(MOST_PEERS)
+        """By peer: the number of what it told last."""
+        self._failing: Bounded[str, bool] = Bounded(MOST_PEERS)
+        """Peers of which a record could not be applied."""
+        self._number = 0
+        self._batch: _Batch | None = None
+        """What the store has not confirmed."""
+        self._told = time.monotonic()
+        """When something was told last."""
         self._something = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         shared.journal.written = self._something.set
@@ -65,27 +94,35 @@ class PeerSync:
                 await self._catch_up()
         except (StateUnavailableError, TimeoutError):
             logger.info("The other processes could not be heard yet; this one begins alone.")
+        except Exception as error:
+            log_exception("while it was read what other processes know; this one begins alone.", error)
         for name, work in (("tells peers", self._keep_telling()), ("hears peers", self._keep_listening())):
             self._tasks.append(asyncio_utils.create_task(work, name=name, keep_ref=True))
 
     async def close(self) -> None:
-        """Stop."""
+        """Tell what is left, and stop."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+            with contextlib.suppress(StateUnavailableError, TimeoutError):
+                async with asyncio.timeout(LAST_SECONDS):
+                    await self._tell_changes()
+                    await self._tell_homes()
         await self._exchange.aclose()
 
     async def _catch_up(self) -> None:
         now, wall = time.monotonic(), self._gateway.wall
         homes = [
-            (key, endpoint, at - wall) async for some in self._exchange.homes() for key, endpoint, at in some
+            ["home", digest, endpoint, at - wall]
+            async for some in self._exchange.homes()
+            for digest, endpoint, at in some
         ]
         # The newest came first, and what is remembered last is kept longest.
-        for index, (key, endpoint, at) in enumerate(reversed(homes)):
-            self._peers.apply("", [["home", key, endpoint, at]], 0.0, now)
-            if index % 1000 == 999:
-                await asyncio.sleep(0)
+        homes.reverse()
+        for some in batched(homes, AT_ONCE):
+            self._apply(Told("the store", wall, some), now)
+            await asyncio.sleep(0)
         while told := await self._exchange.news(wait=False):
             await self._take_in(told)
 
@@ -94,28 +131,54 @@ class PeerSync:
     async def _keep_telling(self) -> None:
         while True:
             try:
-                await self._tell()
+                await self._wait_for_news()
+                await self._tell_changes()
+                await self._tell_homes()
             except StateUnavailableError:
-                if len(self._shared.journal.records) > MOST_UNTOLD:
-                    self._shared.journal.take()
                 await asyncio.sleep(PAUSE_SECONDS)
             except Exception as error:
                 log_exception("while other processes were told something; they were not.", error)
+                self._batch, self._shared.journal.has_dropped = None, True
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _tell(self) -> None:
+    async def _wait_for_news(self) -> None:
+        """Wait until there is something to tell, or it is time for a sign of life."""
         try:
             async with asyncio.timeout(ALIVE_SECONDS):
                 await self._something.wait()
             await asyncio.sleep(COLLECTED_SECONDS)
         except TimeoutError:
             pass
+
+    async def _tell_changes(self) -> None:
+        """Tell all changes; if there is none, that this process is there."""
         self._something.clear()
-        wall, affinity = self._gateway.wall, self._shared.affinity
-        await self._exchange.tell(self._shared.journal.take(), wall)
-        if affinity.homes:
-            homes, affinity.homes = affinity.homes, []
-            await self._exchange.tell_homes([(key, endpoint, at + wall) for key, endpoint, at in homes])
+        journal, was_silent = self._shared.journal, False
+        while True:
+            if self._batch is None:
+                self._number += 1
+                self._batch = _Batch(self._number, journal.take(AT_ONCE))
+            await self._exchange.tell(self._batch.records, self._gateway.wall, self._batch.number)
+            self._batch = None
+            now = time.monotonic()
+            was_silent, self._told = was_silent or now - self._told > LOST_SECONDS, now
+            if journal.records:
+                continue
+            if not (was_silent or journal.has_dropped):
+                return
+            # Peers have forgotten its calls meanwhile, or do not hear of some of their changes.
+            was_silent = journal.has_dropped = False
+            self._shared.scheduler.tell_again()
+
+    async def _tell_homes(self) -> None:
+        """Have the store keep where state lives."""
+        wall, untold = self._gateway.wall, self._shared.affinity.untold
+        while homes := untold.take(AT_ONCE):
+            try:
+                await self._exchange.tell_homes([(key.hex(), name, seen + wall) for key, name, seen in homes])
+            except BaseException:
+                untold.put_back(homes)
+                raise
 
     # --- hearing ---------------------------------------------------------------------------------------
 
@@ -141,10 +204,20 @@ class PeerSync:
         for each in told:
             now = time.monotonic()
             self._heard[each.process] = now
-            self._peers.apply(each.process, each.records, each.clock - self._gateway.wall, now)
+            if each.number is not None:
+                if each.number <= (self._numbers.get(each.process) or 0):
+                    continue
+                self._numbers.put(each.process, each.number)
+            self._apply(each, now)
             self._gateway.waiting.changed()
             # Each may take a millisecond, and calls come first.
             await asyncio.sleep(0)
+
+    def _apply(self, told: Told, now: float) -> None:
+        failed = self._peers.apply(told.process, told.records, told.clock - self._gateway.wall, now)
+        if failed and not self._failing.get(told.process):
+            self._failing.put(told.process, True)
+            log_exception("while a change at another process was applied; it was passed over.", failed[0])
 
     def _forget_lost(self) -> None:
         now = time.monotonic()

@@ -2,12 +2,14 @@
 
 Each process appends what it has done, and reads what all have appended, in the same order.
 The first stream keeps the last minute or two: a process that starts reads them and knows what the others
-know. The second one keeps where state lives (`aoai_gateway.routing.affinity`), worth knowing for weeks.
+know. The second one keeps where state lives (`aoai_gateway.routing.affinity`), by digests of its names; that
+is worth knowing for weeks.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -33,14 +35,20 @@ AT_ONCE: Final = 100
 
 TIMEOUT: Final = 1.0
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one process has told. ``clock``: its Unix time less the time on its own clock."""
+    """What one process has told. ``clock``: its Unix time less the time on its own clock.
+
+    ``number``: those of one process grow. What was told twice, since its answer had been lost, has the same.
+    """
 
     process: str
     clock: float
     records: Sequence[Any]
+    number: int | None = None
 
 
 class Exchange:
@@ -56,15 +64,18 @@ class Exchange:
         self._writer = Redis.from_url(url, socket_timeout=TIMEOUT, **connect)
         self._reader = Redis.from_url(url, socket_timeout=BLOCK_SECONDS + TIMEOUT, **connect)
         self._last = "0-0"
+        self._has_complained = False
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._writer.aclose()
         await self._reader.aclose()
 
-    async def tell(self, records: Sequence[Any], clock: float) -> None:
-        """Append what this process has done; nothing is a sign of life."""
+    async def tell(self, records: Sequence[Any], clock: float, number: int | None = None) -> None:
+        """Append what this process has done; nothing is a sign of life. ``number``: see `Told`."""
         fields: dict[Any, Any] = {"p": self._process, "c": repr(clock), "r": json.dumps(records)}
+        if number is not None:
+            fields["n"] = number
         try:
             oldest = int((time.time() - KEPT_SECONDS) * 1000)
             await self._writer.xadd(self._events, fields, minid=str(oldest), approximate=True)
@@ -72,7 +83,7 @@ class Exchange:
             raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def tell_homes(self, homes: Sequence[tuple[str, str, float]]) -> None:
-        """Append where state lives: key, endpoint and Unix time."""
+        """Append where state lives: digest of a name, endpoint and Unix time."""
         try:
             fields: dict[Any, Any] = {"h": json.dumps(homes)}
             await self._writer.xadd(self._homes, fields, maxlen=KEPT_HOMES, approximate=True)
@@ -89,7 +100,14 @@ class Exchange:
                 raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
             for name, fields in found or ():
                 highest = f"({_text(name)}"
-                yield [(key, endpoint, at) for key, endpoint, at in json.loads(fields[b"h"])]
+                try:
+                    homes = [
+                        (str(key), str(endpoint), float(at)) for key, endpoint, at in json.loads(fields[b"h"])
+                    ]
+                except (KeyError, TypeError, ValueError):
+                    self._complain()
+                else:
+                    yield homes
             if len(found or ()) < AT_ONCE:
                 return
 
@@ -104,10 +122,20 @@ class Exchange:
         for _, entries in found.items() if isinstance(found, dict) else found or ():
             for name, fields in entries:
                 self._last = _text(name)
-                process = fields[b"p"].decode()
-                if process != self._process:
-                    told.append(Told(process, float(fields[b"c"]), json.loads(fields[b"r"])))
+                try:
+                    each = _told(fields)
+                except (KeyError, TypeError, ValueError):
+                    self._complain()
+                else:
+                    if each.process != self._process:
+                        told.append(each)
         return told
+
+    def _complain(self) -> None:
+        """Say once that something was passed over: another version may have written it."""
+        if not self._has_complained:
+            self._has_complained = True
+            logger.warning("Another gateway process tells what cannot be read here; that is passed over.")
 
     async def follow(self) -> None:
         """See that the stream is the one that was read last: one that began anew is read from its begin."""
@@ -117,6 +145,14 @@ class Exchange:
             raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
         if not newest or _order(_text(newest[0][0])) < _order(self._last):
             self._last = "0-0"
+
+
+def _told(fields: dict[bytes, bytes]) -> Told:
+    records = json.loads(fields[b"r"])
+    if not isinstance(records, list):
+        raise TypeError("no list of changes")
+    number = int(fields[b"n"]) if b"n" in fields else None
+    return Told(fields[b"p"].decode(), float(fields[b"c"]), records, number)
 
 
 def _text(name: bytes | str) -> str:
