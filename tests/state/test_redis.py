@@ -49,7 +49,7 @@ def test_every_key_of_a_client_shares_a_slot_and_expires(redis_server):
         lifetimes = {key.decode().rsplit(":", 1)[1]: client.ttl(key) for key in keys}
     of_client = [key for key in keys if b"breaks" not in key]
     assert len({key_slot(key) for key in of_client}) == 1
-    assert lifetimes.keys() == {"leases", "holds", "budgets", "window", "sums", "{breaks}", "notes"}
+    assert lifetimes.keys() == {"leases", "holds", "budgets", "window", "sums", "ended", "{breaks}", "notes"}
     assert all(0 < seconds <= 63 * 86_400 for seconds in lifetimes.values())
     assert lifetimes["{breaks}"] <= 6
     assert lifetimes["notes"] <= 6
@@ -86,6 +86,53 @@ def test_past_calls_are_booked_at_their_age(redis_server):
         assert [s.remaining for s in decision.standings] == [700, 9200]
 
     with_state(redis_server.url, story, prefix="past")
+
+
+DAILY = (Quota(None, 1000, 10, 10_000),)
+
+
+async def standing(state) -> list[int]:
+    decision = await state.peek(Reservation("x", "twice", DAILY, 0))
+    return [s.remaining for s in decision.standings]
+
+
+def test_what_was_charged_counts_once_however_often_it_is_told(redis_server):
+    """A call may be told again, as the answer can be lost after the store has taken it."""
+
+    async def story(state):
+        missed = Reservation("missed", "twice", DAILY, 900)
+        for _ in range(3):
+            await state.charge(missed, 200, age=1)
+        assert await standing(state) == [800, 9, 9800]
+        held = Reservation("held", "twice", DAILY, 300)
+        await state.reserve(held)
+        for _ in range(3):
+            await state.charge(held, 100, age=1)
+        assert await standing(state) == [700, 8, 9700]
+
+    with_state(redis_server.url, story, prefix="charged")
+
+
+def test_what_was_settled_is_not_charged_again(redis_server):
+    async def story(state):
+        held = Reservation("held", "twice", DAILY, 300)
+        await state.reserve(held)
+        await state.settle(held, 100)
+        await state.charge(held, 100, age=1)
+        assert await standing(state) == [900, 9, 9900]
+        await state.book(held, age=2)  # overtaken by its end
+        assert await standing(state) == [900, 9, 9900]
+
+    with_state(redis_server.url, story, prefix="settled")
+
+
+def test_an_end_that_was_told_is_remembered_for_minutes(redis_server):
+    async def story(state):
+        await state.charge(Reservation("one", "twice", DAILY, 300), 100, age=1)
+        with redis.Redis.from_url(redis_server.url) as client:
+            assert 200 < client.ttl("ends:{twice}:one:ended") <= 300
+
+    with_state(redis_server.url, story, prefix="ends")
 
 
 def test_the_server_clock_alone_counts(redis_server):

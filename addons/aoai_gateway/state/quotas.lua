@@ -1,6 +1,6 @@
 -- Quotas in Redis: one call of this script is one decision, atomic by Redis's own rule.
 --
--- The arithmetic is that of aoai_gateway.quota.window and .accounts (read the theory there); this
+-- The arithmetic is that of aoai_gateway.quota.window and .counters (read the theory there); this
 -- is its transcript over Redis types. Time is Redis's alone, in integer microseconds: the loader
 -- puts a function clock() before this text. Numbers stay below 2^53, where doubles are exact.
 --
@@ -8,6 +8,8 @@
 --        2 holds    hash: reservation id -> what it has booked (JSON)
 --        3 budgets  hash: "<deployment> <d|m><period> <s|r>" -> settled or reserved tokens,
 --                   "<deployment> open <t|r>" -> tokens or requests of the window that running calls hold
+--        4 ended    string, for some minutes: this reservation was settled or charged. An answer can
+--                   be lost after the script has run, and the call is charged again then.
 --        then for each quota
 --          window   sorted set: bucket "<number>:<first stamp>" -> its last stamp
 --          sums     hash: tokens, requests, debt, numbered (as in a Window), and "<bucket>:t",
@@ -26,9 +28,10 @@
 local SPAN, GRAIN = 60000000, 100000
 local LAPSED_KEPT = 3600000000
 local BUDGETS_KEPT_MS = 63 * 86400000
+local ENDED_KEPT_MS = 300000
 local DAY = 86400000000
 
-local leases, holds, budgets = KEYS[1], KEYS[2], KEYS[3]
+local leases, holds, budgets, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local now = clock()
 local floor, min, max = math.floor, math.min, math.max
 local call = redis.call
@@ -115,7 +118,7 @@ end
 -- Windows ----------------------------------------------------------------------------------------
 
 local function load(index)
-  local keys, args = 2 * index + 2, 5 * index + 2
+  local keys, args = 2 * index + 3, 5 * index + 2
   local quota = {
     window = KEYS[keys], sums = KEYS[keys + 1], deployment = ARGV[args],
     tpm = tonumber(ARGV[args + 1]), rpm = tonumber(ARGV[args + 2]),
@@ -375,10 +378,13 @@ local function place_at(age)
   end
 end
 
+local function remember_end() call('SET', ended, 1, 'PX', ENDED_KEPT_MS) end
+
 -- used: tokens, or nil for a reservation that is taken back.
 local function close(quotas, id, used)
   local packed = call('HGET', holds, id)
   if not packed then return false end
+  if used then remember_end() end
   call('HDEL', holds, id)
   call('ZREM', leases, id)
   local held = cjson.decode(packed)
@@ -424,9 +430,13 @@ local id, tokens, requests = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local lease, age = tonumber(ARGV[5]), tonumber(ARGV[6])
 local is_held = call('HEXISTS', holds, id) == 1
 if not is_held and (operation == 'settle' or operation == 'cancel') then return 0 end
+-- It was told before, or its end has overtaken its booking.
+if not is_held and (operation == 'charge' or operation == 'book') and call('EXISTS', ended) == 1 then
+  return 0
+end
 
 local quotas = {}
-for index = 1, (#KEYS - 3) / 2 do
+for index = 1, (#KEYS - 4) / 2 do
   quotas[index] = load(index)
   advance(quotas[index])
 end
@@ -443,6 +453,7 @@ end
 if operation == 'charge' and close(quotas, id, tokens) then
   return 1
 elseif operation == 'charge' then
+  remember_end()
   for _, quota in ipairs(quotas) do
     place_at(age)(quota, tokens, requests)
     for _, calendar in ipairs({ 'd', 'm' }) do

@@ -161,6 +161,7 @@ class RedisState:
         self, operation: str, reservation: Reservation, *, tokens: int | None = None, age: float = 0
     ) -> Reply:
         keys = self._client_keys(reservation.client)
+        keys.append(f"{self._tagged(reservation.client)}:{quote(reservation.id, safe='')}:ended")
         arguments: list[str | int] = [
             operation,
             reservation.id,
@@ -172,14 +173,18 @@ class RedisState:
         for limits in reservation.quotas:
             # A quoted name is never "*", so the account over all has a name of its own.
             name = "*" if limits.deployment is None else quote(limits.deployment, safe="")
-            account = f"{self._prefix}:{{{quote(reservation.client, safe='')}}}:{name}"
+            account = f"{self._tagged(reservation.client)}:{name}"
             keys += (f"{account}:window", f"{account}:sums")
             arguments += (name, *(-1 if limit is None else limit for limit in limits.limits))
         return await self._run(self._quotas, keys, arguments)
 
     def _client_keys(self, client: str) -> list[str]:
-        tagged = f"{self._prefix}:{{{quote(client, safe='')}}}"
+        tagged = self._tagged(client)
         return [f"{tagged}:leases", f"{tagged}:holds", f"{tagged}:budgets"]
+
+    def _tagged(self, client: str) -> str:
+        # In a cluster, keys with the same words in braces are on the same node.
+        return f"{self._prefix}:{{{quote(client, safe='')}}}"
 
     async def _break(self, operation: str, of: Break, length: int = 0, note: str = "") -> Reply:
         key = f"{self._prefix}:{{breaks}}"
