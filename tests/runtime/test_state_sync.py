@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
 from aoai_gateway.config.models import Priority
 from aoai_gateway.config.priorities import IMPLICIT
+from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break
+from aoai_gateway.runtime import state_sync
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.state_sync import CLOSED, StateSync, process_name
 from aoai_gateway.state import Left
@@ -31,6 +33,10 @@ class Store:
         self.opened: list[tuple[str, str, float]] = []
         self.closed: list[tuple[str, str]] = []
         self.notes: list[str] = []
+        self.renewed: list[str] = []
+
+    def renew(self, reservations: Iterable[Reservation], now: float) -> None:
+        self.renewed += [reservation.id for reservation in reservations]
 
     def breaks(self, now: float) -> Mapping[tuple[str, str], float]:
         return self.found
@@ -243,3 +249,17 @@ async def test_those_in_line_look_again_when_their_own_break_is_closed_elsewhere
     store.found = {("sweden\nptu", "*"): 5.0}
     await state_sync.look()
     assert len(looked) == 1
+
+
+async def test_leases_are_renewed_once_here_or_by_what_shares_a_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state_sync, "RENEWAL_SECONDS", 0.0)
+    gateway, sync, store = shared()
+    gateway.reservations["call"] = Reservation("call", "Ann", (), 5)
+    gateway.state = store  # type: ignore[assignment]  # no more of it is asked here
+    await sync.look()
+    assert store.renewed == [], "it renews them itself"
+    sync._failover = None
+    await sync.look()
+    assert store.renewed == ["call"]

@@ -134,12 +134,13 @@ class StateSync:
     async def look(self) -> None:
         """Renew leases, and see which breaks others have opened or ended. Called every half second or so."""
         gateway, now = self._gateway, time.monotonic()
-        if now - self._renewed >= RENEWAL_SECONDS:
-            self._renewed = now
-            answer = gateway.state.renew(list(gateway.reservations.values()), gateway.now())
-            if answer is not None:
-                await answer
         if self._failover is None:
+            # What shares a store keeps the leases there itself.
+            if now - self._renewed >= RENEWAL_SECONDS:
+                self._renewed = now
+                answer = gateway.state.renew(list(gateway.reservations.values()), gateway.now())
+                if answer is not None:
+                    await answer
             return
         found = self._failover.breaks(gateway.now())
         if not isinstance(found, dict):
