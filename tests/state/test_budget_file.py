@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import time
 
 import pytest
 
@@ -111,7 +112,7 @@ def test_what_fits_is_taken(tmp_path):
     path = tmp_path / "budgets.json"
     most = {**GOOD, "tokens": 2**53}
     path.write_text(json.dumps({"version": 1, "budgets": [most, {**GOOD, "client": "b", "tokens": 0}]}))
-    assert [entry[3] for entry in budget_file.read(path)[1]] == [2**53, 0]
+    assert [entry[3] for entry in budget_file.read(path)] == [2**53, 0]
 
 
 def test_nothing_is_written_when_nothing_was_settled(tmp_path, monkeypatch):
@@ -129,6 +130,68 @@ def test_nothing_is_written_when_nothing_was_settled(tmp_path, monkeypatch):
 
     asyncio.run(story())
     assert [json.loads(content)["budgets"][0]["tokens"] for content in written] == [10, 20]
+
+
+def test_nothing_is_even_looked_at_when_nothing_was_settled(tmp_path, monkeypatch):
+    counters = Counters()
+    book = BudgetFile(tmp_path / "budgets.json", counters)
+
+    async def story():
+        settle(counters, "one", 10)
+        await book.flush()
+        monkeypatch.setattr(counters, "settled", lambda: pytest.fail("looked at"))
+        counters.reserve(Reservation("two", "team", (QUOTA,), 500), NOW)
+        await book.flush()
+        restarted = BudgetFile(tmp_path / "budgets.json", other := Counters())
+        restarted.load()
+        monkeypatch.setattr(other, "settled", lambda: pytest.fail("looked at"))
+        await restarted.flush()
+
+    asyncio.run(story())
+
+
+def test_the_budgets_of_20_000_end_users_hold_the_event_loop_up_for_milliseconds_only(tmp_path):
+    counters = Counters()
+    book = BudgetFile(tmp_path / "budgets.json", counters)
+    for number in range(20_000):
+        for of in (Period("day", "2026-02-28"), Period("month", "2026-02")):
+            counters.restore("chat", f"user/{number:032x}", of, 1000 + number)
+    portions = []
+
+    async def watch():
+        while True:
+            begun = time.thread_time()
+            await asyncio.sleep(0)
+            portions.append(time.thread_time() - begun)
+
+    async def story():
+        watching = asyncio.create_task(watch())
+        await book.flush()
+        watching.cancel()
+
+    asyncio.run(story())
+    assert len(decode((tmp_path / "budgets.json").read_bytes())) == 40_000
+    assert max(portions) < 0.02
+
+
+def test_what_is_settled_while_the_file_is_gathered_is_in_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget_file, "PORTION", 1)
+    counters = Counters()
+    book = BudgetFile(tmp_path / "budgets.json", counters)
+
+    async def story():
+        for client in "abc":
+            counters.restore(client, None, Period("day", "2026-02-28"), 1)
+        writing = asyncio.create_task(book.flush())
+        await asyncio.sleep(0)
+        counters.restore("a", None, Period("day", "2026-02-28"), 1)
+        counters.restore("d", None, Period("month", "2026-02"), 1)
+        await writing
+        await book.flush()
+
+    asyncio.run(story())
+    found = {client: tokens for client, _, _, tokens in decode((tmp_path / "budgets.json").read_bytes())}
+    assert found == {"a": 2, "b": 1, "c": 1, "d": 1}
 
 
 def test_a_failing_disk_is_logged_once_and_tried_again(tmp_path, monkeypatch, caplog):

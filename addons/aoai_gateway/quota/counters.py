@@ -78,6 +78,8 @@ class Counters:
         # Both in the order of `until`, as all leases are equally long.
         self._open: dict[str, _Hold] = {}
         self._lapsed: dict[str, _Hold] = {}
+        self.settlements = 0
+        """How often what `settled` gives has changed."""
 
     @property
     def open_reservations(self) -> int:
@@ -135,14 +137,18 @@ class Counters:
                 self._open[reservation.id] = replace(hold, until=until)
 
     def settled(self) -> Iterator[tuple[str, str | None, Period, int]]:
-        """Yield (client, deployment, period, tokens) of every calendar budget: the counts that must last."""
-        for (client, deployment), account in self._accounts.items():
-            for of, tally in account.tallies.items():
+        """Yield (client, deployment, period, tokens) of every calendar budget: the counts that must last.
+
+        Calls may be counted while it is read; each budget is as it stands when its turn comes.
+        """
+        for (client, deployment), account in list(self._accounts.items()):
+            for of, tally in list(account.tallies.items()):
                 if tally.settled:
                     yield client, deployment, of, tally.settled
 
     def restore(self, client: str, deployment: str | None, of: Period, tokens: int) -> None:
         """Count `tokens`, settled in an earlier life of this process, in a calendar period."""
+        self.settlements += 1
         self._account(client, deployment).tally(of, tokens)
 
     # One step --------------------------------------------------------------------------------
@@ -221,6 +227,8 @@ class Counters:
             if not lapsed:
                 account.open_tokens -= booking.tokens
                 account.open_requests -= booking.requests
+            if used and booking.periods:
+                self.settlements += 1
             for of, reserved in booking.periods:
                 account.tally(of, min(used or 0, reserved), 0 if lapsed else -reserved)
                 if used is not None and used > reserved:

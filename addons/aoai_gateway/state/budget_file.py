@@ -1,8 +1,11 @@
 """Admission per day and month in a file, so that they survive a restart without Redis.
 
-The file is small JSON, replaced as a whole: written beside its place, synced to the disk, renamed
-over the old one. A crash leaves the old or the new one, and costs at most what was settled since
-the last write (`INTERVAL`). Reservations are not kept: a process that is gone holds none.
+The file is JSON, replaced as a whole: written beside its place, synced to the disk, renamed over the
+old one. A crash leaves the old or the new one, and costs at most what was settled since the last write
+(`INTERVAL`; longer where writing takes long). Reservations are not kept: a process that is gone holds none.
+
+With many end users there are tens of thousands of budgets. They are gathered and encoded in portions, so
+that calls are served meanwhile, and nothing at all is done while nothing was settled.
 """
 
 import asyncio
@@ -10,8 +13,10 @@ import json
 import logging
 import os
 import reprlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import batched
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +28,12 @@ INTERVAL: Final = 1.0
 
 MOST_TOKENS: Final = 2**53
 """Of one budget: Redis's scripts count with doubles, which are exact up to here."""
+
+PAUSE_PER_WRITE: Final = 20.0
+"""The pause after a write, in times of its own length: it takes a twentieth of the time at most."""
+
+PORTION: Final = 500
+"""Budgets that are gathered or encoded in one go, within a millisecond or two."""
 
 _VERSION: Final = 1
 
@@ -37,12 +48,22 @@ class BudgetFileError(Exception):
 
 
 def encode(entries: Iterable[Entry]) -> bytes:
-    """Return the file's content for these entries."""
-    budgets = [
-        {"client": client, "deployment": deployment, of.calendar: of.name, "tokens": tokens}
-        for client, deployment, of, tokens in sorted(entries, key=repr)
-    ]
-    return json.dumps({"version": _VERSION, "budgets": budgets}, indent=1).encode()
+    """Return the file's content for these entries, in an order of its own."""
+    return b"".join(_lines(sorted(entries, key=repr)))
+
+
+def _lines(entries: Iterable[Entry]) -> Iterator[bytes]:
+    yield b'{"version": %d, "budgets": [' % _VERSION
+    separator = b"\n"
+    for some in batched(entries, PORTION):
+        budgets = [
+            {"client": client, "deployment": deployment, of.calendar: of.name, "tokens": tokens}
+            for client, deployment, of, tokens in some
+        ]
+        # The encoder is much faster without indentation, and holds up other threads while it runs.
+        yield separator + json.dumps(budgets)[1:-1].replace("}, {", "},\n{").encode()
+        separator = b",\n"
+    yield b"\n]}\n"
 
 
 def decode(content: bytes) -> list[Entry]:
@@ -59,13 +80,12 @@ def decode(content: bytes) -> list[Entry]:
     return [_entry(item) for item in budgets]
 
 
-def read(path: Path) -> tuple[bytes, list[Entry]]:
-    """Return a file's content and the entries in it; of a missing one, nothing. Raises BudgetFileError."""
+def read(path: Path) -> list[Entry]:
+    """Return the entries of a file; a missing one has none. Raises BudgetFileError."""
     try:
-        content = path.read_bytes()
-        return content, decode(content)
+        return decode(path.read_bytes())
     except FileNotFoundError:
-        return b"", []
+        return []
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise BudgetFileError(
@@ -111,32 +131,40 @@ class BudgetFile:
 
     def __init__(self, path: Path, counters: Counters, interval: float = INTERVAL) -> None:
         self._path = path
-        self._accounts = counters
+        self._counters = counters
         self._interval = interval
-        self._written = b""
+        self._written = counters.settlements
+        """How many there had been when the file was written last."""
         self._failing = False
         self._writing: asyncio.Future[None] | None = None
 
     def load(self) -> None:
         """Count the file's entries; a missing file has none. Raises BudgetFileError."""
-        self._written, entries = read(self._path)
-        for client, deployment, of, tokens in entries:
-            self._accounts.restore(client, deployment, of, tokens)
+        for client, deployment, of, tokens in read(self._path):
+            self._counters.restore(client, deployment, of, tokens)
+        self._written = self._counters.settlements
 
     async def run(self) -> None:
         """Write the file whenever something was settled, until cancelled."""
+        pause = self._interval
         while True:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(pause)
+            begun = time.monotonic()
             await self.flush()
+            pause = max(self._interval, PAUSE_PER_WRITE * (time.monotonic() - begun))
 
     async def flush(self) -> None:
         """Write the file if it is out of date. A failing disk is logged once and tried again."""
         if self._writing:  # by a run that was cancelled meanwhile; two writers must not cross
             await asyncio.wait({self._writing})
-        content = encode(self._accounts.settled())
-        if content == self._written:
+        settlements = self._counters.settlements
+        if settlements == self._written:
             return
-        self._writing = asyncio.ensure_future(asyncio.to_thread(write_atomically, self._path, content))
+        entries: list[Entry] = []
+        for some in batched(self._counters.settled(), PORTION):
+            entries += some
+            await asyncio.sleep(0)
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._write, entries))
         try:
             await asyncio.shield(self._writing)
         except OSError as error:
@@ -144,10 +172,13 @@ class BudgetFile:
                 logger.error("%s: cannot write the budgets per day and month: %s", self._path, error)
             self._failing = True
             return
-        self._written = content
+        self._written = settlements
         if self._failing:
             logger.info("%s: budgets per day and month are written again", self._path)
         self._failing = False
+
+    def _write(self, entries: Iterable[Entry]) -> None:
+        write_atomically(self._path, b"".join(_lines(entries)))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

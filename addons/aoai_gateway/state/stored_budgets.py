@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,15 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from aoai_gateway.quota.calendar import Period
-from aoai_gateway.state.budget_file import INTERVAL, Entry, encode, read, write_atomically
+from aoai_gateway.state.budget_file import (
+    INTERVAL,
+    PAUSE_PER_WRITE,
+    PORTION,
+    Entry,
+    encode,
+    read,
+    write_atomically,
+)
 
 _EPOCH: Final = date(1970, 1, 1)
 _KEPT: Final = timedelta(days=70)
@@ -27,6 +36,9 @@ _KEPT: Final = timedelta(days=70)
 
 STORE_SECONDS: Final = 5.0
 """For the store to answer; it is on this machine."""
+
+type _Budget = tuple[str, str | None, Period]
+"""Client, virtual deployment (None: over all) and period."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +48,7 @@ def put(url: str, prefix: str, path: Path) -> None:
 
     Raises BudgetFileError, and RedisError if the store does not take it.
     """
-    _, entries = read(path)
-    put_entries(url, prefix, entries)
+    put_entries(url, prefix, read(path))
 
 
 def put_entries(url: str, prefix: str, entries: Iterable[Entry]) -> None:
@@ -58,22 +69,25 @@ class BudgetKeeper:
         self._store = redis.asyncio.Redis.from_url(url)
         self._prefix = prefix
         self._path = path
-        self._written = b""
+        self._written: dict[_Budget, int] | None = None
         self._failing = False
 
     async def run(self) -> None:
         """Write until cancelled."""
+        pause = INTERVAL
         while True:
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(pause)
+            begun = time.monotonic()
             await self.flush()
+            pause = max(INTERVAL, PAUSE_PER_WRITE * (time.monotonic() - begun))
 
     async def flush(self) -> None:
         """Write the file if it is out of date. What fails is logged once and tried again."""
         try:
-            content = encode(await self._entries())
-            if content != self._written:
-                await asyncio.to_thread(write_atomically, self._path, content)
-                self._written = content
+            spent = await self._spent()
+            if spent != self._written:
+                await asyncio.to_thread(self._write, spent)
+                self._written = spent
         except (OSError, RedisError) as error:
             if not self._failing:
                 logger.error("%s: cannot write the budgets per day and month: %s", self._path, error)
@@ -83,25 +97,25 @@ class BudgetKeeper:
             logger.info("%s: budgets per day and month are written again", self._path)
         self._failing = False
 
-    async def _entries(self) -> list[Entry]:
-        found: list[Entry] = []
+    def _write(self, spent: Mapping[_Budget, int]) -> None:
+        write_atomically(self._path, encode((*budget, tokens) for budget, tokens in spent.items()))
+
+    async def _spent(self) -> dict[_Budget, int]:
+        found: dict[_Budget, int] = {}
         async for key in self._store.scan_iter(match=f"{_escaped(self._prefix)}:{{*}}:budgets", count=1000):
-            name: str = key.decode()
-            client = unquote(name.removeprefix(f"{self._prefix}:{{").removesuffix("}:budgets"))
-            fields = await self._store.hgetall(key)
-            found += _settled(client, {_text(field): int(value) for field, value in fields.items()})
+            client = unquote(key.decode().removeprefix(f"{self._prefix}:{{").removesuffix("}:budgets"))
+            # In portions: all end users of a client are in one hash, and the store serves calls meanwhile. A
+            # field may come twice, with another value.
+            async for field, value in self._store.hscan_iter(key, count=PORTION):
+                deployment, of, part = _text(field).split(" ")
+                if part == "s" and int(value):
+                    name = None if deployment == "*" else unquote(deployment)
+                    found[client, name, _period(of)] = int(value)
         return found
 
 
 def _text(field: bytes | str) -> str:
     return field.decode() if isinstance(field, bytes) else field
-
-
-def _settled(client: str, fields: dict[str, int]) -> Iterable[Entry]:
-    for field, tokens in fields.items():
-        deployment, of, part = field.split(" ")
-        if part == "s" and tokens:
-            yield client, None if deployment == "*" else unquote(deployment), _period(of), tokens
 
 
 def _field(deployment: str | None, of: Period) -> str:
