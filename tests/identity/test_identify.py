@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import datetime
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +21,7 @@ from aoai_gateway.config.clients import digest_of
 from aoai_gateway.config.models import Config
 from aoai_gateway.identity.certificates import ShownCertificate, client_with, read_certificate
 from aoai_gateway.identity.identify import Identified, identify
+from aoai_gateway.identity.verifier import TokenVerifier
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.secrets import Credential
 
@@ -150,3 +155,52 @@ def test_the_case_of_a_uri_in_a_certificate_matters_and_that_of_a_host_does_not(
         else:
             with pytest.raises(GatewayError):
                 client_with(made, shown, NOW)
+
+
+# --- tokens beside a client whose tokens pass unverified -----------------------------------------------------
+
+
+def jwt(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    parts = (base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims))
+    return ".".join((*(part.decode() for part in parts), "c2lnbmF0dXJl"))
+
+
+TRUSTED = {"issuer": "https://issuer.example", "audience": "api://gateway", "jwks_file": "keys.json"}
+OURS = {"iss": "https://issuer.example", "aud": "api://gateway"}
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [
+        (jwt({"alg": "RS256"}, {"iss": "https://other.example"}), None),
+        (jwt({"alg": "RS256"}, {**OURS, "aud": "https://cognitiveservices.azure.com"}), None),
+        (jwt({"alg": "RS256", "crit": ["x"]}, {"iss": "https://other.example"}), None),
+        (jwt({"alg": "RS256", "crit": ["x"]}, OURS), "token_malformed"),
+        (jwt({"alg": "RS256", "x": "y" * 20_000}, OURS), "token_too_large"),
+        (jwt({"alg": "none"}, OURS), "token_algorithm"),
+        ("eyJhbGciOiJSUzI1NiJ9.bm8ganNvbg.c2ln", "token_malformed"),
+    ],
+)
+def test_no_flaw_lets_a_token_pass_unverified_that_claims_a_trusted_issuer(
+    token: str, code: str | None, tmp_path: Path
+) -> None:
+    endpoints = [{"name": "one", "url": "https://one.example", "key": "backend-key"}]
+    client = {"name": "any", "uses_entra_id_auth": True, "verify": False}
+    tokens = [{**TRUSTED, "jwks_file": str(tmp_path / "keys.json")}]
+    made = Config.model_validate({"aoai": {"endpoints": endpoints}, "clients": [client], "tokens": tokens})
+
+    async def run() -> Identified:
+        verifier = TokenVerifier()
+        await verifier.adopt(made.tokens)
+        try:
+            answer = identify(made, verifier, Credential("jwt", token), NOW)
+            return answer if isinstance(answer, Identified) else await answer
+        finally:
+            await verifier.close()
+
+    if code is None:
+        assert asyncio.run(run()).client.name == "any"
+        return
+    with pytest.raises(GatewayError) as caught:
+        asyncio.run(run())
+    assert caught.value.code == code

@@ -294,14 +294,39 @@ def test_made_up_keys_cause_no_flood_of_fetches_and_hide_no_new_key(
                 await made.verify(issuer.token(headers={"kid": f"made-up-{number % 5}"}))
             codes.append(caught.value.code)
         assert issuer.fetches <= before + 2
-        assert set(codes) <= {"token_key_unknown", "token_keys_unavailable"}
+        assert set(codes) == {"token_key_unknown"}, "the issuer can be reached, and does not have them"
         issuer.rotate()
         token = issuer.token()
         with pytest.raises(GatewayError) as caught:
             await made.verify(token)
-        assert caught.value.status == 503, "it may be new: it is to come back soon"
+        assert caught.value.status == 401, "its issuer had no such key a moment ago"
         await asyncio.sleep(0.35)
         await made.verify(token)
+
+    trusting(of(issuer))(run)
+
+
+def test_an_unknown_key_waits_for_a_fetch_that_is_under_way(issuer: LocalIssuer) -> None:
+    async def run(made: TokenVerifier) -> None:
+        issuer.delay = 0.2
+        made_up = asyncio.create_task(made.verify(issuer.token(headers={"kid": "made-up"})))
+        await asyncio.sleep(0.05)
+        issuer.rotate()
+        await made.verify(issuer.token())
+        with pytest.raises(GatewayError) as caught:
+            await made_up
+        assert caught.value.code == "token_key_unknown"
+
+    trusting(of(issuer))(run)
+
+
+def test_an_unknown_key_is_not_held_against_a_token_while_its_issuer_is_away(issuer: LocalIssuer) -> None:
+    async def run(made: TokenVerifier) -> None:
+        issuer.status = 500
+        for number in range(2):
+            with pytest.raises(GatewayError) as caught:
+                await made.verify(issuer.token(headers={"kid": f"new-{number}"}))
+            assert caught.value.code == "token_keys_unavailable"
 
     trusting(of(issuer))(run)
 

@@ -141,9 +141,15 @@ class TokenVerifier:
         return found
 
     def claims_an_issuer(self, token: str) -> bool:
-        """Whether a token claims to come from one of the issuers and to be for this gateway."""
+        """Whether a token claims to come from one of the issuers and to be for this gateway.
+
+        One that cannot be read may claim it, too: `verify` refuses that.
+        """
         try:
             _, said = _unverified(token)
+        except GatewayError:
+            return True
+        try:
             return _is_for(self._issuer_of(said), said)
         except GatewayError:
             return False
@@ -152,6 +158,9 @@ class TokenVerifier:
         """Check a token. Waits, within a bound, for keys that are not at hand. Raises GatewayError."""
         header, said = _unverified(token)
         issuer = self._issuer_of(said)
+        # What is critical and not understood must not be passed over (RFC 7515 §4.1.11).
+        if "crit" in header:
+            raise token_refused("token_malformed")
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in issuer.algorithms:
             raise token_refused("token_algorithm")
@@ -187,14 +196,15 @@ class TokenVerifier:
         found = keys.find(kid, algorithm) if keys is not None else None
         if found is not None:
             return found
-        if not is_fresh:
-            # It may be a new one.
+        if not renewal.settled.is_set() or renewal.problem:
             raise token_refused("token_keys_unavailable")
-        self._unknown.put(name, self._clock() + UNKNOWN_SECONDS)
+        if is_fresh:
+            self._unknown.put(name, self._clock() + UNKNOWN_SECONDS)
+        # Else it was not there some seconds ago. The next fetch may bring it.
         raise token_refused("token_key_unknown")
 
     async def _fetch_again(self, issuer: Issuer, renewal: Renewal[KeySet]) -> bool:
-        """Have an issuer's keys fetched, unless that was just done. Whether newer ones are here now."""
+        """Have an issuer's keys fetched, unless that was just done. Whether they were."""
         now = self._clock()
         if now - self._asked.get(issuer, -math.inf) >= BETWEEN_FETCHES:
             self._asked[issuer] = now
@@ -203,7 +213,7 @@ class TokenVerifier:
             await renewal.wait(WAIT_SECONDS)
         else:
             return False
-        return renewal.settled.is_set() and not renewal.problem
+        return True
 
 
 def _digest(token: str) -> bytes:
@@ -224,8 +234,7 @@ def _unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         header, said = (json.loads(_decoded(part)) for part in (first, second))
     except (ValueError, RecursionError):
         raise token_refused("token_malformed") from None
-    # What is critical and not understood must not be passed over (RFC 7515 §4.1.11).
-    if not isinstance(header, dict) or not isinstance(said, dict) or "crit" in header:
+    if not isinstance(header, dict) or not isinstance(said, dict):
         raise token_refused("token_malformed")
     return header, said
 
