@@ -56,10 +56,6 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.wire.errors import GatewayError
 
-BORROWED, LEAST_BORROWED = 2.0, 2.0
-"""How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
-
-
 _FAULT = "fault"
 """The faults of attempts that failed for a cause that the gateway itself put in."""
 

@@ -12,7 +12,7 @@ became of the attempt, in the engine's words:
   with 200 that says ``"status": "failed"`` is `Failed` in the same way.
 
 It keeps its own deadline (``due``) but has no timer; whoever owns it tells it when the time has come. Before
-the last deadline it asks whether the backend still gives any sign of life (:mod:`~routing.liveness`).
+the last deadline it asks whether the backend still gives any sign of life (:mod:`~aoai_gateway.routing.liveness`).
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def correct(window: Window, number: int, tokens: int, requests: int, now: int, l
     """Add `tokens` and `requests` to an admission in bucket `number`, once its usage is known.
 
     Negative amounts are given back where they were booked, or vanish if the bucket has left the
-    window. Positive tokens were never admitted: they are has_deficit, from now on. The window must have
+    window. Positive tokens were never admitted: they are a debt, from now on. The window must have
     been advanced to `now`; `limit` is as for `advance`.
     """
     if tokens > 0:

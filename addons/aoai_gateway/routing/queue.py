@@ -221,7 +221,7 @@ class WaitingQueue:
         return places[0].ticket.weight if places else 1.0
 
     def leave(self, ticket_id: str) -> bool:
-        """Return up a place; False if there is none, which is no error: it may have been served just now."""
+        """Give up a place; False if there is none, which is no error: it may have been served just now."""
         place = self._places.get(ticket_id)
         if place is None:
             return False
