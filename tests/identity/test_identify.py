@@ -157,7 +157,7 @@ def test_the_case_of_a_uri_in_a_certificate_matters_and_that_of_a_host_does_not(
                 client_with(made, shown, NOW)
 
 
-# --- tokens beside a client whose tokens pass unverified -----------------------------------------------------
+# --- tokens beside a client whose tokens pass unverified ---------------------------------------------------
 
 
 def jwt(header: dict[str, Any], claims: dict[str, Any]) -> str:

@@ -11,8 +11,9 @@ became of the attempt, in the engine's words:
 - Any other answer: its whole body is read first, so that one which breaks off can still be replayed. One
   with 200 that says ``"status": "failed"`` is `Failed` in the same way.
 
-It keeps its own deadline (``due``) but has no timer; whoever owns it tells it when the time has come. Before
-the last deadline it asks whether the backend still gives any sign of life (:mod:`~aoai_gateway.routing.liveness`).
+It keeps its own deadline (``due``) but has no timer; its owner tells it when the time has come. Before the
+last deadline it asks whether the backend still gives any sign of life
+(:mod:`~aoai_gateway.routing.liveness`).
 """
 
 from __future__ import annotations
