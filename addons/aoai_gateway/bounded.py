@@ -36,6 +36,10 @@ class Bounded[Key: Hashable, Value]:
         """Iterate over the values, the least recently used first."""
         return iter(self._values.values())
 
+    def items(self) -> Iterator[tuple[Key, Value]]:
+        """Iterate over the keys and their values, the least recently used first."""
+        return iter(self._values.items())
+
     def put(self, key: Key, value: Value) -> None:
         """Remember a value; it replaces the key's earlier one."""
         self._values[key] = value

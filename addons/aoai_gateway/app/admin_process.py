@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, Any, Protocol, override
 
 from tornado import netutil, web
 from tornado.httpserver import HTTPServer
@@ -26,9 +26,9 @@ from aoai_gateway.tokens import Counter
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from aoai_gateway.state.stored_budgets import BudgetKeeper
     from aoai_gateway.tokens import Encodings
     from aoai_simulator.simulator import Simulator
 
@@ -38,6 +38,16 @@ WORKERS_FILE = "workers.json"
 """In the folder of the sockets: what the supervisor knows of each worker."""
 
 HEARTBEAT_SECONDS = 1.0
+
+
+class Keeper(Protocol):
+    """Writes a part of what the workers' own store holds into a file."""
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+
+    async def flush(self) -> None:
+        """Write what is not written yet."""
 
 
 class Simulators:
@@ -94,22 +104,22 @@ def run(
     folder: Path,
     sockets: list[socket.socket],
     encodings: Encodings | None,
-    keeper: BudgetKeeper | None,
+    keepers: Sequence[Keeper],
     pipe: int,
 ) -> int:
     """Serve until SIGTERM.
 
-    ``folder``: that of the workers' sockets; ``sockets``: of the admin listener; ``keeper``: writes the
-    budgets of the workers' own store.
+    ``folder``: that of the workers' sockets; ``sockets``: of the admin listener; ``keepers``: write what is
+    in the workers' own store.
     """
-    return asyncio.run(_run(folder, sockets, encodings, keeper, pipe))
+    return asyncio.run(_run(folder, sockets, encodings, keepers, pipe))
 
 
 async def _run(
     folder: Path,
     sockets: list[socket.socket],
     encodings: Encodings | None,
-    keeper: BudgetKeeper | None,
+    keepers: Sequence[Keeper],
     pipe: int,
 ) -> int:
     over = asyncio.Event()
@@ -134,15 +144,15 @@ async def _run(
         body_timeout=IDLE_SECONDS,
     )
     page.add_sockets([each.dup() for each in sockets])
-    keeping = asyncio.create_task(keeper.run()) if keeper is not None else None
+    keeping = [asyncio.create_task(keeper.run()) for keeper in keepers]
     while not over.is_set():
         processes.say(pipe)
         with suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), HEARTBEAT_SECONDS)
     page.stop()
-    if keeper is not None and keeping is not None:
-        keeping.cancel()
-        await asyncio.wait({keeping})
+    for task, keeper in zip(keeping, keepers, strict=True):
+        task.cancel()
+        await asyncio.wait({task})
         await keeper.flush()
     return os.EX_OK
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.app import ports as addresses
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink
+from aoai_gateway.state.affinity_file import AffinityFileError, check
 from aoai_gateway.state.budget_file import decode
 from aoai_gateway.usage.sinks import missing_extra
 
@@ -36,6 +37,9 @@ def errors(config: Config, now: datetime | None = None) -> list[str]:
     if config.budget_file is not None and config.redis_url is None:
         found += _writable("budget_file", config.budget_file)
         found += _budgets(config.budget_file)
+    if config.affinity_path is not None and config.redis_url is None:
+        found += _writable("affinity_file", config.affinity_path)
+        found += _affinity(config.affinity_path)
     found += _trusted(config)
     return found
 
@@ -159,6 +163,13 @@ def _budgets(path: Path) -> Iterator[str]:
         return
     except (OSError, ValueError, KeyError, TypeError):
         yield f"budget_file: {path} is not a budget file; repair it, or remove it to start with nothing spent"
+
+
+def _affinity(path: Path) -> Iterator[str]:
+    try:
+        check(path)
+    except AffinityFileError as error:
+        yield f"affinity_file: {error}"
 
 
 def _trusted(config: Config) -> Iterator[str]:

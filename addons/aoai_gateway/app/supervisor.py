@@ -39,8 +39,10 @@ from aoai_gateway.app.private_store import NoStoreError, PrivateStore
 from aoai_gateway.app.worker import Worker
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.admission import counts_prompts
-from aoai_gateway.state import stored_budgets
+from aoai_gateway.state import stored_affinity, stored_budgets
+from aoai_gateway.state.affinity_file import AffinityFileError
 from aoai_gateway.state.budget_file import BudgetFileError
+from aoai_gateway.state.stored_affinity import AffinityKeeper
 from aoai_gateway.state.stored_budgets import BudgetKeeper
 from aoai_gateway.tokens import load_encodings
 from aoai_gateway.wire.authority import authority
@@ -175,12 +177,14 @@ class Supervisor:
         gc.freeze()
 
     def _fill_store(self, store: PrivateStore) -> None:
-        """Start the workers' own store, with what the file says of budgets."""
+        """Start the workers' own store, with what the files say of budgets and affinity."""
         try:
             store.start()
             if self._config.budget_file is not None:
                 stored_budgets.put(store.url, self._config.state_prefix, self._config.budget_file)
-        except (NoStoreError, BudgetFileError, RedisError) as error:
+            if self._config.affinity_path is not None:
+                stored_affinity.put(store.url, self._config.state_prefix, self._config.affinity_path)
+        except (NoStoreError, BudgetFileError, AffinityFileError, RedisError) as error:
             raise StartFailedError(str(error)) from None
 
     def _bind_admin(self) -> list[socket.socket]:
@@ -258,8 +262,9 @@ class Supervisor:
 
     @property
     def _wants_admin(self) -> bool:
-        keeps_budgets = self._store is not None and self._config.budget_file is not None
-        return bool(self._admin_sockets) or bool(self._config.simulated_endpoints) or keeps_budgets
+        files = (self._config.budget_file, self._config.affinity_path)
+        keeps_files = self._store is not None and any(file is not None for file in files)
+        return bool(self._admin_sockets) or bool(self._config.simulated_endpoints) or keeps_files
 
     def _start_worker(self, slot: _Slot) -> Child | None:
         slot.starts += 1
@@ -295,10 +300,13 @@ class Supervisor:
     def _run_admin(self, pipe: int) -> int:
         self._let_go(None)
         _log_on_stdout(logging.getLogger())
-        keeper = None
-        if self._store is not None and self._config.budget_file is not None:
-            keeper = BudgetKeeper(self._store.url, self._config.state_prefix, self._config.budget_file)
-        return admin_process.run(self._folder, self._admin_sockets, self._encodings, keeper, pipe)
+        keepers: list[admin_process.Keeper] = []
+        config = self._config
+        if self._store is not None and config.budget_file is not None:
+            keepers.append(BudgetKeeper(self._store.url, config.state_prefix, config.budget_file))
+        if self._store is not None and config.affinity_path is not None:
+            keepers.append(AffinityKeeper(self._store.url, config.state_prefix, config.affinity_path))
+        return admin_process.run(self._folder, self._admin_sockets, self._encodings, keepers, pipe)
 
     def _let_go(self, own: _Slot | None) -> None:
         """In a child: close what belongs to others."""

@@ -300,6 +300,8 @@ def _check_budgets(config: Config) -> Iterator[Finding]:
     if config.redis_url is not None:
         if config.budget_file is not None:
             yield Finding(("budget_file",), "has no effect: budgets are kept in Redis", fatal=False)
+        if config.affinity_file is not None:
+            yield Finding(("affinity_file",), "has no effect: affinity is kept in Redis", fatal=False)
         return
     if config.budget_file is not None:
         return

@@ -164,6 +164,7 @@ def _when_exceeded(said: WhenExceeded) -> str:
 def _counts(config: Config) -> str:
     if config.redis_url is None:
         kept = f"; budgets per day and month in {config.budget_file}" if config.budget_file else ""
+        kept += f"; affinity in {config.affinity_path}" if config.affinity_path else ""
         return "this process's memory" + kept
     # Neither the user nor the password.
     parts = urlsplit(config.redis_url.get_secret_value())

@@ -7,6 +7,7 @@ the views of :class:`Config` (``pool``, ``client_for_key``, …) leave out what 
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
@@ -107,6 +108,9 @@ class Config(Model):
     """The prefix of the gateway's keys in Redis; gateways with the same one share their budgets."""
     budget_file: KeptFile | None = None
     """With `state: memory`: the file that keeps the spent part of budgets per day and month."""
+    affinity_file: KeptFile | None = None
+    """With `state: memory`: the file that keeps at which endpoint stored responses, files and threads are; if
+    not set, one beside `budget_file` with the suffix `.affinity`."""
     listen: Listen = Listen()
     """Where clients reach the gateway."""
     admin: Admin = Admin()
@@ -187,6 +191,13 @@ class Config(Model):
     def redis_url(self) -> SecretStr | None:
         """The Redis that counters are shared through; None when they live in memory."""
         return None if self.state.get_secret_value() == "memory" else self.state
+
+    @property
+    def affinity_path(self) -> Path | None:
+        """The file in which affinity is kept: the one that is written, or one beside the budget file."""
+        if self.affinity_file is not None or self.budget_file is None:
+            return self.affinity_file
+        return self.budget_file.with_suffix(".affinity")
 
     @cached_property
     def secrets(self) -> frozenset[str]:

@@ -98,6 +98,7 @@ _READ_AT_START: tuple[tuple[str, Callable[[Config], Any]], ...] = (
         "state, state_prefix and budget_file take",
         lambda config: (config.state, config.state_prefix, config.budget_file),
     ),
+    ("affinity_file takes", lambda config: config.affinity_file),
 )
 
 

@@ -39,10 +39,10 @@ class Affinity:
     def __len__(self) -> int:
         return len(self._homes)
 
-    def __iter__(self) -> Iterator[Home]:
-        """Iterate over the homes, the least recently used first."""
-        for digest, (endpoint, seen, _) in zip(self._homes, self._homes.values(), strict=True):
-            yield digest, endpoint, seen
+    def snapshot(self) -> Iterator[Home]:
+        """Iterate over all homes as they are now, the least recently used first; in a thread, if need be."""
+        homes = list(self._homes.items())
+        return ((digest, endpoint, seen) for digest, (endpoint, seen, _) in homes)
 
     def remember(self, key: str, endpoint: str, now: float) -> None:
         """Note that the state called ``key`` lives at ``endpoint``."""
@@ -55,12 +55,14 @@ class Affinity:
         if is_news:
             self.tell((digest, endpoint, now))
 
-    def take_in(self, home: Home) -> None:
-        """Note what another process has seen, or this one in an earlier life, unless later news is known."""
+    def take_in(self, home: Home) -> bool:
+        """Note what another process has seen, or this one in an earlier life. False if that is no news."""
         digest, endpoint, seen = home
         known = self._homes.get(digest)
-        if known is None or known[1] <= seen:
-            self._homes.put(digest, (endpoint, seen, seen))
+        if known is not None and (known[1] > seen or known[:2] == (endpoint, seen)):
+            return False
+        self._homes.put(digest, (endpoint, seen, seen))
+        return True
 
     def home(self, key: str, now: float) -> str | None:
         """Return the name of the endpoint that holds ``key``, or None if it is not known (any more)."""

@@ -20,6 +20,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.routing.breaker import Break
+from aoai_gateway.state.affinity_file import AffinityFile, AffinityFileError
 from aoai_gateway.state.budget_file import BudgetFile, BudgetFileError
 from aoai_gateway.state.memory import MemoryState
 
@@ -70,6 +71,7 @@ class StateSync:
         self._failover: FailoverState | None = None
         self._peers: PeerSync | None = None
         self._budget_file: BudgetFile | None = None
+        self._affinity_file: AffinityFile | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._renewed = time.monotonic()
         self._theirs: dict[ClassBreak, float] = {}
@@ -103,9 +105,10 @@ class StateSync:
             self._failover.start()
             self._gateway.state = self._failover
             self._join_peers(url, config.state_prefix)
-        elif config.budget_file is not None:
-            return await self._keep_budgets(config.budget_file, local)
-        return True
+            return True
+        if config.budget_file is not None and not await self._keep_budgets(config.budget_file, local):
+            return False
+        return config.affinity_path is None or await self._keep_affinity(config.affinity_path)
 
     def _join_peers(self, url: str, prefix: str) -> None:
         from aoai_gateway.runtime.peer_sync import PeerSync
@@ -129,6 +132,18 @@ class StateSync:
             return False
         self._budget_file = budget_file
         self._tasks.append(asyncio_utils.create_task(budget_file.run(), name="budget file", keep_ref=True))
+        return True
+
+    async def _keep_affinity(self, path: Path) -> bool:
+        affinity_file = AffinityFile(path, self._gateway.engine.affinity, lambda: self._gateway.wall)
+        try:
+            await asyncio.to_thread(affinity_file.load)
+        except AffinityFileError as error:
+            logger.error("%s", error)
+            return False
+        self._affinity_file = affinity_file
+        work = affinity_file.run()
+        self._tasks.append(asyncio_utils.create_task(work, name="affinity file", keep_ref=True))
         return True
 
     async def look(self) -> None:
@@ -218,6 +233,8 @@ class StateSync:
             task.cancel()
         if self._budget_file is not None:
             await self._budget_file.flush()
+        if self._affinity_file is not None:
+            await self._affinity_file.flush()
         if self._peers is not None:
             await self._peers.close()
         if self._failover is not None:

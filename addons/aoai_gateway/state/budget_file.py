@@ -181,12 +181,15 @@ class BudgetFile:
         write_atomically(self._path, b"".join(_lines(entries)))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file by one with this content: all of it or nothing, and on the disk (fsync)."""
+def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Replace the file by one with this content: all of it or nothing, and on the disk (fsync).
+
+    ``mode``: the rights of a new file, less those that the process's mask takes away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

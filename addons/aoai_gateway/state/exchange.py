@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,6 +38,10 @@ TIMEOUT: Final = 1.0
 logger = logging.getLogger(__name__)
 
 
+type StoredHome = tuple[str, str, float]
+"""The digest of a name, the endpoint that holds what it names, and when that was seen (Unix time)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """What one process has told. ``clock``: its Unix time less the time on its own clock.
@@ -58,7 +62,7 @@ class Exchange:
         self._process = process
         # In a cluster, keys with the same words in braces are on the same node.
         self._events = f"{prefix}:{{peers}}:events"
-        self._homes = f"{prefix}:{{peers}}:homes"
+        self._homes = homes_key(prefix)
         never = Retry(NoBackoff(), 0)
         connect: dict[str, Any] = {"socket_connect_timeout": TIMEOUT, "retry": never}
         self._writer = Redis.from_url(url, socket_timeout=TIMEOUT, **connect)
@@ -82,15 +86,15 @@ class Exchange:
         except (RedisError, OSError) as error:
             raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
 
-    async def tell_homes(self, homes: Sequence[tuple[str, str, float]]) -> None:
-        """Append where state lives: digest of a name, endpoint and Unix time."""
+    async def tell_homes(self, homes: Sequence[StoredHome]) -> None:
+        """Append where state lives."""
         try:
-            fields: dict[Any, Any] = {"h": json.dumps(homes)}
+            fields: dict[Any, Any] = written_homes(homes)
             await self._writer.xadd(self._homes, fields, maxlen=KEPT_HOMES, approximate=True)
         except (RedisError, OSError) as error:
             raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
 
-    async def homes(self) -> AsyncIterator[list[tuple[str, str, float]]]:
+    async def homes(self) -> AsyncIterator[list[StoredHome]]:
         """Read where state lives, as far as it is known, newest first."""
         highest = "+"
         while True:
@@ -101,9 +105,7 @@ class Exchange:
             for name, fields in found or ():
                 highest = f"({_text(name)}"
                 try:
-                    homes = [
-                        (str(key), str(endpoint), float(at)) for key, endpoint, at in json.loads(fields[b"h"])
-                    ]
+                    homes = read_homes(fields)
                 except (KeyError, TypeError, ValueError):
                     self._complain()
                 else:
@@ -145,6 +147,21 @@ class Exchange:
             raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
         if not newest or _order(_text(newest[0][0])) < _order(self._last):
             self._last = "0-0"
+
+
+def homes_key(prefix: str) -> str:
+    """Name the stream of where state lives."""
+    return f"{prefix}:{{peers}}:homes"
+
+
+def written_homes(homes: Sequence[StoredHome]) -> dict[str, str]:
+    """Return the fields of an entry of that stream."""
+    return {"h": json.dumps(homes)}
+
+
+def read_homes(fields: Mapping[bytes, bytes]) -> list[StoredHome]:
+    """Read an entry of that stream. Raises KeyError, TypeError or ValueError."""
+    return [(str(key), str(endpoint), float(at)) for key, endpoint, at in json.loads(fields[b"h"])]
 
 
 def _told(fields: dict[bytes, bytes]) -> Told:
