@@ -172,8 +172,9 @@ class Connection:
     def at_rest(self) -> bool:
         """Whether nothing is left of any call."""
         layer = self.layer
-        left = (layer.streams, layer.waiting_for_establishment, layer.deadlines._due, self.gateway.calls)
-        return not any(left)
+        gateway = self.gateway
+        left = (layer.streams, layer.waiting_for_establishment, layer.deadlines._due, gateway.calls)
+        return not any(left) and not gateway.held.total
 
 
 class Other:

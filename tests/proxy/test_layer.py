@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -383,8 +384,12 @@ def test_a_client_that_hangs_up_stops_everything(here: Connection, when: str) ->
 class ReadingHere:
     """Reads large bodies in this process, when it is awaited."""
 
-    async def parse(self, target: Target, content_type: str | None, raw: bytes, **_: Any) -> RequestBody:
-        return replace(parse_body(target, content_type, raw, short=True), raw=raw)
+    async def parse(
+        self, target: Target, content_type: str | None, raw: bytes, *_: Any, coding: str | None, **__: Any
+    ) -> RequestBody:
+        text = raw if coding is None else gzip.decompress(raw)
+        found = replace(parse_body(target, content_type, text, short=True), raw=text)
+        return found if coding is None else replace(found, coded=raw)
 
 
 def await_it(hook: commands.StartHook) -> None:
@@ -484,6 +489,57 @@ def test_a_body_that_grows_too_large_is_written_down(made: Callable[..., Connect
     assert [(r["client"], r["error"], r["status"]) for r in records] == [
         ("anybody", "request_too_large", 413)
     ]
+
+
+MIB = 1024 * 1024
+UPLOAD = STRANGER.replace(b"api-key: no", b"api-key: key-of-anybody")
+CHUNKED = UPLOAD.replace(b"content-length: 1000", b"transfer-encoding: chunked")
+
+
+@pytest.fixture
+def crowded(made: Callable[..., Connection]) -> Connection:
+    """A gateway that holds 4 MB of bodies, with a client that has them nearly all."""
+    here = made(limits={"body_mb": 2, "bodies_mb": 4})
+    here.gateway.held.open("another", 4 * MIB).grow(2 * MIB)
+    return here
+
+
+def test_a_body_for_which_there_is_no_room_is_refused_as_it_comes(crowded: Connection) -> None:
+    here, others = crowded, crowded.gateway.held.total
+    here.feed(events.DataReceived(here.client, CHUNKED + chunk(b"x" * MIB)))
+    assert here.received == b""
+    assert here.gateway.held.of("anybody") == MIB
+    here.feed(events.DataReceived(here.client, chunk(b"x")))
+    assert here.received.lower().count(b"retry-after: 1\r\n") == 1
+    assert here.result()[0] == 503
+    assert here.gateway.held.total == others
+    here.feed(events.DataReceived(here.client, END))
+    assert not here.layer.streams
+
+
+def test_a_body_for_which_there_is_no_room_is_refused_by_its_length(crowded: Connection) -> None:
+    here = crowded
+    here.feed(events.DataReceived(here.client, UPLOAD.replace(b"1000", b"%d" % (MIB + 1))))
+    assert here.result()[0] == 503
+
+
+def test_a_client_that_hangs_up_in_its_body_holds_no_more(crowded: Connection) -> None:
+    here, others = crowded, crowded.gateway.held.total
+    here.feed(events.DataReceived(here.client, CHUNKED + chunk(b"x" * 1000)))
+    assert here.gateway.held.total == others + 1000
+    here.hang_up()
+    assert here.gateway.held.total == others
+
+
+def test_what_a_body_unpacks_to_is_held_as_well(crowded: Connection) -> None:
+    here = crowded
+    body = gzip.compress(b'{"model": "gpt", "messages": [], "x": "%s"}' % (b" " * MIB))
+    head = UPLOAD.replace(b"1000", b"%d\r\ncontent-encoding: gzip" % len(body))
+    here.gateway.reader = ReadingHere()  # type: ignore[assignment]
+    here.on_hook = await_it
+    here.feed(events.DataReceived(here.client, head + body))
+    assert here.result()[0] == 503
+    assert not here.layer.streams
 
 
 def test_a_body_that_is_swallowed_has_its_time(here: Connection) -> None:

@@ -15,6 +15,8 @@ from aoai_gateway.config.fields import (
 from aoai_gateway.config.model import Model
 from aoai_gateway.config.priorities import BreakLengths
 
+MIB = 1024 * 1024
+
 
 class Listen(Model):
     """Where clients reach the gateway."""
@@ -81,6 +83,8 @@ class Limits(Model):
     """Kilobytes (1,024 bytes) that a request's head may have."""
     body_mb: Count = 100
     """Megabytes (1,024 kilobytes) that a request's body may have."""
+    bodies_mb: Count = 256
+    """Megabytes of all bodies in memory, at least twice `body_mb`; a client may hold as much as is free."""
     head_seconds: Seconds = 30
     """Seconds that a request's head may take, since it or its connection began."""
     body_seconds: Seconds = 30
@@ -93,6 +97,16 @@ class Limits(Model):
     """Connections of clients at a time; if not set, what `ulimit -n` is enough for, 10,000 at most."""
     connections_per_address: Count | None = None
     """Connections of one IP address at a time; half of all if not set. A proxy is one address."""
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes that a request's body may have."""
+        return self.body_mb * MIB
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all bodies in memory; a client alone gets half of them, and one body must fit."""
+        return max(self.bodies_mb, 2 * self.body_mb) * MIB
 
 
 class Replay(Model):

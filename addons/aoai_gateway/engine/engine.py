@@ -70,7 +70,7 @@ class Engine:
             if coding is None and len(raw) <= LARGE_BODY:
                 call.body = parse_body(call.target, content_type, raw)
             else:
-                most = call.setup.config.limits.body_mb * 1024 * 1024
+                most = call.setup.config.limits.body_bytes
                 parsed = yield ParseBody(call.target, content_type, raw, coding, most)
                 now = parsed.now
                 if isinstance(parsed, ClientGone):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, http
 
-from aoai_gateway.proxy import cors, health
+from aoai_gateway.proxy import cors, heads, health
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.proxy.request_head import admit, admit_replayed, check_request, credential_in, place
@@ -79,7 +79,10 @@ class DownstreamRequest:
             here.admitted = admit(gateway, setup, request, identified)
             place(request, here.client)
         flow.metadata["gateway_client"] = here.admitted.client.name
+        limits = here.admitted.setup.config.limits
+        here.held = gateway.held.open(here.admitted.client.name, limits.held_bytes)
         check_request(gateway, here.admitted.setup, request)
+        here.held.expect(heads.length_of(request.data.headers.fields) or 0)
         if "gateway_client_identified" in gateway.heard:
             identified = ClientIdentified(flow, here.admitted.client)
             yield from here.ask(GatewayClientIdentifiedHook(identified))
@@ -100,14 +103,19 @@ class DownstreamRequest:
         return expected.lower() == "100-continue"
 
     def receive(self, data: bytes) -> None:
-        """Take in a part of the body. Raises GatewayError (413) when it is too large."""
+        """Take in a part of the body. Raises GatewayError: 413 when it is too large, 503 without room."""
         admitted = self._here.admitted
         assert admitted is not None
-        self._body += data
-        limit = admitted.setup.config.limits.body_mb * 1024 * 1024
-        if len(self._body) > limit:
-            self._body.clear()
+        limit = admitted.setup.config.limits.body_bytes
+        if len(self._body) + len(data) > limit:
             raise errors.body_too_large(limit)
+        self._here.hold(len(data))
+        self._body += data
+
+    def forget(self) -> None:
+        """Forget what has come of the body of a request that is refused."""
+        self._body.clear()
+        self._here.release_body()
 
     def expect_body(self) -> CommandGenerator[None]:
         """Look after a while whether the body has come, or comes."""

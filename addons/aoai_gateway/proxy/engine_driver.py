@@ -144,6 +144,8 @@ class EngineDriver:
                     most=effect.most,
                 )
             )
+            if body.coded is not None:
+                here.hold(len(body.raw))
             result = Parsed(here.now(), body)
         except GatewayError as error:
             result = Refused(here.now(), error)

@@ -154,6 +154,6 @@ def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> None
     if gateway.draining:
         raise errors.unavailable("The gateway is shutting down.")
     check_known(setup.config, parse_target(request.method, request.path))
-    limit = setup.config.limits.body_mb * 1024 * 1024
+    limit = setup.config.limits.body_bytes
     if (heads.length_of(request.data.headers.fields) or 0) > limit:
         raise errors.body_too_large(limit)

@@ -443,6 +443,7 @@ class GatewayStream(HttpStream):
         self, error: GatewayError, *, end_stream: bool, shown: bool = False
     ) -> CommandGenerator[None]:
         self._here.refused(error)
+        self._request.forget()
         self._here.flow.response = error_response(error)
         yield from self._answer_early(end_stream=end_stream, shown=shown)
 
@@ -530,6 +531,7 @@ class GatewayStream(HttpStream):
         yield DropStream(here.id)
 
     def _count_out(self) -> None:
+        self._here.release_body()
         if self._here.call is not None:
             self._here.gateway.over(self._here.call.id)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.messages import StreamLayer
     from aoai_gateway.proxy.request_head import Admitted
     from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.runtime.held_bytes import Held
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.masking import KnownSecrets
 
@@ -68,6 +69,8 @@ class StreamContext:
         """Set once all of the request is there and the engine has it."""
         self.secrets: tuple[KnownSecrets, ...] = ()
         """What is masked in answers to this call."""
+        self.held: Held | None = None
+        """The bytes of its body in memory; set once the client is known."""
         self._deadline = DeadlinePassed(stream_id)
 
     # --- time ------------------------------------------------------------------------------------------
@@ -83,6 +86,16 @@ class StreamContext:
     def clear_deadline(self) -> None:
         """Forget the deadline."""
         self.layer.deadlines.clear(self._deadline)
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes more as in memory. Raises GatewayError (503) if there is no room for them."""
+        if self.held is not None:
+            self.held.grow(size)
+
+    def release_body(self) -> None:
+        """Count the body as in memory no more."""
+        if self.held is not None:
+            self.held.release()
 
     # --- the client ------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.connections import Connections
 from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.plugin_events import Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
@@ -114,6 +115,8 @@ class Gateway:
         self.reader = BodyReader()
         self.connections = Connections()
         """The clients' connections that are open."""
+        self.held = HeldBytes()
+        """The bytes of requests' bodies in memory."""
         self.state: State = MemoryState()
         self.credentials = Credentials(self._credential_changed)
         """What endpoints are shown whose key the configuration does not hold."""

@@ -1,0 +1,48 @@
+"""The share of the memory for bodies that each client gets."""
+
+import pytest
+
+from aoai_gateway.runtime.held_bytes import HeldBytes
+from aoai_gateway.wire.errors import GatewayError
+
+MOST = 1024
+
+
+def filled(held: HeldBytes, client: str) -> int:
+    """Let a client's calls take all that they get."""
+    before = held.of(client)
+    while held.has_room(client, 1, MOST):
+        held.open(client, MOST).grow(1)
+    with pytest.raises(GatewayError) as caught:
+        held.open(client, MOST).grow(1)
+    assert (caught.value.status, dict(caught.value.headers)["retry-after"]) == (503, "1")
+    return held.of(client) - before
+
+
+def test_each_client_leaves_room_for_the_next_one() -> None:
+    held = HeldBytes()
+    assert [filled(held, name) for name in "abcd"] == [512, 256, 128, 64]
+    assert filled(held, "a") == 0
+    assert held.total == 960
+
+
+def test_room_that_is_given_back_can_be_had_again() -> None:
+    held = HeldBytes()
+    call = held.open("a", MOST)
+    call.grow(400)
+    with pytest.raises(GatewayError):
+        call.grow(200)
+    assert (call.size, held.total) == (400, 400)
+    call.release()
+    call.release()
+    assert (held.total, held.of("a")) == (0, 0)
+    held.open("a", MOST).grow(512)
+
+
+def test_to_expect_bytes_takes_none() -> None:
+    held = HeldBytes()
+    call = held.open("a", MOST)
+    call.expect(512)
+    with pytest.raises(GatewayError):
+        call.expect(513)
+    assert held.total == 0
