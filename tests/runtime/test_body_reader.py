@@ -41,8 +41,8 @@ async def reading(**how: Any) -> AsyncIterator[BodyReader]:
 
 
 def pid(reader: BodyReader) -> int:
-    assert reader._process is not None
-    return reader._process.pid
+    assert reader._shorter.process._process is not None
+    return reader._shorter.process._process.pid
 
 
 def pretending(folder: Path, code: str) -> tuple[str, ...]:
@@ -94,6 +94,24 @@ def test_many_at_once_get_their_own() -> None:
     asyncio.run(run())
 
 
+def test_a_large_body_does_not_delay_shorter_ones_nor_those_of_other_clients() -> None:
+    async def run() -> None:
+        async with reading() as reader:
+            order: list[str] = []
+
+            async def parse(client: str, size: int) -> None:
+                await reader.parse(CHAT, None, body(size), client=client)
+                order.append(f"{client} {size}")
+
+            large, short = 4_000_000, 200_000
+            await reader.parse(CHAT, None, body(short))
+            jobs = [*[("a", large)] * 3, ("b", large), ("b", short)]
+            await asyncio.gather(*(parse(*job) for job in jobs))
+            assert order == [f"b {short}", f"a {large}", f"b {large}", *[f"a {large}"] * 2]
+
+    asyncio.run(run())
+
+
 def test_a_worker_that_died_is_replaced() -> None:
     async def run() -> None:
         async with reading() as reader:
@@ -123,7 +141,7 @@ def test_it_ends_with_the_gateway() -> None:
     async def run() -> None:
         async with reading() as reader:
             await reader.parse(CHAT, None, body())
-            process = reader._process
+            process = reader._shorter.process._process
             assert process is not None
             assert process.stdin is not None
             process.stdin.close()
@@ -135,7 +153,7 @@ def test_it_ends_with_the_gateway() -> None:
 def test_close_ends_the_worker_whatever_it_is_at(tmp_path: Path) -> None:
     async def run() -> None:
         async with reading(command=pretending(tmp_path, "import time; time.sleep(60)")) as reader:
-            process = await reader._running()
+            process = await reader._shorter.process.running()
             await reader.close()
             assert process.returncode == -signal.SIGKILL
 
@@ -167,7 +185,7 @@ def test_what_takes_too_long_is_given_up_with_its_worker(tmp_path: Path) -> None
         command = pretending(tmp_path, "import time; time.sleep(60)")
         async with reading(command=command, patience=0.2) as reader:
             assert (await refusal(reader)).status == 503
-            assert reader._process is None
+            assert reader._shorter.process._process is None
 
     asyncio.run(run())
 
@@ -177,7 +195,7 @@ def test_whoever_has_hung_up_is_not_read() -> None:
         async with reading() as reader:
             with pytest.raises(GatewayError):
                 await reader.parse(CHAT, None, body(), wanted=lambda: False)
-            assert reader._process is None
+            assert reader._shorter.process._process is None
 
     asyncio.run(run())
 

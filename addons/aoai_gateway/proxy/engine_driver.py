@@ -72,6 +72,12 @@ class EngineDriver:
         """Whether the engine has begun with the call and not ended it."""
         return self._run is not None
 
+    @property
+    def _client(self) -> str:
+        """The name of the client whose call it is."""
+        assert self._here.admitted is not None
+        return self._here.admitted.client.name
+
     def begin(self, target: Target) -> None:
         """Hand the request to the engine; :meth:`advance` leads it on."""
         here = self._here
@@ -117,7 +123,7 @@ class EngineDriver:
                 case CountTokens():
                     result = yield from self._count(effect)
                 case CountDelivered():
-                    count = yield from self._here.wait_for(gateway.count_delivered(effect))
+                    count = yield from self._here.wait_for(gateway.count_delivered(effect, self._client))
                     result = Counted(self._here.now(), count)
                 case Reserve():
                     decision = yield from self._here.wait_for(gateway.reserve(effect))
@@ -140,6 +146,7 @@ class EngineDriver:
                     effect.content_type,
                     effect.raw,
                     wanted=lambda: not here.client_has_gone(),
+                    client=self._client,
                     coding=effect.coding,
                     most=effect.most,
                 )
@@ -153,7 +160,8 @@ class EngineDriver:
 
     def _count(self, effect: CountTokens) -> CommandGenerator[Result]:
         try:
-            count = yield from self._here.wait_for(self._here.gateway.count_tokens(effect))
+            counted = self._here.gateway.count_tokens(effect, self._client)
+            count = yield from self._here.wait_for(counted)
         except GatewayError as error:
             return Refused(self._here.now(), error)
         return Counted(self._here.now(), count)

@@ -6,7 +6,6 @@ come in, known secrets are masked in them, and its deadline is kept.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -189,14 +188,18 @@ class UpstreamAttempt:
         response.data.content = received.take_body()
         facts, decoded = received.facts, received.decoded
         if decoded is None:
-            decoded, facts = yield from self._here.wait_for(asyncio.to_thread(self._read_large, response))
+            client, size = self._call.client.name, len(response.raw_content or b"")
+            reading = self._here.gateway.threads.run(client, size, self._read_large, response)
+            decoded, facts = yield from self._here.wait_for(reading)
         else:
             decoded = mask_decoded(response, decoded, self._here.secrets)
         made: tuple[str, ...] = ()
         if keeps_state(self._call) and len(decoded) <= MOST_AT_ONCE:
             made = references_in(decoded)
         elif keeps_state(self._call):
-            made = yield from self._here.wait_for(asyncio.to_thread(references_in, decoded))
+            client, size = self._call.client.name, len(decoded)
+            searching = self._here.gateway.threads.run(client, size, references_in, decoded)
+            made = yield from self._here.wait_for(searching)
         operation, delivered = self._call.target.operation, None
         if facts.usage is None and response.status_code == 200:
             delivered = Delivered.of_answer(operation.name, decoded)

@@ -1,18 +1,20 @@
-"""The gateway's side of the worker: one process, one body at a time, in the order in which they came."""
+"""Large bodies are read in processes of their own, one at a time in each.
+
+Clients have their turns there, each the same share of bytes. A body that is read is not interrupted, and the
+largest take seconds; so there are two processes, and the shorter bodies have one for themselves.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
-import sys
-from asyncio.subprocess import PIPE, Process
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.runtime.body_jobs import FRAME, Bug, Parse, ReadPrompt
+from aoai_gateway.runtime.body_jobs import Bug, Parse, ReadPrompt
+from aoai_gateway.runtime.body_process import COMMAND, BodyProcess
+from aoai_gateway.runtime.fair_turns import FairThreads, FairTurns
 from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.wire import errors
@@ -28,33 +30,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.runtime.body_worker")
-
 PATIENCE_SECONDS = 60.0
 """For a body to have its turn and be read. 100 MB made to be slow take about ten."""
 
-END_SECONDS = 5.0
-"""For a killed worker to be gone."""
+SHORTER = 1024 * 1024
+"""Bytes of a body, at most, that is read in the process for the shorter ones: in some 50 ms at most."""
 
-CHUNK = 256 * 1024
-"""Bytes that are handed to the pipe at a time, or all of a body would be copied at once."""
+OURS = ""
+"""Stands for the client where a body is the gateway's own business."""
 
-_NEEDED = ("SYSTEMROOT", "LANG", "LC_ALL")
-"""Of the gateway's environment; the rest may hold keys."""
+
+class _Line:
+    """A process, and the turns at it."""
+
+    def __init__(self, command: tuple[str, ...]) -> None:
+        self.process = BodyProcess(command)
+        self.turns = FairTurns()
 
 
 class BodyReader:
-    """Reads bodies in a worker process. Start and end of that are its own affair.
+    """Reads bodies in worker processes.
 
-    Both methods raise `GatewayError`: the fault in the body, or 503 if it could not be read.
+    Both methods raise `GatewayError`: the fault in the body, or 503 if it could not be read. ``client``: the
+    name of the client whose turn it takes.
     """
 
     def __init__(self, *, command: tuple[str, ...] = COMMAND, patience: float = PATIENCE_SECONDS) -> None:
-        self._command = command
         self._patience = patience
-        self._process: Process | None = None
-        self._turn = asyncio.Lock()
-        self._ending: set[asyncio.Future[tuple[bytes, bytes]]] = set()
+        self._shorter, self._longer = _Line(command), _Line(command)
+        self._decoders = FairThreads()
 
     async def parse(
         self,
@@ -63,6 +67,7 @@ class BodyReader:
         raw: bytes,
         wanted: Callable[[], bool] = lambda: True,
         *,
+        client: str = OURS,
         coding: str | None = None,
         most: int = 0,
     ) -> RequestBody:
@@ -71,17 +76,21 @@ class BodyReader:
         ``coding``: its content coding, which is undone first, to ``most`` bytes. ``wanted`` is asked when it
         is its turn: a client that has hung up must not keep others waiting.
         """
-        text = raw if coding is None else await asyncio.to_thread(decode_body, raw, coding, most)
+        text = raw
+        if coding is not None:
+            text = await self._decoders.run(client, len(raw), decode_body, raw, coding, most)
         if len(text) <= LARGE_BODY and coding is not None:
             found = parse_body(target, content_type, text)
         else:
-            found = _loaded(await self._ask(Parse(target, content_type), text, wanted))
+            found = _loaded(await self._ask(Parse(target, content_type), text, client, wanted))
             assert isinstance(found, RequestBody)
         return replace(found, raw=text, coded=None if coding is None else raw)
 
-    async def read_prompt(self, target: Target, model: str | None, raw: bytes) -> Callable[[], Prompt]:
+    async def read_prompt(
+        self, target: Target, model: str | None, raw: bytes, client: str = OURS
+    ) -> Callable[[], Prompt]:
         """Find the prompt in a body. Returns a function that unpacks it, in some milliseconds at most."""
-        packed = await self._ask(ReadPrompt(target, model), raw)
+        packed = await self._ask(ReadPrompt(target, model), raw, client)
 
         def unpack() -> Prompt:
             prompt = _loaded(packed)
@@ -92,65 +101,24 @@ class BodyReader:
         return unpack
 
     async def close(self) -> None:
-        """End the worker, and its job."""
-        self._drop()
-        if self._ending:
-            await asyncio.wait(self._ending, timeout=END_SECONDS)
+        """End the processes, and their jobs."""
+        await asyncio.gather(self._shorter.process.close(), self._longer.process.close())
 
-    async def _ask(self, job: Job, raw: bytes, wanted: Callable[[], bool] = lambda: True) -> bytes:
+    async def _ask(
+        self, job: Job, raw: bytes, client: str, wanted: Callable[[], bool] = lambda: True
+    ) -> bytes:
+        line = self._shorter if len(raw) <= SHORTER else self._longer
         try:
-            async with asyncio.timeout(self._patience), self._turn:
+            async with asyncio.timeout(self._patience), line.turns.turn(client, len(raw)):
                 if not wanted():
                     raise errors.unavailable("The client has hung up.")
-                try:
-                    return await self._received(job, raw)
-                except (OSError, EOFError):
-                    # It may have died since the last body; that is not this one's fault.
-                    return await self._received(job, raw)
+                return await line.process.ask(job, raw)
         except TimeoutError:
             raise errors.unavailable("The gateway has too many large requests to read.") from None
         except (OSError, EOFError) as error:
             # An OSError's text is the system's, or names the command.
             logger.error("The process that reads large requests failed: %s", error or type(error).__name__)
             raise errors.unavailable("The request could not be read.") from None
-
-    async def _received(self, job: Job, raw: bytes) -> bytes:
-        try:
-            process = await self._running()
-            requests, answers = process.stdin, process.stdout
-            assert requests is not None and answers is not None
-            packed = pickle.dumps(job)
-            requests.write(FRAME.pack(len(packed), len(raw)) + packed)
-            view = memoryview(raw)
-            for start in range(0, len(raw), CHUNK):
-                requests.write(view[start : start + CHUNK])
-                await requests.drain()
-            size, _ = FRAME.unpack(await answers.readexactly(FRAME.size))
-            return await answers.readexactly(size)
-        except BaseException:
-            # A late answer would be taken for that to the next body.
-            self._drop()
-            raise
-
-    async def _running(self) -> Process:
-        if self._process is None or self._process.returncode is not None:
-            environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
-            environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=PIPE, env=environment
-            )
-        return self._process
-
-    def _drop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with suppress(ProcessLookupError):
-            process.kill()
-        # Its pipes and its exit status are still there to be taken.
-        ending = asyncio.ensure_future(process.communicate())
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
 
 
 def _loaded(packed: bytes) -> Any:

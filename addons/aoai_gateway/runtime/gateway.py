@@ -26,6 +26,7 @@ from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.connections import Connections
 from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.plugin_events import Listeners
@@ -113,6 +114,8 @@ class Gateway:
         """Where usage records go."""
         self.counter = Counter()
         self.reader = BodyReader()
+        self.threads = FairThreads()
+        """For what takes longer than a moment: counting tokens, decoding answers."""
         self.connections = Connections()
         """The clients' connections that are open."""
         self.held = HeldBytes()
@@ -251,27 +254,30 @@ class Gateway:
 
     # --- quotas ----------------------------------------------------------------------------------------
 
-    def count_tokens(self, effect: CountTokens) -> Count | Awaitable[Count]:
-        """Count a prompt: a small one at once, a large one in a thread."""
+    def count_tokens(self, effect: CountTokens, client: str) -> Count | Awaitable[Count]:
+        """Count a prompt: a small one at once, a large one in a thread, by turns of clients."""
         counter, body = self.counter, effect.body
         if not body.whole:
-            return self._count_large(effect)
+            return self._count_large(effect, client)
         operation = effect.target.operation.name
         if cost_hint(len(body.raw)):
             return counter.count_request(operation, body.parsed, effect.model)
-        return asyncio.to_thread(counter.count_request, operation, body.parsed, effect.model)
+        size = len(body.raw)
+        return self.threads.run(client, size, counter.count_request, operation, body.parsed, effect.model)
 
-    def count_delivered(self, effect: CountDelivered) -> Count | Awaitable[Count]:
+    def count_delivered(self, effect: CountDelivered, client: str) -> Count | Awaitable[Count]:
         """Count an answer's text: a short one at once, a long one in a thread."""
         delivered = effect.delivered
         if cost_hint(delivered.kept_bytes):
             return self.counter.count_delivered(delivered, effect.model)
-        return asyncio.to_thread(self.counter.count_delivered, delivered, effect.model)
+        size = delivered.kept_bytes
+        return self.threads.run(client, size, self.counter.count_delivered, delivered, effect.model)
 
-    async def _count_large(self, effect: CountTokens) -> Count:
+    async def _count_large(self, effect: CountTokens, client: str) -> Count:
         """Have a body read once more for its prompt; the result is no more than can be counted."""
-        read = await self.reader.read_prompt(effect.target, effect.model, effect.body.raw)
-        return await asyncio.to_thread(lambda: self.counter.count_prompt(read()))
+        raw = effect.body.raw
+        read = await self.reader.read_prompt(effect.target, effect.model, raw, client)
+        return await self.threads.run(client, len(raw), lambda: self.counter.count_prompt(read()))
 
     def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
         """Book against the client's quotas."""

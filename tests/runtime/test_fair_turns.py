@@ -1,0 +1,120 @@
+"""Who comes next, and that nobody is forgotten."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import pytest
+
+from aoai_gateway.runtime.fair_turns import FairThreads, FairTurns
+
+MIB = 1024 * 1024
+type Job = tuple[str, int]
+
+
+def served(jobs: Iterable[Job], places: int = 1) -> list[str]:
+    """Give the order in which jobs, which all come while the first one is at work, have their turns."""
+    order: list[str] = []
+
+    async def run() -> None:
+        turns, go_on = FairTurns(places), asyncio.Event()
+
+        async def job(client: str, size: int) -> None:
+            async with turns.turn(client, size):
+                order.append(client)
+                await go_on.wait()
+                await asyncio.sleep(0)
+
+        tasks = []
+        for client, size in jobs:
+            tasks.append(asyncio.create_task(job(client, size)))
+            await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(*tasks)
+        assert turns.is_idle
+        assert (turns._ends, turns._served) == ({}, 0)
+
+    asyncio.run(run())
+    return order
+
+
+@pytest.mark.parametrize(
+    ("jobs", "order"),
+    [
+        ([("a", 1)] * 3, "aaa"),
+        # Four large ones do not delay another client's but by the one at work.
+        ([("a", 24 * MIB)] * 4 + [("b", MIB)], "abaaa"),
+        ([("a", 10)] * 4 + [("b", 10)] * 3, "abababa"),
+        # Shares are of bytes, not of jobs.
+        ([("a", 30)] * 3 + [("b", 10)] * 6, "abbbabbba"),
+        ([("a", 10)] * 2 + [("b", 10)] * 2 + [("c", 10)], "abcab"),
+    ],
+)
+def test_order(jobs: list[Job], order: str) -> None:
+    assert "".join(served(jobs)) == order
+
+
+def test_one_client_has_half_of_the_places() -> None:
+    assert "".join(served([("a", 10)] * 6 + [("b", 10)] * 2, places=4))[:4] == "aabb"
+
+
+def test_to_be_quiet_saves_nothing_up() -> None:
+    """A client that comes late shares from then on; it does not catch up."""
+    order: list[str] = []
+
+    async def run() -> None:
+        turns = FairTurns()
+
+        async def job(client: str) -> None:
+            async with turns.turn(client, 10):
+                order.append(client)
+                await asyncio.sleep(0)
+                if len(order) == 4:
+                    for _ in range(4):
+                        group.create_task(job("b"))
+                    await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(job("a"))
+
+    asyncio.run(run())
+    assert "".join(order) == "aaaabababab" + "a"
+
+
+@pytest.mark.parametrize("granted", [False, True], ids=["while it waits", "as it is its turn"])
+def test_one_that_gives_up_stops_nobody(*, granted: bool) -> None:
+    async def run() -> None:
+        turns, first, second = FairTurns(), asyncio.Event(), asyncio.Event()
+        done: list[str] = []
+
+        def job(name: str, until: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+            async def work() -> None:
+                async with turns.turn(name, 1):
+                    await until()
+                    done.append(name)
+                    # Who waits for it goes on when the next one is told of its turn, and before that does.
+                    second.set()
+
+            return asyncio.create_task(work())
+
+        tasks = [job("a", first.wait), job("b", first.wait), job("c", first.wait)]
+        await asyncio.sleep(0)
+        first.set()
+        if granted:
+            await second.wait()
+        tasks[1].cancel()
+        await asyncio.wait(tasks, timeout=5)
+        assert done == ["a", "c"]
+        assert turns.is_idle
+
+    asyncio.run(run())
+
+
+def test_threads() -> None:
+    async def run() -> None:
+        threads = FairThreads()
+        assert await asyncio.gather(*(threads.run("a", 1, pow, n, 2) for n in range(9))) == [
+            n * n for n in range(9)
+        ]
+
+    asyncio.run(run())
