@@ -523,6 +523,34 @@ def test_a_body_for_which_there_is_no_room_is_refused_by_its_length(crowded: Con
     assert here.result()[0] == 503
 
 
+def test_a_large_request_that_its_head_condemns_is_not_read(made: Callable[..., Connection]) -> None:
+    here = made()
+    path = b"/openai/deployments/nonsense/chat/completions?api-version=2024-10-21"
+    head = UPLOAD.replace(b"/openai/v1/chat/completions", path)
+    here.feed(events.DataReceived(here.client, head.replace(b"1000", b"200000")))
+    assert b"connection: close" in here.received
+    status, body = here.result()
+    assert (status, json.loads(body)["error"]["code"]) == (404, "DeploymentNotFound")
+    # What is on its way is taken, or the system would throw the answer away with it.
+    here.feed(events.DataReceived(here.client, b"x" * 199_999))
+    assert here.client.connected
+    here.feed(events.DataReceived(here.client, b"x"))
+    assert not here.client.connected
+    assert here.at_rest
+
+
+def test_a_large_request_of_a_client_without_requests_left(made: Callable[..., Connection]) -> None:
+    client = {"name": "anybody", "key": "key-of-anybody", "max_requests_per_minute": 1}
+    here = made(clients=(client,))
+    here.ask()
+    here.respond("a", 200)
+    here.result()
+    here.feed(events.DataReceived(here.client, UPLOAD.replace(b"1000", b"200000")))
+    assert here.result()[0] == 429
+    here.feed(events.DataReceived(here.client, b"x" * 200_000))
+    assert here.at_rest
+
+
 def test_a_client_that_hangs_up_in_its_body_holds_no_more(crowded: Connection) -> None:
     here, others = crowded, crowded.gateway.held.total
     here.feed(events.DataReceived(here.client, CHUNKED + chunk(b"x" * 1000)))

@@ -215,7 +215,7 @@ class Admission:
                 # A call that waits asks again and again: the newest word counts.
                 call.policy[-1] = refused
             if terms.dry_run:
-                self._say(call, Notice.DRY_RUN, f"over {_limit(decision)}")
+                self._say(call, Notice.DRY_RUN, f"over {limit_of(decision)}")
                 return now
             exceeded = terms.on_exceed
             if exceeded.action == "degrade":
@@ -295,7 +295,7 @@ class Admission:
             tried.add("priority")
             before, call.priority = call.priority or call.client.priority, exceeded.priority
             call.policy.append(PolicyAction("degrade", "priority", before, exceeded.priority))
-            self._say(call, Notice.DEGRADED, f"priority {exceeded.priority}, over {_limit(decision)}")
+            self._say(call, Notice.DEGRADED, f"priority {exceeded.priority}, over {limit_of(decision)}")
             # It runs outside the quota, when there is nothing better to do.
             return replace(terms, quotas=(), per_user=None)
         return None
@@ -308,10 +308,10 @@ class Admission:
     @staticmethod
     def _refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.GatewayError:
         standing = decision.refused_by
-        text = f"Your quota of {_limit(decision)} is used up."
+        text = f"Your quota of {limit_of(decision)} is used up."
         if standing is not None and standing.kind.counts_tokens and standing.remaining:
             text = (
-                f"Your quota of {_limit(decision)} has {standing.remaining:,} left, and the call may take "
+                f"Your quota of {limit_of(decision)} has {standing.remaining:,} left, and the call may take "
                 f"{reservation.tokens:,}, prompt and answer. Lower its max_tokens, or wait."
             )
         if call.waited >= 0.1:
@@ -441,7 +441,7 @@ def _refused_by(reservation: Reservation, decision: Decision, *, dry_run: bool) 
     )
 
 
-def _limit(decision: Decision) -> str:
+def limit_of(decision: Decision) -> str:
     """Name the limit that refused: ``5,000 tokens per minute for gpt-4o``."""
     standing = decision.refused_by
     if standing is None:

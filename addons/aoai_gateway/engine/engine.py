@@ -21,15 +21,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.admission import Admission
+from aoai_gateway.engine.ahead import check_deployment
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.engine.pools import pool_of
 from aoai_gateway.engine.shared import Shared
 from aoai_gateway.engine.timeouts import completion_bound
-from aoai_gateway.quota.access import check_access, check_known, visible_deployments
+from aoai_gateway.quota.access import check_known
 from aoai_gateway.quota.priority import HEADER, class_of
-from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
@@ -97,14 +97,10 @@ class Engine:
         yield from self.admission.settle(call)
 
     def _admit(self, call: Call, body: RequestBody) -> Pool:
-        table = call.setup.table
         check_known(call.setup.config, call.target)
         call.deployment = call.setup.config.spelled(body.deployment(call.target))
         if call.deployment:
-            if table.pool(call.deployment) is None:
-                visible = visible_deployments(call.client, table.deployments)
-                raise errors.deployment_not_found(call.deployment, visible)
-            check_access(call.client, call.deployment)
+            check_deployment(call.setup, call.client, call.deployment)
         call.cls = self._class(call)
         pool = pool_of(call, call.deployment)
         # Azure estimates from the characters of the prompt. No text has as few tokens as one for eight

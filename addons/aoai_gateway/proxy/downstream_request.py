@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, http
 
+from aoai_gateway.engine.ahead import check_fits, check_rights
 from aoai_gateway.proxy import cors, heads, health
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
-from aoai_gateway.proxy.request_head import admit, admit_replayed, check_request, credential_in, place
+from aoai_gateway.proxy.request_head import (
+    Admitted,
+    admit,
+    admit_replayed,
+    check_request,
+    credential_in,
+    may_be_large,
+    place,
+)
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.secrets import redact_target
@@ -81,11 +90,21 @@ class DownstreamRequest:
         flow.metadata["gateway_client"] = here.admitted.client.name
         limits = here.admitted.setup.config.limits
         here.held = gateway.held.open(here.admitted.client.name, limits.held_bytes)
-        check_request(gateway, here.admitted.setup, request)
+        target = check_request(gateway, here.admitted.setup, request)
         here.held.expect(heads.length_of(request.data.headers.fields) or 0)
+        if may_be_large(request):
+            yield from self._look_ahead(here.admitted, target)
         if "gateway_client_identified" in gateway.heard:
             identified = ClientIdentified(flow, here.admitted.client)
             yield from here.ask(GatewayClientIdentifiedHook(identified))
+
+    def _look_ahead(self, admitted: Admitted, target: Target) -> CommandGenerator[None]:
+        """See that a large request would not be refused with its body, whatever that is."""
+        least = check_rights(admitted.setup, admitted.client, target)
+        if least is not None:
+            gateway = self._here.gateway
+            decision = yield from self._here.wait_for(gateway.state.peek(least, gateway.now()))
+            check_fits(decision)
 
     def clean(self) -> None:
         """Take everything out of a refused request that may be a secret."""

@@ -13,7 +13,7 @@ from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.quota.access import check_known
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.bodies import coding_of
+from aoai_gateway.wire.bodies import LARGE_BODY, coding_of
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
 from aoai_gateway.wire.targets import parse_target
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.secrets import Credential
+    from aoai_gateway.wire.targets import Target
 
 ONCE = frozenset({b"content-encoding", b"content-type"})
 """Fields that say how the body is read; of two, backends could heed another one than we do."""
@@ -146,14 +147,24 @@ def _asks_for_websocket(request: http.Request) -> bool:
     )
 
 
-def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> None:
+def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> Target:
     """See that an identified client's request is one that can be served, before its body is read.
 
-    Raises GatewayError.
+    Gives what it asks for. Raises GatewayError.
     """
     if gateway.draining:
         raise errors.unavailable("The gateway is shutting down.")
-    check_known(setup.config, parse_target(request.method, request.path))
+    target = parse_target(request.method, request.path)
+    check_known(setup.config, target)
     limit = setup.config.limits.body_bytes
     if (heads.length_of(request.data.headers.fields) or 0) > limit:
         raise errors.body_too_large(limit)
+    return target
+
+
+def may_be_large(request: http.Request) -> bool:
+    """Whether a request, by its head, can have a large body."""
+    fields = request.data.headers.fields
+    if (length := heads.length_of(fields)) is not None:
+        return length > LARGE_BODY
+    return any(name.lower() == b"transfer-encoding" for name, _ in fields)

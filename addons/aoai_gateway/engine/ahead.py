@@ -1,0 +1,59 @@
+"""What can be refused of a call by its head alone.
+
+A large body costs its transfer, memory and a turn at being read. So a call whose head says enough is refused
+before its body is read: a deployment in the path that does not exist or is not the client's, and requests or
+tokens of which the client has none left. With its body it would be refused, too, if it were
+all there now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.admission import limit_of
+from aoai_gateway.quota.access import check_access, visible_deployments
+from aoai_gateway.quota.effective_policy import effective_policy
+from aoai_gateway.quota.quotas import Reservation
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.operations import Cost, Model
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Client
+    from aoai_gateway.engine.call import Setup
+    from aoai_gateway.quota.quotas import Decision
+    from aoai_gateway.wire.targets import Target
+
+
+def check_deployment(setup: Setup, client: Client, deployment: str) -> None:
+    """See that a deployment exists and is the client's to use. Raises GatewayError."""
+    if setup.table.pool(deployment) is None:
+        visible = visible_deployments(client, setup.table.deployments)
+        raise errors.deployment_not_found(deployment, visible)
+    check_access(client, deployment)
+
+
+def check_rights(setup: Setup, client: Client, target: Target) -> Reservation | None:
+    """See that the client may ask for what the path names. Raises GatewayError.
+
+    Gives what must fit its quotas at least: one request. None if that decides nothing.
+    """
+    named = target.deployment if target.operation.model is not Model.NONE else None
+    deployment = setup.config.spelled(named) if named else ""
+    if deployment:
+        check_deployment(setup, client, deployment)
+    terms = effective_policy(setup.config, client, deployment)
+    if terms.dry_run:
+        return None
+    if deployment and not terms.has_limit_here and target.operation.cost is not Cost.NONE:
+        raise errors.no_limit_configured(deployment)
+    # Without the deployment, it is not known what the client's policy does about it.
+    if terms.on_exceed.action != "reject" or not terms.quotas:
+        return None
+    return Reservation(f"ahead of {client.name}", client.name, terms.quotas, tokens=0)
+
+
+def check_fits(decision: Decision) -> None:
+    """See that one request fits. Raises GatewayError (429)."""
+    if not decision.admitted:
+        text = f"Your quota of {limit_of(decision)} is used up."
+        raise errors.rate_limited(text, decision.retry_after)
