@@ -37,7 +37,8 @@ class ScriptedBackend:
             threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
-        with connection:
+        # The gateway may hang up in the middle of an answer.
+        with connection, contextlib.suppress(OSError):
             while request := self._request(connection):
                 self.received.append(request)
                 if self.drips:
@@ -54,11 +55,10 @@ class ScriptedBackend:
                     return
 
     def _drip(self, connection: socket.socket, head: bytes, first: bytes, more: bytes) -> None:
-        with contextlib.suppress(OSError):
-            connection.sendall(head + first)
-            while True:
-                time.sleep(0.3)
-                connection.sendall(more)
+        connection.sendall(head + first)
+        while True:
+            time.sleep(0.3)
+            connection.sendall(more)
 
     def _request(self, connection: socket.socket) -> bytes:
         data = b""

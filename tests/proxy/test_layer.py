@@ -577,6 +577,72 @@ def test_a_body_that_is_swallowed_has_its_time(here: Connection) -> None:
     assert here.at_rest
 
 
+class Kept:
+    """A sink that keeps records."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def put(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+
+def kept_records(here: Connection) -> list[dict[str, Any]]:
+    kept = Kept()
+    here.gateway.sinks._open["kept"] = kept  # type: ignore[assignment]
+    return kept.records
+
+
+def test_a_backend_is_not_silent_while_its_client_does_not_read(made: Callable[..., Connection]) -> None:
+    here = made(replay={"idle_seconds": 10})
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT))
+    here.gateway.slow_readers.unread = lambda connection: 1
+    here.run_timers(95)
+    here.gateway.slow_readers.unread = lambda connection: 0
+    here.run_timers(4)
+    here.answer("a", chunk(TEXT + DONE) + END)
+    assert here.received.count(TEXT) == 2
+    assert b"upstream_disconnected" not in here.received
+    assert here.at_rest
+
+
+def test_its_silence_counts_from_when_its_client_has_read(made: Callable[..., Connection]) -> None:
+    here = made(replay={"idle_seconds": 10})
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT))
+    here.gateway.slow_readers.unread = lambda connection: 1
+    here.run_timers(15)
+    here.gateway.slow_readers.unread = lambda connection: 0
+    here.run_timers(11)
+    assert b"upstream_disconnected" in here.received
+
+
+def test_a_client_that_is_cut_off_since_it_does_not_read(here: Connection) -> None:
+    records = kept_records(here)
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT))
+    here.layer.output.is_cut = True
+    here.hang_up()
+    assert [(each["outcome"], each["attempts"][0]["reason"]) for each in records] == [
+        ("client_stalled", None)
+    ]
+    assert here.at_rest
+
+
+def test_a_client_that_does_not_read_to_the_end_of_its_time(made: Callable[..., Connection]) -> None:
+    here = made(limits={"answer_seconds": 30}, replay={"idle_seconds": 10})
+    records = kept_records(here)
+    here.ask(stream=True)
+    here.answer("a", SSE + chunk(TEXT))
+    here.gateway.slow_readers.unread = lambda connection: 1
+    here.run_timers(31)
+    assert not here.client.connected
+    assert [each["outcome"] for each in records] == ["client_stalled"]
+    here.hang_up()
+    assert here.at_rest
+
+
 def test_many_calls_leave_nothing_behind(here: Connection) -> None:
     for n in range(50):
         here.ask(stream=n % 2 == 0)

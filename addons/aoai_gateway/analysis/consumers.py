@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MINUTE = 60
 
+CLIENTS_END = ("client_gone", "client_stalled")
+"""Outcomes of calls that their clients ended before they were over."""
+
 BUSY = ("break", "half open", "full", "kept free")
 """Causes for which a call goes to another backend than its first one."""
 
@@ -96,7 +99,7 @@ class Consumer:
             self.refused_at[minute] += count
             if record["refused_by"] is not None and not record["client_retry"]:
                 self.unmet_at[minute] += count
-        elif outcome == "client_gone":
+        elif outcome in CLIENTS_END:
             self.aborted += count
         elif outcome == "ok" and status < 400:
             self._count_served(record, count)
@@ -146,7 +149,7 @@ def consumers_of(records: Iterable[tuple[float, Record]]) -> tuple[list[Consumer
 
 def refusal_of(record: Record) -> str | None:
     """Say for what cause the client got a 429; None if it got none."""
-    if record["status"] != 429 or record["outcome"] == "client_gone":
+    if record["status"] != 429 or record["outcome"] in CLIENTS_END:
         return None
     if record["refused_by"] is not None:
         return str(record["refused_by"]["quota"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aoai_gateway.analysis.consumers import refusal_of
+from aoai_gateway.analysis.consumers import CLIENTS_END, refusal_of
 
 if TYPE_CHECKING:
     from aoai_gateway.analysis.records import Record
@@ -159,7 +159,7 @@ def _call(at: float, record: Record) -> RecordedCall | None:
     decision = decision_of(record)
     attempts: list[dict[str, Any]] = record["attempts"]
     last = attempts[-1] if attempts and decision.end == "served" else None
-    gone = record["outcome"] == "client_gone"
+    gone = record["outcome"] in CLIENTS_END
     return RecordedCall(
         at=at,
         id=record["call"],

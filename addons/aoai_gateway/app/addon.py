@@ -92,7 +92,8 @@ class GatewayAddon:
         """Register the options; see that mitmproxy is one that we know."""
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
         self.lifecycle.handle_signals()
-        cut_connections.install(self._connection_opened)
+        cut_connections.install(lambda: self.gateway.limits().unread_seconds, self._connection_opened)
+        self.gateway.slow_readers.unread = cut_connections.unread
         self.gateway.connections.descriptors = descriptors.raise_limit()
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."

@@ -1,4 +1,4 @@
-"""Close the sockets of connections that mitmproxy forgets (version 12).
+"""The ends of connections, where mitmproxy forgets a socket or waits for a peer for ever (mitmproxy 12).
 
 - When the layer closes a connection while more of what came on it waits for the layer's lock, the
   cancellation arrives in that wait, and leaves `ConnectionHandler.handle_connection` before it closes the
@@ -8,24 +8,39 @@
   that moment. The layer may open another one: an addon that was asked about the call answers after that, or
   the end of one connection leads to the next. Nothing refers to the task of such a connection. It waits for
   its server's end, and is collected as garbage then, with its socket.
+- A socket that is closed stays open until its peer has read all that was written to it: one that does not
+  read keeps it, with its buffers. Clients have time to read the rest; backends, to which the rest of a
+  request is of no use, have none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from mitmproxy import ctx
+from mitmproxy.connection import Client
 from mitmproxy.proxy import events
 from mitmproxy.proxy.server import ConnectionHandler
 
+from aoai_gateway.app.descriptors import Rarely
+from aoai_gateway.runtime.slow_readers import Progress
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mitmproxy.connection import Connection
     from mitmproxy.proxy.commands import OpenConnection
 
 TOO_LATE = "the client has disconnected"
+
+LOOK_SECONDS = 0.5
+"""Between two looks whether a client has read the rest."""
+
+UNREAD_SECONDS = 60.0
+"""For which a client may read nothing of the rest of its answer, where nothing else is said."""
 
 _handle_client = ConnectionHandler.handle_client
 _handle_connection = ConnectionHandler.handle_connection
@@ -33,6 +48,8 @@ _open_connection = ConnectionHandler.open_connection
 
 _ended: WeakSet[ConnectionHandler] = WeakSet()
 """Those whose client is gone."""
+
+_slow = Rarely(logging.WARNING)
 
 
 async def _client_to_its_end(self: ConnectionHandler) -> None:
@@ -55,19 +72,71 @@ async def _open_in_time(self: ConnectionHandler, command: OpenConnection) -> Non
     await self.server_event(events.OpenConnectionCompleted(command, TOO_LATE))
 
 
+async def _read_by_its_client(transport: asyncio.WriteTransport, seconds: Callable[[], float]) -> None:
+    loop, progress, sent = asyncio.get_running_loop(), Progress(), transport.get_write_buffer_size()
+    while unread := transport.get_write_buffer_size():
+        if progress.is_too_slow(sent, unread, seconds(), loop.time()):
+            tell_of_slow_reader()
+            transport.abort()
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def tell_of_slow_reader() -> None:
+    """Say in the log, once a minute at most, that a client was cut off."""
+    _slow.tell("A client did not read its answer; its connection was closed. See limits.unread_seconds.")
+
+
+def unread(connection: str) -> int:
+    """Give the bytes for a client, by its connection's id, that the system has not taken yet."""
+    handler = _handlers().get(connection)
+    transport = handler.transports.get(handler.client) if handler is not None else None
+    writer = transport.writer if transport is not None else None
+    return writer.transport.get_write_buffer_size() if isinstance(writer, asyncio.StreamWriter) else 0
+
+
+def cut(connections: Iterable[str], why: str) -> None:
+    """Close clients' connections, by their ids, without another word."""
+    for connection in connections:
+        handler = _handlers().get(connection)
+        transport = handler.transports.get(handler.client) if handler is not None else None
+        if transport is None:
+            continue
+        if isinstance(transport.writer, asyncio.StreamWriter) and unread(connection):
+            transport.writer.transport.abort()
+        if transport.handler is not None:
+            transport.handler.cancel(why)
+
+
+def _handlers() -> dict[tuple[str, ...] | str, ConnectionHandler]:
+    found: dict[tuple[str, ...] | str, ConnectionHandler] = ctx.master.addons.get("proxyserver").connections
+    return found
+
+
 def install(
+    seconds: Callable[[], float] = lambda: UNREAD_SECONDS,
     opened: Callable[[ConnectionHandler, Connection], None] = lambda handler, connection: None,
 ) -> None:
-    """Have all connections from now on closed; ``opened`` is told of each of them before it is read."""
+    """Have all connections from now on closed; once is enough.
+
+    ``seconds``: for which a client may read nothing of what is left of its answer; ``opened`` is told of each
+    connection before it is read.
+    """
 
     async def connection_to_its_end(self: ConnectionHandler, connection: Connection) -> None:
+        writer = self.transports[connection].writer
         try:
             opened(self, connection)
             await _handle_connection(self, connection)
         finally:
-            forgotten = self.transports.pop(connection, None)
-            if forgotten is not None and forgotten.writer is not None:
-                forgotten.writer.close()
+            if self.transports.pop(connection, None) is not None and writer is not None:
+                writer.close()
+            if not isinstance(writer, asyncio.StreamWriter):
+                pass  # of another mode of mitmproxy's
+            elif isinstance(connection, Client):
+                await _read_by_its_client(writer.transport, seconds)
+            elif writer.transport.get_write_buffer_size():
+                writer.transport.abort()
 
     # mitmproxy makes its handlers itself, so the class is changed.
     ConnectionHandler.handle_connection = connection_to_its_end  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.admin.metrics import counts
-from aoai_gateway.app import descriptors, signals, start_checks, tls
+from aoai_gateway.app import cut_connections, descriptors, signals, start_checks, tls
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
@@ -173,14 +173,13 @@ class Lifecycle:
 
     def _close_silent(self) -> None:
         """Close connections in which no HTTP has begun in time; a layer keeps time in all others."""
-        gateway = self._gateway
-        silent = gateway.connections.silent_for(gateway.limits().head_seconds, gateway.clock.monotonic())
-        if not silent:
-            return
-        for handler in list(ctx.master.addons.get("proxyserver").connections.values()):
-            client = handler.transports.get(handler.client) if handler.client.id in silent else None
-            if client is not None and client.handler is not None:
-                client.handler.cancel("the client was silent for too long")
+        gateway, now = self._gateway, self._gateway.clock.monotonic()
+        silent = gateway.connections.silent_for(gateway.limits().head_seconds, now)
+        cut_connections.cut(silent, "the client was silent for too long")
+        stalled = gateway.slow_readers.look(gateway.limits().unread_seconds, now)
+        if stalled:
+            cut_connections.tell_of_slow_reader()
+        cut_connections.cut(stalled, "the client did not read")
 
     def _come_first(self) -> None:
         """Be the first addon that learns of the end: others close files that calls are still written to."""

@@ -93,6 +93,8 @@ class Limits(Model):
     """Seconds for which a connection may be idle between two requests."""
     answer_seconds: Seconds = 3600
     """Seconds that a backend may take to the end of its answer."""
+    unread_seconds: Seconds = 60
+    """Seconds for which a client may read nothing of its answer, or less than 1 KB/s on average."""
     connections: Count | None = None
     """Connections of clients at a time; if not set, what `ulimit -n` is enough for, 10,000 at most."""
     connections_per_address: Count | None = None

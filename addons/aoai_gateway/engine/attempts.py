@@ -184,10 +184,12 @@ class Attempts(Aftermath):
             return False
         call = self._call
         self._now = result.now
-        call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
-        self._shared.patience.hung_up(
-            call.client.name, self._request.cls.name, call.streaming, result.now - call.started
-        )
+        call.outcome = Outcome.CLIENT_STALLED if result.stalled else Outcome.CLIENT_GONE
+        call.ended = result.now
+        if not result.stalled:
+            self._shared.patience.hung_up(
+                call.client.name, self._request.cls.name, call.streaming, result.now - call.started
+            )
         self._scheduler.suspicions.withdraw(call.id)
         if call.attempt is not None and call.attempt.ended is None:
             call.attempt.ended = result.now

@@ -163,8 +163,15 @@ class Outcome(StrEnum):
     TRUNCATED = "truncated"
     """The backend broke its answer off."""
     CLIENT_GONE = "client_gone"
+    CLIENT_STALLED = "client_stalled"
+    """The client did not read its answer, and its connection was closed."""
     ERROR = "error"
     """A bug of the gateway."""
+
+    @property
+    def is_the_clients(self) -> bool:
+        """Whether the client ended the call, before it was over."""
+        return self in (Outcome.CLIENT_GONE, Outcome.CLIENT_STALLED)
 
 
 DEADLINE_HEADER = "x-gateway-deadline-ms"

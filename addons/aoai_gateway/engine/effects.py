@@ -268,6 +268,8 @@ class ClientGone:
     now: float
     so_far: Ended | None = None
     """The text that had been delivered until then."""
+    stalled: bool = False
+    """Whether it did not hang up by itself: it was cut off since it did not read its answer."""
 
 
 @dataclass(frozen=True, slots=True)

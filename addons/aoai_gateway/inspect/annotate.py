@@ -15,7 +15,8 @@ gateway_call              id of the call; failed attempts carry the same one
 gateway_deployment        the virtual deployment that the call was served as
 gateway_asked             the one that the client asked for, where that is another one
 gateway_backend           ``standin@endpoint`` of the last (or this) attempt
-gateway_outcome           ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``, ``error``
+gateway_outcome           ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``,
+                          ``client_stalled``, ``error``
 gateway_error             code of the gateway's own error
 gateway_attempts          number of attempts
 gateway_attempt           on the flow of a failed attempt: which one it was, from 1
@@ -191,6 +192,7 @@ def marker(call: Call) -> str:
         Outcome.TRUNCATED: TRUNCATED,
         Outcome.BACKENDS_OUT: BACKENDS_OUT,
         Outcome.CLIENT_GONE: CLIENT_GONE,
+        Outcome.CLIENT_STALLED: CLIENT_GONE,
     }
     if call.outcome in by_outcome:
         return by_outcome[call.outcome]
@@ -228,12 +230,13 @@ def comment(call: Call) -> str:
 
 def _remarkable(call: Call) -> list[str]:
     parts = []
-    if call.outcome in (Outcome.TRUNCATED, Outcome.CLIENT_GONE, Outcome.ERROR):
-        said = {
-            Outcome.TRUNCATED: "broken off",
-            Outcome.CLIENT_GONE: "client hung up",
-            Outcome.ERROR: "bug of the gateway",
-        }
+    said = {
+        Outcome.TRUNCATED: "broken off",
+        Outcome.CLIENT_GONE: "client hung up",
+        Outcome.CLIENT_STALLED: "client did not read",
+        Outcome.ERROR: "bug of the gateway",
+    }
+    if call.outcome in said:
         parts.append(said[call.outcome])
     if call.error is not None:
         parts.append(_named(call.error))

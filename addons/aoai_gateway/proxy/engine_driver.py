@@ -221,7 +221,7 @@ class EngineDriver:
         uncounted = gateway.engine.admission.uncounted(call)
         if uncounted is not None:
             try:
-                counted = yield from self._here.wait_for(gateway.count_delivered(uncounted))
+                counted = yield from self._here.wait_for(gateway.count_delivered(uncounted, self._client))
                 call.delivered_tokens = counted.tokens
             except Exception as error:
                 # It is perhaps the second one of this call, which has to be settled all the same.

@@ -61,6 +61,8 @@ class GatewayLayer(HttpLayer):
         super().__init__(context, HTTPMode.transparent)
         self._gateway = gateway
         self.deadlines = Deadlines()
+        self.output = gateway.slow_readers.output(context.client.id)
+        """What goes out to the client."""
         self._timers: set[commands.RequestWakeup] = set()
         self._sources: list[Layer] = []
         """The children whose commands are being processed, the innermost last."""
@@ -92,18 +94,23 @@ class GatewayLayer(HttpLayer):
             if isinstance(command, commands.SendData):
                 if command.connection is not connection:
                     if connection is not None:
-                        yield commands.SendData(connection, b"".join(pieces))
-                        pieces.clear()
+                        yield self._piece(connection, pieces)
                     connection = command.connection
                 pieces.append(command.data)
                 continue
             if connection is not None:
-                yield commands.SendData(connection, b"".join(pieces))
-                pieces.clear()
+                yield self._piece(connection, pieces)
                 connection = None
             yield command
         if connection is not None:
-            yield commands.SendData(connection, b"".join(pieces))
+            yield self._piece(connection, pieces)
+
+    def _piece(self, connection: Connection, pieces: list[bytes]) -> commands.SendData:
+        data = b"".join(pieces)
+        pieces.clear()
+        if connection is self.context.client:
+            self.output.add(len(data))
+        return commands.SendData(connection, data)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if type(event) is events.DataReceived and event.connection in self.connections:
@@ -129,6 +136,9 @@ class GatewayLayer(HttpLayer):
             self._timers.discard(event.command)
             self.command_sources.pop(event.command, None)
             yield from self._timer_fired()
+        elif isinstance(event, events.ConnectionClosed) and event.connection is self.context.client:
+            self._gateway.slow_readers.closed(self.output)
+            yield from super()._handle_event(event)
         elif isinstance(event, events.ConnectionEvent) and not self._is_known(event.connection):
             pass  # the end of a connection that was forgotten
         elif isinstance(event, events.CommandCompleted) and event.command not in self.command_sources:
@@ -203,7 +213,10 @@ class GatewayLayer(HttpLayer):
             return None
         for stream in self.streams.values():
             if stream.lane is not None and stream.upstream is connection:
-                return stream.lane.take(data, self.context.client, client)
+                taken = stream.lane.take(data, self.context.client, client)
+                if taken is not None and taken.sent:
+                    self.output.add(len(taken.sent))
+                return taken
         return None
 
     # --- connections -----------------------------------------------------------------------------------

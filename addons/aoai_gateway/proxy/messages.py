@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
     from aoai_gateway.proxy.timers import Deadlines
+    from aoai_gateway.runtime.slow_readers import Output
 
 
 class Connect(GetHttpConnection):
@@ -57,6 +58,7 @@ class StreamLayer(Protocol):
     """What a stream needs of the layer that it belongs to."""
 
     deadlines: Deadlines
+    output: Output
 
     @property
     def connections(self) -> Mapping[Connection, Layer]:

@@ -83,6 +83,9 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.gateway import Gateway
 
 
+STALLED = "The client did not read its answer."
+
+
 class GatewayStream(HttpStream):
     """One request; see the module's docstring."""
 
@@ -388,11 +391,21 @@ class GatewayStream(HttpStream):
         result = yield from self._delivery.break_off("broke off its stream")
         yield from self._delay(result)
 
-    def delivery_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
+    def delivery_overdue(self, event: DeadlinePassed) -> CommandGenerator[None]:
         """No more of a stream came in time."""
         assert self._attempt is not None and self._delivery is not None
-        if self._received.due > self._here.now() + SLACK:
+        here, output, received = self._here, self._here.layer.output, self._received
+        waits = here.gateway.slow_readers.is_waited_for(output, here.now())
+        # Meanwhile nothing more was read from the backend.
+        received.client_read_at(output.waited)
+        if received.due > here.now() + SLACK:
             yield from self._attempt.watch()
+            return
+        if waits:
+            # Its time for the whole answer is over, too.
+            output.is_cut = True
+            yield commands.CloseConnection(here.client)
+            yield from self.client_gone(event)
             return
         yield from self._attempt.abandon()
         result = yield from self._delivery.break_off("nothing came for too long")
@@ -407,8 +420,9 @@ class GatewayStream(HttpStream):
         self._response.note_times()
         yield from self._driver.write_down(self._response.chunk_gaps)
         assert here.call is not None
-        if here.call.outcome is Outcome.CLIENT_GONE:
-            yield from self._hang_up("The client disconnected.")
+        if here.call.outcome is not None and here.call.outcome.is_the_clients:
+            stalled = here.call.outcome is Outcome.CLIENT_STALLED
+            yield from self._hang_up(STALLED if stalled else "The client disconnected.")
         elif progress is Progress.BEGUN and self._received.reader is None and not self._response.is_whole:
             # No error can be told inside a body that cannot be read: only a cut tells it.
             yield from self._hang_up("The backend broke off its answer.")
@@ -481,14 +495,15 @@ class GatewayStream(HttpStream):
 
     # --- ends before the end ---------------------------------------------------------------------------
 
-    def client_gone(self, _: RequestProtocolError) -> CommandGenerator[None]:
+    def client_gone(self, _: events.Event) -> CommandGenerator[None]:
         """The client hung up: whatever is under way for it stops."""
         here, ended = self._here, self._all_sent()
+        stalled = here.layer.output.is_cut
         self._delayed = None
         if self._attempt is not None:
             yield from self._attempt.abandon()
         if self._driver.is_running:
-            yield from self._advance(ended or ClientGone(here.now(), self._so_far()))
+            yield from self._advance(ended or ClientGone(here.now(), self._so_far(), stalled))
         else:
             yield from self._hang_up("The client disconnected.")
 

@@ -140,6 +140,10 @@ class UpstreamResponse:
         if self.first_content is None and not reads_preamble:
             self.first_content = now
 
+    def client_read_at(self, at: float) -> None:
+        """Note that until then the client had something to read, so that the backend was not listened to."""
+        self.due = max(self.due, min(at + self._deadlines.idle, self._must_end))
+
     def stream_ended(self, now: float) -> Ended:
         """Say how the stream that was delivered has ended, or what of it there is until now."""
         reader = self.reader

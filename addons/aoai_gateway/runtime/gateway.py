@@ -32,6 +32,7 @@ from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.plugin_events import Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.runtime.readiness import ReadinessPolls
+from aoai_gateway.runtime.slow_readers import SlowReaders
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
@@ -118,6 +119,8 @@ class Gateway:
         """For what takes longer than a moment: counting tokens, decoding answers."""
         self.connections = Connections()
         """The clients' connections that are open."""
+        self.slow_readers = SlowReaders()
+        """Clients that have something to read."""
         self.held = HeldBytes()
         """The bytes of requests' bodies in memory."""
         self.state: State = MemoryState()

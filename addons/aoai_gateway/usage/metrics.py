@@ -30,6 +30,7 @@ OUTCOMES = {
     Outcome.BACKENDS_OUT: "backends_out",
     Outcome.TRUNCATED: "truncated",
     Outcome.CLIENT_GONE: "client_gone",
+    Outcome.CLIENT_STALLED: "client_stalled",
     Outcome.ERROR: "bug",
 }
 
@@ -49,7 +50,7 @@ class Metrics:
         self._calls = Counter(
             "aoai_gateway_calls",
             "Calls that have ended. outcome: ok, throttled (a backend's 429), backend_error, client_error, "
-            "rejected, backends_out, truncated, client_gone, bug.",
+            "rejected, backends_out, truncated, client_gone, client_stalled, bug.",
             (*where, "outcome"),
             registry=registry,
         )

@@ -104,8 +104,9 @@ class Traffic:
         """Count a call that has ended."""
         bucket, minute = self._buckets.at(now), self._minutes.at(now)
         status, outcome, usage = call.status or 0, call.outcome, call.usage
-        refused = status == 429 and outcome is not Outcome.CLIENT_GONE
-        if outcome is Outcome.CLIENT_GONE:
+        gone = outcome is not None and outcome.is_the_clients
+        refused = status == 429 and not gone
+        if gone:
             bucket.gone += 1
         elif refused:
             bucket.refused += 1

@@ -15,6 +15,7 @@ _OUTCOMES = {
     "backends_out": "no backend could serve it",
     "truncated": "a backend broke off its stream",
     "client_gone": "the client hung up",
+    "client_stalled": "the client did not read its answer, and was cut off",
     "error": "a bug of the gateway",
 }
 
