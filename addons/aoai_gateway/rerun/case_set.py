@@ -15,16 +15,17 @@
         expect:
           - contains: Tuesday
 
-In JSON Lines each line is such a case. A text of several lines is written as a block, so that a change of one
-line is one line of a diff.
+In JSON Lines each line is such a case; before them may stand ``{"set": {…}}`` with the set's other members.
+In YAML, a text of several lines is written as a block, so that a change of one line is one line of a diff.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,25 +107,53 @@ def with_variables(value: Any, variables: Mapping[str, str]) -> Any:
 
 def read_set(path: Path) -> CaseSet:
     """Read a file. Raises SetError."""
+    return parse(read_file(path), path)
+
+
+def read_file(path: Path) -> bytes:
+    """Give a file's bytes. Raises SetError."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise SetError(f"{path} is larger than {LARGEST_FILE // 1024 // 1024} MB.")
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except OSError as error:
         raise SetError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def parse(data: bytes, path: Path) -> CaseSet:
+    """Make a set of a file's bytes. A pure function; raises SetError."""
+    try:
+        text = data.decode()
+        document = _lines(text) if path.suffix == ".jsonl" else yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return parse_set(document, path.stem)
     except UnicodeDecodeError:
         raise SetError(f"{path} is not UTF-8.") from None
-    try:
-        if path.suffix == ".jsonl":
-            cases = [json.loads(line) for line in text.splitlines() if line.strip()]
-            return parse_set({"cases": cases}, path.stem)
-        return parse_set(yaml.load(text, _Loader), path.stem)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SetError(f"{path}{where}: {getattr(error, 'problem', None) or 'no YAML'}.") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise SetError(f"{path} is nested too deeply.") from None
+    except ValueError as error:
         raise SetError(f"{path}: {error}.") from None
+
+
+def _lines(text: str) -> dict[str, Any]:
+    """Read JSON Lines. Only a line feed ends a line: a text may hold what else Unicode takes for an end."""
+    found: list[Any] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from None
+    head: dict[str, Any] = {}
+    if found and isinstance(found[0], dict) and found[0].keys() == {"set"}:
+        head = found.pop(0)["set"]
+        if not isinstance(head, dict):
+            raise ValueError("line 1: set is a mapping")
+        _only(head, ("name", "deployment", "judge"), "line 1: set")
+    return {**head, "cases": found}
 
 
 def parse_set(document: Any, name: str) -> CaseSet:
@@ -137,6 +166,7 @@ def parse_set(document: Any, name: str) -> CaseSet:
     judge = document.get("judge") or {}
     if not isinstance(judge, dict):
         raise ValueError("judge is a mapping with a deployment")
+    _check_json(judge, "judge")
     cases = tuple(parse_case(case, f"case {n}") for n, case in enumerate(document["cases"], 1))
     return CaseSet(str(document.get("name") or name), cases, _text(document.get("deployment")), judge)
 
@@ -162,25 +192,48 @@ def parse_case(document: Any, where: str = "the case") -> Case:
             one(each)
     except ExpectationError as error:
         raise ValueError(f"{where}: {error}") from None
+    for member, value in (("body", body), ("expect", expect)):
+        _check_json(value, f"{where}: {member}")
+    if any(isinstance(value, dict | list) for value in (variables or {}).values()):
+        raise ValueError(f"{where}: variables is a mapping of texts")
     named = {str(key): str(value) for key, value in (variables or {}).items()}
     return Case(str(document.get("name") or where), operation, body, tuple(expect or ()), named)
 
 
 def write_set(path: Path, cases: CaseSet) -> None:
     """Write a file, all or nothing. Raises OSError."""
+    write_file(path, text_of(cases, path))
+
+
+def text_of(cases: CaseSet, path: Path) -> bytes:
+    """Give what a set's file holds. A pure function."""
+    document = cases.document()
     if path.suffix == ".jsonl":
-        lines = [json.dumps(case.document(), ensure_ascii=False) for case in cases.cases]
-        text = "".join(f"{line}\n" for line in lines)
+        lines: list[Any] = document.pop("cases")
+        if cases.name == path.stem:
+            del document["name"]
+        if document:
+            lines = [{"set": document}, *lines]
+        text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
     else:
-        text = yaml.dump(cases.document(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+        text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text.encode(errors="backslashreplace")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, all or nothing; one that is there keeps its mode. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-        Path(draft).replace(path)
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            draft.chmod(path.stat().st_mode)
+        draft.replace(path)
     except BaseException:
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 
@@ -220,6 +273,23 @@ def _only(document: Mapping[str, Any], known: tuple[str, ...], where: str) -> No
     for key in document:
         if key not in known:
             raise ValueError(f"{where} has no member {key!r}: {', '.join(known)}")
+
+
+def _check_json(value: Any, where: str) -> None:
+    """Refuse what YAML has and JSON has not. Raises ValueError."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where}: the name {key!r} is no text; put it in quotes")
+            _check_json(item, where)
+    elif isinstance(value, list):
+        for item in value:
+            _check_json(item, where)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: JSON has no number {value}")
+    elif value is not None and not isinstance(value, str | int):
+        raise ValueError(f"{where}: JSON has nothing like a YAML {type(value).__name__}")
 
 
 def _text(value: object) -> str | None:

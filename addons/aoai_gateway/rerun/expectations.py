@@ -27,6 +27,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 LONGEST_DETAIL = 300
+LONGEST_EXPRESSION = 10_000
+LARGEST_BOUND = 10**12
 
 
 class ExpectationError(ValueError):
@@ -60,13 +62,27 @@ def one(expectation: Mapping[str, Any]) -> tuple[str, Any]:
     if not isinstance(value, kinds) or (isinstance(value, bool) and name != "json_equals"):
         raise ExpectationError(f"{name}: {' or '.join(_NAMES[kind] for kind in kinds)} is needed")
     if name == "regex":
-        try:
-            re.compile(str(value))
-        except re.error as error:
-            raise ExpectationError(f"regex: {error}") from None
+        _compile(str(value))
+    if name.startswith("max_") and not _is_bound(value):
+        raise ExpectationError(f"{name}: a number from 0 to {LARGEST_BOUND:,} is needed")
     if name == "judge" and not (isinstance(value, dict) and isinstance(value.get("rubric"), str)):
         raise ExpectationError("judge: a rubric is needed")
     return name, value
+
+
+def _is_bound(value: Any) -> bool:
+    return bool(0 <= value <= LARGEST_BOUND)
+
+
+def _compile(expression: str) -> re.Pattern[str]:
+    if len(expression) > LONGEST_EXPRESSION:
+        raise ExpectationError(f"regex: {LONGEST_EXPRESSION:,} characters are the most")
+    try:
+        return re.compile(expression)
+    except RecursionError:
+        raise ExpectationError("regex: it is nested too deeply") from None
+    except (re.error, OverflowError) as error:
+        raise ExpectationError(f"regex: {error}") from None
 
 
 def needs_time(expectations: Sequence[Mapping[str, Any]]) -> bool:
@@ -104,7 +120,7 @@ def _equals(value: str, answer: Mapping[str, Any]) -> str | None:
 
 
 def _regex(value: str, answer: Mapping[str, Any]) -> str | None:
-    return None if re.search(value, _text(answer)) else f"{value!r} is not found in the answer"
+    return None if _compile(value).search(_text(answer)) else f"{value!r} is not found in the answer"
 
 
 def _json_equals(value: Any, answer: Mapping[str, Any]) -> str | None:
@@ -118,18 +134,24 @@ def _json_equals(value: Any, answer: Mapping[str, Any]) -> str | None:
 def _json_schema(value: Any, answer: Mapping[str, Any]) -> str | None:
     # Imported here: it takes a while, and few sets have schemas.
     import jsonschema
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import EMPTY_REGISTRY
 
     try:
         decoded = json.loads(_text(answer))
     except (ValueError, RecursionError) as error:
         return f"the answer is not JSON: {error}"
     try:
-        validator = jsonschema.validators.validator_for(value, jsonschema.Draft202012Validator)
-        validator.check_schema(value)
-        found = jsonschema.exceptions.best_match(validator(value).iter_errors(decoded))
+        kind = jsonschema.validators.validator_for(value, jsonschema.Draft202012Validator)
+        kind.check_schema(value)
+        # The registry retrieves nothing: neither files nor addresses.
+        validator = kind(value, registry=EMPTY_REGISTRY)
+        found = jsonschema.exceptions.best_match(validator.iter_errors(decoded))
     except jsonschema.SchemaError as error:
         return f"the schema is none: {error.message}"
-    except Exception as error:  # references that lead nowhere have errors of their own
+    except Unresolvable as error:
+        return f"the schema refers to {error.ref!r}, which is not in it"
+    except Exception as error:  # a schema may be anything, and the library looks at little of it before
         return f"the schema cannot be used: {type(error).__name__}"
     if found is None:
         return None
