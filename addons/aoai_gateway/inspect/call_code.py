@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 def written(language: str, shown: flow.Flow) -> str:
     """Write a flow's call as code. Raises CommandError where it is no call, or the format is unknown."""
     call = as_call(shown)
-    write = snippets.FORMATS.get(language)
-    if write is None:
-        raise exceptions.CommandError(f"There is no format {language!r}: {', '.join(snippets.FORMATS)}.")
-    headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
     body = readable(call.request.raw_content, call.request.headers.get("content-encoding"))
-    asked = call.request
-    request = snippets.Request(address_of(shown, call), asked.method, asked.path, headers, body)
     try:
-        return write(request)
+        return snippets.code(body, language, head_of(shown, call))
     except GatewayError as error:
         raise exceptions.CommandError(error.message) from None
+
+
+def head_of(shown: flow.Flow, call: http.HTTPFlow) -> snippets.Request:
+    """Give the request of a flow without its body; ``call`` is what `as_call` makes of the flow."""
+    headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
+    return snippets.Request(address_of(shown, call), call.request.method, call.request.path, headers, b"")
 
 
 def address_of(shown: flow.Flow, call: http.HTTPFlow) -> str:

@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,6 +25,9 @@ KEY_VARIABLE = "AOAI_GATEWAY_KEY"
 
 WIDTH = 100
 """Columns up to which a list or an object stays on one line."""
+
+DEEPEST = 24
+"""Levels that are indented; else a thousand brackets would make blanks of most of the code."""
 
 _SDKS_OWN = re.compile(
     r"host|connection|content-.*|accept.*|user-agent|x-stainless-.*|transfer-encoding|expect|idempotency-key",
@@ -172,15 +175,13 @@ _PYTHON_ENDS: Mapping[tuple[str, bool], list[str]] = {
 
 def _python(value: Any, level: int) -> str:
     """Write a value as Python; a text of several lines becomes as many literals."""
-    indent, end = "    " * (level + 1), "    " * level
-    flat = _flat_python(value)
-    if len(flat) + 4 * level <= WIDTH and "\\n" not in flat:
+    indent, end = _indents("    ", level)
+    flat = _on_one_line(value, WIDTH - 4 * level, _flat_python)
+    if flat is not None:
         return flat
     match value:
         case dict():
-            rows = [
-                f"{indent}{_flat_python(key)}: {_python(item, level + 1)}," for key, item in value.items()
-            ]
+            rows = [f"{indent}{_text(key)}: {_python(item, level + 1)}," for key, item in value.items()]
             return "\n".join(["{", *rows, end + "}"])
         case list():
             rows = [f"{indent}{_python(item, level + 1)}," for item in value]
@@ -188,7 +189,7 @@ def _python(value: Any, level: int) -> str:
         case str() if "\n" in value.rstrip("\n"):
             return "\n".join(["(", *(f"{indent}{_text(part)}" for part in _parts(value)), end + ")"])
         case _:
-            return flat
+            return _flat_python(value)
 
 
 def _flat_python(value: Any) -> str:
@@ -204,6 +205,39 @@ def _flat_python(value: Any) -> str:
             return repr(value) if value - value == 0 else f'float("{value}")'
         case _:
             return repr(value)
+
+
+def _indents(step: str, level: int) -> tuple[str, str]:
+    """Indent what is inside a value, and its end."""
+    return step * min(level + 1, DEEPEST), step * min(level, DEEPEST)
+
+
+def _on_one_line(value: Any, room: int, write: Callable[[Any], str]) -> str | None:
+    """Write a value on one line; None where there is no room, or it is a text of several lines.
+
+    How long it is at least is counted first: else all that is in a value would be written at each of its
+    levels.
+    """
+    if _least_length(value, room) > room:
+        return None
+    flat = write(value)
+    return flat if len(flat) <= room and "\\n" not in flat else None
+
+
+def _least_length(value: Any, room: int) -> int:
+    """Give how many characters a value takes at least; of one that takes more than ``room``, any above."""
+    if isinstance(value, str):
+        return len(value) + 2
+    if not isinstance(value, dict | list):
+        return 1
+    length = 2
+    for item in value:
+        length += _least_length(item, room - length) + 1
+        if isinstance(value, dict):
+            length += _least_length(value[item], room - length) + 1
+        if length > room:
+            break
+    return length
 
 
 # --- JavaScript --------------------------------------------------------------------------------------
@@ -260,9 +294,9 @@ _BARE_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*", re.ASCII)
 
 
 def _javascript(value: Any, level: int) -> str:
-    indent, end = "  " * (level + 1), "  " * level
-    flat = _flat_javascript(value)
-    if len(flat) + 2 * level <= WIDTH and "\\n" not in flat:
+    indent, end = _indents("  ", level)
+    flat = _on_one_line(value, WIDTH - 2 * level, _flat_javascript)
+    if flat is not None:
         return flat
     match value:
         case dict():
@@ -275,7 +309,7 @@ def _javascript(value: Any, level: int) -> str:
             lines = [f"{indent}{_text(part)}," for part in value.split("\n")]
             return "\n".join(["[", *lines, end + '].join("\\n")'])
         case _:
-            return flat
+            return _flat_javascript(value)
 
 
 def _flat_javascript(value: Any) -> str:
@@ -331,3 +365,15 @@ def _parts(value: str) -> list[str]:
 
 
 FORMATS: Mapping[str, Callable[[Request], str]] = {"python": python, "js": javascript, "curl": curl}
+"""By name: writes a request as code."""
+
+
+def code(body: bytes, language: str, head: Request) -> str:
+    """Write a request, of which ``head`` has all but the body. A pure function; raises GatewayError."""
+    write = FORMATS.get(language)
+    if write is None:
+        raise invalid_body(f"There is no format {language!r}: {', '.join(FORMATS)}.")
+    try:
+        return write(replace(head, body=body))
+    except RecursionError:
+        raise invalid_body("It is nested too deeply to be written as code.") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import math
 import re
@@ -362,11 +361,29 @@ def test_what_is_not_json_cannot_be_edited() -> None:
         reencode("a: 1", b"{", CHAT)
 
 
-@given(st.text())
+PIECES = st.sampled_from(
+    ["a", "b: ", "- ", "\n", "\n  ", "zz: 1\n", "yes", "!image 1", "!now", "|\n", "[", "]", "{", "}", "'",
+     '"', "#", "1e999", "\t", "\x85", "&x ", "*x", ": ", ", ", "---\n", "\\", "\ud800", "%"]
+)  # fmt: skip
+
+
+@given(st.text() | st.lists(PIECES, max_size=8).map("".join))
+@example("")
+@example("# nothing\n")
+@example("zz: 1\n")
 def test_any_edit_is_understood_or_refused(text: str) -> None:
     data = as_json(CONVERSATION)
-    with contextlib.suppress(EditError):
-        json.loads(reencode(SHOWN + text, data, CHAT))
+    try:
+        edit = reencode(SHOWN + text, data, CHAT)
+    except EditError:
+        assert text.strip()
+        return
+    # What was understood is JSON, and stays what it is when it is shown and taken back.
+    changed = json.loads(edit)
+    assert list(changed)[: len(CONVERSATION)] == list(CONVERSATION)
+    assert reencode(show(edit, CHAT), edit, CHAT) == edit
+    shown = show(edit, CHAT) + "zz_more: 1\n"
+    assert same(json.loads(reencode(shown, edit, CHAT)), {**changed, "zz_more": 1})
 
 
 def test_numbers_that_json_has_not_are_kept() -> None:

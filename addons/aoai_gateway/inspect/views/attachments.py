@@ -36,9 +36,16 @@ def describe(value: object, key: str = "") -> tuple[str, str] | None:
     if isinstance(value, str):
         return _string(value, key)
     if isinstance(value, list) and len(value) > 64 and all(type(item) in (int, float) for item in value[:64]):
-        first = ", ".join(format(item, ".6g") for item in value[:4])
+        first = ", ".join(map(_short, value[:4]))
         return "data", f"{len(value):,} numbers, the first ones {first}"
     return None
+
+
+def _short(number: float) -> str:
+    try:
+        return format(number, ".6g")
+    except OverflowError:  # an integer can have more digits than a float can hold
+        return f"{'-' if number < 0 else ''}inf"
 
 
 def _string(value: str, key: str) -> tuple[str, str] | None:
