@@ -10,9 +10,18 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from aoai_gateway.config.admin import Admin
 from aoai_gateway.workbench.access import ListenerAccess
 
-ADA, VIEWER = "token-of-ada-12345", "token-of-the-viewer"
+OWNER, ADA, VIEWER = "token-of-the-owner", "token-of-ada-12345", "token-of-the-viewer"
+OPERATOR, WALL = "token-of-an-operator", "token-of-the-wall-screen"
 ADMIN = Admin.model_validate(
-    {"tokens": [{"name": "Ada", "token": ADA}, {"name": "Wall", "token": VIEWER, "read_only": True}]}
+    {
+        "token": OWNER,
+        "tokens": [
+            {"name": "Ada", "token": ADA, "prompts": True},
+            {"name": "Viewer", "token": VIEWER, "read_only": True, "prompts": True},
+            {"name": "Operator", "token": OPERATOR},
+            {"name": "Wall", "token": WALL, "read_only": True},
+        ],
+    }
 )
 
 
@@ -34,13 +43,27 @@ def access() -> ListenerAccess:
 
 
 @pytest.mark.parametrize(
-    ("token", "sees", "changes"), [(ADA, True, True), (VIEWER, True, False), (None, False, False)]
-)
+    ("token", "sees", "changes"),
+    [
+        (OWNER, True, True), (ADA, True, True), (VIEWER, True, False), (OPERATOR, False, False),
+        (WALL, False, False), (None, False, False),
+    ],
+)  # fmt: skip
 def test_each_token_may_do_its_part(
     access: ListenerAccess, token: str | None, sees: bool, changes: bool
 ) -> None:
     assert (access.may_see(asked(token)) is None) is sees
     assert (access.may_change(asked(token)) is None) is changes
+
+
+@pytest.mark.parametrize("token", [OPERATOR, WALL])
+def test_a_token_of_the_status_page_is_told_what_it_needs_for_prompts(
+    access: ListenerAccess, token: str
+) -> None:
+    for refusal in (access.may_see(asked(token)), access.may_change(asked(token))):
+        assert refusal is not None
+        assert refusal.status == 403
+        assert "prompts: true" in refusal.message
 
 
 def test_a_run_is_marked_with_the_name_of_the_tokens_holder(access: ListenerAccess) -> None:

@@ -10,10 +10,14 @@ from aoai_gateway.config.model import Model
 
 
 class Holder(NamedTuple):
-    """A person or program that uses the status page. ``name``: empty if it is not known."""
+    """A person or program that uses the status page, and the workbench if ``prompts``.
+
+    ``name``: empty if it is not known.
+    """
 
     name: str = ""
     read_only: bool = False
+    prompts: bool = True
 
 
 class AdminToken(Model):
@@ -24,7 +28,9 @@ class AdminToken(Model):
     token: Token
     """What is shown; 16 characters at least, best as `${ENV_VAR}`."""
     read_only: bool = False
-    """`true`: it may see everything, and change nothing."""
+    """`true`: it may see all of the status page, and change nothing."""
+    prompts: bool = False
+    """`true`: it opens the workbench, which shows all prompts and answers; with `read_only`, only to read."""
 
 
 class Admin(Model):
@@ -46,4 +52,4 @@ class Admin(Model):
         if self.token is not None:
             yield Holder(), self.token
         for each in self.tokens:
-            yield Holder(each.name, each.read_only), each.token
+            yield Holder(each.name, each.read_only, each.prompts), each.token

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from tornado.web import RequestHandler
 
+NO_PROMPTS = guard.Refusal(
+    403, "This token may not read prompts. In the section admin, prompts: true allows it."
+)
 MITMWEB_REFUSAL = guard.Refusal(401, "Show mitmweb's password, or the token that its log shows.")
 
 
@@ -35,12 +38,14 @@ class ListenerAccess:
         self._tokens = tokens
 
     def may_see(self, handler: RequestHandler) -> guard.Refusal | None:
-        """As the status page."""
-        return guard.may_see(_names(handler), self._tokens)
+        """As the status page, and with a token that may read prompts."""
+        names = _names(handler)
+        holder = guard.holder_of(names, self._tokens)
+        return guard.may_see(names, self._tokens) or (NO_PROMPTS if holder and not holder.prompts else None)
 
     def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
-        """As the status page's controls."""
-        return guard.may_change(_names(handler), self._tokens)
+        """As the status page's controls, and with a token that may read prompts."""
+        return self.may_see(handler) or guard.may_change(_names(handler), self._tokens)
 
     def name_of(self, handler: RequestHandler) -> str:
         """Give the name of the token's holder."""
