@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -13,7 +14,10 @@ from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.workbench import calls as module
 from aoai_gateway.workbench.calls import Calls, Feed
-from aoai_gateway.workbench.rows import Rows, read_digest
+from aoai_gateway.workbench.news import News
+from aoai_gateway.workbench.rows import MOST_READ, Rows, read_digest
+from aoai_gateway.workbench.runs import Run
+from aoai_gateway.workbench.shape import as_json
 
 
 def call(content: Any = "Hello", *, size: int = 0, **metadata: Any) -> HTTPFlow:
@@ -27,7 +31,7 @@ def call(content: Any = "Hello", *, size: int = 0, **metadata: Any) -> HTTPFlow:
 
 
 def test_calls_are_kept_and_told() -> None:
-    calls, feed = Calls(), Feed()
+    calls, feed = Calls(), Feed(News())
     calls.feeds.add(feed)
     flow = call()
     calls.request(flow)
@@ -46,7 +50,7 @@ def test_what_is_no_call_is_not_shown() -> None:
 
 def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_CALLS", 3)
-    calls, feed = Calls(), Feed()
+    calls, feed = Calls(), Feed(News())
     calls.feeds.add(feed)
     flows = [call(str(number)) for number in range(5)]
     for flow in flows:
@@ -100,12 +104,42 @@ def test_in_mitmweb_a_call_stays_as_long_as_it_is_in_the_flow_list() -> None:
 
 def test_a_feed_waits_for_news() -> None:
     async def scenario() -> None:
-        feed = Feed()
-        assert not await feed.wait(0)
+        news = News()
+        feed = Feed(news)
+        assert not await news.wait(0)
         feed.tell("a")
-        assert await feed.wait(5)
+        assert await news.wait(5)
         feed.tell("a", gone=True)
         assert feed.take(5) == ([], ["a"])
+        assert not await news.wait(0)
+
+    asyncio.run(scenario())
+
+
+def test_all_pages_that_follow_a_run_hear_of_it_at_once() -> None:
+    async def scenario() -> None:
+        run, pages = Run("r", []), [News(), News()]
+        run.followers.update(pages)
+        run.tell()
+        for page in pages:
+            assert await page.wait(0.1)
+            page.heard()
+        run.tell()
+        assert [await page.wait(0.1) for page in pages] == [True, True]
+
+    asyncio.run(scenario())
+
+
+def test_a_page_that_was_closed_waits_for_nothing_more() -> None:
+    async def scenario() -> None:
+        news = News()
+        waiting = asyncio.create_task(news.wait(60))
+        await asyncio.sleep(0)
+        news.close()
+        assert await asyncio.wait_for(waiting, 5)
+        news.heard()
+        assert await news.wait(0.1)
+        assert news.closed
 
     asyncio.run(scenario())
 
@@ -129,7 +163,7 @@ def test_a_row_says_what_became_of_a_call() -> None:
         "Ada",
     )
     assert (row["state"], row["status"], row["cost"]) == ("done", 200, None)
-    json.dumps(row)
+    assert json.loads(as_json(row)) == row
 
 
 def test_a_row_is_read_anew_when_the_prompt_was_edited() -> None:
@@ -158,10 +192,20 @@ def test_turns_of_one_conversation_have_one_thread() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b"null", b'{"messages": 1}', b'{"input": {"a": 1}}', b"[" * 9999]
-)
-def test_a_digest_of_anything(raw: bytes) -> None:
-    read_digest(raw)
+    ("raw", "prompt"),
+    [
+        (b"", ""), (b"{", "(no JSON)"), (b"[]", ""), (b"null", ""), (b'{"messages": 1}', ""),
+        (b'{"input": {"a": 1}}', ""), (b"[" * 9999, "(no JSON)"), (b"\xff", "(no JSON)"),
+        (b'{"messages": [null, 7, {"role": "user", "content": [{"text": 5}, "x"]}]}', ""),
+    ],
+)  # fmt: skip
+def test_a_digest_of_anything(raw: bytes, prompt: str) -> None:
+    assert read_digest(raw).prompt == prompt
+
+
+def test_a_prompt_that_is_large_when_it_is_decoded_is_not_read_for_a_line() -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "a" * MOST_READ}]}).encode()
+    assert read_digest(gzip.compress(body), "gzip").prompt == "(no JSON)"
 
 
 def test_a_prompt_of_megabytes_is_not_read_for_a_line() -> None:

@@ -15,6 +15,7 @@ from aoai_gateway.workbench.shape import (
     BUDGET,
     LONGEST_STRING,
     answer_shape,
+    as_json,
     at,
     dump,
     filled,
@@ -69,6 +70,47 @@ def test_an_edit_of_one_message_keeps_the_others() -> None:
 def test_many_paragraphs_are_bounded_together() -> None:
     body = {"messages": [{"role": "user", "content": "word " * 10_000} for _ in range(100)]}
     assert len(json.dumps(shown(body))) < BUDGET + 500_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "w"}] * 300_000},
+        {"input": [[] for _ in range(400_000)]},
+        {"metadata": {str(number): "v" * 400 for number in range(20_000)}},
+        {"tools": [{"name": "n" * 50, "parameters": {"a": list(range(30))}}] * 40_000},
+        {"n" * 5_000_000: 1},
+    ],
+    ids=["messages", "lists", "members", "tools", "name"],
+)
+def test_many_short_values_are_bounded_together(body: Any) -> None:
+    cut = shown(body)
+    assert len(as_json(cut)) < 2 * BUDGET
+    assert filled(cut, body) == body
+
+
+def test_of_a_long_conversation_the_end_is_shown() -> None:
+    body = {"messages": [{"role": "user", "content": f"{number} " + "w" * 90} for number in range(10_000)]}
+    messages = shown(body)["messages"]
+    assert messages[-1] == body["messages"][-1]
+    assert messages[0]["$kept"] == "/messages/0"
+    assert messages[0]["words"] == "an object of 2 members"
+
+
+@pytest.mark.parametrize("number", ["12345678901234567890", "-9007199254740993", "1e999", "-1e999"])
+def test_a_number_that_a_browser_cannot_hold_is_left_behind(number: str) -> None:
+    raw = b'{"seed": ' + number.encode() + b', "list": [' + b", ".join([number.encode()] * 65) + b"]}"
+    cut = request_shape(raw)["body"]
+    assert cut["seed"]["kind"] == "data"
+    json.loads(as_json(cut), parse_constant=lambda name: pytest.fail(name))
+    assert filled(cut, json.loads(raw)) == json.loads(raw)
+
+
+def test_an_answer_of_many_parts_is_bounded() -> None:
+    choice = {"finish_reason": "stop", "message": {"content": "w" * 90_000}}
+    found = answer_shape(json.dumps({"choices": [choice] * 100}).encode(), CHAT)
+    assert len(as_json(found)) < 1_500_000
+    assert found["choices"][99]["parts"][0] == {"kind": "text", "title": "", "text": "", "length": 90_000}
 
 
 @given(json_values)

@@ -1,84 +1,32 @@
-"""What a model said in an answer, as plain text: for reading several beside each other."""
+"""What is said in the answer of a flow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mitmproxy import contentviews
 
-from aoai_gateway.inspect.views import chat, completion, errors, responses
-from aoai_gateway.inspect.views.answer import Answer, Choice
+from aoai_gateway.inspect.said import Said, said
 from aoai_gateway.inspect.views.contentviews import facts_of
-from aoai_gateway.inspect.views.shapes import Unreadable, decode
-from aoai_gateway.inspect.views.sse import read_events
 from aoai_gateway.wire.content_coding import readable
 
 if TYPE_CHECKING:
     from mitmproxy import http
 
-    from aoai_gateway.inspect.views.facts import Facts
-    from aoai_gateway.wire.usage import Usage
-
 NOT_KEPT = "(The answer was streamed and not kept; with store_streamed_bodies it is.)"
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """The text of an answer, the model that gave it, and its usage; an error is a text, too.
-
-    ``plain`` is what the first choice says and nothing else; ``finish_reason`` why it ended.
-    """
-
-    text: str
-    model: str = ""
-    usage: Usage | None = None
-    plain: str = ""
-    finish_reason: str = ""
 
 
 def said_in(flow: http.HTTPFlow) -> Said:
     """Read the answer of a flow; never raises for what is in it."""
     response = flow.response
-    if response is None:
-        return Said(f"({flow.error.msg})" if flow.error is not None else "(No answer.)")
-    if response.raw_content is None:
-        return Said(NOT_KEPT)
+    if response is None or response.raw_content is None:
+        return unread(flow)
     data = readable(response.raw_content, response.headers.get("content-encoding"))
-    try:
-        return _read(data, facts_of(contentviews.make_metadata(response, flow)))
-    except (Unreadable, RecursionError):
-        return Said(data.decode(errors="replace"))
+    return said(data, facts_of(contentviews.make_metadata(response, flow)))
 
 
-def _read(data: bytes, facts: Facts) -> Said:
-    if completion.is_stream(data, facts):
-        events = read_events(data)
-        return _said((responses if facts.operation == "responses" else chat).from_events(events))
-    body = decode(data)
-    if not isinstance(body, Mapping):
-        return Said(data.decode(errors="replace"))
-    if body.get("error"):
-        return Said(errors.summary(body["error"]))
-    if facts.operation == "responses":
-        return _said(responses.from_body(body))
-    if isinstance(body.get("choices"), list):
-        return _said(chat.from_body(body))
-    return Said(completion.show(data, facts))
-
-
-def _said(answer: Answer) -> Said:
-    pieces = [answer.error] if answer.error else []
-    for number, choice in enumerate(answer.choices, 1):
-        if len(answer.choices) > 1:
-            pieces.append(f"[choice {number}]")
-        pieces += [f"[{part.title}] {part.text}" if part.title else part.text for part in choice.parts]
-        if choice.finish not in ("", "stop", "completed"):
-            pieces.append(f"[{choice.finish}]")
-    if answer.broken:
-        pieces.append("[broken off]")
-    first = answer.choices[0] if answer.choices else Choice()
-    plain = "".join(part.text for part in first.parts if part.kind == "text")
-    text = "\n".join(piece for piece in pieces if piece)
-    return Said(text, answer.model, answer.usage, plain, first.finish)
+def unread(flow: http.HTTPFlow) -> Said:
+    """Say why a flow has no answer that could be read."""
+    if flow.response is not None:
+        return Said(NOT_KEPT)
+    return Said(f"({flow.error.msg})" if flow.error is not None else "(No answer.)")

@@ -58,26 +58,40 @@ def deployment_of(request: http.Request) -> str:
         raise exceptions.CommandError(error.message) from None
 
 
-def aimed(flow: Flow, where: str, setup: Setup) -> http.HTTPFlow:
-    """Copy a flow, to go to a virtual deployment, or to one backend (``gpt-4o-ptu@sweden``) and no other.
+def aim(asked: str, where: str, setup: Setup) -> tuple[str, str | None]:
+    """Say for which deployment a call has to ask to get somewhere, and the backend that alone may serve it.
+
+    Args:
+        asked: the deployment that it asks for now, "" if it names none.
+        where: a virtual deployment, or one backend (``gpt-4o-ptu@sweden``).
+        setup: the configuration in force.
 
     Raises CommandError when there is no such place.
     """
-    copy = as_call(flow)
-    asked = setup.config.spelled(deployment_of(copy.request))
-    table = setup.table
-    copy.metadata.pop("gateway_only_backend", None)
+    asked, table = setup.config.spelled(asked), setup.table
     if "@" not in where and table.pool(where) is not None:
-        ask_for(copy.request, copy.request.path, where)
-        return copy
+        return where, None
     serving = [name for name in table.deployments if any(b.name == where for b in table.pool(name) or ())]
     if not table.deployments and any(b.name == where for b in table.backends):
         serving = [asked]
     if not serving:
         raise exceptions.CommandError(f"There is no {where!r}. You can use {', '.join(places(setup))}.")
-    if asked not in serving:
-        ask_for(copy.request, copy.request.path, serving[0])
-    copy.metadata["gateway_only_backend"] = where
+    return asked if asked in serving else serving[0], where
+
+
+def aimed(flow: Flow, where: str, setup: Setup) -> http.HTTPFlow:
+    """Copy a flow, to go to a virtual deployment, or to one backend and no other.
+
+    Raises CommandError when there is no such place.
+    """
+    copy = as_call(flow)
+    asked = deployment_of(copy.request)
+    deployment, only = aim(asked, where, setup)
+    copy.metadata.pop("gateway_only_backend", None)
+    if only is not None:
+        copy.metadata["gateway_only_backend"] = only
+    if only is None or deployment != setup.config.spelled(asked):
+        ask_for(copy.request, copy.request.path, deployment)
     return copy
 
 

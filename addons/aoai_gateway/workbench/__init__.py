@@ -3,14 +3,25 @@
 access     who may use it: mitmweb's password or cookie, or the admin listener's token
 calls      the calls that it shows, and who wants to hear of changes
 rows       a flow -> a line of the list
-shape      a call's bodies -> messages, tools, parameters and answer, of bounded size
 documents  a flow -> all that the page shows of one call
-child      what could take long, in a process of its own with a time limit
-edits      what the page sends back -> the request to be sent
+bodies     the bodies of messages: read here or elsewhere, by their size
+child      what could take long, in a process of its own with bounds of time and memory
+edits      an edited prompt -> the flow that is to be sent
 runs       an edited prompt to several places at once, streaming
 hold       the calls of one client, caught before they are sent
 case_files sets of cases in a folder
+news       that there is something new for a page
+members    the members of what the page asks, each of its type
+faults     what can be wrong with it
 handlers   the HTTP interface
 site       the page's files, and the policy that a browser keeps
 setup      how mitmweb and the headless host get it
+
+Pure functions of bytes, which `child` can call elsewhere (their modules import little):
+
+shape      a call's bodies -> messages, tools, parameters and answer, of bounded size
+parts      a long string of a request, whole
+prompts    what the page sends back -> the body that is to be sent
+checks     whether an answer keeps to what is expected of it
+set_texts  the texts of sets
 """

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mitmproxy.http import HTTPFlow
+from mitmproxy import contentviews
 
-from aoai_gateway.inspect.answers import said_in
+from aoai_gateway.inspect.answers import unread
 from aoai_gateway.inspect.replays import places
-from aoai_gateway.inspect.views.facts import operation_of
+from aoai_gateway.inspect.views.contentviews import facts_of
+from aoai_gateway.inspect.views.facts import Facts, operation_of
 from aoai_gateway.rerun import expectations, judge
 from aoai_gateway.rerun.case_set import PATHS
-from aoai_gateway.workbench import child, hold
-from aoai_gateway.workbench.documents import content_of
-from aoai_gateway.workbench.edits import Edited, EditError
+from aoai_gateway.wire.content_coding import readable
+from aoai_gateway.workbench import bodies, hold
+from aoai_gateway.workbench.checks import Checked, checked
+from aoai_gateway.workbench.edits import Edited
+from aoai_gateway.workbench.faults import EditError
+from aoai_gateway.workbench.prompts import body_of
 from aoai_gateway.workbench.rows import Rows
 from aoai_gateway.workbench.runs import LONGEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from mitmproxy.http import HTTPFlow, Message
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Setup
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
     from aoai_gateway.workbench.runs import Runs
 
 MOST_FOUND = 10_000
+SLICE = 256 * 1024
+"""Bytes that are searched at a time: while they are, the interpreter's lock is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,7 @@ class Bench:
         self.runs = runs
         self.sets = sets
         self._rows = Rows()
+        self._searching = asyncio.Semaphore(1)
 
     @property
     def config(self) -> Config | None:
@@ -81,7 +91,8 @@ class Bench:
 
     async def search(self, text: str) -> list[str]:
         """Give the ids of calls whose prompt or answer has a text in it, in any case of ASCII letters."""
-        return await asyncio.to_thread(_search, list(self.calls), text)
+        async with self._searching:
+            return await asyncio.to_thread(_search, list(self.calls), text)
 
     async def check(
         self, flow: HTTPFlow, expected: Sequence[Mapping[str, Any]], judging: Judging
@@ -93,55 +104,47 @@ class Bench:
         judges = [each["judge"] for each in expected if "judge" in each]
         if any(judge.deployment_of(each, judging.of_set) is None for each in judges):
             raise EditError("A judge needs a deployment: in the expectation, or as the set's judge.")
-        answer = answer_of(flow)
-        if expectations.needs_time(expected):
-            results = await child.perform(child.Expect(expected, answer))
-        else:
-            results = expectations.check(expected, answer)
-        for result, each in zip(results, expected, strict=True):
+        found = await _checked(flow, expected)
+        for result, each in zip(found.results, expected, strict=True):
             if result["passed"] is None:
-                await self._judge(result, each["judge"], flow, answer, judging)
-        return list(results)
+                await self._judge(result, each["judge"], found, judging)
+        return found.results
 
     async def _judge(
-        self,
-        result: dict[str, Any],
-        asked: Mapping[str, Any],
-        flow: HTTPFlow,
-        answer: Mapping[str, Any],
-        judging: Judging,
+        self, result: dict[str, Any], asked: Mapping[str, Any], found: Checked, judging: Judging
     ) -> None:
         deployment = judge.deployment_of(asked, judging.of_set)
         assert deployment is not None  # as `check` has seen to
-        prompt = content_of(flow.request)[: judge.LONGEST_ANSWER].decode(errors="replace")
-        body = judge.request(asked["rubric"], prompt, str(answer["text"]), deployment)
+        body = body_of(judge.request(asked["rubric"], found.prompt, found.text, deployment), {})
         edited = Edited("chat.completions", body, judging.client, f"judge for {judging.run_by}")
         run = self.runs.start(edited, [deployment], 1, self.gateway.in_force())
         await asyncio.wait(run.tasks, timeout=LONGEST_SECONDS)
-        said = answer_of(run.entries[0].flow)
+        said = await _checked(run.entries[0].flow, ())
         result["call"] = run.ident
         try:
-            if said["error"]:
-                raise judge.JudgeError(f"the judge could not be asked: {said['error']}")
-            result["passed"], result["detail"] = judge.verdict(str(said["text"]))
+            if said.error:
+                raise judge.JudgeError(f"the judge could not be asked: {said.error}")
+            result["passed"], result["detail"] = judge.verdict(said.text)
         except judge.JudgeError as error:
             result["passed"], result["detail"] = False, str(error)
 
 
-def answer_of(flow: HTTPFlow) -> dict[str, Any]:
-    """Give what expectations are about."""
-    said, noted = said_in(flow), flow.metadata
-    status = flow.response.status_code if flow.response is not None else 0
-    failed = status == 0 or status >= 400
-    return {
-        "text": said.plain,
-        "error": said.text if failed else "",
-        "finish_reason": said.finish_reason,
+async def _checked(flow: HTTPFlow, expected: Sequence[Mapping[str, Any]]) -> Checked:
+    response, noted, facts = flow.response, flow.metadata, None
+    if response is not None and response.raw_content is not None:
+        seen = facts_of(contentviews.make_metadata(response, flow))
+        facts = Facts(seen.operation, seen.deployment, seen.status, seen.content_type)
+    known = {
+        "error": unread(flow).text if response is None else "",
         "input_tokens": noted.get("gateway_tokens_in"),
         "output_tokens": noted.get("gateway_tokens_out"),
         "total_ms": noted.get("gateway_duration_ms"),
         "first_ms": noted.get("gateway_first_content_ms"),
     }
+    read = bodies.read_elsewhere if expectations.needs_time(expected) else bodies.read
+    found = await read(checked, (flow.request, response), list(expected), known, facts)
+    assert isinstance(found, Checked)
+    return found
 
 
 def _models(config: Config, setup: Setup) -> dict[str, str]:
@@ -157,7 +160,19 @@ def _search(flows: Sequence[HTTPFlow], text: str) -> list[str]:
     for flow in flows:
         if len(found) >= MOST_FOUND or not operation_of(flow.request.path)[0]:
             continue
-        bodies = (content_of(message).lower() for message in (flow.request, flow.response))
-        if any(form in body for body in bodies for form in wanted):
+        if any(_has(message, wanted) for message in (flow.request, flow.response)):
             found.append(flow.id)
     return found
+
+
+def _has(message: Message | None, wanted: Sequence[bytes]) -> bool:
+    if message is None or not message.raw_content:
+        return False
+    body = readable(message.raw_content, message.headers.get("content-encoding"))
+    overlap = max(map(len, wanted))
+    for start in range(0, len(body), SLICE):
+        piece = body[start : start + SLICE + overlap].lower()
+        if any(form in piece for form in wanted):
+            return True
+        time.sleep(0)  # other threads may go on: the event loop's calls do not wait for a search
+    return False

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import json
-import re
 import time
 from typing import Any, override
 
 from tornado import iostream
 
-from aoai_gateway.inspect.call_code import written
-from aoai_gateway.inspect.views.shapes import Unreadable, decode
-from aoai_gateway.workbench import hold, site
+from aoai_gateway.inspect import snippets
+from aoai_gateway.inspect.call_code import head_of
+from aoai_gateway.inspect.replays import as_call
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.workbench import bodies, child, hold, members, site
 from aoai_gateway.workbench.calls import Feed
-from aoai_gateway.workbench.documents import content_of, document
-from aoai_gateway.workbench.edits import EditError
-from aoai_gateway.workbench.handler import PAUSE, QUIET, Events, Handler, NotFoundError, member
-from aoai_gateway.workbench.shape import at
+from aoai_gateway.workbench.documents import document
+from aoai_gateway.workbench.faults import EditError
+from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
+from aoai_gateway.workbench.parts import part
+from aoai_gateway.workbench.prompts import body_in
+from aoai_gateway.workbench.shape import as_json
 
 ROWS_AT_ONCE = 200
 MOST_SECONDS = 0.005
@@ -27,10 +27,6 @@ MOST_SECONDS = 0.005
 
 MOST_PAGES = 20
 """Pages that are told of calls at a time."""
-
-PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-SOUNDS = ("audio/wav", "audio/mpeg", "audio/mp3", "audio/ogg", "audio/flac", "audio/webm")
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[^,]{0,100};base64,", re.ASCII)
 
 
 class PageHandler(Handler):
@@ -67,7 +63,7 @@ class CallsHandler(Events):
         if len(calls.feeds) >= MOST_PAGES:
             self.fail(503, f"{MOST_PAGES} pages are open already.")
             return
-        feed = Feed()
+        feed = Feed(self.news)
         for flow in calls:
             feed.tell(flow.id)
         calls.feeds.add(feed)
@@ -81,7 +77,7 @@ class CallsHandler(Events):
 
     async def _follow(self, feed: Feed) -> None:
         ready = False
-        while True:
+        while not self.news.closed:
             changed, gone = feed.take(ROWS_AT_ONCE)
             rows = self._rows(changed, feed)
             if rows:
@@ -92,7 +88,7 @@ class CallsHandler(Events):
                 ready = True
                 await self.send("ready", {})
             await asyncio.sleep(PAUSE if ready else 0)
-            if not feed.changed and not feed.gone and not await feed.wait(QUIET):
+            if not feed.changed and not feed.gone and not await self.news.wait(QUIET):
                 await self.send("quiet", {})
 
     def _rows(self, changed: list[str], feed: Feed) -> list[dict[str, Any]]:
@@ -108,23 +104,25 @@ class CallsHandler(Events):
                 rows.append(row)
         return rows
 
-    @override
-    def on_connection_close(self) -> None:
-        """Nothing is left to do: the next flush fails."""
-
 
 class CallHandler(Handler):
     """One call."""
 
+    largest = LARGEST_BODY
+
     async def get(self, ident: str) -> None:
         """Give all of it."""
         flow, bench = self.flow(ident), self.bench
-        found = await document(flow, bench.calls.attempts_of(flow), bench.config, bench.gateway.counter)
-        self.answer(found | {"row": bench.row(ident)})
+        found, shown = await document(
+            flow, bench.calls.attempts_of(flow), bench.config, bench.gateway.counter
+        )
+        self.set_header("Content-Type", "application/json")
+        self.finish(as_json(found | {"row": bench.row(ident)})[:-1] + b"," + shown + b"}")
 
-    def put(self, ident: str) -> None:
+    async def put(self, ident: str) -> None:
         """Give a held call another body."""
-        hold.edit(self.flow(ident), member(self.asked(), "body"))
+        flow = self.flow(ident)
+        await hold.edit(flow, await child.by_size(len(self.body), body_in, self.body))
         self.answer({"done": "The call was edited. It is still held."})
 
 
@@ -134,37 +132,24 @@ class PartHandler(Handler):
     async def get(self, ident: str) -> None:
         """Give it: pictures and sounds as such, anything else as plain text."""
         flow = self.flow(ident)
-        media, data = await asyncio.to_thread(
-            _part, content_of(flow.request), self.get_query_argument("pointer")
-        )
+        media, data = await bodies.read(part, (flow.request,), self.get_query_argument("pointer"))
         self.set_header("Content-Type", media)
         self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
         self.finish(data)
 
 
-def _part(body: bytes, pointer: str) -> tuple[str, bytes]:
-    try:
-        found = at(decode(body), pointer)
-    except (KeyError, Unreadable, RecursionError):
-        raise NotFoundError("There is no such part in the call.") from None
-    text = found if isinstance(found, str) else json.dumps(found)
-    head = _DATA_URL.match(text)
-    media = (head[1] or "").lower() if head else ""
-    if head and media in (*PICTURES, *SOUNDS):
-        try:
-            data = text[head.end() :]
-            return media, base64.b64decode(data + "=" * (-len(data) % 4), validate=False)
-        except binascii.Error:
-            pass
-    return "text/plain; charset=utf-8", text.encode(errors="replace")
-
-
 class CodeHandler(Handler):
     """A call as code."""
 
-    def get(self, ident: str) -> None:
+    async def get(self, ident: str) -> None:
         """Give it in a language: python, js or curl."""
-        self.answer({"code": written(self.get_query_argument("language", "python"), self.flow(ident))})
+        flow = self.flow(ident)
+        call = as_call(flow)
+        language, head = self.get_query_argument("language", "python"), head_of(flow, call)
+        try:
+            self.answer({"code": await bodies.read(snippets.code, (call.request,), language, head)})
+        except GatewayError as error:
+            raise EditError(error.message) from None
 
 
 class SearchHandler(Handler):
@@ -192,9 +177,9 @@ class HoldHandler(Handler):
         """Hold those of a client, or none."""
         if not hold.is_possible():
             raise EditError("This gateway was started without what holds calls.")
-        client = self.asked().get("client")
+        client = members.text(self.asked(), "client")
         config = self.bench.config
-        if client is not None and (config is None or config.client_named(str(client)) is None):
+        if client and (config is None or config.client_named(client) is None):
             raise EditError(f"There is no client {client!r}.")
-        hold.hold(str(client) if client is not None else None)
+        hold.hold(client or None)
         self.answer({"held_client": hold.held()})

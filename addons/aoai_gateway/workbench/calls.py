@@ -7,13 +7,14 @@ busy gateway costs a page no more than an idle one.
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from mitmproxy.http import HTTPFlow
 
 from aoai_gateway.inspect.views.facts import operation_of
+from aoai_gateway.workbench.news import News
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,10 +33,11 @@ MOST_ATTEMPTS = 32
 class Feed:
     """What one page has yet to hear: the ids of calls that are new or changed, and of those that are gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, news: News) -> None:
+        """``news`` is the page's, and hears that there is something."""
         self.changed: dict[str, None] = {}
         self.gone: list[str] = []
-        self._news = asyncio.Event()
+        self._news = news
 
     def tell(self, ident: str, *, gone: bool = False) -> None:
         """Note a change."""
@@ -44,24 +46,16 @@ class Feed:
             self.gone.append(ident)
         else:
             self.changed[ident] = None
-        self._news.set()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait for news, for so long at most. Whether there are some."""
-        try:
-            await asyncio.wait_for(self._news.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        self._news.tell()
 
     def take(self, most: int) -> tuple[list[str], list[str]]:
         """Give the next changes, and all that is gone."""
-        changed = list(self.changed)[:most]
+        changed = list(itertools.islice(self.changed, most))
         for ident in changed:
             del self.changed[ident]
         gone, self.gone = self.gone, []
         if not self.changed:
-            self._news.clear()
+            self._news.heard()
         return changed, gone
 
 

@@ -8,10 +8,10 @@ from mitmproxy import contentviews
 
 from aoai_gateway.inspect.views.contentviews import facts_of
 from aoai_gateway.inspect.views.facts import Facts, operation_of
-from aoai_gateway.wire.content_coding import readable
-from aoai_gateway.wire.secrets import SECRET_HEADERS
-from aoai_gateway.workbench import child
-from aoai_gateway.workbench.shape import answer_shape, request_shape, whole
+from aoai_gateway.wire.content_coding import NotDecodedError, decode
+from aoai_gateway.wire.secrets import SECRET_HEADERS, redact_target
+from aoai_gateway.workbench import bodies
+from aoai_gateway.workbench.shape import shapes, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.tokens import Counter
 
-AT_ONCE = 128 * 1024
-"""Bytes of both bodies that are read on the event loop; larger ones in a process of their own."""
-
 MOST_COUNTED = 1_000
-"""Messages whose tokens are counted."""
+"""Messages whose tokens are counted, of requests of so many bytes: `MOST_BYTES_COUNTED`."""
+
+MOST_BYTES_COUNTED = 64 * 1024
 
 MOST_ATTEMPT = 4_000
 """Characters of what a failed attempt answered."""
@@ -42,31 +41,28 @@ SHOWN_METADATA = (
 
 async def document(
     flow: HTTPFlow, attempts: Sequence[HTTPFlow], config: Config | None, counter: Counter
-) -> dict[str, Any]:
-    """Give one call: ``request``, ``answer``, ``messages`` (tokens of each), ``story``, ``attempts``, …"""
-    request, answer = content_of(flow.request), content_of(flow.response)
+) -> tuple[dict[str, Any], bytes]:
+    """Give one call: ``messages`` (tokens of each), ``story``, ``attempts``, …, and its bodies as JSON.
+
+    Those are the members ``request`` and ``answer``, without braces (see `shape.shapes`): they may be large.
+    """
     facts = facts_of(contentviews.make_metadata(flow.response or flow.request, flow))
     asked = Facts(facts.operation, facts.deployment, content_type=facts.content_type, status=facts.status)
-    if len(request) + len(answer) <= AT_ONCE:
-        shown = {"request": request_shape(request), "answer": answer_shape(answer, asked) if answer else None}
-    else:
-        shown = await child.perform(child.Shape(asked), request, answer)
+    shown = await bodies.read(shapes, (flow.request, flow.response), asked)
     operation, in_path = operation_of(flow.request.path)
     deployment = str(flow.metadata.get("gateway_deployment") or in_path)
-    small = len(request) <= AT_ONCE
-    tokens = _tokens(counter, operation, request, config.model_of(deployment) if config else None, small)
+    model = config.model_of(deployment) if config is not None else None
     return {
         "id": flow.id,
         "operation": operation,
         "method": flow.request.method,
-        "path": flow.request.path,
+        "path": redact_target(flow.request.path),
         "headers": _headers(flow.request),
         "answer_headers": _headers(flow.response) if flow.response is not None else [],
-        "request_bytes": len(request),
-        "answer_bytes": len(answer),
+        "request_bytes": _size(flow.request),
+        "answer_bytes": _size(flow.response),
         "kept": flow.response is None or flow.response.raw_content is not None,
-        **shown,
-        "messages": tokens,
+        "messages": _tokens(counter, operation, flow.request, model),
         "price": _price(config, deployment),
         "story": _lines(flow.metadata.get("gateway_story")),
         "timeline": flow.metadata.get("gateway_timeline", []),
@@ -77,24 +73,22 @@ async def document(
         "noted": {name.removeprefix("gateway_"): str(flow.metadata[name])
                   for name in SHOWN_METADATA if name in flow.metadata},
         "comment": flow.comment,
-    }  # fmt: skip
+    }, shown  # fmt: skip
 
 
-def content_of(message: Message | None) -> bytes:
-    """Give a message's body, decoded."""
-    if message is None or message.raw_content is None:
-        return b""
-    return readable(message.raw_content, message.headers.get("content-encoding"))
+def _size(message: Message | None) -> int:
+    return len(message.raw_content or b"") if message is not None else 0
 
 
-def _tokens(
-    counter: Counter, operation: str, request: bytes, model: str | None, small: bool
-) -> list[dict[str, Any]]:
-    if not small:
-        return []
+def _tokens(counter: Counter, operation: str, request: Message, model: str | None) -> list[dict[str, Any]]:
     try:
-        counts = counter.count_messages(operation, whole(request), model, at_most=MOST_COUNTED)
-    except RecursionError:
+        content = decode(
+            request.raw_content or b"", request.headers.get("content-encoding"), MOST_BYTES_COUNTED
+        )
+        if len(content) > MOST_BYTES_COUNTED:
+            return []
+        counts = counter.count_messages(operation, whole(content), model, at_most=MOST_COUNTED)
+    except (NotDecodedError, RecursionError):
         return []
     return [{"tokens": count.tokens, "exact": count.exact} for count in counts]
 
@@ -109,7 +103,8 @@ def _price(config: Config | None, deployment: str) -> dict[str, float] | None:
 
 def _headers(message: Message) -> list[list[str]]:
     pairs = message.headers.items(multi=True)
-    return [[name, value] for name, value in pairs if name.lower() not in SECRET_HEADERS]
+    # Some are addresses, such as a referer's.
+    return [[name, redact_target(value)] for name, value in pairs if name.lower() not in SECRET_HEADERS]
 
 
 def _lines(story: object) -> list[str]:
@@ -125,5 +120,5 @@ def _attempt(flow: HTTPFlow) -> dict[str, Any]:
         "comment": flow.comment,
         "status": response.status_code if response is not None else None,
         "headers": _headers(response) if response is not None else [],
-        "answer": content_of(response)[:MOST_ATTEMPT].decode(errors="replace"),
+        "answer": bodies.begin_of(response, MOST_ATTEMPT),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, override
@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any, override
 from mitmproxy import exceptions
 from tornado import iostream, web
 
-from aoai_gateway.inspect.views.shapes import Unreadable, decode
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.workbench import site
-from aoai_gateway.workbench.child import ChildError
-from aoai_gateway.workbench.edits import EditError
+from aoai_gateway.workbench import members, site
+from aoai_gateway.workbench.faults import (
+    BadRequestError,
+    ChildError,
+    ConflictError,
+    EditError,
+    NotFoundError,
+)
+from aoai_gateway.workbench.news import News
+from aoai_gateway.workbench.shape import as_json
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
@@ -28,7 +34,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024 * 1024
-"""Of what a page sends: a prompt with its images."""
+"""Bytes of what a page sends where that is a prompt with its images, or a set of them."""
+
+LARGEST_ASKED = 128 * 1024
+"""Of anything else: it is decoded on the event loop."""
 
 PAUSE = 0.1
 """Seconds between two batches of rows, however many calls there are."""
@@ -36,17 +45,25 @@ PAUSE = 0.1
 QUIET = 15.0
 """Seconds after which a stream says that it is still there."""
 
-_WRONG = (EditError, SetError, ExpectationError, ChildError, exceptions.CommandError)
+PATIENCE = 60.0
+"""Seconds for which a page may be behind with reading; then its stream ends."""
+
+_WRONG = (
+    EditError,
+    SetError,
+    ExpectationError,
+    ChildError,
+    ConflictError,
+    exceptions.CommandError,
+)
 """What is the user's mistake, or can be told to them."""
-
-
-class NotFoundError(Exception):
-    """There is no such call, run or set."""
 
 
 @web.stream_request_body
 class Handler(web.RequestHandler):
     """Headers, access, errors as JSON. The body is read only of a request that may change something."""
+
+    largest = LARGEST_ASKED
 
     def initialize(self, bench: Bench, access: Access) -> None:
         """Take what the application was given for its handlers."""
@@ -73,7 +90,7 @@ class Handler(web.RequestHandler):
         if refusal is not None:
             self._refuse(refusal)
         elif changes:
-            self.request.connection.set_max_body_size(LARGEST_BODY)  # type: ignore[union-attr]  # there is one
+            self.request.connection.set_max_body_size(self.largest)  # type: ignore[union-attr]  # there is one
 
     def _refuse(self, refusal: Refusal) -> None:
         if refusal.status == HTTPStatus.UNAUTHORIZED:
@@ -114,15 +131,14 @@ class Handler(web.RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(as_json(found))
 
+    @property
+    def body(self) -> bytes:
+        """The body as it came."""
+        return bytes(self._body)
+
     def asked(self) -> dict[str, Any]:
-        """Give the body. Raises BadRequestError."""
-        try:
-            found = decode(bytes(self._body))
-        except Unreadable as error:
-            raise BadRequestError(f"The request is not understood: {error}.") from None
-        if not isinstance(found, dict):
-            raise BadRequestError("The request is not understood: it is no JSON object.")
-        return found
+        """Give the body of one that is not large. Raises BadRequestError."""
+        return members.document(self.body)
 
     def flow(self, ident: str) -> HTTPFlow:
         """Give a call's flow. Raises NotFoundError."""
@@ -132,12 +148,13 @@ class Handler(web.RequestHandler):
         return flow
 
 
-class BadRequestError(Exception):
-    """What is asked is not understood; the text says why."""
-
-
 class Events(Handler):
     """A stream of server-sent events (WHATWG HTML §9.2)."""
+
+    def initialize(self, bench: Bench, access: Access) -> None:
+        """Take the same, and what wakes the stream."""
+        super().initialize(bench, access)
+        self.news = News()
 
     def begin(self) -> None:
         """Say what follows."""
@@ -146,20 +163,15 @@ class Events(Handler):
 
     async def send(self, event: str, data: Any) -> None:
         """Send an event; waits while the page is behind. Raises StreamClosedError."""
+        if self.news.closed:
+            raise iostream.StreamClosedError
         self.write(f"event: {event}\ndata: ".encode() + as_json(data) + b"\n\n")
-        await self.flush()
+        try:
+            await asyncio.wait_for(self.flush(), PATIENCE)
+        except TimeoutError:
+            self.detach().close()
+            raise iostream.StreamClosedError from None
 
-
-def member(asked: dict[str, Any], key: str) -> dict[str, Any]:
-    """Give an object out of what is asked. Raises BadRequestError."""
-    found = asked.get(key)
-    if not isinstance(found, dict):
-        raise BadRequestError(f'"{key}" must be an object.')
-    return found
-
-
-def as_json(found: Any) -> bytes:
-    """Write an answer."""
-    text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
-    # What models and clients say may hold halves of surrogate pairs.
-    return text.encode("utf-8", "replace")
+    @override
+    def on_connection_close(self) -> None:
+        self.news.close()

@@ -16,7 +16,10 @@ Paths are below ``/workbench``; bodies and answers are JSON, errors ``{"error": 
 ``PUT /api/calls/ID``                   give a held call another body
 ``POST /api/calls/ID/release, drop``    let it go, or end it
 ``POST /api/check``                     check an answer against expectations
-``GET /api/sets``, ``GET, PUT /api/sets/NAME``   the sets of cases
+``GET /api/sets``                       the sets of cases
+``GET, PUT /api/sets/NAME``             one set: ``set`` and ``version``; a PUT with the version that it is to
+                                        replace is refused where there is another by now
+``POST /api/sets/NAME/cases``           add a ``case`` to a set
 ======================================  =====================================================================
 """
 
@@ -36,6 +39,7 @@ from aoai_gateway.workbench.call_handlers import (
     SetupHandler,
 )
 from aoai_gateway.workbench.run_handlers import (
+    CasesHandler,
     CheckHandler,
     RunHandler,
     SetHandler,
@@ -72,6 +76,7 @@ def rules(bench: Bench, access: Access) -> Sequence[Rule | tuple[Any, ...]]:
         (r"/api/check", CheckHandler),
         (r"/api/sets", SetsHandler),
         (r"/api/sets/([^/]{1,80})", SetHandler),
+        (r"/api/sets/([^/]{1,80})/cases", CasesHandler),
         (r"/([a-z_/]{1,64}\.[a-z]{2,4})", PageHandler),
     ]
     return [(f"/workbench{path}", handler, settings) for path, handler in found]

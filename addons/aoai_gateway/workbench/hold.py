@@ -7,12 +7,13 @@ a person has set in mitmweb is replaced, and can be seen there.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, hooks
 
-from aoai_gateway.workbench.edits import Edited, EditError, body_of
-from aoai_gateway.workbench.shape import dump
+from aoai_gateway.workbench import bodies
+from aoai_gateway.workbench.faults import EditError
+from aoai_gateway.workbench.prompts import ready
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
@@ -45,11 +46,14 @@ def _filter(client: str) -> str:
     return f'~q & ~meta "^gateway_client: {quoted}$"'
 
 
-def edit(flow: HTTPFlow, body: dict[str, Any]) -> None:
-    """Give a held call another body. Raises EditError."""
+async def edit(flow: HTTPFlow, asked: bytes) -> None:
+    """Give a held call another body, as the page sends it. Raises EditError, and ChildError."""
+    if flow.intercepted:
+        body = await bodies.read(ready, (flow.request,), asked, {})
     if not flow.intercepted:
         raise EditError("The call is not held any more.")
-    flow.request.content = dump(body_of(Edited("", body, "", "", flow)))
+    flow.request.headers.pop("content-encoding", None)
+    flow.request.content = body.asking_for(body.model)
     _tell(flow)
 
 

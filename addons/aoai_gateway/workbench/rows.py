@@ -98,7 +98,7 @@ def read_digest(raw: bytes, coding: str | None = None) -> Digest:
     if not raw:
         return Digest("", "")
     try:
-        body = mapping(decode(readable(raw, coding)))
+        body = mapping(decode(readable(raw, coding, MOST_READ)))
         model = body.get("model")
         return Digest(last_words(body), _thread(body), model if isinstance(model, str) else "")
     except (Unreadable, RecursionError):

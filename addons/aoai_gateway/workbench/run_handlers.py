@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from tornado import iostream
 
+from aoai_gateway.workbench import bodies, child, members
 from aoai_gateway.workbench.bench import Judging
 from aoai_gateway.workbench.edits import Edited
-from aoai_gateway.workbench.handler import (
-    PAUSE,
-    QUIET,
-    BadRequestError,
-    Events,
-    Handler,
-    NotFoundError,
-    member,
-)
+from aoai_gateway.workbench.faults import NotFoundError
+from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
+from aoai_gateway.workbench.prompts import asked_for, ready
+from aoai_gateway.workbench.shape import as_json
+
+if TYPE_CHECKING:
+    from aoai_gateway.workbench.runs import Run
 
 
 class StartRunHandler(Handler):
     """Runs of an edited prompt."""
 
-    def post(self) -> None:
+    largest = LARGEST_BODY
+
+    async def post(self) -> None:
         """Start one."""
-        asked = self.asked()
-        origin = self.flow(str(asked["call"])) if asked.get("call") else None
-        variables = asked.get("variables") or {}
-        edited = Edited(
-            operation=str(asked.get("operation", "")),
-            body=member(asked, "body"),
-            client=str(asked.get("client", "")),
-            run_by=self.access.name_of(self) or str(asked.get("by", "")),
-            origin=origin,
-            variables={str(k): str(v) for k, v in variables.items()} if isinstance(variables, dict) else {},
-        )
-        places = asked.get("places")
-        count = asked.get("count", 1)
-        if not isinstance(places, list) or not isinstance(count, int) or isinstance(count, bool):
-            raise BadRequestError('"places" must be a list, and "count" a number.')
+        asked = await child.by_size(len(self.body), asked_for, self.body)
+        origin = self.flow(asked.call) if asked.call else None
+        request = origin.request if origin is not None else None
+        body = await bodies.read(ready, (request,), asked.body, asked.variables)
+        by = self.access.name_of(self) or asked.by
+        edited = Edited(asked.operation, body, asked.client, by, origin)
         setup = self.bench.gateway.in_force()
-        run = self.bench.runs.start(edited, [str(place) for place in places], count, setup)
+        run = self.bench.runs.start(edited, asked.places, asked.count, setup)
         self.answer({"run": run.ident, "entries": [entry.told(0) for entry in run.entries]})
 
 
@@ -53,23 +46,26 @@ class RunHandler(Events):
         if run is None:
             raise NotFoundError("The run is no longer known.")
         self.begin()
-        known = [0] * len(run.entries)
+        run.followers.add(self.news)
         try:
-            while True:
-                run.changed.clear()
-                is_over = run.is_over
-                told = [entry.told(since) for entry, since in zip(run.entries, known, strict=True)]
-                known = [len(entry.text) for entry in run.entries]
-                await self.send("entries", told)
-                if is_over:
-                    return
-                try:
-                    await asyncio.wait_for(run.changed.wait(), QUIET)
-                except TimeoutError:
-                    continue
-                await asyncio.sleep(PAUSE / 2)
+            await self._follow(run)
         except iostream.StreamClosedError:
             pass
+        finally:
+            run.followers.discard(self.news)
+
+    async def _follow(self, run: Run) -> None:
+        known = [0] * len(run.entries)
+        while not self.news.closed:
+            self.news.heard()
+            is_over = run.is_over
+            told = [entry.told(since) for entry, since in zip(run.entries, known, strict=True)]
+            known = [len(entry.text) for entry in run.entries]
+            await self.send("entries", told)
+            if is_over:
+                return
+            if await self.news.wait(QUIET):
+                await asyncio.sleep(PAUSE / 2)
 
     def delete(self, ident: str) -> None:
         """End what of it is still under way."""
@@ -85,16 +81,11 @@ class CheckHandler(Handler):
     async def post(self) -> None:
         """Check a call."""
         asked = self.asked()
-        expected = asked.get("expect")
-        if not isinstance(expected, list) or not all(isinstance(each, dict) for each in expected):
-            raise BadRequestError('"expect" must be a list of objects.')
-        judge = asked.get("judge")
-        judging = Judging(
-            str(asked.get("client", "")),
-            self.access.name_of(self) or str(asked.get("by", "")),
-            judge if isinstance(judge, dict) else {},
-        )
-        flow = self.flow(str(asked.get("call", "")))
+        expected = members.objects(asked, "expect")
+        judge = members.member(asked, "judge") if asked.get("judge") is not None else {}
+        by = self.access.name_of(self) or members.text(asked, "by")
+        judging = Judging(members.text(asked, "client"), by, judge)
+        flow = self.flow(members.text(asked, "call"))
         self.answer({"results": await self.bench.check(flow, expected, judging)})
 
 
@@ -103,18 +94,33 @@ class SetsHandler(Handler):
 
     async def get(self) -> None:
         """List them."""
-        names = await asyncio.to_thread(self.bench.sets.names)
+        names = await self.bench.sets.names()
         self.answer({"folder": str(self.bench.sets.folder), "names": names})
 
 
 class SetHandler(Handler):
     """One set."""
 
+    largest = LARGEST_BODY
+
     async def get(self, name: str) -> None:
-        """Give it."""
-        self.answer({"set": await asyncio.to_thread(self.bench.sets.read, name)})
+        """Give it, and its version."""
+        found, version = await self.bench.sets.read(name)
+        self.set_header("Content-Type", "application/json")
+        self.finish(b'{"set":' + found + b',"version":' + as_json(version) + b"}")
 
     async def put(self, name: str) -> None:
         """Save it."""
-        await asyncio.to_thread(self.bench.sets.write, name, member(self.asked(), "set"))
-        self.answer({"done": f"Saved as {name}."})
+        version = await self.bench.sets.write(name, self.body)
+        self.answer({"done": f"Saved as {name}.", "version": version})
+
+
+class CasesHandler(Handler):
+    """The cases of one set."""
+
+    largest = LARGEST_BODY
+
+    async def post(self, name: str) -> None:
+        """Add one."""
+        version = await self.bench.sets.append(name, self.body)
+        self.answer({"done": f"Saved in {name}.", "version": version})

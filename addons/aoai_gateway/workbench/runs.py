@@ -13,7 +13,9 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect.client_replay import play
 from aoai_gateway.runtime.exception_log import log_exception
-from aoai_gateway.workbench.edits import Edited, EditError, body_of, flow_for
+from aoai_gateway.workbench.edits import Edited, flow_for
+from aoai_gateway.workbench.faults import EditError
+from aoai_gateway.workbench.news import News
 from aoai_gateway.workbench.streams import TextReader
 
 if TYPE_CHECKING:
@@ -67,13 +69,18 @@ class Run:
 
     ident: str
     entries: list[Entry]
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    followers: set[News] = field(default_factory=set)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def is_over(self) -> bool:
         """Whether all of them have ended."""
         return all(entry.state in ("done", "failed") for entry in self.entries)
+
+    def tell(self) -> None:
+        """Tell all pages that follow it that something has changed."""
+        for each in self.followers:
+            each.tell()
 
     def cancel(self) -> None:
         """Give up what is still under way."""
@@ -103,9 +110,8 @@ class Runs:
             raise EditError("Choose where it is to run.")
         if count < 1 or len(places) * count > MOST:
             raise EditError(f"{MOST} calls are the most of one run.")
-        body = body_of(edited)
         entries = [
-            Entry(flow_for(edited, body, place, setup), place, number)
+            Entry(flow_for(edited, place, setup), place, number)
             for place in places
             for number in range(1, count + 1)
         ]
@@ -124,7 +130,7 @@ class Runs:
         try:
             async with room:
                 entry.state, entry.began = "running", time.monotonic()
-                run.changed.set()
+                run.tell()
                 await asyncio.wait_for(play(entry.flow), LONGEST_SECONDS)
             response = entry.flow.response
             entry.state = "done" if response is not None and response.status_code < 400 else "failed"
@@ -139,7 +145,7 @@ class Runs:
             log_exception("in a run of the workbench; it was given up.", error)
         finally:
             self._under_way.pop(entry.flow.id, None)
-            run.changed.set()
+            run.tell()
 
     def responseheaders(self, flow: HTTPFlow) -> None:
         """Look at a run's stream as it passes."""
@@ -156,7 +162,7 @@ def _tap(run: Run, entry: Entry, before: Any) -> Callable[[bytes], Any]:
         passed = before(data) if callable(before) else data
         if data and len(entry.text) < MOST_TEXT:
             entry.text += reader.feed(data)
-            run.changed.set()
+            run.tell()
         return passed
 
     return pass_on

@@ -10,6 +10,7 @@ Everything here is a pure function of bytes and facts, and raises nothing for wh
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +19,7 @@ from aoai_gateway.inspect.views import chat, completion, errors, responses
 from aoai_gateway.inspect.views.answer import Answer
 from aoai_gateway.inspect.views.attachments import describe
 from aoai_gateway.inspect.views.facts import Facts
-from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping
+from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
 from aoai_gateway.inspect.views.sse import read_events
 
 LONGEST_STRING = 100_000
@@ -26,11 +27,26 @@ LONGEST_STRING = 100_000
 
 HEAD = 4_000
 BUDGET = 2_000_000
-"""Characters of all strings of a body; when they are used up, even short paragraphs are kept behind."""
+"""Characters of what is shown of a body; when they are used up all else is kept behind, whole lists too."""
 
-PARAGRAPH = 500
+SLOT = 80
+"""Characters that a list or an object needs for each of its values: each can be a stand-in at least."""
+
 MOST_RAW = 200_000
+MOST_ANSWER = 1_000_000
+"""Characters of all parts of an answer."""
+
+MOST_PARTS = 2_000
+LARGEST_INTEGER = 2**53 - 1
+"""Beyond it, a browser has no exact numbers."""
+
 KEPT = "$kept"
+
+
+def shapes(request: bytes, answer: bytes, facts: Facts) -> bytes:
+    """Give request and answer as the members of a JSON object, without its braces."""
+    shown = {"request": request_shape(request), "answer": answer_shape(answer, facts) if answer else None}
+    return as_json(shown)[1:-1]
 
 
 def request_shape(body: bytes) -> dict[str, Any]:
@@ -54,14 +70,7 @@ def answer_shape(body: bytes, facts: Facts) -> dict[str, Any]:
     if answer is None:
         return shown | {"choices": [], "text": completion.show(body, facts)[:MOST_RAW]}
     return shown | {
-        "choices": [
-            {
-                "finish": choice.finish,
-                "parts": [_part(part.kind, part.title, part.text) for part in choice.parts],
-                "verdicts": [verdict._asdict() for verdict in choice.verdicts],
-            }
-            for choice in answer.choices
-        ],
+        "choices": _choices(answer),
         "prompt_verdicts": [verdict._asdict() for verdict in answer.prompt_verdicts],
         "error": answer.error,
         "broken": answer.broken,
@@ -86,11 +95,19 @@ def _answer(body: bytes, facts: Facts) -> Answer | None:
     return chat.from_body(document) if isinstance(document.get("choices"), list) else None
 
 
-def _part(kind: str, title: str, text: str) -> dict[str, Any]:
-    part: dict[str, Any] = {"kind": kind, "title": title, "text": text[:LONGEST_STRING]}
-    if len(text) > LONGEST_STRING:
-        part["length"] = len(text)
-    return part
+def _choices(answer: Answer) -> list[dict[str, Any]]:
+    found, room, places = [], MOST_ANSWER, MOST_PARTS
+    for choice in answer.choices[:MOST_PARTS]:
+        parts = []
+        for part in choice.parts[:places]:
+            shown = part.text[: min(LONGEST_STRING, room)]
+            room -= len(shown)
+            length = {"length": len(part.text)} if len(shown) < len(part.text) else {}
+            parts.append({"kind": part.kind, "title": part.title, "text": shown, **length})
+        places -= len(parts)
+        verdicts = [verdict._asdict() for verdict in choice.verdicts]
+        found.append({"finish": choice.finish, "parts": parts, "verdicts": verdicts})
+    return found
 
 
 def _raw(body: bytes) -> str:
@@ -98,37 +115,68 @@ def _raw(body: bytes) -> str:
 
 
 class _Cutter:
-    """Copies a decoded JSON value with stand-ins for long strings."""
+    """Copies a decoded JSON value with stand-ins for what is long, and for what a browser cannot hold."""
 
     def __init__(self) -> None:
         self._left = BUDGET
 
     def cut(self, value: Any, key: str, pointer: str) -> Any:
         if isinstance(value, dict):
-            return {k: self.cut(v, k, f"{pointer}/{_escaped(k)}") for k, v in value.items()}
+            return self._dict(value, pointer)
+        if isinstance(value, list):
+            return self._list(value, key, pointer)
         if isinstance(value, str):
             return self._string(value, key, pointer)
-        if isinstance(value, list):
-            described = describe(value, key)
-            if described is not None:
-                return {KEPT: pointer, "kind": described[0], "words": described[1]}
-            return [self.cut(item, key, f"{pointer}/{place}") for place, item in enumerate(value)]
+        if isinstance(value, int | float) and not _is_exact(value):
+            return _stand_in(pointer, "data", f"the number {word(value)}")
         return value
+
+    def _dict(self, value: dict[str, Any], pointer: str) -> dict[str, Any]:
+        if not self._takes(len(value) * SLOT + sum(map(len, value))):
+            return _stand_in(pointer, "data", f"an object of {_count(value, 'member')}")
+        return {k: self.cut(v, k, f"{pointer}/{_escaped(k)}") for k, v in value.items()}
+
+    def _list(self, value: list[Any], key: str, pointer: str) -> Any:
+        described = describe(value, key)
+        if described is not None:
+            return _stand_in(pointer, *described)
+        if not self._takes(len(value) * SLOT):
+            return _stand_in(pointer, "data", f"a list of {_count(value, 'element')}")
+        # The last messages are those that are looked at.
+        cut = [self.cut(value[place], key, f"{pointer}/{place}") for place in reversed(range(len(value)))]
+        cut.reverse()
+        return cut
 
     def _string(self, value: str, key: str, pointer: str) -> Any:
         described = describe(value, key)
         if described is not None:
-            return {KEPT: pointer, "kind": described[0], "words": described[1]}
-        self._left -= len(value)
-        if len(value) > LONGEST_STRING or (self._left < 0 and len(value) > PARAGRAPH):
-            return {
-                KEPT: pointer,
-                "kind": "text",
-                "words": f"{len(value):,} characters",
-                "head": value[:HEAD],
-                "length": len(value),
-            }
-        return value
+            return _stand_in(pointer, *described)
+        if len(value) <= SLOT or (len(value) <= LONGEST_STRING and self._takes(len(value))):
+            return value
+        head = value[:HEAD] if self._takes(HEAD) else ""
+        words = f"{len(value):,} characters"
+        return {**_stand_in(pointer, "text", words), "head": head, "length": len(value)}
+
+    def _takes(self, characters: int) -> bool:
+        """Take some of what is left; whether there is as much."""
+        if characters > self._left:
+            return False
+        self._left -= characters
+        return True
+
+
+def _stand_in(pointer: str, kind: str, words: str) -> dict[str, Any]:
+    return {KEPT: pointer, "kind": kind, "words": words}
+
+
+def _is_exact(number: float) -> bool:
+    if isinstance(number, int):
+        return abs(number) <= LARGEST_INTEGER
+    return math.isfinite(number)
+
+
+def _count(value: dict[str, Any] | list[Any], what: str) -> str:
+    return f"{len(value):,} {what}{'' if len(value) == 1 else 's'}"
 
 
 def at(document: Any, pointer: str) -> Any:
@@ -173,11 +221,18 @@ def whole(body: bytes) -> dict[str, Any]:
 
 
 def dump(document: Any) -> bytes:
-    """Write JSON as bytes; halves of surrogate pairs stay escapes."""
+    """Write JSON as bytes; halves of surrogate pairs stay escapes. Raises ValueError for infinite numbers."""
     try:
-        return json.dumps(document, ensure_ascii=False).encode()
+        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        return json.dumps(document).encode()
+        return json.dumps(document, allow_nan=False).encode()
+
+
+def as_json(found: Any) -> bytes:
+    """Write an answer for the page."""
+    text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+    # What models and clients say may hold halves of surrogate pairs.
+    return text.encode("utf-8", "replace")
 
 
 def _escaped(key: str) -> str:

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { turns, tools } from "../../../addons/aoai_gateway/workbench/page/lib/conversation.js";
 import { add, addTool, emptyBody, messages, move, remove, setRole } from "../../../addons/aoai_gateway/workbench/page/lib/draft.js";
 import { check, typed, PARAMETERS } from "../../../addons/aoai_gateway/workbench/page/lib/parameters.js";
-import { filledIn, names } from "../../../addons/aoai_gateway/workbench/page/lib/variables.js";
+import { names } from "../../../addons/aoai_gateway/workbench/page/lib/variables.js";
 import { lines } from "../../../addons/aoai_gateway/workbench/page/lib/threads.js";
 import { EventReader } from "../../../addons/aoai_gateway/workbench/page/lib/sse.js";
 
@@ -65,7 +65,6 @@ test("parameters: what a model refuses is a warning", () => {
 
 test("variables", () => {
   assert.deepEqual(names({ a: "{{ x }} {{y}}", b: ["{{x}}"] }), ["x", "y"]);
-  assert.equal(filledIn("{{x}} {{y}}", { x: "1" }), "1 {{y}}");
 });
 
 test("calls of a thread are together, newest first", () => {

@@ -36,8 +36,3 @@ export function visible(text) {
 export function hiddenIn(text) {
   return visible(text).filter((piece) => typeof piece !== "string").length;
 }
-
-/** Cut a text for a line. */
-export function cut(text, length) {
-  return text.length <= length ? text : `${text.slice(0, length - 1)}…`;
-}

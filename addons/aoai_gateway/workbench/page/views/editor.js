@@ -116,15 +116,21 @@ function runBar(draft, setup, run, again) {
       button("Run", run, { class: "primary", title: "Run (Ctrl+Enter)", data: { action: "run" } })));
 }
 
+function used(draft) {
+  return Object.fromEntries(names(draft.body).filter((name) => draft.variables[name] !== undefined).map((name) => [name, draft.variables[name]]));
+}
+
 async function start(place, draft, results, problems, setup) {
   if (problems() || place.querySelector("textarea:invalid")) {
     note("Something is not valid yet: see the marked fields.", "problem");
     (place.querySelector("[data-problem] :is(input,textarea,select)") ?? place.querySelector("textarea:invalid"))?.focus();
     return;
   }
-  const asked = { call: draft.origin, operation: draft.operation, body: draft.body, client: draft.client, by: userName(), places: draft.places, count: draft.count, variables: draft.variables };
+  // What is sent now is what answers belong to, however the draft is edited while they come.
+  const sent = copied({ operation: draft.operation, body: draft.body, variables: used(draft) });
+  const asked = { call: draft.origin, ...sent, client: draft.client, by: userName(), places: draft.places, count: draft.count };
   try {
-    draft.run = await send("POST", "/runs", asked);
+    draft.run = { ...await send("POST", "/runs", asked), sent };
     showRun(results, draft.run, draft, setup);
     results.scrollIntoView({ block: "start" });
   } catch (error) {

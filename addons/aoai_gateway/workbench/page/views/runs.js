@@ -129,7 +129,7 @@ class RunView {
       entry.call ? [h("div.buttons", {},
         button(kept ? "Kept" : "Keep", () => this.keep(entry, kept), { "aria-pressed": String(kept), data: { action: "keep" } }),
         ...copyButtons(entry.id),
-        button("Save as case", () => saveAsCase(entry.call, this.draft, this.setup), { data: { action: "save-case" } }),
+        button("Save as case", () => saveAsCase(entry.call, { sent: this.run.sent, expect: this.draft.expect }, this.setup), { data: { action: "save-case" } }),
         h("a", { href: `#/call/${entry.id}` }, "Open the call")),
       h("details", {}, h("summary", {}, "Facts"), facts(entry.call))] : null);
   }

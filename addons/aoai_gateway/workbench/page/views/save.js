@@ -7,8 +7,8 @@ import { expectationForm } from "./expectations.js";
 
 const NEW = "a new file…";
 
-/** Ask for a set, a name and expectations, and save. */
-export async function saveAsCase(call, draft, setup) {
+/** Ask for a set, a name and expectations, and save a call of a run; `sent`: the prompt as it was then. */
+export async function saveAsCase(call, { sent, expect }, setup) {
   const dialog = document.getElementById("dialog");
   let names = [];
   try {
@@ -17,7 +17,7 @@ export async function saveAsCase(call, draft, setup) {
     note(error.message, "problem");
     return;
   }
-  const chosen = { file: names[0] ?? NEW, fresh: "cases.yaml", name: call.row.prompt.slice(0, 60) || "case", expect: copied(draft?.expect?.length ? draft.expect : [{ contains: "" }]) };
+  const chosen = { file: names[0] ?? NEW, fresh: "cases.yaml", name: call.row.prompt.slice(0, 60) || "case", expect: copied(expect?.length ? expect : [{ contains: "" }]) };
   const place = h("div.expectations");
   expectationForm(place, chosen.expect, setup);
   const fresh = labelled("name of the file", h("input", { type: "text", value: chosen.fresh, oninput: (event) => { chosen.fresh = event.target.value; } }), `.yaml or .jsonl, in the folder ${setup.sets.split(/[\\/]/).at(-1)}`);
@@ -26,9 +26,7 @@ export async function saveAsCase(call, draft, setup) {
   const save = async () => {
     try {
       const file = chosen.file === NEW ? chosen.fresh : chosen.file;
-      const set = names.includes(file) ? (await get(`/sets/${encodeURIComponent(file)}`)).set : { cases: [] };
-      set.cases.push(await caseOf(call, draft, chosen));
-      note((await send("PUT", `/sets/${encodeURIComponent(file)}`, { set })).done);
+      note((await send("POST", `/sets/${encodeURIComponent(file)}/cases`, { case: await caseOf(call, sent, chosen) })).done);
       dialog.close();
     } catch (error) {
       problem.textContent = error.message;
@@ -43,13 +41,12 @@ export async function saveAsCase(call, draft, setup) {
   dialog.showModal();
 }
 
-async function caseOf(call, draft, chosen) {
+async function caseOf(call, sent, chosen) {
   const expect = chosen.expect.filter((each) => Object.values(each)[0] !== "");
-  const written = { name: chosen.name, operation: call.operation };
-  if (draft && !JSON.stringify(draft.body).includes('"$kept"')) {
-    const { model, ...body } = draft.body;
-    return { ...written, body, variables: draft.variables, expect };
-  }
-  const { model, ...body } = JSON.parse(await (await getBlob(`/calls/${call.id}/part?pointer=`)).text());
-  return { ...written, body, expect };
+  // Where the page has only stand-ins, the call has the whole prompt, with its variables put in.
+  const whole = JSON.stringify(sent.body).includes('"$kept"')
+    ? { body: JSON.parse(await (await getBlob(`/calls/${call.id}/part?pointer=`)).text()) }
+    : { body: sent.body, variables: sent.variables };
+  const { model, ...body } = whole.body;
+  return { name: chosen.name, operation: call.operation, ...whole, body, expect };
 }

@@ -24,16 +24,16 @@ export async function showSets(place) {
 /** Show one set. */
 export async function showSet(place, name, setup) {
   try {
-    const { set } = await get(`/sets/${encodeURIComponent(name)}`);
-    new SetView(place, name, set, setup).draw();
+    const { set, version } = await get(`/sets/${encodeURIComponent(name)}`);
+    new SetView(place, name, set, version, setup).draw();
   } catch (error) {
     fill(place, h("p.problem", {}, error.message));
   }
 }
 
 class SetView {
-  constructor(place, name, set, setup) {
-    Object.assign(this, { place, name, set, setup });
+  constructor(place, name, set, version, setup) {
+    Object.assign(this, { place, name, set, version, setup });
     const own = set.deployment && setup.places.includes(set.deployment) ? set.deployment : setup.places[0];
     this.places = own ? [own] : [];
     this.client = setup.clients[0] ?? "";
@@ -95,7 +95,9 @@ class SetView {
 
   async save() {
     try {
-      note((await send("PUT", `/sets/${encodeURIComponent(this.name)}`, { set: this.set })).done);
+      const { done, version } = await send("PUT", `/sets/${encodeURIComponent(this.name)}`, { set: this.set, version: this.version });
+      this.version = version;
+      note(done);
     } catch (error) {
       note(error.message, "problem");
     }

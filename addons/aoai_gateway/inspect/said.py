@@ -1,0 +1,70 @@
+"""What a model said in an answer, as plain text: for reading several beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aoai_gateway.inspect.views import chat, completion, errors, responses
+from aoai_gateway.inspect.views.answer import Answer, Choice
+from aoai_gateway.inspect.views.shapes import Unreadable, decode
+from aoai_gateway.inspect.views.sse import read_events
+
+if TYPE_CHECKING:
+    from aoai_gateway.inspect.views.facts import Facts
+    from aoai_gateway.wire.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The text of an answer, the model that gave it, and its usage; an error is a text, too.
+
+    ``plain`` is what the first choice says and nothing else; ``finish_reason`` why it ended.
+    """
+
+    text: str
+    model: str = ""
+    usage: Usage | None = None
+    plain: str = ""
+    finish_reason: str = ""
+
+
+def said(data: bytes, facts: Facts) -> Said:
+    """Read a decoded answer. A pure function that raises nothing."""
+    try:
+        return _read(data, facts)
+    except (Unreadable, RecursionError):
+        return Said(data.decode(errors="replace"))
+
+
+def _read(data: bytes, facts: Facts) -> Said:
+    if completion.is_stream(data, facts):
+        events = read_events(data)
+        return _said((responses if facts.operation == "responses" else chat).from_events(events))
+    body = decode(data)
+    if not isinstance(body, Mapping):
+        return Said(data.decode(errors="replace"))
+    if body.get("error"):
+        return Said(errors.summary(body["error"]))
+    if facts.operation == "responses":
+        return _said(responses.from_body(body))
+    if isinstance(body.get("choices"), list):
+        return _said(chat.from_body(body))
+    return Said(completion.show(data, facts))
+
+
+def _said(answer: Answer) -> Said:
+    pieces = [answer.error] if answer.error else []
+    for number, choice in enumerate(answer.choices, 1):
+        if len(answer.choices) > 1:
+            pieces.append(f"[choice {number}]")
+        pieces += [f"[{part.title}] {part.text}" if part.title else part.text for part in choice.parts]
+        if choice.finish not in ("", "stop", "completed"):
+            pieces.append(f"[{choice.finish}]")
+    if answer.broken:
+        pieces.append("[broken off]")
+    first = answer.choices[0] if answer.choices else Choice()
+    plain = "".join(part.text for part in first.parts if part.kind == "text")
+    text = "\n".join(piece for piece in pieces if piece)
+    return Said(text, answer.model, answer.usage, plain, first.finish)

@@ -1,0 +1,34 @@
+"""A part of a request's body, whole: a picture, a sound, a pasted book."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+
+from aoai_gateway.inspect.views.shapes import Unreadable, decode
+from aoai_gateway.workbench.faults import NotFoundError
+from aoai_gateway.workbench.shape import at
+
+PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+SOUNDS = ("audio/wav", "audio/mpeg", "audio/mp3", "audio/ogg", "audio/flac", "audio/webm")
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[^,]{0,100};base64,", re.ASCII)
+
+
+def part(body: bytes, pointer: str) -> tuple[str, bytes]:
+    """Find a part of a body: its media type, and the data. A pure function; raises NotFoundError."""
+    try:
+        found = at(decode(body), pointer)
+    except (KeyError, Unreadable):
+        raise NotFoundError("There is no such part in the call.") from None
+    text = found if isinstance(found, str) else json.dumps(found)
+    head = _DATA_URL.match(text)
+    media = (head[1] or "").lower() if head else ""
+    if head and media in (*PICTURES, *SOUNDS):
+        try:
+            data = text[head.end() :]
+            return media, base64.b64decode(data + "=" * (-len(data) % 4), validate=False)
+        except binascii.Error:
+            pass
+    return "text/plain; charset=utf-8", text.encode(errors="replace")
