@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aoai_gateway.inspect.comparison import WIDTH, Entry, _width, side_by_side
+from aoai_gateway.inspect.comparison import LONGEST_TEXT, WIDTH, Entry, _width, side_by_side
 
 FIRST = Entry(
     "gpt-4o",
@@ -66,3 +66,12 @@ def test_texts_that_are_the_same_are_shown_once() -> None:
 def test_nothing_to_compare() -> None:
     assert side_by_side([]) == ""
     assert "(no answer)" in side_by_side([Entry("a"), Entry("b", "x")])
+
+
+def test_of_very_long_answers_the_begin_is_laid_out() -> None:
+    long = "word " * LONGEST_TEXT
+    text = side_by_side([Entry("a", text=long), Entry("b", text="short")])
+    assert len(text) < 4 * LONGEST_TEXT
+    assert "[500,000 characters; its" in " ".join(text.split())
+    same = side_by_side([Entry("a", text=long), Entry("b", text=long)])
+    assert len(same) < 2 * LONGEST_TEXT

@@ -13,14 +13,17 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mitmproxy import exceptions
 from openai.resources import Completions, Embeddings
 from openai.resources.chat import Completions as ChatCompletions
 from openai.resources.responses import Responses
 
 from aoai_gateway.inspect import snippets
+from aoai_gateway.inspect.call_code import LARGEST, written
 from aoai_gateway.inspect.snippets import FORMATS, KEYWORDS, Request
 from aoai_gateway.wire.errors import GatewayError
 from tests.programs import require
+from tests.workbench.test_calls import call
 
 V1 = "/openai/v1/chat/completions"
 CLASSIC = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
@@ -206,3 +209,33 @@ def test_what_has_no_prompt_is_not_written_as_code(path: str, name: str) -> None
     asked = snippets.Request("http://gw", "GET", f"/openai/v1/{path}", (), b"")
     with pytest.raises(GatewayError, match="Only calls with a prompt"):
         snippets.FORMATS[name](asked)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_nested_is_written_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    write = snippets._text
+
+    def counted(value: str) -> str:
+        texts.append(value)
+        return write(value)
+
+    monkeypatch.setattr(snippets, "_text", counted)
+    value: Any = {str(number): "x" * 50 for number in range(200)}
+    for _ in range(200):
+        value = {"inner": value, "more": "y" * 90}
+    code = FORMATS[name](request(body={"model": "gpt-4o", **PROMPT, "metadata": value}))
+    assert len(texts) < 2_000
+    assert len(code) < 300_000
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_nested_too_deeply_is_refused(name: str) -> None:
+    body = b'{"model": "gpt-4o", "messages": [], "metadata": ' + b"[" * 3000 + b"]" * 3000 + b"}"
+    with pytest.raises(GatewayError):
+        snippets.code(body, name, request())
+
+
+def test_a_large_call_is_not_written_on_the_event_loop() -> None:
+    with pytest.raises(exceptions.CommandError, match=r"1\.0 MB.*workbench"):
+        written("python", call("x" * LARGEST))

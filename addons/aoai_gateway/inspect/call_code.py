@@ -8,6 +8,7 @@ from mitmproxy import exceptions
 
 from aoai_gateway.inspect import snippets
 from aoai_gateway.inspect.replays import as_call
+from aoai_gateway.inspect.views.attachments import byte_size
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
 
@@ -15,10 +16,21 @@ if TYPE_CHECKING:
     from mitmproxy import flow, http
 
 
+LARGEST = 1024 * 1024
+"""Bytes of a call that are written on the event loop."""
+
+
 def written(language: str, shown: flow.Flow) -> str:
-    """Write a flow's call as code. Raises CommandError where it is no call, or the format is unknown."""
+    """Write a flow's call as code, on the event loop, where mitmproxy asks for it.
+
+    Raises CommandError where it is no call, is large, or the format is unknown.
+    """
     call = as_call(shown)
     body = readable(call.request.raw_content, call.request.headers.get("content-encoding"))
+    if len(body) > LARGEST:
+        raise exceptions.CommandError(
+            f"The call has {byte_size(len(body))}, which is too much here; the workbench copies it as code."
+        )
     try:
         return snippets.code(body, language, head_of(shown, call))
     except GatewayError as error:

@@ -108,7 +108,8 @@ class Comparison:
             await self._tell(HttpRequestHeadersHook(self.flow), HttpRequestHook(self.flow))
             places = asyncio.Semaphore(AT_ONCE)
             await asyncio.gather(*(self._ask(copy, places) for _, copy in self._entries))
-            answer = side_by_side([self._entry(title, copy) for title, copy in self._entries])
+            # In a thread: long answers take a moment, and calls are served meanwhile.
+            answer = await asyncio.to_thread(self._laid_out)
             self.flow.response = http.Response.make(
                 200, answer, {"content-type": "text/plain; charset=utf-8"}
             )
@@ -137,6 +138,9 @@ class Comparison:
         if self.flow.intercepted:
             # There is nothing to hold.
             self.flow.resume()
+
+    def _laid_out(self) -> str:
+        return side_by_side([self._entry(title, copy) for title, copy in self._entries])
 
     def _entry(self, title: str, copy: http.HTTPFlow) -> Entry:
         said, response = said_in(copy), copy.response

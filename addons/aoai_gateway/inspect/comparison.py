@@ -20,6 +20,9 @@ WIDTH = 74
 NARROWEST = 32
 """Columns that an answer needs to be read beside others."""
 
+LONGEST_TEXT = 100_000
+"""Characters of an answer that are laid out; the answer's own flow has all of it."""
+
 MOST_COLUMNS = 4
 """Answers whose figures stand beside each other; of more, some are below."""
 
@@ -105,24 +108,30 @@ def _cells(entry: Entry) -> list[str]:
 def _texts(entries: Sequence[Entry]) -> list[str]:
     first = entries[0].text
     if len(entries) > 1 and first and all(entry.text == first for entry in entries):
-        return ["All answers are the same:", "", first]
+        return ["All answers are the same:", "", _text(entries[0])]
     width = (WIDTH - len(GAP) * (len(entries) - 1)) // len(entries)
     if width < NARROWEST:
         lines: list[str] = []
         for entry in entries:
             lines += [
                 f"── {entry.title} ".ljust(WIDTH, "─"),
-                *_wrapped(entry.text or "(no answer)", WIDTH),
+                *_wrapped(_text(entry), WIDTH),
                 "",
             ]
         return lines
-    columns = [_wrapped(entry.text or "(no answer)", width) for entry in entries]
+    columns = [_wrapped(_text(entry), width) for entry in entries]
     heads = [f"── {_cut(entry.title, width - 4)} ".ljust(width, "─") for entry in entries]
     rows = [GAP.join(heads)]
     for number in range(max(map(len, columns))):
         cells = [column[number] if number < len(column) else "" for column in columns]
         rows.append(GAP.join(_padded(cell, width) for cell in cells).rstrip())
     return rows
+
+
+def _text(entry: Entry) -> str:
+    if len(entry.text) <= LONGEST_TEXT:
+        return entry.text or "(no answer)"
+    return f"{entry.text[:LONGEST_TEXT]}\n[{len(entry.text):,} characters; its own flow has them all]"
 
 
 def _wrapped(text: str, width: int) -> list[str]:
