@@ -7,31 +7,20 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.config.models import Config
 from aoai_gateway.engine.call import Setup
-from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.workbench.edits import Edited, flow_for
 from aoai_gateway.workbench.faults import BadRequestError, EditError
 from aoai_gateway.workbench.hold import _filter, held
 from aoai_gateway.workbench.prompts import Body, asked_for, body_of, ready
 from aoai_gateway.workbench.shape import request_shape
 from aoai_gateway.workbench.streams import TextReader
+from tests.workbench.serving import made_setup
 from tests.workbench.test_calls import call
 
 
 @pytest.fixture(scope="module")
 def setup() -> Setup:
-    def endpoint(name: str, *virtual: str) -> dict[str, Any]:
-        pools = [{"name": each, "standins": [{"name": f"{each}-{name}"}]} for each in virtual]
-        url = f"https://{name}.example"
-        return {"name": name, "url": url, "key": "key-of-endpoint", "virtual_deployments": pools}
-
-    document = {
-        "aoai": {"endpoints": [endpoint("a", "gpt-4o", "mini"), endpoint("b", "gpt-4o")]},
-        "clients": [{"name": "Bot", "key": "key-of-bot-123"}],
-    }
-    config = Config.model_validate(document)
-    return Setup(config, RoutingTable(config))
+    return made_setup()
 
 
 def edited(body: dict[str, Any], **more: Any) -> Edited:

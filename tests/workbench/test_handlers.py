@@ -5,87 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mitmproxy.addons.intercept import Intercept
 from mitmproxy.http import HTTPFlow
-from mitmproxy.test import taddons
-from tornado import netutil, web
-from tornado.httpclient import AsyncHTTPClient, HTTPResponse
-from tornado.httpserver import HTTPServer
+from tornado.httpclient import HTTPResponse
 
-from aoai_gateway.admin.guard import Refusal
 from aoai_gateway.engine.call import Setup
-from aoai_gateway.tokens import Counter
 from aoai_gateway.workbench import call_handlers, handler, runs
 from aoai_gateway.workbench.bench import Bench
-from aoai_gateway.workbench.calls import Calls
-from aoai_gateway.workbench.case_files import CaseFiles
-from aoai_gateway.workbench.handlers import rules
-from aoai_gateway.workbench.runs import Runs
+from tests.workbench.serving import Page, made_setup, serving
 from tests.workbench.test_calls import call
-from tests.workbench.test_edits import setup as setup
-
-
-class Everyone:
-    """Lets all requests pass."""
-
-    def may_see(self, _: web.RequestHandler) -> Refusal | None:
-        return None
-
-    def may_change(self, _: web.RequestHandler) -> Refusal | None:
-        return None
-
-    def name_of(self, _: web.RequestHandler) -> str:
-        return ""
-
-
-class FakeGateway:
-    """As much of a gateway as the workbench asks."""
-
-    config_file = None
-
-    def __init__(self, setup: Setup) -> None:
-        self.setup, self.counter = setup, Counter()
-
-    def in_force(self) -> Setup:
-        return self.setup
-
-
-class Page:
-    """What a page asks of a workbench."""
-
-    def __init__(self, bench: Bench, url: str) -> None:
-        self.bench, self.url = bench, url
-
-    async def ask(self, method: str, path: str, body: bytes | None = None) -> HTTPResponse:
-        client = AsyncHTTPClient()
-        sent = body if body is not None else (b"{}" if method in ("POST", "PUT") else None)
-        return await client.fetch(
-            f"{self.url}/workbench/api{path}", method=method, body=sent, raise_error=False, request_timeout=60
-        )
-
-
-def serving(setup: Setup, folder: Path, scenario: Callable[[Page], Awaitable[None]]) -> None:
-    """Run a scenario with a workbench that listens."""
-
-    async def run() -> None:
-        with taddons.context(Intercept()):
-            bench = Bench(FakeGateway(setup), Calls(), Runs(), CaseFiles(lambda: folder))  # type: ignore[arg-type]
-            (listening,) = netutil.bind_sockets(0, "127.0.0.1")
-            server = HTTPServer(web.Application(list(rules(bench, Everyone()))))
-            server.add_socket(listening)
-            try:
-                await scenario(Page(bench, f"http://127.0.0.1:{listening.getsockname()[1]}"))
-            finally:
-                server.stop()
-                await server.close_all_connections()
-
-    asyncio.run(run())
-
 
 NESTED = b'{"a":' * 3000 + b"1" + b"}" * 3000
 ANYTHING = [
@@ -134,6 +66,11 @@ def fine(response: HTTPResponse, said: Any) -> None:
     found = json.loads(response.body)
     if response.code != 200:
         assert found["error"]["message"], said
+
+
+@pytest.fixture(scope="module")
+def setup() -> Setup:
+    return made_setup()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mitmproxy.exceptions import FlowReadException
@@ -146,10 +146,9 @@ def _then(flow: HTTPFlow, operation: str) -> Outcome:
     answer = read(operation, response.status_code, response.headers.get("content-type", ""), content)
     noted = flow.metadata
     if answer.input_tokens is None and "gateway_tokens_in" in noted:
-        answer = Answer(
-            answer.status, answer.text, answer.finish_reason, noted["gateway_tokens_in"],
-            noted.get("gateway_tokens_out"), answer.error, answer.vectors,
-        )  # fmt: skip
+        answer = replace(
+            answer, input_tokens=noted["gateway_tokens_in"], output_tokens=noted.get("gateway_tokens_out")
+        )
     first = noted.get("gateway_first_content_ms")
     total = None
     if response.timestamp_end and flow.request.timestamp_start:

@@ -107,7 +107,8 @@ def _call(operation: str, body: Mapping[str, Any]) -> CapturedCall:
     if streaming and operation in ("chat.completions", "completions"):
         # Else nobody would say how many tokens it has taken.
         options = body.get("stream_options")
-        body = {**body, "stream_options": {**(options or {}), "include_usage": True}}
+        given = options if isinstance(options, Mapping) else {}
+        body = {**body, "stream_options": {**given, "include_usage": True}}
     return CapturedCall(
         flow="",
         client="",
