@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from aoai_simulator import filler_text as words
-from aoai_simulator import models
 from aoai_simulator.output_formats import JsonForm
 from aoai_simulator.pattern_filler import text_for
 from aoai_simulator.replies import InvalidError
@@ -76,7 +75,7 @@ def complete(ask: Ask, seed: int, length: int | None, tokenizer: Tokenizer) -> t
 def _choice(ask: Ask, seed: int, index: int, length: int | None, tokenizer: Tokenizer) -> Completion:
     limit = ask.sampling.max_tokens
     reasoning = 0
-    if models.reasons(ask.model):
+    if ask.reasons:
         reasoning = REASONING_TOKENS if limit is None else min(REASONING_TOKENS, limit)
         limit = None if limit is None else limit - reasoning
     tools = ask.toolbox.choose(ask.conversation)

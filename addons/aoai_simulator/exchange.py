@@ -23,6 +23,7 @@ from aoai_simulator.delivery import GZIP, BodyWriter, compressed, head
 from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.limits import Headers
 from aoai_simulator.log import Entry
+from aoai_simulator.messages import shaped
 from aoai_simulator.replies import Frames, Whole
 from aoai_simulator.resource import Call, Request, Resource, Settings
 from aoai_simulator.targets import parse_target
@@ -247,6 +248,7 @@ class Exchange(HTTPMessageDelegate):
 
     def whole(self, reply: Whole) -> tuple[bytes, bytes]:
         """Head and body of a reply, compressed if that is on and the client takes it."""
+        reply = shaped(self._start.path, reply)
         self._used = reply.tokens
         body, headers = reply.body, reply.headers
         if body and self._compresses():

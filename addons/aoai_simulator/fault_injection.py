@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from aoai_simulator import refusals, responses
+from aoai_simulator import message_requests, messages, refusals, responses
 from aoai_simulator.exchange import Exchange
 from aoai_simulator.faults import Fault
 from aoai_simulator.limits import Headers, retry_headers
@@ -82,6 +82,8 @@ def _refusal_in_200(exchange: Exchange, fault: Fault, call: Call, ask: Ask) -> R
     if not ask.stream:
         return rate_limited(who, "tokens", seconds, headers=retry_headers(seconds) if seconds else ())
     made = resource.made(who.deployment, time.time())
+    if ask.operation == message_requests.OPERATION:
+        return messages.overloaded_stream(who.model, made.ident)
     return responses.refused_stream(
         ask, made, who, order=fault["order"], big=fault["big"], retry_after=seconds
     )

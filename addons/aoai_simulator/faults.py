@@ -33,6 +33,7 @@ KINDS: Mapping[str, Parameters] = {
     "502": _HINTED,
     "503": _HINTED,
     "504": _HINTED,
+    "529": _HINTED,
     "content_filter": _PLAIN,
     "huge-error-body": {**_PLAIN, "status": 500, "bytes": 1_000_000},
     # The connection. `how`: rst or fin.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from aoai_simulator.targets import CLAUDE
+
 _SNAPSHOTS = {
     "gpt-35-turbo": "gpt-35-turbo-0125",
     "gpt-4": "gpt-4-turbo-2024-04-09",
@@ -27,6 +29,7 @@ _CONTEXTS = (
     ("o1", 200_000),
     ("o3", 200_000),
     ("o4-", 200_000),
+    ("claude-", 200_000),
 )
 _DIMENSIONS = {"text-embedding-3-large": 3072}
 
@@ -39,7 +42,7 @@ def snapshot(model: str) -> str:
 
 @lru_cache(maxsize=256)
 def supports(model: str, operation: str) -> bool:
-    """Whether the model can do the operation; an unknown model can do all."""
+    """Whether the model can do the operation; an unknown model can do all of OpenAI's."""
     if model.startswith(("whisper", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")):
         return operation in ("audio/transcriptions", "audio/translations")
     if model.startswith(("tts", "gpt-4o-mini-tts")):
@@ -50,6 +53,8 @@ def supports(model: str, operation: str) -> bool:
         return operation == "videos"
     if model.startswith("text-embedding-"):
         return operation == "embeddings"
+    if model.startswith("claude") or operation in CLAUDE:
+        return model.startswith("claude") and operation in CLAUDE
     if "instruct" in model or model in ("davinci-002", "babbage-002"):
         return operation == "completions"
     if model.startswith("gpt-35-turbo"):

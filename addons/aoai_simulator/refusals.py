@@ -40,7 +40,7 @@ def replacement(fault: Fault, who: Refused) -> Whole | None:
         return replies.rate_limited(who, "tokens", 86400, fault["form"], headers)
     if kind in ("429", "429-late-body"):
         return _limited(fault, who)
-    if kind in ("408", "500", "502", "503", "504"):
+    if kind in ("408", "500", "502", "503", "504", "529"):
         hint = fault["retry_after_seconds"]
         return replies.server_error(int(kind), headers=retry_headers(hint) if hint else ())
     if kind == "huge-error-body":

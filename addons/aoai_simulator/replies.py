@@ -253,7 +253,7 @@ def refusal(who: Refused, decision: Decision) -> Whole:
 
 
 def server_error(status: int, *, headers: Headers = ()) -> Whole:
-    """408, 500, 502, 503 or 504."""
+    """408, 500, 502, 503, 504 or 529."""
     code, message = {
         408: ("Timeout", "The operation was timeout."),
         500: (
@@ -263,5 +263,6 @@ def server_error(status: int, *, headers: Headers = ()) -> Whole:
         502: ("BadGateway", "Bad gateway"),
         503: ("ServiceUnavailable", "The service is temporarily unable to process your request."),
         504: ("GatewayTimeout", "The request timed out. Please try again later."),
+        529: ("overloaded_error", "Overloaded"),
     }[status]
     return error(status, code, message, headers=headers, more={"type": "server_error", "param": None})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aoai_simulator import models
 from aoai_simulator.conversation import Conversation, read_conversation
 from aoai_simulator.output_formats import JsonForm, read_form
 from aoai_simulator.parameters import check_names
@@ -57,6 +58,13 @@ class Ask:
     def last(self) -> str:
         """The last user message."""
         return self.conversation.last
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model spends reasoning tokens before it answers: always, or because it is asked to."""
+        thinking = self.body.get("thinking")
+        asked = isinstance(thinking, Mapping) and thinking.get("type") in ("enabled", "adaptive")
+        return models.reasons(self.model) or asked
 
     @property
     def choices(self) -> int:

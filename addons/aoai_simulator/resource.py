@@ -16,12 +16,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
-from aoai_simulator import chat, completions, embeddings, limits, media, models, replies, responses
+from aoai_simulator import (
+    chat,
+    completions,
+    embeddings,
+    limits,
+    media,
+    message_requests,
+    messages,
+    models,
+    replies,
+    responses,
+)
 from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
 from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Whole, compact
 from aoai_simulator.requests import Ask, read_ask, read_object
-from aoai_simulator.targets import MEDIA, Target, parse_target
+from aoai_simulator.targets import CLAUDE, MEDIA, Target, parse_target
 from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
 
@@ -154,6 +165,7 @@ class Resource:
         self._randomness = randomness
         self._tokenizer = tokenizer
         self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._cached: OrderedDict[str, None] = OrderedDict()
         self.things = Things(randomness)
         self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
 
@@ -163,6 +175,7 @@ class Resource:
     def reset(self) -> None:
         """Empty all windows and forget the stored responses."""
         self._stored.clear()
+        self._cached.clear()
         self.things.clear()
         for deployment in self.deployments.values():
             deployment.state = deployment.limits.empty()
@@ -199,6 +212,8 @@ class Resource:
             return replies.deployment_not_found()
         if not models.supports(deployment.spec.model, target.operation):
             return replies.operation_not_supported(target.operation, deployment.spec.model)
+        if target.operation in CLAUDE:
+            return self._claude(target, request, body, deployment)
         if target.operation in responses.SIDES:
             return Call(target, deployment, request=request)
         missing = self.things.missing(request.body) if target.operation == "responses" else None
@@ -219,17 +234,50 @@ class Resource:
             return self._thing(call, target_parts, wall)
         if deployment is not None and ask is None:
             return self._media_reply(call, deployment, now, wall)
+        if call.target.operation == message_requests.COUNT and ask is not None:
+            return messages.count(ask.prompt_tokens)
         if deployment is None or ask is None:
             return self._models(call.target) if call.target.operation == "models" else self._item(call.target)
         decision, deployment.state = limits.admit(deployment.limits, deployment.state, ask.cost, now)
         call.reservation = decision.reservation
         call.limit_headers = decision.headers
+        if call.target.operation in CLAUDE:
+            call.limit_headers = messages.limit_headers(decision.headers, wall)
         if not decision.admitted:
             return replies.refusal(self.refused(call), decision)
         try:
             return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
         except InvalidError as invalid:
             return invalid.reply
+
+    def _claude(
+        self, target: Target, request: Request, body: Mapping[str, Any], deployment: Deployment
+    ) -> Call | Whole:
+        """Understand a call to Claude."""
+        if request.headers.get("anthropic-version") is None:
+            return replies.invalid_request("anthropic-version: header is required")
+        counts = target.operation == message_requests.COUNT
+        try:
+            ask = message_requests.read_message_ask(
+                body, deployment.spec.model, self._tokenizer, counts=counts
+            )
+        except InvalidError as invalid:
+            return invalid.reply
+        return Call(target, deployment, ask)
+
+    def _message(self, deployment: Deployment, ask: Ask, completion: completions.Completion) -> Reply:
+        """Answer a call to Claude; what its prompt puts into the cache is there the next time."""
+        cached = message_requests.Cached()
+        if part := message_requests.cached_part(ask.body):
+            key = hashlib.sha256(f"{deployment.name}\n{part}".encode(errors="replace")).hexdigest()
+            tokens = min(ask.prompt_tokens, len(part) // 4)
+            hit = key in self._cached
+            cached = message_requests.Cached(0, tokens) if hit else message_requests.Cached(tokens, 0)
+            self._cached[key] = None
+            if len(self._cached) > MAX_STORED:
+                self._cached.popitem(last=False)
+        what = (ask, completion, deployment.snapshot, self._ident(), cached)
+        return messages.stream(*what) if ask.stream else messages.whole(*what)
 
     def _media(self, target: Target, request: Request) -> Call | Whole:
         """Understand a call for audio or images."""
@@ -302,6 +350,8 @@ class Resource:
             ("x-request-id", guid[::-1]),
             ("x-ms-region", self.region),
         ]
+        if call is not None and call.target.operation in CLAUDE:
+            common.append(("request-id", f"req_{ident[:24]}"))
         deployment = call.deployment if call else None
         if call is None or deployment is None or status != 200:
             return tuple(common)
@@ -313,7 +363,7 @@ class Resource:
         return (*common, *call.limit_headers)
 
     def _unauthorised(self, headers: Mapping[str, str], wall: float) -> Whole | None:
-        key = headers.get("api-key")
+        key = headers.get("api-key", headers.get("x-api-key"))
         if key is not None:
             return None if key == self.key else replies.wrong_key()
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -350,6 +400,8 @@ class Resource:
         if ask.operation == "embeddings":
             return embeddings.whole(ask, model)
         made = completions.complete(ask, self.seed, self._settings.completion_tokens, self._tokenizer)
+        if ask.operation == message_requests.OPERATION:
+            return self._message(deployment, ask, made[0])
         if ask.operation == "responses":
             return self._respond(deployment, ask, made[0], wall)
         what = (ask, made, deployment.snapshot, self._ident(), int(wall))

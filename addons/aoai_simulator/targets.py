@@ -15,6 +15,9 @@ MEDIA = frozenset(
 DEPLOYMENT_OPERATIONS = frozenset({"chat/completions", "completions", "embeddings"}) | MEDIA
 """Operations whose classic form has the deployment in the path."""
 
+CLAUDE = ("messages", "messages/count_tokens")
+"""Operations of Anthropic's API, below ``/anthropic/v1``; all that is known of it here."""
+
 RESPONSES = ("responses", "responses/compact", "responses/input_tokens")
 
 _API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
@@ -49,6 +52,9 @@ def parse_target(method: str, target: str) -> Target | None:
     """Read a request target in origin form; None means that AOAI would answer "Resource not found"."""
     path, _, query = target.partition("?")
     parts = path.split("/")
+    if parts[:3] == ["", "anthropic", "v1"]:
+        operation = "/".join(parts[3:])
+        return Target(operation, method, "v1") if method == "POST" and operation in CLAUDE else None
     if len(parts) < 3 or parts[0] or parts[1] != "openai":
         return None
     version = parse_qs(query, keep_blank_values=True).get("api-version", [""])[0]

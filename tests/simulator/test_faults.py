@@ -66,6 +66,7 @@ REPLACING = {
     "502": 502,
     "503": 503,
     "504": 504,
+    "529": 529,
     "content_filter": 400,
     "huge-error-body": 500,
 }

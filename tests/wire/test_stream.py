@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from aoai_gateway.wire.errors import upstream_disconnected
 from aoai_gateway.wire.sse import SseScanner
-from aoai_gateway.wire.stream import Kind, StreamError, StreamReader, Verdict
+from aoai_gateway.wire.stream import StreamReader
+from aoai_gateway.wire.stream_kinds import Kind, StreamError, Verdict
 from aoai_gateway.wire.usage import Usage
 
 USAGE = {

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.wire.stream import StreamReader, Verdict
+from aoai_gateway.wire.stream import StreamReader
+from aoai_gateway.wire.stream_kinds import Verdict
 
 
 def data(document: object) -> bytes:
@@ -148,7 +149,7 @@ STATUSES = {
     (500, None): 500,
     ("502", None): 502,
     ("service_unavailable", None): 503,
-    (None, "overloaded_error"): 503,
+    (None, "overloaded_error"): 529,
     ("server_is_overloaded", None): 429,
     ("RateLimitReached", None): 429,
     ("vector_store_timeout", None): 504,

@@ -60,7 +60,7 @@ WITHOUT_USAGE_SECONDS = 3_600.0
 """How long it is remembered that a backend does not take ``stream_options``: it may be updated."""
 
 
-REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id")
+REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id", "request-id")
 """Headers in which a backend names the request, the most useful one first."""
 
 _LONGEST_FACT = 128

@@ -1,6 +1,6 @@
 """The meaning of a failed attempt: for the backend, for the call, and for the choice of another backend.
 
-- *Which failures are replayed.* 408, 429, 500, 502, 503, 504, no connection, TLS, a connection dropped
+- *Which failures are replayed.* 408, 429, 500, 502, 503, 504, 529, no connection, TLS, a connection dropped
   before the headers, a deadline; and an answer with 200 that is an error which stands for one of these
   statuses (a stream's, before its first content). Our own credential
   refused (401, 403) is our fault, so that is replayed too; the client's own token refused is its answer.
@@ -10,7 +10,7 @@
 - *The gateway's own part of a request* (a deployment's name, a path prefix, ``stream_options``) is not the
   client's fault, and neither is a reference to state that another resource holds (`fault_of`).
 - *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
-  429, no connection.
+  429, 529, no connection.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import Call, FailureKind, Fault
 from aoai_gateway.engine.effects import Failed
+from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 from aoai_gateway.wire.operations import State
 from aoai_gateway.wire.refusals import (
     is_deployment_missing,
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
 
-RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses after which Azure's documentation recommends to retry."""
+RETRYABLE = frozenset({408, 500, 502, 503, 504}) | OUT_OF_CAPACITY
+"""Statuses after which Azure's and Anthropic's documentation recommend to retry."""
 
 OUR_CREDENTIAL_REFUSED = frozenset({401, 403})
 
@@ -43,7 +44,7 @@ NOT_REACHED = frozenset({FailureKind.CREDENTIAL, FailureKind.CONNECT, FailureKin
 """Nothing was sent, for a reason that concerns all of an endpoint."""
 
 
-NOT_TAKEN = frozenset({429}) | OUR_CREDENTIAL_REFUSED
+NOT_TAKEN = OUT_OF_CAPACITY | OUR_CREDENTIAL_REFUSED
 """Statuses of a call that a backend has certainly not begun to serve."""
 
 
@@ -58,7 +59,7 @@ def is_replayed(call: Call, status: int) -> bool:
         return not call.brings_own_token
     if status not in RETRYABLE:
         return False
-    return status == 429 or not creates_state(call)
+    return status in OUT_OF_CAPACITY or not creates_state(call)
 
 
 def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> Fault | None:
@@ -107,6 +108,8 @@ def keeps_state(call: Call) -> bool:
 def cause_in_call(failed: Failed) -> str:
     """Name a failure that the call itself may be the cause of; "" for one that it is not."""
     if failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM) and failed.status is not None:
+        if failed.status in OUT_OF_CAPACITY:
+            return ""
         caused = failed.status >= 500 or failed.status == 408
         # A firewall's 403 is about the prompt. A 401 never is: no client is told that its key is wrong.
         caused = caused or (failed.status == 403 and not is_key_refused(failed.body))
@@ -161,7 +164,8 @@ def content_of(call: Call) -> bytes:
 
 def lacks_capacity(failed: Failed) -> bool:
     """Whether the backend refused for want of capacity."""
-    return failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM) and failed.status == 429
+    refused = failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM)
+    return refused and failed.status in OUT_OF_CAPACITY
 
 
 def was_not_taken(failed: Failed) -> bool:

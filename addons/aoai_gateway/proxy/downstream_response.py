@@ -23,7 +23,7 @@ from mitmproxy.proxy.layers.http import (
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.header_index import set_fields
-from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING, error_response
+from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import LIMIT_HEADERS
@@ -200,7 +200,7 @@ class DownstreamResponse:
         elif self.progress is Progress.WHOLE:
             yield commands.CloseConnection(here.client)
         else:
-            here.flow.response = error_response(error)
+            here.flow.response = here.error_response(error)
             here.flow.response.headers["connection"] = "close"
             yield from self.send_whole()
             yield here.send(ResponseEndOfMessage(here.id))

@@ -33,6 +33,7 @@ from aoai_gateway.config.models import Cors
 from aoai_gateway.proxy import cors, heads
 from aoai_gateway.proxy.bodies import BodyReader
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.dialects import OPENAI, dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Limits
     from aoai_gateway.runtime.clock import Clock
+    from aoai_gateway.wire.dialects import Dialect
     from aoai_gateway.wire.errors import GatewayError
 
 MOST_PIPELINED = 1024 * 1024
@@ -307,7 +309,8 @@ class GatewayHttp1Server(Http1Server):
 
     def _answer(self, error: GatewayError) -> CommandGenerator[None]:
         if self.conn.state & ConnectionState.CAN_WRITE:
-            response = error_response(error)
+            dialect = OPENAI if self.request is None else dialect_of(self.request.path)
+            response = error_response(error, dialect)
             if self.request is not None:
                 added = cors.fields(self._cors(), self.request, response.headers.fields)
                 response.headers.fields += tuple(added)
@@ -328,9 +331,11 @@ class Refusal(Layer):
             yield commands.CloseConnection(client)
 
 
-def error_response(error: GatewayError) -> http.Response:
-    """Make a response of an error of the gateway's own."""
-    body = error.body()
+def error_response(
+    error: GatewayError, dialect: Dialect = OPENAI, call_id: str | None = None
+) -> http.Response:
+    """Make a response of an error of the gateway's own, in the dialect of its client."""
+    body = dialect.error_body(error, call_id)
     fields = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

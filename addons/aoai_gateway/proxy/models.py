@@ -20,16 +20,14 @@ if TYPE_CHECKING:
 def answer(setup: Setup, client: Client, target: Target) -> http.Response:
     """Answer with the list of the client's virtual deployments, or with one of them."""
     visible = visible_deployments(client, setup.table.deployments)
+    dialect = target.operation.dialect
+    model = dialect.model
     if not target.ids:
-        return _json({"object": "list", "data": [_model(name) for name in visible]})
+        return _json(dialect.model_list([model(name) for name in visible]))
     name = setup.config.spelled(target.ids[0])
     if name not in visible:
-        return error_response(errors.deployment_not_found(name, visible))
-    return _json(_model(name))
-
-
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "aoai-gateway"}
+        return error_response(errors.deployment_not_found(name, visible), dialect)
+    return _json(model(name))
 
 
 def _json(document: dict[str, Any]) -> http.Response:

@@ -14,6 +14,7 @@ from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.quota.access import check_known
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of
+from aoai_gateway.wire.dialects import dialect_of
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
 from aoai_gateway.wire.targets import parse_target
 
@@ -85,7 +86,8 @@ def credential_in(
     _check_form(request, head)
     if setup.config.listen.certificate is not None and not connection.tls:
         raise errors.invalid_target("This gateway speaks https only. Begin its address with https://.")
-    shown = client_credential(head, request.path.partition("?")[2])
+    keys = dialect_of(request.path).key_headers
+    shown = client_credential(head, request.path.partition("?")[2], keys)
     if shown is None and setup.config.listen.client_ca is not None and connection.certificate_list:
         return read_certificate(connection.certificate_list[0])
     return shown

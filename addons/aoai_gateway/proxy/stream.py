@@ -58,7 +58,6 @@ from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.downstream_request import SWALLOW_SECONDS, DownstreamRequest
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
-from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.lane import Lane
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
@@ -193,7 +192,7 @@ class GatewayStream(HttpStream):
             target = self._request.target()
         except GatewayError as error:
             here.refused(error)
-            here.flow.response = error_response(error)
+            here.flow.response = here.error_response(error)
             yield from self._respond()
             return
         if target.operation.family == MODELS.name:
@@ -241,7 +240,7 @@ class GatewayStream(HttpStream):
                     here.flow.response = self._received.response
                     result = Done(here.now())
                 case Reject():
-                    here.flow.response = error_response(effect.error)
+                    here.flow.response = here.error_response(effect.error)
                     result = Done(here.now())
             if result is None:
                 return  # an event will bring it
@@ -458,7 +457,7 @@ class GatewayStream(HttpStream):
     ) -> CommandGenerator[None]:
         self._here.refused(error)
         self._request.forget()
-        self._here.flow.response = error_response(error)
+        self._here.flow.response = self._here.error_response(error)
         yield from self._answer_early(end_stream=end_stream, shown=shown)
 
     def _answer_early(

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy import flow as mflow
 from mitmproxy.proxy.layers.http import ErrorCode, HttpErrorHook, ResponseProtocolError, SendHttp
 
+from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume
 from aoai_gateway.usage.early import EarlyAnswer
+from aoai_gateway.wire.dialects import dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,6 +160,11 @@ class StreamContext:
             raise ask.error
         if not ask.performed:
             raise RuntimeError(f"no addon performed {type(ask).__name__}")
+
+    def error_response(self, error: GatewayError) -> http.Response:
+        """Make a response of an error of the gateway's own, as this client's SDK reads it."""
+        call_id = self.call.id if self.call is not None else None
+        return error_response(error, dialect_of(self.flow.request.path), call_id)
 
     def refused(self, error: GatewayError) -> None:
         """Write down that the request is refused before it became a call."""

@@ -36,10 +36,11 @@ from aoai_gateway.engine.failures import fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
-from aoai_gateway.wire.failure_codes import NO_REASON, status_of
+from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
 from aoai_gateway.wire.hints import describe
 from aoai_gateway.wire.operations import UNKNOWN_NAME, Cost
-from aoai_gateway.wire.stream import StreamReader, Verdict
+from aoai_gateway.wire.stream import StreamReader
+from aoai_gateway.wire.stream_kinds import Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
@@ -237,7 +238,10 @@ class UpstreamResponse:
         if status == 200 and self._is_stream():
             self.streaming = True
             if (self._head.get("content-encoding") or "identity").lower() == "identity":
-                self.reader = StreamReader(self._call.target.operation.name, remove_usage=self._remove_usage)
+                operation = self._call.target.operation
+                self.reader = StreamReader(
+                    operation.name, dialect=operation.dialect, remove_usage=self._remove_usage
+                )
                 self._phase = Phase.PREAMBLE
                 self._expect(now + self._deadlines.preamble, now)
                 return None
@@ -309,7 +313,7 @@ class UpstreamResponse:
         self._phase = Phase.OVER
         assert self.response is not None
         body = self.response.data.content = self.take_body()
-        verb = "refused" if status == 429 else "failed"
+        verb = "refused" if status in OUT_OF_CAPACITY else "failed"
         name = next((n for n in names if isinstance(n, str) and CODE.fullmatch(n)), str(status))
         return Failed(
             now,
@@ -317,7 +321,7 @@ class UpstreamResponse:
             f"{verb} in {where}: {name}",
             status=status,
             # What a healthy 200 says about its limits is no hint for a failure.
-            headers=self._head if status == 429 else None,
+            headers=self._head if status in OUT_OF_CAPACITY else None,
             body=body if self.decoded is None else self.decoded,
         )
 

@@ -12,7 +12,8 @@ from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 
 from aoai_gateway.rerun.answers import Answer, read
 from aoai_gateway.rerun.calls import CapturedCall, Outcome
-from aoai_gateway.wire.stream import StreamReader, Verdict
+from aoai_gateway.wire.stream import StreamReader
+from aoai_gateway.wire.stream_kinds import Verdict
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 600.0

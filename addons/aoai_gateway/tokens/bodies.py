@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aoai_gateway.tokens.models import Family
+from aoai_gateway.tokens.claude import add_claude, add_message
+from aoai_gateway.tokens.models import CLAUDE, Family
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.tokens.tools import add_output_schema, add_tools
 
@@ -26,7 +27,7 @@ ONE_TOKEN_ROLES = frozenset(("system", "developer", "user", "assistant", "tool",
 
 def read_prompt(operation_name: str, body: object, family: Family) -> Prompt:
     """The prompt of a request; members of an unexpected shape are skipped, the backend will complain."""
-    prompt = Prompt(family)
+    prompt = Prompt(_family(operation_name, family))
     if isinstance(body, Mapping):
         match operation_name:
             case "chat.completions":
@@ -38,6 +39,8 @@ def read_prompt(operation_name: str, body: object, family: Family) -> Prompt:
                 prompt.text(body.get("suffix"))
             case "embeddings":
                 _plain(prompt, body.get("input"))
+            case "messages" | "messages.count_tokens":
+                add_claude(prompt, body)
             case _:
                 prompt.anything(body)
     return prompt
@@ -48,17 +51,22 @@ def read_messages(operation_name: str, body: Mapping[str, Any], family: Family, 
 
     One for each element of any type, up to ``at_most``; an empty list for other operations.
     """
-    add = {"chat.completions": _message, "responses": _item}.get(operation_name)
-    given = body.get("messages" if operation_name == "chat.completions" else "input")
+    key, add = _ELEMENTS.get(operation_name, ("", None))
+    given, family = body.get(key), _family(operation_name, family)
     prompts: list[Prompt] = []
     if add is None or not isinstance(given, list):
         return prompts
     for element in given[:at_most]:
-        prompt = Prompt(family, exact=operation_name != "responses" and family.framing_published)
+        prompt = Prompt(family, exact=operation_name == "chat.completions" and family.framing_published)
         if isinstance(element, Mapping):
             add(prompt, element)
         prompts.append(prompt)
     return prompts
+
+
+def _family(operation_name: str, family: Family) -> Family:
+    """What is not known by its name, but answers as Claude does, is one."""
+    return CLAUDE if operation_name.startswith("messages") and not family.known else family
 
 
 def _plain(prompt: Prompt, value: object) -> None:
@@ -168,3 +176,11 @@ def _item(prompt: Prompt, item: Mapping[str, Any]) -> None:
             prompt.content(item.get("output"))
         case _:
             prompt.anything(item)
+
+
+_ELEMENTS = {
+    "chat.completions": ("messages", _message),
+    "responses": ("input", _item),
+    "messages": ("messages", add_message),
+}
+"""Operation → the member with the elements of a conversation, and what adds one of them to a prompt."""

@@ -86,7 +86,7 @@ class Counter:
         family = family_of(model)
         counts = []
         for prompt in read_messages(operation_name, body, family, at_most):
-            counted = self._count(prompt.texts, family)
+            counted = self._count(prompt.texts, prompt.family)
             exact = prompt.exact and counted.exact
             counts.append(Count(prompt.tokens + counted.tokens, exact, counted.encoding, prompt.partial))
         return counts
@@ -131,7 +131,7 @@ class Counter:
         tokens, exact = count_texts(encoding, texts)
         if encoding is None:
             return Count(round(tokens * self._scale), exact, ESTIMATE)
-        own = family.known and encoding.name == family.encoding
+        own = family.known and family.encoding_published and encoding.name == family.encoding
         return Count(tokens, exact and (own or not texts), encoding.name)
 
     def _encoding(self, family: Family) -> Encoding | None:

@@ -1,10 +1,11 @@
 """An image -> tokens, without decoding it.
 
-Two published schemes (Azure OpenAI's overview page; OpenAI's vision guide):
+Three published schemes (Azure OpenAI's overview page; OpenAI's vision guide; Anthropic's vision guide):
 
 - *tiles*: fit into 2048 x 2048, shrink the shortest side to 768, pay per started 512 x 512 tile, plus
   a base. `detail: low` pays the base alone. 2048 x 4096 with gpt-4o: 6 tiles, 1,105 tokens.
 - *patches*: pay per started 32 x 32 patch, at most 1,536 of them, times a factor of the model.
+- *pixels*: fit into 1568 x 1568, pay for each 750 pixels.
 
 The dimensions stand in the first bytes of a `data:` URL; of a remote image nothing is known, so a
 screenshot (1920 x 1080) is assumed.
@@ -60,7 +61,24 @@ class Patches:
         return math.ceil(patches * self.factor)
 
 
-ImageRule = Tiles | Patches
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Tokens per image = its pixels / per token; a low detail changes nothing."""
+
+    per_token: int
+    longest: int
+    """Pixels of the longer side, to which a larger image is shrunk."""
+    most: int
+    """Tokens, to which one that is still too large is shrunk."""
+
+    def tokens(self, size: Size, *, low_detail: bool = False) -> int:
+        """Tokens of one image of that size."""
+        width, height = (max(side, 1) for side in size)
+        shrink = min(1.0, self.longest / max(width, height))
+        return min(self.most, math.ceil(width * height * shrink * shrink / self.per_token))
+
+
+ImageRule = Tiles | Patches | Pixels
 
 
 def size_of(url: object) -> Size | None:

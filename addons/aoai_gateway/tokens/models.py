@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aoai_gateway.tokens.images import ImageRule, Patches, Tiles
+from aoai_gateway.tokens.images import ImageRule, Patches, Pixels, Tiles
 from aoai_gateway.tokens.ranks import CL100K, O200K
 
 
@@ -28,6 +28,9 @@ class Family:
     """Whether chat framing and tools follow a formula that its authors have checked against the service."""
     images_published: bool = False
     """Whether Azure documents the image rule."""
+
+    encoding_published: bool = True
+    """Whether `encoding` is the models' own. If not, it is the nearest thing at hand."""
 
     @property
     def known(self) -> bool:
@@ -67,7 +70,10 @@ _FAMILIES = (
     Family("davinci-002", CL100K, _GPT_4O),
     Family("babbage-002", CL100K, _GPT_4O),
 )
-_LONGEST_FIRST = tuple(sorted(_FAMILIES, key=lambda family: len(family.name), reverse=True))
+CLAUDE = Family("claude", O200K, Pixels(750, longest=1568, most=1600), encoding_published=False)
+"""Anthropic's models, whose tokenizer is not published."""
+
+_LONGEST_FIRST = tuple(sorted((*_FAMILIES, CLAUDE), key=lambda family: len(family.name), reverse=True))
 
 UNKNOWN = Family("unknown", O200K, _GPT_4O)
 """Every model since 2024 uses o200k_base; another vendor's model is off by some percent."""

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from aoai_gateway.engine.call import FailureKind, Outcome
 from aoai_gateway.usage.deployment_labels import DeploymentLabels
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
+from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Attempt, Call
@@ -220,7 +221,7 @@ def outcome_of(call: Call) -> str:
     if call.outcome is not None and call.outcome is not Outcome.OK:
         return OUTCOMES[call.outcome]
     status = call.status or 0
-    if status == 429:
+    if status in OUT_OF_CAPACITY:
         return "throttled"
     return "backend_error" if status >= 500 else "client_error" if status >= 400 else "ok"
 

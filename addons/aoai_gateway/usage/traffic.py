@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,7 +106,7 @@ class Traffic:
         bucket, minute = self._buckets.at(now), self._minutes.at(now)
         status, outcome, usage = call.status or 0, call.outcome, call.usage
         gone = outcome is not None and outcome.is_the_clients
-        refused = status == 429 and not gone
+        refused = status in OUT_OF_CAPACITY and not gone
         if gone:
             bucket.gone += 1
         elif refused:

@@ -34,6 +34,7 @@ _TEXT_KEYS: Mapping[str, tuple[bytes, ...]] = {
     ),
     "completions": (b'"text"',),
     "responses": (b'"delta"',),
+    "messages": (b'"text"', b'"thinking"', b'"partial_json"', b'"name"'),
 }
 _ANSWER_KEYS: Mapping[str, tuple[bytes, ...]] = {
     **_TEXT_KEYS,

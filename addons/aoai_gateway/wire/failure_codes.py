@@ -18,6 +18,12 @@ from collections.abc import Mapping
 
 from aoai_gateway.wire.hints import is_throttle_code
 
+OVERLOADED = 529
+"""Anthropic's status for an API that has more to do than it can ("HTTP errors", Anthropic's reference)."""
+
+OUT_OF_CAPACITY = frozenset({429, OVERLOADED})
+"""Statuses of a call that was refused for want of capacity, and surely not begun."""
+
 # Sources: the Responses API's ResponseErrorCode (openai-python `types/responses/response_error.py`), codes
 # in 5xx answers of Azure OpenAI and API Management, the `type` of other servers' errors (vLLM, Anthropic).
 _STATUSES: Mapping[str, int] = {
@@ -33,7 +39,7 @@ _STATUSES: Mapping[str, int] = {
     "upstreamerror": 502,
     "engineoverloaded": 503,
     "modelnotready": 503,
-    "overloadederror": 503,
+    "overloadederror": OVERLOADED,
     "serviceunavailable": 503,
     "serviceunavailableerror": 503,
     "temporarilyunavailable": 503,
@@ -47,7 +53,7 @@ _STATUSES: Mapping[str, int] = {
     "upstreamtimeout": 504,
     "vectorstoretimeout": 504,
 }
-_NUMBERS = frozenset({408, 500, 502, 503, 504})
+_NUMBERS = frozenset({408, 500, 502, 503, 504, OVERLOADED})
 
 NO_REASON = 500
 """Of a response that failed without any reason: the backend would name a fault of the caller's."""

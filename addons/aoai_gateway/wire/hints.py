@@ -51,8 +51,16 @@ _REMAINING = (
     "x-rate-limit-remaining-{kind}",
     "ratelimit-remaining-{kind}",
     "anthropic-ratelimit-{kind}-remaining",
+    "anthropic-ratelimit-input-{kind}-remaining",
+    "anthropic-ratelimit-output-{kind}-remaining",
 )
-_LIMITS = ("x-ratelimit-limit-{kind}", "x-rate-limit-limit-{kind}", "anthropic-ratelimit-{kind}-limit")
+_LIMITS = (
+    "x-ratelimit-limit-{kind}",
+    "x-rate-limit-limit-{kind}",
+    "anthropic-ratelimit-{kind}-limit",
+    "anthropic-ratelimit-input-{kind}-limit",
+    "anthropic-ratelimit-output-{kind}-limit",
+)
 _RESETS_OF_ALL = ("x-ratelimit-reset-after", "x-ratelimit-reset", "x-rate-limit-reset", "ratelimit-reset")
 _KINDS = ("tokens", "requests")
 LIMIT_HEADERS = frozenset(
@@ -158,6 +166,7 @@ _THROTTLE_CODES = frozenset(
         "nocapacity",
         "overloaded",
         "quotaexceeded",
+        "ratelimiterror",
         "ratelimitexceeded",
         "ratelimitreached",
         "serverisoverloaded",

@@ -1,11 +1,12 @@
-"""Azure OpenAI's operations, as one table: everything that the gateway knows of an operation stands here.
+"""The operations of Azure's resources, as one table: all that the gateway knows of an operation stands here.
 
 A row says how a request is addressed (method, path, where the deployment stands), what its body is, how it is
 answered, whether its answer names state that lives at one resource, and whether it costs tokens. Parsing,
 policy, replay and affinity read the row; none of them knows a path of its own.
 
 Names are those of the official SDKs' methods (``files.content``), paths those below ``/openai/v1/`` and
-``/openai/`` (Azure OpenAI REST reference, and its v1 specification). A segment in braces takes an id.
+``/openai/`` (Azure OpenAI REST reference, and its v1 specification), or below the root of another dialect
+(`wire.dialects`). A segment in braces takes an id.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+
+from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect
 
 
 class Model(Enum):
@@ -89,10 +92,11 @@ class Operation:
     paced: bool = False
     bounds: tuple[str, ...] = ()
     """The body's members that bound the answer's tokens; the first one is added where none is given."""
+    dialect: Dialect = OPENAI
 
     def __reduce__(self) -> tuple[object, ...]:
         """Stay the same object in another process: operations are compared by identity."""
-        return _operation, (self.method, self.path)
+        return _operation, (self.dialect.name, self.method, self.path)
 
     @property
     def family(self) -> str:
@@ -155,6 +159,20 @@ RESPONSES = Operation(
     streams=True,
     paced=True,
     bounds=("max_output_tokens",),
+)
+# It leaves nothing behind; files that it names do lie at one resource.
+MESSAGES = Operation(
+    "messages",
+    "POST",
+    "messages",
+    Model.REQUIRED,
+    body=Body.JSON,
+    state=State.IF_STORED,
+    cost=Cost.ANSWER,
+    streams=True,
+    paced=True,
+    bounds=("max_tokens",),
+    dialect=ANTHROPIC,
 )
 MODELS = Operation("models", "GET", "models")
 MODEL = Operation("models.retrieve", "GET", "models/{model}")
@@ -375,23 +393,47 @@ OPERATIONS: tuple[Operation, ...] = (
     MODEL,
 )
 
+CLAUDES: tuple[Operation, ...] = (
+    MESSAGES,
+    Operation(
+        "messages.count_tokens",
+        "POST",
+        "messages/count_tokens",
+        Model.REQUIRED,
+        body=Body.JSON,
+        dialect=ANTHROPIC,
+    ),
+    Operation("models", "GET", "models", dialect=ANTHROPIC),
+    Operation("models.retrieve", "GET", "models/{model}", dialect=ANTHROPIC),
+)
+"""Those of Claude ("Claude in Microsoft Foundry", Anthropic). Azure has no list of models there; the gateway
+has one of its own."""
+
 UNKNOWN_NAME = "unknown"
 
-UNKNOWN: Mapping[str, Operation] = {
-    method: Operation(
-        UNKNOWN_NAME,
-        method,
-        "*",
-        Model.OPTIONAL,
-        body=Body.NONE if method in ("GET", "DELETE") else Body.ANY,
-        state=State.ALWAYS,
-        cost=Cost.NONE if method in ("GET", "DELETE") else Cost.ANSWER,
-        streams=method in ("GET", "POST"),
-        creates=method not in ("GET", "DELETE"),
-    )
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
-}
+
+def _unknown(dialect: Dialect) -> Mapping[str, Operation]:
+    return {
+        method: Operation(
+            UNKNOWN_NAME,
+            method,
+            "*",
+            Model.OPTIONAL,
+            body=Body.NONE if method in ("GET", "DELETE") else Body.ANY,
+            state=State.ALWAYS,
+            cost=Cost.NONE if method in ("GET", "DELETE") else Cost.ANSWER,
+            streams=method in ("GET", "POST"),
+            creates=method not in ("GET", "DELETE"),
+            dialect=dialect,
+        )
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+    }
+
+
+UNKNOWN: Mapping[str, Operation] = _unknown(OPENAI)
 """Operations of the v1 API that are not in the table, by method: nothing is known of them but that."""
+
+CLAUDES_UNKNOWN: Mapping[str, Operation] = _unknown(ANTHROPIC)
 
 NOT_SERVED: Mapping[str, str] = {
     "deployments": "the management of deployments",
@@ -425,13 +467,28 @@ def _tree(operations: tuple[Operation, ...]) -> Node:
     return root
 
 
-TREE = _tree(OPERATIONS)
-"""The table by the segments of its paths."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All operations of a dialect."""
 
-_BY_REQUEST: Mapping[tuple[str, str], Operation] = {
-    (operation.method, operation.path): operation for operation in (*OPERATIONS, *UNKNOWN.values())
+    operations: tuple[Operation, ...]
+    unknown: Mapping[str, Operation]
+    tree: Node
+    """The operations by the segments of their paths."""
+
+
+TABLES: Mapping[str, Table] = {
+    OPENAI.name: Table(OPERATIONS, UNKNOWN, _tree(OPERATIONS)),
+    ANTHROPIC.name: Table(CLAUDES, CLAUDES_UNKNOWN, _tree(CLAUDES)),
+}
+"""By the dialect's name."""
+
+_BY_REQUEST: Mapping[tuple[str, str, str], Operation] = {
+    (operation.dialect.name, operation.method, operation.path): operation
+    for table in TABLES.values()
+    for operation in (*table.operations, *table.unknown.values())
 }
 
 
-def _operation(method: str, path: str) -> Operation:
-    return _BY_REQUEST[method, path]
+def _operation(dialect: str, method: str, path: str) -> Operation:
+    return _BY_REQUEST[dialect, method, path]

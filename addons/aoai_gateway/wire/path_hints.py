@@ -85,6 +85,22 @@ def hint(path: str, in_deployments: Collection[str], elsewhere: Collection[str])
     return f"The path is /openai/deployments/{named}/{operation}. {CLASSIC_BASE}"
 
 
+def hint_below(root: Sequence[str], base: str, path: str, operations: Collection[str]) -> str:
+    """Return such a sentence for a path of a dialect that has but one form.
+
+    ``root``: the segments that its paths begin with; ``base``: the end of an SDK's base address.
+    """
+    low = [part for part in re.split(r"[/\\]+", unquote(path[:_LONGEST]).lower()) if part]
+    operation = _last_operation(low, [each for each in operations if "{" not in each])
+    if operation is None:
+        plain = ", ".join(operations)
+        return f"Below /{'/'.join(root)}/ there are {plain}."
+    return (
+        f"The path is /{'/'.join((*root, operation))}. "
+        f"In the SDKs, base_url (baseURL) is this gateway's address and {base} after it."
+    )
+
+
 def _last_operation(segments: list[str], operations: Collection[str]) -> str | None:
     """Find the longest operation that the path ends in: ``completions`` ends ``chat/completions``, too."""
     found = (op for op in operations if segments[-op.count("/") - 1 :] == op.split("/"))

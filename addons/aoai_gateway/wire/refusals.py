@@ -38,6 +38,7 @@ _KEY_MESSAGES = (
     "unauthorized. access token",
     "incorrect api key",
     "invalid api key",
+    "invalid x-api-key",
 )
 
 
@@ -54,7 +55,11 @@ def is_key_refused(body: bytes | None) -> bool:
 
 
 _NO_DEPLOYMENT = frozenset({"deploymentnotfound", "deployment_not_found", "model_not_found", "unknown_model"})
-_NOT_DONE = frozenset({"operationnotsupported", "operation_not_supported", "unsupported_operation"})
+_NO_MODEL = "model:"
+"""How Anthropic's message begins where there is no such model."""
+_NOT_DONE = frozenset(
+    {"api_not_supported", "operationnotsupported", "operation_not_supported", "unsupported_operation"}
+)
 _HELD_ELSEWHERE = re.compile(
     r"invalid_encrypted_content|(?:previous_response|response|conversation|item|file|vector_store|container)"
     r"_not_found"
@@ -67,7 +72,11 @@ _MOST_IDS = 4
 
 def is_deployment_missing(status: int, body: bytes | None) -> bool:
     """Whether the error is that the deployment does not exist."""
-    return status in (400, 404) and (error_code(body) or "").lower() in _NO_DEPLOYMENT
+    code = (error_code(body) or "").lower()
+    if status == 404 and code == "not_found_error":
+        message = read_error(body).get("message")
+        return isinstance(message, str) and message.startswith(_NO_MODEL)
+    return status in (400, 404) and code in _NO_DEPLOYMENT
 
 
 def is_path_missing(status: int, body: bytes | None, *, below_prefix: bool) -> bool:

@@ -2,13 +2,14 @@
 
 Azure OpenAI takes a key in ``api-key``, an Entra ID token in ``Authorization: Bearer``, on ``/openai/v1/``
 also a key there (the plain OpenAI client sends it so), and, for WebSockets from browsers, which cannot set
-headers, a key as the query parameter ``api-key``.
+headers, a key as the query parameter ``api-key``. Other dialects have other headers for it (`wire.dialects`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, unquote_plus
@@ -73,16 +74,19 @@ class Credential:
     value: str = field(repr=False)
 
 
-def client_credential(headers: Headers, query: str = "") -> Credential | None:
+def client_credential(
+    headers: Headers, query: str = "", key_headers: Sequence[str] = ("api-key",)
+) -> Credential | None:
     """The credential of a request with these headers and this raw query; None without any.
 
-    ``api-key`` counts before ``Authorization`` (a key that is set by hand is meant; SDKs send one of them),
-    and both before the query. A bearer value in the shape of a JWT is a token, any other a key. Whether it
-    is valid is not decided here.
+    ``key_headers`` count before ``Authorization`` (a key that is set by hand is meant; SDKs send one of
+    them), and both before the query. A bearer value in the shape of a JWT is a token, any other a key.
+    Whether it is valid is not decided here.
     """
-    key = (headers.get("api-key") or "").strip()
-    if key:
-        return Credential("key", key)
+    for name in key_headers:
+        key = (headers.get(name) or "").strip()
+        if key:
+            return Credential("key", key)
     bearer = _BEARER.fullmatch((headers.get("authorization") or "").strip())
     if bearer:
         return Credential("jwt" if _JWT.fullmatch(bearer[1]) else "key", bearer[1])

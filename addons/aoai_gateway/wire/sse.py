@@ -18,8 +18,9 @@ are bounded.
 
 from __future__ import annotations
 
+import json
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Two line ends; a CRLF must never count as CR and LF. Written so that it is searched by its first byte.
 _END = re.compile(rb"\n(?>\r\n|\n|\r)|\r(?>\n(?>\r\n|\n|\r)|\r\n?)")
@@ -224,3 +225,31 @@ def _fields(block: bytes) -> tuple[bytes | None, bytes] | None:
         elif line == _BARE_DONE and not colon:
             values.append(line)
     return event, b"\n".join(values)
+
+
+# --- the data of one event --------------------------------------------------------------------------------
+
+HEAD = 1_024
+"""Bytes of a large event's data in which its type is looked for."""
+
+_TYPE = re.compile(rb'"type"[ \t\r\n]*+:[ \t\r\n]*+"([^"\\]{1,64})"')
+
+
+def decoded(data: bytes) -> dict[str, Any] | None:
+    """The JSON object that an event's data is; None if it is none, or too large to be decoded."""
+    if len(data) > LARGE_EVENT:
+        return None
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def type_of(data: bytes) -> bytes:
+    """The event's name, from its data: some recorders and proxies drop the ``event`` line."""
+    if len(data) > LARGE_EVENT:
+        found = _TYPE.search(data[:HEAD])
+        return found[1] if found else b""
+    kind = (decoded(data) or {}).get("type")
+    return kind.encode(errors="replace") if isinstance(kind, str) else b""

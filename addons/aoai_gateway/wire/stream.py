@@ -28,52 +28,28 @@ bytes is never decoded, for that could take seconds: it is searched for what mat
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any
 
 from aoai_gateway.wire.delivered import Delivered
+from aoai_gateway.wire.dialects import OPENAI, Dialect
 from aoai_gateway.wire.errors import GatewayError, stream_error_event
 from aoai_gateway.wire.failure_codes import LONGEST_CODE, NO_REASON, status_of
 from aoai_gateway.wire.references import MOST_ITEMS, references_in
-from aoai_gateway.wire.sse import LARGE_EVENT, MAX_EVENT_BYTES, SseEvent, SseScanner, parse_fields
+from aoai_gateway.wire.sse import (
+    HEAD,
+    LARGE_EVENT,
+    MAX_EVENT_BYTES,
+    SseEvent,
+    SseScanner,
+    decoded,
+    parse_fields,
+    type_of,
+)
+from aoai_gateway.wire.stream_kinds import Kind, StreamError, Verdict
 from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, search_answer
 from aoai_gateway.wire.usage_removal import without_usage
-
-
-class Kind(Enum):
-    """The kind of an event, as the gateway sees it."""
-
-    PREAMBLE = auto()  # no content: a preamble, a comment, a keep-alive
-    REFUSAL = auto()  # an error that would be replayed as a status, with nothing but preamble before it
-    ERROR = auto()  # any other error
-    CONTENT = auto()
-    USAGE = auto()  # the chunk that include_usage adds: usage, and no choices
-    TERMINAL = auto()  # the end, as it should be
-
-
-class Verdict(Enum):
-    """Whether a stream's call can still be replayed."""
-
-    UNDECIDED = auto()  # only preamble so far
-    REFUSED = auto()
-    ACCEPTED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class StreamError:
-    """An error event's code and type (never its message).
-
-    ``status``: the one of 408, 429 and 5xx that it stands for; None if it is the caller's error.
-    """
-
-    code: str | None
-    type: str | None
-    status: int | None
-
 
 _PREAMBLE_EVENTS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _COMPLETE_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.cancelled"})
@@ -83,10 +59,8 @@ _DONE = b"[DONE]"
 _DONE_EVENT = b"done"
 
 _MOST_CHOICES = 1_000
-_HEAD = 1_024
 _FINISH_REASON = re.compile(rb'"finish_reason"[ \t\r\n]*+:[ \t\r\n]*+"')
 _INDEX = re.compile(rb'"index"[ \t\r\n]*+:[ \t\r\n]*+(\d{1,4})')
-_TYPE = re.compile(rb'"type"[ \t\r\n]*+:[ \t\r\n]*+"([^"\\]{1,64})"')
 _ERROR_FIRST = re.compile(rb'[ \t\r\n]*+\{[ \t\r\n]*+"error"[ \t\r\n]*+:[ \t\r\n]*+[{"]')
 _CODE = re.compile(rb'"code"[ \t\r\n]*+:[ \t\r\n]*+"?([A-Za-z0-9_.-]{1,64})')
 _USAGE_OBJECT = re.compile(rb'"usage"[ \t\r\n]*+:[ \t\r\n]*+\{')
@@ -99,7 +73,8 @@ class StreamReader:
 
     Those of ``chat.completions`` and ``completions`` are chunks with choices, those of ``responses`` (and of
     a response that is resumed) are its events. Any other stream (``audio.transcriptions``, ``threads.runs``)
-    is read for its usage and its errors; it is complete when its HTTP message ended as it should.
+    is read for its usage and its errors; it is complete when its HTTP message ended as it should. So it is in
+    OpenAI's ``dialect``; another one reads all of its streams in its own way.
 
     ``remove_usage``: the gateway has added ``include_usage`` to a call whose client did not ask for it. The
     chunk that this brings, and the ``"usage":null`` in every other one, are taken out again: the client gets
@@ -108,9 +83,15 @@ class StreamReader:
     """
 
     def __init__(
-        self, operation_name: str, *, remove_usage: bool = False, max_event_bytes: int = MAX_EVENT_BYTES
+        self,
+        operation_name: str,
+        *,
+        dialect: Dialect = OPENAI,
+        remove_usage: bool = False,
+        max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self.operation_name = operation_name
+        self.dialect = dialect
         self.remove_usage = remove_usage
         self.verdict = Verdict.UNDECIDED
         self.usage: Usage | None = None
@@ -133,6 +114,9 @@ class StreamReader:
         self._read = self._read_chunk if self._has_choices else self._read_typed
         if self._is_response:
             self._read = self._read_response
+        self._own_reader = dialect.event_reader() if dialect.event_reader is not None else None
+        if self._own_reader is not None:
+            self._read = self._read_own
         self._begun: set[int] = set()
         """Choices of which anything has come; `_finished`: those with a finish reason."""
         self._finished: set[int] = set()
@@ -169,7 +153,7 @@ class StreamReader:
         self.delivered.beyond, self._pieces = self.delivered.beyond + self._pieces, 0
         rest = self._scanner.finish()
         event, data = parse_fields(rest)
-        whole = data.endswith(b"}") if len(data) > LARGE_EVENT else _decode(data) is not None
+        whole = data.endswith(b"}") if len(data) > LARGE_EVENT else decoded(data) is not None
         if whole or data.startswith(_DONE) or event == _DONE_EVENT:
             self.classify(SseEvent(rest, event, data))
         elif data or event:
@@ -187,6 +171,8 @@ class StreamReader:
             return True
         if cut_short or self._half or len(self._begun) >= _MOST_CHOICES:
             return False
+        if self._own_reader is not None:
+            return self._own_reader.is_finished
         if not self._has_choices and not self._is_response:
             return self.content_events > 0
         return bool(self._begun) and self._begun <= self._finished
@@ -197,6 +183,8 @@ class StreamReader:
         The bytes that `flush` returned are not to be sent then. See `stream_error_event` for
         `client_mid_event`.
         """
+        if self.dialect.error_event is not None:
+            return (b"\n\n" if self.client_mid_event else b"") + self.dialect.error_event(error)
         number = _SEQUENCE_NUMBER.search(self._last)
         return stream_error_event(
             "responses" if self._is_response else self.operation_name,
@@ -226,9 +214,11 @@ class StreamReader:
 
     def _is_text(self, event: SseEvent) -> bool:
         """Whether most of an event is output of the model."""
+        if self._own_reader is not None:
+            return self._own_reader.read(event, accepted=True).delivers
         if not self._is_response:
             return True
-        name = event.event or _type_of(event.data)
+        name = event.event or type_of(event.data)
         return name.endswith(b".delta") and name not in _NOT_TEXT
 
     def _take(self, event: SseEvent) -> bytes:
@@ -248,7 +238,7 @@ class StreamReader:
         if self.verdict is not Verdict.UNDECIDED and not self._worth_decoding(data):
             self.delivered.read(data)
             return self._content()
-        chunk = _decode(data)
+        chunk = decoded(data)
         if chunk is None:
             return self._content()
         if chunk.get("error"):
@@ -296,10 +286,10 @@ class StreamReader:
 
     def _search_chunk(self, data: bytes) -> Kind:
         """Read a chunk that is too large to be decoded."""
-        if _ERROR_FIRST.match(data[:_HEAD]):
+        if _ERROR_FIRST.match(data[:HEAD]):
             return self._failed_large(data)
         self._note(facts := search_answer(data))
-        indexes = _INDEX.findall(data[:_HEAD]) or _INDEX.findall(data[-_HEAD:])
+        indexes = _INDEX.findall(data[:HEAD]) or _INDEX.findall(data[-HEAD:])
         index = int(indexes[-1]) if indexes else 0
         self._begun.add(index)
         if facts.finish_reasons:
@@ -311,7 +301,7 @@ class StreamReader:
     # --- responses -----------------------------------------------------------------------------------
 
     def _read_response(self, event: SseEvent) -> Kind:
-        name = event.event or _type_of(event.data)
+        name = event.event or type_of(event.data)
         if name.endswith(b".delta"):
             if name not in _NOT_TEXT:
                 self.delivered.read(event.data)
@@ -334,10 +324,10 @@ class StreamReader:
                 return self._failed(error)
             self._failed_without_reason = True
             return Kind.PREAMBLE  # Azure sends the reason in an "error" event, before it or after it
-        if name == b"error" or (not event.event and _ERROR_FIRST.match(event.data[:_HEAD])):
+        if name == b"error" or (not event.event and _ERROR_FIRST.match(event.data[:HEAD])):
             if len(event.data) > LARGE_EVENT:
                 return self._failed_large(event.data)
-            body = _decode(event.data) or {}
+            body = decoded(event.data) or {}
             return self._failed(body.get("error") or body)
         return self._content()
 
@@ -346,7 +336,7 @@ class StreamReader:
         if len(data) > LARGE_EVENT:
             facts = search_answer(data)
         else:
-            facts = facts_of((_decode(data) or {}).get("response"))
+            facts = facts_of((decoded(data) or {}).get("response"))
         self._note(facts)
         if facts.status in ("completed", "incomplete", "failed", "cancelled"):
             self.finish_reasons = list(facts.finish_reasons)
@@ -357,14 +347,14 @@ class StreamReader:
     def _read_typed(self, event: SseEvent) -> Kind:
         """Read an event of which only errors, usage and ids concern the gateway."""
         data = event.data
-        is_error = event.event == b"error" or _ERROR_FIRST.match(data[:_HEAD])
+        is_error = event.event == b"error" or _ERROR_FIRST.match(data[:HEAD])
         if len(data) > LARGE_EVENT:
             if is_error:
                 return self._failed_large(data)
             self._note(search_answer(data))
             return self._content()
         if is_error or self._may_tell(data):
-            body = _decode(data) or {}
+            body = decoded(data) or {}
             if is_error:
                 return self._failed(body.get("error") or body)
             self._note(facts_of(body))
@@ -373,6 +363,26 @@ class StreamReader:
 
     def _may_tell(self, data: bytes) -> bool:
         return data.find(b'"id"') >= 0 or _USAGE_OBJECT.search(data) is not None
+
+    # --- other dialects ------------------------------------------------------------------------------
+
+    def _read_own(self, event: SseEvent) -> Kind:
+        """Read an event as the dialect's own reader has it."""
+        assert self._own_reader is not None
+        reading = self._own_reader.read(event, accepted=self.verdict is not Verdict.UNDECIDED)
+        if reading.error is not None:
+            return self._failed(reading.error)
+        self._note(reading.facts)
+        if reading.facts.finish_reasons:
+            self.finish_reasons = list(reading.facts.finish_reasons)
+        if reading.delivers:
+            self.delivered.read(event.data)
+        if reading.kind is Kind.CONTENT:
+            return self._content()
+        if reading.kind is Kind.TERMINAL:
+            self.terminal_seen = True
+            self._accept()
+        return reading.kind
 
     # --- all -----------------------------------------------------------------------------------------
 
@@ -423,22 +433,3 @@ def _is_hollow(choice: object) -> bool:
         return False
     delta = choice.get("delta") or {}
     return isinstance(delta, Mapping) and not any(value for name, value in delta.items() if name != "role")
-
-
-def _type_of(data: bytes) -> bytes:
-    """The event's name, from its data: some recorders and proxies drop the ``event`` line."""
-    if len(data) > LARGE_EVENT:
-        found = _TYPE.search(data[:_HEAD])
-        return found[1] if found else b""
-    kind = (_decode(data) or {}).get("type")
-    return kind.encode(errors="replace") if isinstance(kind, str) else b""
-
-
-def _decode(data: bytes) -> dict[str, Any] | None:
-    if len(data) > LARGE_EVENT:
-        return None
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None

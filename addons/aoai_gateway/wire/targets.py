@@ -1,18 +1,19 @@
 """From a request target to an operation: which API, which deployment, and how to address another one.
 
-Azure OpenAI has two forms (Azure OpenAI REST reference):
+Azure OpenAI has two forms (Azure OpenAI REST reference), and Claude on Azure has one of its own:
 
 - *classic*: ``/openai/deployments/{deployment}/{operation}?api-version=…``; operations without a deployment
   in their path (responses, files) are at ``/openai/{operation}``;
-- *v1*: ``/openai/v1/{operation}``; the deployment is the body's ``model``.
+- *v1*: ``/openai/v1/{operation}``; the deployment is the body's ``model``;
+- *anthropic*: ``/anthropic/v1/{operation}``, likewise.
 
 The match is exact, segment by segment, on the bytes that came: nothing is decoded, collapsed or resolved
 before it, so ``..``, ``//``, ``%2f``, ``;`` and a trailing slash never match anything. Only the segments of
 deployments and ids are percent-decoded, once (SDKs encode them), and must then be plausible names. So no
 target reaches a backend that was not fully understood here.
 
-A path below ``/openai/v1/`` that is not in the table is an operation that Azure may have by now, if its
-segments are plain and it is not nearly one of the table's: see `operations.UNKNOWN`.
+A path below ``/openai/v1/`` or ``/anthropic/v1/`` that is not in the table is an operation that Azure may
+have by now, if its segments are plain and it is not nearly one of the table's: see `operations.UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote
 
 from aoai_gateway.wire import path_hints
+from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect, dialect_of
 from aoai_gateway.wire.errors import (
     GatewayError,
     deployment_not_found,
@@ -35,15 +37,15 @@ from aoai_gateway.wire.operations import (
     CLASSIC_ONLY,
     NOT_SERVED,
     OPERATIONS,
-    TREE,
-    UNKNOWN,
+    RESPONSES,
+    TABLES,
     Classic,
     Node,
     Operation,
 )
 from aoai_gateway.wire.references import is_id
 
-Api = Literal["classic", "v1"]
+Api = Literal["classic", "v1", "anthropic"]
 
 DEPLOYMENT_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}", re.ASCII)
 """The form of a deployment's name in a path. Azure's own names are up to 64 of these characters."""
@@ -79,7 +81,7 @@ class Target:
     @property
     def deployment_in_body(self) -> bool:
         """Whether the backend reads the deployment in the body's ``model``."""
-        return self.api == "v1" or self.operation.classic is not Classic.PATH
+        return self.api != "classic" or self.operation.classic is not Classic.PATH
 
     def with_deployment(self, name: str) -> str:
         """The target as it came, with its deployment replaced by ``name`` (percent-encoded).
@@ -140,6 +142,8 @@ def parse_target(method: str, path: str) -> Target:
         )
     bare = path.partition("?")[0]
     segments = bare.split("/")  # ["", "openai", …]
+    if len(segments) > 3 and tuple(segments[1:3]) == ANTHROPIC.root and "" not in segments[1:]:
+        return _Reader(method, path, "anthropic", segments[3:]).read()
     if len(segments) < 3 or segments[1] != "openai" or "" in segments[1:]:
         raise _not_ours(bare)
     if segments[2] == "v1":
@@ -167,6 +171,10 @@ class _Reader:
     deployment: str | None = None
     span: tuple[int, int] | None = None
 
+    @property
+    def dialect(self) -> Dialect:
+        return ANTHROPIC if self.api == "anthropic" else OPENAI
+
     def read(self) -> Target:
         node, ids = self._walk()
         operations = {m: o for m, o in node.operations.items() if self._fits(o)} if node else {}
@@ -176,7 +184,7 @@ class _Reader:
             operation = operations[self.method]
         elif node is not None and self.method in node.operations and self.deployment is None:
             raise _not_ours(self.raw)  # its deployment belongs in the path
-        elif self.method == "GET" and self.rest == ["responses"]:
+        elif self.method == "GET" and operations.get("POST") is RESPONSES:
             raise not_built("responses over a WebSocket")
         else:
             raise method_not_allowed(self.method, sorted(operations))
@@ -197,7 +205,7 @@ class _Reader:
 
     def _walk(self) -> tuple[Node | None, tuple[str, ...]]:
         """Follow the path through the table's tree. Gives where it ends, and its ids."""
-        node: Node | None = TREE
+        node: Node | None = TABLES[self.dialect.name].tree
         ids: list[str] = []
         for segment in self.rest:
             assert node is not None
@@ -215,23 +223,26 @@ class _Reader:
 
     def _fits(self, operation: Operation) -> bool:
         """Whether it is addressed in this form, with a deployment in the path or without."""
-        if self.api == "v1" or operation.classic is Classic.BODY:
+        if self.api != "classic" or operation.classic is Classic.BODY:
             return self.deployment is None
         return operation.classic is Classic.EITHER or self.deployment is not None
 
     def _unknown(self) -> Operation:
         """Give an operation that is not in the table, or raise why this can be none."""
         first = self.rest[0] if self.rest else ""
-        if first in NOT_SERVED and (self.api == "classic" or first not in CLASSIC_ONLY):
-            raise not_built(NOT_SERVED[first])
-        passes = self.api == "v1" and self.rest and len(self.rest) <= MOST_SEGMENTS
+        not_served = NOT_SERVED if self.dialect is OPENAI else {}
+        if first in not_served and (self.api == "classic" or first not in CLASSIC_ONLY):
+            raise not_built(not_served[first])
+        passes = self.api != "classic" and self.rest and len(self.rest) <= MOST_SEGMENTS
         if not passes or not all(PLAIN_SEGMENT.fullmatch(unquote(part)) for part in self.rest):
             raise _not_ours(self.raw)
-        if path_hints.is_slip(self.rest, _LITERALS) or any(map(_ENCODED_PLAIN.search, self.rest)):
+        literals = _LITERALS[self.dialect.name]
+        if path_hints.is_slip(self.rest, literals) or any(map(_ENCODED_PLAIN.search, self.rest)):
             raise _not_ours(self.raw)
-        operation = UNKNOWN.get(self.method)
+        unknown = TABLES[self.dialect.name].unknown
+        operation = unknown.get(self.method)
         if operation is None:
-            raise method_not_allowed(self.method, tuple(UNKNOWN))
+            raise method_not_allowed(self.method, tuple(unknown))
         return operation
 
     def _query(self) -> list[tuple[str, str]]:
@@ -249,6 +260,9 @@ class _Reader:
 def _not_ours(raw: str) -> GatewayError:
     """Return the error for an unknown path, with the one that is probably meant."""
     bare = raw.partition("?")[0]
+    dialect = dialect_of(bare)
+    if dialect is not OPENAI:
+        return not_found(bare, path_hints.hint_below(dialect.root, dialect.base, bare, _PATHS[dialect.name]))
     return not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
 
 
@@ -260,10 +274,15 @@ def unknown_path_refused(target: Target) -> GatewayError:
 _PLAIN = [operation for operation in OPERATIONS if "{" not in operation.path]
 _IN_DEPLOYMENTS = tuple(dict.fromkeys(o.path for o in _PLAIN if o.classic is Classic.PATH))
 _ELSEWHERE = tuple(dict.fromkeys(o.path for o in _PLAIN if o.path not in _IN_DEPLOYMENTS))
-_LITERALS = frozenset(
-    "/".join(segments[: count + 1])
-    for operation in OPERATIONS
-    for segments in [operation.path.split("/")]
-    for count in range(len(segments))
-)
-"""All paths of the table and their beginnings, with ``{…}`` in them."""
+_PATHS = {name: tuple(o.path for o in table.operations) for name, table in TABLES.items()}
+"""By dialect."""
+
+_LITERALS = {
+    name: frozenset(
+        "/".join(segments[: count + 1])
+        for segments in (path.split("/") for path in paths)
+        for count in range(len(segments))
+    )
+    for name, paths in _PATHS.items()
+}
+"""By dialect, all paths of its table and their beginnings, with ``{…}`` in them."""

@@ -3,6 +3,10 @@
 Chat, completions and embeddings count ``prompt_tokens`` and ``completion_tokens``; responses and images
 ``input_tokens`` and ``output_tokens``; details may be missing, null, hold nulls, or have a singular name
 (realtime, transcription). Reasoning tokens are part of the output, cached ones part of the input.
+
+Anthropic counts beside each other what the others count within each other: its ``input_tokens`` are those of
+the prompt that were neither read from the cache nor written to it ("Prompt caching", Anthropic's reference).
+Here, as everywhere in the gateway, the input is all of the prompt.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ _LONGEST_FACT = 512
 _BLANK = rb"[ \t\r\n]*+"
 _OBJECT = re.compile(_BLANK + rb":" + _BLANK + rb"(?=\{)")
 _STRING = re.compile(_BLANK + rb":" + _BLANK + rb'"([^"\\]{1,256})"')
-_IDS = (b"resp_", b"chatcmpl-", b"cmpl-")
+_IDS = (b"resp_", b"chatcmpl-", b"cmpl-", b"msg_")
+_CACHE = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Anthropic's; servers that translate it send them beside ``prompt_tokens``, which include them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +82,18 @@ def read_usage(usage: object) -> Usage | None:
     taken, given = taken or 0, given or 0
     taken_of = _details(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
     given_of = _details(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
+    read, written = (_count(usage.get(name)) or 0 for name in _CACHE)
+    if "prompt_tokens" not in usage and not taken_of:
+        taken += read + written
     return Usage(
         input_tokens=taken,
         output_tokens=given,
         total_tokens=taken + given if total is None else total,
-        cached_tokens=_count(taken_of.get("cached_tokens")) or 0,
-        reasoning_tokens=_count(given_of.get("reasoning_tokens")) or 0,
+        cached_tokens=_count(taken_of.get("cached_tokens")) or read or 0,
+        reasoning_tokens=_first_count(given_of, "reasoning_tokens", "thinking_tokens") or 0,
         input_audio_tokens=_count(taken_of.get("audio_tokens")) or 0,
         output_audio_tokens=_count(given_of.get("audio_tokens")) or 0,
-        cache_write_tokens=_count(taken_of.get("cache_write_tokens")) or 0,
+        cache_write_tokens=_count(taken_of.get("cache_write_tokens")) or written or 0,
     )
 
 
@@ -112,7 +121,7 @@ def search_answer(raw: bytes) -> AnswerFacts:
     """
     raw = raw if len(raw) <= 2 * _SEARCHED else raw[:_SEARCHED] + raw[-_SEARCHED:]
     ids = [text for text in _strings(raw, b'"id"') if text.startswith(_IDS)]
-    reasons = _strings(raw, b'"finish_reason"')
+    reasons = _strings(raw, b'"finish_reason"') or _strings(raw, b'"stop_reason"')
     status = None
     if ids and ids[0].startswith(b"resp_"):
         head = raw[: _LONGEST_USAGE * 2]
@@ -129,7 +138,7 @@ def search_answer(raw: bytes) -> AnswerFacts:
 
 
 def facts_of(document: object) -> AnswerFacts:
-    """The facts of a decoded answer: a chat completion, a completion, embeddings or a response."""
+    """The facts of a decoded answer: a chat completion, a completion, embeddings, a response or a message."""
     if not isinstance(document, Mapping):
         return AnswerFacts()
     return AnswerFacts(
@@ -139,7 +148,7 @@ def facts_of(document: object) -> AnswerFacts:
         finish_reasons=_finish_reasons(document),
         status=_text(document.get("status")),
         error=error if isinstance(error := document.get("error"), Mapping) and error else None,
-        service_tier=_text(document.get("service_tier")),
+        service_tier=_text(document.get("service_tier")) or _tier_in(document.get("usage")),
     )
 
 
@@ -148,12 +157,19 @@ def _finish_reasons(document: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(choices, list):
         reasons = [choice.get("finish_reason") for choice in choices if isinstance(choice, Mapping)]
         return tuple(reason for reason in reasons if isinstance(reason, str))
+    if document.get("type") == "message":
+        reason = _text(document.get("stop_reason"))
+        return (reason,) if reason else ()
     if document.get("object") != "response":
         return ()
     incomplete = document.get("incomplete_details")
     reason = incomplete.get("reason") if isinstance(incomplete, Mapping) else None
     status = _text(reason) or _text(document.get("status"))
     return (status,) if status else ()
+
+
+def _tier_in(usage: object) -> str | None:
+    return _text(usage.get("service_tier")) if isinstance(usage, Mapping) else None
 
 
 def _find_usage(raw: bytes) -> Usage | None:
