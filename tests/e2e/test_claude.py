@@ -251,7 +251,10 @@ def test_errors_arrive_as_the_sdks_exceptions(gateway: Gateway, simulator: Simul
 
     assert fails(anthropic.AuthenticationError, "wrong-key")["error"]["type"] == "authentication_error"
     unknown = fails(anthropic.NotFoundError, model="claude-9")
-    assert (unknown["error"]["type"], unknown["error"]["code"]) == ("not_found_error", "DeploymentNotFound")
+    assert (unknown["error"]["type"], unknown["error"]["details"]["error_code"]) == (
+        "not_found_error",
+        "DeploymentNotFound",
+    )
     assert unknown["request_id"]
     denied = fails(anthropic.PermissionDeniedError, LIMITED_KEY)
     assert denied["error"]["type"] == "permission_error"
@@ -266,7 +269,10 @@ def test_a_quota_that_is_used_up(gateway: Gateway, simulator: Simulator) -> None
             sdk.messages.create(**ASK)
         body = caught.value.body
         assert isinstance(body, dict)
-        assert (body["error"]["type"], body["error"]["code"]) == ("rate_limit_error", "quota_exceeded")
+        assert (body["error"]["type"], body["error"]["details"]["error_code"]) == (
+            "rate_limit_error",
+            "quota_exceeded",
+        )
         assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
@@ -276,7 +282,10 @@ def test_all_backends_out(gateway: Gateway, simulator: Simulator) -> None:
         sdk.messages.create(**ASK)
     body = caught.value.body
     assert isinstance(body, dict)
-    assert (body["error"]["type"], body["error"]["code"]) == ("rate_limit_error", "all_backends_out")
+    assert (body["error"]["type"], body["error"]["details"]["error_code"]) == (
+        "rate_limit_error",
+        "all_backends_out",
+    )
     assert "sonnet@sweden" in body["error"]["message"]
     assert body["request_id"] == caught.value.response.headers["x-gateway-call"]
 
@@ -288,7 +297,10 @@ def test_a_stream_that_is_cut_raises(gateway: Gateway, simulator: Simulator, rec
         list(sdk.messages.create(**ASK, stream=True))
     body = caught.value.body
     assert isinstance(body, dict)
-    assert (body["error"]["type"], body["error"]["code"]) == ("api_error", "upstream_disconnected")
+    assert (body["error"]["type"], body["error"]["details"]["error_code"]) == (
+        "api_error",
+        "upstream_disconnected",
+    )
     (record,) = records(1)
     assert record["outcome"] == "truncated"
     # Its own usage stood in the end that did not come.

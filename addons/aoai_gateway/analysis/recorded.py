@@ -13,16 +13,12 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aoai_gateway.analysis.consumers import CLIENTS_END, refusal_of
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 
 if TYPE_CHECKING:
     from aoai_gateway.analysis.records import Record
 
-PATHS = {
-    "chat.completions": "/openai/v1/chat/completions",
-    "completions": "/openai/v1/completions",
-    "embeddings": "/openai/v1/embeddings",
-    "responses": "/openai/v1/responses",
-}
+PATHS = {each.name: each.address for each in (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)}
 """Where calls of each operation go, in the version of the API that needs no more words."""
 
 MOST_SAMPLES = 2_000

@@ -24,7 +24,8 @@ from aoai_gateway.quota.priority import HEADER
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.usage.record import empty_record, written_time
 from aoai_gateway.wire.hints import utilization_of
-from aoai_gateway.wire.stream import StreamReader, Verdict
+from aoai_gateway.wire.stream import StreamReader
+from aoai_gateway.wire.stream_kinds import Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:

@@ -76,6 +76,9 @@ def is_foretold(call: Call) -> bool:
         return False
     reasoning = body.parsed.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else body.parsed.get("reasoning_effort")
+    thinking = body.parsed.get("thinking")
+    if isinstance(thinking, dict) and thinking.get("type") != "disabled":
+        return False
     return effort is None or effort in BRIEF_EFFORTS
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aoai_gateway.inspect.views import chat, completion, errors, responses
+from aoai_gateway.inspect.views import completion, errors
 from aoai_gateway.inspect.views.answer import Answer, Choice
+from aoai_gateway.inspect.views.forms import form_of, form_of_body
 from aoai_gateway.inspect.views.shapes import Unreadable, decode
 from aoai_gateway.inspect.views.sse import read_events
 
@@ -41,16 +42,15 @@ def said(data: bytes, facts: Facts) -> Said:
 def _read(data: bytes, facts: Facts) -> Said:
     if completion.is_stream(data, facts):
         events = read_events(data)
-        return _said((responses if facts.operation == "responses" else chat).from_events(events))
+        return _said(form_of(facts.operation).from_events(events))
     body = decode(data)
     if not isinstance(body, Mapping):
         return Said(data.decode(errors="replace"))
     if body.get("error"):
         return Said(errors.summary(body["error"]))
-    if facts.operation == "responses":
-        return _said(responses.from_body(body))
-    if isinstance(body.get("choices"), list):
-        return _said(chat.from_body(body))
+    form = form_of_body(body, facts.operation)
+    if form is not None:
+        return _said(form.from_body(body))
     return Said(completion.show(data, facts))
 
 
@@ -60,7 +60,7 @@ def _said(answer: Answer) -> Said:
         if len(answer.choices) > 1:
             pieces.append(f"[choice {number}]")
         pieces += [f"[{part.title}] {part.text}" if part.title else part.text for part in choice.parts]
-        if choice.finish not in ("", "stop", "completed"):
+        if choice.finish not in ("", "stop", "completed", "end_turn"):
             pieces.append(f"[{choice.finish}]")
     if answer.broken:
         pieces.append("[broken off]")

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.dialects import ANTHROPIC
 from aoai_gateway.wire.errors import invalid_body
 from aoai_gateway.wire.operations import EMBEDDINGS, MODELS
 from aoai_gateway.wire.secrets import SECRET_HEADERS, SECRET_PARAMETERS
@@ -30,7 +31,8 @@ DEEPEST = 24
 """Levels that are indented; else a thousand brackets would make blanks of most of the code."""
 
 _SDKS_OWN = re.compile(
-    r"host|connection|content-.*|accept.*|user-agent|x-stainless-.*|transfer-encoding|expect|idempotency-key",
+    r"host|connection|content-.*|accept.*|user-agent|x-stainless-.*|transfer-encoding|expect|idempotency-key"
+    r"|anthropic-version",
     re.IGNORECASE,
 )
 
@@ -46,6 +48,10 @@ _KEYWORDS = {
         stop stream stream_options suffix temperature top_p user
     """,
     "embeddings": "dimensions encoding_format input model user",
+    "messages": """
+        cache_control container inference_geo max_tokens messages metadata model output_config service_tier
+        stop_sequences stream system thinking tool_choice tools
+    """,
     "responses": """
         background conversation include input instructions max_output_tokens max_tool_calls metadata model
         parallel_tool_calls previous_response_id prompt prompt_cache_key reasoning safety_identifier
@@ -98,7 +104,7 @@ class Request:
     @property
     def extra_query(self) -> dict[str, str]:
         """Its query, but for the api-version of the classic API and for secrets."""
-        version = set() if self.target.api == "v1" else {"api-version"}
+        version = {"api-version"} if self.target.api == "classic" else set()
         pairs = parse_qsl(self.path.partition("?")[2], max_num_fields=64)
         return {n: v for n, v in pairs if n not in version and n.lower() not in SECRET_PARAMETERS}
 
@@ -114,20 +120,55 @@ def _without_sdks_own(target: Target, body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+@dataclass(frozen=True, slots=True)
+class _Sdk:
+    """A vendor's packages for one form of its API: their names, and how a client in them is made.
+
+    ``is_default``: whether the npm package exports the client by default; ``python_names`` and
+    ``npm_names``: of what says where the gateway is, and of the api-version, where there is one.
+    """
+
+    python: str
+    npm: str
+    name: str
+    base: str
+    python_names: tuple[str, ...]
+    npm_names: tuple[str, ...]
+    is_default: bool = True
+
+    def where(self, request: Request, names: tuple[str, ...]) -> list[tuple[str, str]]:
+        """Give what a client is made with, by these names."""
+        version = request.target.api_version or "2024-10-21"
+        return list(zip(names, (request.address + self.base, version), strict=False))
+
+
+_SDKS: Mapping[str, _Sdk] = {
+    "v1": _Sdk("openai", "openai", "OpenAI", "/openai/v1/", ("base_url",), ("baseURL",)),
+    "classic": _Sdk(
+        "openai",
+        "openai",
+        "AzureOpenAI",
+        "",
+        ("azure_endpoint", "api_version"),
+        ("endpoint", "apiVersion"),
+        is_default=False,
+    ),
+    "anthropic": _Sdk(
+        "anthropic", "@anthropic-ai/sdk", "Anthropic", ANTHROPIC.base, ("base_url",), ("baseURL",)
+    ),
+}
+"""By the form of the API."""
+
+
 # --- Python ------------------------------------------------------------------------------------------
 
 
 def python(request: Request) -> str:
-    """Write it for the Python package ``openai``. Raises GatewayError when it is no call."""
+    """Write it for the vendor's Python package. Raises GatewayError when it is no call."""
     target, body = request.target, request.document()
-    name = "OpenAI" if target.api == "v1" else "AzureOpenAI"
-    where = (
-        [("base_url", f"{request.address}/openai/v1/")]
-        if target.api == "v1"
-        else [("azure_endpoint", request.address), ("api_version", target.api_version or "2024-10-21")]
-    )
-    lines = ["import os", "", f"from openai import {name}", "", f"client = {name}("]
-    lines += [f"    {key}={_python(value, 1)}," for key, value in where]
+    sdk = _SDKS[target.api]
+    lines = ["import os", "", f"from {sdk.python} import {sdk.name}", "", f"client = {sdk.name}("]
+    lines += [f"    {key}={_python(value, 1)}," for key, value in sdk.where(request, sdk.python_names)]
     lines += [f'    api_key=os.environ["{KEY_VARIABLE}"],', ")"]
     if target.operation.family == MODELS.name:
         return "\n".join([*lines, "for model in client.models.list():", "    print(model.id)", ""])
@@ -163,6 +204,13 @@ _PYTHON_ENDS: Mapping[tuple[str, bool], list[str]] = {
         "print()",
     ],
     ("embeddings", False): ["print(len(answer.data), len(answer.data[0].embedding))"],
+    ("messages", False): ['print("".join(block.text for block in answer.content if block.type == "text"))'],
+    ("messages", True): [
+        "for event in stream:",
+        '    if event.type == "content_block_delta" and event.delta.type == "text_delta":',
+        '        print(event.delta.text, end="", flush=True)',
+        "print()",
+    ],
     ("responses", False): ["print(answer.output_text)"],
     ("responses", True): [
         "for event in stream:",
@@ -244,17 +292,13 @@ def _least_length(value: Any, room: int) -> int:
 
 
 def javascript(request: Request) -> str:
-    """Write it for the npm package ``openai`` (an ES module). Raises GatewayError when it is no call."""
+    """Write it for the vendor's npm package (an ES module). Raises GatewayError when it is no call."""
     target, body = request.target, request.document()
-    name = "OpenAI" if target.api == "v1" else "AzureOpenAI"
-    where = (
-        [("baseURL", f"{request.address}/openai/v1/")]
-        if target.api == "v1"
-        else [("endpoint", request.address), ("apiVersion", target.api_version or "2024-10-21")]
-    )
-    lines = [f'import {"OpenAI" if name == "OpenAI" else "{ AzureOpenAI }"} from "openai";', ""]
-    lines += [f"const client = new {name}({{"]
-    lines += [f"  {key}: {_javascript(value, 1)}," for key, value in where]
+    sdk = _SDKS[target.api]
+    imported = sdk.name if sdk.is_default else f"{{ {sdk.name} }}"
+    lines = [f'import {imported} from "{sdk.npm}";', ""]
+    lines += [f"const client = new {sdk.name}({{"]
+    lines += [f"  {key}: {_javascript(value, 1)}," for key, value in sdk.where(request, sdk.npm_names)]
     lines += [f"  apiKey: process.env.{KEY_VARIABLE},", "});"]
     if target.operation.family == MODELS.name:
         lines.append("for await (const model of client.models.list()) console.log(model.id);")
@@ -282,6 +326,15 @@ _JAVASCRIPT_ENDS: Mapping[tuple[str, bool], list[str]] = {
         "console.log();",
     ],
     ("embeddings", False): ["console.log(answer.data.length, answer.data[0].embedding.length);"],
+    ("messages", False): [
+        'for (const block of answer.content) if (block.type === "text") console.log(block.text);',
+    ],
+    ("messages", True): [
+        "for await (const event of stream)",
+        '  if (event.type === "content_block_delta" && event.delta.type === "text_delta")',
+        "    process.stdout.write(event.delta.text);",
+        "console.log();",
+    ],
     ("responses", False): ["console.log(answer.output_text);"],
     ("responses", True): [
         "for await (const event of stream)",
@@ -337,8 +390,14 @@ def curl(request: Request) -> str:
     path, _, query = request.path.partition("?")
     kept = [pair for pair in query.split("&") if pair.partition("=")[0].lower() not in SECRET_PARAMETERS]
     url = request.address + path + (f"?{'&'.join(kept)}" if query and kept else "")
-    words = [f"curl -sS -N {shlex.quote(url)}", f'-H "api-key: ${KEY_VARIABLE}"']
-    words += [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in request.extra_headers.items()]
+    words = [
+        f"curl -sS -N {shlex.quote(url)}",
+        f'-H "{target.operation.dialect.key_headers[0]}: ${KEY_VARIABLE}"',
+    ]
+    said = {name.lower(): value for name, value in request.headers}
+    needed = {name: said.get(name, value) for name, value in target.operation.dialect.headers}
+    headers = {**needed, **request.extra_headers}
+    words += [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers.items()]
     if target.operation.family == MODELS.name:
         return " \\\n  ".join(words) + "\n"
     words += ["-H 'content-type: application/json'", "--data-binary @- <<'JSON'"]

@@ -341,4 +341,6 @@ def error_response(
         (b"content-length", str(len(body)).encode()),
         *((name.encode(), value.encode()) for name, value in error.headers),
     ]
+    if call_id is not None and dialect.request_id is not None:
+        fields.append((dialect.request_id.encode(), call_id.encode()))
     return http.Response.make(error.status, body, http.Headers(fields))

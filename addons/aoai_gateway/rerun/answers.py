@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aoai_gateway.inspect.views import chat, responses
 from aoai_gateway.inspect.views.answer import Answer as Shown
 from aoai_gateway.inspect.views.completion import is_stream
 from aoai_gateway.inspect.views.embeddings import vector_of
 from aoai_gateway.inspect.views.errors import summary
 from aoai_gateway.inspect.views.facts import Facts
+from aoai_gateway.inspect.views.forms import form_of
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, mappings
 from aoai_gateway.inspect.views.sse import read_events
 from aoai_gateway.wire.usage import read_usage
@@ -50,7 +50,7 @@ def read(operation: str, status: int, content_type: str, body: bytes) -> Answer:
     try:
         if status < 400 and is_stream(body, Facts(operation, content_type=media_type)):
             events = read_events(body)
-            shown = (responses if operation == "responses" else chat).from_events(events)
+            shown = form_of(operation).from_events(events)
             return _answer(status, shown)
         document = mapping(decode(body))
     except (Unreadable, RecursionError) as error:
@@ -59,7 +59,7 @@ def read(operation: str, status: int, content_type: str, body: bytes) -> Answer:
         return Answer(status, error=summary(document.get("error")))
     if operation == "embeddings":
         return _embeddings(status, document)
-    return _answer(status, (responses if operation == "responses" else chat).from_body(document))
+    return _answer(status, form_of(operation).from_body(document))
 
 
 def closeness(one: Vectors, other: Vectors) -> float:

@@ -34,14 +34,12 @@ from typing import Any
 import yaml
 
 from aoai_gateway.rerun.expectations import ExpectationError, one
-from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 
 SUFFIXES = (".yaml", ".yml", ".jsonl")
 LARGEST_FILE = 32 * 1024 * 1024
 MOST_CASES = 2_000
-PATHS = {
-    each.name: f"/openai/v1/{each.path}" for each in (CHAT_COMPLETIONS, RESPONSES, COMPLETIONS, EMBEDDINGS)
-}
+PATHS = {each.name: each.address for each in (CHAT_COMPLETIONS, RESPONSES, COMPLETIONS, EMBEDDINGS, MESSAGES)}
 """What takes a prompt and answers with text or vectors, and where it is asked for."""
 
 VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]{0,63})\s*\}\}")

@@ -12,6 +12,7 @@ from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 
 from aoai_gateway.rerun.answers import Answer, read
 from aoai_gateway.rerun.calls import CapturedCall, Outcome
+from aoai_gateway.wire.dialects import dialect_of
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import Verdict
 
@@ -110,7 +111,8 @@ class _Attempt:
     def __init__(self, call: CapturedCall) -> None:
         self._call = call
         self._body = bytearray()
-        self._reader = StreamReader(call.operation) if call.streaming else None
+        dialect = dialect_of(call.target)
+        self._reader = StreamReader(call.operation, dialect=dialect) if call.streaming else None
         self._first: float | None = None
         self._began = 0.0
 

@@ -17,6 +17,7 @@ from aoai_gateway.rerun.calls import CapturedCall, Outcome
 from aoai_gateway.rerun.case_set import PATHS, Case, CaseSet
 from aoai_gateway.rerun.expectations import check
 from aoai_gateway.rerun.sending import Gateway, send_all
+from aoai_gateway.wire.targets import parse_target
 
 _NOTHING = Outcome(Answer(0))
 
@@ -104,7 +105,8 @@ async def _judge(
 
 def _call(operation: str, body: Mapping[str, Any]) -> CapturedCall:
     streaming = body.get("stream") is True
-    if streaming and operation in ("chat.completions", "completions"):
+    target = parse_target("POST", PATHS[operation])
+    if streaming and target.knows_stream_options:
         # Else nobody would say how many tokens it has taken.
         options = body.get("stream_options")
         given = options if isinstance(options, Mapping) else {}
@@ -117,7 +119,7 @@ def _call(operation: str, body: Mapping[str, Any]) -> CapturedCall:
         streaming=streaming,
         method="POST",
         target=PATHS[operation],
-        headers=(("content-type", "application/json"),),
+        headers=(("content-type", "application/json"), *target.operation.dialect.headers),
         body=json.dumps(body).encode(),
         then=_NOTHING,
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoai_gateway.tokens.claude import add_claude, add_message
-from aoai_gateway.tokens.models import CLAUDE, Family
+from aoai_gateway.tokens.models import CLAUDE, Family, family_of
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.tokens.tools import add_output_schema, add_tools
 
@@ -62,6 +62,11 @@ def read_messages(operation_name: str, body: Mapping[str, Any], family: Family, 
             add(prompt, element)
         prompts.append(prompt)
     return prompts
+
+
+def is_countable(operation_name: str, model: str | None) -> bool:
+    """Whether the encoding of the model's texts is known, so that counting them is no estimating."""
+    return _family(operation_name, family_of(model)).encoding_published
 
 
 def _family(operation_name: str, family: Family) -> Family:

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 PROVIDER = "azure.ai.openai"
 
-OPERATIONS = {"chat.completions": "chat", "completions": "text_completion", "responses": "chat"}
+OPERATIONS = {
+    "chat.completions": "chat",
+    "completions": "text_completion",
+    "responses": "chat",
+    "messages": "chat",
+}
 """Of ours; others keep their name."""
 
 DURATION = "gen_ai.client.operation.duration"

@@ -26,6 +26,7 @@ _ERROR_TYPES: Mapping[int, str] = {
     402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
+    409: "conflict_error",
     408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
@@ -43,11 +44,12 @@ def error_type(status: int) -> str:
 
 
 def error_object(error: GatewayError, request_id: str | None = None) -> dict[str, Any]:
-    """An error in Anthropic's shape. ``code`` and ``param``, which only the gateway has, are added to it."""
-    details = {"type": error_type(error.status), "message": error.message, "code": error.code}
+    """An error in Anthropic's shape. Its SDKs find the gateway's code as ``error_code``."""
+    details = {"error_code": error.code}
     if error.param is not None:
         details["param"] = error.param
-    return {"type": "error", "error": details, "request_id": request_id}
+    written = {"type": error_type(error.status), "message": error.message, "details": details}
+    return {"type": "error", "error": written, "request_id": request_id}
 
 
 def error_body(error: GatewayError, request_id: str | None = None) -> bytes:

@@ -26,7 +26,9 @@ class Dialect:
     that counts first in front, and those in which a backend gets its own; ``error_body`` writes an error of
     the gateway's own, with the call's id if there is one; ``error_event`` appends it to a stream that broke;
     ``event_reader`` makes what reads the events of a stream, None where that depends on the operation.
-    ``model`` and ``model_list``: how the models of a client are listed, by their names.
+    ``model`` and ``model_list``: how the models of a client are listed, by their names. ``headers``: those
+    that each request has to have, with the values that this gateway knows; ``request_id``: the one in which
+    SDKs look for a request's id.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Dialect:
     model_list: Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
     error_event: Callable[[GatewayError], bytes] | None = None
     event_reader: Callable[[], EventReader] | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    request_id: str | None = None
 
     def __repr__(self) -> str:
         return f"Dialect({self.name!r})"
@@ -68,6 +72,8 @@ ANTHROPIC = Dialect(
     model_list=anthropic.model_list,
     error_event=anthropic.error_event,
     event_reader=anthropic.MessageEvents,
+    headers=(("anthropic-version", "2023-06-01"),),
+    request_id="request-id",
 )
 
 DIALECTS: Mapping[str, Dialect] = {each.name: each for each in (OPENAI, ANTHROPIC)}

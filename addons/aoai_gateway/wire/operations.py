@@ -104,6 +104,11 @@ class Operation:
         return self.name.partition(".")[0]
 
     @property
+    def address(self) -> str:
+        """Its path, where no deployment stands in it; ids as ``{…}``."""
+        return "/" + "/".join((*self.dialect.root, self.path))
+
+    @property
     def has_prompt(self) -> bool:
         """Whether it is one whose prompt people read, send again and compare: a model's, in JSON."""
         return self.paced

@@ -9,6 +9,7 @@ from mitmproxy import connection, exceptions, http
 
 from aoai_gateway.inspect.replays import aim, as_call
 from aoai_gateway.rerun.case_set import PATHS
+from aoai_gateway.wire.dialects import dialect_of
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.targets import parse_target
 from aoai_gateway.workbench.faults import EditError
@@ -69,4 +70,6 @@ def _new(operation: str) -> HTTPFlow:
     client = connection.Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0), timestamp_start=0)
     flow = http.HTTPFlow(client, connection.Server(address=None))
     flow.request = http.Request.make("POST", f"http://localhost{path}", b"")
+    for name, value in dialect_of(path).headers:
+        flow.request.headers[name] = value
     return flow

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from aoai_gateway.inspect.views import chat, completion, errors, responses
+from aoai_gateway.inspect.views import completion, errors
 from aoai_gateway.inspect.views.answer import Answer
 from aoai_gateway.inspect.views.attachments import describe
 from aoai_gateway.inspect.views.facts import Facts
+from aoai_gateway.inspect.views.forms import form_of, form_of_body
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
 from aoai_gateway.inspect.views.sse import read_events
 
@@ -84,15 +85,14 @@ def answer_shape(body: bytes, facts: Facts) -> dict[str, Any]:
 def _answer(body: bytes, facts: Facts) -> Answer | None:
     if completion.is_stream(body, facts):
         events = read_events(body)
-        return responses.from_events(events) if facts.operation == "responses" else chat.from_events(events)
+        return form_of(facts.operation).from_events(events)
     document = decode(body)
     if not isinstance(document, Mapping):
         return None
     if document.get("error") and not (facts.operation == "responses" and "output" in document):
         return Answer(error=errors.summary(document["error"]))
-    if facts.operation == "responses":
-        return responses.from_body(document)
-    return chat.from_body(document) if isinstance(document.get("choices"), list) else None
+    form = form_of_body(document, facts.operation)
+    return form.from_body(document) if form is not None else None
 
 
 def _choices(answer: Answer) -> list[dict[str, Any]]:

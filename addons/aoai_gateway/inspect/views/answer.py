@@ -130,6 +130,8 @@ def _tokens(answer: Answer, facts: Facts) -> list[str]:
     taken = f"{usage.input_tokens:,} tokens in"
     if usage.cached_tokens:
         taken += f" ({usage.cached_tokens:,} cached)"
+    if usage.cache_write_tokens:
+        taken += f" ({usage.cache_write_tokens:,} written to the cache)"
     if facts.operation == "embeddings":
         return [taken]
     given = f"{usage.output_tokens:,} out"
@@ -150,7 +152,9 @@ def _warnings(answer: Answer) -> list[str]:
         warnings += verdict_lines(whose, choice.verdicts)
         if choice.finish == "content_filter" and not any(verdict.filtered for verdict in choice.verdicts):
             warnings.append(f"⚠ FILTERED: {whose} was ended by the content filter.")
-        elif choice.finish in ("length", "max_output_tokens"):
+        elif choice.finish == "refusal":
+            warnings.append(f"⚠ REFUSED: {whose} was ended by the model's own safeguards.")
+        elif choice.finish in ("length", "max_output_tokens", "max_tokens", "model_context_window_exceeded"):
             warnings.append(f"⚠ {whose[0].upper()}{whose[1:]} was cut at its limit of tokens.")
     return warnings
 

@@ -24,8 +24,12 @@ _DATA_MEMBERS = {
     "delta": "audio",
     "embedding": "data",
     "encrypted_content": "data",
+    "signature": "data",
 }
-"""Members that hold bare base64, and what of."""
+"""Members that hold bare base64, and what of. ``data`` can be an image or a document, too, which shows."""
+
+_PDF = "JVBERi0"
+"""``%PDF-`` in base64."""
 
 
 def describe(value: object, key: str = "") -> tuple[str, str] | None:
@@ -63,9 +67,13 @@ def _string(value: str, key: str) -> tuple[str, str] | None:
         return None
     if key in _DATA_MEMBERS:
         kind = _DATA_MEMBERS[key]
-        words = ["encrypted" if key == "encrypted_content" else "base64"]
-        if kind == "image":
-            words.append(_dimensions("data:image;base64," + value))
+        words = ["encrypted" if key in ("encrypted_content", "signature") else "base64"]
+        dimensions = _dimensions("data:image;base64," + value) if key == "data" or kind == "image" else ""
+        if dimensions:
+            kind = "image"
+        elif value.startswith(_PDF):
+            kind = "file"
+        words.append(dimensions)
         return kind, _joined([*words, byte_size(_decoded(len(value), value))])
     if len(value) > _LONGEST_UNBROKEN and _BASE64.fullmatch(value[:_LONGEST_UNBROKEN]):
         return "data", f"{len(value):,} characters without a blank"

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aoai_gateway.inspect.views import chat, embeddings, errors, responses
+from aoai_gateway.inspect.views import embeddings, errors, responses
 from aoai_gateway.inspect.views.answer import lay_out
 from aoai_gateway.inspect.views.facts import Facts
+from aoai_gateway.inspect.views.forms import form_of_body, form_of_events
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, text, word
 from aoai_gateway.inspect.views.sse import read_events
 
@@ -36,12 +37,9 @@ def is_stream(data: bytes, facts: Facts) -> bool:
 def _show(data: bytes, facts: Facts) -> str:
     if is_stream(data, facts):
         events = read_events(data)
-        typed = facts.operation == "responses" or any(
-            name.startswith("response.") for name, _ in events.named[:3]
-        )
         if not events.named and not events.done:
             return "An event stream without an event that could be read.\n\n" + data.decode(errors="replace")
-        return lay_out((responses if typed else chat).from_events(events), facts)
+        return lay_out(form_of_events(events, facts.operation).from_events(events), facts)
     if facts.operation == "embeddings" and len(data) > embeddings.MAX_DECODED_BYTES:
         return lay_out(embeddings.from_large(data), facts)
     try:
@@ -56,14 +54,14 @@ def _show(data: bytes, facts: Facts) -> str:
 
 
 def _show_object(body: Mapping[str, Any], facts: Facts) -> str:
-    kind = word(body.get("object"))
-    if kind == "response" or "output" in body:
-        return lay_out(responses.from_body(body), facts)
+    form = form_of_body(body)
+    if form is not None and (form.holds_errors or (facts.status or 200) < 400):
+        return lay_out(form.from_body(body), facts)
     if body.get("error") or (facts.status or 200) >= 400:
         return errors.show(body, facts)
-    if isinstance(body.get("choices"), list):
-        return lay_out(chat.from_body(body), facts)
-    if facts.operation == "embeddings" or (kind == "list" and "embedding" in mapping_of_first(body)):
+    if facts.operation == "embeddings" or (
+        word(body.get("object")) == "list" and "embedding" in mapping_of_first(body)
+    ):
         return lay_out(embeddings.from_body(body), facts)
     return responses.as_yaml(body) + "\n"
 

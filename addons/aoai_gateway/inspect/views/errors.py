@@ -25,7 +25,7 @@ def summary(error: object) -> str:
     details = mapping(error)
     if not details:
         return word(error) or "an error that says nothing"
-    code, kind = word(details.get("code")), word(details.get("type"))
+    code, kind = _code(details), word(details.get("type"))
     name = " ".join(filter(None, [code, f"({kind})" if kind and kind not in (code, "error") else ""]))
     return ": ".join(filter(None, [name, text(details.get("message"))])) or "an error that says nothing"
 
@@ -33,7 +33,7 @@ def summary(error: object) -> str:
 def show(body: Mapping[str, Any], facts: Facts) -> str:
     """Lay out an error's answer: what it is, what it says, when to come back, what the gateway did."""
     error = mapping(body.get("error"))
-    code = word(error.get("code"))
+    code = _code(error)
     status = "" if facts.status is None else str(facts.status)
     words = [f"{status} {code if code != status else ''}".strip(), word(error.get("type")), _come_back(facts)]
     lines = [" · ".join(filter(None, words)) or "error"]
@@ -42,12 +42,17 @@ def show(body: Mapping[str, Any], facts: Facts) -> str:
     message = text(error.get("message")) or text(body.get("message")) or word(body.get("error"))
     if message:
         lines += ["", message]
-    if param := word(error.get("param")):
+    if param := word(error.get("param")) or word(mapping(error.get("details")).get("param")):
         lines += ["", f"It is about the parameter {param}."]
     if inner_code := word(inner.get("code")):
         lines += ["", f"In detail: {inner_code}."]
     lines += _decided(facts)
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def _code(error: Mapping[str, Any]) -> str:
+    """Its code; in Anthropic's shape it stands among the details."""
+    return word(error.get("code")) or word(mapping(error.get("details")).get("error_code"))
 
 
 def _come_back(facts: Facts) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _OPERATION = re.compile(
-    r"(?:^|/)openai/(?:v1/|deployments/(?P<deployment>[^/?]+)/)?"
-    r"(?P<operation>chat/completions|completions|embeddings|responses|realtime)(?=[/?]|$)"
+    r"(?:^|/)(?:openai/(?:v1/|deployments/(?P<deployment>[^/?]+)/)?"
+    r"(?P<operation>chat/completions|completions|embeddings|responses|realtime)"
+    r"|anthropic/v1/(?P<claudes>messages(?:/count_tokens)?))(?=[/?]|$)"
 )
-_NAMES = {"chat/completions": "chat.completions"}
+_NAMES = {"chat/completions": "chat.completions", "messages/count_tokens": "messages.count_tokens"}
 
 TITLES: Mapping[str, str] = {
     "chat.completions": "Chat completion",
@@ -19,6 +20,8 @@ TITLES: Mapping[str, str] = {
     "embeddings": "Embeddings",
     "responses": "Response",
     "realtime": "Realtime",
+    "messages": "Message to Claude",
+    "messages.count_tokens": "Token count for Claude",
 }
 
 
@@ -60,4 +63,5 @@ def operation_of(path: str) -> tuple[str, str]:
     found = _OPERATION.search(path.partition("?")[0])
     if found is None:
         return "", ""
-    return _NAMES.get(found["operation"], found["operation"]), found["deployment"] or ""
+    operation = found["operation"] or found["claudes"]
+    return _NAMES.get(operation, operation), found["deployment"] or ""

@@ -15,8 +15,11 @@ from aoai_gateway.inspect.views.shapes import Unreadable, decode, items, mapping
 from aoai_gateway.inspect.views.yaml_reader import EditError, read_yaml
 from aoai_gateway.inspect.views.yaml_writer import MAX_ELEMENTS, YamlWriter
 from aoai_gateway.tokens import Counter
+from aoai_gateway.tokens.bodies import is_countable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aoai_gateway.tokens import Count
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -30,8 +33,10 @@ _MESSAGES = {
     "responses": "input",
     "completions": "prompt",
     "embeddings": "input",
+    "messages": "messages",
+    "messages.count_tokens": "messages",
 }
-_LEADING = ("model", "instructions", "messages", "input", "prompt", "suffix")
+_LEADING = ("model", "system", "instructions", "messages", "input", "prompt", "suffix")
 _RULE = 72
 
 
@@ -108,9 +113,11 @@ class _Layout:
         self._writer = writer
         self._body = body
         self._facts = facts
-        self._exact = counter is not None and bool(counter.encodings.by_name) and _is_short(body)
         self._model = model or word(mapping(body).get("model")) or facts.deployment or None
-        self._counter = counter if self._exact or counter is None else self._sampling(counter)
+        has_encodings = counter is not None and bool(counter.encodings.by_name)
+        self._exact = has_encodings and _is_short(body) and is_countable(facts.operation, self._model)
+        sampled = not (has_encodings and _is_short(body))
+        self._counter = self._sampling(counter) if sampled and counter is not None else counter
         self._counts = self._count_messages()
 
     def write(self) -> None:
@@ -257,14 +264,22 @@ def _who(message: object) -> str:
         who += f" calls {', '.join(name or '?' for name in calls[:8])}"
     if role in ("tool", "function") and (ident := word(parts.get("tool_call_id"))):
         who += f" answers {ident}"
-    return who
+    return who + _tools_in(mappings(parts.get("content")))
+
+
+def _tools_in(blocks: list[Mapping[str, Any]]) -> str:
+    """The tools that a message of Claude's calls, or whose results it has, as they stand in its content."""
+    calls = [word(block.get("name")) or "?" for block in blocks if block.get("type") == "tool_use"]
+    results = [word(block.get("tool_use_id")) for block in blocks if block.get("type") == "tool_result"]
+    said = f" calls {', '.join(calls[:8])}" if calls else ""
+    return said + (f" answers {', '.join(filter(None, results[:8]))}" if results else "")
 
 
 def _signature(tool: object) -> str:
     """A function tool as ``name(argument: type, …)``; an optional argument has a question mark."""
     definition = mapping(mapping(tool).get("function")) or mapping(tool)
     name = word(definition.get("name")) or word(definition.get("type")) or "tool"
-    schema = mapping(definition.get("parameters"))
+    schema = mapping(definition.get("parameters")) or mapping(definition.get("input_schema"))
     required = [one for one in items(schema.get("required")) if isinstance(one, str)]
     arguments = []
     for key, value in list(mapping(schema.get("properties")).items())[:12]:
