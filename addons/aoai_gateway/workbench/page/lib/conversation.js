@@ -1,5 +1,8 @@
 // A request's JSON -> the messages of a conversation, whatever the operation calls them.
 
+/** The member beside the messages that instructs the model, where there is one. */
+export const SYSTEM = { responses: "instructions", messages: "system" };
+
 /**
  * Read the turns of a request.
  * @returns {Array<{role: string, key: string, index: number|null, texts: Array<any>, calls: Array<object>,
@@ -9,8 +12,10 @@
 export function turns(operation, body) {
   if (!body || typeof body !== "object") return [];
   const found = [];
-  if (operation === "responses" && body.instructions != null) {
-    found.push(turn("instructions", "instructions", null, [body.instructions]));
+  const system = SYSTEM[operation];
+  if (system && body[system] != null) {
+    const said = body[system];
+    found.push(turn(system, system, null, Array.isArray(said) ? said.map(part) : [said]));
   }
   const key = ["messages", "input", "prompt"].find((each) => each in body);
   if (!key) return found;
@@ -38,20 +43,32 @@ function read(item, key, index, operation) {
   }
   if (!("role" in item) && item.type && item.type !== "message") return turn(String(item.type), key, index, [item]);
   const content = item.content ?? [];
-  const texts = typeof content === "string" || !Array.isArray(content) ? [content] : content.map(part);
+  const texts = typeof content === "string" || !Array.isArray(content) ? [content] : content.flatMap(parts);
   if (item.refusal) texts.push(String(item.refusal));
   const calls = (Array.isArray(item.tool_calls) ? item.tool_calls : []).map((call) => {
     const inner = call?.function ?? call?.custom ?? {};
     return { id: call?.id, name: inner.name ?? "?", arguments: inner.arguments ?? inner.input ?? "" };
   });
+  const blocks = Array.isArray(content) ? content.filter((each) => each && typeof each === "object") : [];
+  for (const each of blocks.filter((block) => block.type === "tool_use")) calls.push({ id: each.id, name: each.name ?? "?", arguments: each.input ?? {} });
+  const result = blocks.find((block) => block.type === "tool_result");
   if (item.function_call) calls.push({ id: "", name: item.function_call.name, arguments: item.function_call.arguments ?? "" });
   return turn(String(item.role ?? "?"), key, index, texts.filter((each) => each !== ""), {
-    calls, answers: item.tool_call_id ?? null, name: typeof item.name === "string" ? item.name : "",
+    calls, answers: item.tool_call_id ?? result?.tool_use_id ?? null, name: typeof item.name === "string" ? item.name : "",
   });
+}
+
+/** Give the parts that a block of content is shown as: calls of tools are shown elsewhere, results hold parts. */
+function parts(value) {
+  if (value?.type === "tool_use") return [];
+  if (value?.type === "tool_result") return Array.isArray(value.content) ? value.content.map(part) : [value.content ?? ""];
+  return [part(value)];
 }
 
 function part(value) {
   if (!value || typeof value !== "object") return value;
+  if (value.type === "thinking") return value.thinking;
+  if (value.source && typeof value.source === "object") return source(value.source) ?? value;
   if (typeof value.text === "string" || (value.text && "$kept" in value.text)) return value.text;
   const image = value.image_url?.url ?? value.image_url ?? null;
   if (image) return typeof image === "string" ? { type: "image", address: image } : image;
@@ -60,6 +77,12 @@ function part(value) {
   const file = value.file?.file_data ?? value.file_data;
   if (file) return file;
   return value;
+}
+
+function source(value) {
+  if (value.data && typeof value.data === "object") return value.data;
+  if (value.type === "text") return value.data;
+  return typeof value.url === "string" ? { type: "image", address: value.url } : null;
 }
 
 /** Pair tool calls with their results: a map from call id to the index of the turn that answers it. */
@@ -72,6 +95,6 @@ export function tools(body) {
   const listed = [...(Array.isArray(body?.tools) ? body.tools : []), ...(Array.isArray(body?.functions) ? body.functions : [])];
   return listed.map((tool) => {
     const own = tool?.function ?? tool ?? {};
-    return { name: String(own.name ?? tool?.type ?? "tool"), description: String(own.description ?? ""), parameters: own.parameters ?? null, tool };
+    return { name: String(own.name ?? tool?.type ?? "tool"), description: String(own.description ?? ""), parameters: own.parameters ?? own.input_schema ?? null, tool };
   });
 }

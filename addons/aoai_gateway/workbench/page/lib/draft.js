@@ -1,10 +1,11 @@
 // A prompt that is being edited: the request's JSON, and operations on its messages.
 
-const LISTS = { "chat.completions": "messages", responses: "input", completions: "prompt", embeddings: "input" };
+const LISTS = { "chat.completions": "messages", responses: "input", completions: "prompt", embeddings: "input", messages: "messages" };
 
 export const ROLES = {
   "chat.completions": ["system", "developer", "user", "assistant", "tool"],
   responses: ["system", "developer", "user", "assistant"],
+  messages: ["user", "assistant"],
 };
 
 /** Give the member that holds what is asked. */
@@ -14,6 +15,7 @@ export const listKey = (operation) => LISTS[operation] ?? "messages";
 export function emptyBody(operation, model) {
   const asked = { "chat.completions": { messages: [{ role: "system", content: "" }, { role: "user", content: "" }], stream: true },
     responses: { instructions: "", input: [{ role: "user", content: "" }], stream: true },
+    messages: { max_tokens: 1024, system: "", messages: [{ role: "user", content: "" }], stream: true },
     completions: { prompt: "", max_tokens: 200, stream: true }, embeddings: { input: "" } };
   return { model, ...asked[operation] };
 }
@@ -58,8 +60,14 @@ export function setRole(message, role) {
 }
 
 export function addTool(draft) {
-  const tool = { name: "new_tool", description: "", parameters: { type: "object", properties: {}, required: [] } };
-  draft.body.tools = [...(draft.body.tools ?? []), draft.operation === "responses" ? { type: "function", ...tool } : { type: "function", function: tool }];
+  const named = { name: "new_tool", description: "" };
+  const schema = { type: "object", properties: {}, required: [] };
+  const made = {
+    "chat.completions": { type: "function", function: { ...named, parameters: schema } },
+    responses: { type: "function", ...named, parameters: schema },
+    messages: { ...named, input_schema: schema },
+  };
+  draft.body.tools = [...(draft.body.tools ?? []), made[draft.operation]];
 }
 
 /** Copy a JSON value. */

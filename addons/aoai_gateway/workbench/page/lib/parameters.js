@@ -1,5 +1,5 @@
 // The parameters of each operation: their kinds, their bounds, and which models take them (Azure OpenAI's
-// REST reference, and its page on reasoning models). What is not here can be written as JSON.
+// REST reference, its page on reasoning models, and Anthropic's reference). What is not here can be written as JSON.
 
 const number = (least, most, hint) => ({ kind: "number", least, most, hint });
 const integer = (least, most, hint) => ({ kind: "integer", least, most, hint });
@@ -24,6 +24,10 @@ export const PARAMETERS = {
     max_tool_calls: integer(1), previous_response_id: text, store: flag, truncation: one("auto", "disabled"), background: flag, include: json,
     metadata: json, prompt_cache_key: text, user: text, service_tier: one("auto", "default", "priority", "flex"),
   },
+  messages: {
+    stream: flag, max_tokens: integer(1), thinking: json, output_config: json, stop_sequences: json, tool_choice: json, ...SAMPLING,
+    top_k: integer(0), metadata: json, service_tier: one("auto", "standard_only"), cache_control: json,
+  },
   completions: {
     stream: flag, ...SAMPLING, max_tokens: integer(1), n: integer(1, 128), best_of: integer(1, 20), echo: flag, suffix: text, stop: json,
     ...PENALTIES, logprobs: integer(0, 5), seed: integer(), user: text, logit_bias: json,
@@ -32,7 +36,7 @@ export const PARAMETERS = {
 };
 
 /** Members of a body that are edited elsewhere on the page. */
-export const CONTENT = ["model", "messages", "input", "prompt", "instructions", "tools", "functions"];
+export const CONTENT = ["model", "messages", "input", "prompt", "instructions", "system", "tools", "functions"];
 
 export function isReasoning(model) {
   return /^(o\d|gpt-5|codex)/.test(model ?? "") && !/^gpt-5[\d.]*-chat/.test(model);

@@ -4,6 +4,7 @@ import { h, button, copy, fill, note } from "../lib/dom.js";
 import { get } from "../lib/api.js";
 import * as format from "../lib/format.js";
 import { answer, conversation, rawSwitch } from "./conversation.js";
+import { CONTENT } from "../lib/parameters.js";
 import { timeline } from "./timeline.js";
 import { code, nodes, pretty } from "./richtext.js";
 
@@ -116,8 +117,7 @@ function details(call) {
 }
 
 function parametersOf(body) {
-  const { messages, input, prompt, instructions, tools, functions, ...parameters } = body;
-  return parameters;
+  return Object.fromEntries(Object.entries(body).filter(([name]) => !CONTENT.includes(name) || name === "model"));
 }
 
 function headerTable(headers) {

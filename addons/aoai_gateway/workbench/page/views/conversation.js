@@ -90,7 +90,7 @@ function choiceBlock(call, choice, number, of, raw) {
 function partBlock(part, raw) {
   if (part.kind === "text") return folded(part.text, (text) => suited(text, raw), 20_000);
   const body = part.kind === "json" ? code(pretty(part.text), "json") : part.text ? suited(part.text, raw) : null;
-  if (/^reasoning/.test(part.title)) return h("details.reasoning", { open: part.text.length < 600 }, h("summary", {}, part.title), body);
+  if (/^(reasoning|thinking)/.test(part.title)) return h("details.reasoning", { open: part.text.length < 600 }, h("summary", {}, part.title), body);
   return h("div.tool-call", {}, h("p.tool-name", {}, part.title), body);
 }
 

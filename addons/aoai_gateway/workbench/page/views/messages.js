@@ -1,6 +1,7 @@
 // The messages of a draft, each in boxes with real line breaks.
 
 import { h, button, fill, select, textBox } from "../lib/dom.js";
+import { SYSTEM } from "../lib/conversation.js";
 import { ROLES, add, listKey, messages, move, remove, setRole } from "../lib/draft.js";
 import { hiddenIn } from "../lib/text.js";
 import { isStandIn, standIn } from "./parts.js";
@@ -17,11 +18,12 @@ export function messageBoxes(place, draft, changed) {
 }
 
 function instructions(draft, changed) {
-  if (draft.operation !== "responses") return null;
-  return h("fieldset.message-box.role-system", {}, h("legend", {}, "instructions"),
-    textOrStandIn(draft.body.instructions ?? "", draft, "Instructions", (text) => {
-      if (text) draft.body.instructions = text;
-      else delete draft.body.instructions;
+  const member = SYSTEM[draft.operation];
+  if (!member) return null;
+  return h("fieldset.message-box.role-system", {}, h("legend", {}, member),
+    textOrStandIn(draft.body[member] ?? "", draft, member[0].toUpperCase() + member.slice(1), (text) => {
+      if (text) draft.body[member] = text;
+      else delete draft.body[member];
       changed();
     }));
 }
@@ -75,7 +77,7 @@ function contents(draft, message, of, changed, redraw) {
   return content.map((part, place) => {
     const drop = button("×", () => { content.splice(place, 1); redraw(); }, { "aria-label": `Remove part ${place + 1} of ${of}`, class: "quiet" });
     if (part && "text" in part) return h("div.part", {}, textOrStandIn(part.text, draft, `Text ${place + 1} of ${of}`, (text) => { part.text = text; changed(); }), drop);
-    const kept = [part, part?.image_url?.url, part?.image_url, part?.input_audio?.data, part?.file?.file_data, part?.file_data].find(isStandIn);
+    const kept = [part, part?.image_url?.url, part?.image_url, part?.input_audio?.data, part?.file?.file_data, part?.file_data, part?.source?.data].find(isStandIn);
     return h("div.part", {}, kept ? standIn(kept, draft.origin) : jsonBox(part, `Part ${place + 1} of ${of}`, changed), drop);
   });
 }

@@ -2,7 +2,7 @@
 
 import { h, button, fill, labelled, select, textBox } from "../lib/dom.js";
 import { CONTENT, PARAMETERS, check, typed } from "../lib/parameters.js";
-import { addTool } from "../lib/draft.js";
+import { ROLES, addTool } from "../lib/draft.js";
 import { jsonBox } from "./messages.js";
 
 /** Draw the parameters; gives a function that says how many keep the draft from being sent. */
@@ -58,7 +58,7 @@ function input(rule, value, take) {
 /** Draw the tools. */
 export function toolForm(place, draft, changed) {
   const draw = () => fill(place, (draft.body.tools ?? []).map((tool, at) => toolBox(draft, tool, at, changed, draw)),
-    ["chat.completions", "responses"].includes(draft.operation) ? button("Add a tool", () => { addTool(draft); draw(); changed(); }, { data: { action: "add-tool" } }) : null);
+    ROLES[draft.operation] ? button("Add a tool", () => { addTool(draft); draw(); changed(); }, { data: { action: "add-tool" } }) : null);
   draw();
 }
 
@@ -70,8 +70,9 @@ function toolBox(draft, tool, at, changed, redraw) {
     redraw();
     changed();
   }, { "aria-label": `Remove tool ${at + 1}`, class: "quiet" });
-  if (tool?.type !== "function") return h("fieldset.tool-box", {}, h("legend", {}, `tool ${at + 1}: ${tool?.type ?? ""}`), jsonBox(tool, `Tool ${at + 1}`, changed), drop);
-  const schema = own.parameters ?? (own.parameters = { type: "object", properties: {} });
+  if ((tool?.type ?? "custom") !== (draft.operation === "messages" ? "custom" : "function")) return h("fieldset.tool-box", {}, h("legend", {}, `tool ${at + 1}: ${tool?.type ?? ""}`), jsonBox(tool, `Tool ${at + 1}`, changed), drop);
+  const member = draft.operation === "messages" ? "input_schema" : "parameters";
+  const schema = own[member] ?? (own[member] = { type: "object", properties: {} });
   return h("fieldset.tool-box", {}, h("legend", {}, `tool ${at + 1}`),
     labelled("name", h("input", { type: "text", value: own.name ?? "", pattern: "[A-Za-z0-9_\\-]{1,64}", oninput: (event) => { own.name = event.target.value; changed(); } })),
     labelled("description", textBox(own.description ?? "", (text) => { own.description = text; changed(); })),

@@ -2,6 +2,7 @@
 
 import { h, button, fill, labelled, note, select, textBox } from "../lib/dom.js";
 import { follow, get, send } from "../lib/api.js";
+import { SYSTEM } from "../lib/conversation.js";
 import { copied } from "../lib/draft.js";
 import * as format from "../lib/format.js";
 import { expectationForm } from "./expectations.js";
@@ -139,7 +140,7 @@ class SetView {
 }
 
 function replaceSystem(operation, body, system) {
-  if (operation === "responses") { body.instructions = system; return; }
+  if (SYSTEM[operation]) { body[SYSTEM[operation]] = system; return; }
   if (!Array.isArray(body.messages)) return;
   const at = body.messages.findIndex((message) => ["system", "developer"].includes(message.role));
   if (at >= 0) body.messages[at] = { ...body.messages[at], content: system };
