@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+from anthropic.resources import Messages
 from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy import exceptions
@@ -27,6 +28,7 @@ from tests.workbench.test_calls import call
 
 V1 = "/openai/v1/chat/completions"
 CLASSIC = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
+CLAUDES = "/anthropic/v1/messages"
 HEADERS = (
     ("Host", "127.0.0.1:8080"),
     ("content-type", "application/json"),
@@ -86,6 +88,24 @@ def test_python_for_the_classic_api() -> None:
     assert "for chunk in stream:" in code
 
 
+def test_claude_is_asked_with_its_own_sdks() -> None:
+    body = {"model": "sonnet", "max_tokens": 5, "messages": [], "temperature": 1}
+    headers = (*HEADERS, ("anthropic-version", "2026-10-21"), ("anthropic-beta", "b-1"))
+    asked = Request("http://gw", "POST", CLAUDES, headers, json.dumps(body).encode())
+    code = snippets.python(asked)
+    assert "from anthropic import Anthropic\n" in code
+    client, create = arguments(code)
+    assert client == {"base_url": "http://gw/anthropic"}
+    assert create["extra_body"] == {"temperature": 1}
+    assert create["extra_headers"] == {"session-id": "s-1", "anthropic-beta": "b-1"}
+    written = snippets.javascript(asked)
+    assert 'import Anthropic from "@anthropic-ai/sdk";' in written
+    assert "client.messages.create(" in written
+    curl = snippets.curl(asked)
+    assert '"x-api-key: $AOAI_GATEWAY_KEY"' in curl
+    assert "'anthropic-version: 2026-10-21'" in curl
+
+
 def test_a_prompt_of_several_lines_stays_readable() -> None:
     code = snippets.python(request())
     assert '                "Be brief."\n' in code
@@ -98,6 +118,8 @@ def test_a_prompt_of_several_lines_stays_readable() -> None:
         ("/openai/v1/responses", {"model": "gpt-4o", "input": "Hi"}, "answer.output_text"),
         ("/openai/v1/responses", {"model": "gpt-4o", "input": "Hi", "stream": True}, "output_text.delta"),
         ("/openai/v1/embeddings", {"model": "embed", "input": "Hi"}, "embedding"),
+        (CLAUDES, {"model": "sonnet", "max_tokens": 5, "messages": []}, "block.text"),
+        (CLAUDES, {"model": "sonnet", "max_tokens": 5, "messages": [], "stream": True}, "event.delta.text"),
         ("/openai/v1/completions", {"model": "gpt", "prompt": "Hi"}, "choices[0].text"),
         ("/openai/v1/completions", {"model": "gpt", "prompt": "Hi", "stream": True}, "choices"),
     ],
@@ -139,6 +161,7 @@ def test_what_is_no_call_has_no_code(name: str) -> None:
         ("completions", Completions),
         ("embeddings", Embeddings),
         ("responses", Responses),
+        ("messages", Messages),
     ],
 )
 def test_the_keywords_are_the_sdks(operation: str, resource: type) -> None:

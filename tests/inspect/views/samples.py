@@ -19,6 +19,7 @@ SPEC = {
         "embed": {"model": "text-embedding-3-small"},
         "text": {"model": "gpt-35-turbo-instruct"},
         "reason": {"model": "o4-mini"},
+        "sonnet": {"model": "claude-sonnet-5"},
     }
 }
 
@@ -41,6 +42,15 @@ WEATHER_TOOL: dict[str, Any] = {
 
 def answer(operation: str, body: dict[str, Any], **settings: Any) -> bytes:
     """The simulator's answer to a call, as the bytes of its body."""
+    return _answer(f"/openai/v1/{operation}", body, **settings)
+
+
+def claude(body: dict[str, Any], **settings: Any) -> bytes:
+    """The same of a call to Claude."""
+    return _answer("/anthropic/v1/messages", body, **settings)
+
+
+def _answer(path: str, body: dict[str, Any], **settings: Any) -> bytes:
     resource = Resource(
         "sweden",
         SimulatedEndpoint.model_validate(SPEC),
@@ -49,9 +59,8 @@ def answer(operation: str, body: dict[str, Any], **settings: Any) -> bytes:
         randomness=random.Random(7),
         tokenizer=ByteTokenizer(),
     )
-    begun = resource.begin(
-        Request("POST", f"/openai/v1/{operation}", {"api-key": "key"}, json.dumps(body).encode()), 1.7e9
-    )
+    headers = {"api-key": "key", "anthropic-version": "2023-06-01"}
+    begun = resource.begin(Request("POST", path, headers, json.dumps(body).encode()), 1.7e9)
     reply = begun if isinstance(begun, Whole) else resource.reply(begun, 1000.0, 1.7e9)
     assert isinstance(reply, Whole | Frames)
     return b"".join(reply.frames) if isinstance(reply, Frames) else reply.body
