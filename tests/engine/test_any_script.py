@@ -31,7 +31,7 @@ HINTS = st.dictionaries(
     st.sampled_from(["0", "1", "50", "3000", "86400", "-1", "junk"]),
     max_size=3,
 )
-STATUSES = st.sampled_from([200, 400, 401, 403, 404, 408, 429, 429, 500, 502, 503, 504])
+STATUSES = st.sampled_from([200, 400, 401, 403, 404, 408, 429, 429, 500, 502, 503, 504, 529])
 BEHAVIOURS: st.SearchStrategy[Behaviour] = st.one_of(
     st.builds(
         Answer,
