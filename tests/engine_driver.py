@@ -15,6 +15,7 @@ from typing import Any
 
 from mitmproxy.http import Headers
 
+from aoai_gateway.config.fallbacks import fallbacks_of
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
 from aoai_gateway.engine.call import Call, FailureKind, Outcome, Setup
 from aoai_gateway.engine.effects import (
@@ -53,6 +54,7 @@ from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.tokens import Counter
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.refusals import Refusal
 from aoai_gateway.wire.targets import parse_target
 from aoai_gateway.wire.usage import Usage
 
@@ -133,11 +135,25 @@ class Refuse:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Answer that another deployment may serve the call; where it cannot fall back, that is the answer."""
+
+    refusal: Refusal
+    status: int = 400
+    after: float = 0.1
+    usage: Usage | None = None
+
+    @property
+    def answer(self) -> Answer:
+        return Answer(self.status, self.after, usage=self.usage, takes=0.0)
+
+
+@dataclass(frozen=True)
 class Hang:
     """Say nothing until the deadline has passed."""
 
 
-type Behaviour = Answer | Fail | Refuse | Hang
+type Behaviour = Answer | Fail | Refuse | Block | Hang
 
 OK = Answer()
 DROP = Fail(FailureKind.DROPPED)
@@ -204,7 +220,9 @@ class Trace:
         assert len(after) <= 2, "a booking of tokens and one of money end"
         assert set(after) <= {Settle, Cancel}, "nothing but a booking's end is wanted after the answer"
         booked = [e.reservation.id for e in (e for _, e in self.effects) if isinstance(e, Settle | Cancel)]
-        assert len(booked) == len(set(booked)) <= 2, "each booking is settled once"
+        assert len(booked) == len(set(booked)), "each booking is settled once"
+        assert len(booked) <= 2 or call.asked or call.setup.config.derived.get(fallbacks_of), "one booking"
+        assert sum(isinstance(e, Settle) for _, e in self.effects) <= 2, "a call is counted once"
         assert call.outcome is not None
         assert call.ended is not None
         assert call.ended >= call.started
@@ -362,6 +380,11 @@ class World(Stage):
                     if not effect.attempt.resent and self.engine.breaks.on(backend, self.now):
                         trace.breaks_at_send.append(backend.name)
                     behaviour = self._next(backend)
+                    if isinstance(behaviour, Block):
+                        if behaviour.refusal in call.fallbacks:
+                            result = self._block(behaviour)
+                            continue
+                        behaviour = behaviour.answer
                     result = self._send(effect, behaviour)
                 case Drain():
                     assert isinstance(behaviour, Answer)
@@ -417,6 +440,21 @@ class World(Stage):
     def _next(self, backend: Backend) -> Behaviour:
         script = self.scripts.get(backend.name) or self.scripts.get(backend.endpoint.name) or [OK]
         return script.pop(0) if len(script) > 1 else script[0]
+
+    def _block(self, block: Block) -> Result:
+        self.now += block.after
+        told = Ended(self.now, complete=True, usage=block.usage) if block.status == 200 else None
+        kind = FailureKind.STATUS if told is None else FailureKind.REFUSED_IN_STREAM
+        return Failed(
+            self.now,
+            kind,
+            f"{block.status} {block.refusal}",
+            status=block.status,
+            headers=_headers({}),
+            body=b"{}",
+            refusal=block.refusal,
+            answer=told,
+        )
 
     def _send(self, effect: Send, behaviour: Behaviour) -> Result:
         match behaviour:

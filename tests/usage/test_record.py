@@ -85,6 +85,7 @@ def test_a_replayed_call() -> None:
         "backend_processing_ms": 12.5,
         "traceparent": None,
         "run_by": None,
+        "fallback": None,
     }
     assert record["attempts"] == [
         {

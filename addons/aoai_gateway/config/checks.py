@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from aoai_gateway.config.client_checks import check_clients
+from aoai_gateway.config.fallbacks import check_fallbacks
 from aoai_gateway.config.fields import is_loopback
 from aoai_gateway.config.findings import STANDINS, VIRTUAL_DEPLOYMENTS, Finding, Locate, repeated
 from aoai_gateway.config.models import Client, Config, Endpoint, VirtualDeployment
@@ -23,6 +24,7 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
     yield from _check_pools(config)
     yield from _check_pool_fields(config, locate)
     yield from _check_weights(config)
+    yield from check_fallbacks(config, locate)
     yield from check_priorities(config, locate)
     yield from check_clients(config, locate)
     yield from _check_the_rest(config)

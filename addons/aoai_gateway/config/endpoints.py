@@ -78,6 +78,22 @@ class Standin(Model):
 Strategy = Literal["ordered", "weighted", "most_headroom"]
 
 
+class Fallback(Model):
+    """The virtual deployments that serve a call instead, by the cause for which this one cannot."""
+
+    content_filter: DeploymentName | None = None
+    """For a prompt or an answer that the content filter blocked."""
+    context_length: DeploymentName | None = None
+    """For a prompt that is too long for the model."""
+    missing_model: DeploymentName | None = None
+    """For calls of which no endpoint has the deployment."""
+
+    def places(self) -> Mapping[str, str]:
+        """Return the deployments that are written, by cause."""
+        written = ((cause, getattr(self, cause)) for cause in Fallback.model_fields)
+        return {cause: deployment for cause, deployment in written if deployment is not None}
+
+
 class VirtualDeployment(Model):
     """A deployment name that clients ask for, and the standins that serve it at one endpoint."""
 
@@ -89,6 +105,8 @@ class VirtualDeployment(Model):
     """The model that it runs, for counting tokens: `gpt-4o`, …; learned from the first answers if not set."""
     strategy: Strategy | None = None
     """The first backend: `ordered` (as written; if not set), `weighted` (by lot) or `most_headroom`."""
+    fallback: Fallback | None = None
+    """Other virtual deployments, by the cause for which this one cannot serve a call; none if not set."""
 
 
 class SimulatedDeployment(Model):

@@ -83,7 +83,11 @@ def _endpoint(known: Spellings, endpoint: Endpoint) -> Endpoint:
 
 def _virtual(known: Spellings, real: Spellings, virtual: VirtualDeployment) -> VirtualDeployment:
     standins = tuple(_with(standin, name=real.learn(standin.name)) for standin in virtual.standins)
-    return _with(virtual, name=known.learn(virtual.name), standins=standins)
+    changes: dict[str, Any] = {"name": known.learn(virtual.name), "standins": standins}
+    if virtual.fallback is not None:
+        places = {cause: known.learn(name) for cause, name in virtual.fallback.places().items()}
+        changes["fallback"] = _with(virtual.fallback, **places)
+    return _with(virtual, **changes)
 
 
 def _with[M: BaseModel](model: M, **changes: Any) -> M:

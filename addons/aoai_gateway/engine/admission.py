@@ -44,7 +44,7 @@ from aoai_gateway.engine.end_users import ACCOUNT, EndUsers, user_of
 from aoai_gateway.engine.pools import has_backends
 from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.quota.access import may_use
-from aoai_gateway.quota.effective_policy import EffectivePolicy, effective_policy
+from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
 from aoai_gateway.quota.quotas import Decision, Limit, Reservation
 from aoai_gateway.quota.request_limits import apply
 from aoai_gateway.tokens import Correction
@@ -78,12 +78,16 @@ class Admission:
         self._models: Recent[str] = Recent(MOST_DEPLOYMENTS)
         """The base model of each deployment, as its answers named it."""
 
-    def admit(self, call: Call, now: float) -> Generator[Effect, Result, float | None]:
+    def admit(
+        self, call: Call, now: float, *, at_once: bool = False
+    ) -> Generator[Effect, Result, float | None]:
         """Hold a call to its client's limits and book it. Gives the time, or None if it has ended.
 
-        Raises GatewayError when it is refused.
+        ``at_once``: it neither waits nor is degraded. Raises GatewayError when it is refused.
         """
         terms = effective_policy(call.setup.config, call.client, call.deployment)
+        if at_once:
+            terms = replace(terms, on_exceed=REJECT)
         if call.client.user_from is not None:
             call.user = user_of(call, call.client.user_from)
         counted = _needs_count(terms) or money.budget_of(call.client) is not None
@@ -170,35 +174,30 @@ class Admission:
         left = min(each.remaining for each in decision.standings if each.kind.counts_tokens)
         return left if self._least(call) <= left < asked else None
 
-    def _reservation(
-        self, call: Call, terms: EffectivePolicy, attempt: int, tokens: int, now: float
-    ) -> Reservation:
-        # A refused booking and the next one are two questions; no store may take them for one.
-        identity = call.id if attempt == 0 else f"{call.id}/{attempt}"
+    def _reservation(self, call: Call, terms: EffectivePolicy, tokens: int, now: float) -> Reservation:
         quotas = terms.quotas
         if terms.per_user is not None:
             account = self._users.account(call.client.name, call.user, now)
             quotas = (*quotas, replace(terms.per_user, deployment=account))
-        return Reservation(identity, call.client.name, quotas, tokens)
+        return Reservation(booking_name(call), call.client.name, quotas, tokens)
 
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
     ) -> Generator[Effect, Result, float | None]:
-        begun = now
+        begun, held = now, call.waited
         degraded: set[str] = set()
-        attempt, size = 0, None
+        size = None
         while True:
             most = self._most(call)
             size = most if size is None else size
-            reservation = self._reservation(call, terms, attempt, size, now)
-            attempt += 1
+            reservation = self._reservation(call, terms, size, now)
             result = yield Reserve(reservation)
             if self._gone(call, result):
                 return None
             assert isinstance(result, Reserved)
             now, decision = result.now, result.decision
             call.quota_headers = decision.headers()
-            call.waited = now - begun
+            call.waited = held + now - begun
             if decision.admitted:
                 call.reserved, call.reserved_tokens = reservation, reservation.tokens
                 call.stretched = size < most
@@ -215,7 +214,7 @@ class Admission:
                 # A call that waits asks again and again: the newest word counts.
                 call.policy[-1] = refused
             if terms.dry_run:
-                self._say(call, Notice.DRY_RUN, f"over {limit_of(decision)}")
+                self.say(call, Notice.DRY_RUN, f"over {limit_of(decision)}")
                 return now
             exceeded = terms.on_exceed
             if exceeded.action == "degrade":
@@ -244,7 +243,9 @@ class Admission:
             return now
         try:
             most = money.most(call, self._prompt_tokens(call), _bound(call))
-            reservation = Reservation(f"{call.id}/cost", call.client.name, (budget,), most, requests=0)
+            reservation = Reservation(
+                f"{booking_name(call)}/cost", call.client.name, (budget,), most, requests=0
+            )
             result = yield Reserve(reservation)
             if self._gone(call, result):
                 return None
@@ -256,7 +257,7 @@ class Admission:
             raise money.refusal(result.decision)
         except errors.GatewayError as error:
             if terms.dry_run:
-                self._say(call, Notice.DRY_RUN, error.code)
+                self.say(call, Notice.DRY_RUN, error.code)
                 return now
             booked, call.reserved = call.reserved, None
             if booked is not None:
@@ -275,7 +276,7 @@ class Admission:
             if other != call.deployment and usable:
                 call.asked = call.asked or call.deployment
                 call.deployment = other
-                self._say(call, Notice.DEGRADED, f"deployment {call.asked} -> {other}")
+                self.say(call, Notice.DEGRADED, f"deployment {call.asked} -> {other}")
                 call.policy.append(PolicyAction("degrade", "deployment", call.asked, other))
                 # The other deployment's own quota counts, the ways out stay those of the first.
                 changed = effective_policy(config, call.client, other)
@@ -287,21 +288,20 @@ class Admission:
             if asked is None or asked > exceeded.max_tokens:
                 call.edits["max_tokens"] = exceeded.max_tokens
                 call.policy.append(PolicyAction("degrade", "max_tokens", asked, exceeded.max_tokens))
-                self._say(
-                    call, Notice.DEGRADED, f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}"
-                )
+                self.say(call, Notice.DEGRADED, f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}")
                 return terms
         if exceeded.priority is not None and "priority" not in tried:
             tried.add("priority")
             before, call.priority = call.priority or call.client.priority, exceeded.priority
             call.policy.append(PolicyAction("degrade", "priority", before, exceeded.priority))
-            self._say(call, Notice.DEGRADED, f"priority {exceeded.priority}, over {limit_of(decision)}")
+            self.say(call, Notice.DEGRADED, f"priority {exceeded.priority}, over {limit_of(decision)}")
             # It runs outside the quota, when there is nothing better to do.
             return replace(terms, quotas=(), per_user=None)
         return None
 
     @staticmethod
-    def _say(call: Call, notice: Notice, words: str) -> None:
+    def say(call: Call, notice: Notice, words: str) -> None:
+        """Note what was done to a call, for its answer's headers."""
         said = call.notices.get(notice)
         call.notices[notice] = f"{said}; {words}" if said else words
 
@@ -377,6 +377,15 @@ class Admission:
             # No requests are booked there, so nothing is left to count where nothing was spent.
             spent = taken and answer is not None
             yield Settle(cost, money.spent(call, prompt, answer or 0)) if spent else Cancel(cost)
+
+
+def booking_name(call: Call) -> str:
+    """Give the name of the next booking.
+
+    A refused booking and the next one are two questions; no store may take them for one.
+    """
+    call.bookings += 1
+    return call.id if call.bookings == 1 else f"{call.id}/{call.bookings - 1}"
 
 
 def counts_prompts(config: Config) -> bool:

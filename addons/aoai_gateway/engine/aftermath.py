@@ -45,7 +45,7 @@ from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import read_rate_limits, retry_hint
-from aoai_gateway.wire.refusals import is_encryption_foreign
+from aoai_gateway.wire.refusals import Refusal, is_encryption_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -78,6 +78,16 @@ class Aftermath:
         """References that only the resource that answered can resolve."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
         """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
+        self._refused: tuple[Attempt, Failed | None, bytes | None] | None = None
+        """The attempt whose answer is the client's, unless the call falls back; its failure, and the body."""
+        self.refusal: Refusal | None = None
+        """Why the call is to fall back, once that is known."""
+        self._request.tried.update(attempt.backend.key for attempt in call.attempts)
+
+    @property
+    def now(self) -> float:
+        """The time of the last result."""
+        return self._now
 
     def _after_failure(self, attempt: Attempt, failed: Failed) -> Generator[Effect, Result, bool]:
         call, shared = self._call, self._shared
@@ -196,12 +206,7 @@ class Aftermath:
         """
         call = self._call
         if withdraw:
-            self._scheduler.suspicions.withdraw(call.id)
-        for earlier, scope in self._alike.get(like, ()) if withdraw else ():
-            self._scheduler.breaks.withdraw(scope, call.id)
-            if earlier.scope is not None:
-                call.withdrawn.append(scope)
-            earlier.break_seconds = None
+            self._withdraw(like)
         if attempt.failure in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM):
             yield from self._return(attempt, body)
         elif attempt.failure is FailureKind.TIMEOUT:
@@ -209,6 +214,16 @@ class Aftermath:
             yield from self._reject(error, Outcome.BACKENDS_OUT)
         else:
             yield from self._reject(errors.upstream_disconnected(), Outcome.BACKENDS_OUT)
+
+    def _withdraw(self, like: str) -> None:
+        """Take back what failures of a kind have opened: the call is their cause."""
+        call = self._call
+        self._scheduler.suspicions.withdraw(call.id)
+        for earlier, scope in self._alike.get(like, ()):
+            self._scheduler.breaks.withdraw(scope, call.id)
+            if earlier.scope is not None:
+                call.withdrawn.append(scope)
+            earlier.break_seconds = None
 
     def _return(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:
         """Answer with the backend's failed response, if all of it came."""
@@ -237,6 +252,11 @@ class Aftermath:
             failed = {a.backend.endpoint.name for a, _ in self._alike.get(self._last[1], ())}
             busy = (Cause.FULL, Cause.KEPT_FREE)
             would_tell = any(s.cause in busy and s.backend.endpoint.name not in failed for s in found.skipped)
+            attempt, like, body = self._last
+            if attempt.fault is Fault.STANDIN and Refusal.MISSING_MODEL in call.fallbacks and not would_tell:
+                self._withdraw(like)
+                self._refused, self.refusal = (attempt, None, body), Refusal.MISSING_MODEL
+                return
             yield from self._answer_failure(*self._last, withdraw=not would_tell)
             return
         reasons = [

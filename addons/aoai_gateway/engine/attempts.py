@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from aoai_gateway.engine.aftermath import Aftermath
 from aoai_gateway.engine.call import Attempt, Call, FailureKind, Fault, Outcome
 from aoai_gateway.engine.effects import (
+    Announce,
     Answered,
     Choose,
     Chosen,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.wire.refusals import Refusal
 
 BORROWED, LEAST_BORROWED = 2.0, 2.0
 """How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
@@ -70,13 +72,16 @@ _MILLISECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 class Attempts(Aftermath):
     """The attempts of one call, and the delivery of the answer."""
 
-    def run(self) -> Generator[Effect, Result]:
-        """Try one backend after the other until the call has ended."""
+    def run(self) -> Generator[Effect, Result, Refusal | None]:
+        """Try one backend after the other until the call has ended.
+
+        Gives the cause if another deployment is to serve it instead; if none can, `answer_refused` ends it.
+        """
         try:
             while True:
                 backend = yield from self._next_backend()
                 if backend is None or (yield from self._try(backend)):
-                    return
+                    return self.refusal
         finally:
             self._scheduler.close(self._request, self._now)
 
@@ -262,6 +267,9 @@ class Attempts(Aftermath):
                 _note_head(attempt, failed.headers)
         attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
         attempt.detail = failed.detail
+        if failed.refusal is not None:
+            yield from self._after_refusal(attempt, failed)
+            return True
         attempt.taken = failed.fault is None and not was_not_taken(failed)
         # What the client chose itself, its time-out, is its own affair here too.
         attempt.unseen = self._is_impatience(attempt, failed)
@@ -270,7 +278,36 @@ class Attempts(Aftermath):
             return (yield from self._after_fault(attempt, failed, failed.fault))
         return (yield from self._after_failure(attempt, failed))
 
+    # --- a refusal after which another deployment may be asked -----------------------------------------
+
+    def _after_refusal(self, attempt: Attempt, failed: Failed) -> Generator[Effect, Result]:
+        """Keep an answer that is the client's, unless the call falls back. The backend is well."""
+        attempt.unseen = False
+        attempt.answered, attempt.status, attempt.refusal = failed.now, failed.status, failed.refusal
+        assert failed.headers is not None
+        self._scheduler.answered(self._request, failed.headers, self._now, attempt.started)
+        usage = failed.answer.usage if failed.answer is not None else None
+        self._scheduler.ended(self._request, usage.total_tokens if usage is not None else 0, self._now)
+        self._refused, self.refusal = (attempt, failed, failed.body), failed.refusal
+        yield Announce(attempt, failed.body)
+
+    def answer_refused(self) -> Generator[Effect, Result]:
+        """Answer with what would have led to another deployment, since there is none for the call."""
+        assert self._refused is not None
+        attempt, failed, body = self._refused
+        if failed is not None and failed.answer is not None:
+            self._note_answer(attempt, failed.answer)
+            self._call.served = True
+        yield from self._return(attempt, body)
+
     # --- the end ---------------------------------------------------------------------------------------
+
+    def _note_answer(self, attempt: Attempt, told: Ended) -> None:
+        """Keep the facts of an answer."""
+        note_delivery(self._call, attempt, told)
+        if told.usage is not None and told.usage.reasoning_tokens:
+            self._speed(attempt).thinks = True
+        self._made = told.made
 
     def _deliver(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result]:
         call = self._call
@@ -283,10 +320,7 @@ class Attempts(Aftermath):
         attempt.ended = end.now
         told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
         if told is not None:
-            note_delivery(call, attempt, told)
-            if told.usage is not None and told.usage.reasoning_tokens:
-                self._speed(attempt).thinks = True
-            self._made = told.made
+            self._note_answer(attempt, told)
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
         self._scheduler.ended(self._request, used, end.now)
         if isinstance(end, ClientGone) and answered.status < 400:

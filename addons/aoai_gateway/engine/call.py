@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.targets import Target
     from aoai_gateway.wire.usage import Usage
@@ -120,6 +121,8 @@ class Attempt:
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when this one was chosen."""
     fault: Fault | None = None
+    refusal: Refusal | None = None
+    """Why another deployment was asked: the backend itself is well."""
     taken: bool = True
     """Whether the backend may have begun to work on it."""
     unseen: bool = True
@@ -139,6 +142,19 @@ class Attempt:
     utilization: float | None = None
     """How full a provisioned deployment says to be; 1.0 is full, more is possible."""
 
+    @property
+    def is_backends_failure(self) -> bool:
+        """Whether it failed, and not only refused what another deployment may serve."""
+        return self.failure is not None and self.refusal is None
+
+
+class FellBack(NamedTuple):
+    """A call went on from one virtual deployment (``start``) to another one (``end``)."""
+
+    refusal: Refusal
+    start: str
+    end: str
+
 
 class Notice(StrEnum):
     """In what a call is not served as it asked; the answer has each as the header ``x-gateway-{notice}``."""
@@ -147,6 +163,8 @@ class Notice(StrEnum):
     """The request limits lowered a parameter."""
     DEGRADED = "degraded"
     """Over its quota, it got another deployment, priority or bound."""
+    FALLBACK = "fallback"
+    """For which cause another virtual deployment serves it: ``content_filter gpt-4o -> gpt-4o-mini``."""
     DRY_RUN = "dry-run"
     """The policy is not enforced; these words say what it would have done."""
 
@@ -255,7 +273,13 @@ class Call:
     queue_wait: float = 0.0
     """Of these, the seconds in the queue."""
     asked: str = ""
-    """The deployment that the client asked for, where its policy led to another one."""
+    """The deployment that the client asked for, where its policy or a fallback led to another one."""
+    fallbacks: Mapping[Refusal, str] = field(default_factory=dict)
+    """The virtual deployments to which it may fall back from where it is, by the cause."""
+    fell_back: list[FellBack] = field(default_factory=list)
+    """How it came to where it is."""
+    bookings: int = 0
+    """How often quotas were asked to book it: each booking has a name of its own."""
 
     outcome: Outcome | None = None
     status: int | None = None

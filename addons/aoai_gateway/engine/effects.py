@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.targets import Target
     from aoai_gateway.wire.usage import Usage
@@ -214,6 +215,10 @@ class Failed:
     body: bytes | None = None
     detail: str = ""
     """The system's own words for it, for the log alone."""
+    refusal: Refusal | None = None
+    """Why another deployment may serve the call, if it may fall back to one. All of the answer has come."""
+    answer: Ended | None = None
+    """The facts of such an answer, where it is a 200 that the content filter blocked."""
 
 
 @dataclass(frozen=True, slots=True)

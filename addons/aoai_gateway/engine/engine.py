@@ -5,14 +5,16 @@ requests to its driver (send this to that backend, let the failed body run out, 
 their results, each with its time. It opens no socket and reads no clock, so the proxy drives it with
 live traffic and tests drive it in virtual time.
 
-A call goes through three stages:
+A call goes through these stages:
 
 1. **Admission.** What does it ask for, is the client allowed to, in which priority class, is there a pool
    for it, does it fit the client's quotas (:mod:`~aoai_gateway.engine.admission`).
 2. **Attempts.** The pool is ordered; the first backend that has room is tried, or waited for. A failure that
    another backend may not repeat opens a break and leads to the next one. Anything else is the answer
    (:mod:`~aoai_gateway.engine.attempts`).
-3. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
+3. **Fallback.** A deployment that cannot serve the call (its content filter, its model's context) may lead to
+   another virtual deployment, if the configuration says so (:mod:`~aoai_gateway.engine.fallback`).
+4. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
 
 """
 
@@ -25,6 +27,7 @@ from aoai_gateway.engine.ahead import check_deployment
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
+from aoai_gateway.engine.fallback import fall_back, ways_out
 from aoai_gateway.engine.pools import pool_of
 from aoai_gateway.engine.shared import Shared
 from aoai_gateway.engine.timeouts import completion_bound
@@ -93,8 +96,23 @@ class Engine:
             return
         if admitted is None:
             return
-        yield from Attempts(self.shared, call, pool, admitted).run()
+        yield from self._serve(call, pool, admitted)
         yield from self.admission.settle(call)
+
+    def _serve(self, call: Call, pool: Pool, now: float) -> Generator[Effect, Result]:
+        """Try the call at its deployment, and at those to which it falls back."""
+        while True:
+            call.fallbacks = ways_out(call)
+            attempts = Attempts(self.shared, call, pool, now)
+            refusal = yield from attempts.run()
+            if refusal is None:
+                return
+            moved = yield from fall_back(self.admission, call, refusal, attempts.now)
+            if moved is None:
+                if call.outcome is None:
+                    yield from attempts.answer_refused()
+                return
+            pool, now = moved
 
     def _admit(self, call: Call, body: RequestBody) -> Pool:
         check_known(call.setup.config, call.target)

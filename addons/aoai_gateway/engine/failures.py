@@ -23,15 +23,21 @@ from aoai_gateway.engine.effects import Failed
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 from aoai_gateway.wire.operations import State
 from aoai_gateway.wire.refusals import (
+    BLOCKED,
+    Refusal,
     is_deployment_missing,
     is_held_elsewhere,
     is_key_refused,
     is_operation_unsupported,
     is_path_missing,
     is_stream_options_unknown,
+    refusal_in,
+    refusal_of,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
 
@@ -85,6 +91,25 @@ def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> F
             return Fault.OPERATION
     below = backend.endpoint.path_prefix not in ("", "/")
     return Fault.PATH if is_path_missing(status, body, below_prefix=below) else None
+
+
+def falls_back(
+    call: Call,
+    status: int,
+    body: bytes | None,
+    *,
+    error: Mapping[str, object] | None = None,
+    finish_reasons: Collection[str] = (),
+) -> Refusal | None:
+    """Return the cause for which an answer leads the call to another deployment; None: it is the client's.
+
+    ``error`` is that of a 200; ``finish_reasons`` are those of an answer of which nothing was delivered yet.
+    """
+    if not call.fallbacks:
+        return None
+    blocked = bool(finish_reasons) and set(finish_reasons) == {BLOCKED}
+    refusal = Refusal.CONTENT_FILTER if blocked else refusal_in(error) if error else refusal_of(status, body)
+    return refusal if refusal in call.fallbacks else None
 
 
 NAME_DEPLOYMENTS = ("x-ms-spillover-deployment", "x-ms-oai-image-generation-deployment")

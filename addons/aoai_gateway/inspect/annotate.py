@@ -24,6 +24,7 @@ gateway_reason            on the flow of a failed attempt: why it failed
 gateway_conversation      what the client says of the conversation, or the response that it began with
 gateway_clamped           what the client's request limits changed
 gateway_degraded          how it was served in a lesser way
+gateway_fallback          for which cause another deployment served it, and which one
 gateway_dry_run           what limits that are only tried out would have done
 gateway_waited_ms         for how long it was held back
 gateway_first_content_ms  of a stream: from the call's begin to its first content
@@ -295,6 +296,7 @@ def metadata(call: Call) -> dict[str, Any]:
         "gateway_attempts": len(call.attempts),
         "gateway_clamped": call.notices.get(Notice.CLAMPED),
         "gateway_degraded": call.notices.get(Notice.DEGRADED),
+        "gateway_fallback": call.notices.get(Notice.FALLBACK),
         "gateway_dry_run": call.notices.get(Notice.DRY_RUN),
         "gateway_waited_ms": _ms(0.0, call.waited) or None,
         "gateway_first_content_ms": _ms(call.started, call.first_content) if call.streaming else None,

@@ -59,6 +59,7 @@ PER = {
 NOTICES = {
     Notice.CLAMPED: "its request limits lower what it asks for",
     Notice.DEGRADED: "over its quota, it is served in a lesser way",
+    Notice.FALLBACK: "another deployment serves it",
     Notice.DRY_RUN: "dry run: this would have been held against it",
 }
 

@@ -32,13 +32,14 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
-from aoai_gateway.engine.failures import fault_of, is_failure, is_replayed
+from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
 from aoai_gateway.wire.hints import describe
 from aoai_gateway.wire.operations import UNKNOWN_NAME, Cost
+from aoai_gateway.wire.refusals import BLOCKED
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Replay
     from aoai_gateway.engine.call import Attempt, Call, Fault
     from aoai_gateway.engine.effects import Deadlines, Result
+    from aoai_gateway.wire.refusals import Refusal
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""
@@ -113,6 +115,8 @@ class UpstreamResponse:
         self._deadlines = deadlines
         self._remove_usage = remove_usage
         self._phase = Phase.HEADERS
+        self._is_blocked = False
+        """Whether a stream has been refused before any content, so that the call may fall back."""
         self._body: list[bytes] = []
         self._size = 0
         # One that has nothing to remember is false.
@@ -206,6 +210,8 @@ class UpstreamResponse:
         phase, self._phase = self._phase, Phase.OVER
         if phase is Phase.FAILED_BODY:
             return Drained(now, None)
+        if self._is_blocked and (refusal := self._refusal_in_stream()) is not None:
+            return self._refused_stream(now, refusal)
         if phase is Phase.PREAMBLE:
             # It may be thinking; from here on the client sees what comes.
             return self._answered(now)
@@ -277,7 +283,7 @@ class UpstreamResponse:
             self._size += len(event.data)
             if self.reader.verdict is Verdict.REFUSED:
                 return self._refused(now)
-            if self.reader.verdict is Verdict.ACCEPTED:
+            if self.reader.verdict is Verdict.ACCEPTED and not self._may_fall_back(now):
                 self.first_content = now
                 return self._answered(now)
             if self._size > self._replay.preamble_kb * 1024:
@@ -290,10 +296,31 @@ class UpstreamResponse:
                 return self._refused(now)
             if self.reader.is_complete(cut_short=self.cut_short):
                 self.ended = True
-                return self._answered(now)
+                refusal = self._refusal_in_stream()
+                return self._answered(now) if refusal is None else self._refused_stream(now, refusal)
             self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
         return None
+
+    def _refusal_in_stream(self) -> Refusal | None:
+        """Return why the call may fall back, as far as the stream is there; None once it has content."""
+        reader = self.reader
+        assert reader is not None
+        if reader.error is not None and not reader.content_events:
+            return falls_back(self._call, 200, None, error={"code": reader.error.code})
+        return falls_back(self._call, 200, None, finish_reasons=(BLOCKED,)) if reader.is_blocked else None
+
+    def _may_fall_back(self, now: float) -> bool:
+        """Whether the stream is still held back, since only its end is to come before the call falls back."""
+        if self._refusal_in_stream() is None:
+            return False
+        if not self._is_blocked:
+            self._is_blocked = True
+            self._expect(now + self._replay.error_body_seconds, now)
+        return True
+
+    def _refused_stream(self, now: float, refusal: Refusal) -> Failed:
+        return self._refused_answer(now, refusal, f"{refusal} in its stream", self.stream_ended(now))
 
     def _refused(self, now: float) -> Failed | Answered:
         assert self.reader is not None and self.reader.error is not None
@@ -351,17 +378,35 @@ class UpstreamResponse:
         except NotDecodedError as error:
             self.decoded = None if error.too_large else body
             return self._answered(now)
-        fault = fault_of(self._call, self._backend, self.response.status_code, self.decoded)
+        status = self.response.status_code
+        fault = fault_of(self._call, self._backend, status, self.decoded)
         if fault is not None:
             return self._misdirected(now, fault)
+        refusal = falls_back(self._call, status, self.decoded)
+        if refusal is not None:
+            return self._refused_answer(now, refusal, describe(status, self.decoded))
         facts = self.facts = read_answer(self.decoded)
         error_object = facts.error or {}
+        if status == 200:
+            reasons = facts.finish_reasons
+            refusal = falls_back(self._call, status, None, error=facts.error, finish_reasons=reasons)
+            if refusal is not None:
+                told = Ended(
+                    now,
+                    complete=True,
+                    usage=facts.usage,
+                    model=facts.model,
+                    response_id=facts.response_id,
+                    finish_reason=", ".join(facts.finish_reasons) or None,
+                    service_tier=facts.service_tier,
+                )
+                return self._refused_answer(now, refusal, f"{refusal} in its answer", told)
         failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
-        if self.response.status_code == 200 and failed and self._may_fail_inside:
-            status = status_of(error_object) if error_object else NO_REASON
-            if status is not None and is_replayed(self._call, status):
+        if status == 200 and failed and self._may_fail_inside:
+            meant = status_of(error_object) if error_object else NO_REASON
+            if meant is not None and is_replayed(self._call, meant):
                 names = (error_object.get("code"), error_object.get("type"))
-                return self._failed_inside(now, status, names, "its answer")
+                return self._failed_inside(now, meant, names, "its answer")
         return self._answered(now)
 
     def _misdirected(self, now: float, fault: Fault) -> Failed:
@@ -374,6 +419,24 @@ class UpstreamResponse:
         kind = FailureKind.STATUS
         return Failed(
             now, kind, reason, status=status, headers=self._head, body=self.decoded or b"", fault=fault
+        )
+
+    def _refused_answer(
+        self, now: float, refusal: Refusal, reason: str, answer: Ended | None = None
+    ) -> Failed:
+        """Take an answer for one that another deployment may better. All of it is there, and is kept."""
+        self._phase = Phase.OVER
+        assert self.response is not None
+        body = self.response.data.content = self.take_body()
+        return Failed(
+            now,
+            FailureKind.STATUS if answer is None else FailureKind.REFUSED_IN_STREAM,
+            reason,
+            status=self.response.status_code,
+            headers=self._head,
+            body=body,
+            refusal=refusal,
+            answer=answer,
         )
 
     def _in_failed_body(self, event: HttpEvent, now: float) -> Result | None:

@@ -82,6 +82,12 @@ class Metrics:
             ("deployment", "result"),
             registry=registry,
         )
+        self._fallbacks = Counter(
+            "aoai_gateway_fallbacks",
+            "Calls that another virtual deployment served, since theirs could not. cause: content_filter, …",
+            ("from_deployment", "to_deployment", "cause"),
+            registry=registry,
+        )
         self._breaks = Counter(
             "aoai_gateway_breaks_opened", "Breaks that attempts opened.", ("backend",), registry=registry
         )
@@ -174,10 +180,12 @@ class Metrics:
 
     def _count_attempts(self, call: Call, deployment: str) -> None:
         last = len(call.attempts)
+        for step in call.fell_back:
+            self._fallbacks.labels(self._known(step.start), self._known(step.end), step.refusal.value).inc()
         for attempt in call.attempts:
             result = result_of(attempt)
             self._attempts.labels(attempt.backend.name, result).inc()
-            if attempt.failure is not None:
+            if attempt.is_backends_failure:
                 name = attempt.backend.name
                 self._failed[name] = self._failed.get(name, 0) + 1
             if attempt.number < last:
@@ -228,6 +236,8 @@ def outcome_of(call: Call) -> str:
 
 def result_of(attempt: Attempt) -> str:
     """Say in a word how an attempt ended: ``ok``, a status, or a kind of failure."""
+    if attempt.refusal is not None:
+        return attempt.refusal.value
     if attempt.failure is None:
         return "ok" if (attempt.status or 0) < 400 else f"{(attempt.status or 0) // 100}xx"
     if attempt.failure is FailureKind.STATUS:

@@ -80,6 +80,7 @@ FIELDS = (
     "traceparent",
     "run_by",
     "utilization",
+    "fallback",
 )
 """The fields of every record, in their order."""
 
@@ -157,6 +158,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "traceparent": _header(call, "traceparent"),
         "run_by": call.run_by,
         "utilization": attempt.utilization if attempt else None,
+        "fallback": call.notices.get(Notice.FALLBACK),
     }
 
 

@@ -133,7 +133,7 @@ class Traffic:
         for attempt in call.attempts:
             backend = minute.backends.setdefault(attempt.backend.name, [0, 0])
             backend[0] += 1
-            if attempt.failure is not None:
+            if attempt.is_backends_failure:
                 backend[1] += 1
                 kind = _kind(attempt)
                 bucket.failed_attempts[kind] = bucket.failed_attempts.get(kind, 0) + 1

@@ -1,4 +1,4 @@
-"""Whose fault a refusal is, judged by its error.
+"""Whose fault a refusal is, judged by its error; and whether another deployment may do better.
 
 Between the gateway and Azure stand firewalls, proxies and API management, which refuse prompts with the same
 statuses. So a status alone proves nothing; here Azure's own errors are distinguished from theirs, by the code
@@ -8,6 +8,8 @@ and the beginning of the message. The rest of it proves nothing: a firewall may 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from enum import StrEnum
 
 from aoai_gateway.wire.hints import error_code, read_error
 
@@ -124,3 +126,55 @@ def is_held_elsewhere(status: int, body: bytes | None, request: bytes) -> bool:
         return False
     named = _ID.findall(message[:1_024])[:_MOST_IDS]
     return any(f'"{name}"'.encode() in request for name in named)
+
+
+class Refusal(StrEnum):
+    """Why a deployment does not serve a call that another deployment may serve."""
+
+    CONTENT_FILTER = "content_filter"
+    """Its content filter blocked the prompt, or the answer before any of it was delivered."""
+    CONTEXT_LENGTH = "context_length"
+    """The prompt, or prompt and answer, are too long for its model."""
+    MISSING_MODEL = "missing_model"
+    """It does not exist at any endpoint that should have it."""
+
+
+BLOCKED = "content_filter"
+"""The finish reason of an answer that the content filter blocked."""
+
+# Azure's own code; its inner one; those of images (content-filter.md, gpt-image).
+_BLOCKED_CODES = frozenset(
+    {"contentfilter", "responsibleaipolicyviolation", "contentpolicyviolation", "moderationblocked"}
+)
+_TOO_LONG_CODES = frozenset({"contextlengthexceeded", "contextwindowexceeded"})
+# The code may be null: embeddings, and other servers (vLLM; Anthropic; Gemini).
+_TOO_LONG_MESSAGES = (
+    "input tokens exceed the configured limit",
+    "prompt is too long",
+    "the input token count",
+    "this model's maximum context length is",
+    "your input exceeds the context window",
+)
+
+
+def refusal_of(status: int, body: bytes | None) -> Refusal | None:
+    """Return why an answer with a status of the 4xx refuses what another deployment may serve, if it does."""
+    return refusal_in(read_error(body)) if 400 <= status < 500 else None
+
+
+def refusal_in(error: Mapping[str, object]) -> Refusal | None:
+    """Return the same of an error object, wherever it stood."""
+    inner = error.get("innererror")
+    codes = {_plain(error.get("code")), _plain(inner.get("code")) if isinstance(inner, Mapping) else ""}
+    if codes & _BLOCKED_CODES:
+        return Refusal.CONTENT_FILTER
+    message = error.get("message")
+    said = message[:64].lstrip().lower() if isinstance(message, str) else ""
+    if codes & _TOO_LONG_CODES or said.startswith(_TOO_LONG_MESSAGES):
+        return Refusal.CONTEXT_LENGTH
+    return None
+
+
+def _plain(code: object) -> str:
+    """Write a code without case and separators, in which its spellings differ."""
+    return re.sub(r"[^a-z0-9]", "", code[:64].lower()) if isinstance(code, str) else ""

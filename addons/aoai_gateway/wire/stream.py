@@ -37,6 +37,7 @@ from aoai_gateway.wire.dialects import OPENAI, Dialect
 from aoai_gateway.wire.errors import GatewayError, stream_error_event
 from aoai_gateway.wire.failure_codes import LONGEST_CODE, NO_REASON, status_of
 from aoai_gateway.wire.references import MOST_ITEMS, references_in
+from aoai_gateway.wire.refusals import BLOCKED
 from aoai_gateway.wire.sse import (
     HEAD,
     LARGE_EVENT,
@@ -135,6 +136,12 @@ class StreamReader:
     def client_mid_event(self) -> bool:
         """Whether the client has part of an event (one over the limit, which is passed on in pieces)."""
         return self._scanner.oversized
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the content filter has ended it before anything was delivered."""
+        reasons = set(self.finish_reasons)
+        return reasons == {BLOCKED} and not self.delivered and self._begun <= self._finished
 
     def feed(self, data: bytes) -> bytes:
         """Read what came; returns what the client is to get of it now."""

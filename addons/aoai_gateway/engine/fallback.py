@@ -1,0 +1,135 @@
+"""Fallback: another virtual deployment for a call that its own one cannot serve.
+
+A deployment's ``fallback`` names others, by the cause: its content filter blocked the prompt, or the answer
+before any of it was delivered; the prompt is too long for its model; no endpoint has it. A call falls back
+only to what its client may use, and is admitted there like any other: by the limits and quotas that the
+client has there. It is one request, and is counted once: what was booked for the first deployment is taken
+back before it is booked for the second. If it is refused there, the first deployment's answer is the
+client's, and the first booking is made anew.
+
+A call never comes back to a deployment that it has left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.config.fallbacks import fallbacks_of
+from aoai_gateway.engine.admission import booking_name
+from aoai_gateway.engine.call import Call, FellBack, Notice, Outcome
+from aoai_gateway.engine.effects import Cancel, ClientGone, Effect, Reserve, Reserved, Result
+from aoai_gateway.engine.pools import has_backends, pool_of
+from aoai_gateway.quota.access import may_use
+from aoai_gateway.quota.effective_policy import effective_policy
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.refusals import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from aoai_gateway.engine.admission import Admission
+    from aoai_gateway.quota.quotas import Reservation
+    from aoai_gateway.routing.backends import Pool
+
+
+def ways_out(call: Call) -> Mapping[Refusal, str]:
+    """Return the deployments to which a call may fall back from where it is, by the cause."""
+    written = fallbacks_of(call.setup.config, call.deployment)
+    return {Refusal(cause): other for cause, other in written.items() if _is_open(call, other)}
+
+
+def _is_open(call: Call, other: str) -> bool:
+    terms = effective_policy(call.setup.config, call.client, other)
+    limited = terms.has_limit_here or terms.dry_run
+    been_there = any(step.start == other for step in call.fell_back)
+    return not been_there and limited and may_use(call.client, other) and has_backends(call, other)
+
+
+@dataclass(slots=True)
+class _Before:
+    """What an admission changes of a call."""
+
+    fields: dict[str, Any]
+    reserved: Reservation | None
+    reserved_cost: Reservation | None
+
+    CHANGED = (
+        "deployment",
+        "asked",
+        "prompt",
+        "quota_headers",
+        "reserved_tokens",
+        "stretched",
+    )
+    COPIED = ("edits", "notices", "policy")
+
+    @classmethod
+    def of(cls, call: Call) -> _Before:
+        kept = {name: getattr(call, name) for name in cls.CHANGED}
+        kept |= {name: getattr(call, name).copy() for name in cls.COPIED}
+        return cls(kept, call.reserved, call.reserved_cost)
+
+    def restore(self, call: Call) -> None:
+        for name, value in self.fields.items():
+            setattr(call, name, value)
+
+
+def fall_back(
+    admission: Admission, call: Call, refusal: Refusal, now: float
+) -> Generator[Effect, Result, tuple[Pool, float] | None]:
+    """Admit the call to the deployment for this cause. Gives the backends that may serve it, and the time.
+
+    None: it is not admitted there, and everything is as before; or it has ended, which its outcome tells.
+    """
+    first, other = call.deployment, call.fallbacks[refusal]
+    pool = _pool(call, other)
+    if not pool:
+        return None
+    before = _Before.of(call)
+    for booked in (before.reserved, before.reserved_cost):
+        if booked is not None:
+            yield Cancel(booked)
+    call.reserved = call.reserved_cost = None
+    call.asked, call.deployment = call.asked or first, other
+    try:
+        admitted = yield from admission.admit(call, now, at_once=True)
+    except GatewayError:
+        before.restore(call)
+        yield from _book_again(call, before)
+        return None
+    if admitted is None:
+        return None
+    for name, value in before.fields["edits"].items():
+        call.edits[name] = min(value, call.edits.get(name, value))
+    call.fell_back.append(FellBack(refusal, first, other))
+    admission.say(call, Notice.FALLBACK, f"{refusal} {first} -> {other}")
+    return pool, admitted
+
+
+def _pool(call: Call, other: str) -> Pool:
+    """Return the backends of another deployment that have not seen the call yet."""
+    seen = {attempt.backend.key for attempt in call.attempts}
+    pool = tuple(backend for backend in pool_of(call, other) if backend.key not in seen)
+    body, attempt = call.body, call.attempt
+    assert body is not None and attempt is not None
+    if body.references or body.has_encrypted_reasoning:
+        # What it refers to is where it was understood.
+        pool = tuple(backend for backend in pool if backend.endpoint is attempt.backend.endpoint)
+    return pool
+
+
+def _book_again(call: Call, before: _Before) -> Generator[Effect, Result]:
+    """Make the first bookings anew. Should another call have taken their room meanwhile, there are none."""
+    for name in ("reserved", "reserved_cost"):
+        earlier: Reservation | None = getattr(before, name)
+        if earlier is None:
+            continue
+        again = replace(earlier, id=booking_name(call))
+        result = yield Reserve(again)
+        if isinstance(result, ClientGone):
+            call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
+            return
+        assert isinstance(result, Reserved)
+        if result.decision.admitted:
+            setattr(call, name, again)
