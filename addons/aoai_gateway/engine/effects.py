@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.targets import Target
-    from aoai_gateway.wire.usage import Usage
+    from aoai_gateway.wire.usage import AnswerFacts, Usage
 
 # --- effects -----------------------------------------------------------------------------------------
 
@@ -264,6 +264,23 @@ class Ended:
     service_tier: str | None = None
     delivered: Delivered | None = None
     """The answer's text, to be counted where no usage came."""
+
+    @classmethod
+    def of_answer(
+        cls, now: float, facts: AnswerFacts, *, made: tuple[str, ...] = (), delivered: Delivered | None = None
+    ) -> Ended:
+        """Say what a complete answer that is no stream has told."""
+        return cls(
+            now,
+            complete=True,
+            usage=facts.usage,
+            model=facts.model,
+            response_id=facts.response_id,
+            made=made,
+            finish_reason=", ".join(facts.finish_reasons) or None,
+            service_tier=facts.service_tier,
+            delivered=delivered,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,10 @@ class Delivery:
         call, response = here.call, here.flow.response
         assert call is not None and response is not None
         self._response.mark(call)
-        asked_for_usage = call.attempt is not None and call.adds_usage(call.attempt.backend)
-        if asked_for_usage and response.headers.pop("content-length", None) is not None:
-            # Less goes out than comes in: the usage that the gateway asked for.
+        reader = received.reader
+        if reader is not None and "content-length" in response.headers and not reader.keeps_size():
+            # The usage that the gateway asked for is taken out, the standin's name replaced.
+            del response.headers["content-length"]
             response.headers["transfer-encoding"] = "chunked"
         yield from here.tell(HttpResponseHeadersHook(here.flow))
         if here.client_has_gone() or here.is_killed():

@@ -237,7 +237,8 @@ class GatewayStream(HttpStream):
                     yield GatewayAttemptFailedHook(self._attempt.announcement(effect))
                     result = Done(here.now())
                 case Return():
-                    here.flow.response = self._received.response
+                    assert self._attempt is not None
+                    here.flow.response = self._attempt.failed_answer()
                     result = Done(here.now())
                 case Reject():
                     here.flow.response = here.error_response(effect.error)

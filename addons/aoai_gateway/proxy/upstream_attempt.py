@@ -28,6 +28,7 @@ from aoai_gateway.engine.failures import keeps_state
 from aoai_gateway.proxy.masks import mask_decoded, mask_head
 from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import build_request, without_secrets
+from aoai_gateway.proxy.shown_names import shown_names
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecodedError, decode
@@ -59,6 +60,7 @@ class UpstreamAttempt:
         """Set once the request has been sent."""
         self._screen = Screen(*here.secrets)
         """Masks known secrets in the body of the answer."""
+        self._names = shown_names(here.call, effect.attempt.backend)
         self._sent: http.Request | None = None
         """The request as sent; it holds a credential."""
         self._content = b""
@@ -97,6 +99,7 @@ class UpstreamAttempt:
             reused=connect.opening is None,
             deadlines=effect.deadlines,
             remove_usage=self._call.adds_usage(backend),
+            names=self._names,
             now=now,
         )
         yield SendHttp(RequestHeaders(here.id, request, not content), server)
@@ -193,6 +196,7 @@ class UpstreamAttempt:
             decoded, facts = yield from self._here.wait_for(reading)
         else:
             decoded = mask_decoded(response, decoded, self._here.secrets)
+            self._show_names(response, decoded)
         made: tuple[str, ...] = ()
         if keeps_state(self._call) and len(decoded) <= MOST_AT_ONCE:
             made = references_in(decoded)
@@ -203,17 +207,20 @@ class UpstreamAttempt:
         operation, delivered = self._call.target.operation, None
         if facts.usage is None and response.status_code == 200:
             delivered = Delivered.of_answer(operation.name, decoded)
-        return Ended(
-            self._here.now(),
-            complete=True,
-            usage=facts.usage,
-            model=facts.model,
-            response_id=facts.response_id,
-            made=made,
-            finish_reason=", ".join(facts.finish_reasons) or None,
-            service_tier=facts.service_tier,
-            delivered=delivered,
-        )
+        return Ended.of_answer(self._here.now(), facts, made=made, delivered=delivered)
+
+    def failed_answer(self) -> http.Response:
+        """Give the answer of a failed attempt as the client gets it, whose body is all there."""
+        assert self.received is not None and self.received.response is not None
+        response = self.received.response
+        text = self.received.decoded
+        if self.received.reader is None and text is not None:
+            coded = response.headers.get("content-encoding", "identity").lower() != "identity"
+            secrets = self._here.secrets
+            self._show_names(
+                response, mask_decoded(response, text, secrets) if coded else response.raw_content or b""
+            )
+        return response
 
     def _read_large(self, response: http.Response) -> tuple[bytes, AnswerFacts]:
         """Decode an answer that takes longer than a moment; in a thread, while the stream waits for it.
@@ -225,7 +232,17 @@ class UpstreamAttempt:
         except NotDecodedError:
             return b"", AnswerFacts()
         decoded = mask_decoded(response, decoded, self._here.secrets)
+        self._show_names(response, decoded)
         return decoded, read_answer(decoded)
+
+    def _show_names(self, response: http.Response, decoded: bytes) -> None:
+        """Name the deployment in an answer as the client knows it; a coded answer goes on as text then."""
+        if not self._names or not 200 <= response.status_code < 300:
+            return
+        shown = self._names.in_answer(decoded)
+        if shown is not decoded:
+            response.data.content = shown
+            response.headers.pop("content-encoding", None)
 
 
 def _not_connected(connect: Connect, error: str, now: float) -> Failed:

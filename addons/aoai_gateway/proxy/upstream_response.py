@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Replay
     from aoai_gateway.engine.call import Attempt, Call, Fault
     from aoai_gateway.engine.effects import Deadlines, Result
+    from aoai_gateway.wire.model_names import ModelNames
     from aoai_gateway.wire.refusals import Refusal
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -91,6 +92,7 @@ class UpstreamResponse:
         deadlines: Deadlines,
         remove_usage: bool,
         now: float,
+        names: ModelNames | None = None,
     ) -> None:
         self.server = server
         self.response: http.Response | None = None
@@ -114,6 +116,7 @@ class UpstreamResponse:
         self._reused = reused
         self._deadlines = deadlines
         self._remove_usage = remove_usage
+        self._names = names
         self._phase = Phase.HEADERS
         self._is_blocked = False
         """Whether a stream has been refused before any content, so that the call may fall back."""
@@ -246,7 +249,10 @@ class UpstreamResponse:
             if (self._head.get("content-encoding") or "identity").lower() == "identity":
                 operation = self._call.target.operation
                 self.reader = StreamReader(
-                    operation.name, dialect=operation.dialect, remove_usage=self._remove_usage
+                    operation.name,
+                    dialect=operation.dialect,
+                    remove_usage=self._remove_usage,
+                    names=self._names,
                 )
                 self._phase = Phase.PREAMBLE
                 self._expect(now + self._deadlines.preamble, now)
@@ -391,15 +397,7 @@ class UpstreamResponse:
             reasons = facts.finish_reasons
             refusal = falls_back(self._call, status, None, error=facts.error, finish_reasons=reasons)
             if refusal is not None:
-                told = Ended(
-                    now,
-                    complete=True,
-                    usage=facts.usage,
-                    model=facts.model,
-                    response_id=facts.response_id,
-                    finish_reason=", ".join(facts.finish_reasons) or None,
-                    service_tier=facts.service_tier,
-                )
+                told = Ended.of_answer(now, facts)
                 return self._refused_answer(now, refusal, f"{refusal} in its answer", told)
         failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
         if status == 200 and failed and self._may_fail_inside:

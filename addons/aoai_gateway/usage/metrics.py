@@ -181,7 +181,9 @@ class Metrics:
     def _count_attempts(self, call: Call, deployment: str) -> None:
         last = len(call.attempts)
         for step in call.fell_back:
-            self._fallbacks.labels(self._known(step.start), self._known(step.end), step.refusal.value).inc()
+            # Both are names of the configuration.
+            start, end = (self._deployments.label(name, exists=True) for name in (step.start, step.end))
+            self._fallbacks.labels(start, end, step.refusal.value).inc()
         for attempt in call.attempts:
             result = result_of(attempt)
             self._attempts.labels(attempt.backend.name, result).inc()

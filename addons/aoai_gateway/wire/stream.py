@@ -36,6 +36,7 @@ from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.dialects import OPENAI, Dialect
 from aoai_gateway.wire.errors import GatewayError, stream_error_event
 from aoai_gateway.wire.failure_codes import LONGEST_CODE, NO_REASON, status_of
+from aoai_gateway.wire.model_names import ModelNames
 from aoai_gateway.wire.references import MOST_ITEMS, references_in
 from aoai_gateway.wire.refusals import BLOCKED
 from aoai_gateway.wire.sse import (
@@ -81,6 +82,9 @@ class StreamReader:
     chunk that this brings, and the ``"usage":null`` in every other one, are taken out again: the client gets
     the bytes of a backend that was not asked. A chunk with both choices and usage (some servers) stays, and
     loses its usage.
+
+    ``names``: the names of deployments that are replaced in events. One of more than ``max_event_bytes``,
+    which is passed on in pieces, stays as it came.
     """
 
     def __init__(
@@ -89,11 +93,14 @@ class StreamReader:
         *,
         dialect: Dialect = OPENAI,
         remove_usage: bool = False,
+        names: ModelNames | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self.operation_name = operation_name
         self.dialect = dialect
         self.remove_usage = remove_usage
+        self._names = names or None
+        self._has_replaced = False
         self.verdict = Verdict.UNDECIDED
         self.usage: Usage | None = None
         self.response_id: str | None = None
@@ -126,6 +133,16 @@ class StreamReader:
         self._half = False
         """The stream ended within an event."""
         self._failed_without_reason = False
+
+    def keeps_size(self) -> bool:
+        """Whether as many bytes go out as come in.
+
+        Where no name has been replaced until now, none will be after this.
+        """
+        if self.remove_usage or self._has_replaced:
+            return False
+        self._names = None
+        return True
 
     @property
     def mid_event(self) -> bool:
@@ -167,7 +184,7 @@ class StreamReader:
             self._half = True
         if self._failed_without_reason and self.verdict is Verdict.UNDECIDED:
             self._fail(None, None, NO_REASON)
-        return rest
+        return self._with_names(rest)
 
     def is_complete(self, *, cut_short: bool) -> bool:
         """Whether the stream that has come to its end, and was flushed, is all of the answer.
@@ -229,12 +246,21 @@ class StreamReader:
         return name.endswith(b".delta") and name not in _NOT_TEXT
 
     def _take(self, event: SseEvent) -> bytes:
-        kind = self.classify(event)
-        if not self.remove_usage or not event.whole or event.raw.find(b'"usage"') < 0:
-            return event.raw
-        if kind is Kind.USAGE and not _PROMPT_RESULTS.search(event.data):
-            return b""
-        return without_usage(event)
+        kind, raw = self.classify(event), event.raw
+        if not event.whole:
+            return raw
+        if self.remove_usage and raw.find(b'"usage"') >= 0:
+            if kind is Kind.USAGE and not _PROMPT_RESULTS.search(event.data):
+                return b""
+            raw = without_usage(event)
+        return self._with_names(raw)
+
+    def _with_names(self, raw: bytes) -> bytes:
+        if self._names is None:
+            return raw
+        shown = self._names.in_event(raw)
+        self._has_replaced = self._has_replaced or shown is not raw
+        return shown
 
     # --- chat and completions ------------------------------------------------------------------------
 
