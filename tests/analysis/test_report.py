@@ -18,6 +18,7 @@ import pytest
 
 from aoai_gateway.analysis.backtest_command import main as backtest_main
 from aoai_gateway.analysis.consumers import quantile
+from aoai_gateway.analysis.page import page
 from aoai_gateway.analysis.records import Reading, RecordsError, Selection, moment, read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import as_csv, main
@@ -365,3 +366,24 @@ def test_a_file_that_is_not_there_is_said_in_a_line(
 )
 def test_numbers_in_few_characters(number: float, written_so: str) -> None:
     assert short(number) == written_so
+
+
+def test_service_tiers_are_told_as_asked_for_and_as_served(written: Write) -> None:
+    asked = [("priority", "priority"), ("priority", "default"), ("priority", "default"), (None, "default")]
+    records = [
+        record(client="Shop", deployment="gpt", service_tier_requested=one, service_tier=other, cost=0.5)
+        for one, other in asked
+    ]
+    made = of(written(records))
+    found = [(row["requested"], row["served"], row["requests"]) for row in made["service_tiers"]]
+    assert found == [("priority", "default", 2), ("priority", "priority", 1)]
+    assert "Service tiers" in text(made)
+    assert "<h2>Service tiers</h2>" in page(made)
+    older = {key: value for key, value in record(client="Shop").items() if "tier" not in key}
+    assert of(written([older]))["service_tiers"] == []
+
+
+def test_what_azure_spilled_over_is_spilled(written: Write) -> None:
+    spilled = {"from": "ptu", "to": "std", "error": "429"}
+    made = of(written([record(client="Shop"), record(client="Shop", spillover=spilled)]))
+    assert consumer(made, "Shop")["spill_share"] == 0.5

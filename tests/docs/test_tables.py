@@ -103,7 +103,7 @@ def test_the_usage_record_has_the_fields_that_are_told() -> None:
     }
     text = USAGE_RECORD.text
     told = set(first_cells(text))
-    with_parts = ("`attempts`", "`skipped`", "`policy`", "`refused_by`")
+    with_parts = ("`attempts`", "`skipped`", "`policy`", "`refused_by`", "`spillover`")
     lists = [row[1] for row in rows(text) if row[0] in with_parts]
     told = told.union(*(re.findall(r"`(\w+)`", each) for each in lists))
     assert told - {"clamp", "degrade", "quota", "reject"} == known - {"quota"}

@@ -22,6 +22,7 @@ def attempt(backend: str = "gpt-4o-ptu@sweden", **values: Any) -> dict[str, Any]
         "request_id": None,
         "started_ms": 0.0,
         "first_token_ms": None,
+        "spillover": None,
     } | values
 
 

@@ -86,6 +86,8 @@ def test_a_replayed_call() -> None:
         "traceparent": None,
         "run_by": None,
         "fallback": None,
+        "service_tier_requested": None,
+        "spillover": None,
     }
     assert record["attempts"] == [
         {
@@ -102,6 +104,7 @@ def test_a_replayed_call() -> None:
             "request_id": None,
             "started_ms": 0.0,
             "first_token_ms": None,
+            "spillover": None,
         },
         {
             "backend": "b@b",
@@ -117,6 +120,7 @@ def test_a_replayed_call() -> None:
             "request_id": "from-b",
             "started_ms": 100.0,
             "first_token_ms": None,
+            "spillover": None,
         },
     ]
 

@@ -48,7 +48,7 @@ class Consumer:
     errors: int = 0
     """Neither served, nor refused with a 429, nor aborted."""
     spilled: int = 0
-    """Served by another backend than the first one, since that was busy or failed."""
+    """Served by another deployment than the first one, since that was busy or failed."""
     replayed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -157,7 +157,9 @@ def refusal_of(record: Record) -> str | None:
 
 
 def is_spilled(record: Record) -> bool:
-    """Whether another backend than the first one served a call, since that was busy or failed."""
+    """Whether another deployment than the first one served a call, since that was busy or failed."""
+    if record["spillover"] is not None:
+        return True  # by Azure, to another one of the same resource
     attempts = record["attempts"]
     if not attempts:
         return False

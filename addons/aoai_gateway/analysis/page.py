@@ -50,6 +50,7 @@ def _body(report: dict[str, Any]) -> Iterator[str]:
     yield from _needs(report)
     yield from _consumers(report["consumers"])
     yield from _throttled(report["throttled"])
+    yield from _tiers(report["service_tiers"])
     yield from _provisioned(report["provisioned"])
     yield (
         '<p class="note">A call belongs to the minute (UTC) in which it began. Averages are over all '
@@ -290,7 +291,27 @@ def _provisioned(provisioned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from _table(head, rows)
 
 
-TEXTS = ("client", "deployment", "", "why")
+def _tiers(tiers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not tiers:
+        return
+    yield "<h2>Service tiers</h2>"
+    rows = [
+        (
+            escape(row["client"]),
+            escape(row["deployment"]),
+            escape(row["requested"] or "–"),
+            escape(row["served"] or "–"),
+            f"{row['requests']:,}",
+            short(row["input_tokens"]),
+            short(row["output_tokens"]),
+            f"{row['cost']:,.2f}",
+        )
+        for row in tiers
+    ]
+    yield from _table(("client", "deployment", "asked for", "served", "requests", "in", "out", "cost"), rows)
+
+
+TEXTS = ("client", "deployment", "", "why", "asked for", "served")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

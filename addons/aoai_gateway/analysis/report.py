@@ -4,8 +4,9 @@ Its members: ``from`` and ``to`` (RFC 3339; the first and the last minute), ``mi
 ``left_out``, ``unreadable`` (a count), ``passed_over`` (a sentence about these), ``files``, ``percentile``,
 ``totals``, ``consumers`` (`consumers.figures` each, with ``has_tokens_per_minute`` and
 ``has_requests_per_minute``: what the configuration gives it, null: no limit), ``throttled`` (`_throttled`
-each), ``provisioned`` (`ptu.estimate` each) and ``series``: for charts, ``starts`` (of buckets, seconds since
-the epoch), ``bucket_minutes``, and ``tokens`` of each consumer and ``refused`` in each of them.
+each), ``provisioned`` (`ptu.estimate` each), ``service_tiers`` (`tiers.Tiers.rows`) and ``series``: for
+charts, ``starts`` (of buckets, seconds since the epoch), ``bucket_minutes``, and ``tokens`` of each consumer
+and ``refused`` in each of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.consumers import MINUTE, Consumer, consumers_of, figures
 from aoai_gateway.analysis.ptu import DeploymentLoad, estimate
+from aoai_gateway.analysis.tiers import Tiers
 from aoai_gateway.quota.effective_policy import effective_policy
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ def report(
 ) -> dict[str, Any]:
     """Make the report. ``percentile``: of minutes, for the need and the sizing; above 0, up to 100."""
     loads: dict[str, DeploymentLoad] = {}
-    found, span = consumers_of(_watched(records, loads))
+    tiers = Tiers()
+    found, span = consumers_of(_watched(records, loads, tiers))
     if throttled_only:
         found = [each for each in found if each.refused or each.dry_run]
     first, last = span if span is not None else (0, -1)
@@ -69,6 +72,7 @@ def report(
             for name, load in sorted(loads.items())
             if (made := estimate(name, load, minutes, share, config)) is not None
         ],
+        "service_tiers": tiers.rows(),
         "series": _series(found, first, last) if minutes else None,
     }
 
@@ -79,10 +83,11 @@ def rfc3339(minute: int) -> str:
 
 
 def _watched(
-    records: Iterable[tuple[float, Record]], loads: dict[str, DeploymentLoad]
+    records: Iterable[tuple[float, Record]], loads: dict[str, DeploymentLoad], tiers: Tiers
 ) -> Iterator[tuple[float, Record]]:
-    """Pass records on, and keep the load of each deployment."""
+    """Pass records on, and keep the load of each deployment, and the service tiers."""
     for at, record in records:
+        tiers.add(record)
         if record["deployment"] and record["input_tokens"] is not None:
             loads.setdefault(record["deployment"], DeploymentLoad()).add(at, record)
         yield at, record

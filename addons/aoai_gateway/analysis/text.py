@@ -49,6 +49,7 @@ def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
         f"Quota per minute: need in {report['percentile']:g} % of minutes", _needs(report), width
     )
     yield from _section("Throttled", _throttled(report), width)
+    yield from _section("Service tiers", _tiers(report), width)
     yield from _section("Provisioned throughput, per month", _provisioned(report), width)
 
 
@@ -138,6 +139,21 @@ def _provisioned(report: dict[str, Any]) -> Iterator[Sequence[str]]:
             f"{ptu:,.0f}",
             f"{payg:,.0f}",
             "PTU" if ptu < payg else "PAYG",
+        )
+
+
+def _tiers(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield "client", "deployment", "asked for", "served", "requests", "in", "out", "cost"
+    for row in report["service_tiers"]:
+        yield (
+            row["client"],
+            row["deployment"],
+            row["requested"] or "–",
+            row["served"] or "–",
+            short(row["requests"]),
+            short(row["input_tokens"]),
+            short(row["output_tokens"]),
+            f"{row['cost']:,.2f}",
         )
 
 

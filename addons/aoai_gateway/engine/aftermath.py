@@ -34,6 +34,7 @@ from aoai_gateway.engine.failures import (
     creates_state,
     is_proof,
     lacks_capacity,
+    lacks_tier,
     refuses_us,
     was_not_taken,
     way_of,
@@ -44,7 +45,7 @@ from aoai_gateway.routing.breaker import Break
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.hints import read_rate_limits, retry_hint
+from aoai_gateway.wire.hints import RateLimits, read_rate_limits, retry_hint
 from aoai_gateway.wire.refusals import Refusal, is_encryption_foreign
 
 if TYPE_CHECKING:
@@ -152,15 +153,23 @@ class Aftermath:
         backend = attempt.backend
         scope = broken_by(backend, failed)
         lacking = lacks_capacity(failed)
-        limits = read_rate_limits(failed.headers) if failed.headers is not None else None
+        limits = None
+        if failed.headers is not None:
+            # Of a call that was spilled over, they are another deployment's.
+            limits = read_rate_limits(failed.headers) if attempt.spillover is None else RateLimits()
         if limits is not None and lacking and (limits.limit_tokens or math.inf) < call.estimate:
             # The call is too large for it, which shows nothing about others.
             call.too_small.add(backend.key)
         elif not self._is_impatience(attempt, failed):
             hint = self._hint(failed)
-            if lacking and limits is not None:
-                scheduler.refused(request, limits, hint, now)
-            self._break(attempt, failed, scope, hint)
+            if lacks_tier(failed, request.tier):
+                # There is room for calls of other tiers, as far as is known.
+                self._break_for_tier(failed, scope, hint)
+            else:
+                if lacking and limits is not None:
+                    # The time that is named is of the deployment to which it was spilled.
+                    scheduler.refused(request, limits, hint if attempt.spillover is None else None, now)
+                self._break(attempt, failed, scope, hint)
         if not (lacking and request.cls.may_wait):
             request.tried.add(backend.key)
         scheduler.ended(request, 0 if was_not_taken(failed) else None, now)
@@ -195,7 +204,20 @@ class Aftermath:
             return None
         if refuses_us(failed):
             return self._config.breaks.ceiling_seconds
-        return retry_hint(failed.headers, failed.body, failed.now + self._call.wall)
+        hint = retry_hint(failed.headers, failed.body, failed.now + self._call.wall)
+        attempt = self._call.attempt
+        if hint and attempt is not None and attempt.spillover is not None and lacks_capacity(failed):
+            # It is the time of the standard deployment; the provisioned one drains all the while.
+            return min(hint, self._config.breaks.default_seconds)
+        return hint
+
+    def _break_for_tier(self, failed: Failed, scope: Scope, hint: float | None) -> None:
+        """Open a break for calls that ask for the same service tier."""
+        request, now = self._request, self._now
+        seconds = request.cls.breaks.length(hint)
+        only = request.marks[-1]
+        reason = f"{failed.reason} (for the service tier {request.tier} only)"
+        self._scheduler.breaks.open(scope, Break(now, now + seconds, reason, self._call.id, only=only))
 
     def _answer_failure(
         self, attempt: Attempt, like: str, body: bytes | None, *, withdraw: bool = True

@@ -46,6 +46,7 @@ from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.hints import describe, utilization_of
 from aoai_gateway.wire.operations import Cost
+from aoai_gateway.wire.spillover import read_spillover
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -305,7 +306,7 @@ class Attempts(Aftermath):
     def _note_answer(self, attempt: Attempt, told: Ended) -> None:
         """Keep the facts of an answer."""
         note_delivery(self._call, attempt, told)
-        if told.usage is not None and told.usage.reasoning_tokens:
+        if told.usage is not None and told.usage.reasoning_tokens and attempt.spillover is None:
             self._speed(attempt).thinks = True
         self._made = told.made
 
@@ -313,7 +314,7 @@ class Attempts(Aftermath):
         call = self._call
         call.status = answered.status
         self._scheduler.answered(self._request, answered.headers, self._now, attempt.started)
-        if call.streaming and answered.status == 200:
+        if call.streaming and answered.status == 200 and attempt.spillover is None:
             assert call.body is not None
             self._speed(attempt).learn_begin(answered.now - attempt.started, call.body.text_size)
         end = yield Deliver(attempt)
@@ -322,6 +323,8 @@ class Attempts(Aftermath):
         if told is not None:
             self._note_answer(attempt, told)
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
+        if attempt.spillover is not None:
+            used = 0  # its tokens are another deployment's
         self._scheduler.ended(self._request, used, end.now)
         if isinstance(end, ClientGone) and answered.status < 400:
             # A stream is written as it is read. Other answers are written by the time that they begin.
@@ -342,7 +345,7 @@ class Attempts(Aftermath):
             for key in (call.response_id, session_of(call), *self._made, *call.body.references):
                 if key is not None:
                     shared.affinity.remember(key, attempt.backend.endpoint.name, self._now)
-        if not call.target.operation.paced:
+        if not call.target.operation.paced or attempt.spillover is not None:
             return
         tokens = call.usage.output_tokens if call.usage else 0
         self._speed(attempt).learn_answer(self._now - attempt.started, tokens)
@@ -382,6 +385,7 @@ def note_delivery(call: Call, attempt: Attempt, told: Ended) -> None:
 
 def _note_head(attempt: Attempt, headers: Headers) -> None:
     """Keep what an answer's head says for those who look for the request at Azure."""
+    attempt.spillover = read_spillover(headers)
     attempt.region = _short(headers.get("x-ms-region"))
     attempt.request_id = next(filter(None, (_short(headers.get(name)) for name in REQUEST_IDS)), None)
     attempt.utilization = utilization_of(headers)

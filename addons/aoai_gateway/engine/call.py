@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
+    from aoai_gateway.wire.spillover import Spillover
     from aoai_gateway.wire.targets import Target
     from aoai_gateway.wire.usage import Usage
 
@@ -137,6 +138,8 @@ class Attempt:
     """Where the backend runs, as its answer says (``x-ms-region``)."""
     request_id: str | None = None
     """The backend's own name for the request, for a ticket to Azure."""
+    spillover: Spillover | None = None
+    """Where Azure let another deployment of the resource answer: what it says of that."""
     processing_ms: float | None = None
     """How long the backend says that it took (``openai-processing-ms``)."""
     utilization: float | None = None
@@ -203,6 +206,9 @@ DEFAULT_PATIENCE = 600.0
 
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 """As clients write their time-outs. ``nan``, ``1e309`` and the like are no times."""
+
+
+_TIER = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -329,6 +335,17 @@ class Call:
             and self.target.knows_stream_options
             and (backend is None or backend.key not in self.usage_unknown)
         )
+
+    @property
+    def requested_tier(self) -> str | None:
+        """The service tier that the client asks for, if it names one: ``flex``, ``priority``, …"""
+        tier = self.body.parsed.get("service_tier") if self.body is not None and self.body.is_json else None
+        return tier if isinstance(tier, str) and _TIER.fullmatch(tier) else None
+
+    @property
+    def priced_tier(self) -> str | None:
+        """The tier whose price counts: the one that served it; until the answer tells, the requested one."""
+        return self.requested_tier if self.service_tier in (None, "auto") else self.service_tier
 
     @property
     def streaming(self) -> bool:

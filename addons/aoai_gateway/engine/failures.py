@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import Call, FailureKind, Fault
 from aoai_gateway.engine.effects import Failed
+from aoai_gateway.routing.order import FLEX
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
+from aoai_gateway.wire.hints import error_code
 from aoai_gateway.wire.operations import State
 from aoai_gateway.wire.refusals import (
     BLOCKED,
@@ -191,6 +193,19 @@ def lacks_capacity(failed: Failed) -> bool:
     """Whether the backend refused for want of capacity."""
     refused = failed.kind in (FailureKind.STATUS, FailureKind.REFUSED_IN_STREAM)
     return refused and failed.status in OUT_OF_CAPACITY
+
+
+def lacks_tier(failed: Failed, tier: str | None) -> bool:
+    """Whether the backend has no capacity for calls of the service tier flex, which says nothing of others.
+
+    Flex shares the quota of its deployment, and takes what capacity is left (how-to/flex-processing).
+    """
+    if tier != FLEX or not lacks_capacity(failed):
+        return False
+    return (error_code(failed.body) or "").replace("_", "").lower() in _NO_RESOURCE
+
+
+_NO_RESOURCE = frozenset({"resourceunavailable", "nocapacity"})
 
 
 def was_not_taken(failed: Failed) -> bool:

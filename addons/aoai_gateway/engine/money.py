@@ -48,7 +48,7 @@ def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
             "gateway's administrator to add one.",
             code="no_price_configured",
         )
-    return math.ceil(price.cost(prompt_tokens, answer_tokens) * UNIT)
+    return math.ceil(price.cost(prompt_tokens, answer_tokens, tier=call.requested_tier) * UNIT)
 
 
 def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
@@ -59,12 +59,12 @@ def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
         return 0
     usage = call.usage
     if usage is None:
-        return math.ceil(price.cost(prompt_tokens, answer_tokens) * UNIT)
-    return math.ceil(usage_cost(price, usage, call.service_tier) * UNIT)
+        return math.ceil(price.cost(prompt_tokens, answer_tokens, tier=call.priced_tier) * UNIT)
+    return math.ceil(usage_cost(price, usage, call.priced_tier) * UNIT)
 
 
 def usage_cost(price: Price, usage: Usage, tier: str | None) -> float:
-    """Return what the tokens of one answer cost. ``tier``: the service tier that the answer names."""
+    """Return what the tokens of one answer cost. ``tier``: the service tier whose price counts."""
     return price.cost(
         usage.input_tokens,
         usage.output_tokens,

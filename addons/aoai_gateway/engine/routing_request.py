@@ -36,6 +36,7 @@ def routing_request_of(
         pool=pool,
         deployment=call.deployment,
         operation=call.target.operation.name,
+        tier=call.requested_tier,
         line=call.deployment if call.deployment in config.virtual_deployments else "",
         tokens=_tokens(call),
         size=len(call.body.raw) if call.body is not None else 0,

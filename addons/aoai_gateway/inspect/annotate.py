@@ -24,6 +24,8 @@ gateway_reason            on the flow of a failed attempt: why it failed
 gateway_conversation      what the client says of the conversation, or the response that it began with
 gateway_clamped           what the client's request limits changed
 gateway_degraded          how it was served in a lesser way
+gateway_spillover         the provisioned deployment from which Azure let a standard one answer
+gateway_service_tier      the service tier that was asked for and the one that served: ``priority -> default``
 gateway_fallback          for which cause another deployment served it, and which one
 gateway_dry_run           what limits that are only tried out would have done
 gateway_waited_ms         for how long it was held back
@@ -250,9 +252,24 @@ def _remarkable(call: Call) -> list[str]:
     if failed:
         tried = ", ".join(f"{attempt.backend.name} {attempt.reason}" for attempt in failed)
         parts.append(f"tried {tried}" if failed[-1] is call.attempt else f"replayed after {tried}")
+    if call.attempt is not None and (spilled := spilled_from(call.attempt)) is not None:
+        parts.append(f"spilled over from {spilled}")
     if call.waited >= WORTH_TELLING:
         parts.append(f"waited {call.waited:.1f} s")
     return parts + [f"{notice.value}: {words}" for notice, words in notices.items()]
+
+
+def spilled_from(attempt: Attempt) -> str | None:
+    """Name the deployment from which Azure spilled an attempt over; None if it did not."""
+    spilled = attempt.spillover
+    return None if spilled is None else spilled.start or attempt.backend.name
+
+
+def _tiers(call: Call) -> str | None:
+    """Tell the service tiers of a call, where it asked for one, or was served by another than the default."""
+    if call.requested_tier is None and call.service_tier in (None, "default"):
+        return None
+    return f"{call.requested_tier or 'none'} -> {call.service_tier or 'unknown'}"
 
 
 def _route(call: Call) -> str:
@@ -296,6 +313,8 @@ def metadata(call: Call) -> dict[str, Any]:
         "gateway_attempts": len(call.attempts),
         "gateway_clamped": call.notices.get(Notice.CLAMPED),
         "gateway_degraded": call.notices.get(Notice.DEGRADED),
+        "gateway_spillover": spilled_from(attempt) if attempt is not None else None,
+        "gateway_service_tier": _tiers(call),
         "gateway_fallback": call.notices.get(Notice.FALLBACK),
         "gateway_dry_run": call.notices.get(Notice.DRY_RUN),
         "gateway_waited_ms": _ms(0.0, call.waited) or None,

@@ -43,7 +43,7 @@ from aoai_gateway.quota.quotas import Limit
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
-    from aoai_gateway.engine.call import Call, Outcome
+    from aoai_gateway.engine.call import Attempt, Call, Outcome
     from aoai_gateway.engine.effects import Effect, Result
     from aoai_gateway.quota.quotas import Decision, Standing
     from aoai_gateway.routing.breaker import Scope
@@ -160,6 +160,8 @@ def _question(call: Call) -> str:
         return text
     if body.max_tokens is not None:
         text += f", max_tokens {body.max_tokens:,}"
+    if call.requested_tier is not None:
+        text += f", service tier {call.requested_tier}"
     return f"{text}; {len(body.raw):,} bytes"
 
 
@@ -173,6 +175,7 @@ def _before(call: Call, step: Step) -> Iterator[str]:
             else:
                 yield f"attempt {number}: {name}, which has {deadlines.first_byte:.3g} s to answer"
         case Announce(attempt=attempt):
+            yield from _spillover(attempt)
             yield f"attempt {attempt.number} failed: {attempt.reason}; {_break(step)}"
         case Return(attempt=attempt):
             yield f"answers with what {attempt.backend.name} said: {attempt.status}"
@@ -211,6 +214,7 @@ def _after(step: Step, began: float) -> Iterator[str]:
                 yield f"a plugin changes the choice to {names}"
         case Send(attempt=attempt), Answered(status=status) if attempt.failure is None:
             yield f"{attempt.backend.name} answers {status}"
+            yield from _spillover(attempt)
         case Send(attempt=attempt), Failed(reason=reason, reused=True):
             yield f"{attempt.backend.name}: {reason}, on a connection that was used before"
         case Drain(attempt=attempt), Drained(body=None):
@@ -219,6 +223,14 @@ def _after(step: Step, began: float) -> Iterator[str]:
             yield _delivery(end)
         case _:
             return
+
+
+def _spillover(attempt: Attempt) -> Iterator[str]:
+    spilled = attempt.spillover
+    if spilled is not None:
+        why = f", which refused it with {spilled.error}" if spilled.error else ""
+        start, end = spilled.start or "the provisioned deployment", spilled.end or "a standard one"
+        yield f"Azure spilled it over to {end} from {start}{why}"
 
 
 def _failed_before(call: Call, skip: Skip, number: int) -> bool:
@@ -270,6 +282,8 @@ def _delivery(end: Ended) -> str:
     text = "answer complete" if end.complete else f"answer broken off: {end.reason}"
     if end.finish_reason:
         text += f", finish reason {end.finish_reason}"
+    if end.service_tier not in (None, "default", "auto"):
+        text += f", service tier {end.service_tier}"
     if end.usage is not None:
         text += f"; {end.usage.input_tokens:,} tokens in"
         if end.usage.cached_tokens:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.demand import Demands
 
 
+FLEX = "flex"
+STANDARD_ONLY = frozenset({FLEX, "priority"})
+"""Service tiers that only standard deployments have."""
+
+
 class Cause(StrEnum):
     """Why a backend is not tried."""
 
@@ -27,6 +32,8 @@ class Cause(StrEnum):
     """It was drawn not to take this call, which is no stream."""
     TOO_LARGE = "too large"
     """The call is larger than its whole limit."""
+    TIER = "service tier"
+    """Provisioned throughput does not have the service tier that the call asks for."""
     CLASS = "class"
     """It is not for calls of this priority class."""
     BREAK = "break"
@@ -127,18 +134,30 @@ class RoutingRequest:
 
     operation: str = ""
     """Its operation, such as ``chat.completions``."""
+    tier: str | None = None
+    """The service tier that it asks for."""
 
     @property
     def marks(self) -> tuple[str, ...]:
         """The marks of breaks that hold for a part of the calls: see `Break.only`."""
-        return (f"client {self.client}", f"operation {self.operation}")
+        return (f"client {self.client}", f"operation {self.operation}", f"service tier {self.tier}")
 
     @property
     def kind(self) -> Hashable:
         """The key of requests that differ in size only: without a backend for one, larger ones get none."""
         takes = None if self.takes is None else frozenset(self.takes)
         failed = frozenset(self.tried), frozenset(self.too_small)
-        return self.cls, self.higher, self.limited, self.pool, self.deployment, self.home, takes, failed
+        return (
+            self.cls,
+            self.higher,
+            self.limited,
+            self.pool,
+            self.deployment,
+            self.home,
+            self.tier,
+            takes,
+            failed,
+        )
 
 
 def order(
@@ -187,6 +206,9 @@ def _never(request: RoutingRequest, backend: Backend, beside_provisioned: bool) 
         return Skip(backend, reason, None, Cause.STREAMS_ONLY)
     if backend.key in request.too_small:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
+    if _is_provisioned(backend) and _has_standard(request):
+        reason = f"provisioned throughput does not have the service tier {request.tier}"
+        return Skip(backend, reason, None, Cause.TIER)
     if not request.cls.may_use(provisioned=_is_provisioned(backend), beside_provisioned=beside_provisioned):
         return Skip(backend, f"not for the class {request.cls.name} (may_use)", None, Cause.CLASS)
     return None
@@ -232,6 +254,15 @@ def _not_now(
         reason = "the room that it has is left to higher classes"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
     return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
+
+
+def _has_standard(request: RoutingRequest) -> bool:
+    """Whether the call asks for a tier of standard deployments, and may use one of its pool."""
+    if request.tier not in STANDARD_ONLY:
+        return False
+    mine = (b for b in request.pool if request.home is None or b.endpoint.name == request.home)
+    may_spill = request.cls.may_use(provisioned=False, beside_provisioned=True)
+    return may_spill and any(not _is_provisioned(backend) for backend in mine)
 
 
 def _is_provisioned(backend: Backend) -> bool:

@@ -41,6 +41,8 @@ _SPAN_ATTRIBUTES = {
     "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
     "response_id": "gen_ai.response.id",
     "service_tier": "openai.response.service_tier",
+    "service_tier_requested": "openai.request.service_tier",
+    "fallback": "aoai_gateway.fallback",
     "call": "aoai_gateway.call",
     "client": "aoai_gateway.client",
     "priority": "aoai_gateway.priority",

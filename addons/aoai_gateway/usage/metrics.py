@@ -40,6 +40,10 @@ OUTCOMES = {
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
+TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
+"""Service tiers that are told apart."""
+
+
 class Metrics:
     """The metrics of one gateway process, in a registry of their own."""
 
@@ -86,6 +90,18 @@ class Metrics:
             "aoai_gateway_fallbacks",
             "Calls that another virtual deployment served, since theirs could not. cause: content_filter, …",
             ("from_deployment", "to_deployment", "cause"),
+            registry=registry,
+        )
+        self._spillovers = Counter(
+            "aoai_gateway_spillovers",
+            "Attempts that Azure spilled over from a provisioned deployment to a standard one.",
+            ("backend",),
+            registry=registry,
+        )
+        self._tiers = Counter(
+            "aoai_gateway_service_tiers",
+            "Served calls that asked for a service tier or got one, by both.",
+            ("deployment", "requested", "served"),
             registry=registry,
         )
         self._breaks = Counter(
@@ -163,6 +179,9 @@ class Metrics:
         if cost:
             self._cost.labels(client, deployment, backend).inc(cost)
         self._count_attempts(call, deployment)
+        if call.served and (call.requested_tier or call.service_tier):
+            tiers = (_tier(call.requested_tier), _tier(call.service_tier))
+            self._tiers.labels(deployment, *tiers).inc()
         self._count_refusals(call, client, deployment)
         self._observe_times(call, deployment)
 
@@ -187,6 +206,8 @@ class Metrics:
         for attempt in call.attempts:
             result = result_of(attempt)
             self._attempts.labels(attempt.backend.name, result).inc()
+            if attempt.spillover is not None:
+                self._spillovers.labels(attempt.backend.name).inc()
             if attempt.is_backends_failure:
                 name = attempt.backend.name
                 self._failed[name] = self._failed.get(name, 0) + 1
@@ -245,6 +266,11 @@ def result_of(attempt: Attempt) -> str:
     if attempt.failure is FailureKind.STATUS:
         return str(attempt.status)
     return attempt.failure.value
+
+
+def _tier(name: str | None) -> str:
+    """Name a tier; any other text that a client or an answer may hold is one value."""
+    return "" if name is None else name if name in TIERS else OTHER
 
 
 def _class(call: Call) -> str:

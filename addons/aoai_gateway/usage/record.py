@@ -81,6 +81,8 @@ FIELDS = (
     "run_by",
     "utilization",
     "fallback",
+    "service_tier_requested",
+    "spillover",
 )
 """The fields of every record, in their order."""
 
@@ -139,7 +141,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "address": None,
         "user": shown_user(call),
         "region": attempt.region if attempt else None,
-        "provisioned": attempt.backend.standin.provisioned if attempt and attempt.backend.standin else None,
+        "provisioned": _is_provisioned(attempt) if attempt else None,
         "service_tier": call.service_tier,
         "cache_write_tokens": usage.cache_write_tokens if usage else None,
         "input_audio_tokens": usage.input_audio_tokens if usage else None,
@@ -159,6 +161,8 @@ def usage_record(call: Call) -> dict[str, Any]:
         "run_by": call.run_by,
         "utilization": attempt.utilization if attempt else None,
         "fallback": call.notices.get(Notice.FALLBACK),
+        "service_tier_requested": call.requested_tier,
+        "spillover": _spillover(attempt) if attempt else None,
     }
 
 
@@ -189,7 +193,19 @@ def _attempt(attempt: Attempt, call: Call) -> dict[str, Any]:
         "request_id": attempt.request_id,
         "started_ms": _ms(call.started, attempt.started),
         "first_token_ms": _ms(attempt.started, attempt.first_content),
+        "spillover": _spillover(attempt),
     }
+
+
+def _is_provisioned(attempt: Attempt) -> bool | None:
+    """Whether provisioned throughput has served: not what was spilled over from it."""
+    standin = attempt.backend.standin
+    return None if standin is None else standin.provisioned and attempt.spillover is None
+
+
+def _spillover(attempt: Attempt) -> dict[str, str | None] | None:
+    spilled = attempt.spillover
+    return {"from": spilled.start, "to": spilled.end, "error": spilled.error} if spilled else None
 
 
 def _skip(skip: Skip) -> dict[str, Any]:
@@ -249,8 +265,8 @@ def cost_of(call: Call) -> float | None:
     usage = call.usage
     if usage is None:
         taken = call.prompt.tokens if call.prompt is not None else 0
-        return round(price.cost(taken, call.delivered_tokens or 0, tier=call.service_tier), COST_DIGITS)
-    cost = money.usage_cost(price, usage, call.service_tier)
+        return round(price.cost(taken, call.delivered_tokens or 0, tier=call.priced_tier), COST_DIGITS)
+    cost = money.usage_cost(price, usage, call.priced_tier)
     return round(cost, COST_DIGITS)
 
 
