@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
 from aoai_gateway.engine.call import FailureKind, Outcome
-from aoai_gateway.usage.deployment_labels import DeploymentLabels
+from aoai_gateway.usage.deployment_labels import OTHER, DeploymentLabels
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 
