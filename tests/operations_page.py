@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from aoai_gateway.wire.operations import OPERATIONS, Classic, Cost, Model, Operation
+from aoai_gateway.wire.operations import CLAUDES, OPERATIONS, Classic, Cost, Model, Operation
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "operations.md"
 BEGIN, END = "<!-- the table begins -->\n", "<!-- the table ends -->\n"
@@ -16,8 +16,13 @@ def render() -> str:
     lines = ["| family | request | deployment | tokens |", "|---|---|---|---|"]
     ordered = sorted(OPERATIONS, key=lambda operation: operation.family)
     for family, rows in groupby(ordered, key=lambda operation: operation.family):
-        lines += [f"| {family} | {_request(row)} | {_deployment(row)} | {_tokens(row)} |" for row in rows]
+        lines += [_row(family, row) for row in rows]
+    lines += [_row("Claude", row) for row in CLAUDES]
     return "\n".join(lines) + "\n"
+
+
+def _row(family: str, row: Operation) -> str:
+    return f"| {family} | {_request(row)} | {_deployment(row)} | {_tokens(row)} |"
 
 
 def _request(row: Operation) -> str:

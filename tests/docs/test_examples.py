@@ -156,7 +156,12 @@ def says_what_follows_say(printed: str, _text: str) -> None:
     assert said == "Your order 4711 left our warehouse on Friday."
 
 
+def is_a_message(printed: str, _page: str) -> None:
+    assert json.loads(printed)["content"][0]["text"]
+
+
 SHELL_CHECKS: dict[str, Callable[[str, str], None]] = {
+    "claude-0": is_a_message,
     "README-0": shows_where_the_answer_came_from,
     "getting-started-0": shows_where_the_answer_came_from,
     "getting-started-1": ends_as_shown,
