@@ -28,6 +28,7 @@ from aoai_simulator import (
     replies,
     responses,
 )
+from aoai_simulator.claude import Claude
 from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
 from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Whole, compact
@@ -165,7 +166,7 @@ class Resource:
         self._randomness = randomness
         self._tokenizer = tokenizer
         self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._cached: OrderedDict[str, None] = OrderedDict()
+        self._claude = Claude(tokenizer)
         self.things = Things(randomness)
         self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
 
@@ -175,7 +176,7 @@ class Resource:
     def reset(self) -> None:
         """Empty all windows and forget the stored responses."""
         self._stored.clear()
-        self._cached.clear()
+        self._claude.reset()
         self.things.clear()
         for deployment in self.deployments.values():
             deployment.state = deployment.limits.empty()
@@ -212,14 +213,18 @@ class Resource:
             return replies.deployment_not_found()
         if not models.supports(deployment.spec.model, target.operation):
             return replies.operation_not_supported(target.operation, deployment.spec.model)
-        if target.operation in CLAUDE:
-            return self._claude(target, request, body, deployment)
         if target.operation in responses.SIDES:
             return Call(target, deployment, request=request)
         missing = self.things.missing(request.body) if target.operation == "responses" else None
         if missing is not None:
             return missing
         try:
+            if target.operation in CLAUDE:
+                return Call(
+                    target,
+                    deployment,
+                    self._claude.read(target, request.headers, body, deployment.spec.model),
+                )
             earlier = self._earlier(body.get("previous_response_id"))
             return Call(
                 target, deployment, read_ask(target, body, deployment.spec.model, self._tokenizer, earlier)
@@ -249,35 +254,6 @@ class Resource:
             return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
         except InvalidError as invalid:
             return invalid.reply
-
-    def _claude(
-        self, target: Target, request: Request, body: Mapping[str, Any], deployment: Deployment
-    ) -> Call | Whole:
-        """Understand a call to Claude."""
-        if request.headers.get("anthropic-version") is None:
-            return replies.invalid_request("anthropic-version: header is required")
-        counts = target.operation == message_requests.COUNT
-        try:
-            ask = message_requests.read_message_ask(
-                body, deployment.spec.model, self._tokenizer, counts=counts
-            )
-        except InvalidError as invalid:
-            return invalid.reply
-        return Call(target, deployment, ask)
-
-    def _message(self, deployment: Deployment, ask: Ask, completion: completions.Completion) -> Reply:
-        """Answer a call to Claude; what its prompt puts into the cache is there the next time."""
-        cached = message_requests.Cached()
-        if part := message_requests.cached_part(ask.body):
-            key = hashlib.sha256(f"{deployment.name}\n{part}".encode(errors="replace")).hexdigest()
-            tokens = min(ask.prompt_tokens, len(part) // 4)
-            hit = key in self._cached
-            cached = message_requests.Cached(0, tokens) if hit else message_requests.Cached(tokens, 0)
-            self._cached[key] = None
-            if len(self._cached) > MAX_STORED:
-                self._cached.popitem(last=False)
-        what = (ask, completion, deployment.snapshot, self._ident(), cached)
-        return messages.stream(*what) if ask.stream else messages.whole(*what)
 
     def _media(self, target: Target, request: Request) -> Call | Whole:
         """Understand a call for audio or images."""
@@ -401,7 +377,7 @@ class Resource:
             return embeddings.whole(ask, model)
         made = completions.complete(ask, self.seed, self._settings.completion_tokens, self._tokenizer)
         if ask.operation == message_requests.OPERATION:
-            return self._message(deployment, ask, made[0])
+            return self._claude.answer(ask, made[0], deployment.name, deployment.snapshot, self._ident())
         if ask.operation == "responses":
             return self._respond(deployment, ask, made[0], wall)
         what = (ask, made, deployment.snapshot, self._ident(), int(wall))

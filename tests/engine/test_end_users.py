@@ -91,3 +91,15 @@ def test_no_more_end_users_than_a_bound_have_counters_of_their_own() -> None:
     assert users.account("bot", "user 1", 2.0) in own
     assert users.account("bot", "late", DAY + 1.0) not in own, "the first was not seen for a day"
     assert len(users) == 3
+
+
+@pytest.mark.parametrize("source", ["body user", "body metadata.user_id"])
+def test_claude_has_the_end_user_elsewhere(source: str) -> None:
+    here = world("a")
+    body = {"model": "gpt", "max_tokens": 5, "messages": [], "metadata": {"user_id": "ann"}}
+    trace = here.call(client=bot(source), body=body, path="/anthropic/v1/messages")
+    assert trace.call.user == "ann"
+    chat = here.call(client=bot("body user"), body={"model": "gpt", "messages": [], "user": "bob"})
+    assert chat.call.user == "bob"
+    odd = here.call(client=bot("body metadata.user_id"), body={"model": "gpt", "messages": [], "metadata": 5})
+    assert odd.call.user is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.anthropic import error_type
+from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.dialects import ANTHROPIC, DIALECTS, OPENAI, dialect_of
 from aoai_gateway.wire.errors import GatewayError
@@ -422,6 +423,20 @@ def test_its_key_is_taken_where_its_sdks_put_it() -> None:
     assert shown({"authorization": "Bearer a"}) == "a"
     assert shown({"x-api-key": "a", "authorization": "Bearer b"}) == "a"
     assert client_credential({"x-api-key": "a"}) is None
+
+
+def test_a_backend_gets_a_key_where_keys_belong_and_a_token_as_it_is() -> None:
+    assert ANTHROPIC.showing((b"api-key", b"k")) == [(b"x-api-key", b"k"), (b"api-key", b"k")]
+    assert OPENAI.showing((b"api-key", b"k")) == [(b"api-key", b"k")]
+    assert ANTHROPIC.showing((b"authorization", b"Bearer t")) == [(b"authorization", b"Bearer t")]
+
+
+def test_of_a_large_body_the_end_user_is_kept() -> None:
+    body = {"model": "m", "metadata": {"user_id": "u"}, "tools": [{"a": [1]}], "thinking": {"a": {"b": 1}}}
+    target = parse_target("POST", "/anthropic/v1/messages")
+    found = parse_body(target, None, json.dumps(body).encode(), short=True)
+    assert found.parsed == {"model": "m", "metadata": {"user_id": "u"}}
+    assert not found.whole
 
 
 def test_operations_and_dialects_are_the_same_objects_in_another_process() -> None:

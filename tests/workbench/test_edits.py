@@ -160,6 +160,9 @@ def test_the_text_of_other_streams() -> None:
     reader = TextReader()
     assert reader.feed(b'event: x\ndata: {"type": "response.output_text.delta", "delta": "a"}\n\n') == "a"
     assert reader.feed(b'data: {"choices": [{"text": "b"}]}\n\n') == "b"
+    claudes = b'event: content_block_delta\ndata: {"type": "content_block_delta", "delta": {"%s": "c"}}\n\n'
+    assert reader.feed(claudes % b"text") == "c"
+    assert reader.feed(claudes % b"partial_json") == ""
     assert reader.feed(b'data: {"choices": [{"index": 1, "delta": {"content": "other choice"}}]}\n\n') == ""
     assert reader.feed(b"data: {broken\n\ndata: 1\n\ndata: null\n\n: comment\n") == ""
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aoai_gateway.config.end_users import UserSource
     from aoai_gateway.engine.call import Call
 
@@ -37,9 +39,19 @@ def user_of(call: Call, source: UserSource) -> str | None:
     elif source.place == "claim":
         value = call.claims.get(source.name)
     else:
-        value = call.body.parsed.get(source.name) if call.body is not None else None
+        names = call.target.operation.dialect.names
+        value = _member(call.body.parsed, names.get(source.name, source.name)) if call.body else None
     name = value.strip()[:LONGEST_NAME] if isinstance(value, str) else ""
     return name or None
+
+
+def _member(body: Mapping[str, Any], name: str) -> object:
+    """Return a member of a body, or with a dot in its name the member of an object in it."""
+    if name in body:
+        return body[name]
+    outer, _, inner = name.partition(".")
+    found = body.get(outer)
+    return found.get(inner) if isinstance(found, dict) else None
 
 
 def pseudonym(client: str, user: str) -> str:

@@ -35,8 +35,16 @@ def shortened(said: str, longest: int = LONGEST) -> str:
 def _last(asked: object) -> object:
     if not isinstance(asked, list) or not asked:
         return asked
-    users = (each for each in reversed(asked) if isinstance(each, Mapping) and each.get("role") == "user")
-    return next(users, asked[-1])
+    said = (each for each in reversed(asked) if isinstance(each, Mapping) and each.get("role") == "user")
+    return next((each for each in said if not _holds_results(each)), asked[-1])
+
+
+def _holds_results(message: Mapping[str, Any]) -> bool:
+    """Whether a user's message is no person's: Claude gets the results of tools in the user's name."""
+    parts = message.get("content")
+    return isinstance(parts, list) and any(
+        isinstance(part, Mapping) and part.get("type") == "tool_result" for part in parts
+    )
 
 
 def _text_of(message: object) -> str:

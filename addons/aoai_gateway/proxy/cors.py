@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Cors
 
-EXPOSED = (b"retry-after", b"x-gateway-", b"x-ratelimit-", b"x-should-retry", b"x-request-id")
+EXPOSED = (b"retry-after", b"x-gateway-", b"x-ratelimit-", b"x-should-retry", b"x-request-id", b"request-id")
 """How the names of fields begin that a page may read, beside those that it always may."""
 
 PREFLIGHT_SECONDS = 600

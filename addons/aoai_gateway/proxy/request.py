@@ -86,10 +86,8 @@ def build_request(
         fields.append((name, value))
     if content or shown.data.method not in MAY_LACK_BODY:
         fields.append((b"content-length", b"%d" % len(content)))
-    if credential is not None and credential[0] == b"api-key":
-        fields += [(name.encode(), credential[1]) for name in call.target.operation.dialect.key_headers]
-    elif credential is not None:
-        fields.append(credential)
+    if credential is not None:
+        fields += call.target.operation.dialect.showing(credential)
     request = make_request(
         host=endpoint.host,
         port=endpoint.port,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.wire.dialects import DIALECTS, OPENAI
+
 if TYPE_CHECKING:
     from aoai_gateway.usage.deployment_labels import DeploymentLabels
     from aoai_gateway.usage.sink import Record
-
-PROVIDER = "azure.ai.openai"
 
 OPERATIONS = {
     "chat.completions": "chat",
@@ -67,6 +67,11 @@ _ATTEMPT_ATTRIBUTES = {
 }
 
 
+def provider(api: str | None) -> str:
+    """Give ``gen_ai.provider.name``, by the form of the API."""
+    return DIALECTS.get(api or "", OPENAI).provider
+
+
 def operation_name(record: Record) -> str:
     """Give ``gen_ai.operation.name``."""
     operation = record["operation"] or "unknown"
@@ -78,7 +83,7 @@ def metric_attributes(record: Record, deployments: DeploymentLabels) -> dict[str
     served = record["outcome"] == "ok" and record["status"] == 200
     found: dict[str, Any] = {
         "gen_ai.operation.name": operation_name(record),
-        "gen_ai.provider.name": PROVIDER,
+        "gen_ai.provider.name": provider(record.get("api")),
         "aoai_gateway.client": record["client"] or "",
     }
     if record["deployment"]:
@@ -95,7 +100,7 @@ def span_attributes(record: Record) -> dict[str, Any]:
     """Give the attributes of a call's span."""
     found = {
         "gen_ai.operation.name": operation_name(record),
-        "gen_ai.provider.name": PROVIDER,
+        "gen_ai.provider.name": provider(record.get("api")),
         "gen_ai.request.model": record["asked_deployment"] or record["deployment"] or "",
     }
     found |= {
@@ -111,9 +116,9 @@ def span_attributes(record: Record) -> dict[str, Any]:
     return found
 
 
-def attempt_attributes(attempt: Record) -> dict[str, Any]:
-    """Give the attributes of an attempt's span."""
-    found: dict[str, Any] = {"gen_ai.provider.name": PROVIDER}
+def attempt_attributes(attempt: Record, record: Record) -> dict[str, Any]:
+    """Give the attributes of the span of an attempt of a call."""
+    found: dict[str, Any] = {"gen_ai.provider.name": provider(record.get("api"))}
     found |= {
         name: attempt[field] for field, name in _ATTEMPT_ATTRIBUTES.items() if attempt.get(field) is not None
     }

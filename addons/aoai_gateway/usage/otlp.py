@@ -107,19 +107,19 @@ class OtlpWriter:
         )
         inside = set_span_in_context(span)
         for number, attempt in enumerate(record["attempts"], 1):
-            self._attempt(number, attempt, inside, begun)
+            self._attempt(number, attempt, record, inside, begun)
         error = genai.error_type(record)
         if error:
             span.set_status(Status(StatusCode.ERROR, error))
         span.end(_later(begun, record["duration_ms"]))
 
-    def _attempt(self, number: int, attempt: Record, inside: Context, begun: int) -> None:
+    def _attempt(self, number: int, attempt: Record, record: Record, inside: Context, begun: int) -> None:
         started = _later(begun, attempt["started_ms"])
         span = self._tracer.start_span(
             f"attempt {number}: {attempt['backend']}",
             context=inside,
             kind=SpanKind.CLIENT,
-            attributes=genai.attempt_attributes(attempt),
+            attributes=genai.attempt_attributes(attempt, record),
             start_time=started,
         )
         if attempt["first_token_ms"] is not None:

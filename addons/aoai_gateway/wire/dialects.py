@@ -9,7 +9,7 @@ from one operation to another is a row of `wire.operations`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aoai_gateway.wire import anthropic
@@ -28,7 +28,8 @@ class Dialect:
     ``event_reader`` makes what reads the events of a stream, None where that depends on the operation.
     ``model`` and ``model_list``: how the models of a client are listed, by their names. ``headers``: those
     that each request has to have, with the values that this gateway knows; ``request_id``: the one in which
-    SDKs look for a request's id.
+    SDKs look for a request's id. ``names``: of members of a body that OpenAI's API has elsewhere, by their
+    name there. ``provider``: the vendor in OpenTelemetry's GenAI conventions.
     """
 
     name: str
@@ -42,9 +43,18 @@ class Dialect:
     event_reader: Callable[[], EventReader] | None = None
     headers: tuple[tuple[str, str], ...] = ()
     request_id: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    provider: str = "azure.ai.openai"
 
     def __repr__(self) -> str:
         return f"Dialect({self.name!r})"
+
+    def showing(self, credential: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """The fields in which a backend gets an endpoint's credential: a key where keys belong."""
+        name, value = credential
+        if name == b"authorization":
+            return [credential]
+        return [(header.encode(), value) for header in self.key_headers]
 
     def __reduce__(self) -> tuple[object, ...]:
         """Stay the same object in another process."""
@@ -74,6 +84,8 @@ ANTHROPIC = Dialect(
     event_reader=anthropic.MessageEvents,
     headers=(("anthropic-version", "2023-06-01"),),
     request_id="request-id",
+    names={"user": "metadata.user_id"},
+    provider="anthropic",
 )
 
 DIALECTS: Mapping[str, Dialect] = {each.name: each for each in (OPENAI, ANTHROPIC)}

@@ -33,8 +33,14 @@ class Member:
     end: int
 
     def is_flat(self, most: int) -> bool:
-        """Whether the value is neither an object nor an array, and has no more characters than that."""
-        return self.end - self.value_start <= most and not isinstance(self.value, dict | list)
+        """Whether the value is short and has no depth: a plain one, or an object of plain ones.
+
+        ``most``: characters of a short one.
+        """
+        if self.end - self.value_start > most or isinstance(self.value, list):
+            return False
+        inner = self.value.values() if isinstance(self.value, dict) else ()
+        return not any(isinstance(value, dict | list) for value in inner)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -25,7 +25,9 @@ _OF_ADDRESSES = frozenset({"openai", "v1", "deployments"})
 
 V1_BASE = "In the SDKs, base_url (baseURL) is this gateway's address and /openai/v1/ after it."
 CLASSIC_BASE = "In the SDKs, azure_endpoint is this gateway's address and nothing after it."
-IN_GENERAL = "Paths begin with /openai/deployments/{deployment}/ or /openai/v1/."
+IN_GENERAL = (
+    "Paths begin with /openai/deployments/{deployment}/ or /openai/v1/, for Claude with /anthropic/v1/."
+)
 
 
 def is_slip(segments: Sequence[str], known: Collection[str]) -> bool:

@@ -113,7 +113,7 @@ def _thread(body: Mapping[str, Any]) -> str:
     messages = body.get("messages", body.get("input"))
     if not isinstance(messages, list) or not messages:
         return ""
-    begin = []
+    begin = [body["system"]] if "system" in body else []
     for message in messages[:8]:
         begin.append(message)
         if isinstance(message, dict) and message.get("role") == "user":

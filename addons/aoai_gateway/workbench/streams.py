@@ -34,6 +34,8 @@ def _text_of(line: bytes) -> str:
         return ""
     if event.get("type") in _TEXT_DELTAS:
         return text(event.get("delta"))
+    if event.get("type") == "content_block_delta":
+        return text(mapping(event.get("delta")).get("text"))
     choices = mappings(event.get("choices"))
     if not choices or choices[0].get("index", 0) != 0:
         return ""
