@@ -221,3 +221,58 @@ def test_what_is_not_admitted_there_gets_the_first_answer_byte_for_byte(made: Ca
     assert (status, body) == (200, b"".join(parts))
     assert asked(here, "b") == 0
     assert here.at_rest
+
+
+# --- Claude --------------------------------------------------------------------------------------------
+
+CLAUDE = "/anthropic/v1/messages"
+BEGUN = b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","model":"s-b"}}\n\n'
+SAID = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":'
+    b'{"type":"text_delta","text":"Hi"}}\n\n'
+)
+REFUSED = (
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"refusal"},"usage":'
+    b'{"output_tokens":1}}\n\n'
+)
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+REFUSED_MESSAGE = b'{"type":"message","content":[],"stop_reason":"refusal","usage":{"output_tokens":1}}'
+CLAUDES_TOO_LONG = (
+    b'{"type":"error","error":{"type":"invalid_request_error","message":'
+    b'"prompt is too long: 250000 tokens > 200000 maximum"}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cause"),
+    [(200, REFUSED_MESSAGE, "content_filter"), (400, CLAUDES_TOO_LONG, "context_length")],
+)
+def test_claudes_refusals_fall_back(
+    made: Callable[..., Connection], status: int, body: bytes, cause: str
+) -> None:
+    here = made()
+    ask(here, CLAUDE, max_tokens=5)
+    here.respond("a", status, body)
+    here.respond("b", 200, b'{"type":"message","content":[],"model":"s-b","stop_reason":"end_turn"}')
+    head = here.received.partition(b"\r\n\r\n")[0]
+    assert f"x-gateway-fallback: {cause} gpt -> other".encode() in head
+    assert json.loads(here.result()[1])["model"] == "gpt"
+
+
+def test_a_stream_that_claude_refuses_at_once_falls_back(made: Callable[..., Connection]) -> None:
+    here = made()
+    ask(here, CLAUDE, max_tokens=5, stream=True)
+    stream(here, "a", BEGUN, REFUSED, STOP)
+    stream(here, "b", BEGUN, SAID, STOP)
+    body = here.result()[1]
+    assert SAID in body
+    assert REFUSED not in body
+    assert b'"model":"gpt"' in body
+
+
+def test_a_stream_that_claude_refuses_later_goes_on(made: Callable[..., Connection]) -> None:
+    here = made()
+    ask(here, CLAUDE, max_tokens=5, stream=True)
+    stream(here, "a", BEGUN, SAID, REFUSED, STOP)
+    assert "b.example" not in here.sent
+    assert REFUSED in here.result()[1]

@@ -336,7 +336,7 @@ def test_a_whole_message() -> None:
         assert facts.usage == Usage(10, 5, 15, cached_tokens=7)
         assert (facts.model, facts.response_id) == ("claude-sonnet-5", "msg_1")
         assert facts.finish_reasons == ("tool_use",)
-    assert read_answer(raw).service_tier == "standard"
+    assert read_answer(raw).service_tier == "default"
     assert Delivered.of_answer("messages", raw).text() == "Hilook"
 
 

@@ -109,7 +109,7 @@ def falls_back(
     """
     if not call.fallbacks:
         return None
-    blocked = bool(finish_reasons) and set(finish_reasons) == {BLOCKED}
+    blocked = bool(finish_reasons) and set(finish_reasons) <= BLOCKED
     refusal = Refusal.CONTENT_FILTER if blocked else refusal_in(error) if error else refusal_of(status, body)
     return refusal if refusal in call.fallbacks else None
 

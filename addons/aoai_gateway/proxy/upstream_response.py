@@ -39,7 +39,6 @@ from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, deco
 from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
 from aoai_gateway.wire.hints import describe
 from aoai_gateway.wire.operations import UNKNOWN_NAME, Cost
-from aoai_gateway.wire.refusals import BLOCKED
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
@@ -314,7 +313,8 @@ class UpstreamResponse:
         assert reader is not None
         if reader.error is not None and not reader.content_events:
             return falls_back(self._call, 200, None, error={"code": reader.error.code})
-        return falls_back(self._call, 200, None, finish_reasons=(BLOCKED,)) if reader.is_blocked else None
+        reasons = reader.finish_reasons
+        return falls_back(self._call, 200, None, finish_reasons=reasons) if reader.is_blocked else None
 
     def _may_fall_back(self, now: float) -> bool:
         """Whether the stream is still held back, since only its end is to come before the call falls back."""

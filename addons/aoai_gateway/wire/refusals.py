@@ -139,8 +139,8 @@ class Refusal(StrEnum):
     """It does not exist at any endpoint that should have it."""
 
 
-BLOCKED = "content_filter"
-"""The finish reason of an answer that the content filter blocked."""
+BLOCKED = frozenset({"content_filter", "refusal"})
+"""The finish reasons of an answer that the content filter, or Claude's safeguards, blocked."""
 
 # Azure's own code; its inner one; those of images (content-filter.md, gpt-image).
 _BLOCKED_CODES = frozenset(
@@ -150,6 +150,7 @@ _TOO_LONG_CODES = frozenset({"contextlengthexceeded", "contextwindowexceeded"})
 # The code may be null: embeddings, and other servers (vLLM; Anthropic; Gemini).
 _TOO_LONG_MESSAGES = (
     "input tokens exceed the configured limit",
+    "input length and `max_tokens` exceed context limit",
     "prompt is too long",
     "the input token count",
     "this model's maximum context length is",

@@ -158,7 +158,7 @@ class StreamReader:
     def is_blocked(self) -> bool:
         """Whether the content filter has ended it before anything was delivered."""
         reasons = set(self.finish_reasons)
-        return reasons == {BLOCKED} and not self.delivered and self._begun <= self._finished
+        return bool(reasons) and reasons <= BLOCKED and not self.delivered and self._begun <= self._finished
 
     def feed(self, data: bytes) -> bytes:
         """Read what came; returns what the client is to get of it now."""

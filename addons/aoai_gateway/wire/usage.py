@@ -169,7 +169,9 @@ def _finish_reasons(document: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _tier_in(usage: object) -> str | None:
-    return _text(usage.get("service_tier")) if isinstance(usage, Mapping) else None
+    """The tier as Anthropic names it; what it calls standard is the default."""
+    tier = _text(usage.get("service_tier")) if isinstance(usage, Mapping) else None
+    return "default" if tier == "standard" else tier
 
 
 def _find_usage(raw: bytes) -> Usage | None:
