@@ -51,6 +51,7 @@ def configuration(
     keys: Mapping[str, str],
     *,
     pools: Mapping[str, Mapping[str, list[str]]] = POOLS,
+    fallbacks: Mapping[str, Mapping[str, str]] = {},
     **sections: Any,
 ) -> dict[str, Any]:
     """Write the configuration of a gateway before the endpoints at `urls`.
@@ -59,6 +60,7 @@ def configuration(
         urls: by endpoint, in the order of preference.
         keys: by endpoint.
         pools: by endpoint, as :data:`POOLS`.
+        fallbacks: by virtual deployment, to which other one it falls back for a cause.
         sections: top-level sections, which replace those made here; ``aoai`` is merged with it.
 
     """
@@ -69,6 +71,7 @@ def configuration(
             "key": keys[name],
             "virtual_deployments": [
                 {"name": virtual, "standins": [{"name": standin} for standin in standins]}
+                | ({"fallback": fallbacks[virtual]} if virtual in fallbacks else {})
                 for virtual, standins in pools[name].items()
             ],
         }
