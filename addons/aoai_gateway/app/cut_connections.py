@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -93,6 +94,18 @@ def unread(connection: str) -> int:
     transport = handler.transports.get(handler.client) if handler is not None else None
     writer = transport.writer if transport is not None else None
     return writer.transport.get_write_buffer_size() if isinstance(writer, asyncio.StreamWriter) else 0
+
+
+async def written_out(connection: str, backend: Connection) -> None:
+    """Wait until the system has taken enough of what was written to a backend.
+
+    ``connection``: the id of the client's; one of the two may be gone, which is an end of the wait.
+    """
+    handler = _handlers().get(connection)
+    transport = handler.transports.get(backend) if handler is not None else None
+    if transport is not None and isinstance(transport.writer, asyncio.StreamWriter):
+        with contextlib.suppress(OSError):
+            await transport.writer.drain()
 
 
 def cut(connections: Iterable[str], why: str) -> None:

@@ -85,6 +85,10 @@ class Limits(Model):
     """Megabytes (1,024 kilobytes) that a request's body may have."""
     bodies_mb: Count = 256
     """Megabytes of all bodies in memory, at least twice `body_mb`; a client may hold as much as is free."""
+    upload_mb: Count = 512
+    """Megabytes of a form with files, or of a part of an upload: such bodies are kept on disk."""
+    uploads_mb: Count = 4096
+    """Megabytes of all of these on disk; a client may hold as much as is free."""
     head_seconds: Seconds = 30
     """Seconds that a request's head may take, since it or its connection began."""
     body_seconds: Seconds = 30
@@ -104,6 +108,16 @@ class Limits(Model):
     def body_bytes(self) -> int:
         """Bytes that a request's body may have."""
         return self.body_mb * MIB
+
+    @property
+    def upload_bytes(self) -> int:
+        """Bytes that an upload on disk may have."""
+        return max(self.upload_mb, self.body_mb) * MIB
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes of all uploads on disk; a client alone gets half of them, and one upload must fit."""
+        return max(self.uploads_mb * MIB, 2 * self.upload_bytes)
 
     @property
     def held_bytes(self) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
+    from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
     from aoai_gateway.wire.usage import AnswerFacts, Usage
 
@@ -63,12 +64,13 @@ class Drain:
 class ParseBody:
     """Decode a large body, or a coded one, off the event loop. Leads to `Parsed`, `Refused` or `ClientGone`.
 
-    ``coding``: its content coding, to be undone within ``most`` bytes.
+    ``raw``: the body, or where it is stored; ``coding``: its content coding, to be undone within ``most``
+    bytes.
     """
 
     target: Target
     content_type: str | None
-    raw: bytes = field(repr=False)
+    raw: bytes | Stored = field(repr=False)
     coding: str | None = None
     most: int = 0
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.routing.breaker import Breaks
     from aoai_gateway.wire.request_body import RequestBody
+    from aoai_gateway.wire.stored import Stored
 
 
 class Engine:
@@ -62,7 +63,9 @@ class Engine:
         """The breaks in force."""
         return self.scheduler.breaks
 
-    def run(self, call: Call, content_type: str | None, raw: bytes, now: float) -> Generator[Effect, Result]:
+    def run(
+        self, call: Call, content_type: str | None, raw: bytes | Stored, now: float
+    ) -> Generator[Effect, Result]:
         """Lead a call from its complete request (``raw``: the body) to its end.
 
         The first ``next()`` and every ``send()`` give an effect. When the generator returns, the call
@@ -70,7 +73,7 @@ class Engine:
         """
         coding = coding_of(call.headers.get("content-encoding")) if raw else None
         try:
-            if coding is None and len(raw) <= LARGE_BODY:
+            if isinstance(raw, bytes) and coding is None and len(raw) <= LARGE_BODY:
                 call.body = parse_body(call.target, content_type, raw)
             else:
                 most = call.setup.config.limits.body_bytes

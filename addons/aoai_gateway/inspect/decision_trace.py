@@ -162,7 +162,7 @@ def _question(call: Call) -> str:
         text += f", max_tokens {body.max_tokens:,}"
     if call.requested_tier is not None:
         text += f", service tier {call.requested_tier}"
-    return f"{text}; {len(body.raw):,} bytes"
+    return f"{text}; {body.size:,} bytes"
 
 
 def _before(call: Call, step: Step) -> Iterator[str]:

@@ -21,10 +21,12 @@ from aoai_gateway.proxy.request_head import (
     admit_replayed,
     check_request,
     credential_in,
+    is_spooled,
     may_be_large,
     place,
 )
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
+from aoai_gateway.runtime.spool import Spool
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.secrets import redact_target
 from aoai_gateway.wire.targets import Target, parse_target
@@ -52,6 +54,8 @@ class DownstreamRequest:
         self._here = here
         self._body = bytearray()
         self._swallowed = 0
+        self._limit = 0
+        """Bytes that the body may have."""
         self._begun = 0.0
         self._received = 0
         """Bytes that had come when it was last looked whether more does."""
@@ -89,11 +93,22 @@ class DownstreamRequest:
             place(request, here.client)
         flow.metadata["gateway_client"] = here.admitted.client.name
         limits = here.admitted.setup.config.limits
-        here.held = gateway.held.open(here.admitted.client.name, limits.held_bytes)
         target = check_request(gateway, here.admitted.setup, request)
-        here.held.expect(heads.length_of(request.data.headers.fields) or 0)
+        spooled = not replayed and is_spooled(gateway, request, target)
+        self._limit = limits.upload_bytes if spooled else limits.body_bytes
+        length = heads.length_of(request.data.headers.fields) or 0
+        if length > self._limit:
+            raise errors.body_too_large(self._limit)
+        name = here.admitted.client.name
+        if spooled:
+            here.held = gateway.spooled.open(name, limits.spooled_bytes)
+        else:
+            here.held = gateway.held.open(name, limits.held_bytes)
+        here.held.expect(length)
         if may_be_large(request):
             yield from self._look_ahead(here.admitted, target)
+        if spooled:
+            here.upload = Spool()
         if "gateway_client_identified" in gateway.heard:
             identified = ClientIdentified(flow, here.admitted.client)
             yield from here.ask(GatewayClientIdentifiedHook(identified))
@@ -123,13 +138,18 @@ class DownstreamRequest:
 
     def receive(self, data: bytes) -> None:
         """Take in a part of the body. Raises GatewayError: 413 when it is too large, 503 without room."""
-        admitted = self._here.admitted
-        assert admitted is not None
-        limit = admitted.setup.config.limits.body_bytes
-        if len(self._body) + len(data) > limit:
-            raise errors.body_too_large(limit)
+        if self._came + len(data) > self._limit:
+            raise errors.body_too_large(self._limit)
         self._here.hold(len(data))
-        self._body += data
+        if self._here.upload is not None:
+            self._here.upload.write(data)
+        else:
+            self._body += data
+
+    @property
+    def _came(self) -> int:
+        """Bytes of the body that have come."""
+        return len(self._body if self._here.upload is None else self._here.upload)
 
     def forget(self) -> None:
         """Forget what has come of the body of a request that is refused."""
@@ -144,7 +164,7 @@ class DownstreamRequest:
     def overdue(self) -> CommandGenerator[None]:
         """Look again whether more of the body comes, and fast enough. Raises GatewayError (408) if not."""
         here, now, seconds = self._here, self._here.now(), self._body_seconds()
-        came = len(self._body)
+        came = self._came
         if came == self._received or now - self._begun > seconds + came / SLOWEST:
             raise errors.too_slow("body")
         self._received = came

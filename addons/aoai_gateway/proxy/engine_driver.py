@@ -102,7 +102,9 @@ class EngineDriver:
         here.secrets = admitted.secrets
         gateway.begun(call)
         here.flow.metadata["gateway_call"] = call.id
-        run = gateway.engine.run(call, head.get("content-type"), request.raw_content or b"", now)
+        run = gateway.engine.run(
+            call, head.get("content-type"), here.upload or request.raw_content or b"", now
+        )
         self._observation = gateway.observer.begun(call)
         self._run = self._observation.follow(run)
 
@@ -141,7 +143,9 @@ class EngineDriver:
         result: Parsed | Refused
         try:
             body = yield from here.wait_for(
-                here.gateway.reader.parse(
+                here.gateway.read_upload(effect.target, effect.content_type, effect.raw)
+                if not isinstance(effect.raw, bytes)
+                else here.gateway.reader.parse(
                     effect.target,
                     effect.content_type,
                     effect.raw,

@@ -13,7 +13,7 @@ from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.quota.access import check_known
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.bodies import LARGE_BODY, coding_of
+from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, is_upload
 from aoai_gateway.wire.dialects import dialect_of
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
 from aoai_gateway.wire.targets import parse_target
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.secrets import Credential
     from aoai_gateway.wire.targets import Target
+
+SPOOLED_ABOVE = 1024 * 1024
+"""Bytes of an upload up to which it stays in memory."""
 
 ONCE = frozenset({b"content-encoding", b"content-type"})
 """Fields that say how the body is read; of two, backends could heed another one than we do."""
@@ -158,10 +161,17 @@ def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> Targ
         raise errors.unavailable("The gateway is shutting down.")
     target = parse_target(request.method, request.path)
     check_known(setup.config, target)
-    limit = setup.config.limits.body_bytes
-    if (heads.length_of(request.data.headers.fields) or 0) > limit:
-        raise errors.body_too_large(limit)
     return target
+
+
+def is_spooled(gateway: Gateway, request: http.Request, target: Target) -> bool:
+    """Whether the request's body goes to disk: it is an upload, it is large, and nothing looks at it."""
+    if gateway.needs_requests or request.headers.get("content-encoding", "identity").lower() != "identity":
+        return False
+    if not is_upload(target, request.headers.get("content-type")):
+        return False
+    length = heads.length_of(request.data.headers.fields)
+    return may_be_large(request) and (length is None or length > SPOOLED_ABOVE)
 
 
 def may_be_large(request: http.Request) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.request_head import Admitted
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.runtime.held_bytes import Held
+    from aoai_gateway.runtime.spool import Spool
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.masking import KnownSecrets
 
@@ -72,7 +73,9 @@ class StreamContext:
         self.secrets: tuple[KnownSecrets, ...] = ()
         """What is masked in answers to this call."""
         self.held: Held | None = None
-        """The bytes of its body in memory; set once the client is known."""
+        """The bytes of its body in memory, or on disk; set once the client is known."""
+        self.upload: Spool | None = None
+        """Its body, if that is on disk."""
         self._deadline = DeadlinePassed(stream_id)
 
     # --- time ------------------------------------------------------------------------------------------
@@ -95,7 +98,9 @@ class StreamContext:
             self.held.grow(size)
 
     def release_body(self) -> None:
-        """Count the body as in memory no more."""
+        """Count the body as in memory no more; delete one on disk."""
+        if self.upload is not None:
+            self.upload.close()
         if self.held is not None:
             self.held.release()
 

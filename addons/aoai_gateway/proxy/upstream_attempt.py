@@ -6,6 +6,7 @@ come in, known secrets are masked in them, and its deadline is kept.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,12 @@ from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecoded
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.references import references_in
+from aoai_gateway.wire.stored import Pieces
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http import HttpEvent
 
@@ -63,7 +67,7 @@ class UpstreamAttempt:
         self._names = shown_names(here.call, effect.attempt.backend)
         self._sent: http.Request | None = None
         """The request as sent; it holds a credential."""
-        self._content = b""
+        self._content: bytes | Pieces = b""
 
     # --- sending ---------------------------------------------------------------------------------------
 
@@ -103,11 +107,45 @@ class UpstreamAttempt:
             now=now,
         )
         yield SendHttp(RequestHeaders(here.id, request, not content), server)
-        if content:
+        if isinstance(content, Pieces):
+            result = yield from self._send_upload(content, server)
+            if result is not None:
+                return result
+        elif content:
             yield SendHttp(RequestData(here.id, content), server)
         yield SendHttp(RequestEndOfMessage(here.id), server)
         yield from self.watch()
         return None
+
+    def _send_upload(self, content: Pieces, server: Server) -> CommandGenerator[Result | None]:
+        """Send what is on disk, as fast as the backend takes it. Gives what became of it if it went wrong."""
+        here, idle, blocks = self._here, self._effect.deadlines.idle, content.blocks()
+        while True:
+            try:
+                block = yield from here.wait_for(self._next_block(blocks, server, idle))
+            except TimeoutError:
+                yield from self.abandon()
+                return Failed(here.now(), FailureKind.TIMEOUT, f"took nothing of the upload for {idle:.3g} s")
+            if here.client_has_gone():
+                yield from self.abandon()
+                return ClientGone(here.now())
+            if block is None or server not in here.layer.connections:
+                # What it means that the connection is gone, its own event tells.
+                break
+            yield SendHttp(RequestData(here.id, block), server)
+        assert self.received is not None
+        self.received.request_sent(here.now())
+        return None
+
+    async def _next_block(self, blocks: Iterator[bytes], server: Server, seconds: float) -> bytes | None:
+        """Wait until the backend has taken enough, and read the next block, in a thread. None at the end.
+
+        Raises TimeoutError.
+        """
+        async with asyncio.timeout(seconds):
+            await self._here.gateway.written_out(self._here.client.id, server)
+            block: bytes | None = await asyncio.to_thread(next, blocks, None)
+            return block
 
     def _credential(self, endpoint: Endpoint) -> CommandGenerator[tuple[bytes, bytes] | None]:
         """Give the header field that lets the call in; waits, within a bound, for one that is on its way."""
@@ -137,7 +175,8 @@ class UpstreamAttempt:
             flow=self._here.flow,
             call=self._call,
             attempt=effect.attempt,
-            request=without_secrets(self._sent, self._content),
+            # Where anybody would look at it, it is in memory.
+            request=without_secrets(self._sent, self._content if isinstance(self._content, bytes) else b""),
             response=self.received.response if self.received is not None else None,
             server=self._here.flow.server_conn,
         )

@@ -132,6 +132,13 @@ class UpstreamResponse:
         self._limit = limit = min(limit, self._must_end)
         self.due = min(limit, self._liveness.ask_again(self._call.id, now))
 
+    def request_sent(self, now: float) -> None:
+        """Note that all of a long request has been sent; its answer is waited for from now on."""
+        self._sent = now
+        self._must_end = now + self._call.setup.config.limits.answer_seconds
+        if self._phase is Phase.HEADERS:
+            self._expect(now + self._deadlines.first_byte, now)
+
     def take_body(self) -> bytes:
         """Give what has been held back or read so far, once."""
         body = b"".join(self._body)

@@ -41,12 +41,14 @@ from aoai_gateway.usage.record import usage_record
 from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.bodies import parse_upload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
+    from mitmproxy.connection import Connection
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
@@ -59,7 +61,10 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
+    from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.secrets import Credential
+    from aoai_gateway.wire.stored import Stored
+    from aoai_gateway.wire.targets import Target
 
 FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
 OUR_EVENTS = (
@@ -77,6 +82,9 @@ ACTIONS_KEPT = 20
 NO_PAGES = Cors()
 NO_CONFIGURATION_LIMITS = Limits()
 
+UPLOAD_SECONDS = 60.0
+"""For the reading of an upload's form; a gigabyte takes some seconds."""
+
 NO_CREDENTIAL = "no credential"
 """What opens and ends the break of an endpoint for which the gateway has nothing to show."""
 
@@ -92,6 +100,10 @@ async def _finish(answer: Awaitable[None]) -> None:
 
 def _never(_: http.HTTPFlow) -> bool:
     return False
+
+
+async def _at_once(client: str, backend: Connection) -> None:
+    """Wait for nothing."""
 
 
 class Gateway:
@@ -123,6 +135,10 @@ class Gateway:
         """Clients that have something to read."""
         self.held = HeldBytes()
         """The bytes of requests' bodies in memory."""
+        self.spooled = HeldBytes()
+        """The bytes of uploads on disk."""
+        self.written_out: Callable[[str, Connection], Awaitable[None]] = _at_once
+        """Waits until a backend takes more. By the id of the client's connection, and the backend's."""
         self.state: State = MemoryState()
         self.credentials = Credentials(self._credential_changed)
         """What endpoints are shown whose key the configuration does not hold."""
@@ -297,6 +313,19 @@ class Gateway:
         if decision.admitted:
             self.reservations[reservation.id] = reservation
         return decision
+
+    @property
+    def needs_requests(self) -> bool:
+        """Whether an addon may look at requests' bodies, which are in memory then."""
+        return any(name in self.heard for name in FLOW_HOOKS + OUR_EVENTS)
+
+    async def read_upload(self, target: Target, content_type: str | None, stored: Stored) -> RequestBody:
+        """Read the facts of an upload on disk, in a thread. Raises GatewayError."""
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                return await asyncio.to_thread(parse_upload, target, content_type, stored)
+        except TimeoutError:
+            raise errors.unavailable("The gateway has too many uploads to read.") from None
 
     def settle(self, effect: Settle | Cancel) -> None:
         """Settle or cancel a booking; a shared store gets it in a task of its own."""

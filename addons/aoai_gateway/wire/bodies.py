@@ -16,6 +16,7 @@ of the two counts, and the gateway must judge what the backend will read.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
@@ -26,6 +27,7 @@ from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSE
 from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
 from aoai_gateway.wire.sizes import text_size
+from aoai_gateway.wire.stored import Stored, StoredText
 from aoai_gateway.wire.targets import Target, knows_stream_options
 
 LARGEST_NUMBER = 2**31 - 1
@@ -70,6 +72,21 @@ def decode_body(raw: bytes, coding: str, most: int) -> bytes:
         if error.too_large:
             raise body_too_large(most) from None
         raise invalid_body("The request body is not in the coding that its content-encoding says.") from None
+
+
+def is_upload(target: Target, content_type: str | None) -> bool:
+    """Whether a body is a form, or bytes of which nothing is read: then it need not be in memory."""
+    expected = target.operation.body
+    if is_form(content_type):
+        return expected in (Body.FORM, Body.ANY)
+    return expected is Body.ANY and content_type is not None and not _says_json(content_type)
+
+
+def parse_upload(target: Target, content_type: str | None, stored: Stored) -> RequestBody:
+    """Read the facts of an upload (`is_upload`) that is not in memory. Raises `GatewayError` 400."""
+    if is_form(content_type):
+        return replace(_parse_form(target, content_type or "", StoredText(stored)), stored=stored)
+    return replace(_opaque(target, b""), stored=stored)
 
 
 def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: bool = False) -> RequestBody:
@@ -127,7 +144,7 @@ def _parse_json(target: Target, raw: bytes, *, short: bool) -> RequestBody:
     return _Reader(target, text, raw, by_key).read(short=short)
 
 
-def _parse_form(target: Target, content_type: str, raw: bytes) -> RequestBody:
+def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> RequestBody:
     try:
         fields = [field for field in read_form(raw, content_type) if field.name in _FORM_FACTS]
     except NotAFormError as error:
@@ -145,7 +162,7 @@ def _parse_form(target: Target, content_type: str, raw: bytes) -> RequestBody:
     model = by_name.get("model")
     return RequestBody(
         target.operation,
-        raw,
+        raw if isinstance(raw, bytes) else b"",
         dict(values),
         is_json=False,
         model=_checked_model(values.get("model")),

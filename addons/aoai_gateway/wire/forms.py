@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from aoai_gateway.wire.stored import StoredText
+
 MOST_PARTS = 1_000
 MOST_HEAD = 8 * 1024
 """Bytes of a part's head."""
@@ -43,7 +45,7 @@ def is_form(content_type: str | None) -> bool:
     return (content_type or "").strip().lower().startswith("multipart/form-data")
 
 
-def read_form(raw: bytes, content_type: str) -> list[Field]:
+def read_form(raw: bytes | StoredText, content_type: str) -> list[Field]:
     """The parts of a form, in their order.
 
     Raises `NotAFormError`: no boundary, a part without a name, an end that is missing, and all that another

@@ -8,6 +8,7 @@ from typing import Any
 
 from aoai_gateway.wire.errors import missing_deployment
 from aoai_gateway.wire.operations import Model, Operation
+from aoai_gateway.wire.stored import Pieces, Stored
 from aoai_gateway.wire.targets import Target
 
 Span = tuple[int, int]
@@ -49,6 +50,8 @@ class RequestBody:
     """References that only one resource can resolve, the most telling first (`wire.references`)."""
     coded: bytes | None = field(default=None, repr=False)
     """The body as it came, where it came with a content coding; ``raw`` is its text then."""
+    stored: Stored | None = field(default=None, repr=False)
+    """The body where it is not in memory; ``raw`` is empty then."""
     edits: EditPoints = field(default_factory=lambda: EditPoints(), repr=False)
 
     def deployment(self, target: Target) -> str:
@@ -62,6 +65,17 @@ class RequestBody:
         if name is None and self.operation.model is Model.REQUIRED:
             raise missing_deployment()
         return name or ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.raw) if self.stored is None else len(self.stored)
+
+    def ends(self, most: int) -> tuple[bytes, bytes]:
+        """The first and the last bytes of the body."""
+        if self.stored is None:
+            return self.raw[:most], self.raw[-most:]
+        return self.stored.read(0, most), self.stored.read(max(0, self.size - most), self.size)
 
     @property
     def max_tokens_key(self) -> str | None:
@@ -80,6 +94,14 @@ class RequestBody:
     def with_model(self, name: str) -> bytes:
         """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
         return self.edited(model=name)
+
+    def edited_upload(self, model: str | None) -> Pieces:
+        """A stored body with ``model`` set, where it has one, and all other bytes as they came."""
+        assert self.stored is not None
+        span = self.edits.model
+        if model is None or model == self.model or span is None:
+            return Pieces(self.stored, [])
+        return Pieces(self.stored, [(span, model.encode())])
 
     def edited(
         self,

@@ -1,0 +1,90 @@
+"""Bodies that are not in memory: read by parts, and sent on with some bytes replaced.
+
+A store gives a body as a `Stored`. `StoredText` has as much of a ``bytes`` object as the reader of forms
+needs; it reads one block after the other, so memory stays small. `Pieces` is what goes to a backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+BLOCK = 256 * 1024
+"""Bytes that are read at a time."""
+
+
+class Stored(Protocol):
+    """A body in a store."""
+
+    def __len__(self) -> int:
+        """Bytes of all of it."""
+        ...
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes of a part of it. Takes as long as the store does."""
+        ...
+
+
+class StoredText:
+    """A stored body with some of the methods of ``bytes``. Indexes are not negative."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __getitem__(self, span: slice) -> bytes:
+        return self._stored.read(span.start or 0, len(self) if span.stop is None else span.stop)
+
+    def __contains__(self, found: bytes) -> bool:
+        return self.find(found) >= 0
+
+    def startswith(self, found: bytes, start: int = 0) -> bool:
+        """Whether these bytes stand at a place."""
+        return self._stored.read(start, start + len(found)) == found
+
+    def find(self, found: bytes, start: int = 0, end: int | None = None) -> int:
+        """Where these bytes stand first, between two places; -1 if they do not."""
+        size, overlap = len(self), len(found) - 1
+        end = size if end is None else min(end, size)
+        while start + len(found) <= end:
+            block = self._stored.read(start, min(start + BLOCK + overlap, end))
+            at = block.find(found)
+            if at >= 0:
+                return start + at
+            start += BLOCK
+        return -1
+
+    def count(self, found: bytes) -> int:
+        """How often these bytes stand there, without overlaps."""
+        number = at = 0
+        while (at := self.find(found, at)) >= 0:
+            number += 1
+            at += len(found)
+        return number
+
+
+class Pieces:
+    """A stored body in which some bytes are replaced. ``changes``: places, in order, and the new bytes."""
+
+    def __init__(self, stored: Stored, changes: list[tuple[tuple[int, int], bytes]]) -> None:
+        self._stored = stored
+        self._parts: list[bytes | tuple[int, int]] = []
+        at = 0
+        for (start, end), new in changes:
+            self._parts += ((at, start), new)
+            at = end
+        self._parts.append((at, len(stored)))
+
+    def __len__(self) -> int:
+        return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in self._parts)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Read it, a block at a time; the first bytes begin anew with each call."""
+        for part in self._parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            for start in range(*part, BLOCK):
+                yield self._stored.read(start, min(start + BLOCK, part[1]))
