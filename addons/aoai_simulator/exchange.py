@@ -24,10 +24,11 @@ from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.limits import Headers
 from aoai_simulator.log import Entry
 from aoai_simulator.messages import shaped
-from aoai_simulator.replies import Frames, Whole
+from aoai_simulator.replies import Frames, Upgrade, Whole
 from aoai_simulator.resource import Call, Request, Resource, Settings
 from aoai_simulator.targets import parse_target
 from aoai_simulator.timing import Pace
+from aoai_simulator.web_socket import WebSocket
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +164,9 @@ class Exchange(HTTPMessageDelegate):
             return
         reply = resource.reply(call, asyncio.get_running_loop().time(), time.time())
         pace = self.listener.pace(call)
-        if isinstance(reply, Frames):
+        if isinstance(reply, Upgrade):
+            self._start_task(self.switch(reply, pace))
+        elif isinstance(reply, Frames):
             self._start_task(self.stream(reply, pace))
         elif reply.status == 200 and (wait := pace.whole(reply.completion_tokens)) > 0:
             self._start_task(self._send_later(reply, wait))
@@ -270,6 +273,23 @@ class Exchange(HTTPMessageDelegate):
             written.add_done_callback(lambda done: None if done.exception() else self.done())
         else:
             self.done()
+
+    async def switch(self, reply: Upgrade, pace: Pace) -> None:
+        """Accept a WebSocket's handshake, and serve the session to its end."""
+        resource, call, loop = self.listener.resource, self.call, asyncio.get_running_loop()
+        assert call is not None
+        # tornado reads no more requests from this connection; it still tells when it is closed.
+        self._http.detach()
+        stream = self.connection.stream
+        stream.set_close_callback(self._gone)
+        self._persistent = True
+        await stream.write(self.head(101, reply.headers, 0))
+        reply.session.book = lambda tokens: resource.book(call, tokens, loop.time())
+        try:
+            await WebSocket(stream, reply.session, pace).serve()
+        finally:
+            self.end("completed")
+            stream.close()
 
     async def _send_later(self, reply: Whole, seconds: float) -> None:
         await asyncio.sleep(seconds)

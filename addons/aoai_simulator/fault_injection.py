@@ -16,6 +16,7 @@ from aoai_simulator.replies import (
     JSON_TYPE,
     Frames,
     Reply,
+    Upgrade,
     Whole,
     rate_limited,
 )
@@ -39,7 +40,9 @@ async def strike(exchange: Exchange, fault: Fault, call: Call) -> None:
         await exchange.break_off("reset", fault["how"])
         return
     reply, pace = _reply(exchange, fault, call)
-    if isinstance(reply, Whole):
+    if isinstance(reply, Upgrade):
+        await exchange.switch(reply, pace)
+    elif isinstance(reply, Whole):
         await _send(exchange, fault, reply, pace)
     else:
         await _stream(exchange, fault, reply, pace)
@@ -69,7 +72,7 @@ def _reply(exchange: Exchange, fault: Fault, call: Call) -> tuple[Reply, Pace]:
     reply = resource.reply(call, asyncio.get_running_loop().time(), time.time())
     if fault.kind == "slow-first-token":
         pace = replace(pace, first_token=fault["seconds"])
-    elif fault.kind == "bad-content-type":
+    elif fault.kind == "bad-content-type" and not isinstance(reply, Upgrade):
         reply = replace(reply, headers=_retyped(reply.headers, fault["content_type"]))
     return reply, pace
 

@@ -16,6 +16,7 @@ _SNAPSHOTS = {
     "gpt-4.1-nano": "gpt-4.1-nano-2025-04-14",
     "gpt-5": "gpt-5-2025-08-07",
     "gpt-5-mini": "gpt-5-mini-2025-08-07",
+    "gpt-realtime": "gpt-realtime-2025-08-28",
     "o3-mini": "o3-mini-2025-01-31",
     "o4-mini": "o4-mini-2025-04-16",
 }
@@ -47,6 +48,8 @@ def supports(model: str, operation: str) -> bool:
         return operation in ("audio/transcriptions", "audio/translations")
     if model.startswith(("tts", "gpt-4o-mini-tts")):
         return operation == "audio/speech"
+    if "realtime" in model:
+        return operation == "realtime"
     if model.startswith(("gpt-image", "dall-e")):
         return operation.startswith("images/")
     if model.startswith("sora"):

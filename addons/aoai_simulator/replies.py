@@ -43,7 +43,15 @@ class Frames:
     prompt_tokens: int = 0
 
 
-Reply = Whole | Frames
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A WebSocket's handshake that is accepted; ``session`` answers the messages."""
+
+    headers: Headers
+    session: Any
+
+
+Reply = Whole | Frames | Upgrade
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode

@@ -33,9 +33,11 @@ from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
 from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Whole, compact
 from aoai_simulator.requests import Ask, read_ask, read_object
+from aoai_simulator.sessions import Secret, Sessions, key_in_query, no_handshake
 from aoai_simulator.targets import CLAUDE, MEDIA, Target, parse_target
 from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
+from aoai_simulator.web_socket import handshake
 
 MAX_STORED = 1000
 """How many responses a resource stores; the oldest goes first."""
@@ -141,6 +143,7 @@ class Call:
     limit_headers: Headers = ()
     request: Request | None = None
     sent: Sent | None = None
+    secret: Secret | None = None
 
 
 class Resource:
@@ -168,6 +171,7 @@ class Resource:
         self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._claude = Claude(tokenizer)
         self.things = Things(randomness)
+        self.sessions = Sessions(randomness, spec.seed, tokenizer)
         self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
 
     def __repr__(self) -> str:
@@ -178,6 +182,7 @@ class Resource:
         self._stored.clear()
         self._claude.reset()
         self.things.clear()
+        self.sessions.clear()
         for deployment in self.deployments.values():
             deployment.state = deployment.limits.empty()
 
@@ -187,7 +192,8 @@ class Resource:
 
     def begin(self, request: Request, wall: float) -> Call | Whole:
         """Understand a request, or answer with the error that AOAI would. `wall` is Unix time."""
-        refused = self._unauthorised(request.headers, wall)
+        secret = self.sessions.secret(request.headers, wall)
+        refused = None if secret is not None else self._unauthorised(request, wall)
         if refused is not None:
             return refused
         target = parse_target(request.method, request.target)
@@ -195,6 +201,10 @@ class Resource:
             return replies.resource_not_found()
         if target.operation == "responses" and target.date < responses.SINCE:
             return responses.too_old()
+        if target.operation == "realtime" and not target.parts:
+            return self._handshake(target, request, secret)
+        if self.sessions.knows(request.method, target.parts):
+            return self._beside_session(target, request)
         if target.parts and not self.things.knows(target.method, target.parts):
             return replies.resource_not_found()
         if target.operation == "models" or target.item is not None or target.parts:
@@ -235,6 +245,8 @@ class Resource:
     def reply(self, call: Call, now: float, wall: float) -> Reply:
         """Answer a call at monotonic time `now`; the limiter decides first."""
         deployment, ask = call.deployment, call.ask
+        if call.target.operation == "realtime":
+            return self._realtime(call, now, wall)
         if target_parts := call.target.parts:
             return self._thing(call, target_parts, wall)
         if deployment is not None and ask is None:
@@ -254,6 +266,50 @@ class Resource:
             return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
         except InvalidError as invalid:
             return invalid.reply
+
+    def _handshake(self, target: Target, request: Request, secret: Secret | None) -> Call | Whole:
+        """Understand a WebSocket's handshake; a session of transcription may name no deployment."""
+        accepted = handshake(request.headers)
+        if accepted is None:
+            return no_handshake()
+        name = target.deployment or (secret.deployment if secret is not None else None)
+        deployment = self.deployment(name) if name is not None else None
+        if deployment is None and name is not None:
+            return replies.deployment_not_found()
+        if deployment is not None and not models.supports(deployment.spec.model, "realtime"):
+            return replies.operation_not_supported("realtime", deployment.spec.model)
+        return Call(target, deployment, request=request, secret=secret)
+
+    def _beside_session(self, target: Target, request: Request) -> Call | Whole:
+        name = self.sessions.asked(request.headers.get("content-type", ""), request.body)
+        if name is not None and self.deployment(name) is None:
+            return replies.deployment_not_found()
+        return Call(target, request=request)
+
+    def _realtime(self, call: Call, now: float, wall: float) -> Reply:
+        """Open a session, or answer a call beside one."""
+        request, deployment = call.request, call.deployment
+        assert request is not None
+        if call.target.parts:
+            content_type = request.headers.get("content-type", "")
+            return self.sessions.answer(call.target.parts, content_type, request.body, int(wall))
+        if deployment is not None and not self.book(call, MEDIA_COST, now):
+            decision, _ = limits.admit(deployment.limits, deployment.state, MEDIA_COST, now)
+            return replies.refusal(self.refused(call), decision)
+        accepted = handshake(request.headers)
+        assert accepted is not None
+        model = deployment.name if deployment is not None else "gpt-realtime"
+        length = self._settings.completion_tokens
+        return self.sessions.open(accepted, model, call.target.api_version, call.secret, length)
+
+    def book(self, call: Call, tokens: int, now: float) -> bool:
+        """Take tokens of a deployment for a session, or for a response in it. Whether it had them."""
+        deployment = call.deployment
+        if deployment is None:
+            return True
+        decision, deployment.state = limits.admit(deployment.limits, deployment.state, tokens, now)
+        call.limit_headers = decision.headers
+        return decision.admitted
 
     def _media(self, target: Target, request: Request) -> Call | Whole:
         """Understand a call for audio or images."""
@@ -338,8 +394,9 @@ class Resource:
         common += [("x-ms-rai-invoked", "true"), ("x-accel-buffering", "no")]
         return (*common, *call.limit_headers)
 
-    def _unauthorised(self, headers: Mapping[str, str], wall: float) -> Whole | None:
-        key = headers.get("api-key", headers.get("x-api-key"))
+    def _unauthorised(self, request: Request, wall: float) -> Whole | None:
+        headers = request.headers
+        key = headers.get("api-key", headers.get("x-api-key")) or key_in_query(request.target)
         if key is not None:
             return None if key == self.key else replies.wrong_key()
         scheme, _, token = headers.get("authorization", "").partition(" ")

@@ -59,9 +59,15 @@ def parse_target(method: str, target: str) -> Target | None:
         return None
     version = parse_qs(query, keep_blank_values=True).get("api-version", [""])[0]
     if parts[2] == "v1":
-        return _operation(method, "v1", parts[3:], None) if version in _V1_VERSIONS else None
+        if version not in _V1_VERSIONS:
+            return None
+        if parts[3:] == ["realtime"] and method == "GET":
+            return _realtime("v1", query)
+        return _operation(method, "v1", parts[3:], None)
     if not _API_VERSION.fullmatch(version):
         return None
+    if parts[2:] == ["realtime"] and method == "GET":
+        return _realtime(version, query)
     if parts[2] == "deployments":
         if len(parts) < 5 or not parts[3] or "/".join(parts[4:]) not in DEPLOYMENT_OPERATIONS:
             return None
@@ -69,6 +75,13 @@ def parse_target(method: str, target: str) -> Target | None:
     if method == "POST" and "/".join(parts[2:]) in DEPLOYMENT_OPERATIONS:
         return None
     return _operation(method, version, parts[2:], None)
+
+
+def _realtime(version: str, query: str) -> Target:
+    """Read the query of a session, which names its deployment; that of a transcription need not."""
+    named = parse_qs(query)
+    names = named.get("deployment") or named.get("model")
+    return Target("realtime", "GET", version, names[0] if names else None)
 
 
 def _operation(method: str, version: str, parts: list[str], deployment: str | None) -> Target | None:
