@@ -26,7 +26,12 @@ def _row(family: str, row: Operation) -> str:
 
 
 def _request(row: Operation) -> str:
-    says = (("streams", row.streams), ("sent once", row.creates), ("file", row.binary))
+    says = (
+        ("WebSocket", row.websocket),
+        ("streams", row.streams),
+        ("sent once", row.creates),
+        ("file", row.binary),
+    )
     notes = [note for note, true in says if true]
     return f"`{row.method} {row.path}`" + (f" ({', '.join(notes)})" if notes else "")
 
@@ -34,6 +39,8 @@ def _request(row: Operation) -> str:
 def _deployment(row: Operation) -> str:
     if row.model is Model.NONE:
         return "–"
+    if row.in_query:
+        return "query: " + " or ".join(f"`{name}`" for name in row.in_query)
     where = {Classic.PATH: "path, v1: `model`", Classic.EITHER: "`model`, or path", Classic.BODY: "`model`"}
     return where[row.classic] + (" if given" if row.model is Model.OPTIONAL else "")
 

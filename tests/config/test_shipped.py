@@ -21,7 +21,8 @@ def test_the_default_needs_nothing_and_warns_of_nothing():
     assert loaded.warnings == ()
     assert [file.name for file in loaded.files] == ["gateway.yaml", "clients.yaml", "priorities.yaml"]
     chat = ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small", "o4-mini"]
-    assert list(config.virtual_deployments) == [*chat, "whisper", "tts", "gpt-image-1", "claude-sonnet-5"]
+    others = ["whisper", "tts", "gpt-image-1", "claude-sonnet-5", "gpt-realtime"]
+    assert list(config.virtual_deployments) == [*chat, *others]
     client = config.client_for_key("demo-key")
     assert client is not None
     assert set(client.deployments_allowed or ()) == set(config.virtual_deployments)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.wire import errors, token_errors
+from aoai_gateway.wire import errors, session_errors, token_errors
 from tests.docs.pages import Page, page
 from tests.e2e.processes import CHECKOUT
 
@@ -134,7 +134,7 @@ def error_rows() -> Iterator[tuple[str, str, str]]:
     A line that begins with a space goes on with the meaning of the one before.
     """
     ruler = re.compile(r"^=+ .*=$", re.MULTILINE)
-    tables = (ruler.split(module.__doc__ or "")[2] for module in (errors, token_errors))
+    tables = (ruler.split(module.__doc__ or "")[2] for module in (errors, session_errors, token_errors))
     for line in re.sub(r"\n +", " ", "".join(tables)).splitlines():
         if line:
             code, status, meaning = line.split(maxsplit=2)

@@ -34,7 +34,13 @@ def test_a_hang_up_is_heard_in_every_state_that_has_a_client_waiting() -> None:
 
 def test_what_sets_a_deadline_hears_of_it() -> None:
     hears = {state for state, event in STEPS if event is DeadlinePassed}
-    assert hears == {State.REQUEST_BODY, State.SWALLOWING, State.ATTEMPT, State.DELIVERING}
+    assert hears == {
+        State.REQUEST_BODY,
+        State.SWALLOWING,
+        State.ATTEMPT,
+        State.DELIVERING,
+        State.SESSION,
+    }
 
 
 def test_the_documentation_has_the_table() -> None:

@@ -88,6 +88,12 @@ def test_a_replayed_call() -> None:
         "fallback": None,
         "service_tier_requested": None,
         "spillover": None,
+        "cached_audio_tokens": 0,
+        "responses": None,
+        "messages_in": None,
+        "messages_out": None,
+        "close_code": None,
+        "closed_by": None,
     }
     assert record["attempts"] == [
         {

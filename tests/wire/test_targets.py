@@ -143,8 +143,7 @@ def test_a_deployment_in_the_path_of_an_operation_that_azure_has_elsewhere(opera
 @pytest.mark.parametrize(
     ("path", "family"),
     [
-        ("/openai/realtime?deployment=x", "realtime"),
-        ("/openai/v1/realtime?model=x", "realtime"),
+        ("/openai/live", "live"),
         ("/openai/v1/live", "live"),
         ("/openai/deployments/x/extensions/chat/completions", "extensions"),
         ("/openai/deployments", "deployments"),

@@ -20,6 +20,7 @@ from aoai_gateway.app import cut_connections, descriptors, signals, start_checks
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
+from aoai_gateway.proxy.messages import GatewayLeaves
 from aoai_gateway.runtime.connections import most_connections
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.pool_watch import PoolWatch
@@ -334,8 +335,10 @@ class Lifecycle:
         if self._watcher is not None:
             self._watcher.cancel()
         ctx.options.update(server=False)
+        await self._end_sessions(at_once=False)
         if gateway.setup is not None:
             await self._drain(gateway.config.drain_seconds)
+        await self._end_sessions(at_once=True)
         gateway.draining = True
         await self._hang_up()
         await self.admin.stop()
@@ -363,6 +366,13 @@ class Lifecycle:
         if seconds:
             logger.info("Not ready any more; calls are still taken for %g s.", seconds)
             await asyncio.sleep(seconds)
+
+    async def _end_sessions(self, *, at_once: bool) -> None:
+        """Have sessions end with the close code 1001: those that are idle, or all of them (`at_once`)."""
+        connections = ctx.master.addons.get("proxyserver").connections
+        for handler in list(connections.values()):
+            if handler.client.id in self._gateway.sessions:
+                await handler.server_event(GatewayLeaves(at_once))
 
     async def _drain(self, limit: float) -> None:
         """Let calls finish, and those begin whose connections were accepted before the port was closed."""

@@ -99,6 +99,12 @@ class Limits(Model):
     """Seconds that a backend may take to the end of its answer."""
     unread_seconds: Seconds = 60
     """Seconds for which a client may read nothing of its answer, or less than 1 KB/s on average."""
+    message_mb: Count = 16
+    """Megabytes that one message of a realtime session may have."""
+    session_seconds: Seconds = 3600
+    """Seconds that a realtime session may last."""
+    session_idle_seconds: Seconds = 300
+    """Seconds for which neither side of a realtime session may send anything."""
     connections: Count | None = None
     """Connections of clients at a time; if not set, what `ulimit -n` is enough for, 10,000 at most."""
     connections_per_address: Count | None = None
@@ -134,6 +140,8 @@ class Replay(Model):
     """Seconds after which no further attempt of a call is begun."""
     first_byte_seconds: Seconds = 30
     """Seconds that an answer may take to begin, at least, before a usually faster backend is given up."""
+    handshake_seconds: Seconds = 5
+    """Seconds that a backend may take to accept a realtime session."""
     idle_seconds: Seconds = 120
     """Seconds between two chunks of an answer."""
     preamble_seconds: Seconds = 20

@@ -20,7 +20,7 @@ what would have happened.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Recent
@@ -65,6 +65,14 @@ MOST_DEPLOYMENTS = 10_000
 
 ASK_AGAIN_SECONDS = 1.0
 """Seconds after which a waiting call asks again whether it fits: settlements make room early."""
+
+
+@dataclass(slots=True)
+class Booking:
+    """What is booked for one response of a session."""
+
+    tokens: Reservation | None = None
+    cost: Reservation | None = None
 
 
 class Admission:
@@ -325,6 +333,46 @@ class Admission:
         call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
         return True
 
+    # --- the responses of a session ------------------------------------------------------------------
+
+    def book_response(
+        self, call: Call, number: int, prompt: int, answer: int, now: float
+    ) -> Generator[Effect, Result, Booking]:
+        """Book what the next response of a session may take. Raises GatewayError when it does not fit.
+
+        ``prompt``, ``answer``: its tokens, at most as far as that is known.
+        """
+        terms = effective_policy(call.setup.config, call.client, call.deployment)
+        booking = Booking()
+        if terms.quotas or terms.per_user is not None:
+            whole = self._reservation(call, terms, prompt + answer, now)
+            reservation = replace(whole, id=f"{call.id}/response {number}", requests=0)
+            result = yield Reserve(reservation)
+            assert isinstance(result, Reserved)
+            if result.decision.admitted:
+                booking.tokens = reservation
+            else:
+                _note(call, _refused_by(reservation, result.decision, dry_run=terms.dry_run))
+                if not terms.dry_run:
+                    raise self._refusal(call, reservation, result.decision)
+        budget = money.budget_of(call.client)
+        if budget is not None and money.has_price(call):
+            most = money.most(call, prompt, answer)
+            cost = Reservation(
+                f"{call.id}/response {number}/cost", call.client.name, (budget,), most, requests=0
+            )
+            result = yield Reserve(cost)
+            assert isinstance(result, Reserved)
+            if result.decision.admitted:
+                booking.cost = cost
+            else:
+                _note(call, money.refused_by(result.decision, most, dry_run=terms.dry_run))
+                if not terms.dry_run:
+                    if booking.tokens is not None:
+                        yield Cancel(booking.tokens)
+                    raise money.refusal(result.decision)
+        return booking
+
     # --- the end -------------------------------------------------------------------------------------
 
     def settle(self, call: Call) -> Generator[Effect, Result]:
@@ -426,6 +474,15 @@ def _needs_count(terms: EffectivePolicy) -> bool:
         return True
     quotas = terms.quotas if terms.per_user is None else (*terms.quotas, terms.per_user)
     return any(limit.counts_tokens for quota in quotas for limit, _ in quota.set_limits())
+
+
+def _note(call: Call, refused: PolicyAction | None) -> None:
+    """Note a quota's refusal within a session; of the same quota the newest word counts."""
+    if refused is None:
+        return
+    if refused.what == getattr(_last(call.policy), "what", None):
+        call.policy.pop()
+    call.policy.append(refused)
 
 
 def _last(actions: list[PolicyAction]) -> PolicyAction | None:

@@ -77,6 +77,8 @@ class Aftermath:
         """Failed attempts and their breaks, by the kind of failure, where the call may be the cause."""
         self._made: tuple[str, ...] = ()
         """References that only the resource that answered can resolve."""
+        self._minted: str | None = None
+        """The digest of a secret that the answer gave."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
         """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
         self._refused: tuple[Attempt, Failed | None, bytes | None] | None = None

@@ -44,6 +44,7 @@ from aoai_gateway.engine.routing_request import session_of
 from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
 from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
+from aoai_gateway.wire.client_secrets import Grant
 from aoai_gateway.wire.hints import describe, utilization_of
 from aoai_gateway.wire.operations import Cost
 from aoai_gateway.wire.spillover import read_spillover
@@ -192,7 +193,8 @@ class Attempts(Aftermath):
         self._now = result.now
         call.outcome = Outcome.CLIENT_STALLED if result.stalled else Outcome.CLIENT_GONE
         call.ended = result.now
-        if not result.stalled:
+        # A session lasts for as long as its client likes.
+        if not result.stalled and call.session is None:
             self._shared.patience.hung_up(
                 call.client.name, self._request.cls.name, call.streaming, result.now - call.started
             )
@@ -308,7 +310,7 @@ class Attempts(Aftermath):
         note_delivery(self._call, attempt, told)
         if told.usage is not None and told.usage.reasoning_tokens and attempt.spillover is None:
             self._speed(attempt).thinks = True
-        self._made = told.made
+        self._made, self._minted = told.made, told.minted
 
     def _deliver(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result]:
         call = self._call
@@ -334,6 +336,8 @@ class Attempts(Aftermath):
             call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED
             if not end.complete:
                 attempt.reason = end.reason
+            if end.error is not None:
+                call.error, call.outcome = end.error, Outcome.REJECTED
         if not self._gone(end) and answered.status < 300 and call.outcome is Outcome.OK:
             self._learn(attempt)
 
@@ -345,6 +349,9 @@ class Attempts(Aftermath):
             for key in (call.response_id, session_of(call), *self._made, *call.body.references):
                 if key is not None:
                     shared.affinity.remember(key, attempt.backend.endpoint.name, self._now)
+        if self._minted is not None:
+            grant = Grant(attempt.backend.endpoint.name, call.client.name, call.deployment)
+            shared.affinity.remember(self._minted, grant.written(), self._now)
         if not call.target.operation.paced or attempt.spillover is not None:
             return
         tokens = call.usage.output_tokens if call.usage else 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.liveness import Liveness
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.tokens import Count
+    from aoai_gateway.wire.client_secrets import Grant
     from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
@@ -172,6 +173,22 @@ class Notice(StrEnum):
     """The policy is not enforced; these words say what it would have done."""
 
 
+@dataclass(slots=True)
+class Session:
+    """What is counted of a session of messages, beside its tokens."""
+
+    responses: int = 0
+    """Responses that have begun."""
+    messages_in: int = 0
+    """Messages of the client's."""
+    messages_out: int = 0
+    """Messages to the client."""
+    close_code: int | None = None
+    """How it was closed (RFC 6455 §7.4)."""
+    closed_by: str | None = None
+    """Which side closed it: ``client``, ``backend`` or ``gateway``."""
+
+
 class Outcome(StrEnum):
     """How a call ended, for the usage record."""
 
@@ -234,6 +251,9 @@ class Call:
     """Whether a plugin takes part in the choice of the backend."""
     only_backend: str | None = None
     """The one backend, ``standin@endpoint``, to which a user of the inspector sends it; clients cannot."""
+
+    granted: Grant | None = None
+    """What it is good for, where a client shows a secret that was made for one session."""
 
     run_by: str | None = None
     """Who has sent it from the workbench, as they call themselves; None for a client's own call."""
@@ -309,6 +329,8 @@ class Call:
     """The answer's text, to be counted where no usage came."""
     priority: str | None = None
     """Its class, if not the client's own."""
+    session: Session | None = None
+    """Set once it is a session of messages."""
 
     def client_timeout(self) -> float | None:
         """Return the seconds for which the client waits, by its own or its SDK's header; None without one."""

@@ -266,6 +266,10 @@ class Ended:
     service_tier: str | None = None
     delivered: Delivered | None = None
     """The answer's text, to be counted where no usage came."""
+    error: GatewayError | None = None
+    """Why the gateway ended a session."""
+    minted: str | None = None
+    """The digest of a secret that was made (`wire.client_secrets`)."""
 
     @classmethod
     def of_answer(

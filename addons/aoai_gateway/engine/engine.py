@@ -119,7 +119,10 @@ class Engine:
 
     def _admit(self, call: Call, body: RequestBody) -> Pool:
         check_known(call.setup.config, call.target)
-        call.deployment = call.setup.config.spelled(body.deployment(call.target))
+        named = body.deployment(call.target)
+        if call.granted is not None:
+            named = call.granted.deployment or named
+        call.deployment = call.setup.config.spelled(named)
         if call.deployment:
             check_deployment(call.setup, call.client, call.deployment)
         call.cls = self._class(call)

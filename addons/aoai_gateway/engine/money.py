@@ -39,6 +39,11 @@ def _counted(money: float | None) -> int | None:
     return None if money is None else round(money * UNIT)
 
 
+def has_price(call: Call) -> bool:
+    """Whether the price of what a call asks for is known."""
+    return call.setup.config.price_of(call.deployment) is not None
+
+
 def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
     """Return what a call may cost at most, in millionths. Raises a 403 if nothing says its price."""
     price = call.setup.config.price_of(call.deployment)
@@ -61,6 +66,14 @@ def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
     if usage is None:
         return math.ceil(price.cost(prompt_tokens, answer_tokens, tier=call.priced_tier) * UNIT)
     return math.ceil(usage_cost(price, usage, call.priced_tier) * UNIT)
+
+
+def spent_by(call: Call, usage: Usage | None, booked: int) -> int:
+    """Return what a response of a session has cost, in millionths; without usage, what was booked for it."""
+    price = call.setup.config.price_of(call.deployment, call.model)
+    if usage is None or price is None:
+        return booked
+    return math.ceil(usage_cost(price, usage, call.service_tier) * UNIT)
 
 
 def usage_cost(price: Price, usage: Usage, tier: str | None) -> float:

@@ -36,6 +36,11 @@ def pool_of(call: Call, deployment: str) -> Pool:
                 f"The header {ENDPOINT_HEADER} names none of the endpoints that you may use.",
                 code="EndpointNotAllowed",
             )
+    if call.granted is not None:
+        # Only the resource that has made a secret knows it.
+        mine = tuple(b for b in mine if b.endpoint.name == call.granted.endpoint)
+        if not mine:
+            raise errors.unauthorized()
     if call.only_backend is not None:
         mine = tuple(b for b in mine if b.name == call.only_backend)
         if not mine:

@@ -112,6 +112,8 @@ def deadlines_for(call: Call, backend: Backend, speed: Speed | None) -> Deadline
     asked = call.client_timeout()
     # A client that waits for less hangs up by itself.
     allowed = max(asked, SHORTEST_SECONDS) if asked else timeouts.read or DEFAULT_PATIENCE
+    if call.target.operation.websocket:
+        allowed = min(allowed, replay.handshake_seconds)
     slowest = begins_within(call, speed)
     if speed is None or slowest is None:
         return Deadlines(timeouts.connect, allowed, replay.preamble_seconds, replay.idle_seconds)

@@ -16,6 +16,7 @@ from aoai_gateway.wire.token_errors import token_refused
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.identity.verifier import TokenVerifier, Verified
+    from aoai_gateway.wire.client_secrets import Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,14 @@ class Identified:
     """A client, and its credential.
 
     ``token``: its own, where that goes on to the backend; ``masks``: its masks; ``claims``: those of a
-    verified one.
+    verified one; ``granted``: what it is good for, if it is a secret that was made for one session.
     """
 
     client: Client
     token: str | None = field(default=None, repr=False)
     masks: KnownSecrets | None = None
     claims: Mapping[str, str] = field(default_factory=dict, repr=False)
+    granted: Grant | None = None
 
 
 def identify(
@@ -50,6 +52,17 @@ def identify(
     if shown.kind == "key":
         return _with_key(config, shown.value, now)
     return _with_token(config, verifier, shown.value)
+
+
+def with_grant(config: Config, grant: Grant, secret: str) -> Identified:
+    """Say whose secret it is which was made for one session.
+
+    It goes on to the backend. Raises GatewayError.
+    """
+    client = config.client_named(grant.client)
+    if client is None:
+        raise errors.unauthorized()
+    return Identified(client, secret, KnownSecrets([secret]), granted=grant)
 
 
 def _with_key(config: Config, key: str, now: float) -> Identified:

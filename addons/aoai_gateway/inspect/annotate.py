@@ -226,6 +226,8 @@ def comment(call: Call) -> str:
     parts = [*_prompt(call), *_remarkable(call), _route(call)]
     if call.usage is not None:
         parts.append(f"{call.usage.input_tokens} tokens in, {call.usage.output_tokens} out")
+    if (session := call.session) is not None:
+        parts.append(f"{session.responses} responses, closed by the {session.closed_by or 'gateway'}")
     if call.first_content is not None and call.streaming:
         parts.append(f"first token after {1000 * (call.first_content - call.started):.0f} ms")
     return SEPARATOR.join(parts)

@@ -53,7 +53,12 @@ class Capture:
         ctx.options.update(store_streamed_bodies=True)
 
     def response(self, flow: HTTPFlow) -> None:
-        """Take a call that was answered, or a failed attempt."""
+        """Take a call that was answered, or a failed attempt. A session has only begun."""
+        if flow.websocket is None:
+            self._put(flow)
+
+    def websocket_end(self, flow: HTTPFlow) -> None:
+        """Take a session that has ended."""
         self._put(flow)
 
     def error(self, flow: HTTPFlow) -> None:

@@ -43,7 +43,7 @@ from aoai_gateway.quota.quotas import Limit
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
-    from aoai_gateway.engine.call import Attempt, Call, Outcome
+    from aoai_gateway.engine.call import Attempt, Call, Outcome, Session
     from aoai_gateway.engine.effects import Effect, Result
     from aoai_gateway.quota.quotas import Decision, Standing
     from aoai_gateway.routing.breaker import Scope
@@ -87,15 +87,16 @@ class Notes:
     steps: list[Step] = field(default_factory=list)
 
 
-def follow(run: Generator[Effect, Result], call: Call, notes: Notes) -> Generator[Effect, Result]:
-    """Drive the engine's generator on behalf of another driver, and note what passes."""
+def follow[T](run: Generator[Effect, Result, T], call: Call, notes: Notes) -> Generator[Effect, Result, T]:
+    """Drive one of the engine's generators on behalf of another driver, and note what passes."""
     result: Result | None = None
     try:
         while True:
             try:
                 effect = next(run) if result is None else run.send(result)
-            except StopIteration:
-                return
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
             attempt = call.attempt
             step = Step(
                 effect,
@@ -115,7 +116,9 @@ def tell(call: Call, notes: Notes) -> list[str]:
     """Tell a call that has ended, a line for each decision: ``"  12 ms  attempt 1: gpt-4o-ptu@sweden"``."""
     lines = [(call.started, _question(call))]
     now, noted = call.started, dict[Notice, str]()
-    for step in _worth_telling(notes.steps):
+    # What happened during a session comes before its end.
+    steps = sorted(notes.steps, key=lambda step: math.inf if step.result is None else step.result.now)
+    for step in _worth_telling(steps):
         for notice, said in step.notices.items():
             new = said.removeprefix(noted.get(notice, "")).removeprefix("; ")
             if new:
@@ -129,6 +132,8 @@ def tell(call: Call, notes: Notes) -> list[str]:
             lines += [(now, text) for text in _after(step, began)]
     for scope in call.withdrawn:
         lines.append((now, f"the break on {_place(scope)} is taken back: the call is the likely cause"))
+    if call.session is not None:
+        lines.append((call.ended or now, _session(call.session)))
     if call.outcome is not None:
         lines.append((call.ended or now, _end(call, call.outcome)))
     return [f"{_offset(at - call.started):>9}  {text}" for at, text in lines]
@@ -292,6 +297,14 @@ def _delivery(end: Ended) -> str:
         if end.usage.reasoning_tokens:
             text += f" ({end.usage.reasoning_tokens:,} reasoning)"
     return text
+
+
+def _session(session: Session) -> str:
+    text = f"a session of {session.responses:,} responses, {session.messages_in:,} messages in"
+    text += f" and {session.messages_out:,} out"
+    return (
+        f"{text}; closed by the {session.closed_by} with {session.close_code}" if session.closed_by else text
+    )
 
 
 def _end(call: Call, outcome: Outcome) -> str:

@@ -61,7 +61,7 @@ class InspectedCall(Observation):
         self._conversations = conversations
         self._notes = notes
 
-    def follow(self, run: Generator[Effect, Result]) -> Generator[Effect, Result]:
+    def follow[T](self, run: Generator[Effect, Result, T]) -> Generator[Effect, Result, T]:
         """Note each effect of the engine, and what came of it."""
         return run if self._notes is None else follow(run, self._call, self._notes)
 

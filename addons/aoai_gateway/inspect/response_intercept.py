@@ -22,12 +22,12 @@ from mitmproxy.net.http.validate import validate_headers
 
 from aoai_gateway.inspect.annotate import HELD, add_to_story
 from aoai_gateway.proxy.heads import CONTROL, NOT_IN_TARGET
+from aoai_gateway.proxy.request_head import target_of
 from aoai_gateway.quota.access import visible_deployments
 from aoai_gateway.runtime.stream_hooks import let_go
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Message, Request
@@ -95,7 +95,7 @@ class ResponseIntercept:
     async def _check(self, flow: HTTPFlow) -> None:
         request = flow.request
         _check_head(request)
-        target = parse_target(request.method, request.path)
+        target = target_of(request)
         if not target.operation.has_prompt:
             return
         content_type, raw = request.headers.get("content-type"), request.raw_content or b""

@@ -24,18 +24,19 @@ from aoai_gateway.proxy.request_head import (
     is_spooled,
     may_be_large,
     place,
+    target_of,
 )
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.runtime.spool import Spool
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.secrets import redact_target
-from aoai_gateway.wire.targets import Target, parse_target
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http import RequestHeaders
 
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.wire.targets import Target
 
 SWALLOW_SECONDS = 10.0
 """For how long the rest of a body is read whose answer has already been given."""
@@ -93,7 +94,7 @@ class DownstreamRequest:
             place(request, here.client)
         flow.metadata["gateway_client"] = here.admitted.client.name
         limits = here.admitted.setup.config.limits
-        target = check_request(gateway, here.admitted.setup, request)
+        target = check_request(gateway, here.admitted.setup, request, here.admitted.granted)
         spooled = not replayed and is_spooled(gateway, request, target)
         self._limit = limits.upload_bytes if spooled else limits.body_bytes
         length = heads.length_of(request.data.headers.fields) or 0
@@ -190,7 +191,7 @@ class DownstreamRequest:
         # The edit may have brought a credential in.
         strip_secrets(request)
         strip_known(request, here.admitted.secrets)
-        return parse_target(request.method, request.path)
+        return target_of(request)
 
     def swallow(self, data: bytes) -> bool:
         """Throw a part of the body away. Whether that was too much."""

@@ -170,6 +170,8 @@ class DownstreamResponse:
         here, response = self._here, self._here.flow.response
         assert response is not None
         content = response.raw_content
+        if content is not None and here.concealed is not None:
+            content = content.replace(*here.concealed)
         head_only = here.flow.request.method == "HEAD"
         if content is not None and not head_only:
             length = [(b"content-length", b"%d" % len(content))] if self.is_whole else []
@@ -189,6 +191,15 @@ class DownstreamResponse:
     def cut(self, why: str) -> CommandGenerator[None]:
         """Cut the connection, so that no client takes the answer for a complete one."""
         yield self._here.send(ResponseProtocolError(self._here.id, why, BROKEN_OFF))
+
+    def accept(self, call: Call) -> None:
+        """Say in a handshake's answer what the gateway did, and leave the rest to the session."""
+        response = self._here.flow.response
+        assert response is not None
+        self.mark(call)
+        # None was offered to the backend, so the client is not to hear of one.
+        set_fields(response, FRAMING | {b"sec-websocket-extensions"}, ())
+        self.progress = Progress.WHOLE
 
     def tell_of_bug(self, reader: StreamReader | None) -> CommandGenerator[None]:
         """End the answer because of an exception of ours. ``reader``: of a stream that has begun."""

@@ -11,7 +11,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.attempts import note_delivery
-from aoai_gateway.engine.call import Attempt, Call, Outcome
+from aoai_gateway.engine.call import Attempt, Call, Outcome, Session
 from aoai_gateway.engine.effects import (
     Announce,
     Cancel,
@@ -39,6 +39,7 @@ from aoai_gateway.engine.effects import (
     WaitInQueue,
     WaitUntil,
 )
+from aoai_gateway.engine.session_quota import SessionQuota
 from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNSEEN, Observation
@@ -58,6 +59,10 @@ type StreamEffect = Send | Drain | Deliver | Return | Reject | WaitUntil | WaitI
 """The effects that the stream carries out: they concern connections, the queue, timers, failed attempts."""
 
 
+MOST_TOLD = 100
+"""Responses of one session whose bookings its story tells."""
+
+
 class EngineDriver:
     """The engine's side of a stream."""
 
@@ -66,6 +71,8 @@ class EngineDriver:
         self._run: Generator[Effect, Result] | None = None
         self._observation: Observation = UNSEEN
         self._written_down = False
+        self._quota: SessionQuota | None = None
+        """Set once the call is a session."""
 
     @property
     def is_running(self) -> bool:
@@ -98,6 +105,7 @@ class EngineDriver:
             consult="gateway_backend_chosen" in gateway.heard,
             only_backend=admitted.only_backend,
             run_by=admitted.run_by,
+            granted=admitted.granted,
         )
         here.secrets = admitted.secrets
         gateway.begun(call)
@@ -127,16 +135,44 @@ class EngineDriver:
                 case CountDelivered():
                     count = yield from self._here.wait_for(gateway.count_delivered(effect, self._client))
                     result = Counted(self._here.now(), count)
-                case Reserve():
-                    decision = yield from self._here.wait_for(gateway.reserve(effect))
-                    result = Reserved(self._here.now(), decision)
-                case Settle() | Cancel():
-                    gateway.settle(effect)
-                    result = Done(self._here.now())
+                case Reserve() | Settle() | Cancel():
+                    result = yield from self._book(effect)
                 case Choose():
                     result = yield from self._choose(effect)
                 case _:
                     return effect
+
+    def begin_session(self) -> CommandGenerator[SessionQuota]:
+        """Begin with the bookings of a session, beside the engine, which waits for its end."""
+        here = self._here
+        assert here.call is not None
+        here.call.session = Session()
+        self._quota = SessionQuota(here.gateway.engine.admission, here.call)
+        yield from self.book(self._quota.begin())
+        return self._quota
+
+    def book[T](self, run: Generator[Effect, Result, T]) -> CommandGenerator[T]:
+        """Carry out bookings of a session. Gives what they came to."""
+        assert self._quota is not None
+        if self._quota.booked <= MOST_TOLD:
+            run = self._observation.follow(run)
+        result: Result | None = None
+        while True:
+            try:
+                effect = next(run) if result is None else run.send(result)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            assert isinstance(effect, Reserve | Settle | Cancel)
+            result = yield from self._book(effect)
+
+    def _book(self, effect: Reserve | Settle | Cancel) -> CommandGenerator[Result]:
+        here = self._here
+        if isinstance(effect, Reserve):
+            decision = yield from here.wait_for(here.gateway.reserve(effect))
+            return Reserved(here.now(), decision)
+        here.gateway.settle(effect)
+        return Done(here.now())
 
     def _parse(self, effect: ParseBody) -> CommandGenerator[Result]:
         here = self._here
@@ -208,6 +244,9 @@ class EngineDriver:
         self._written_down = True
         if so_far is not None and call.attempt is not None and run is not None:
             yield from self._count_so_far(call, call.attempt, so_far)
+        if self._quota is not None:
+            for left in self._quota.close():
+                here.gateway.settle(left)
         for left in here.gateway.engine.admission.abandoned(call):
             here.gateway.settle(left)
         if call.withdrawn:

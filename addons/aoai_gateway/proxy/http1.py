@@ -32,6 +32,7 @@ from mitmproxy.proxy.layers.http._http1 import make_body_reader
 from aoai_gateway.config.models import Cors
 from aoai_gateway.proxy import cors, heads
 from aoai_gateway.proxy.bodies import BodyReader
+from aoai_gateway.proxy.request import HANDSHAKE
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.dialects import OPENAI, dialect_of
 
@@ -229,6 +230,9 @@ class GatewayHttp1Server(Http1Server):
         """
         assert self.request is not None
         version, status = self.request.data.http_version, response.status_code
+        if status == 101:
+            yield from self._switch(response)
+            return
         if status < 200:
             if version != b"HTTP/1.0":
                 yield commands.SendData(self.conn, http1.assemble_response_head(response))
@@ -254,10 +258,22 @@ class GatewayHttp1Server(Http1Server):
         first = b"HTTP/1.1 %d %s\r\n" % (status, response.data.reason)
         yield commands.SendData(self.conn, first + bytes(http.Headers(head)) + b"\r\n")
 
+    def _switch(self, response: http.Response) -> CommandGenerator[None]:
+        """Accept a WebSocket's handshake: from here on there is no HTTP (RFC 6455 §4.2.2)."""
+        self.response, self._chunked, self._left = response, False, None
+        head = [f for f in response.data.headers.fields if f[0].lower() not in OURS_TO_SAY | FRAMING]
+        head += HANDSHAKE
+        yield commands.SendData(
+            self.conn, b"HTTP/1.1 101 Switching Protocols\r\n" + bytes(http.Headers(head)) + b"\r\n"
+        )
+        yield from self.make_pipe()
+
     def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
         """Note that the request, or its answer, is complete; with both, the next request may come."""
         self.request_done = self.request_done or request
         self.response_done = self.response_done or response
+        if self.state == self.passthrough:
+            return
         if not self.request_done:
             return
         if not self.response_done:

@@ -22,7 +22,7 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
-from aoai_gateway.proxy.messages import Connect, DeadlinePassed
+from aoai_gateway.proxy.messages import Connect, DeadlinePassed, GatewayLeaves
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
 from aoai_gateway.proxy.timers import Deadlines
@@ -132,6 +132,9 @@ class GatewayLayer(HttpLayer):
                     self._gateway.clock,
                 )
             yield from super()._handle_event(event)
+        elif isinstance(event, GatewayLeaves):
+            for stream in list(self.streams.values()):
+                yield from self.event_to_child(stream, event)
         elif isinstance(event, events.Wakeup) and event.command in self._timers:
             self._timers.discard(event.command)
             self.command_sources.pop(event.command, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http import GetHttpConnection
 from mitmproxy.proxy.layers.http._base import HttpEvent
 
@@ -43,6 +44,13 @@ class DeadlinePassed(HttpEvent):
     """A stream's deadline has passed."""
 
     __hash__ = object.__hash__
+
+
+@dataclass
+class GatewayLeaves(events.Event):
+    """The gateway ends, so a session does: when it is idle, or ``at_once``."""
+
+    at_once: bool
 
 
 @dataclass(eq=False)

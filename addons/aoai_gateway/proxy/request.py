@@ -14,7 +14,7 @@ from mitmproxy import http
 
 from aoai_gateway.proxy.header_index import make_request
 from aoai_gateway.wire.authority import authority
-from aoai_gateway.wire.secrets import SECRET_HEADERS
+from aoai_gateway.wire.secrets import PROTOCOLS, SECRET_HEADERS, without_secret_protocols
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
@@ -35,11 +35,16 @@ HOP_BY_HOP = frozenset(
         b"content-length",
         b"expect",
         b"http2-settings",
+        b"sec-websocket-extensions",
     }
 )
 
 MAY_LACK_BODY = frozenset({b"GET", b"DELETE", b"HEAD"})
 """Methods of requests that say nothing of a body which they do not have (RFC 9110 §8.6)."""
+
+HANDSHAKE = ((b"upgrade", b"websocket"), (b"connection", b"Upgrade"))
+"""Fields that ask for a WebSocket. No extension is asked for: messages are read, and one that was compressed
+could be made to fill the memory."""
 
 _SECRET = frozenset(name.encode() for name in SECRET_HEADERS)
 _NOT_FORWARDED = HOP_BY_HOP | _SECRET
@@ -90,7 +95,10 @@ def build_request(
             # A compressed stream could not be read as it passes.
             value = b"identity"
         fields.append((name, value))
-    if content or shown.data.method not in MAY_LACK_BODY:
+    if call.target.operation.websocket:
+        content = b""
+        fields += HANDSHAKE
+    elif content or shown.data.method not in MAY_LACK_BODY:
         fields.append((b"content-length", b"%d" % len(content)))
     if credential is not None:
         fields += call.target.operation.dialect.showing(credential)
@@ -119,6 +127,13 @@ def strip_secrets(request: http.Request) -> None:
     fields = request.headers.fields
     if any(name.lower() in _SECRET for name, _ in fields):
         request.headers.fields = tuple(f for f in fields if f[0].lower() not in _SECRET)
+    offered = request.headers.get(PROTOCOLS)
+    if offered is not None:
+        kept = without_secret_protocols(offered)
+        if kept != offered:
+            request.headers.pop(PROTOCOLS)
+        if kept and kept != offered:
+            request.headers[PROTOCOLS] = kept
 
 
 def _authority(backend: Backend) -> bytes:

@@ -15,7 +15,9 @@ from aoai_gateway.quota.access import check_known
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, is_upload
 from aoai_gateway.wire.dialects import dialect_of
+from aoai_gateway.wire.operations import REALTIME
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
+from aoai_gateway.wire.session_errors import upgrade_required
 from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.wire.client_secrets import Grant
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.secrets import Credential
     from aoai_gateway.wire.targets import Target
@@ -38,6 +41,10 @@ SPOOLED_ABOVE = 1024 * 1024
 
 ONCE = frozenset({b"content-encoding", b"content-type"})
 """Fields that say how the body is read; of two, backends could heed another one than we do."""
+
+HANDSHAKE_ONCE = frozenset({b"upgrade", b"sec-websocket-key", b"sec-websocket-version"})
+
+WEBSOCKET_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 OFFER = frozenset({b"upgrade", b"http2-settings"})
 
@@ -50,7 +57,7 @@ class Admitted:
 
     ``token`` is the client's own bearer token, where that goes on to the backend; ``secrets`` what is masked
     in the answer; ``only_backend`` the one backend to which a user of the inspector sends it; ``run_by`` the
-    user of the workbench who does.
+    user of the workbench who does; ``granted``: what it is good for, if a secret of a session was shown.
     """
 
     setup: Setup
@@ -60,6 +67,7 @@ class Admitted:
     only_backend: str | None = None
     claims: Mapping[str, str] = field(default_factory=dict, repr=False)
     run_by: str | None = None
+    granted: Grant | None = None
 
     def __repr__(self) -> str:
         return f"Admitted({self.client.name!r})"
@@ -105,7 +113,14 @@ def admit(gateway: Gateway, setup: Setup, request: http.Request, identified: Ide
     request.path = strip_secret_query(request.path)
     secrets = secrets_of(setup.config, gateway.credentials.masks(), identified.masks)
     strip_known(request, secrets)
-    return Admitted(setup, identified.client, identified.token, secrets, claims=identified.claims)
+    return Admitted(
+        setup,
+        identified.client,
+        identified.token,
+        secrets,
+        claims=identified.claims,
+        granted=identified.granted,
+    )
 
 
 def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[str, object]) -> Admitted:
@@ -136,14 +151,14 @@ def _check_form(request: http.Request, head: HeaderIndex) -> None:
     may_lack_host = request.data.http_version == b"HTTP/1.0" and b"host" not in head
     if not may_lack_host and (b"host" in head.repeated or not HOST.fullmatch(head.get("host") or "")):
         raise errors.invalid_target("The request needs one valid Host header.")
-    if _asks_for_websocket(request):
-        raise errors.invalid_target("This path cannot be upgraded to another protocol.")
-    # Other protocols are an offer, which a server may ignore; it is not passed on (RFC 9110 §7.8).
-    set_fields(request, OFFER, ())
+    if not asks_for_websocket(request):
+        # Other protocols are an offer, which a server may ignore; it is not passed on (RFC 9110 §7.8).
+        set_fields(request, OFFER, ())
     coding_of(head.get("content-encoding"))
 
 
-def _asks_for_websocket(request: http.Request) -> bool:
+def asks_for_websocket(request: http.Request) -> bool:
+    """Whether a request asks for its connection to become a WebSocket."""
     return any(
         protocol.partition(b"/")[0].strip(b" \t").lower() == b"websocket"
         for name, value in request.data.headers.fields
@@ -152,15 +167,21 @@ def _asks_for_websocket(request: http.Request) -> bool:
     )
 
 
-def check_request(gateway: Gateway, setup: Setup, request: http.Request) -> Target:
+def check_request(
+    gateway: Gateway, setup: Setup, request: http.Request, granted: Grant | None = None
+) -> Target:
     """See that an identified client's request is one that can be served, before its body is read.
 
     Gives what it asks for. Raises GatewayError.
     """
     if gateway.draining:
         raise errors.unavailable("The gateway is shutting down.")
-    target = parse_target(request.method, request.path)
+    target = target_of(request)
     check_known(setup.config, target)
+    if granted is not None and (target.operation.family != REALTIME.name or target.operation.mints):
+        raise errors.forbidden("This secret was made for a realtime session, and is good for nothing else.")
+    if target.operation.websocket:
+        _check_handshake(request)
     return target
 
 
@@ -180,3 +201,23 @@ def may_be_large(request: http.Request) -> bool:
     if (length := heads.length_of(fields)) is not None:
         return length > LARGE_BODY
     return any(name.lower() == b"transfer-encoding" for name, _ in fields)
+
+
+def target_of(request: http.Request) -> Target:
+    """Say what a request asks for. Raises GatewayError."""
+    return parse_target(request.method, request.path, websocket=asks_for_websocket(request))
+
+
+def _check_handshake(request: http.Request) -> None:
+    """See that a request for a WebSocket is its handshake (RFC 6455 §4.2.1). Raises GatewayError (426)."""
+    head = HeaderIndex(request.data.headers.fields)
+    wrong = (
+        request.data.http_version != b"HTTP/1.1"
+        or b"upgrade" not in heads.connection_options(request.data.headers.fields)
+        or head.get("sec-websocket-version") != "13"
+        or not WEBSOCKET_KEY.fullmatch(head.get("sec-websocket-key") or "")
+        or bool(HANDSHAKE_ONCE & head.repeated)
+        or heads.request_body_size(request) != 0
+    )
+    if wrong:
+        raise upgrade_required()

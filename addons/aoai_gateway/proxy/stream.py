@@ -35,6 +35,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
+from mitmproxy.proxy.layers.websocket import WebSocketMessageInjected
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import (
@@ -59,8 +60,9 @@ from aoai_gateway.proxy.downstream_request import SWALLOW_SECONDS, DownstreamReq
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
 from aoai_gateway.proxy.lane import Lane
-from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed, GatewayLeaves
 from aoai_gateway.proxy.request_head import address_of
+from aoai_gateway.proxy.session import MessageSession
 from aoai_gateway.proxy.stream_context import StreamContext
 from aoai_gateway.proxy.stream_states import STEPS, State
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
@@ -99,6 +101,7 @@ class GatewayStream(HttpStream):
         self._delivery: Delivery | None = None
         self.lane: Lane | None = None
         """The short way of chunks, once a stream has begun."""
+        self._session: MessageSession | None = None
         self._delayed: tuple[commands.RequestWakeup, Result] | None = None
         """What ends `State.DELAYED`, and the result to go on with."""
 
@@ -358,6 +361,8 @@ class GatewayStream(HttpStream):
         attempt, received = self._attempt, self._received
         assert attempt is not None
         self._here.flow.response = received.response
+        if received.response is not None and received.response.status_code == 101:
+            return (yield from self._begin_session(attempt))
         if not received.streaming:
             return (yield from attempt.whole_answer())
         self._delivery = Delivery(self._here, attempt, received, self._response)
@@ -411,6 +416,59 @@ class GatewayStream(HttpStream):
         result = yield from self._delivery.break_off("nothing came for too long")
         yield from self._delay(result)
 
+    # --- a session -------------------------------------------------------------------------------------
+
+    def _begin_session(self, attempt: UpstreamAttempt) -> CommandGenerator[Result | None]:
+        here = self._here
+        if here.client_has_gone():
+            yield from attempt.abandon()
+            return ClientGone(here.now())
+        self._session = MessageSession(here, attempt, self._response, self._driver)
+        here.gateway.sessions.add(here.client.id)
+        yield from self._session.begin()
+        self.state = State.SESSION
+        return self._session.result
+
+    def _in_session(self, step: CommandGenerator[None]) -> CommandGenerator[None]:
+        """Take a step of the session, and go on with the engine if that was its end."""
+        assert self._session is not None
+        yield from step
+        if self._session.result is not None:
+            yield from self._advance(self._session.result)
+
+    @property
+    def _messages(self) -> MessageSession:
+        assert self._session is not None
+        return self._session
+
+    def session_client(self, event: RequestData) -> CommandGenerator[None]:
+        """The client has sent something."""
+        yield from self._in_session(self._messages.from_client(event.data))
+
+    def session_backend(self, event: ResponseData) -> CommandGenerator[None]:
+        """The backend has sent something."""
+        yield from self._in_session(self._messages.from_backend(event.data))
+
+    def session_injected(self, event: WebSocketMessageInjected) -> CommandGenerator[None]:
+        """A user has made a message up."""
+        yield from self._in_session(self._messages.inject(event.message))
+
+    def session_client_gone(self, _: events.Event) -> CommandGenerator[None]:
+        """The client's connection has ended."""
+        yield from self._in_session(self._messages.client_gone())
+
+    def session_backend_gone(self, _: events.Event) -> CommandGenerator[None]:
+        """The backend's connection has ended."""
+        yield from self._in_session(self._messages.backend_gone())
+
+    def session_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
+        """It is time to look how long the session has lasted, or been silent."""
+        yield from self._in_session(self._messages.overdue())
+
+    def session_leave(self, event: GatewayLeaves) -> CommandGenerator[None]:
+        """The gateway ends."""
+        yield from self._in_session(self._messages.leave(at_once=event.at_once))
+
     # --- the end ---------------------------------------------------------------------------------------
 
     def _end(self) -> CommandGenerator[None]:
@@ -420,7 +478,10 @@ class GatewayStream(HttpStream):
         self._response.note_times()
         yield from self._driver.write_down(self._response.chunk_gaps)
         assert here.call is not None
-        if here.call.outcome is not None and here.call.outcome.is_the_clients:
+        if self._session is not None:
+            yield from self._session.tell_end()
+            yield from self.vanish()
+        elif here.call.outcome is not None and here.call.outcome.is_the_clients:
             stalled = here.call.outcome is Outcome.CLIENT_STALLED
             yield from self._hang_up(STALLED if stalled else "The client disconnected.")
         elif progress is Progress.BEGUN and self._received.reader is None and not self._response.is_whole:
@@ -547,6 +608,8 @@ class GatewayStream(HttpStream):
 
     def _count_out(self) -> None:
         self._here.release_body()
+        if self._session is not None:
+            self._here.gateway.sessions.discard(self._here.client.id)
         if self._here.call is not None:
             self._here.gateway.over(self._here.call.id)
 

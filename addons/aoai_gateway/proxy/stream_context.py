@@ -76,6 +76,8 @@ class StreamContext:
         """The bytes of its body in memory, or on disk; set once the client is known."""
         self.upload: Spool | None = None
         """Its body, if that is on disk."""
+        self.concealed: tuple[bytes, bytes] | None = None
+        """What stands on the flow in the place of a secret in the answer, and the secret."""
         self._deadline = DeadlinePassed(stream_id)
 
     # --- time ------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
     ResponseTrailers,
 )
+from mitmproxy.proxy.layers.websocket import WebSocketMessageInjected
 
-from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed, GatewayLeaves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,8 @@ class State(Enum):
     """What becomes of the attempt under way."""
     DELIVERING = auto()
     """More of a stream that goes to the client."""
+    SESSION = auto()
+    """More messages of a session, from either side."""
     OVER = auto()
     """Nothing more."""
 
@@ -79,6 +82,15 @@ STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
         (State.DELIVERING, ResponseEndOfMessage): "deliver_end",
         (State.DELIVERING, ResponseProtocolError): "deliver_cut",
         (State.DELIVERING, DeadlinePassed): "delivery_overdue",
+        (State.SESSION, RequestData): "session_client",
+        (State.SESSION, ResponseData): "session_backend",
+        (State.SESSION, RequestEndOfMessage): "session_client_gone",
+        (State.SESSION, RequestProtocolError): "session_client_gone",
+        (State.SESSION, ResponseEndOfMessage): "session_backend_gone",
+        (State.SESSION, ResponseProtocolError): "session_backend_gone",
+        (State.SESSION, DeadlinePassed): "session_overdue",
+        (State.SESSION, WebSocketMessageInjected): "session_injected",
+        (State.SESSION, GatewayLeaves): "session_leave",
         **{(state, RequestProtocolError): "client_gone" for state in _UNDER_WAY},
         **{(state, Crashed): "fail_closed" for state in State},
     }

@@ -98,12 +98,26 @@ class BackendHttp1Client(Http1Client):
             if head.response.status_code >= 200:
                 yield from self._answered(head, event)
                 return
+            if head.response.status_code == 101 and self._asked_to_switch:
+                yield from self._switched(head)
+                return
             self._interim += 1
             if head.response.status_code == 101 or self._interim > MAX_INTERIM:
                 yield from self._give_up("unexpected interim answer")
                 return
         if len(self.buf) > MAX_HEAD:
             yield from self._give_up("head too large")
+
+    @property
+    def _asked_to_switch(self) -> bool:
+        return self.request is not None and self.request.headers.get("upgrade", "").lower() == "websocket"
+
+    def _switched(self, head: heads.ResponseHead) -> CommandGenerator[None]:
+        """Take in that the connection is a WebSocket from here on."""
+        assert self.stream_id is not None
+        self.response, self._reusable = head.response, False
+        yield ReceiveHttp(ResponseHeaders(self.stream_id, head.response, False))
+        yield from self.make_pipe()
 
     def _answered(self, head: heads.ResponseHead, event: events.DataReceived) -> CommandGenerator[None]:
         assert self.stream_id is not None

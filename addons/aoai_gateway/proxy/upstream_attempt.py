@@ -32,10 +32,11 @@ from aoai_gateway.proxy.request import build_request, without_secrets
 from aoai_gateway.proxy.shown_names import shown_names
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
+from aoai_gateway.wire.client_secrets import digest_of, minted_in
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.masking import Screen
-from aoai_gateway.wire.references import references_in
+from aoai_gateway.wire.references import is_id, references_in
 from aoai_gateway.wire.stored import Pieces
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
@@ -243,10 +244,14 @@ class UpstreamAttempt:
             client, size = self._call.client.name, len(decoded)
             searching = self._here.gateway.threads.run(client, size, references_in, decoded)
             made = yield from self._here.wait_for(searching)
+        if is_id(placed := response.headers.get("location", "").rpartition("/")[2]):
+            made = (*made, placed)  # a call by WebRTC
         operation, delivered = self._call.target.operation, None
+        minted = self._conceal_minted(response, decoded) if operation.mints else None
         if facts.usage is None and response.status_code == 200:
             delivered = Delivered.of_answer(operation.name, decoded)
-        return Ended.of_answer(self._here.now(), facts, made=made, delivered=delivered)
+        ended = Ended.of_answer(self._here.now(), facts, made=made, delivered=delivered)
+        return ended if minted is None else replace(ended, minted=minted)
 
     def failed_answer(self) -> http.Response:
         """Give the answer of a failed attempt as the client gets it, whose body is all there."""
@@ -260,6 +265,18 @@ class UpstreamAttempt:
                 response, mask_decoded(response, text, secrets) if coded else response.raw_content or b""
             )
         return response
+
+    def _conceal_minted(self, response: http.Response, decoded: bytes) -> str | None:
+        """Put a name in the place of a secret, which only the client is to see. Gives its digest."""
+        secret = minted_in(decoded) if response.status_code < 300 else None
+        if secret is None:
+            return None
+        digest = digest_of(secret)
+        name = digest.replace(" ", "-").encode()
+        self._here.concealed = (name, secret.encode())
+        response.data.content = decoded.replace(secret.encode(), name)
+        response.headers.pop("content-encoding", None)
+        return digest
 
     def _read_large(self, response: http.Response) -> tuple[bytes, AnswerFacts]:
         """Decode an answer that takes longer than a moment; in a thread, while the stream waits for it.

@@ -29,6 +29,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseHeaders,
     ResponseProtocolError,
 )
+from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
@@ -247,6 +248,8 @@ class UpstreamResponse:
         if is_failure(status):
             self._phase = Phase.OVER
             return Answered(now, status, self._head)
+        if self._call.target.operation.websocket and status < 300:
+            return self._in_handshake(status, now)
         if status in (200, 206) and self._is_download():
             self.streaming = True
             return self._answered(now)
@@ -266,6 +269,16 @@ class UpstreamResponse:
             return self._answered(now)
         self._expect_body(now)
         return None
+
+    def _in_handshake(self, status: int, now: float) -> Result:
+        """Take in the answer to a WebSocket's handshake (RFC 6455 §4.1)."""
+        self._phase = Phase.OVER
+        key = (self._call.headers.get("sec-websocket-key") or "").encode()
+        expected = generate_accept_token(key).decode()
+        if status != 101 or (self._head.get("sec-websocket-accept") or "").strip() != expected:
+            return Failed(now, FailureKind.PROTOCOL, f"no WebSocket there ({status})")
+        self.streaming = True
+        return self._answered(now)
 
     def _is_stream(self) -> bool:
         content_type = (self._head.get("content-type") or "").lower()

@@ -19,7 +19,7 @@ from aoai_gateway.engine.call import Setup
 from aoai_gateway.engine.effects import Settle
 from aoai_gateway.engine.engine import Engine
 from aoai_gateway.identity.credentials import Credentials
-from aoai_gateway.identity.identify import identify
+from aoai_gateway.identity.identify import identify, with_grant
 from aoai_gateway.quota.quotas import Decision
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break
@@ -42,6 +42,8 @@ from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import parse_upload
+from aoai_gateway.wire.client_secrets import Grant, digest_of, looks_minted
+from aoai_gateway.wire.secrets import Credential
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -62,11 +64,19 @@ if TYPE_CHECKING:
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
     from aoai_gateway.wire.request_body import RequestBody
-    from aoai_gateway.wire.secrets import Credential
     from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
 
-FLOW_HOOKS = ("requestheaders", "request", "responseheaders", "response", "error")
+FLOW_HOOKS = (
+    "requestheaders",
+    "request",
+    "responseheaders",
+    "response",
+    "error",
+    "websocket_start",
+    "websocket_message",
+    "websocket_end",
+)
 OUR_EVENTS = (
     "gateway_client_identified",
     "gateway_backend_chosen",
@@ -148,6 +158,8 @@ class Gateway:
         """Bookings of calls under way, by id; their lease is renewed as long as they are here."""
         self.calls: dict[str, Call] = {}
         """The calls under way, by id, until their last byte has been handed over."""
+        self.sessions: set[str] = set()
+        """The clients' connections that are sessions of messages, by id."""
         self.traffic = Traffic()
         self.metrics = Metrics()
         self.switches = Switches()
@@ -371,4 +383,9 @@ class Gateway:
         self, config: Config, shown: Credential | ShownCertificate | None
     ) -> Identified | Awaitable[Identified]:
         """Say which client shows this; a token that is new takes a moment. Raises GatewayError."""
+        if isinstance(shown, Credential) and looks_minted(shown.value):
+            noted = self.engine.affinity.home(digest_of(shown.value), self.clock.monotonic())
+            grant = Grant.read(noted) if noted is not None else None
+            if grant is not None:
+                return with_grant(config, grant, shown.value)
         return identify(config, self.verifier, shown, self.now())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Observation:
     """The observation of one call. This one does nothing."""
 
-    def follow(self, run: Generator[Effect, Result]) -> Generator[Effect, Result]:
+    def follow[T](self, run: Generator[Effect, Result, T]) -> Generator[Effect, Result, T]:
         """Stand between the engine's generator and the stream that drives it. Effects pass unchanged."""
         return run
 

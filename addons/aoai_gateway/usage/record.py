@@ -83,6 +83,12 @@ FIELDS = (
     "fallback",
     "service_tier_requested",
     "spillover",
+    "cached_audio_tokens",
+    "responses",
+    "messages_in",
+    "messages_out",
+    "close_code",
+    "closed_by",
 )
 """The fields of every record, in their order."""
 
@@ -99,7 +105,7 @@ QUOTA_EXCEEDED = ("quota_exceeded", "budget_exceeded")
 
 def usage_record(call: Call) -> dict[str, Any]:
     """Make the record of a finished call."""
-    body, usage, attempt = call.body, call.usage, call.attempt
+    body, usage, attempt, session = call.body, call.usage, call.attempt, call.session
     gaps = call.chunk_gaps
     return {
         "schema": SCHEMA,
@@ -163,6 +169,12 @@ def usage_record(call: Call) -> dict[str, Any]:
         "fallback": call.notices.get(Notice.FALLBACK),
         "service_tier_requested": call.requested_tier,
         "spillover": _spillover(attempt) if attempt else None,
+        "cached_audio_tokens": usage.cached_audio_tokens if usage else None,
+        "responses": session.responses if session else None,
+        "messages_in": session.messages_in if session else None,
+        "messages_out": session.messages_out if session else None,
+        "close_code": session.close_code if session else None,
+        "closed_by": session.closed_by if session else None,
     }
 
 

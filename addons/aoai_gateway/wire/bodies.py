@@ -245,7 +245,7 @@ class _Reader:
             edits=EditPoints(
                 brace=self.byte(self.text.index("{") + 1),
                 has_members=bool(self.members),
-                model=self.span("model") if self.operation.model is not Model.NONE else None,
+                model=self.model_span() if self.operation.model is not Model.NONE else None,
                 max_tokens=self.max_tokens_spans(keys),
                 max_tokens_key=self.max_tokens_key(keys),
                 n=self.span("n") if self.operation in (CHAT_COMPLETIONS, COMPLETIONS) else None,
@@ -287,7 +287,35 @@ class _Reader:
     def model(self) -> str | None:
         if self.operation.model is Model.NONE:
             return None
-        return _checked_model(self.string("model"))
+        held = self.nested_model()
+        return _checked_model(self.string("model") if held is None else str(held.value))
+
+    def nested_model(self) -> Member | None:
+        """The model where it does not stand at the top of the body."""
+        if "model" in self.members:
+            return None
+        return next(filter(None, map(self.nested, self.operation.model_in)), None)
+
+    def nested(self, way: tuple[str, ...]) -> Member | None:
+        """The text at the end of a way through the body's objects. Raises GatewayError if it is ambiguous."""
+        members = self.members
+        for step in way[:-1]:
+            member = members.get(step)
+            if member is None or not isinstance(member.value, dict):
+                return None
+            try:
+                inner, _ = read_object(self.text, member.value_start)
+            except NotJsonError as error:
+                raise invalid_body(f"'{step}' is invalid: {error}.", param=step) from None
+            members = {each.key: each for each in inner}
+            if len(members) != len(inner):
+                raise invalid_body(f"A key occurs more than once in '{step}'.", param=step)
+        found = members.get(way[-1])
+        return found if found is not None and isinstance(found.value, str) else None
+
+    def model_span(self) -> Span | None:
+        held = self.nested_model()
+        return self.span("model") if held is None else (self.byte(held.value_start), self.byte(held.end))
 
     def prompts(self) -> int:
         prompt = self.value("prompt")

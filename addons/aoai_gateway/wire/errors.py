@@ -18,7 +18,7 @@ DeploymentNotFound      404     no such virtual deployment; the message lists th
 404                     404     a path that is not Azure OpenAI's; the message names the probable one
 not_recorded            404     with `server_replay`: no answer to this call was captured
 method_not_allowed      405     a known path with another method
-invalid_target          400     a request for a forward proxy, a WebSocket upgrade, no valid `Host`, or
+invalid_target          400     a request for a forward proxy, a WebSocket where none is, no valid `Host`, or
                                 http where https is configured
 invalid_body            400     not JSON, or a field of the wrong type, or `model` twice
 unsupported_media_type  400     a form where JSON is required, or a coding of the request that is not read

@@ -2,8 +2,8 @@
 
 In the Responses API, and at some other servers, ``model`` is the name of the deployment, which the gateway
 itself put into the request. There it is replaced; a model's own name (``gpt-4o-2024-08-06``) stays, and so
-does every other byte. Only the answer's own ``model`` counts, or that of the ``response`` or ``message`` in an
-event: one deeper down, in metadata or in the definition of a tool, is the client's.
+does every other byte. Only the answer's own ``model`` counts, or that of the ``response`` or ``message`` in
+an event: one deeper down, in metadata or in the definition of a tool, is the client's.
 
 A string within JSON has its quotes escaped, so ``"model":"…"`` is never text. How deep it stands, the braces
 around it tell, mostly by a count; else the text is read token by token, within a bound. What lies beyond the

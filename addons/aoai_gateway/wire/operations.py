@@ -74,7 +74,11 @@ class Operation:
     ``streams``: it can answer with server-sent events; ``takes_stream_options``: the usage of a stream must
     be asked for with ``stream_options.include_usage``; ``binary``: the answer is no text, and goes out as it
     comes; ``creates``: every call leaves something behind at one resource, so it may be sent again only when
-    it surely was not taken; ``paced``: how long other answers took tells how long this one takes.
+    it surely was not taken; ``paced``: how long other answers took tells how long this one takes;
+    ``websocket``: it is asked for with ``Upgrade: websocket``, and is a session of messages; ``in_query``:
+    the parameters of the query that name the deployment, where neither path nor body does; ``model_in``:
+    where in a JSON body ``model`` may stand if not at its top, the places in their order; ``mints``: its
+    answer gives a secret that opens sessions.
     """
 
     name: str
@@ -93,6 +97,10 @@ class Operation:
     bounds: tuple[str, ...] = ()
     """The body's members that bound the answer's tokens; the first one is added where none is given."""
     dialect: Dialect = OPENAI
+    websocket: bool = False
+    in_query: tuple[str, ...] = ()
+    model_in: tuple[tuple[str, ...], ...] = ()
+    mints: bool = False
 
     def __reduce__(self) -> tuple[object, ...]:
         """Stay the same object in another process: operations are compared by identity."""
@@ -179,6 +187,17 @@ MESSAGES = Operation(
     bounds=("max_tokens",),
     dialect=ANTHROPIC,
 )
+# A session of transcription names no model but in its settings. Azure's preview has `deployment`, v1 `model`.
+REALTIME = Operation(
+    "realtime",
+    "GET",
+    "realtime",
+    Model.OPTIONAL,
+    Classic.BODY,
+    cost=Cost.ANSWER,
+    websocket=True,
+    in_query=("model", "deployment"),
+)
 MODELS = Operation("models", "GET", "models")
 MODEL = Operation("models.retrieve", "GET", "models/{model}")
 
@@ -248,6 +267,11 @@ _ALL = ("create", "list", "retrieve", "update", "delete")
 _RUN_BOUNDS = ("max_completion_tokens",)
 _GENERATION = "video/generations/{generation_id}"
 _JOBS, _JOB_PATH = "video.generations.jobs", "video/generations/jobs"
+_SESSION_MODELS = (
+    ("session", "model"),
+    ("session", "audio", "input", "transcription", "model"),
+    ("input_audio_transcription", "model"),
+)
 _RUN = "threads/{thread_id}/runs/{run_id}"
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -354,6 +378,29 @@ OPERATIONS: tuple[Operation, ...] = (
         creates=True,
     ),
     *_kept(f"{_RUN}/steps", "threads.runs.steps", "list", "retrieve"),
+    # realtime sessions
+    REALTIME,
+    *(
+        Operation(
+            f"realtime.{path.replace('/', '.')}.create",
+            "POST",
+            f"realtime/{path}",
+            Model.OPTIONAL,
+            body=Body.JSON,
+            state=State.ALWAYS,
+            model_in=_SESSION_MODELS,
+            mints=True,
+        )
+        # The last two are those of Azure's previews.
+        for path in ("client_secrets", "translations/client_secrets", "sessions", "transcription_sessions")
+    ),
+    *(
+        _act(f"realtime.calls.{verb}", "POST", f"realtime/calls/{{call_id}}/{verb}", creates=verb == "refer")
+        for verb in ("accept", "hangup", "refer", "reject")
+    ),
+    _act(
+        "realtime.calls.create", "POST", "realtime/calls", body=Body.ANY, model=Model.OPTIONAL, creates=True
+    ),
     # fine-tuning, evals
     *_kept("fine_tuning/jobs", "fine_tuning.jobs", "create", "list", "retrieve", "delete"),
     *(
@@ -444,7 +491,6 @@ NOT_SERVED: Mapping[str, str] = {
     "deployments": "the management of deployments",
     "extensions": "chat completions extensions",
     "live": "live sessions",
-    "realtime": "realtime",
 }
 """First segments of paths that Azure OpenAI has and the gateway does not serve → the family's name."""
 

@@ -42,6 +42,7 @@ _KINDS = (
     "gen_",
     "outputitem_",
     "resp_",
+    "rtc_",
     "run_",
     "task_",
     "thread_",

@@ -2,7 +2,8 @@
 
 Azure OpenAI takes a key in ``api-key``, an Entra ID token in ``Authorization: Bearer``, on ``/openai/v1/``
 also a key there (the plain OpenAI client sends it so), and, for WebSockets from browsers, which cannot set
-headers, a key as the query parameter ``api-key``. Other dialects have other headers for it (`wire.dialects`).
+headers, a key or a token as a query parameter, or as one of the subprotocols that are offered. Other dialects
+have other headers for it (`wire.dialects`).
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ SECRET_PARAMETERS = frozenset(
         "api-key",
         "api_key",
         "apikey",
+        "authorization",
         "client_secret",
         "code",
         "key",
@@ -58,6 +60,23 @@ SECRET_PARAMETERS = frozenset(
     }
 )
 """Query parameters, in lower case, of the same kind."""
+
+PROTOCOLS = "sec-websocket-protocol"
+
+SECRET_PROTOCOLS = (
+    "openai-insecure-api-key.",
+    "api-key.",
+    "authorization.",
+    "bearer.",
+    "openai-ephemeral-user-token.",
+)
+"""Beginnings of subprotocols, in lower case, whose rest is a key or a token."""
+
+_PAIRED_PROTOCOL = "authorization"
+"""A subprotocol after which the next one is a token."""
+
+_OURS_IN_QUERY = ("api-key", "authorization")
+"""Query parameters with a client's credential for the gateway."""
 
 _SHORTEST_HINTED = 12
 _BASE64URL = r"[A-Za-z0-9_-]"
@@ -79,9 +98,9 @@ def client_credential(
 ) -> Credential | None:
     """The credential of a request with these headers and this raw query; None without any.
 
-    ``key_headers`` count before ``Authorization`` (a key that is set by hand is meant; SDKs send one of
-    them), and both before the query. A bearer value in the shape of a JWT is a token, any other a key.
-    Whether it is valid is not decided here.
+        ``key_headers`` count before ``Authorization`` (a key that is set by hand is meant; SDKs send one of
+    them), both before the query, and that before the subprotocols that a WebSocket's client offers. A bearer
+    value in the shape of a JWT is a token, any other a key. Whether it is valid is not decided here.
     """
     for name in key_headers:
         key = (headers.get(name) or "").strip()
@@ -90,15 +109,49 @@ def client_credential(
     bearer = _BEARER.fullmatch((headers.get("authorization") or "").strip())
     if bearer:
         return Credential("jwt" if _JWT.fullmatch(bearer[1]) else "key", bearer[1])
-    if "api-key" in query:
-        try:
-            parameters = parse_qsl(query, max_num_fields=64)
-        except ValueError:
-            return None
-        key = next((value.strip() for name, value in parameters if name == "api-key"), "")
-        if key:
-            return Credential("key", key)
-    return None
+    shown = _in_query(query) or next(iter(_split_protocols(headers.get(PROTOCOLS) or "")[1]), "")
+    return Credential("jwt" if _JWT.fullmatch(shown) else "key", shown) if shown else None
+
+
+def _in_query(query: str) -> str:
+    """The key or token in a raw query, "" without one."""
+    if "api-key" not in query and "authorization" not in query:
+        return ""
+    try:
+        parameters = parse_qsl(query, max_num_fields=64)
+    except ValueError:
+        return ""
+    for wanted in _OURS_IN_QUERY:
+        for name, value in parameters:
+            if name == wanted and (bare := value.strip()):
+                bearer = _BEARER.fullmatch(bare)
+                return bearer[1] if bearer and wanted == "authorization" else bare
+    return ""
+
+
+def without_secret_protocols(offered: str) -> str:
+    """The subprotocols that a client offers (RFC 6455 §11.3.4), less those that are a key or a token."""
+    return ", ".join(_split_protocols(offered)[0])
+
+
+def _split_protocols(offered: str) -> tuple[list[str], list[str]]:
+    """Part the subprotocols that are offered from the secrets that stand among them."""
+    kept: list[str] = []
+    secrets: list[str] = []
+    paired = False
+    for protocol in filter(None, (part.strip() for part in offered.split(","))):
+        if paired:
+            secrets.append(protocol)
+            paired = False
+            continue
+        low = protocol.lower()
+        paired = low == _PAIRED_PROTOCOL
+        begin = next((each for each in SECRET_PROTOCOLS if low.startswith(each)), None)
+        if begin is not None:
+            secrets.append(protocol[len(begin) :])
+        elif not paired:
+            kept.append(protocol)
+    return kept, secrets
 
 
 def mask(secret: str) -> str:
@@ -130,14 +183,14 @@ def redact_target(target: str) -> str:
 
 
 def strip_secret_query(target: str) -> str:
-    """A request target without the client's ``api-key`` parameter, to be sent to a backend.
+    """A request target without the client's credential in its query, to be sent to a backend.
 
     The rest stays as it is. Other parameters may look secret, but are between the client and Azure.
     """
     path, mark, query = target.partition("?")
-    if "key" not in query.lower() and "%" not in query:
+    kept = [pair for pair in query.split("&") if _name(pair) not in _OURS_IN_QUERY]
+    if len(kept) == query.count("&") + 1:
         return target
-    kept = [pair for pair in query.split("&") if _name(pair) != "api-key"]
     return path + mark + "&".join(kept) if kept else path
 
 

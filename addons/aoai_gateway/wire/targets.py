@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 
 from aoai_gateway.wire import path_hints
 from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect, dialect_of
@@ -44,6 +44,7 @@ from aoai_gateway.wire.operations import (
     Operation,
 )
 from aoai_gateway.wire.references import is_id
+from aoai_gateway.wire.session_errors import no_websocket_here, upgrade_required
 
 Api = Literal["classic", "v1", "anthropic"]
 
@@ -81,6 +82,8 @@ class Target:
     @property
     def deployment_in_body(self) -> bool:
         """Whether the backend reads the deployment in the body's ``model``."""
+        if self.operation.in_query:
+            return False
         return self.api != "classic" or self.operation.classic is not Classic.PATH
 
     def with_deployment(self, name: str) -> str:
@@ -89,6 +92,8 @@ class Target:
         Everything else stays as it is, byte for byte, the query too. Without a deployment in the path
         nothing is replaced: the body's ``model`` is to be edited then.
         """
+        if self.operation.in_query:
+            return _with_parameters(self._raw, self.operation.in_query, name)
         if self._deployment_span is None:
             return self._raw
         start, end = self._deployment_span
@@ -128,8 +133,20 @@ def knows_stream_options(api: Api, api_version: str | None) -> bool:
     return dated is not None and dated[1] >= _STREAM_OPTIONS_SINCE
 
 
-def parse_target(method: str, path: str) -> Target:
+def _with_parameters(target: str, names: tuple[str, ...], value: str) -> str:
+    """The target with these parameters of its query set to ``value``, where they are given."""
+    path, mark, query = target.partition("?")
+    pairs = []
+    for pair in query.split("&"):
+        name = pair.partition("=")[0]
+        pairs.append(f"{name}={quote(value, safe='')}" if unquote_plus(name) in names else pair)
+    return path + mark + "&".join(pairs)
+
+
+def parse_target(method: str, path: str, *, websocket: bool = False) -> Target:
     """Read ``path``, the request target as it came (with its query), asked for with ``method``.
+
+    ``websocket``: whether the request wants to be upgraded to one.
 
     Raises `GatewayError`: 400 for anything but an origin-form target (RFC 9112 §3.2.1), 404 for a path that
     is not Azure OpenAI's or a deployment that cannot be one, 405 for another method on a known path, 501
@@ -147,12 +164,13 @@ def parse_target(method: str, path: str) -> Target:
     if len(segments) < 3 or segments[1] != "openai" or "" in segments[1:]:
         raise _not_ours(bare)
     if segments[2] == "v1":
-        return _Reader(method, path, "v1", segments[3:]).read()
+        return _Reader(method, path, "v1", segments[3:], websocket=websocket).read()
     if segments[2] == "deployments" and len(segments) > 4:
         start = len("/openai/deployments/")
         span = (start, start + len(segments[3]))
-        return _Reader(method, path, "classic", segments[4:], unquote(segments[3]), span).read()
-    return _Reader(method, path, "classic", segments[2:]).read()
+        deployment = unquote(segments[3])
+        return _Reader(method, path, "classic", segments[4:], deployment, span, websocket=websocket).read()
+    return _Reader(method, path, "classic", segments[2:], websocket=websocket).read()
 
 
 _ENCODED_PLAIN = re.compile(r"%(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])")
@@ -170,6 +188,7 @@ class _Reader:
     rest: list[str]
     deployment: str | None = None
     span: tuple[int, int] | None = None
+    websocket: bool = False
 
     @property
     def dialect(self) -> Dialect:
@@ -188,13 +207,15 @@ class _Reader:
             raise not_built("responses over a WebSocket")
         else:
             raise method_not_allowed(self.method, sorted(operations))
+        if operation.websocket is not self.websocket:
+            raise upgrade_required() if operation.websocket else no_websocket_here()
         if self.deployment is not None and not DEPLOYMENT_NAME.fullmatch(self.deployment):
             raise deployment_not_found(self.deployment)
         query = self._query()
         return Target(
             operation,
             self.api,
-            self.deployment,
+            self._named_in(query, operation) if operation.in_query else self.deployment,
             next((value for name, value in query if name == "api-version"), None),
             ids,
             (*reversed(ids), *(value for _, value in query if is_id(value))),
@@ -245,6 +266,18 @@ class _Reader:
             raise method_not_allowed(self.method, tuple(unknown))
         return operation
 
+    def _named_in(self, query: list[tuple[str, str]], operation: Operation) -> str | None:
+        """Give the deployment that the query names; all parameters that may name it must name the same."""
+        named = {value for name, value in query if name in operation.in_query}
+        if len(named) > 1:
+            raise invalid_target(
+                f"The query names more than one deployment, in {_either(operation.in_query)}."
+            )
+        for name in named:
+            if not DEPLOYMENT_NAME.fullmatch(name):
+                raise deployment_not_found(name)
+        return next(iter(named), None)
+
     def _query(self) -> list[tuple[str, str]]:
         query = self.raw.partition("?")[2]
         if not query:
@@ -255,6 +288,10 @@ class _Reader:
             raise invalid_target(
                 "The query has too many parameters. api-version is the one that matters."
             ) from None
+
+
+def _either(names: tuple[str, ...]) -> str:
+    return " or ".join(f"'{name}'" for name in names)
 
 
 def _not_ours(raw: str) -> GatewayError:

@@ -47,6 +47,12 @@ class Usage:
     output_audio_tokens: int = 0
     cache_write_tokens: int = 0
     """Of the input, what was put into the prompt cache, where that costs extra."""
+    cached_audio_tokens: int = 0
+    """Of the cached tokens, those of audio."""
+
+    def __add__(self, other: Usage) -> Usage:
+        """The tokens of both: of the responses of a session, for instance."""
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ def read_usage(usage: object) -> Usage | None:
         input_audio_tokens=_count(taken_of.get("audio_tokens")) or 0,
         output_audio_tokens=_count(given_of.get("audio_tokens")) or 0,
         cache_write_tokens=_count(taken_of.get("cache_write_tokens")) or written or 0,
+        cached_audio_tokens=_count(_details(taken_of, "cached_tokens_details").get("audio_tokens")) or 0,
     )
 
 

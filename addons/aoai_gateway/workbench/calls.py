@@ -112,6 +112,10 @@ class Calls:
         """See the end of a call."""
         self._put(flow)
 
+    def websocket_end(self, flow: HTTPFlow) -> None:
+        """See the end of a session."""
+        self._put(flow)
+
     def error(self, flow: HTTPFlow) -> None:
         """See a call that ended without an answer."""
         self._put(flow)

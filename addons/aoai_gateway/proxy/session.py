@@ -1,0 +1,441 @@
+"""A session of messages: a WebSocket from its handshake to its close, between a client and a backend.
+
+The backend has accepted the handshake, so nothing is replayed any more. Messages go from one side to the
+other as they come, whole: those that other addons see and edit, and those in which the gateway replaces the
+names of deployments. Each response is booked by itself (:mod:`~aoai_gateway.engine.session_quota`).
+
+mitmproxy's own layer for WebSockets is not used. It puts no bound on a message, joins its parts in a time
+that grows with their square, takes all that came at once before anything else has its turn, and tells a
+client that a broken session had ended well. Its events and its display of messages are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mitmproxy.proxy import layers
+from mitmproxy.proxy.layers.http import (
+    ErrorCode,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+    RequestData,
+    ResponseData,
+    ResponseHeaders,
+    ResponseProtocolError,
+    SendHttp,
+)
+from mitmproxy.websocket import WebSocketData, WebSocketMessage
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
+from wsproto.frame_protocol import Opcode
+from wsproto.utilities import LocalProtocolError
+
+from aoai_gateway.engine.effects import ClientGone, Ended, Result
+from aoai_gateway.proxy.http1 import BROKEN_OFF
+from aoai_gateway.proxy.session_names import SessionNames
+from aoai_gateway.wire import session_messages
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.session_errors import (
+    close_code,
+    error_message,
+    message_malformed,
+    message_too_large,
+    session_disconnected,
+    session_expired,
+    session_moved,
+)
+
+if TYPE_CHECKING:
+    from mitmproxy.proxy.layer import CommandGenerator
+
+    from aoai_gateway.engine.session_quota import SessionQuota
+    from aoai_gateway.proxy.downstream_response import DownstreamResponse
+    from aoai_gateway.proxy.engine_driver import EngineDriver
+    from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
+
+MOST_PARTS = 65_536
+"""Pieces in which one message may come."""
+
+FRAME = 512 * 1024
+"""Bytes of a message that go out in one frame."""
+
+TURN_SECONDS = 0.005
+"""For how long a session goes on with what has come, before others have their turn."""
+
+MOST_KEPT, FIRST_KEPT = 32 * 1024 * 1024, 20
+"""Bytes of messages that a flow keeps to be looked at, beside its first messages."""
+
+IN_ORDER = (1000, 1001)
+"""Close codes of a session that has ended well (RFC 6455 §7.4.1)."""
+
+UNSPEAKABLE = (1005, 1006, 1015)
+"""Close codes that stand for the lack of one, and are not to be sent."""
+
+
+class Side:
+    """One end of a session: its WebSocket, and as much of a message as has come from it."""
+
+    def __init__(self, kind: ConnectionType, name: str) -> None:
+        self.socket = Connection(kind)
+        self.name = name
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    def take(self, data: str | bytes) -> None:
+        """Take in a piece of a message."""
+        piece = data.encode() if isinstance(data, str) else bytes(data)
+        self.parts.append(piece)
+        self.size += len(piece)
+
+    def whole(self) -> bytes:
+        """Give the message that is complete."""
+        content = b"".join(self.parts)
+        self.parts, self.size = [], 0
+        return content
+
+
+class MessageSession:
+    """One session."""
+
+    def __init__(
+        self,
+        here: StreamContext,
+        attempt: UpstreamAttempt,
+        response: DownstreamResponse,
+        driver: EngineDriver,
+    ) -> None:
+        assert here.call is not None and here.call.attempt is not None
+        self._here = here
+        self._call = here.call
+        self._attempt = attempt
+        self._response = response
+        self._driver = driver
+        self._client = Side(ConnectionType.SERVER, "client")
+        self._backend = Side(ConnectionType.CLIENT, "backend")
+        self._names = SessionNames(here.call, here.call.attempt.backend)
+        self._limits = here.call.setup.config.limits
+        self._begun = self._heard = here.now()
+        self._kept = 0
+        """Bytes of the messages on the flow."""
+        self._leaving = False
+        self._quota: SessionQuota
+        self.result: Result | None = None
+        """How it has ended, once it has."""
+
+    # --- begin and end ---------------------------------------------------------------------------------
+
+    def begin(self) -> CommandGenerator[None]:
+        """Accept the client's handshake."""
+        here, response = self._here, self._here.flow.response
+        assert response is not None
+        self._quota = yield from self._driver.begin_session()
+        self._response.accept(self._call)
+        here.flow.websocket = WebSocketData()
+        for hook in (HttpResponseHeadersHook, HttpResponseHook):
+            yield from here.tell(hook(here.flow))
+        yield here.send(ResponseHeaders(here.id, response, False))
+        yield from here.tell(layers.websocket.WebsocketStartHook(here.flow))
+        yield from self.watch()
+
+    def watch(self) -> CommandGenerator[None]:
+        """Look again when the session may have lasted, or been silent, for too long."""
+        yield from self._here.set_deadline(min(self._ends_at, self._silent_at))
+
+    @property
+    def _ends_at(self) -> float:
+        return self._begun + self._limits.session_seconds
+
+    @property
+    def _silent_at(self) -> float:
+        return self._heard + self._limits.session_idle_seconds
+
+    def overdue(self) -> CommandGenerator[None]:
+        """End the session if it has lasted, or been silent, for too long."""
+        now = self._here.now()
+        if now >= self._ends_at:
+            seconds = self._limits.session_seconds
+            yield from self._end(session_expired(f"The session has lasted for {seconds:,.0f} s."))
+        elif now >= self._silent_at:
+            seconds = self._limits.session_idle_seconds
+            yield from self._end(session_expired(f"Nothing was said for {seconds:,.0f} s."))
+        else:
+            yield from self.watch()
+
+    def leave(self, *, at_once: bool) -> CommandGenerator[None]:
+        """End the session since the gateway ends: now, or when the response under way has come."""
+        self._leaving = True
+        if at_once or self._quota.is_idle:
+            yield from self._end(session_moved())
+
+    def client_gone(self) -> CommandGenerator[None]:
+        """Take in that the client's connection has ended without a close."""
+        yield from self._send(self._backend, CloseConnection(1001, ""))
+        yield from self._over(1006, "", self._client)
+        self.result = ClientGone(self._here.now(), self._ended())
+
+    def backend_gone(self) -> CommandGenerator[None]:
+        """Take in that the backend's connection has ended without a close."""
+        error = session_disconnected()
+        yield from self._tell(error)
+        yield from self._send(self._client, CloseConnection(close_code(error), error.code))
+        yield from self._over(1006, "", self._backend)
+        self.result = replace(self._ended(), complete=False, reason="broke off its session")
+
+    def _end(self, error: GatewayError) -> CommandGenerator[None]:
+        """End the session for a reason of the gateway's own, which the client is told."""
+        if self.result is not None:
+            return
+        code = close_code(error)
+        yield from self._tell(error)
+        yield from self._send(self._client, CloseConnection(code, error.code))
+        yield from self._send(self._backend, CloseConnection(1000, ""))
+        yield from self._over(code, error.code, None)
+        self.result = replace(self._ended(), error=error)
+
+    def _closed(self, side: Side, event: CloseConnection) -> CommandGenerator[None]:
+        """One side has closed the session in good order: so does the other one."""
+        code = 1000 if event.code in UNSPEAKABLE else event.code
+        for each in (self._client, self._backend):
+            yield from self._send(each, CloseConnection(code, event.reason))
+        yield from self._over(event.code, event.reason or "", side)
+        self.result = self._ended()
+        if side is self._backend and event.code not in IN_ORDER:
+            reason = f"closed its session with {int(event.code)}"
+            self.result = replace(self.result, complete=False, reason=reason)
+
+    def _over(self, code: int, reason: str, side: Side | None) -> CommandGenerator[None]:
+        """Close both connections, and note how it came to that. ``side``: which one did it; None: we."""
+        here, session, data = self._here, self._call.session, self._here.flow.websocket
+        assert session is not None and data is not None
+        here.clear_deadline()
+        session.close_code, session.closed_by = int(code), "gateway" if side is None else side.name
+        data.closed_by_client = side is self._client
+        data.close_code, data.close_reason = int(code), reason
+        data.timestamp_end = here.clock.time()
+        yield from self._attempt.abandon()
+        # A client that has still something to say would not read the close if its connection were cut now.
+        last_word = ErrorCode.PASSTHROUGH_CLOSE if side is self._client else BROKEN_OFF
+        yield here.send(ResponseProtocolError(here.id, "the session is over", last_word))
+        yield from self._driver.book(self._quota.end(here.now()))
+
+    def _ended(self) -> Ended:
+        session = self._call.session
+        assert session is not None
+        return Ended(
+            self._here.now(),
+            complete=True,
+            first_content=self._call.first_content,
+            usage=self._quota.usage,
+            model=self._names.model,
+            finish_reason=str(session.close_code) if session.close_code else None,
+        )
+
+    def tell_end(self) -> CommandGenerator[None]:
+        """Let other addons see that it is over."""
+        yield from self._here.tell(layers.websocket.WebsocketEndHook(self._here.flow))
+
+    # --- what comes ------------------------------------------------------------------------------------
+
+    def from_client(self, data: bytes) -> CommandGenerator[None]:
+        """Take in what the client has sent."""
+        yield from self._receive(self._client, data)
+
+    def from_backend(self, data: bytes) -> CommandGenerator[None]:
+        """Take in what the backend has sent."""
+        yield from self._receive(self._backend, data)
+
+    def inject(self, message: WebSocketMessage) -> CommandGenerator[None]:
+        """Take in a message that a user has made up for one of the sides."""
+        side = self._client if message.from_client else self._backend
+        yield from self._message(side, message.content, text=message.is_text, injected=True)
+
+    def _receive(self, side: Side, data: bytes) -> CommandGenerator[None]:
+        self._heard = turn = self._here.now()
+        limit = self._limits.message_mb * 1024 * 1024
+        side.socket.receive_data(data)
+        for event in side.socket.events():
+            if isinstance(event, Message):
+                side.take(event.data)
+                if side.size > limit or len(side.parts) > MOST_PARTS:
+                    yield from self._end(message_too_large(limit))
+                elif event.message_finished:
+                    yield from self._message(side, side.whole(), text=isinstance(event, TextMessage))
+            elif isinstance(event, Ping | Pong):
+                yield from self._send(self._other(side), event)
+            elif isinstance(event, CloseConnection):
+                yield from self._closed(side, event)
+            if self.result is not None:
+                return
+            if self._here.now() - turn > TURN_SECONDS:
+                yield from self._here.wait_for(asyncio.sleep(0))
+                turn = self._here.now()
+
+    def _other(self, side: Side) -> Side:
+        return self._backend if side is self._client else self._client
+
+    def _message(
+        self, side: Side, content: bytes, *, text: bool, injected: bool = False
+    ) -> CommandGenerator[None]:
+        """Pass a message on, after those who look at it have."""
+        session, from_client = self._call.session, side is self._client
+        assert session is not None
+        if from_client:
+            session.messages_in += 1
+        else:
+            session.messages_out += 1
+            content = self._masked(content)
+            content = yield from self._told(content, text=text)
+            if self.result is not None:
+                return
+        message = WebSocketMessage(
+            Opcode.TEXT if text else Opcode.BINARY,
+            from_client,
+            content,
+            self._here.clock.time(),
+            injected=injected,
+        )
+        yield from self._show(message)
+        if self._here.is_killed():
+            yield from self._end(session_expired("The session was ended by hand."))
+            return
+        passed: bytes | None = None if message.dropped else message.content
+        if from_client and passed is not None:
+            passed = yield from self._asked(passed, text=text)
+        if passed is not None and self.result is None:
+            yield from self._pass_on(self._other(side), passed, text=text)
+        if self._leaving and not from_client:
+            yield from self.leave(at_once=False)
+
+    def _show(self, message: WebSocketMessage) -> CommandGenerator[None]:
+        """Let other addons see a message, where there are any."""
+        heard, flow = self._here.gateway.heard, self._here.flow
+        data = flow.websocket
+        assert data is not None
+        if not any(f"websocket_{event}" in heard for event in ("message", "end")):
+            return
+        data.messages.append(message)
+        self._kept += len(message.content)
+        gone = 0
+        while self._kept > MOST_KEPT and len(data.messages) > FIRST_KEPT + 1:
+            self._kept -= len(data.messages.pop(FIRST_KEPT).content)
+            gone += 1
+        if gone:
+            already = flow.metadata.get("gateway_messages_gone", 0)
+            flow.metadata["gateway_messages_gone"] = already + gone
+        yield from self._here.tell(layers.websocket.WebsocketMessageHook(flow))
+
+    def _masked(self, content: bytes) -> bytes:
+        for secrets in self._here.secrets:
+            content = secrets.mask(content)
+        return content
+
+    # --- what it means ---------------------------------------------------------------------------------
+
+    def _told(self, content: bytes, *, text: bool) -> CommandGenerator[bytes]:
+        """Take in what the backend says of responses and their usage."""
+        message = session_messages.read_told(content) if text else None
+        if message is None:
+            if self._call.first_content is None and b".delta" in content[:256]:
+                self._call.first_content = self._here.now()
+            return content
+        quota, now = self._quota, self._here.now()
+        refusal: GatewayError | None = None
+        if message.type == session_messages.CREATED:
+            refusal = yield from self._driver.book(quota.created(message.response_id or "", now))
+        elif message.type == session_messages.DONE:
+            yield from self._driver.book(quota.done(message.response_id, message.usage))
+        elif message.type == session_messages.ERROR:
+            yield from self._driver.book(quota.refused())
+        elif message.type in session_messages.REPORTS and message.usage is not None:
+            quota.report(message.usage)
+        if refusal is not None:
+            yield from self._over_quota(refusal, message.response_id)
+        return self._names.shown(message) or content
+
+    def _over_quota(self, refusal: GatewayError, response: str | None) -> CommandGenerator[None]:
+        """End the session, or only the response that does not fit the client's quota."""
+        if not self._quota.pauses:
+            yield from self._end(refusal)
+            return
+        yield from self._tell(refusal)
+        if response is not None:
+            yield from self._pass_on(self._backend, session_messages.cancel(response), text=True)
+
+    def _asked(self, content: bytes, *, text: bool) -> CommandGenerator[bytes | None]:
+        """Take in what the client wants. Gives what goes on to the backend; None: nothing."""
+        if not text:
+            return content
+        try:
+            message = yield from self._read(content)
+            named = self._names.real(message)
+        except GatewayError as error:
+            yield from self._tell(error)
+            return None
+        if message.type == session_messages.CREATE:
+            asked = self._quota.ask(message.max_output_tokens, self._here.now())
+            refusal: GatewayError | None = yield from self._driver.book(asked)
+            if refusal is not None:
+                yield from self._over_quota(refusal, None)
+                return None
+        elif message.type in session_messages.SETTINGS:
+            self._quota.bound = message.max_output_tokens or self._quota.bound
+        return content if named is None else named
+
+    def _read(self, content: bytes) -> CommandGenerator[session_messages.Message]:
+        """Read a client's message: a large one off the event loop, and no more of it than what it is."""
+        if len(content) <= session_messages.LARGE_MESSAGE:
+            return session_messages.read_asked(content)
+        reader = self._here.gateway.reader
+        body = yield from self._here.wait_for(
+            reader.parse(session_messages.LARGE, "application/json", content)
+        )
+        message = session_messages.Message(str(body.parsed.get("type", "")), body.parsed)
+        if message.type in session_messages.SETTINGS:
+            most = session_messages.LARGE_MESSAGE
+            raise message_malformed(f"A message of the type {message.type} may have {most:,} bytes at most.")
+        return message
+
+    # --- what goes out ---------------------------------------------------------------------------------
+
+    def _tell(self, error: GatewayError) -> CommandGenerator[None]:
+        """Tell the client of an error, in the words of its SDK."""
+        text = error_message(error, with_status=False)
+        yield from self._send(self._client, TextMessage(text))
+        message = WebSocketMessage(Opcode.TEXT, False, text.encode(), self._here.clock.time(), injected=True)
+        yield from self._show(message)
+
+    def _pass_on(self, side: Side, content: bytes, *, text: bool) -> CommandGenerator[None]:
+        """Send a message, in frames of a size that nothing else has to wait for."""
+        begun = self._here.now()
+        whole = content.decode(errors="replace") if text else content
+        for start in range(0, len(whole) or 1, FRAME):
+            frame, last = whole[start : start + FRAME], start + FRAME >= len(whole)
+            made = (
+                TextMessage(frame, message_finished=last)
+                if isinstance(frame, str)
+                else BytesMessage(frame, message_finished=last)
+            )
+            yield from self._send(side, made)
+            if self._here.now() - begun > TURN_SECONDS:
+                yield from self._here.wait_for(asyncio.sleep(0))
+                begun = self._here.now()
+
+    def _send(self, side: Side, event: Event) -> CommandGenerator[None]:
+        """Send a frame to a side, unless that has closed."""
+        socket = side.socket
+        closes = isinstance(event, CloseConnection)
+        if socket.state is not ConnectionState.OPEN and not (
+            closes and socket.state is ConnectionState.REMOTE_CLOSING
+        ):
+            return
+        try:
+            data = socket.send(event)
+        except LocalProtocolError:
+            return  # it closes just now
+        if side is self._client:
+            yield self._here.send(ResponseData(self._here.id, data))
+        elif self._attempt.server is not None:
+            yield SendHttp(RequestData(self._here.id, data), self._attempt.server)

@@ -1,0 +1,63 @@
+"""The names of deployments in a session's messages: a client has virtual ones, a backend its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.quota.access import check_access
+from aoai_gateway.wire import errors
+from aoai_gateway.wire.session_messages import Message, with_models
+
+if TYPE_CHECKING:
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.routing.backends import Backend
+
+TRANSCRIBERS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
+"""Models that a realtime deployment itself can write down with what it hears; they are no deployments."""
+
+
+class SessionNames:
+    """Replaces names both ways, for one session at one backend."""
+
+    def __init__(self, call: Call, backend: Backend) -> None:
+        self._call = call
+        self._backend = backend
+        self._own = backend.deployment(call.deployment)
+        self.model: str | None = None
+        """The model of the session, as the backend has named it."""
+
+    def real(self, message: Message) -> bytes | None:
+        """Make a client's message one for the backend; None if it may go as it is.
+
+        Raises GatewayError for a deployment that the client may not use, or that the backend's endpoint
+        does not have.
+        """
+        return with_models(message, self._real)
+
+    def shown(self, message: Message) -> bytes | None:
+        """Make a backend's message one for the client; None if it may go as it is."""
+        named = message.session_model
+        if named is not None and named != self._own:
+            self.model = named
+        return with_models(message, self._shown)
+
+    def _real(self, asked: str) -> str:
+        call = self._call
+        config, name = call.setup.config, call.setup.config.spelled(asked)
+        if name in (call.deployment, call.asked):
+            return self._own
+        if name in config.virtual_deployments:
+            check_access(call.client, name)
+            here = self._backend.endpoint.name
+            pool = call.setup.table.pool(name) or ()
+            found = next((each for each in pool if each.endpoint.name == here), None)
+            if found is None:
+                raise errors.deployment_not_found(asked)
+            return found.deployment(name)
+        if name not in TRANSCRIBERS:
+            check_access(call.client, name)
+        return asked
+
+    def _shown(self, real: str) -> str:
+        call = self._call
+        return (call.asked or call.deployment) if real == self._own and call.deployment else real

@@ -1,0 +1,199 @@
+"""The messages of a realtime session: the facts that quotas, routing and records need of them.
+
+Most messages are pieces of audio and text, which pass unread. Of a server only those are decoded that can be
+about a response, its usage or the session; a client's are all decoded, since they may name a model. A large
+one of a client's is read elsewhere (`runtime.body_reader`).
+
+Names of events are those of Azure OpenAI's realtime reference, v1 and preview.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aoai_gateway.wire.operations import UNKNOWN
+from aoai_gateway.wire.session_errors import message_malformed
+from aoai_gateway.wire.targets import Target
+from aoai_gateway.wire.usage import Usage, read_usage, search_answer
+
+LARGE_MESSAGE = 128 * 1024
+"""Bytes of a message; one with more is not decoded on the event loop."""
+
+CREATE = "response.create"
+CREATED = "response.created"
+DONE = "response.done"
+ERROR = "error"
+REPORTS = ("conversation.item.input_audio_transcription.completed", "session.closed")
+"""Messages that report usage beside that of responses."""
+
+SETTINGS = ("session.update", "transcription_session.update", "session.start")
+"""Messages with which a client sets a session up; they can name deployments."""
+
+LARGE = Target(UNKNOWN["POST"], "v1")
+"""What a large message is read as: JSON of which nothing is known."""
+
+_TOLD = re.compile(
+    rb'"(?:response\.(?:created|done|completed|incomplete|failed)|session\.(?:created|updated|closed)'
+    rb"|transcription_session\.(?:created|updated)"
+    rb'|conversation\.item\.input_audio_transcription\.completed|error)"'
+)
+"""What the type of a server's message is if it says anything that counts here."""
+
+_SEARCHED = 4096
+_SETTLED = ("response.completed", "response.incomplete", "response.failed")
+"""How a response ends in a session of responses, which has the events of its streams."""
+
+_MODEL_PLACES = (
+    ("session", "model"),
+    ("session", "input_audio_transcription", "model"),
+    ("session", "audio", "input", "transcription", "model"),
+)
+"""Where a client's message, or a server's, can name a deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that was decoded. ``type``: that of the event, "" without one."""
+
+    type: str
+    members: Mapping[str, Any]
+
+    @property
+    def response_id(self) -> str | None:
+        """The id of the response that it is about."""
+        found = _inner(self.members, "response").get("id")
+        return found if isinstance(found, str) else None
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The bound of one response, which a request for one or the session's settings can give."""
+        for part in ("response", "session"):
+            inner = _inner(self.members, part)
+            for name in ("max_output_tokens", "max_response_output_tokens"):
+                bound = inner.get(name)
+                if isinstance(bound, int) and not isinstance(bound, bool) and bound > 0:
+                    return bound
+        return None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that it reports: of a response, of a transcription, or of a whole session."""
+        inner = _inner(self.members, "response").get("usage")
+        return read_usage(inner if inner is not None else self.members.get("usage"))
+
+    @property
+    def session_model(self) -> str | None:
+        """The model of the session, as the server names it."""
+        found = _inner(self.members, "session").get("model")
+        return found if isinstance(found, str) and len(found) <= 256 else None
+
+
+def read_told(content: bytes) -> Message | None:
+    """Read a server's message; None if it says nothing that counts here."""
+    if _TOLD.search(content) is None:
+        return None
+    if len(content) > LARGE_MESSAGE:
+        return _search_told(content)
+    try:
+        members = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(members, dict):
+        return None
+    kind = members.get("type")
+    if kind in _SETTLED:
+        kind = DONE
+    return Message(kind if isinstance(kind, str) else "", members)
+
+
+def _search_told(content: bytes) -> Message | None:
+    """Search a server's large message for the end of a response, and its usage."""
+    ends = content[:_SEARCHED] + b"\n" + content[-_SEARCHED:]
+    kind = next((name for name in (DONE, *_SETTLED) if b'"%s"' % name.encode() in ends), None)
+    if kind is None:
+        return None
+    found = search_answer(content)
+    usage = found.usage
+    told = {} if usage is None else {"usage": _written(usage)}
+    return Message(DONE, {"response": {"id": found.response_id, **told}})
+
+
+def _written(usage: Usage) -> dict[str, Any]:
+    """Write usage as a server does, to be read as any other."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "input_token_details": {
+            "cached_tokens": usage.cached_tokens,
+            "audio_tokens": usage.input_audio_tokens,
+            "cached_tokens_details": {"audio_tokens": usage.cached_audio_tokens},
+        },
+        "output_token_details": {
+            "audio_tokens": usage.output_audio_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+        },
+    }
+
+
+def read_asked(content: bytes) -> Message:
+    """Read a client's message. Raises `GatewayError` (400) for what is no JSON object, or ambiguous."""
+    try:
+        members = json.loads(content, object_pairs_hook=_once)
+    except _TwiceError:
+        raise message_malformed("A key occurs more than once in the message.") from None
+    except (ValueError, RecursionError):
+        raise message_malformed("The message is not JSON.") from None
+    if not isinstance(members, dict):
+        raise message_malformed("The message is not a JSON object.")
+    kind = members.get("type")
+    return Message(kind if isinstance(kind, str) else "", members)
+
+
+class _TwiceError(Exception):
+    """A key stands twice, and readers disagree on which of the two counts."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _TwiceError
+    return members
+
+
+def with_models(message: Message, replace: Callable[[str], str]) -> bytes | None:
+    """The message with every deployment that it names replaced; None if that changes nothing.
+
+    Raises what ``replace`` raises.
+    """
+    changes = [
+        (holder, name, new) for holder, name, old in _models(message.members) if (new := replace(old)) != old
+    ]
+    if not changes:
+        return None
+    for holder, name, new in changes:
+        holder[name] = new
+    return json.dumps(message.members, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+
+
+def cancel(response: str) -> bytes:
+    """The message with which a client cancels a response."""
+    return json.dumps({"type": "response.cancel", "response_id": response}).encode()
+
+
+def _models(members: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    for *way, name in _MODEL_PLACES:
+        inner: Any = members
+        for step in way:
+            inner = inner.get(step) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and isinstance(inner.get(name), str):
+            yield inner, name, inner[name]
+
+
+def _inner(members: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = members.get(name)
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,554 @@
+"""Realtime sessions in the layer: the handshake and its replay, messages, quotas, and how a session ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.proxy import events
+from mitmproxy.test import taddons
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+
+from aoai_gateway.proxy.messages import GatewayLeaves
+from tests.engine_driver import ANYBODY, config
+from tests.proxy.layer_driver import Connection, connect, listen
+from tests.proxy.web_socket import HANDSHAKE, Talk
+
+USAGE = {
+    "total_tokens": 100,
+    "input_tokens": 60,
+    "output_tokens": 40,
+    "input_token_details": {
+        "text_tokens": 20,
+        "audio_tokens": 40,
+        "cached_tokens": 10,
+        "cached_tokens_details": {"text_tokens": 4, "audio_tokens": 6},
+    },
+    "output_token_details": {"text_tokens": 10, "audio_tokens": 30},
+}
+
+
+@pytest.fixture
+def made() -> Iterator[Callable[..., Talk]]:
+    with taddons.context(Proxyserver()) as tctx:
+
+        def make(*backends: str, **parts: Any) -> Talk:
+            plain = config(*(backends or ("a", "b")), **parts)
+            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
+            return Talk(connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options))
+
+        yield make
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The records that are written."""
+    from aoai_gateway.runtime import gateway
+    from aoai_gateway.usage.record import usage_record
+
+    written: list[dict[str, Any]] = []
+
+    def write_down(self: gateway.Gateway, call: Any) -> dict[str, Any]:
+        written.append(usage_record(call))
+        return written[-1]
+
+    monkeypatch.setattr(gateway.Gateway, "write_down", write_down)
+    return written
+
+
+def limited(**limits: Any) -> dict[str, Any]:
+    return {"clients": (ANYBODY.but(**limits),)}
+
+
+def begun(talk: Talk, host: str = "a") -> Talk:
+    talk.ask()
+    talk.accept(host)
+    assert talk.head().startswith("HTTP/1.1 101 ")
+    return talk
+
+
+def response(talk: Talk, ident: str, usage: dict[str, Any] = USAGE) -> None:
+    talk.tell(type="response.created", response={"id": ident})
+    talk.tell(type="response.done", response={"id": ident, "status": "completed", "usage": usage})
+
+
+# --- the handshake -------------------------------------------------------------------------------------
+
+
+def test_messages_go_both_ways(made: Callable[..., Talk], records: list[dict[str, Any]]) -> None:
+    talk = made("real@a", "b")
+    talk.ask("/openai/v1/realtime?model=gpt&api-key=key-of-anybody", key=None)
+    head = talk.here.sent["a.example"].decode()
+    assert head.startswith("GET /openai/v1/realtime?model=real HTTP/1.1\r\n")
+    assert "upgrade: websocket" in head
+    assert "connection: Upgrade" in head
+    assert "key-of-anybody" not in head
+    assert "api-key: key-of-a\r\n" in head
+    talk.accept("a")
+    head = talk.head().lower()
+    assert head.startswith("http/1.1 101 ")
+    assert "upgrade: websocket" in head
+    assert "x-gateway-backend: real@a" in head
+    talk.tell(type="session.created", session={"model": "real", "id": "sess_1"})
+    assert talk.told() == [{"type": "session.created", "session": {"model": "gpt", "id": "sess_1"}}]
+    talk.say(type="session.update", session={"model": "gpt"})
+    assert talk.heard() == [{"type": "session.update", "session": {"model": "real"}}]
+    talk.say(type="input_audio_buffer.append", audio="AAAA")
+    assert talk.heard() == [{"type": "input_audio_buffer.append", "audio": "AAAA"}]
+    response(talk, "resp_1")
+    assert [each["type"] for each in talk.told()] == ["response.created", "response.done"]
+    talk.send(CloseConnection(1000))
+    assert talk.told() == [1000]
+    assert talk.heard() == [1000]
+    assert talk.here.at_rest
+    assert not talk.here.gateway.sessions
+    (record,) = records
+    assert (record["operation"], record["outcome"], record["status"]) == ("realtime", "ok", 101)
+    assert (record["input_tokens"], record["output_tokens"], record["cached_tokens"]) == (60, 40, 10)
+    assert (record["input_audio_tokens"], record["output_audio_tokens"]) == (40, 30)
+    assert record["cached_audio_tokens"] == 6
+    assert (record["messages_in"], record["messages_out"], record["responses"]) == (2, 3, 1)
+    assert (record["close_code"], record["closed_by"]) == (1000, "client")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 401])
+def test_a_refused_handshake_is_replayed(made: Callable[..., Talk], status: int) -> None:
+    talk = made()
+    talk.ask()
+    assert not talk.here.received
+    talk.here.respond("a", status)
+    assert not talk.here.received
+    talk.accept("b")
+    assert "x-gateway-attempts: 2" in talk.head()
+    talk.say(type="x")
+    assert talk.heard() == [{"type": "x"}]
+
+
+def test_a_backend_that_hangs_at_the_handshake_is_left(made: Callable[..., Talk]) -> None:
+    talk = made()
+    talk.ask()
+    talk.here.run_timers(6)
+    talk.accept("b")
+    assert talk.head().startswith("HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 x\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 101 x\r\nupgrade: websocket\r\nsec-websocket-accept: wrong\r\n\r\n",
+    ],
+)
+def test_what_is_no_websocket_there_is_left(made: Callable[..., Talk], answer: bytes) -> None:
+    talk = made()
+    talk.ask()
+    talk.here.answer("a", answer)
+    talk.accept("b")
+    assert talk.head().startswith("HTTP/1.1 101 ")
+
+
+def test_no_backend_is_left(made: Callable[..., Talk]) -> None:
+    talk = made()
+    talk.ask()
+    talk.here.respond("a", 429)
+    talk.here.respond("b", 429)
+    assert talk.here.result()[0] == 429
+
+
+def test_the_preview_form(made: Callable[..., Talk]) -> None:
+    talk = made("real@a")
+    talk.ask("/openai/realtime?api-version=2025-04-01-preview&deployment=gpt")
+    head = talk.here.sent["a.example"]
+    assert head.startswith(
+        b"GET /openai/realtime?api-version=2025-04-01-preview&deployment=real HTTP/1.1\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/openai/v1/realtime?model=other", 404),
+        ("/openai/v1/realtime?model=gpt&deployment=other", 400),
+        ("/openai/v1/realtime?model=a%2Fb", 404),
+        ("/openai/v1/embeddings", 405),
+        ("/openai/v1/files", 400),
+    ],
+)
+def test_targets_that_are_refused(made: Callable[..., Talk], path: str, status: int) -> None:
+    talk = made()
+    talk.ask(path)
+    assert talk.here.result()[0] == status
+    assert not talk.here.sent
+
+
+@pytest.mark.parametrize("left", range(len(HANDSHAKE)))
+def test_what_is_no_handshake_is_refused(made: Callable[..., Talk], left: int) -> None:
+    talk = made()
+    talk.ask(handshake=tuple(line for line in HANDSHAKE if line != HANDSHAKE[left]))
+    assert talk.here.result()[0] == 426
+    assert not talk.here.sent
+
+
+def test_a_wrong_key_is_refused_before_the_upgrade(made: Callable[..., Talk]) -> None:
+    talk = made()
+    talk.ask(key="wrong")
+    assert talk.here.result()[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "left"),
+    [
+        ("&api-key=key-of-anybody", (), None),
+        ("&authorization=Bearer%20key-of-anybody", (), None),
+        ("", ("sec-websocket-protocol: realtime, openai-insecure-api-key.key-of-anybody, x",), "realtime, x"),
+        ("", ("sec-websocket-protocol: openai-insecure-api-key.key-of-anybody",), None),
+        ("", ("sec-websocket-protocol: authorization, key-of-anybody, realtime",), "realtime"),
+        ("", ("authorization: Bearer key-of-anybody",), None),
+    ],
+)
+def test_where_keys_stand(
+    made: Callable[..., Talk], path: str, fields: tuple[str, ...], left: str | None
+) -> None:
+    talk = made()
+    seen: list[Any] = []
+    talk.here.on_hook = lambda hook: seen.extend(hook.args())
+    talk.ask(f"/openai/v1/realtime?model=gpt{path}", *fields, key=None)
+    head = talk.here.sent["a.example"].decode()
+    assert "key-of-anybody" not in head
+    assert "authorization" not in head.lower()
+    offered = [line for line in head.split("\r\n") if line.lower().startswith("sec-websocket-protocol")]
+    assert [line.partition(": ")[2] for line in offered] == ([left] if left else [])
+
+
+def test_extensions_are_not_passed_on(made: Callable[..., Talk]) -> None:
+    talk = made()
+    talk.ask("/openai/v1/realtime?model=gpt", "sec-websocket-extensions: permessage-deflate")
+    assert b"extensions" not in talk.here.sent["a.example"].lower()
+    talk.accept("a", "sec-websocket-extensions: permessage-deflate")
+    assert "extensions" not in talk.head().lower()
+
+
+# --- messages ------------------------------------------------------------------------------------------
+
+
+def test_pings_and_binary_messages_pass(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.send(BytesMessage(b"[1]"))
+    assert talk.heard() == [[1]]
+    talk.send(Ping(b"p"))
+    assert b"p" in talk.here.sent["a.example"][-8:] or talk.here.sent["a.example"]
+
+
+def test_keys_of_ours_are_masked(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.tell(type="error", error={"message": "the key key-of-a is wrong"})
+    assert "key-of-a" not in json.dumps(talk.told())
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"type": "a", "type": "b"}'])
+def test_what_is_no_message_goes_nowhere(made: Callable[..., Talk], text: str) -> None:
+    talk = begun(made())
+    talk.send(TextMessage(text))
+    assert talk.heard() == []
+    (told,) = talk.told()
+    assert told["type"] == "error"
+    assert told["error"]["code"] == "message_malformed"
+    talk.say(type="x")
+    assert talk.heard() == [{"type": "x"}]
+
+
+def test_a_message_that_is_too_large_ends_the_session(
+    made: Callable[..., Talk], records: list[dict[str, Any]]
+) -> None:
+    talk = made(limits={"message_mb": 1})
+    begun(talk)
+    piece = "x" * 300_000
+    for _ in range(3):
+        talk.send(TextMessage(piece, message_finished=False))
+    assert talk.told() == []
+    talk.send(TextMessage(piece, message_finished=False))
+    told, code = talk.told()
+    assert told["error"]["code"] == "message_too_large"
+    assert code == 1009
+    assert records[0]["error"] == "message_too_large"
+
+
+def test_names_of_other_deployments(made: Callable[..., Talk]) -> None:
+    talk = begun(made(clients=(ANYBODY.but(deployments_allowed=("gpt",)),)))
+    talk.say(type="session.update", session={"input_audio_transcription": {"model": "whisper-1"}})
+    assert len(talk.heard()) == 1
+    talk.say(type="session.update", session={"audio": {"input": {"transcription": {"model": "other"}}}})
+    assert talk.heard() == []
+    assert talk.told()[0]["error"]["code"] == "DeploymentNotAllowed"
+
+
+# --- quotas --------------------------------------------------------------------------------------------
+
+
+def left(talk: Talk) -> int:
+    """The tokens that the client has left, as a next handshake would be told."""
+    gateway = talk.here.gateway
+    from aoai_gateway.quota.quotas import Decision, Quota, Reservation
+
+    client = gateway.config.clients[0]
+    quota = Quota(None, client.max_tokens_per_minute)
+    decision = gateway.state.reserve(Reservation("look", client.name, (quota,), 0, 0), gateway.now())
+    assert isinstance(decision, Decision)
+    return decision.standings[0].remaining
+
+
+def test_responses_are_counted_to_the_token(made: Callable[..., Talk]) -> None:
+    talk = begun(made(**limited(max_tokens_per_minute=10_000)))
+    assert left(talk) == 10_000
+    talk.say(type="response.create", response={"max_output_tokens": 700})
+    assert left(talk) == 9_300
+    response(talk, "resp_1")
+    assert left(talk) == 9_900
+    response(talk, "resp_2")  # the server began it by itself
+    assert left(talk) == 9_800
+    talk.tell(
+        type="conversation.item.input_audio_transcription.completed",
+        usage={"type": "tokens", "total_tokens": 7, "input_tokens": 5, "output_tokens": 2},
+    )
+    talk.say(type="response.create")
+    talk.tell(type="error", error={"code": "conversation_already_has_active_response"})
+    assert left(talk) == 9_800
+    talk.send(CloseConnection(1000))
+    assert left(talk) == 9_793
+
+
+def test_a_response_that_is_not_waited_for_counts_as_booked(made: Callable[..., Talk]) -> None:
+    talk = begun(made(**limited(max_tokens_per_minute=10_000)))
+    talk.say(type="response.create", response={"max_output_tokens": 700})
+    talk.tell(type="response.created", response={"id": "resp_1"})
+    talk.here.hang_up()
+    assert left(talk) == 9_300
+
+
+def test_the_session_ends_with_the_budget(made: Callable[..., Talk], records: list[dict[str, Any]]) -> None:
+    talk = begun(made(**limited(max_tokens_per_minute=600)))
+    response(talk, "resp_1")
+    talk.told()
+    talk.say(type="response.create")
+    told, code = talk.told()
+    assert told["type"] == "error"
+    assert told["error"]["code"] == "quota_exceeded"
+    assert code == 1008
+    assert talk.heard() == [1000]
+    (record,) = records
+    assert (record["outcome"], record["error"], record["status"]) == ("rejected", "quota_exceeded", 101)
+    assert record["input_tokens"] == 60
+    assert record["closed_by"] == "gateway"
+    assert record["refused_by"]["quota"] == "tokens_per_minute"
+
+
+def test_a_response_of_the_servers_own_accord_ends_it_too(made: Callable[..., Talk]) -> None:
+    talk = begun(made(**limited(max_tokens_per_minute=600)))
+    response(talk, "resp_1")
+    talk.told()
+    talk.tell(type="response.created", response={"id": "resp_2"})
+    assert [each if isinstance(each, int) else each["type"] for each in talk.told()] == ["error", 1008]
+
+
+def test_a_client_that_may_wait_keeps_its_session(made: Callable[..., Talk]) -> None:
+    waits = {"when_exceeded": {"action": "wait", "seconds": 5}}
+    talk = begun(made(**limited(max_tokens_per_minute=600, **waits)))
+    response(talk, "resp_1")
+    talk.told()
+    talk.say(type="response.create")
+    assert [each["error"]["code"] for each in talk.told()] == ["quota_exceeded"]
+    talk.tell(type="response.created", response={"id": "resp_2"})
+    assert talk.heard() == [{"type": "response.cancel", "response_id": "resp_2"}]
+    talk.here.clock.now += 61
+    talk.say(type="response.create")
+    assert [each["type"] for each in talk.heard()] == ["response.create"]
+
+
+def test_no_budget_no_session(made: Callable[..., Talk]) -> None:
+    talk = made(**limited(max_tokens_per_minute=600, max_requests_per_minute=2))
+    begun(talk)
+    response(talk, "resp_1", {"total_tokens": 600, "input_tokens": 300, "output_tokens": 300})
+    other = Talk(Connection(talk.here.gateway, talk.here.clock, talk.here.layer.context.options))
+    other.ask()
+    assert other.here.result()[0] == 429
+
+
+# --- the end -------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_hangs_up(made: Callable[..., Talk], records: list[dict[str, Any]]) -> None:
+    talk = begun(made())
+    talk.here.hang_up()
+    assert talk.heard() == [1001]
+    assert records[0]["outcome"] == "client_gone"
+    assert talk.here.at_rest
+
+
+def test_a_backend_that_hangs_up(made: Callable[..., Talk], records: list[dict[str, Any]]) -> None:
+    talk = begun(made())
+    talk.here.hang_up("a")
+    told, code = talk.told()
+    assert told["error"]["code"] == "session_disconnected"
+    assert code == 1011
+    assert records[0]["outcome"] == "truncated"
+    talk.here.run_timers(1)
+    assert talk.here.at_rest
+
+
+def test_a_backend_that_closes(made: Callable[..., Talk], records: list[dict[str, Any]]) -> None:
+    talk = begun(made())
+    talk.reply(CloseConnection(1001, "session_expired"))
+    assert talk.told() == [1001]
+    assert records[0]["outcome"] == "ok"
+    assert records[0]["closed_by"] == "backend"
+
+
+def test_bytes_that_are_no_frame(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.feed(b"\xff" * 10)
+    assert talk.told() == [1002]
+    assert talk.heard() == [1002]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(301, "Nothing was said"), (3_601, "has lasted")])
+def test_a_session_has_an_end(made: Callable[..., Talk], seconds: float, said: str) -> None:
+    talk = begun(made())
+    for _ in range(int(seconds // 200)):
+        talk.here.run_timers(200)
+        talk.say(type="x")
+    if seconds < 400:
+        talk.told()
+        talk.here.run_timers(seconds)
+    told, code = [each for each in talk.told() if each != 1000][-2:] if seconds < 400 else (None, None)
+    if seconds > 400:
+        talk.here.run_timers(400)
+        told, code = talk.told()
+    assert said in told["error"]["message"]
+    assert code == 1001
+
+
+def test_an_idle_session_ends_with_the_gateway(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.here.feed(GatewayLeaves(at_once=False))
+    told, code = talk.told()
+    assert told["error"]["code"] == "session_moved"
+    assert code == 1001
+
+
+def test_a_response_under_way_is_waited_for(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.tell(type="response.created", response={"id": "resp_1"})
+    talk.here.feed(GatewayLeaves(at_once=False))
+    assert len(talk.told()) == 1
+    talk.tell(type="response.done", response={"id": "resp_1"})
+    assert [each if isinstance(each, int) else each["type"] for each in talk.told()] == [
+        "response.done",
+        "error",
+        1001,
+    ]
+
+
+def test_a_bug_ends_the_session(made: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch) -> None:
+    from aoai_gateway.proxy.session import MessageSession
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    talk = begun(made())
+    monkeypatch.setattr(MessageSession, "_told", broken)
+    talk.tell(type="x")
+    assert not talk.here.client.connected
+    assert talk.here.at_rest
+
+
+# --- short-lived secrets -------------------------------------------------------------------------------
+
+SECRET = "ek_0123456789abcdef0123456789abcdef"
+
+
+def mint(talk: Talk, body: dict[str, Any], host: str = "a") -> dict[str, Any]:
+    """Have a secret made by a backend, and give what the client is told."""
+    raw = json.dumps(body).encode()
+    head = (
+        "POST /openai/v1/realtime/client_secrets HTTP/1.1",
+        "host: gw",
+        "api-key: key-of-anybody",
+        "content-type: application/json",
+        f"content-length: {len(raw)}",
+    )
+    here = talk.here
+    here.feed(events.DataReceived(here.client, "\r\n".join((*head, "", "")).encode() + raw))
+    here.respond(host, 200, json.dumps({"value": SECRET, "expires_at": 1, "session": {}}).encode())
+    status, told = here.result()
+    assert status == 200
+    decoded: dict[str, Any] = json.loads(told)
+    return decoded
+
+
+def again(talk: Talk) -> Talk:
+    """Another connection to the same gateway."""
+    here = talk.here
+    return Talk(Connection(here.gateway, here.clock, here.layer.context.options))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"session": {"type": "realtime", "model": "gpt"}},
+        {"model": "gpt"},
+        {"session": {"type": "transcription", "audio": {"input": {"transcription": {"model": "gpt"}}}}},
+    ],
+)
+def test_a_secret_opens_a_session_where_it_was_made(
+    made: Callable[..., Talk], body: dict[str, Any], records: list[dict[str, Any]]
+) -> None:
+    talk = made("real@a", "other@b")
+    seen: list[Any] = []
+    talk.here.on_hook = lambda hook: seen.extend(hook.args())
+    talk.here.hanging.clear()
+    talk.here.refusing.add("a.example")
+    assert mint(talk, body, "b")["value"] == SECRET
+    sent = talk.here.sent["b.example"]
+    assert b'"model": "other"' in sent
+    other = again(talk)
+    shown = f"sec-websocket-protocol: realtime, openai-insecure-api-key.{SECRET}"
+    other.ask("/openai/v1/realtime", shown, key=None)
+    assert "a.example" not in other.here.sent
+    head = other.here.sent["b.example"].decode()
+    assert f"authorization: Bearer {SECRET}" in head
+    assert "api-key" not in head
+    other.accept("b")
+    assert other.head().startswith("HTTP/1.1 101 ")
+    other.send(CloseConnection(1000))
+    assert records[-1]["client"] == "anybody"
+    assert records[-1]["deployment"] == "gpt"
+
+
+def test_a_secret_is_on_no_flow(made: Callable[..., Talk]) -> None:
+    talk = made("a")
+    flows: list[Any] = []
+
+    class Listener:
+        def response(self, flow: Any) -> None:
+            flows.append(flow.response.content)
+
+    del talk.here.gateway.heard.refresh  # which the driver has stopped
+    listen(talk.here.gateway, Listener())
+    assert mint(talk, {"session": {"model": "gpt"}})["value"] == SECRET
+    (content,) = flows
+    assert SECRET.encode() not in content
+    assert b'"value": "secret-' in content
+
+
+def test_a_secret_is_good_for_realtime_alone(made: Callable[..., Talk]) -> None:
+    talk = made("a")
+    mint(talk, {"session": {"model": "gpt"}})
+    other = again(talk)
+    other.here.ask(key=SECRET)
+    assert other.here.result()[0] == 403
+    unknown = again(talk)
+    unknown.ask(key=SECRET.replace("0", "1"))
+    assert unknown.here.result()[0] == 401
