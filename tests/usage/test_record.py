@@ -16,6 +16,7 @@ HEAD = {
     "apim-request-id": "from-b",
     "x-request-id": "other",
     "openai-processing-ms": "12.5",
+    "azure-openai-deployment-utilization": "42.0%",
 }
 
 
@@ -94,6 +95,7 @@ def test_a_replayed_call() -> None:
         "messages_out": None,
         "close_code": None,
         "closed_by": None,
+        "utilization": 0.42,
     }
     assert record["attempts"] == [
         {

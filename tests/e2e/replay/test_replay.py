@@ -424,6 +424,7 @@ class TestUsageRecord:
             "traceparent": None,
             "user": None,
             "run_by": None,
+            "utilization": None,
             "call": answer.headers["x-gateway-call"],
             "count": 1,
             "address": None,
