@@ -9,16 +9,17 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from aoai_gateway.analysis.report_command import main
-from tests.analysis.day import day
+from tests.analysis.working_day import policy, working_day
 from tests.browser.chromium import take_picture
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_report_is_read_without_scrolling_sideways(browser: Browser, tmp_path: Path, scheme: str) -> None:
     records, out = tmp_path / "usage.jsonl", tmp_path / "report.html"
-    records.write_text("".join(json.dumps(each) + "\n" for each in day()))
-    assert main([str(records), "--format", "html", "-o", str(out)], None) == 0
-    page = browser.new_page(viewport={"width": 1160, "height": 1020}, color_scheme=scheme)  # type: ignore[arg-type]
+    records.write_text("".join(json.dumps(each) + "\n" for each in working_day()))
+    options = ["--config", "x.yaml", "--format", "html", "-o", str(out)]
+    assert main([str(records), *options], lambda path: policy()) == 0
+    page = browser.new_page(viewport={"width": 1160, "height": 1190}, color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(out.as_uri())
     expect(page.get_by_role("heading", name="Usage report")).to_be_visible()
     expect(page.locator("svg")).to_have_count(2)

@@ -144,12 +144,14 @@ def _series(found: list[Consumer], first: int, last: int) -> dict[str, Any]:
     tokens: dict[str, list[int]] = {}
     refused = [0] * count
     for rank, consumer in enumerate(found):
+        for minute, amount in consumer.refused_at.items():
+            refused[(minute - first) // width] += amount
+        if not consumer.tokens:
+            continue
         name = f"{consumer.client} · {consumer.deployment}" if rank < MOST_SERIES else OTHERS
         line = tokens.setdefault(name, [0] * count)
         for minute, amount in consumer.tokens_at.items():
             line[(minute - first) // width] += amount
-        for minute, amount in consumer.refused_at.items():
-            refused[(minute - first) // width] += amount
     return {
         "starts": [(first + n * width) * MINUTE for n in range(count)],
         "bucket_minutes": width,
