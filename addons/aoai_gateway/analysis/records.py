@@ -2,7 +2,8 @@
 
 A log that has both records and other lines (standard output) will do. Lines that do not begin with ``{`` are
 passed over; those that do and are no records, or have a field of another type, are counted, too. A file whose
-name ends in ``.gz`` is decompressed.
+name ends in ``.gz`` is decompressed. Of a capture (mitmproxy's dump file), each call's flow is made a record
+(:mod:`~aoai_gateway.analysis.captures`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,9 @@ from aoai_gateway.analysis.record_check import wrong_field
 from aoai_gateway.usage.record import SCHEMA, empty_record
 
 type Record = dict[str, Any]
+
+_LONGEST_LENGTH = 12
+_DUMP = re.compile(rb"[0-9]{1,11}:")
 
 AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -69,10 +74,10 @@ class Reading:
     """The first of them, ``usage.jsonl, line 3 (input_tokens)``."""
     files: list[str] = field(default_factory=list)
 
-    def pass_over(self, path: Path, line: int, wrong: str) -> None:
-        """Count a line that is no record."""
+    def pass_over(self, place: str, wrong: str) -> None:
+        """Count a line that is no record, or the rest of a capture."""
         self.unreadable += 1
-        self.first_unreadable = self.first_unreadable or f"{path}, line {line} ({wrong})"
+        self.first_unreadable = self.first_unreadable or f"{place} ({wrong})"
 
     def told(self) -> str:
         """Say how many lines were passed over, and where to look; empty without any."""
@@ -83,26 +88,50 @@ class Reading:
 
 def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Iterator[tuple[float, Record]]:
     """Yield the wanted records with their times, in the order of the files. Raises RecordsError."""
-    plain = empty_record()
     for path in paths:
         reading.files.append(str(path))
         try:
-            with _open(path) as lines:
-                for number, line in enumerate(lines, 1):
-                    if not line.startswith("{"):
-                        continue
-                    try:
-                        at, record = _record(line, plain)
-                    except _NoRecordError as error:
-                        reading.pass_over(path, number, str(error))
-                        continue
-                    if selection.wants(record, at):
-                        reading.read += 1
-                        yield at, record
-                    else:
-                        reading.left_out += 1
+            for at, record in _flows(path, reading) if _is_capture(path) else _lines(path, reading):
+                if selection.wants(record, at):
+                    reading.read += 1
+                    yield at, record
+                else:
+                    reading.left_out += 1
         except (OSError, EOFError) as error:
             raise RecordsError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _lines(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
+    plain = empty_record()
+    with _open(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.startswith("{"):
+                continue
+            try:
+                found = _record(line, plain)
+            except _NoRecordError as error:
+                reading.pass_over(f"{path}, line {number}", str(error))
+                continue
+            yield found
+
+
+def _flows(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
+    # mitmproxy takes a second to load, and most reports are on records.
+    from aoai_gateway.analysis.captures import CaptureReadError, flows_of, record_of
+
+    try:
+        for flow in flows_of(path):
+            found = record_of(flow)
+            if found is not None:
+                yield found
+    except CaptureReadError as error:
+        reading.pass_over(str(path), str(error))
+
+
+def _is_capture(path: Path) -> bool:
+    """Whether a file begins as a dump file does: with the length of the first flow."""
+    with path.open("rb") as file:
+        return _DUMP.match(file.read(_LONGEST_LENGTH)) is not None
 
 
 def seconds(time: str) -> float:
