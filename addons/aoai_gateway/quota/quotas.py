@@ -19,9 +19,12 @@ turn out to be alive, its late settlement is still booked in full.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+
+MOST_QUOTAS = 10_000
+"""Whose limits are kept paired with their kinds."""
 
 
 class Limit(StrEnum):
@@ -67,11 +70,15 @@ class Quota:
             self.tokens_per_month,
         )
 
-    def set_limits(self) -> Iterator[tuple[Limit, int]]:
-        """Yield the limits that are set."""
-        for kind, limit in zip(Limit, self.limits, strict=True):
-            if limit is not None:
-                yield kind, limit
+    def set_limits(self) -> tuple[tuple[Limit, int], ...]:
+        """Give the limits that are set."""
+        return _set_limits(self.limits)
+
+
+@lru_cache(MOST_QUOTAS)
+def _set_limits(limits: tuple[int | None, ...]) -> tuple[tuple[Limit, int], ...]:
+    """Pair limits with their kinds; the same few quotas are asked several times for each call."""
+    return tuple((kind, limit) for kind, limit in zip(Limit, limits, strict=True) if limit is not None)
 
 
 @dataclass(frozen=True, slots=True)
