@@ -390,3 +390,31 @@ def test_a_weight_is_a_positive_number(problems: Lines, weight: str):
     assert "standins[0].weight" in said
     (said,) = problems(client(f"key: k, weight: {weight}"))
     assert "clients[0].weight" in said
+
+
+# --- recorded prompts ---------------------------------------------------------------------------------------
+
+PROMPTS = "record_prompts: {{path: {path}, clients: [{client}], redact: ['{pattern}']}}\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"client": "Teem"}, 'there is no client "Teem"'),
+        ({"pattern": "("}, "is not a regular expression"),
+        ({"pattern": "x*"}, "matches the empty text"),
+        ({"path": "usage.jsonl"}, "is the usage log"),
+    ],
+)
+def test_recorded_prompts(problems: Lines, warnings: Lines, values: dict[str, str], said: str):
+    plain = {"path": "prompts.jsonl", "client": "Team", "pattern": "x+"}
+    text = aoai(endpoint("one", BIG)) + "usage_log: usage.jsonl\n"
+    assert warnings(text + PROMPTS.format(**plain)) == []
+    (problem,) = problems(text + PROMPTS.format(**plain | values))
+    assert "record_prompts" in problem
+    assert said in problem
+
+
+def test_prompts_of_no_client_are_no_wish(problems: Lines):
+    (problem,) = problems(aoai(endpoint("one", BIG)) + "record_prompts: {path: p, clients: []}\n")
+    assert "record_prompts.clients" in problem

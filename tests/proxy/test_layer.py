@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -665,6 +666,24 @@ def test_pipelined_calls_are_answered_in_order(here: Connection) -> None:
     here.respond("a", 200, b'{"n":2}')
     assert here.received.index(b'{"n":1}') < here.received.index(b'{"n":2}')
     assert here.at_rest
+
+
+# --- prompts that are written down --------------------------------------------------------------------
+
+
+def test_a_prompt_is_written_down_without_the_keys_that_are_known(
+    made: Callable[..., Connection], tmp_path: Path
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    here = made(record_prompts={"path": str(path), "clients": ["anybody"], "redact": ["secret word"]})
+    sinks = here.gateway.sinks
+    assert here.gateway.setup is not None
+    sinks.adopt(here.gateway.setup.config)
+    here.ask(messages=[{"role": "user", "content": "a secret word, and key-of-a"}])
+    here.respond("a", 200)
+    sinks.close(sinks.take_all())
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert line["prompt"]["messages"] == [{"role": "user", "content": "a [redacted], and ********"}]
 
 
 # --- bugs --------------------------------------------------------------------------------------------

@@ -148,3 +148,9 @@ def test_pieces_are_masked_as_the_whole_is(
             naive[at : at + len(secret)] = b"*" * len(secret)
             at = whole.find(secret.encode(), at + 1)
     assert masked == bytes(naive)
+
+
+def test_a_secret_that_begins_like_a_longer_one_is_masked_in_its_own_length() -> None:
+    secrets = KnownSecrets(["key-of-a", "key-of-anybody"])
+    assert secrets.mask(b"my key-of-a") == b"my ********"
+    assert secrets.mask(b"my key-of-anybody") == b"my **************"

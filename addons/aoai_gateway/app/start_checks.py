@@ -132,6 +132,18 @@ def _sinks(config: Config) -> Iterator[str]:
             yield from _writable(key, sink.path)
         if isinstance(sink, CsvSink):
             yield from _writable(key, sink.folder)
+    if config.record_prompts is not None:
+        yield from _private("record_prompts.path", config.record_prompts.path)
+
+
+def _private(key: str, file: Path) -> Iterator[str]:
+    yield from _writable(key, file)
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return
+    if os.name == "posix" and mode & 0o077:
+        yield f"{key}: others than its owner may read {file}; chmod 600 it"
 
 
 def _read(config: Config) -> x509.Certificate | None:

@@ -1,6 +1,7 @@
 """What must hold between the parts of a configuration: names, keys, who is last in line, what exists."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from aoai_gateway.config.client_checks import check_clients
 from aoai_gateway.config.fallbacks import check_fallbacks
@@ -236,8 +237,30 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
     if config.listen.client_ca and not config.listen.certificate:
         yield Finding(("listen", "client_ca"), "is of no use without a certificate", 'add "certificate"')
     yield from _check_admin(config)
+    yield from _check_prompts(config)
     if config.breaks.floor_seconds > config.breaks.ceiling_seconds:
         yield Finding(("breaks", "floor_seconds"), "is above ceiling_seconds")
+
+
+def _check_prompts(config: Config) -> Iterator[Finding]:
+    prompts = config.record_prompts
+    if prompts is None:
+        return
+    known = [client.name for client in config.clients]
+    for index, name in enumerate(prompts.clients):
+        if name not in known:
+            yield Finding(
+                ("record_prompts", "clients", index),
+                f'there is no client "{name}"',
+                did_you_mean(name, known),
+            )
+    jsonl = config.usage_sinks.jsonl
+    if prompts.path in (jsonl.path if jsonl else None, Path(config.usage_log or "stdout")):
+        yield Finding(
+            ("record_prompts", "path"),
+            "is the usage log's file, too; records are for more people than prompts",
+            "give it a file of its own",
+        )
 
 
 def _check_admin(config: Config) -> Iterator[Finding]:

@@ -60,7 +60,7 @@ from aoai_gateway.config.sections import (
     Workbench,
     written_alone,
 )
-from aoai_gateway.config.sinks import UsageSinks
+from aoai_gateway.config.sinks import RecordPrompts, UsageSinks
 from aoai_gateway.config.spelling import Spellings, one_spelling, spellings
 
 __all__ = [
@@ -141,6 +141,8 @@ class Config(Model):
     """Where one JSON line per finished call goes: `stdout`, or the path of a file."""
     usage_sinks: UsageSinks = UsageSinks()
     """More places for usage records; any number of them at once."""
+    record_prompts: RecordPrompts | None = None
+    """Whose prompts are written down, and where; nobody's if not set."""
     drain_seconds: Amount = 30
     """Seconds that running calls may take to finish when the gateway is stopped."""
     drain: Drain = Drain()

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
+import regex
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from aoai_gateway.config.fields import Amount, Count, KeptFile, KeptFolder, Key, Name, Url, fault
 from aoai_gateway.config.model import Model
@@ -87,6 +88,28 @@ class LogAnalyticsSink(_Sink):
         if self.client_secret is not None and (self.tenant_id is None or self.client_id is None):
             raise fault("has a client_secret without tenant_id and client_id")
         return self
+
+
+def _redactable(pattern: str) -> str:
+    try:
+        found = regex.compile(pattern)
+    except (regex.error, OverflowError, RecursionError):
+        how = r"write it like '\b[\w.]+@[\w.]+\b', in single quotes"
+        raise fault("is not a regular expression", how) from None
+    if found.match("") is not None:
+        raise fault("matches the empty text, and so everywhere", r"say \d+ rather than \d*")
+    return pattern
+
+
+class RecordPrompts(_Rotated):
+    """Writes what some clients ask, redacted, to a file of its own that only its owner may read."""
+
+    path: KeptFile
+    """The path of the file: JSON lines."""
+    clients: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """The clients whose prompts are written."""
+    redact: tuple[Annotated[str, AfterValidator(_redactable)], ...] = ()
+    """Regular expressions; what they match is replaced. If that takes over 1 s, there is no prompt."""
 
 
 type UsageSink = JsonLinesSink | CsvSink | OtlpSink | LogAnalyticsSink

@@ -253,7 +253,7 @@ class EngineDriver:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         call.chunk_gaps = chunk_gaps
         self._observation.finished(here.flow)
-        record = here.gateway.write_down(call)
+        record = here.gateway.write_down(call, here.secrets)
         if "gateway_call_finished" in here.gateway.heard:
             yield GatewayCallEndedHook(CallFinished(here.flow, call, record))
 

@@ -37,6 +37,7 @@ from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
 from aoai_gateway.usage.metrics import Metrics
+from aoai_gateway.usage.prompts import prompt_of
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
@@ -46,7 +47,7 @@ from aoai_gateway.wire.client_secrets import Grant, digest_of, looks_minted
 from aoai_gateway.wire.secrets import Credential
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
+    from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
@@ -356,8 +358,13 @@ class Gateway:
         if answer is not None:
             asyncio_utils.create_task(_finish(answer), name="quota", keep_ref=True)
 
-    def write_down(self, call: Call) -> dict[str, Any]:
-        """Write a finished call into the usage log, if there is one. Gives the record; never blocks."""
+    def write_down(self, call: Call, secrets: Iterable[KnownSecrets] = ()) -> dict[str, Any]:
+        """Write a finished call into the usage log, if there is one. Gives the record; never blocks.
+
+        ``secrets``: what is masked in its prompt, if that is written down.
+        """
+        if call.body is not None and self.sinks.records_prompts_of(call.client.name):
+            self.sinks.put_prompt(prompt_of(call, secrets))
         self.traffic.finished(call, self.clock.monotonic())
         self.metrics.finished(call)
         heard = "gateway_call_finished" in self.heard

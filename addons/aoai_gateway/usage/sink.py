@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,19 @@ class Writer(Protocol):
 
 
 class Sink:
-    """Takes records, and has them written. ``name`` is for the log, the status page and metrics."""
+    """Takes records, and has them written. ``name`` is for the log, the status page and metrics.
 
-    def __init__(self, name: str, writer: Writer) -> None:
+    ``weigh`` gives the bytes of a record that waits, of which there may be no more than ``most`` together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        writer: Writer,
+        *,
+        weigh: Callable[[Record], int] = lambda _: 0,
+        most: int = 0,
+    ) -> None:
         self.name = name
         self.dropped = 0
         """Records that are lost: there was no room on the disk, or the writer was too slow."""
@@ -63,6 +73,9 @@ class Sink:
         """For the counts, and for what is put before the end."""
         self._unsettled = 0
         """Records that are neither written nor lost: in the queue, or in the writer's hands."""
+        self._weigh = weigh
+        self._most = most
+        self._weight = 0
         self._closed = False
         self._given_up = False
         """Whether all that was unsettled has been counted as lost."""
@@ -84,15 +97,18 @@ class Sink:
 
     def put(self, record: Record) -> None:
         """Take a record, which is not changed from now on; never blocks."""
-        why = "it is closed"
+        why, weight = "it is closed", self._weigh(record)
         with self._lock:
-            if not self._closed:
+            if self._weight + weight > self._most > 0:
+                why = "it is too slow"
+            elif not self._closed:
                 try:
                     self._queue.put_nowait(record)
                 except queue.Full:
                     why = "it is too slow"
                 else:
                     self._unsettled += 1
+                    self._weight += weight
                     return
         self._lose(1, why)
 
@@ -139,9 +155,9 @@ class Sink:
             lost = self._writer.write(records)
         except Exception as error:
             self.failing = reason(error)
-            self._settle(len(records), len(records), self.failing)
+            self._settle(records, len(records), self.failing)
         else:
-            self._settle(len(records), lost, "they were refused")
+            self._settle(records, lost, "they were refused")
             if self.failing and not lost:
                 logger.warning(
                     "The usage log %s can be written again; %d records are lost.", self.name, self.dropped
@@ -150,9 +166,11 @@ class Sink:
         finally:
             self._since = None
 
-    def _settle(self, count: int, lost: int, why: str) -> None:
+    def _settle(self, records: list[Record], lost: int, why: str) -> None:
         """Count a batch, unless that was done when it did not end in time."""
+        count, weight = len(records), sum(map(self._weigh, records))
         with self._lock:
+            self._weight -= weight
             if self._given_up:
                 return
             self._unsettled -= count

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink
 from aoai_gateway.usage.csv_files import CsvWriter
 from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter
+from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
 from aoai_gateway.usage.sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.config.sinks import UsageSink
+    from aoai_gateway.config.sinks import RecordPrompts, UsageSink
     from aoai_gateway.usage.sink import Record, Writer
 
 MEGABYTE = 1_000_000
@@ -32,20 +33,31 @@ class Sinks:
 
     def __init__(self) -> None:
         self._open: dict[UsageSink | str, Sink] = {}
+        self._prompts: tuple[RecordPrompts, Sink] | None = None
         self.dropped_before = 0
         """Records that sinks lost which are closed by now."""
 
     def __iter__(self) -> Iterator[Sink]:
-        return iter(tuple(self._open.values()))
+        prompts = () if self._prompts is None else (self._prompts[1],)
+        return iter((*self._open.values(), *prompts))
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any for usage records."""
         return bool(self._open)
 
     def put(self, record: Record) -> None:
         """Give a record to all of them; never blocks."""
         for sink in self._open.values():
             sink.put(record)
+
+    def records_prompts_of(self, client: str) -> bool:
+        """Whether a client's prompts are written down."""
+        return self._prompts is not None and client in self._prompts[0].clients
+
+    def put_prompt(self, record: Record) -> None:
+        """Have a prompt written (:func:`~aoai_gateway.usage.prompts.prompt_of`); never blocks."""
+        if self._prompts is not None:
+            self._prompts[1].put(record)
 
     def adopt(self, config: Config) -> list[Sink]:
         """Open what a configuration names. Gives the sinks that are no longer wanted, to be closed.
@@ -68,11 +80,18 @@ class Sinks:
             raise
         # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
         self._open = {key: before.get(key) or made[key] for key in wanted}
-        return [sink for key, sink in before.items() if key not in wanted]
+        return [sink for key, sink in before.items() if key not in wanted] + self._adopt_prompts(config)
+
+    def _adopt_prompts(self, config: Config) -> list[Sink]:
+        wanted, before = config.record_prompts, self._prompts
+        if wanted == (before[0] if before is not None else None):
+            return []
+        self._prompts = None if wanted is None else (wanted, _prompt_sink(wanted))
+        return [] if before is None else [before[1]]
 
     def take_all(self) -> list[Sink]:
         """Give all of them, to be closed: no record goes to them from now on."""
-        sinks, self._open = list(self._open.values()), {}
+        sinks, self._open, self._prompts = list(self), {}, None
         return sinks
 
     def close(self, sinks: list[Sink]) -> None:
@@ -108,6 +127,16 @@ def _is_there(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+def _prompt_sink(settings: RecordPrompts) -> Sink:
+    lines = JsonLinesWriter(
+        settings.path,
+        rotate_bytes=round(settings.rotate_mb * MEGABYTE),
+        daily=settings.rotate_daily,
+        keep=settings.keep,
+    )
+    return Sink(str(settings.path), PromptWriter(settings, lines), weigh=weight, most=MOST_WAITING)
 
 
 def _writer(key: UsageSink | str) -> Writer:

@@ -113,7 +113,9 @@ class KnownSecrets:
         for place in self._hits(data):
             for offset, length in self._grams[data[place : place + self._gram]]:
                 start = place - offset
-                if start >= 0 and data[start : start + length] in self._forms:
+                # At the data's end, the beginning of a secret may be another one.
+                whole = start >= 0 and start + length <= len(data)
+                if whole and data[start : start + length] in self._forms:
                     spans.append((start, start + length))
         return spans
 

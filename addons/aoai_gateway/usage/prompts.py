@@ -1,0 +1,146 @@
+"""Prompts of named clients, redacted, into a file of their own: ``record_prompts``.
+
+A prompt is read, redacted and written in its sink's thread. Patterns are the administrator's, and texts
+anybody's, so a match may take for ever: ``regex`` lets other threads run meanwhile, and ends after a time.
+What could not be redacted in that time is not written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import regex
+
+from aoai_gateway.usage.record import written_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aoai_gateway.config.sinks import RecordPrompts
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.usage.lines import JsonLinesWriter
+    from aoai_gateway.usage.sink import Record
+    from aoai_gateway.wire.masking import KnownSecrets
+
+SCHEMA = 1
+
+MEMBERS = ("instructions", "messages", "input", "prompt")
+"""Members of a body that are its prompt."""
+
+LARGEST_BODY = 1024 * 1024
+"""Bytes; decoding a larger one would hold up the event loop, from any thread."""
+
+MOST_WAITING = 64 * 1024 * 1024
+"""Bytes of bodies that may wait to be written; beyond, prompts are dropped and counted."""
+
+SECONDS = 1.0
+"""For redacting one prompt."""
+
+REDACTED = "[redacted]"
+
+_BASE64 = re.compile(r"(?:data:[^,]{0,200},)?[A-Za-z0-9+/_-]{1000,}={0,2}", re.ASCII)
+"""Images, audio and files: no text."""
+
+
+def prompt_of(call: Call, secrets: Iterable[KnownSecrets]) -> dict[str, Any]:
+    """Take what is to be written of a call that has a body. ``secrets``: what is masked, wherever it is."""
+    assert call.body is not None
+    return {
+        "schema": SCHEMA,
+        "time": written_time(call.started + call.wall),
+        "call": call.id,
+        "client": call.client.name,
+        "deployment": call.deployment or None,
+        "operation": call.target.operation.name,
+        "body": call.body.raw,
+        "secrets": tuple(secrets),
+    }
+
+
+def weight(record: Record) -> int:
+    """Give the bytes of a prompt that waits."""
+    return len(record["body"])
+
+
+class PromptWriter:
+    """Writes prompts as lines of JSON. ``prompt`` has the members that are the prompt, with redacted strings.
+
+    ``left_out`` says why there is none.
+    """
+
+    def __init__(self, settings: RecordPrompts, lines: JsonLinesWriter, *, seconds: float = SECONDS) -> None:
+        self._patterns = [regex.compile(pattern) for pattern in settings.redact]
+        self._lines = lines
+        self._seconds = seconds
+
+    def write(self, records: Sequence[Record]) -> int:
+        """Write a line for each."""
+        return self._lines.write([self._line(record) for record in records])
+
+    def close(self) -> None:
+        """Nothing is open."""
+        self._lines.close()
+
+    def _line(self, record: Record) -> dict[str, Any]:
+        line = {name: value for name, value in record.items() if name not in ("body", "secrets")}
+        try:
+            prompt = self._prompt(record["body"], record["secrets"])
+        except _LeftOutError as why:
+            return line | {"prompt": None, "left_out": str(why)}
+        return line | {"prompt": prompt, "left_out": None}
+
+    def _prompt(self, body: bytes, secrets: Sequence[KnownSecrets]) -> dict[str, Any]:
+        if len(body) > LARGEST_BODY:
+            raise _LeftOutError(f"the body has more than {LARGEST_BODY:,} bytes")
+        redaction = _Redaction(self._patterns, secrets, time.monotonic() + self._seconds)
+        try:
+            document = json.loads(body)
+            if not isinstance(document, dict):
+                raise ValueError
+            return {name: redaction.of(document[name]) for name in MEMBERS if name in document}
+        except TimeoutError:
+            raise _LeftOutError(f"it could not be redacted within {self._seconds:g} s") from None
+        except (ValueError, RecursionError):
+            raise _LeftOutError("the body is no JSON that could be read") from None
+
+
+class _LeftOutError(Exception):
+    pass
+
+
+class _Redaction:
+    """Of one prompt. Raises TimeoutError."""
+
+    def __init__(
+        self, patterns: Sequence[regex.Pattern[str]], secrets: Sequence[KnownSecrets], until: float
+    ) -> None:
+        self._patterns = patterns
+        self._secrets = secrets
+        self._until = until
+
+    def of(self, value: Any) -> Any:
+        """Redact all strings of a value, keys included."""
+        match value:
+            case str():
+                return self._text(value)
+            case list():
+                return [self.of(each) for each in value]
+            case dict():
+                return {self._text(name): self.of(each) for name, each in value.items()}
+            case _:
+                return value
+
+    def _text(self, text: str) -> str:
+        if _BASE64.fullmatch(text):
+            return f"[{len(text):,} characters of data]"
+        for secrets in self._secrets:
+            text = secrets.mask_text(text)
+        for pattern in self._patterns:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            text = pattern.sub(REDACTED, text, timeout=left, concurrent=True)
+        return text
