@@ -22,6 +22,7 @@ PACKAGE = ADDONS / NAME
 
 RANKED = (
     "bounded",
+    "command_line",
     "config",
     "wire",
     "tokens",

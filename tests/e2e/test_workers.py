@@ -230,6 +230,22 @@ def test_a_configuration_with_errors_replaces_nothing(gateway: Workers) -> None:
     assert call(gateway) == 200
 
 
+def test_a_worker_that_is_killed_while_the_file_has_errors_comes_back(gateway: Workers) -> None:
+    good = gateway.config_path.read_text()
+    try:
+        gateway.config_path.write_text(good + "unknown_section: 1\n")
+        first, second = gateway.pids()
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: first not in (gateway.ready_pids() or [first]), "another one is there")
+        # Its socket takes every second connection or so.
+        assert {call(gateway) for _ in range(12)} == {200}
+        assert second in gateway.pids()
+        eventually(lambda: gateway.status()["gateway"]["config_errors"], "the status page shows the errors")
+    finally:
+        gateway.config_path.write_text(good)
+    eventually(lambda: not gateway.status()["gateway"]["config_errors"], "they are gone with their cause")
+
+
 def test_a_break_at_one_is_a_break_at_the_other(gateway: Workers, simulator: Simulator) -> None:
     simulator.fault("429", deployment="gpt-4o-ptu", retry_after_seconds=60)
     assert call(gateway) == 200

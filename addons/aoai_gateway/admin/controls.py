@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.admin.snapshot import BY_HAND, all_backends, rfc3339
+from aoai_gateway.admin.snapshot import BY_HAND, all_backends
 from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.config.switches import KINDS, Kind, UnknownNameError, enabled_in_file
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.wire.masking import known
 from aoai_gateway.wire.printing import printable
+from aoai_gateway.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config

@@ -29,6 +29,7 @@ from tornado.httpserver import HTTPServer
 
 from aoai_gateway.admin import guard, metrics, page
 from aoai_gateway.admin.controls import LONGEST_BREAK, ControlError, NothingOfThatNameError
+from aoai_gateway.admin.headers import headers
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.proxy import health
 from aoai_gateway.wire.authority import authority
@@ -50,16 +51,27 @@ logger = logging.getLogger(__name__)
 LARGEST_BODY = 16 * 1024
 IDLE_SECONDS = 60.0
 
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": page.CONTENT_SECURITY_POLICY,
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "Server": "aoai-gateway",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+HEADERS = headers(page.CONTENT_SECURITY_POLICY)
+
+
+def bind(admin: Admin) -> list[socket.socket]:
+    """Open the sockets of the status page, and say where it is.
+
+    An address that is not to be had is logged, and stops nothing: there are no sockets then.
+    """
+    try:
+        sockets = netutil.bind_sockets(admin.port, admin.host)
+    except OSError as error:
+        logger.warning(
+            "There is no status page: %s:%d cannot be listened on (%s). The gateway serves without it; "
+            "admin.port names another port.",
+            admin.host,
+            admin.port,
+            os.strerror(error.errno) if error.errno else error,
+        )
+        return []
+    logger.info("Status page at http://%s/", authority(admin.host, sockets[0].getsockname()[1]))
+    return sockets
 
 
 class AdminListener:
@@ -81,22 +93,11 @@ class AdminListener:
         """Listen as configured. An address that is not to be had is logged, and stops nothing."""
         if not admin.enabled:
             return
-        try:
-            sockets = netutil.bind_sockets(admin.port, admin.host)
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            logger.warning(
-                "There is no status page: %s:%d cannot be listened on (%s). The gateway serves without it; "
-                "admin.port names another port.",
-                admin.host,
-                admin.port,
-                reason,
-            )
+        sockets = bind(admin)
+        if not sockets:
             return
         self._serve(sockets, admin)
-        host, port = admin.host, sockets[0].getsockname()[1]
-        self.url = f"http://{authority(host, port)}"
-        logger.info("Status page at %s/", self.url)
+        self.url = f"http://{authority(admin.host, sockets[0].getsockname()[1])}"
         if self._more:
             logger.info("Workbench at %s/workbench", self.url)
 

@@ -54,7 +54,6 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.admin.identities import identities
@@ -64,6 +63,7 @@ from aoai_gateway.config.switches import Kind, Switches
 from aoai_gateway.proxy.health import state_in_words
 from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.runtime.trouble import troubles
+from aoai_gateway.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -344,8 +344,3 @@ def _longest(waits: list[float]) -> float | None:
 
 def _rounded(share: float | None) -> float | None:
     return None if share is None else round(share, 4)
-
-
-def rfc3339(seconds: float) -> str:
-    """Write a time since the epoch, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

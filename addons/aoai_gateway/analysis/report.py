@@ -12,13 +12,13 @@ and ``refused`` in each of them.
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.consumers import MINUTE, Consumer, consumers_of, figures
 from aoai_gateway.analysis.ptu import DeploymentLoad, estimate
 from aoai_gateway.analysis.tiers import Tiers
 from aoai_gateway.quota.effective_policy import effective_policy
+from aoai_gateway.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,10 +53,10 @@ def report(
     minutes, share = last - first + 1, percentile / 100
     rows = [figures(each, minutes, share) | _has(each, config) for each in found]
     for row in rows:
-        row["peak_minute"] = rfc3339(row["peak_minute"]) if row["peak_minute"] is not None else None
+        row["peak_minute"] = _time(row["peak_minute"]) if row["peak_minute"] is not None else None
     return {
-        "from": rfc3339(first) if minutes else None,
-        "to": rfc3339(last + 1) if minutes else None,
+        "from": _time(first) if minutes else None,
+        "to": _time(last + 1) if minutes else None,
         "minutes": minutes,
         "records": reading.read,
         "left_out": reading.left_out,
@@ -77,9 +77,9 @@ def report(
     }
 
 
-def rfc3339(minute: int) -> str:
+def _time(minute: int) -> str:
     """Write a minute since the epoch as a time."""
-    return datetime.fromtimestamp(minute * MINUTE, UTC).isoformat().replace("+00:00", "Z")
+    return rfc3339(minute * MINUTE)
 
 
 def _watched(
@@ -130,10 +130,10 @@ def _throttled(consumer: Consumer) -> dict[str, Any]:
         "of": consumer.calls,
         "by_cause": dict(consumer.refused.most_common()),
         "dry_run_by_cause": dict(consumer.dry_run.most_common()),
-        "first": rfc3339(minutes[0]) if minutes else None,
-        "last": rfc3339(minutes[-1]) if minutes else None,
+        "first": _time(minutes[0]) if minutes else None,
+        "last": _time(minutes[-1]) if minutes else None,
         "minutes": len(minutes),
-        "worst_minute": rfc3339(worst) if worst is not None else None,
+        "worst_minute": _time(worst) if worst is not None else None,
         "in_worst_minute": consumer.refused_at[worst] if worst is not None else 0,
     }
 

@@ -181,6 +181,12 @@ class GatewayAddon:
         try:
             loaded = load(path, env=os.environ)
         except ConfigErrors as errors:
+            worker = self.lifecycle.worker
+            if self.lifecycle.config is None and worker is not None:
+                # A warning, since mitmproxy ends a start in which an error was logged. The watcher has them.
+                logger.warning("%s has errors; the last configuration without any is in force.", path)
+                self._adopt(path, worker.last_good)
+                return
             report(errors)
             if self.lifecycle.config is None:
                 give_up(errors)

@@ -21,6 +21,7 @@ from aoai_gateway.admin.ended_workers import WorkersMetrics
 from aoai_gateway.admin.fleet import FleetHandler
 from aoai_gateway.admin.listener import IDLE_SECONDS, LARGEST_BODY
 from aoai_gateway.app import processes
+from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.endpoints import SimulatedEndpoint
 from aoai_gateway.tokens import Counter
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aoai_gateway.tokens import Encodings
-    from aoai_simulator.simulator import Simulator
 
 logger = logging.getLogger(__name__)
 
@@ -48,41 +48,6 @@ class Keeper(Protocol):
 
     async def flush(self) -> None:
         """Write what is not written yet."""
-
-
-class Simulators:
-    """The simulated endpoints that workers have asked for, by name."""
-
-    def __init__(self, encodings: Encodings | None) -> None:
-        self._encodings = encodings
-        self._running: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
-        self._lock = asyncio.Lock()
-
-    async def get(self, name: str, endpoint: SimulatedEndpoint) -> tuple[str, str]:
-        """Give the URL and the key of one; it is started, or replaced, if it is not as it should be."""
-        async with self._lock:
-            found = self._running.get(name)
-            if found is None or found[0] != endpoint:
-                if found is not None:
-                    await found[1].stop()
-                self._running[name] = found = endpoint, await self._start(name, endpoint)
-            return found[1].urls[name], found[1].keys[name]
-
-    async def _start(self, name: str, endpoint: SimulatedEndpoint) -> Simulator:
-        # Loaded only where an endpoint is simulated: real ones do without its memory and start-up time.
-        from aoai_simulator import server
-        from aoai_simulator.resource import Settings
-        from aoai_simulator.tokenizer import EncodingTokenizer
-
-        counter = Counter()
-        if self._encodings is not None:
-            counter.encodings = self._encodings
-        return await server.start(
-            {name: endpoint},
-            control_port=None,
-            settings=Settings(log_requests=False),
-            tokenizer=EncodingTokenizer(counter),
-        )
 
 
 class SimulateHandler(web.RequestHandler):
@@ -127,9 +92,11 @@ async def _run(
     inner = folder / "simulators.sock"
     inner.unlink(missing_ok=True)
     silent: dict[str, Any] = {"log_function": lambda handler: None}
-    simulate = HTTPServer(
-        web.Application([(r"/simulate", SimulateHandler, {"simulators": Simulators(encodings)})], **silent)
-    )
+    counter = Counter()
+    if encodings is not None:
+        counter.encodings = encodings
+    given = {"simulators": Simulators(counter)}
+    simulate = HTTPServer(web.Application([(r"/simulate", SimulateHandler, given)], **silent))
     simulate.add_socket(netutil.bind_unix_socket(str(inner)))
     sources = {
         "sockets": lambda: sorted(folder.glob("worker-*.sock")),

@@ -5,25 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import NoReturn
-
-from aoai_gateway.app.greeting import PROGRAM
 
 MOST_WORKERS = 64
-
-
-class UsageError(Exception):
-    """The command line is wrong; the text names the fault and the remedy."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
-
-
-def parser_of(command: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
-    """Make a command's parser, which raises `UsageError`."""
-    return _Parser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, allow_abbrev=False)
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:

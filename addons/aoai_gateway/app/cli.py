@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.app import signals
 from aoai_gateway.app.arguments import (
-    UsageError,
     add_config_option,
     capture_file,
-    parser_of,
     port_number,
     worker_count,
 )
-from aoai_gateway.app.greeting import CHECKOUT, PROGRAM, Address, greet, own_version
+from aoai_gateway.app.greeting import CHECKOUT, Address, greet, own_version
 from aoai_gateway.app.mitmproxy_options import OptionError, as_settings, run_mitmweb
+from aoai_gateway.command_line import PROGRAM, UsageError, parser_of
 from aoai_gateway.config.problems import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def _serve(words: list[str]) -> int:
         return serve(args.config, **where, **what, worker=worker)
 
     try:
-        return Supervisor(args.config, loaded.config, (address.host, address.port), args.workers, run).run()
+        return Supervisor(args.config, loaded, (address.host, address.port), args.workers, run).run()
     except StartFailedError as error:
         raise StartError(str(error)) from None
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from aoai_gateway.command_line import PROGRAM
 from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
     from aoai_gateway.config.loader import Loaded
 
-PROGRAM = "aoai-gateway"
 CHECKOUT = Path(__file__).resolve().parents[3]
 """Where ``gateway.yaml``, ``addons/gateway.py`` and ``tests/`` lie when the package runs from a checkout."""
 DEMO_KEY = "demo-key"

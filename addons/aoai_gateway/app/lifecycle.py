@@ -17,6 +17,7 @@ from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.admin.metrics import counts
 from aoai_gateway.app import cut_connections, descriptors, signals, start_checks, tls
+from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
-    from aoai_gateway.config.models import Config, SimulatedEndpoint
+    from aoai_gateway.config.models import Config
     from aoai_gateway.runtime.gateway import Gateway
-    from aoai_simulator.simulator import Simulator
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Lifecycle:
         self._path: Path | None = None
         self._loaded: Loaded | None = None
         self._pool_watch = PoolWatch(gateway)
-        self._simulators: dict[str, tuple[SimulatedEndpoint, Simulator]] = {}
+        self._simulators = Simulators(gateway.counter)
         self._watcher: asyncio.Task[None] | None = None
         self.inspected = False
         """Whether people look at prompts, and so at their numbers of tokens."""
@@ -80,6 +80,7 @@ class Lifecycle:
         self.stays_reachable = False
         """Whether another process goes on listening on the same port when this one ends."""
         self._started = False
+        self._told_ready = False
         self._started_with: Config | None = None
         self._adopting = asyncio.Lock()
         self._reload = asyncio.Event()
@@ -229,81 +230,69 @@ class Lifecycle:
 
     async def _with_simulators(self, config: Config) -> Config:
         wanted = config.simulated_endpoints
-        for name, (endpoint, running) in list(self._simulators.items()):
-            if wanted.get(name) != endpoint:
-                del self._simulators[name]
-                await running.stop()
-        for name, endpoint in wanted.items():
-            if self.worker is not None:
-                url, key = await self.worker.simulate(name, endpoint)
-                config = config.with_simulators({name: url}, {name: key})
-            elif name not in self._simulators:
-                self._simulators[name] = (endpoint, await self._simulate(name, endpoint))
-        urls = {name: running.urls[name] for name, (_, running) in self._simulators.items()}
-        keys = {name: running.keys[name] for name, (_, running) in self._simulators.items()}
-        return config.with_simulators(urls, keys) if urls else config
-
-    async def _simulate(self, name: str, endpoint: SimulatedEndpoint) -> Simulator:
-        # Loaded only where an endpoint is simulated: real ones do without its memory and start-up time.
-        from aoai_simulator import server as simulators
-        from aoai_simulator.resource import Settings
-        from aoai_simulator.tokenizer import EncodingTokenizer
-
-        # It is not to show its requests, or to be made to fail: no control plane, no log of requests.
-        settings = Settings(log_requests=False)
-        # It counts as the gateway does, so that the two never show different numbers for the same prompt.
-        await self._load_encodings()
-        return await simulators.start(
-            {name: endpoint},
-            control_port=None,
-            settings=settings,
-            tokenizer=EncodingTokenizer(self._gateway.counter),
-        )
+        if not wanted:
+            await self._simulators.keep_only(wanted)
+            return config
+        if self.worker is None:
+            await self._load_encodings()
+        get = self._simulators.get if self.worker is None else self.worker.simulate
+        found = {name: await get(name, endpoint) for name, endpoint in wanted.items()}
+        await self._simulators.keep_only(wanted)
+        urls, keys = ({name: pair[n] for name, pair in found.items()} for n in (0, 1))
+        return config.with_simulators(urls, keys)
 
     async def _watch(self) -> None:
         """Look at the configuration's files, and at the listeners of events, now and then."""
         assert self._path is not None
-        watch = Watch(self._path, env=os.environ, loaded=self._loaded)
         path = self._path
-        told_ready = False
+        watch = Watch(path, env=os.environ, loaded=self._loaded)
         while True:
             slept = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reload.wait(), POLL_SECONDS)
             asked = self._reload.is_set()
             self._reload.clear()
-            told_ready = told_ready or self._say_ready()
-            gateway = self._gateway
             if not asked:
-                gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
-            gateway.look_for_listeners(ctx.master.addons)
-            self._close_silent()
-            gateway.early.look(time.monotonic())
-            self._pool_watch.look()
-            waiting = gateway.queued
-            gateway.traffic.seen(
-                in_flight=len(gateway.calls) - waiting, waiting=waiting, now=time.monotonic()
-            )
-            if path != self._path:
-                path = self._path
-                watch = Watch(path, env=os.environ, loaded=self._loaded)
+                self._gateway.metrics.lag(time.monotonic() - slept - POLL_SECONDS)
+            # Each has a `try` of its own: what one of them raises is no reason to do without the other.
             try:
+                self._look_around(time.monotonic())
+            except Exception as error:
+                log_exception("where connections and queues are looked at; it is tried again.", error)
+            try:
+                if path != self._path:
+                    path = self._path
+                    watch = Watch(path, env=os.environ, loaded=self._loaded)
                 await self.state_sync.look()
-                found = await asyncio.to_thread(watch.read if asked else watch.poll)
-                if isinstance(found, ConfigErrors):
-                    for problem in found.problems:
-                        logger.error("%s", problem)
-                    logger.error("%s has errors; the configuration in force stays.", path)
-                    self._gateway.config_errors = tuple(map(str, found.problems))
-                elif found is not None:
-                    self._warn_of_restart(found)
-                    news = self._new_warnings(found)
-                    await self._adopt(found)
-                    for warning in news:
-                        logger.warning("%s", warning)
-                    logger.info("%s was reloaded.", path)
+                await self._take(path, await asyncio.to_thread(watch.read if asked else watch.poll))
             except Exception as error:
                 log_exception("while the configuration was reloaded; the one in force stays.", error)
+
+    def _look_around(self, now: float) -> None:
+        """Do what is to be done now and then, other than to look at the configuration."""
+        gateway = self._gateway
+        self._told_ready = self._told_ready or self._say_ready()
+        gateway.look_for_listeners(ctx.master.addons)
+        self._close_silent()
+        gateway.early.look(now)
+        self._pool_watch.look()
+        waiting = gateway.queued
+        gateway.traffic.seen(in_flight=len(gateway.calls) - waiting, waiting=waiting, now=now)
+
+    async def _take(self, path: Path, found: Loaded | ConfigErrors | None) -> None:
+        """Put a configuration in force that was found in the file; one with errors is logged."""
+        if isinstance(found, ConfigErrors):
+            for problem in found.problems:
+                logger.error("%s", problem)
+            logger.error("%s has errors; the configuration in force stays.", path)
+            self._gateway.config_errors = tuple(map(str, found.problems))
+        elif found is not None:
+            self._warn_of_restart(found)
+            news = self._new_warnings(found)
+            await self._adopt(found)
+            for warning in news:
+                logger.warning("%s", warning)
+            logger.info("%s was reloaded.", path)
 
     def _say_ready(self) -> bool:
         """Log, once it listens, where. Gives whether that was said."""
@@ -349,8 +338,7 @@ class Lifecycle:
         await asyncio.to_thread(gateway.sinks.close, sinks)
         if self.worker is not None:
             await self.worker.leave(counts(gateway.metrics.registry, sinks))
-        for _, running in self._simulators.values():
-            await running.stop()
+        await self._simulators.keep_only(())
         logger.info("Stopped.", extra={"event": "gateway.stopped"})
 
     async def _leave(self) -> None:

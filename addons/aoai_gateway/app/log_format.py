@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, TextIO
 
 from mitmproxy.addons.termlog import TermLogHandler
+
+from aoai_gateway.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Log
@@ -55,19 +57,42 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def formatter_of(log: Log) -> logging.Formatter:
+    """Make the formatter that is configured."""
+    return JsonFormatter() if log.format == "json" else TextFormatter()
+
+
 def apply(log: Log) -> None:
     """Have the process's log written as configured, from now on."""
     logging.getLogger().setLevel(log.level.upper())
     for handler in logging.getLogger().handlers:
         if isinstance(handler, TermLogHandler):
-            handler.setFormatter(JsonFormatter() if log.format == "json" else TextFormatter())
+            handler.setFormatter(formatter_of(log))
             handler.setLevel(log.level.upper())
+
+
+class StdoutHandler(logging.StreamHandler[TextIO]):
+    """Writes the log of a process without mitmproxy."""
+
+
+def write_to_stdout(log: Log) -> None:
+    """Have the log of a process without mitmproxy written as configured, from now on."""
+    write_no_more()
+    handler = StdoutHandler(sys.stdout)
+    handler.setFormatter(formatter_of(log))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(log.level.upper())
+
+
+def write_no_more() -> None:
+    """Leave the log to mitmproxy, in a process that was forked off one that writes it itself."""
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if not isinstance(each, StdoutHandler)]
 
 
 def time_of(record: logging.LogRecord) -> str:
     """Give a record's time, RFC 3339 in UTC, to the millisecond."""
-    made = datetime.fromtimestamp(record.created, UTC)
-    return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(record.created, "milliseconds")
 
 
 def event_of(record: logging.LogRecord) -> str:

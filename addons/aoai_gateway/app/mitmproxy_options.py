@@ -7,11 +7,11 @@ been loaded.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from aoai_gateway.command_line import Parser, UsageError
 from aoai_gateway.config.problems import did_you_mean
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _OWN_FLAGS = {
 """mitmproxy's options for which the gateway's command line has an option of its own."""
 
 
-class OptionError(Exception):
+class OptionError(UsageError):
     """An option that mitmproxy does not know, or that does not apply; the text names the remedy."""
 
 
@@ -172,9 +172,7 @@ def unclaimed(named: Iterable[str], options: Options) -> list[str]:
     ]
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises instead of ending the process."""
-
+class _Parser(Parser):
     @property
     def flags(self) -> list[str]:
         return list(self._option_string_actions)

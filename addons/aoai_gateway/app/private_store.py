@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -65,8 +66,22 @@ class PrivateStore:
         """How redis-py reaches it."""
         return f"unix://{self._socket}"
 
-    def start(self) -> None:
-        """Start it, and wait until it takes connections. Raises NoStoreError."""
+    def start(self, seconds: float = START_SECONDS) -> None:
+        """Start it, and wait so long until it takes connections. Raises NoStoreError."""
+        try:
+            self._launch()
+        except (OSError, subprocess.SubprocessError) as error:
+            # A machine that is out of processes or memory now may have some later.
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise NoStoreError(f"{self._command[0]} could not be started: {reason}") from error
+        end = time.monotonic() + seconds
+        while not self._listens():
+            if self.ended() is not None or time.monotonic() > end:
+                self.stop()
+                raise NoStoreError(f"{self._command[0]} did not start: {self._last_words()}")
+            time.sleep(0.01)
+
+    def _launch(self) -> None:
         self._socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(  # noqa: S603 - the program was looked up, the rest is ours
             self._command,
@@ -77,11 +92,15 @@ class PrivateStore:
             start_new_session=True,
             preexec_fn=lambda: end_with_parent(signal.SIGKILL),
         )
-        end = time.monotonic() + START_SECONDS
-        while not self._socket.exists():
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise NoStoreError(f"{self._command[0]} did not start: {self._last_words()}")
-            time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        # The socket is there a moment before it takes connections.
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self._socket))
+            except OSError:
+                return False
+        return True
 
     def ended(self) -> str | None:
         """Say why it has ended; None as long as it runs."""

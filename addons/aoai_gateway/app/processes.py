@@ -7,6 +7,7 @@ event loop runs. A parent that is killed takes its children along.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+logger = logging.getLogger("aoai_gateway.supervisor")
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2), Linux."""
@@ -51,6 +54,11 @@ class Child:
             return
         if said:
             self.ready, self.heard = True, time.monotonic()
+
+    def excuse(self, now: float, pause: float) -> None:
+        """Let a time not count against it in which it could neither say nor do anything."""
+        self.heard = max(self.heard, now)
+        self.due += pause
 
     def tell(self, number: signal.Signals) -> None:
         """Send it a signal; nothing if it has ended."""
@@ -97,6 +105,15 @@ def start(name: str, run: Callable[[int], int]) -> Child:
         os.close(ours)
     now = time.monotonic()
     return Child(name, pid, theirs, now, now)
+
+
+def try_to_start(name: str, run: Callable[[int], int]) -> Child | None:
+    """Start a child; None, with a line in the log, where the system takes no further process now."""
+    try:
+        return start(name, run)
+    except OSError as error:
+        logger.error("The %s could not be started (%s); it is tried again.", name, error.strerror)
+        return None
 
 
 def _run(run: Callable[[int], int], pipe: int) -> NoReturn:

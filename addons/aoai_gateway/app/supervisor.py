@@ -23,29 +23,25 @@ import select
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
-from aoai_gateway.app import admin_process, listening, processes
-from aoai_gateway.app.private_store import NoStoreError, PrivateStore
+from aoai_gateway.admin.listener import bind
+from aoai_gateway.app import admin_process, listening, log_format, processes
+from aoai_gateway.app.backoff import LONGEST_PAUSE
+from aoai_gateway.app.companions import AdminCompanion, StoreCompanion
+from aoai_gateway.app.private_store import NoStoreError
 from aoai_gateway.app.worker import Worker
-from aoai_gateway.config.loader import ConfigErrors, load
+from aoai_gateway.app.worker_slot import Slot
+from aoai_gateway.config.loader import ConfigErrors, Loaded
+from aoai_gateway.config.reload import Watch
 from aoai_gateway.engine.admission import counts_prompts
-from aoai_gateway.state import stored_affinity, stored_budgets
-from aoai_gateway.state.affinity_file import AffinityFileError
-from aoai_gateway.state.budget_file import BudgetFileError
-from aoai_gateway.state.stored_affinity import AffinityKeeper
-from aoai_gateway.state.stored_budgets import BudgetKeeper
+from aoai_gateway.runtime import log_records
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.tokens import load_encodings
-from aoai_gateway.wire.authority import authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,15 +51,6 @@ if TYPE_CHECKING:
     from aoai_gateway.tokens import Encodings
 
 logger = logging.getLogger("aoai_gateway.supervisor")
-
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 10.0
-"""Seconds until a worker that has ended comes back: doubling from the first to the longest."""
-
-MOST_DOUBLINGS = 16
-
-STEADY_SECONDS = 60.0
-"""How long a worker must live for the next pause to be the first again."""
 
 SILENT_SECONDS = 30.0
 """Silence of a worker's event loop after which it is ended."""
@@ -76,8 +63,8 @@ DRAIN_MARGIN = 15.0
 
 TICK_SECONDS = 0.5
 
-LOG_FORMAT = "[%(asctime)s.%(msecs)03d] %(message)s"
-"""As mitmproxy's own log in the workers."""
+PAUSED_SECONDS = 5.0
+"""Between two looks of the supervisor, after which all processes may have stood still: a paused container."""
 
 type Serve = Callable[[Worker], int]
 """Runs one worker until it is told to end, and gives the exit code."""
@@ -87,66 +74,54 @@ class StartFailedError(Exception):
     """The workers could not be started; the message says why."""
 
 
-@dataclass(slots=True)
-class _Slot:
-    """One worker's place: its sockets, who is in it, and when it is filled again."""
-
-    number: int
-    sockets: list[socket.socket]
-    child: Child | None = None
-    successor: Child | None = None
-    old: list[Child] = field(default_factory=list)
-    """Those that finish their calls."""
-    due: float = 0.0
-    failures: int = 0
-    starts: int = 0
-    last_end: str | None = None
-
-    def children(self) -> list[Child]:
-        return [each for each in (self.child, self.successor, *self.old) if each is not None]
-
-
 class Supervisor:
     """The processes of one gateway.
 
-    ``path``: the configuration file; ``address``: where it listens, in place of what the file says;
-    ``serve``: what a worker runs.
+    ``path``: the configuration file, and ``loaded``: what was read of it; ``address``: where it listens, in
+    place of what the file says; ``serve``: what a worker runs.
     """
 
     def __init__(
-        self, path: Path, config: Config, address: tuple[str, int], count: int, serve: Serve
+        self, path: Path, loaded: Loaded, address: tuple[str, int], count: int, serve: Serve
     ) -> None:
+        self._watch = Watch(path, env=os.environ, loaded=loaded)
         self._path = path
-        self._config = config
+        self._loaded = loaded
         self._serve = serve
         self._folder = Path(tempfile.mkdtemp(prefix="aoai-gateway-"))
-        self._store: PrivateStore | None = None
+        self._store: StoreCompanion | None = None
         self._encodings: Encodings | None = None
-        self._admin: Child | None = None
-        self._admin_due = 0.0
-        self._admin_sockets: list[socket.socket] = []
+        self._admin = AdminCompanion(self._folder, [], lambda: self._let_go(None))
         self._over = False
         self._started = False
-        self._rolling: list[_Slot] = []
+        self._rolling: list[Slot] = []
         self._exit_code = 0
         self._signals: set[int] = set()
         self._told = ""
+        self._looked = time.monotonic()
         self._wake_read, self._wake_write = socket.socketpair()
         sockets = listening.open_sockets(*address, count)
         self.port = int(sockets[0][0].getsockname()[1])
-        self._slots = [_Slot(number, each) for number, each in enumerate(sockets, 1)]
+        self._slots = [Slot(number, each) for number, each in enumerate(sockets, 1)]
+
+    @property
+    def _config(self) -> Config:
+        """The last configuration that had no errors."""
+        return self._loaded.config
 
     def run(self) -> int:
         """Keep the workers running until SIGTERM or SIGINT. Gives the exit code. Raises StartFailedError."""
-        _log_on_stdout(logger)
+        log_records.install(lambda: self._config)
+        log_format.write_to_stdout(self._config.log)
         try:
             self._prepare()
             self._catch_signals()
+            self._looked = time.monotonic()
             while self._alive():
                 self._start_what_is_due()
                 self._wait()
                 self._obey()
-                self._look()
+                self._look(time.monotonic())
             return self._exit_code
         finally:
             for child in self._children():
@@ -160,50 +135,22 @@ class Supervisor:
     def _prepare(self) -> None:
         if self._config.redis_url is None:
             try:
-                self._store = PrivateStore(self._folder)
+                self._store = StoreCompanion(self._folder, self._config)
+                self._store.start()
             except NoStoreError as error:
                 raise StartFailedError(str(error)) from None
-            self._fill_store(self._store)
         simulated = bool(self._config.simulated_endpoints)
         if counts_prompts(self._config) or simulated:
             self._encodings = load_encodings()
         if self._config.admin.enabled:
-            self._admin_sockets = self._bind_admin()
+            self._admin.sockets = bind(self._config.admin)
+        self._admin.store, self._admin.encodings = self._store, self._encodings
         logger.info(
             "%d workers share %s.", len(self._slots), "a store of their own" if self._store else "state"
         )
         # What is there now is in every child, and not copied until it is changed.
         gc.collect()
         gc.freeze()
-
-    def _fill_store(self, store: PrivateStore) -> None:
-        """Start the workers' own store, with what the files say of budgets and affinity."""
-        try:
-            store.start()
-            if self._config.budget_file is not None:
-                stored_budgets.put(store.url, self._config.state_prefix, self._config.budget_file)
-            if self._config.affinity_path is not None:
-                stored_affinity.put(store.url, self._config.state_prefix, self._config.affinity_path)
-        except (NoStoreError, BudgetFileError, AffinityFileError, RedisError) as error:
-            raise StartFailedError(str(error)) from None
-
-    def _bind_admin(self) -> list[socket.socket]:
-        from tornado.netutil import bind_sockets
-
-        admin = self._config.admin
-        try:
-            sockets = bind_sockets(admin.port, admin.host)
-        except OSError as error:
-            logger.warning(
-                "There is no status page: %s:%d cannot be listened on (%s). The gateway serves without it; "
-                "admin.port names another port.",
-                admin.host,
-                admin.port,
-                os.strerror(error.errno) if error.errno else error,
-            )
-            return []
-        logger.info("Status page at http://%s/", authority(admin.host, sockets[0].getsockname()[1]))
-        return sockets
 
     def _catch_signals(self) -> None:
         self._wake_read.setblocking(False)
@@ -216,11 +163,11 @@ class Supervisor:
 
     def _children(self) -> list[Child]:
         return [child for slot in self._slots for child in slot.children()] + (
-            [self._admin] if self._admin is not None else []
+            [self._admin.child] if self._admin.child is not None else []
         )
 
     def _alive(self) -> bool:
-        return not self._over or any(slot.children() for slot in self._slots) or self._admin is not None
+        return not self._over or bool(self._children())
 
     def _wait(self) -> None:
         """Wait until something happens."""
@@ -246,31 +193,21 @@ class Supervisor:
         now = time.monotonic()
         if self._over:
             return
-        if self._admin is None and now >= self._admin_due and self._wants_admin:
-            self._admin = self._fork("admin process", self._run_admin)
-            self._admin_due = now + 1.0
-        if not self._admin_is_ready:
+        self._admin.start_if_due(self._config, now)
+        if not self._admin.is_ready(self._config):
             return
         for slot in self._slots:
-            if slot.child is None and now >= slot.due:
+            if slot.child is None and now >= slot.backoff.due:
                 slot.child = self._start_worker(slot)
 
-    @property
-    def _admin_is_ready(self) -> bool:
-        """Whether workers can be started: they ask the admin process for simulated endpoints."""
-        return not self._wants_admin or (self._admin is not None and self._admin.ready)
-
-    @property
-    def _wants_admin(self) -> bool:
-        files = (self._config.budget_file, self._config.affinity_path)
-        keeps_files = self._store is not None and any(file is not None for file in files)
-        return bool(self._admin_sockets) or bool(self._config.simulated_endpoints) or keeps_files
-
-    def _start_worker(self, slot: _Slot) -> Child | None:
+    def _start_worker(self, slot: Slot) -> Child | None:
         slot.starts += 1
+        # A file that is broken just now is no reason to serve with less.
+        self._read(self._watch.read)
 
         def run(pipe: int) -> int:
             self._let_go(slot)
+            log_format.write_no_more()
             return self._serve(
                 Worker(
                     number=slot.number,
@@ -280,35 +217,16 @@ class Supervisor:
                     simulators=self._folder / "simulators.sock",
                     store=self._store.url if self._store is not None else None,
                     encodings=self._encodings,
+                    last_good=self._loaded,
                 )
             )
 
-        child = self._fork(f"worker {slot.number}", run)
+        child = processes.try_to_start(f"worker {slot.number}", run)
         if child is None:
-            slot.due = time.monotonic() + LONGEST_PAUSE
+            slot.backoff.due = time.monotonic() + LONGEST_PAUSE
         return child
 
-    @staticmethod
-    def _fork(name: str, run: Callable[[int], int]) -> Child | None:
-        """Start a child; None, with a line in the log, where the system takes no further process now."""
-        try:
-            return processes.start(name, run)
-        except OSError as error:
-            logger.error("The %s could not be started (%s); it is tried again.", name, error.strerror)
-            return None
-
-    def _run_admin(self, pipe: int) -> int:
-        self._let_go(None)
-        _log_on_stdout(logging.getLogger())
-        keepers: list[admin_process.Keeper] = []
-        config = self._config
-        if self._store is not None and config.budget_file is not None:
-            keepers.append(BudgetKeeper(self._store.url, config.state_prefix, config.budget_file))
-        if self._store is not None and config.affinity_path is not None:
-            keepers.append(AffinityKeeper(self._store.url, config.state_prefix, config.affinity_path))
-        return admin_process.run(self._folder, self._admin_sockets, self._encodings, keepers, pipe)
-
-    def _let_go(self, own: _Slot | None) -> None:
+    def _let_go(self, own: Slot | None) -> None:
         """In a child: close what belongs to others."""
         for slot in self._slots:
             if slot is not own and (own is None or slot.sockets is not own.sockets):
@@ -317,14 +235,18 @@ class Supervisor:
             with suppress(OSError):
                 os.close(child.pipe)
         if own is not None:
-            listening.let_go(self._admin_sockets)
+            listening.let_go(self._admin.sockets)
         self._wake_read.close()
         self._wake_write.close()
 
     # --- what has happened -----------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        now = time.monotonic()
+    def _look(self, now: float) -> None:
+        if (pause := now - self._looked) > PAUSED_SECONDS:
+            for child in self._children():
+                child.excuse(now, pause)
+        self._looked = now
+        self._read(self._watch.poll)
         for child in self._children():
             if child.due <= now or self._is_stuck(child, now):
                 logger.error("%s (%d) does not answer; it is killed.", child.name.capitalize(), child.pid)
@@ -333,20 +255,12 @@ class Supervisor:
                 child.tell(signal.SIGKILL)
         for slot in self._slots:
             self._look_at(slot, now)
-        if self._admin is not None and (said := self._admin.ended()) is not None:
-            if not self._over:
-                logger.error("The admin process %s; it starts again.", said)
-                if self._config.simulated_endpoints:
-                    self._rolling = list(self._slots)  # simulated endpoints have new addresses
-            self._admin = None
-        if self._store is not None and not self._over and (said := self._store.ended()) is not None:
-            logger.error("The workers' store ended (%s); it starts again, empty.", said)
-            try:
-                self._fill_store(self._store)
-            except StartFailedError as error:
-                logger.error("%s", error)
-        if self._over and self._admin is not None and not any(slot.children() for slot in self._slots):
-            self._retire(self._admin, signal.SIGTERM)
+        if self._admin.has_ended(now, expected=self._over) and self._config.simulated_endpoints:
+            self._rolling = list(self._slots)  # simulated endpoints have new addresses
+        if self._store is not None and not self._over:
+            self._store.look(now)
+        if self._over and self._admin.child and not any(slot.children() for slot in self._slots):
+            self._retire(self._admin.child, signal.SIGTERM)
         self._go_on_rolling()
         self._tell_workers()
 
@@ -354,12 +268,13 @@ class Supervisor:
     def _is_stuck(child: Child, now: float) -> bool:
         return now - child.heard > (SILENT_SECONDS if child.ready else START_SECONDS)
 
-    def _look_at(self, slot: _Slot, now: float) -> None:
+    def _look_at(self, slot: Slot, now: float) -> None:
         if slot.successor is not None and slot.successor.ready:
             if slot.child is not None:
                 self._retire(slot.child, signal.SIGUSR2)
                 slot.old.append(slot.child)
-            slot.child, slot.successor, slot.failures = slot.successor, None, 0
+            slot.child, slot.successor = slot.successor, None
+            slot.backoff.went_well()
         for old in list(slot.old):
             if old.ended() is not None:
                 slot.old.remove(old)
@@ -386,9 +301,7 @@ class Supervisor:
             self._exit_code = 1
             self._end()
             return
-        slot.failures = 0 if lived >= STEADY_SECONDS else slot.failures + 1
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(max(0, slot.failures - 1), MOST_DOUBLINGS))
-        slot.due = now + pause
+        pause = slot.backoff.ended(now, lived)
         logger.error(
             "Worker %d (%d) %s after %.1f s; it comes back in %.1f s.",
             slot.number,
@@ -398,52 +311,49 @@ class Supervisor:
             pause,
         )
 
-    def _forget(self, slot: _Slot, child: Child) -> None:
+    def _forget(self, slot: Slot, child: Child) -> None:
         (self._folder / f"worker-{slot.number}-{child.pid}.sock").unlink(missing_ok=True)
 
     def _tell_workers(self) -> None:
         """Write down what is known of each worker, for the status page."""
-        known: list[dict[str, Any]] = []
-        for slot in self._slots:
-            child = slot.child
-            wall = time.time() - time.monotonic()
-            known.append(
-                {
-                    "number": slot.number,
-                    "pid": child.pid if child is not None else None,
-                    "status": "ended" if child is None else "ready" if child.ready else "starting",
-                    "started": _rfc3339(child.started + wall) if child is not None else None,
-                    "starts": slot.starts,
-                    "last_end": slot.last_end,
-                }
-            )
-        text = json.dumps(known)
-        if text != self._told:
+        text = json.dumps([slot.document() for slot in self._slots])
+        if text == self._told:
+            return
+        draft = self._folder / "workers.draft"
+        # The status page can do without it, on a full disk for instance; calls cannot do without workers.
+        with suppress(OSError):
+            draft.write_text(text)
+            draft.replace(self._folder / admin_process.WORKERS_FILE)
             self._told = text
-            # The status page can do without it, on a full disk for instance; calls cannot do without workers.
-            with suppress(OSError):
-                draft = self._folder / "workers.draft"
-                draft.write_text(text)
-                draft.replace(self._folder / admin_process.WORKERS_FILE)
 
     # --- reload and end --------------------------------------------------------------------------------
 
-    def _roll(self) -> None:
+    def _read(self, read: Callable[[], Loaded | ConfigErrors | None]) -> Loaded | ConfigErrors | None:
+        """Read the configuration; one with errors leaves what was read before."""
         try:
-            loaded = load(self._path, env=os.environ)
-        except ConfigErrors as errors:
-            for problem in errors.problems:
+            found = read()
+        except Exception as error:
+            log_exception("while the configuration was read; the one before stays.", error)
+            return None
+        if isinstance(found, Loaded):
+            self._loaded = found
+        return found
+
+    def _roll(self) -> None:
+        found = self._read(self._watch.read)
+        if not isinstance(found, Loaded):
+            for problem in found.problems if found is not None else ():
                 logger.error("%s", problem)
             logger.error("%s has errors; no worker is replaced.", self._path)
             return
-        self._config = loaded.config
+        log_format.write_to_stdout(self._config.log)
         logger.info("The workers are replaced, one after the other.")
         self._rolling = list(self._slots)
 
     def _go_on_rolling(self) -> None:
         if not self._rolling or self._over or any(slot.successor is not None for slot in self._slots):
             return
-        if not self._admin_is_ready or time.monotonic() < self._rolling[0].due:
+        if not self._admin.is_ready(self._config) or time.monotonic() < self._rolling[0].backoff.due:
             return
         slot = self._rolling[0]
         slot.successor = self._start_worker(slot)
@@ -476,18 +386,6 @@ class Supervisor:
     def _longest_drain(self) -> float:
         """Return the seconds that a worker may take to end; it may have read a newer file."""
         configs = [self._config]
-        with suppress(ConfigErrors, OSError):
-            configs.append(load(self._path, env=os.environ).config)
+        self._read(self._watch.read)
+        configs.append(self._config)
         return max(each.drain_seconds + (each.drain.unready_seconds or 0.0) for each in configs)
-
-
-def _log_on_stdout(log: logging.Logger) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT, "%H:%M:%S"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from aoai_gateway.config.loader import Loaded
     from aoai_gateway.config.models import SimulatedEndpoint
     from aoai_gateway.tokens import Encodings
 
@@ -46,6 +47,8 @@ class Worker:
     """The store that all workers share; None: the one that the configuration names."""
     encodings: Encodings | None
     """What counts tokens, if it was loaded before the workers were started."""
+    last_good: Loaded
+    """The last configuration without errors: in force where the file has some at the worker's start."""
 
     def prepare(self) -> None:
         """Take over the sockets. To be called before the proxy server starts."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
@@ -18,6 +17,7 @@ from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.runtime.trouble import troubles
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
     from aoai_gateway.runtime.gateway import Gateway
@@ -74,8 +74,7 @@ def state_in_words(state: State) -> str:
     """Where the counters live: ``memory``, ``shared``, or since when the shared store is lost."""
     since = state.degraded_since
     if since is not None:
-        lost = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return f"degraded since {lost}"
+        return f"degraded since {rfc3339(since)}"
     return "memory" if isinstance(state, MemoryState) else "shared"
 
 

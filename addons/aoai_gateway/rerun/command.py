@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from mitmproxy import flowfilter
 from mitmproxy.flow import Flow
 
+from aoai_gateway.command_line import UsageError, parser_of
 from aoai_gateway.rerun import report
 from aoai_gateway.rerun.calls import CaptureError, Session, read_session
 from aoai_gateway.rerun.case_set import SetError, read_set
@@ -26,10 +27,6 @@ from aoai_gateway.wire.targets import DEPLOYMENT_NAME
 LOCAL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "AOAI_GATEWAY_KEY"
 CONCURRENCY = 4
-
-
-class UsageError(Exception):
-    """The command line is wrong; the text names the fault."""
 
 
 class RunError(Exception):
@@ -150,20 +147,13 @@ def _headline(args: argparse.Namespace, session: Session) -> str:
     return text
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse's does not return either
-        raise UsageError(f"{message}\n{self.format_usage().rstrip()}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="aoai-gateway rerun",
-        description="Make the calls of a captured session again, and show the differences; or run a set of "
-        "test cases.",
+    parser = parser_of(
+        "rerun",
+        "Make the calls of a captured session again, and show the differences; or run a set of test cases.",
         epilog="The file is what `serve --capture FILE`, mitmdump -w or mitmweb has saved. Exit codes: 0 the "
         "run was made, 1 it could not be, a case failed, or --strict and a call failed or is different, "
         "2 wrong usage.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a mitmproxy dump file")
     parser.add_argument(

@@ -8,12 +8,12 @@ for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine import money
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.end_users import shown_user
+from aoai_gateway.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Attempt, Call, PolicyAction
@@ -186,8 +186,7 @@ def empty_record() -> dict[str, Any]:
 
 def written_time(seconds: float) -> str:
     """Write a time since the epoch as records have it: RFC 3339, UTC, to the millisecond."""
-    begun = datetime.fromtimestamp(seconds, UTC)
-    return begun.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(seconds, "milliseconds")
 
 
 def _attempt(attempt: Attempt, call: Call) -> dict[str, Any]:
