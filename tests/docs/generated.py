@@ -18,10 +18,12 @@ from pydantic import BaseModel, SecretStr
 from aoai_gateway.config.models import Config
 from aoai_gateway.wire import errors, session_errors, token_errors
 from tests.docs.pages import Page, page
+from tests.e2e import fault_matrix
 from tests.e2e.processes import CHECKOUT
 
 CONFIGURATION = "docs/reference/configuration.md"
 ERRORS = "docs/reference/errors.md"
+FAULTS = "docs/reference/faults.md"
 
 SEE = {
     "aoai.endpoints[].virtual_deployments[].model": "../concepts/quotas-and-tokens.md#how-tokens-are-counted",
@@ -147,6 +149,24 @@ def error_codes() -> str:
     return with_tables(page(ERRORS), {"": table(("code", "status", "when"), list(error_rows()))})
 
 
+def faults() -> str:
+    """Return the text of faults.md, its table made from what the matrix expects."""
+    head = (
+        "fault",
+        "not streaming",
+        "not streaming, no other backend",
+        "streaming",
+        "streaming, no other backend",
+    )
+    written = [(row.about, *map(_outcome, (*row.whole, *row.stream))) for row in fault_matrix.EXPECTED]
+    return with_tables(page(FAULTS), {"": table(head, written)})
+
+
+def _outcome(outcome: str) -> str:
+    """Write an outcome, its status and code as code."""
+    return re.sub(r"(\d{3} \w+|(?<=error )\w+)", r"`\1`", outcome)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Write a table."""
     lines = [head, ("---",) * len(head), *rows]
@@ -164,7 +184,7 @@ def with_tables(old: Page, tables: Mapping[str, str]) -> str:
     return text
 
 
-GENERATED = {CONFIGURATION: configuration, ERRORS: error_codes}
+GENERATED = {CONFIGURATION: configuration, ERRORS: error_codes, FAULTS: faults}
 
 if __name__ == "__main__":
     for name, make in GENERATED.items():
