@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.chromium import take_picture
 from tests.browser.conversations import ANSWER, GET_ORDER, SUPPORT, asked
-from tests.browser.mitmweb_page import WINDOW, MitmwebPage
+from tests.browser.mitmweb_page import WINDOW, Editor, MitmwebPage
 from tests.e2e.inspector import Inspector, inspecting
 from tests.e2e.processes import Simulator, eventually
 from tests.e2e.settings import CLIENT_KEY, SPEC
@@ -290,6 +290,45 @@ def test_an_edited_prompt_is_what_is_counted_and_sent(desk: Desk, stream: bool) 
         assert record["input_tokens"] > 200, plain
     show = page.page.locator(".flow-table tr.selected .col-comment")
     expect(show).to_contain_text(f"{record['input_tokens']} tokens in")
+
+
+def test_a_prompt_is_edited_with_its_lines_and_a_mistake_changes_nothing(desk: Desk) -> None:
+    page = desk.page
+    page.open(page.row("replayed after").first, "Request")
+    count = page.flows
+    page.press("Duplicate")
+    page.expect_flows(count + 1)
+    page.open(page.rows.last, "Request")
+    told: list[str] = []
+    page.page.once("dialog", lambda dialog: (told.append(dialog.message), dialog.accept()))
+    controls = page.page.locator(".contentview .controls")
+    controls.get_by_role("button", name="Edit").click()
+    editor = Editor(page.page)
+    before = editor.text
+    assert "messages:\n" in before
+    assert "\\n" not in before
+    editor.replace("model: gpt-4o", "model: gpt-4o\ntemperature: .5")
+    with page.page.expect_event("dialog"):
+        controls.get_by_role("button", name="Done").click()
+    assert re.fullmatch(r"Nothing was changed: line \d+: JSON has no number \.5: .*", told[0])
+    # The editor stays open, with what was typed.
+    editor.replace("temperature: .5", "temperature: 0.5")
+    controls.get_by_role("button", name="Done").click()
+    expect(page.content).to_contain_text("temperature: 0.5")
+
+
+def test_a_commands_result_is_text(desk: Desk) -> None:
+    page = desk.page
+    page.open(page.row("replayed after").first, "Request")
+    for command, says in (
+        ("gateway.explain @focus", r"\n *[\d.]+ m?s .*\n"),
+        ("gateway.snippet python @focus", r"\nfrom openai import OpenAI\n"),
+        ("gateway.places", r"gpt-4o\ngpt-4o-mini\n"),
+        ("gateway.snippet cobol @focus", "Invalid choice"),
+    ):
+        page.command(command)
+        expect(page.page.locator(".command-result").last).to_contain_text(re.compile(says))
+    page.page.get_by_label("Display Command Bar").uncheck()
 
 
 def test_places_are_compared(desk: Desk) -> None:

@@ -142,7 +142,7 @@ class GatewayAddon:
         from aoai_gateway.admin.flow_commands import GatewayStateCommands
         from aoai_gateway.inspect import setup as desk
         from aoai_gateway.inspect.commands import GatewayCommands
-        from aoai_gateway.inspect.views import contentviews, search_box, stylesheet
+        from aoai_gateway.inspect.views import contentviews, page_script, prompt_editor, stylesheet
 
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
@@ -157,7 +157,8 @@ class GatewayAddon:
         contentviews.register(self.gateway.counter, self._model_of)
         if isinstance(application, Application):
             stylesheet.extend(application)
-            search_box.extend(application)
+            page_script.extend(application)
+            prompt_editor.extend(application)
         self.lifecycle.inspected = True
         if view is not None and is_unset(ctx.options, "store_streamed_bodies"):
             # Without it mitmweb and mitmproxy would show streamed answers as empty.

@@ -21,8 +21,9 @@ above and below.
     completion   response body -> the Completion view
     contentviews the two views, as mitmproxy wants them
     stylesheet   what mitmweb needs to show text as it is
-    search_box   … and to filter by a call's metadata
+    page_script  … to filter by a call's metadata, to tell a command's result, and to edit a prompt
+    prompt_editor … what is edited there, and taken back
 
-Everything but the last three is a pure function of bytes and facts. None of it raises for what is in a
+Everything but the last four is a pure function of bytes and facts. None of it raises for what is in a
 body: whoever debugs looks at broken ones most of all.
 """
