@@ -1,4 +1,8 @@
-"""Closed-loop load over keep-alive connections, from bare asyncio protocols. Times are in seconds."""
+"""Load over keep-alive connections, from bare asyncio protocols. Times are in seconds.
+
+`run` is a closed loop: each connection sends its next request when the last one is answered. `run_paced` is
+an open one: requests come at a rate, whatever becomes of them.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +83,10 @@ class Caller(asyncio.Protocol):
             return
         self.result.answers += 1
         self.result.whole.append(time.perf_counter() - self.begun)
+        self.answered()
+
+    def answered(self) -> None:
+        """Go on, or end."""
         if time.perf_counter() < self.until:
             self.send()
         else:
@@ -101,6 +109,54 @@ async def run(port: int, message: bytes, *, connections: int, seconds: float) ->
         )
         callers.append(caller)
     await asyncio.wait_for(asyncio.gather(*(c.done for c in callers)), seconds + 60)
+    result.seconds = time.perf_counter() - begun
+    return result
+
+
+LAST_SECONDS = 1.0
+"""For the answers to the last requests of a rate."""
+
+
+class PacedCaller(Caller):
+    """Sends a request when it is told to, and counts the time since that was due."""
+
+    def __init__(self, message: bytes, result: Result, idle: list[PacedCaller]) -> None:
+        super().__init__(message, 0.0, result)
+        self.idle = idle
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.idle.append(self)
+
+    def send_due(self, due: float) -> None:
+        """Send; the caller is late, if this thread is."""
+        self.send()
+        self.begun = due
+
+    def answered(self) -> None:
+        """Be there for the next one."""
+        self.idle.append(self)
+
+
+async def run_paced(port: int, message: bytes, *, rate: float, seconds: float, connections: int) -> Result:
+    """Send so many requests a second to a port of this machine; a request without a connection fails."""
+    result, idle = Result(), list[PacedCaller]()
+    loop = asyncio.get_running_loop()
+    callers = [
+        (await loop.create_connection(lambda: PacedCaller(message, result, idle), "127.0.0.1", port))[1]
+        for _ in range(connections)
+    ]
+    begun = time.perf_counter()
+    for number in range(int(rate * seconds)):
+        due = begun + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if idle:
+            idle.pop(0).send_due(due)
+        else:
+            result.failures += 1
+    await asyncio.sleep(LAST_SECONDS)
+    for caller in callers:
+        caller.transport.close()
     result.seconds = time.perf_counter() - begun
     return result
 
