@@ -14,7 +14,7 @@ from mitmproxy.http import HTTPFlow
 from tornado.httpclient import HTTPResponse
 
 from aoai_gateway.engine.call import Setup
-from aoai_gateway.workbench import call_handlers, handler, runs
+from aoai_gateway.workbench import call_handlers, child, handler, runs
 from aoai_gateway.workbench.bench import Bench
 from tests.workbench.serving import Page, made_setup, serving
 from tests.workbench.test_calls import call
@@ -87,8 +87,20 @@ def nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "play", play)
 
 
+@pytest.fixture
+def all_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process for each would take minutes; tests of `child` show that it is the same there."""
+
+    async def here(function: Callable[..., Any], *arguments: Any) -> Any:
+        return await child.by_size(0, function, *arguments)
+
+    monkeypatch.setattr(child, "perform", here)
+
+
 @pytest.mark.parametrize(("method", "path", "whole"), ENDPOINTS, ids=lambda each: str(each)[:24])
-def test_a_body_may_be_anything(setup: Setup, tmp_path: Path, method: str, path: str, whole: Any) -> None:
+def test_a_body_may_be_anything(
+    setup: Setup, tmp_path: Path, method: str, path: str, whole: Any, all_here: None
+) -> None:
     async def scenario(page: Page) -> None:
         page.bench.calls.response(known())
         for body in ANYTHING if method != "DELETE" else []:
@@ -99,15 +111,8 @@ def test_a_body_may_be_anything(setup: Setup, tmp_path: Path, method: str, path:
 
 @pytest.mark.parametrize(("method", "path", "whole"), ENDPOINTS[:6], ids=lambda each: str(each)[:24])
 def test_a_member_may_be_anything(
-    setup: Setup, tmp_path: Path, method: str, path: str, whole: dict[str, Any], monkeypatch: Any
+    setup: Setup, tmp_path: Path, method: str, path: str, whole: dict[str, Any], all_here: None
 ) -> None:
-    # One process for each would take minutes; tests of `child` show that it is the same there.
-    async def here(function: Callable[..., Any], *arguments: Any) -> Any:
-        return await perform(0, function, *arguments)
-
-    perform = call_handlers.child.by_size
-    monkeypatch.setattr(call_handlers.child, "perform", here)
-
     async def scenario(page: Page) -> None:
         page.bench.calls.response(known())
         for key in whole:
@@ -139,8 +144,11 @@ def test_an_expectation_may_be_anything(setup: Setup, tmp_path: Path, expectatio
     serving(setup, tmp_path, scenario)
 
 
-@pytest.mark.parametrize("body", ANYTHING, ids=lambda each: str(each[:12]))
-@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+    ("body", "large"),
+    [*((body, False) for body in ANYTHING), *((body, True) for body in (b"{", b"[" * 50_000, NESTED))],
+    ids=lambda each: str(each)[:12],
+)
 def test_a_call_may_be_anything(setup: Setup, tmp_path: Path, body: bytes, large: bool) -> None:
     flow = known()
     flow.request.content = body + (b" " * 20_000 if large else b"")

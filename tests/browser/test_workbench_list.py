@@ -1,0 +1,171 @@
+"""Ten thousand calls in the workbench's list, with more coming: it loads, filters and scrolls smoothly.
+
+Its bounds are wide, for a machine that is busy; what is measured is printed (``pytest -s``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from mitmproxy.http import HTTPFlow
+from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page as Tab
+
+from tests.browser.chromium import PATIENCE_MS
+from tests.workbench.serving import Page, made_setup, serving
+from tests.workbench.test_calls import call
+
+MANY = 10_000
+MORE_A_SECOND = 200
+LONGEST_TASK_MS = 500
+"""For which the page may be busy at a time: a person notices a tenth of that as a delay of a key."""
+
+WATCH = """() => {
+  window.tasks = [];
+  new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((each) => each.duration)))
+    .observe({ entryTypes: ["longtask"] });
+}"""
+
+SCROLL = """async () => {
+  const scroller = document.querySelector("#list .scroller");
+  const gaps = [];
+  let before = performance.now();
+  for (let step = 0; step < 120; step++) {
+    scroller.scrollTop = (step / 119) * scroller.scrollHeight;
+    await new Promise(requestAnimationFrame);
+    gaps.push(performance.now() - before);
+    before = performance.now();
+  }
+  const rows = [...document.querySelectorAll("#list .row")];
+  const last = Math.max(...rows.map((row) => Number(row.getAttribute("aria-posinset"))));
+  gaps.sort((a, b) => a - b);
+  return { median: gaps[60], worst: gaps[119], rows: rows.length, last };
+}"""
+
+
+@dataclass
+class Serving:
+    """A workbench in a thread of its own, with many calls."""
+
+    url: str
+    page: Page
+    loop: asyncio.AbstractEventLoop
+    pause: threading.Event
+
+    def add(self, flow: HTTPFlow) -> None:
+        self.loop.call_soon_threadsafe(self.page.bench.calls.response, flow)
+
+
+def made(number: int) -> HTTPFlow:
+    noted: dict[str, Any] = {
+        "gateway_client": "Bot" if number % 3 else "Reports",
+        "gateway_deployment": "gpt-4o",
+        "gateway_backend": f"gpt-4o-{'ab'[number % 2]}@{'ab'[number % 2]}",
+        "gateway_duration_ms": 100 + number % 9000,
+        "gateway_tokens_in": number % 700,
+        "gateway_tokens_out": 40,
+    }
+    flow = call(f"Parcel {number}: where is it?\nIt was sent on Friday.", **noted)
+    flow.timestamp_created = 1_760_000_000 + number / 100
+    if number % 100 == 0:
+        assert flow.response is not None
+        flow.response.status_code = 429
+    return flow
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    ready, over = threading.Event(), threading.Event()
+    found: list[Serving] = []
+
+    async def scenario(page: Page) -> None:
+        for number in range(MANY):
+            page.bench.calls.response(made(number))
+        loop, pause = asyncio.get_running_loop(), threading.Event()
+        pause.set()
+        found.append(Serving(f"{page.url}/workbench", page, loop, pause))
+        ready.set()
+        number = MANY
+        while not over.is_set():
+            if not pause.is_set():
+                for _ in range(MORE_A_SECOND // 20):
+                    page.bench.calls.response(made(number))
+                    number += 1
+            await asyncio.sleep(0.05)
+
+    folder = tmp_path_factory.mktemp("sets")
+    thread = threading.Thread(target=serving, args=(made_setup(), folder, scenario), daemon=True)
+    thread.start()
+    assert ready.wait(60)
+    yield found[0]
+    over.set()
+    thread.join(30)
+
+
+@pytest.fixture
+def tab(browser: Browser, bench: Serving) -> Iterator[Tab]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(bench.url)
+    expect(page.locator("body")).to_have_attribute("data-ready", "true")
+    yield page
+    bench.pause.set()
+    context.close()
+
+
+def measured(what: str, **figures: float) -> None:
+    print(f"\n{what}: " + ", ".join(f"{name} {value:,.0f}" for name, value in figures.items()))
+
+
+def test_ten_thousand_calls_are_loaded(tab: Tab) -> None:
+    expect(tab.locator(".list-status")).to_have_text(f"{MANY:,} calls")
+    loaded = tab.evaluate("() => performance.now()")
+    assert tab.locator("#list .row").count() < 60
+    measured("loading 10,000 calls", ms=loaded)
+    assert loaded < 30_000
+
+
+def test_the_list_is_filtered_while_calls_come(tab: Tab, bench: Serving) -> None:
+    status = tab.locator(".list-status")
+    tab.evaluate(WATCH)
+    bench.pause.clear()
+    tab.locator("#filter").fill("is:failed client:Reports")
+    expect(status).to_contain_text(" of 10,000 calls")
+    tab.locator("#filter").press_sequentially(" slower:2s", delay=30)
+    tab.locator("#filter").fill("parcel 4711")
+    expect(tab.locator("#list .row")).to_have_count(1)
+    tab.locator("#list .row").click()
+    expect(tab.locator(".message.role-user")).to_contain_text("Parcel 4711: where is it?")
+    tab.locator("#filter").fill("")
+    expect(status).to_have_text("10,000 calls")
+    bench.pause.set()
+    tasks = tab.evaluate("() => window.tasks")
+    measured("filtering with 200 calls a second", tasks=len(tasks), longest_ms=max(tasks, default=0))
+    assert max(tasks, default=0) < LONGEST_TASK_MS
+
+
+def test_the_list_is_scrolled_from_end_to_end(tab: Tab, bench: Serving) -> None:
+    tab.evaluate(WATCH)
+    bench.pause.clear()
+    found = tab.evaluate(SCROLL)
+    bench.pause.set()
+    tasks = tab.evaluate("() => window.tasks")
+    measured("scrolling, a frame in ms", median=found["median"], worst=found["worst"])
+    assert found["last"] >= MANY - 60, json.dumps(found)
+    assert found["rows"] < 60
+    assert max(tasks, default=0) < LONGEST_TASK_MS
+    assert found["median"] < 100
+
+
+def test_the_newest_ten_thousand_are_shown(tab: Tab, bench: Serving) -> None:
+    tab.locator("#list .scroller").press("Home")
+    bench.add(made(10_000_000))
+    expect(tab.locator("#list .row .prompt").first).to_contain_text("Parcel 10000000")
+    expect(tab.locator(".list-status")).to_have_text(f"{MANY:,} calls")
