@@ -179,7 +179,7 @@ class EngineDriver:
         result: Parsed | Refused
         try:
             body = yield from here.wait_for(
-                here.gateway.read_upload(effect.target, effect.content_type, effect.raw)
+                here.gateway.read_upload(self._client, effect.target, effect.content_type, effect.raw)
                 if not isinstance(effect.raw, bytes)
                 else here.gateway.reader.parse(
                     effect.target,

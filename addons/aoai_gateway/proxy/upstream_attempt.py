@@ -114,7 +114,8 @@ class UpstreamAttempt:
                 return result
         elif content:
             yield SendHttp(RequestData(here.id, content), server)
-        yield SendHttp(RequestEndOfMessage(here.id), server)
+        if server in here.layer.connections:
+            yield SendHttp(RequestEndOfMessage(here.id), server)
         yield from self.watch()
         return None
 

@@ -333,11 +333,13 @@ class Gateway:
         """Whether an addon may look at requests' bodies, which are in memory then."""
         return any(name in self.heard for name in FLOW_HOOKS + OUR_EVENTS)
 
-    async def read_upload(self, target: Target, content_type: str | None, stored: Stored) -> RequestBody:
-        """Read the facts of an upload on disk, in a thread. Raises GatewayError."""
+    async def read_upload(
+        self, client: str, target: Target, content_type: str | None, stored: Stored
+    ) -> RequestBody:
+        """Read the facts of a client's upload on disk, in a thread. Raises GatewayError."""
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):
-                return await asyncio.to_thread(parse_upload, target, content_type, stored)
+                return await self.threads.run(client, len(stored), parse_upload, target, content_type, stored)
         except TimeoutError:
             raise errors.unavailable("The gateway has too many uploads to read.") from None
 

@@ -28,7 +28,7 @@ priority_not_allowed    400     `x-gateway-priority` names an unknown class, or 
 head_malformed          400     a request head that is not HTTP
 body_malformed          400     a request body whose chunks are malformed, or that ends early
 head_too_large          431     a request head over `limits.header_kb`
-request_too_large       413     a body over `limits.body_mb`
+request_too_large       413     a body over `limits.body_mb`, an upload over `limits.upload_mb`
 request_timeout         408     the head or the body did not come in time; see `limits`
 not_built               501     an operation of Azure OpenAI that is not served yet
 quota_exceeded          429     the client's tokens or requests are used up, or less is left than the call
