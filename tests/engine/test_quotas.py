@@ -119,6 +119,35 @@ def test_so_does_one_that_sets_itself_a_time_that_no_answer_can_keep():
     assert trace.call.charged_tokens == booked(trace)[0] > 200
 
 
+def test_a_call_with_an_unproven_token_holds_nothing_and_counts_when_it_is_accepted():
+    there = world("a").script(a=USED)
+    team = client(max_tokens_per_minute=1000, max_requests_per_minute=3)
+    trace = there.call(client=team, max_tokens=500, own_token=True, unproven=True)
+    assert booked(trace) == [0, 0]
+    assert trace.call.charged_tokens == 120
+    headers = dict(there.call(client=team).call.quota_headers)
+    assert headers["x-ratelimit-remaining-requests"] == "1"
+    assert there.counters.open_reservations == 0
+
+
+def test_a_call_whose_token_is_refused_counts_for_nobody():
+    refused = Answer(401)
+    there = world("a").script(a=refused)
+    team = client(max_tokens_per_minute=1000, max_requests_per_minute=1)
+    for _ in range(3):
+        trace = there.call(client=team, own_token=True, unproven=True)
+        assert trace.call.status == 401
+    assert there.script(a=USED).call(client=team).call.status == 200
+
+
+def test_where_the_quota_is_overdrawn_an_unproven_token_is_refused_too():
+    there = world("a").script(a=USED)
+    team = client(max_tokens_per_minute=100)
+    there.call(client=team)
+    trace = there.call(client=team, own_token=True, unproven=True)
+    assert trace.call.status == 429
+
+
 def test_a_client_that_leaves_before_anything_was_sent_pays_nothing():
     there = world("a").script(a=USED)
     team = client(max_tokens_per_minute=1000, max_requests_per_minute=1)

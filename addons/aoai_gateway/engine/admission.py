@@ -187,6 +187,9 @@ class Admission:
         if terms.per_user is not None:
             account = self._users.account(call.client.name, call.user, now)
             quotas = (*quotas, replace(terms.per_user, deployment=account))
+        if call.unproven:
+            # A made-up token must not hold what the client's users have; what it was is booked at its end.
+            return Reservation(booking_name(call), call.client.name, quotas, 0, requests=0)
         return Reservation(booking_name(call), call.client.name, quotas, tokens)
 
     def _book(
@@ -251,6 +254,7 @@ class Admission:
             return now
         try:
             most = money.most(call, self._prompt_tokens(call), _bound(call))
+            most = 0 if call.unproven else most
             reservation = Reservation(
                 f"{booking_name(call)}/cost", call.client.name, (budget,), most, requests=0
             )
@@ -394,6 +398,16 @@ class Admission:
             call.delivered_tokens = counted.count.tokens
         for closing in self._closings(call, reservation, cost):
             yield closing
+        if call.unproven and reservation is not None and any(each.taken for each in call.attempts):
+            yield from self._count_late(call, reservation)
+
+    @staticmethod
+    def _count_late(call: Call, reservation: Reservation) -> Generator[Effect, Result]:
+        """Count a request that was not booked before its token was accepted, as far as it fits."""
+        late = Reservation(booking_name(call), call.client.name, reservation.quotas, 0)
+        result = yield Reserve(late)
+        if isinstance(result, Reserved) and result.decision.admitted:
+            yield Settle(late, 0)
 
     def uncounted(self, call: Call) -> CountDelivered | None:
         """Say what of an answer is to be counted here, since it has brought no usage."""

@@ -247,6 +247,8 @@ class Call:
     """The name of its end user, if it has one."""
     brings_own_token: bool = False
     """Whether the client's own Entra ID token goes to the backend, rather than our credential."""
+    unproven: bool = False
+    """Whether no backend has accepted that token yet, so that it may be made up."""
     consult: bool = False
     """Whether a plugin takes part in the choice of the backend."""
     only_backend: str | None = None

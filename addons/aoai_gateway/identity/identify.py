@@ -32,6 +32,8 @@ class Identified:
     masks: KnownSecrets | None = None
     claims: Mapping[str, str] = field(default_factory=dict, repr=False)
     granted: Grant | None = None
+    verified: bool = True
+    """Whether it is known whose credential it is; else only backends know whether the token is one."""
 
 
 def identify(
@@ -94,7 +96,7 @@ def _with_token(
         raise errors.invalid_token("this gateway takes keys only")
     if passed.verifies_tokens:
         raise token_refused("token_keys_unavailable")
-    return Identified(passed, token, KnownSecrets([token]))
+    return Identified(passed, token, KnownSecrets([token]), verified=False)
 
 
 async def _verify(config: Config, verifier: TokenVerifier, token: str) -> Identified:

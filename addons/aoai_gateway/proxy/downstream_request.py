@@ -100,7 +100,7 @@ class DownstreamRequest:
         length = heads.length_of(request.data.headers.fields) or 0
         if length > self._limit:
             raise errors.body_too_large(self._limit)
-        name = here.admitted.client.name
+        name = here.admitted.share
         if spooled:
             here.held = gateway.spooled.open(name, limits.spooled_bytes)
         else:

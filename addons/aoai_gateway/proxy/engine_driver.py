@@ -81,9 +81,9 @@ class EngineDriver:
 
     @property
     def _client(self) -> str:
-        """The name of the client whose call it is."""
+        """The name by which the call has its turns."""
         assert self._here.admitted is not None
-        return self._here.admitted.client.name
+        return self._here.admitted.share
 
     def begin(self, target: Target) -> None:
         """Hand the request to the engine; :meth:`advance` leads it on."""
@@ -102,6 +102,7 @@ class EngineDriver:
             headers=head,
             claims=admitted.claims,
             brings_own_token=admitted.token is not None,
+            unproven=admitted.unproven,
             consult="gateway_backend_chosen" in gateway.heard,
             only_backend=admitted.only_backend,
             run_by=admitted.run_by,

@@ -68,6 +68,13 @@ class Admitted:
     claims: Mapping[str, str] = field(default_factory=dict, repr=False)
     run_by: str | None = None
     granted: Grant | None = None
+    unproven: bool = False
+    """Whether its token was made by anybody, for all that is known: no backend has accepted it yet."""
+
+    @property
+    def share(self) -> str:
+        """The name by which it has its share of memory and turns; those with unproven tokens have one."""
+        return f"{self.client.name} (unproven)" if self.unproven else self.client.name
 
     def __repr__(self) -> str:
         return f"Admitted({self.client.name!r})"
@@ -113,13 +120,16 @@ def admit(gateway: Gateway, setup: Setup, request: http.Request, identified: Ide
     request.path = strip_secret_query(request.path)
     secrets = secrets_of(setup.config, gateway.credentials.masks(), identified.masks)
     strip_known(request, secrets)
+    token = identified.token
+    unproven = not identified.verified and token is not None and not gateway.token_trials.is_accepted(token)
     return Admitted(
         setup,
         identified.client,
-        identified.token,
+        token,
         secrets,
         claims=identified.claims,
         granted=identified.granted,
+        unproven=unproven,
     )
 
 

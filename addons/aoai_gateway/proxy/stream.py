@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.messages import StreamLayer
     from aoai_gateway.proxy.upstream_response import UpstreamResponse
     from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.wire.targets import Target
 
 
 STALLED = "The client did not read its answer."
@@ -206,6 +207,23 @@ class GatewayStream(HttpStream):
             here.flow.response = models.answer(here.admitted.setup, client, target)
             yield from self._respond()
             return
+        yield from self._begin_call(target)
+
+    def _begin_call(self, target: Target) -> CommandGenerator[None]:
+        here = self._here
+        assert here.admitted is not None
+        if here.admitted.unproven:
+            address = address_of(here.client) or ""
+            try:
+                here.trial = yield from here.wait_for(here.gateway.token_trials.begin(address))
+            except GatewayError as error:
+                here.refused(error)
+                here.flow.response = here.error_response(error)
+                yield from self._respond()
+                return
+            if (yield from here.is_cut_by_others(tell=True)):
+                yield from self.vanish()
+                return
         self._driver.begin(target)
         yield from self._advance(None)
 
@@ -608,6 +626,7 @@ class GatewayStream(HttpStream):
 
     def _count_out(self) -> None:
         self._here.release_body()
+        self._here.end_trial()
         if self._session is not None:
             self._here.gateway.sessions.discard(self._here.client.id)
         if self._here.call is not None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.runtime.held_bytes import Held
     from aoai_gateway.runtime.spool import Spool
+    from aoai_gateway.runtime.token_trials import Trial
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.masking import KnownSecrets
 
@@ -78,6 +79,8 @@ class StreamContext:
         """Its body, if that is on disk."""
         self.concealed: tuple[bytes, bytes] | None = None
         """What stands on the flow in the place of a secret in the answer, and the secret."""
+        self.trial: Trial | None = None
+        """That of its token, as long as no backend has accepted it."""
         self._deadline = DeadlinePassed(stream_id)
 
     # --- time ------------------------------------------------------------------------------------------
@@ -105,6 +108,11 @@ class StreamContext:
             self.upload.close()
         if self.held is not None:
             self.held.release()
+
+    def end_trial(self) -> None:
+        """Make room for the trial of another token."""
+        if self.trial is not None:
+            self.trial.end()
 
     # --- the client ------------------------------------------------------------------------------------
 

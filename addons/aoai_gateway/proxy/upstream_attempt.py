@@ -198,12 +198,21 @@ class UpstreamAttempt:
         assert self.received is not None
         if isinstance(event, ResponseHeaders):
             mask_head(event.response, self._here.secrets)
+            self._learn_of_token(event.response.status_code)
         elif isinstance(event, ResponseData):
             data = self._screen.feed(event.data)
             if not data:
                 return None
             event = ResponseData(event.stream_id, data)
         return self.received.receive(event, self._here.now())
+
+    def _learn_of_token(self, status: int) -> None:
+        """Learn whether the backend takes the client's own token."""
+        here = self._here
+        assert here.admitted is not None
+        if here.admitted.token is not None:
+            here.gateway.token_trials.answered(here.admitted.token, status)
+            here.end_trial()
 
     def without_known_secrets(self, result: Result) -> Result:
         """Mask known secrets in the body of a failed answer."""

@@ -47,14 +47,26 @@ class FairTurns:
     @asynccontextmanager
     async def turn(self, client: str, size: int) -> AsyncIterator[None]:
         """Wait for a turn of a client's job, and hold it. ``size``: its bytes."""
+        await self.enter(client, size)
+        try:
+            yield
+        finally:
+            self.leave(client)
+
+    async def enter(self, client: str, size: int) -> None:
+        """Wait for a turn of a client's job; `leave` ends it. ``size``: its bytes."""
         if not self._waiting and self._may_work(client):
             self._begin(client, self._tag(client, size))
         else:
             await self._wait(client, size)
-        try:
-            yield
-        finally:
-            self._end(client)
+
+    def leave(self, client: str) -> None:
+        """End a turn."""
+        self._working[client] -= 1
+        if not self._working[client]:
+            del self._working[client]
+        self._next()
+        self._forget_if_idle()
 
     def _may_work(self, client: str) -> bool:
         return self._working.total() < self._places and self._working[client] < self._of_one
@@ -74,7 +86,7 @@ class FairTurns:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._end(client)
+                self.leave(client)
             elif waiting in self._waiting.get(client, ()):
                 self._take(client, waiting)
                 self._forget_if_idle()
@@ -88,13 +100,6 @@ class FairTurns:
     def _begin(self, client: str, tag: int) -> None:
         self._served = max(self._served, tag)
         self._working[client] += 1
-
-    def _end(self, client: str) -> None:
-        self._working[client] -= 1
-        if not self._working[client]:
-            del self._working[client]
-        self._next()
-        self._forget_if_idle()
 
     def _forget_if_idle(self) -> None:
         if self.is_idle:

@@ -33,6 +33,7 @@ from aoai_gateway.runtime.plugin_events import Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.runtime.slow_readers import SlowReaders
+from aoai_gateway.runtime.token_trials import TokenTrials
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
@@ -143,6 +144,8 @@ class Gateway:
         """For what takes longer than a moment: counting tokens, decoding answers."""
         self.connections = Connections()
         """The clients' connections that are open."""
+        self.token_trials = TokenTrials()
+        """Clients' tokens that only backends verify."""
         self.slow_readers = SlowReaders()
         """Clients that have something to read."""
         self.held = HeldBytes()

@@ -34,6 +34,7 @@ not_built               501     an operation of Azure OpenAI that is not served 
 quota_exceeded          429     the client's tokens or requests are used up, or less is left than the call
                                 may take; the message says which, and `retry-after` when the call fits
 budget_exceeded         429     the client's budget in money is spent, or less is left than the call may cost
+too_many_new_tokens     429     too many calls at a time have tokens that no backend has accepted yet
 all_backends_out        429     each backend is in a break or cannot take this call; see `retry-after`
 larger_than_limits      429     the call exceeds the whole limit of each backend: `x-should-retry: false`
 waiting_line_full       429     the queue already holds as many calls of this class as it may
