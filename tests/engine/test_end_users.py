@@ -103,3 +103,12 @@ def test_claude_has_the_end_user_elsewhere(source: str) -> None:
     assert chat.call.user == "bob"
     odd = here.call(client=bot("body metadata.user_id"), body={"model": "gpt", "messages": [], "metadata": 5})
     assert odd.call.user is None
+
+
+def test_one_clients_end_users_leave_room_for_those_of_others() -> None:
+    users = EndUsers(most=3)
+    own = {
+        client: {users.account(client, f"user {number}", 0.0) for number in range(10)} - {"user/others"}
+        for client in ("bot", "desk")
+    }
+    assert {client: len(accounts) for client, accounts in own.items()} == {"bot": 3, "desk": 2}

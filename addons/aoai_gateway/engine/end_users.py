@@ -7,7 +7,7 @@ pseudonyms. No more of them than a bound have counters of their own; further one
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
 
 MOST_USERS = 20_000
-"""Of all clients together, in the last day."""
+"""Of a client alone, in the last day. All clients have twice as many, and leave room for each other."""
 
 DAY = 86_400.0
 
@@ -75,7 +75,10 @@ class EndUsers:
     """The end users that were seen in the last day."""
 
     def __init__(self, most: int = MOST_USERS) -> None:
-        self._most = most
+        """``most``: of a client that is alone."""
+        self._room = 2 * most
+        self._of: Counter[str] = Counter()
+        """How many each client has."""
         self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()
         """When each of them was seen last, the earliest first."""
 
@@ -87,11 +90,23 @@ class EndUsers:
         if user is None:
             return ACCOUNT + UNNAMED
         key = (client, pseudonym(client, user))
-        if key not in self._seen and len(self._seen) >= self._most:
-            first = next(iter(self._seen))
-            if now - self._seen[first] < DAY:
+        if key not in self._seen:
+            if not self._make_room(client, now):
                 return ACCOUNT + OTHERS
-            del self._seen[first]
+            self._of[client] += 1
         self._seen[key] = now
         self._seen.move_to_end(key)
         return ACCOUNT + key[1]
+
+    def _make_room(self, client: str, now: float) -> bool:
+        """Whether a client may have one more; end users that were not seen for a day make room."""
+        # It may have as many as are free after that: no client's names use up another one's room.
+        while self._of[client] >= self._room - len(self._seen):
+            first = next(iter(self._seen))
+            if now - self._seen[first] < DAY:
+                return False
+            del self._seen[first]
+            self._of[first[0]] -= 1
+            if not self._of[first[0]]:
+                del self._of[first[0]]
+        return True
