@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.app import cut_connections, descriptors, relay, selfcheck, tls
+from aoai_gateway.app import cut_connections, descriptors, relay, saved_flows, selfcheck, tls
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
@@ -137,6 +137,7 @@ class GatewayAddon:
         view, dumper = map(ctx.master.addons.get, ("view", "dumper"))
         if view is None and dumper is None:
             return
+        saved_flows.keep_private()
         from tornado.web import Application
 
         from aoai_gateway.admin.flow_commands import GatewayStateCommands
@@ -173,6 +174,9 @@ class GatewayAddon:
         if "save_stream_file" in updated:
             viewed = ctx.master.addons.get("view") is not None
             self._followed = viewed or bool(ctx.options.save_stream_file)
+            save = ctx.master.addons.get("save")
+            if save is not None and ctx.options.save_stream_file:
+                saved_flows.make_private(ctx.options.save_stream_file, save.current_path)
         if "gateway_config" not in updated:
             return
         path = Path(ctx.options.gateway_config).expanduser().absolute()
