@@ -308,7 +308,7 @@ class Stage:
                 decision = self.counters.reserve(effect.reservation, self.now + self.wall)
                 return Reserved(self.now, decision)
             case Settle():
-                self.counters.settle(effect.reservation, effect.tokens, self.now + self.wall)
+                self.counters.settle(effect.reservation, effect.tokens, self.now + self.wall, effect.cost)
             case Cancel():
                 self.counters.cancel(effect.reservation, self.now + self.wall)
             case _:

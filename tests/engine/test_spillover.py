@@ -179,8 +179,8 @@ def test_a_tier_is_booked_and_priced_as_asked_for_until_the_answer_tells():
     cost = {}
     for tier in ("default", "priority", "flex"):
         trace = there.call(client=team, max_tokens=100, service_tier=tier)
-        booked = [e.reservation.tokens for _, e in trace.effects if isinstance(e, Reserve)]
-        settled = [e.tokens for _, e in trace.effects if isinstance(e, Settle)]
+        booked = [e.reservation.cost or 0 for _, e in trace.effects if isinstance(e, Reserve)]
+        settled = [e.cost or 0 for _, e in trace.effects if isinstance(e, Settle)]
         cost[tier] = (booked[-1], settled[-1], usage_record(trace.call)["cost"])
     assert cost["priority"] == pytest.approx([2 * each for each in cost["default"]], abs=1)
     assert cost["flex"] == pytest.approx([each / 2 for each in cost["default"]], abs=1)

@@ -30,7 +30,7 @@ class Bench:
     def reserve(self, reservation: Reservation, now: float) -> Decision:
         raise NotImplementedError
 
-    def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
+    def settle(self, reservation: Reservation, tokens: int, now: float, cost: int | None = None) -> None:
         raise NotImplementedError
 
     def cancel(self, reservation: Reservation, now: float) -> None:
@@ -50,8 +50,8 @@ class MemoryBench(Bench):
     def reserve(self, reservation, now):
         return self.state.reserve(reservation, now)
 
-    def settle(self, reservation, tokens, now):
-        self.state.settle(reservation, tokens, now)
+    def settle(self, reservation, tokens, now, cost=None):
+        self.state.settle(reservation, tokens, now, cost)
 
     def cancel(self, reservation, now):
         self.state.cancel(reservation, now)
@@ -97,8 +97,8 @@ class RedisBench(Bench):
     def reserve(self, reservation, now):
         return self.run(self.state.reserve(reservation), now)
 
-    def settle(self, reservation, tokens, now):
-        self.run(self.state.settle(reservation, tokens), now)
+    def settle(self, reservation, tokens, now, cost=None):
+        self.run(self.state.settle(reservation, tokens, cost=cost), now)
 
     def cancel(self, reservation, now):
         self.run(self.state.cancel(reservation), now)

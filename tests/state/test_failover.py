@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from aoai_gateway.quota.quotas import Decision, Quota, Reservation
+from aoai_gateway.quota.quotas import Budget, Decision, Quota, Reservation
 from aoai_gateway.state import StateUnavailableError
 from aoai_gateway.state.failover import FailoverState
 from aoai_gateway.state.memory import MemoryState
@@ -51,7 +51,7 @@ class Flaky:
             elif name == "charge":
                 reservation, tokens, _age = arguments
                 self.memory.book(reservation, now)
-                answer = self.memory.settle(reservation, tokens, now)
+                answer = self.memory.settle(reservation, tokens, now, **named)
             else:
                 own_time = arguments if len(arguments) > 1 and name != "open_break" else (*arguments, 0)
                 if name == "open_break":
@@ -147,6 +147,24 @@ def test_reservations_settle_across_the_loss_and_the_return(cut):
         # A second end of the same call changes nothing.
         await got(state.settle(lost_one, 500, clock.now))
         assert remaining(shared.memory, DAILY, clock.now)[0] == 860
+
+    scenario(story)
+
+
+def test_money_that_was_spent_while_the_store_was_lost_is_told():
+    budget = Budget("cost/", tokens_per_day=1_000_000)
+
+    async def story(state, shared, local, clock):
+        shared.cut = "before"
+        for _ in range(3):
+            made = Reservation(next(ids), "team", (DAILY, budget), 100, cost=50_000)
+            assert (await got(state.reserve(made, clock.now))).admitted
+            assert await got(state.settle(made, 70, clock.now, 20_000)) is None
+        shared.cut = ""
+        await until_back(state)
+        for store in (shared.memory, local):
+            assert remaining(store, budget, clock.now) == [1_000_000 - 60_000]
+            assert remaining(store, DAILY, clock.now) == [1000 - 210, 97, 10_000 - 210]
 
     scenario(story)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aoai_gateway.quota.quotas import Decision, Limit, Quota, Reservation
+from aoai_gateway.quota.quotas import Budget, Decision, Limit, Quota, Reservation
 from tests.examples import examples
 
 EPOCH = 1_772_323_150.0  # 28 February 2026, 23:59:10 UTC: a day and a month end soon
@@ -426,3 +426,36 @@ def test_accounts_of_end_users_and_of_money_are_counted_apart(bench):
     bench.settle(money, 100_000, EPOCH + 1)
     left = bench.peek(call(0, budget, requests=0), EPOCH + 1)
     assert [standing.remaining for standing in left.standings] == [900_000]
+
+
+def test_tokens_and_money_are_one_step(bench):
+    bench.fresh()
+    minute = Quota(None, tokens_per_minute=1000, requests_per_minute=5)
+    budget = Budget("cost/", tokens_per_day=1_000_000, tokens_per_month=2_000_000)
+
+    def both(tokens, cost):
+        return Reservation(next(ids), "team {1}", (minute, budget), tokens, cost=cost)
+
+    def left(now):
+        return [standing.remaining for standing in bench.peek(both(0, 0), now).standings]
+
+    first = both(400, 900_000)
+    decision = bench.reserve(first, EPOCH)
+    assert decision.admitted
+    assert [standing.in_money for standing in decision.standings] == [False, False, True, True]
+    assert left(EPOCH) == [600, 4, 100_000, 1_100_000]
+    refused = bench.reserve(both(400, 200_000), EPOCH)
+    assert refused.refused_by.in_money
+    assert left(EPOCH) == [600, 4, 100_000, 1_100_000], "nothing of it was booked"
+    assert not bench.reserve(both(700, 50_000), EPOCH).admitted
+    assert left(EPOCH) == [600, 4, 100_000, 1_100_000]
+    bench.settle(first, 100, EPOCH + 1, 250_000)
+    assert left(EPOCH + 1) == [900, 4, 750_000, 1_750_000]
+    second = both(100, 500_000)
+    assert bench.reserve(second, EPOCH + 1).admitted
+    bench.cancel(second, EPOCH + 1)
+    assert left(EPOCH + 1) == [900, 4, 750_000, 1_750_000]
+    third = both(100, 500_000)
+    assert bench.reserve(third, EPOCH + 1).admitted
+    bench.settle(third, 100, EPOCH + 2, 700_000)
+    assert left(EPOCH + 2) == [800, 3, 50_000, 1_050_000], "what it cost beyond that counts, too"

@@ -67,7 +67,9 @@ def test_the_file_is_not_written_again_with_what_it_says(redis_server: RedisServ
     async def run() -> None:
         keeper = AffinityKeeper(redis_server.url, "same", file)
         task = asyncio.create_task(keeper.run())
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while not len(keeper._affinity):  # noqa: ASYNC110 - what it waits for has no event
+                await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait({task})
         await keeper.flush()

@@ -79,7 +79,7 @@ def _question(client: Client) -> Reservation | None:
 
 
 def _quota(standing: Standing) -> dict[str, Any]:
-    if standing.deployment == money.ACCOUNT:
+    if standing.in_money:
         return _in_money(standing)
     return {
         "deployment": standing.deployment,

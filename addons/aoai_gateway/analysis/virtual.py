@@ -295,7 +295,7 @@ class _Running:
                 return Reserved(now, decision)
             case Settle():
                 gateway.reservations.pop(effect.reservation.id, None)
-                gateway.counters.settle(effect.reservation, effect.tokens, now + gateway.wall)
+                gateway.counters.settle(effect.reservation, effect.tokens, now + gateway.wall, effect.cost)
             case Cancel():
                 gateway.reservations.pop(effect.reservation.id, None)
                 gateway.counters.cancel(effect.reservation, now + gateway.wall)

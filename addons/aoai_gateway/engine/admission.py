@@ -45,7 +45,7 @@ from aoai_gateway.engine.pools import has_backends
 from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
-from aoai_gateway.quota.quotas import Decision, Limit, Reservation
+from aoai_gateway.quota.quotas import Decision, Limit, Reservation, Standing
 from aoai_gateway.quota.request_limits import apply
 from aoai_gateway.tokens import Correction
 from aoai_gateway.tokens.longest import most_output_tokens
@@ -113,12 +113,7 @@ class Admission:
                 raise
             call.notices[Notice.DRY_RUN] = error.code
             call.policy.append(PolicyAction("reject", error.code, dry_run=True))
-        if terms.quotas or terms.per_user is not None:
-            booked = yield from self._book(call, terms, now)
-            if booked is None:
-                return None
-            now = booked
-        return (yield from self._book_cost(call, terms, now))
+        return (yield from self._book(call, terms, now))
 
     def _hold_to_limits(self, call: Call, terms: EffectivePolicy) -> None:
         body = call.body
@@ -177,20 +172,38 @@ class Admission:
         """
         standing = decision.refused_by
         other = self._stretched.get(call.client.name)
-        if standing is None or not standing.kind.counts_tokens or (other is not None and other.ended is None):
+        if standing is None or standing.in_money or not standing.kind.counts_tokens:
             return None
-        left = min(each.remaining for each in decision.standings if each.kind.counts_tokens)
+        if other is not None and other.ended is None:
+            return None
+        tokens = [each for each in decision.standings if each.kind.counts_tokens and not each.in_money]
+        left = min(each.remaining for each in tokens)
         return left if self._least(call) <= left < asked else None
 
     def _reservation(self, call: Call, terms: EffectivePolicy, tokens: int, now: float) -> Reservation:
+        """Make what is asked of all quotas of a call, its budget in money included.
+
+        Raises a 403 if it has such a budget, and nothing says what it costs.
+        """
         quotas = terms.quotas
         if terms.per_user is not None:
             account = self._users.account(call.client.name, call.user, now)
             quotas = (*quotas, replace(terms.per_user, deployment=account))
+        budget, cost = money.budget_of(call.client) if _costs(call) else None, None
+        if budget is not None:
+            try:
+                cost = money.most(call, self._prompt_tokens(call), _bound(call))
+                quotas = (*quotas, budget)
+            except errors.GatewayError as error:
+                if not terms.dry_run:
+                    raise
+                if error.code not in call.notices.get(Notice.DRY_RUN, ""):
+                    self.say(call, Notice.DRY_RUN, error.code)
         if call.unproven:
             # A made-up token must not hold what the client's users have; what it was is booked at its end.
-            return Reservation(booking_name(call), call.client.name, quotas, 0, requests=0)
-        return Reservation(booking_name(call), call.client.name, quotas, tokens)
+            nothing = None if cost is None else 0
+            return Reservation(booking_name(call), call.client.name, quotas, 0, requests=0, cost=nothing)
+        return Reservation(booking_name(call), call.client.name, quotas, tokens, cost=cost)
 
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
@@ -198,10 +211,17 @@ class Admission:
         begun, held = now, call.waited
         degraded: set[str] = set()
         size = None
+        over: set[str | None] = set()
+        """The accounts that would have refused it, in a dry run."""
         while True:
             most = self._most(call)
             size = most if size is None else size
             reservation = self._reservation(call, terms, size, now)
+            if over:
+                rest = tuple(quota for quota in reservation.quotas if quota.deployment not in over)
+                reservation = replace(reservation, quotas=rest)
+            if not reservation.quotas:
+                return now
             result = yield Reserve(reservation)
             if self._gone(call, result):
                 return None
@@ -210,7 +230,9 @@ class Admission:
             call.quota_headers = decision.headers()
             call.waited = held + now - begun
             if decision.admitted:
-                call.reserved, call.reserved_tokens = reservation, reservation.tokens
+                call.reserved = reservation
+                if _counts_tokens(reservation):
+                    call.reserved_tokens = reservation.tokens
                 call.stretched = size < most
                 if call.stretched:
                     self._stretched[call.client.name] = call
@@ -224,17 +246,17 @@ class Admission:
             elif refused is not None:
                 # A call that waits asks again and again: the newest word counts.
                 call.policy[-1] = refused
-            if terms.dry_run:
-                self.say(call, Notice.DRY_RUN, f"over {limit_of(decision)}")
-                return now
+            if terms.dry_run and decision.refused_by is not None:
+                # The others are booked all the same.
+                self.say(call, Notice.DRY_RUN, _over(decision.refused_by))
+                over.add(decision.refused_by.deployment)
+                continue
             exceeded = terms.on_exceed
             if exceeded.action == "degrade":
                 changed = self._degrade(call, terms, degraded, decision)
                 if changed is not None:
                     terms = changed
-                    if terms.quotas or terms.per_user is not None:
-                        continue
-                    return now
+                    continue
             if exceeded.action == "wait":
                 last = begun + min(exceeded.seconds, 0.5 * call.patience())
                 if now < last and now + decision.soonest <= last:
@@ -244,37 +266,6 @@ class Admission:
                         return None
                     continue
             raise self._refusal(call, reservation, decision)
-
-    def _book_cost(
-        self, call: Call, terms: EffectivePolicy, now: float
-    ) -> Generator[Effect, Result, float | None]:
-        """Book what the call may cost against its client's budget in money."""
-        budget = money.budget_of(call.client) if _costs(call) else None
-        if budget is None:
-            return now
-        try:
-            most = money.most(call, self._prompt_tokens(call), _bound(call))
-            most = 0 if call.unproven else most
-            reservation = Reservation(
-                f"{booking_name(call)}/cost", call.client.name, (budget,), most, requests=0
-            )
-            result = yield Reserve(reservation)
-            if self._gone(call, result):
-                return None
-            assert isinstance(result, Reserved)
-            if result.decision.admitted:
-                call.reserved_cost = reservation
-                return result.now
-            call.policy.append(money.refused_by(result.decision, most, dry_run=terms.dry_run))
-            raise money.refusal(result.decision)
-        except errors.GatewayError as error:
-            if terms.dry_run:
-                self.say(call, Notice.DRY_RUN, error.code)
-                return now
-            booked, call.reserved = call.reserved, None
-            if booked is not None:
-                yield Cancel(booked)
-            raise
 
     def _degrade(
         self, call: Call, terms: EffectivePolicy, tried: set[str], decision: Decision
@@ -320,6 +311,8 @@ class Admission:
     @staticmethod
     def _refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.GatewayError:
         standing = decision.refused_by
+        if standing is not None and standing.in_money:
+            return money.refusal(decision)
         text = f"Your quota of {limit_of(decision)} is used up."
         if standing is not None and standing.kind.counts_tokens and standing.remaining:
             text = (
@@ -390,13 +383,12 @@ class Admission:
         if self._stretched.get(call.client.name) is call:
             del self._stretched[call.client.name]
         reservation, call.reserved = call.reserved, None
-        cost, call.reserved_cost = call.reserved_cost, None
         uncounted = self.uncounted(call)
         if uncounted is not None:
             counted = yield uncounted
             assert isinstance(counted, Counted)
             call.delivered_tokens = counted.count.tokens
-        for closing in self._closings(call, reservation, cost):
+        for closing in self._closings(call, reservation):
             yield closing
         if call.unproven and reservation is not None and any(each.taken for each in call.attempts):
             yield from self._count_late(call, reservation)
@@ -404,7 +396,7 @@ class Admission:
     @staticmethod
     def _count_late(call: Call, reservation: Reservation) -> Generator[Effect, Result]:
         """Count a request that was not booked before its token was accepted, as far as it fits."""
-        late = Reservation(booking_name(call), call.client.name, reservation.quotas, 0)
+        late = Reservation(booking_name(call), call.client.name, reservation.quotas, 0, cost=reservation.cost)
         result = yield Reserve(late)
         if isinstance(result, Reserved) and result.decision.admitted:
             yield Settle(late, 0)
@@ -421,24 +413,25 @@ class Admission:
         What was delivered of its answer is charged, so it is to be known by then (`uncounted`).
         """
         reservation, call.reserved = call.reserved, None
-        cost, call.reserved_cost = call.reserved_cost, None
-        yield from self._closings(call, reservation, cost)
+        yield from self._closings(call, reservation)
 
-    def _closings(
-        self, call: Call, reservation: Reservation | None, cost: Reservation | None
-    ) -> Iterator[Settle | Cancel]:
-        """Say what becomes of a call's bookings: it counts if a backend may have begun to work on it."""
+    def _closings(self, call: Call, reservation: Reservation | None) -> Iterator[Settle | Cancel]:
+        """Say what becomes of a call's booking: it counts if a backend may have begun to work on it."""
+        if reservation is None:
+            return
         delivered = call.delivered_tokens or 0
         taken = any(attempt.taken for attempt in call.attempts)
         prompt, answer = self._prompt_tokens(call), _answer_tokens(call, delivered)
-        if reservation is not None:
-            known = call.usage.total_tokens if call.usage is not None else prompt + (answer or 0)
-            call.charged_tokens = known if taken and answer is not None else 0
-            yield Settle(reservation, call.charged_tokens) if taken else Cancel(reservation)
-        if cost is not None:
-            # No requests are booked there, so nothing is left to count where nothing was spent.
-            spent = taken and answer is not None
-            yield Settle(cost, money.spent(call, prompt, answer or 0)) if spent else Cancel(cost)
+        known = call.usage.total_tokens if call.usage is not None else prompt + (answer or 0)
+        used = known if taken and answer is not None else 0
+        if _counts_tokens(reservation):
+            call.charged_tokens = used
+        cost = None
+        if reservation.cost is not None:
+            cost = money.spent(call, prompt, answer or 0) if taken and answer is not None else 0
+        # A budget in money counts no requests, so nothing is left of what has cost nothing.
+        counts = taken and (_counts_tokens(reservation) or bool(cost))
+        yield Settle(reservation, used, cost) if counts else Cancel(reservation)
 
 
 def booking_name(call: Call) -> str:
@@ -483,6 +476,11 @@ def _answer_tokens(call: Call, delivered: int) -> int | None:
     return delivered if call.served or call.usage is not None else None
 
 
+def _counts_tokens(reservation: Reservation) -> bool:
+    """Whether any of its quotas counts tokens and requests."""
+    return any(not quota.in_money for quota in reservation.quotas)
+
+
 def _needs_count(terms: EffectivePolicy) -> bool:
     if terms.request_limits.prompt_tokens is not None:
         return True
@@ -508,6 +506,8 @@ def _refused_by(reservation: Reservation, decision: Decision, *, dry_run: bool) 
     standing = decision.refused_by
     if standing is None:
         return None
+    if standing.in_money:
+        return money.refused_by(decision, reservation.cost or 0, dry_run=dry_run)
     asked = reservation.tokens if standing.kind.counts_tokens else reservation.requests
     return PolicyAction(
         "quota",
@@ -524,8 +524,15 @@ def _refused_by(reservation: Reservation, decision: Decision, *, dry_run: bool) 
 def limit_of(decision: Decision) -> str:
     """Name the limit that refused: ``5,000 tokens per minute for gpt-4o``."""
     standing = decision.refused_by
-    if standing is None:
-        return "nothing"
+    return "nothing" if standing is None else _named(standing)
+
+
+def _over(standing: Standing) -> str:
+    """Say in a dry run what a call was over."""
+    return money.CODE if standing.in_money else f"over {_named(standing)}"
+
+
+def _named(standing: Standing) -> str:
     what = {
         Limit.TOKENS_PER_MINUTE: "tokens per minute",
         Limit.REQUESTS_PER_MINUTE: "requests per minute",

@@ -289,8 +289,6 @@ class Call:
     """The booking for the call, until it is settled or cancelled."""
     withdrawn: list[Scope] = field(default_factory=list)
     """Breaks that it had opened and that were taken back, since it was the cause itself."""
-    reserved_cost: Reservation | None = None
-    """The same of its client's budget in money."""
     stretched: bool = False
     """Whether it may take more than is booked for it: no bound was set, and so much was not left."""
     reserved_tokens: int | None = None

@@ -101,10 +101,14 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Replace a booking by the real usage. Leads to `Done`."""
+    """Replace a booking by the real usage. Leads to `Done`.
+
+    ``cost``: what a budget in money counts, if there is one.
+    """
 
     reservation: Reservation
     tokens: int
+    cost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,6 @@ class _Before:
 
     fields: dict[str, Any]
     reserved: Reservation | None
-    reserved_cost: Reservation | None
 
     CHANGED = (
         "deployment",
@@ -68,7 +67,7 @@ class _Before:
     def of(cls, call: Call) -> _Before:
         kept = {name: getattr(call, name) for name in cls.CHANGED}
         kept |= {name: getattr(call, name).copy() for name in cls.COPIED}
-        return cls(kept, call.reserved, call.reserved_cost)
+        return cls(kept, call.reserved)
 
     def restore(self, call: Call) -> None:
         for name, value in self.fields.items():
@@ -87,10 +86,9 @@ def fall_back(
     if not pool:
         return None
     before = _Before.of(call)
-    for booked in (before.reserved, before.reserved_cost):
-        if booked is not None:
-            yield Cancel(booked)
-    call.reserved = call.reserved_cost = None
+    if before.reserved is not None:
+        yield Cancel(before.reserved)
+    call.reserved = None
     call.asked, call.deployment = call.asked or first, other
     try:
         admitted = yield from admission.admit(call, now, at_once=True)
@@ -120,16 +118,14 @@ def _pool(call: Call, other: str) -> Pool:
 
 
 def _book_again(call: Call, before: _Before) -> Generator[Effect, Result]:
-    """Make the first bookings anew. Should another call have taken their room meanwhile, there are none."""
-    for name in ("reserved", "reserved_cost"):
-        earlier: Reservation | None = getattr(before, name)
-        if earlier is None:
-            continue
-        again = replace(earlier, id=booking_name(call))
-        result = yield Reserve(again)
-        if isinstance(result, ClientGone):
-            call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
-            return
-        assert isinstance(result, Reserved)
-        if result.decision.admitted:
-            setattr(call, name, again)
+    """Make the first booking anew. Should another call have taken its room meanwhile, there is none."""
+    if before.reserved is None:
+        return
+    again = replace(before.reserved, id=booking_name(call))
+    result = yield Reserve(again)
+    if isinstance(result, ClientGone):
+        call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
+        return
+    assert isinstance(result, Reserved)
+    if result.decision.admitted:
+        call.reserved = again

@@ -1,7 +1,7 @@
 """Budgets in money: what a call may cost at most is booked, and settled with what it has cost.
 
 Money is counted in millionths of the currency of ``prices``, so that the stores, which count whole numbers,
-count it like tokens, on an account of its own. A call is booked for its tokens first.
+count it like tokens, on an account of its own. Both are booked in one step, and settled in one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import PolicyAction
-from aoai_gateway.quota.quotas import Quota
+from aoai_gateway.quota.quotas import Budget
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 ACCOUNT = "cost/"
 """The name of the account; no virtual deployment's name can hold a slash."""
 
+CODE = "budget_exceeded"
+"""That of a refusal by a budget in money."""
+
 UNIT = 1_000_000
 """By which money is multiplied to be counted."""
 
 
-def budget_of(client: Client) -> Quota | None:
+def budget_of(client: Client) -> Budget | None:
     """Return what a client may spend; None without a limit."""
     day, month = client.max_cost_per_day, client.max_cost_per_month
     if day is None and month is None:
         return None
-    return Quota(ACCOUNT, tokens_per_day=_counted(day), tokens_per_month=_counted(month))
+    return Budget(ACCOUNT, tokens_per_day=_counted(day), tokens_per_month=_counted(month))
 
 
 def _counted(money: float | None) -> int | None:
@@ -91,7 +94,7 @@ def usage_cost(price: Price, usage: Usage, tier: str | None) -> float:
 
 
 def refused_by(decision: Decision, most: int, *, dry_run: bool) -> PolicyAction:
-    """Return the refusal as data, in the currency of ``prices``."""
+    """Return the refusal by a budget as data, in the currency of ``prices``."""
     standing = decision.refused_by
     assert standing is not None
     return PolicyAction(
@@ -106,7 +109,7 @@ def refused_by(decision: Decision, most: int, *, dry_run: bool) -> PolicyAction:
 
 
 def refusal(decision: Decision) -> errors.GatewayError:
-    """Make the answer to a call that the budget does not cover."""
+    """Make the answer to a call that a budget does not cover."""
     standing = decision.refused_by
     assert standing is not None
     period = "day" if standing.kind.value.endswith("day") else "month"
@@ -117,4 +120,4 @@ def refusal(decision: Decision) -> errors.GatewayError:
             f"Your budget of {standing.limit / UNIT:,.2f} per {period} has {left:,.4f} left, and the call "
             "may cost more. Lower its max_tokens, or wait."
         )
-    return errors.rate_limited(text, decision.retry_after, code="budget_exceeded")
+    return errors.rate_limited(text, decision.retry_after, code=CODE)

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine import money
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.effects import (
     Announce,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Attempt, Call, Outcome, Session
     from aoai_gateway.engine.effects import Effect, Result
-    from aoai_gateway.quota.quotas import Decision, Standing
+    from aoai_gateway.quota.quotas import Decision, Reservation, Standing
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.order import Skip
 
@@ -189,8 +190,9 @@ def _before(call: Call, step: Step) -> Iterator[str]:
                 # That one names all of them itself.
                 yield from _passed_over(step.skipped)
             yield f"answers {error.status} {error.code}: {error.message}"
-        case Settle(reservation=booked, tokens=tokens):
-            yield f"settled: {tokens:,} tokens instead of the {booked.tokens:,} that were reserved"
+        case Settle(reservation=booked, tokens=tokens, cost=cost):
+            spent = "" if cost is None else f", and {_money(cost)} instead of {_money(booked.cost or 0)}"
+            yield f"settled: {tokens:,} tokens instead of the {booked.tokens:,} that were reserved{spent}"
         case Cancel(reservation=booked):
             yield f"reservation of {booked.tokens:,} tokens cancelled: nothing is charged"
         case _:
@@ -206,7 +208,7 @@ def _after(step: Step, began: float) -> Iterator[str]:
             partly = ", without what the service keeps" if count.partial else ""
             yield f"counted: {count.tokens:,} tokens in the prompt, {how}{partly}"
         case Reserve(reservation=wanted), Reserved(decision=decision):
-            yield from _booking(wanted.tokens, decision)
+            yield from _booking(wanted, decision)
         case WaitUntil(), Done():
             yield "held back until now"
         case WaitInQueue(), Done(now=now):
@@ -266,9 +268,10 @@ def _place(scope: Scope | None) -> str:
     return f"{standin}@{endpoint}" if standin else endpoint
 
 
-def _booking(tokens: int, decision: Decision) -> Iterator[str]:
+def _booking(wanted: Reservation, decision: Decision) -> Iterator[str]:
     verb = "reserved" if decision.admitted else "does not fit"
-    yield f"{verb}: up to {tokens:,} tokens, prompt and answer"
+    cost = "" if wanted.cost is None else f", for up to {_money(wanted.cost)}"
+    yield f"{verb}: up to {wanted.tokens:,} tokens, prompt and answer{cost}"
     for standing in decision.standings:
         yield f"  {_standing(standing)}"
 
@@ -277,10 +280,19 @@ def _standing(standing: Standing) -> str:
     used = standing.limit - standing.remaining
     where = f" for {standing.deployment}" if standing.deployment is not None else ""
     text = f"of {standing.limit:,} {PER[standing.kind]}{where}, {used:,} taken, {standing.remaining:,} left"
+    if standing.in_money:
+        per = PER[standing.kind].removeprefix("tokens ")
+        taken, left = _money(used), _money(standing.remaining)
+        text = f"of a budget of {_money(standing.limit)} {per}, {taken} taken, {left} left"
     if standing.wait > 0:
         fits = f"fits in {_seconds(standing.wait)}" if math.isfinite(standing.wait) else "never fits"
         text += f"; {fits}"
     return text
+
+
+def _money(units: int) -> str:
+    """Write an amount in the currency of ``prices``, with as many digits as a call's cost needs."""
+    return f"{units / money.UNIT:,.6f}".rstrip("0").rstrip(".")
 
 
 def _delivery(end: Ended) -> str:

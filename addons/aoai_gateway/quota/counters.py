@@ -114,14 +114,15 @@ class Counters:
             self._fits(reservation, us)  # brings the counters up to date
             self._book(reservation, us)
 
-    def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
+    def settle(self, reservation: Reservation, tokens: int, now: float, cost: int | None = None) -> None:
         """Replace a reservation by the real usage; a reservation that is not held is ignored.
 
         Tokens that were not used are free at once; an excess is a debt, paid before the next admission.
+        ``cost``: what quotas in money count.
         """
-        if tokens < 0:
+        if tokens < 0 or (cost or 0) < 0:
             raise ValueError(f"cannot settle with {tokens} tokens")
-        self._close(reservation, tokens, microseconds(now))
+        self._close(reservation, (tokens, cost), microseconds(now))
 
     def cancel(self, reservation: Reservation, now: float) -> None:
         """Take back a reservation, request and all: no backend served it."""
@@ -163,7 +164,7 @@ class Counters:
             account = self._account(reservation.client, quota.deployment)
             account.window = windows.advance(account.window, now, quota.tokens_per_minute)
             for kind, limit in quota.set_limits():
-                if limit == 0 or _room(account, kind, limit, now) < reservation.amount(kind, limit):
+                if limit == 0 or _room(account, kind, limit, now) < reservation.amount(kind, limit, quota):
                     fits = False
         return fits
 
@@ -172,7 +173,7 @@ class Counters:
         for quota in reservation.quotas:
             account = self._account(reservation.client, quota.deployment)
             for kind, limit in quota.set_limits():
-                amount = reservation.amount(kind, limit)
+                amount = reservation.amount(kind, limit, quota)
                 standings.append(
                     Standing(
                         deployment=quota.deployment,
@@ -182,6 +183,7 @@ class Counters:
                         wait=0.0 if admitted else _wait(account, kind, limit, amount, now) / 1e6,
                         reset=_wait(account, kind, limit, limit, now) / 1e6,
                         soonest=0.0 if admitted else _soonest(account, kind, limit, amount, now) / 1e6,
+                        in_money=quota.in_money,
                     )
                 )
         return Decision(admitted, tuple(standings))
@@ -190,8 +192,8 @@ class Counters:
         bookings = []
         for quota in reservation.quotas:
             account = self._account(reservation.client, quota.deployment)
-            tokens = reservation.amount(Limit.TOKENS_PER_MINUTE, quota.tokens_per_minute)
-            requests = reservation.amount(Limit.REQUESTS_PER_MINUTE, quota.requests_per_minute)
+            tokens = reservation.amount(Limit.TOKENS_PER_MINUTE, quota.tokens_per_minute, quota)
+            requests = reservation.amount(Limit.REQUESTS_PER_MINUTE, quota.requests_per_minute, quota)
             account.window, bucket = windows.admit(account.window, now, tokens, requests)
             account.open_tokens += tokens
             account.open_requests += requests
@@ -199,14 +201,14 @@ class Counters:
             for kind, limit in quota.set_limits():
                 if kind in _CALENDARS:
                     of = period(_CALENDARS[kind], now)
-                    amount = reservation.amount(kind, limit)
+                    amount = reservation.amount(kind, limit, quota)
                     account.tally(of, reserved=amount)
                     periods.append((of, amount))
             bookings.append(_Booking(quota, bucket, tokens, requests, tuple(periods)))
         self._open[reservation.id] = _Hold(reservation.client, now + self._lease, tuple(bookings))
 
-    def _close(self, reservation: Reservation, used: int | None, now: int) -> None:
-        """Settle with the tokens that were used, or cancel (None)."""
+    def _close(self, reservation: Reservation, ended: tuple[int, int | None] | None, now: int) -> None:
+        """Settle with the tokens that were used, and the money, or cancel (None)."""
         self._lapse(now)
         hold = self._open.pop(reservation.id, None)
         lapsed = hold is None
@@ -216,6 +218,7 @@ class Counters:
         for booking in hold.bookings:
             account = self._account(hold.client, booking.quota.deployment)
             limit = booking.quota.tokens_per_minute
+            used = None if ended is None else reservation.used(booking.quota, *ended)
             account.window = windows.correct(
                 windows.advance(account.window, now, limit),
                 booking.bucket,

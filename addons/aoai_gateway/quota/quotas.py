@@ -2,10 +2,10 @@
 
 A call is admitted with a *reservation*: an upper bound of the tokens it will use, booked against
 each quota that applies to it (its client × virtual deployment, and its client over all) in one
-step, or, if it does not fit one of them, against none. When it ends it is *settled* with its
-real usage, or *cancelled* if no backend served it. Until then the reservation is held under a
-*lease*, which its process renews: when the process dies, the lease lapses, so that nothing is
-held for ever.
+step, or, if it does not fit one of them, against none. A budget in money is one of them. When the call
+ends it is *settled* with its real usage, or *cancelled* if no backend served it. Until then the
+reservation is held under a *lease*, which its process renews: when the process dies, the lease lapses,
+so that nothing is held for ever.
 
 A reservation is capped at each limit that it is booked against: a client that asks for more than
 its whole limit is admitted when it is alone in the window, instead of never. Its usage
@@ -22,6 +22,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import ClassVar
 
 MOST_QUOTAS = 10_000
 """Whose limits are kept paired with their kinds."""
@@ -55,6 +56,9 @@ class Quota:
     tokens_per_day: int | None = None
     tokens_per_month: int | None = None
 
+    in_money: ClassVar[bool] = False
+    """Whether what is counted is money."""
+
     def __post_init__(self) -> None:
         for kind, limit in zip(Limit, self.limits, strict=True):
             if limit is not None and limit < 0:
@@ -81,12 +85,21 @@ def _set_limits(limits: tuple[int | None, ...]) -> tuple[tuple[Limit, int], ...]
     return tuple((kind, limit) for kind, limit in zip(Limit, limits, strict=True) if limit is not None)
 
 
+class Budget(Quota):
+    """A quota whose limits are in money, in the units of a reservation's `cost`, per day and month."""
+
+    __slots__ = ()
+    in_money: ClassVar[bool] = True
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """The amounts of one call: `tokens` (an upper bound) and `requests`, of each of its quotas.
 
-    `id` is the caller's and unique among all processes that share a store; the same object goes
-    into `reserve` and later into `settle` or `cancel`. Quotas differ in their deployment.
+    Quotas in money count `cost` instead, in whole units, and no requests; without a `cost`, the tokens.
+    All of it is booked, settled or taken back in one step. `id` is the caller's and unique among all
+    processes that share a store; the same object goes into `reserve` and later into `settle` or `cancel`.
+    Quotas differ in their deployment.
     """
 
     id: str
@@ -94,17 +107,31 @@ class Reservation:
     quotas: tuple[Quota, ...]
     tokens: int
     requests: int = 1
+    cost: int | None = None
 
     def __post_init__(self) -> None:
-        if self.tokens < 0 or self.requests < 0:
+        if self.tokens < 0 or self.requests < 0 or (self.cost or 0) < 0:
             raise ValueError(f"cannot reserve {self.tokens} tokens and {self.requests} requests")
         if len({quota.deployment for quota in self.quotas}) != len(self.quotas):
             raise ValueError("a reservation names each virtual deployment once")
 
-    def amount(self, kind: Limit, limit: int | None) -> int:
-        """Return the amount that is booked against a limit of this kind: capped at it."""
-        asked = self.tokens if kind.counts_tokens else self.requests
+    def amount(self, kind: Limit, limit: int | None, quota: Quota | None = None) -> int:
+        """Return the amount that is booked against a limit of this kind, of this quota: capped at it."""
+        tokens, requests = self.asked(quota)
+        asked = tokens if kind.counts_tokens else requests
         return asked if limit is None else min(asked, limit)
+
+    def asked(self, quota: Quota | None) -> tuple[int, int]:
+        """Return the tokens (or the money) and the requests that a quota counts."""
+        if quota is not None and quota.in_money and self.cost is not None:
+            return self.cost, 0
+        return self.tokens, self.requests
+
+    def used(self, quota: Quota, tokens: int, cost: int | None) -> int:
+        """Return what a quota counts in the end, of a call that used so many tokens, for so much money."""
+        if quota.in_money and self.cost is not None:
+            return cost or 0
+        return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +142,7 @@ class Standing:
     in question would fit this limit: 0 if it does, infinite for a limit of 0. `reset` is the time
     until the whole limit is free. Both are exact if nothing else is admitted, settled or lapses.
     `soonest` is the same time as `wait` if every running call gave back all that it has reserved at
-    once: no settlement makes the reservation fit before then.
+    once: no settlement makes the reservation fit before then. `in_money`: it counts that, not tokens.
     """
 
     deployment: str | None
@@ -125,6 +152,7 @@ class Standing:
     wait: float
     reset: float
     soonest: float
+    in_money: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +207,7 @@ class Decision:
 
     def _tightest(self, *, tokens: bool) -> Standing | None:
         return min(
-            (standing for standing in self.standings if standing.kind.counts_tokens is tokens),
+            (s for s in self.standings if s.kind.counts_tokens is tokens and not s.in_money),
             key=lambda standing: (standing.remaining, -standing.reset),
             default=None,
         )

@@ -58,11 +58,12 @@ class Affinity:
     def take_in(self, home: Home) -> bool:
         """Note what another process has seen, or this one in an earlier life. False if that is no news."""
         digest, endpoint, seen = home
-        known = self._homes.get(digest)
-        if known is not None and (known[1] > seen or known[:2] == (endpoint, seen)):
+        before, latest, told = self._homes.get(digest) or ("", -math.inf, -math.inf)
+        if latest > seen:
             return False
-        self._homes.put(digest, (endpoint, seen, seen))
-        return True
+        is_news = before != endpoint or seen - told >= TOLD_SECONDS
+        self._homes.put(digest, (endpoint, seen, seen if is_news else told))
+        return is_news
 
     def home(self, key: str, now: float) -> str | None:
         """Return the name of the endpoint that holds ``key``, or None if it is not known (any more)."""

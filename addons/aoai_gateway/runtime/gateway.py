@@ -351,7 +351,7 @@ class Gateway:
         reservation = effect.reservation
         self.reservations.pop(reservation.id, None)
         if isinstance(effect, Settle):
-            self._in_background(self.state.settle(reservation, effect.tokens, self.now()))
+            self._in_background(self.state.settle(reservation, effect.tokens, self.now(), effect.cost))
         else:
             self._in_background(self.state.cancel(reservation, self.now()))
 

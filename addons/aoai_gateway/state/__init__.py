@@ -55,8 +55,10 @@ class State(Protocol):
     def reserve(self, reservation: Reservation, now: float) -> Answer[Decision]:
         """Book the reservation against all of its quotas, or against none."""
 
-    def settle(self, reservation: Reservation, tokens: int, now: float) -> Answer[None]:
-        """Replace what was reserved by the tokens used. A second time does nothing."""
+    def settle(
+        self, reservation: Reservation, tokens: int, now: float, cost: int | None = None
+    ) -> Answer[None]:
+        """Replace what was reserved by the tokens used, and the money. A second time does nothing."""
 
     def cancel(self, reservation: Reservation, now: float) -> Answer[None]:
         """Take back a reservation that no backend served. A second time does nothing."""

@@ -21,7 +21,7 @@ from aoai_gateway.quota.counters import LEASE
 from aoai_gateway.quota.quotas import Decision, Quota, Reservation
 from aoai_gateway.state import Answer, Break, Left, StateUnavailableError
 from aoai_gateway.state.memory import MemoryState
-from aoai_gateway.state.outbox import Ended, Outbox, Running
+from aoai_gateway.state.outbox import Ended, Outbox, Running, Used
 from aoai_gateway.state.redis import RedisState
 
 FIRST_PAUSE: Final = 0.25
@@ -132,17 +132,19 @@ class FailoverState:
             self._outbox.owe(running, None, now)
         return decision
 
-    def settle(self, reservation: Reservation, tokens: int, now: float) -> Answer[None]:
-        """Replace what was reserved by the tokens used, wherever it was reserved."""
-        self._local.settle(reservation, tokens, now)
-        return self._end(reservation, tokens, now)
+    def settle(
+        self, reservation: Reservation, tokens: int, now: float, cost: int | None = None
+    ) -> Answer[None]:
+        """Replace what was reserved by the tokens used, and the money, wherever it was reserved."""
+        self._local.settle(reservation, tokens, now, cost)
+        return self._end(reservation, (tokens, cost), now)
 
     def cancel(self, reservation: Reservation, now: float) -> Answer[None]:
         """Take back a reservation that no backend served, wherever it was reserved."""
         self._local.cancel(reservation, now)
         return self._end(reservation, None, now)
 
-    def _end(self, reservation: Reservation, used: int | None, now: float) -> Answer[None]:
+    def _end(self, reservation: Reservation, used: Used | None, now: float) -> Answer[None]:
         running = self._outbox.finish(reservation)
         if running is None:
             return None
@@ -151,14 +153,17 @@ class FailoverState:
             return None
         return self._tell_end(running, used, now)
 
-    async def _tell_end(self, running: Running, used: int | None, now: float) -> None:
+    async def _tell_end(self, running: Running, used: Used | None, now: float) -> None:
         try:
             if used is None:
                 await self._shared.cancel(running.reservation, now)
-            elif running.booked:
-                await self._shared.settle(running.reservation, used, now)
+                return
+            tokens, cost = used
+            if running.booked:
+                await self._shared.settle(running.reservation, tokens, now, cost=cost)
             else:
-                await self._shared.charge(running.reservation, used, self._clock() - running.admitted_at)
+                age = self._clock() - running.admitted_at
+                await self._shared.charge(running.reservation, tokens, age, cost=cost)
         except StateUnavailableError as error:
             self._degrade(error, now)
             self._outbox.owe(running, used, now)
@@ -281,7 +286,8 @@ class FailoverState:
             await self._shared.cancel(ended.reservation)
         else:
             age = self._clock() - ended.admitted_at
-            await self._shared.charge(ended.reservation, ended.used, age)
+            tokens, cost = ended.used
+            await self._shared.charge(ended.reservation, tokens, age, cost=cost)
 
     def _later(self, answer: Answer[None]) -> None:
         """Finish in the background what a cancelled caller no longer waits for."""

@@ -34,9 +34,9 @@ class MemoryState:
         """Book a reservation that another store admitted, whether it fits here or not."""
         self.counters.book(reservation, now)
 
-    def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
-        """Replace what was reserved by the tokens used."""
-        self.counters.settle(reservation, tokens, now)
+    def settle(self, reservation: Reservation, tokens: int, now: float, cost: int | None = None) -> None:
+        """Replace what was reserved by the tokens used, and the money."""
+        self.counters.settle(reservation, tokens, now, cost)
 
     def cancel(self, reservation: Reservation, now: float) -> None:
         """Take back a reservation that no backend served."""

@@ -32,13 +32,17 @@ class Running:
     booked: bool = False
 
 
+type Used = tuple[int, int | None]
+"""Tokens, and money, where a quota counts it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A call, or several as one, whose end the shared store does not know; None: cancelled."""
 
     reservation: Reservation
     admitted_at: float
-    used: int | None
+    used: Used | None
 
 
 class Outbox:
@@ -65,7 +69,7 @@ class Outbox:
         self._unbooked.discard(reservation.id)
         return self._running.pop(reservation.id, None)
 
-    def owe(self, running: Running, used: int | None, now: float) -> None:
+    def owe(self, running: Running, used: Used | None, now: float) -> None:
         """Keep the end of a call (that `finish` returned) for the shared store."""
         if running.sent:
             self._sent_ends.append(Ended(running.reservation, running.admitted_at, used))
@@ -128,12 +132,15 @@ class Outbox:
 
 def _merge[Key](ends: dict[Key, Ended], key: Key, ended: Ended) -> None:
     """Add an end to those under its key: the sum, at the later stamp."""
-    reservation, used = ended.reservation, ended.used or 0
+    reservation, (tokens, cost) = ended.reservation, ended.used or (0, None)
     if before := ends.get(key):
-        used += before.used or 0
+        tokens_before, cost_before = before.used or (0, None)
+        tokens += tokens_before
+        if cost is not None or cost_before is not None:
+            cost = (cost or 0) + (cost_before or 0)
         requests = reservation.requests + before.reservation.requests
-        reservation = replace(before.reservation, tokens=used, requests=requests)
-        ended = Ended(reservation, max(before.admitted_at, ended.admitted_at), used)
+        reservation = replace(before.reservation, tokens=tokens, requests=requests, cost=cost)
+        ended = Ended(reservation, max(before.admitted_at, ended.admitted_at), (tokens, cost))
     else:
         # No store knows this id, so it does not take the sum for the end of one reservation.
         ended = replace(ended, reservation=replace(reservation, id=f"{reservation.id}+"))

@@ -17,9 +17,9 @@
 -- All keys of a client carry its name as hash tag, so they share a slot of a cluster.
 --
 -- ARGV   1 operation: peek | reserve | book | charge | settle | cancel
---        2 reservation id   3 tokens   4 requests   5 lease (us)   6 age (us; book and charge)
---        then for each quota: deployment, and its limits in tokens/min, requests/min, tokens/day,
---        tokens/month (-1: none)
+--        2 reservation id   3 lease (us)   4 age (us; book and charge)
+--        then for each quota: deployment, its amounts (tokens, or money in whole units; requests), and
+--        its limits in tokens/min, requests/min, tokens/day, tokens/month (-1: none)
 --        operation renew: 2 lease (us), then reservation ids; KEYS 1 to 3 only
 --
 -- Returns {admitted (1|0), then per quota and limit: remaining, wait (us; -1: never), reset (us),
@@ -118,11 +118,12 @@ end
 -- Windows ----------------------------------------------------------------------------------------
 
 local function load(index)
-  local keys, args = 2 * index + 3, 5 * index + 2
+  local keys, args = 2 * index + 3, 7 * index - 2
   local quota = {
     window = KEYS[keys], sums = KEYS[keys + 1], deployment = ARGV[args],
-    tpm = tonumber(ARGV[args + 1]), rpm = tonumber(ARGV[args + 2]),
-    d = tonumber(ARGV[args + 3]), m = tonumber(ARGV[args + 4]),
+    asked = tonumber(ARGV[args + 1]), asked_requests = tonumber(ARGV[args + 2]),
+    tpm = tonumber(ARGV[args + 3]), rpm = tonumber(ARGV[args + 4]),
+    d = tonumber(ARGV[args + 5]), m = tonumber(ARGV[args + 6]),
   }
   local sums = call('HMGET', quota.sums, 'tokens', 'requests', 'debt', 'numbered')
   quota.tokens, quota.requests = number(sums[1]), number(sums[2])
@@ -279,7 +280,8 @@ local function capped(amount, limit)
   return min(amount, limit)
 end
 
-local function fits(quota, tokens, requests)
+local function fits(quota)
+  local tokens, requests = quota.asked, quota.asked_requests
   local function within(limit, used, amount)
     return limit < 0 or (limit > 0 and limit - used >= capped(amount, limit))
   end
@@ -289,7 +291,8 @@ local function fits(quota, tokens, requests)
     and (quota.m < 0 or within(quota.m, spent(quota.deployment, 'm'), tokens))
 end
 
-local function report(answer, quota, tokens, requests, admitted)
+local function report(answer, quota, admitted)
+  local tokens, requests = quota.asked, quota.asked_requests
   -- wait_for: the time until an amount fits. held: what running calls may give back of this limit.
   local function line(limit, used, asked, wait_for, held)
     if limit < 0 then return end
@@ -346,11 +349,12 @@ local function hold(id, lease, bookings)
 end
 
 -- place: books tokens and requests in the quota's window and returns the bucket's name.
-local function book(quota, tokens, requests, place)
+local function book(quota, place)
+  local tokens = quota.asked
   local booking = {
     deployment = quota.deployment,
     tokens = capped(tokens, quota.tpm),
-    requests = capped(requests, quota.rpm),
+    requests = capped(quota.asked_requests, quota.rpm),
     budgets = {},
   }
   booking.bucket = place(quota, booking.tokens, booking.requests)
@@ -380,22 +384,22 @@ end
 
 local function remember_end() call('SET', ended, 1, 'PX', ENDED_KEPT_MS) end
 
--- used: tokens, or nil for a reservation that is taken back.
-local function close(quotas, id, used)
+-- settled: whether what each quota asks for now is what was used; else the reservation is taken back.
+local function close(quotas, id, settled)
   local packed = call('HGET', holds, id)
   if not packed then return false end
-  if used then remember_end() end
+  if settled then remember_end() end
   call('HDEL', holds, id)
   call('ZREM', leases, id)
   local held = cjson.decode(packed)
   for i, booking in ipairs(held.bookings) do
     local quota = quotas[i]
+    local used = settled and quota.asked or nil
     correct(quota, booking.bucket, (used or 0) - booking.tokens, used and 0 or -booking.requests)
     save(quota)
     if not held.lapsed then add_open(booking, -1) end
     for calendar, share in pairs(booking.budgets) do
-      local settled = min(used or 0, share.tokens)
-      add_budget(quota.deployment, calendar, share.period, 's', settled)
+      add_budget(quota.deployment, calendar, share.period, 's', min(used or 0, share.tokens))
       if not held.lapsed then
         add_budget(quota.deployment, calendar, share.period, 'r', -share.tokens)
       end
@@ -426,8 +430,7 @@ if operation == 'renew' then
   return 1
 end
 
-local id, tokens, requests = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local lease, age = tonumber(ARGV[5]), tonumber(ARGV[6])
+local id, lease, age = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local is_held = call('HEXISTS', holds, id) == 1
 if not is_held and (operation == 'settle' or operation == 'cancel') then return 0 end
 -- It was told before, or its end has overtaken its booking.
@@ -447,18 +450,18 @@ end
 
 if operation == 'settle' or operation == 'cancel' then
   save_all()
-  return close(quotas, id, operation == 'settle' and tokens or nil) and 1 or 0
+  return close(quotas, id, operation == 'settle') and 1 or 0
 end
 
-if operation == 'charge' and close(quotas, id, tokens) then
+if operation == 'charge' and close(quotas, id, true) then
   return 1
 elseif operation == 'charge' then
   remember_end()
   for _, quota in ipairs(quotas) do
-    place_at(age)(quota, tokens, requests)
+    place_at(age)(quota, quota.asked, quota.asked_requests)
     for _, calendar in ipairs({ 'd', 'm' }) do
       if quota[calendar] >= 0 then
-        add_budget(quota.deployment, calendar, periods[calendar].current, 's', tokens)
+        add_budget(quota.deployment, calendar, periods[calendar].current, 's', quota.asked)
       end
     end
   end
@@ -469,7 +472,7 @@ end
 if operation == 'book' then
   if not is_held then
     local bookings = {}
-    for i, quota in ipairs(quotas) do bookings[i] = book(quota, tokens, requests, place_at(age)) end
+    for i, quota in ipairs(quotas) do bookings[i] = book(quota, place_at(age)) end
     hold(id, lease, bookings)
   end
   save_all()
@@ -477,18 +480,18 @@ if operation == 'book' then
 end
 
 local admitted = true
-for _, quota in ipairs(quotas) do admitted = fits(quota, tokens, requests) and admitted end
+for _, quota in ipairs(quotas) do admitted = fits(quota) and admitted end
 if operation == 'reserve' then
   if is_held then
     admitted = true
   elseif admitted then
     local bookings = {}
-    for i, quota in ipairs(quotas) do bookings[i] = book(quota, tokens, requests, admit) end
+    for i, quota in ipairs(quotas) do bookings[i] = book(quota, admit) end
     hold(id, lease, bookings)
   end
 end
 save_all()
 
 local answer = { admitted and 1 or 0 }
-for _, quota in ipairs(quotas) do report(answer, quota, tokens, requests, admitted) end
+for _, quota in ipairs(quotas) do report(answer, quota, admitted) end
 return answer

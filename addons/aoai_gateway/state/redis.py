@@ -109,15 +109,19 @@ class RedisState:
         """Book a call that was admitted `age` seconds ago without this store, and is running."""
         await self._decide("book", reservation, age=age)
 
-    async def charge(self, reservation: Reservation, tokens: int, age: float) -> None:
+    async def charge(
+        self, reservation: Reservation, tokens: int, age: float, cost: int | None = None
+    ) -> None:
         """Settle a call if it is held here, else count what it used, admitted `age` seconds ago."""
-        await self._decide("charge", reservation, tokens=tokens, age=age)
+        await self._decide("charge", reservation, used=(tokens, cost), age=age)
 
-    async def settle(self, reservation: Reservation, tokens: int, now: float = 0) -> None:
-        """Replace what was reserved by the tokens used."""
-        if tokens < 0:
+    async def settle(
+        self, reservation: Reservation, tokens: int, now: float = 0, cost: int | None = None
+    ) -> None:
+        """Replace what was reserved by the tokens used, and the money."""
+        if tokens < 0 or (cost or 0) < 0:
             raise ValueError(f"cannot settle with {tokens} tokens")
-        await self._decide("settle", reservation, tokens=tokens)
+        await self._decide("settle", reservation, used=(tokens, cost))
 
     async def cancel(self, reservation: Reservation, now: float = 0) -> None:
         """Take back a reservation that no backend served."""
@@ -158,15 +162,18 @@ class RedisState:
             raise StateUnavailableError(f"{self.address}: {NOT_REDIS}") from error
 
     async def _decide(
-        self, operation: str, reservation: Reservation, *, tokens: int | None = None, age: float = 0
+        self,
+        operation: str,
+        reservation: Reservation,
+        *,
+        used: tuple[int, int | None] | None = None,
+        age: float = 0,
     ) -> Reply:
         keys = self._client_keys(reservation.client)
         keys.append(f"{self._tagged(reservation.client)}:{quote(reservation.id, safe='')}:ended")
         arguments: list[str | int] = [
             operation,
             reservation.id,
-            reservation.tokens if tokens is None else tokens,
-            reservation.requests,
             self._lease,
             max(0, microseconds(age)),
         ]
@@ -175,7 +182,11 @@ class RedisState:
             name = "*" if limits.deployment is None else quote(limits.deployment, safe="")
             account = f"{self._tagged(reservation.client)}:{name}"
             keys += (f"{account}:window", f"{account}:sums")
-            arguments += (name, *(-1 if limit is None else limit for limit in limits.limits))
+            tokens, requests = reservation.asked(limits)
+            if used is not None:
+                tokens = reservation.used(limits, *used)
+            arguments += (name, tokens, requests)
+            arguments += (-1 if limit is None else limit for limit in limits.limits)
         return await self._run(self._quotas, keys, arguments)
 
     def _client_keys(self, client: str) -> list[str]:
@@ -210,7 +221,14 @@ def _decision(reservation: Reservation, answer: Reply) -> Decision:
         bool(admitted),
         tuple(
             Standing(
-                quota.deployment, kind, limit, remaining, _seconds(wait), _seconds(reset), _seconds(soonest)
+                quota.deployment,
+                kind,
+                limit,
+                remaining,
+                _seconds(wait),
+                _seconds(reset),
+                _seconds(soonest),
+                quota.in_money,
             )
             for (quota, kind, limit), (remaining, wait, reset, soonest) in zip(
                 limits, batched(figures, 4), strict=True
