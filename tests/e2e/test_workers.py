@@ -307,6 +307,25 @@ def test_budgets_survive_in_their_file(simulator: Simulator, tmp_path: Path, hom
         assert call(second) == 429
 
 
+def test_affinity_survives_in_its_file(simulator: Simulator, tmp_path: Path, home: Path) -> None:
+    file, there = tmp_path / "budgets.json", {"x-gateway-endpoint": "france"}
+    path = "/openai/v1/conversations"
+
+    def ask(gateway: Gateway, *arguments: str, **more: Any) -> str:
+        answer = gateway.request(*arguments, key=key_of("team"), **more)
+        assert answer.status == 200, answer.body
+        return str(answer.json()["id"])
+
+    simulator.reset()
+    with workers(simulator, tmp_path, home, budget_file=str(file)) as first:
+        made = [ask(first, "POST", path, headers=there, json_body={}) for _ in range(5)]
+        assert first.stop() == 0, first.log
+    assert file.with_suffix(".affinity").stat().st_mode & 0o777 == 0o600
+    with workers(simulator, tmp_path, home, budget_file=str(file)) as second:
+        assert [ask(second, "GET", f"{path}/{name}") for name in made] == made
+    assert {(each["endpoint"], each["status"]) for each in simulator.requests()} == {("france", 200)}
+
+
 def test_drain_reports_unready_first(simulator: Simulator, tmp_path: Path, home: Path) -> None:
     with workers(simulator, tmp_path, home, drain={"unready_seconds": 2}) as started:
         with load(started, 2) as seen:
