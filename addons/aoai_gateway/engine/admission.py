@@ -69,10 +69,9 @@ ASK_AGAIN_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Booking:
-    """What is booked for one response of a session."""
+    """What is booked for one response of a session, if anything is."""
 
-    tokens: Reservation | None = None
-    cost: Reservation | None = None
+    reservation: Reservation | None = None
 
 
 class Admission:
@@ -181,29 +180,27 @@ class Admission:
         return left if self._least(call) <= left < asked else None
 
     def _reservation(self, call: Call, terms: EffectivePolicy, tokens: int, now: float) -> Reservation:
-        """Make what is asked of all quotas of a call, its budget in money included.
-
-        Raises a 403 if it has such a budget, and nothing says what it costs.
-        """
         quotas = terms.quotas
         if terms.per_user is not None:
             account = self._users.account(call.client.name, call.user, now)
             quotas = (*quotas, replace(terms.per_user, deployment=account))
-        budget, cost = money.budget_of(call.client) if _costs(call) else None, None
-        if budget is not None:
-            try:
-                cost = money.most(call, self._prompt_tokens(call), _bound(call))
-                quotas = (*quotas, budget)
-            except errors.GatewayError as error:
-                if not terms.dry_run:
-                    raise
-                if error.code not in call.notices.get(Notice.DRY_RUN, ""):
-                    self.say(call, Notice.DRY_RUN, error.code)
-        if call.unproven:
-            # A made-up token must not hold what the client's users have; what it was is booked at its end.
-            nothing = None if cost is None else 0
-            return Reservation(booking_name(call), call.client.name, quotas, 0, requests=0, cost=nothing)
-        return Reservation(booking_name(call), call.client.name, quotas, tokens, cost=cost)
+        return Reservation(booking_name(call), call.client.name, quotas, tokens)
+
+    def _priced(self, call: Call, terms: EffectivePolicy, reservation: Reservation) -> Reservation:
+        """Add a client's budget in money, and what the call may cost, to what is asked of its quotas.
+
+        Raises a 403 if it has such a budget, and nothing says what the call costs.
+        """
+        if not _costs(call):
+            return reservation
+        try:
+            return money.priced(call, reservation, self._prompt_tokens(call), _bound(call))
+        except errors.GatewayError as error:
+            if not terms.dry_run:
+                raise
+            if error.code not in call.notices.get(Notice.DRY_RUN, ""):
+                self.say(call, Notice.DRY_RUN, error.code)
+            return reservation
 
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
@@ -216,12 +213,12 @@ class Admission:
         while True:
             most = self._most(call)
             size = most if size is None else size
-            reservation = self._reservation(call, terms, size, now)
-            if over:
-                rest = tuple(quota for quota in reservation.quotas if quota.deployment not in over)
-                reservation = replace(reservation, quotas=rest)
+            reservation = self._priced(call, terms, self._reservation(call, terms, size, now))
+            reservation = _without(reservation, over)
             if not reservation.quotas:
                 return now
+            if call.unproven:
+                reservation = _of_nothing(reservation)
             result = yield Reserve(reservation)
             if self._gone(call, result):
                 return None
@@ -231,7 +228,7 @@ class Admission:
             call.waited = held + now - begun
             if decision.admitted:
                 call.reserved = reservation
-                if _counts_tokens(reservation):
+                if counts_tokens(reservation):
                     call.reserved_tokens = reservation.tokens
                 call.stretched = size < most
                 if call.stretched:
@@ -340,35 +337,23 @@ class Admission:
         ``prompt``, ``answer``: its tokens, at most as far as that is known.
         """
         terms = effective_policy(call.setup.config, call.client, call.deployment)
-        booking = Booking()
-        if terms.quotas or terms.per_user is not None:
-            whole = self._reservation(call, terms, prompt + answer, now)
-            reservation = replace(whole, id=f"{call.id}/response {number}", requests=0)
+        whole = self._reservation(call, terms, prompt + answer, now)
+        whole = replace(whole, id=f"{call.id}/response {number}", requests=0)
+        if money.has_price(call):
+            whole = money.priced(call, whole, prompt, answer)
+        over: set[str | None] = set()
+        while True:
+            reservation = _without(whole, over)
+            if not reservation.quotas:
+                return Booking()
             result = yield Reserve(reservation)
             assert isinstance(result, Reserved)
             if result.decision.admitted:
-                booking.tokens = reservation
-            else:
-                _note(call, _refused_by(reservation, result.decision, dry_run=terms.dry_run))
-                if not terms.dry_run:
-                    raise self._refusal(call, reservation, result.decision)
-        budget = money.budget_of(call.client)
-        if budget is not None and money.has_price(call):
-            most = money.most(call, prompt, answer)
-            cost = Reservation(
-                f"{call.id}/response {number}/cost", call.client.name, (budget,), most, requests=0
-            )
-            result = yield Reserve(cost)
-            assert isinstance(result, Reserved)
-            if result.decision.admitted:
-                booking.cost = cost
-            else:
-                _note(call, money.refused_by(result.decision, most, dry_run=terms.dry_run))
-                if not terms.dry_run:
-                    if booking.tokens is not None:
-                        yield Cancel(booking.tokens)
-                    raise money.refusal(result.decision)
-        return booking
+                return Booking(reservation)
+            _note(call, _refused_by(reservation, result.decision, dry_run=terms.dry_run))
+            if not terms.dry_run or result.decision.refused_by is None:
+                raise self._refusal(call, reservation, result.decision)
+            over.add(result.decision.refused_by.deployment)
 
     # --- the end -------------------------------------------------------------------------------------
 
@@ -424,13 +409,13 @@ class Admission:
         prompt, answer = self._prompt_tokens(call), _answer_tokens(call, delivered)
         known = call.usage.total_tokens if call.usage is not None else prompt + (answer or 0)
         used = known if taken and answer is not None else 0
-        if _counts_tokens(reservation):
+        if counts_tokens(reservation):
             call.charged_tokens = used
         cost = None
         if reservation.cost is not None:
             cost = money.spent(call, prompt, answer or 0) if taken and answer is not None else 0
         # A budget in money counts no requests, so nothing is left of what has cost nothing.
-        counts = taken and (_counts_tokens(reservation) or bool(cost))
+        counts = taken and (counts_tokens(reservation) or bool(cost))
         yield Settle(reservation, used, cost) if counts else Cancel(reservation)
 
 
@@ -476,9 +461,25 @@ def _answer_tokens(call: Call, delivered: int) -> int | None:
     return delivered if call.served or call.usage is not None else None
 
 
-def _counts_tokens(reservation: Reservation) -> bool:
+def counts_tokens(reservation: Reservation) -> bool:
     """Whether any of its quotas counts tokens and requests."""
     return any(not quota.in_money for quota in reservation.quotas)
+
+
+def _of_nothing(reservation: Reservation) -> Reservation:
+    """Ask for nothing: a made-up token must not hold what the client's users have.
+
+    What it was is booked at the call's end.
+    """
+    return replace(reservation, tokens=0, requests=0, cost=None if reservation.cost is None else 0)
+
+
+def _without(reservation: Reservation, over: set[str | None]) -> Reservation:
+    """Leave out the accounts that have refused it in a dry run. It has another name each time."""
+    if not over:
+        return reservation
+    rest = tuple(quota for quota in reservation.quotas if quota.deployment not in over)
+    return replace(reservation, id=f"{reservation.id}/without {len(over)}", quotas=rest)
 
 
 def _needs_count(terms: EffectivePolicy) -> bool:

@@ -7,6 +7,7 @@ count it like tokens, on an account of its own. Both are booked in one step, and
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import PolicyAction
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Client
     from aoai_gateway.config.prices import Price
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.quota.quotas import Decision
+    from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.wire.usage import Usage
 
 ACCOUNT = "cost/"
@@ -57,6 +58,15 @@ def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
             code="no_price_configured",
         )
     return math.ceil(price.cost(prompt_tokens, answer_tokens, tier=call.requested_tier) * UNIT)
+
+
+def priced(call: Call, reservation: Reservation, prompt_tokens: int, answer_tokens: int) -> Reservation:
+    """Add the client's budget, and the most that the call may cost, if it has one. Raises as `most`."""
+    budget = budget_of(call.client)
+    if budget is None:
+        return reservation
+    cost = most(call, prompt_tokens, answer_tokens)
+    return replace(reservation, quotas=(*reservation.quotas, budget), cost=cost)
 
 
 def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import money
-from aoai_gateway.engine.admission import DEFAULT_COMPLETION, Admission, Booking
+from aoai_gateway.engine.admission import DEFAULT_COMPLETION, Admission, Booking, counts_tokens
 from aoai_gateway.engine.effects import Cancel, Effect, Result, Settle
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.wire.errors import GatewayError
@@ -67,12 +67,13 @@ class SessionQuota:
         """Give back what was booked for the handshake, which counts as a request."""
         call = self._call
         reservation, call.reserved = call.reserved, None
-        cost, call.reserved_cost = call.reserved_cost, None
-        if reservation is not None:
-            call.charged_tokens = 0
-            yield Settle(reservation, 0)
-        if cost is not None:
-            yield Cancel(cost)
+        if reservation is None:
+            return
+        if not counts_tokens(reservation):
+            yield Cancel(reservation)
+            return
+        call.charged_tokens = 0
+        yield Settle(reservation, 0, None if reservation.cost is None else 0)
 
     def ask(self, bound: int | None, now: float) -> Generator[Effect, Result, GatewayError | None]:
         """Book a response that the client asks for. Gives the refusal if it does not fit."""
@@ -122,10 +123,9 @@ class SessionQuota:
     def refused(self) -> Closings:
         """Give back the booking of a response that was asked for and that the server does not begin."""
         if self._asked:
-            booking = self._asked.popleft()
-            for reservation in (booking.tokens, booking.cost):
-                if reservation is not None:
-                    yield Cancel(reservation)
+            reservation = self._asked.popleft().reservation
+            if reservation is not None:
+                yield Cancel(reservation)
 
     def end(self, now: float) -> Generator[Effect, Result, None]:
         """Close what is left at the session's end, and count what no booking was there for."""
@@ -160,15 +160,16 @@ class SessionQuota:
         if usage is not None:
             self._add(usage)
             took = usage.total_tokens
-        if booking.tokens is None:
+        reservation, tokens = booking.reservation, 0
+        if reservation is None or not counts_tokens(reservation):
             self._owed += took or 0
         else:
-            tokens = (booking.tokens.tokens if took is None else took) + self._owed
+            tokens = (reservation.tokens if took is None else took) + self._owed
             self._owed = 0
             call.charged_tokens = (call.charged_tokens or 0) + tokens
-            yield Settle(booking.tokens, tokens)
-        if booking.cost is not None:
-            yield Settle(booking.cost, money.spent_by(call, usage, booking.cost.tokens))
+        if reservation is not None:
+            booked = reservation.cost
+            yield Settle(reservation, tokens, None if booked is None else money.spent_by(call, usage, booked))
 
     def _add(self, usage: Usage) -> None:
         self.usage = usage if self.usage is None else self.usage + usage
