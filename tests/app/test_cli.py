@@ -381,6 +381,26 @@ def test_check_of_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"aoai-gateway: listen.port: 127.0.0.1:{port} is in use by another process." in err
 
 
+@pytest.mark.parametrize("command", ["check --config {}", "serve --config {} --port 0"])
+def test_several_workers_have_no_workbench(
+    demo: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo.write_text(f"{demo.read_text()}\nworkbench: true\n")
+    words = shlex.split(command.format(demo))
+    assert cli.main([*words, "--workers", "2"]) == 1
+    assert "aoai-gateway: workbench: shows the calls of one process" in capsys.readouterr().err
+    if words[0] == "check":
+        assert cli.main([*words, "--workers", "1"]) == 0
+
+
+def test_a_workbench_without_the_admin_listener_is_a_warning(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo.write_text(f"{demo.read_text()}\nworkbench: true\nadmin: {{enabled: false}}\n")
+    assert cli.main(["check", str(demo)]) == 0
+    assert "aoai-gateway: workbench: is served on the admin listener" in capsys.readouterr().err
+
+
 def test_check_takes_one_file(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", str(demo), "--config", str(demo)]) == 2
     assert "say the same" in capsys.readouterr().err

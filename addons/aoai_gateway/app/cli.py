@@ -198,7 +198,7 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
 def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     """Load the configuration and see that its address is free, before anything starts."""
     loaded = _load(args.config)
-    _check_start(loaded.config)
+    _check_start(loaded.config, workers=args.workers)
     listen = loaded.config.listen
     address = Address(
         args.host or listen.host,
@@ -209,14 +209,14 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     return loaded, address
 
 
-def _check_start(config: Config, *, listening: bool = False) -> None:
+def _check_start(config: Config, *, workers: int = 1, listening: bool = False) -> None:
     """Check that this machine can serve the configuration; a certificate that expires soon is a warning.
 
-    ``listening``: check the ports that it names, too.
+    ``workers``: processes that are to serve it. ``listening``: check the ports that it names, too.
     """
     from aoai_gateway.app import start_checks
 
-    found = start_checks.errors(config)
+    found = start_checks.errors(config, workers=workers)
     warnings = start_checks.warnings(config)
     if listening:
         refused, taken = start_checks.ports(config)
@@ -241,12 +241,15 @@ def _check(words: list[str]) -> int:
     parser = parser_of("check", "Say everything that is wrong with a configuration, and what it amounts to.")
     add_config_option(parser)
     parser.add_argument("file", nargs="?", help="the file to check (default: as --config)")
+    parser.add_argument(
+        "--workers", metavar="N", type=worker_count, default=1, help="check it for `serve --workers N`"
+    )
     args = parser.parse_args(words)
     if args.file and args.config:
         parser.error("FILE and --config say the same; give one of them")
     path = _existing_config(args.file or args.config)
     loaded = _load(path)
-    _check_start(loaded.config, listening=True)
+    _check_start(loaded.config, workers=args.workers, listening=True)
 
     from aoai_gateway.config.describe import describe
 

@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 EXPIRES_SOON = timedelta(days=14)
 
 
-def errors(config: Config, now: datetime | None = None) -> list[str]:
+def errors(config: Config, now: datetime | None = None, *, workers: int = 1) -> list[str]:
     """Return the faults that keep a gateway with this configuration from serving, at the time ``now``."""
     found = list(_certificate(config, now or datetime.now(UTC)))
+    if config.workbench.enabled and workers > 1:
+        found.append(
+            "workbench: shows the calls of one process, and not those of several workers; leave --workers "
+            "out, or set workbench: false and run a gateway of its own for it"
+        )
     if config.usage_log not in (None, "stdout"):
         found += _writable("usage_log", config.usage_log)
     found += _sinks(config)
@@ -74,6 +79,8 @@ def warnings(config: Config, now: datetime | None = None) -> list[str]:
     """Return what will keep it from serving before long."""
     now = now or datetime.now(UTC)
     found = []
+    if config.workbench.enabled and not config.admin.enabled:
+        found.append("workbench: is served on the admin listener, which admin.enabled: false turns off")
     certificate = _read(config)
     if certificate is not None and now < certificate.not_valid_after_utc <= now + EXPIRES_SOON:
         end = certificate.not_valid_after_utc
