@@ -19,6 +19,7 @@ from aoai_gateway.proxy.request_head import (
     Admitted,
     admit,
     admit_replayed,
+    body_limit,
     check_request,
     credential_in,
     is_spooled,
@@ -93,26 +94,27 @@ class DownstreamRequest:
             here.admitted = admit(gateway, setup, request, identified)
             place(request, here.client)
         flow.metadata["gateway_client"] = here.admitted.client.name
-        limits = here.admitted.setup.config.limits
         target = check_request(gateway, here.admitted.setup, request, here.admitted.granted)
-        spooled = not replayed and is_spooled(gateway, request, target)
-        self._limit = limits.upload_bytes if spooled else limits.body_bytes
-        length = heads.length_of(request.data.headers.fields) or 0
-        if length > self._limit:
-            raise errors.body_too_large(self._limit)
-        name = here.admitted.share
+        yield from self._make_room(here.admitted, target)
+        if "gateway_client_identified" in gateway.heard:
+            identified = ClientIdentified(flow, here.admitted.client)
+            yield from here.ask(GatewayClientIdentifiedHook(identified))
+
+    def _make_room(self, admitted: Admitted, target: Target) -> CommandGenerator[None]:
+        """See that there is room for the body, in memory or on disk. Raises GatewayError."""
+        here, gateway, request = self._here, self._here.gateway, self._here.flow.request
+        limits, name = admitted.setup.config.limits, admitted.share
+        spooled = is_spooled(gateway, request, target)
+        self._limit = body_limit(gateway, admitted.setup, request, target)
         if spooled:
             here.held = gateway.spooled.open(name, limits.spooled_bytes)
         else:
             here.held = gateway.held.open(name, limits.held_bytes)
-        here.held.expect(length)
+        here.held.expect(heads.length_of(request.data.headers.fields) or 0)
         if may_be_large(request):
-            yield from self._look_ahead(here.admitted, target)
+            yield from self._look_ahead(admitted, target)
         if spooled:
             here.upload = Spool()
-        if "gateway_client_identified" in gateway.heard:
-            identified = ClientIdentified(flow, here.admitted.client)
-            yield from here.ask(GatewayClientIdentifiedHook(identified))
 
     def _look_ahead(self, admitted: Admitted, target: Target) -> CommandGenerator[None]:
         """See that a large request would not be refused with its body, whatever that is."""

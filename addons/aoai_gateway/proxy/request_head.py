@@ -192,7 +192,16 @@ def check_request(
         raise errors.forbidden("This secret was made for a realtime session, and is good for nothing else.")
     if target.operation.websocket:
         _check_handshake(request)
+    limit = body_limit(gateway, setup, request, target)
+    if (heads.length_of(request.data.headers.fields) or 0) > limit:
+        raise errors.body_too_large(limit)
     return target
+
+
+def body_limit(gateway: Gateway, setup: Setup, request: http.Request, target: Target) -> int:
+    """Return how many bytes the request's body may have."""
+    limits = setup.config.limits
+    return limits.upload_bytes if is_spooled(gateway, request, target) else limits.body_bytes
 
 
 def is_spooled(gateway: Gateway, request: http.Request, target: Target) -> bool:
