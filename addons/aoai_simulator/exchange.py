@@ -285,6 +285,7 @@ class Exchange(HTTPMessageDelegate):
         self._persistent = True
         await stream.write(self.head(101, reply.headers, 0))
         reply.session.book = lambda tokens: resource.book(call, tokens, loop.time())
+        reply.session.ask = lambda body: resource.respond_in_session(call, body, loop.time(), time.time())
         try:
             await WebSocket(stream, reply.session, pace).serve()
         finally:

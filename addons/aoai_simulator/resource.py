@@ -31,10 +31,11 @@ from aoai_simulator import (
 from aoai_simulator.claude import Claude
 from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
-from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Whole, compact
+from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Upgrade, Whole, compact
 from aoai_simulator.requests import Ask, read_ask, read_object
+from aoai_simulator.response_session import ResponseSession
 from aoai_simulator.sessions import Secret, Sessions, key_in_query, no_handshake
-from aoai_simulator.targets import CLAUDE, MEDIA, Target, parse_target
+from aoai_simulator.targets import CLAUDE, MEDIA, RESPONSES_SOCKET, Target, parse_target
 from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
 from aoai_simulator.web_socket import handshake
@@ -203,6 +204,9 @@ class Resource:
             return responses.too_old()
         if target.operation == "realtime" and not target.parts:
             return self._handshake(target, request, secret)
+        if target.operation == RESPONSES_SOCKET:
+            accepted = handshake(request.headers)
+            return no_handshake() if accepted is None else Call(target, request=request)
         if self.sessions.knows(request.method, target.parts):
             return self._beside_session(target, request)
         if target.parts and not self.things.knows(target.method, target.parts):
@@ -247,6 +251,8 @@ class Resource:
         deployment, ask = call.deployment, call.ask
         if call.target.operation == "realtime":
             return self._realtime(call, now, wall)
+        if call.target.operation == RESPONSES_SOCKET and call.request is not None:
+            return Upgrade(handshake(call.request.headers) or (), ResponseSession())
         if target_parts := call.target.parts:
             return self._thing(call, target_parts, wall)
         if deployment is not None and ask is None:
@@ -301,6 +307,16 @@ class Resource:
         model = deployment.name if deployment is not None else "gpt-realtime"
         length = self._settings.completion_tokens
         return self.sessions.open(accepted, model, call.target.api_version, call.secret, length)
+
+    def respond_in_session(self, call: Call, body: bytes, now: float, wall: float) -> Reply:
+        """Answer a message of a session of responses, which has the form of a request's body."""
+        assert call.request is not None
+        asked = self.begin(Request("POST", "/openai/v1/responses", call.request.headers, body), wall)
+        if isinstance(asked, Whole):
+            return asked
+        reply = self.reply(asked, now, wall)
+        self.finish(asked, reply.tokens if not isinstance(reply, Upgrade) else 0, now)
+        return reply
 
     def book(self, call: Call, tokens: int, now: float) -> bool:
         """Take tokens of a deployment for a session, or for a response in it. Whether it had them."""

@@ -20,6 +20,9 @@ CLAUDE = ("messages", "messages/count_tokens")
 
 RESPONSES = ("responses", "responses/compact", "responses/input_tokens")
 
+RESPONSES_SOCKET = "responses/socket"
+"""Responses over a WebSocket: no path of Azure's has this name."""
+
 _API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
 _V1_VERSIONS = frozenset({"", "v1", "preview", "latest"})
 
@@ -63,6 +66,8 @@ def parse_target(method: str, target: str) -> Target | None:
             return None
         if parts[3:] == ["realtime"] and method == "GET":
             return _realtime("v1", query)
+        if parts[3:] == ["responses"] and method == "GET":
+            return Target(RESPONSES_SOCKET, method, "v1")
         return _operation(method, "v1", parts[3:], None)
     if not _API_VERSION.fullmatch(version):
         return None

@@ -318,6 +318,48 @@ def test_secrets_for_browsers(pair: Pair) -> None:
         assert created["session"]["instructions"] == "be kind"
 
 
+@pytest.mark.parametrize("fault", [None, "429", "503"])
+def test_responses_over_a_websocket(pair: Pair, fault: str | None) -> None:
+    async def run() -> list[str]:
+        said = []
+        async with client_of(pair).responses.connect() as connection:
+            previous = None
+            for text in ("one", "two"):
+                await connection.response.create(
+                    model="gpt-4o", input=f"say: {text}", previous_response_id=previous, max_output_tokens=20
+                )
+                async for event in connection:
+                    if event.type == "response.completed":
+                        assert event.response.model == "gpt-4o"
+                        previous = event.response.id
+                        said.append(event.response.output_text)
+                        break
+        return said
+
+    time.sleep(0.1)  # a break of the last test is over
+    if fault is not None:
+        pair.simulator.fault(fault, endpoint="sweden")
+    file = pair.gateway.config_path.parent / "usage.jsonl"
+    assert asyncio.run(run()) == ["one", "two"]
+    record = eventually(
+        lambda: [each for each in json_lines.read(file) if each["operation"] == "responses.connect"],
+        "the record",
+    )[-1]
+    assert (record["outcome"], record["responses"], record["status"]) == ("ok", 2, 101)
+    assert record["output_tokens"] > 0
+
+
+def test_a_refused_response_of_a_websocket(pair: Pair) -> None:
+    async def run() -> tuple[str, int]:
+        async with client_of(pair).responses.connect() as connection:
+            await connection.response.create(model="unknown", input="hi")
+            event = await connection.recv()
+            assert event.type == "error"
+            return event.error.code or "", event.status
+
+    assert asyncio.run(run()) == ("DeploymentNotFound", 404)
+
+
 def test_sessions_end_with_the_gateway(
     host: Host, tmp_path: Path, home: Path, pair: Pair, processes: list[Process]
 ) -> None:

@@ -117,7 +117,7 @@ def test_a_client_that_is_switched_off_is_a_stranger() -> None:
         ({"path": "/"}, 404),
         ({"path": "/v1/chat/completions"}, 404),
         ({"path": "/openai/v1/realtime"}, 405),
-        ({"path": "/openai/v1/live"}, 501),
+        ({"path": "/openai/deployments"}, 501),
         ({"method": b"PATCH"}, 405),
     ],
 )

@@ -10,12 +10,15 @@ import pytest
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import events
 from mitmproxy.test import taddons
+from wsproto.connection import Connection as Socket
+from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.proxy.messages import GatewayLeaves
 from tests.engine_driver import ANYBODY, config
 from tests.proxy.layer_driver import Connection, connect, listen
-from tests.proxy.web_socket import HANDSHAKE, Talk
+from tests.proxy.web_socket import HANDSHAKE, KEY, Talk
 
 USAGE = {
     "total_tokens": 100,
@@ -552,3 +555,181 @@ def test_a_secret_is_good_for_realtime_alone(made: Callable[..., Talk]) -> None:
     unknown = again(talk)
     unknown.ask(key=SECRET.replace("0", "1"))
     assert unknown.here.result()[0] == 401
+
+
+# --- sessions that the first message opens -------------------------------------------------------------
+
+RESPONSES = "/openai/v1/responses"
+RESPONSE = {"id": "resp_0123456789abcdef0123", "model": "real"}
+RESPONSE_USAGE = {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}
+
+
+def create(talk: Talk, **members: Any) -> None:
+    talk.say(type="response.create", **{"model": "gpt", "input": "hi", "store": False, **members})
+
+
+def opened(talk: Talk) -> Talk:
+    """Open a session; its client's handshake is accepted at once."""
+    talk.ask(RESPONSES)
+    head = talk.head()
+    assert head.startswith("HTTP/1.1 101 ")
+    assert generate_accept_token(KEY).decode() in head
+    assert not talk.here.sent
+    return talk
+
+
+def completed(talk: Talk, ident: str = RESPONSE["id"]) -> None:
+    talk.tell(type="response.created", response={"id": ident, "model": "real"})
+    talk.tell(type="response.output_text.delta", delta="yes")
+    talk.tell(type="response.completed", response={"id": ident, "model": "real", "usage": RESPONSE_USAGE})
+
+
+def test_responses_over_a_websocket(made: Callable[..., Talk], records: list[dict[str, Any]]) -> None:
+    talk = opened(made("real@a", **limited(max_tokens_per_minute=10_000)))
+    create(talk, max_output_tokens=100)
+    assert talk.here.sent["a.example"].startswith(b"GET /openai/v1/responses HTTP/1.1\r\n")
+    talk.accept("a")
+    (sent,) = talk.heard()
+    assert (sent["type"], sent["model"], sent["input"]) == ("response.create", "real", "hi")
+    talk.tell(type="response.created", response=RESPONSE)
+    assert talk.told() == []  # it may still be refused
+    talk.tell(type="response.output_text.delta", delta="yes")
+    created, delta = talk.told()
+    assert created["response"]["model"] == "gpt"
+    assert delta["delta"] == "yes"
+    talk.tell(type="response.completed", response={**RESPONSE, "usage": RESPONSE_USAGE})
+    assert left(talk) == 9_958
+    create(talk, previous_response_id=RESPONSE["id"], model="GPT")
+    assert talk.heard()[0]["model"] == "real"
+    completed(talk, "resp_1123456789abcdef0123")
+    assert left(talk) == 9_916
+    talk.send(CloseConnection(1000))
+    (record,) = records
+    assert (record["operation"], record["outcome"], record["responses"]) == ("responses.connect", "ok", 2)
+    assert (record["input_tokens"], record["output_tokens"], record["messages_in"]) == (60, 24, 2)
+    assert talk.here.gateway.engine.affinity.home(RESPONSE["id"], talk.here.clock.now) == "a"
+    assert talk.here.at_rest
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_refused_first_message_is_replayed(made: Callable[..., Talk], early: bool) -> None:
+    talk = opened(made("real@a", "other@b"))
+    create(talk)
+    talk.accept("a")
+    assert talk.heard()[0]["model"] == "real"
+    if early:
+        talk.tell(type="response.created", response=RESPONSE)
+    talk.tell(type="error", status=429, error={"code": "rate_limit_exceeded", "message": "slow down"})
+    talk.here.run_timers()
+    assert talk.told() == []
+    talk.backend = Socket(ConnectionType.SERVER)
+    talk.accept("b")
+    assert talk.heard()[0]["model"] == "other"
+    completed(talk)
+    assert [each["type"] for each in talk.told()][-1] == "response.completed"
+
+
+def test_a_refused_handshake_leads_to_the_next_backend(made: Callable[..., Talk]) -> None:
+    talk = opened(made())
+    create(talk)
+    talk.here.respond("a", 503)
+    talk.accept("b")
+    completed(talk)
+    assert len(talk.told()) == 3
+
+
+def test_no_backend_opens_it(made: Callable[..., Talk], records: list[dict[str, Any]]) -> None:
+    talk = opened(made())
+    create(talk)
+    talk.here.respond("a", 429)
+    talk.here.respond("b", 429)
+    told, code = talk.told()
+    assert (told["type"], told["status"], code) == ("error", 429, 1008)
+    assert told["error"]["code"] == records[0]["error"]
+    assert talk.here.at_rest
+    assert not talk.here.gateway.sessions
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        ({"model": "other"}, "DeploymentNotFound"),
+        ({"model": None}, "missing_deployment"),
+        ({"max_output_tokens": "x"}, "invalid_body"),
+    ],
+)
+def test_a_first_message_that_is_refused(made: Callable[..., Talk], first: dict[str, Any], code: str) -> None:
+    talk = opened(made())
+    create(talk, **first)
+    told, closed = talk.told()
+    assert (told["error"]["code"], closed) == (code, 1008)
+    assert not talk.here.sent
+
+
+def test_another_first_message_is_none(made: Callable[..., Talk]) -> None:
+    talk = opened(made())
+    talk.say(type="response.cancel")
+    (told,) = talk.told()
+    assert told["error"]["code"] == "message_malformed"
+    create(talk)
+    talk.accept("a")
+    assert len(talk.heard()) == 1
+
+
+def test_what_comes_before_the_backend_has_answered_waits(made: Callable[..., Talk]) -> None:
+    talk = opened(made())
+    create(talk)
+    talk.say(type="response.steer")
+    talk.accept("a")
+    assert [each["type"] for each in talk.heard()] == ["response.create"]
+    talk.tell(type="response.output_text.delta", delta="yes")
+    assert [each["type"] for each in talk.heard()] == ["response.steer"]
+
+
+def test_a_client_that_leaves_before_there_is_a_session(
+    made: Callable[..., Talk], records: list[dict[str, Any]]
+) -> None:
+    talk = opened(made())
+    talk.here.hang_up()
+    assert talk.here.at_rest
+    assert records == []
+    other = opened(again(talk))
+    create(other)
+    other.here.hang_up()
+    assert records[0]["outcome"] == "client_gone"
+    assert other.here.at_rest
+
+
+def test_a_client_that_says_nothing(made: Callable[..., Talk]) -> None:
+    talk = opened(made())
+    talk.here.run_timers(301)
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("session_expired", 1001)
+    talk.here.run_timers(1)
+    assert talk.here.at_rest
+
+
+def test_limits_hold_for_each_response(made: Callable[..., Talk]) -> None:
+    limits = {"max_tokens": 50, "action": "clamp"}
+    talk = opened(made(**limited(request_limits=limits)))
+    create(talk, max_output_tokens=100)
+    talk.accept("a")
+    assert talk.heard()[0]["max_output_tokens"] == 50
+    completed(talk)
+    create(talk, max_output_tokens=200)
+    assert talk.heard()[0]["max_output_tokens"] == 50
+
+
+def test_a_live_session(made: Callable[..., Talk], records: list[dict[str, Any]]) -> None:
+    talk = made("real@a", **limited(max_tokens_per_minute=10_000))
+    talk.ask("/openai/v1/live")
+    talk.head()
+    talk.say(type="session.start", session={"model": "gpt"})
+    talk.accept("a")
+    assert talk.heard() == [{"type": "session.start", "session": {"model": "real"}}]
+    talk.tell(type="session.started", session={"model": "real"})
+    talk.tell(type="session.closed", usage={"input_tokens": 5, "output_tokens": 6, "total_tokens": 11})
+    talk.reply(CloseConnection(1000))
+    assert records[0]["operation"] == "live.connect"
+    assert (records[0]["input_tokens"], records[0]["output_tokens"]) == (5, 6)
+    assert left(talk) == 9_989

@@ -39,6 +39,7 @@ def test_what_sets_a_deadline_hears_of_it() -> None:
         State.SWALLOWING,
         State.ATTEMPT,
         State.DELIVERING,
+        State.OPENING,
         State.SESSION,
     }
 

@@ -143,8 +143,6 @@ def test_a_deployment_in_the_path_of_an_operation_that_azure_has_elsewhere(opera
 @pytest.mark.parametrize(
     ("path", "family"),
     [
-        ("/openai/live", "live"),
-        ("/openai/v1/live", "live"),
         ("/openai/deployments/x/extensions/chat/completions", "extensions"),
         ("/openai/deployments", "deployments"),
         ("/openai/deployments/gpt-4o", "deployments"),
@@ -157,8 +155,20 @@ def test_families_that_are_not_served_are_named(method: str, path: str, family: 
     assert family in error.message
 
 
-def test_responses_sockets_share_a_path_with_what_is_served() -> None:
-    assert "WebSocket" in refusal("GET", "/openai/v1/responses").message
+@pytest.mark.parametrize("path", ["/openai/v1/responses", "/openai/v1/realtime?model=x", "/openai/v1/live"])
+def test_a_session_is_asked_for_by_an_upgrade(path: str) -> None:
+    assert refusal("GET", path).code == "upgrade_required"
+    assert parse_target("GET", path, websocket=True).operation.websocket
+    with pytest.raises(GatewayError) as refused:
+        parse_target("GET", "/openai/v1/files", websocket=True)
+    assert refused.value.code == "invalid_target"
+
+
+def test_the_deployment_in_a_query() -> None:
+    for path in ("/openai/v1/realtime?a=b&model=gpt", "/openai/realtime?a=b&deployment=gpt"):
+        target = parse_target("GET", path, websocket=True)
+        assert target.deployment == "gpt"
+        assert target.with_prefix("/x", "real/1") == "/x" + path.replace("gpt", "real%2F1")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from aoai_gateway.config.models import Config
+    from aoai_gateway.wire.request_body import RequestBody
 
 DEFAULT_COMPLETION = 512
 """Tokens that usually suffice for a completion without a bound."""
@@ -329,6 +330,14 @@ class Admission:
 
     # --- the responses of a session ------------------------------------------------------------------
 
+    def response_bound(self, call: Call, body: RequestBody) -> int | None:
+        """Return what a further response of a session is to be bounded to; None: as it asks.
+
+        Raises GatewayError when it asks for more than the client may.
+        """
+        terms = effective_policy(call.setup.config, call.client, call.deployment)
+        return None if terms.dry_run else apply(terms.request_limits, body, None).max_tokens
+
     def book_response(
         self, call: Call, number: int, prompt: int, answer: int, now: float
     ) -> Generator[Effect, Result, Booking]:
@@ -362,7 +371,7 @@ class Admission:
         if call.prompt is not None and call.usage is not None:
             before = self._corrections.get(call.deployment) or Correction()
             self._corrections.put(call.deployment, before.learned(call.prompt, call.usage.input_tokens))
-        if call.model is not None and call.target.operation.name != "responses":
+        if call.model is not None and call.target.operation.prompt_form != "responses":
             # In the Responses API, Azure names the deployment there.
             self._models.put(call.deployment, call.model)
         if self._stretched.get(call.client.name) is call:

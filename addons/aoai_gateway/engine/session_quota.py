@@ -63,10 +63,17 @@ class SessionQuota:
         terms = effective_policy(call.setup.config, call.client, call.deployment)
         return terms.on_exceed.action == "wait"
 
-    def begin(self) -> Closings:
-        """Give back what was booked for the handshake, which counts as a request."""
+    def begin(self, *, asked: bool) -> Closings:
+        """Give back what was booked for the handshake, which counts as a request.
+
+        ``asked``: it was booked for a response that the client has asked for with it.
+        """
         call = self._call
         reservation, call.reserved = call.reserved, None
+        if asked:
+            self._asked.append(Booking(reservation))
+            self._last = call.prompt.tokens if call.prompt is not None else 0
+            return
         if reservation is None:
             return
         if not counts_tokens(reservation):

@@ -85,8 +85,11 @@ class EngineDriver:
         assert self._here.admitted is not None
         return self._here.admitted.share
 
-    def begin(self, target: Target) -> None:
-        """Hand the request to the engine; :meth:`advance` leads it on."""
+    def begin(self, target: Target, first: bytes | None = None) -> None:
+        """Hand the request to the engine; :meth:`advance` leads it on.
+
+        ``first``: the message that takes the place of the body in a session.
+        """
         here = self._here
         admitted, gateway, request = here.admitted, here.gateway, here.flow.request
         assert admitted is not None
@@ -111,9 +114,8 @@ class EngineDriver:
         here.secrets = admitted.secrets
         gateway.begun(call)
         here.flow.metadata["gateway_call"] = call.id
-        run = gateway.engine.run(
-            call, head.get("content-type"), here.upload or request.raw_content or b"", now
-        )
+        raw = (here.upload or request.raw_content or b"") if first is None else first
+        run = gateway.engine.run(call, head.get("content-type"), raw, now)
         self._observation = gateway.observer.begun(call)
         self._run = self._observation.follow(run)
 
@@ -143,13 +145,16 @@ class EngineDriver:
                 case _:
                     return effect
 
-    def begin_session(self) -> CommandGenerator[SessionQuota]:
-        """Begin with the bookings of a session, beside the engine, which waits for its end."""
+    def begin_session(self, *, asked: bool) -> CommandGenerator[SessionQuota]:
+        """Begin with the bookings of a session, beside the engine, which waits for its end.
+
+        ``asked``: whether the client has asked for a response already.
+        """
         here = self._here
         assert here.call is not None
         here.call.session = Session()
         self._quota = SessionQuota(here.gateway.engine.admission, here.call)
-        yield from self.book(self._quota.begin())
+        yield from self.book(self._quota.begin(asked=asked))
         return self._quota
 
     def book[T](self, run: Generator[Effect, Result, T]) -> CommandGenerator[T]:

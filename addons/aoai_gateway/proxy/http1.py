@@ -21,7 +21,9 @@ from mitmproxy.proxy.layers.http import (
     ErrorCode,
     Http1Server,
     ReceiveHttp,
+    RequestData,
     RequestHeaders,
+    RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -267,6 +269,14 @@ class GatewayHttp1Server(Http1Server):
             self.conn, b"HTTP/1.1 101 Switching Protocols\r\n" + bytes(http.Headers(head)) + b"\r\n"
         )
         yield from self.make_pipe()
+
+    def passthrough(self, event: events.Event) -> CommandGenerator[None]:
+        """Hand on what comes in a session; its end without a close is the client's hang-up."""
+        if isinstance(event, events.ConnectionClosed):
+            gone = RequestProtocolError(self.stream_id, "client disconnected", ErrorCode.CLIENT_DISCONNECTED)
+            yield ReceiveHttp(gone)
+        elif isinstance(event, events.DataReceived):
+            yield ReceiveHttp(RequestData(self.stream_id, event.data))
 
     def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
         """Note that the request, or its answer, is complete; with both, the next request may come."""

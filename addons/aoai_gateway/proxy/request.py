@@ -96,7 +96,7 @@ def build_request(
             value = b"identity"
         fields.append((name, value))
     if call.target.operation.websocket:
-        content = b""
+        # What there is of a body is the first message of the session.
         fields += HANDSHAKE
     elif content or shown.data.method not in MAY_LACK_BODY:
         fields.append((b"content-length", b"%d" % len(content)))

@@ -12,6 +12,7 @@ client that a broken session had ended well. Its events and its display of messa
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 from mitmproxy.websocket import WebSocketData, WebSocketMessage
-from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
 from wsproto.frame_protocol import Opcode
 from wsproto.utilities import LocalProtocolError
@@ -35,7 +36,9 @@ from wsproto.utilities import LocalProtocolError
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.session_names import SessionNames
+from aoai_gateway.proxy.session_side import MOST_PARTS, Preamble, Side
 from aoai_gateway.wire import session_messages
+from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.session_errors import (
     close_code,
@@ -53,11 +56,9 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.session_quota import SessionQuota
     from aoai_gateway.proxy.downstream_response import DownstreamResponse
     from aoai_gateway.proxy.engine_driver import EngineDriver
+    from aoai_gateway.proxy.session_opening import SessionOpening
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
-
-MOST_PARTS = 65_536
-"""Pieces in which one message may come."""
 
 FRAME = 512 * 1024
 """Bytes of a message that go out in one frame."""
@@ -68,33 +69,14 @@ TURN_SECONDS = 0.005
 MOST_KEPT, FIRST_KEPT = 32 * 1024 * 1024, 20
 """Bytes of messages that a flow keeps to be looked at, beside its first messages."""
 
+MOST_MADE = 128
+"""Responses of one session that are remembered."""
+
 IN_ORDER = (1000, 1001)
 """Close codes of a session that has ended well (RFC 6455 §7.4.1)."""
 
 UNSPEAKABLE = (1005, 1006, 1015)
 """Close codes that stand for the lack of one, and are not to be sent."""
-
-
-class Side:
-    """One end of a session: its WebSocket, and as much of a message as has come from it."""
-
-    def __init__(self, kind: ConnectionType, name: str) -> None:
-        self.socket = Connection(kind)
-        self.name = name
-        self.parts: list[bytes] = []
-        self.size = 0
-
-    def take(self, data: str | bytes) -> None:
-        """Take in a piece of a message."""
-        piece = data.encode() if isinstance(data, str) else bytes(data)
-        self.parts.append(piece)
-        self.size += len(piece)
-
-    def whole(self) -> bytes:
-        """Give the message that is complete."""
-        content = b"".join(self.parts)
-        self.parts, self.size = [], 0
-        return content
 
 
 class MessageSession:
@@ -106,6 +88,7 @@ class MessageSession:
         attempt: UpstreamAttempt,
         response: DownstreamResponse,
         driver: EngineDriver,
+        opening: SessionOpening | None = None,
     ) -> None:
         assert here.call is not None and here.call.attempt is not None
         self._here = here
@@ -113,14 +96,19 @@ class MessageSession:
         self._attempt = attempt
         self._response = response
         self._driver = driver
-        self._client = Side(ConnectionType.SERVER, "client")
-        self._backend = Side(ConnectionType.CLIENT, "backend")
+        self._opening = opening
+        preamble = attempt.received.preamble if attempt.received is not None else None
+        self._client = Side(ConnectionType.SERVER, "client") if opening is None else opening.side
+        self._backend: Side = Side(ConnectionType.CLIENT, "backend") if preamble is None else preamble
+        self._is_of_responses = opening is not None and opening.with_status
         self._names = SessionNames(here.call, here.call.attempt.backend)
         self._limits = here.call.setup.config.limits
         self._begun = self._heard = here.now()
         self._kept = 0
         """Bytes of the messages on the flow."""
         self._leaving = False
+        self._made: deque[str] = deque(maxlen=MOST_MADE)
+        """The last responses, which only the backend's resource has."""
         self._quota: SessionQuota
         self.result: Result | None = None
         """How it has ended, once it has."""
@@ -131,14 +119,34 @@ class MessageSession:
         """Accept the client's handshake."""
         here, response = self._here, self._here.flow.response
         assert response is not None
-        self._quota = yield from self._driver.begin_session()
+        self._quota = yield from self._driver.begin_session(asked=self._opening is not None)
         self._response.accept(self._call)
         here.flow.websocket = WebSocketData()
         for hook in (HttpResponseHeadersHook, HttpResponseHook):
             yield from here.tell(hook(here.flow))
-        yield here.send(ResponseHeaders(here.id, response, False))
+        if self._opening is None:
+            yield here.send(ResponseHeaders(here.id, response, False))
         yield from here.tell(layers.websocket.WebsocketStartHook(here.flow))
         yield from self.watch()
+        if self._opening is not None:
+            yield from self._take_over(self._opening)
+
+    def _take_over(self, opening: SessionOpening) -> CommandGenerator[None]:
+        """Go on with what has come before there was a session; the backend has the first message already."""
+        session, backend = self._call.session, self._backend
+        assert session is not None and opening.first is not None and isinstance(backend, Preamble)
+        session.messages_in += 1
+        yield from self._show(WebSocketMessage(Opcode.TEXT, True, opening.first, self._here.clock.time()))
+        for side, messages in ((backend, backend.held), (self._client, opening.later)):
+            for content, text in messages:
+                if self.result is None:
+                    yield from self._message(side, content, text=text)
+            messages.clear()
+        if backend.closed is not None and self.result is None:
+            yield from self._closed(backend, backend.closed)
+        if opening.waiting and self.result is None:
+            yield from self._receive(self._client, bytes(opening.waiting))
+            opening.waiting.clear()
 
     def watch(self) -> CommandGenerator[None]:
         """Look again when the session may have lasted, or been silent, for too long."""
@@ -230,6 +238,7 @@ class MessageSession:
             first_content=self._call.first_content,
             usage=self._quota.usage,
             model=self._names.model,
+            made=tuple(self._made),
             finish_reason=str(session.close_code) if session.close_code else None,
         )
 
@@ -347,6 +356,8 @@ class MessageSession:
             refusal = yield from self._driver.book(quota.created(message.response_id or "", now))
         elif message.type == session_messages.DONE:
             yield from self._driver.book(quota.done(message.response_id, message.usage))
+            if message.response_id is not None:
+                self._made.append(message.response_id)
         elif message.type == session_messages.ERROR:
             yield from self._driver.book(quota.refused())
         elif message.type in session_messages.REPORTS and message.usage is not None:
@@ -368,6 +379,8 @@ class MessageSession:
         """Take in what the client wants. Gives what goes on to the backend; None: nothing."""
         if not text:
             return content
+        if self._is_of_responses:
+            return (yield from self._asked_response(content))
         try:
             message = yield from self._read(content)
             named = self._names.real(message)
@@ -383,6 +396,28 @@ class MessageSession:
         elif message.type in session_messages.SETTINGS:
             self._quota.bound = message.max_output_tokens or self._quota.bound
         return content if named is None else named
+
+    def _asked_response(self, content: bytes) -> CommandGenerator[bytes | None]:
+        """Take in a message of a session of responses, which has the form of a request's body."""
+        call, reader = self._call, self._here.gateway.reader
+        try:
+            if len(content) <= session_messages.LARGE_MESSAGE:
+                body = parse_body(call.target, None, content)
+            else:
+                body = yield from self._here.wait_for(reader.parse(call.target, None, content))
+            if body.parsed.get("type") != session_messages.CREATE:
+                return content
+            name = None if body.model is None else self._names.real_name(body.model)
+            bound = self._here.gateway.engine.admission.response_bound(call, body)
+        except GatewayError as error:
+            yield from self._tell(error)
+            return None
+        asked = self._quota.ask(bound or body.max_tokens, self._here.now())
+        refusal: GatewayError | None = yield from self._driver.book(asked)
+        if refusal is not None:
+            yield from self._over_quota(refusal, None)
+            return None
+        return body.edited(model=name, max_tokens=bound)
 
     def _read(self, content: bytes) -> CommandGenerator[session_messages.Message]:
         """Read a client's message: a large one off the event loop, and no more of it than what it is."""
@@ -402,7 +437,7 @@ class MessageSession:
 
     def _tell(self, error: GatewayError) -> CommandGenerator[None]:
         """Tell the client of an error, in the words of its SDK."""
-        text = error_message(error, with_status=False)
+        text = error_message(error, with_status=self._is_of_responses)
         yield from self._send(self._client, TextMessage(text))
         message = WebSocketMessage(Opcode.TEXT, False, text.encode(), self._here.clock.time(), injected=True)
         yield from self._show(message)

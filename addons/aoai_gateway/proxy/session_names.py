@@ -32,16 +32,17 @@ class SessionNames:
         Raises GatewayError for a deployment that the client may not use, or that the backend's endpoint
         does not have.
         """
-        return with_models(message, self._real)
+        return with_models(message, self.real_name)
 
     def shown(self, message: Message) -> bytes | None:
         """Make a backend's message one for the client; None if it may go as it is."""
-        named = message.session_model
+        named = message.session_model or message.response_model
         if named is not None and named != self._own:
             self.model = named
         return with_models(message, self._shown)
 
-    def _real(self, asked: str) -> str:
+    def real_name(self, asked: str) -> str:
+        """Give the name that a deployment has at the backend; raises as `real`."""
         call = self._call
         config, name = call.setup.config, call.setup.config.spelled(asked)
         if name in (call.deployment, call.asked):

@@ -36,6 +36,7 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 from mitmproxy.proxy.layers.websocket import WebSocketMessageInjected
+from wsproto.connection import ConnectionState
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import (
@@ -63,6 +64,7 @@ from aoai_gateway.proxy.lane import Lane
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed, GatewayLeaves
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.session import MessageSession
+from aoai_gateway.proxy.session_opening import SessionOpening
 from aoai_gateway.proxy.stream_context import StreamContext
 from aoai_gateway.proxy.stream_states import STEPS, State
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
@@ -103,6 +105,10 @@ class GatewayStream(HttpStream):
         self.lane: Lane | None = None
         """The short way of chunks, once a stream has begun."""
         self._session: MessageSession | None = None
+        self._opening: SessionOpening | None = None
+        """Set where the client's first message says what is asked for …"""
+        self._opened: Target | None = None
+        """… and what its path says."""
         self._delayed: tuple[commands.RequestWakeup, Result] | None = None
         """What ends `State.DELAYED`, and the result to go on with."""
 
@@ -224,8 +230,43 @@ class GatewayStream(HttpStream):
             if (yield from here.is_cut_by_others(tell=True)):
                 yield from self.vanish()
                 return
+        if target.operation.opened_by:
+            yield from self._open(target)
+            return
         self._driver.begin(target)
         yield from self._advance(None)
+
+    # --- the opening of a session ----------------------------------------------------------------------
+
+    def _open(self, target: Target) -> CommandGenerator[None]:
+        self._opening = SessionOpening(self._here, target.operation.opened_by)
+        self._opened = target
+        self._here.gateway.sessions.add(self._here.client.id)
+        self._response.progress = Progress.WHOLE
+        self.state = State.OPENING
+        yield from self._opening.accept()
+
+    def opening_data(self, event: RequestData) -> CommandGenerator[None]:
+        """The client has sent something, perhaps its first message."""
+        assert self._opening is not None and self._opened is not None
+        is_open = yield from self._opening.receive(event)
+        if self._opening.side.socket.state is not ConnectionState.OPEN:
+            yield from self.vanish()
+        elif is_open:
+            self._here.clear_deadline()
+            self._driver.begin(self._opened, self._opening.first)
+            yield from self._advance(None)
+
+    def opening_more(self, event: RequestData) -> CommandGenerator[None]:
+        """The client has sent more, before a backend has answered its first message."""
+        if self._opening is not None:
+            yield from self._opening.receive(event)
+
+    def opening_overdue(self, _: events.Event) -> CommandGenerator[None]:
+        """The client has not said what it wants, or the gateway ends."""
+        assert self._opening is not None
+        yield from self._opening.overdue()
+        yield from self.vanish()
 
     # --- driving the engine ----------------------------------------------------------------------------
 
@@ -332,6 +373,8 @@ class GatewayStream(HttpStream):
         assert self._attempt is not None
         result = self._attempt.receive(event)
         if result is None:
+            if isinstance(event, ResponseHeaders):
+                yield from self._attempt.open_session()
             yield from self._attempt.watch()
         else:
             ended = isinstance(event, ResponseEndOfMessage | ResponseProtocolError)
@@ -441,7 +484,7 @@ class GatewayStream(HttpStream):
         if here.client_has_gone():
             yield from attempt.abandon()
             return ClientGone(here.now())
-        self._session = MessageSession(here, attempt, self._response, self._driver)
+        self._session = MessageSession(here, attempt, self._response, self._driver, self._opening)
         here.gateway.sessions.add(here.client.id)
         yield from self._session.begin()
         self.state = State.SESSION
@@ -505,12 +548,24 @@ class GatewayStream(HttpStream):
         elif progress is Progress.BEGUN and self._received.reader is None and not self._response.is_whole:
             # No error can be told inside a body that cannot be read: only a cut tells it.
             yield from self._hang_up("The backend broke off its answer.")
+        elif self._opening is not None:
+            yield from self._end_opening(self._opening)
         elif progress is Progress.NOTHING:
             self._response.mark(here.call)
             yield from self._respond()
         else:
             self._response.show_kept()
             yield from self._finish()
+
+    def _end_opening(self, opening: SessionOpening) -> CommandGenerator[None]:
+        """The client's first message is answered otherwise than by a session."""
+        here = self._here
+        assert here.call is not None and here.flow.response is not None
+        self._response.mark(here.call)
+        yield from here.tell(HttpResponseHeadersHook(here.flow))
+        yield from self._response.tell()
+        yield from opening.answer(here.flow.response)
+        yield from self.vanish()
 
     def _respond(self) -> CommandGenerator[None]:
         """Send the flow's response, which is all there."""
@@ -627,7 +682,7 @@ class GatewayStream(HttpStream):
     def _count_out(self) -> None:
         self._here.release_body()
         self._here.end_trial()
-        if self._session is not None:
+        if self._session is not None or self._opening is not None:
             self._here.gateway.sessions.discard(self._here.client.id)
         if self._here.call is not None:
             self._here.gateway.over(self._here.call.id)

@@ -46,6 +46,8 @@ class State(Enum):
     """What becomes of the attempt under way."""
     DELIVERING = auto()
     """More of a stream that goes to the client."""
+    OPENING = auto()
+    """The first message of a session that says what is asked for."""
     SESSION = auto()
     """More messages of a session, from either side."""
     OVER = auto()
@@ -60,6 +62,8 @@ _UNDER_WAY = (
     State.ATTEMPT,
     State.DELIVERING,
 )
+
+_BEFORE_ANSWER = (State.DECIDING, State.QUEUED, State.DELAYED, State.ATTEMPT)
 
 STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
     {
@@ -82,9 +86,13 @@ STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
         (State.DELIVERING, ResponseEndOfMessage): "deliver_end",
         (State.DELIVERING, ResponseProtocolError): "deliver_cut",
         (State.DELIVERING, DeadlinePassed): "delivery_overdue",
+        (State.OPENING, RequestData): "opening_data",
+        (State.OPENING, RequestProtocolError): "vanish",
+        (State.OPENING, DeadlinePassed): "opening_overdue",
+        (State.OPENING, GatewayLeaves): "opening_overdue",
+        **{(state, RequestData): "opening_more" for state in _BEFORE_ANSWER},
         (State.SESSION, RequestData): "session_client",
         (State.SESSION, ResponseData): "session_backend",
-        (State.SESSION, RequestEndOfMessage): "session_client_gone",
         (State.SESSION, RequestProtocolError): "session_client_gone",
         (State.SESSION, ResponseEndOfMessage): "session_backend_gone",
         (State.SESSION, ResponseProtocolError): "session_backend_gone",

@@ -22,6 +22,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseHeaders,
     SendHttp,
 )
+from wsproto.events import TextMessage
 
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
@@ -107,12 +108,13 @@ class UpstreamAttempt:
             names=self._names,
             now=now,
         )
-        yield SendHttp(RequestHeaders(here.id, request, not content), server)
+        is_body = bool(content) and not self._call.target.operation.websocket
+        yield SendHttp(RequestHeaders(here.id, request, not is_body), server)
         if isinstance(content, Pieces):
             result = yield from self._send_upload(content, server)
             if result is not None:
                 return result
-        elif content:
+        elif is_body:
             yield SendHttp(RequestData(here.id, content), server)
         if server in here.layer.connections:
             yield SendHttp(RequestEndOfMessage(here.id), server)
@@ -213,6 +215,15 @@ class UpstreamAttempt:
         if here.admitted.token is not None:
             here.gateway.token_trials.answered(here.admitted.token, status)
             here.end_trial()
+
+    def open_session(self) -> CommandGenerator[None]:
+        """Send the client's first message, once a backend has accepted the session's handshake."""
+        assert self.received is not None
+        preamble = self.received.preamble
+        if preamble is not None and self.server is not None:
+            assert isinstance(self._content, bytes)
+            frames = preamble.socket.send(TextMessage(self._content.decode(errors="replace")))
+            yield SendHttp(RequestData(self._here.id, frames), self.server)
 
     def without_known_secrets(self, result: Result) -> Result:
         """Mask known secrets in the body of a failed answer."""

@@ -35,6 +35,7 @@ from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.header_index import HeaderIndex
+from aoai_gateway.proxy.session_side import Preamble
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
@@ -75,6 +76,8 @@ class Phase(Enum):
     """The end of an answer that is no stream."""
     FAILED_BODY = auto()
     """The end of a failed answer's body."""
+    OPENING = auto()
+    """The first message of a session that shows what becomes of the client's first one."""
     OVER = auto()
     """Its fate is known."""
 
@@ -99,6 +102,8 @@ class UpstreamResponse:
         self._head = HeaderIndex(())
         self.reader: StreamReader | None = None
         """Set while the answer is an event stream that can be read."""
+        self.preamble: Preamble | None = None
+        """What has come of a session that the client's first message opens."""
         self.streaming = False
         """Whether the answer goes to the client as it comes."""
         self.ended = False
@@ -205,6 +210,8 @@ class UpstreamResponse:
                 return self._in_body(event, now)
             case Phase.FAILED_BODY:
                 return self._in_failed_body(event, now)
+            case Phase.OPENING:
+                return self._in_opening(event, now)
             case Phase.OVER:
                 return None
 
@@ -222,7 +229,7 @@ class UpstreamResponse:
             return Drained(now, None)
         if self._is_blocked and (refusal := self._refusal_in_stream()) is not None:
             return self._refused_stream(now, refusal)
-        if phase is Phase.PREAMBLE:
+        if phase in (Phase.PREAMBLE, Phase.OPENING):
             # It may be thinking; from here on the client sees what comes.
             return self._answered(now)
         seconds = self._deadlines.first_byte if phase is Phase.HEADERS else self._deadlines.idle
@@ -270,7 +277,7 @@ class UpstreamResponse:
         self._expect_body(now)
         return None
 
-    def _in_handshake(self, status: int, now: float) -> Result:
+    def _in_handshake(self, status: int, now: float) -> Result | None:
         """Take in the answer to a WebSocket's handshake (RFC 6455 §4.1)."""
         self._phase = Phase.OVER
         key = (self._call.headers.get("sec-websocket-key") or "").encode()
@@ -278,6 +285,33 @@ class UpstreamResponse:
         if status != 101 or (self._head.get("sec-websocket-accept") or "").strip() != expected:
             return Failed(now, FailureKind.PROTOCOL, f"no WebSocket there ({status})")
         self.streaming = True
+        if self._call.target.operation.opened_by:
+            self.preamble = Preamble()
+            self._phase = Phase.OPENING
+            self._expect(now + self._deadlines.preamble, now)
+            return None
+        return self._answered(now)
+
+    def _in_opening(self, event: HttpEvent, now: float) -> Result | None:
+        """Take in what comes before a session has shown what becomes of its first message."""
+        preamble = self.preamble
+        assert preamble is not None
+        if isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.DROPPED, "ended its session before any content")
+        if not isinstance(event, ResponseData):
+            return None
+        if not preamble.feed(event.data) and preamble.received <= self._replay.preamble_kb * 1024:
+            return None
+        error = preamble.error
+        status = error.get("status") if error is not None else None
+        if isinstance(status, int) and is_failure(status) and is_replayed(self._call, status):
+            assert error is not None and self.response is not None
+            self._body = [preamble.held[-1][0]]
+            return self._failed_inside(now, status, (error.get("code"), error.get("type")), "its session")
+        if preamble.closed is not None and not preamble.held:
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.DROPPED, "closed its session before any content")
         return self._answered(now)
 
     def _is_stream(self) -> bool:

@@ -55,7 +55,7 @@ def perform(job: Job, raw: bytes) -> Found:
                 return parse_body(job.target, job.content_type, raw, short=True).without_raw()
             case ReadPrompt():
                 body = parse_body(job.target, "application/json", raw)
-                prompt = read_prompt(job.target.operation.name, body.parsed, family_of(job.model))
+                prompt = read_prompt(job.target.operation.prompt_form, body.parsed, family_of(job.model))
                 prompt.condense()
                 return prompt
     except GatewayError as error:

@@ -295,7 +295,7 @@ class Gateway:
         counter, body = self.counter, effect.body
         if not body.whole:
             return self._count_large(effect, client)
-        operation = effect.target.operation.name
+        operation = effect.target.operation.prompt_form
         if cost_hint(len(body.raw)):
             return counter.count_request(operation, body.parsed, effect.model)
         size = len(body.raw)

@@ -78,7 +78,8 @@ class Operation:
     ``websocket``: it is asked for with ``Upgrade: websocket``, and is a session of messages; ``in_query``:
     the parameters of the query that name the deployment, where neither path nor body does; ``model_in``:
     where in a JSON body ``model`` may stand if not at its top, the places in their order; ``mints``: its
-    answer gives a secret that opens sessions.
+    answer gives a secret that opens sessions; ``opened_by``: the type of the client's first message, where it
+    is that which asks for something, as the body of a request does.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Operation:
     in_query: tuple[str, ...] = ()
     model_in: tuple[tuple[str, ...], ...] = ()
     mints: bool = False
+    opened_by: str = ""
 
     def __reduce__(self) -> tuple[object, ...]:
         """Stay the same object in another process: operations are compared by identity."""
@@ -115,6 +117,11 @@ class Operation:
     def address(self) -> str:
         """Its path, where no deployment stands in it; ids as ``{…}``."""
         return "/" + "/".join((*self.dialect.root, self.path))
+
+    @property
+    def prompt_form(self) -> str:
+        """The name of the operation that has the prompt in the same form."""
+        return self.family if self.opened_by else self.name
 
     @property
     def has_prompt(self) -> bool:
@@ -197,6 +204,31 @@ REALTIME = Operation(
     cost=Cost.ANSWER,
     websocket=True,
     in_query=("model", "deployment"),
+)
+# Responses over a WebSocket: each message of the client's is what the body of a request would be.
+RESPONSES_SOCKET = Operation(
+    "responses.connect",
+    "GET",
+    "responses",
+    Model.REQUIRED,
+    Classic.EITHER,
+    Body.JSON,
+    State.ALWAYS,
+    Cost.ANSWER,
+    bounds=("max_output_tokens",),
+    websocket=True,
+    opened_by="response.create",
+)
+LIVE = Operation(
+    "live.connect",
+    "GET",
+    "live",
+    Model.REQUIRED,
+    body=Body.JSON,
+    cost=Cost.ANSWER,
+    websocket=True,
+    opened_by="session.start",
+    model_in=(("session", "model"),),
 )
 MODELS = Operation("models", "GET", "models")
 MODEL = Operation("models.retrieve", "GET", "models/{model}")
@@ -378,8 +410,16 @@ OPERATIONS: tuple[Operation, ...] = (
         creates=True,
     ),
     *_kept(f"{_RUN}/steps", "threads.runs.steps", "list", "retrieve"),
+    RESPONSES_SOCKET,
     # realtime sessions
     REALTIME,
+    LIVE,
+    _act("live.create", "POST", "live/sessions", model=Model.OPTIONAL, creates=True),
+    _act("live.content", "GET", "live/sessions/{live_id}/content"),
+    *(
+        _act(f"live.{verb}", "POST", f"live/sessions/{{live_id}}/{verb}", creates=verb in ("refer", "fork"))
+        for verb in ("accept", "fork", "hangup", "refer", "reject")
+    ),
     *(
         Operation(
             f"realtime.{path.replace('/', '.')}.create",
@@ -490,7 +530,6 @@ CLAUDES_UNKNOWN: Mapping[str, Operation] = _unknown(ANTHROPIC)
 NOT_SERVED: Mapping[str, str] = {
     "deployments": "the management of deployments",
     "extensions": "chat completions extensions",
-    "live": "live sessions",
 }
 """First segments of paths that Azure OpenAI has and the gateway does not serve → the family's name."""
 

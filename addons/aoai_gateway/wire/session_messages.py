@@ -51,6 +51,7 @@ _MODEL_PLACES = (
     ("session", "model"),
     ("session", "input_audio_transcription", "model"),
     ("session", "audio", "input", "transcription", "model"),
+    ("response", "model"),
 )
 """Where a client's message, or a server's, can name a deployment."""
 
@@ -84,6 +85,12 @@ class Message:
         """The tokens that it reports: of a response, of a transcription, or of a whole session."""
         inner = _inner(self.members, "response").get("usage")
         return read_usage(inner if inner is not None else self.members.get("usage"))
+
+    @property
+    def response_model(self) -> str | None:
+        """The model of a response, as the server names it."""
+        found = _inner(self.members, "response").get("model")
+        return found if isinstance(found, str) and len(found) <= 256 else None
 
     @property
     def session_model(self) -> str | None:

@@ -37,7 +37,6 @@ from aoai_gateway.wire.operations import (
     CLASSIC_ONLY,
     NOT_SERVED,
     OPERATIONS,
-    RESPONSES,
     TABLES,
     Classic,
     Node,
@@ -203,10 +202,9 @@ class _Reader:
             operation = operations[self.method]
         elif node is not None and self.method in node.operations and self.deployment is None:
             raise _not_ours(self.raw)  # its deployment belongs in the path
-        elif self.method == "GET" and operations.get("POST") is RESPONSES:
-            raise not_built("responses over a WebSocket")
         else:
-            raise method_not_allowed(self.method, sorted(operations))
+            plain = [method for method, each in operations.items() if not each.websocket]
+            raise method_not_allowed(self.method, sorted(plain or operations))
         if operation.websocket is not self.websocket:
             raise upgrade_required() if operation.websocket else no_websocket_here()
         if self.deployment is not None and not DEPLOYMENT_NAME.fullmatch(self.deployment):
