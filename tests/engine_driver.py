@@ -39,6 +39,8 @@ from aoai_gateway.engine.effects import (
     Parsed,
     Refused,
     Reject,
+    Renew,
+    Renewed,
     Reserve,
     Reserved,
     Result,
@@ -325,6 +327,8 @@ class World(Stage):
         """Done one by one at the ends of calls' waits, before these ask again."""
         self.parsing_takes = 0.1
         """Seconds, of a large body."""
+        self.renews = True
+        """Whether there is another credential, where a backend refuses the one that it was shown."""
         self.scripts: dict[str, list[Behaviour]] = {}
 
     def script(self, **behaviours: Behaviour | Sequence[Behaviour]) -> World:
@@ -396,6 +400,9 @@ class World(Stage):
                 case Drain():
                     assert isinstance(behaviour, Answer)
                     result = Drained(self.now, behaviour.body)
+                case Renew():
+                    self.now += 0.2
+                    result = Renewed(self.now, is_new=self.renews)
                 case Choose():
                     assert choose is not None
                     said = choose(effect.candidates)

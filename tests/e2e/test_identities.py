@@ -106,6 +106,19 @@ def test_a_key_that_is_rotated_in_its_file_counts_at_once(
     assert simulator.keys["france"] not in gateway.log
 
 
+def test_a_key_that_is_rotated_fails_no_call_and_breaks_nothing(
+    simulator: Simulator, start_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    config = configuration(simulator.urls, simulator.keys, pools={"france": {"gpt-4o": ["gpt-4o-france"]}})
+    file = tmp_path / "the-key"
+    file.write_text("the-key-of-before")
+    config["aoai"]["endpoints"][0]["key"] = {"file": str(file)}
+    gateway = start_gateway(config=config)
+    file.write_text(simulator.keys["france"])
+    assert call(gateway).status == 200, "the first call that is refused has the file read"
+    assert simulator.keys["france"] not in gateway.log
+
+
 def test_powerproxys_form_signs_in_with_its_managed_identity(
     simulator: Simulator, start_gateway: Callable[..., Gateway], imds: IdentityServer
 ) -> None:

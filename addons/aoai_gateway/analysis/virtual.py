@@ -36,6 +36,8 @@ from aoai_gateway.engine.effects import (
     ParseBody,
     Parsed,
     Reject,
+    Renew,
+    Renewed,
     Reserve,
     Reserved,
     Return,
@@ -301,6 +303,8 @@ class _Running:
                 gateway.counters.cancel(effect.reservation, now + gateway.wall)
             case Choose():
                 return Chosen(now, effect.candidates)
+            case Renew():
+                return Renewed(now, is_new=False)
             case Announce() | Return() | Reject():
                 pass
             case Drain():

@@ -6,12 +6,15 @@ queue, and the attempt is made. Its result is the client's answer, or leads to t
 - *A dropped connection that was used before* proves nothing about the backend: it may have been closed while
   idle. Once more to the same backend, on a new connection, without a break. A call that creates state goes
   out on a new connection at once, since after a drop it would be unknown whether it had been taken.
+- *A credential that the backend refuses with 401*, and that is fetched, may have been taken back: it is
+  fetched anew, once for all calls, and the call is sent once more.
 - *No backend is tried twice*, except one that lacked capacity, by a call that may wait for it.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.aftermath import Aftermath
@@ -28,6 +31,8 @@ from aoai_gateway.engine.effects import (
     Effect,
     Ended,
     Failed,
+    Renew,
+    Renewed,
     Result,
     Send,
     WaitInQueue,
@@ -63,6 +68,9 @@ BORROWED, LEAST_BORROWED = 2.0, 2.0
 WITHOUT_USAGE_SECONDS = 3_600.0
 """How long it is remembered that a backend does not take ``stream_options``: it may be updated."""
 
+
+CREDENTIAL_REFUSED = 401
+"""With a 403, the credential is known, and another one of the same identity has no more rights."""
 
 REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id", "request-id")
 """Headers in which a backend names the request, the most useful one first."""
@@ -233,36 +241,32 @@ class Attempts(Aftermath):
             result = yield Send(attempt, deadlines, fresh=creates_state(call))
             if isinstance(result, Answered) and result.status < 400:
                 self._shared.without_usage.put(version, result.now + WITHOUT_USAGE_SECONDS)
+        if isinstance(result, Answered) and self._may_renew(backend, result):
+            refused = yield from self._drain(attempt, result)
+            result = yield from self._renew(attempt, refused)
+            if isinstance(result, Renewed):
+                liveness.sent(call.id, result.now, within)
+                result = yield Send(attempt, deadlines, fresh=creates_state(call))
         if self._gone(result):
             return True
         self._now = result.now
         if isinstance(result, Answered):
-            attempt.unseen = False
-            attempt.answered, attempt.status = result.now, result.status
-            _note_head(attempt, result.headers)
             attempt.taken = not is_failure(result.status)
             if attempt.taken:
+                self._note_answered(attempt, result)
                 yield from self._deliver(attempt, result)
                 return True
-            drained = yield Drain(attempt)
-            if self._gone(drained):
+            read = yield from self._drain(attempt, result)
+            if self._gone(read):
                 return True
-            assert isinstance(drained, Drained)
-            self._now = drained.now
+            assert isinstance(read, Failed)
             attempt.taken = result.status not in NOT_TAKEN
             if not is_replayed(call, result.status):
-                attempt.ended = self._now
+                attempt.ended = self._now = read.now
                 self._scheduler.ended(self._request, None, self._now)
-                yield from self._return(attempt, drained.body)
+                yield from self._return(attempt, read.body)
                 return True
-            failed = Failed(
-                drained.now,
-                FailureKind.STATUS,
-                describe(result.status, drained.body or b""),
-                status=result.status,
-                headers=result.headers,
-                body=drained.body,
-            )
+            self._now, failed = read.now, read
         else:
             assert isinstance(result, Failed)
             failed = result
@@ -280,6 +284,50 @@ class Attempts(Aftermath):
             attempt.status, attempt.fault = failed.status, failed.fault
             return (yield from self._after_fault(attempt, failed, failed.fault))
         return (yield from self._after_failure(attempt, failed))
+
+    def _may_renew(self, backend: Backend, answered: Answered) -> bool:
+        """Whether a backend refuses a credential that can be fetched anew. A written key stays the same."""
+        if answered.status != CREDENTIAL_REFUSED or self._call.brings_own_token:
+            return False
+        in_time = answered.now - self._call.started < self._config.replay.max_seconds
+        return in_time and backend.endpoint.credential_source is not None
+
+    def _renew(
+        self, attempt: Attempt, refused: Failed | ClientGone
+    ) -> Generator[Effect, Result, Renewed | Failed | ClientGone]:
+        """Have another credential fetched. Gives the refusal as it was, if there is no other."""
+        if isinstance(refused, ClientGone):
+            return refused
+        renewed = yield Renew(attempt)
+        if isinstance(renewed, ClientGone):
+            return renewed
+        assert isinstance(renewed, Renewed)
+        if not renewed.is_new:
+            return replace(refused, now=renewed.now)
+        attempt.resent = True
+        return renewed
+
+    def _drain(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result, Failed | ClientGone]:
+        """Read a failed response to its end."""
+        self._note_answered(attempt, answered)
+        drained = yield Drain(attempt)
+        if isinstance(drained, ClientGone):
+            return drained
+        assert isinstance(drained, Drained)
+        return Failed(
+            drained.now,
+            FailureKind.STATUS,
+            describe(answered.status, drained.body or b""),
+            status=answered.status,
+            headers=answered.headers,
+            body=drained.body,
+        )
+
+    @staticmethod
+    def _note_answered(attempt: Attempt, answered: Answered) -> None:
+        attempt.unseen = False
+        attempt.answered, attempt.status = answered.now, answered.status
+        _note_head(attempt, answered.headers)
 
     # --- a refusal after which another deployment may be asked -----------------------------------------
 

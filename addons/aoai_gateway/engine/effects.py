@@ -61,6 +61,16 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Renew:
+    """Fetch another credential for an attempt's backend, which refuses the one that it was shown.
+
+    Leads to `Renewed` or `ClientGone`.
+    """
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
 class ParseBody:
     """Decode a large body, or a coded one, off the event loop. Leads to `Parsed`, `Refused` or `ClientGone`.
 
@@ -183,6 +193,7 @@ type Effect = (
     | WaitInQueue
     | Send
     | Drain
+    | Renew
     | Choose
     | Announce
     | Deliver
@@ -233,6 +244,14 @@ class Drained:
 
     now: float
     body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """Whether there is a credential that the backend has not seen yet."""
+
+    now: float
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,5 +356,16 @@ class Reserved:
 
 
 type Result = (
-    Parsed | Refused | Counted | Reserved | Answered | Failed | Drained | Chosen | Done | ClientGone | Ended
+    Parsed
+    | Refused
+    | Counted
+    | Reserved
+    | Answered
+    | Failed
+    | Drained
+    | Renewed
+    | Chosen
+    | Done
+    | ClientGone
+    | Ended
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
 from aoai_gateway.config.credentials import source_name
 from aoai_gateway.identity.renewal import Renewal
-from aoai_gateway.identity.sources import Secret, fetcher
+from aoai_gateway.identity.sources import Secret, fetcher, forget
 from aoai_gateway.wire.masking import KnownSecrets
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ WAIT_SECONDS = 5.0
 MARGIN_SECONDS = 1.0
 """A break for want of a credential lasts a bit longer than the pause until the next attempt."""
 
+BETWEEN_SECONDS = 10.0
+"""Between two fetches of one credential since it was refused."""
+
+logger = logging.getLogger(__name__)
+
 type Kept = Renewal[Secret]
 
 type Told = Callable[[str, str, float], None]
@@ -43,6 +50,8 @@ class Credentials:
         self._endpoints: dict[Kept, list[str]] = {}
         self._masks: dict[Kept, tuple[Secret, ...]] = {}
         self._known: dict[Kept, KnownSecrets] = {}
+        self._asked: dict[Kept, float] = {}
+        """When each was fetched last since an endpoint had refused it."""
 
     async def adopt(self, config: Config) -> None:
         """Fetch what the configuration needs from now on; comes back when it is there, or has failed."""
@@ -58,6 +67,7 @@ class Credentials:
             gone = self._renewals.pop(source)
             self._masks.pop(gone, None)
             self._known.pop(gone, None)
+            self._asked.pop(gone, None)
         before = {name for names in self._endpoints.values() for name in names}
         for name in before - {name for names in wanted.values() for name in names}:
             self._told(name, "", 0.0)
@@ -120,6 +130,27 @@ class Credentials:
         if renewal is not None:
             await renewal.wait(WAIT_SECONDS)
 
+    async def renew(self, endpoint: Endpoint, shown_at: float) -> bool:
+        """Have another credential fetched, since the endpoint refuses what it was shown then (monotonic).
+
+        Says whether there is one that it has not seen. All calls share one fetch, and what is refused again
+        and again is fetched anew every `BETWEEN_SECONDS` only: the identity lacks a role then, perhaps.
+        """
+        renewal = self._of(endpoint)
+        if renewal is None:
+            return False
+        if not _is_newer(renewal, shown_at) and renewal.settled.is_set():
+            now = time.monotonic()
+            if now - self._asked.get(renewal, -math.inf) < BETWEEN_SECONDS:
+                return False
+            self._asked[renewal] = now
+            logger.info("%s is refused by %s; it is fetched anew.", renewal.name, endpoint.name)
+            forget(renewal.fetch)
+            await renewal.at_once(WAIT_SECONDS)
+        elif not renewal.settled.is_set():
+            await renewal.wait(WAIT_SECONDS)
+        return _is_newer(renewal, shown_at) and renewal.value is not None
+
     def why_none(self, endpoint: Endpoint) -> str:
         """Return why there is no credential for an endpoint, and the remedy."""
         renewal = self._of(endpoint)
@@ -146,6 +177,10 @@ class Credentials:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_newer(renewal: Kept, than: float) -> bool:
+    return renewal.changed_at is not None and renewal.changed_at > than
 
 
 def why(renewal: Kept) -> str:

@@ -83,7 +83,9 @@ class Renewal[Value: Fetched]:
         """When it is tried again, after a failure."""
         self.settled = asyncio.Event()
         """Set once an attempt has ended, in any way."""
-        self._fetch = fetch
+        self.changed_at: float | None = None
+        """When the value came that is there now."""
+        self.fetch = fetch
         self._changed = changed
         self._clock, self._draw = clock, draw
         self._held: Value | None = None
@@ -148,12 +150,14 @@ class Renewal[Value: Fetched]:
         if self.problem:
             logger.info("%s: it is there again.", self.name)
         is_new = self._held != value or self.value is None or bool(self.problem)
+        if self._held != value:
+            self.changed_at = self._clock()
         self._held, self._failures, self.problem, self.remedy, self.retry_at = value, 0, "", "", None
         self._expires = None if value.seconds is None else self._clock() + value.seconds
         if is_new:
             self._changed(self)
         if value.seconds is None:
-            return self._fetch.again_seconds or RETRY_SECONDS[1]
+            return self.fetch.again_seconds or RETRY_SECONDS[1]
         return max(RETRY_SECONDS[0], value.seconds - min(self._draw(*AHEAD_SECONDS), value.seconds / 2))
 
     def _failed(self, error: FetchError) -> float:
@@ -190,7 +194,7 @@ class Renewal[Value: Fetched]:
             value: Value | None = None
             error: Exception | None = None
             try:
-                value = self._fetch()
+                value = self.fetch()
             except FetchError as failed:
                 error = failed
             except Exception as failed:

@@ -41,6 +41,12 @@ class Secret:
     seconds: float | None = field(default=None, compare=False)
 
 
+def forget(fetch: Fetch[Secret]) -> None:
+    """Have the next token be a new one: libraries keep the last one until shortly before its end."""
+    if isinstance(fetch, _TokenOf):
+        fetch.forget()
+
+
 def fetcher(source: Source) -> Fetch[Secret]:
     """Return what gets a source's credential."""
     if isinstance(source, Identity):
@@ -113,12 +119,16 @@ class _TokenOf:
         self._identity = identity
         self._credential: Any = None
 
+    def forget(self) -> None:
+        """Begin with a new credential, which has no token yet."""
+        self._credential = None
+
     def __call__(self) -> Secret:
         identity, remedy = self._identity, REMEDIES[self._identity.type]
         try:
-            if self._credential is None:
-                self._credential = _credential(identity)
-            token = self._credential.get_token(identity.scope)
+            credential = self._credential or _credential(identity)
+            self._credential = credential
+            token = credential.get_token(identity.scope)
         except Exception as error:
             # azure-identity raises its own, azure-core's, requests' and ValueError.
             raise FetchError(_in_short(error), remedy) from None

@@ -30,6 +30,8 @@ from aoai_gateway.engine.effects import (
     Ended,
     Failed,
     Reject,
+    Renew,
+    Renewed,
     Reserve,
     Reserved,
     Return,
@@ -224,6 +226,9 @@ def _after(step: Step, began: float) -> Iterator[str]:
             yield from _spillover(attempt)
         case Send(attempt=attempt), Failed(reason=reason, reused=True):
             yield f"{attempt.backend.name}: {reason}, on a connection that was used before"
+        case Renew(attempt=attempt), Renewed(is_new=is_new):
+            found = "another one was fetched" if is_new else "there is no other one"
+            yield f"{attempt.backend.name} refuses the gateway's credential: {found}"
         case Drain(attempt=attempt), Drained(body=None):
             yield f"the failed answer of {attempt.backend.name} did not end in time; its connection is closed"
         case Deliver(), Ended() as end:

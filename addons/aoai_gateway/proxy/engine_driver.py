@@ -30,6 +30,8 @@ from aoai_gateway.engine.effects import (
     Parsed,
     Refused,
     Reject,
+    Renew,
+    Renewed,
     Reserve,
     Reserved,
     Result,
@@ -142,6 +144,8 @@ class EngineDriver:
                     result = yield from self._book(effect)
                 case Choose():
                     result = yield from self._choose(effect)
+                case Renew():
+                    result = yield from self._renew(effect)
                 case _:
                     return effect
 
@@ -223,6 +227,14 @@ class EngineDriver:
             refusal = error
         now = here.now()
         return ClientGone(now) if here.client_has_gone() else Chosen(now, choice.candidates, refusal)
+
+    def _renew(self, effect: Renew) -> CommandGenerator[Result]:
+        here, attempt = self._here, effect.attempt
+        is_new = yield from here.wait_for(
+            here.gateway.credentials.renew(attempt.backend.endpoint, attempt.started)
+        )
+        now = here.now()
+        return ClientGone(now) if here.client_has_gone() else Renewed(now, is_new)
 
     def note_hang_up(self) -> None:
         """Say how a call ends that the engine cannot lead to its end any more: its client has gone."""
