@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from aoai_gateway.app import cli, start_checks
 from aoai_gateway.rerun.case_set import read_set
+from tests.analysis.working_day import working_day
 from tests.docs.pages import Block, all_pages, blocks, page
 from tests.e2e import certificates
 from tests.e2e.conftest import NODE_FOLDER, home, node
@@ -27,6 +29,7 @@ ADDRESS = "127.0.0.1:8080"
 """Where the documentation's gateway listens."""
 
 PYTHON, JAVASCRIPT, SHELL, YAML = blocks("python"), blocks("js"), blocks("sh"), blocks("yaml")
+SQL = blocks("sql")
 
 NOT_RUN = {"nginx", "", "text"}
 """Languages of blocks that are not run here: settings of other programs, which ``tests/e2e/fronts`` runs, and
@@ -41,7 +44,7 @@ def name_of(block: Block) -> str:
 
 def test_every_block_is_run_or_known_not_to_be() -> None:
     languages = {block.language for each in all_pages() for block in each.blocks()}
-    assert languages - NOT_RUN == {"python", "js", "sh", "yaml"}
+    assert languages - NOT_RUN == {"python", "js", "sh", "yaml", "sql"}
     assert all(ADDRESS in block.text for block in (*PYTHON, *JAVASCRIPT, *SHELL))
     assert {name_of(block) for block in SHELL} == set(SHELL_CHECKS) | {WITH_PLUGIN}
 
@@ -226,3 +229,19 @@ def test_a_configuration_snippet_loads(
     out, err = capsys.readouterr()
     assert code == 0, err
     assert "Warnings" not in out
+
+
+# --- queries --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", SQL, ids=name_of)
+def test_queries_run_on_exported_records(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = tmp_path / "usage.jsonl"
+    records.write_text("".join(json.dumps(each) + "\n" for each in working_day()))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", str(records), "-o", "usage.parquet"]) == 0
+    with duckdb.connect() as database:
+        for query in filter(str.strip, block.text.split(";")):
+            assert database.execute(query).description

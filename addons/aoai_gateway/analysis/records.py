@@ -91,7 +91,7 @@ def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Itera
     for path in paths:
         reading.files.append(str(path))
         try:
-            for at, record in _flows(path, reading) if _is_capture(path) else _lines(path, reading):
+            for at, record in _flows(path, reading) if is_capture(path) else _lines(path, reading):
                 if selection.wants(record, at):
                     reading.read += 1
                     yield at, record
@@ -128,7 +128,7 @@ def _flows(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
         reading.pass_over(str(path), str(error))
 
 
-def _is_capture(path: Path) -> bool:
+def is_capture(path: Path) -> bool:
     """Whether a file begins as a dump file does: with the length of the first flow."""
     with path.open("rb") as file:
         return _DUMP.match(file.read(_LONGEST_LENGTH)) is not None

@@ -288,6 +288,12 @@ def _report(words: list[str]) -> int:
     return report_main(words, lambda path: _load(_existing_config(path)).config)
 
 
+def _export(words: list[str]) -> int:
+    from aoai_gateway.analysis.export_command import main as export_main
+
+    return export_main(words)
+
+
 def _backtest(words: list[str]) -> int:
     from aoai_gateway.analysis.backtest_command import main as backtest_main
 
@@ -391,6 +397,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "key": _key,
     "rerun": _rerun,
     "report": _report,
+    "export": _export,
     "backtest": _backtest,
     "benchmark": _benchmark,
     "simulator": _simulator,
@@ -414,6 +421,7 @@ An Azure OpenAI gateway that lives inside mitmproxy.
   key        make a key for a client, of which the configuration holds a hash only
   rerun      make a captured session's calls again, and say what has become different
   report     who used what, who was refused and why, and how much quota each needs: from usage records
+  export     usage records as a Parquet file, for queries of one's own
   backtest   what would have happened under other configurations: from usage records
   benchmark  put a load on a gateway or an Azure OpenAI, and say how it bears it
   simulator  run simulated Azure OpenAI endpoints on their own

@@ -1,0 +1,29 @@
+"""``aoai-gateway export FILE… -o usage.parquet``: usage records for queries of one's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aoai_gateway.analysis.arguments import parser_of_records
+from aoai_gateway.analysis.parquet import MissingError, write
+from aoai_gateway.analysis.records import RecordsError, Selection
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command line."""
+    parser = parser_of_records("export", "Write usage records as a Parquet file, for queries of one's own.")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="usage.parquet")
+    args = parser.parse_args(words)
+    try:
+        count = write(args.files, Selection(args.since, args.until), args.output)
+    except MissingError:
+        print("aoai-gateway: needs more packages: pip install 'aoai-gateway[parquet]'", file=sys.stderr)
+        return 1
+    except (RecordsError, OSError) as error:
+        said = f"{args.output}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        print(f"aoai-gateway: {said}", file=sys.stderr)
+        return 1
+    print(f"{args.output}: {count:,} records")
+    return 0

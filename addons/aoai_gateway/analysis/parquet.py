@@ -1,0 +1,146 @@
+"""Usage records as a Parquet file, for queries of one's own: a column for each field, attempts nested.
+
+DuckDB (extra ``parquet``) reads the lines and writes the file, in bounded memory. It is no sink: a Parquet
+file is whole only once it has its end, so a gateway that is killed would lose all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aoai_gateway.analysis.records import Reading, RecordsError, Selection, is_capture, read
+from aoai_gateway.usage.record import SCHEMA
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_SKIPS = "STRUCT(backend VARCHAR, cause VARCHAR, reason VARCHAR, wait_ms DOUBLE)[]"
+_SPILLOVER = 'STRUCT("from" VARCHAR, "to" VARCHAR, error INTEGER)'
+_ATTEMPTS = (
+    "STRUCT(backend VARCHAR, status INTEGER, failure VARCHAR, reason VARCHAR, break_ms DOUBLE, "
+    "answered_ms DOUBLE, duration_ms DOUBLE, resent BOOLEAN, "
+    f"skipped {_SKIPS}, region VARCHAR, request_id VARCHAR, started_ms DOUBLE, first_token_ms DOUBLE, "
+    f"spillover {_SPILLOVER})[]"
+)
+_POLICY = (
+    "STRUCT(action VARCHAR, what VARCHAR, asked VARCHAR, given VARCHAR, dry_run BOOLEAN, "
+    '"limit" DOUBLE, deployment VARCHAR, retry_after_ms DOUBLE)[]'
+)
+_REFUSED_BY = 'STRUCT(quota VARCHAR, deployment VARCHAR, "limit" DOUBLE, asked DOUBLE, "left" DOUBLE)'
+
+_TEXTS = """call client priority operation api deployment endpoint standin model outcome error finish_reason
+clamped degraded dry_run fallback service_tier_requested closed_by asked_deployment response_id address user region service_tier client_request_id
+backend_request_id traceparent run_by"""
+_WHOLE = """schema max_tokens status input_tokens output_tokens cached_tokens reasoning_tokens reserved_tokens
+charged_tokens client_retry count cache_write_tokens input_audio_tokens output_audio_tokens delivered_tokens
+prompt_tokens_counted cached_audio_tokens responses messages_in messages_out close_code"""
+_DECIMAL = """waited_ms in_line_ms first_token_ms duration_ms cost chunk_gap_p50_ms chunk_gap_max_ms
+retry_after_ms backend_processing_ms utilization"""
+
+TYPES: Mapping[str, str] = {
+    **dict.fromkeys(_TEXTS.split(), "VARCHAR"),
+    **dict.fromkeys(_WHOLE.split(), "BIGINT"),
+    **dict.fromkeys(_DECIMAL.split(), "DOUBLE"),
+    "time": "TIMESTAMPTZ",
+    "streaming": "BOOLEAN",
+    "provisioned": "BOOLEAN",
+    "attempts": _ATTEMPTS,
+    "skipped": _SKIPS,
+    "policy": _POLICY,
+    "refused_by": _REFUSED_BY,
+    "spillover": _SPILLOVER,
+}
+"""DuckDB's type of each field of a record."""
+
+OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+"""All that is needed is built in; nothing is fetched."""
+
+
+class MissingError(Exception):
+    """DuckDB is not installed."""
+
+
+def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
+    """Write the wanted records to a file that only its owner may read. Gives how many there are.
+
+    Raises RecordsError, OSError and `MissingError`.
+    """
+    try:
+        import duckdb
+    except ImportError:
+        raise MissingError from None
+
+    folder = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
+    try:
+        lines = [_as_lines(file, folder / f"{n}.jsonl") for n, file in enumerate(files)]
+        draft = folder / "draft.parquet"
+        with duckdb.connect(config=OFFLINE) as connection:
+            count = _written(connection, lines, selection, draft, duckdb.Error)
+        draft.chmod(0o600)
+        draft.replace(output)
+        return count
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_lines(file: Path, draft: Path) -> Path:
+    """Give a file of lines for a file of records: a capture's flows are written as records first."""
+    # What cannot be opened is said in the system's words, not in DuckDB's.
+    try:
+        capture = is_capture(file)
+    except OSError as error:
+        raise RecordsError(f"{file}: {error.strerror}") from None
+    if not capture:
+        return file
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
+        out.writelines(json.dumps(record) + "\n" for _, record in read([file], Selection(), Reading()))
+    return draft
+
+
+def _written(
+    connection: DuckDBPyConnection,
+    files: Sequence[Path],
+    selection: Selection,
+    output: Path,
+    error_type: type[Exception],
+) -> int:
+    columns = ", ".join(f"{_quoted(name)}: {_quoted(of)}" for name, of in TYPES.items())
+    # Other lines stand between the records, and the last one may be cut off.
+    options = f"columns = {{{columns}}}, format = 'newline_delimited', ignore_errors = true"
+    records = f"read_json([{', '.join(map(_quoted, files))}], {options})"
+    target = f"{_quoted(output)} (FORMAT parquet, COMPRESSION zstd)"
+    wanted = " AND ".join(_conditions(selection))
+    try:
+        # No value in these is anybody's but the command line's, and those are quoted.
+        connection.execute(f"COPY (SELECT * FROM {records} WHERE {wanted}) TO {target}")  # noqa: S608
+        found = connection.execute(
+            "SELECT count(*), max(schema) FROM read_parquet(?)", [str(output)]
+        ).fetchone()
+    except error_type as error:
+        raise RecordsError(str(error).splitlines()[0]) from None
+    count, newest = found or (0, None)
+    if newest is not None and newest > SCHEMA:
+        raise RecordsError(f"a record has schema {newest}, and this version reads up to {SCHEMA}")
+    return int(count)
+
+
+def _conditions(selection: Selection) -> Iterator[str]:
+    yield "outcome IS NOT NULL AND time IS NOT NULL"
+    if selection.since is not None:
+        yield f"epoch_us(time) >= {round(selection.since * 1e6)}"
+    if selection.until is not None:
+        yield f"epoch_us(time) < {round(selection.until * 1e6)}"
+
+
+def _quoted(text: object) -> str:
+    escaped = str(text).replace("'", "''")
+    return f"'{escaped}'"
