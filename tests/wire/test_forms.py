@@ -82,6 +82,16 @@ def test_a_boundary_is_taken_whole() -> None:
         part(b"x", b'form-data; name="x"; filename="a"; name=model"') + b"--b--",
         part(b"x", b'form-data; name="x') + b"--b--",
         part(b"x", b'form-data; name="x" name="model"') + b"--b--",
+        part(b"x", more=b"--b\r\nX: y\r\n") + b"--b--",
+        part(b"x", more=b'--b\r\nContent-Disposition: attachment; name="model"\r\n') + b"--b--",
+        part(b"x", more=b"--b--\r\n") + b"--b--",
+        part(b"x", more=b'Content-Disposition: attachment; name="n"\r\n') + b"--b--",
+        part(b"x", more=b'content-disposition : form-data; name="n"\r\n') + b"--b--",
+        part(b"x", more=b"Content-Disposition:\r\n") + b"--b--",
+        part(b"x", more=b' ; name="n"\r\n') + b"--b--",
+        part(b"x", more=b'\t; name="n"\r\n') + b"--b--",
+        part(b"x", more=b"no colon\r\n") + b"--b--",
+        b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n--b--',
     ],
 )
 def test_what_another_reader_may_take_for_another_form_is_refused(body: bytes) -> None:

@@ -23,6 +23,8 @@ _PARAMETER = re.compile(r"\s*;\s*([\w!#$&+.^-]+)\s*=\s*(?:\"([^\"\\]*)\"|([^\s;\
 LONGEST_BOUNDARY = 70
 _PART_PARAMETER = re.compile(rb";[ \t]*([\w.*-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s;\"]++))[ \t]*")
 LONGEST_NAME = 256
+_HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:")
+_SAYS_DISPOSITION = re.compile(rb"content-disposition[ \t]*:", re.IGNORECASE)
 _DISPOSITION = re.compile(rb"content-disposition[ \t]*:[ \t]*form-data(?=[ \t]*;)", re.IGNORECASE)
 
 
@@ -70,10 +72,12 @@ def read_form(raw: bytes | StoredText, content_type: str) -> list[Field]:
         end = raw.find(b"\r\n\r\n", head, head + MOST_HEAD)
         if end < 0:
             raise NotAFormError("a part has no end of its head")
-        at = raw.find(b"\r\n" + delimiter, end + 2)
+        at = raw.find(b"\r\n" + delimiter, head)
         if at < 0:
             raise NotAFormError("it ends before its last boundary")
-        fields.append(_field(raw[head:end], end + 4, max(at, end + 4)))
+        if at < end + 4:
+            raise NotAFormError("a delimiter stands in a part's head, or at once after it")
+        fields.append(_field(raw[head:end], end + 4, at))
         at += 2
         if len(fields) > MOST_PARTS:
             raise NotAFormError("it has too many parts")
@@ -101,10 +105,14 @@ def _boundary(content_type: str) -> str:
 def _field(head: bytes, start: int, end: int) -> Field:
     if b"\n" in head.replace(b"\r\n", b"") or b"\r" in head.replace(b"\r\n", b""):
         raise NotAFormError("a part's head has a line end that is not CRLF")
-    lines = [line for line in head.split(b"\r\n") if _DISPOSITION.match(line)]
-    if len(lines) != 1:
+    # The first is the rest of the delimiter's line.
+    lines = head.split(b"\r\n")[1:]
+    if not all(_HEADER.match(line) for line in lines):
+        raise NotAFormError("a part's head has a line that is no header, or is folded")
+    said = [line for line in lines if _SAYS_DISPOSITION.match(line)]
+    if len(said) != 1 or not _DISPOSITION.match(said[0]):
         raise NotAFormError("a part does not say that it is form-data, or says it twice")
-    parameters = _part_parameters(lines[0])
+    parameters = _part_parameters(said[0])
     names = [value for name, value in parameters if name.startswith(b"name")]
     if len(names) != 1 or (b"name", names[0]) not in parameters or len(names[0]) > LONGEST_NAME:
         raise NotAFormError("a part does not have one name")
