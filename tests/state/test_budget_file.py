@@ -8,6 +8,8 @@ import os
 import threading
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from aoai_gateway.quota.calendar import Period
 from aoai_gateway.quota.counters import Counters
@@ -260,3 +262,31 @@ def test_the_task_writes_and_a_last_flush_follows_a_cancelled_one(tmp_path):
 
     asyncio.run(story())
     assert {tokens for *_, tokens in decode((tmp_path / "budgets.json").read_bytes())} == {105}
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*GOOD, "month", "x"]), inner, max_size=5)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.binary(max_size=80) | documents.map(lambda made: json.dumps(made).encode()))
+@example(b"[" * 100_000)
+def test_any_bytes_are_budgets_or_an_error(content):
+    for whole in (
+        content,
+        b'{"version": 1, "budgets": ' + content + b"}",
+        b'{"version": 1, "budgets": [' + content + b"]}",
+    ):
+        try:
+            entries = decode(whole)
+        except ValueError:
+            continue
+        assert decode(encode(entries)) == sorted(entries, key=repr)
+        counters = Counters()
+        for client, deployment, of, tokens in entries:
+            counters.restore(client, deployment, of, tokens)
