@@ -23,6 +23,8 @@ _PARAMETER = re.compile(r"\s*;\s*([\w!#$&+.^-]+)\s*=\s*(?:\"([^\"\\]*)\"|([^\s;\
 LONGEST_BOUNDARY = 70
 _PART_PARAMETER = re.compile(rb";[ \t]*([\w.*-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s;\"]++))[ \t]*")
 LONGEST_NAME = 256
+_PLAIN_NAME = re.compile(rb"(?! )[^\x00-\x1f\x7f\"\\%]+(?<! )")
+"""A name that all readers read as the same one: some undo a backslash, or ``%22`` as browsers write it."""
 _HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:")
 _SAYS_DISPOSITION = re.compile(rb"content-disposition[ \t]*:", re.IGNORECASE)
 _DISPOSITION = re.compile(rb"content-disposition[ \t]*:[ \t]*form-data(?=[ \t]*;)", re.IGNORECASE)
@@ -116,6 +118,8 @@ def _field(head: bytes, start: int, end: int) -> Field:
     names = [value for name, value in parameters if name.startswith(b"name")]
     if len(names) != 1 or (b"name", names[0]) not in parameters or len(names[0]) > LONGEST_NAME:
         raise NotAFormError("a part does not have one name")
+    if not _PLAIN_NAME.fullmatch(names[0]):
+        raise NotAFormError("a part's name has characters that stand for others")
     is_file = any(name.startswith(b"filename") for name, _ in parameters)
     return Field(names[0].decode(errors="replace"), is_file, start, end)
 
