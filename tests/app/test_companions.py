@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -21,6 +22,9 @@ from aoai_gateway.app.backoff import LONGEST_PAUSE, STEADY_SECONDS, Backoff
 from aoai_gateway.app.companions import AdminCompanion, StoreCompanion
 from aoai_gateway.app.private_store import NoStoreError, PrivateStore
 from aoai_gateway.config.models import Config
+from aoai_gateway.quota.quotas import Quota, Reservation
+from aoai_gateway.runtime.gateway import Gateway
+from aoai_gateway.runtime.state_sync import StateSync
 from tests.engine_driver import config
 from tests.redis_server import require_redis
 
@@ -152,6 +156,25 @@ def test_a_broken_budget_file_stops_a_start_and_not_a_restart(
     write_budget(tmp_path, 11)
     store.look(now + LONGEST_PAUSE + 1)
     assert spent(store) == 11
+
+
+def test_workers_that_read_another_prefix_find_the_same_budgets(
+    store: StoreCompanion, tmp_path: Path
+) -> None:
+    write_budget(tmp_path, 300)
+    store.start()
+    reservation = Reservation("call", "team", (Quota(None, tokens_per_day=1000),), tokens=1)
+
+    async def left() -> int:
+        gateway = Gateway()
+        sync = StateSync(gateway)
+        assert await sync.open(config("a").model_copy(update={"state_prefix": "another"}), store.url)
+        try:
+            return (await gateway.state.peek(reservation, time.time())).standings[0].remaining
+        finally:
+            await sync.close()
+
+    assert asyncio.run(left()) == 700
 
 
 def test_the_admin_process_that_ends_again_and_again_is_started_less_and_less(

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from aoai_gateway.app import admin_process, log_format, processes
 from aoai_gateway.app.backoff import Backoff
 from aoai_gateway.app.private_store import START_SECONDS, NoStoreError, PrivateStore
+from aoai_gateway.runtime.state_sync import OWN_PREFIX
 from aoai_gateway.state import stored_affinity, stored_budgets
 from aoai_gateway.state.affinity_file import AffinityFileError
 from aoai_gateway.state.budget_file import BudgetFileError, read
@@ -42,9 +43,8 @@ class StoreCompanion:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self._store = PrivateStore(folder)
-        # Both are read at the start: what a file says that is named later is not in the store.
-        self._prefix, self._file = config.state_prefix, config.budget_file
-        self._affinity = config.affinity_path
+        # As they are at the start: what a file says that is named later is not in the store.
+        self._file, self._affinity = config.budget_file, config.affinity_path
         self._entries: list[Entry] | None = None
         self._backoff = Backoff()
         self._started: float | None = None
@@ -62,9 +62,9 @@ class StoreCompanion:
                 self._entries = read(self._file)
             self._store.start(seconds)
             if self._entries:
-                stored_budgets.put_entries(self.url, self._prefix, self._entries)
+                stored_budgets.put_entries(self.url, OWN_PREFIX, self._entries)
             if self._affinity is not None:
-                stored_affinity.put(self.url, self._prefix, self._affinity)
+                stored_affinity.put(self.url, OWN_PREFIX, self._affinity)
         except (AffinityFileError, BudgetFileError, RedisError) as error:
             # One without its budgets would let calls pass that are to be refused.
             self._store.stop()
@@ -97,9 +97,9 @@ class StoreCompanion:
         """Make what writes the files."""
         found: list[Keeper] = []
         if self._file is not None:
-            found.append(BudgetKeeper(self.url, self._prefix, self._file))
+            found.append(BudgetKeeper(self.url, OWN_PREFIX, self._file))
         if self._affinity is not None:
-            found.append(AffinityKeeper(self.url, self._prefix, self._affinity))
+            found.append(AffinityKeeper(self.url, OWN_PREFIX, self._affinity))
         return found
 
     @property

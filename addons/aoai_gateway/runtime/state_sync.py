@@ -63,6 +63,10 @@ type ClassBreak = tuple[Scope, str | None]
 """The scope of a break, and its class; None: for all."""
 
 
+OWN_PREFIX = "workers"
+"""Of all keys in the store that workers have of their own."""
+
+
 class StateSync:
     """Opens the configured store, keeps leases and breaks up to date, and closes it in the end."""
 
@@ -95,7 +99,9 @@ class StateSync:
             from aoai_gateway.state.failover import FailoverState
             from aoai_gateway.state.redis import RedisState
 
-            shared = RedisState(url, prefix=config.state_prefix)
+            # What is in a store of our own stays where it is when the configuration changes.
+            prefix = config.state_prefix if store is None else OWN_PREFIX
+            shared = RedisState(url, prefix=prefix)
             self._failover = FailoverState(
                 shared,
                 local,
@@ -104,7 +110,7 @@ class StateSync:
             )
             self._failover.start()
             self._gateway.state = self._failover
-            self._join_peers(url, config.state_prefix)
+            self._join_peers(url, prefix)
             return True
         if config.budget_file is not None and not await self._keep_budgets(config.budget_file, local):
             return False
