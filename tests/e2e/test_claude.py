@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,13 @@ import pytest
 
 from tests.e2e.json_lines import read
 from tests.e2e.processes import Gateway, Host, Simulator, request
+from tests.e2e.raw import exchange
 from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import Pair, running
 
 MODEL = "claude-sonnet-5"
 LIMITED_KEY = "limited-key-77aa01"
-POOR_KEY = "poor-key-45bb02"
+POOR_KEY, RICH_KEY = "poor-key-45bb02", "rich-key-91cc03"
 _INSTANT = {"first_token_seconds": 0, "tokens_per_second": 0}
 SPEC: dict[str, Any] = {
     "sweden": {
@@ -55,6 +57,7 @@ def pair(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> It
             {"name": "Tester", "key": CLIENT_KEY},
             {"name": "Limited", "key": LIMITED_KEY, "deployments_allowed": "gpt-4o"},
             {"name": "Poor", "key": POOR_KEY, "max_tokens_per_minute": 250},
+            {"name": "Rich", "key": RICH_KEY, "max_tokens_per_minute": 10_000_000},
             *({"name": f"Replayed {name}", "key": f"replayed-{name}-00"} for name in FAULTS),
         ],
         breaks={"default_seconds": 0.05, "floor_seconds": 0.05, "ceiling_seconds": 0.05},
@@ -332,3 +335,69 @@ def test_a_wrong_path_says_the_right_one(gateway: Gateway) -> None:
         assert answer.status == 404, path
         assert answer.json()["error"]["type"] == "not_found_error"
         assert "/anthropic/v1/" in answer.json()["error"]["message"]
+
+
+# --- what bad input gets ---------------------------------------------------------------------------------
+
+
+def raw(*lines: str, body: bytes = b"") -> bytes:
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+POST = ("POST /anthropic/v1/messages HTTP/1.1", "Host: gw", f"x-api-key: {CLIENT_KEY}")
+BOMB = gzip.compress(b'{"model": "claude-sonnet-5", "x": "' + b"x" * 110_000_000 + b'"}')
+BAD_INPUT: dict[str, tuple[bytes, int, str]] = {
+    "a gzip bomb": (
+        raw(*POST, "content-encoding: gzip", f"content-length: {len(BOMB)}", body=BOMB),
+        413,
+        "request_too_large",
+    ),
+    "no gzip": (
+        raw(*POST, "content-encoding: gzip", "content-length: 2", body=b"{}"),
+        400,
+        "invalid_request_error",
+    ),
+    "a body of 2 GB": (raw(*POST, "content-length: 2147483648"), 413, "request_too_large"),
+    "a broken chunk": (
+        raw(*POST, "transfer-encoding: chunked", body=b"nonsense\r\n"),
+        400,
+        "invalid_request_error",
+    ),
+    "a websocket": (
+        raw(*POST, "connection: upgrade", "upgrade: websocket", "content-length: 0"),
+        400,
+        "invalid_request_error",
+    ),
+    "another host": (
+        raw("POST http://elsewhere/anthropic/v1/messages HTTP/1.1", *POST[1:], "content-length: 0"),
+        400,
+        "invalid_request_error",
+    ),
+    "a form": (
+        raw(*POST, "content-type: multipart/form-data; boundary=x", "content-length: 2", body=b"{}"),
+        400,
+        "invalid_request_error",
+    ),
+    "another method": (raw(POST[0].replace("POST", "PUT"), *POST[1:], "content-length: 0"), 405, ""),
+}
+
+
+@pytest.mark.parametrize("what", BAD_INPUT)
+def test_bad_input(gateway: Gateway, simulator: Simulator, what: str) -> None:
+    data, status, kind = BAD_INPUT[what]
+    reply = exchange(gateway, data)
+    said = json.loads(reply.body)
+    assert (reply.status, said["type"]) == (status, "error")
+    assert said["error"]["type"] == kind or not kind
+    assert CLIENT_KEY not in reply.body.decode()
+    assert simulator.requests() == []
+
+
+def test_a_prompt_of_megabytes(gateway: Gateway, simulator: Simulator, records: Any) -> None:
+    """Read in another process, where operations and dialects have to be what they are here."""
+    long = "word " * 400_000
+    with plain(gateway, RICH_KEY) as sdk, pytest.raises(anthropic.BadRequestError) as caught:
+        sdk.messages.create(**ASK, system=long, metadata={"user_id": "ann"})
+    assert "maximum context length" in str(caught.value)
+    (record,) = records(1)
+    assert record["prompt_tokens_counted"] > 300_000

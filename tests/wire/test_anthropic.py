@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.anthropic import error_type
+from aoai_gateway.wire.anthropic import MessageEvents, error_type
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.dialects import ANTHROPIC, DIALECTS, OPENAI, dialect_of
@@ -21,6 +21,7 @@ from aoai_gateway.wire.hints import LIMIT_HEADERS, read_rate_limits, retry_hint
 from aoai_gateway.wire.operations import CLAUDES, CLAUDES_UNKNOWN, MESSAGES
 from aoai_gateway.wire.refusals import is_deployment_missing, is_key_refused
 from aoai_gateway.wire.secrets import client_credential
+from aoai_gateway.wire.sse import SseEvent
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import StreamError, Verdict
 from aoai_gateway.wire.targets import parse_target
@@ -173,6 +174,37 @@ def test_the_figures_of_the_end_count_and_nulls_say_nothing() -> None:
     found = read(START, TEXT, HELLO, more, last, STOP)
     assert found.usage == Usage(1120, 9, 1129, cached_tokens=1000, cache_write_tokens=100)
     assert found.finish_reasons == ["tool_use"]
+
+
+def test_what_summed_up_the_conversation_counts_too() -> None:
+    compaction = {
+        "type": "compaction",
+        "input_tokens": 100,
+        "output_tokens": 10,
+        "cache_read_input_tokens": 50,
+    }
+    message = {"type": "message", "input_tokens": 20, "output_tokens": 7}
+    usage = {"output_tokens": 7, "iterations": [compaction, message, None, {"type": "compaction"}]}
+    found = read(
+        START, TEXT, HELLO, event("message_delta", delta={"stop_reason": "end_turn"}, usage=usage), STOP
+    )
+    assert found.usage == Usage(1110 + 150, 17, 1117 + 160, cached_tokens=1050, cache_write_tokens=100)
+
+
+def test_a_backend_cannot_make_the_figures_grow() -> None:
+    own = MessageEvents()
+    for number in range(100):
+        odd = event("message_delta", usage={f"x{number}": 1, "output_tokens": number})
+        own.read(SseEvent(odd, b"message_delta", odd.partition(b"data: ")[2]), accepted=True)
+    assert own._usage == {"output_tokens": 99}
+
+
+def test_a_large_error_is_searched() -> None:
+    error = {"type": "overloaded_error", "message": "x" * 100_000}
+    found = read(START, event("error", error=error))
+    assert found.verdict is Verdict.REFUSED
+    assert found.error is not None
+    assert found.error.status == 529
 
 
 def test_unknown_events_pass_and_count_as_content() -> None:
@@ -402,6 +434,8 @@ def test_slips(method: str, path: str, status: int, says: str) -> None:
         ("/v1/messages?beta=true", ANTHROPIC),
         ("/openai/v1/chat/completions", OPENAI),
         ("/openai/threads/thread_1/messages", OPENAI),
+        ("/openai/messages", OPENAI),
+        ("/messages", OPENAI),
         ("/v1/chat/completions", OPENAI),
         ("/", OPENAI),
         ("*", OPENAI),

@@ -10,11 +10,12 @@ nothing comes. Events of types that are not known are to be expected.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.sse import LARGE_EVENT, SseEvent, decoded, type_of
+from aoai_gateway.wire.sse import HEAD, LARGE_EVENT, SseEvent, decoded, type_of
 from aoai_gateway.wire.stream_kinds import Kind, Reading
 from aoai_gateway.wire.usage import AnswerFacts, facts_of, search_answer
 
@@ -81,6 +82,18 @@ def model_list(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
 _PREAMBLE = frozenset({b"ping", b"content_block_stop"})
 
 
+_FIGURES = (
+    "input_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "output_tokens",
+    "output_tokens_details",
+    "iterations",
+)
+_ERRORS = re.compile(rb'"(api_error|overloaded_error|rate_limit_error|timeout_error)"')
+"""Those that would be replayed as a status."""
+
+
 class MessageEvents:
     """Reads the events of one message.
 
@@ -137,9 +150,9 @@ class MessageEvents:
         return facts_of({"type": "message", "usage": self._usage, "stop_reason": reason})
 
     def _add_usage(self, usage: object) -> None:
-        """The newest figures count; a null says nothing."""
+        """The newest figures count; a null says nothing. No more is kept than what is read of them."""
         if isinstance(usage, Mapping):
-            self._usage.update({name: value for name, value in usage.items() if value is not None})
+            self._usage.update({name: usage[name] for name in _FIGURES if usage.get(name) is not None})
 
 
 def _is_hollow(data: bytes) -> bool:
@@ -149,6 +162,8 @@ def _is_hollow(data: bytes) -> bool:
 
 
 def _error_in(data: bytes) -> Mapping[str, object]:
-    body = decoded(data) or {}
-    error = body.get("error")
+    if len(data) > LARGE_EVENT:
+        found = _ERRORS.search(data[:HEAD])
+        return {"type": found[1].decode()} if found else {}
+    error = (decoded(data) or {}).get("error")
     return error if isinstance(error, Mapping) else {}

@@ -101,6 +101,5 @@ def dialect_of(path: str) -> Dialect:
     ``path`` is a request target as it came. Whoever asks below ``/anthropic`` has an SDK that understands
     Anthropic's errors.
     """
-    segments = path.partition("?")[0].lower().split("/")
-    first = next(filter(None, segments), "")
-    return ANTHROPIC if first == ANTHROPIC.root[0] or "messages" in segments[1:3] else OPENAI
+    segments = [part for part in path.partition("?")[0].lower().split("/") if part]
+    return ANTHROPIC if segments[:1] == ["anthropic"] or segments[:2] == ["v1", "messages"] else OPENAI

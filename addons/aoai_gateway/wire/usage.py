@@ -30,6 +30,8 @@ _BLANK = rb"[ \t\r\n]*+"
 _OBJECT = re.compile(_BLANK + rb":" + _BLANK + rb"(?=\{)")
 _STRING = re.compile(_BLANK + rb":" + _BLANK + rb'"([^"\\]{1,256})"')
 _IDS = (b"resp_", b"chatcmpl-", b"cmpl-", b"msg_")
+_BESIDE, _MOST_ITERATIONS = "compaction", 64
+"""Anthropic's: what summed up the conversation within a call is not in the call's own figures."""
 _CACHE = ("cache_read_input_tokens", "cache_creation_input_tokens")
 """Anthropic's; servers that translate it send them beside ``prompt_tokens``, which include them."""
 
@@ -78,6 +80,16 @@ def read_usage(usage: object) -> Usage | None:
     """The tokens of a decoded usage object of any shape; None when it holds no token counts."""
     if not isinstance(usage, Mapping):
         return None
+    found = _read_counts(usage)
+    iterations = usage.get("iterations")
+    if found is None or not isinstance(iterations, list):
+        return found
+    beside = (each for each in iterations[:_MOST_ITERATIONS] if isinstance(each, Mapping))
+    return sum(filter(None, (_read_counts(each) for each in beside if each.get("type") == _BESIDE)), found)
+
+
+def _read_counts(usage: Mapping[str, Any]) -> Usage | None:
+    """The same, of what an object counts itself."""
     taken = _first_count(usage, "prompt_tokens", "input_tokens")
     given = _first_count(usage, "completion_tokens", "output_tokens")
     total = _count(usage.get("total_tokens"))
