@@ -8,6 +8,7 @@ offline, with tiktoken's engine and rank files that are already on the machine:
     text        texts -> tokens, in bounded time whatever the text is
     images      an image -> tokens, from the dimensions in its header
     prompt      a request body -> the texts in it plus the tokens of its framing
+    bodies      which request of OpenAI's has what; `claude` says it of Anthropic's
     counting    the three together: `Counter`
     correction  what returned usage teaches about estimates
 

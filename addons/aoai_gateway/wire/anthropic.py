@@ -80,6 +80,7 @@ def model_list(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
 # --- streams ---------------------------------------------------------------------------------------------
 
 _PREAMBLE = frozenset({b"ping", b"content_block_stop"})
+_DELTA = Reading(Kind.CONTENT, delivers=True)
 
 
 _FIGURES = (
@@ -115,7 +116,7 @@ class MessageEvents:
         name = event.event or type_of(event.data)
         match name:
             case b"content_block_delta":
-                return Reading(Kind.CONTENT, delivers=True)
+                return _DELTA
             case b"content_block_start":
                 hollow = not accepted and _is_hollow(event.data)
                 return Reading(Kind.PREAMBLE if hollow else Kind.CONTENT, delivers=not hollow)

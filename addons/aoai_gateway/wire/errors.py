@@ -211,11 +211,11 @@ def invalid_body(message: str, param: str | None = None, code: str = "invalid_bo
     return GatewayError(400, code, message, param=param)
 
 
-def missing_deployment() -> GatewayError:
-    """400: neither the path nor the body names a deployment."""
+def missing_deployment(*, in_path: bool = True) -> GatewayError:
+    """400: neither the path nor the body names a deployment. ``in_path``: whether the path might."""
+    path = ", or into the path: /openai/deployments/{deployment}/…" if in_path else "."
     return invalid_body(
-        "The request names no deployment. Put its name into the body's 'model', "
-        "or into the path: /openai/deployments/{deployment}/…",
+        f"The request names no deployment. Put its name into the body's 'model'{path}",
         param="model",
         code="missing_deployment",
     )

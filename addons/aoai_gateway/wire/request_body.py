@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aoai_gateway.wire.errors import missing_deployment
-from aoai_gateway.wire.operations import Model, Operation
+from aoai_gateway.wire.operations import Classic, Model, Operation
 from aoai_gateway.wire.stored import Pieces, Stored
 from aoai_gateway.wire.targets import Target
 
@@ -63,7 +63,7 @@ class RequestBody:
             return ""
         name = target.deployment or self.model
         if name is None and self.operation.model is Model.REQUIRED:
-            raise missing_deployment()
+            raise missing_deployment(in_path=self.operation.classic is not Classic.BODY)
         return name or ""
 
     @property

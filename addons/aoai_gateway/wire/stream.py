@@ -49,7 +49,7 @@ from aoai_gateway.wire.sse import (
     parse_fields,
     type_of,
 )
-from aoai_gateway.wire.stream_kinds import Kind, StreamError, Verdict
+from aoai_gateway.wire.stream_kinds import NOTHING, Kind, StreamError, Verdict
 from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, search_answer
 from aoai_gateway.wire.usage_removal import without_usage
 
@@ -405,9 +405,9 @@ class StreamReader:
         reading = self._own_reader.read(event, accepted=self.verdict is not Verdict.UNDECIDED)
         if reading.error is not None:
             return self._failed(reading.error)
-        self._note(reading.facts)
-        if reading.facts.finish_reasons:
-            self.finish_reasons = list(reading.facts.finish_reasons)
+        if reading.facts is not NOTHING:
+            self._note(reading.facts)
+            self.finish_reasons = list(reading.facts.finish_reasons) or self.finish_reasons
         if reading.delivers:
             self.delivered.read(event.data)
         if reading.kind is Kind.CONTENT:

@@ -16,6 +16,8 @@ above and below.
     filters      content filter verdicts that are worth a word
     chat         chat completions and completions -> answer
     responses    Responses objects and their typed events -> answer
+    messages     Claude's messages and their events -> answer
+    forms        which of these an answer is
     embeddings   vectors -> their number, length and norm
     errors       error bodies, and what the gateway decided
     completion   response body -> the Completion view
