@@ -117,7 +117,12 @@ def _only_x_api_key(sent: httpx2.Request, key: str) -> None:
     sent.headers["x-api-key"] = key
 
 
-CLIENTS = pytest.mark.parametrize("client", [plain, foundry, with_x_api_key])
+def at_the_root(gateway: Gateway, key: str = CLIENT_KEY) -> anthropic.Anthropic:
+    """As programs make it that know Anthropic's own address, and get another host for it."""
+    return anthropic.Anthropic(base_url=f"http://127.0.0.1:{gateway.port}", api_key=key, max_retries=0)
+
+
+CLIENTS = pytest.mark.parametrize("client", [plain, foundry, with_x_api_key, at_the_root])
 
 
 @CLIENTS
@@ -325,7 +330,12 @@ def test_the_prompt_cache_is_told_apart_and_priced(
 
 
 def test_a_wrong_path_says_the_right_one(gateway: Gateway) -> None:
-    for path in ("/v1/messages", "/anthropic/messages", "/anthropic/v1/v1/messages", "/anthropic/v1/message"):
+    for path in (
+        "/v1/messages/",
+        "/anthropic/messages",
+        "/anthropic/v1/v1/messages",
+        "/anthropic/v1/message",
+    ):
         answer = request(
             f"http://127.0.0.1:{gateway.port}{path}",
             method="POST",

@@ -89,6 +89,15 @@ def test_a_key_in_x_api_key_is_none_for_other_paths(made: Callable[..., Connecti
     assert (status, json.loads(body)["error"]["code"]) == (401, "401")
 
 
+def test_the_short_path_is_the_long_one_at_the_backend(made: Callable[..., Connection]) -> None:
+    here = made("a")
+    body = json.dumps(BODY).encode()
+    send(here, KEY, VERSION, f"content-length: {len(body)}", path="/v1/messages?beta=true", body=body)
+    assert here.sent["a.example"].startswith(b"POST /anthropic/v1/messages?beta=true HTTP/1.1\r\n")
+    here.respond("a", 200, MESSAGE)
+    assert here.result() == (200, MESSAGE)
+
+
 def test_refused_before_the_body(made: Callable[..., Connection]) -> None:
     here = made("a")
     send(here, "x-api-key: wrong", "content-length: 2", body=b"{}")
@@ -166,7 +175,7 @@ def test_malformed_heads(
     [
         ("GET", PATH, 405, "invalid_request_error"),
         ("DELETE", PATH, 405, "invalid_request_error"),
-        ("POST", "/v1/messages", 404, "not_found_error"),
+        ("POST", "/v1/messages/", 404, "not_found_error"),
         ("POST", "/anthropic/v1/messages/../../openai", 404, "not_found_error"),
         ("GET", "/anthropic/v1/models/no%2Fsuch", 404, "not_found_error"),
         ("GET", "/anthropic/v1/models/none", 404, "not_found_error"),

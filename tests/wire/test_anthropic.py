@@ -387,6 +387,14 @@ def test_its_paths() -> None:
     assert parse_target("GET", "/anthropic/v1/models/claude-sonnet-5").ids == ("claude-sonnet-5",)
 
 
+def test_the_paths_of_a_client_whose_base_address_is_the_gateways() -> None:
+    target = parse_target("POST", "/v1/messages?beta=true")
+    assert (target.operation, target.api) == (MESSAGES, "anthropic")
+    assert target.with_prefix("/apim") == "/apim/anthropic/v1/messages?beta=true"
+    counted = parse_target("POST", "/v1/messages/count_tokens")
+    assert counted.operation.name == "messages.count_tokens"
+
+
 def test_what_is_not_in_its_table_may_be_new() -> None:
     for method, path in (
         ("POST", "files"),
@@ -402,7 +410,9 @@ def test_what_is_not_in_its_table_may_be_new() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "says"),
     [
-        ("POST", "/v1/messages", 404, "/anthropic/v1/messages"),
+        ("POST", "/v1/messages/", 404, "/anthropic/v1/messages"),
+        ("POST", "//v1/messages", 404, "/anthropic/v1/messages"),
+        ("GET", "/v1/messages", 405, "Use POST"),
         ("POST", "/anthropic/messages", 404, "/anthropic/v1/messages"),
         ("POST", "/anthropic/v1/v1/messages", 404, "/anthropic/v1/messages"),
         ("POST", "/anthropic/v1/message", 404, "Below /anthropic/v1/"),

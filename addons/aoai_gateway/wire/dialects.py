@@ -22,7 +22,8 @@ class Dialect:
     """One vendor's way to say things.
 
     ``base``: what an SDK's base address ends in; ``root``: the segments that paths begin with (OpenAI's API
-    has a second, classic form: `wire.targets`); ``key_headers``: those that can hold a client's key, the one
+    has a second, classic form: `wire.targets`); ``short``: those that may stand without the first one of the
+    root, empty if none may; ``key_headers``: those that can hold a client's key, the one
     that counts first in front, and those in which a backend gets its own; ``error_body`` writes an error of
     the gateway's own, with the call's id if there is one; ``error_event`` appends it to a stream that broke;
     ``event_reader`` makes what reads the events of a stream, None where that depends on the operation.
@@ -41,6 +42,7 @@ class Dialect:
     model_list: Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
     error_event: Callable[[GatewayError], bytes] | None = None
     event_reader: Callable[[], EventReader] | None = None
+    short: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     request_id: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +77,7 @@ ANTHROPIC = Dialect(
     "anthropic",
     root=("anthropic", "v1"),
     base="/anthropic",
+    short=("v1", "messages"),
     # Its SDK for Foundry sends both, the same key in each.
     key_headers=("x-api-key", "api-key"),
     error_body=anthropic.error_body,
@@ -102,4 +105,5 @@ def dialect_of(path: str) -> Dialect:
     Anthropic's errors.
     """
     segments = [part for part in path.partition("?")[0].lower().split("/") if part]
-    return ANTHROPIC if segments[:1] == ["anthropic"] or segments[:2] == ["v1", "messages"] else OPENAI
+    is_short = tuple(segments[:2]) == ANTHROPIC.short
+    return ANTHROPIC if is_short or segments[:1] == [ANTHROPIC.root[0]] else OPENAI

@@ -5,7 +5,8 @@ Azure OpenAI has two forms (Azure OpenAI REST reference), and Claude on Azure ha
 - *classic*: ``/openai/deployments/{deployment}/{operation}?api-version=…``; operations without a deployment
   in their path (responses, files) are at ``/openai/{operation}``;
 - *v1*: ``/openai/v1/{operation}``; the deployment is the body's ``model``;
-- *anthropic*: ``/anthropic/v1/{operation}``, likewise.
+- *anthropic*: ``/anthropic/v1/{operation}``, likewise; and ``/v1/messages``, which clients of Anthropic's own
+  address make of that of a gateway.
 
 The match is exact, segment by segment, on the bytes that came: nothing is decoded, collapsed or resolved
 before it, so ``..``, ``//``, ``%2f``, ``;`` and a trailing slash never match anything. Only the segments of
@@ -158,6 +159,9 @@ def parse_target(method: str, path: str, *, websocket: bool = False) -> Target:
         )
     bare = path.partition("?")[0]
     segments = bare.split("/")  # ["", "openai", …]
+    if "" not in segments[1:] and tuple(segments[1:3]) == ANTHROPIC.short:
+        # From here on it is the long form, which backends know.
+        segments, path = ["", ANTHROPIC.root[0], *segments[1:]], f"/{ANTHROPIC.root[0]}{path}"
     if len(segments) > 3 and tuple(segments[1:3]) == ANTHROPIC.root and "" not in segments[1:]:
         return _Reader(method, path, "anthropic", segments[3:]).read()
     if len(segments) < 3 or segments[1] != "openai" or "" in segments[1:]:

@@ -148,6 +148,8 @@ def test_no_stream_is_too_odd(events: list[tuple[str, Any]]) -> None:
         ("/apim/anthropic/v1/messages?beta=true", "messages"),
         ("/anthropic/v1/messages/count_tokens", "messages.count_tokens"),
         ("/anthropic/v1/messages/batches", "messages"),
+        ("/v1/messages?beta=true", "messages"),
+        ("/openai/v1/messages", ""),
         ("/openai/v1/threads/t/messages", ""),
         ("/anthropic/v1/files", ""),
     ],

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _OPERATION = re.compile(
-    r"(?:^|/)(?:openai/(?:v1/|deployments/(?P<deployment>[^/?]+)/)?"
+    r"(?:(?:^|/)openai/(?:v1/|deployments/(?P<deployment>[^/?]+)/)?"
     r"(?P<operation>chat/completions|completions|embeddings|responses|realtime)"
-    r"|anthropic/v1/(?P<claudes>messages(?:/count_tokens)?))(?=[/?]|$)"
+    r"|(?:(?:^|/)anthropic|^)/v1/(?P<claudes>messages(?:/count_tokens)?))(?=[/?]|$)"
 )
 _NAMES = {"chat/completions": "chat.completions", "messages/count_tokens": "messages.count_tokens"}
 
