@@ -98,6 +98,9 @@ def test_the_workbench_reads_it(bench: Workbench, called: dict[str, Any]) -> Non
     assert call["answer"]["choices"][0]["finish"] == "tool_use"
     assert call["answer"]["choices"][0]["parts"][0]["title"].startswith("tool call get_weather")
     assert len(call["messages"]) == 1
+    story = json.dumps(call["story"], ensure_ascii=False)
+    assert "messages, streaming" in story
+    assert "529 overloaded_error" in story
     kept = call["request"]["body"]["messages"][0]["content"][1]["source"]["data"]
     part = bench.ask("GET", f"/api/calls/{row['id']}/part?pointer={kept['$kept']}")
     assert part.headers["content-type"] == "image/png"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -385,6 +388,20 @@ def test_its_paths() -> None:
         parse_target("POST", "/anthropic/v1/messages/count_tokens").operation.name == "messages.count_tokens"
     )
     assert parse_target("GET", "/anthropic/v1/models/claude-sonnet-5").ids == ("claude-sonnet-5",)
+
+
+RESOURCES = Path(anthropic.__file__).parent / "resources"
+SENT = re.compile(r'self\._(post|get|delete)\(\s*"(/v1/[^"?]*)')
+
+
+def test_each_request_of_the_sdk_for_foundry_is_in_the_table() -> None:
+    """It has messages, and messages of the beta; batches and models it takes out."""
+    files = [RESOURCES / "messages" / "messages.py", RESOURCES / "beta" / "messages" / "messages.py"]
+    sent = {(method.upper(), path) for file in files for method, path in SENT.findall(file.read_text())}
+    assert {path for _, path in sent} == {"/v1/messages", "/v1/messages/count_tokens"}
+    for method, path in sent:
+        for form in (f"/anthropic{path}", path):
+            assert parse_target(method, form).operation in CLAUDES
 
 
 def test_the_paths_of_a_client_whose_base_address_is_the_gateways() -> None:
