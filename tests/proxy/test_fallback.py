@@ -46,7 +46,7 @@ def made() -> Iterator[Callable[..., Connection]]:
                 {
                     "name": name,
                     "url": f"http://{name}.example/",
-                    "key": "k",
+                    "key": "the-endpoints-key",
                     "virtual_deployments": [
                         {"name": deployment, "standins": [{"name": f"s-{name}"}], "fallback": way}
                     ],
@@ -276,3 +276,17 @@ def test_a_stream_that_claude_refuses_later_goes_on(made: Callable[..., Connecti
     stream(here, "a", BEGUN, SAID, REFUSED, STOP)
     assert "b.example" not in here.sent
     assert REFUSED in here.result()[1]
+
+
+def test_a_secret_in_a_coded_refusal_stays_masked(made: Callable[..., Connection]):
+    here = made(max_requests_per_minute={"gpt": 9, "other": 0})
+    ask(here)
+    told = b'{"error":{"code":"content_filter","message":"sent with the-endpoints-key"}}'
+    body = gzip.compress(told)
+    head = "HTTP/1.1 400 x\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\n"
+    here.answer("a", f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    status, answer = here.result()
+    assert status == 400
+    text = gzip.decompress(answer) if answer.startswith(b"\x1f\x8b") else answer
+    assert b"content_filter" in text
+    assert b"the-endpoints-key" not in text

@@ -34,13 +34,14 @@ from wsproto.utilities import generate_accept_token
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
+from aoai_gateway.proxy.answer_kinds import is_download, is_stream, refusal_in_stream
 from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.proxy.session_side import Preamble
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
 from aoai_gateway.wire.hints import describe
-from aoai_gateway.wire.operations import UNKNOWN_NAME, Cost
+from aoai_gateway.wire.operations import Cost
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
@@ -227,8 +228,8 @@ class UpstreamResponse:
         phase, self._phase = self._phase, Phase.OVER
         if phase is Phase.FAILED_BODY:
             return Drained(now, None)
-        if self._is_blocked and (refusal := self._refusal_in_stream()) is not None:
-            return self._refused_stream(now, refusal)
+        if self._is_blocked and (refusal := refusal_in_stream(self._call, self.reader)) is not None:
+            return self._blocked(now, refusal)
         if phase in (Phase.PREAMBLE, Phase.OPENING):
             # It may be thinking; from here on the client sees what comes.
             return self._answered(now)
@@ -257,10 +258,10 @@ class UpstreamResponse:
             return Answered(now, status, self._head)
         if self._call.target.operation.websocket and status < 300:
             return self._in_handshake(status, now)
-        if status in (200, 206) and self._is_download():
+        if status in (200, 206) and is_download(self._call, self._head):
             self.streaming = True
             return self._answered(now)
-        if status == 200 and self._is_stream():
+        if status == 200 and is_stream(self._call, self._head):
             self.streaming = True
             if (self._head.get("content-encoding") or "identity").lower() == "identity":
                 operation = self._call.target.operation
@@ -314,21 +315,6 @@ class UpstreamResponse:
             return Failed(now, FailureKind.DROPPED, "closed its session before any content")
         return self._answered(now)
 
-    def _is_stream(self) -> bool:
-        content_type = (self._head.get("content-type") or "").lower()
-        if content_type.startswith("text/event-stream"):
-            return True
-        # Some servers omit the type, or send a wrong one; JSON where a stream was asked for is no stream.
-        return self._call.streaming and not content_type.startswith("application/json")
-
-    def _is_download(self) -> bool:
-        """Whether what comes is a file, which goes out as it comes and is not read."""
-        operation = self._call.target.operation
-        if not operation.binary and operation.name != UNKNOWN_NAME:
-            return False
-        content_type = (self._head.get("content-type") or "").lower()
-        return not content_type.startswith(("application/json", "text/event-stream"))
-
     def _expect_body(self, now: float) -> None:
         self._phase = Phase.BODY
         self._expect(now + self._deadlines.idle, now)
@@ -355,32 +341,24 @@ class UpstreamResponse:
                 return self._refused(now)
             if self.reader.is_complete(cut_short=self.cut_short):
                 self.ended = True
-                refusal = self._refusal_in_stream()
-                return self._answered(now) if refusal is None else self._refused_stream(now, refusal)
+                refusal = refusal_in_stream(self._call, self.reader)
+                return self._answered(now) if refusal is None else self._blocked(now, refusal)
             self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
         return None
 
-    def _refusal_in_stream(self) -> Refusal | None:
-        """Return why the call may fall back, as far as the stream is there; None once it has content."""
-        reader = self.reader
-        assert reader is not None
-        if reader.error is not None and not reader.content_events:
-            return falls_back(self._call, 200, None, error={"code": reader.error.code})
-        reasons = reader.finish_reasons
-        return falls_back(self._call, 200, None, finish_reasons=reasons) if reader.is_blocked else None
-
     def _may_fall_back(self, now: float) -> bool:
         """Whether the stream is still held back, since only its end is to come before the call falls back."""
-        if self._refusal_in_stream() is None:
+        if refusal_in_stream(self._call, self.reader) is None:
             return False
         if not self._is_blocked:
             self._is_blocked = True
             self._expect(now + self._replay.error_body_seconds, now)
         return True
 
-    def _refused_stream(self, now: float, refusal: Refusal) -> Failed:
-        return self._refused_answer(now, refusal, f"{refusal} in its stream", self.stream_ended(now))
+    def _blocked(self, now: float, refusal: Refusal) -> Failed:
+        told = self.stream_ended(now)
+        return self._kept(now, f"{refusal} in its stream", refusal=refusal, told=told)
 
     def _refused(self, now: float) -> Failed | Answered:
         assert self.reader is not None and self.reader.error is not None
@@ -441,18 +419,18 @@ class UpstreamResponse:
         status = self.response.status_code
         fault = fault_of(self._call, self._backend, status, self.decoded)
         if fault is not None:
-            return self._misdirected(now, fault)
+            return self._kept(now, describe(status, self.decoded), fault=fault)
         refusal = falls_back(self._call, status, self.decoded)
         if refusal is not None:
-            return self._refused_answer(now, refusal, describe(status, self.decoded))
+            return self._kept(now, describe(status, self.decoded), refusal=refusal)
         facts = self.facts = read_answer(self.decoded)
         error_object = facts.error or {}
         if status == 200:
             reasons = facts.finish_reasons
             refusal = falls_back(self._call, status, None, error=facts.error, finish_reasons=reasons)
             if refusal is not None:
-                told = Ended.of_answer(now, facts)
-                return self._refused_answer(now, refusal, f"{refusal} in its answer", told)
+                reason, told = f"{refusal} in its answer", Ended.of_answer(now, facts)
+                return self._kept(now, reason, refusal=refusal, told=told)
         failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
         if status == 200 and failed and self._may_fail_inside:
             meant = status_of(error_object) if error_object else NO_REASON
@@ -461,34 +439,32 @@ class UpstreamResponse:
                 return self._failed_inside(now, meant, names, "its answer")
         return self._answered(now)
 
-    def _misdirected(self, now: float, fault: Fault) -> Failed:
-        """Take an answer for the gateway's own, whatever it may be worth to the client in the end."""
-        self._phase = Phase.OVER
-        assert self.response is not None
-        self.response.data.content = self.take_body()
-        status = self.response.status_code
-        reason = describe(status, self.decoded)
-        kind = FailureKind.STATUS
-        return Failed(
-            now, kind, reason, status=status, headers=self._head, body=self.decoded or b"", fault=fault
-        )
-
-    def _refused_answer(
-        self, now: float, refusal: Refusal, reason: str, answer: Ended | None = None
+    def _kept(
+        self,
+        now: float,
+        reason: str,
+        *,
+        fault: Fault | None = None,
+        refusal: Refusal | None = None,
+        told: Ended | None = None,
     ) -> Failed:
-        """Take an answer for one that another deployment may better. All of it is there, and is kept."""
+        """Take an answer for a failure. All of it is there, and is kept: it may be the client's in the end.
+
+        ``told``: the facts of one with 200.
+        """
         self._phase = Phase.OVER
         assert self.response is not None
-        body = self.response.data.content = self.take_body()
+        content = self.response.data.content = self.take_body()
         return Failed(
             now,
-            FailureKind.STATUS if answer is None else FailureKind.REFUSED_IN_STREAM,
+            FailureKind.STATUS if told is None else FailureKind.REFUSED_IN_STREAM,
             reason,
             status=self.response.status_code,
             headers=self._head,
-            body=body,
+            body=content if self.reader is not None else self.decoded or b"",
+            fault=fault,
             refusal=refusal,
-            answer=answer,
+            answer=told,
         )
 
     def _in_failed_body(self, event: HttpEvent, now: float) -> Result | None:

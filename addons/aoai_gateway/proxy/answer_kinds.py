@@ -1,0 +1,42 @@
+"""The kind of an answer, by its head and its operation; and whether a stream leads to another deployment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.failures import falls_back
+from aoai_gateway.wire.operations import UNKNOWN_NAME
+
+if TYPE_CHECKING:
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.stream import StreamReader
+
+
+def is_stream(call: Call, head: Headers) -> bool:
+    """Whether a successful answer is a stream of events."""
+    content_type = (head.get("content-type") or "").lower()
+    if content_type.startswith("text/event-stream"):
+        return True
+    # Some servers omit the type, or send a wrong one; JSON where a stream was asked for is no stream.
+    return call.streaming and not content_type.startswith("application/json")
+
+
+def is_download(call: Call, head: Headers) -> bool:
+    """Whether what comes is a file, which goes out as it comes and is not read."""
+    operation = call.target.operation
+    if not operation.binary and operation.name != UNKNOWN_NAME:
+        return False
+    content_type = (head.get("content-type") or "").lower()
+    return not content_type.startswith(("application/json", "text/event-stream"))
+
+
+def refusal_in_stream(call: Call, reader: StreamReader | None) -> Refusal | None:
+    """Return why the call may fall back, as far as the stream is there; None once it has content."""
+    if reader is None:
+        return None
+    if reader.error is not None and not reader.content_events:
+        return falls_back(call, 200, None, error={"code": reader.error.code})
+    reasons = reader.finish_reasons
+    return falls_back(call, 200, None, finish_reasons=reasons) if reader.is_blocked else None
