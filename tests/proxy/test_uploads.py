@@ -91,6 +91,24 @@ def is_gone(spool: Spool) -> bool:
     return spool._file.closed
 
 
+class Asks:
+    """What a connection waits for, done when the test says so."""
+
+    def __init__(self, here: Connection) -> None:
+        self._here = here
+
+    @property
+    def waiting(self) -> list[GatewayAskHook]:
+        return [hook for hook in self._here.hooks if isinstance(hook, GatewayAskHook)]
+
+    def go_on(self, until: Callable[[], bool]) -> None:
+        while not until():
+            hook = self.waiting[0]
+            self._here.hooks.remove(hook)
+            self._here.feed(events.HookCompleted(hook))
+            self._here.run_timers()
+
+
 def test_a_form_goes_on_with_the_standins_name_wherever_its_model_stands(
     made: Callable[..., Connection], spools: list[Spool]
 ) -> None:
@@ -250,23 +268,59 @@ def test_a_backend_that_hangs_up_before_it_has_all_of_it_is_replayed(
     here.takes_time = GatewayAskHook
     upload(here, form())
 
-    def go_on(until: Callable[[], bool]) -> None:
-        while not until():
-            waiting = next(hook for hook in here.hooks if isinstance(hook, GatewayAskHook))
-            here.hooks.remove(waiting)
-            here.feed(events.HookCompleted(waiting))
-            here.run_timers()
-
-    go_on(lambda: b"--xyz" in here.sent.get("a.example", b""))
+    asks = Asks(here)
+    asks.go_on(lambda: b"--xyz" in here.sent.get("a.example", b""))
     here.hang_up("a")
     assert len(got(here, "a")) < len(form())
-    go_on(lambda: here.sent.get("b.example", b"").endswith(b"--xyz--\r\n"))
+    asks.go_on(lambda: here.sent.get("b.example", b"").endswith(b"--xyz--\r\n"))
     assert got(here, "b") == form("b")
-    here.takes_time = ()
-    go_on(lambda: not any(isinstance(hook, GatewayAskHook) for hook in here.hooks))
+    asks.go_on(lambda: not asks.waiting)
     here.respond("b", 200)
     assert here.result()[0] == 200
     assert is_gone(spools[0])
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+@pytest.mark.parametrize(("status", "then"), [(413, 413), (503, 200)])
+def test_a_backend_may_answer_before_it_has_all_of_it(
+    made: Callable[..., Connection], spools: list[Spool], status: int, then: int, hangs_up: bool
+) -> None:
+    here = made()
+    here.takes_time = GatewayAskHook
+    upload(here, form())
+    asks = Asks(here)
+    asks.go_on(lambda: b"--xyz" in here.sent.get("a.example", b""))
+    here.respond("a", status)
+    first = here.server("a")
+    if hangs_up:
+        here.hang_up("a")
+    if status == 503:
+        asks.go_on(lambda: here.sent.get("b.example", b"").endswith(b"--xyz--\r\n"))
+        assert got(here, "b") == form("b")
+    asks.go_on(lambda: not asks.waiting)
+    if status == 503:
+        here.respond("b", 200)
+    asks.go_on(lambda: not asks.waiting)
+    assert here.result()[0] == then
+    assert len(got(here, "a")) < len(form())
+    assert not first.connected, "half a request is on it"
+    assert is_gone(spools[0])
+    assert here.at_rest
+
+
+def test_a_backend_that_takes_no_more_and_answers_is_heard(
+    made: Callable[..., Connection], spools: list[Spool]
+) -> None:
+    here = made()
+
+    async def written_out(client: str, backend: Peer) -> None:
+        if b"--xyz" in here.sent.get("a.example", b""):
+            here.respond("a", 413)
+            await asyncio.sleep(30)
+
+    here.gateway.written_out = written_out
+    upload(here, form())
+    assert here.result()[0] == 413
 
 
 def test_a_backend_that_takes_nothing_is_given_up(

@@ -96,7 +96,9 @@ class GatewayStream(HttpStream):
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
         super().__init__(context, stream_id)
         self.state = State.REQUEST_HEAD
-        self._here = here = StreamContext(stream_id, context, gateway, layer, self._client_has_gone)
+        self._here = here = StreamContext(
+            stream_id, context, gateway, layer, self._client_has_gone, self._answer_has_begun
+        )
         self._request = DownstreamRequest(here)
         self._response = DownstreamResponse(here)
         self._driver = EngineDriver(here)
@@ -138,6 +140,10 @@ class GatewayStream(HttpStream):
     def _client_has_gone(self) -> bool:
         """Whether the client hung up while the stream was paused; that event is still in the queue then."""
         return any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue)
+
+    def _answer_has_begun(self) -> bool:
+        """Whether a backend has answered, or hung up, while the stream was paused."""
+        return any(isinstance(e, ResponseHeaders | ResponseProtocolError) for e in self._paused_event_queue)
 
     # --- the request -----------------------------------------------------------------------------------
 
@@ -397,12 +403,14 @@ class GatewayStream(HttpStream):
         self._here.clear_deadline()
         result = attempt.without_known_secrets(result)
         if isinstance(result, Failed | Drained):
-            if not ended:
+            if not ended or attempt.is_unfinished:
                 yield from attempt.abandon()
             attempt.server = None
             # The connection's layer is still about to reset itself; in a turn of its own, go on.
             yield from self._delay(result)
         elif ended:
+            if attempt.is_unfinished:
+                yield from attempt.abandon()
             yield from self._finish_with(result)
         else:
             yield from self._advance(result)

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 class StreamContext:
     """One request's state, as far as more than one part of the stream needs it.
 
-    ``hung_up`` says whether the client has hung up while the stream was paused.
+    ``hung_up`` says whether the client has hung up while the stream was paused, ``answered`` whether a
+    backend has begun to answer.
     """
 
     flow: http.HTTPFlow
@@ -59,6 +60,7 @@ class StreamContext:
         gateway: Gateway,
         layer: StreamLayer,
         hung_up: Callable[[], bool],
+        answered: Callable[[], bool],
     ) -> None:
         self.id = stream_id
         self.proxy = context
@@ -67,6 +69,7 @@ class StreamContext:
         self.layer = layer
         self.clock = gateway.clock
         self.client_has_gone = hung_up
+        self.answer_has_begun = answered
         self.admitted: Admitted | None = None
         """Set once the client is known."""
         self.call: Call | None = None

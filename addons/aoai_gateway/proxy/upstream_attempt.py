@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.stream_context import StreamContext
 
 
+LOOK_SECONDS = 0.1
+"""Between two looks whether a backend that takes nothing of an upload has answered."""
+
+
 class UpstreamAttempt:
     """One attempt. Which one is made, and when, the engine says."""
 
@@ -70,6 +74,8 @@ class UpstreamAttempt:
         self._sent: http.Request | None = None
         """The request as sent; it holds a credential."""
         self._content: bytes | Pieces = b""
+        self.is_unfinished = False
+        """Whether it was answered before all of its request was sent: its connection is good for no other."""
 
     # --- sending ---------------------------------------------------------------------------------------
 
@@ -116,7 +122,7 @@ class UpstreamAttempt:
                 return result
         elif is_body:
             yield SendHttp(RequestData(here.id, content), server)
-        if server in here.layer.connections:
+        if not self.is_unfinished:
             yield SendHttp(RequestEndOfMessage(here.id), server)
         yield from self.watch()
         return None
@@ -133,8 +139,11 @@ class UpstreamAttempt:
             if here.client_has_gone():
                 yield from self.abandon()
                 return ClientGone(here.now())
-            if block is None or server not in here.layer.connections:
-                # What it means that the connection is gone, its own event tells.
+            if here.answer_has_begun() or server not in here.layer.connections:
+                # What that means, its own events tell.
+                self.is_unfinished = True
+                break
+            if block is None:
                 break
             yield SendHttp(RequestData(here.id, block), server)
         assert self.received is not None
@@ -144,10 +153,17 @@ class UpstreamAttempt:
     async def _next_block(self, blocks: Iterator[bytes], server: Server, seconds: float) -> bytes | None:
         """Wait until the backend has taken enough, and read the next block, in a thread. None at the end.
 
-        Raises TimeoutError.
+        It waits no longer once the backend answers. Raises TimeoutError.
         """
+        here = self._here
         async with asyncio.timeout(seconds):
-            await self._here.gateway.written_out(self._here.client.id, server)
+            taken = asyncio.ensure_future(here.gateway.written_out(here.client.id, server))
+            try:
+                while not (await asyncio.wait({taken}, timeout=LOOK_SECONDS))[0]:
+                    if here.answer_has_begun():
+                        return None
+            finally:
+                taken.cancel()
             block: bytes | None = await asyncio.to_thread(next, blocks, None)
             return block
 
