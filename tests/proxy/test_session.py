@@ -16,6 +16,9 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.proxy.messages import GatewayLeaves
+from aoai_gateway.runtime.stream_hooks import Awaited, GatewayAskHook
+from aoai_gateway.wire import session_messages
+from aoai_gateway.wire.bodies import parse_body
 from tests.engine_driver import ANYBODY, config
 from tests.proxy.layer_driver import Connection, connect, listen
 from tests.proxy.web_socket import HANDSHAKE, KEY, Talk
@@ -286,6 +289,70 @@ def test_names_of_other_deployments(made: Callable[..., Talk]) -> None:
     talk.say(type="session.update", session={"audio": {"input": {"transcription": {"model": "other"}}}})
     assert talk.heard() == []
     assert talk.told()[0]["error"]["code"] == "DeploymentNotAllowed"
+
+
+class Perform:
+    """Lets the session go on when it gives way, and counts how often it does."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.times = 0
+        self._clock = talk.here.clock
+        talk.here.on_hook = self
+        talk.here.gateway.clock = self  # type: ignore[assignment]  # each look at it takes a millisecond
+
+    def __call__(self, hook: Any) -> None:
+        if isinstance(hook, GatewayAskHook) and isinstance(hook.data, Awaited):
+            self.times += 1
+            hook.data.performed = True
+            hook.data._awaitable.close()  # type: ignore[attr-defined]  # it is a coroutine
+
+    def monotonic(self) -> float:
+        self._clock.now += 0.001
+        return self._clock.now
+
+    def time(self) -> float:
+        return self._clock.time()
+
+
+def test_others_have_their_turn_between_many_messages(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.here.layer.streams[1]._here.clock = performed = Perform(talk)  # type: ignore[assignment]
+    talk.feed(b"".join(talk.client.send(TextMessage("{}")) for _ in range(500)))
+    assert len(talk.heard()) == 500
+    assert performed.times > 50
+
+
+@pytest.mark.parametrize("side", ["client", "backend"])
+def test_large_messages_go_through_whole(made: Callable[..., Talk], side: str) -> None:
+    talk = begun(made())
+    performed = Perform(talk)
+    talk.here.layer.streams[1]._here.clock = performed  # type: ignore[assignment]
+    text = "key-of-a ä" * 100_000
+    if side == "client":
+        talk.send(BytesMessage(json.dumps({"audio": text}).encode()))
+        assert talk.heard() == [{"audio": text}]
+    else:
+        talk.tell(type="response.output_audio.delta", delta=text)
+        (told,) = talk.told()
+        assert "key-of-a" not in told["delta"]
+        assert len(told["delta"]) == len(text)
+    assert performed.times >= 2
+
+
+@pytest.mark.parametrize("kind", ["input_audio_buffer.append", "session.update"])
+def test_large_messages_are_read_elsewhere(
+    made: Callable[..., Talk], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = begun(made())
+    raw = json.dumps({"audio": "x" * 200_000, "type": kind})
+    read = parse_body(session_messages.LARGE, "application/json", raw.encode(), short=True)
+    monkeypatch.setattr(talk.here.gateway.reader, "parse", lambda *_, **__: read)
+    talk.send(TextMessage(raw))
+    if kind == "session.update":
+        assert talk.heard() == []
+        assert talk.told()[0]["error"]["code"] == "message_malformed"
+    else:
+        assert len(talk.heard()) == 1
 
 
 # --- quotas --------------------------------------------------------------------------------------------

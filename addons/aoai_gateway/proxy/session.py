@@ -40,6 +40,7 @@ from aoai_gateway.proxy.session_side import MOST_PARTS, Preamble, Side
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.session_errors import (
     close_code,
     error_message,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 
-FRAME = 512 * 1024
+FRAME = 128 * 1024
 """Bytes of a message that go out in one frame."""
 
 TURN_SECONDS = 0.005
@@ -103,7 +104,7 @@ class MessageSession:
         self._is_of_responses = opening is not None and opening.with_status
         self._names = SessionNames(here.call, here.call.attempt.backend)
         self._limits = here.call.setup.config.limits
-        self._begun = self._heard = here.now()
+        self._begun = self._heard = self._turn = here.now()
         self._kept = 0
         """Bytes of the messages on the flow."""
         self._leaving = False
@@ -262,7 +263,7 @@ class MessageSession:
         yield from self._message(side, message.content, text=message.is_text, injected=True)
 
     def _receive(self, side: Side, data: bytes) -> CommandGenerator[None]:
-        self._heard = turn = self._here.now()
+        self._heard = self._turn = self._here.now()
         limit = self._limits.message_mb * 1024 * 1024
         side.socket.receive_data(data)
         for event in side.socket.events():
@@ -278,9 +279,7 @@ class MessageSession:
                 yield from self._closed(side, event)
             if self.result is not None:
                 return
-            if self._here.now() - turn > TURN_SECONDS:
-                yield from self._here.wait_for(asyncio.sleep(0))
-                turn = self._here.now()
+            yield from self._give_way()
 
     def _other(self, side: Side) -> Side:
         return self._backend if side is self._client else self._client
@@ -295,7 +294,7 @@ class MessageSession:
             session.messages_in += 1
         else:
             session.messages_out += 1
-            content = self._masked(content)
+            content = yield from self._masked(content)
             content = yield from self._told(content, text=text)
             if self.result is not None:
                 return
@@ -336,10 +335,24 @@ class MessageSession:
             flow.metadata["gateway_messages_gone"] = already + gone
         yield from self._here.tell(layers.websocket.WebsocketMessageHook(flow))
 
-    def _masked(self, content: bytes) -> bytes:
-        for secrets in self._here.secrets:
-            content = secrets.mask(content)
-        return content
+    def _masked(self, content: bytes) -> CommandGenerator[bytes]:
+        """Mask secrets in a backend's message; a large one in pieces, so that others have their turn."""
+        if len(content) <= FRAME:
+            for secrets in self._here.secrets:
+                content = secrets.mask(content)
+            return content
+        screen = Screen(*self._here.secrets)
+        pieces = []
+        for start in range(0, len(content), FRAME):
+            pieces.append(screen.feed(content[start : start + FRAME]))
+            yield from self._give_way()
+        return b"".join([*pieces, screen.finish()])
+
+    def _give_way(self) -> CommandGenerator[None]:
+        """Let others have their turn, if this session has had its own."""
+        if self._here.now() - self._turn > TURN_SECONDS:
+            yield from self._here.wait_for(asyncio.sleep(0))
+            self._turn = self._here.now()
 
     # --- what it means ---------------------------------------------------------------------------------
 
@@ -444,7 +457,7 @@ class MessageSession:
 
     def _pass_on(self, side: Side, content: bytes, *, text: bool) -> CommandGenerator[None]:
         """Send a message, in frames of a size that nothing else has to wait for."""
-        begun = self._here.now()
+        yield from self._give_way()
         whole = content.decode(errors="replace") if text else content
         for start in range(0, len(whole) or 1, FRAME):
             frame, last = whole[start : start + FRAME], start + FRAME >= len(whole)
@@ -454,9 +467,7 @@ class MessageSession:
                 else BytesMessage(frame, message_finished=last)
             )
             yield from self._send(side, made)
-            if self._here.now() - begun > TURN_SECONDS:
-                yield from self._here.wait_for(asyncio.sleep(0))
-                begun = self._here.now()
+            yield from self._give_way()
 
     def _send(self, side: Side, event: Event) -> CommandGenerator[None]:
         """Send a frame to a side, unless that has closed."""

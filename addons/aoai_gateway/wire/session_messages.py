@@ -101,10 +101,10 @@ class Message:
 
 def read_told(content: bytes) -> Message | None:
     """Read a server's message; None if it says nothing that counts here."""
-    if _TOLD.search(content) is None:
-        return None
     if len(content) > LARGE_MESSAGE:
         return _search_told(content)
+    if _TOLD.search(content) is None:
+        return None
     try:
         members = json.loads(content)
     except (ValueError, RecursionError):
