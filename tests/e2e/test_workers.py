@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -17,6 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.e2e import json_lines
 from tests.e2e.processes import Gateway, Simulator, eventually, request
@@ -255,6 +258,36 @@ def test_a_break_at_one_is_a_break_at_the_other(gateway: Workers, simulator: Sim
     assert {call(gateway) for _ in range(12)} == {200}
     assert "gpt-4o-ptu" not in {entry["deployment"] for entry in simulator.requests()[seen:]}
     request(f"{gateway.admin_url}/api/breaks/close", "POST", json_body={})
+
+
+def test_a_secret_of_a_session_opens_it_at_either(tmp_path: Path, home: Path) -> None:
+    require_redis()
+    voice = {"voice": {"model": "gpt-realtime", "first_token_seconds": 0, "tokens_per_second": 0}}
+    sweden = {"sweden": {"region": "Sweden Central", "deployments": voice}}
+    simulator = Simulator(sweden, tmp_path)
+    try:
+        pools = {"sweden": {"gpt-realtime": ["voice"]}}
+        with workers(simulator, tmp_path, home, pools=pools) as gateway:
+            made = gateway.request(
+                "POST",
+                "/openai/v1/realtime/client_secrets",
+                key=key_of("team"),
+                json_body={"session": {"type": "realtime", "model": "gpt-realtime"}},
+            ).json()
+            url = f"ws://127.0.0.1:{gateway.port}/openai/v1/realtime"
+            headers = {"authorization": f"Bearer {made['value']}"}
+
+            def opens() -> bool:
+                try:
+                    with connect(url, additional_headers=headers) as session:
+                        return bool(json.loads(session.recv())["type"] == "session.created")
+                except InvalidStatus:
+                    return False
+
+            eventually(opens, "it is known")
+            eventually(lambda: all(opens() for _ in range(8)), "it is known to both")
+    finally:
+        simulator.kill()
 
 
 def test_the_end_leaves_nothing_behind(simulator: Simulator, tmp_path: Path, home: Path) -> None:

@@ -11,7 +11,7 @@ import inspect
 from mitmproxy import version
 from mitmproxy.addons import clientplayback, intercept, save, serverplayback, view
 from mitmproxy.proxy import commands, layer, mode_servers, server, tunnel
-from mitmproxy.proxy.layers import http, tls
+from mitmproxy.proxy.layers import http, tls, websocket
 
 KNOWN = ("12.2.", "12.3.")
 
@@ -25,6 +25,10 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (http.Http1Server, "mark_done", ("self", "request", "response")),
     (http.Http1Connection, "read_body", ("self", "event")),
     (http.Http1Client, "read_headers", ("self", "event")),
+    (http.Http1Connection, "make_pipe", ("self",)),
+    (http.Http1Connection, "passthrough", ("self", "event")),
+    (websocket.WebsocketMessageHook, "__init__", ("self", "flow")),
+    (websocket.WebsocketEndHook, "__init__", ("self", "flow")),
     (http.GetHttpConnection, "__init__", ("self", "address", "tls", "via", "transport_protocol")),
     (clientplayback.ReplayHandler, "__init__", ("self", "flow", "options")),
     (clientplayback.MockServer, "__init__", ("self", "flow", "context")),
