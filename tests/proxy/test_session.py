@@ -446,6 +446,18 @@ def test_no_budget_no_session(made: Callable[..., Talk]) -> None:
     assert other.here.result()[0] == 429
 
 
+def test_a_budget_in_money_is_spent_by_kinds_of_tokens(made: Callable[..., Talk]) -> None:
+    prices = {"gpt": {"input": 10, "output": 20, "audio_input": 100, "audio_output": 200}}
+    talk = begun(made(prices=prices, **limited(max_cost_per_day=0.02)))
+    response(talk, "resp_1")
+    # 20 * 10 + 40 * 100 + 10 * 20 + 30 * 200 = 10,400 millionths, and more than half of it is gone.
+    talk.told()
+    talk.say(type="response.create", response={"max_output_tokens": 500})
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("budget_exceeded", 1008)
+    assert "0.0096 left" in told["error"]["message"]
+
+
 # --- the end -------------------------------------------------------------------------------------------
 
 
@@ -551,7 +563,8 @@ def mint(talk: Talk, body: dict[str, Any], host: str = "a") -> dict[str, Any]:
     )
     here = talk.here
     here.feed(events.DataReceived(here.client, "\r\n".join((*head, "", "")).encode() + raw))
-    here.respond(host, 200, json.dumps({"value": SECRET, "expires_at": 1, "session": {}}).encode())
+    told_of = {"model": {"a": "real", "b": "other"}[host]}
+    here.respond(host, 200, json.dumps({"value": SECRET, "expires_at": 1, "session": told_of}).encode())
     status, told = here.result()
     assert status == 200
     decoded: dict[str, Any] = json.loads(told)
@@ -580,7 +593,8 @@ def test_a_secret_opens_a_session_where_it_was_made(
     talk.here.on_hook = lambda hook: seen.extend(hook.args())
     talk.here.hanging.clear()
     talk.here.refusing.add("a.example")
-    assert mint(talk, body, "b")["value"] == SECRET
+    minted = mint(talk, body, "b")
+    assert (minted["value"], minted["session"]["model"]) == (SECRET, "gpt")
     sent = talk.here.sent["b.example"]
     assert b'"model": "other"' in sent
     other = again(talk)

@@ -7,6 +7,7 @@ come in, known secrets are masked in them, and its deadline is kept.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,14 +31,17 @@ from aoai_gateway.engine.failures import keeps_state
 from aoai_gateway.proxy.masks import mask_decoded, mask_head
 from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import build_request, without_secrets
+from aoai_gateway.proxy.session_names import SessionNames
 from aoai_gateway.proxy.shown_names import shown_names
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
 from aoai_gateway.wire.client_secrets import digest_of, minted_in
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
+from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.references import is_id, references_in
+from aoai_gateway.wire.session_messages import read_asked
 from aoai_gateway.wire.stored import Pieces
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
@@ -304,13 +308,19 @@ class UpstreamAttempt:
         return response
 
     def _conceal_minted(self, response: http.Response, decoded: bytes) -> str | None:
-        """Put a name in the place of a secret, which only the client is to see. Gives its digest."""
+        """Put a name in the place of a secret, which only the client is to see. Gives its digest.
+
+        What the answer says of the session names the deployment as the client does.
+        """
         secret = minted_in(decoded) if response.status_code < 300 else None
         if secret is None:
             return None
         digest = digest_of(secret)
         name = digest.replace(" ", "-").encode()
         self._here.concealed = (name, secret.encode())
+        names = SessionNames(self._call, self._effect.attempt.backend)
+        with suppress(GatewayError):  # a key stands twice in it
+            decoded = names.shown(read_asked(decoded)) or decoded
         response.data.content = decoded.replace(secret.encode(), name)
         response.headers.pop("content-encoding", None)
         return digest

@@ -67,7 +67,8 @@ class Metrics:
         )
         self._tokens = Counter(
             "aoai_gateway_tokens",
-            "Tokens of calls. kind: input, output; cached is a part of input, reasoning of output.",
+            "Tokens of calls. kind: input, output; cached and input_audio are parts of input, cached_audio "
+            "of cached, reasoning and output_audio of output.",
             (*where, "kind"),
             registry=registry,
         )
@@ -172,6 +173,9 @@ class Metrics:
                 ("output", usage.output_tokens),
                 ("cached", usage.cached_tokens),
                 ("reasoning", usage.reasoning_tokens),
+                ("input_audio", usage.input_audio_tokens),
+                ("cached_audio", usage.cached_audio_tokens),
+                ("output_audio", usage.output_audio_tokens),
             ):
                 if tokens:
                     self._tokens.labels(client, deployment, backend, kind).inc(tokens)

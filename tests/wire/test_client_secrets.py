@@ -1,0 +1,68 @@
+"""Secrets that are made for one session."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aoai_gateway.wire.client_secrets import Grant, digest_of, looks_minted, minted_in
+from aoai_gateway.wire.secrets import client_credential, redact_target, without_secret_protocols
+
+SECRET = "ek_0123456789abcdef"
+
+
+def test_where_a_secret_stands() -> None:
+    assert minted_in(json.dumps({"value": SECRET}).encode()) == SECRET
+    assert minted_in(json.dumps({"client_secret": {"value": SECRET}}).encode()) == SECRET
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"[]", b"{}", b'{"value": 7}', b'{"value": "short"}', b'{"value": "' + b"x" * 2_000 + b'"}'],
+)
+def test_answers_without_one(answer: bytes) -> None:
+    assert minted_in(answer) is None
+
+
+def test_a_digest_says_nothing_of_the_secret() -> None:
+    assert digest_of(SECRET) == digest_of(SECRET)
+    assert digest_of(SECRET) != digest_of(SECRET + "0")
+    assert "0123456789abcdef" not in digest_of(SECRET)
+    assert looks_minted(SECRET)
+    assert not looks_minted("sk-" + SECRET)
+    assert not looks_minted("ek_" + "x" * 5_000)
+
+
+def test_a_grant_is_read_as_it_was_written() -> None:
+    grant = Grant("sweden", 'a "client"', "gpt")
+    assert Grant.read(grant.written()) == grant
+    for odd in ("", "sweden", "[]", '["a", "b"]', "7"):
+        assert Grant.read(odd) is None
+
+
+@pytest.mark.parametrize(
+    ("offered", "kept", "key"),
+    [
+        ("realtime", "realtime", None),
+        ("realtime, openai-insecure-api-key.abc", "realtime", "abc"),
+        ("OpenAI-Insecure-API-Key.abc,x", "x", "abc"),
+        ("authorization, abc, realtime", "realtime", "abc"),
+        ("authorization.abc", "", "abc"),
+        ("bearer.abc, api-key.def", "", "abc"),
+        (",, ,", "", None),
+        ("authorization", "", None),
+    ],
+)
+def test_keys_among_subprotocols(offered: str, kept: str, key: str | None) -> None:
+    assert without_secret_protocols(offered) == kept
+    found = client_credential({"sec-websocket-protocol": offered})
+    assert (found.value if found is not None else None) == key
+
+
+def test_tokens_in_the_query() -> None:
+    token = "eyJhbGciOiJIUzI1NiJ9.eyJhIjoxfQ.c2ln"
+    found = client_credential({}, f"model=x&authorization=Bearer+{token}")
+    assert found is not None
+    assert (found.kind, found.value) == ("jwt", token)
+    assert redact_target(f"/x?authorization=Bearer+{token}&a=b") == "/x?authorization=***&a=b"
