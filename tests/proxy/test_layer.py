@@ -455,7 +455,8 @@ MODELS = b"GET /openai/v1/models HTTP/1.1\r\nhost: gw\r\napi-key: key-of-anybody
         (STRANGER, None, "401"),
         (b"no HTTP at all\r\n\r\n", None, "head_malformed"),
         (b"GET / HTTP/1.1\r\nhost: gw\r\nx: " + b"y" * 70_000, None, "head_too_large"),
-        (MODELS.replace(b"models", b"live"), "anybody", "not_built"),
+        (MODELS.replace(b"v1/models", b"extensions/x"), "anybody", "not_built"),
+        (MODELS.replace(b"models", b"live"), "anybody", "upgrade_required"),
         (MODELS.replace(b"/v1/", b"/v3/"), "anybody", "404"),
         (MODELS.replace(b"GET", b"PUT"), "anybody", "method_not_allowed"),
         (

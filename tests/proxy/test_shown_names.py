@@ -135,7 +135,7 @@ def test_the_record_keeps_the_truth(here: Connection, monkeypatch: pytest.Monkey
     models: list[str | None] = []
     write_down: Callable[..., Any] = here.gateway.write_down
     monkeypatch.setattr(
-        here.gateway, "write_down", lambda call: models.append(call.model) or write_down(call)
+        here.gateway, "write_down", lambda call, *more: models.append(call.model) or write_down(call, *more)
     )
     ask(here)
     respond(here, ANSWER % b"ptu", "content-type: application/json")

@@ -67,6 +67,8 @@ class _Record(TypedDict):
     delivered_tokens: _Count | None
     prompt_tokens_counted: _Count | None
     cost: _Number | None
+    service_tier: str | None
+    service_tier_requested: str | None
     policy: list[_Action]
     refused_by: _Refusal | None
 
