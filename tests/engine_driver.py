@@ -114,6 +114,7 @@ class Answer:
     usage: Usage | None = None
     model: str | None = None
     response_id: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -355,6 +356,7 @@ class World(Stage):
         choose: Callable[[Sequence[Backend]], Sequence[Backend] | GatewayError] | None = None,
         gone_at: int | None = None,
         claims: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
         **members: Any,
     ) -> Trace:
         """Lead a call to its end. ``gone_at``: the client hangs up at the effect of this number, from 0."""
@@ -371,7 +373,7 @@ class World(Stage):
             claims=claims,
         )
         trace = Trace(call)
-        run = self.engine.run(call, "application/json", raw, self.now)
+        run = self.engine.run(call, content_type, raw, self.now)
         result: Result | None = None
         behaviour: Behaviour = OK
         while True:
@@ -418,6 +420,7 @@ class World(Stage):
                         usage=behaviour.usage,
                         model=behaviour.model,
                         response_id=behaviour.response_id,
+                        seconds=behaviour.seconds,
                     )
                 case ParseBody():
                     self.now += self.parsing_takes

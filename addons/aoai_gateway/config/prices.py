@@ -41,6 +41,16 @@ class Price(Model):
     """The price of a million tokens of audio in the prompt; as `input` if not set."""
     audio_output: Amount | None = None
     """The price of a million tokens of audio in the answer; as `output` if not set."""
+    image_input: Amount | None = None
+    """The price of a million tokens of images in the prompt; as `input` if not set."""
+    image_output: Amount | None = None
+    """The price of a million tokens of images that are made; as `output` if not set."""
+    image: Amount | None = None
+    """The price of one image that is made, beside its tokens, as some models report none."""
+    audio_minute: Amount | None = None
+    """The price of a minute that is transcribed or translated, beside its tokens, as some report none."""
+    characters: Amount | None = None
+    """The price of a million characters that are spoken, beside their tokens, as some report none."""
     tiers: Mapping[Name, Amount] = {}
     """By `service_tier` of the answer, the factor for all of it: `{flex: 0.5, priority: 1.75}`."""
     provisioned: ProvisionedPrice | None = None
@@ -56,11 +66,17 @@ class Price(Model):
         reasoning_tokens: int = 0,
         input_audio_tokens: int = 0,
         output_audio_tokens: int = 0,
+        input_image_tokens: int = 0,
+        output_image_tokens: int = 0,
+        images: int = 0,
+        seconds: float = 0.0,
+        characters: int = 0,
         tier: str | None = None,
     ) -> float:
         """Return what a call costs. All tokens but the first two are a part of those.
 
-        Where parts are more than the whole, the whole is never counted below 0.
+        ``images`` are those that were made, ``seconds`` those of audio that was heard, ``characters`` those
+        that were spoken. Where parts are more than the whole, the whole is never counted below 0.
         """
         taken = _priced(
             input_tokens,
@@ -68,14 +84,18 @@ class Price(Model):
             (cached_tokens, self.cached_input),
             (cache_write_tokens, self.cache_write),
             (input_audio_tokens, self.audio_input),
+            (input_image_tokens, self.image_input),
         )
         given = _priced(
             output_tokens,
             self.output,
             (reasoning_tokens, self.reasoning),
             (output_audio_tokens, self.audio_output),
+            (output_image_tokens, self.image_output),
         )
-        return (taken + given) * self.tiers.get(tier or "", 1.0) / 1_000_000
+        told = taken + given + characters * (self.characters or 0)
+        whole = images * (self.image or 0) + seconds / 60 * (self.audio_minute or 0)
+        return (told / 1_000_000 + whole) * self.tiers.get(tier or "", 1.0)
 
 
 def _priced(tokens: int, price: float, *parts: tuple[int, float | None]) -> float:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Recent
-from aoai_gateway.engine import money
+from aoai_gateway.engine import media, money
 from aoai_gateway.engine.call import Call, Notice, Outcome, PolicyAction
 from aoai_gateway.engine.effects import (
     Cancel,
@@ -449,6 +449,9 @@ def counts_prompts(config: Config) -> bool:
 
 def _bound(call: Call) -> int:
     """Return the tokens that are booked for a call's completion."""
+    if media.makes_images(call):
+        assert call.body is not None
+        return media.image_tokens(call.body)
     bound = completion_bound(call)
     return min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND) if bound is None else bound
 

@@ -435,7 +435,7 @@ def note_delivery(call: Call, attempt: Attempt, told: Ended) -> None:
         # Else it tells of another call: of a response that is looked at once more, for instance.
         call.usage = told.usage
     call.finish_reason, call.service_tier = told.finish_reason, told.service_tier
-    call.delivered = told.delivered
+    call.delivered, call.heard_seconds = told.delivered, told.seconds
 
 
 def _note_head(attempt: Attempt, headers: Headers) -> None:

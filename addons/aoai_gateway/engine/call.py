@@ -327,6 +327,8 @@ class Call:
     """Whether a backend's answer has reached the client, in part at least."""
     delivered: Delivered | None = None
     """The answer's text, to be counted where no usage came."""
+    heard_seconds: float | None = None
+    """How long the audio was that was transcribed, where the answer says so."""
     priority: str | None = None
     """Its class, if not the client's own."""
     session: Session | None = None

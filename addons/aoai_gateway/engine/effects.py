@@ -289,6 +289,8 @@ class Ended:
     service_tier: str | None = None
     delivered: Delivered | None = None
     """The answer's text, to be counted where no usage came."""
+    seconds: float | None = None
+    """How long the audio was that was transcribed, where the answer says so."""
     error: GatewayError | None = None
     """Why the gateway ended a session."""
     minted: str | None = None
@@ -309,6 +311,7 @@ class Ended:
             finish_reason=", ".join(facts.finish_reasons) or None,
             service_tier=facts.service_tier,
             delivered=delivered,
+            seconds=facts.seconds,
         )
 
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine import media
 from aoai_gateway.engine.call import PolicyAction
 from aoai_gateway.quota.quotas import Budget
 from aoai_gateway.wire import errors
@@ -57,7 +58,22 @@ def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
             "gateway's administrator to add one.",
             code="no_price_configured",
         )
-    return math.ceil(price.cost(prompt_tokens, answer_tokens, tier=call.requested_tier) * UNIT)
+    wanted = media.asked(call)
+    heard = math.ceil(wanted.seconds * media.HEARD_TOKENS_PER_SECOND)
+    said = math.ceil(wanted.seconds * media.SAID_TOKENS_PER_SECOND)
+    spoken = wanted.characters * media.SPOKEN_TOKENS_PER_CHARACTER
+    cost = price.cost(
+        prompt_tokens + heard,
+        max(answer_tokens, said) + spoken,
+        input_audio_tokens=heard,
+        output_audio_tokens=spoken,
+        output_image_tokens=answer_tokens if media.makes_images(call) else 0,
+        images=wanted.images,
+        seconds=wanted.seconds,
+        characters=wanted.characters,
+        tier=call.requested_tier,
+    )
+    return math.ceil(cost * UNIT)
 
 
 def priced(call: Call, reservation: Reservation, prompt_tokens: int, answer_tokens: int) -> Reservation:
@@ -75,10 +91,23 @@ def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
     price: Price | None = config.price_of(call.deployment, call.model) or config.price_of(call.deployment)
     if price is None:
         return 0
+    return math.ceil(cost(call, price, prompt_tokens, answer_tokens) * UNIT)
+
+
+def cost(call: Call, price: Price, prompt_tokens: int, answer_tokens: int) -> float:
+    """Return what a served call has cost; ``prompt_tokens`` and ``answer_tokens`` count without usage."""
+    got = media.given(call)
+    units = price.cost(
+        0, 0, images=got.images, seconds=got.seconds, characters=got.characters, tier=call.priced_tier
+    )
     usage = call.usage
     if usage is None:
-        return math.ceil(price.cost(prompt_tokens, answer_tokens, tier=call.priced_tier) * UNIT)
-    return math.ceil(usage_cost(price, usage, call.priced_tier) * UNIT)
+        return units + price.cost(prompt_tokens, answer_tokens, tier=call.priced_tier)
+    if media.makes_images(call) and not usage.output_image_tokens:
+        usage = replace(usage, output_image_tokens=usage.output_tokens)
+    if got.characters and not usage.output_audio_tokens:
+        usage = replace(usage, output_audio_tokens=usage.output_tokens)
+    return units + usage_cost(price, usage, call.priced_tier)
 
 
 def spent_by(call: Call, usage: Usage | None, booked: int) -> int:
@@ -99,6 +128,8 @@ def usage_cost(price: Price, usage: Usage, tier: str | None) -> float:
         reasoning_tokens=usage.reasoning_tokens,
         input_audio_tokens=usage.input_audio_tokens,
         output_audio_tokens=usage.output_audio_tokens,
+        input_image_tokens=usage.input_image_tokens,
+        output_image_tokens=usage.output_image_tokens,
         tier=tier,
     )
 

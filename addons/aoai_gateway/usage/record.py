@@ -273,12 +273,8 @@ def cost_of(call: Call) -> float | None:
     price = call.setup.config.price_of(call.deployment, call.model)
     if price is None:
         return None
-    usage = call.usage
-    if usage is None:
-        taken = call.prompt.tokens if call.prompt is not None else 0
-        return round(price.cost(taken, call.delivered_tokens or 0, tier=call.priced_tier), COST_DIGITS)
-    cost = money.usage_cost(price, usage, call.priced_tier)
-    return round(cost, COST_DIGITS)
+    taken = call.prompt.tokens if call.prompt is not None else 0
+    return round(money.cost(call, price, taken, call.delivered_tokens or 0), COST_DIGITS)
 
 
 def _header(call: Call, *names: str) -> str | None:

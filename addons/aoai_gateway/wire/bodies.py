@@ -119,6 +119,8 @@ def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: b
 _FORMS = ("multipart/", "application/x-www-form-urlencoded")
 _JSON_TYPE = re.compile(r"\s*application/(?:[a-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _FORM_FACTS = ("model", "stream", "user")
+_IMAGE_FACTS = ("n", "size", "quality", "partial_images")
+"""What is priced of a form that asks for images."""
 
 
 def _says_json(content_type: str | None) -> bool:
@@ -145,13 +147,14 @@ def _parse_json(target: Target, raw: bytes, *, short: bool) -> RequestBody:
 
 
 def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> RequestBody:
+    facts = _FORM_FACTS + (_IMAGE_FACTS if target.operation.family == "images" else ())
     try:
-        fields = [field for field in read_form(raw, content_type) if field.name in _FORM_FACTS]
+        fields = [field for field in read_form(raw, content_type) if field.name in facts]
     except NotAFormError as error:
         raise invalid_body(f"The request body is not a form: {error}.") from None
     by_name = {field.name: field for field in fields}
     if len(by_name) != len(fields):
-        twice = next(name for name in _FORM_FACTS if sum(field.name == name for field in fields) > 1)
+        twice = next(name for name in facts if sum(field.name == name for field in fields) > 1)
         raise invalid_body(f"'{twice}' stands more than once in the form.", param=twice)
     values: dict[str, str] = {}
     for field in fields:

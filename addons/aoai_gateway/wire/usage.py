@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _LARGEST_PLAUSIBLE = 10**12
+_LONGEST_AUDIO = 7 * 24 * 3600
 _LARGE_ANSWER = 65_536
 _LONGEST_USAGE = 4_096
 
@@ -51,6 +52,8 @@ class Usage:
     """Of the input, what was put into the prompt cache, where that costs extra."""
     cached_audio_tokens: int = 0
     """Of the cached tokens, those of audio."""
+    input_image_tokens: int = 0
+    output_image_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         """The tokens of both: of the responses of a session, for instance."""
@@ -74,6 +77,8 @@ class AnswerFacts:
     status: str | None = None
     error: Mapping[str, Any] | None = None
     service_tier: str | None = None
+    seconds: float | None = None
+    """How long the audio was that was transcribed, where the answer says so."""
 
 
 def read_usage(usage: object) -> Usage | None:
@@ -113,6 +118,8 @@ def _read_counts(usage: Mapping[str, Any]) -> Usage | None:
         output_audio_tokens=_count(given_of.get("audio_tokens")) or 0,
         cache_write_tokens=_count(taken_of.get("cache_write_tokens")) or written or 0,
         cached_audio_tokens=_count(_details(taken_of, "cached_tokens_details").get("audio_tokens")) or 0,
+        input_image_tokens=_count(taken_of.get("image_tokens")) or 0,
+        output_image_tokens=_count(given_of.get("image_tokens")) or 0,
     )
 
 
@@ -168,7 +175,18 @@ def facts_of(document: object) -> AnswerFacts:
         status=_text(document.get("status")),
         error=error if isinstance(error := document.get("error"), Mapping) and error else None,
         service_tier=_text(document.get("service_tier")) or _tier_in(document.get("usage")),
+        seconds=_duration(document),
     )
+
+
+def _duration(document: Mapping[str, Any]) -> float | None:
+    """The seconds of a transcript: its usage by duration, or those that ``verbose_json`` names."""
+    usage = document.get("usage")
+    named = usage.get("seconds") if isinstance(usage, Mapping) and usage.get("type") == "duration" else None
+    seconds = document.get("duration") if named is None and "text" in document else named
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    return float(seconds) if 0 <= seconds <= _LONGEST_AUDIO else None
 
 
 def _finish_reasons(document: Mapping[str, Any]) -> tuple[str, ...]:
