@@ -16,7 +16,7 @@ from aoai_gateway.analysis.captures import record_of
 from aoai_gateway.analysis.records import Reading, Selection, read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.inspect.annotate import annotate, annotate_attempt
-from aoai_gateway.usage.record import usage_record
+from aoai_gateway.usage.record import ATTEMPT_FIELDS, usage_record
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, throttled, world
 
@@ -65,6 +65,7 @@ def test_a_flow_says_of_a_call_what_its_record_says() -> None:
     for field in ("deployment", "max_tokens", "streaming", "input_tokens", "output_tokens", "cached_tokens"):
         assert found[1][field] == expected[field], field
     assert found[1]["duration_ms"] == expected["duration_ms"]
+    assert {tuple(each) for each in found[1]["attempts"]} == {ATTEMPT_FIELDS}
     kept = ("backend", "status", "failure", "reason", "answered_ms", "duration_ms", "started_ms")
     assert [{key: each[key] for key in kept} for each in found[1]["attempts"]] == [
         {key: each[key] for key in kept} for each in expected["attempts"]

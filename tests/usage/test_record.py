@@ -7,7 +7,7 @@ import json
 import pytest
 
 from aoai_gateway.config.models import Client
-from aoai_gateway.usage.record import FIELDS, usage_record
+from aoai_gateway.usage.record import ATTEMPT_FIELDS, FIELDS, usage_record
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, throttled, world
 
@@ -28,6 +28,7 @@ def test_a_replayed_call() -> None:
     trace = here.call(max_tokens=100, client=client, headers=headers)
     record = usage_record(trace.call)
     assert tuple(record) == FIELDS
+    assert {tuple(attempt) for attempt in record["attempts"]} == {ATTEMPT_FIELDS}
     assert record | {"attempts": None} == {
         "schema": 1,
         "time": "2023-11-14T22:30:00.000Z",

@@ -16,7 +16,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.usage.record import empty_record, written_time
+from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError
@@ -150,20 +150,14 @@ def _facts(target: Target, content_type: str, body: bytes) -> AnswerFacts | Stre
 def _attempt(said: Mapping[str, Any]) -> dict[str, Any]:
     started, answered, ended = (said.get(name) for name in ("started", "answered", "ended"))
     failed = bool(said.get("reason"))
-    return {
+    return empty_attempt() | {
         "backend": said["backend"],
         "status": said.get("status"),
         "failure": ("status" if said.get("status") else "dropped") if failed else None,
         "reason": said.get("reason"),
-        "break_ms": None,
         "answered_ms": _span(started, answered),
         "duration_ms": _span(started, ended),
-        "resent": False,
-        "skipped": [],
-        "region": None,
-        "request_id": None,
         "started_ms": started,
-        "first_token_ms": None,
     }
 
 

@@ -22,7 +22,7 @@ import aiohttp
 
 from aoai_gateway.quota.priority import HEADER
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
-from aoai_gateway.usage.record import empty_record, written_time
+from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 from aoai_gateway.wire.hints import utilization_of
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import Verdict
@@ -285,16 +285,13 @@ class Caller:
         return record | _end(last, outcome)
 
     def _attempt(self, sent: _Try, due: float) -> dict[str, Any]:
-        return {
+        return empty_attempt() | {
             "backend": self._backend(sent),
             "status": sent.status,
             "failure": sent.failure,
             "reason": sent.reason,
-            "break_ms": None,
             "answered_ms": _ms(sent.started, sent.answered),
             "duration_ms": _ms(sent.started, sent.ended),
-            "resent": False,
-            "skipped": [],
             "region": sent.headers.get("x-ms-region"),
             "request_id": sent.headers.get("apim-request-id"),
             "started_ms": _ms(due, sent.started),

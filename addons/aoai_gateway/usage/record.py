@@ -92,6 +92,24 @@ FIELDS = (
 )
 """The fields of every record, in their order."""
 
+ATTEMPT_FIELDS = (
+    "backend",
+    "status",
+    "failure",
+    "reason",
+    "break_ms",
+    "answered_ms",
+    "duration_ms",
+    "resent",
+    "skipped",
+    "region",
+    "request_id",
+    "started_ms",
+    "first_token_ms",
+    "spillover",
+)
+"""The fields of each of its attempts."""
+
 
 CLIENT_REQUEST_IDS = ("x-ms-client-request-id", "x-client-request-id", "x-request-id")
 """Headers by which clients name their requests."""
@@ -182,6 +200,11 @@ def empty_record() -> dict[str, Any]:
     """Make the record of a request that never became a call: all fields, and nothing known yet."""
     nothing: dict[str, Any] = {"streaming": False, "attempts": [], "skipped": [], "policy": []}
     return dict.fromkeys(FIELDS) | {"schema": SCHEMA} | nothing
+
+
+def empty_attempt() -> dict[str, Any]:
+    """Make an attempt of which nothing is known yet."""
+    return dict.fromkeys(ATTEMPT_FIELDS) | {"resent": False, "skipped": []}
 
 
 def written_time(seconds: float) -> str:
