@@ -12,6 +12,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import events
 from mitmproxy.test import taddons
 
+from aoai_gateway.engine.call import Call
 from tests.engine_driver import config
 from tests.proxy.layer_driver import Connection, connect
 
@@ -134,9 +135,12 @@ def test_a_secret_in_a_failed_coded_answer_stays_masked(here: Connection):
 def test_the_record_keeps_the_truth(here: Connection, monkeypatch: pytest.MonkeyPatch):
     models: list[str | None] = []
     write_down: Callable[..., Any] = here.gateway.write_down
-    monkeypatch.setattr(
-        here.gateway, "write_down", lambda call, *more: models.append(call.model) or write_down(call, *more)
-    )
+
+    def noted(call: Call, *more: Any) -> Any:
+        models.append(call.model)
+        return write_down(call, *more)
+
+    monkeypatch.setattr(here.gateway, "write_down", noted)
     ask(here)
     respond(here, ANSWER % b"ptu", "content-type: application/json")
     assert models == ["ptu"]
