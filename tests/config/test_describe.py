@@ -114,6 +114,16 @@ Priorities, highest first
     assert "status page" not in said
 
 
+def test_fallbacks_stand_below_their_deployment(compiled: Callable[..., Loaded]):
+    virtual = (
+        "[{name: big, standins: [{name: s}], fallback: {content_filter: small}}, "
+        "{name: small, standins: [{name: t}]}]"
+    )
+    endpoint = f"{{name: a, url: 'https://a.example', key: k, virtual_deployments: {virtual}}}"
+    loaded = compiled(f"clients: [{{name: T, key: b}}]\naoai: {{endpoints: [{endpoint}]}}\n")
+    assert "  1. s@a\n    content_filter: falls back to small\n  small\n" in describe(loaded)
+
+
 def test_endpoints_that_take_everything(compiled: Callable[..., Loaded]):
     text = (
         "aoai: {endpoints: [{name: one, url: 'https://one.example', key: k}]}\nclients: [{name: a, key: b}]\n"

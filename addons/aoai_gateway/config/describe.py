@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from aoai_gateway.config.credentials import source_name
+from aoai_gateway.config.fallbacks import fallbacks_of
 from aoai_gateway.config.loader import Loaded
 from aoai_gateway.config.models import Client, Config, Endpoint, StandinAtEndpoint
 from aoai_gateway.config.policies import WhenExceeded
@@ -70,6 +71,8 @@ def _pools(config: Config) -> Iterator[str]:
             yield "   none: every backend that serves it is switched off"
         for number, backend in enumerate(pool, start=1):
             yield f"  {number}. {backend.name}" + _notes(_backend_notes(backend))
+        for cause, other in fallbacks_of(config, name).items():
+            yield f"  {cause}: falls back to {other}"
 
 
 def _backend_notes(backend: StandinAtEndpoint) -> list[str]:
