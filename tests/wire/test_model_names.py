@@ -159,3 +159,32 @@ def test_nothing_takes_long(body: bytes):
 def test_what_is_beyond_the_bound_stays():
     body = b'{"a":[' + b"{}," * MOST_TOKENS + b'{}],"model":"gpt-4o-ptu","b":[' + b"{}," * 5_000 + b"{}]}"
     assert NAMES.in_answer(body) is body
+
+
+def test_random_documents_read_as_json_reads_them():
+    drawn = random.Random(7)
+
+    def value(depth: int) -> Any:
+        kind = drawn.random()
+        if depth == 0 or kind < 0.5:
+            return drawn.choice(
+                ["gpt-4o-ptu", 'a"}{[', "\\", "model", '"model":"gpt-4o-ptu"', 7, None, "é", ""]
+            )
+        if kind < 0.6:
+            return [value(depth - 1) for _ in range(drawn.randint(0, 3))]
+        keys = ["model", "response", "x", 'odd"key{', "usage"]
+        return {key: value(depth - 1) for key in drawn.sample(keys, drawn.randint(0, 5))}
+
+    def renamed(document: Any, *places: str) -> Any:
+        found = {place: renamed(document[place]) for place in places if isinstance(document.get(place), dict)}
+        found = {**document, **found}
+        return {**found, "model": "gpt-4o"} if found.get("model") == "gpt-4o-ptu" else found
+
+    for _ in range(3_000):
+        document = {"id": value(1), **{str(n): value(3) for n in range(drawn.randint(0, 3))}}
+        document |= {key: value(3) for key in drawn.sample(["model", "response"], drawn.randint(0, 2))}
+        space = drawn.choice([None, 2])
+        text = json.dumps(document, indent=space, ensure_ascii=drawn.random() < 0.5)
+        shown = answer(text)
+        assert json.loads(shown) == renamed(document, "response"), text
+        assert len(text) - len(shown) in (0, 4, 8)
