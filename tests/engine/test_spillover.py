@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.engine.effects import Reserve, Settle
+from aoai_gateway.engine.engine import Engine
+from aoai_gateway.engine.told_state import PeerShared
 from aoai_gateway.inspect.annotate import comment, metadata
 from aoai_gateway.inspect.decision_trace import Notes, follow, tell
 from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.usage.record import usage_record
+from aoai_gateway.wire.hints import RateLimits
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import OK, Answer, World, throttled, world
 
@@ -93,6 +97,16 @@ def test_its_tokens_and_figures_are_not_the_provisioned_ones():
     assert known.limits(there.now) == (None, None), "no size, and no limit of the standard one"
     assert known.headroom(there.now) is None, "nothing is known of its utilisation"
     assert known._all_tokens == 0
+
+
+def test_peers_are_told_none_of_them_either():
+    there = ptu(**ROOMY)
+    shared = PeerShared(Random(1))
+    there.engine = Engine(Random(1), shared)
+    for headers, told in ((SPILLED, [None]), ({"azure-openai-deployment-utilization": "12%"}, [0.12])):
+        there.script(a=Answer(headers=headers, usage=USAGE)).call(max_tokens=10)
+        answered = [record[-1] for record in shared.journal.take() if record[0] == "answered"]
+        assert [RateLimits(*figures).utilization for figures in answered] == told
 
 
 def test_a_failed_spill_breaks_the_provisioned_one_no_longer_than_without_a_hint():

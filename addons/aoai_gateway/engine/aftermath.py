@@ -45,8 +45,9 @@ from aoai_gateway.routing.breaker import Break
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.hints import RateLimits, read_rate_limits, retry_hint
+from aoai_gateway.wire.hints import retry_hint
 from aoai_gateway.wire.refusals import Refusal, is_encryption_foreign
+from aoai_gateway.wire.spillover import own_rate_limits
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -155,10 +156,7 @@ class Aftermath:
         backend = attempt.backend
         scope = broken_by(backend, failed)
         lacking = lacks_capacity(failed)
-        limits = None
-        if failed.headers is not None:
-            # Of a call that was spilled over, they are another deployment's.
-            limits = read_rate_limits(failed.headers) if attempt.spillover is None else RateLimits()
+        limits = own_rate_limits(failed.headers) if failed.headers is not None else None
         if limits is not None and lacking and (limits.limit_tokens or math.inf) < call.estimate:
             # The call is too large for it, which shows nothing about others.
             call.too_small.add(backend.key)

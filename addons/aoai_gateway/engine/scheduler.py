@@ -29,8 +29,7 @@ from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.order import Order, RoutingRequest, order
 from aoai_gateway.routing.queue import Ticket, WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
-from aoai_gateway.wire.hints import read_rate_limits
-from aoai_gateway.wire.spillover import read_spillover
+from aoai_gateway.wire.spillover import own_rate_limits
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
@@ -282,9 +281,8 @@ class Scheduler:
         backend, capacity = request.backend, request.capacity
         if backend is not None and capacity is not None:
             # Where nothing depends on them, its figures are only looked at now and then.
-            wanted = request.limited or request.strategy == "most_headroom" or capacity.is_stale(now)
-            if wanted and read_spillover(headers) is None:
-                capacity.learn(request.call_id, read_rate_limits(headers), now)
+            if request.limited or request.strategy == "most_headroom" or capacity.is_stale(now):
+                capacity.learn(request.call_id, own_rate_limits(headers), now)
             self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
             self.suspicions.acquit(*backend.key, sent)
 

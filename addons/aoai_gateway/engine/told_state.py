@@ -17,7 +17,8 @@ from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.order import RoutingRequest
 from aoai_gateway.routing.patience import Patience
 from aoai_gateway.routing.suspicion import Finding, Suspicions, Witness
-from aoai_gateway.wire.hints import RateLimits, read_rate_limits
+from aoai_gateway.wire.hints import RateLimits
+from aoai_gateway.wire.spillover import own_rate_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -264,7 +265,7 @@ class SharedScheduler(Scheduler):
     ) -> None:
         super().answered(request, headers, now, sent)
         if request.call_id in self._told:
-            limits = astuple(read_rate_limits(headers))
+            limits = astuple(own_rate_limits(headers))
             self._journal.write("answered", now, request.call_id, sent, limits)
 
     @override

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from aoai_gateway.wire.hints import Headers
+from aoai_gateway.wire.hints import Headers, RateLimits, read_rate_limits
 
 FROM = "x-ms-spillover-from-deployment"
 SPILLED = "x-ms-is-spilled-over"
@@ -42,6 +40,11 @@ def read_spillover(headers: Headers) -> Spillover | None:
     if not start and (headers.get(SPILLED) or "").strip().lower() != "true":
         return None
     return Spillover(_name(start), _name(headers.get(SERVED_BY)), _name(headers.get(ERROR)))
+
+
+def own_rate_limits(headers: Headers) -> RateLimits:
+    """Return the figures of the deployment that was asked; none where another one has answered."""
+    return read_rate_limits(headers) if read_spillover(headers) is None else RateLimits()
 
 
 def _name(value: str | None) -> str | None:
