@@ -57,7 +57,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     written: list[dict[str, Any]] = []
 
-    def write_down(self: gateway.Gateway, call: Any, secrets: Any = ()) -> dict[str, Any]:
+    def write_down(self: gateway.Gateway, call: Any, *_: Any) -> dict[str, Any]:
         written.append(usage_record(call))
         return written[-1]
 

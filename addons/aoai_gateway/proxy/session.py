@@ -183,7 +183,7 @@ class MessageSession:
         """Take in that the client's connection has ended without a close."""
         yield from self._send(self._backend, CloseConnection(1001, ""))
         yield from self._over(1006, "", self._client)
-        self.result = ClientGone(self._here.now(), self._ended())
+        self.result = ClientGone(self._here.now(), self._ended(), self._here.layer.output.is_cut)
 
     def backend_gone(self) -> CommandGenerator[None]:
         """Take in that the backend's connection has ended without a close."""
