@@ -166,20 +166,27 @@ def test_a_deployment_name_that_is_none(gateway: Gateway, name: str) -> None:
     check(exchange(gateway, post(path, BODY, key=CLIENT_KEY)), 404, "DeploymentNotFound")
 
 
+def test_a_family_that_is_not_built(gateway: Gateway) -> None:
+    path = "/openai/deployments/gpt-4o/extensions/chat/completions?api-version=2024-10-21"
+    request = head(f"POST {path} HTTP/1.1", f"api-key: {CLIENT_KEY}", "Content-Length: 0")
+    reply = exchange(gateway, request)
+    check(reply, 501, "not_built", says="extensions")
+    assert reply.headers["x-should-retry"] == "false"
+
+
 @pytest.mark.parametrize(
-    ("line", "family"),
+    "path",
     [
-        ("POST /openai/v1/realtime/client_secrets", "realtime"),
-        ("GET /openai/realtime?api-version=2024-10-21&deployment=gpt-4o", "realtime"),
-        ("POST /openai/deployments/gpt-4o/extensions/chat/completions?api-version=2024-10-21", "extensions"),
-        ("GET /openai/v1/live", "live sessions"),
-        ("GET /openai/v1/responses", "responses over a WebSocket"),
+        "/openai/realtime?api-version=2024-10-21&deployment=gpt-4o",
+        "/openai/v1/realtime?model=gpt-4o",
+        "/openai/v1/live",
+        "/openai/v1/responses",
     ],
 )
-def test_a_family_that_is_not_built(gateway: Gateway, line: str, family: str) -> None:
-    reply = exchange(gateway, head(f"{line} HTTP/1.1", f"api-key: {CLIENT_KEY}", "Content-Length: 0"))
-    check(reply, 501, "not_built", says=family)
-    assert reply.headers["x-should-retry"] == "false"
+def test_a_session_without_a_handshake(gateway: Gateway, path: str) -> None:
+    reply = exchange(gateway, head(f"GET {path} HTTP/1.1", f"api-key: {CLIENT_KEY}"))
+    check(reply, 426, "upgrade_required", says="WebSocket")
+    assert reply.headers["upgrade"] == "websocket"
 
 
 def test_another_method(gateway: Gateway) -> None:
