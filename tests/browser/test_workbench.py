@@ -327,6 +327,47 @@ def test_answers_in_json_are_compared_by_structure(bench: Bench) -> None:
     expect(bench.card("gpt-4o-mini")).to_contain_text("The same JSON value.")
 
 
+def test_a_case_is_what_was_run_however_the_draft_is_edited_meanwhile(bench: Bench) -> None:
+    page = bench.page
+    bench.ask("say:the prompt that was run")
+    bench.filter("prompt that was run")
+    bench.open_call(bench.rows.first)
+    page.keyboard.press("e")
+    boxes = page.locator(".message-box textarea")
+    boxes.nth(1).fill("say:the prompt that was run\nfor {{whom}}")
+    page.locator('[data-variable="whom"]').fill("Ada")
+    bench.run("gpt-4o")
+    page.locator('[data-variable="whom"]').fill("Grace")
+    boxes.nth(1).fill("say:another prompt")
+    bench.card("gpt-4o").locator('[data-action="save-case"]').click()
+    dialog = page.locator("#dialog")
+    dialog.get_by_label("set", exact=True).select_option("a new file…")
+    dialog.get_by_label("name of the file").fill("runs.yaml")
+    dialog.locator(".expectation textarea").fill("Ada")
+    dialog.locator('[data-action="confirm"]').click()
+    expect(dialog).to_be_hidden()
+    saved = (bench.folder / "prompt-sets" / "runs.yaml").read_text()
+    assert "the prompt that was run" in saved
+    assert "whom: Ada" in saved
+    assert "another prompt" not in saved
+
+
+def test_a_set_that_was_changed_meanwhile_is_not_overwritten(bench: Bench) -> None:
+    page = bench.page
+    folder = bench.folder / "prompt-sets"
+    folder.mkdir(exist_ok=True)
+    path = folder / "meanwhile.yaml"
+    path.write_text("cases: [{name: one, body: {messages: []}}]\n")
+    page.goto(f"{bench.url}#/sets/meanwhile.yaml")
+    page.get_by_text("one", exact=True).last.click()
+    page.get_by_label("name", exact=True).fill("edited here")
+    path.write_text("cases: [{name: edited elsewhere, body: {messages: []}}]\n")
+    bench.press("save-set")
+    expect(page.locator("#note")).to_contain_text("was changed meanwhile")
+    assert "edited elsewhere" in path.read_text()
+    path.unlink()
+
+
 def test_the_keyboard_is_enough(bench: Bench) -> None:
     page = bench.page
     bench.many(5)

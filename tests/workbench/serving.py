@@ -70,7 +70,7 @@ class Page:
     """What a page asks of a workbench."""
 
     def __init__(self, bench: Bench, url: str) -> None:
-        self.bench, self.url = bench, url
+        self.bench, self.url, self.loop = bench, url, asyncio.get_running_loop()
 
     async def ask(self, method: str, path: str, body: bytes | None = None) -> HTTPResponse:
         client = AsyncHTTPClient()

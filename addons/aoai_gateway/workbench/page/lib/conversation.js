@@ -85,6 +85,12 @@ function source(value) {
   return typeof value.url === "string" ? { type: "image", address: value.url } : null;
 }
 
+/** Give the class that a role's messages have; a role may be any value. */
+export function roleClass(role) {
+  if (["system", "developer", "instructions"].includes(role)) return "role-system";
+  return `role-${String(role ?? "").replace(/[^a-z]/g, "").slice(0, 20) || "other"}`;
+}
+
 /** Pair tool calls with their results: a map from call id to the index of the turn that answers it. */
 export function answersById(all) {
   return new Map(all.flatMap((each, place) => (each.answers ? [[each.answers, place]] : [])));

@@ -1,5 +1,7 @@
-// Elements from values. A child that is a string becomes a text node: nothing here ever parses HTML, so what
-// prompts say can only be shown.
+// Elements from values. A child that is a string becomes text: nothing here ever parses HTML, so what prompts say
+// can only be shown, and what cannot be seen in it is made visible.
+
+import { visible } from "./text.js";
 
 /**
  * Make an element.
@@ -29,8 +31,15 @@ function set(element, key, value) {
 function append(element, children) {
   for (const child of children.flat(Infinity)) {
     if (child == null || child === false) continue;
-    element.append(child instanceof Node ? child : String(child));
+    element.append(...(child instanceof Node ? [child] : nodes(String(child))));
   }
+}
+
+/** Give nodes for a text, what cannot be seen in it made visible. */
+export function nodes(text) {
+  return visible(text).map((piece) =>
+    typeof piece === "string" ? document.createTextNode(piece) : h("span.hidden-character", { title: piece.name }, piece.code),
+  );
 }
 
 /** Replace all that is in an element. */

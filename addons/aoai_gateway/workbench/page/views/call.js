@@ -1,12 +1,12 @@
 // One call: what became of it, its conversation, its answer, and how it came to that.
 
-import { h, button, copy, fill, note } from "../lib/dom.js";
+import { h, button, copy, fill, nodes, note } from "../lib/dom.js";
 import { get } from "../lib/api.js";
 import * as format from "../lib/format.js";
 import { answer, conversation, rawSwitch } from "./conversation.js";
 import { CONTENT } from "../lib/parameters.js";
 import { timeline } from "./timeline.js";
-import { code, nodes, pretty } from "./richtext.js";
+import { code, pretty } from "./richtext.js";
 
 export const LANGUAGES = [["python", "Python"], ["js", "JavaScript"], ["curl", "curl"]];
 

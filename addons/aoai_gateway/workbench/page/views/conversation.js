@@ -1,7 +1,7 @@
 // A call as a conversation: its turns, the tools, and the answer.
 
 import { h, button } from "../lib/dom.js";
-import { answersById, tools, turns } from "../lib/conversation.js";
+import { answersById, roleClass, tools, turns } from "../lib/conversation.js";
 import * as format from "../lib/format.js";
 import { code, folded, plain, pretty, suited } from "./richtext.js";
 import { isStandIn, standIn } from "./parts.js";
@@ -23,14 +23,12 @@ export function conversation(call, raw) {
 
 function message(call, turn, { raw, all, answers }) {
   const tokens = turn.index == null ? (all.length === 1 ? call.messages[0] : null) : call.messages[turn.index];
-  return h("article.message", { class: `role-${roleClass(turn.role)}`, "aria-label": turn.role },
+  return h("article.message", { class: roleClass(turn.role), "aria-label": turn.role },
     h("header", {}, h("span.role", {}, turn.role), turn.name ? h("span.name", {}, turn.name) : null,
       turn.answers ? h("span.name", {}, `answers ${turn.answers}`) : null, figures(call, tokens)),
     turn.texts.map((text) => content(text, call.id, raw)),
     turn.calls.map((each) => toolCall(each, answers.has(each.id))));
 }
-
-const roleClass = (role) => (["system", "developer", "instructions"].includes(role) ? "system" : role.replace(/[^a-z]/g, "") || "other");
 
 function figures(call, tokens) {
   if (!tokens) return null;

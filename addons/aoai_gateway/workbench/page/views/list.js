@@ -1,11 +1,10 @@
 // The live list: as many rows as there are calls, of which only those that are seen are in the page.
 
-import { h, fill } from "../lib/dom.js";
+import { h, fill, nodes } from "../lib/dom.js";
 import * as format from "../lib/format.js";
 import { fits, KINDS, parse } from "../lib/filters.js";
 import { lines } from "../lib/threads.js";
 import { outcome } from "./call.js";
-import { nodes } from "./richtext.js";
 
 const ROW = 58;
 const BEYOND = 8;

@@ -1,17 +1,19 @@
 // The messages of a draft, each in boxes with real line breaks.
 
 import { h, button, fill, select, textBox } from "../lib/dom.js";
-import { SYSTEM } from "../lib/conversation.js";
+import { SYSTEM, roleClass } from "../lib/conversation.js";
 import { ROLES, add, listKey, messages, move, remove, setRole } from "../lib/draft.js";
 import { hiddenIn } from "../lib/text.js";
 import { isStandIn, standIn } from "./parts.js";
+
+const AT_ONCE = 100;
 
 /** Draw the boxes of a draft into a place. `changed` is called after each edit, `redraw` after a structural one. */
 export function messageBoxes(place, draft, changed) {
   const redraw = (focus) => {
     draw();
     changed();
-    if (focus != null) place.querySelectorAll(".message-box")[focus]?.querySelector("textarea, select")?.focus();
+    if (focus != null) place.querySelector(`[data-message="${focus}"]`)?.querySelector("textarea, select")?.focus();
   };
   const draw = () => fill(place, instructions(draft, changed), boxes(draft, changed, redraw));
   draw();
@@ -35,7 +37,10 @@ function boxes(draft, changed, redraw) {
     return [h("fieldset.message-box.role-user", {}, h("legend", {}, key), textOrStandIn(draft.body[key] ?? "", draft, key, (text) => { draft.body[key] = text; changed(); })),
       ROLES[draft.operation] ? button("Add a message", () => { add(draft, Infinity); redraw(messages(draft).length - 1); }) : null];
   }
-  return [list.map((message, at) => box(draft, list, message, at, changed, redraw)),
+  // Boxes of thousands of messages would keep a browser busy for minutes; what is edited is mostly at the end.
+  draft.first = Math.min(draft.first ?? Infinity, Math.max(0, list.length - AT_ONCE));
+  const earlier = draft.first ? button(`Show earlier messages (${draft.first.toLocaleString("en-GB")})`, () => { draft.first = Math.max(0, draft.first - AT_ONCE); redraw(); }, { data: { action: "show-earlier" } }) : null;
+  return [earlier, list.slice(draft.first).map((message, at) => box(draft, list, message, draft.first + at, changed, redraw)),
     button("Add a message", () => { add(draft, list.length); redraw(list.length - 1); }, { data: { action: "add-message" } })];
 }
 
@@ -44,7 +49,7 @@ function box(draft, list, message, at, changed, redraw) {
   const plainText = typeof message === "string";
   const role = plainText ? null : message?.role;
   const roles = ROLES[draft.operation] ?? [];
-  return h("fieldset.message-box", { class: `role-${["system", "developer"].includes(role) ? "system" : role ?? "other"}`, data: { message: String(at) } },
+  return h("fieldset.message-box", { class: roleClass(role), data: { message: String(at) } },
     h("legend", {}, of),
     h("div.message-tools", {},
       role && !isStandIn(message) ? select(roles.includes(role) ? roles : [...roles, role], role, (value) => { setRole(message, value); redraw(at); }, { "aria-label": `Role of ${of}` }) : h("span.role", {}, message?.type ?? ""),

@@ -1,8 +1,8 @@
 // What stands in the place of a long string of a request: an image, a sound, a file, a pasted book.
 
-import { h, button } from "../lib/dom.js";
+import { h, button, nodes } from "../lib/dom.js";
 import { getBlob } from "../lib/api.js";
-import { nodes, plain } from "./richtext.js";
+import { plain } from "./richtext.js";
 
 const KEPT = "$kept";
 const SHOWN_AT_ONCE = 100_000;

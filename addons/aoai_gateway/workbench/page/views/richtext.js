@@ -1,15 +1,7 @@
 // Text on the page: as it is, as Markdown, or as JSON. Every piece of it becomes a text node.
 
-import { h, button } from "../lib/dom.js";
+import { h, button, nodes } from "../lib/dom.js";
 import { parse } from "../lib/markdown.js";
-import { visible } from "../lib/text.js";
-
-/** Give nodes for a text, what cannot be seen in it made visible. */
-export function nodes(text) {
-  return visible(text).map((piece) =>
-    typeof piece === "string" ? document.createTextNode(piece) : h("span.hidden-character", { title: piece.name }, piece.code),
-  );
-}
 
 /** Give a text as it is, with its lines. */
 export function plain(text) {

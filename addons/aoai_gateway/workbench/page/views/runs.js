@@ -1,11 +1,11 @@
 // The answers of a run side by side, as they stream; and then how they differ.
 
-import { h, button, fill, note, select } from "../lib/dom.js";
+import { h, button, fill, nodes, note, select } from "../lib/dom.js";
 import { follow, get, send } from "../lib/api.js";
 import { alike, asJson, structure, variance, words } from "../lib/diff.js";
 import * as format from "../lib/format.js";
 import { copyButtons, facts } from "./call.js";
-import { nodes, suited } from "./richtext.js";
+import { suited } from "./richtext.js";
 import { saveAsCase } from "./save.js";
 
 /** Show a run in a place, and follow it to its end. */
