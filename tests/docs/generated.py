@@ -20,10 +20,12 @@ from aoai_gateway.wire import errors, session_errors, token_errors
 from tests.docs.pages import Page, page
 from tests.e2e import fault_matrix
 from tests.e2e.processes import CHECKOUT
+from tests.hostile import promises
 
 CONFIGURATION = "docs/reference/configuration.md"
 ERRORS = "docs/reference/errors.md"
 FAULTS = "docs/reference/faults.md"
+SECURITY = "docs/reference/security.md"
 
 SEE = {
     "aoai.endpoints[].virtual_deployments[].model": "../concepts/quotas-and-tokens.md#how-tokens-are-counted",
@@ -167,6 +169,12 @@ def _outcome(outcome: str) -> str:
     return re.sub(r"(\d{3} \w+|(?<=error )\w+)", r"`\1`", outcome)
 
 
+def security() -> str:
+    """Return the text of security.md, its table made from the promises that tests keep."""
+    tried = table(("promise", "attempts", "bound"), promises.rows())
+    return with_tables(page(SECURITY), {promises.SECTION: tried})
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Write a table."""
     lines = [head, ("---",) * len(head), *rows]
@@ -184,7 +192,7 @@ def with_tables(old: Page, tables: Mapping[str, str]) -> str:
     return text
 
 
-GENERATED = {CONFIGURATION: configuration, ERRORS: error_codes, FAULTS: faults}
+GENERATED = {CONFIGURATION: configuration, ERRORS: error_codes, FAULTS: faults, SECURITY: security}
 
 if __name__ == "__main__":
     for name, make in GENERATED.items():

@@ -18,6 +18,7 @@ from aoai_gateway.usage import record
 from tests.docs.generated import GENERATED, SEE, error_rows, keys, parts_of
 from tests.docs.pages import first_cells, page, rows
 from tests.e2e.processes import CHECKOUT
+from tests.hostile.promises import PROMISES
 
 CONFIGURATION = page("docs/reference/configuration.md")
 ERRORS = page("docs/reference/errors.md")
@@ -54,6 +55,17 @@ def test_every_key_has_a_meaning() -> None:
 def test_everything_that_is_linked_from_a_table_is_in_it() -> None:
     codes = {code.strip("`") for code, _, _ in error_rows()}
     assert set(SEE) <= codes | {key.path for key in keys()}
+
+
+def test_each_hostile_test_keeps_one_promise() -> None:
+    written = {
+        f"{path.stem.removeprefix('test_')}.{node.name.removeprefix('test_')}"
+        for path in (CHECKOUT / "tests" / "hostile").glob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+    named = [test for each in PROMISES for test in each.tests]
+    assert sorted(named) == sorted(written)
 
 
 # --- tables ----------------------------------------------------------------------------------------------

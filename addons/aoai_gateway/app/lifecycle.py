@@ -17,6 +17,7 @@ from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.admin.metrics import counts
 from aoai_gateway.app import cut_connections, descriptors, signals, start_checks, tls
+from aoai_gateway.app.memory import FreeMemory
 from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
@@ -71,6 +72,7 @@ class Lifecycle:
         self._path: Path | None = None
         self._loaded: Loaded | None = None
         self._pool_watch = PoolWatch(gateway)
+        self._memory = FreeMemory()
         self._simulators = Simulators(gateway.counter)
         self._watcher: asyncio.Task[None] | None = None
         self.inspected = False
@@ -275,6 +277,7 @@ class Lifecycle:
         gateway.look_for_listeners(ctx.master.addons)
         self._close_silent()
         gateway.early.look(now)
+        self._memory.look(now)
         self._pool_watch.look()
         waiting = gateway.queued
         gateway.traffic.seen(in_flight=len(gateway.calls) - waiting, waiting=waiting, now=now)

@@ -1,0 +1,67 @@
+"""Memory that is free goes back to the system.
+
+After large bodies, glibc keeps what was theirs: pages that are free between others that are not. Some minutes
+of large calls double the size of a process for good, and a container is killed for memory that nothing uses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECONDS = 5.0
+"""Between two times; one takes about a millisecond for a hundred megabytes."""
+
+WORTH = 8 * 1024 * 1024
+"""Bytes above the least, from which on it is tried."""
+
+_STATUS = Path("/proc/self/statm")
+
+
+class FreeMemory:
+    """Gives memory back now and then, where the system can do that.
+
+    ``resident`` tells the bytes that the process has, None if that is not known; ``trim`` gives back.
+    """
+
+    def __init__(
+        self, resident: Callable[[], int | None] | None = None, trim: Callable[[], object] | None = None
+    ) -> None:
+        self._resident = resident or _resident
+        self._trim = trim or _trim()
+        self._least = math.inf
+        self._next = -math.inf
+
+    def look(self, now: float) -> None:
+        """Give back what is free, if the process has grown. ``now``: monotonic seconds."""
+        if self._trim is None or now < self._next:
+            return
+        self._next = now + SECONDS
+        before = self._resident()
+        if before is not None and before > self._least + WORTH:
+            self._trim()
+            before = self._resident()
+        if before is not None:
+            self._least = min(self._least, before)
+
+
+def _resident() -> int | None:
+    try:
+        return int(_STATUS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _trim() -> Callable[[], object] | None:
+    """Find glibc's `malloc_trim`; no other library needs it."""
+    try:
+        function = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+    return lambda: function(0)

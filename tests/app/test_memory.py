@@ -1,0 +1,59 @@
+"""When free memory is given back."""
+
+from aoai_gateway.app.memory import SECONDS, FreeMemory, _resident
+
+MIB = 1024 * 1024
+
+
+class Process:
+    """One whose size a test says; what is free of it goes when it is trimmed."""
+
+    def __init__(self, size: int, free: int = 0) -> None:
+        self.size, self.free, self.trims = size * MIB, free * MIB, 0
+
+    def trim(self) -> None:
+        self.trims += 1
+        self.size -= self.free
+        self.free = 0
+
+
+def looked(process: Process) -> FreeMemory:
+    return FreeMemory(lambda: process.size, process.trim)
+
+
+def test_what_has_grown_is_given_back() -> None:
+    process = Process(100)
+    memory = looked(process)
+    memory.look(0)
+    process.size, process.free = 150 * MIB, 40 * MIB
+    memory.look(SECONDS / 2)
+    assert process.trims == 0, "not so soon"
+    memory.look(SECONDS)
+    assert (process.trims, process.size) == (1, 110 * MIB)
+
+
+def test_what_is_freed_later_is_given_back_later() -> None:
+    process = Process(100)
+    memory = looked(process)
+    memory.look(0)
+    process.size = 150 * MIB
+    memory.look(SECONDS)
+    process.free = 50 * MIB
+    memory.look(2 * SECONDS)
+    assert process.size == 100 * MIB
+    memory.look(3 * SECONDS)
+    assert process.trims == 2, "it is as small as it was"
+
+
+def test_where_the_size_is_not_known_nothing_is_done() -> None:
+    process = Process(100)
+    memory = FreeMemory(lambda: None, process.trim)
+    for at in range(3):
+        memory.look(at * SECONDS)
+    assert process.trims == 0
+
+
+def test_it_does_it_here() -> None:
+    FreeMemory().look(0)
+    size = _resident()
+    assert size is None or size > MIB
