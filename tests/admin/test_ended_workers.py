@@ -7,10 +7,6 @@ from pathlib import Path
 import pytest
 
 from aoai_gateway.admin.ended_workers import WorkersMetrics, leave
-from aoai_gateway.admin.metrics import counts
-from aoai_gateway.usage.metrics import Metrics
-from aoai_gateway.usage.sink import Sink
-from tests.usage.test_sink import Hanging
 
 TEXT = """\
 # HELP calls_total Calls.
@@ -79,14 +75,3 @@ def test_counts_that_cannot_be_read_stop_nothing(workers: WorkersMetrics, tmp_pa
     (tmp_path / "worker-1-10.metrics").mkdir()
     leave(tmp_path / "worker-2-20.sock", b"calls_total{ no number")
     assert figures(workers.together({"worker-3-30.sock": text(1)})) == (1, 1, 1)
-
-
-def test_sinks_are_among_the_last_counts() -> None:
-    writer = Hanging()
-    writer.goes_on.set()
-    sink = Sink("file", writer)
-    sink.put({})
-    sink.close()
-    said = counts(Metrics().registry, [sink]).decode()
-    assert 'aoai_gateway_sink_records_total{sink="file"} 1.0' in said
-    assert "aoai_gateway_calls_total" in said

@@ -418,3 +418,10 @@ def test_recorded_prompts(problems: Lines, warnings: Lines, values: dict[str, st
 def test_prompts_of_no_client_are_no_wish(problems: Lines):
     (problem,) = problems(aoai(endpoint("one", BIG)) + "record_prompts: {path: p, clients: []}\n")
     assert "record_prompts.clients" in problem
+
+
+def test_two_logs_in_one_file_are_a_mistake(warnings: Lines):
+    text = aoai(endpoint("one", BIG)) + "usage_log: usage.jsonl\nusage_sinks: {jsonl: {path: %s}}\n"
+    assert warnings(text % "others.jsonl") == []
+    (warning,) = warnings(text % "usage.jsonl")
+    assert "every record would be in it twice" in warning

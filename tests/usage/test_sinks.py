@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from aoai_gateway.config.models import Config
+from aoai_gateway.config.sinks import UsageSinks
+from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage import sinks as module
 from aoai_gateway.usage.sink import Record, Sink
 from aoai_gateway.usage.sinks import Sinks
@@ -99,3 +102,35 @@ def test_if_a_sink_cannot_be_made_all_stays_as_it_was(
     sinks.put({"n": 0})
     sinks.close(sinks.take_all())
     assert [len(written[name].records) for name in ("stdout", "one")] == [1, 1]
+
+
+def test_counts_stay_when_a_sink_is_replaced_or_closed(written: dict[str, Collecting]) -> None:
+    sinks = Sinks()
+    sinks.adopt(config("one"))
+    sinks.put({"n": 0})
+    for folder in ("two", "one"):
+        sinks.close(sinks.adopt(config(folder)))
+        sinks.put({"n": 1})
+    sinks.close(sinks.take_all())
+    assert sinks.counts() == {"stdout": (3, 0), "one": (2, 0), "two": (1, 0)}
+
+
+def test_the_metrics_have_the_counts_of_all_sinks(written: dict[str, Collecting]) -> None:
+    gateway = Gateway()
+    gateway.sinks.adopt(config("one"))
+    gateway.sinks.put({"n": 0})
+    gateway.sinks.close(gateway.sinks.take_all())
+    said = gateway.metrics.text().decode()
+    assert 'aoai_gateway_sink_records_total{sink="one"} 1.0' in said
+    assert 'aoai_gateway_sink_dropped_total{sink="one"} 0.0' in said
+
+
+def test_two_sinks_of_one_name_are_one_in_the_metrics(written: dict[str, Collecting], tmp_path: Path) -> None:
+    path = str(tmp_path / "usage.jsonl")
+    gateway = Gateway()
+    gateway.sinks.adopt(
+        config("one").but(usage_log=path, usage_sinks=UsageSinks.model_validate({"jsonl": {"path": path}}))
+    )
+    gateway.sinks.put({"n": 0})
+    gateway.sinks.close(gateway.sinks.take_all())
+    assert gateway.metrics.text().decode().count("aoai_gateway_sink_records_total{") == 1

@@ -10,18 +10,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from aoai_gateway.admin.snapshot import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from prometheus_client.core import Metric
 
     from aoai_gateway.runtime.gateway import Gateway
-    from aoai_gateway.usage.sink import Sink
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -125,38 +124,11 @@ class _Standing(Collector):
         yield _gauge("quota_used_ratio", "The share of a quota that is used or reserved.", labels, rows)
 
     def _of_sinks(self, sinks: list[dict[str, Any]]) -> Iterator[Metric]:
-        yield from _sink_counts((sink["name"], sink["written"], sink["dropped"]) for sink in sinks)
-        waiting: Rows = [((sink["name"],), sink["waiting"]) for sink in sinks]
+        names = dict.fromkeys(sink["name"] for sink in sinks)
+        waiting: Rows = [
+            ((name,), sum(sink["waiting"] for sink in sinks if sink["name"] == name)) for name in names
+        ]
         yield _gauge("sink_waiting", "Usage records that wait to be written.", ("sink",), waiting)
-
-
-class _SinkCounts(Collector):
-    def __init__(self, sinks: Iterable[Sink]) -> None:
-        self._sinks = [(sink.name, sink.written, sink.dropped) for sink in sinks]
-
-    def collect(self) -> Iterator[Metric]:
-        yield from _sink_counts(self._sinks)
-
-
-def counts(counted: CollectorRegistry, sinks: Iterable[Sink]) -> bytes:
-    """Write what a process that ends has counted, and its sinks."""
-    of_sinks = CollectorRegistry()
-    of_sinks.register(_SinkCounts(sinks))
-    return generate_latest(counted) + generate_latest(of_sinks)
-
-
-def _sink_counts(sinks: Iterable[tuple[str, int, int]]) -> Iterator[Metric]:
-    written = CounterMetricFamily(
-        "aoai_gateway_sink_records", "Usage records that a sink has written.", labels=("sink",)
-    )
-    dropped = CounterMetricFamily(
-        "aoai_gateway_sink_dropped", "Usage records that a sink has lost.", labels=("sink",)
-    )
-    for name, records, lost in sinks:
-        written.add_metric((name,), records)
-        dropped.add_metric((name,), lost)
-    yield written
-    yield dropped
 
 
 TROUBLES = ("pool_empty", "sink", "expiry", "shared_state", "configuration")

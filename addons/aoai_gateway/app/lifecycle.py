@@ -15,7 +15,6 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
-from aoai_gateway.admin.metrics import counts
 from aoai_gateway.app import cut_connections, descriptors, signals, start_checks, tls
 from aoai_gateway.app.memory import FreeMemory
 from aoai_gateway.app.simulators import Simulators
@@ -337,10 +336,9 @@ class Lifecycle:
         await gateway.close()
         await self.state_sync.close()
         gateway.early.close()
-        sinks = gateway.sinks.take_all()
-        await asyncio.to_thread(gateway.sinks.close, sinks)
+        await asyncio.to_thread(gateway.sinks.close, gateway.sinks.take_all())
         if self.worker is not None:
-            await self.worker.leave(counts(gateway.metrics.registry, sinks))
+            await self.worker.leave(gateway.metrics.text())
         await self._simulators.keep_only(())
         logger.info("Stopped.", extra={"event": "gateway.stopped"})
 

@@ -237,13 +237,20 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
     if config.listen.client_ca and not config.listen.certificate:
         yield Finding(("listen", "client_ca"), "is of no use without a certificate", 'add "certificate"')
     yield from _check_admin(config)
-    yield from _check_prompts(config)
+    yield from _check_records(config)
     if config.breaks.floor_seconds > config.breaks.ceiling_seconds:
         yield Finding(("breaks", "floor_seconds"), "is above ceiling_seconds")
 
 
-def _check_prompts(config: Config) -> Iterator[Finding]:
-    prompts = config.record_prompts
+def _check_records(config: Config) -> Iterator[Finding]:
+    log, jsonl, prompts = config.usage_log, config.usage_sinks.jsonl, config.record_prompts
+    if jsonl is not None and log is not None and Path(log) == jsonl.path:
+        yield Finding(
+            ("usage_sinks", "jsonl", "path"),
+            "is usage_log's file, too, so every record would be in it twice",
+            "leave one of them out",
+            fatal=False,
+        )
     if prompts is None:
         return
     known = [client.name for client in config.clients]
@@ -254,8 +261,7 @@ def _check_prompts(config: Config) -> Iterator[Finding]:
                 f'there is no client "{name}"',
                 did_you_mean(name, known),
             )
-    jsonl = config.usage_sinks.jsonl
-    if prompts.path in (jsonl.path if jsonl else None, Path(config.usage_log or "stdout")):
+    if prompts.path in (jsonl.path if jsonl else None, Path(log or "stdout")):
         yield Finding(
             ("record_prompts", "path"),
             "is the usage log's file, too; records are for more people than prompts",

@@ -37,7 +37,7 @@ from aoai_gateway.runtime.token_trials import TokenTrials
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter, cost_hint
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
-from aoai_gateway.usage.metrics import Metrics
+from aoai_gateway.usage.metrics import Metrics, SinkCounts
 from aoai_gateway.usage.prompts import prompt_of
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.usage.sinks import Sinks
@@ -167,6 +167,7 @@ class Gateway:
         """The clients' connections that are sessions of messages, by id."""
         self.traffic = Traffic()
         self.metrics = Metrics()
+        self.metrics.registry.register(SinkCounts(self.sinks.counts))
         self.switches = Switches()
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""

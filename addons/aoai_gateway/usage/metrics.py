@@ -7,9 +7,11 @@ words, and of deployments, whose names clients may make up, those are told apart
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, override
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from aoai_gateway.engine.call import FailureKind, Outcome
 from aoai_gateway.usage.deployment_labels import OTHER, DeploymentLabels
@@ -17,6 +19,10 @@ from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from prometheus_client.core import Metric
+
     from aoai_gateway.engine.call import Attempt, Call
     from aoai_gateway.usage.early import EarlyAnswer
 
@@ -161,6 +167,10 @@ class Metrics:
             registry=registry,
         )
 
+    def text(self) -> bytes:
+        """Write all that was counted in Prometheus' text format."""
+        return generate_latest(self.registry)
+
     def finished(self, call: Call) -> None:
         """Count a call that has ended."""
         attempt, usage = call.attempt, call.usage
@@ -249,6 +259,28 @@ class Metrics:
         name = call.deployment
         exists = name in call.setup.config.virtual_deployments or (call.served and call.status == 200)
         return self._deployments.label(name, exists=exists)
+
+
+class SinkCounts(Collector):
+    """What sinks have written and lost; ``counts`` gives both by a sink's name."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        self._counts = counts
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        label = ("sink",)
+        written = CounterMetricFamily(
+            "aoai_gateway_sink_records", "Usage records that a sink has written.", labels=label
+        )
+        dropped = CounterMetricFamily(
+            "aoai_gateway_sink_dropped", "Usage records that a sink has lost.", labels=label
+        )
+        for name, (records, lost) in self._counts().items():
+            written.add_metric((name,), records)
+            dropped.add_metric((name,), lost)
+        yield written
+        yield dropped
 
 
 def outcome_of(call: Call) -> str:

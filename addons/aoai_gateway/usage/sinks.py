@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,12 @@ class Sinks:
     def __init__(self) -> None:
         self._open: dict[UsageSink | str, Sink] = {}
         self._prompts: tuple[RecordPrompts, Sink] | None = None
-        self.dropped_before = 0
-        """Records that sinks lost which are closed by now."""
+        self._counted: list[Sink] = []
+        """All that are open, or about to be closed."""
+        self._ended: dict[str, tuple[int, int]] = {}
+        """By name, what those wrote and lost that are closed by now."""
+        self._lock = threading.Lock()
+        """For these two, which are read and changed in several threads."""
 
     def __iter__(self) -> Iterator[Sink]:
         prompts = () if self._prompts is None else (self._prompts[1],)
@@ -78,16 +83,32 @@ class Sinks:
         except BaseException:
             self.close(list(made.values()))
             raise
+        prompts_before, prompts_made = self._prompts, self._made_for_prompts(config)
+        with self._lock:
+            self._counted += made.values()
+            if prompts_made is not None and prompts_made != prompts_before:
+                self._counted.append(prompts_made[1])
         # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
+        self._prompts = prompts_made
         self._open = {key: before.get(key) or made[key] for key in wanted}
-        return [sink for key, sink in before.items() if key not in wanted] + self._adopt_prompts(config)
+        gone = [sink for key, sink in before.items() if key not in wanted]
+        replaced = prompts_before is not None and prompts_before is not prompts_made
+        return [*gone, prompts_before[1]] if prompts_before is not None and replaced else gone
 
-    def _adopt_prompts(self, config: Config) -> list[Sink]:
+    def _made_for_prompts(self, config: Config) -> tuple[RecordPrompts, Sink] | None:
         wanted, before = config.record_prompts, self._prompts
-        if wanted == (before[0] if before is not None else None):
-            return []
-        self._prompts = None if wanted is None else (wanted, _prompt_sink(wanted))
-        return [] if before is None else [before[1]]
+        if wanted is None:
+            return None
+        return before if before is not None and before[0] == wanted else (wanted, _prompt_sink(wanted))
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Give by name how many records were written and lost, also by sinks that are closed."""
+        with self._lock:
+            found = dict(self._ended)
+            for sink in self._counted:
+                written, dropped = found.get(sink.name, (0, 0))
+                found[sink.name] = written + sink.written, dropped + sink.dropped
+        return found
 
     def take_all(self) -> list[Sink]:
         """Give all of them, to be closed: no record goes to them from now on."""
@@ -98,7 +119,11 @@ class Sinks:
         """Close sinks of these, one after the other; blocks for some seconds at most."""
         for sink in sinks:
             sink.close()
-            self.dropped_before += sink.dropped
+            with self._lock:
+                if sink in self._counted:
+                    self._counted.remove(sink)
+                    written, dropped = self._ended.get(sink.name, (0, 0))
+                    self._ended[sink.name] = written + sink.written, dropped + sink.dropped
 
 
 def name_of(key: UsageSink | str) -> str:
