@@ -25,9 +25,9 @@ _PART_PARAMETER = re.compile(rb";[ \t]*([\w.*-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\
 LONGEST_NAME = 256
 _PLAIN_NAME = re.compile(rb"(?! )[^\x00-\x1f\x7f\"\\%]+(?<! )")
 """A name that all readers read as the same one: some undo a backslash, or ``%22`` as browsers write it."""
-_HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:")
-_SAYS_DISPOSITION = re.compile(rb"content-disposition[ \t]*:", re.IGNORECASE)
-_DISPOSITION = re.compile(rb"content-disposition[ \t]*:[ \t]*form-data(?=[ \t]*;)", re.IGNORECASE)
+_HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
+_SAYS_DISPOSITION = re.compile(rb"content-disposition:", re.IGNORECASE)
+_DISPOSITION = re.compile(rb"content-disposition:[ \t]*form-data(?=[ \t]*;)", re.IGNORECASE)
 
 
 class NotAFormError(ValueError):
