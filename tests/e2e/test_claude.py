@@ -293,6 +293,9 @@ def test_all_backends_out(gateway: Gateway, simulator: Simulator) -> None:
 
 @pytest.mark.parametrize("how", ["fin", "rst", "clean"])
 def test_a_stream_that_is_cut_raises(gateway: Gateway, simulator: Simulator, records: Any, how: str) -> None:
+    with plain(gateway) as sdk:
+        prompt = sdk.messages.create(**ASK).usage.input_tokens
+    records(1)
     simulator.fault("cut", endpoint="sweden", events=8, how=how)
     with plain(gateway) as sdk, pytest.raises(anthropic.APIError) as caught:
         list(sdk.messages.create(**ASK, stream=True))
@@ -302,11 +305,11 @@ def test_a_stream_that_is_cut_raises(gateway: Gateway, simulator: Simulator, rec
         "api_error",
         "upstream_disconnected",
     )
-    (record,) = records(1)
+    record = records(2)[-1]
     assert record["outcome"] == "truncated"
-    # Its own usage stood in the end that did not come.
-    assert record["input_tokens"] is None
-    assert record["delivered_tokens"] > 0
+    # The prompt's usage came with its beginning, the answer's would have come with its end.
+    assert record["input_tokens"] == prompt
+    assert record["output_tokens"] == record["delivered_tokens"] > 0
 
 
 def test_the_prompt_cache_is_told_apart_and_priced(

@@ -11,7 +11,8 @@ from aoai_gateway.config.prices import Price
 from aoai_gateway.engine.effects import Reserve, Settle
 from aoai_gateway.engine.money import usage_cost
 from aoai_gateway.engine.timeouts import is_foretold
-from aoai_gateway.wire.usage import read_usage
+from aoai_gateway.wire.delivered import Delivered
+from aoai_gateway.wire.usage import Usage, read_usage
 from tests.engine_driver import Answer, Refuse, World, world
 
 MESSAGES = "/anthropic/v1/messages"
@@ -92,3 +93,14 @@ def test_the_cache_has_prices_of_its_own() -> None:
 def test_a_call_that_asks_to_think_takes_as_long_as_it_takes(thinking: Any, foretold: bool) -> None:
     trace = call(world("a"), body={**BODY, **({"thinking": thinking} if thinking else {})})
     assert is_foretold(trace.call) is foretold
+
+
+def test_of_a_stream_that_broke_off_the_prompt_is_the_backends_count() -> None:
+    ended = call(world("a"), stream=True).call
+    ended.usage, ended.delivered = None, Delivered("messages")
+    ended.take_delivered(5)
+    assert (ended.usage, ended.delivered_tokens) == (None, 5)
+    ended.delivered.prompt = Usage(900, 0, 900, cached_tokens=800)
+    ended.take_delivered(7)
+    assert ended.usage == Usage(900, 7, 907, cached_tokens=800)
+    assert ended.delivered_tokens == 7

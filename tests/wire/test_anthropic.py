@@ -156,12 +156,13 @@ def test_events_without_their_names_are_read_by_their_type() -> None:
     assert refused.verdict is Verdict.REFUSED
 
 
-def test_a_stream_that_breaks_off_has_no_usage() -> None:
+def test_a_stream_that_breaks_off_has_only_the_usage_of_its_prompt() -> None:
     """The figure of its beginning is one token; what was delivered has to be counted."""
     found = read(*WHOLE[:5])
     assert not found.is_complete(cut_short=False)
     assert found.usage is None
     assert found.delivered
+    assert found.delivered.prompt == Usage(1110, 0, 1110, cached_tokens=1000, cache_write_tokens=100)
 
 
 def test_a_stream_without_its_last_event_is_complete_where_its_reason_has_come() -> None:

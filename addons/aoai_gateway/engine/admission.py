@@ -381,7 +381,7 @@ class Admission:
         if uncounted is not None:
             counted = yield uncounted
             assert isinstance(counted, Counted)
-            call.delivered_tokens = counted.count.tokens
+            call.take_delivered(counted.count.tokens)
         for closing in self._closings(call, reservation):
             yield closing
         if call.unproven and reservation is not None and any(each.taken for each in call.attempts):

@@ -6,7 +6,7 @@ Nothing of a request is kept on an object that calls share.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -333,6 +333,13 @@ class Call:
     """Its class, if not the client's own."""
     session: Session | None = None
     """Set once it is a session of messages."""
+
+    def take_delivered(self, tokens: int) -> None:
+        """Note the tokens of an answer that brought no usage. Of its prompt, the backend may have told."""
+        self.delivered_tokens = tokens
+        prompt = self.delivered.prompt if self.delivered is not None else None
+        if prompt is not None:
+            self.usage = replace(prompt, output_tokens=tokens, total_tokens=prompt.input_tokens + tokens)
 
     def client_timeout(self) -> float | None:
         """Return the seconds for which the client waits, by its own or its SDK's header; None without one."""

@@ -283,7 +283,7 @@ class EngineDriver:
         if uncounted is not None:
             try:
                 counted = yield from self._here.wait_for(gateway.count_delivered(uncounted, self._client))
-                call.delivered_tokens = counted.tokens
+                call.take_delivered(counted.tokens)
             except Exception as error:
                 # It is perhaps the second one of this call, which has to be settled all the same.
                 log_exception("while an answer that was cut short was counted.", error)

@@ -17,7 +17,7 @@ from typing import Any
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.sse import HEAD, LARGE_EVENT, SseEvent, decoded, type_of
 from aoai_gateway.wire.stream_kinds import Kind, Reading
-from aoai_gateway.wire.usage import AnswerFacts, facts_of, search_answer
+from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, read_usage, search_answer
 
 # --- errors ----------------------------------------------------------------------------------------------
 
@@ -83,14 +83,8 @@ _PREAMBLE = frozenset({b"ping", b"content_block_stop"})
 _DELTA = Reading(Kind.CONTENT, delivers=True)
 
 
-_FIGURES = (
-    "input_tokens",
-    "cache_creation_input_tokens",
-    "cache_read_input_tokens",
-    "output_tokens",
-    "output_tokens_details",
-    "iterations",
-)
+_OF_PROMPT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_FIGURES = (*_OF_PROMPT, "output_tokens", "output_tokens_details", "iterations")
 _ERRORS = re.compile(rb'"(api_error|overloaded_error|rate_limit_error|timeout_error)"')
 """Those that would be replayed as a status."""
 
@@ -99,12 +93,17 @@ class MessageEvents:
     """Reads the events of one message.
 
     The usage in ``message_start`` is that of the prompt; the answer's stands in ``message_delta``, as a sum.
-    A stream that breaks off before has no usage: what came of it is to be counted.
+    Of a stream that breaks off before, what came of the answer is to be counted.
     """
 
     def __init__(self) -> None:
         self._usage: dict[str, Any] = {}
         self._reason = ""
+
+    @property
+    def prompt(self) -> Usage | None:
+        """The usage of the prompt, which the beginning tells."""
+        return read_usage({name: self._usage[name] for name in _OF_PROMPT if name in self._usage})
 
     @property
     def is_finished(self) -> bool:

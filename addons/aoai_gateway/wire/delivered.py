@@ -11,6 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aoai_gateway.wire.usage import Usage
 
 MOST_KEPT = 256 * 1024
 """Bytes that are kept: more than 50,000 tokens of English prose. Beyond, the kept ones' ratio is used."""
@@ -46,14 +50,18 @@ _STRING_VALUE = re.compile(rb'[ \t\r\n]*+:[ \t\r\n]*+"([^"\\]*+(?:\\.[^"\\]*+)*+
 
 
 class Delivered:
-    """The text of one answer. ``beyond``: bytes of it that are not kept."""
+    """The text of one answer. ``beyond``: bytes of it that are not kept.
 
-    __slots__ = ("_kept", "_keys", "beyond")
+    ``prompt``: the usage of its prompt, where a stream tells it before the answer.
+    """
+
+    __slots__ = ("_kept", "_keys", "beyond", "prompt")
 
     def __init__(self, operation_name: str) -> None:
         self._keys = _TEXT_KEYS.get(operation_name, ())
         self._kept = bytearray()
         self.beyond = 0
+        self.prompt: Usage | None = None
 
     def __repr__(self) -> str:
         return f"Delivered({len(self._kept)} bytes, {self.beyond} beyond)"

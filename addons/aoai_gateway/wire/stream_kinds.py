@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from aoai_gateway.wire.sse import SseEvent
-from aoai_gateway.wire.usage import AnswerFacts
+from aoai_gateway.wire.usage import AnswerFacts, Usage
 
 
 class Kind(Enum):
@@ -63,6 +63,11 @@ class EventReader(Protocol):
 
     def read(self, event: SseEvent, *, accepted: bool) -> Reading:
         """Say what an event with data means."""
+        ...
+
+    @property
+    def prompt(self) -> Usage | None:
+        """The usage of the prompt, once it is known; without anything of the answer's."""
         ...
 
     @property
