@@ -48,7 +48,9 @@ def test_the_answers_own_model_is_replaced(text: str):
         '{"response":[{"model":"gpt-4o-ptu"}],"usage":{"a":{}}}',
         '{"a":"\\"model\\":\\"gpt-4o-ptu\\"","b":{}}',
         '{"a":["model","gpt-4o-ptu"]}',
-        '{"data":[{"model":"gpt-4o-ptu"},{"model":"gpt-4o-ptu"}],"object":"list","x":{}}',
+        '{"data":[{"x":{"model":"gpt-4o-ptu"}},[{"model":"gpt-4o-ptu"}]],"object":"list","x":{}}',
+        '{"tools":[{"model":"gpt-4o-ptu"}],"object":"response","x":{}}',
+        '{"data":{"model":"gpt-4o-ptu"},"x":{}}',
         "not JSON at all",
         "",
     ],
@@ -56,6 +58,15 @@ def test_the_answers_own_model_is_replaced(text: str):
 def test_everything_else_stays(text: str):
     body = text.encode()
     assert NAMES.in_answer(body) is body
+
+
+def test_entries_of_a_list_name_it_too():
+    text = (
+        '{"object":"list","data":[{"id":"a","model":"%s"},{"id":"b","model":"%s","x":{}}],"has_more":false}'
+    )
+    assert answer(text % ("gpt-4o-ptu", "gpt-4o-ptu")) == text % ("gpt-4o", "gpt-4o")
+    single = '{"object":"list","data":[{"id":"a","model":"%s"}]}'
+    assert answer(single % "gpt-4o-ptu") == single % "gpt-4o"
 
 
 def test_one_that_looks_the_same_deeper_down_stays():

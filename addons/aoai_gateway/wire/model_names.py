@@ -2,8 +2,8 @@
 
 In the Responses API, and at some other servers, ``model`` is the name of the deployment, which the gateway
 itself put into the request. There it is replaced; a model's own name (``gpt-4o-2024-08-06``) stays, and so
-does every other byte. Only the answer's own ``model`` counts, or that of the ``response`` or ``message`` in
-an event: one deeper down, in metadata or in the definition of a tool, is the client's.
+does every other byte. Only the answer's own ``model`` counts, that of the ``response`` or ``message`` in an
+event, or of an entry of a list: one deeper down, in metadata or in the definition of a tool, is the client's.
 
 A string within JSON has its quotes escaped, so ``"model":"…"`` is never text. How deep it stands, the braces
 around it tell, mostly by a count; else the text is read token by token, within a bound. What lies beyond the
@@ -29,7 +29,8 @@ SHORT_END = 4_096
 """Bytes of an end that is read instead of what stands before it."""
 
 _KEY = b'"model"'
-_ITS_OWN = ([b""], [b"", b"response"], [b"", b"message"])
+_ITS_OWN = ([b""], [b"", b"response"], [b"", b"message"], [b"", b"[data", b""])
+"""Around a member that counts: the whole object, an event's response or message, or an entry of a list."""
 _MODEL = re.compile(rb'"model"[ \t\r\n]*+:[ \t\r\n]*+"([^"\\]{1,256})"')
 _DATA = re.compile(rb"(?:\A|[\r\n])(?:\xef\xbb\xbf)?data:")
 _TOKEN = re.compile(
@@ -87,7 +88,7 @@ class ModelNames:
 
 
 def _own(text: bytes, start: int, spans: list[tuple[int, int]]) -> set[int]:
-    """Return where those of the members begin that are the whole object's, or its response's or message's."""
+    """Return where those of the members begin that count, see `_ITS_OWN`."""
     if len(spans) == 1:
         at, end = spans[0]
         if text.count(b"{", start, at) == 1 or text.count(b"}", end) == 1:
@@ -118,8 +119,7 @@ def _read_own(text: bytes, start: int, places: set[int]) -> set[int]:
         if at > last or number >= MOST_TOKENS:
             break
         if token[2] is not None:
-            # A list of that name holds none of what is looked for.
-            holders.append(token[1] if token[2] == b"{" else b"[")
+            holders.append(token[1] if token[2] == b"{" else b"[" + token[1])
         elif token[1] is None:
             if token[0] in b"{[":
                 holders.append(b"")
