@@ -446,6 +446,25 @@ def test_no_budget_no_session(made: Callable[..., Talk]) -> None:
     assert other.here.result()[0] == 429
 
 
+def test_a_backends_capacity_is_taken_by_responses_alone(made: Callable[..., Talk]) -> None:
+    talk = begun(made(("a", {"tokens_per_minute": 10_000})))
+    gateway = talk.here.gateway
+    assert gateway.setup is not None
+    (backend,) = gateway.setup.table.pool("gpt") or ()
+    capacity = gateway.engine.scheduler.capacities.of(backend, "gpt")
+
+    def free() -> float | None:
+        return capacity.headroom(talk.here.clock.now)
+
+    assert free() == 1
+    talk.tell(type="response.created", response={"id": "resp_1"})
+    assert free() == 0.9488
+    talk.tell(type="response.done", response={"id": "resp_1", "usage": USAGE})
+    assert free() == 0.99
+    talk.send(CloseConnection(1000))
+    assert free() == 0.99
+
+
 def test_a_budget_in_money_is_spent_by_kinds_of_tokens(made: Callable[..., Talk]) -> None:
     prices = {"gpt": {"input": 10, "output": 20, "audio_input": 100, "audio_output": 200}}
     talk = begun(made(prices=prices, **limited(max_cost_per_day=0.02)))

@@ -367,6 +367,9 @@ class Attempts(Aftermath):
         if call.streaming and answered.status == 200 and attempt.spillover is None:
             assert call.body is not None
             self._speed(attempt).learn_begin(answered.now - attempt.started, call.body.text_size)
+        if call.target.operation.websocket:
+            # A session may last for an hour. What it takes of the backend, its responses tell one by one.
+            self._scheduler.ended(self._request, 0, self._now)
         end = yield Deliver(attempt)
         attempt.ended = end.now
         told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None

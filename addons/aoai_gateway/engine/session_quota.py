@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.routing.capacity import Capacity
     from aoai_gateway.wire.usage import Usage
 
 type Closings = Generator[Settle | Cancel, Result, None]
@@ -33,9 +34,11 @@ MOST_RESPONSES = 64
 class SessionQuota:
     """The bookings of one session. Methods are generators of the engine's effects."""
 
-    def __init__(self, admission: Admission, call: Call) -> None:
+    def __init__(self, admission: Admission, call: Call, capacity: Capacity) -> None:
         self._admission = admission
         self._call = call
+        self._capacity = capacity
+        """That of the backend, which learns of each response."""
         self._asked: deque[Booking] = deque()
         """Of responses that the client has asked for, and that have not begun."""
         self._running: OrderedDict[str, Booking] = OrderedDict()
@@ -108,12 +111,18 @@ class SessionQuota:
                 return found
             booking = found
         self._running[response] = booking
+        tokens = self._last + (self.bound or DEFAULT_COMPLETION)
+        self._capacity.begin(self._name(response), tokens, now)
         if len(self._running) > MOST_RESPONSES:
             yield from self._settle(self._running.popitem(last=False)[1], None)
         return None
 
-    def done(self, response: str | None, usage: Usage | None) -> Closings:
+    def _name(self, response: str) -> str:
+        return f"{self._call.id}/{response}"
+
+    def done(self, response: str | None, usage: Usage | None, now: float) -> Closings:
         """Settle a response that has ended with what it took."""
+        self._capacity.end(self._name(response or ""), usage.total_tokens if usage else None, now)
         if usage is not None and usage.total_tokens:
             self._last = usage.total_tokens
         booking = self._running.pop(response or "", None)

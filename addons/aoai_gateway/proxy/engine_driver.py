@@ -157,7 +157,10 @@ class EngineDriver:
         here = self._here
         assert here.call is not None
         here.call.session = Session()
-        self._quota = SessionQuota(here.gateway.engine.admission, here.call)
+        engine, attempt = here.gateway.engine, here.call.attempt
+        assert attempt is not None
+        capacity = engine.scheduler.capacities.of(attempt.backend, here.call.deployment)
+        self._quota = SessionQuota(engine.admission, here.call, capacity)
         yield from self.book(self._quota.begin(asked=asked))
         return self._quota
 

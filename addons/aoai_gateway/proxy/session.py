@@ -368,7 +368,7 @@ class MessageSession:
         if message.type == session_messages.CREATED:
             refusal = yield from self._driver.book(quota.created(message.response_id or "", now))
         elif message.type == session_messages.DONE:
-            yield from self._driver.book(quota.done(message.response_id, message.usage))
+            yield from self._driver.book(quota.done(message.response_id, message.usage, now))
             if message.response_id is not None:
                 self._made.append(message.response_id)
         elif message.type == session_messages.ERROR:
