@@ -248,6 +248,12 @@ def test_pings_and_binary_messages_pass(made: Callable[..., Talk]) -> None:
     assert b"p" in talk.here.sent["a.example"][-8:] or talk.here.sent["a.example"]
 
 
+def test_a_backends_own_limits_are_not_told(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.tell(type="rate_limits.updated", rate_limits=[{"name": "tokens", "limit": 1, "remaining": 1}])
+    assert talk.told() == []
+
+
 def test_keys_of_ours_are_masked(made: Callable[..., Talk]) -> None:
     talk = begun(made())
     talk.tell(type="error", error={"message": "the key key-of-a is wrong"})

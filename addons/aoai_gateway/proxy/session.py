@@ -70,6 +70,9 @@ TURN_SECONDS = 0.005
 MOST_KEPT, FIRST_KEPT = 32 * 1024 * 1024, 20
 """Bytes of messages that a flow keeps to be looked at, beside its first messages."""
 
+LOOK_SECONDS = 300.0
+"""How often a session is looked at in which nothing is due."""
+
 MOST_MADE = 128
 """Responses of one session that are remembered."""
 
@@ -151,7 +154,9 @@ class MessageSession:
 
     def watch(self) -> CommandGenerator[None]:
         """Look again when the session may have lasted, or been silent, for too long."""
-        yield from self._here.set_deadline(min(self._ends_at, self._silent_at))
+        # mitmproxy closes a connection in which nothing happens for ten minutes; to look counts.
+        soon = self._here.now() + LOOK_SECONDS
+        yield from self._here.set_deadline(min(self._ends_at, self._silent_at, soon))
 
     @property
     def _ends_at(self) -> float:
@@ -290,20 +295,24 @@ class MessageSession:
         """Pass a message on, after those who look at it have."""
         session, from_client = self._call.session, side is self._client
         assert session is not None
+        is_ours = False
+        """Whether it is not the client's business."""
         if from_client:
             session.messages_in += 1
         else:
             session.messages_out += 1
             content = yield from self._masked(content)
-            content = yield from self._told(content, text=text)
+            told = yield from self._told(content, text=text)
             if self.result is not None:
                 return
+            is_ours, content = told is None, told or content
         message = WebSocketMessage(
             Opcode.TEXT if text else Opcode.BINARY,
             from_client,
             content,
             self._here.clock.time(),
             injected=injected,
+            dropped=is_ours,
         )
         yield from self._show(message)
         if self._here.is_killed():
@@ -356,8 +365,8 @@ class MessageSession:
 
     # --- what it means ---------------------------------------------------------------------------------
 
-    def _told(self, content: bytes, *, text: bool) -> CommandGenerator[bytes]:
-        """Take in what the backend says of responses and their usage."""
+    def _told(self, content: bytes, *, text: bool) -> CommandGenerator[bytes | None]:
+        """Take in what the backend says of responses and their usage. Gives what the client is told."""
         message = session_messages.read_told(content) if text else None
         if message is None:
             if self._call.first_content is None and b".delta" in content[:256]:
@@ -375,6 +384,9 @@ class MessageSession:
             yield from self._driver.book(quota.refused())
         elif message.type in session_messages.REPORTS and message.usage is not None:
             quota.report(message.usage)
+        elif message.type == session_messages.LIMITS:
+            # As with HTTP: of limits, the client is told its own.
+            return None
         if refusal is not None:
             yield from self._over_quota(refusal, message.response_id)
         return self._names.shown(message) or content

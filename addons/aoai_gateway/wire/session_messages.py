@@ -27,6 +27,8 @@ CREATE = "response.create"
 CREATED = "response.created"
 DONE = "response.done"
 ERROR = "error"
+LIMITS = "rate_limits.updated"
+"""What is left of the backend's own limits."""
 REPORTS = ("conversation.item.input_audio_transcription.completed", "session.closed")
 """Messages that report usage beside that of responses."""
 
@@ -39,7 +41,7 @@ LARGE = Target(UNKNOWN["POST"], "v1")
 _TOLD = re.compile(
     rb'"(?:response\.(?:created|done|completed|incomplete|failed)|session\.(?:created|updated|closed)'
     rb"|transcription_session\.(?:created|updated)"
-    rb'|conversation\.item\.input_audio_transcription\.completed|error)"'
+    rb'|conversation\.item\.input_audio_transcription\.completed|rate_limits\.updated|error)"'
 )
 """What the type of a server's message is if it says anything that counts here."""
 
