@@ -159,3 +159,16 @@ def test_the_file_of_a_gateway_that_runs_can_be_checked() -> None:
 def test_a_file_that_can_be_written_is_fine(tmp_path: Path) -> None:
     assert start_checks.errors(config(usage_log=str(tmp_path / "usage.jsonl"))) == []
     assert not (tmp_path / "usage.jsonl").exists(), "looking makes no file"
+
+
+@pytest.mark.parametrize("key", ["affinity_file", "budget_file"])
+def test_an_affinity_file_that_is_none_is_an_error(tmp_path: Path, key: str) -> None:
+    said = tmp_path / ("kept.affinity" if key == "affinity_file" else "kept.json")
+    made = config(**{key: str(said)})
+    assert made.affinity_path == tmp_path / "kept.affinity"
+    assert start_checks.errors(made) == []
+    (tmp_path / "kept.affinity").write_text("something else\n")
+    (found,) = start_checks.errors(made)
+    assert found.startswith(f"affinity_file: {tmp_path / 'kept.affinity'}: is not a file of the gateway's")
+    shared = config(**{key: str(said), "state": "redis://localhost:6379/0"})
+    assert start_checks.errors(shared) == []

@@ -395,3 +395,7 @@ def test_where_budgets_are_kept(warnings: Lines, tmp_path):
     assert warnings(text + "state: redis://localhost\n") == []
     (said,) = warnings(text + kept + "state: redis://localhost\n")
     assert said == "gateway.yaml:15: budget_file: has no effect: budgets are kept in Redis"
+    places = f"affinity_file: {tmp_path}/places\n"
+    assert warnings(CLIENT.replace("HERE", "max_tokens_per_minute: 5") + places) == []
+    (said,) = warnings(text + places + "state: redis://localhost\n")
+    assert said == "gateway.yaml:15: affinity_file: has no effect: affinity is kept in Redis"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -263,3 +264,31 @@ async def test_leases_are_renewed_once_here_or_by_what_shares_a_store(
     sync._failover = None
     await sync.look()
     assert store.renewed == ["call"]
+
+
+def remembering(gateway: Gateway) -> str | None:
+    return gateway.engine.affinity.home("resp_1", time.monotonic())
+
+
+async def test_affinity_is_kept_in_its_file_from_one_life_to_the_next(tmp_path: Path) -> None:
+    made = config("ptu@sweden", affinity_file=tmp_path / "kept")
+    first, second = Gateway(), Gateway()
+    sync = StateSync(first)
+    assert await sync.open(made)
+    first.engine.affinity.remember("resp_1", "sweden", time.monotonic())
+    await sync.close()
+    other = StateSync(second)
+    assert await other.open(made)
+    assert remembering(second) == "sweden"
+    await other.close()
+
+
+async def test_a_gateway_does_not_start_with_a_file_that_is_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "kept").write_text("notes of a person\n")
+    sync = StateSync(Gateway())
+    assert not await sync.open(config("ptu@sweden", affinity_file=tmp_path / "kept"))
+    await sync.close()
+    assert "name another one, or remove it" in caplog.text
+    assert (tmp_path / "kept").read_text() == "notes of a person\n"
