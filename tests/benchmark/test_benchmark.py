@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from aoai_gateway.benchmark.command import main
 from aoai_gateway.tokens import Counter, Encodings, load_encodings
 from aoai_gateway.usage.record import ATTEMPT_FIELDS, FIELDS
 from aoai_simulator.tokenizer import EncodingTokenizer
+from tests.e2e import certificates
 from tests.simulator.running import INSTANT, KEY, Running
 
 SPEC = {
@@ -146,8 +148,8 @@ def test_recorded_calls_are_sent_again_as_they_came(
 
 
 @contextmanager
-def server(answer: Any) -> Iterator[str]:
-    """A server of one answer to each connection: a coroutine of its reader and its writer."""
+def server(answer: Any, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server of one answer to each connection: a coroutine of its writer."""
     loop, ready = asyncio.new_event_loop(), threading.Event()
     found: list[str] = []
 
@@ -157,8 +159,8 @@ def server(answer: Any) -> Iterator[str]:
             await answer(writer)
             writer.close()
 
-        listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-        found.append(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+        listening = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+        found.append(f"http{'s' if tls else ''}://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
         ready.set()
         async with listening:
             await over.wait()
@@ -257,6 +259,36 @@ def test_answers_that_do_not_come_whole(
     assert {each["outcome"] for each in records(path)} == {outcome}
 
 
+async def fine(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{}")
+    await writer.drain()
+
+
+async def nonsense(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"this is no HTTP\r\n\r\n")
+    await writer.drain()
+
+
+def test_a_certificate_that_is_not_trusted_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = certificates.make(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(made.certificate, made.private_key)
+    options = ("-e", "x", "-r", "6000", "-n", "2", "--no-stream", *CUSTOM)
+    with server(fine, tls) as url:
+        found = run(capsys, url, *options)
+        assert (found["failures"], len(found["causes"])) == (2, 1)
+        assert next(iter(found["causes"])).startswith("no TLS connection")
+        assert run(capsys, url, *options, "--ca", str(made.ca))["completed"] == 2
+
+
+def test_what_is_no_http_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(nonsense) as url:
+        made = run(capsys, url, "-e", "x", "-r", "6000", "-n", "2", *CUSTOM)
+    assert (made["calls"], made["failures"]) == (2, 2)
+
+
 def test_where_nothing_listens_calls_fail_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     made = run(capsys, "http://127.0.0.1:9", "-e", "x", "-r", "6000", "-n", "3", *CUSTOM)
     assert (made["failures"], list(made["causes"])) == (3, ["Connection refused"])
@@ -283,6 +315,13 @@ def test_what_is_wrong_with_a_command_line_is_said(
         main(["http://127.0.0.1:9", *words], ENV)
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://x", "http://", "http://x/?a=b"])
+def test_what_is_no_url_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([url, "-e", "x", "-r", "60"], ENV)
+    assert "is no URL" in capsys.readouterr().err
 
 
 def test_a_key_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:

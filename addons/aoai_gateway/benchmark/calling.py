@@ -200,6 +200,8 @@ class Caller:
             ) as response:
                 sent.status, sent.answered, sent.headers = response.status, self._clock(), response.headers
                 await self._read(response, sent)
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+            sent.failure, sent.reason = "tls", _untrusted(error)
         except aiohttp.ClientConnectorError as error:
             sent.failure, sent.reason = "connect", _why(error.os_error)
         except aiohttp.ConnectionTimeoutError:
@@ -311,6 +313,12 @@ def _end(last: _Try, outcome: str) -> dict[str, Any]:
     if last.status >= 400:
         return {"outcome": "ok", "error": last.reason}
     return {"outcome": "ok" if last.complete else "truncated"}
+
+
+def _untrusted(error: aiohttp.ClientError) -> str:
+    cause = error.__cause__
+    verified = getattr(cause, "verify_message", None)
+    return f"no TLS connection: {verified}" if verified else "no TLS connection"
 
 
 def _why(error: OSError) -> str:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, override
+from urllib.parse import urlsplit
 
 from aoai_gateway.benchmark.plan import ARRIVALS, PROFILES, Consumer
 
@@ -150,7 +151,8 @@ def _fault(args: argparse.Namespace) -> str | None:
 
 
 def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise argparse.ArgumentTypeError(f"{text!r} is no URL: http://127.0.0.1:8080")
     return text
 
