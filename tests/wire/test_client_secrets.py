@@ -6,8 +6,11 @@ import json
 
 import pytest
 
+from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.client_secrets import Grant, digest_of, looks_minted, minted_in
+from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.secrets import client_credential, redact_target, without_secret_protocols
+from aoai_gateway.wire.targets import parse_target
 
 SECRET = "ek_0123456789abcdef"
 
@@ -66,3 +69,43 @@ def test_tokens_in_the_query() -> None:
     assert found is not None
     assert (found.kind, found.value) == ("jwt", token)
     assert redact_target(f"/x?authorization=Bearer+{token}&a=b") == "/x?authorization=***&a=b"
+
+
+FORM = "multipart/form-data; boundary=b"
+
+
+def form(session: str) -> bytes:
+    return (
+        '--b\r\nContent-Disposition: form-data; name="sdp"\r\n\r\nv=0\r\n--b\r\n'
+        f'Content-Disposition: form-data; name="session"\r\n\r\n{session}\r\n--b--\r\n'
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        '{"type": "realtime", "model": "gpt", "instructions": "ä"}',
+        '{"instructions": "ä", "model" :"gpt"}',
+        '{"type": "transcription", "audio": {"input": {"transcription": {"model": "gpt"}}}}',
+    ],
+)
+def test_the_deployment_of_a_call(session: str) -> None:
+    target = parse_target("POST", "/openai/v1/realtime/calls")
+    body = parse_body(target, FORM, form(session))
+    assert body.deployment(target) == "gpt"
+    assert body.edited(model="real-1") == form(session.replace("gpt", "real-1"))
+
+
+@pytest.mark.parametrize(
+    "session", ["", "[]", '{"model": "a", "model": "b"}', '{"a": "' + "x" * 140_000 + '"}']
+)
+def test_a_session_of_a_call_that_is_none(session: str) -> None:
+    with pytest.raises(GatewayError) as refused:
+        parse_body(parse_target("POST", "/openai/v1/realtime/calls"), FORM, form(session))
+    assert refused.value.status == 400
+
+
+def test_a_call_without_a_session() -> None:
+    target = parse_target("POST", "/openai/v1/realtime/calls")
+    assert parse_body(target, "application/sdp", b"v=0").deployment(target) == ""
+    assert parse_body(target, FORM, form("{}")).deployment(target) == ""

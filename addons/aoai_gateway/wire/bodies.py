@@ -21,7 +21,7 @@ from typing import Any
 
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.errors import GatewayError, body_too_large, invalid_body
-from aoai_gateway.wire.forms import LONGEST_VALUE, NotAFormError, is_form, read_form
+from aoai_gateway.wire.forms import LONGEST_VALUE, Field, NotAFormError, is_form, read_form
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, Body, Model, State
 from aoai_gateway.wire.references import references_in
@@ -148,6 +148,8 @@ def _parse_json(target: Target, raw: bytes, *, short: bool) -> RequestBody:
 
 def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> RequestBody:
     facts = _FORM_FACTS + (_IMAGE_FACTS if target.operation.family == "images" else ())
+    if target.operation.model_in:
+        facts = (*facts, "session")
     try:
         fields = [field for field in read_form(raw, content_type) if field.name in facts]
     except NotAFormError as error:
@@ -157,22 +159,48 @@ def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> R
         twice = next(name for name in facts if sum(field.name == name for field in fields) > 1)
         raise invalid_body(f"'{twice}' stands more than once in the form.", param=twice)
     values: dict[str, str] = {}
-    for field in fields:
+    session = by_name.pop("session", None)
+    held = _model_of_session(target, raw, session) if session is not None else None
+    for field in by_name.values():
         try:
             values[field.name] = raw[field.start : min(field.end, field.start + LONGEST_VALUE)].decode()
         except UnicodeDecodeError:
             raise invalid_body(f"'{field.name}' is not UTF-8.", param=field.name) from None
     model = by_name.get("model")
+    place = held[1] if held is not None else None if model is None else (model.start, model.end)
     return RequestBody(
         target.operation,
         raw if isinstance(raw, bytes) else b"",
         dict(values),
         is_json=False,
-        model=_checked_model(values.get("model")),
+        model=_checked_model(held[0] if held is not None else values.get("model")),
         stream=target.operation.streams and (target.stream or values.get("stream", "").lower() == "true"),
         references=target.references,
-        edits=EditPoints(model=None if model is None else (model.start, model.end)),
+        edits=EditPoints(model=place),
     )
+
+
+def _model_of_session(target: Target, raw: bytes | StoredText, field: Field) -> tuple[str, Span] | None:
+    """The model that a form names in the JSON of its field ``session``, and where its name stands."""
+    if field.end - field.start > LARGE_BODY:
+        raise invalid_body("'session' is too long.", param="session")
+    part = raw[field.start : field.end]
+    text = _decode(part)
+    try:
+        members = read_document(text)
+    except NotJsonError as error:
+        raise invalid_body(f"'session' is not a JSON object: {error}.", param="session") from None
+    by_key = {member.key: member for member in members}
+    if len(by_key) != len(members):
+        raise _duplicate(members)
+    reader = _Reader(target, text, part, by_key)
+    ways = (way[1:] for way in target.operation.model_in if way[0] == "session")
+    found = next(filter(None, map(reader.nested, ways)), None)
+    if found is None:
+        return None
+    # Without its quotes: a form's values are replaced as they are.
+    start, end = field.start + reader.byte(found.value_start), field.start + reader.byte(found.end)
+    return str(found.value), (start + 1, end - 1)
 
 
 def _checked_model(model: str | None) -> str | None:

@@ -438,8 +438,15 @@ OPERATIONS: tuple[Operation, ...] = (
         _act(f"realtime.calls.{verb}", "POST", f"realtime/calls/{{call_id}}/{verb}", creates=verb == "refer")
         for verb in ("accept", "hangup", "refer", "reject")
     ),
-    _act(
-        "realtime.calls.create", "POST", "realtime/calls", body=Body.ANY, model=Model.OPTIONAL, creates=True
+    Operation(
+        "realtime.calls.create",
+        "POST",
+        "realtime/calls",
+        Model.OPTIONAL,
+        body=Body.ANY,
+        state=State.ALWAYS,
+        creates=True,
+        model_in=_SESSION_MODELS,
     ),
     # fine-tuning, evals
     *_kept("fine_tuning/jobs", "fine_tuning.jobs", "create", "list", "retrieve", "delete"),
