@@ -38,7 +38,10 @@ WATCH = """() => {
     .observe({ entryTypes: ["longtask"] });
 }"""
 
-type Measure = Callable[[], Awaitable[load.Result]]
+type Round = tuple[load.Result, float]
+"""What came of calls, and the CPU seconds that the gateway has used meanwhile."""
+
+type Measure = Callable[[], Awaitable[Round]]
 
 
 @dataclass
@@ -61,11 +64,13 @@ class Figures:
 
 @contextlib.asynccontextmanager
 async def reader(admin: int) -> AsyncIterator[None]:
-    """Follow the list as a page does, and do nothing with it."""
-    incoming, outgoing = await asyncio.open_connection("127.0.0.1", admin)
+    """Follow the list as a page does, once it has all of it, and do nothing with it."""
+    incoming, outgoing = await asyncio.open_connection("127.0.0.1", admin, limit=64 * 1024 * 1024)
     outgoing.write(
         f"GET /workbench/api/calls HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
     )
+
+    await asyncio.wait_for(incoming.readuntil(b"event: ready"), 60)
 
     async def follow() -> None:
         while await incoming.read(65536):
@@ -112,14 +117,17 @@ async def measure(rounds: int, seconds: float, rate: float, folder: Path) -> Non
     )
     message, tasks = load.request(PATH, CHAT, KEY), list[float]()
 
-    async def calls(port: int) -> load.Result:
-        return await load.run_paced(port, message, rate=rate, seconds=seconds, connections=CONNECTIONS)
+    async def calls(port: int) -> Round:
+        pid = pids.get(port)
+        before = cpu_seconds(pid) if pid is not None else 0.0
+        result = await load.run_paced(port, message, rate=rate, seconds=seconds, connections=CONNECTIONS)
+        return result, cpu_seconds(pid) - before if pid is not None else 0.0
 
-    async def with_reader() -> load.Result:
+    async def with_reader() -> Round:
         async with reader(admin):
             return await calls(bench)
 
-    async def with_page() -> load.Result:
+    async def with_page() -> Round:
         async with page(admin, folder, tasks):
             return await calls(bench)
 
@@ -130,7 +138,7 @@ async def measure(rounds: int, seconds: float, rate: float, folder: Path) -> Non
         "workbench, one reader": with_reader,
         "workbench, one page in Chromium": with_page,
     }
-    pids = dict[str, int]()
+    pids = dict[int, int]()
     figures = {name: Figures() for name in states}
     with contextlib.ExitStack() as stack:
         stack.enter_context(
@@ -145,16 +153,13 @@ async def measure(rounds: int, seconds: float, rate: float, folder: Path) -> Non
                 "--port",
                 str(port),
             ]
-            pids[name] = stack.enter_context(process(words, port, 0, folder / f"{name}.log"))
+            pids[port] = stack.enter_context(process(words, port, 0, folder / f"{name}.log"))
         os.sched_setaffinity(0, {1})
         for name in ("serve", "workbench, no page"):
             await states[name]()  # to warm up
         for number in range(rounds):
             for name, state in states.items():
-                pid = pids["plain" if name == "serve" else "bench"]
-                before = cpu_seconds(pid)
-                result = await state()
-                figures[name].take(result, cpu_seconds(pid) - before)
+                figures[name].take(*await state())
             print(f"round {number + 1} of {rounds} done", file=sys.stderr)
     tell(figures, tasks, rate)
 

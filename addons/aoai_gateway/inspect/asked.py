@@ -28,8 +28,13 @@ def shortened(said: str, longest: int = LONGEST) -> str:
 
     What is not printable is left out: control characters, and what changes the direction of a line.
     """
-    line = " ".join("".join(c for c in said[: 8 * longest] if c.isprintable() or c.isspace()).split())
+    words = said[: 8 * longest].split()
+    line = " ".join(filter(None, (word if word.isprintable() else _printable(word) for word in words)))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def _printable(word: str) -> str:
+    return "".join(filter(str.isprintable, word))
 
 
 def _last(asked: object) -> object:
