@@ -1,6 +1,10 @@
 """When free memory is given back."""
 
-from aoai_gateway.app.memory import SECONDS, FreeMemory, _resident
+import gc
+
+import pytest
+
+from aoai_gateway.app.memory import GARBAGE, SECONDS, FreeMemory, _resident
 
 MIB = 1024 * 1024
 
@@ -43,6 +47,16 @@ def test_what_is_freed_later_is_given_back_later() -> None:
     assert process.size == 100 * MIB
     memory.look(3 * SECONDS)
     assert process.trims == 2, "it is as small as it was"
+
+
+def test_many_bytes_of_bodies_are_collected_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, collected = Process(100), []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
+    memory = looked(process)
+    assert not memory.look(0, GARBAGE)
+    process.size, process.free = 150 * MIB, 40 * MIB
+    assert memory.look(0.5, GARBAGE + 1)
+    assert (len(collected), process.size) == (1, 110 * MIB)
 
 
 def test_where_the_size_is_not_known_nothing_is_done() -> None:

@@ -276,7 +276,8 @@ class Lifecycle:
         gateway.look_for_listeners(ctx.master.addons)
         self._close_silent()
         gateway.early.look(now)
-        self._memory.look(now)
+        if self._memory.look(now, gateway.held.given_back):
+            gateway.held.given_back = 0
         self._pool_watch.look()
         waiting = gateway.queued
         gateway.traffic.seen(in_flight=len(gateway.calls) - waiting, waiting=waiting, now=now)

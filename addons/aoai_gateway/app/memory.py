@@ -1,12 +1,15 @@
 """Memory that is free goes back to the system.
 
-After large bodies, glibc keeps what was theirs: pages that are free between others that are not. Some minutes
-of large calls double the size of a process for good, and a container is killed for memory that nothing uses.
+A connection's layers refer to each other, so what is left of a call is often garbage that waits for its
+collection; bodies of many megabytes are among it, and a few objects never make a collection due. Then glibc
+keeps what was theirs: pages that are free between others that are not. Some minutes of large calls double the
+size of a process for good, and a container is killed for memory that nothing uses.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import os
 from pathlib import Path
@@ -20,6 +23,9 @@ SECONDS = 5.0
 
 WORTH = 8 * 1024 * 1024
 """Bytes above the least, from which on it is tried."""
+
+GARBAGE = 32 * 1024 * 1024
+"""Bytes of bodies that may wait for a collection."""
 
 _STATUS = Path("/proc/self/statm")
 
@@ -38,8 +44,19 @@ class FreeMemory:
         self._least = math.inf
         self._next = -math.inf
 
-    def look(self, now: float) -> None:
-        """Give back what is free, if the process has grown. ``now``: monotonic seconds."""
+    def look(self, now: float, garbage: int = 0) -> bool:
+        """Give back what is free, if the process has grown.
+
+        ``now``: monotonic seconds; ``garbage``: bytes of bodies that are no longer needed. Whether these were
+        collected.
+        """
+        if garbage > GARBAGE:
+            gc.collect()
+            self._next = now
+        self._look(now)
+        return garbage > GARBAGE
+
+    def _look(self, now: float) -> None:
         if self._trim is None or now < self._next:
             return
         self._next = now + SECONDS

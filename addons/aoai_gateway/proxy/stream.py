@@ -690,6 +690,7 @@ class GatewayStream(HttpStream):
     def _count_out(self) -> None:
         self._here.release_body()
         self._here.end_trial()
+        self._attempt = self._delivery = self.lane = None
         if self._session is not None or self._opening is not None:
             self._here.gateway.sessions.discard(self._here.client.id)
         if self._here.call is not None:

@@ -111,6 +111,11 @@ class StreamContext:
             self.upload.close()
         if self.held is not None:
             self.held.release()
+        if not self.gateway.needs_requests and hasattr(self, "flow"):
+            # Nothing has the flow but layers, which are garbage that may wait for long.
+            self.flow.request.data.content = None
+            if self.call is not None:
+                self.call.body = None
 
     def end_trial(self) -> None:
         """Make room for the trial of another token."""

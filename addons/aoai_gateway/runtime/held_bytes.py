@@ -21,6 +21,8 @@ class HeldBytes:
 
     def __init__(self) -> None:
         self.total = 0
+        self.given_back = 0
+        """Bytes that were held, since it was last set to 0. Some may wait for a garbage collection."""
         self._of: Counter[str] = Counter()
 
     def of(self, client: str) -> int:
@@ -43,6 +45,7 @@ class HeldBytes:
     def give_back(self, client: str, size: int) -> None:
         """Count bytes as held no more."""
         self.total -= size
+        self.given_back += size
         self._of[client] -= size
         if not self._of[client]:
             del self._of[client]
