@@ -21,6 +21,14 @@ class Process:
         self.free = 0
 
 
+@pytest.fixture(autouse=True)
+def collected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Take note of collections; one of a whole test session would take its time."""
+    found: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda: found.append(1))
+    return found
+
+
 def looked(process: Process) -> FreeMemory:
     return FreeMemory(lambda: process.size, process.trim)
 
@@ -49,9 +57,8 @@ def test_what_is_freed_later_is_given_back_later() -> None:
     assert process.trims == 2, "it is as small as it was"
 
 
-def test_many_bytes_of_bodies_are_collected_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    process, collected = Process(100), []
-    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
+def test_many_bytes_of_bodies_are_collected_at_once(collected: list[int]) -> None:
+    process = Process(100)
     memory = looked(process)
     assert not memory.look(0, GARBAGE)
     process.size, process.free = 150 * MIB, 40 * MIB

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 """Between two times; one takes about a millisecond for a hundred megabytes."""
+
+SHARE = 500.0
+"""Times as long as it took, at least, until it is done again."""
 
 WORTH = 8 * 1024 * 1024
 """Bytes above the least, from which on it is tried."""
@@ -51,18 +55,21 @@ class FreeMemory:
         collected.
         """
         if garbage > GARBAGE:
-            gc.collect()
             self._next = now
-        self._look(now)
+        self._look(now, collect=garbage > GARBAGE)
         return garbage > GARBAGE
 
-    def _look(self, now: float) -> None:
-        if self._trim is None or now < self._next:
+    def _look(self, now: float, *, collect: bool) -> None:
+        if now < self._next:
             return
         self._next = now + SECONDS
         before = self._resident()
-        if before is not None and before > self._least + WORTH:
+        if before is not None and (collect or before > self._least + WORTH):
+            # What was there when the process began is frozen, so that this is a matter of milliseconds.
+            began = time.perf_counter()
+            gc.collect()
             self._trim()
+            self._next = now + max(SECONDS, SHARE * (time.perf_counter() - began))
             before = self._resident()
         if before is not None:
             self._least = min(self._least, before)
@@ -75,10 +82,10 @@ def _resident() -> int | None:
         return None
 
 
-def _trim() -> Callable[[], object] | None:
+def _trim() -> Callable[[], object]:
     """Find glibc's `malloc_trim`; no other library needs it."""
     try:
         function = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
-        return None
+        return lambda: None
     return lambda: function(0)
