@@ -55,7 +55,7 @@ class Agent:
         client.responses.create(model=model, input="x", conversation=self._conversation)
         beta = client.beta
         self._assistant = self._assistant or beta.assistants.create(model=model).id
-        self._thread = self._thread or beta.threads.create(metadata={"a": self._assistant}).id
+        self._thread = self._thread or beta.threads.create().id
         beta.threads.messages.create(self._thread, role="user", content="x")
         beta.threads.runs.create(self._thread, assistant_id=self._assistant)
         if not self._file:

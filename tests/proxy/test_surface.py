@@ -150,6 +150,27 @@ def test_an_id_goes_where_it_was_made(made: Callable[..., Connection]) -> None:
     assert "a.example" not in here.sent
 
 
+def test_threads_are_made_where_the_assistants_of_their_client_are(made: Callable[..., Connection]) -> None:
+    """A run needs both at one resource, and a thread that is made names no assistant."""
+    here = made("a", "b")
+    post(here, "/openai/v1/assistants", model="gpt")
+    throttle(here, "a", seconds=1)
+    given(here, "b", id="asst_0123456789abcdef01234567")
+    assert here.result()[0] == 200
+    here.clock.now += 60.0
+    post(here, "/openai/v1/threads")
+    given(here, "b", id="thread_0123456789abcdef01234567")
+    assert here.result()[0] == 200
+    post(here, "/openai/v1/threads")
+    throttle(here, "b", seconds=9)
+    status, body = here.result()
+    assert status == 429, "a thread elsewhere would be of no use"
+    assert b"held at b" in body
+    ask(here, "GET", "/openai/v1/files")
+    given(here, "a", object="list", data=[])
+    assert here.result()[0] == 200
+
+
 def test_an_id_that_is_not_known_is_looked_for_and_then_known(made: Callable[..., Connection]) -> None:
     here = made("a", "b")
     ask(here, "GET", f"/openai/v1/files/{FILE}/content")

@@ -45,7 +45,7 @@ from aoai_gateway.engine.failures import (
     keeps_state,
     was_not_taken,
 )
-from aoai_gateway.engine.routing_request import session_of
+from aoai_gateway.engine.routing_request import desk_of, session_of
 from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
 from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
@@ -397,7 +397,8 @@ class Attempts(Aftermath):
         if keeps_state(call):
             assert call.body is not None
             # What it refers to could be resolved there, too.
-            for key in (call.response_id, session_of(call), *self._made, *call.body.references):
+            keys = (call.response_id, session_of(call), desk_of(call), *self._made, *call.body.references)
+            for key in keys:
                 if key is not None:
                     shared.affinity.remember(key, attempt.backend.endpoint.name, self._now)
         if self._minted is not None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN = 4
 """Of a prompt that was not counted. Azure's limiters estimate from the number of characters, too."""
 
+TOGETHER = ("assistants.create", "threads.create")
+"""Operations that make what is used together, and refer to nothing that tells where the other one is."""
+
 UNBOUNDED_COMPLETION = 16
 """Tokens that a limiter reserves for a completion without a bound (the default of max_tokens in Azure's
 reference of the completions API)."""
@@ -62,6 +65,13 @@ def session_of(call: Call) -> str | None:
     return f"session {call.client.name}: {session}" if session else None
 
 
+def desk_of(call: Call) -> str | None:
+    """Name the place where a client makes assistants and threads: a run needs both, at one resource."""
+    if call.target.operation.name in TOGETHER:
+        return f"assistants and threads of {call.client.name}"
+    return None
+
+
 def _tokens(call: Call) -> int:
     """Return what a limiter will count for the call."""
     assert call.body is not None
@@ -89,4 +99,6 @@ def _home(call: Call, pool: Pool, now: float, affinity: Affinity) -> str | None:
         # Only the resource that encrypted it can read it.
         session = session_of(call)
         home = affinity.home(session, now) if session is not None else None
+    if home is None and (desk := desk_of(call)) is not None:
+        home = affinity.home(desk, now)
     return home if any(b.endpoint.name == home for b in pool) else None

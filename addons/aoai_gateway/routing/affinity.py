@@ -4,7 +4,7 @@ Azure keeps stored responses in one resource, and encrypted reasoning can be rea
 that wrote it, so a call that continues a conversation must go where the conversation is.
 
 What is remembered of a name (a response id, a session key) is its digest: an entry has the same size however
-long the name is, and what is kept in a file or a store tells nothing of the clients.
+long the name is, and files and stores hold no names of the clients' things.
 """
 
 from __future__ import annotations

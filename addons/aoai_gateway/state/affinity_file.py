@@ -3,7 +3,7 @@
 A line is the digest of a name, when its state was seen (Unix time), and the endpoint. What is learned is
 appended, once a second and synced to the disk; a later line counts before an earlier one. When the file has
 grown to more than twice what is remembered, it is replaced as a whole. A line that a crash cut off is passed
-over. The file tells nothing of clients, and only its owner may read it: 0600.
+over. Only its owner may read the file (0600), and of what clients and Azure call things it holds digests.
 """
 
 from __future__ import annotations
