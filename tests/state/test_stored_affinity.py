@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from aoai_gateway.bounded import digest_of
 from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.state import stored_affinity
 from aoai_gateway.state.affinity_file import AffinityFile, AffinityFileError
 from aoai_gateway.state.exchange import Exchange
 from aoai_gateway.state.stored_affinity import AffinityKeeper, put
@@ -96,6 +98,30 @@ def test_a_store_that_began_anew_takes_nothing_away(own_redis: RedisServer, tmp_
     affinity = alone(file)
     assert affinity.home("resp_1", NOW) == "sweden"
     assert affinity.home("resp_2", NOW) == "france"
+
+
+def test_a_store_that_hangs_holds_nothing_up_and_is_said_once(
+    own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stored_affinity, "STORE_SECONDS", 0.1)
+    learn(own_redis.url, "hangs", resp_1="sweden")
+    file = tmp_path / "budgets.affinity"
+
+    async def run() -> None:
+        keeper = AffinityKeeper(own_redis.url, "hangs", file)
+        assert own_redis.process is not None
+        own_redis.process.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(5):
+                await keeper.flush()
+                await keeper.flush()
+        finally:
+            own_redis.process.send_signal(signal.SIGCONT)
+        await keeper.flush()
+
+    asyncio.run(run())
+    assert caplog.text.count("cannot be read in the store") == 1
+    assert alone(file).home("resp_1", NOW) == "sweden"
 
 
 def test_a_file_that_is_none(redis_server: RedisServer, tmp_path: Path) -> None:

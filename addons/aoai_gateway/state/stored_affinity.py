@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from aoai_gateway.routing.affinity import Affinity
 from aoai_gateway.state.affinity_file import INTERVAL, AffinityFile, AffinityFileError, read
 from aoai_gateway.state.exchange import KEPT_HOMES, homes_key, read_homes, written_homes
+from aoai_gateway.state.stored_budgets import STORE_SECONDS
 
 TOGETHER: Final = 500
 """Homes in one entry of the stream."""
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 def put(url: str, prefix: str, path: Path) -> None:
     """Put what the file says into the store. One that is not there says nothing. Raises AffinityFileError."""
-    with redis.Redis.from_url(url) as store:
+    with redis.Redis.from_url(url, socket_timeout=STORE_SECONDS) as store:
         for some in batched(read(path), TOGETHER):
             entry: dict[Any, Any] = written_homes([(key.hex(), name, seen) for key, name, seen in some])
             store.xadd(homes_key(prefix), entry, maxlen=KEPT_HOMES, approximate=True)
@@ -42,7 +43,7 @@ class AffinityKeeper:
     """Writes the file with what workers learn: `run` as a task; at the end cancel it and `flush`."""
 
     def __init__(self, url: str, prefix: str, path: Path) -> None:
-        self._store = redis.asyncio.Redis.from_url(url)
+        self._store = redis.asyncio.Redis.from_url(url, socket_timeout=STORE_SECONDS)
         self._key = homes_key(prefix)
         self._affinity = Affinity()
         self._file = AffinityFile(path, self._affinity)

@@ -66,7 +66,7 @@ class BudgetKeeper:
     """Writes the file whenever something was settled: `run` as a task; at the end cancel it and `flush`."""
 
     def __init__(self, url: str, prefix: str, path: Path) -> None:
-        self._store = redis.asyncio.Redis.from_url(url)
+        self._store = redis.asyncio.Redis.from_url(url, socket_timeout=STORE_SECONDS)
         self._prefix = prefix
         self._path = path
         self._written: dict[_Budget, int] | None = None
