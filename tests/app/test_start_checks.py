@@ -172,3 +172,15 @@ def test_an_affinity_file_that_is_none_is_an_error(tmp_path: Path, key: str) -> 
     assert found.startswith(f"affinity_file: {tmp_path / 'kept.affinity'}: is not a file of the gateway's")
     shared = config(**{key: str(said), "state": "redis://localhost:6379/0"})
     assert start_checks.errors(shared) == []
+
+
+def test_a_file_of_prompts_is_for_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    here = config(record_prompts={"path": str(path), "clients": ["Team"]})
+    assert start_checks.errors(here) == []
+    path.touch(mode=0o600)
+    assert start_checks.errors(here) == []
+    path.chmod(0o640)
+    assert start_checks.errors(here) == [
+        f"record_prompts.path: others than its owner may read {path}; chmod 600 it"
+    ]
