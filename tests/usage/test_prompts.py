@@ -32,8 +32,9 @@ def written(
 ) -> dict[str, Any]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     call = world("a").call(messages=[]).call
-    assert call.body is not None
-    record = prompt_of(call, secrets) | {"body": raw}
+    prompt = prompt_of(call, secrets)
+    assert prompt is not None
+    record = prompt | {"body": raw}
     PromptWriter(settings(path, *redact), JsonLinesWriter(path), seconds=seconds).write([record])
     (line,) = [json.loads(line) for line in path.read_text().splitlines()]
     return dict(line)
@@ -145,3 +146,14 @@ def test_only_named_clients_are_written_down(tmp_path: Path) -> None:
     (gone,) = sinks.adopt(config("a"))
     sinks.close([gone])
     assert not sinks.records_prompts_of("Ann")
+
+
+def test_what_has_no_prompt_is_not_written_down() -> None:
+    cancelled = world("a").call(b"", path="/openai/v1/responses/resp_0123456789abcdef0/cancel").call
+    assert prompt_of(cancelled, ()) is None
+
+
+def test_the_members_of_claudes_messages_are_a_prompt(tmp_path: Path) -> None:
+    body = {"system": "Be kind to Ann", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
+    line = written(tmp_path / "p", body, "Ann")
+    assert line["prompt"] == {"system": "Be kind to [redacted]", "messages": body["messages"]}

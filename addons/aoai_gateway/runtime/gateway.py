@@ -369,8 +369,10 @@ class Gateway:
 
         ``secrets``: what is masked in its prompt, if that is written down.
         """
-        if call.body is not None and self.sinks.records_prompts_of(call.client.name):
-            self.sinks.put_prompt(prompt_of(call, secrets))
+        if self.sinks.records_prompts_of(call.client.name):
+            prompt = prompt_of(call, secrets)
+            if prompt is not None:
+                self.sinks.put_prompt(prompt)
         self.traffic.finished(call, self.clock.monotonic())
         self.metrics.finished(call)
         heard = "gateway_call_finished" in self.heard

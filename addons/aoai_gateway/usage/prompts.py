@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-MEMBERS = ("instructions", "messages", "input", "prompt")
-"""Members of a body that are its prompt."""
+MEMBERS = ("instructions", "system", "messages", "input", "prompt")
+"""Members of a body that are its prompt, in the dialects of all operations."""
 
 LARGEST_BODY = 1024 * 1024
 """Bytes; decoding a larger one would hold up the event loop, from any thread."""
@@ -45,9 +45,13 @@ _BASE64 = re.compile(r"(?:data:[^,]{0,200},)?[A-Za-z0-9+/_-]{1000,}={0,2}", re.A
 """Images, audio and files: no text."""
 
 
-def prompt_of(call: Call, secrets: Iterable[KnownSecrets]) -> dict[str, Any]:
-    """Take what is to be written of a call that has a body. ``secrets``: what is masked, wherever it is."""
-    assert call.body is not None
+def prompt_of(call: Call, secrets: Iterable[KnownSecrets]) -> dict[str, Any] | None:
+    """Take what is to be written of a call; None of one without a prompt.
+
+    ``secrets``: what is masked, wherever it is.
+    """
+    if call.body is None or not call.body.raw or not call.target.operation.has_prompt:
+        return None
     return {
         "schema": SCHEMA,
         "time": written_time(call.started + call.wall),
