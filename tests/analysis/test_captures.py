@@ -120,3 +120,38 @@ def test_a_log_that_begins_with_a_date_is_no_capture(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("2026-11-29T10:00:00Z INFO ready\n")
     assert list(read([path], Selection(), Reading())) == []
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"gateway_tokens_in": "many"},
+        {"gateway_tokens_in": -1},
+        {"gateway_client": ["a"]},
+        {"gateway_timeline": 5},
+        {"gateway_timeline": [{}]},
+        {"gateway_timeline": ["x"]},
+        {"gateway_timeline": [{"backend": "a@b", "started": "x", "answered": 1}]},
+        {"gateway_timeline": [{"backend": 5}]},
+        {"gateway_outcome": {}},
+        {"gateway_duration_ms": True},
+    ],
+)
+def test_metadata_of_another_type_cost_their_flow_alone(
+    metadata: dict[str, Any], save: Callable[..., Path]
+) -> None:
+    odd = flow()
+    odd.metadata.update(metadata)
+    path, reading = save(flow(), odd, flow()), Reading()
+    made = report(read([path], Selection(), reading), reading, percentile=99)
+    assert (made["records"], made["unreadable"], made["totals"]["served"]) == (2, 1, 2)
+    assert f"{path}, flow 2 (" in made["passed_over"]
+
+
+@pytest.mark.parametrize("begun", [-1e12, 1e18, float("inf"), float("nan")])
+def test_a_flow_at_no_time_is_passed_over(begun: float, save: Callable[..., Path]) -> None:
+    odd = flow()
+    odd.request.timestamp_start = begun
+    reading = Reading()
+    assert len(list(read([save(flow(), odd)], Selection(), reading))) == 1
+    assert reading.unreadable == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import io
@@ -9,13 +10,14 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aoai_gateway.analysis import record_check
 from aoai_gateway.analysis.backtest_command import main as backtest_main
 from aoai_gateway.analysis.consumers import quantile
 from aoai_gateway.analysis.page import page
@@ -25,6 +27,7 @@ from aoai_gateway.analysis.report_command import as_csv, main
 from aoai_gateway.analysis.text import short, text
 from aoai_gateway.config.models import Client
 from tests.analysis.day import day
+from tests.e2e.processes import CHECKOUT
 from tests.engine_driver import config
 from tests.usage.records import attempt, record
 
@@ -253,6 +256,30 @@ def test_a_field_of_another_type_costs_a_backtest_nothing_more(
     path = str(written([record(), record(input_tokens="many"), *day()]))
     assert backtest_main([path, "--config", "own"], lambda _: config("a", clients=(SHOP,))) == 0
     assert "Passed over: 1 line is no usage record; the first: " in capsys.readouterr().out
+
+
+def fields_in_use() -> Iterator[str]:
+    """The fields of records that the modules here read, by their source."""
+    for module in (CHECKOUT / "addons" / "aoai_gateway" / "analysis").glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            match node:
+                case ast.Subscript(ast.Name("record"), ast.Constant(str(name)), ast.Load()):
+                    yield name
+
+
+def test_every_field_that_is_read_is_looked_at_first() -> None:
+    assert set(fields_in_use()) - {"time"} <= set(record_check._Record.__annotations__)
+
+
+def test_a_compressed_file_that_is_damaged_is_said_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl.gz"
+    whole = gzip.compress((json.dumps(record()) + "\n").encode() * 500)
+    path.write_bytes(whole[:40] + bytes([whole[40] ^ 255]) + whole[41:])
+    with pytest.raises(RecordsError, match=r"usage\.jsonl\.gz"):
+        of(path)
+    path.write_bytes(whole[:-20])
+    with pytest.raises(RecordsError, match=r"usage\.jsonl\.gz"):
+        of(path)
 
 
 def test_nothing_but_other_lines_is_said(written: Write) -> None:

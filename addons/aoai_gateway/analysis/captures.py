@@ -15,6 +15,7 @@ from mitmproxy.exceptions import FlowReadException
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
+from aoai_gateway.analysis.record_check import is_time
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 from aoai_gateway.wire.bodies import parse_body
@@ -69,7 +70,10 @@ def flows_of(path: Path) -> Iterator[Flow]:
 
 
 def record_of(flow: Flow) -> tuple[float, dict[str, Any]] | None:
-    """Make a flow's record, with its time; None of what is no call: attempts, health checks, a console."""
+    """Make a flow's record, with its time; None of what is no call: attempts, health checks, a console.
+
+    Raises an exception of any kind where the metadata are not as the gateway writes them.
+    """
     if not isinstance(flow, HTTPFlow) or "gateway_attempt" in flow.metadata:
         return None
     try:
@@ -77,6 +81,8 @@ def record_of(flow: Flow) -> tuple[float, dict[str, Any]] | None:
     except GatewayError:
         return None
     at = flow.request.timestamp_start or 0.0
+    if not is_time(at):
+        raise ValueError("no time")
     record = (
         empty_record()
         | {"time": written_time(at), "count": 1}

@@ -6,12 +6,16 @@ record is passed over as a whole, since half of a call would make figures wrong 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypedDict
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 MOST = 10**15
 """Of any number: sums of it are exact as floats still, and no call comes near."""
+
+LATEST = datetime(9998, 1, 1, tzinfo=UTC).timestamp()
+"""Of a record's time: what comes after it can be written, too."""
 
 type _Count = Annotated[int, Field(ge=0, le=MOST)]
 type _Number = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
@@ -71,9 +75,15 @@ class _Record(TypedDict):
     service_tier_requested: str | None
     policy: list[_Action]
     refused_by: _Refusal | None
+    spillover: dict[str, Any] | None
 
 
 _records: TypeAdapter[Any] = TypeAdapter(_Record)
+
+
+def is_time(at: float) -> bool:
+    """Whether seconds since the epoch can be a record's time."""
+    return 0 <= at < LATEST
 
 
 def wrong_field(record: dict[str, Any]) -> str | None:

@@ -12,13 +12,14 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from aoai_gateway.analysis.record_check import wrong_field
+from aoai_gateway.analysis.record_check import is_time, wrong_field
 from aoai_gateway.usage.record import SCHEMA, empty_record
 
 type Record = dict[str, Any]
@@ -27,10 +28,6 @@ _LONGEST_LENGTH = 12
 _DUMP = re.compile(rb"[0-9]{1,11}:")
 
 AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-LATEST = datetime(9998, 1, 1, tzinfo=UTC).timestamp()
-"""Of a record's time: what comes after it can be written, too."""
 
 
 class RecordsError(Exception):
@@ -97,7 +94,7 @@ def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Itera
                     yield at, record
                 else:
                     reading.left_out += 1
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise RecordsError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -120,10 +117,20 @@ def _flows(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
     from aoai_gateway.analysis.captures import CaptureReadError, flows_of, record_of
 
     try:
-        for flow in flows_of(path):
-            found = record_of(flow)
-            if found is not None:
-                yield found
+        for number, flow in enumerate(flows_of(path), 1):
+            place = f"{path}, flow {number}"
+            try:
+                found = record_of(flow)
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+                # Any program can write metadata under any name.
+                reading.pass_over(place, "its metadata")
+                continue
+            if found is None:
+                continue
+            if (wrong := wrong_field(found[1])) is not None:
+                reading.pass_over(place, wrong)
+                continue
+            yield found
     except CaptureReadError as error:
         reading.pass_over(str(path), str(error))
 
@@ -172,7 +179,7 @@ def _record(line: str, plain: Record) -> tuple[float, Record]:
         at = seconds(record["time"])
     except (ValueError, KeyError, TypeError, OverflowError):
         raise _NoRecordError("time") from None
-    if not 0 <= at < LATEST:
+    if not is_time(at):
         raise _NoRecordError("time")
     schema = record.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
