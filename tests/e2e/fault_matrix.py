@@ -68,6 +68,7 @@ EXPECTED: tuple[Row, ...] = (
     Row("502", {}, "502", **both(OTHER, "502 BadGateway")),
     Row("503", {}, "503", **both(OTHER, "503 ServiceUnavailable")),
     Row("504", {}, "504", **both(OTHER, "504 GatewayTimeout")),
+    Row("529", {}, "529: overloaded", **both(OTHER, OUT)),
     Row("huge-error-body", {}, "500 with a body of 1 MB", **both(OTHER, BROKEN_OFF)),
     Row(
         "content_filter", {}, "400 of the content filter", **both("400 content_filter", "400 content_filter")

@@ -53,6 +53,7 @@ REPLAYED: dict[str, tuple[str, dict[str, Any], str]] = {
     "503": ("503", {}, PAYGO),
     "503 with a hint": ("503", {"retry_after_seconds": 3}, PAYGO),
     "504": ("504", {}, PAYGO),
+    "529": ("529", {}, PAYGO),
     "huge error body": ("huge-error-body", {}, PAYGO),
     "reset": ("reset", {}, PAYGO),
     "closed": ("reset", {"how": "fin"}, PAYGO),
