@@ -242,6 +242,18 @@ def test_all_backends_out(made: Callable[..., Connection]) -> None:
     assert "7 seconds" in said["message"]
 
 
+def test_a_backends_limits_are_not_the_clients(made: Callable[..., Connection]) -> None:
+    here = made("a")
+    ask(here)
+    kinds = ("ratelimit-tokens-limit", "ratelimit-unified-status", "priority-input-tokens-remaining")
+    told = "".join(f"anthropic-{kind}: 1\r\n" for kind in kinds)
+    head = f"HTTP/1.1 200 x\r\n{told}request-id: req_1\r\ncontent-length: {len(MESSAGE)}\r\n\r\n"
+    here.answer("a", head.encode() + MESSAGE)
+    assert b"anthropic-" not in here.received
+    assert b"request-id: req_1\r\n" in here.received
+    assert here.result() == (200, MESSAGE)
+
+
 def test_models_are_listed_in_its_form(made: Callable[..., Connection]) -> None:
     here = made("a")
     send(here, KEY, path="/anthropic/v1/models?limit=20", method="GET")

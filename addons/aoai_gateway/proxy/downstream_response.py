@@ -26,7 +26,7 @@ from aoai_gateway.proxy.header_index import set_fields
 from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.hints import LIMIT_HEADERS
+from aoai_gateway.wire.hints import LIMIT_HEADERS, LIMITS_BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +55,9 @@ HOP_BY_HOP = frozenset(
 
 OURS = (b"x-gateway-", b"access-control-")
 """How the names of fields begin that only the gateway itself says."""
+
+NOT_PASSED_ON = (*OURS, *(name.encode() for name in LIMITS_BEGIN))
+"""How the names of fields begin that a backend's answer loses."""
 
 NOT_THE_CLIENTS = HOP_BY_HOP | {name.encode() for name in LIMIT_HEADERS}
 """Fields that concern only the gateway: of its connection to the backend, and of its quota there."""
@@ -232,7 +235,7 @@ class DownstreamResponse:
         added += [(name.encode(), value.encode()) for name, value in call.quota_headers]
         received = response.data.headers.fields
         unwanted = NOT_THE_CLIENTS | heads.connection_options(received)
-        unwanted |= {low for name, _ in received if (low := name.lower()).startswith(OURS)}
+        unwanted |= {low for name, _ in received if (low := name.lower()).startswith(NOT_PASSED_ON)}
         set_fields(response, unwanted, added)
 
 

@@ -70,6 +70,8 @@ LIMIT_HEADERS = frozenset(
     | {"x-ratelimit-key", "x-ratelimit-type", "azure-openai-deployment-utilization"}
 )
 """The headers, in lower case, by which a backend tells its limits: they say nothing about a client's own."""
+LIMITS_BEGIN = ("anthropic-ratelimit-", "anthropic-priority-")
+"""How further ones begin, of kinds that are not read."""
 # RateLimit: "default";r=0;t=30 (draft-ietf-httpapi-ratelimit-headers-10), limit=9, reset=30 (its -06).
 _RATE_LIMIT = re.compile(r"(?:^|[;,\s])(?:t|reset)=(\d{1,9})(?=[;,\s]|$)")
 _LONGEST_FIELD = 512
