@@ -83,6 +83,8 @@ _PREAMBLE = frozenset({b"ping", b"content_block_stop"})
 _DELTA = Reading(Kind.CONTENT, delivers=True)
 
 
+LONGEST_REASON = 64
+
 _OF_PROMPT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _FIGURES = (*_OF_PROMPT, "output_tokens", "output_tokens_details", "iterations")
 _ERRORS = re.compile(rb'"(api_error|overloaded_error|rate_limit_error|timeout_error)"')
@@ -147,7 +149,8 @@ class MessageEvents:
         reason = delta.get("stop_reason") if isinstance(delta, Mapping) else None
         if isinstance(reason, str):
             self._reason = reason
-        return facts_of({"type": "message", "usage": self._usage, "stop_reason": reason})
+        reasons = (reason[:LONGEST_REASON],) if isinstance(reason, str) else ()
+        return AnswerFacts(usage=read_usage(self._usage), finish_reasons=reasons)
 
     def _add_usage(self, usage: object) -> None:
         """The newest figures count; a null says nothing. No more is kept than what is read of them."""

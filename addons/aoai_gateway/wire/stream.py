@@ -408,7 +408,8 @@ class StreamReader:
         if reading.facts is not NOTHING:
             self._note(reading.facts)
             self.finish_reasons = list(reading.facts.finish_reasons) or self.finish_reasons
-            self.delivered.prompt = self._own_reader.prompt
+            if self.delivered.prompt is None:
+                self.delivered.prompt = self._own_reader.prompt
         if reading.delivers:
             self.delivered.read(event.data)
         if reading.kind is Kind.CONTENT:
