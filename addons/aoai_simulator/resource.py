@@ -142,6 +142,10 @@ class Call:
     ask: Ask | None = None
     reservation: limits.Reservation | None = None
     limit_headers: Headers = ()
+    spillover: str | None = None
+    """The deployment that the request names to answer if the provisioned one is full."""
+    spilled: Headers = ()
+    """What tells that it has."""
     request: Request | None = None
     sent: Sent | None = None
     secret: Secret | None = None
@@ -240,9 +244,8 @@ class Resource:
                     self._claude.read(target, request.headers, body, deployment.spec.model),
                 )
             earlier = self._earlier(body.get("previous_response_id"))
-            return Call(
-                target, deployment, read_ask(target, body, deployment.spec.model, self._tokenizer, earlier)
-            )
+            ask = read_ask(target, body, deployment.spec.model, self._tokenizer, earlier)
+            return Call(target, deployment, ask, spillover=request.headers.get("x-ms-spillover-deployment"))
         except InvalidError as invalid:
             return invalid.reply
 
@@ -261,9 +264,7 @@ class Resource:
             return messages.count(ask.prompt_tokens)
         if deployment is None or ask is None:
             return self._models(call.target) if call.target.operation == "models" else self._item(call.target)
-        decision, deployment.state = limits.admit(deployment.limits, deployment.state, ask.cost, now)
-        call.reservation = decision.reservation
-        call.limit_headers = decision.headers
+        decision, deployment = self._admit(call, deployment, ask.cost, now)
         if call.target.operation in CLAUDE:
             call.limit_headers = messages.limit_headers(decision.headers, wall)
         if not decision.admitted:
@@ -272,6 +273,23 @@ class Resource:
             return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
         except InvalidError as invalid:
             return invalid.reply
+
+    def _admit(
+        self, call: Call, deployment: Deployment, cost: int, now: float
+    ) -> tuple[limits.Decision, Deployment]:
+        """Ask the limiter of a deployment, or of that to which the call is spilled over. Gives which one."""
+        decision, deployment.state = limits.admit(deployment.limits, deployment.state, cost, now)
+        other = self.deployment(call.spillover) if call.spillover is not None else None
+        provisioned = deployment.spec.provisioned_tokens_per_minute is not None
+        if not decision.admitted and provisioned and other is not None:
+            call.spilled = (
+                ("x-ms-spillover-from-deployment", deployment.name),
+                ("x-ms-spillover-error", "429"),
+            )
+            call.deployment = deployment = other
+            decision, deployment.state = limits.admit(deployment.limits, deployment.state, cost, now)
+        call.reservation, call.limit_headers = decision.reservation, decision.headers
+        return decision, deployment
 
     def _handshake(self, target: Target, request: Request, secret: Secret | None) -> Call | Whole:
         """Understand a WebSocket's handshake; a session of transcription may name no deployment."""
@@ -400,6 +418,7 @@ class Resource:
         ]
         if call is not None and call.target.operation in CLAUDE:
             common.append(("request-id", f"req_{ident[:24]}"))
+        common += call.spilled if call else ()
         deployment = call.deployment if call else None
         if call is None or deployment is None or status != 200:
             return tuple(common)

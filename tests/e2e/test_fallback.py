@@ -16,13 +16,23 @@ from tests.e2e.settings import SPEC
 from tests.e2e.shared import running
 
 SAID: list[Any] = [{"role": "user", "content": "say: hello there"}]
-SMALL = {"model": "gpt-35-turbo", "first_token_seconds": 0, "tokens_per_second": 0}
+INSTANT = {"first_token_seconds": 0, "tokens_per_second": 0}
+SMALL = {"model": "gpt-35-turbo", **INSTANT}
+PTU = {"model": "gpt-4o", "provisioned_tokens_per_minute": 50_000, **INSTANT}
 ENDPOINTS = {
-    "sweden": {**SPEC["sweden"], "deployments": {**SPEC["sweden"]["deployments"], "small": SMALL}},
+    "sweden": {
+        **SPEC["sweden"],
+        "deployments": {**SPEC["sweden"]["deployments"], "small": SMALL, "real-ptu": PTU},
+    },
     "france": SPEC["france"],
 }
 POOLS = {
-    "sweden": {"gpt-4o": ["gpt-4o-paygo"], "short": ["small"], "gone": ["no-such-deployment"]},
+    "sweden": {
+        "gpt-4o": ["gpt-4o-paygo"],
+        "short": ["small"],
+        "gone": ["no-such-deployment"],
+        "ptu": ["real-ptu"],
+    },
     "france": {"other": ["gpt-4o-france"]},
 }
 FALLBACKS = {
@@ -98,3 +108,17 @@ def test_a_response_names_what_was_asked_for(client: openai.OpenAI) -> None:
 def test_a_chat_completion_names_its_model(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="gpt-4o", messages=SAID)
     assert answer.model.startswith("gpt-4o-20")
+
+
+def test_what_azure_spills_over_is_told(stage: Stage, client: openai.OpenAI) -> None:
+    full = {"endpoint": "sweden", "deployment": "real-ptu", "set": "full", "seconds": 20}
+    stage.simulator.control("POST", "limits", full)
+    spill = {"x-ms-spillover-deployment": "gpt-4o-paygo"}
+    answer = client.chat.completions.with_raw_response.create(
+        model="ptu", messages=SAID, service_tier="priority", extra_headers=spill
+    )
+    assert answer.headers["x-gateway-backend"] == "real-ptu@sweden"
+    assert answer.headers["x-ms-spillover-from-deployment"] == "real-ptu"
+    (record,) = json_lines.wait_for(stage.usage, 1, call=answer.headers["x-gateway-call"])
+    assert record["spillover"] == {"from": "real-ptu", "to": "gpt-4o-paygo", "error": "429"}
+    assert (record["service_tier_requested"], record["service_tier"]) == ("priority", "priority")

@@ -25,7 +25,7 @@ from aoai_simulator.resource import Settings
 from aoai_simulator.server import start
 from aoai_simulator.tokenizer import EncodingTokenizer
 from tests.e2e import certificates
-from tests.simulator.running import CHAT, KEY, SPEC, Running, events, stream_text, wait_until
+from tests.simulator.running import CHAT, KEY, SPEC, Answer, Running, events, stream_text, wait_until
 
 HELLO = b'{"messages":[{"role":"user","content":"hello"}]}'
 STREAM = b'{"stream":true,"messages":[{"role":"user","content":"say: a b c d e f g h i j"}]}'
@@ -346,6 +346,26 @@ def test_a_provisioned_deployment_refuses_above_100_percent(running: Running) ->
     assert answer.status == 429
     assert answer.error["code"] == "rate_limit_reached"
     assert 4000 < int(answer.headers["retry-after-ms"]) <= 5000
+
+
+def test_a_full_provisioned_deployment_spills_over_where_the_request_says_so(running: Running) -> None:
+    def spilled(deployment: str) -> Answer:
+        target = f"/openai/deployments/{deployment}/chat/completions?api-version=2024-10-21"
+        said = {"messages": [{"role": "user", "content": "hello"}]}
+        return running.post(target, said, **{"x-ms-spillover-deployment": "paygo"})
+
+    running.control("POST", "limits", {"deployment": "ptu", "set": "full", "seconds": 5})
+    answer = spilled("ptu")
+    assert answer.status == 200
+    assert answer.headers["x-ms-spillover-from-deployment"] == "ptu"
+    assert answer.headers["x-ms-spillover-error"] == "429"
+    assert answer.headers["x-ms-deployment-name"] == "paygo"
+    assert "azure-openai-deployment-utilization" not in answer.headers
+    running.control("POST", "limits", {"deployment": "paygo", "set": "full", "seconds": 5})
+    failed = spilled("ptu")
+    assert failed.status == 429
+    assert failed.headers["x-ms-spillover-from-deployment"] == "ptu"
+    assert "x-ms-spillover-from-deployment" not in spilled("chat").headers
 
 
 # The control plane
