@@ -23,3 +23,21 @@ def test_a_price_is_found_by_deployment_and_by_model() -> None:
     assert at.price_of("smart", "o3-2025-04-16") is None
     assert at.price_of("smart") is None
     assert at.but(prices={"gpt-4o": at.prices["gpt-4o"]}).price_of("small", "gpt-4o-mini-2024-07-18") is None
+
+
+@pytest.mark.parametrize(
+    ("prices", "cost"),
+    [
+        # Of 60 tokens 20 are text and 40 audio; of 10 cached ones, 4 are text and 6 audio.
+        ({}, 60 * 10),
+        ({"audio_input": 100}, 20 * 10 + 40 * 100),
+        ({"cached_input": 1}, 50 * 10 + 10),
+        ({"cached_input": 1, "audio_input": 100}, 16 * 10 + 34 * 100 + 10),
+        ({"cached_input": 1, "audio_input": 100, "cached_audio_input": 2}, 16 * 10 + 34 * 100 + 4 + 12),
+        ({"audio_input": 100, "cached_audio_input": 2}, 20 * 10 + 34 * 100 + 12),
+    ],
+)
+def test_what_is_cached_and_audio_is_priced_once(prices: dict[str, float], cost: float) -> None:
+    price = Price.model_validate({"input": 10, "output": 0, **prices})
+    found = price.cost(60, 0, 10, input_audio_tokens=40, cached_audio_tokens=6)
+    assert found == pytest.approx(cost / 1_000_000)

@@ -33,6 +33,8 @@ class Price(Model):
     """The price of a million tokens of the answer, reasoning included."""
     cached_input: Amount | None = None
     """The price of a million cached tokens of the prompt; as `input` if not set."""
+    cached_audio_input: Amount | None = None
+    """The price of a million cached tokens of audio in the prompt; as `cached_input` if not set."""
     cache_write: Amount | None = None
     """The price of a million tokens that were put into the cache; as `input` if not set."""
     reasoning: Amount | None = None
@@ -62,6 +64,7 @@ class Price(Model):
         output_tokens: int,
         cached_tokens: int = 0,
         *,
+        cached_audio_tokens: int = 0,
         cache_write_tokens: int = 0,
         reasoning_tokens: int = 0,
         input_audio_tokens: int = 0,
@@ -78,12 +81,16 @@ class Price(Model):
         ``images`` are those that were made, ``seconds`` those of audio that was heard, ``characters`` those
         that were spoken. Where parts are more than the whole, the whole is never counted below 0.
         """
+        cached_audio = self.cached_input if self.cached_audio_input is None else self.cached_audio_input
+        # What is both cached and audio is one of the two.
+        heard = input_audio_tokens - (cached_audio_tokens if cached_audio is not None else 0)
         taken = _priced(
             input_tokens,
             self.input,
-            (cached_tokens, self.cached_input),
+            (max(0, cached_tokens - cached_audio_tokens), self.cached_input),
+            (cached_audio_tokens, cached_audio),
             (cache_write_tokens, self.cache_write),
-            (input_audio_tokens, self.audio_input),
+            (max(0, heard), self.audio_input),
             (input_image_tokens, self.image_input),
         )
         given = _priced(

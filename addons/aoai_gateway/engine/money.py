@@ -124,6 +124,7 @@ def usage_cost(price: Price, usage: Usage, tier: str | None) -> float:
         usage.input_tokens,
         usage.output_tokens,
         usage.cached_tokens,
+        cached_audio_tokens=usage.cached_audio_tokens,
         cache_write_tokens=usage.cache_write_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         input_audio_tokens=usage.input_audio_tokens,
