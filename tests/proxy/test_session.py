@@ -361,6 +361,28 @@ def test_large_messages_are_read_elsewhere(
         assert len(talk.heard()) == 1
 
 
+def test_limits_bound_what_a_response_may_have(made: Callable[..., Talk]) -> None:
+    talk = begun(made(**limited(request_limits={"max_tokens": 50, "action": "clamp"})))
+    talk.say(type="response.create")
+    assert talk.heard() == [{"type": "response.create", "response": {"max_output_tokens": 50}}]
+    talk.say(type="response.create", response={"max_output_tokens": 20})
+    assert talk.heard() == [{"type": "response.create", "response": {"max_output_tokens": 20}}]
+    talk.say(type="session.update", session={"max_response_output_tokens": 100, "voice": "x"})
+    (sent,) = talk.heard()
+    assert sent["session"] == {"max_response_output_tokens": 50, "voice": "x"}
+    talk.say(type="response.create")
+    assert talk.heard() == [{"type": "response.create"}]
+    talk.say(type="session.update", session={"type": "transcription"})
+    assert talk.heard() == [{"type": "session.update", "session": {"type": "transcription"}}]
+
+
+def test_limits_refuse_what_a_response_may_not_have(made: Callable[..., Talk]) -> None:
+    talk = begun(made(**limited(request_limits={"max_tokens": 50, "action": "reject"})))
+    talk.say(type="response.create", response={"max_output_tokens": 51})
+    assert talk.told()[0]["error"]["code"] == "parameter_over_limit"
+    assert talk.heard() == []
+
+
 # --- quotas --------------------------------------------------------------------------------------------
 
 

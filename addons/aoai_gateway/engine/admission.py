@@ -46,7 +46,7 @@ from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_boun
 from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
 from aoai_gateway.quota.quotas import Decision, Limit, Reservation, Standing
-from aoai_gateway.quota.request_limits import apply
+from aoai_gateway.quota.request_limits import apply, bound_of_response
 from aoai_gateway.tokens import Correction
 from aoai_gateway.tokens.longest import most_output_tokens
 from aoai_gateway.wire import errors
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.wire.request_body import RequestBody
 
 DEFAULT_COMPLETION = 512
 """Tokens that usually suffice for a completion without a bound."""
@@ -330,13 +329,13 @@ class Admission:
 
     # --- the responses of a session ------------------------------------------------------------------
 
-    def response_bound(self, call: Call, body: RequestBody) -> int | None:
-        """Return what a further response of a session is to be bounded to; None: as it asks.
+    def response_bound(self, call: Call, asked: int | None) -> int | None:
+        """Return what a response of a session is to be bounded to that asks for this bound; None: as it asks.
 
         Raises GatewayError when it asks for more than the client may.
         """
         terms = effective_policy(call.setup.config, call.client, call.deployment)
-        return None if terms.dry_run else apply(terms.request_limits, body, None).max_tokens
+        return None if terms.dry_run else bound_of_response(terms.request_limits, asked)
 
     def book_response(
         self, call: Call, number: int, prompt: int, answer: int, now: float

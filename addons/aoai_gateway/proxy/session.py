@@ -409,18 +409,33 @@ class MessageSession:
         try:
             message = yield from self._read(content)
             named = self._names.real(message)
+            bound = self._bound(message)
         except GatewayError as error:
             yield from self._tell(error)
             return None
+        if bound is not None:
+            part = "response" if message.type == session_messages.CREATE else "session"
+            named = session_messages.with_bound(message, part, bound)
         if message.type == session_messages.CREATE:
-            asked = self._quota.ask(message.max_output_tokens, self._here.now())
+            asked = self._quota.ask(bound or message.max_output_tokens, self._here.now())
             refusal: GatewayError | None = yield from self._driver.book(asked)
             if refusal is not None:
                 yield from self._over_quota(refusal, None)
                 return None
         elif message.type in session_messages.SETTINGS:
-            self._quota.bound = message.max_output_tokens or self._quota.bound
+            self._quota.bound = bound or message.max_output_tokens or self._quota.bound
         return content if named is None else named
+
+    def _bound(self, message: session_messages.Message) -> int | None:
+        """Give what the client's limits make of a message's bound; None: it stays. Raises GatewayError."""
+        limit = self._here.gateway.engine.admission.response_bound
+        if message.type == session_messages.CREATE:
+            asked = message.max_output_tokens
+            # One that says nothing is bounded as the session is.
+            return None if asked is None and self._quota.bound is not None else limit(self._call, asked)
+        if message.type in session_messages.SETTINGS and not message.is_of_transcription:
+            return limit(self._call, message.max_output_tokens)
+        return None
 
     def _asked_response(self, content: bytes) -> CommandGenerator[bytes | None]:
         """Take in a message of a session of responses, which has the form of a request's body."""
@@ -433,7 +448,7 @@ class MessageSession:
             if body.parsed.get("type") != session_messages.CREATE:
                 return content
             name = None if body.model is None else self._names.real_name(body.model)
-            bound = self._here.gateway.engine.admission.response_bound(call, body)
+            bound = self._here.gateway.engine.admission.response_bound(call, body.max_tokens)
         except GatewayError as error:
             yield from self._tell(error)
             return None

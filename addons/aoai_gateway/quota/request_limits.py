@@ -101,6 +101,16 @@ def prompt_over_limit(tokens: int, limit: int) -> GatewayError:
     )
 
 
+def bound_of_response(limits: RequestLimits, asked: int | None) -> int | None:
+    """The bound to set for a response of a session that asks for this one (None: for none); None: as it asks.
+
+    Raises `GatewayError` 400 for one that is too high and not to be clamped.
+    """
+    if asked is not None:
+        return _lower("max_output_tokens", asked, limits.max_tokens, limits.clamp, [])
+    return limits.max_tokens if limits.default_max_tokens is None else limits.default_max_tokens
+
+
 def _bound(limits: RequestLimits, body: RequestBody, changes: list[Change]) -> int | None:
     key = body.max_tokens_key
     if key is None:

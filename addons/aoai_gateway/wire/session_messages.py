@@ -45,6 +45,9 @@ _TOLD = re.compile(
 )
 """What the type of a server's message is if it says anything that counts here."""
 
+_BOUNDS = ("max_output_tokens", "max_response_output_tokens")
+"""Members that bound a response; the second one is that of the previews."""
+
 _SEARCHED = 4096
 _SETTLED = ("response.completed", "response.incomplete", "response.failed")
 """How a response ends in a session of responses, which has the events of its streams."""
@@ -76,11 +79,16 @@ class Message:
         """The bound of one response, which a request for one or the session's settings can give."""
         for part in ("response", "session"):
             inner = _inner(self.members, part)
-            for name in ("max_output_tokens", "max_response_output_tokens"):
+            for name in _BOUNDS:
                 bound = inner.get(name)
                 if isinstance(bound, int) and not isinstance(bound, bool) and bound > 0:
                     return bound
         return None
+
+    @property
+    def is_of_transcription(self) -> bool:
+        """Whether it sets up a session that writes down what it hears, and has no responses."""
+        return "transcription" in self.type or _inner(self.members, "session").get("type") == "transcription"
 
     @property
     def usage(self) -> Usage | None:
@@ -186,7 +194,19 @@ def with_models(message: Message, replace: Callable[[str], str]) -> bytes | None
         return None
     for holder, name, new in changes:
         holder[name] = new
-    return json.dumps(message.members, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+    return _dumped(message.members)
+
+
+def with_bound(message: Message, part: str, bound: int) -> bytes:
+    """The message with the bound of a response in one of its parts, ``response`` or ``session``."""
+    inner = message.members.get(part)
+    holder = dict(inner) if isinstance(inner, dict) else {}
+    name = next((each for each in _BOUNDS if each in holder), _BOUNDS[0])
+    return _dumped({**message.members, part: {**holder, name: bound}})
+
+
+def _dumped(members: Mapping[str, Any]) -> bytes:
+    return json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
 def cancel(response: str) -> bytes:
