@@ -162,6 +162,25 @@ def test_it_does_not_grow_with_what_is_told_again(path: Path, monkeypatch: pytes
     assert path.stat().st_size <= 1100
 
 
+def test_a_file_is_made_shorter_from_itself_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copy of the memory is made meanwhile, which would hold calls up."""
+    monkeypatch.setattr(affinity_file, "ALWAYS_APPENDED", 100)
+    keep(path, **{f"resp_{number}": "sweden" for number in range(20)})
+    affinity, file = opened(path)
+    affinity.snapshot = lambda: pytest.fail("copied")  # type: ignore[method-assign]  # a trap
+
+    async def story() -> None:
+        for turn in range(1, 50):
+            affinity.remember("resp_7", "france", NOW + turn * TOLD_SECONDS)
+            await file.flush()
+
+    asyncio.run(story())
+    again, _ = opened(path)
+    assert len(again) == 20
+    assert again.home("resp_7", NOW) == "france"
+    assert len(path.read_bytes().splitlines()) < 50
+
+
 def test_nothing_is_written_when_nothing_is_new(path: Path) -> None:
     affinity, file = opened(path)
 

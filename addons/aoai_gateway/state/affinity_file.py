@@ -13,13 +13,13 @@ import logging
 import os
 import time
 from contextlib import suppress
-from itertools import batched
+from itertools import batched, chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 from aoai_gateway.bounded import DIGEST_BYTES
-from aoai_gateway.routing.affinity import LIFETIME, Affinity, Home, Untold
+from aoai_gateway.routing.affinity import CAPACITY, LIFETIME, Affinity, Home, Untold
 from aoai_gateway.state.budget_file import write_atomically
 
 if TYPE_CHECKING:
@@ -105,14 +105,17 @@ class AffinityFile:
         if not homes:
             return
         largest = min(max(2 * self._compact_size, ALWAYS_APPENDED), LARGEST_FILE)
-        if len(HEADER) <= self._size <= largest:
-            work = asyncio.to_thread(self._append, homes, self._wall())
+        wall = self._wall()
+        if self._size < len(HEADER):
+            work = asyncio.to_thread(self._replace, self._affinity.snapshot(), wall)
+        elif self._size <= largest:
+            work = asyncio.to_thread(self._append, homes, wall)
         else:
-            work = asyncio.to_thread(self._replace, self._affinity.snapshot(), self._wall())
+            work = asyncio.to_thread(self._compact, homes, wall)
         self._writing = asyncio.ensure_future(work)
         try:
             await asyncio.shield(self._writing)
-        except OSError as error:
+        except (OSError, AffinityFileError) as error:
             self._untold.put_back(homes)
             if isinstance(error, FileNotFoundError):
                 self._size = 0
@@ -139,6 +142,14 @@ class AffinityFile:
             os.fsync(file.fileno())
             self._is_whole = True
             self._size = file.tell()
+
+    def _compact(self, homes: Iterable[Home], wall: float) -> None:
+        """Write the last line of each name alone. The file has them all, so no call waits for a copy."""
+        kept: dict[bytes, Home] = {}
+        for digest, endpoint, seen in chain(read(self._path), ((k, e, at + wall) for k, e, at in homes)):
+            kept.pop(digest, None)
+            kept[digest] = (digest, endpoint, seen)
+        self._replace(islice(kept.values(), max(0, len(kept) - CAPACITY), None), 0.0)
 
     def _replace(self, homes: Iterable[Home], wall: float) -> None:
         portions = list(_lines(homes, wall))
