@@ -376,6 +376,18 @@ def test_limits_bound_what_a_response_may_have(made: Callable[..., Talk]) -> Non
     assert talk.heard() == [{"type": "session.update", "session": {"type": "transcription"}}]
 
 
+def test_limits_bound_no_message_that_is_not_read_whole(
+    made: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = begun(made(**limited(request_limits={"max_tokens": 50, "action": "clamp"})))
+    raw = json.dumps({"type": "response.create", "response": {"instructions": "x" * 200_000}})
+    read = parse_body(session_messages.LARGE, "application/json", raw.encode(), short=True)
+    monkeypatch.setattr(talk.here.gateway.reader, "parse", lambda *_, **__: read)
+    talk.send(TextMessage(raw))
+    assert talk.heard() == []
+    assert talk.told()[0]["error"]["code"] == "message_malformed"
+
+
 def test_limits_refuse_what_a_response_may_not_have(made: Callable[..., Talk]) -> None:
     talk = begun(made(**limited(request_limits={"max_tokens": 50, "action": "reject"})))
     talk.say(type="response.create", response={"max_output_tokens": 51})
@@ -581,13 +593,13 @@ def test_a_response_under_way_is_waited_for(made: Callable[..., Talk]) -> None:
 
 
 def test_a_bug_ends_the_session(made: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch) -> None:
-    from aoai_gateway.proxy.session import MessageSession
+    from aoai_gateway.proxy.session_meaning import SessionMeaning
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("a bug")
 
     talk = begun(made())
-    monkeypatch.setattr(MessageSession, "_told", broken)
+    monkeypatch.setattr(SessionMeaning, "told", broken)
     talk.tell(type="x")
     assert not talk.here.client.connected
     assert talk.here.at_rest

@@ -12,7 +12,6 @@ client that a broken session had ended well. Its events and its display of messa
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -35,16 +34,14 @@ from wsproto.utilities import LocalProtocolError
 
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.http1 import BROKEN_OFF
-from aoai_gateway.proxy.session_names import SessionNames
+from aoai_gateway.proxy.session_meaning import Passed, SessionMeaning
 from aoai_gateway.proxy.session_side import MOST_PARTS, Preamble, Side
 from aoai_gateway.wire import session_messages
-from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.session_errors import (
     close_code,
     error_message,
-    message_malformed,
     message_too_large,
     session_disconnected,
     session_expired,
@@ -72,9 +69,6 @@ MOST_KEPT, FIRST_KEPT = 32 * 1024 * 1024, 20
 
 LOOK_SECONDS = 300.0
 """How often a session is looked at in which nothing is due."""
-
-MOST_MADE = 128
-"""Responses of one session that are remembered."""
 
 IN_ORDER = (1000, 1001)
 """Close codes of a session that has ended well (RFC 6455 §7.4.1)."""
@@ -105,15 +99,13 @@ class MessageSession:
         self._client = Side(ConnectionType.SERVER, "client") if opening is None else opening.side
         self._backend: Side = Side(ConnectionType.CLIENT, "backend") if preamble is None else preamble
         self._is_of_responses = opening is not None and opening.with_status
-        self._names = SessionNames(here.call, here.call.attempt.backend)
         self._limits = here.call.setup.config.limits
         self._begun = self._heard = self._turn = here.now()
         self._kept = 0
         """Bytes of the messages on the flow."""
         self._leaving = False
-        self._made: deque[str] = deque(maxlen=MOST_MADE)
-        """The last responses, which only the backend's resource has."""
         self._quota: SessionQuota
+        self._meaning: SessionMeaning
         self.result: Result | None = None
         """How it has ended, once it has."""
 
@@ -123,7 +115,9 @@ class MessageSession:
         """Accept the client's handshake."""
         here, response = self._here, self._here.flow.response
         assert response is not None
-        self._quota = yield from self._driver.begin_session(asked=self._opening is not None)
+        quota = yield from self._driver.begin_session(asked=self._opening is not None)
+        self._quota = quota
+        self._meaning = SessionMeaning(here, self._driver, quota, of_responses=self._is_of_responses)
         self._response.accept(self._call)
         here.flow.websocket = WebSocketData()
         for hook in (HttpResponseHeadersHook, HttpResponseHook):
@@ -243,8 +237,8 @@ class MessageSession:
             complete=True,
             first_content=self._call.first_content,
             usage=self._quota.usage,
-            model=self._names.model,
-            made=tuple(self._made),
+            model=self._meaning.names.model,
+            made=tuple(self._meaning.made),
             finish_reason=str(session.close_code) if session.close_code else None,
         )
 
@@ -302,10 +296,11 @@ class MessageSession:
         else:
             session.messages_out += 1
             content = yield from self._masked(content)
-            told = yield from self._told(content, text=text)
+            told = (yield from self._meaning.told(content)) if text else Passed(content)
+            yield from self._heed(told)
             if self.result is not None:
                 return
-            is_ours, content = told is None, told or content
+            is_ours, content = told.content is None, told.content or content
         message = WebSocketMessage(
             Opcode.TEXT if text else Opcode.BINARY,
             from_client,
@@ -319,12 +314,21 @@ class MessageSession:
             yield from self._end(session_expired("The session was ended by hand."))
             return
         passed: bytes | None = None if message.dropped else message.content
-        if from_client and passed is not None:
-            passed = yield from self._asked(passed, text=text)
+        if from_client and passed is not None and text:
+            asked = yield from self._meaning.asked(passed)
+            yield from self._heed(asked)
+            passed = asked.content
         if passed is not None and self.result is None:
             yield from self._pass_on(self._other(side), passed, text=text)
         if self._leaving and not from_client:
             yield from self.leave(at_once=False)
+
+    def _heed(self, passed: Passed) -> CommandGenerator[None]:
+        """Tell the client what stands against a message, and end the session if that is its end."""
+        if passed.error is not None:
+            yield from self._tell(passed.error)
+        if passed.refusal is not None:
+            yield from self._over_quota(passed.refusal, passed.response)
 
     def _show(self, message: WebSocketMessage) -> CommandGenerator[None]:
         """Let other addons see a message, where there are any."""
@@ -363,34 +367,6 @@ class MessageSession:
             yield from self._here.wait_for(asyncio.sleep(0))
             self._turn = self._here.now()
 
-    # --- what it means ---------------------------------------------------------------------------------
-
-    def _told(self, content: bytes, *, text: bool) -> CommandGenerator[bytes | None]:
-        """Take in what the backend says of responses and their usage. Gives what the client is told."""
-        message = session_messages.read_told(content) if text else None
-        if message is None:
-            if self._call.first_content is None and b".delta" in content[:256]:
-                self._call.first_content = self._here.now()
-            return content
-        quota, now = self._quota, self._here.now()
-        refusal: GatewayError | None = None
-        if message.type == session_messages.CREATED:
-            refusal = yield from self._driver.book(quota.created(message.response_id or "", now))
-        elif message.type == session_messages.DONE:
-            yield from self._driver.book(quota.done(message.response_id, message.usage, now))
-            if message.response_id is not None:
-                self._made.append(message.response_id)
-        elif message.type == session_messages.ERROR:
-            yield from self._driver.book(quota.refused())
-        elif message.type in session_messages.REPORTS and message.usage is not None:
-            quota.report(message.usage)
-        elif message.type == session_messages.LIMITS:
-            # As with HTTP: of limits, the client is told its own.
-            return None
-        if refusal is not None:
-            yield from self._over_quota(refusal, message.response_id)
-        return self._names.shown(message) or content
-
     def _over_quota(self, refusal: GatewayError, response: str | None) -> CommandGenerator[None]:
         """End the session, or only the response that does not fit the client's quota."""
         if not self._quota.pauses:
@@ -399,79 +375,6 @@ class MessageSession:
         yield from self._tell(refusal)
         if response is not None:
             yield from self._pass_on(self._backend, session_messages.cancel(response), text=True)
-
-    def _asked(self, content: bytes, *, text: bool) -> CommandGenerator[bytes | None]:
-        """Take in what the client wants. Gives what goes on to the backend; None: nothing."""
-        if not text:
-            return content
-        if self._is_of_responses:
-            return (yield from self._asked_response(content))
-        try:
-            message = yield from self._read(content)
-            named = self._names.real(message)
-            bound = self._bound(message)
-        except GatewayError as error:
-            yield from self._tell(error)
-            return None
-        if bound is not None:
-            part = "response" if message.type == session_messages.CREATE else "session"
-            named = session_messages.with_bound(message, part, bound)
-        if message.type == session_messages.CREATE:
-            asked = self._quota.ask(bound or message.max_output_tokens, self._here.now())
-            refusal: GatewayError | None = yield from self._driver.book(asked)
-            if refusal is not None:
-                yield from self._over_quota(refusal, None)
-                return None
-        elif message.type in session_messages.SETTINGS:
-            self._quota.bound = bound or message.max_output_tokens or self._quota.bound
-        return content if named is None else named
-
-    def _bound(self, message: session_messages.Message) -> int | None:
-        """Give what the client's limits make of a message's bound; None: it stays. Raises GatewayError."""
-        limit = self._here.gateway.engine.admission.response_bound
-        if message.type == session_messages.CREATE:
-            asked = message.max_output_tokens
-            # One that says nothing is bounded as the session is.
-            return None if asked is None and self._quota.bound is not None else limit(self._call, asked)
-        if message.type in session_messages.SETTINGS and not message.is_of_transcription:
-            return limit(self._call, message.max_output_tokens)
-        return None
-
-    def _asked_response(self, content: bytes) -> CommandGenerator[bytes | None]:
-        """Take in a message of a session of responses, which has the form of a request's body."""
-        call, reader = self._call, self._here.gateway.reader
-        try:
-            if len(content) <= session_messages.LARGE_MESSAGE:
-                body = parse_body(call.target, None, content)
-            else:
-                body = yield from self._here.wait_for(reader.parse(call.target, None, content))
-            if body.parsed.get("type") != session_messages.CREATE:
-                return content
-            name = None if body.model is None else self._names.real_name(body.model)
-            bound = self._here.gateway.engine.admission.response_bound(call, body.max_tokens)
-        except GatewayError as error:
-            yield from self._tell(error)
-            return None
-        asked = self._quota.ask(bound or body.max_tokens, self._here.now())
-        refusal: GatewayError | None = yield from self._driver.book(asked)
-        if refusal is not None:
-            yield from self._over_quota(refusal, None)
-            return None
-        return body.edited(model=name, max_tokens=bound)
-
-    def _read(self, content: bytes) -> CommandGenerator[session_messages.Message]:
-        """Read a client's message: a large one off the event loop, and no more of it than what it is."""
-        if len(content) <= session_messages.LARGE_MESSAGE:
-            return session_messages.read_asked(content)
-        reader = self._here.gateway.reader
-        body = yield from self._here.wait_for(
-            reader.parse(session_messages.LARGE, "application/json", content)
-        )
-        message = session_messages.Message(str(body.parsed.get("type", "")), body.parsed)
-        if message.type in session_messages.SETTINGS:
-            most = session_messages.LARGE_MESSAGE
-            raise message_malformed(f"A message of the type {message.type} may have {most:,} bytes at most.")
-        return message
 
     # --- what goes out ---------------------------------------------------------------------------------
 

@@ -1,0 +1,150 @@
+"""What the messages of a session mean: for its quotas, its limits, and the names of deployments in it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aoai_gateway.proxy.session_names import SessionNames
+from aoai_gateway.wire import session_messages
+from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.session_errors import message_malformed
+from aoai_gateway.wire.session_messages import CREATE, LARGE_MESSAGE, SETTINGS, Message
+
+if TYPE_CHECKING:
+    from mitmproxy.proxy.layer import CommandGenerator
+
+    from aoai_gateway.engine.session_quota import SessionQuota
+    from aoai_gateway.proxy.engine_driver import EngineDriver
+    from aoai_gateway.proxy.stream_context import StreamContext
+
+MOST_MADE = 128
+"""Responses of one session that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What of a message goes on. ``content`` None: nothing.
+
+    ``error``: what its client is told instead; ``refusal``: the quota that a response does not fit, and
+    ``response`` the id of one that has begun all the same.
+    """
+
+    content: bytes | None
+    error: GatewayError | None = None
+    refusal: GatewayError | None = None
+    response: str | None = None
+
+
+class SessionMeaning:
+    """Reads the messages of one session. ``of_responses``: it has the form of the Responses API."""
+
+    def __init__(
+        self, here: StreamContext, driver: EngineDriver, quota: SessionQuota, *, of_responses: bool
+    ) -> None:
+        assert here.call is not None and here.call.attempt is not None
+        self._here = here
+        self._call = here.call
+        self._driver = driver
+        self._quota = quota
+        self._of_responses = of_responses
+        self.names = SessionNames(here.call, here.call.attempt.backend)
+        self.made: deque[str] = deque(maxlen=MOST_MADE)
+        """The last responses, which only the backend's resource has."""
+
+    def told(self, content: bytes) -> CommandGenerator[Passed]:
+        """Take in what the backend says of responses and their usage."""
+        message = session_messages.read_told(content)
+        if message is None:
+            if self._call.first_content is None and b".delta" in content[:256]:
+                self._call.first_content = self._here.now()
+            return Passed(content)
+        quota, now = self._quota, self._here.now()
+        refusal: GatewayError | None = None
+        if message.type == session_messages.CREATED:
+            refusal = yield from self._driver.book(quota.created(message.response_id or "", now))
+        elif message.type == session_messages.DONE:
+            yield from self._driver.book(quota.done(message.response_id, message.usage, now))
+            if message.response_id is not None:
+                self.made.append(message.response_id)
+        elif message.type == session_messages.ERROR:
+            yield from self._driver.book(quota.refused())
+        elif message.type in session_messages.REPORTS and message.usage is not None:
+            quota.report(message.usage)
+        elif message.type == session_messages.LIMITS:
+            # As with HTTP: of limits, the client is told its own.
+            return Passed(None)
+        shown = self.names.shown(message) or content
+        return Passed(shown, refusal=refusal, response=message.response_id)
+
+    def asked(self, content: bytes) -> CommandGenerator[Passed]:
+        """Take in what the client wants."""
+        try:
+            if self._of_responses:
+                return (yield from self._asked_response(content))
+            return (yield from self._asked_event(content))
+        except GatewayError as error:
+            return Passed(None, error)
+
+    def _asked_event(self, content: bytes) -> CommandGenerator[Passed]:
+        message = yield from self._read(content)
+        passed, bound = self.names.real(message) or content, self._bound(message)
+        if bound is not None:
+            if len(content) > LARGE_MESSAGE:
+                raise _too_long(message.type)
+            part = "response" if message.type == CREATE else "session"
+            passed = session_messages.with_bound(message, part, bound)
+        if message.type == CREATE:
+            return (yield from self._book(passed, bound or message.max_output_tokens))
+        if message.type in SETTINGS:
+            self._quota.bound = bound or message.max_output_tokens or self._quota.bound
+        return Passed(passed)
+
+    def _asked_response(self, content: bytes) -> CommandGenerator[Passed]:
+        """Take in a message that has the form of a request's body."""
+        call, reader = self._call, self._here.gateway.reader
+        if len(content) <= LARGE_MESSAGE:
+            body = parse_body(call.target, None, content)
+        else:
+            body = yield from self._here.wait_for(reader.parse(call.target, None, content))
+        if body.parsed.get("type") != CREATE:
+            return Passed(content)
+        name = None if body.model is None else self.names.real_name(body.model)
+        bound = self._here.gateway.engine.admission.response_bound(call, body.max_tokens)
+        passed = body.edited(model=name, max_tokens=bound)
+        return (yield from self._book(passed, bound or body.max_tokens))
+
+    def _book(self, passed: bytes, bound: int | None) -> CommandGenerator[Passed]:
+        asked = self._quota.ask(bound, self._here.now())
+        refusal: GatewayError | None = yield from self._driver.book(asked)
+        return Passed(passed) if refusal is None else Passed(None, refusal=refusal)
+
+    def _bound(self, message: Message) -> int | None:
+        """Give what the client's limits make of a message's bound; None: it stays. Raises GatewayError."""
+        limit = self._here.gateway.engine.admission.response_bound
+        if message.type == CREATE:
+            asked = message.max_output_tokens
+            # One that says nothing is bounded as the session is.
+            return None if asked is None and self._quota.bound is not None else limit(self._call, asked)
+        if message.type in SETTINGS and not message.is_of_transcription:
+            return limit(self._call, message.max_output_tokens)
+        return None
+
+    def _read(self, content: bytes) -> CommandGenerator[Message]:
+        """Read a client's message: a large one off the event loop, and no more of it than what it is."""
+        if len(content) <= LARGE_MESSAGE:
+            return session_messages.read_asked(content)
+        reader = self._here.gateway.reader
+        body = yield from self._here.wait_for(
+            reader.parse(session_messages.LARGE, "application/json", content)
+        )
+        message = Message(str(body.parsed.get("type", "")), body.parsed)
+        if message.type in SETTINGS:
+            raise _too_long(message.type)
+        return message
+
+
+def _too_long(kind: str) -> GatewayError:
+    return message_malformed(f"A message of the type {kind} may have {LARGE_MESSAGE:,} bytes at most.")
