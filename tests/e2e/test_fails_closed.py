@@ -59,7 +59,6 @@ SCENES: dict[str, Scene] = {
     "models": Scene(MODELS),
     "plain": Scene(question()),
     "stream": Scene(question(stream=True)),
-    "slow stream": Scene(question(stream=True, model="gpt-4o-mini", content="say:" + "word " * 12)),
     "failure": Scene(question(), (("503", PTU),)),
     "refused in stream": Scene(question(stream=True), (("in-200-refusal", PTU),)),
     "unknown key": Scene(question(key="never-issued")),
@@ -75,6 +74,7 @@ SCENES: dict[str, Scene] = {
     "waits": Scene(question(key=PATIENT_KEY), (("429", {"times": 3, "retry_after_seconds": 0.1}),)),
     "waits in vain": Scene(question(key=PATIENT_KEY), (("429", {"times": -1, "retry_after_seconds": 5}),)),
     "hang-up": Scene(question(), (("hang", PTU),), hangs_up=True),
+    "slow stream": Scene(question(stream=True, model="gpt-4o-mini", content="say:" + "word " * 12)),
 }
 
 
@@ -208,6 +208,8 @@ LOOKS_ON = {
     "Gateway.over",
     "GatewayStream._count_out",
     "DownstreamResponse.end",
+    "StreamContext.end_trial",
+    "StreamContext.release_body",
     # A backend whose connection breaks down is replaced.
     "GatewayLayer.register_connection",
     "BackendHttp1Client.read_body",
@@ -239,6 +241,19 @@ ELSEWHERE = {
     "GatewayStream.stop_swallowing",  # the connection that it closes has its answer
     "EngineDriver.note_hang_up",  # an addon has to hold the flow
     "QueueWaker.left",
+    "Gateway.close",
+    # Uploads, and calls that fall back to another deployment.
+    "Attempts.answer_refused",
+    "Gateway.read_upload",
+    "UpstreamResponse.request_sent",
+    # Sessions; an exception in one is tried in the tests of sessions.
+    "DownstreamResponse.accept",
+    "EngineDriver.begin_session",
+    "EngineDriver.book",
+    "GatewayHttp1Server.passthrough",
+    *(f"GatewayStream.opening_{step}" for step in ("data", "more", "overdue")),
+    *(f"GatewayStream.session_{step}" for step in ("backend", "backend_gone", "client", "client_gone")),
+    *(f"GatewayStream.session_{step}" for step in ("injected", "leave", "overdue")),
 }
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 

@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from aoai_gateway.app import addon
-from aoai_gateway.engine import aftermath, attempts, engine, scheduler
+from aoai_gateway.engine import aftermath, ahead, attempts, engine, scheduler
 from aoai_gateway.inspect import attempt_flows, inspector
 from aoai_gateway.proxy import (
     delivery,
@@ -70,12 +70,12 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (upstream_attempt, "mask_head"),
     (upstream_attempt, "mask_decoded"),
     (downstream_request, "place"),
-    (downstream_request, "parse_target"),
+    (downstream_request, "target_of"),
     (upstream_attempt, "build_request"),
     (upstream_attempt, "without_secrets"),
     (inspector, "annotate"),
     (engine, "parse_body"),
-    (engine, "check_access"),
+    (ahead, "check_access"),
     (aftermath, "routing_request_of"),
     (scheduler, "order"),
     (attempt_flows, "make_flow"),
