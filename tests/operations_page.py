@@ -41,6 +41,8 @@ def _deployment(row: Operation) -> str:
         return "–"
     if row.in_query:
         return "query: " + " or ".join(f"`{name}`" for name in row.in_query)
+    if row.model is Model.LINES:
+        return "that of a batch's lines"
     where = {Classic.PATH: "path, v1: `model`", Classic.EITHER: "`model`, or path", Classic.BODY: "`model`"}
     return where[row.classic] + (" if given" if row.model is Model.OPTIONAL else "")
 

@@ -175,7 +175,7 @@ class Resource:
         self._tokenizer = tokenizer
         self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._claude = Claude(tokenizer)
-        self.things = Things(randomness)
+        self.things = Things(randomness, self.deployment)
         self.sessions = Sessions(randomness, spec.seed, tokenizer)
         self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from aoai_simulator import media
+from aoai_simulator import batches, media
 from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.replies import EVENT_STREAM_TYPE, JSON_TYPE, Frames, Reply, Whole, compact, error
 
@@ -71,13 +71,15 @@ _OF |= {"cntr_": "containers", "conv_": "conversations", "batch_": "batches"}
 
 
 class Things:
-    """All of them at one resource. ``draw`` gives random bits for ids."""
+    """All of them at one resource. ``deployment`` finds one of its deployments by name."""
 
-    def __init__(self, randomness: random.Random) -> None:
+    def __init__(self, randomness: random.Random, deployment: Callable[[str], object]) -> None:
         self._randomness = randomness
+        self._deployment = deployment
         self._things: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._contents: dict[str, bytes] = {}
         self._actions: Mapping[tuple[str, str], Callable[[str, Sent, int], Reply]] = {
+            ("POST", "batches"): self._create_batch,
             ("POST", "batches/{}/cancel"): self._cancel,
             ("POST", "evals/{}/runs/{}/cancel"): self._cancel,
             ("POST", "fine_tuning/jobs/{}/cancel"): self._cancel,
@@ -251,6 +253,17 @@ class Things:
         fields = {name: value for name, value in sent.fields.items() if name != "thread"}
         run = self._create(path, kind, Sent({**fields, "thread_id": thread["id"]}), wall)
         return _stream(run) if sent.fields.get("stream") is True else _json(run)
+
+    def _create_batch(self, path: str, sent: Sent, wall: int) -> Whole:
+        made = self._create(path, KINDS["batches"], sent, wall)
+        answer = _json(made)
+        file = f"files/{sent.fields.get('input_file_id')}"
+        if file in self._things:
+            # It is told once it has been looked at; the answer comes before.
+            faults = batches.faults_of(self._contents.get(file, b""), self._deployment)
+            if faults:
+                made |= {"status": "failed", "errors": {"object": "list", "data": faults}}
+        return answer
 
     def _search(self, _path: str, _sent: Sent, _wall: int) -> Whole:
         return _json({"object": "vector_store.search_results.page", "data": [], "has_more": False})

@@ -59,7 +59,9 @@ class Agent:
         beta.threads.messages.create(self._thread, role="user", content="x")
         beta.threads.runs.create(self._thread, assistant_id=self._assistant)
         if not self._file:
-            self._file = client.files.create(file=("b.jsonl", b"{}"), purpose="batch").id
+            self._file = client.files.create(
+                file=("b.jsonl", b'{"body": {"model": "gpt-4o"}}'), purpose="batch"
+            ).id
         batch = client.batches.create(
             input_file_id=self._file, endpoint="/v1/chat/completions", completion_window="24h"
         )

@@ -54,16 +54,46 @@ def client(request: pytest.FixtureRequest, pair: Pair, sdk: Sdk) -> openai.OpenA
     return sdk(pair.gateway, "azure", api_version=CLASSIC_VERSION)
 
 
+def batch_lines(model: str, count: int = 3) -> bytes:
+    """A batch's input file, with white space and escapes of its own."""
+    line = '{{ "custom_id":"{}","method":"POST", "url":"/v1/chat/completions","body":{{"messages":['
+    line += '{{"role":"user","content":"gpt-4o \\u00e9 é"}}],  "model" : "{}"}}}}'
+    return "".join(line.format(number, model) + "\r\n" for number in range(count)).encode()
+
+
+def test_a_large_batch_file_goes_where_its_deployment_is(client: openai.OpenAI, pair: Pair) -> None:
+    # Both standins at the first endpoint refuse it; the second endpoint has another one.
+    pair.simulator.fault("429", retry_after_seconds=0.05, endpoint="sweden", times=2)
+    file = client.files.create(file=("b.jsonl", batch_lines("gpt-4o", 20_000)), purpose="batch")
+    assert client.files.content(file.id).read() == batch_lines("gpt-4o-france", 20_000)
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    assert client.batches.retrieve(batch.id).status == "validating"
+
+
+def test_a_batch_files_faults_are_named(client: openai.OpenAI) -> None:
+    two = batch_lines("gpt-4o") + batch_lines("gpt-4o-mini")
+    with pytest.raises(openai.BadRequestError, match=r"Line 4 .* another deployment than line 1") as caught:
+        client.files.create(file=("b.jsonl", two), purpose="batch")
+    assert caught.value.code == "model_mismatch"
+    with pytest.raises(openai.NotFoundError, match=r"Line 1 of the batch's input file: .*'nonsense'"):
+        client.files.create(file=("b.jsonl", batch_lines("nonsense")), purpose="batch")
+
+
 def test_files_uploads_batches(client: openai.OpenAI) -> None:
     content = b'{"custom_id": "1"}\n\x00\xff'
-    file = client.files.create(file=("b.jsonl", content), purpose="batch")
+    other = client.files.create(file=("b.jsonl", content), purpose="fine-tune")
+    assert client.files.content(other.id).read() == content
+    file = client.files.create(file=("b.jsonl", batch_lines("gpt-4o")), purpose="batch")
     assert client.files.retrieve(file.id).id == file.id
-    assert client.files.content(file.id).read() == content
+    assert client.files.content(file.id).read() == batch_lines("gpt-4o-ptu")
     assert file.id in [each.id for each in client.files.list()]
     batch = client.batches.create(
         input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
     )
-    assert client.batches.retrieve(batch.id).id == batch.id
+    found = client.batches.retrieve(batch.id)
+    assert (found.id, found.status) == (batch.id, "validating")
     assert client.batches.cancel(batch.id).status == "cancelled"
     assert client.batches.list().data[0].object == "batch"
     upload = client.uploads.create(bytes=3, filename="u.txt", mime_type="text/plain", purpose="assistants")

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import Client
-from aoai_gateway.engine.ahead import check_fits, check_rights
+from aoai_gateway.engine.ahead import check_fits, check_lines, check_rights
 from aoai_gateway.engine.call import Setup
 from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
+from aoai_gateway.wire.batch_file import read_file
 from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.stored import InMemory
 from aoai_gateway.wire.targets import parse_target
 from tests.engine_driver import config
 
@@ -83,3 +85,34 @@ def test_it_books_nothing_and_refuses_what_is_used_up() -> None:
     assert (caught.value.status, caught.value.code) == (429, "quota_exceeded")
     assert dict(caught.value.headers)["retry-after"] == "30"
     assert "1 requests per minute" in caught.value.message
+
+
+def of_lines(named: str, *, open_: bool = False, **client: Any) -> None:
+    configuration = config("a")
+    if open_:
+        endpoints = tuple(each.but(virtual_deployments=()) for each in configuration.aoai.endpoints)
+        configuration = configuration.but(aoai=configuration.aoai.but(endpoints=endpoints))
+    setup = Setup(configuration, RoutingTable(configuration))
+    file = b"\n".join(b'{"body": {"model": "%s"}}' % name for name in named.encode().split())
+    lines = read_file(InMemory(file), 0, len(file))
+    deployment = configuration.spelled(lines.model or "")
+    check_lines(setup, Client(name="one", key="key-of-the-client", **client), lines, deployment)
+
+
+def test_a_batch_names_a_deployment_of_its_client() -> None:
+    of_lines("gpt GPT")
+    with pytest.raises(
+        GatewayError, match=r"^404 DeploymentNotFound: Line 1 of the batch's input file: .*'other'"
+    ):
+        of_lines("other")
+    with pytest.raises(GatewayError, match=r"^403 DeploymentNotAllowed: Line 1 of"):
+        of_lines("gpt", deployments_allowed="other")
+    with pytest.raises(GatewayError, match=r"^400 model_mismatch: Line 2 of"):
+        of_lines("gpt other")
+
+
+def test_where_all_names_are_allowed_the_endpoint_judges_the_file() -> None:
+    of_lines("any any", open_=True)
+    of_lines("any other", open_=True)
+    with pytest.raises(GatewayError, match=r"^400 model_mismatch"):
+        of_lines("any other", open_=True, deployments_allowed="any")

@@ -123,3 +123,27 @@ def test_what_there_is_not() -> None:
         ("POST", "files/x/content"),
     ):
         assert ask(resource(), method, path)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ([b'{"body": {"model": "chat"}}', b'{"body": {"model": "CHAT"}}'], None),
+        ([b'{"body": {"model": "virtual"}}'], ("model_not_found", 1)),
+        ([b'{"body": {"model": "chat"}}', b'{"body": {"model": "ear"}}'], ("model_mismatch", 2)),
+        ([b'{"body": {}}'], ("invalid_json_line", 1)),
+        ([b""], ("empty_file", None)),
+    ],
+)
+def test_a_batch_fails_whose_lines_name_no_deployment_of_the_resource(
+    lines: list[bytes], fault: tuple[str, int | None] | None
+) -> None:
+    here = resource()
+    data = UPLOAD.replace(b"assistants", b"batch").replace(b"\x00\r\ntext", b"\n".join(lines))
+    _, file = ask(here, "POST", "files", data, FORM)
+    _, batch = ask(here, "POST", "batches", {"input_file_id": file["id"]})
+    assert batch["status"] == "validating"
+    _, batch = ask(here, "GET", f"batches/{batch['id']}")
+    found = [(each["code"], each["line"]) for each in batch.get("errors", {"data": []})["data"]]
+    assert found == ([] if fault is None else [fault])
+    assert batch["status"] == ("validating" if fault is None else "failed")

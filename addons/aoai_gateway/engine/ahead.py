@@ -8,6 +8,7 @@ all there now.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.admission import limit_of
@@ -15,12 +16,14 @@ from aoai_gateway.quota.access import check_access, visible_deployments
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import Cost, Model
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Client
     from aoai_gateway.engine.call import Setup
     from aoai_gateway.quota.quotas import Decision
+    from aoai_gateway.wire.batch_file import Lines
     from aoai_gateway.wire.targets import Target
 
 
@@ -30,6 +33,22 @@ def check_deployment(setup: Setup, client: Client, deployment: str) -> None:
         visible = visible_deployments(client, setup.table.deployments)
         raise errors.deployment_not_found(deployment, visible)
     check_access(client, deployment)
+
+
+def check_lines(setup: Setup, client: Client, lines: Lines, deployment: str) -> None:
+    """See that a batch's lines name one deployment, and that it is the client's to use. Raises GatewayError.
+
+    Where every client may use every name, it is the endpoint's to find faults in the file.
+    """
+    if lines.fault is not None:
+        if setup.config.virtual_deployments or client.deployments_allowed is not None:
+            raise lines.fault
+        return
+    try:
+        check_deployment(setup, client, deployment)
+    except GatewayError as error:
+        message = f"Line {lines.first} of the batch's input file: {error.message}"
+        raise replace(error, message=message, param="file") from None
 
 
 def check_rights(setup: Setup, client: Client, target: Target) -> Reservation | None:

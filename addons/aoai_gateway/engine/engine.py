@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.admission import Admission
-from aoai_gateway.engine.ahead import check_deployment
+from aoai_gateway.engine.ahead import check_deployment, check_lines
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
@@ -33,7 +33,7 @@ from aoai_gateway.engine.shared import Shared
 from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.quota.access import check_known
 from aoai_gateway.quota.priority import HEADER, class_of
-from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, parse_body
+from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Engine:
         """
         coding = coding_of(call.headers.get("content-encoding")) if raw else None
         try:
-            if isinstance(raw, bytes) and coding is None and len(raw) <= LARGE_BODY:
+            if isinstance(raw, bytes) and coding is None and not is_read_elsewhere(call.target, len(raw)):
                 call.body = parse_body(call.target, content_type, raw)
             else:
                 most = call.setup.config.limits.body_bytes
@@ -123,7 +123,9 @@ class Engine:
         if call.granted is not None:
             named = call.granted.deployment or named
         call.deployment = call.setup.config.spelled(named)
-        if call.deployment:
+        if body.lines is not None:
+            check_lines(call.setup, call.client, body.lines, call.deployment)
+        elif call.deployment:
             check_deployment(call.setup, call.client, call.deployment)
         call.cls = self._class(call)
         pool = pool_of(call, call.deployment)

@@ -190,15 +190,19 @@ class EngineDriver:
     def _parse(self, effect: ParseBody) -> CommandGenerator[Result]:
         here = self._here
         result: Parsed | Refused
+
+        def wanted() -> bool:
+            return not here.client_has_gone()
+
         try:
             body = yield from here.wait_for(
-                here.gateway.read_upload(self._client, effect.target, effect.content_type, effect.raw)
+                here.gateway.read_upload(self._client, effect.target, effect.content_type, effect.raw, wanted)
                 if not isinstance(effect.raw, bytes)
                 else here.gateway.reader.parse(
                     effect.target,
                     effect.content_type,
                     effect.raw,
-                    wanted=lambda: not here.client_has_gone(),
+                    wanted=wanted,
                     client=self._client,
                     coding=effect.coding,
                     most=effect.most,

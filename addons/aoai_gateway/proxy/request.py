@@ -54,7 +54,7 @@ _OURS = b"x-gateway-"
 def build_request(
     call: Call, backend: Backend, shown: http.Request, credential: tuple[bytes, bytes] | None
 ) -> tuple[http.Request, bytes | Pieces]:
-    """Build the request for a backend, and its body: in memory, or as pieces of what is on disk.
+    """Build the request for a backend, and its body: in memory, or in pieces.
 
     ``shown`` is the flow's request; ``credential`` the header field that lets it in there, if there
     is one.
@@ -64,17 +64,13 @@ def build_request(
     deployment = backend.deployment(call.deployment)
     path = call.target.with_prefix(endpoint.path_prefix, deployment)
     model = deployment or None if call.target.deployment_in_body else None
-    content = (
-        body.edited_upload(model)
-        if body.stored is not None
-        else body.edited(
-            model=model,
-            add_model=call.target.deployment is not None,
-            include_usage=call.adds_usage(backend),
-            max_tokens=call.edits.get("max_tokens"),
-            n=call.edits.get("n"),
-            best_of=call.edits.get("best_of"),
-        )
+    content = body.sent(
+        model,
+        add_model=call.target.deployment is not None,
+        include_usage=call.adds_usage(backend),
+        max_tokens=call.edits.get("max_tokens"),
+        n=call.edits.get("n"),
+        best_of=call.edits.get("best_of"),
     )
 
     pattern = call.setup.config.aoai.forward_http_header_only_if_name_matches

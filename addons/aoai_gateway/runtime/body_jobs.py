@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from aoai_gateway.tokens.bodies import read_prompt
 from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
+from aoai_gateway.wire.batch_file import Lines, read_lines
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
@@ -37,14 +38,22 @@ class ReadPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadLines:
+    """Read whole lines of a batch's input file, see `read_lines`. Gives `Lines`."""
+
+    at: int
+    before: Lines
+
+
+@dataclass(frozen=True, slots=True)
 class Bug:
     """Something that should not have happened. ``where`` quotes nothing of the body."""
 
     where: str
 
 
-type Job = Parse | ReadPrompt
-type Found = RequestBody | Prompt | GatewayError | Bug
+type Job = Parse | ReadPrompt | ReadLines
+type Found = RequestBody | Prompt | Lines | GatewayError | Bug
 
 
 def perform(job: Job, raw: bytes) -> Found:
@@ -53,6 +62,8 @@ def perform(job: Job, raw: bytes) -> Found:
         match job:
             case Parse():
                 return parse_body(job.target, job.content_type, raw, short=True).without_raw()
+            case ReadLines():
+                return read_lines(raw, job.at, job.before)
             case ReadPrompt():
                 body = parse_body(job.target, "application/json", raw)
                 prompt = read_prompt(job.target.operation.prompt_form, body.parsed, family_of(job.model))

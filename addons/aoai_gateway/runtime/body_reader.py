@@ -12,13 +12,14 @@ import pickle
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.runtime.body_jobs import Bug, Parse, ReadPrompt
+from aoai_gateway.runtime.body_jobs import Bug, Parse, ReadLines, ReadPrompt
 from aoai_gateway.runtime.body_process import COMMAND, BodyProcess
 from aoai_gateway.runtime.fair_turns import FairThreads, FairTurns
 from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.bodies import LARGE_BODY, decode_body, parse_body
+from aoai_gateway.wire.batch_file import Lines, LineTooLongError, whole_lines
+from aoai_gateway.wire.bodies import decode_body, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aoai_gateway.runtime.body_jobs import Job
+    from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class _Line:
 class BodyReader:
     """Reads bodies in worker processes.
 
-    Both methods raise `GatewayError`: the fault in the body, or 503 if it could not be read. ``client``: the
+    Its methods raise `GatewayError`: the fault in the body, or 503 if it could not be read. ``client``: the
     name of the client whose turn it takes.
     """
 
@@ -79,7 +81,7 @@ class BodyReader:
         text = raw
         if coding is not None:
             text = await self._decoders.run(client, len(raw), decode_body, raw, coding, most)
-        if len(text) <= LARGE_BODY and coding is not None:
+        if coding is not None and not is_read_elsewhere(target, len(text)):
             found = parse_body(target, content_type, text)
         else:
             found = _loaded(await self._ask(Parse(target, content_type), text, client, wanted))
@@ -99,6 +101,28 @@ class BodyReader:
             return prompt
 
         return unpack
+
+    async def read_file(
+        self,
+        body: Stored,
+        span: tuple[int, int],
+        wanted: Callable[[], bool] = lambda: True,
+        *,
+        client: str = OURS,
+    ) -> Lines:
+        """Read the lines of a batch's input file, which stands in a body on disk, a part at a time."""
+        found, parts = Lines(), whole_lines(body, *span)
+        try:
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                job = ReadLines(part[0], found.without_places())
+                more = _loaded(await self._ask(job, part[1], client, wanted))
+                assert isinstance(more, Lines)
+                found = found.then(more)
+                if found.fault is not None:
+                    return found
+        except LineTooLongError:
+            return found.too_long()
+        return found.ended()
 
     async def close(self) -> None:
         """End the processes, and their jobs."""

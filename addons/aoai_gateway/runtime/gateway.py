@@ -95,6 +95,9 @@ ACTIONS_KEPT = 20
 NO_PAGES = Cors()
 NO_CONFIGURATION_LIMITS = Limits()
 
+LINES_SECONDS = 300.0
+"""For the lines of a batch's input file. 200 MB take about ten."""
+
 UPLOAD_SECONDS = 60.0
 """For the reading of an upload's form; a gigabyte takes some seconds."""
 
@@ -338,12 +341,26 @@ class Gateway:
         return any(name in self.heard for name in FLOW_HOOKS + OUR_EVENTS)
 
     async def read_upload(
-        self, client: str, target: Target, content_type: str | None, stored: Stored
+        self,
+        client: str,
+        target: Target,
+        content_type: str | None,
+        stored: Stored,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> RequestBody:
-        """Read the facts of a client's upload on disk, in a thread. Raises GatewayError."""
+        """Read the facts of a client's upload on disk, in a thread. Raises GatewayError.
+
+        The lines of a batch's input file are read in a process. ``wanted``: see `BodyReader.parse`.
+        """
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):
-                return await self.threads.run(client, len(stored), parse_upload, target, content_type, stored)
+                body = await self.threads.run(client, len(stored), parse_upload, target, content_type, stored)
+            if body.edits.file is None:
+                return body
+            async with asyncio.timeout(LINES_SECONDS):
+                return body.with_lines(
+                    await self.reader.read_file(stored, body.edits.file, wanted, client=client)
+                )
         except TimeoutError:
             raise errors.unavailable("The gateway has too many uploads to read.") from None
 

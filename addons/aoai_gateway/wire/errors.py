@@ -22,7 +22,12 @@ invalid_target          400     a request for a forward proxy, a WebSocket where
                                 http where https is configured
 invalid_body            400     not JSON, or a field of the wrong type, or `model` twice
 unsupported_media_type  400     a form where JSON is required, or a coding of the request that is not read
-missing_deployment      400     neither the path nor `model` names a deployment
+missing_deployment      400     neither the path nor `model` names one, or a line of a batch's input does not
+model_mismatch          400     the lines of a batch's input file name several deployments
+invalid_json_line       400     a line of a batch's input file is no request in JSON, or too long
+invalid_url             400     a line of a batch's input file names a deployment in `url`
+empty_file              400     a batch's input file has no lines
+too_many_tasks          400     a batch's input file has more than 100,000 lines
 parameter_over_limit    400     `max_tokens`, `n`, `best_of` (see `param`) or the prompt is above the limit
 priority_not_allowed    400     `x-gateway-priority` names an unknown class, or a higher one than the client's
 head_malformed          400     a request head that is not HTTP

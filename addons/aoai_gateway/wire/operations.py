@@ -25,6 +25,13 @@ class Model(Enum):
     """It does not: any endpoint that the client may use serves it, as far as ids do not decide."""
     OPTIONAL = auto()
     REQUIRED = auto()
+    LINES = auto()
+    """In each line of a file, where the form says that it is a batch's input (`wire.batch_file`)."""
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the body's ``model`` names a deployment."""
+        return self in (Model.OPTIONAL, Model.REQUIRED)
 
 
 class Classic(Enum):
@@ -331,7 +338,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *_kept("chat/completions", "chat.completions", "list", "retrieve", "update", "delete"),
     _act("chat.completions.messages", "GET", "chat/completions/{completion_id}/messages"),
     # files, and what is made of them
-    _act("files.create", "POST", "files", body=Body.FORM, creates=True),
+    _act("files.create", "POST", "files", body=Body.FORM, model=Model.LINES, creates=True),
     *_kept("files", "files", "list", "retrieve", "delete"),
     _act("files.content", "GET", "files/{file_id}/content", binary=True),
     _act("files.import", "POST", "files/import", creates=True),

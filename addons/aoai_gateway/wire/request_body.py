@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from aoai_gateway.wire.batch_file import Lines
 from aoai_gateway.wire.errors import missing_deployment
 from aoai_gateway.wire.operations import Classic, Model, Operation
-from aoai_gateway.wire.stored import Pieces, Stored
+from aoai_gateway.wire.stored import InMemory, Pieces, Stored
 from aoai_gateway.wire.targets import Target
 
 Span = tuple[int, int]
@@ -52,6 +53,8 @@ class RequestBody:
     """The body as it came, where it came with a content coding; ``raw`` is its text then."""
     stored: Stored | None = field(default=None, repr=False)
     """The body where it is not in memory; ``raw`` is empty then."""
+    lines: Lines | None = field(default=None, repr=False)
+    """What a batch's input file names, where the body is a form that holds one, and it was read."""
     edits: EditPoints = field(default_factory=lambda: EditPoints(), repr=False)
 
     def deployment(self, target: Target) -> str:
@@ -95,13 +98,24 @@ class RequestBody:
         """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
         return self.edited(model=name)
 
+    def with_lines(self, lines: Lines) -> RequestBody:
+        """The same body, with what its file for a batch names."""
+        return replace(self, lines=lines, model=lines.model)
+
+    def sent(self, model: str | None, **edits: Any) -> bytes | Pieces:
+        """The body as it goes out, with ``model`` and more set (`edited`); in pieces unless it is short."""
+        if self.stored is not None or (self.lines is not None and model not in (None, self.model)):
+            return self.edited_upload(model)
+        return self.edited(model=model, **edits)
+
     def edited_upload(self, model: str | None) -> Pieces:
-        """A stored body with ``model`` set, where it has one, and all other bytes as they came."""
-        assert self.stored is not None
-        span = self.edits.model
-        if model is None or model == self.model or span is None:
-            return Pieces(self.stored, [])
-        return Pieces(self.stored, [(span, model.encode())])
+        """A stored body, or a batch's, with ``model`` set where it has one, all other bytes as they came."""
+        stored, span = self.stored or InMemory(self.raw), self.edits.model
+        if model is None or model == self.model:
+            return Pieces(stored, [])
+        if self.lines is not None:
+            return self.lines.renamed(stored, model)
+        return Pieces(stored, [(span, model.encode())] if span is not None else [])
 
     def edited(
         self,
@@ -163,6 +177,7 @@ class EditPoints:
     brace: int = 0  # right after the document's opening brace
     has_members: bool = False
     model: Span | None = None
+    file: Span | None = None  # a batch's input, of which the lines are yet to be read
     max_tokens: tuple[Span, ...] = ()
     max_tokens_key: str | None = None  # which key to add when there is none
     n: Span | None = None

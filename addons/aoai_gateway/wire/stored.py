@@ -6,7 +6,7 @@ needs; it reads one block after the other, so memory stays small. `Pieces` is wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 BLOCK = 256 * 1024
@@ -23,6 +23,20 @@ class Stored(Protocol):
     def read(self, start: int, end: int) -> bytes:
         """The bytes of a part of it. Takes as long as the store does."""
         ...
+
+
+class InMemory:
+    """A body in memory, where a `Stored` is wanted."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return a part of it."""
+        return self._data[start:end]
 
 
 class StoredText:
@@ -66,25 +80,49 @@ class StoredText:
 
 
 class Pieces:
-    """A stored body in which some bytes are replaced. ``changes``: places, in order, and the new bytes."""
+    """A stored body in which some bytes are replaced.
 
-    def __init__(self, stored: Stored, changes: list[tuple[tuple[int, int], bytes]]) -> None:
+    ``changes``: places, in order, and the new bytes; there may be very many of them. ``growth``: how many
+    bytes they add, if that is known.
+    """
+
+    def __init__(
+        self,
+        stored: Stored,
+        changes: Sequence[tuple[tuple[int, int], bytes]],
+        growth: int | None = None,
+    ) -> None:
         self._stored = stored
-        self._parts: list[bytes | tuple[int, int]] = []
-        at = 0
-        for (start, end), new in changes:
-            self._parts += ((at, start), new)
-            at = end
-        self._parts.append((at, len(stored)))
+        self._changes = changes
+        if growth is None:
+            growth = sum(len(new) - (end - start) for (start, end), new in changes)
+        self._size = len(stored) + growth
 
     def __len__(self) -> int:
-        return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in self._parts)
+        return self._size
 
     def blocks(self) -> Iterator[bytes]:
-        """Read it, a block at a time; the first bytes begin anew with each call."""
-        for part in self._parts:
-            if isinstance(part, bytes):
-                yield part
-                continue
-            for start in range(*part, BLOCK):
-                yield self._stored.read(start, min(start + BLOCK, part[1]))
+        """Read it, about a `BLOCK` at a time; the first bytes begin anew with each call."""
+        size, number, at = len(self._stored), 0, 0
+        while at < size or number < len(self._changes):
+            end = min(at + BLOCK, size)
+            inside: list[tuple[tuple[int, int], bytes]] = []
+            while number < len(self._changes):
+                change = self._changes[number]
+                if change[0][0] >= end and end < size:
+                    break
+                inside.append(change)
+                end = max(end, change[0][1])
+                number += 1
+            yield _replaced(self._stored.read(at, end), at, inside)
+            at = end
+
+
+def _replaced(data: bytes, offset: int, changes: list[tuple[tuple[int, int], bytes]]) -> bytes:
+    pieces: list[bytes | memoryview] = []
+    view, done = memoryview(data), 0
+    for (start, end), new in changes:
+        pieces += (view[done : start - offset], new)
+        done = end - offset
+    pieces.append(view[done:])
+    return b"".join(pieces)
