@@ -1,6 +1,7 @@
 """When free memory is given back."""
 
 import gc
+import time
 
 import pytest
 
@@ -64,6 +65,18 @@ def test_many_bytes_of_bodies_are_collected_at_once(collected: list[int]) -> Non
     process.size, process.free = 150 * MIB, 40 * MIB
     assert memory.look(0.5, GARBAGE + 1)
     assert (len(collected), process.size) == (1, 110 * MIB)
+
+
+def test_collections_take_a_small_share_of_the_time(
+    collected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([0.0, 0.1, 10.0, 10.1])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    memory = looked(Process(100))
+    assert memory.look(0, GARBAGE + 1)
+    assert not memory.look(4, GARBAGE + 1), "the last one took a tenth of a second"
+    assert memory.look(6, GARBAGE + 1)
+    assert len(collected) == 2
 
 
 def test_where_the_size_is_not_known_nothing_is_done() -> None:

@@ -308,6 +308,27 @@ def test_a_backend_may_answer_before_it_has_all_of_it(
     assert here.at_rest
 
 
+def test_a_stream_may_answer_before_all_of_it_is_there(
+    made: Callable[..., Connection], spools: list[Spool]
+) -> None:
+    here = made()
+    here.takes_time = GatewayAskHook
+    upload(here, form())
+    asks = Asks(here)
+    asks.go_on(lambda: b"--xyz" in here.sent.get("a.example", b""))
+    first = here.server("a")
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    event = b'data: {"type":"transcript.text.done","text":"Hi"}\n\n'
+    here.answer("a", head + b"%x\r\n%s\r\n" % (len(event), event))
+    asks.go_on(lambda: not asks.waiting)
+    here.answer("a", b"0\r\n\r\n")
+    asks.go_on(lambda: not asks.waiting)
+    assert here.result()[0] == 200
+    assert not first.connected, "half a request is on it, and the next one may not follow there"
+    assert is_gone(spools[0])
+    assert here.at_rest
+
+
 def test_a_backend_that_takes_no_more_and_answers_is_heard(
     made: Callable[..., Connection], spools: list[Spool]
 ) -> None:

@@ -18,6 +18,7 @@ def test_a_token_is_accepted_until_a_backend_refuses_it() -> None:
         (200, True),
         (403, True),
         (401, False),
+        (101, True),
     ):
         trials.answered("token", status)
         assert trials.is_accepted("token") is accepted, status

@@ -9,6 +9,7 @@ import pytest
 from aoai_gateway.wire import stored as module
 from aoai_gateway.wire.bodies import is_upload, parse_body, parse_upload
 from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.forms import NotAFormError, read_form
 from aoai_gateway.wire.stored import Pieces, StoredText
 from aoai_gateway.wire.targets import parse_target
 
@@ -38,6 +39,18 @@ def form(*parts: tuple[str, bytes], end: bytes = b"--xyz--\r\n") -> bytes:
         b"".join(b"--xyz\r\n%s\r\n\r\n%s\r\n" % (head.format(name).encode(), value) for name, value in parts)
         + end
     )
+
+
+def test_what_is_hostile_is_not_read_over_and_over() -> None:
+    kept = Kept(b"\r\n--a" * 300_000)
+    reads: list[int] = []
+    kept.read = lambda start, end: (reads.append(end - start), kept.data[start:end])[1]  # type: ignore[method-assign]
+    assert StoredText(kept).count(b"\r\n--a") == module.MOST_COUNTED
+    assert sum(reads) <= module.BLOCK * 2
+    after = Kept(b"--xyz--" + bytes(8_000_000))
+    with pytest.raises(NotAFormError):
+        read_form(StoredText(after), FORM)
+    assert after.largest <= module.BLOCK + 10
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -31,6 +31,9 @@ WORTH = 8 * 1024 * 1024
 GARBAGE = 32 * 1024 * 1024
 """Bytes of bodies that may wait for a collection."""
 
+LEAST_SHARE = 50.0
+"""The same as `SHARE` where so much garbage waits."""
+
 _STATUS = Path("/proc/self/statm")
 
 
@@ -47,6 +50,8 @@ class FreeMemory:
         self._trim = trim or _trim()
         self._least = math.inf
         self._next = -math.inf
+        self._soonest = -math.inf
+        """Before this it is not done, however much waits."""
 
     def look(self, now: float, garbage: int = 0) -> bool:
         """Give back what is free, if the process has grown.
@@ -54,10 +59,11 @@ class FreeMemory:
         ``now``: monotonic seconds; ``garbage``: bytes of bodies that are no longer needed. Whether these were
         collected.
         """
-        if garbage > GARBAGE:
+        collect = garbage > GARBAGE and now >= self._soonest
+        if collect:
             self._next = now
-        self._look(now, collect=garbage > GARBAGE)
-        return garbage > GARBAGE
+        self._look(now, collect=collect)
+        return collect
 
     def _look(self, now: float, *, collect: bool) -> None:
         if now < self._next:
@@ -69,7 +75,9 @@ class FreeMemory:
             began = time.perf_counter()
             gc.collect()
             self._trim()
-            self._next = now + max(SECONDS, SHARE * (time.perf_counter() - began))
+            took = time.perf_counter() - began
+            self._next = now + max(SECONDS, SHARE * took)
+            self._soonest = now + LEAST_SHARE * took
             before = self._resident()
         if before is not None:
             self._least = min(self._least, before)

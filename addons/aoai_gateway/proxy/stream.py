@@ -454,8 +454,10 @@ class GatewayStream(HttpStream):
 
     def deliver_end(self, _: ResponseEndOfMessage) -> CommandGenerator[None]:
         """The stream has ended as HTTP has it."""
-        assert self._delivery is not None
+        assert self._delivery is not None and self._attempt is not None
         self.state = State.DECIDING
+        if self._attempt.is_unfinished:
+            yield from self._attempt.abandon()  # its connection waits for the rest of an upload
         result = yield from self._delivery.end()
         yield from self._finish_with(result)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from hashlib import blake2b
+from http import HTTPStatus
 
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.runtime.fair_turns import FairTurns
@@ -65,7 +66,7 @@ class TokenTrials:
 
     def answered(self, token: str, status: int) -> None:
         """Learn from the status of a backend's answer to a call with the token."""
-        if 200 <= status < 300:
+        if status == HTTPStatus.SWITCHING_PROTOCOLS or 200 <= status < 300:
             self._accepted.put(_digest(token), True)
         elif status == 401:
             self._accepted.forget(_digest(token))

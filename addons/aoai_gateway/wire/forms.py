@@ -16,6 +16,9 @@ MOST_PARTS = 1_000
 MOST_HEAD = 8 * 1024
 """Bytes of a part's head."""
 
+MOST_LINE_ENDS = 64
+"""Bytes that may follow the last boundary."""
+
 LONGEST_VALUE = 1_024
 """Bytes of a field's value that is looked at."""
 
@@ -65,7 +68,7 @@ def read_form(raw: bytes | StoredText, content_type: str) -> list[Field]:
     while True:
         after = at + len(delimiter)
         if raw[after : after + 2] == b"--":
-            if raw[after + 2 :].strip(b"\r\n"):
+            if len(raw) > after + 2 + MOST_LINE_ENDS or raw[after + 2 :].strip(b"\r\n"):
                 raise NotAFormError("more follows its last boundary")
             return fields
         head = raw.find(b"\r\n", after, after + 80)

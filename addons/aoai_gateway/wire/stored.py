@@ -13,6 +13,10 @@ BLOCK = 256 * 1024
 """Bytes that are read at a time."""
 
 
+MOST_COUNTED = 10_000
+"""More than a form can have parts."""
+
+
 class Stored(Protocol):
     """A body in a store."""
 
@@ -71,11 +75,14 @@ class StoredText:
         return -1
 
     def count(self, found: bytes) -> int:
-        """How often these bytes stand there, without overlaps."""
-        number = at = 0
-        while (at := self.find(found, at)) >= 0:
-            number += 1
-            at += len(found)
+        """How often these bytes stand there, without overlaps; `MOST_COUNTED` is as far as it counts."""
+        number, at, size, overlap = 0, 0, len(self), len(found) - 1
+        while at < size and number < MOST_COUNTED:
+            block, begin = self._stored.read(at, min(at + BLOCK + overlap, size)), 0
+            while 0 <= (hit := block.find(found, begin)) < BLOCK and number < MOST_COUNTED:
+                number += 1
+                begin = hit + len(found)
+            at += max(BLOCK, begin)
         return number
 
 
