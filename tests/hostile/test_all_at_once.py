@@ -39,6 +39,9 @@ LONGEST_STALL = 0.100
 
 ROUNDS = 3
 SETTLE_SECONDS = 60
+REST_SECONDS = 15
+"""Until a gateway has given back what it does not need."""
+
 LIMITS = {
     "head_seconds": 1,
     "body_seconds": 1,
@@ -277,20 +280,28 @@ def settled(place: Place, most: int) -> int:
     return now
 
 
+def do_all(place: Place) -> float:
+    """Do all kinds at once, while another client calls. Returns the seconds of the longest stall."""
+    over, begun = threading.Event(), time.monotonic()
+    with ThreadPoolExecutor(1 + len(KINDS)) as pool:
+        calm = pool.submit(calls_all_the_while, place, over)
+        try:
+            for kind in [pool.submit(kind, place) for kind in KINDS]:
+                kind.result(120)
+        finally:
+            over.set()
+        assert calm.result(30) > 10
+    return place.longest_stall(begun)
+
+
 def test_a_gateway_outlives_all_of_it(place: Place) -> None:
     prepare(place)
-    start, stalls = resident(place.gateway), []
+    # The first time, threads, their stacks and their pools of memory are made, which stay.
+    stalls = [do_all(place)]
+    time.sleep(REST_SECONDS)
+    start = resident(place.gateway)
     for _ in range(ROUNDS):
-        over, begun = threading.Event(), time.monotonic()
-        with ThreadPoolExecutor(1 + len(KINDS)) as pool:
-            calm = pool.submit(calls_all_the_while, place, over)
-            try:
-                for kind in [pool.submit(kind, place) for kind in KINDS]:
-                    kind.result(120)
-            finally:
-                over.set()
-            assert calm.result(30) > 10
-        stalls.append(place.longest_stall(begun))
+        stalls.append(do_all(place))
         if stalls[-1] <= LONGEST_STALL:
             break
         # What the machine's noise has done is not there every time.
