@@ -207,7 +207,7 @@ PROMISES = (
     Promise(
         "After all of it in one process nothing is left",
         "each kind of client and backend above at one gateway, while another client calls",
-        "20 MB of memory more than after the first time, no traceback, other calls as fast as before but for 100 ms",
+        "20 MB more memory than after the first time, no traceback, 100 ms more for other calls",
         ("all_at_once.a_gateway_outlives_all_of_it",),
     ),
 )
