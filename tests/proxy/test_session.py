@@ -395,6 +395,47 @@ def test_limits_refuse_what_a_response_may_not_have(made: Callable[..., Talk]) -
     assert talk.heard() == []
 
 
+@pytest.mark.parametrize("size", [65_536, 6])
+def test_a_client_that_sends_too_much_ahead_is_left(
+    made: Callable[..., Talk], size: int, records: list[dict[str, Any]]
+) -> None:
+    talk = opened(made(limits={"message_mb": 1}))
+    talk.here.hanging.add("a.example")
+    talk.here.hanging.add("b.example")
+    create(talk)
+    for _ in range(5_000):
+        talk.here.feed(events.DataReceived(talk.here.client, b"\x8a" + bytes(size - 1)))
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("message_too_large", 1009)
+    queued = talk.here.layer.streams[1]._paused_event_queue
+    assert sum(len(each.data) for each in queued if hasattr(each, "data")) <= 2 * 1024 * 1024
+    talk.here.run_timers(1)
+    assert not talk.here.client.connected
+    talk.here.run_timers(120)
+    assert talk.here.at_rest
+    assert records[0]["outcome"] == "client_gone"
+
+
+def test_a_session_that_waits_takes_so_much_and_no_more(
+    made: Callable[..., Talk], records: list[dict[str, Any]]
+) -> None:
+    talk = begun(made(limits={"message_mb": 1}))
+    Perform(talk)
+    talk.here.layer.streams[1]._here.clock = talk.here.gateway.clock
+    talk.here.takes_time = GatewayAskHook
+    some = b"".join(talk.client.send(TextMessage('{"type": "x"}')) for _ in range(50))
+    for _ in range(3_000):
+        talk.here.feed(events.DataReceived(talk.here.client, some))
+    queued = talk.here.layer.streams[1]._paused_event_queue
+    assert sum(len(each.data) for each in queued if hasattr(each, "data")) <= 2 * 1024 * 1024
+    talk.here.takes_time = ()
+    talk.here.feed(events.HookCompleted(talk.here.hooks[-1]))
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("message_too_large", 1009)
+    assert records[0]["error"] == "message_too_large"
+    assert talk.here.at_rest
+
+
 # --- quotas --------------------------------------------------------------------------------------------
 
 
@@ -824,6 +865,20 @@ def test_what_comes_before_the_backend_has_answered_waits(made: Callable[..., Ta
     assert [each["type"] for each in talk.heard()] == ["response.create"]
     talk.tell(type="response.output_text.delta", delta="yes")
     assert [each["type"] for each in talk.heard()] == ["response.steer"]
+
+
+def test_a_client_that_sends_too_much_before_there_is_a_session(
+    made: Callable[..., Talk], records: list[dict[str, Any]]
+) -> None:
+    talk = opened(made(limits={"message_mb": 1}))
+    create(talk)
+    for _ in range(20):
+        talk.send(BytesMessage(bytes(60_000), message_finished=False))
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("message_too_large", 1009)
+    assert records[0]["outcome"] == "client_gone"
+    assert records[0]["attempts"][0]["failure"] is None
+    assert talk.here.at_rest
 
 
 def test_a_client_that_leaves_before_there_is_a_session(

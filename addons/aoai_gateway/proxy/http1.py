@@ -309,7 +309,7 @@ class GatewayHttp1Server(Http1Server):
         After a last word, an error event, the client gets time to read it: some SDKs drop what they have
         not read as soon as they see the end of the connection.
         """
-        if not self.conn.state & ConnectionState.CAN_WRITE:
+        if not self.conn.state & ConnectionState.CAN_WRITE or self.state == self.last_word:
             return
         if event.code is BROKEN_OFF and self.response is not None:
             self.state = self.last_word

@@ -178,6 +178,10 @@ class MessageSession:
         if at_once or self._quota.is_idle:
             yield from self._end(session_moved())
 
+    def flooded(self) -> CommandGenerator[None]:
+        """End the session: its client sends faster than its messages are taken."""
+        yield from self._end(message_too_large(self._limits.message_mb * 1024 * 1024))
+
     def client_gone(self) -> CommandGenerator[None]:
         """Take in that the client's connection has ended without a close."""
         yield from self._send(self._backend, CloseConnection(1001, ""))

@@ -20,6 +20,7 @@ from mitmproxy import http
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import (
     DropStream,
+    ErrorCode,
     HttpRequestHeadersHook,
     HttpRequestHook,
     HttpResponseHeadersHook,
@@ -75,6 +76,7 @@ from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import MODELS
+from aoai_gateway.wire.session_errors import message_too_large
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Server
@@ -88,6 +90,12 @@ if TYPE_CHECKING:
 
 
 STALLED = "The client did not read its answer."
+
+MOST_AHEAD = 1024 * 1024
+"""Bytes that a session's client may send ahead, beside one message, while the session waits for something."""
+
+READ_COSTS = 512
+"""Bytes that a read costs beside its content."""
 
 
 class GatewayStream(HttpStream):
@@ -111,6 +119,10 @@ class GatewayStream(HttpStream):
         """Set where the client's first message says what is asked for …"""
         self._opened: Target | None = None
         """… and what its path says."""
+        self._ahead = 0
+        """Bytes of a session that its client has sent and that were not looked at."""
+        self._floods = False
+        """Whether these were too many."""
         self._delayed: tuple[commands.RequestWakeup, Result] | None = None
         """What ends `State.DELAYED`, and the result to go on with."""
 
@@ -127,7 +139,20 @@ class GatewayStream(HttpStream):
         assert self._attempt is not None and self._attempt.received is not None
         return self._attempt.received
 
+    def handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        """Take an event; while the stream is paused it is queued, what a session's client sends within a bound."""
+        if isinstance(event, RequestData) and (self._session or self._opening) is not None:
+            if self._floods:
+                return
+            self._ahead += len(event.data) + READ_COSTS
+            if self._ahead > self._most_in_one_message + MOST_AHEAD:
+                yield from self._flooded()
+                return
+        yield from super().handle_event(event)
+
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if self._ahead and isinstance(event, RequestData):
+            self._ahead -= len(event.data) + READ_COSTS
         step = STEPS.get((self.state, type(event)))
         if step is not None:
             yield from getattr(self, step)(event)
@@ -136,6 +161,21 @@ class GatewayStream(HttpStream):
         """Hear at once that the client hung up; the event itself waits as long as the stream is paused."""
         if self.state is State.QUEUED and self._here.call is not None:
             self._here.gateway.waiting.left(self._here.call.id)
+
+    @property
+    def _most_in_one_message(self) -> int:
+        assert self._here.admitted is not None
+        return self._here.admitted.setup.config.limits.message_mb * 1024 * 1024
+
+    def _flooded(self) -> CommandGenerator[None]:
+        """Treat a session's client as gone, once what it has sent before is done with: it sends too much."""
+        self._floods = True
+        if self._session is None and self._opening is not None:
+            # That may wait for a backend for long.
+            yield from self._opening.refuse(message_too_large(self._most_in_one_message))
+        self.client_left()
+        gone = RequestProtocolError(self.stream_id, "sent too much", ErrorCode.CLIENT_DISCONNECTED)
+        yield from super().handle_event(gone)
 
     def _client_has_gone(self) -> bool:
         """Whether the client hung up while the stream was paused; that event is still in the queue then."""
@@ -265,8 +305,11 @@ class GatewayStream(HttpStream):
 
     def opening_more(self, event: RequestData) -> CommandGenerator[None]:
         """The client has sent more, before a backend has answered its first message."""
-        if self._opening is not None:
-            yield from self._opening.receive(event)
+        if self._opening is None:
+            return
+        yield from self._opening.receive(event)
+        if self._opening.side.socket.state is not ConnectionState.OPEN:
+            yield from self.client_gone(event)
 
     def opening_overdue(self, _: events.Event) -> CommandGenerator[None]:
         """The client has not said what it wants, or the gateway ends."""
@@ -525,8 +568,11 @@ class GatewayStream(HttpStream):
         yield from self._in_session(self._messages.inject(event.message))
 
     def session_client_gone(self, _: events.Event) -> CommandGenerator[None]:
-        """The client's connection has ended."""
-        yield from self._in_session(self._messages.client_gone())
+        """The client's connection has ended, or it sends more than is taken."""
+        if self._floods:
+            yield from self._in_session(self._messages.flooded())
+        else:
+            yield from self._in_session(self._messages.client_gone())
 
     def session_backend_gone(self, _: events.Event) -> CommandGenerator[None]:
         """The backend's connection has ended."""
@@ -704,6 +750,7 @@ class GatewayStream(HttpStream):
         """Make the event that tells the stream of an exception of its own."""
         self._paused = None
         self._paused_event_queue.clear()
+        self._ahead = 0
         return Crashed(self.stream_id, error)
 
     def fail_closed(self, event: Crashed) -> CommandGenerator[None]:
