@@ -857,6 +857,24 @@ def test_another_first_message_is_none(made: Callable[..., Talk]) -> None:
     assert len(talk.heard()) == 1
 
 
+def test_others_have_their_turn_before_there_is_a_session(made: Callable[..., Talk]) -> None:
+    talk = opened(made())
+    performed = Perform(talk)
+    talk.here.layer.streams[1]._here.clock = performed  # type: ignore[assignment]
+    talk.feed(b"".join(talk.client.send(Ping()) for _ in range(500)))
+    assert performed.times > 50
+
+
+def test_a_client_that_never_says_what_it_wants_is_left(made: Callable[..., Talk]) -> None:
+    talk = opened(made())
+    talk.feed(b"".join(talk.client.send(TextMessage("")) for _ in range(500)))
+    *told, code = talk.told()
+    assert code == 1008
+    assert 1 < len(told) < 10
+    talk.here.run_timers(1)
+    assert talk.here.at_rest
+
+
 def test_what_comes_before_the_backend_has_answered_waits(made: Callable[..., Talk]) -> None:
     talk = opened(made())
     create(talk)

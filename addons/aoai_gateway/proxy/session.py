@@ -35,7 +35,7 @@ from wsproto.utilities import LocalProtocolError
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.session_meaning import Passed, SessionMeaning
-from aoai_gateway.proxy.session_side import MOST_PARTS, Preamble, Side
+from aoai_gateway.proxy.session_side import MOST_PARTS, TURN_SECONDS, Preamble, Side
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.masking import Screen
@@ -60,9 +60,6 @@ if TYPE_CHECKING:
 
 FRAME = 128 * 1024
 """Bytes of a message that go out in one frame."""
-
-TURN_SECONDS = 0.005
-"""For how long a session goes on with what has come, before others have their turn."""
 
 MOST_KEPT, FIRST_KEPT = 32 * 1024 * 1024, 20
 """Bytes of messages that a flow keeps to be looked at, beside its first messages."""

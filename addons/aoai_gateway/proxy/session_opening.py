@@ -7,6 +7,7 @@ What the client says meanwhile waits.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.proxy.http1 import BROKEN_OFF
-from aoai_gateway.proxy.session_side import MOST_PARTS, Side
+from aoai_gateway.proxy.session_side import MOST_PARTS, TURN_SECONDS, Side
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.session_errors import (
     POLICY_VIOLATION,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
     from aoai_gateway.proxy.stream_context import StreamContext
 
+MOST_MALFORMED = 8
+"""Messages that cannot be the first one; with the last of them the client is left."""
+
 
 class SessionOpening:
     """One session, until it is one. ``opened_by``: the type of the first message."""
@@ -48,6 +52,8 @@ class SessionOpening:
         """The first message, once it has come."""
         self.later: list[tuple[bytes, bool]] = []
         """Messages that came with it, and whether each is text."""
+        self._malformed = 0
+        """How many messages have come that cannot be the first one."""
         self.waiting = bytearray()
         """What the client has sent since."""
 
@@ -74,8 +80,14 @@ class SessionOpening:
             if len(self.waiting) > limit:
                 yield from self.refuse(message_too_large(limit))
             return False
+        turn = self._here.now()
         self.side.socket.receive_data(event.data)
         for each in self.side.socket.events():
+            if self._here.now() - turn > TURN_SECONDS:
+                yield from self._here.wait_for(asyncio.sleep(0))
+                turn = self._here.now()
+            if self.side.socket.state is not ConnectionState.OPEN and not isinstance(each, CloseConnection):
+                return False  # it was refused meanwhile
             if isinstance(each, Ping):
                 yield from self._send(each.response())
             elif isinstance(each, CloseConnection):
@@ -99,7 +111,12 @@ class SessionOpening:
         if f'"{self._opened_by}"'.encode() in begin or (text and len(content) > len(begin)):
             self.first = content
             return
-        yield from self._tell(message_malformed(f"The first message must be of the type {self._opened_by}."))
+        error = message_malformed(f"The first message must be of the type {self._opened_by}.")
+        self._malformed += 1
+        if self._malformed < MOST_MALFORMED:
+            yield from self._tell(error)
+        else:
+            yield from self.refuse(error)
 
     def overdue(self) -> CommandGenerator[None]:
         """End the session: it was never opened."""

@@ -13,6 +13,9 @@ from aoai_gateway.wire.failure_codes import status_of
 MOST_PARTS = 65_536
 """Pieces in which one message may come."""
 
+TURN_SECONDS = 0.005
+"""For how long a session goes on with what has come, before others have their turn."""
+
 PREAMBLE = frozenset({"response.created", "response.queued", "response.in_progress", "codex.rate_limits"})
 """Events of a response that show nothing of what becomes of it."""
 

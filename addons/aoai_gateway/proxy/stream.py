@@ -140,7 +140,7 @@ class GatewayStream(HttpStream):
         return self._attempt.received
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        """Take an event; while the stream is paused it is queued, what a session's client sends within a bound."""
+        """Take an event, or queue it while the stream is paused: of a session's client, within a bound."""
         if isinstance(event, RequestData) and (self._session or self._opening) is not None:
             if self._floods:
                 return
