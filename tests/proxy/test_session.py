@@ -899,6 +899,21 @@ def test_a_client_that_sends_too_much_before_there_is_a_session(
     assert talk.here.at_rest
 
 
+@pytest.mark.parametrize("cut", ["key-", "key-of-", "k"])
+def test_no_byte_is_lost_where_the_session_begins(made: Callable[..., Talk], cut: str) -> None:
+    talk = opened(made("a"))
+    create(talk)
+    talk.accept("a")
+    frames = [
+        talk.backend.send(TextMessage(json.dumps({"type": "response.output_text.delta", "delta": text})))
+        for text in ("yes", "the key-of-a, a key-of-any")
+    ]
+    at = frames[1].index(cut.encode()) + len(cut)
+    talk.here.answer("a", frames[0] + frames[1][:at])
+    talk.here.answer("a", frames[1][at:])
+    assert [each["delta"] for each in talk.told()] == ["yes", "the ********, a ********ny"]
+
+
 def test_a_client_that_leaves_before_there_is_a_session(
     made: Callable[..., Talk], records: list[dict[str, Any]]
 ) -> None:

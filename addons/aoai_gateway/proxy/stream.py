@@ -537,6 +537,9 @@ class GatewayStream(HttpStream):
         if here.client_has_gone():
             yield from attempt.abandon()
             return ClientGone(here.now())
+        if self._received.preamble is not None and (rest := attempt.screened_rest()):
+            # From here on each message is masked whole.
+            self._received.preamble.feed(rest)
         self._session = MessageSession(here, attempt, self._response, self._driver, self._opening)
         here.gateway.sessions.add(here.client.id)
         yield from self._session.begin()
