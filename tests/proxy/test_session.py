@@ -15,6 +15,7 @@ from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import generate_accept_token
 
+from aoai_gateway.config.models import Standin, VirtualDeployment
 from aoai_gateway.proxy.messages import GatewayLeaves
 from aoai_gateway.runtime.stream_hooks import Awaited, GatewayAskHook
 from aoai_gateway.wire import session_messages
@@ -295,6 +296,47 @@ def test_names_of_other_deployments(made: Callable[..., Talk]) -> None:
     talk.say(type="session.update", session={"audio": {"input": {"transcription": {"model": "other"}}}})
     assert talk.heard() == []
     assert talk.told()[0]["error"]["code"] == "DeploymentNotAllowed"
+
+
+def two_deployments(talk: Talk) -> Talk:
+    """Have the endpoint offer another deployment beside `gpt`."""
+    before = talk.here.gateway.config
+    (endpoint,) = before.aoai.endpoints
+    other = VirtualDeployment(name="large", standins=(Standin(name="big"),))
+    more = endpoint.but(virtual_deployments=(*endpoint.virtual_deployments, other))
+    talk.here.gateway.adopt(before.but(aoai=before.aoai.but(endpoints=(more,))))
+    return talk
+
+
+def test_a_session_of_responses_has_one_deployment(made: Callable[..., Talk]) -> None:
+    talk = opened(two_deployments(made("real@a")))
+    create(talk)
+    talk.accept("a")
+    talk.heard()
+    completed(talk)
+    talk.told()
+    create(talk, model="large")
+    assert talk.heard() == []
+    (told,) = talk.told()
+    assert (told["status"], told["error"]["code"]) == (400, "message_malformed")
+    create(talk, model="nowhere")
+    assert talk.heard() == []
+    assert talk.told()[0]["error"]["code"] == "DeploymentNotFound"
+    create(talk)
+    assert [each["model"] for each in talk.heard()] == ["real"]
+
+
+def test_a_name_that_is_no_deployment_is_refused(made: Callable[..., Talk]) -> None:
+    talk = begun(two_deployments(made("real@a")))
+    talk.say(type="session.update", session={"audio": {"input": {"transcription": {"model": "large"}}}})
+    assert "big" in json.dumps(talk.heard())
+    for model in ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe-2025-12-15"):
+        talk.say(type="session.update", session={"input_audio_transcription": {"model": model}})
+        assert model in json.dumps(talk.heard())
+    for session in ({"model": "secret"}, {"audio": {"input": {"transcription": {"model": "secret"}}}}):
+        talk.say(type="session.update", session=session)
+        assert talk.heard() == []
+        assert talk.told()[0]["error"]["code"] == "DeploymentNotFound"
 
 
 class Perform:

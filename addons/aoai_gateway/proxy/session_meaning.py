@@ -112,6 +112,9 @@ class SessionMeaning:
         if body.parsed.get("type") != CREATE:
             return Passed(content)
         name = None if body.model is None else self.names.real_name(body.model)
+        if body.model is not None and not self.names.is_own(body.model):
+            # It would be served, and be booked, limited and priced as the other one.
+            raise message_malformed("A session has one deployment. Open another one for another deployment.")
         bound = self._here.gateway.engine.admission.response_bound(call, body.max_tokens)
         passed = body.edited(model=name, max_tokens=bound)
         return (yield from self._book(passed, bound or body.max_tokens))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from aoai_gateway.quota.access import check_access
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
 
 TRANSCRIBERS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
-"""Models that a realtime deployment itself can write down with what it hears; they are no deployments."""
+"""Models that a realtime deployment itself can write down with what it hears; they are no deployments.
+
+A name may have the date of a version behind it.
+"""
+
+_DATE = re.compile(r"-\d{4}-\d\d-\d\d$")
 
 
 class SessionNames:
@@ -45,7 +51,7 @@ class SessionNames:
         """Give the name that a deployment has at the backend; raises as `real`."""
         call = self._call
         config, name = call.setup.config, call.setup.config.spelled(asked)
-        if name in (call.deployment, call.asked):
+        if self.is_own(asked):
             return self._own
         if name in config.virtual_deployments:
             check_access(call.client, name)
@@ -55,9 +61,15 @@ class SessionNames:
             if found is None:
                 raise errors.deployment_not_found(asked)
             return found.deployment(name)
-        if name not in TRANSCRIBERS:
+        if _DATE.sub("", name) not in TRANSCRIBERS:
             check_access(call.client, name)
+            if not config.knows(name):
+                raise errors.deployment_not_found(asked)
         return asked
+
+    def is_own(self, asked: str) -> bool:
+        """Whether this is the client's name of the session's own deployment."""
+        return self._call.setup.config.spelled(asked) in (self._call.deployment, self._call.asked)
 
     def _shown(self, real: str) -> str:
         call = self._call
