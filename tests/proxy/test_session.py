@@ -418,10 +418,68 @@ def test_limits_bound_what_a_response_may_have(made: Callable[..., Talk]) -> Non
     assert talk.heard() == [{"type": "session.update", "session": {"type": "transcription"}}]
 
 
+CLAMPED = {"request_limits": {"max_tokens": 50, "action": "clamp"}}
+UPDATED = {"type": "session.update", "session": {"max_output_tokens": 20}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({"response": {"max_output_tokens": "inf"}}, {"response": {"max_output_tokens": 50}}),
+        ({"response": {"max_output_tokens": 0}}, {"response": {"max_output_tokens": 50}}),
+        ({"response": {"max_output_tokens": None}}, {"response": {"max_output_tokens": 50}}),
+        (
+            {"response": {"max_output_tokens": 1, "max_response_output_tokens": 9_999}},
+            {"response": {"max_output_tokens": 50, "max_response_output_tokens": 50}},
+        ),
+        (
+            {"response": {"max_output_tokens": 1, "max_response_output_tokens": "inf"}},
+            {"response": {"max_output_tokens": 50, "max_response_output_tokens": 50}},
+        ),
+        ({"session": {"max_output_tokens": 1}}, {"session": {"max_output_tokens": 1}}),
+        (
+            {"session": {"max_output_tokens": 1}, "response": {"max_output_tokens": 60}},
+            {"session": {"max_output_tokens": 1}, "response": {"max_output_tokens": 50}},
+        ),
+    ],
+)
+def test_no_form_of_a_bound_evades_the_limits(
+    made: Callable[..., Talk], asked: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    talk = begun(made(**limited(**CLAMPED)))
+    talk.say(**UPDATED)
+    assert talk.heard() == [UPDATED]
+    talk.say(type="response.create", **asked)
+    assert talk.heard() == [{"type": "response.create", **sent}]
+
+
+def test_settings_keep_the_lower_bound_that_the_client_has_set(made: Callable[..., Talk]) -> None:
+    talk = begun(made(**limited(**CLAMPED)))
+    talk.say(**UPDATED)
+    talk.say(type="session.update", session={"voice": "x"})
+    assert talk.heard() == [UPDATED, {"type": "session.update", "session": {"voice": "x"}}]
+    talk.say(type="session.update", session={"max_output_tokens": "inf"}, response={"max_output_tokens": 1})
+    (sent,) = talk.heard()
+    assert sent["session"] == {"max_output_tokens": 50}
+
+
+def test_a_preview_has_its_own_name_for_the_bound(made: Callable[..., Talk]) -> None:
+    talk = made("a", **limited(**CLAMPED))
+    talk.ask("/openai/realtime?api-version=2025-04-01-preview&deployment=gpt")
+    talk.accept("a")
+    talk.head()
+    talk.say(type="response.create")
+    assert talk.heard() == [{"type": "response.create", "response": {"max_response_output_tokens": 50}}]
+
+
+@pytest.mark.parametrize("is_set_up", [False, True])
 def test_limits_bound_no_message_that_is_not_read_whole(
-    made: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch, is_set_up: bool
 ) -> None:
     talk = begun(made(**limited(request_limits={"max_tokens": 50, "action": "clamp"})))
+    if is_set_up:
+        talk.say(**UPDATED)
+        assert talk.heard() == [UPDATED]
     raw = json.dumps({"type": "response.create", "response": {"instructions": "x" * 200_000}})
     read = parse_body(session_messages.LARGE, "application/json", raw.encode(), short=True)
     monkeypatch.setattr(talk.here.gateway.reader, "parse", lambda *_, **__: read)

@@ -104,7 +104,9 @@ def test_what_is_no_message(raw: bytes) -> None:
     ],
 )
 def test_the_bound_of_a_response(members: dict[str, Any], bound: int | None) -> None:
-    assert read_asked(told(type="x", **members)).max_output_tokens == bound
+    kind = "response.create" if "response" in members else "session.update"
+    assert read_asked(told(type=kind, **members)).max_output_tokens == bound
+    assert read_asked(told(type="x", **members)).max_output_tokens is None
 
 
 def test_errors_of_a_session() -> None:

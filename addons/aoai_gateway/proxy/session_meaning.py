@@ -92,14 +92,13 @@ class SessionMeaning:
         message = yield from self._read(content)
         passed, bound = self.names.real(message) or content, self._bound(message)
         if bound is not None:
-            if len(content) > LARGE_MESSAGE:
-                raise _too_long(message.type)
-            part = "response" if message.type == CREATE else "session"
-            passed = session_messages.with_bound(message, part, bound)
+            preview = self._call.target.api == "classic"
+            passed = session_messages.with_bound(message, bound, preview=preview)
         if message.type == CREATE:
             return (yield from self._book(passed, bound or message.max_output_tokens))
         if message.type in SETTINGS:
-            self._quota.bound = bound or message.max_output_tokens or self._quota.bound
+            said = bound or message.max_output_tokens
+            self._quota.bound = said if said or message.says_bound else self._quota.bound
         return Passed(passed)
 
     def _asked_response(self, content: bytes) -> CommandGenerator[Passed]:
@@ -126,14 +125,15 @@ class SessionMeaning:
 
     def _bound(self, message: Message) -> int | None:
         """Give what the client's limits make of a message's bound; None: it stays. Raises GatewayError."""
-        limit = self._here.gateway.engine.admission.response_bound
-        if message.type == CREATE:
-            asked = message.max_output_tokens
-            # One that says nothing is bounded as the session is.
-            return None if asked is None and self._quota.bound is not None else limit(self._call, asked)
-        if message.type in SETTINGS and not message.is_of_transcription:
-            return limit(self._call, message.max_output_tokens)
-        return None
+        kept = self._quota.bound is not None and not message.says_bound
+        is_settings = message.type in SETTINGS and (message.says_bound or not message.is_of_transcription)
+        # One that says nothing leaves the session's bound as it is, which holds for its responses.
+        if kept or not (is_settings or message.type == CREATE):
+            return None
+        return self._limit(message.max_output_tokens)
+
+    def _limit(self, asked: int | None) -> int | None:
+        return self._here.gateway.engine.admission.response_bound(self._call, asked)
 
     def _read(self, content: bytes) -> CommandGenerator[Message]:
         """Read a client's message: a large one off the event loop, and no more of it than what it is."""
@@ -144,7 +144,8 @@ class SessionMeaning:
             reader.parse(session_messages.LARGE, "application/json", content)
         )
         message = Message(str(body.parsed.get("type", "")), body.parsed)
-        if message.type in SETTINGS:
+        # Where responses are bounded, it has to be read whole.
+        if message.type in SETTINGS or (message.type == CREATE and self._limit(None) is not None):
             raise _too_long(message.type)
         return message
 

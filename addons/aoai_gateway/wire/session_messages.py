@@ -75,15 +75,32 @@ class Message:
         return found if isinstance(found, str) else None
 
     @property
+    def bounded_part(self) -> str | None:
+        """Its part that can bound a response, if one of its type has any."""
+        if self.type == CREATE:
+            return "response"
+        return "session" if self.type in SETTINGS else None
+
+    @property
+    def _bounds(self) -> list[Any]:
+        inner = _inner(self.members, self.bounded_part or "")
+        return [inner[name] for name in _BOUNDS if name in inner]
+
+    @property
+    def says_bound(self) -> bool:
+        """Whether it says how long a response may be, be it without bound ("inf")."""
+        return bool(self._bounds)
+
+    @property
     def max_output_tokens(self) -> int | None:
-        """The bound of one response, which a request for one or the session's settings can give."""
-        for part in ("response", "session"):
-            inner = _inner(self.members, part)
-            for name in _BOUNDS:
-                bound = inner.get(name)
-                if isinstance(bound, int) and not isinstance(bound, bool) and bound > 0:
-                    return bound
-        return None
+        """The bound of one response, which a request for one or the session's settings can give.
+
+        None: it gives none, or says that there is none. Of two names, which one counts is not known.
+        """
+        bounds = self._bounds
+        if not all(type(bound) is int and bound > 0 for bound in bounds):
+            return None
+        return max(bounds, default=None)
 
     @property
     def is_of_transcription(self) -> bool:
@@ -197,12 +214,13 @@ def with_models(message: Message, replace: Callable[[str], str]) -> bytes | None
     return _dumped(message.members)
 
 
-def with_bound(message: Message, part: str, bound: int) -> bytes:
-    """The message with the bound of a response in one of its parts, ``response`` or ``session``."""
-    inner = message.members.get(part)
-    holder = dict(inner) if isinstance(inner, dict) else {}
-    name = next((each for each in _BOUNDS if each in holder), _BOUNDS[0])
-    return _dumped({**message.members, part: {**holder, name: bound}})
+def with_bound(message: Message, bound: int, *, preview: bool) -> bytes:
+    """The message with the bound of a response, which one of its type can have; ``preview``: in its name."""
+    part = message.bounded_part
+    assert part is not None
+    holder = _inner(message.members, part)
+    names = [name for name in _BOUNDS if name in holder] or [_BOUNDS[preview]]
+    return _dumped({**message.members, part: {**holder, **dict.fromkeys(names, bound)}})
 
 
 def _dumped(members: Mapping[str, Any]) -> bytes:
