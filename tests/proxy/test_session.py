@@ -658,6 +658,89 @@ def test_a_budget_in_money_is_spent_by_kinds_of_tokens(made: Callable[..., Talk]
     assert "0.0096 left" in told["error"]["message"]
 
 
+TRANSCRIBED = {
+    "type": "conversation.item.input_audio_transcription.completed",
+    "usage": {"type": "tokens", "total_tokens": 70, "input_tokens": 50, "output_tokens": 20},
+}
+
+
+@pytest.mark.parametrize("then", ["nothing", "a response"])
+def test_transcriptions_are_paid_for(made: Callable[..., Talk], then: str) -> None:
+    prices = {"gpt": {"input": 10, "output": 20}}
+    talk = begun(made(prices=prices, **limited(max_cost_per_day=0.02)))
+    talk.tell(**TRANSCRIBED)
+    if then == "a response":
+        plain = {"total_tokens": 10, "input_tokens": 10, "output_tokens": 0}
+        response(talk, "resp_1", plain)
+        assert spent(talk) == 50 * 10 + 20 * 20 + 10 * 10
+    talk.send(CloseConnection(1000))
+    assert spent(talk) == 50 * 10 + 20 * 20 + (100 if then == "a response" else 0)
+
+
+def spent(talk: Talk) -> int:
+    """What is gone of a client's budget of 0.02 for a day, in millionths."""
+    gateway = talk.here.gateway
+    from aoai_gateway.engine import money
+    from aoai_gateway.quota.quotas import Decision, Reservation
+
+    budget = money.budget_of(gateway.config.clients[0])
+    assert budget is not None
+    decision = gateway.state.reserve(Reservation("look", "anybody", (budget,), 0, 0, cost=0), gateway.now())
+    assert isinstance(decision, Decision)
+    return 20_000 - decision.standings[0].remaining
+
+
+@pytest.mark.parametrize("how", ["is left", "is closed", "tells its usage"])
+def test_a_live_session_is_charged(made: Callable[..., Talk], how: str) -> None:
+    prices = {"gpt": {"input": 10, "output": 20}}
+    talk = made("a", prices=prices, **limited(max_tokens_per_minute=10_000, max_cost_per_day=0.02))
+    talk.ask("/openai/v1/live")
+    talk.head()
+    talk.say(type="session.start", session={"model": "gpt"})
+    talk.accept("a")
+    talk.tell(type="session.started", session={"model": "a"})
+    booked, cost = 10_000 - left(talk), spent(talk)
+    assert booked > 11
+    assert cost > 170
+    if how == "tells its usage":
+        talk.tell(type="session.closed", usage={"input_tokens": 5, "output_tokens": 6, "total_tokens": 11})
+        booked, cost = 11, 5 * 10 + 6 * 20
+    if how == "is left":
+        talk.here.hang_up()
+    else:
+        talk.reply(CloseConnection(1000))
+    assert (10_000 - left(talk), spent(talk)) == (booked, cost)
+
+
+def test_a_live_session_ends_with_the_gateway(made: Callable[..., Talk]) -> None:
+    talk = made("a")
+    talk.ask("/openai/v1/live")
+    talk.head()
+    talk.say(type="session.start", session={"model": "gpt"})
+    talk.accept("a")
+    talk.tell(type="session.started", session={"model": "a"})
+    talk.told()
+    talk.here.feed(GatewayLeaves(at_once=False))
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("session_moved", 1001)
+
+
+@pytest.mark.parametrize("many", [1, 70])
+def test_a_session_that_ends_takes_nothing_of_a_backend_any_more(
+    made: Callable[..., Talk], many: int
+) -> None:
+    talk = begun(made(("a", {"tokens_per_minute": 1_000_000})))
+    gateway = talk.here.gateway
+    assert gateway.setup is not None
+    (backend,) = gateway.setup.table.pool("gpt") or ()
+    capacity = gateway.engine.scheduler.capacities.of(backend, "gpt")
+    for number in range(many):
+        talk.tell(type="response.created", response={"id": f"resp_{number}"})
+    assert 0 < len(capacity._bookings) <= 65
+    talk.send(CloseConnection(1000))
+    assert not capacity._bookings
+
+
 # --- the end -------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,9 @@ the session has begun, as that costs nothing. A response is booked when the clie
 server says that it has begun one by itself (it heard the end of speech). It takes the whole conversation as
 its prompt, so what the last one took is the best guess of its size. The server says at its end what it took;
 where it does not come to that, the booking counts.
+
+A live session has no responses: what was booked for its first message holds until its end, and is settled
+with the usage that was reported until then; without any, the booking counts.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from aoai_gateway.engine.admission import DEFAULT_COMPLETION, Admission, Booking
 from aoai_gateway.engine.effects import Cancel, Effect, Result, Settle
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.session_messages import CREATE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.quota.quotas import Reservation
     from aoai_gateway.routing.capacity import Capacity
     from aoai_gateway.wire.usage import Usage
 
@@ -48,7 +53,11 @@ class SessionQuota:
         self._last = 0
         """What the last response took."""
         self._owed = 0
-        """Tokens that were taken without a booking."""
+        """Tokens that were taken without a booking …"""
+        self._unpaid: Usage | None = None
+        """… and the usage that no booking has paid for in money."""
+        self._whole: Booking | None = None
+        """That of a session without responses."""
         self.bound: int | None = None
         """The tokens of one response, as far as the session's settings bound them."""
         self.usage: Usage | None = None
@@ -73,6 +82,9 @@ class SessionQuota:
         """
         call = self._call
         reservation, call.reserved = call.reserved, None
+        if asked and call.target.operation.opened_by != CREATE:
+            self._whole = Booking(reservation)
+            return
         if asked:
             self._asked.append(Booking(reservation))
             self._last = call.prompt.tokens if call.prompt is not None else 0
@@ -114,27 +126,33 @@ class SessionQuota:
         tokens = self._last + (self.bound or DEFAULT_COMPLETION)
         self._capacity.begin(self._name(response), tokens, now)
         if len(self._running) > MOST_RESPONSES:
-            yield from self._settle(self._running.popitem(last=False)[1], None)
+            yield from self._give_up(last=False, now=now)
         return None
+
+    def _give_up(self, *, last: bool, now: float) -> Closings:
+        """Count a response as booked whose end is not waited for any more."""
+        response, booking = self._running.popitem(last=last)
+        self._capacity.end(self._name(response), None, now)
+        yield from self._settle(booking, None)
 
     def _name(self, response: str) -> str:
         return f"{self._call.id}/{response}"
 
     def done(self, response: str | None, usage: Usage | None, now: float) -> Closings:
         """Settle a response that has ended with what it took."""
+        if response is None and self._running and "" not in self._running:
+            # A server that names no ids has one response at a time.
+            response = next(iter(self._running))
         self._capacity.end(self._name(response or ""), usage.total_tokens if usage else None, now)
         if usage is not None and usage.total_tokens:
             self._last = usage.total_tokens
-        booking = self._running.pop(response or "", None)
-        if booking is None and response is None and self._running:
-            # A server that names no ids has one response at a time.
-            booking = self._running.popitem(last=False)[1]
-        yield from self._settle(booking or Booking(), usage)
+        yield from self._settle(self._running.pop(response or "", None) or Booking(), usage)
 
     def report(self, usage: Usage) -> None:
         """Count what was not announced: the transcription of what was said. It is settled with a response."""
         self._add(usage)
         self._owed += usage.total_tokens
+        self._owe(usage)
 
     def refused(self) -> Closings:
         """Give back the booking of a response that was asked for and that the server does not begin."""
@@ -145,18 +163,21 @@ class SessionQuota:
 
     def end(self, now: float) -> Generator[Effect, Result, None]:
         """Close what is left at the session's end, and count what no booking was there for."""
-        yield from self.close()
-        if self._owed:
+        yield from self.close(now)
+        if self._owed or self._unpaid is not None:
             found = yield from self._book_tokens(0, 0, now)
             if isinstance(found, Booking):
                 yield from self._settle(found, None, took=0)
 
-    def close(self) -> Closings:
+    def close(self, now: float) -> Closings:
         """Close what is left at the session's end: what runs counts as booked, what has not begun is free."""
         while self._asked:
             yield from self.refused()
         while self._running:
-            yield from self._settle(self._running.popitem()[1], None)
+            yield from self._give_up(last=True, now=now)
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            yield from self._settle(whole, None, took=0 if self._unpaid is not None else None)
 
     def _book(self, bound: int | None, now: float) -> Generator[Effect, Result, Booking | GatewayError]:
         return (yield from self._book_tokens(self._last, bound or self.bound or DEFAULT_COMPLETION, now))
@@ -171,7 +192,10 @@ class SessionQuota:
             return error
 
     def _settle(self, booking: Booking, usage: Usage | None, *, took: int | None = None) -> Closings:
-        """Settle a booking with its usage; without, with what it ``took``, or with all of it."""
+        """Settle a booking with its usage; without, with what it ``took``, or with all of it.
+
+        What was taken without a booking is settled with it.
+        """
         call = self._call
         if usage is not None:
             self._add(usage)
@@ -183,9 +207,22 @@ class SessionQuota:
             tokens = (reservation.tokens if took is None else took) + self._owed
             self._owed = 0
             call.charged_tokens = (call.charged_tokens or 0) + tokens
+        if reservation is None or reservation.cost is None:
+            self._owe(usage)
         if reservation is not None:
-            booked = reservation.cost
-            yield Settle(reservation, tokens, None if booked is None else money.spent_by(call, usage, booked))
+            yield Settle(reservation, tokens, self._spent(reservation, usage, took))
+
+    def _spent(self, reservation: Reservation, usage: Usage | None, took: int | None) -> int | None:
+        """Give what a response, and what is unpaid, has cost in millionths; None without a budget."""
+        if reservation.cost is None:
+            return None
+        spent = money.spent_by(self._call, usage, reservation.cost if took is None else 0)
+        unpaid, self._unpaid = self._unpaid, None
+        return spent if unpaid is None else spent + money.spent_by(self._call, unpaid, 0)
+
+    def _owe(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self._unpaid = usage if self._unpaid is None else self._unpaid + usage
 
     def _add(self, usage: Usage) -> None:
         self.usage = usage if self.usage is None else self.usage + usage

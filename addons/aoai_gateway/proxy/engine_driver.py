@@ -270,7 +270,7 @@ class EngineDriver:
         if so_far is not None and call.attempt is not None and run is not None:
             yield from self._count_so_far(call, call.attempt, so_far)
         if self._quota is not None:
-            for left in self._quota.close():
+            for left in self._quota.close(here.now()):
                 here.gateway.settle(left)
         for left in here.gateway.engine.admission.abandoned(call):
             here.gateway.settle(left)
