@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _SKIPS = "STRUCT(backend VARCHAR, cause VARCHAR, reason VARCHAR, wait_ms DOUBLE)[]"
-_SPILLOVER = 'STRUCT("from" VARCHAR, "to" VARCHAR, error INTEGER)'
+_SPILLOVER = 'STRUCT("from" VARCHAR, "to" VARCHAR, error VARCHAR)'
 _ATTEMPTS = (
     "STRUCT(backend VARCHAR, status INTEGER, failure VARCHAR, reason VARCHAR, break_ms DOUBLE, "
     "answered_ms DOUBLE, duration_ms DOUBLE, resent BOOLEAN, "
