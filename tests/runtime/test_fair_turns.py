@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -116,5 +118,61 @@ def test_threads() -> None:
         assert await asyncio.gather(*(threads.run("a", 1, pow, n, 2) for n in range(9))) == [
             n * n for n in range(9)
         ]
+
+    asyncio.run(run())
+
+
+def test_long_jobs_take_no_threads_from_the_event_loop() -> None:
+    """It looks up names of hosts in its own."""
+
+    async def run() -> None:
+        threads, go_on = FairThreads(), Event()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        jobs = [asyncio.create_task(threads.run(client, 1, go_on.wait, 30)) for client in "aabb"]
+        await asyncio.sleep(0)
+        try:
+            assert await asyncio.wait_for(asyncio.to_thread(pow, 2, 2), 10) == 4
+        finally:
+            go_on.set()
+        assert await asyncio.gather(*jobs) == [True] * 4
+        threads.close()
+
+    asyncio.run(run())
+
+
+def test_a_job_that_nothing_waits_for_keeps_its_turn_until_it_is_done() -> None:
+    async def run() -> None:
+        threads, begun, go_on = FairThreads(2), Event(), Event()
+
+        def work() -> None:
+            begun.set()
+            assert go_on.wait(30)
+
+        job = asyncio.create_task(threads.run("a", 1, work))
+        await asyncio.to_thread(begun.wait, 30)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        following = asyncio.create_task(threads.run("a", 1, go_on.is_set))
+        await asyncio.sleep(0)
+        assert not threads._turns.is_idle
+        assert await threads.run("b", 1, pow, 2, 2) == 4
+        go_on.set()
+        assert await following
+        threads.close()
+
+    asyncio.run(run())
+
+
+def test_a_job_that_fails_ends_its_turn() -> None:
+    async def run() -> None:
+        threads = FairThreads()
+        with pytest.raises(ZeroDivisionError):
+            await threads.run("a", 1, divmod, 1, 0)
+        assert threads._turns.is_idle
+        threads.close()
+        with pytest.raises(RuntimeError):
+            await threads.run("a", 1, pow, 2, 2)
+        assert threads._turns.is_idle
 
     asyncio.run(run())

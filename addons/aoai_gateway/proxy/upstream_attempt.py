@@ -42,7 +42,7 @@ from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.references import is_id, references_in
 from aoai_gateway.wire.session_messages import read_asked
-from aoai_gateway.wire.stored import Pieces
+from aoai_gateway.wire.stored import BLOCK, Pieces
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
@@ -168,8 +168,7 @@ class UpstreamAttempt:
                         return None
             finally:
                 taken.cancel()
-            block: bytes | None = await asyncio.to_thread(next, blocks, None)
-            return block
+            return await here.gateway.disk.run(self._call.client.name, BLOCK, next, blocks, None)
 
     def _credential(self, endpoint: Endpoint) -> CommandGenerator[tuple[bytes, bytes] | None]:
         """Give the header field that lets the call in; waits, within a bound, for one that is on its way."""

@@ -22,6 +22,7 @@ from aoai_gateway.wire.batch_file import Lines, LineTooLongError, whole_lines
 from aoai_gateway.wire.bodies import decode_body, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
+from aoai_gateway.wire.stored import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ class BodyReader:
     def __init__(self, *, command: tuple[str, ...] = COMMAND, patience: float = PATIENCE_SECONDS) -> None:
         self._patience = patience
         self._shorter, self._longer = _Line(command), _Line(command)
-        self._decoders = FairThreads()
+        self._threads = FairThreads()
 
     async def parse(
         self,
@@ -80,7 +81,7 @@ class BodyReader:
         """
         text = raw
         if coding is not None:
-            text = await self._decoders.run(client, len(raw), decode_body, raw, coding, most)
+            text = await self._threads.run(client, len(raw), decode_body, raw, coding, most)
         if coding is not None and not is_read_elsewhere(target, len(text)):
             found = parse_body(target, content_type, text)
         else:
@@ -113,7 +114,7 @@ class BodyReader:
         """Read the lines of a batch's input file, which stands in a body on disk, a part at a time."""
         found, parts = Lines(), whole_lines(body, *span)
         try:
-            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            while (part := await self._threads.run(client, BLOCK, next, parts, None)) is not None:
                 job = ReadLines(part[0], found.without_places())
                 more = _loaded(await self._ask(job, part[1], client, wanted))
                 assert isinstance(more, Lines)
@@ -126,6 +127,7 @@ class BodyReader:
 
     async def close(self) -> None:
         """End the processes, and their jobs."""
+        self._threads.close()
         await asyncio.gather(self._shorter.process.close(), self._longer.process.close())
 
     async def _ask(

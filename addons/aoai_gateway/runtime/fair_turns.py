@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -119,14 +121,32 @@ class FairTurns:
 
 
 class FairThreads:
-    """Threads in which jobs of clients are done by turns."""
+    """Threads in which jobs of clients are done by turns.
+
+    They are threads of their own: the event loop's are needed to look up names of hosts.
+    """
 
     def __init__(self, places: int = 4) -> None:
         self._turns = FairTurns(places)
+        self._threads = ThreadPoolExecutor(places, "fair")
 
     async def run[**P, Result](
         self, client: str, size: int, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
-        """Call a function in a thread when it is the client's turn. ``size``: bytes that it works on."""
-        async with self._turns.turn(client, size):
-            return await asyncio.to_thread(function, *args, **kwargs)
+        """Call a function in a thread when it is the client's turn. ``size``: bytes that it works on.
+
+        A thread cannot be interrupted: the turn ends with it, also where nothing waits for it any more.
+        """
+        await self._turns.enter(client, size)
+        try:
+            call = partial(function, *args, **kwargs)
+            work = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except BaseException:
+            self._turns.leave(client)
+            raise
+        work.add_done_callback(lambda _: self._turns.leave(client))
+        return await asyncio.shield(work)
+
+    def close(self) -> None:
+        """Take no more jobs; what is at work is not waited for."""
+        self._threads.shutdown(wait=False)

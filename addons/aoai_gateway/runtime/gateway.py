@@ -145,6 +145,8 @@ class Gateway:
         self.reader = BodyReader()
         self.threads = FairThreads()
         """For what takes longer than a moment: counting tokens, decoding answers."""
+        self.disk = FairThreads()
+        """For reading uploads on disk."""
         self.connections = Connections()
         """The clients' connections that are open."""
         self.token_trials = TokenTrials()
@@ -237,6 +239,8 @@ class Gateway:
     async def close(self) -> None:
         """Let go of what prepares calls: no more come."""
         await self.reader.close()
+        self.threads.close()
+        self.disk.close()
         await self.credentials.close()
         if self.verifier is not None:
             await self.verifier.close()
@@ -354,7 +358,7 @@ class Gateway:
         """
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):
-                body = await self.threads.run(client, len(stored), parse_upload, target, content_type, stored)
+                body = await self.disk.run(client, len(stored), parse_upload, target, content_type, stored)
             if body.edits.file is None:
                 return body
             async with asyncio.timeout(LINES_SECONDS):
