@@ -565,10 +565,10 @@ def test_what_a_body_unpacks_to_is_held_as_well(crowded: Connection) -> None:
     here = crowded
     body = gzip.compress(b'{"model": "gpt", "messages": [], "x": "%s"}' % (b" " * MIB))
     head = UPLOAD.replace(b"1000", b"%d\r\ncontent-encoding: gzip" % len(body))
-    here.gateway.reader = ReadingHere()  # type: ignore[assignment]
-    here.on_hook = await_it
+    here.on_hook, others = await_it, here.gateway.held.total
     here.feed(events.DataReceived(here.client, head + body))
     assert here.result()[0] == 503
+    assert here.gateway.held.total == others
     assert not here.layer.streams
 
 

@@ -1,24 +1,29 @@
 """The gateway's side of the worker, with a real one."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aoai_gateway.runtime import body_reader
 from aoai_gateway.runtime.body_reader import BodyReader
+from aoai_gateway.runtime.held_bytes import Held, HeldBytes
 from aoai_gateway.tokens import Counter
-from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.bodies import decode_body, parse_body
 from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.targets import parse_target
 
+MIB = 1024 * 1024
 CHAT = parse_target("POST", "/openai/v1/chat/completions")
 
 
@@ -226,5 +231,102 @@ def test_a_bug_in_it_is_a_bug_here(tmp_path: Path) -> None:
         async with reading(command=pretending(tmp_path, code)) as reader:
             with pytest.raises(RuntimeError, match="KeyError; somewhere"):
                 await reader.parse(CHAT, None, b"{}")
+
+    asyncio.run(run())
+
+
+async def parse_coded(
+    reader: BodyReader, held: Held, raw: bytes, wanted: Callable[[], bool] = lambda: True, most: int = 8 * MIB
+) -> RequestBody:
+    coded = gzip.compress(raw, mtime=0)
+    return await reader.parse(CHAT, None, coded, wanted, client="a", coding="gzip", most=most, held=held)
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000, 3 * MIB])
+def test_of_a_coded_body_its_text_is_held(size: int) -> None:
+    async def run() -> None:
+        held, raw = HeldBytes().open("a", 64 * MIB), body(size)
+        async with reading() as reader:
+            found = await parse_coded(reader, held, raw)
+        assert (found.model, found.raw, found.coded) == ("gpt-4o", raw, gzip.compress(raw, mtime=0))
+        assert held.size == len(raw)
+
+    asyncio.run(run())
+
+
+def test_texts_that_wait_to_be_read_are_held() -> None:
+    async def run() -> None:
+        bodies, raw = HeldBytes(), body(3 * MIB)
+        async with reading() as reader:
+
+            async def waiting() -> asyncio.Task[RequestBody]:
+                """Let a body be decoded, and wait then."""
+                asked = 0
+                decoded = asyncio.Event()
+
+                def wanted() -> bool:
+                    nonlocal asked
+                    asked += 1
+                    if asked > 1 and reader._threads._turns.is_idle:
+                        decoded.set()
+                    return True
+
+                job = asyncio.create_task(parse_coded(reader, bodies.open("a", 31 * MIB), raw, wanted))
+                await asyncio.wait({job, asyncio.create_task(decoded.wait())}, return_when="FIRST_COMPLETED")
+                return job
+
+            async with reader._longer.turns.turn("another", 1):
+                jobs = [await waiting() for _ in range(4)]
+                assert bodies.total == 4 * len(raw)
+                with pytest.raises(GatewayError) as refused:
+                    await parse_coded(reader, bodies.open("a", 31 * MIB), raw)
+                assert refused.value.status == 503
+                assert bodies.total == 4 * len(raw)
+            assert {found.model for found in await asyncio.gather(*jobs)} == {"gpt-4o"}
+
+    asyncio.run(run())
+
+
+def test_room_is_taken_before_a_text_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HeldBytes().open("a", 64 * MIB)
+    rooms: list[tuple[int, int]] = []
+
+    def decode(raw: bytes, coding: str, most: int) -> bytes:
+        rooms.append((most, held.size))
+        return decode_body(raw, coding, most)
+
+    monkeypatch.setattr(body_reader, "decode_body", decode)
+
+    async def run() -> None:
+        async with reading() as reader:
+            with pytest.raises(GatewayError) as refused:
+                await parse_coded(reader, held, body(3 * MIB), most=2 * MIB)
+        assert refused.value.status == 413
+        assert f"{2 * MIB:,} bytes" in refused.value.message
+
+    asyncio.run(run())
+    assert [most for most, _ in rooms] == [64 * 1024, 256 * 1024, MIB, 2 * MIB]
+    assert all(most == size for most, size in rooms)
+    assert held.size == 0
+
+
+@pytest.mark.parametrize("after", [0, 1], ids=["before it is decoded", "after that"])
+def test_of_whoever_has_hung_up_no_text_is_kept(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    decoded: list[int] = []
+
+    def decode(raw: bytes, coding: str, most: int) -> bytes:
+        decoded.append(most)
+        return decode_body(raw, coding, most)
+
+    monkeypatch.setattr(body_reader, "decode_body", decode)
+
+    async def run() -> None:
+        held = HeldBytes().open("a", 64 * MIB)
+        async with reading() as reader:
+            with pytest.raises(GatewayError):
+                await parse_coded(reader, held, body(1_000), wanted=lambda: len(decoded) < after)
+            assert reader._shorter.process._process is None
+        assert held.size == 0
+        assert len(decoded) == after
 
     asyncio.run(run())

@@ -39,6 +39,17 @@ def test_room_that_is_given_back_can_be_had_again() -> None:
     held.open("a", MOST).grow(512)
 
 
+def test_a_part_is_given_back_once() -> None:
+    held = HeldBytes()
+    call = held.open("a", MOST)
+    call.grow(400)
+    call.shrink(300)
+    assert (call.size, held.total, held.of("a"), held.given_back) == (100, 100, 100, 300)
+    call.release()
+    call.shrink(50)
+    assert (call.size, held.total, held.of("a"), held.given_back) == (0, 0, 0, 400)
+
+
 def test_to_expect_bytes_takes_none() -> None:
     held = HeldBytes()
     call = held.open("a", MOST)

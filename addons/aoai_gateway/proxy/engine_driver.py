@@ -206,10 +206,9 @@ class EngineDriver:
                     client=self._client,
                     coding=effect.coding,
                     most=effect.most,
+                    held=here.held,
                 )
             )
-            if body.coded is not None:
-                here.hold(len(body.raw))
             result = Parsed(here.now(), body)
         except GatewayError as error:
             result = Refused(here.now(), error)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import pickle
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.runtime.body_jobs import Bug, Parse, ReadLines, ReadPrompt
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aoai_gateway.runtime.body_jobs import Job
+    from aoai_gateway.runtime.held_bytes import Held
     from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
 
@@ -38,6 +40,15 @@ PATIENCE_SECONDS = 60.0
 
 SHORTER = 1024 * 1024
 """Bytes of a body, at most, that is read in the process for the shorter ones: in some 50 ms at most."""
+
+LEAST_ROOM = 64 * 1024
+"""Bytes to which a coded body has room to unfold at first."""
+
+USUAL_GROWTH = 8
+"""Or so many times its own size, if that is more; JSON seldom unfolds further."""
+
+MORE_ROOM = 4
+"""Times the room that it has next, if that was too little. To begin anew costs a third more at most."""
 
 OURS = ""
 """Stands for the client where a body is the gateway's own business."""
@@ -73,15 +84,17 @@ class BodyReader:
         client: str = OURS,
         coding: str | None = None,
         most: int = 0,
+        held: Held | None = None,
     ) -> RequestBody:
         """Decode and check a body, as `parse_body` does; of a large one only short, flat members are kept.
 
-        ``coding``: its content coding, which is undone first, to ``most`` bytes. ``wanted`` is asked when it
-        is its turn: a client that has hung up must not keep others waiting.
+        ``coding``: its content coding, which is undone first, to ``most`` bytes; ``held`` counts those.
+        ``wanted`` is asked when it is its turn: a client that has hung up must not keep others waiting.
         """
         text = raw
         if coding is not None:
-            text = await self._threads.run(client, len(raw), decode_body, raw, coding, most)
+            assert held is not None
+            text = await self._decode(client, raw, coding, most, wanted, held)
         if coding is not None and not is_read_elsewhere(target, len(text)):
             found = parse_body(target, content_type, text)
         else:
@@ -130,14 +143,44 @@ class BodyReader:
         self._threads.close()
         await asyncio.gather(self._shorter.process.close(), self._longer.process.close())
 
+    async def _decode(
+        self, client: str, raw: bytes, coding: str, most: int, wanted: Callable[[], bool], held: Held
+    ) -> bytes:
+        """Undo a body's coding. Room for the text is taken before the text is there.
+
+        How much that needs is not known before: the body gets what is usual, and more in steps.
+        """
+
+        def decoded(room: int) -> bytes:
+            # In a thread, when it is its turn.
+            _see_that_it_is(wanted)
+            return decode_body(raw, coding, room)
+
+        taken = spare = 0
+        text: bytes | None = None
+        try:
+            while text is None:
+                room = min(most, MORE_ROOM * taken or max(LEAST_ROOM, USUAL_GROWTH * len(raw)))
+                held.grow(room - taken)
+                taken = spare = room
+                try:
+                    text = await self._threads.run(client, room, decoded, room)
+                except GatewayError as error:
+                    if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE or room == most:
+                        raise
+            _see_that_it_is(wanted)
+            spare = taken - len(text)
+        finally:
+            held.shrink(spare)
+        return text
+
     async def _ask(
         self, job: Job, raw: bytes, client: str, wanted: Callable[[], bool] = lambda: True
     ) -> bytes:
         line = self._shorter if len(raw) <= SHORTER else self._longer
         try:
             async with asyncio.timeout(self._patience), line.turns.turn(client, len(raw)):
-                if not wanted():
-                    raise errors.unavailable("The client has hung up.")
+                _see_that_it_is(wanted)
                 return await line.process.ask(job, raw)
         except TimeoutError:
             raise errors.unavailable("The gateway has too many large requests to read.") from None
@@ -145,6 +188,11 @@ class BodyReader:
             # An OSError's text is the system's, or names the command.
             logger.error("The process that reads large requests failed: %s", error or type(error).__name__)
             raise errors.unavailable("The request could not be read.") from None
+
+
+def _see_that_it_is(wanted: Callable[[], bool]) -> None:
+    if not wanted():
+        raise errors.unavailable("The client has hung up.")
 
 
 def _loaded(packed: bytes) -> Any:

@@ -74,8 +74,13 @@ class Held:
         self._all.take(self._client, size)
         self.size += size
 
+    def shrink(self, size: int) -> None:
+        """Hold so many bytes less; of what is held no more, nothing is given back twice."""
+        size = min(size, self.size)
+        if size:
+            self._all.give_back(self._client, size)
+            self.size -= size
+
     def release(self) -> None:
         """Hold nothing any more."""
-        if self.size:
-            self._all.give_back(self._client, self.size)
-            self.size = 0
+        self.shrink(self.size)
