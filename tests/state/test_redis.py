@@ -5,6 +5,7 @@ import datetime
 import socket
 import time
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,68 @@ def test_every_key_of_a_client_shares_a_slot_and_expires(redis_server):
     assert all(0 < seconds <= 63 * 86_400 for seconds in lifetimes.values())
     assert lifetimes["{breaks}"] <= 6
     assert lifetimes["notes"] <= 6
+
+
+DAY = 86_400
+
+
+def of_user(number: int, name: str = "") -> Reservation:
+    """Make a call of an end user who has an account of their own."""
+    quotas = (Quota(f"user/{number}", 1000, 10, 5000, 50_000),)
+    return Reservation(name or f"call {number}", "team", quotas, 100)
+
+
+def budgets_of(bench) -> dict[str, str]:
+    with redis.Redis.from_url(bench._url, decode_responses=True) as client:
+        fields = client.hgetall(f"{bench.state._prefix}:{{team}}:budgets")
+    return {field: value for field, value in fields.items() if field != "pruned"}
+
+
+def test_what_no_call_holds_any_more_leaves_no_field(redis_bench):
+    redis_bench.fresh(lease=60)
+    now = 1_750_000_000.0
+    for number in range(3):
+        redis_bench.reserve(of_user(number), now)
+    assert len(budgets_of(redis_bench)) == 3 * 4
+    redis_bench.settle(of_user(0), 50, now)
+    redis_bench.cancel(of_user(1), now)
+    redis_bench.peek(of_user(3), now + 61)  # the third one lapses
+    assert {field.partition(" ")[0] for field in budgets_of(redis_bench)} == {"user%2F0"}
+    assert sorted(budgets_of(redis_bench).values()) == ["50", "50"]
+
+
+def test_past_periods_are_removed_in_portions_that_are_bounded(redis_bench):
+    redis_bench.fresh()
+    now, users = 1_750_000_000.0, 3000
+    with redis.Redis.from_url(redis_bench._url) as client:
+        budgets = f"{redis_bench.state._prefix}:{{team}}:budgets"
+        today = int(now // DAY)
+        client.hset(budgets, mapping={f"user%2F{n} d{today - 2} s": 7 for n in range(users)})
+        client.hset(budgets, mapping={f"user%2F{n} d{today - 1} s": 7 for n in range(100)})
+    sizes = []
+    for number in range(users // 20):
+        redis_bench.reserve(of_user(number), now)
+        redis_bench.cancel(of_user(number), now)
+        sizes.append(len(budgets_of(redis_bench)))
+    assert max(a - b for a, b in pairwise([users + 100, *sizes])) <= 500
+    assert sizes[-1] == 100, "yesterday is kept for calls that began in it"
+
+
+def test_a_new_end_user_does_not_have_all_others_looked_at(redis_bench):
+    redis_bench.fresh()
+    now = 1_750_000_000.0
+    with redis.Redis.from_url(redis_bench._url) as client:
+        budgets = f"{redis_bench.state._prefix}:{{team}}:budgets"
+        client.hset(budgets, mapping={f"user%2F{n} d{int(now // DAY)} s": 7 for n in range(2000)})
+        for number in range(60):  # all have been seen
+            redis_bench.reserve(of_user(number), now)
+        client.config_resetstat()
+        redis_bench.reserve(of_user(99), now)
+        redis_bench.settle(of_user(99), 10, now)
+        called = client.info("commandstats")
+    assert "cmdstat_hkeys" not in called
+    assert "cmdstat_hscan" not in called
+    assert called["cmdstat_hincrby"]["calls"] < 20
 
 
 def test_a_restarted_server_gets_the_script_again(redis_server):

@@ -7,7 +7,8 @@
 -- KEYS   1 leases   sorted set: reservation id -> end of its lease, or of its time as a lapsed one
 --        2 holds    hash: reservation id -> what it has booked (JSON)
 --        3 budgets  hash: "<deployment> <d|m><period> <s|r>" -> settled or reserved tokens,
---                   "<deployment> open <t|r>" -> tokens or requests of the window that running calls hold
+--                   "<deployment> open <t|r>" -> tokens or requests of the window that running calls hold,
+--                   "pruned" -> how far fields of past periods were removed
 --        4 ended    string, for some minutes: this reservation was settled or charged. An answer can
 --                   be lost after the script has run, and the call is charged again then.
 --        then for each quota
@@ -30,6 +31,7 @@ local LAPSED_KEPT = 3600000000
 local BUDGETS_KEPT_MS = 63 * 86400000
 local ENDED_KEPT_MS = 300000
 local DAY = 86400000000
+local PRUNED_AT_ONCE = 100
 
 local leases, holds, budgets, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local now = clock()
@@ -69,18 +71,37 @@ local function budget_field(deployment, calendar, period, part)
   return deployment .. ' ' .. calendar .. text(period) .. ' ' .. part
 end
 
-local function add_budget(deployment, calendar, period, part, tokens)
-  if tokens == 0 then return end
-  local field = budget_field(deployment, calendar, period, part)
-  if call('HEXISTS', budgets, field) == 0 then
-    -- A new period: the one before is kept for calls that began in it, older ones go.
-    for _, old in ipairs(call('HKEYS', budgets)) do
-      local kind, of = string.match(old, ' ([dm])(%-?%d+) [sr]$')
-      if kind and tonumber(of) < periods[kind].current - 1 then call('HDEL', budgets, old) end
-    end
-  end
-  call('HINCRBY', budgets, field, text(tokens))
+-- A field that holds nothing goes at once: end users come and go, and their accounts with them.
+local function add_to(field, amount)
+  if amount == 0 then return end
+  if call('HINCRBY', budgets, field, text(amount)) == 0 then call('HDEL', budgets, field) end
   call('PEXPIRE', budgets, BUDGETS_KEPT_MS)
+end
+
+local function add_budget(deployment, calendar, period, part, tokens)
+  add_to(budget_field(deployment, calendar, period, part), tokens)
+end
+
+-- Once a day, fields of periods that are over go; the period before is kept for calls that began in
+-- it. There may be a field for each of many end users, so each script looks at a portion of them, and
+-- notes how far it has come: "<day> <cursor of HSCAN>", with 0 when all have been seen.
+local function prune()
+  local day, cursor = string.match(call('HGET', budgets, 'pruned') or '', '^(%-?%d+) (%d+)$')
+  if day ~= text(today) then
+    if call('EXISTS', budgets) == 0 then return end
+    cursor = '0'
+  elseif cursor == '0' then
+    return
+  end
+  local next_cursor, portion = unpack(call('HSCAN', budgets, cursor, 'COUNT', PRUNED_AT_ONCE))
+  for i = 1, #portion, 2 do
+    local kind, of = string.match(portion[i], ' ([dm])(%-?%d+) [sr]$')
+    if kind and tonumber(of) < periods[kind].current - 1 then call('HDEL', budgets, portion[i]) end
+  end
+  -- An emptied hash is gone, and has nothing to tell of.
+  if call('EXISTS', budgets) == 1 then
+    call('HSET', budgets, 'pruned', text(today) .. ' ' .. next_cursor)
+  end
 end
 
 -- What running calls hold under a field of the budgets.
@@ -108,11 +129,8 @@ local function open_field(deployment, dimension) return deployment .. ' open ' .
 -- direction: 1 when a call begins to hold its booking, -1 when it no longer does.
 local function add_open(booking, direction)
   for dimension, amount in pairs({ t = booking.tokens, r = booking.requests }) do
-    if amount ~= 0 then
-      call('HINCRBY', budgets, open_field(booking.deployment, dimension), text(direction * amount))
-    end
+    add_to(open_field(booking.deployment, dimension), direction * amount)
   end
-  call('PEXPIRE', budgets, BUDGETS_KEPT_MS)
 end
 
 -- Windows ----------------------------------------------------------------------------------------
@@ -415,6 +433,7 @@ end
 
 local operation = ARGV[1]
 lapse()
+prune()
 
 if operation == 'renew' then
   local until_ = text(now + tonumber(ARGV[2]))
