@@ -21,6 +21,7 @@ from aoai_gateway.engine.call import Call, FailureKind, Outcome, Setup
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,
+    Book,
     Cancel,
     Choose,
     Chosen,
@@ -310,6 +311,8 @@ class Stage:
             case Reserve():
                 decision = self.counters.reserve(effect.reservation, self.now + self.wall)
                 return Reserved(self.now, decision)
+            case Book():
+                self.counters.book(effect.reservation, self.now + self.wall)
             case Settle():
                 self.counters.settle(effect.reservation, effect.tokens, self.now + self.wall, effect.cost)
             case Cancel():
@@ -441,6 +444,7 @@ class World(Stage):
                     result = Done(self.now)
                 case _:
                     result = self.at_once(effect)
+                    trace.gone = trace.gone or isinstance(result, ClientGone)
         trace.check(self.config)
         return trace
 
@@ -501,7 +505,7 @@ def world(*backends: str | tuple[str, Mapping[str, Any]], **parts: Any) -> World
     return World(config(*backends, **parts))
 
 
-_NOT_WAITED_FOR = Announce | Return | Reject | CountTokens | CountDelivered | Reserve | Settle | Cancel
+_NOT_WAITED_FOR = Announce | Return | Reject | CountTokens | CountDelivered | Reserve | Book | Settle | Cancel
 """Effects that are carried out whether or not the client is still there."""
 
 

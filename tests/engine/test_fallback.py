@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.engine.call import FailureKind, Fault, Notice, Outcome
-from aoai_gateway.engine.effects import Cancel, Deliver, Failed, Reserve, Return, Settle
+from aoai_gateway.engine.effects import (
+    Book,
+    Cancel,
+    ClientGone,
+    CountTokens,
+    Deliver,
+    Failed,
+    Reserve,
+    Return,
+    Settle,
+)
 from aoai_gateway.inspect.decision_trace import Notes, follow, tell
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.wire.refusals import Refusal
@@ -219,6 +231,66 @@ def test_a_client_that_leaves_while_it_falls_back_has_nothing_booked():
         for left in there.engine.admission.abandoned(trace.call):
             there.at_once(left)
         assert there.counters.open_reservations == 0, effect
+
+
+def test_the_first_booking_is_made_anew_even_where_its_room_was_taken():
+    there = world(a={"content_filter": "b"}, b={}).script(on_a=Block(FILTER), on_b=USED)
+    client = team(max_tokens_per_minute={"a": 5_000, "b": 0}, max_requests_per_minute=1)
+    at_once = there.at_once
+
+    def with_another_call(effect: Any) -> Any:
+        result = at_once(effect)
+        if isinstance(effect, Cancel):
+            other = replace(effect.reservation, id="another call")
+            assert there.counters.reserve(other, there.now + there.wall).admitted
+        return result
+
+    there.at_once = with_another_call  # type: ignore[method-assign]
+    trace = call(there, client=client, body={"max_tokens": 100})
+    assert isinstance(trace.final, Return)
+    (again,) = of(trace, Book)
+    assert again.reservation.id != of(trace, Cancel)[0].reservation.id
+    assert [settled.reservation for settled in of(trace, Settle)] == [again.reservation]
+    assert there.counters.open_reservations == 1, "the other call's"
+
+
+@pytest.mark.parametrize(
+    ("left_at", "hangs_up"),
+    [(CountTokens, True), (Reserve, True), (Cancel, False), (CountTokens, False), (Reserve, False)],
+)
+def test_a_call_that_ends_while_it_is_admitted_elsewhere_has_counted(left_at: type, hangs_up: bool):
+    there = world(a={"content_filter": "b"}, b={}).script(
+        on_a=Block(FILTER, 200, usage=Usage(100, 5, 105)), on_b=USED
+    )
+    client = team(max_tokens_per_minute=90_000, max_requests_per_minute=3)
+    at_once, run, seen, begun = there.at_once, there.engine.run, [], []
+
+    def left(effect: Any) -> Any:
+        seen.append(type(effect))
+        if Cancel in seen and type(effect) is left_at and seen.count(left_at) == 1 + (left_at is not Cancel):
+            if hangs_up:
+                return ClientGone(there.now)
+            if left_at is Cancel:
+                at_once(effect)
+            raise InterruptedError
+        return at_once(effect)
+
+    def known(asked: Any, *rest: Any) -> Any:
+        begun.extend((asked, run(asked, *rest)))
+        return begun[1]
+
+    there.at_once, there.engine.run = left, known  # type: ignore[method-assign]
+    with suppress(InterruptedError):
+        call(there, client=client)
+    asked, steps = begun
+    steps.close()
+    for effect in there.engine.admission.abandoned(asked):
+        at_once(effect)
+    assert there.counters.open_reservations == 0
+    there.at_once, there.engine.run = at_once, run  # type: ignore[method-assign]
+    assert (asked.deployment, asked.charged_tokens) == ("a", 105), "what Azure bills"
+    told = dict(call(there, client=client).call.quota_headers)
+    assert told["x-ratelimit-remaining-requests"] == "1", "two requests of three"
 
 
 def test_the_limits_of_both_deployments_hold():

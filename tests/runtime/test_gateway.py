@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aoai_gateway.engine.effects import Cancel, Reserve, Settle
+from aoai_gateway.engine.effects import Book, Cancel, Reserve, Settle
 from aoai_gateway.proxy.health import readiness
 from aoai_gateway.quota.quotas import Decision, Quota, Reservation
 from aoai_gateway.runtime.gateway import Gateway
@@ -36,6 +36,17 @@ def test_a_booking_is_kept_until_it_ends() -> None:
             assert list(gateway.reservations) == ["a"]
             gateway.settle(end)
             assert gateway.reservations == {}
+
+
+def test_a_booking_that_is_made_anew_is_kept_though_it_does_not_fit() -> None:
+    gateway = Gateway()
+    for name in ("a", "b"):
+        gateway.settle(Book(call(name)))
+    assert list(gateway.reservations) == ["a", "b"]
+    gateway.settle(Settle(call("b"), 90))
+    assert list(gateway.reservations) == ["a"]
+    (standing,) = gateway.state.peek(call("c", 1), gateway.now()).standings  # type: ignore[union-attr]
+    assert standing.remaining == 0
 
 
 def test_a_refused_booking_is_not_kept() -> None:

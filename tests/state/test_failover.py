@@ -35,6 +35,7 @@ class Flaky:
         self.clock = clock
         self.calls: list[str] = []
         self.cut = ""
+        self.ended: set[str] = set()
         self.bookings = asyncio.Semaphore(1_000_000)  # how many more `book`s may go on
 
     def __getattr__(self, name: str):
@@ -46,10 +47,13 @@ class Flaky:
             if self.cut == "before":
                 raise StateUnavailableError("cut off")
             now = self.clock()
-            if name == "book":
+            if name in ("book", "charge") and arguments[0].id in self.ended:
+                answer = None
+            elif name == "book":
                 answer = self.memory.book(arguments[0], now)
             elif name == "charge":
                 reservation, tokens, _age = arguments
+                self.ended.add(reservation.id)
                 self.memory.book(reservation, now)
                 answer = self.memory.settle(reservation, tokens, now, **named)
             else:
@@ -105,6 +109,29 @@ def remaining(store: MemoryState, quota: Quota, now: float) -> list[int]:
 
 
 DAILY = Quota(None, 1000, 100, 10_000)
+
+
+@pytest.mark.parametrize("cut", ["", "before", "after"])
+@pytest.mark.parametrize("ends", ["before it is told", "after it was told"])
+def test_what_is_booked_by_force_counts_once_wherever_it_ends(cut: str, ends: str):
+    async def story(state, shared, local, clock):
+        await got(state.reserve(call(1000, DAILY), clock.now))
+        served = call(300, DAILY)
+        shared.cut = cut
+        told = state.book(served, clock.now)
+        if ends == "before it is told":
+            ended = state.settle(served, 200, clock.now)
+            await asyncio.gather(got(told), got(ended))
+        else:
+            await got(told)
+            await got(state.settle(served, 200, clock.now))
+        shared.cut = ""
+        await until_back(state)
+        await until(state._outbox.is_told)
+        assert remaining(local, DAILY, clock.now) == [0, 98, 8800]
+        assert remaining(shared.memory, DAILY, clock.now) == [0, 98, 8800]
+
+    scenario(story)
 
 
 def test_local_counters_know_what_this_process_was_granted():

@@ -20,6 +20,7 @@ from aoai_gateway.engine.call import Call, FailureKind, Outcome, Setup
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,
+    Book,
     Cancel,
     Choose,
     Chosen,
@@ -295,6 +296,9 @@ class _Running:
                 if decision.admitted:
                     gateway.reservations[effect.reservation.id] = effect.reservation
                 return Reserved(now, decision)
+            case Book():
+                gateway.reservations[effect.reservation.id] = effect.reservation
+                gateway.counters.book(effect.reservation, now + gateway.wall)
             case Settle():
                 gateway.reservations.pop(effect.reservation.id, None)
                 gateway.counters.settle(effect.reservation, effect.tokens, now + gateway.wall, effect.cost)

@@ -27,6 +27,7 @@ from aoai_gateway.bounded import Recent
 from aoai_gateway.engine import media, money
 from aoai_gateway.engine.call import Call, Notice, Outcome, PolicyAction
 from aoai_gateway.engine.effects import (
+    Book,
     Cancel,
     ClientGone,
     CountDelivered,
@@ -375,6 +376,7 @@ class Admission:
             self._models.put(call.deployment, call.model)
         if self._stretched.get(call.client.name) is call:
             del self._stretched[call.client.name]
+        yield from self.book_again(call)
         reservation, call.reserved = call.reserved, None
         uncounted = self.uncounted(call)
         if uncounted is not None:
@@ -385,6 +387,17 @@ class Admission:
             yield closing
         if call.unproven and reservation is not None and any(each.taken for each in call.attempts):
             yield from self._count_late(call, reservation)
+
+    @staticmethod
+    def book_again(call: Call) -> Iterator[Book]:
+        """Make the booking anew that was taken back for a deployment that did not get the call.
+
+        A backend has worked on it, so it is booked whether or not other calls have taken its room meanwhile.
+        """
+        taken_back, call.taken_back = call.taken_back, None
+        if taken_back is not None:
+            call.reserved = replace(taken_back, id=booking_name(call))
+            yield Book(call.reserved)
 
     @staticmethod
     def _count_late(call: Call, reservation: Reservation) -> Generator[Effect, Result]:
@@ -400,11 +413,12 @@ class Admission:
             return None
         return CountDelivered(call.delivered, self._model(call))
 
-    def abandoned(self, call: Call) -> Iterator[Settle | Cancel]:
+    def abandoned(self, call: Call) -> Iterator[Book | Settle | Cancel]:
         """Say what becomes of the bookings of a call that cannot be led to its end.
 
         What was delivered of its answer is charged, so it is to be known by then (`uncounted`).
         """
+        yield from self.book_again(call)
         reservation, call.reserved = call.reserved, None
         yield from self._closings(call, reservation)
 

@@ -345,11 +345,16 @@ class Attempts(Aftermath):
     def answer_refused(self) -> Generator[Effect, Result]:
         """Answer with what would have led to another deployment, since there is none for the call."""
         assert self._refused is not None
-        attempt, failed, body = self._refused
+        attempt, _, body = self._refused
+        yield from self._return(attempt, body)
+
+    def keep_refused(self) -> None:
+        """Keep the facts of an answer that was blocked, as no other takes its place: it is to be paid for."""
+        assert self._refused is not None
+        attempt, failed, _ = self._refused
         if failed is not None and failed.answer is not None:
             self._note_answer(attempt, failed.answer)
             self._call.served = True
-        yield from self._return(attempt, body)
 
     # --- the end ---------------------------------------------------------------------------------------
 

@@ -287,6 +287,8 @@ class Call:
     """The prompt's tokens, if they were counted."""
     reserved: Reservation | None = None
     """The booking for the call, until it is settled or cancelled."""
+    taken_back: Reservation | None = None
+    """The booking that was cancelled for another deployment, until the call is booked there."""
     withdrawn: list[Scope] = field(default_factory=list)
     """Breaks that it had opened and that were taken back, since it was the cause itself."""
     stretched: bool = False

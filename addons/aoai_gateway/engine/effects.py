@@ -110,6 +110,13 @@ class Reserve:
 
 
 @dataclass(frozen=True, slots=True)
+class Book:
+    """Book, whether it fits or not: a backend has worked on the call. Leads to `Done`."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
     """Replace a booking by the real usage. Leads to `Done`.
 
@@ -187,6 +194,7 @@ type Effect = (
     | CountTokens
     | CountDelivered
     | Reserve
+    | Book
     | Settle
     | Cancel
     | WaitUntil

@@ -110,7 +110,12 @@ class Engine:
             refusal = yield from attempts.run()
             if refusal is None:
                 return
-            moved = yield from fall_back(self.admission, call, refusal, attempts.now)
+            moved = None
+            try:
+                moved = yield from fall_back(self.admission, call, refusal, attempts.now)
+            finally:
+                if moved is None:
+                    attempts.keep_refused()
             if moved is None:
                 if call.outcome is None:
                     yield from attempts.answer_refused()

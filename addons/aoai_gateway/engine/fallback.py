@@ -5,20 +5,21 @@ before any of it was delivered; the prompt is too long for its model; no endpoin
 only to what its client may use, and is admitted there like any other: by the limits and quotas that the
 client has there. It is one request, and is counted once: what was booked for the first deployment is taken
 back before it is booked for the second. If it is refused there, the first deployment's answer is the
-client's, and the first booking is made anew.
+client's, and the first booking is made anew, whatever room other calls have left: a backend has worked on it.
+So it is if the client hangs up meanwhile.
 
 A call never comes back to a deployment that it has left.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.config.fallbacks import fallbacks_of
-from aoai_gateway.engine.admission import booking_name
-from aoai_gateway.engine.call import Call, FellBack, Notice, Outcome
-from aoai_gateway.engine.effects import Cancel, ClientGone, Effect, Reserve, Reserved, Result
+from aoai_gateway.engine.call import Call, FellBack, Notice
+from aoai_gateway.engine.effects import Cancel, Effect, Result
 from aoai_gateway.engine.pools import has_backends, pool_of
 from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import effective_policy
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from aoai_gateway.engine.admission import Admission
-    from aoai_gateway.quota.quotas import Reservation
     from aoai_gateway.routing.backends import Pool
 
 
@@ -51,7 +51,6 @@ class _Before:
     """What an admission changes of a call."""
 
     fields: dict[str, Any]
-    reserved: Reservation | None
 
     CHANGED = (
         "deployment",
@@ -67,7 +66,7 @@ class _Before:
     def of(cls, call: Call) -> _Before:
         kept = {name: getattr(call, name) for name in cls.CHANGED}
         kept |= {name: getattr(call, name).copy() for name in cls.COPIED}
-        return cls(kept, call.reserved)
+        return cls(kept)
 
     def restore(self, call: Call) -> None:
         for name, value in self.fields.items():
@@ -86,18 +85,22 @@ def fall_back(
     if not pool:
         return None
     before = _Before.of(call)
-    if before.reserved is not None:
-        yield Cancel(before.reserved)
-    call.reserved = None
-    call.asked, call.deployment = call.asked or first, other
+    admitted = None
+    # From here on, until it is booked there: wherever this ends, the first booking is made anew.
+    call.taken_back, call.reserved = call.reserved, None
     try:
-        admitted = yield from admission.admit(call, now, at_once=True)
-    except GatewayError:
-        before.restore(call)
-        yield from _book_again(call, before)
-        return None
+        if call.taken_back is not None:
+            yield Cancel(call.taken_back)
+        call.asked, call.deployment = call.asked or first, other
+        with suppress(GatewayError):
+            admitted = yield from admission.admit(call, now, at_once=True)
+    finally:
+        if admitted is None:
+            before.restore(call)
     if admitted is None:
+        yield from admission.book_again(call)
         return None
+    call.taken_back = None
     for name, value in before.fields["edits"].items():
         call.edits[name] = min(value, call.edits.get(name, value))
     call.fell_back.append(FellBack(refusal, first, other))
@@ -115,17 +118,3 @@ def _pool(call: Call, other: str) -> Pool:
         # What it refers to is where it was understood.
         pool = tuple(backend for backend in pool if backend.endpoint is attempt.backend.endpoint)
     return pool
-
-
-def _book_again(call: Call, before: _Before) -> Generator[Effect, Result]:
-    """Make the first booking anew. Should another call have taken its room meanwhile, there is none."""
-    if before.reserved is None:
-        return
-    again = replace(before.reserved, id=booking_name(call))
-    result = yield Reserve(again)
-    if isinstance(result, ClientGone):
-        call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
-        return
-    assert isinstance(result, Reserved)
-    if result.decision.admitted:
-        call.reserved = again

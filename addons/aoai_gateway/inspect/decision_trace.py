@@ -17,6 +17,7 @@ from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,
+    Book,
     Cancel,
     Choose,
     Chosen,
@@ -192,6 +193,8 @@ def _before(call: Call, step: Step) -> Iterator[str]:
                 # That one names all of them itself.
                 yield from _passed_over(step.skipped)
             yield f"answers {error.status} {error.code}: {error.message}"
+        case Book(reservation=booked):
+            yield f"reservation of {booked.tokens:,} tokens made anew, whether they fit or not"
         case Settle(reservation=booked, tokens=tokens, cost=cost):
             spent = "" if cost is None else f", and {_money(cost)} instead of {_money(booked.cost or 0)}"
             yield f"settled: {tokens:,} tokens instead of the {booked.tokens:,} that were reserved{spent}"

@@ -14,6 +14,7 @@ from aoai_gateway.engine.attempts import note_delivery
 from aoai_gateway.engine.call import Attempt, Call, Outcome, Session
 from aoai_gateway.engine.effects import (
     Announce,
+    Book,
     Cancel,
     Choose,
     Chosen,
@@ -140,7 +141,7 @@ class EngineDriver:
                 case CountDelivered():
                     count = yield from self._here.wait_for(gateway.count_delivered(effect, self._client))
                     result = Counted(self._here.now(), count)
-                case Reserve() | Settle() | Cancel():
+                case Reserve() | Book() | Settle() | Cancel():
                     result = yield from self._book(effect)
                 case Choose():
                     result = yield from self._choose(effect)
@@ -176,10 +177,10 @@ class EngineDriver:
             except StopIteration as stop:
                 value: T = stop.value
                 return value
-            assert isinstance(effect, Reserve | Settle | Cancel)
+            assert isinstance(effect, Reserve | Book | Settle | Cancel)
             result = yield from self._book(effect)
 
-    def _book(self, effect: Reserve | Settle | Cancel) -> CommandGenerator[Result]:
+    def _book(self, effect: Reserve | Book | Settle | Cancel) -> CommandGenerator[Result]:
         here = self._here
         if isinstance(effect, Reserve):
             decision = yield from here.wait_for(here.gateway.reserve(effect))
@@ -271,8 +272,8 @@ class EngineDriver:
         if self._quota is not None:
             for left in self._quota.close(here.now()):
                 here.gateway.settle(left)
-        for left in here.gateway.engine.admission.abandoned(call):
-            here.gateway.settle(left)
+        for booking in here.gateway.engine.admission.abandoned(call):
+            here.gateway.settle(booking)
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         call.chunk_gaps = chunk_gaps

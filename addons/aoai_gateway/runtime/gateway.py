@@ -16,7 +16,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.config.models import Cors, Limits
 from aoai_gateway.config.switches import Switches
 from aoai_gateway.engine.call import Setup
-from aoai_gateway.engine.effects import Settle
+from aoai_gateway.engine.effects import Book, Settle
 from aoai_gateway.engine.engine import Engine
 from aoai_gateway.identity.credentials import Credentials
 from aoai_gateway.identity.identify import identify, with_grant
@@ -368,9 +368,13 @@ class Gateway:
         except TimeoutError:
             raise errors.unavailable("The gateway has too many uploads to read.") from None
 
-    def settle(self, effect: Settle | Cancel) -> None:
-        """Settle or cancel a booking; a shared store gets it in a task of its own."""
+    def settle(self, effect: Book | Settle | Cancel) -> None:
+        """Settle or cancel a booking, or make it anew; a shared store gets it in a task of its own."""
         reservation = effect.reservation
+        if isinstance(effect, Book):
+            self.reservations[reservation.id] = reservation
+            self._in_background(self.state.book(reservation, self.now()))
+            return
         self.reservations.pop(reservation.id, None)
         if isinstance(effect, Settle):
             self._in_background(self.state.settle(reservation, effect.tokens, self.now(), effect.cost))

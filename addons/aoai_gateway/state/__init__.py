@@ -55,6 +55,9 @@ class State(Protocol):
     def reserve(self, reservation: Reservation, now: float) -> Answer[Decision]:
         """Book the reservation against all of its quotas, or against none."""
 
+    def book(self, reservation: Reservation, now: float) -> Answer[None]:
+        """Book a call that a backend has worked on, whether it fits or not. A second time does nothing."""
+
     def settle(
         self, reservation: Reservation, tokens: int, now: float, cost: int | None = None
     ) -> Answer[None]:

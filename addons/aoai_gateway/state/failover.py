@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
@@ -132,6 +133,14 @@ class FailoverState:
             self._outbox.owe(running, None, now)
         return decision
 
+    def book(self, reservation: Reservation, now: float) -> Answer[None]:
+        """Book a call that a backend has worked on, whether it fits or not."""
+        self._local.book(reservation, now)
+        self._outbox.start(Running(reservation, now, sent=False))
+        if self._degraded_since is not None:
+            return None
+        return self._unless_gone(self._tell_booking(reservation), now)
+
     def settle(
         self, reservation: Reservation, tokens: int, now: float, cost: int | None = None
     ) -> Answer[None]:
@@ -166,7 +175,8 @@ class FailoverState:
                 await self._shared.charge(running.reservation, tokens, age, cost=cost)
         except StateUnavailableError as error:
             self._degrade(error, now)
-            self._outbox.owe(running, used, now)
+            # The store may have counted it, and lost its answer alone.
+            self._outbox.owe(replace(running, sent=True), used, now)
         except asyncio.CancelledError:
             self._later(self._tell_end(running, used, now))
             raise
@@ -268,11 +278,7 @@ class FailoverState:
     async def _tell_journal(self) -> None:
         """Report running and ended calls; not those that start or end meanwhile."""
         for reservation in self._outbox.unbooked():
-            if running := self._outbox.sending(reservation):
-                await self._shared.book(reservation, self._clock() - running.admitted_at)
-                if not self._outbox.booked(running):
-                    # It ended meanwhile, and its end may have overtaken this.
-                    await self._shared.cancel(reservation)
+            await self._tell_booking(reservation)
         ends = self._outbox.take_ends()
         try:
             while ends:
@@ -280,6 +286,14 @@ class FailoverState:
                 ends.pop()
         finally:
             self._outbox.put_back(ends)
+
+    async def _tell_booking(self, reservation: Reservation) -> None:
+        """Have a call booked that runs, whether it fits or not."""
+        if running := self._outbox.sending(reservation):
+            await self._shared.book(reservation, self._clock() - running.admitted_at)
+            if not self._outbox.booked(running):
+                # It ended meanwhile, and its end may have overtaken this.
+                await self._shared.cancel(reservation)
 
     async def _tell_missed(self, ended: Ended) -> None:
         if ended.used is None:

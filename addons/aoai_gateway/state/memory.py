@@ -31,7 +31,7 @@ class MemoryState:
         return self.counters.reserve(reservation, now)
 
     def book(self, reservation: Reservation, now: float) -> None:
-        """Book a reservation that another store admitted, whether it fits here or not."""
+        """Book a call that was admitted elsewhere or served already, whether it fits or not."""
         self.counters.book(reservation, now)
 
     def settle(self, reservation: Reservation, tokens: int, now: float, cost: int | None = None) -> None:
