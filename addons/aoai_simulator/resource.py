@@ -30,6 +30,7 @@ from aoai_simulator import (
 )
 from aoai_simulator.claude import Claude
 from aoai_simulator.forms import Sent, read_sent
+from aoai_simulator.handshake import handshake
 from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
 from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Upgrade, Whole, compact
 from aoai_simulator.requests import Ask, read_ask, read_object
@@ -38,7 +39,6 @@ from aoai_simulator.sessions import Secret, Sessions, key_in_query, no_handshake
 from aoai_simulator.targets import CLAUDE, MEDIA, RESPONSES_SOCKET, Target, parse_target
 from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
-from aoai_simulator.web_socket import handshake
 
 MAX_STORED = 1000
 """How many responses a resource stores; the oldest goes first."""

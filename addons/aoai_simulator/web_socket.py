@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
 from tornado.iostream import IOStream, StreamClosedError
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
-from wsproto.utilities import generate_accept_token
 
-from aoai_simulator.limits import Headers
 from aoai_simulator.replies import compact
 from aoai_simulator.timing import Pace
 
@@ -31,22 +29,6 @@ class Answering(Protocol):
 
     def finish(self, status: str = "completed") -> list[dict[str, Any]]:
         """End the response under way."""
-
-
-def handshake(headers: Mapping[str, str]) -> Headers | None:
-    """The fields that accept a handshake (RFC 6455 §4.2.2); None for what is none."""
-    key = headers.get("sec-websocket-key", "")
-    if headers.get("upgrade", "").lower() != "websocket" or not key:
-        return None
-    fields = [
-        ("upgrade", "websocket"),
-        ("connection", "Upgrade"),
-        ("sec-websocket-accept", generate_accept_token(key.encode()).decode()),
-    ]
-    offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",")]
-    if "realtime" in offered:
-        fields.append(("sec-websocket-protocol", "realtime"))
-    return tuple(fields)
 
 
 class WebSocket:

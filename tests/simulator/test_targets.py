@@ -60,7 +60,6 @@ def test_targets(method: str, target: str, expected: Target) -> None:
         ("POST", f"/openai/deployments/d/responses?{CLASSIC}"),
         ("POST", f"/openai/chat/completions?{CLASSIC}"),
         ("GET", f"/openai/deployments/d/chat/completions?{CLASSIC}"),
-        ("GET", "/openai/v1/responses"),
         ("PUT", "/openai/v1/responses/resp_1"),
         ("POST", "/openai/v1/responses?api-version=2024-10-21"),
         ("POST", "http://elsewhere/openai/v1/chat/completions"),

@@ -119,7 +119,6 @@ def test_what_there_is_not() -> None:
     for method, path in (
         ("GET", "newfangled"),
         ("PUT", "files"),
-        ("GET", "responses"),
         ("POST", "files/x/content"),
     ):
         assert ask(resource(), method, path)[0] == 404
