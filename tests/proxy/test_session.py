@@ -803,6 +803,44 @@ def test_an_idle_session_ends_with_the_gateway(made: Callable[..., Talk]) -> Non
     assert code == 1001
 
 
+def test_a_handshake_that_ends_late_hears_of_the_gateways_end(made: Callable[..., Talk]) -> None:
+    talk = made()
+    talk.ask()
+    talk.here.gateway.sessions_end = True
+    talk.accept("a")
+    assert talk.head().startswith("HTTP/1.1 101 ")
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("session_moved", 1001)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_session_without_a_first_message_ends_with_the_gateway(
+    made: Callable[..., Talk], late: bool
+) -> None:
+    talk = made()
+    talk.here.gateway.sessions_end = late
+    opened(talk)
+    if not late:
+        talk.here.feed(GatewayLeaves(at_once=False))
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("session_moved", 1001)
+    talk.here.run_timers(1)
+    assert talk.here.at_rest
+
+
+def test_a_first_response_is_waited_for(made: Callable[..., Talk]) -> None:
+    talk = opened(made())
+    create(talk)
+    talk.here.gateway.sessions_end = True
+    talk.accept("a")
+    completed(talk)
+    assert [each if isinstance(each, int) else each["type"] for each in talk.told()][-3:] == [
+        "response.completed",
+        "error",
+        1001,
+    ]
+
+
 def test_a_response_under_way_is_waited_for(made: Callable[..., Talk]) -> None:
     talk = begun(made())
     talk.tell(type="response.created", response={"id": "resp_1"})
@@ -991,6 +1029,20 @@ def test_a_refused_first_message_is_replayed(made: Callable[..., Talk], early: b
     assert talk.heard()[0]["model"] == "other"
     completed(talk)
     assert [each["type"] for each in talk.told()][-1] == "response.completed"
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("openai-insecure-api-key.key-of-anybody, realtime, x", "realtime"),
+        ("openai-insecure-api-key.key-of-anybody", None),
+    ],
+)
+def test_a_browser_gets_a_subprotocol(made: Callable[..., Talk], offered: str, chosen: str | None) -> None:
+    talk = made()
+    talk.ask(RESPONSES, f"sec-websocket-protocol: {offered}", key=None)
+    fields = dict(line.split(": ", 1) for line in talk.head().split("\r\n")[1:])
+    assert fields.get("sec-websocket-protocol") == chosen
 
 
 def test_a_refused_handshake_leads_to_the_next_backend(made: Callable[..., Talk]) -> None:

@@ -359,6 +359,7 @@ class Lifecycle:
 
     async def _end_sessions(self, *, at_once: bool) -> None:
         """Have sessions end with the close code 1001: those that are idle, or all of them (`at_once`)."""
+        self._gateway.sessions_end = True
         connections = ctx.master.addons.get("proxyserver").connections
         for handler in list(connections.values()):
             if handler.client.id in self._gateway.sessions:

@@ -146,7 +146,7 @@ class SessionQuota:
         self._capacity.end(self._name(response or ""), usage.total_tokens if usage else None, now)
         if usage is not None and usage.total_tokens:
             self._last = usage.total_tokens
-        yield from self._settle(self._running.pop(response or "", None) or Booking(), usage)
+        yield from self._settle(self._running.pop(response or "", Booking()), usage)
 
     def report(self, usage: Usage) -> None:
         """Count what was not announced: the transcription of what was said. It is settled with a response."""

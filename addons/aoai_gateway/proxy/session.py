@@ -125,6 +125,8 @@ class MessageSession:
         yield from self.watch()
         if self._opening is not None:
             yield from self._take_over(self._opening)
+        if here.gateway.sessions_end and self.result is None:
+            yield from self.leave(at_once=False)
 
     def _take_over(self, opening: SessionOpening) -> CommandGenerator[None]:
         """Go on with what has come before there was a session; the backend has the first message already."""

@@ -21,6 +21,7 @@ from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.session_side import MOST_PARTS, TURN_SECONDS, Side
 from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.secrets import PROTOCOLS, without_secret_protocols
 from aoai_gateway.wire.session_errors import (
     POLICY_VIOLATION,
     close_code,
@@ -69,6 +70,10 @@ class SessionOpening:
         response = http.Response.make(101)
         response.headers.clear()
         response.headers["sec-websocket-accept"] = generate_accept_token(key).decode()
+        # A browser that offers subprotocols fails without one of them (RFC 6455 §4.1).
+        first = without_secret_protocols(head.get(PROTOCOLS) or "").partition(",")[0].strip()
+        if first:
+            response.headers[PROTOCOLS] = first
         yield here.send(ResponseHeaders(here.id, response, False))
         yield from here.set_deadline(here.now() + self._limits.session_idle_seconds)
 

@@ -76,7 +76,7 @@ from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import MODELS
-from aoai_gateway.wire.session_errors import message_too_large
+from aoai_gateway.wire.session_errors import message_too_large, session_moved
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Server
@@ -291,6 +291,8 @@ class GatewayStream(HttpStream):
         self._response.progress = Progress.WHOLE
         self.state = State.OPENING
         yield from self._opening.accept()
+        if self._here.gateway.sessions_end:
+            yield from self.opening_leave()
 
     def opening_data(self, event: RequestData) -> CommandGenerator[None]:
         """The client has sent something, perhaps its first message."""
@@ -312,9 +314,15 @@ class GatewayStream(HttpStream):
             yield from self.client_gone(event)
 
     def opening_overdue(self, _: events.Event) -> CommandGenerator[None]:
-        """The client has not said what it wants, or the gateway ends."""
+        """The client has not said what it wants."""
         assert self._opening is not None
         yield from self._opening.overdue()
+        yield from self.vanish()
+
+    def opening_leave(self, _: events.Event | None = None) -> CommandGenerator[None]:
+        """The gateway ends, and the client has not said what it wants."""
+        assert self._opening is not None
+        yield from self._opening.refuse(session_moved())
         yield from self.vanish()
 
     # --- driving the engine ----------------------------------------------------------------------------

@@ -89,7 +89,7 @@ STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
         (State.OPENING, RequestData): "opening_data",
         (State.OPENING, RequestProtocolError): "vanish",
         (State.OPENING, DeadlinePassed): "opening_overdue",
-        (State.OPENING, GatewayLeaves): "opening_overdue",
+        (State.OPENING, GatewayLeaves): "opening_leave",
         **{(state, RequestData): "opening_more" for state in _BEFORE_ANSWER},
         (State.SESSION, RequestData): "session_client",
         (State.SESSION, ResponseData): "session_backend",

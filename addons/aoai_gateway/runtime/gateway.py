@@ -138,6 +138,8 @@ class Gateway:
         """Whether it takes no more calls."""
         self.leaving = False
         """Whether it is about to; balancers are told so, and calls are still taken."""
+        self.sessions_end = False
+        """Whether sessions have been told to end; those that begin later end, too."""
         self.readiness_polls = ReadinessPolls()
         self.sinks = Sinks()
         """Where usage records go."""
