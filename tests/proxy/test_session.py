@@ -12,7 +12,7 @@ from mitmproxy.proxy import events
 from mitmproxy.test import taddons
 from wsproto.connection import Connection as Socket
 from wsproto.connection import ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.config.models import Standin, VirtualDeployment
@@ -241,12 +241,34 @@ def test_extensions_are_not_passed_on(made: Callable[..., Talk]) -> None:
 # --- messages ------------------------------------------------------------------------------------------
 
 
-def test_pings_and_binary_messages_pass(made: Callable[..., Talk]) -> None:
+def test_pings_and_a_backends_binary_messages_pass(made: Callable[..., Talk]) -> None:
     talk = begun(made())
-    talk.send(BytesMessage(b"[1]"))
-    assert talk.heard() == [[1]]
+    talk.reply(BytesMessage(b"[1]"))
+    assert talk.told() == [[1]]
     talk.send(Ping(b"p"))
     assert b"p" in talk.here.sent["a.example"][-8:] or talk.here.sent["a.example"]
+
+
+def test_binary_messages_of_a_client_end_the_session(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.send(BytesMessage(b'{"type": "response.create"}', message_finished=False))
+    told, code = talk.told()
+    assert (told["error"]["code"], code) == ("message_not_text", 1003)
+    assert talk.heard() == [1000]
+    other = opened(again(talk))
+    other.send(BytesMessage(b'{"type": "response.create"}'))
+    assert other.told()[-1] == 1003
+    assert not other.here.sent
+
+
+def test_keys_of_ours_are_masked_in_frames_that_are_no_messages(made: Callable[..., Talk]) -> None:
+    talk = begun(made())
+    talk.reply(Ping(b"ping key-of-a"))
+    talk.reply(Pong(b"pong key-of-a"))
+    talk.reply(CloseConnection(1001, "the key-of-a is over"))
+    assert b"pong" in talk.here.received
+    assert b"the ******** is over" in talk.here.received
+    assert b"key-of-a" not in talk.here.received
 
 
 def test_a_backends_own_limits_are_not_told(made: Callable[..., Talk]) -> None:
@@ -371,13 +393,17 @@ def test_others_have_their_turn_between_many_messages(made: Callable[..., Talk])
 
 
 @pytest.mark.parametrize("side", ["client", "backend"])
-def test_large_messages_go_through_whole(made: Callable[..., Talk], side: str) -> None:
+def test_large_messages_go_through_whole(
+    made: Callable[..., Talk], side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     talk = begun(made())
     performed = Perform(talk)
     talk.here.layer.streams[1]._here.clock = performed  # type: ignore[assignment]
     text = "key-of-a ä" * 100_000
     if side == "client":
-        talk.send(BytesMessage(json.dumps({"audio": text}).encode()))
+        read = parse_body(session_messages.LARGE, "application/json", b'{"type": "x"}', short=True)
+        monkeypatch.setattr(talk.here.gateway.reader, "parse", lambda *_, **__: read)
+        talk.send(TextMessage(json.dumps({"audio": text})))
         assert talk.heard() == [{"audio": text}]
     else:
         talk.tell(type="response.output_audio.delta", delta=text)

@@ -42,6 +42,7 @@ from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.session_errors import (
     close_code,
     error_message,
+    message_not_text,
     message_too_large,
     session_disconnected,
     session_expired,
@@ -209,6 +210,9 @@ class MessageSession:
     def _closed(self, side: Side, event: CloseConnection) -> CommandGenerator[None]:
         """One side has closed the session in good order: so does the other one."""
         code = 1000 if event.code in UNSPEAKABLE else event.code
+        if side is self._backend and event.reason:
+            reason = self._masked_at_once(event.reason.encode()).decode(errors="replace")
+            event = CloseConnection(event.code, reason)
         for each in (self._client, self._backend):
             yield from self._send(each, CloseConnection(code, event.reason))
         yield from self._over(event.code, event.reason or "", side)
@@ -269,14 +273,19 @@ class MessageSession:
         limit = self._limits.message_mb * 1024 * 1024
         side.socket.receive_data(data)
         for event in side.socket.events():
-            if isinstance(event, Message):
+            if isinstance(event, BytesMessage) and side is self._client:
+                yield from self._end(message_not_text())
+            elif isinstance(event, Message):
                 side.take(event.data)
                 if side.size > limit or len(side.parts) > MOST_PARTS:
                     yield from self._end(message_too_large(limit))
                 elif event.message_finished:
                     yield from self._message(side, side.whole(), text=isinstance(event, TextMessage))
             elif isinstance(event, Ping | Pong):
-                yield from self._send(self._other(side), event)
+                payload = bytes(event.payload)
+                if side is self._backend:
+                    payload = self._masked_at_once(payload)
+                yield from self._send(self._other(side), type(event)(payload))
             elif isinstance(event, CloseConnection):
                 yield from self._closed(side, event)
             if self.result is not None:
@@ -354,15 +363,18 @@ class MessageSession:
     def _masked(self, content: bytes) -> CommandGenerator[bytes]:
         """Mask secrets in a backend's message; a large one in pieces, so that others have their turn."""
         if len(content) <= FRAME:
-            for secrets in self._here.secrets:
-                content = secrets.mask(content)
-            return content
+            return self._masked_at_once(content)
         screen = Screen(*self._here.secrets)
         pieces = []
         for start in range(0, len(content), FRAME):
             pieces.append(screen.feed(content[start : start + FRAME]))
             yield from self._give_way()
         return b"".join([*pieces, screen.finish()])
+
+    def _masked_at_once(self, content: bytes) -> bytes:
+        for secrets in self._here.secrets:
+            content = secrets.mask(content)
+        return content
 
     def _give_way(self) -> CommandGenerator[None]:
         """Let others have their turn, if this session has had its own."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import http
 from mitmproxy.proxy.layers.http import RequestData, ResponseData, ResponseHeaders, ResponseProtocolError
 from wsproto.connection import ConnectionState, ConnectionType
-from wsproto.events import CloseConnection, Event, Message, Ping, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, TextMessage
 from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.proxy.header_index import HeaderIndex
@@ -27,6 +27,7 @@ from aoai_gateway.wire.session_errors import (
     close_code,
     error_message,
     message_malformed,
+    message_not_text,
     message_too_large,
     session_expired,
 )
@@ -97,6 +98,9 @@ class SessionOpening:
                 yield from self._send(each.response())
             elif isinstance(each, CloseConnection):
                 yield from self.close(each.code)
+                return False
+            elif isinstance(each, BytesMessage):
+                yield from self.refuse(message_not_text())
                 return False
             elif isinstance(each, Message):
                 self.side.take(each.data)

@@ -8,6 +8,8 @@ code                        status  when
 ==========================  ======  =============================================================
 upgrade_required            426     a path that is a WebSocket, without its handshake (RFC 6455 §4.2.1)
 message_too_large           413     a message over `limits.message_mb`; the session ends, close code 1009
+message_not_text            415     a client's binary message: no operation has any; the session ends, close
+                                    code 1003
 message_malformed           400     a message that is not JSON, or not what the session takes; it goes nowhere
 session_expired             408     the session lasted for `limits.session_seconds`, or nothing came for
                                     `limits.session_idle_seconds`; close code 1001
@@ -26,10 +28,11 @@ from aoai_gateway.wire.errors import GatewayError, invalid_target
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-GOING_AWAY, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1001, 1008, 1009, 1011
+GOING_AWAY, UNSUPPORTED, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1001, 1003, 1008, 1009, 1011
 
 _CLOSE_CODES: Mapping[str, int] = {
     "message_too_large": TOO_BIG,
+    "message_not_text": UNSUPPORTED,
     "session_expired": GOING_AWAY,
     "session_moved": GOING_AWAY,
     "session_disconnected": INTERNAL_ERROR,
@@ -76,6 +79,11 @@ def message_too_large(limit: int) -> GatewayError:
         "message_too_large",
         f"The message is larger than this gateway takes ({limit:,} bytes). Send less in one message.",
     )
+
+
+def message_not_text() -> GatewayError:
+    """415: a client's binary message."""
+    return GatewayError(415, "message_not_text", "Messages are text, as JSON; audio is base64 in it.")
 
 
 def message_malformed(message: str) -> GatewayError:
