@@ -14,6 +14,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.test import taddons
 
 from aoai_gateway.proxy import downstream_request, request_head
+from aoai_gateway.runtime import spool as spool_module
 from aoai_gateway.runtime.spool import Spool
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from aoai_gateway.wire import stored
@@ -88,6 +89,8 @@ def got(here: Connection, host: str) -> bytes:
 
 
 def is_gone(spool: Spool) -> bool:
+    if spool.is_closed:
+        spool_module._CLOSER.submit(int).result(30)  # it closes one file after the other
     return spool._file.closed
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from threading import Event, Thread
 
 import pytest
 
+from aoai_gateway.runtime import spool as module
 from aoai_gateway.runtime.spool import Spool
 from aoai_gateway.wire.errors import GatewayError
 
@@ -39,9 +41,30 @@ def test_its_file_has_no_name_and_is_its_owners_alone(monkeypatch: pytest.Monkey
 def test_nothing_is_read_of_it_once_it_is_closed():
     spool = Spool()
     spool.write(b"secret")
+    go_on = Event()
+    module._CLOSER.submit(go_on.wait, 30)
     spool.close()
     spool.close()
+    assert not spool._file.closed
     assert spool.read(0, 6) == b""
+    with pytest.raises(ValueError, match="closed"):
+        spool.write(b"more")
+    go_on.set()
+    module._CLOSER.submit(int).result(30)
+    assert spool._file.closed
+    assert spool.read(0, 6) == b""
+
+
+def test_to_close_it_waits_for_no_reader():
+    spool = Spool()
+    with spool._lock:
+        closing = Thread(target=spool.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
+        assert not spool._file.closed
+    module._CLOSER.submit(int).result(30)
+    assert spool._file.closed
 
 
 def test_where_no_file_can_be_made_it_is_503(monkeypatch: pytest.MonkeyPatch, tmp_path):

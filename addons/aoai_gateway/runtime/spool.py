@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
 COME_BACK_SECONDS = 5.0
 """For a client whose upload found no room on the disk."""
 
+_CLOSER = ThreadPoolExecutor(1, "spool")
+"""Where files are closed: the system frees their pages then, some 40 ms for 512 MB."""
+
 
 class Spool:
     """One upload. The folder is the system's for temporary files (``TMPDIR``)."""
 
     def __init__(self) -> None:
         """Raises GatewayError (503): no file can be made there."""
+        self.is_closed = False
+        """Whether nothing is read of it any more."""
         self._size = 0
         self._lock = Lock()
         """Held while it is read or closed: its descriptor's number may be another file's after that."""
@@ -37,7 +43,9 @@ class Spool:
         return self._size
 
     def write(self, data: bytes) -> None:
-        """Add bytes. Raises GatewayError (503) if there is no room for them."""
+        """Add bytes, as long as it is open. Raises GatewayError (503) if there is no room for them."""
+        if self.is_closed:
+            raise ValueError("the upload is closed")
         rest = memoryview(data)
         try:
             while rest:
@@ -50,7 +58,7 @@ class Spool:
         """Read a part of it, from any thread; empty once it is closed."""
         parts = []
         with self._lock:
-            while start < end and not self._file.closed:
+            while start < end and not self.is_closed:
                 part = os.pread(self._file.fileno(), end - start, start)
                 if not part:
                     break
@@ -59,6 +67,11 @@ class Spool:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Delete it."""
+        """Have it deleted, in a thread: that takes a while, and a read under way is waited for."""
+        if not self.is_closed:
+            self.is_closed = True
+            _CLOSER.submit(self._close)
+
+    def _close(self) -> None:
         with self._lock:
             self._file.close()
