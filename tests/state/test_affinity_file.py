@@ -247,6 +247,56 @@ def test_a_file_that_was_removed_is_written_anew(path: Path) -> None:
     assert affinity.home("resp_1", NOW) == affinity.home("resp_2", NOW) == "sweden"
 
 
+def test_a_file_that_was_removed_before_it_is_made_shorter_is_written_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(affinity: Affinity, file: AffinityFile) -> None:
+        affinity.remember("resp_1", "sweden", NOW)
+        await file.flush()
+        os.remove(path)
+        monkeypatch.setattr(affinity_file, "ALWAYS_APPENDED", 0)
+        file._compact_size = 0  # so that it is due to be made shorter
+        affinity.remember("resp_2", "sweden", NOW)
+        await file.flush()
+        await file.flush()
+
+    failing(path, story)
+    affinity, _ = opened(path)
+    assert affinity.home("resp_1", NOW) == affinity.home("resp_2", NOW) == "sweden"
+
+
+def test_what_a_cancelled_flush_could_not_write_is_written_by_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def fail(_: int) -> None:
+        begun.set()
+        goes_on.wait(10)
+        raise OSError("disk gone")
+
+    async def story(affinity: Affinity, file: AffinityFile) -> None:
+        affinity.remember("resp_1", "sweden", NOW)
+        await file.flush()
+        affinity.remember("resp_2", "sweden", NOW)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            first = asyncio.create_task(file.flush())
+            await asyncio.to_thread(begun.wait, 10)
+            first.cancel()
+            await asyncio.wait({first})
+            assert first.cancelled()
+            os.truncate(path, len(HEADER))  # nothing of it has reached the disk
+            goes_on.set()
+            assert file._writing is not None
+            await asyncio.wait({file._writing})
+        await file.flush()
+
+    failing(path, story)
+    affinity, _ = opened(path)
+    assert affinity.home("resp_2", NOW) == "sweden"
+
+
 def test_a_last_flush_follows_a_cancelled_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(affinity_file, "INTERVAL", 0.001)
 

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from itertools import batched, chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from aoai_gateway.bounded import DIGEST_BYTES
@@ -23,7 +23,7 @@ from aoai_gateway.routing.affinity import CAPACITY, LIFETIME, Affinity, Home, Un
 from aoai_gateway.state.budget_file import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
 INTERVAL: Final = 1.0
 """Seconds between writes while something is learned."""
@@ -112,9 +112,13 @@ class AffinityFile:
             work = asyncio.to_thread(self._append, homes, wall)
         else:
             work = asyncio.to_thread(self._compact, homes, wall)
-        self._writing = asyncio.ensure_future(work)
+        # Whatever becomes of this flush, what could not be written is noted again.
+        self._writing = asyncio.ensure_future(self._written(work, homes))
+        await asyncio.shield(self._writing)
+
+    async def _written(self, work: Coroutine[Any, Any, None], homes: list[Home]) -> None:
         try:
-            await asyncio.shield(self._writing)
+            await work
         except (OSError, AffinityFileError) as error:
             self._untold.put_back(homes)
             if isinstance(error, FileNotFoundError):
@@ -127,7 +131,7 @@ class AffinityFile:
             logger.info("%s: where stored responses and files are is kept again", self._path)
         self._failing = False
 
-    # Both run in a thread ----------------------------------------------------------------------------------
+    # These run in a thread ----------------------------------------------------------------------------------
 
     def _append(self, homes: Iterable[Home], wall: float) -> None:
         # Not made anew, if it has been removed: it would lack its first line.
@@ -144,9 +148,12 @@ class AffinityFile:
             self._size = file.tell()
 
     def _compact(self, homes: Iterable[Home], wall: float) -> None:
-        """Write the last line of each name alone. The file has them all, so no call waits for a copy."""
+        """Write the last line of each name alone. The file has them all, so no call waits for a copy.
+
+        Raises FileNotFoundError if it has been removed: it would have these homes alone.
+        """
         kept: dict[bytes, Home] = {}
-        for digest, endpoint, seen in chain(read(self._path), ((k, e, at + wall) for k, e, at in homes)):
+        for digest, endpoint, seen in chain(_entries(self._path), ((k, e, at + wall) for k, e, at in homes)):
             kept.pop(digest, None)
             kept[digest] = (digest, endpoint, seen)
         self._replace(islice(kept.values(), max(0, len(kept) - CAPACITY), None), 0.0)
@@ -171,6 +178,11 @@ def read(path: Path) -> Iterator[Home]:
 
     A missing file says nothing, and so does a line that is none.
     """
+    with suppress(FileNotFoundError):
+        yield from _entries(path)
+
+
+def _entries(path: Path) -> Iterator[Home]:
     try:
         with path.open("rb") as file:
             first = file.readline(len(HEADER))
@@ -186,7 +198,7 @@ def read(path: Path) -> Iterator[Home]:
                 if (home := _home(line)) is not None:
                     yield home
     except FileNotFoundError:
-        return
+        raise
     except OSError as error:
         raise AffinityFileError(
             f"{path}: cannot read where stored responses and files are ({error.strerror}); "
