@@ -20,6 +20,8 @@ from aoai_gateway.proxy.messages import GatewayLeaves
 from aoai_gateway.runtime.stream_hooks import Awaited, GatewayAskHook
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.operations import RESPONSES_SOCKET
+from aoai_gateway.wire.targets import Target
 from tests.engine_driver import ANYBODY, config
 from tests.proxy.layer_driver import Connection, connect, listen
 from tests.proxy.web_socket import HANDSHAKE, KEY, Talk
@@ -1124,6 +1126,25 @@ def test_others_have_their_turn_before_there_is_a_session(made: Callable[..., Ta
     talk.here.layer.streams[1]._here.clock = performed  # type: ignore[assignment]
     talk.feed(b"".join(talk.client.send(Ping()) for _ in range(500)))
     assert performed.times > 50
+
+
+def test_others_have_their_turn_while_a_large_first_message_goes_out(
+    made: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = opened(made("real@a"))
+    text = "xä€" * 500_000
+    raw = json.dumps({"type": "response.create", "model": "gpt", "input": text}, ensure_ascii=False)
+    target = Target(RESPONSES_SOCKET, "v1")
+    monkeypatch.setattr(
+        talk.here.gateway.reader, "parse", lambda *_, **__: parse_body(target, None, raw.encode())
+    )
+    talk.send(TextMessage(raw))
+    performed = Perform(talk)
+    talk.here.layer.streams[1]._here.clock = performed  # type: ignore[assignment]
+    talk.accept("a")
+    (sent,) = talk.heard()
+    assert (sent["model"], sent["input"]) == ("real", text)
+    assert performed.times >= 2
 
 
 def test_a_client_that_never_says_what_it_wants_is_left(made: Callable[..., Talk]) -> None:

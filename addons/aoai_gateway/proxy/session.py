@@ -35,7 +35,7 @@ from wsproto.utilities import LocalProtocolError
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.session_meaning import Passed, SessionMeaning
-from aoai_gateway.proxy.session_side import MOST_PARTS, TURN_SECONDS, Preamble, Side
+from aoai_gateway.proxy.session_side import FRAME, MOST_PARTS, TURN_SECONDS, Preamble, Side, pieces
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.masking import Screen
@@ -58,9 +58,6 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.session_opening import SessionOpening
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
-
-FRAME = 128 * 1024
-"""Bytes of a message that go out in one frame."""
 
 MOST_KEPT, FIRST_KEPT = 32 * 1024 * 1024, 20
 """Bytes of messages that a flow keeps to be looked at, beside its first messages."""
@@ -403,15 +400,8 @@ class MessageSession:
     def _pass_on(self, side: Side, content: bytes, *, text: bool) -> CommandGenerator[None]:
         """Send a message, in frames of a size that nothing else has to wait for."""
         yield from self._give_way()
-        whole = content.decode(errors="replace") if text else content
-        for start in range(0, len(whole) or 1, FRAME):
-            frame, last = whole[start : start + FRAME], start + FRAME >= len(whole)
-            made = (
-                TextMessage(frame, message_finished=last)
-                if isinstance(frame, str)
-                else BytesMessage(frame, message_finished=last)
-            )
-            yield from self._send(side, made)
+        for piece in pieces(content, text=text):
+            yield from self._send(side, piece)
             yield from self._give_way()
 
     def _send(self, side: Side, event: Event) -> CommandGenerator[None]:

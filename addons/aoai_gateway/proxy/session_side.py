@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import CloseConnection, Message, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Message, TextMessage
 
 from aoai_gateway.wire.failure_codes import status_of
 
 MOST_PARTS = 65_536
 """Pieces in which one message may come."""
+
+FRAME = 128 * 1024
+"""Bytes of a message that go out in one frame."""
 
 TURN_SECONDS = 0.005
 """For how long a session goes on with what has come, before others have their turn."""
@@ -21,6 +26,17 @@ PREAMBLE = frozenset({"response.created", "response.queued", "response.in_progre
 
 _READ = 65_536
 """Bytes of a message that is looked at."""
+
+
+def pieces(content: bytes, *, text: bool) -> Iterator[TextMessage | BytesMessage]:
+    """Give a message in pieces, each for a frame of a size that nothing else has to wait for."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for start in range(0, len(content) or 1, FRAME):
+        piece, last = content[start : start + FRAME], start + FRAME >= len(content)
+        if text:
+            yield TextMessage(decoder.decode(piece, last), message_finished=last)
+        else:
+            yield BytesMessage(piece, message_finished=last)
 
 
 class Side:

@@ -23,7 +23,6 @@ from mitmproxy.proxy.layers.http import (
     ResponseHeaders,
     SendHttp,
 )
-from wsproto.events import TextMessage
 
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
@@ -32,6 +31,7 @@ from aoai_gateway.proxy.masks import mask_decoded, mask_head
 from aoai_gateway.proxy.messages import Connect
 from aoai_gateway.proxy.request import build_request, without_secrets
 from aoai_gateway.proxy.session_names import SessionNames
+from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
 from aoai_gateway.proxy.shown_names import shown_names
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
@@ -241,8 +241,14 @@ class UpstreamAttempt:
         preamble = self.received.preamble
         if preamble is not None and self.server is not None:
             assert isinstance(self._content, bytes)
-            frames = preamble.socket.send(TextMessage(self._content.decode(errors="replace")))
-            yield SendHttp(RequestData(self._here.id, frames), self.server)
+            here, turn = self._here, self._here.now()
+            for piece in pieces(self._content, text=True):
+                yield SendHttp(RequestData(here.id, preamble.socket.send(piece)), self.server)
+                if here.now() - turn > TURN_SECONDS and not piece.message_finished:
+                    yield from here.wait_for(asyncio.sleep(0))
+                    turn = here.now()
+                    if here.client_has_gone() or self.server not in here.layer.connections:
+                        return  # what that means, its own events tell
 
     def without_known_secrets(self, result: Result) -> Result:
         """Mask known secrets in the body of a failed answer."""
