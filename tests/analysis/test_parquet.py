@@ -66,6 +66,13 @@ def test_a_real_record_loses_nothing(tmp_path: Path) -> None:
         assert dict(zip(fields, row, strict=True)) == {field: expected[field] for field in fields}
 
 
+def test_a_spillover_keeps_a_code_that_is_no_number(tmp_path: Path) -> None:
+    spilled = {"from": "ptu", "to": "standard", "error": "too_many_requests"}
+    out = tmp_path / "usage.parquet"
+    assert main([str(lines(tmp_path / "u", [record(spillover=spilled)])), "-o", str(out)]) == 0
+    assert rows(out, "spillover") == [(spilled,)]
+
+
 def test_other_lines_compressed_files_captures_and_older_records(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("2026-11-29T10:00:00Z INFO ready\n" + json.dumps(record()) + '\n{"half": ')
