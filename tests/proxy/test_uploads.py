@@ -15,6 +15,7 @@ from mitmproxy.test import taddons
 
 from aoai_gateway.proxy import downstream_request, request_head
 from aoai_gateway.runtime import spool as spool_module
+from aoai_gateway.runtime.connections import OWN_DESCRIPTORS, RESERVE
 from aoai_gateway.runtime.spool import Spool
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from aoai_gateway.wire import stored
@@ -245,8 +246,27 @@ def test_without_room_on_disk_it_is_503(
     status, body = here.result()
     assert status == 503
     assert b"No space" not in body
-    assert here.gateway.spooled.total == 0
+    assert here.gateway.spooled.total == here.gateway.connections.files == 0
     assert is_gone(spools[0])
+
+
+def test_without_a_descriptor_for_its_file_it_is_503(
+    made: Callable[..., Connection], spools: list[Spool]
+) -> None:
+    here = made()
+    connections = here.gateway.connections
+    connections.files = most = connections.descriptors - OWN_DESCRIPTORS - RESERVE
+    upload(here, form())
+    status, body = here.result()
+    assert (status, b"too many uploads" in body) == (503, True)
+    assert spools == []
+    assert connections.files == most
+    here = made()
+    upload(here, form())
+    assert here.gateway.connections.files == 1
+    here.respond("a", 200)
+    assert here.result()[0] == 200
+    assert here.gateway.connections.files == 0
 
 
 @pytest.mark.parametrize("when", ["in its midst", "at the backend"])
@@ -258,9 +278,10 @@ def test_a_client_that_leaves_takes_its_file_along(
         here.feed(events.DataReceived(here.client, head(len(form())) + form()[:5_000]))
     else:
         upload(here, form())
+    assert here.gateway.connections.files == 1
     here.hang_up()
     assert is_gone(spools[0])
-    assert here.gateway.spooled.total == 0
+    assert here.gateway.spooled.total == here.gateway.connections.files == 0
     assert here.at_rest
 
 

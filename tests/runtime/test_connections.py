@@ -67,3 +67,22 @@ def test_descriptors_bound_what_is_not_bound_by_hand():
     few = Connections(descriptors=200)
     places = [few.opened(f"{n}", f"{n}", Limits(), 0.0) for n in range(60)]
     assert places.count(Place.ORDINARY) == most_connections(200)
+
+
+def test_files_of_uploads_leave_less_for_connections_and_the_other_way_round():
+    few = Connections(descriptors=96 + RESERVE + 20)
+    limits = Limits(connections_per_address=20)
+    opened = [few.opened(f"{n}", "a", limits, 0.0) for n in range(8)]
+    assert opened == [Place.ORDINARY] * 8
+    for _ in range(4):
+        assert few.has_room_for_file
+        few.files += 1
+    assert not few.has_room_for_file
+
+    few = Connections(descriptors=96 + RESERVE + 100)
+    few.files = 40
+    places = [few.opened(f"{n}", f"{n}", limits, 0.0) for n in range(50)]
+    assert places.count(Place.ORDINARY) == 30
+    assert not few.has_room_for_file
+    few.files -= 2
+    assert few.opened("late", "late", limits, 0.0) is Place.ORDINARY

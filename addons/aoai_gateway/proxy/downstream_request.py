@@ -28,7 +28,7 @@ from aoai_gateway.proxy.request_head import (
     target_of,
 )
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
-from aoai_gateway.runtime.spool import Spool
+from aoai_gateway.runtime.spool import COME_BACK_SECONDS, Spool
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.secrets import redact_target
 
@@ -114,7 +114,10 @@ class DownstreamRequest:
         if may_be_large(request):
             yield from self._look_ahead(admitted, target)
         if spooled:
+            if not gateway.connections.has_room_for_file:
+                raise errors.unavailable("The gateway has too many uploads.", COME_BACK_SECONDS)
             here.upload = Spool()
+            gateway.connections.files += 1
 
     def _look_ahead(self, admitted: Admitted, target: Target) -> CommandGenerator[None]:
         """See that a large request would not be refused with its body, whatever that is."""

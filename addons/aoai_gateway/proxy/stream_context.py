@@ -107,8 +107,9 @@ class StreamContext:
 
     def release_body(self) -> None:
         """Count the body as in memory no more; delete one on disk."""
-        if self.upload is not None:
+        if self.upload is not None and not self.upload.is_closed:
             self.upload.close()
+            self.gateway.connections.files -= 1
         if self.held is not None:
             self.held.release()
         if not self.gateway.needs_requests and hasattr(self, "flow"):

@@ -1,8 +1,8 @@
 """How many clients' connections there may be: of one address, and in all.
 
-Each needs a descriptor, and its call one more towards a backend. Beyond the bound a few more are taken, so
-that health is still told; they can have nothing else. Without a bound, connections that say nothing would use
-up all descriptors, and lock every client out.
+Each needs a descriptor, and its call one more towards a backend; an upload on disk needs a third. Beyond the
+bound a few more are taken, so that health is still told; they can have nothing else. Without a bound,
+connections that say nothing would use up all descriptors, and lock every client out.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Connections:
 
     def __init__(self, descriptors: int = 1024) -> None:
         self.descriptors = descriptors
+        self.files = 0
+        """Files of uploads that are open; where descriptors are few, two take the place of a connection."""
         self._open: dict[str, str] = {}
         self._reserve: dict[str, str] = {}
         self._by_address: Counter[str] = Counter()
@@ -55,9 +57,14 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open) + len(self._reserve)
 
+    @property
+    def has_room_for_file(self) -> bool:
+        """Whether there is a descriptor for the file of one more upload."""
+        return 2 * len(self._open) + self.files < self.descriptors - OWN_DESCRIPTORS - RESERVE
+
     def opened(self, connection: str, address: str, limits: Limits, now: float) -> Place:
         """Count a connection, by its id, and say what it gets. ``now``: monotonic seconds."""
-        most = limits.connections or most_connections(self.descriptors)
+        most = limits.connections or most_connections(self.descriptors - self.files)
         of_one = limits.connections_per_address or max(1, most // 2)
         if len(self._open) < most and self._by_address[address] < of_one:
             self._open[connection] = address
