@@ -271,7 +271,7 @@ def test_texts_that_wait_to_be_read_are_held() -> None:
                         decoded.set()
                     return True
 
-                job = asyncio.create_task(parse_coded(reader, bodies.open("a", 31 * MIB), raw, wanted))
+                job = asyncio.create_task(parse_coded(reader, bodies.open("a", 30 * MIB), raw, wanted))
                 await asyncio.wait({job, asyncio.create_task(decoded.wait())}, return_when="FIRST_COMPLETED")
                 return job
 
@@ -279,7 +279,7 @@ def test_texts_that_wait_to_be_read_are_held() -> None:
                 jobs = [await waiting() for _ in range(4)]
                 assert bodies.total == 4 * len(raw)
                 with pytest.raises(GatewayError) as refused:
-                    await parse_coded(reader, bodies.open("a", 31 * MIB), raw)
+                    await parse_coded(reader, bodies.open("a", 30 * MIB), raw)
                 assert refused.value.status == 503
                 assert bodies.total == 4 * len(raw)
             assert {found.model for found in await asyncio.gather(*jobs)} == {"gpt-4o"}
@@ -308,6 +308,37 @@ def test_room_is_taken_before_a_text_is_there(monkeypatch: pytest.MonkeyPatch) -
     assert [most for most, _ in rooms] == [64 * 1024, 256 * 1024, MIB, 2 * MIB]
     assert all(most == size for most, size in rooms)
     assert held.size == 0
+
+
+def test_a_body_for_whose_text_there_is_just_room_is_read() -> None:
+    async def run() -> None:
+        raw = body(3 * MIB)
+        held = HeldBytes().open("a", 2 * len(raw))
+        async with reading() as reader:
+            assert (await parse_coded(reader, held, raw)).raw == raw
+            held.release()
+            held.grow(1)
+            with pytest.raises(GatewayError) as refused:
+                await parse_coded(reader, held, raw)
+        assert (refused.value.status, held.size) == (503, 1)
+
+    asyncio.run(run())
+
+
+def test_what_waits_to_be_decoded_takes_no_room() -> None:
+    async def run() -> None:
+        held = HeldBytes().open("a", 64 * MIB)
+        async with reading() as reader:
+            async with (
+                reader._threads._turns.turn("a", 1),
+                reader._threads._turns.turn("a", 1),
+            ):
+                job = asyncio.create_task(parse_coded(reader, held, body(1_000)))
+                await asyncio.sleep(0)
+                assert held.size == 0
+            assert (await job).model == "gpt-4o"
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("after", [0, 1], ids=["before it is decoded", "after that"])

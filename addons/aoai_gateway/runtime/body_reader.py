@@ -146,32 +146,37 @@ class BodyReader:
     async def _decode(
         self, client: str, raw: bytes, coding: str, most: int, wanted: Callable[[], bool], held: Held
     ) -> bytes:
-        """Undo a body's coding. Room for the text is taken before the text is there.
+        """Undo a body's coding. Room for the text is taken before the text is there, when it is its turn.
 
-        How much that needs is not known before: the body gets what is usual, and more in steps.
+        How much that needs is not known before: the body gets what is usual, or all there is, and then more.
         """
+        step, taken = min(most, max(LEAST_ROOM, USUAL_GROWTH * len(raw))), 0
 
-        def decoded(room: int) -> bytes:
-            # In a thread, when it is its turn.
+        def take_room() -> None:
+            nonlocal taken
             _see_that_it_is(wanted)
-            return decode_body(raw, coding, room)
+            # Twice as much each time at least, or a body could be decoded very often.
+            more = min(step - taken, max(held.room, taken, LEAST_ROOM))
+            held.grow(more)
+            taken += more
 
-        taken = spare = 0
+        def decoded() -> bytes:
+            return decode_body(raw, coding, taken)
+
         text: bytes | None = None
+        used = 0
         try:
             while text is None:
-                room = min(most, MORE_ROOM * taken or max(LEAST_ROOM, USUAL_GROWTH * len(raw)))
-                held.grow(room - taken)
-                taken = spare = room
                 try:
-                    text = await self._threads.run(client, room, decoded, room)
+                    text = await self._threads.run_after(take_room, client, step, decoded)
                 except GatewayError as error:
-                    if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE or room == most:
+                    if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE or taken == most:
                         raise
+                    step = min(most, MORE_ROOM * taken)
             _see_that_it_is(wanted)
-            spare = taken - len(text)
+            used = len(text)
         finally:
-            held.shrink(spare)
+            held.shrink(taken - used)
         return text
 
     async def _ask(

@@ -137,8 +137,21 @@ class FairThreads:
 
         A thread cannot be interrupted: the turn ends with it, also where nothing waits for it any more.
         """
+        return await self.run_after(lambda: None, client, size, function, *args, **kwargs)
+
+    async def run_after[**P, Result](
+        self,
+        prepare: Callable[[], None],
+        client: str,
+        size: int,
+        function: Callable[P, Result],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Result:
+        """Do as `run` does, but call ``prepare`` first, on the event loop; what it raises ends the turn."""
         await self._turns.enter(client, size)
         try:
+            prepare()
             call = partial(function, *args, **kwargs)
             work = asyncio.get_running_loop().run_in_executor(self._threads, call)
         except BaseException:

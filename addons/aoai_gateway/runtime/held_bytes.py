@@ -35,7 +35,11 @@ class HeldBytes:
 
     def has_room(self, client: str, size: int, most: int) -> bool:
         """Whether a client may hold so many bytes more."""
-        return self._of[client] + size <= most - self.total - size
+        return size <= self.room(client, most)
+
+    def room(self, client: str, most: int) -> int:
+        """Give how many bytes more a client may hold; may be negative."""
+        return (most - self.total - self._of[client]) // 2
 
     def take(self, client: str, size: int) -> None:
         """Count bytes as held."""
@@ -59,6 +63,11 @@ class Held:
         self._client = client
         self._most = most
         self.size = 0
+
+    @property
+    def room(self) -> int:
+        """How many bytes more may be held now; may be negative."""
+        return self._all.room(self._client, self._most)
 
     def expect(self, size: int) -> None:
         """See that there is room for so many bytes more, which are not there yet.
