@@ -85,11 +85,13 @@ def test_pictures_and_audio_are_not_written(tmp_path: Path) -> None:
     [
         (b"no JSON", "no JSON"),
         (b"[1]", "no JSON"),
-        (b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
+        (b'{"input": ' + b"[" * 60_000 + b"]" * 60_000 + b"}", "no JSON"),
         (b'{"input": ' + b"[" * 900 + b"]" * 900 + b"}", "no JSON"),
         (b'{"input": "' + b"x" * LARGEST_BODY + b'"}', "more than 1,048,576 bytes"),
+        (b'{"input": [' + b"[]," * 349_000 + b"0]}", "more than 32,000 lists, objects and commas"),
+        (b'{"input": {' + b'"a":1,' * 174_000 + b'"b":0}}', "more than 32,000 lists, objects and commas"),
     ],
-    ids=["text", "a list", "deep", "rather deep", "large"],
+    ids=["text", "a list", "deep", "rather deep", "large", "many lists", "many members"],
 )
 def test_what_cannot_be_read_is_left_out(body: bytes, why: str, tmp_path: Path) -> None:
     line = written(tmp_path / "p", body)
@@ -97,6 +99,18 @@ def test_what_cannot_be_read_is_left_out(body: bytes, why: str, tmp_path: Path) 
         assert why in line["left_out"]
     else:
         assert body.count(b"[") == 900, "that deep is not too deep for every stack"
+
+
+def test_a_large_prompt_of_few_values_is_written(tmp_path: Path) -> None:
+    said = "Dear Ann, a sentence of prose has a comma or two, and is this long. " * 10_000
+    assert written(tmp_path / "p", {"input": said}, "Ann")["prompt"]["input"].startswith("Dear [redacted],")
+
+
+def test_integers_too_long_to_be_any_are_written_as_they_came(tmp_path: Path) -> None:
+    """Python takes a time that grows with the square of their digits, twice."""
+    long = "7" * 500
+    line = written(tmp_path / "p", f'{{"input": [-12, {long}, -{long}]}}'.encode())
+    assert line["prompt"] == {"input": [-12, long, f"-{long}"]}
 
 
 def test_what_a_pattern_takes_too_long_for_is_left_out_and_holds_nothing_up(tmp_path: Path) -> None:
