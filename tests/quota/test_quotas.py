@@ -80,6 +80,23 @@ def test_idle_accounts_are_forgotten_and_nothing_else():
     assert not counters._accounts
 
 
+def test_idle_counters_are_looked_at_in_turn_so_many_at_once():
+    counters = Counters()
+    for number in range(10):
+        quota = Quota(f"user/{number}", 1000)
+        call = Reservation(f"call {number}", "team", (quota,), 100)
+        assert counters.reserve(call, NOW).admitted
+        if number % 5:
+            counters.settle(call, 50, NOW)
+    left = []
+    for _ in range(4):
+        counters.forget_idle(NOW + 100, 3)
+        left.append(len(counters._accounts))
+    assert left == [8, 6, 3, 2], "those that running calls hold stay"
+    counters.forget_idle(NOW + 100)
+    assert len(counters._accounts) == 2
+
+
 def test_lapsed_reservations_are_forgotten_in_the_end():
     counters = Counters(lease=10)
     quota = (Quota(None, 1000, None, 10_000),)

@@ -6,6 +6,7 @@ Redis store does the same arithmetic; both pass the same property tests.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -75,6 +76,8 @@ class Counters:
     def __init__(self, lease: float = LEASE) -> None:
         self._lease = microseconds(lease)
         self._accounts: dict[tuple[str, str | None], _Account] = {}
+        self._looked_at: deque[tuple[str, str | None]] = deque()
+        """All accounts; the one that `forget_idle` has not looked at for longest comes first."""
         # Both in the order of `until`, as all leases are equally long.
         self._open: dict[str, _Hold] = {}
         self._lapsed: dict[str, _Hold] = {}
@@ -256,25 +259,31 @@ class Counters:
         account = self._accounts.get((client, deployment))
         if account is None:
             account = self._accounts[client, deployment] = _Account()
+            self._looked_at.append((client, deployment))
         return account
 
-    def forget_idle(self, now: float) -> None:
+    def forget_idle(self, now: float, most: int | None = None) -> None:
         """Drop counters that hold nothing any more, and tallies of periods that are over.
 
         Not needed for right answers, only for memory, when clients or deployments come and go.
-        The period before the present one is kept for calls that began in it.
+        The period before the present one is kept for calls that began in it. ``most``: so many counters are
+        looked at, those that were not for longest.
         """
         us = microseconds(now)
         self._lapse(us)
-        held = {(h.client, b.quota.deployment) for h in self._open.values() for b in h.bookings}
         kept = {period(calendar, us) for calendar in _CALENDARS.values()}
         kept |= {period("day", us - 86_400_000_000), period("month", us - 31 * 86_400_000_000)}
-        for key, account in list(self._accounts.items()):
+        for _ in range(min(len(self._looked_at), most if most is not None else len(self._looked_at))):
+            key = self._looked_at.popleft()
+            account = self._accounts[key]
             account.tallies = {of: tally for of, tally in account.tallies.items() if of in kept}
             window = account.window
             over = not window.buckets or window.buckets[-1].last + windows.SPAN <= us
-            if over and not window.debt and not account.tallies and key not in held:
+            held = account.open_tokens or account.open_requests or account.tallies
+            if over and not window.debt and not held:
                 del self._accounts[key]
+            else:
+                self._looked_at.append(key)
 
 
 def _room(account: _Account, kind: Limit, limit: int, now: int) -> int:

@@ -6,7 +6,9 @@ from aoai_gateway.quota.counters import LEASE, Counters
 from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.state import Break, Left
 
-_SWEEP_EVERY = 10_000
+_SWEEP_EVERY = 100
+_SWEPT_AT_ONCE = 400
+"""Counters: more than so many reservations can make, and few enough to hold nothing up."""
 
 
 class MemoryState:
@@ -27,7 +29,7 @@ class MemoryState:
         """Book the reservation against all of its quotas, or against none."""
         self._reserved += 1
         if self._reserved % _SWEEP_EVERY == 0:
-            self.counters.forget_idle(now)
+            self.counters.forget_idle(now, _SWEPT_AT_ONCE)
         return self.counters.reserve(reservation, now)
 
     def book(self, reservation: Reservation, now: float) -> None:
