@@ -107,8 +107,9 @@ class BudgetKeeper:
             # In portions: all end users of a client are in one hash, and the store serves calls meanwhile. A
             # field may come twice, with another value.
             async for field, value in self._store.hscan_iter(key, count=PORTION):
-                deployment, of, part = _text(field).split(" ")
-                if part == "s" and int(value):
+                words = _text(field).split(" ")
+                if words[-1] == "s" and int(value):
+                    deployment, of, _ = words
                     name = None if deployment == "*" else unquote(deployment)
                     found[client, name, _period(of)] = int(value)
         return found
