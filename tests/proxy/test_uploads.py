@@ -19,6 +19,11 @@ from aoai_gateway.runtime.connections import OWN_DESCRIPTORS, RESERVE
 from aoai_gateway.runtime.spool import Spool
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from aoai_gateway.wire import stored
+from aoai_gateway.wire.batch_file import Lines, read_file
+from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.request_body import RequestBody
+from aoai_gateway.wire.stored import Stored
+from aoai_gateway.wire.targets import Target
 from tests.engine_driver import config
 from tests.proxy.layer_driver import Connection, connect, listen
 
@@ -393,3 +398,38 @@ def test_a_faulty_form_is_told_without_a_word_of_it(
     assert status == 400
     assert b"not a form" in body
     assert is_gone(spools[0])
+
+
+def batch(model: str) -> bytes:
+    line = b'{"custom_id": "1", "body": {"model": "%s", "input": "%s"}}\n' % (model.encode(), b"x" * 700)
+    parts = (b'"purpose"', b"batch"), (b'"file"; filename="b.jsonl"', line * 20)
+    start = b"--xyz\r\ncontent-disposition: form-data; name="
+    return b"".join(b"%s%s\r\n\r\n%s\r\n" % (start, *part) for part in parts) + b"--xyz--\r\n"
+
+
+class ReadsHere:
+    """Reads bodies as the processes do."""
+
+    async def parse(self, target: Target, content_type: str, raw: bytes, **_: Any) -> RequestBody:
+        return parse_body(target, content_type, raw)
+
+    async def read_file(self, body: Stored, span: tuple[int, int], *_: Any, **__: Any) -> Lines:
+        return read_file(body, *span)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_batchs_lines_go_on_with_the_standins_name_and_again_with_the_next(
+    made: Callable[..., Connection], spools: list[Spool], in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_memory:
+        monkeypatch.setattr(request_head, "SPOOLED_ABOVE", 1_000_000)
+    here = made()
+    here.gateway.reader = ReadsHere()  # type: ignore[assignment]
+    upload(here, batch("gpt"), path="/openai/v1/files")
+    assert got(here, "a") == batch("ptu")
+    assert f"content-length: {len(batch('ptu'))}".encode() in here.sent["a.example"]
+    here.respond("a", 429)
+    assert got(here, "b") == batch("b")
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    assert len(spools) == (not in_memory)

@@ -21,6 +21,7 @@ from aoai_gateway.tokens import Counter
 from aoai_gateway.wire.bodies import decode_body, parse_body
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
+from aoai_gateway.wire.stored import InMemory
 from aoai_gateway.wire.targets import parse_target
 
 MIB = 1024 * 1024
@@ -359,5 +360,26 @@ def test_of_whoever_has_hung_up_no_text_is_kept(monkeypatch: pytest.MonkeyPatch,
             assert reader._shorter.process._process is None
         assert held.size == 0
         assert len(decoded) == after
+
+
+def test_the_lines_of_a_batch_are_read_part_by_part() -> None:
+    line = b'{"body": {"model": "gpt-4o", "input": "%s"}}\n' % (b"word " * 20_000)
+    data = b"head" + line * 10
+
+    async def run() -> None:
+        async with reading() as reader:
+            found = await reader.read_file(InMemory(data), (4, len(data)))
+            assert (found.model, found.first, found.count, found.fault) == ("gpt-4o", 1, 10, None)
+            sent = b"".join(found.renamed(InMemory(data), "other").blocks())
+            assert sent == data.replace(b'"gpt-4o"', b'"other"')
+            more = data + b"{}\n" + line
+            fault = (await reader.read_file(InMemory(more), (4, len(more)))).fault
+            assert fault is not None
+            assert fault.message.startswith("Line 11 of the batch's input file names no deployment")
+            empty = (await reader.read_file(InMemory(b"\n"), (0, 1))).fault
+            assert empty is not None
+            assert empty.code == "empty_file"
+            with pytest.raises(GatewayError, match="hung up"):
+                await reader.read_file(InMemory(data), (4, len(data)), lambda: False)
 
     asyncio.run(run())

@@ -160,6 +160,7 @@ def test_lines_are_bounded_in_number_and_length(monkeypatch: pytest.MonkeyPatch)
     assert fault.code == "too_many_tasks"
     monkeypatch.setattr(module, "LONGEST_LINE", 1_000)
     monkeypatch.setattr(module, "BLOCK", 256)
+    monkeypatch.setattr(stored, "BLOCK", 256)
     assert read(line(), line(text="x" * 800)).fault is None
     body = Kept(line() + b"\n" + line(text="x" * 50_000))
     fault = read_file(body, 0, len(body)).fault
@@ -171,6 +172,7 @@ def test_lines_are_bounded_in_number_and_length(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("length", [1, 90, 300, 700, 5_000])
 def test_each_byte_is_read_a_few_times_at_most(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 256)
+    monkeypatch.setattr(stored, "BLOCK", 256)
     drawn = random.Random(length)
     data = b"".join(b"x" * drawn.randint(0, 2 * length) + b"\n" for _ in range(40))
     body = Kept(data)

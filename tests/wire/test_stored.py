@@ -126,3 +126,22 @@ def test_pieces_are_what_they_replace():
     pieces = Pieces(Kept(b"0123456789"), [((2, 4), b"xyz"), ((9, 9), b"!")])
     assert b"".join(pieces.blocks()) == b"01xyz45678!9"
     assert len(pieces) == 12
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_many_changes_are_made_wherever_the_blocks_end(seed: int, monkeypatch: pytest.MonkeyPatch):
+    drawn = random.Random(seed)
+    monkeypatch.setattr(module, "BLOCK", drawn.randint(1, 12))
+    data = bytes(drawn.randrange(256) for _ in range(100))
+    places = sorted(drawn.randint(0, 100) for _ in range(2 * drawn.randint(0, 20)))
+    changes = [
+        ((start, end), b"x" * drawn.randint(0, 5))
+        for start, end in zip(places[::2], places[1::2], strict=True)
+    ]
+    pieces, wanted, at = Pieces(Kept(data), changes), b"", 0
+    for (start, end), new in changes:
+        wanted += data[at:start] + new
+        at = end
+    wanted += data[at:]
+    assert b"".join(pieces.blocks()) == b"".join(pieces.blocks()) == wanted
+    assert len(pieces) == len(wanted)

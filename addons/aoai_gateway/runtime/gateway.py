@@ -96,7 +96,7 @@ NO_PAGES = Cors()
 NO_CONFIGURATION_LIMITS = Limits()
 
 LINES_SECONDS = 300.0
-"""For the lines of a batch's input file. 200 MB take about ten."""
+"""For the lines of a batch's input file. 200 MB take about seven."""
 
 UPLOAD_SECONDS = 60.0
 """For the reading of an upload's form; a gigabyte takes some seconds."""

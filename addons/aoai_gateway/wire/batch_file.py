@@ -19,7 +19,7 @@ from typing import overload
 
 from aoai_gateway.wire.errors import GatewayError, invalid_body
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
-from aoai_gateway.wire.stored import BLOCK, Pieces, Stored
+from aoai_gateway.wire.stored import BLOCK, Pieces, Stored, StoredText
 
 MOST_LINES = 100_000
 LONGEST_LINE = 16 * 1024 * 1024
@@ -101,25 +101,21 @@ def whole_lines(body: Stored, start: int, end: int) -> Iterator[tuple[int, bytes
     A part is about a `BLOCK`, or one line that is longer. Each byte is read three times at most. Raises
     `LineTooLongError`.
     """
+    text = StoredText(body)
     while start < end:
         part = body.read(start, min(start + BLOCK, end))
-        cut = part.rfind(b"\n") + 1
-        while start + len(part) < end and not cut:
-            if len(part) > LONGEST_LINE:
-                raise LineTooLongError
-            at = start + len(part)
-            more = body.read(at, min(at + len(part), end))
-            if not more:
-                return  # it is closed
-            cut = more.rfind(b"\n") + 1
-            cut += len(part) if cut else 0
-            part += more
         if not part:
-            return
-        if start + len(part) >= end:
-            cut = len(part)
-        yield start, part[:cut]
-        start += cut
+            return  # it is closed
+        after = start + len(part)
+        if after < end and (cut := part.rfind(b"\n") + 1):
+            part = part[:cut]
+        elif after < end:
+            found = text.find(b"\n", after, start + LONGEST_LINE)
+            if found < 0 and end - start > LONGEST_LINE:
+                raise LineTooLongError
+            part = body.read(start, end if found < 0 else found + 1)
+        yield start, part
+        start += len(part)
 
 
 def read_file(body: Stored, start: int, end: int) -> Lines:
