@@ -34,10 +34,16 @@ def digest(model: bytes) -> str:
 
 
 class Backend(socketserver.ThreadingTCPServer):
-    """Takes uploads, and answers with their digests; sends files. ``failing``: how many answers are a 500."""
+    """Takes uploads, and answers with their digests; sends files.
+
+    ``failing``: how many answers are a 500; ``refusing``: a 429.
+
+    The body is read before either.
+    """
 
     daemon_threads = True
     failing = 0
+    refusing = 0
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -68,6 +74,8 @@ class Handler(socketserver.StreamRequestHandler):
         status = 200
         if self.server.failing:
             self.server.failing, status = self.server.failing - 1, 500
+        if self.server.refusing:
+            self.server.refusing, status = self.server.refusing - 1, 429
         body = b'{"text":"%s"}' % found.hexdigest().encode()
         self.answer(status, b"application/json", len(body))
         self.wfile.write(body)
@@ -167,6 +175,39 @@ def test_an_upload_is_sent_on_and_sent_again_from_disk(place: Place, failing: in
     assert answer.startswith(b"HTTP/1.1 200"), answer[:500]
     assert b"x-gateway-attempts: %d" % (1 + failing) in answer
     assert digest(b"whisper-paygo" if failing else b"whisper-ptu").encode() in answer
+    assert place.memory("VmHWM") - before < MOST_MORE
+    eventually(lambda: place.files == files, "its file is closed")
+
+
+LINE = b'{"custom_id": "1", "body": {"input": "%s", "model": "%s"}}\n'
+LINES = 256
+"""In a megabyte of a batch's input file."""
+
+
+def batch_file(model: bytes) -> Iterator[bytes]:
+    text = b"a" * (MIB // LINES - len(LINE % (b"", b"whisper")))
+    yield b'--xyz\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n' + BEFORE
+    for _ in range(SIZE):
+        yield (LINE % (text, model)) * LINES
+    yield b"\r\n--xyz--\r\n"
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_batchs_input_is_read_and_renamed_from_disk(place: Place, failing: int) -> None:
+    before, files = place.memory("VmRSS"), place.files
+    # What creates a file is sent again only if it was surely not taken.
+    place.backend.refusing = failing
+    length, kind = sum(map(len, batch_file(b"whisper"))), "content-type: multipart/form-data; boundary=xyz"
+    fields = kind, f"content-length: {length}"
+    with place.connect("POST", "/openai/v1/files", *fields) as connection:
+        for block in batch_file(b"whisper"):
+            connection.sendall(block)
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 200"), answer[:500]
+    wanted = hashlib.sha256()
+    for block in batch_file(b"whisper-paygo" if failing else b"whisper-ptu"):
+        wanted.update(block)
+    assert wanted.hexdigest().encode() in answer
     assert place.memory("VmHWM") - before < MOST_MORE
     eventually(lambda: place.files == files, "its file is closed")
 
