@@ -42,7 +42,7 @@ PTU = {"deployment": "gpt-4o-ptu"}
 
 PACED = copy.deepcopy(SPEC)
 """One deployment writes as slowly as a model does, so that its chunks come one by one."""
-PACED["sweden"]["deployments"]["gpt-4o-mini"]["tokens_per_second"] = 20
+PACED["sweden"]["deployments"]["gpt-4o-mini"]["tokens_per_second"] = 8
 
 
 @dataclass
@@ -74,7 +74,7 @@ SCENES: dict[str, Scene] = {
     "waits": Scene(question(key=PATIENT_KEY), (("429", {"times": 3, "retry_after_seconds": 0.1}),)),
     "waits in vain": Scene(question(key=PATIENT_KEY), (("429", {"times": -1, "retry_after_seconds": 5}),)),
     "hang-up": Scene(question(), (("hang", PTU),), hangs_up=True),
-    "slow stream": Scene(question(stream=True, model="gpt-4o-mini", content="say:" + "word " * 12)),
+    "slow stream": Scene(question(stream=True, model="gpt-4o-mini", content="say:" + "word " * 10)),
 }
 
 
@@ -244,6 +244,7 @@ ELSEWHERE = {
     "Gateway.close",
     # Uploads, and calls that fall back to another deployment.
     "Attempts.answer_refused",
+    "Attempts.keep_refused",
     "Gateway.read_upload",
     "UpstreamResponse.request_sent",
     # Sessions; an exception in one is tried in the tests of sessions.
@@ -251,7 +252,7 @@ ELSEWHERE = {
     "EngineDriver.begin_session",
     "EngineDriver.book",
     "GatewayHttp1Server.passthrough",
-    *(f"GatewayStream.opening_{step}" for step in ("data", "more", "overdue")),
+    *(f"GatewayStream.opening_{step}" for step in ("data", "more", "overdue", "leave")),
     *(f"GatewayStream.session_{step}" for step in ("backend", "backend_gone", "client", "client_gone")),
     *(f"GatewayStream.session_{step}" for step in ("injected", "leave", "overdue")),
 }

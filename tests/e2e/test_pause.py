@@ -246,11 +246,13 @@ def test_a_credential_that_is_written_into_a_held_call_is_neither_kept_nor_sent(
     assert all(name.lower() != "api-key" for name, _ in desk.web.flow(flow["id"])["request"]["headers"])
 
 
+EXTENSIONS = "/openai/deployments/gpt-4o/extensions/chat/completions?api-version=2024-10-21"
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no JSON": ({"content": '{"model": "gpt-4o",\n "messages": [}'}, "line 2, column 15"),
     "no object": ({"content": "[]"}, "not an object"),
     "a model that there is not": (edited(model="gpt-9"), "'gpt-9' does not exist"),
-    "a path that is not served": ({"path": "/openai/v1/realtime"}, "does not serve realtime"),
+    "a path that is not served": ({"path": EXTENSIONS}, "does not serve chat completions extensions"),
     "a path that there is not": ({"path": "/v1/chat/completions"}, "/openai/v1/chat/completions"),
     "a method that there is not": ({"method": "PUT"}, "Use GET, POST"),
     "a header of two lines": ({"headers": [["host", "gw"], ["x", "1\r\ny: 2"]]}, "control character"),

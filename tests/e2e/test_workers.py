@@ -237,7 +237,7 @@ def test_a_worker_that_is_killed_while_the_file_has_errors_comes_back(gateway: W
     good = gateway.config_path.read_text()
     try:
         gateway.config_path.write_text(good + "unknown_section: 1\n")
-        first, second = gateway.pids()
+        first, second = eventually(gateway.ready_pids, "both are there")
         os.kill(first, signal.SIGKILL)
         eventually(lambda: first not in (gateway.ready_pids() or [first]), "another one is there")
         # Its socket takes every second connection or so.
