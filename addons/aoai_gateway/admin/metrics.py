@@ -1,4 +1,4 @@
-"""How things stand now, for Prometheus: made of the state's snapshot when somebody scrapes.
+"""How things stand now, for Prometheus: made of the state's snapshot at each scrape.
 
 The state is read on the event loop; the text is made of it in a thread, since with many clients and backends
 that takes a while.

@@ -120,7 +120,7 @@ def _written(
     target = f"{_quoted(output)} (FORMAT parquet, COMPRESSION zstd)"
     wanted = " AND ".join(_conditions(selection))
     try:
-        # No value in these is anybody's but the command line's, and those are quoted.
+        # All values in these come from the command line, and are quoted.
         connection.execute(f"COPY (SELECT * FROM {records} WHERE {wanted}) TO {target}")  # noqa: S608
         found = connection.execute(
             "SELECT count(*), max(schema) FROM read_parquet(?)", [str(output)]

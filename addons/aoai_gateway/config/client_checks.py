@@ -11,7 +11,7 @@ from aoai_gateway.config.priority_checks import check_priority_name, priority_na
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
 
 PUBLIC_KEY = "demo-key"
-"""How every client key ends that stands in the shipped files: anybody can read them."""
+"""How every client key ends that stands in the shipped files, which are public."""
 
 BUDGETS = ("max_tokens_per_day", "max_tokens_per_month", "max_cost_per_day", "max_cost_per_month")
 

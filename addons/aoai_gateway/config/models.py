@@ -174,7 +174,7 @@ class Config(Model):
     @field_validator("clients")
     @classmethod
     def _within_their_groups(cls, clients: tuple[Client, ...], info: ValidationInfo) -> tuple[Client, ...]:
-        """Nobody ever sees a client without its group's rules. ``checks`` tells of unknown groups."""
+        """No reader sees a client without its group's rules. ``checks`` tells of unknown groups."""
         groups = {group.name: group for group in info.data.get("groups", ())}
         if "aoai" in info.data:
             known = spellings(info.data["aoai"], groups.values())
@@ -264,7 +264,7 @@ class Config(Model):
     def virtual_deployments(self) -> Mapping[str, tuple[StandinAtEndpoint, ...]]:
         """Every virtual deployment that is written down, in order of first appearance, with its pool.
 
-        Switched-off ones stay, with an empty pool perhaps: they exist, nobody serves them just now.
+        Switched-off ones stay, with an empty pool perhaps: they exist, and no backend serves them just now.
         """
         names = dict.fromkeys(
             virtual.name for endpoint in self.aoai.endpoints for virtual in endpoint.virtual_deployments
@@ -355,7 +355,7 @@ class Config(Model):
         return {cls.name: cls.minimum_share for cls in self.priority_classes}
 
     def priority_class(self, name: str | None) -> PriorityClass:
-        """Return the class of this name; for None, the class of those who name none.
+        """Return the class of this name; for None, the class of clients that name none.
 
         Without priorities every name means the one class that there is.
 

@@ -1,4 +1,4 @@
-"""What tokens cost, for usage records, reports and those who compare what prompts cost."""
+"""What tokens cost, for usage records, reports and comparisons of prompts."""
 
 from collections.abc import Mapping
 from typing import Annotated

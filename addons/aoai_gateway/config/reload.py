@@ -16,7 +16,7 @@ type Signature = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
 class Watch:
-    """Watches one main file and its policy files, for whoever calls :meth:`poll` now and then.
+    """Watches one main file and its policy files, for a caller of :meth:`poll` now and then.
 
     It blocks on file I/O only, reads no clock and starts no thread. A change counts once two polls in a
     row see the same files, so a file that is still being written is not read.

@@ -166,5 +166,5 @@ class Breaks(Model):
 
     @property
     def lengths(self) -> BreakLengths:
-        """The same for those who count with it."""
+        """The same, as a number to count with."""
         return BreakLengths(self.default_seconds, self.floor_seconds, self.ceiling_seconds)

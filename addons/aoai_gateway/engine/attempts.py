@@ -448,7 +448,7 @@ def note_delivery(call: Call, attempt: Attempt, told: Ended) -> None:
 
 
 def _note_head(attempt: Attempt, headers: Headers) -> None:
-    """Keep what an answer's head says for those who look for the request at Azure."""
+    """Keep what an answer's head says by which the request is found at Azure."""
     attempt.spillover = read_spillover(headers)
     attempt.region = _short(headers.get("x-ms-region"))
     attempt.request_id = next(filter(None, (_short(headers.get(name)) for name in REQUEST_IDS)), None)

@@ -269,7 +269,7 @@ class Chosen:
     now: float
     candidates: Sequence[Backend]
     error: GatewayError | None = None
-    """Somebody refuses the call."""
+    """The gateway refuses the call."""
 
 
 @dataclass(frozen=True, slots=True)

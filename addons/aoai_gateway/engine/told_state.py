@@ -49,7 +49,7 @@ class Journal:
         self._most = most
         self.records: deque[Record] = deque()
         self.has_dropped = False
-        """Whether changes were lost that nobody was told of."""
+        """Whether changes were lost before a peer was told of them."""
         self.written: Callable[[], None] = lambda: None
         """Called when there is something to tell."""
         self._muted = False

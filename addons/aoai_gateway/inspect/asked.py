@@ -17,7 +17,7 @@ _READ = 8 * LONGEST
 def last_words(body: Mapping[str, Any]) -> str:
     """Give the begin of the last user message of a decoded request, "" where there is none to be read.
 
-    Without a user's message it is the last message, whoever wrote it; of several inputs the last one.
+    Without a user's message it is the last message of any role; of several inputs the last one.
     """
     asked = next((body[key] for key in ("messages", "input", "prompt") if key in body), "")
     return shortened(_text_of(_last(asked)))

@@ -45,7 +45,7 @@ COLUMNS = ("path", "status", "time", "comment")
 
 
 class GatewayCommands:
-    """Commands about calls. Loaded where there is somebody to give them, never in the lean host."""
+    """Commands about calls. Loaded where a user can give them, never in the lean host."""
 
     name = "gatewaycommands"
 

@@ -98,7 +98,7 @@ ROWS: tuple[tuple[str, Callable[[Entry], str]], ...] = (
     ("tokens out", lambda e: _number(e.output_tokens)),
     ("cost", _cost),
 )
-"""The figures, in their order; a row that nobody has a value for is left out."""
+"""The figures, in their order; a row without any value is left out."""
 
 
 def _cells(entry: Entry) -> list[str]:

@@ -2,8 +2,8 @@
 
 The engine says all that it decides in what it asks for (its effects) and learns all that it decides from in
 what it is told (their results). So nothing in the engine writes a story: `follow` stands between the engine
-and whoever drives it, and keeps both as they pass. Words are made of them once, by `tell`, when the call has
-ended. Where nobody looks at flows, calls are not followed, and none of this runs.
+and its driver, and keeps both as they pass. Words are made of them once, by `tell`, when the call has
+ended. Where no user looks at flows, calls are not followed, and none of this runs.
 """
 
 from __future__ import annotations

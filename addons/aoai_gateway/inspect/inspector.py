@@ -1,4 +1,4 @@
-"""The observer of a gateway at which somebody looks: it writes on flows what became of their calls."""
+"""The observer of a gateway whose flows a user looks at: it writes on flows what became of their calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.errors import GatewayError
 
 FLOW_ENDS = ("response", "error")
-"""mitmproxy's events at the end of a flow. Without a listener, nobody sees a failed attempt's flow."""
+"""mitmproxy's events at the end of a flow. Without a listener, a failed attempt's flow is not seen."""
 
 
 class Inspector(Observer):

@@ -77,7 +77,7 @@ class ResponseIntercept:
 
     async def _hold(self, flow: HTTPFlow) -> None:
         if not flow.live:
-            # A failed attempt, or a flow from a file: it is over, and nobody waits for it.
+            # A failed attempt, or a flow from a file: it is over, and no client waits for it.
             flow.resume()
             return
         # mitmproxy tells the user interface after this event, which would be too late.

@@ -1,8 +1,8 @@
 """Flat memory where flows are kept to be looked at.
 
-mitmweb and mitmproxy keep every flow until somebody deletes it (mitmproxy issues 4129 and 6398), so an
+mitmweb and mitmproxy keep every flow until a user deletes it (mitmproxy issues 4129 and 6398), so an
 afternoon of traffic fills the memory. With this addon they keep so many; the oldest calls go first, each
-with all of its attempts. What somebody still needs stays: a call that is under way or held, and one that a
+with all of its attempts. What a user still needs stays: a call that is under way or held, and one that a
 person has marked. The gateway's own markers say what happened to a call, not that it is to be kept.
 
 Nothing of this is loaded where no flow list is.
@@ -39,7 +39,7 @@ class Retention:
     name = "gatewaykeptflows"
 
     def __init__(self, view: View, is_looked_at: Callable[[Flow], bool]) -> None:
-        """``is_looked_at``: whether somebody has a flow before them just now, as far as that is known."""
+        """``is_looked_at``: whether a user has a flow before them just now, as far as that is known."""
         self._view = view
         self._is_looked_at = is_looked_at
         self._look_at = 0
@@ -107,7 +107,7 @@ class Retention:
 def surplus(flows: Iterable[Flow], count: int, is_needed: Callable[[Flow], bool]) -> list[Flow]:
     """Choose the flows that are to go: whole calls, the oldest first, until there are ``count`` of them.
 
-    A call is all flows with the same id: its own, its failed attempts, and copies that somebody has made
+    A call is all flows with the same id: its own, its failed attempts, and copies that a user has made
     of them. It is as old as its youngest flow, in the order of ``flows``, and stays if one of them is needed.
     """
     calls: dict[str, list[Flow]] = {}

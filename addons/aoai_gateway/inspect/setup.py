@@ -1,4 +1,4 @@
-"""What is loaded where somebody looks on (mitmweb, mitmproxy), and nowhere else."""
+"""What is loaded where a user looks on (mitmweb, mitmproxy), and nowhere else."""
 
 from __future__ import annotations
 

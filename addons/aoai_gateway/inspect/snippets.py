@@ -112,7 +112,7 @@ class Request:
 def _without_sdks_own(target: Target, body: dict[str, Any]) -> dict[str, Any]:
     """Leave out what an SDK asks for by itself, and treats otherwise when its caller asks for it.
 
-    Embeddings travel as base64, and are numbers again when the SDK gives them out; but whoever names
+    Embeddings travel as base64, and are numbers again when the SDK gives them out; but a call that names
     ``encoding_format`` gets the text.
     """
     if target.operation is EMBEDDINGS and body.get("encoding_format") == "base64":

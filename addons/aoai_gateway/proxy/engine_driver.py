@@ -261,7 +261,7 @@ class EngineDriver:
         here = self._here
         call, run, self._run = here.call, self._run, None
         if run is not None:
-            # Wherever it stands: what the call still has is free for those who wait.
+            # Wherever it stands: what the call still has is free for calls that wait.
             run.close()
             here.gateway.waiting.changed()
         if call is None or self._written_down:

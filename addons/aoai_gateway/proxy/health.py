@@ -1,6 +1,6 @@
 """Answers for orchestrators: is the process alive, may it get traffic.
 
-Ready means: a configuration is in force, and the gateway is listening (or nobody would be asking) and not
+Ready means: a configuration is in force, and the gateway is listening (or it would not be asked) and not
 about to leave. Whether Azure is busy, or the store of shared counters out of reach, is no reason to take a
 pod out of the pool: the status is 200 still, and the body says ``degraded``, and why.
 """

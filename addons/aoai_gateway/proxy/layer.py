@@ -254,7 +254,7 @@ class GatewayLayer(HttpLayer):
         yield from self.event_to_child(layer, events.Start())
 
     def register_connection(self, command: http_layers.RegisterHttpConnection) -> CommandGenerator[None]:
-        """Tell those who wait for a connection what became of it."""
+        """Tell the streams that wait for a connection what became of it."""
         for waiting in self.waiting_for_establishment.get(command.connection, ()):
             self.deadlines.clear(waiting)
         yield from super().register_connection(command)

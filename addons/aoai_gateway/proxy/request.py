@@ -119,7 +119,7 @@ def without_secrets(request: http.Request, content: bytes) -> http.Request:
 
 
 def strip_secrets(request: http.Request) -> None:
-    """Take the credentials out of a client's request, before anybody sees it."""
+    """Take the credentials out of a client's request, before an addon sees it."""
     fields = request.headers.fields
     if any(name.lower() in _SECRET for name, _ in fields):
         request.headers.fields = tuple(f for f in fields if f[0].lower() not in _SECRET)

@@ -69,7 +69,7 @@ class Admitted:
     run_by: str | None = None
     granted: Grant | None = None
     unproven: bool = False
-    """Whether its token was made by anybody, for all that is known: no backend has accepted it yet."""
+    """Whether its token may be made up: no backend has accepted it yet."""
 
     @property
     def share(self) -> str:

@@ -295,7 +295,7 @@ class MessageSession:
     def _message(
         self, side: Side, content: bytes, *, text: bool, injected: bool = False
     ) -> CommandGenerator[None]:
-        """Pass a message on, after those who look at it have."""
+        """Pass a message on, after the addons that look at it have."""
         session, from_client = self._call.session, side is self._client
         assert session is not None
         is_ours = False

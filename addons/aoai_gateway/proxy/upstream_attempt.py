@@ -198,7 +198,7 @@ class UpstreamAttempt:
             flow=self._here.flow,
             call=self._call,
             attempt=effect.attempt,
-            # Where anybody would look at it, it is in memory.
+            # Where a user could look at it, it is in memory.
             request=without_secrets(self._sent, self._content if isinstance(self._content, bytes) else b""),
             response=self.received.response if self.received is not None else None,
             server=self._here.flow.server_conn,

@@ -107,7 +107,7 @@ def _call(operation: str, body: Mapping[str, Any]) -> CapturedCall:
     streaming = body.get("stream") is True
     target = parse_target("POST", PATHS[operation])
     if streaming and target.knows_stream_options:
-        # Else nobody would say how many tokens it has taken.
+        # Else nothing would say how many tokens it has taken.
         options = body.get("stream_options")
         given = options if isinstance(options, Mapping) else {}
         body = {**body, "stream_options": {**given, "include_usage": True}}

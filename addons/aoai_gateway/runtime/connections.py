@@ -71,7 +71,7 @@ class Connections:
             self._silent[connection] = now
             self._by_address[address] += 1
             return Place.ORDINARY
-        # Of one address at most half of the reserve: it is kept for others than those who used up the rest.
+        # Of one address at most half of the reserve, or one that has used up the rest would have it, too.
         reserved = sum(each == address for each in self._reserve.values())
         if len(self._reserve) < RESERVE and reserved < RESERVE // 2:
             self._reserve[connection] = address

@@ -109,7 +109,7 @@ class FairTurns:
             self._served = 0
 
     def _next(self) -> None:
-        """Give turns to those who come next, as long as there are places."""
+        """Give turns to the next ones, as long as there are places."""
         while ready := [client for client in self._waiting if self._may_work(client)]:
             client = min(ready, key=lambda each: self._waiting[each][0][:2])
             job = self._waiting[client][0]

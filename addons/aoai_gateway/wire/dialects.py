@@ -101,8 +101,8 @@ def _named(name: str) -> Dialect:
 def dialect_of(path: str) -> Dialect:
     """The dialect that a client speaks, as far as the path of its request tells, be it right or wrong.
 
-    ``path`` is a request target as it came. Whoever asks below ``/anthropic`` has an SDK that understands
-    Anthropic's errors.
+    ``path`` is a request target as it came. A client that asks below ``/anthropic`` has an SDK that
+    understands Anthropic's errors.
     """
     segments = [part for part in path.partition("?")[0].lower().split("/") if part]
     is_short = tuple(segments[:2]) == ANTHROPIC.short

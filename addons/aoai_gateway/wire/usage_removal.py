@@ -16,7 +16,7 @@ def without_usage(event: SseEvent) -> bytes:
         # include_usage puts it at the top level of every chunk; so the only one there is, is that.
         return before + after
     if data not in raw:
-        return raw  # data over several lines: nobody sends JSON so
+        return raw  # data over several lines: no server sends JSON so
     try:
         text = data.decode()
         kept = without_member(text, read_document(text), "usage")

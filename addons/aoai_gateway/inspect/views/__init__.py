@@ -27,5 +27,5 @@ above and below.
     prompt_editor … what is edited there, and taken back
 
 Everything but the last four is a pure function of bytes and facts. None of it raises for what is in a
-body: whoever debugs looks at broken ones most of all.
+body: broken ones are what people debug most of all.
 """

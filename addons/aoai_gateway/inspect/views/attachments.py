@@ -10,7 +10,7 @@ _LONGEST_SHOWN = 256
 """Shorter data is shown: it says more than its description would."""
 
 _LONGEST_UNBROKEN = 2_000
-"""A longer string without a single blank is no text that anybody reads."""
+"""A longer string without a single blank is no text to be read."""
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[^,]{0,100},", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}", re.ASCII)

@@ -130,7 +130,7 @@ def facts_of(metadata: Metadata) -> Facts:
 
 def _show_soon(edited: flow.Flow) -> None:
     """Have the console draw the flow again once it has its new content: by itself, it does not."""
-    with contextlib.suppress(RuntimeError):  # no event loop, and so nobody who looks
+    with contextlib.suppress(RuntimeError):  # no event loop, and so no viewer
         loop = asyncio.get_running_loop()
         loop.call_soon(lambda: ctx.master.addons.trigger(hooks.UpdateHook([edited])))
 

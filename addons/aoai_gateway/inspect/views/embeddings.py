@@ -1,4 +1,4 @@
-"""Embeddings: how many, how long, their norm, and their first values. Nobody reads more of a vector."""
+"""Embeddings: how many, how long, their norm, and their first values. No reader needs more of a vector."""
 
 from __future__ import annotations
 
