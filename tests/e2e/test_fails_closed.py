@@ -180,7 +180,7 @@ def scenes(stage: Stage) -> dict[str, str]:
     return found | dict.fromkeys(SHORT_WAY, "slow stream")
 
 
-SHORT_WAY = ("Delivery.take", "GatewayLayer.take", "Lane.take", "lane.whole_chunks")
+SHORT_WAY = ("Delivery.take", "Lane.take", "lane.whole_chunks")
 
 OUTERMOST = {
     "Ask.perform",
