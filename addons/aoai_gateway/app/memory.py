@@ -13,6 +13,7 @@ import gc
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,12 @@ GARBAGE = 32 * 1024 * 1024
 LEAST_SHARE = 50.0
 """The same as `SHARE` where so much garbage waits."""
 
+ARENAS = 2
+"""Pools of memory of a process. Python's own lock leaves little to gain from more."""
+
+_ARENA_MAX = -8
+"""``M_ARENA_MAX`` in glibc's malloc.h."""
+
 _STATUS = Path("/proc/self/statm")
 
 
@@ -48,6 +55,7 @@ class FreeMemory:
     ) -> None:
         self._resident = resident or _resident
         self._trim = trim or _trim()
+        _bound_arenas()
         self._least = math.inf
         self._next = -math.inf
         self._soonest = -math.inf
@@ -88,6 +96,12 @@ def _resident() -> int | None:
         return int(_STATUS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _bound_arenas() -> None:
+    """Have threads share their pools of memory, in glibc: each keeps what was free in it."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, ARENAS)
 
 
 def _trim() -> Callable[[], object]:
