@@ -254,7 +254,7 @@ def test_what_is_nested_is_written_once(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_nested_too_deeply_is_refused(name: str) -> None:
-    body = b'{"model": "gpt-4o", "messages": [], "metadata": ' + b"[" * 3000 + b"]" * 3000 + b"}"
+    body = b'{"model": "gpt-4o", "messages": [], "metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(GatewayError):
         snippets.code(body, name, request())
 

@@ -134,7 +134,7 @@ MALFORMED: list[tuple[bytes, int, str]] = [
     (b'{"model": "gpt", "max_tokens": 1e400}', 400, "invalid_request_error"),
     (b'{"model": "gpt", "max_tokens": 99999999999}', 400, "invalid_request_error"),
     (b'{"model": "gpt", "stream": "yes"}', 400, "invalid_request_error"),
-    (b'{"model": "gpt", "messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400, "invalid_request_error"),
+    (b'{"model": "gpt", "messages": ' + b"[" * 60_000 + b"]" * 60_000 + b"}", 400, "invalid_request_error"),
     (b'{"model": "no/such"}', 404, "not_found_error"),
 ]
 

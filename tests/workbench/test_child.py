@@ -57,7 +57,7 @@ def test_it_is_the_same_there_as_here(function: Callable[..., Any], arguments: t
         (checked, (REQUEST, b"", [{"regex": "("}], {}, CHAT), ExpectationError),
         (extended, (b"cases: 1", b"{}", "a.yaml"), SetError),
         (snippets.code, (b"{", "python", HEAD), GatewayError),
-        (ready, (b"", b'{"a": ' * 900 + b"1" + b"}" * 900, {}), BadRequestError),
+        (ready, (b"", b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, {}), BadRequestError),
     ],
 )  # fmt: skip
 def test_what_it_says_of_its_arguments_is_raised_here(
