@@ -14,6 +14,7 @@ from aoai_gateway.wire import batch_file as module
 from aoai_gateway.wire import stored
 from aoai_gateway.wire.batch_file import Lines, read_file, whole_lines
 from aoai_gateway.wire.bodies import parse_body, parse_upload
+from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.stored import InMemory, Pieces
 from aoai_gateway.wire.targets import parse_target
 
@@ -199,6 +200,20 @@ def test_a_form_for_a_batch_names_the_deployment(first: bool) -> None:
     assert isinstance(again, Pieces)
     assert b"".join(again.blocks()) == b"".join(sent.blocks())
     assert len(again) == len(sent) == len(b"".join(sent.blocks()))
+
+
+@pytest.mark.parametrize("purpose", [b" batch", b"BATCH", b"Batch\t"])
+def test_no_spelling_of_its_purpose_hides_a_batch(purpose: bytes) -> None:
+    body = parse_body(FILES, FORM, form(line() + b"\n", purpose))
+    assert (body.model, body.deployment(FILES)) == ("gpt-4o", "gpt-4o")
+
+
+@pytest.mark.parametrize("name", [b"Purpose", b"PURPOSE", b" purpose"])
+def test_a_field_that_some_receivers_read_as_another_is_refused(name: bytes) -> None:
+    data = form(b"{}\n").replace(b'"purpose"', b'"' + name + b'"')
+    with pytest.raises(GatewayError) as caught:
+        parse_body(FILES, FORM, data)
+    assert "'purpose' must be written so" in caught.value.message
 
 
 @pytest.mark.parametrize("purpose", [b"assistants", b"batch_output", b"fine-tune"])

@@ -121,7 +121,7 @@ def _written(
     wanted = " AND ".join(_conditions(selection))
     try:
         # All values in these come from the command line, and are quoted.
-        connection.execute(f"COPY (SELECT * FROM {records} WHERE {wanted}) TO {target}")  # noqa: S608
+        connection.execute(f"COPY (SELECT * FROM {records} WHERE {wanted}) TO {target}")  # noqa: S608 - all quoted
         found = connection.execute(
             "SELECT count(*), max(schema) FROM read_parquet(?)", [str(output)]
         ).fetchone()

@@ -152,6 +152,6 @@ def install(
                 writer.transport.abort()
 
     # mitmproxy makes its handlers itself, so the class is changed.
-    ConnectionHandler.handle_connection = connection_to_its_end  # type: ignore[method-assign]
-    ConnectionHandler.handle_client = _client_to_its_end  # type: ignore[method-assign]
-    ConnectionHandler.open_connection = _open_in_time  # type: ignore[method-assign]
+    ConnectionHandler.handle_connection = connection_to_its_end  # type: ignore[method-assign]  # see above
+    ConnectionHandler.handle_client = _client_to_its_end  # type: ignore[method-assign]  # see above
+    ConnectionHandler.open_connection = _open_in_time  # type: ignore[method-assign]  # see above

@@ -170,9 +170,14 @@ def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> R
     if target.operation.model_in:
         facts = (*facts, "session")
     try:
-        fields = [field for field in read_form(raw, content_type) if field.name in facts]
+        named = read_form(raw, content_type)
     except NotAFormError as error:
         raise invalid_body(f"The request body is not a form: {error}.") from None
+    fields = [field for field in named if field.name in facts]
+    for field in named:
+        # Some receivers make no difference, and the client's rights are decided by these fields.
+        if field.name not in facts and (name := field.name.strip().casefold()) in facts:
+            raise invalid_body(f"The field '{name}' must be written so.", param=name)
     by_name = {field.name: field for field in fields}
     if len(by_name) != len(fields):
         twice = next(name for name in facts if sum(field.name == name for field in fields) > 1)
@@ -197,9 +202,14 @@ def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> R
         references=target.references,
         edits=EditPoints(
             model=place,
-            file=(file.start, file.end) if file and values.get("purpose") == _FOR_BATCHES else None,
+            file=(file.start, file.end) if file and _is_for_batches(values.get("purpose", "")) else None,
         ),
     )
+
+
+def _is_for_batches(purpose: str) -> bool:
+    """Whether any receiver may take a file for a batch's input."""
+    return purpose.strip().casefold() == _FOR_BATCHES
 
 
 def _model_of_session(target: Target, raw: bytes | StoredText, field: Field) -> tuple[str, Span] | None:
