@@ -208,7 +208,7 @@ def test_no_spelling_of_its_purpose_hides_a_batch(purpose: bytes) -> None:
     assert (body.model, body.deployment(FILES)) == ("gpt-4o", "gpt-4o")
 
 
-@pytest.mark.parametrize("name", [b"Purpose", b"PURPOSE", b" purpose"])
+@pytest.mark.parametrize("name", [b"Purpose", b"PURPOSE"])
 def test_a_field_that_some_receivers_read_as_another_is_refused(name: bytes) -> None:
     data = form(b"{}\n").replace(b'"purpose"', b'"' + name + b'"')
     with pytest.raises(GatewayError) as caught:

@@ -176,7 +176,7 @@ def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> R
     fields = [field for field in named if field.name in facts]
     for field in named:
         # Some receivers make no difference, and the client's rights are decided by these fields.
-        if field.name not in facts and (name := field.name.strip().casefold()) in facts:
+        if field.name not in facts and (name := field.name.casefold()) in facts:
             raise invalid_body(f"The field '{name}' must be written so.", param=name)
     by_name = {field.name: field for field in fields}
     if len(by_name) != len(fields):
