@@ -66,7 +66,7 @@ class Reading:
     left_out: int = 0
     """Records outside of the selection."""
     unreadable: int = 0
-    """Lines that begin like a record and are none: cut off, another program's, a field of another type."""
+    """Lines that begin like a record but cannot be read: cut off, another program's, of other types."""
     first_unreadable: str | None = None
     """The first of them, ``usage.jsonl, line 3 (input_tokens)``."""
     files: list[str] = field(default_factory=list)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 class Simulators:
-    """Those that run, by name. ``counter``: counts their tokens, as the gateway does: else two numbers would
-    be shown for the same prompt.
+    """The simulators that run, by name.
+
+    ``counter`` counts their tokens as the gateway does: else two numbers would be shown for the same prompt.
     """
 
     def __init__(self, counter: Counter) -> None:

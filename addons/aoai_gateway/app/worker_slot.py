@@ -24,7 +24,7 @@ class Slot:
     child: Child | None = None
     successor: Child | None = None
     old: list[Child] = field(default_factory=list)
-    """Those that finish their calls."""
+    """The processes that finish their calls."""
     backoff: Backoff = field(default_factory=Backoff)
     starts: int = 0
     last_end: str | None = None

@@ -142,7 +142,7 @@ class Config(Model):
     usage_sinks: UsageSinks = UsageSinks()
     """More places for usage records; any number of them at once."""
     record_prompts: RecordPrompts | None = None
-    """Whose prompts are written down, and where; nobody's if not set."""
+    """The clients whose prompts are written down, and the file; not set: no prompts are."""
     drain_seconds: Amount = 30
     """Seconds that running calls may take to finish when the gateway is stopped."""
     drain: Drain = Drain()

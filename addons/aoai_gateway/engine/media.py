@@ -114,7 +114,7 @@ def _images(body: RequestBody) -> int:
 
 
 def _number(written: Any, default: int, most: int) -> int:
-    """Read a number of JSON or of a form; what is none, Azure refuses."""
+    """Read a number of JSON or of a form. Azure refuses anything else."""
     text = str(written)
     return min(int(text), most) if text.isascii() and text.isdigit() and len(text) < 6 else default
 

@@ -47,7 +47,7 @@ class SessionQuota:
         self._asked: deque[Booking] = deque()
         """Of responses that the client has asked for, and that have not begun."""
         self._running: OrderedDict[str, Booking] = OrderedDict()
-        """Of those that have begun, by their ids."""
+        """Of responses that have begun, by their ids."""
         self.booked = 0
         """How many responses were booked, or tried to be."""
         self._last = 0
