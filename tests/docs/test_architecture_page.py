@@ -79,7 +79,7 @@ def test_the_states_of_a_stream_are_those_of_its_table_of_steps() -> None:
         (state, step)
         for row in rows(PAGE.section("The states of a stream"))
         for state in re.findall(r"`(\w+)`", row[0])
-        for step in re.findall(r"`(\w+)`", row[-1])
+        for step in re.findall(r"`([\w.]+)`", row[-1])
     }
     everywhere = {"client_gone", "fail_closed"}
     known = {(state.name, step) for (state, _), step in STEPS.items()}

@@ -255,16 +255,13 @@ ELSEWHERE = {
     "EngineDriver.begin_session",
     "EngineDriver.book",
     "GatewayHttp1Server.passthrough",
-    *(f"GatewayStream.opening_{step}" for step in ("data", "more", "overdue", "leave")),
-    *(f"GatewayStream.session_{step}" for step in ("backend", "backend_gone", "client", "client_gone")),
-    *(f"GatewayStream.session_{step}" for step in ("injected", "leave", "overdue")),
 }
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 
 BEFORE_SENDING = re.compile(
     r"(Engine|engine|downstream_request|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
     r"|upstream_attempt\.build_request"
-    r"|GatewayStream\.(receive_\w+|_begin|_advance|_send|_respond|_answer_early)"
+    r"|GatewayStream\.(receive_\w+|_begin|advance|_send|_respond|_answer_early)"
     r"|DownstreamRequest\.(?!swallow)\w+|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"
     r"|UpstreamAttempt\.start"
     r"|Attempts\.(run|_next_backend|_look|_try|_spent)|aftermath\.routing_request_of|scheduler\.order"

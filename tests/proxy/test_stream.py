@@ -10,13 +10,15 @@ import pytest
 from mitmproxy.proxy.layers.http import RequestProtocolError
 
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream import GatewayStream
 from aoai_gateway.proxy.stream_states import STEPS, State
 
 
 @pytest.mark.parametrize("step", sorted(set(STEPS.values())))
 def test_every_step_is_a_method_that_takes_an_event(step: str) -> None:
-    method = getattr(GatewayStream, step)
+    part, _, name = step.rpartition(".")
+    method = getattr({"": GatewayStream, "sessions": SessionSteps}[part], name)
     assert inspect.isgeneratorfunction(method)
     assert len(inspect.signature(method).parameters) == 2
 
@@ -49,7 +51,7 @@ def test_the_documentation_has_the_table() -> None:
     told: dict[str, list[str]] = {}
     for line in page.read_text().splitlines():
         if row := re.fullmatch(r"\| `([A-Z_]+)` \| .* \| .* \| (.*) \|", line):
-            told[row[1]] = re.findall(r"`(\w+)`", row[2])
+            told[row[1]] = re.findall(r"`([\w.]+)`", row[2])
     everywhere = {"fail_closed", "client_gone"}
     assert told == {
         state.name: [step for (of, _), step in STEPS.items() if of is state and step not in everywhere]

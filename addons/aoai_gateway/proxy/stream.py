@@ -14,6 +14,7 @@ on in a turn of its own then (`State.DELAYED`).
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
@@ -36,8 +37,6 @@ from mitmproxy.proxy.layers.http import (
     ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
-from mitmproxy.proxy.layers.websocket import WebSocketMessageInjected
-from wsproto.connection import ConnectionState
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import (
@@ -62,10 +61,9 @@ from aoai_gateway.proxy.downstream_request import SWALLOW_SECONDS, DownstreamReq
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
 from aoai_gateway.proxy.lane import Lane
-from aoai_gateway.proxy.messages import Crashed, DeadlinePassed, GatewayLeaves
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
-from aoai_gateway.proxy.session import MessageSession
-from aoai_gateway.proxy.session_opening import SessionOpening
+from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream_context import StreamContext
 from aoai_gateway.proxy.stream_states import STEPS, State
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
@@ -76,7 +74,6 @@ from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import MODELS
-from aoai_gateway.wire.session_errors import message_too_large, session_moved
 
 if TYPE_CHECKING:
     from mitmproxy.connection import Server
@@ -91,12 +88,6 @@ if TYPE_CHECKING:
 
 STALLED = "The client did not read its answer."
 
-MOST_AHEAD = 1024 * 1024
-"""Bytes that a session's client may send ahead, beside one message, while the session waits for something."""
-
-READ_COSTS = 512
-"""Bytes that a read costs beside its content."""
-
 
 class GatewayStream(HttpStream):
     """One request; see the module's docstring."""
@@ -110,19 +101,11 @@ class GatewayStream(HttpStream):
         self._request = DownstreamRequest(here)
         self._response = DownstreamResponse(here)
         self._driver = EngineDriver(here)
+        self.sessions = SessionSteps(here, self._response, self._driver, self)
         self._attempt: UpstreamAttempt | None = None
         self._delivery: Delivery | None = None
         self.lane: Lane | None = None
         """The short way of chunks, once a stream has begun."""
-        self._session: MessageSession | None = None
-        self._opening: SessionOpening | None = None
-        """Set where the client's first message says what is asked for …"""
-        self._opened: Target | None = None
-        """… and what its path says."""
-        self._ahead = 0
-        """Bytes of a session that its client has sent and that were not looked at."""
-        self._floods = False
-        """Whether these were too many."""
         self._delayed: tuple[commands.RequestWakeup, Result] | None = None
         """What ends `State.DELAYED`, and the result to go on with."""
 
@@ -141,38 +124,28 @@ class GatewayStream(HttpStream):
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event, or queue it while the stream is paused: of a session's client, within a bound."""
-        if isinstance(event, RequestData) and (self._session or self._opening) is not None:
-            if self._floods:
+        if isinstance(event, RequestData) and self.sessions.is_any:
+            if self.sessions.is_flooded:
                 return
-            self._ahead += len(event.data) + READ_COSTS
-            if self._ahead > self._most_in_one_message + MOST_AHEAD:
+            if self.sessions.comes(event):
                 yield from self._flooded()
                 return
         yield from super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if self._ahead and isinstance(event, RequestData):
-            self._ahead -= len(event.data) + READ_COSTS
+        self.sessions.taken(event)
         step = STEPS.get((self.state, type(event)))
         if step is not None:
-            yield from getattr(self, step)(event)
+            yield from attrgetter(step)(self)(event)
 
     def client_left(self) -> None:
         """Hear at once that the client hung up; the event itself waits as long as the stream is paused."""
         if self.state is State.QUEUED and self._here.call is not None:
             self._here.gateway.waiting.left(self._here.call.id)
 
-    @property
-    def _most_in_one_message(self) -> int:
-        assert self._here.admitted is not None
-        return self._here.admitted.setup.config.limits.message_mb * 1024 * 1024
-
     def _flooded(self) -> CommandGenerator[None]:
         """Treat a session's client as gone, once what it has sent before is done with: it sends too much."""
-        self._floods = True
-        if self._session is None and self._opening is not None:
-            # That may wait for a backend for long.
-            yield from self._opening.refuse(message_too_large(self._most_in_one_message))
+        yield from self.sessions.refuse_flood()
         self.client_left()
         gone = RequestProtocolError(self.stream_id, "sent too much", ErrorCode.CLIENT_DISCONNECTED)
         yield from super().handle_event(gone)
@@ -277,57 +250,14 @@ class GatewayStream(HttpStream):
                 yield from self.vanish()
                 return
         if target.operation.opened_by:
-            yield from self._open(target)
+            yield from self.sessions.open(target)
             return
         self._driver.begin(target)
-        yield from self._advance(None)
-
-    # --- the opening of a session ----------------------------------------------------------------------
-
-    def _open(self, target: Target) -> CommandGenerator[None]:
-        self._opening = SessionOpening(self._here, target.operation.opened_by)
-        self._opened = target
-        self._here.gateway.sessions.add(self._here.client.id)
-        self._response.progress = Progress.WHOLE
-        self.state = State.OPENING
-        yield from self._opening.accept()
-        if self._here.gateway.sessions_end:
-            yield from self.opening_leave()
-
-    def opening_data(self, event: RequestData) -> CommandGenerator[None]:
-        """The client has sent something, perhaps its first message."""
-        assert self._opening is not None and self._opened is not None
-        is_open = yield from self._opening.receive(event)
-        if self._opening.side.socket.state is not ConnectionState.OPEN:
-            yield from self.vanish()
-        elif is_open:
-            self._here.clear_deadline()
-            self._driver.begin(self._opened, self._opening.first)
-            yield from self._advance(None)
-
-    def opening_more(self, event: RequestData) -> CommandGenerator[None]:
-        """The client has sent more, before a backend has answered its first message."""
-        if self._opening is None:
-            return
-        yield from self._opening.receive(event)
-        if self._opening.side.socket.state is not ConnectionState.OPEN:
-            yield from self.client_gone(event)
-
-    def opening_overdue(self, _: events.Event) -> CommandGenerator[None]:
-        """The client has not said what it wants."""
-        assert self._opening is not None
-        yield from self._opening.overdue()
-        yield from self.vanish()
-
-    def opening_leave(self, _: events.Event | None = None) -> CommandGenerator[None]:
-        """The gateway ends, and the client has not said what it wants."""
-        assert self._opening is not None
-        yield from self._opening.refuse(session_moved())
-        yield from self.vanish()
+        yield from self.advance(None)
 
     # --- driving the engine ----------------------------------------------------------------------------
 
-    def _advance(self, result: Result | None) -> CommandGenerator[None]:
+    def advance(self, result: Result | None) -> CommandGenerator[None]:
         """Tell the engine what came of its last effect, and carry out the next ones."""
         here = self._here
         self.state = State.DECIDING
@@ -394,7 +324,7 @@ class GatewayStream(HttpStream):
         if self._delayed is not None and event.command is self._delayed[0]:
             _, result = self._delayed
             self._delayed = None
-            yield from self._advance(result)
+            yield from self.advance(result)
 
     # --- the attempt -----------------------------------------------------------------------------------
 
@@ -464,7 +394,7 @@ class GatewayStream(HttpStream):
                 yield from attempt.abandon()
             yield from self._finish_with(result)
         else:
-            yield from self._advance(result)
+            yield from self.advance(result)
 
     def _finish_with(self, result: Result) -> CommandGenerator[None]:
         """Go on at the end of an answer, in this event if no request can use the connection too early."""
@@ -473,7 +403,7 @@ class GatewayStream(HttpStream):
             # A pipelined request would be read, and sent, before the backend's connection is reset.
             yield from self._delay(result)
         else:
-            yield from self._advance(result)
+            yield from self.advance(result)
 
     # --- delivery --------------------------------------------------------------------------------------
 
@@ -482,7 +412,7 @@ class GatewayStream(HttpStream):
         assert attempt is not None
         self._here.flow.response = received.response
         if received.response is not None and received.response.status_code == 101:
-            return (yield from self._begin_session(attempt))
+            return (yield from self.sessions.begin(attempt))
         if not received.streaming:
             return (yield from attempt.whole_answer())
         self._delivery = Delivery(self._here, attempt, received, self._response)
@@ -538,65 +468,6 @@ class GatewayStream(HttpStream):
         result = yield from self._delivery.break_off("nothing came for too long")
         yield from self._delay(result)
 
-    # --- a session -------------------------------------------------------------------------------------
-
-    def _begin_session(self, attempt: UpstreamAttempt) -> CommandGenerator[Result | None]:
-        here = self._here
-        if here.client_has_gone():
-            yield from attempt.abandon()
-            return ClientGone(here.now())
-        if self._received.preamble is not None and (rest := attempt.screened_rest()):
-            # From here on each message is masked whole.
-            self._received.preamble.feed(rest)
-        self._session = MessageSession(here, attempt, self._response, self._driver, self._opening)
-        here.gateway.sessions.add(here.client.id)
-        yield from self._session.begin()
-        self.state = State.SESSION
-        return self._session.result
-
-    def _in_session(self, step: CommandGenerator[None]) -> CommandGenerator[None]:
-        """Take a step of the session, and go on with the engine if that was its end."""
-        assert self._session is not None
-        yield from step
-        if self._session.result is not None:
-            yield from self._advance(self._session.result)
-
-    @property
-    def _messages(self) -> MessageSession:
-        assert self._session is not None
-        return self._session
-
-    def session_client(self, event: RequestData) -> CommandGenerator[None]:
-        """The client has sent something."""
-        yield from self._in_session(self._messages.from_client(event.data))
-
-    def session_backend(self, event: ResponseData) -> CommandGenerator[None]:
-        """The backend has sent something."""
-        yield from self._in_session(self._messages.from_backend(event.data))
-
-    def session_injected(self, event: WebSocketMessageInjected) -> CommandGenerator[None]:
-        """A user has made a message up."""
-        yield from self._in_session(self._messages.inject(event.message))
-
-    def session_client_gone(self, _: events.Event) -> CommandGenerator[None]:
-        """The client's connection has ended, or it sends more than is taken."""
-        if self._floods:
-            yield from self._in_session(self._messages.flooded())
-        else:
-            yield from self._in_session(self._messages.client_gone())
-
-    def session_backend_gone(self, _: events.Event) -> CommandGenerator[None]:
-        """The backend's connection has ended."""
-        yield from self._in_session(self._messages.backend_gone())
-
-    def session_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
-        """It is time to look how long the session has lasted, or been silent."""
-        yield from self._in_session(self._messages.overdue())
-
-    def session_leave(self, event: GatewayLeaves) -> CommandGenerator[None]:
-        """The gateway ends."""
-        yield from self._in_session(self._messages.leave(at_once=event.at_once))
-
     # --- the end ---------------------------------------------------------------------------------------
 
     def _end(self) -> CommandGenerator[None]:
@@ -606,8 +477,8 @@ class GatewayStream(HttpStream):
         self._response.note_times()
         yield from self._driver.write_down(self._response.chunk_gaps)
         assert here.call is not None
-        if self._session is not None:
-            yield from self._session.tell_end()
+        if self.sessions.has_begun:
+            yield from self.sessions.tell_end()
             yield from self.vanish()
         elif here.call.outcome is not None and here.call.outcome.is_the_clients:
             stalled = here.call.outcome is Outcome.CLIENT_STALLED
@@ -615,24 +486,14 @@ class GatewayStream(HttpStream):
         elif progress is Progress.BEGUN and self._received.reader is None and not self._response.is_whole:
             # No error can be told inside a body that cannot be read: only a cut tells it.
             yield from self._hang_up("The backend broke off its answer.")
-        elif self._opening is not None:
-            yield from self._end_opening(self._opening)
+        elif self.sessions.is_any:
+            yield from self.sessions.end_opening()
         elif progress is Progress.NOTHING:
             self._response.mark(here.call)
             yield from self._respond()
         else:
             self._response.show_kept()
             yield from self._finish()
-
-    def _end_opening(self, opening: SessionOpening) -> CommandGenerator[None]:
-        """The client's first message is answered otherwise than by a session."""
-        here = self._here
-        assert here.call is not None and here.flow.response is not None
-        self._response.mark(here.call)
-        yield from here.tell(HttpResponseHeadersHook(here.flow))
-        yield from self._response.tell()
-        yield from opening.answer(here.flow.response)
-        yield from self.vanish()
 
     def _respond(self) -> CommandGenerator[None]:
         """Send the flow's response, which is all there."""
@@ -704,7 +565,7 @@ class GatewayStream(HttpStream):
         if self._attempt is not None:
             yield from self._attempt.abandon()
         if self._driver.is_running:
-            yield from self._advance(ended or ClientGone(here.now(), self._so_far(), stalled))
+            yield from self.advance(ended or ClientGone(here.now(), self._so_far(), stalled))
         else:
             yield from self._hang_up("The client disconnected.")
 
@@ -750,8 +611,7 @@ class GatewayStream(HttpStream):
         self._here.release_body()
         self._here.end_trial()
         self._attempt = self._delivery = self.lane = None
-        if self._session is not None or self._opening is not None:
-            self._here.gateway.sessions.discard(self._here.client.id)
+        self.sessions.count_out()
         if self._here.call is not None:
             self._here.gateway.over(self._here.call.id)
 
@@ -761,7 +621,7 @@ class GatewayStream(HttpStream):
         """Make the event that tells the stream of an exception of its own."""
         self._paused = None
         self._paused_event_queue.clear()
-        self._ahead = 0
+        self.sessions.forget_ahead()
         return Crashed(self.stream_id, error)
 
     def fail_closed(self, event: Crashed) -> CommandGenerator[None]:
