@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aoai_gateway.admin.merging import merged_metrics, merged_status
+from aoai_gateway.admin.merging import Exposition, merged, merged_status
 
 
 def document(**about: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ calls_in_flight 3.0
 """
     other = one.replace("2.0", "3.0").replace("0.25", "0.5") + 'calls_in_flight{of="new"} 1.0\n'
     assert (
-        merged_metrics([one, other])
+        merged(map(Exposition.parse, (one, other))).text()
         == """\
 # HELP calls_total Calls.
 # TYPE calls_total counter

@@ -167,11 +167,6 @@ def merged(expositions: Iterable[Exposition]) -> Exposition:
     return together
 
 
-def merged_metrics(texts: Sequence[str]) -> str:
-    """Give the text of one exposition for those of several workers."""
-    return merged(map(Exposition.parse, texts)).text()
-
-
 def _sample(line: str) -> tuple[str, float]:
     # Labels may hold spaces and braces, inside of quotes; the value follows the last brace.
     end = line.rfind("}") + 1 or line.index(" ")
