@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import random
+import subprocess
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,11 @@ import openai
 import pytest
 from backports import zstd
 
-from tests.e2e.conftest import Kind, Sdk
+from tests.e2e.conftest import Kind, Sdk, node_folder
 from tests.e2e.processes import Host, request
 from tests.e2e.settings import CLIENT_KEY, POOLS, SPEC
 from tests.e2e.shared import Pair, running
+from tests.programs import require
 
 INSTANT = {"first_token_seconds": 0, "tokens_per_second": 0}
 MEDIA = {"whisper": "whisper", "voice": "gpt-4o-mini-tts", "brush": "gpt-image-1", "film": "sora-2"}
@@ -316,3 +318,46 @@ def test_a_coded_request_that_cannot_be_read(pair: Pair) -> None:
             body=body,
         )
         assert answer.status == status, (coding, answer.body)
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("kind", ["openai", "azure"])
+@pytest.mark.parametrize(
+    ("family", "outcome"),
+    [
+        (
+            "audio",
+            {
+                "sound": "RIFF",
+                "heard": "This is a simulated transcript.",
+                "translated": "This is a simulated transcript.",
+                "events": ["transcript.text.delta", "transcript.text.done"],
+            },
+        ),
+        ("images", {"made": 1, "edited": 1}),
+        ("files", {"content": "abc", "listed": True, "uploaded": "xyz", "deleted": True}),
+        ("batches", {"status": "validating", "listed": True, "cancelled": "cancelled"}),
+        ("stores", {"held": True, "read": "in", "deleted": True}),
+        ("assistants", {"status": "completed", "last": "thread.run.completed", "deleted": True}),
+        ("responses", {"retrieved": True, "said": True, "items": 1}),
+        ("stored", {"found": True, "listed": True, "deleted": True}),
+    ],
+)
+def test_javascript(pair: Pair, kind: str, family: str, outcome: dict[str, object]) -> None:
+    pair.simulator.clear_faults()
+    ask = {
+        "kind": kind,
+        "baseURL": pair.gateway.url if kind == "azure" else f"{pair.gateway.url}/openai/v1",
+        "apiKey": CLIENT_KEY,
+        "apiVersion": CLASSIC_VERSION,
+        "family": family,
+    }
+    done = subprocess.run(
+        [require("node"), str(node_folder() / "families.mjs"), json.dumps(ask)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    assert json.loads(done.stdout) == outcome
