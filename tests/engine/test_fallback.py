@@ -228,7 +228,7 @@ def test_a_client_that_leaves_while_it_falls_back_has_nothing_booked():
         trace = call(there, client=team(max_tokens_per_minute=90_000), gone_at=number)
         if trace.gone:
             assert trace.call.outcome is Outcome.CLIENT_GONE, effect
-        for left in there.engine.admission.abandoned(trace.call):
+        for left in there.engine.abandoned(trace.call):
             there.at_once(left)
         assert there.counters.open_reservations == 0, effect
 
@@ -284,7 +284,7 @@ def test_a_call_that_ends_while_it_is_admitted_elsewhere_has_counted(left_at: ty
         call(there, client=client)
     asked, steps = begun
     steps.close()
-    for effect in there.engine.admission.abandoned(asked):
+    for effect in there.engine.abandoned(asked):
         at_once(effect)
     assert there.counters.open_reservations == 0
     there.at_once, there.engine.run = at_once, run  # type: ignore[method-assign]

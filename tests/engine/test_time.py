@@ -266,15 +266,15 @@ def test_deployments_of_an_open_endpoint_have_speeds_of_their_own() -> None:
 
 def test_names_that_clients_make_up_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aoai_gateway.engine.shared.MOST_BACKENDS", 3)
-    monkeypatch.setattr("aoai_gateway.engine.admission.MOST_DEPLOYMENTS", 3)
+    monkeypatch.setattr("aoai_gateway.engine.estimates.MOST_DEPLOYMENTS", 3)
     here = open_endpoint().script(a=Answer(usage=Usage(10, 1, 11), model="gpt-4o"))
     team = Client(name="team", key="key-of-team", max_tokens_per_minute=1_000_000)
     for n in range(9):
         here.call(model=f"made-up-{n}", client=team)
         here.call(model="in-use", client=team)
-    engine, admission = here.engine, here.engine.admission
+    engine, estimates = here.engine, here.engine.settlement._estimates
     assert {name for _, name in engine.speeds} == {"in-use", "made-up-7", "made-up-8"}
-    for kept in (admission._corrections, admission._models):
+    for kept in (estimates._corrections, estimates._models):
         assert len(kept) == 3
         assert kept.get("in-use") is not None
     assert len(engine.scheduler._livenesses) <= 3

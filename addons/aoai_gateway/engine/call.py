@@ -343,6 +343,19 @@ class Call:
         if prompt is not None:
             self.usage = replace(prompt, output_tokens=tokens, total_tokens=prompt.input_tokens + tokens)
 
+    def note(self, notice: Notice, words: str) -> None:
+        """Note what was done to it, for its answer's headers."""
+        said = self.notices.get(notice)
+        self.notices[notice] = f"{said}; {words}" if said else words
+
+    def next_booking(self) -> str:
+        """Give the name of the next booking.
+
+        A refused booking and the next one are two questions; no store may take them for one.
+        """
+        self.bookings += 1
+        return self.id if self.bookings == 1 else f"{self.id}/{self.bookings - 1}"
+
     def client_timeout(self) -> float | None:
         """Return the seconds for which the client waits, by its own or its SDK's header; None without one."""
         units = ((DEADLINE_HEADER, 0.001), ("x-stainless-read-timeout", 1), ("x-stainless-timeout", 1))

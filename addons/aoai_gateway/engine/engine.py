@@ -15,7 +15,8 @@ A call goes through these stages:
 3. **Fallback.** A deployment that cannot serve the call (its content filter, its model's context) may lead to
    another virtual deployment, if the configuration says so (:mod:`~aoai_gateway.engine.fallback`).
 4. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
-
+5. **Settlement.** What the call has cost takes the place of what was booked for it
+   (:mod:`~aoai_gateway.engine.settlement`).
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from aoai_gateway.engine.ahead import check_deployment, check_lines
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
+from aoai_gateway.engine.estimates import Estimates
 from aoai_gateway.engine.fallback import fall_back, ways_out
 from aoai_gateway.engine.pools import pool_of
+from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import Shared
 from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.quota.access import check_known
@@ -37,10 +40,11 @@ from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from random import Random
 
     from aoai_gateway.config.priorities import PriorityClass
+    from aoai_gateway.engine.effects import Book, Cancel, Settle
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.routing.breaker import Breaks
     from aoai_gateway.wire.request_body import RequestBody
@@ -56,7 +60,9 @@ class Engine:
         self.affinity = shared.affinity
         self.speeds = shared.speeds
         self.patience = shared.patience
-        self.admission = Admission()
+        estimates = Estimates()
+        self.admission = Admission(estimates)
+        self.settlement = Settlement(estimates)
 
     @property
     def breaks(self) -> Breaks:
@@ -100,7 +106,16 @@ class Engine:
         if admitted is None:
             return
         yield from self._serve(call, pool, admitted)
-        yield from self.admission.settle(call)
+        self.admission.forget(call)
+        yield from self.settlement.settle(call)
+
+    def abandoned(self, call: Call) -> Iterator[Book | Settle | Cancel]:
+        """Say what becomes of the bookings of a call that cannot be led to its end.
+
+        What was delivered of its answer is charged, so it is to be known by then (`Settlement.uncounted`).
+        """
+        self.admission.forget(call)
+        return self.settlement.abandoned(call)
 
     def _serve(self, call: Call, pool: Pool, now: float) -> Generator[Effect, Result]:
         """Try the call at its deployment, and at those to which it falls back."""

@@ -21,6 +21,7 @@ from aoai_gateway.config.fallbacks import fallbacks_of
 from aoai_gateway.engine.call import Call, FellBack, Notice
 from aoai_gateway.engine.effects import Cancel, Effect, Result
 from aoai_gateway.engine.pools import has_backends, pool_of
+from aoai_gateway.engine.settlement import book_again
 from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.wire.errors import GatewayError
@@ -98,13 +99,13 @@ def fall_back(
         if admitted is None:
             before.restore(call)
     if admitted is None:
-        yield from admission.book_again(call)
+        yield from book_again(call)
         return None
     call.taken_back = None
     for name, value in before.fields["edits"].items():
         call.edits[name] = min(value, call.edits.get(name, value))
     call.fell_back.append(FellBack(refusal, first, other))
-    admission.say(call, Notice.FALLBACK, f"{refusal} {first} -> {other}")
+    call.note(Notice.FALLBACK, f"{refusal} {first} -> {other}")
     return pool, admitted
 
 

@@ -16,8 +16,9 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import money
-from aoai_gateway.engine.admission import DEFAULT_COMPLETION, Admission, Booking, counts_tokens
+from aoai_gateway.engine.admission import Admission, Booking
 from aoai_gateway.engine.effects import Cancel, Effect, Result, Settle
+from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.session_messages import CREATE
@@ -91,7 +92,7 @@ class SessionQuota:
             return
         if reservation is None:
             return
-        if not counts_tokens(reservation):
+        if not reservation.counts_tokens:
             yield Cancel(reservation)
             return
         call.charged_tokens = 0
@@ -201,7 +202,7 @@ class SessionQuota:
             self._add(usage)
             took = usage.total_tokens
         reservation, tokens = booking.reservation, 0
-        if reservation is None or not counts_tokens(reservation):
+        if reservation is None or not reservation.counts_tokens:
             self._owed += took or 0
         else:
             tokens = (reservation.tokens if took is None else took) + self._owed

@@ -272,7 +272,7 @@ class EngineDriver:
         if self._quota is not None:
             for left in self._quota.close(here.now()):
                 here.gateway.settle(left)
-        for booking in here.gateway.engine.admission.abandoned(call):
+        for booking in here.gateway.engine.abandoned(call):
             here.gateway.settle(booking)
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
@@ -286,7 +286,7 @@ class EngineDriver:
         gateway = self._here.gateway
         note_delivery(call, attempt, so_far)
         attempt.ended = attempt.ended or so_far.now
-        uncounted = gateway.engine.admission.uncounted(call)
+        uncounted = gateway.engine.settlement.uncounted(call)
         if uncounted is not None:
             try:
                 counted = yield from self._here.wait_for(gateway.count_delivered(uncounted, self._client))

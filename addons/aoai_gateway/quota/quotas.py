@@ -115,6 +115,11 @@ class Reservation:
         if len({quota.deployment for quota in self.quotas}) != len(self.quotas):
             raise ValueError("a reservation names each virtual deployment once")
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether any of its quotas counts tokens and requests."""
+        return any(not quota.in_money for quota in self.quotas)
+
     def amount(self, kind: Limit, limit: int | None, quota: Quota | None = None) -> int:
         """Return the amount that is booked against a limit of this kind, of this quota: capped at it."""
         tokens, requests = self.asked(quota)
