@@ -116,6 +116,8 @@ class Answer:
     model: str | None = None
     response_id: str | None = None
     seconds: float | None = None
+    state: str | None = None
+    """That of the response or the run which it tells of."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,7 @@ class Stage:
         self.engine = Engine(random or Random(1))
         self.counters = Counters()
         self.counter = Counter()
+        self.engine.shared.unfinished.settle = self.at_once
         self.adopt(configuration)
 
     def adopt(self, configuration: Config) -> None:
@@ -275,6 +278,7 @@ class Stage:
         ident: str,
         client: Client,
         *,
+        method: str = "POST",
         path: str = CHAT,
         headers: Mapping[str, str] | None = None,
         own_token: bool = False,
@@ -286,7 +290,7 @@ class Stage:
         return Call(
             id=ident,
             client=client,
-            target=parse_target("POST", path),
+            target=parse_target(method, path),
             setup=self.setup,
             started=self.now,
             wall=self.wall,
@@ -351,6 +355,7 @@ class World(Stage):
         self,
         body: Mapping[str, Any] | bytes | None = None,
         *,
+        method: str = "POST",
         path: str = CHAT,
         headers: Mapping[str, str] | None = None,
         client: Client = ANYBODY,
@@ -368,6 +373,7 @@ class World(Stage):
         call = self.make_call(
             f"call at {self.now}",
             client,
+            method=method,
             path=path,
             headers=headers,
             own_token=own_token,
@@ -424,6 +430,7 @@ class World(Stage):
                         model=behaviour.model,
                         response_id=behaviour.response_id,
                         seconds=behaviour.seconds,
+                        state=behaviour.state,
                     )
                 case ParseBody():
                     self.now += self.parsing_takes

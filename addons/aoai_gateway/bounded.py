@@ -32,6 +32,9 @@ class Bounded[Key: Hashable, Value]:
     def __iter__(self) -> Iterator[Key]:
         return iter(self._values)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
     def values(self) -> Iterator[Value]:
         """Iterate over the values, the least recently used first."""
         return iter(self._values.values())
@@ -57,6 +60,10 @@ class Bounded[Key: Hashable, Value]:
     def take(self, most: int) -> list[tuple[Key, Value]]:
         """Give so many keys at most with their values, the least recently used first, and forget them."""
         return [self._values.popitem(last=False) for _ in range(min(most, len(self._values)))]
+
+    def pop(self, key: Key) -> Value | None:
+        """Give a key's value and forget the key; None if it is not known (any more)."""
+        return self._values.pop(key, None)
 
     def forget(self, key: Key) -> None:
         """Forget a key, if it is known."""

@@ -149,7 +149,7 @@ class Things:
             rows = [self._create(path, kind, Sent(item), wall) for item in items if isinstance(item, dict)]
             return _json(_listed(rows))
         made = self._create(path, kind, sent, wall)
-        return _stream(made) if sent.fields.get("stream") is True else _json(made)
+        return _stream(made) if sent.fields.get("stream") is True else _json(_begun(made))
 
     # --- reading a path ---------------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class Things:
         path, kind = f"threads/{thread['id']}/runs", KINDS["threads/{}/runs"]
         fields = {name: value for name, value in sent.fields.items() if name != "thread"}
         run = self._create(path, kind, Sent({**fields, "thread_id": thread["id"]}), wall)
-        return _stream(run) if sent.fields.get("stream") is True else _json(run)
+        return _stream(run) if sent.fields.get("stream") is True else _json(_begun(run))
 
     def _create_batch(self, path: str, sent: Sent, wall: int) -> Whole:
         made = self._create(path, KINDS["batches"], sent, wall)
@@ -310,9 +310,14 @@ def _json(body: Mapping[str, Any]) -> Whole:
     return Whole(200, (JSON_TYPE,), compact(body))
 
 
+def _begun(made: dict[str, Any]) -> dict[str, Any]:
+    """How a thing is told of as it is made: a run has yet to begin. It has ended when it is looked at."""
+    return {**made, "status": "queued", "usage": None} if made["object"] == "thread.run" else made
+
+
 def _stream(run: dict[str, Any]) -> Frames:
     """The events of a run, from its creation to its end."""
-    begun = {**run, "status": "queued", "usage": None}
+    begun = _begun(run)
     text = {"type": "text", "index": 0, "text": {"value": "Hi"}}
     delta = {"object": "thread.message.delta", "delta": {"content": [text]}}
     events = (

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import openai
 import pytest
 
 from tests.e2e.processes import Gateway, Simulator, eventually, request
@@ -149,3 +150,35 @@ def test_the_log_is_json_if_it_is_to_be(start_gateway: Callable[..., Gateway], s
     assert {line["level"] for line in lines} <= {"info", "warning", "error"}
     assert "attempt.failed" in {line["event"] for line in lines}
     assert lines[-1]["event"] == "gateway.stopped"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the Assistants API
+def test_work_that_goes_on_is_counted_once_it_is_looked_at(
+    start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "usage.jsonl"
+    clients = [{"name": "Tester", "key": CLIENT_KEY, "max_tokens_per_minute": 100_000}]
+    gateway = start_gateway(simulator, usage_log=str(path), clients=clients)
+    sdk = openai.OpenAI(base_url=f"{gateway.url}/openai/v1", api_key=CLIENT_KEY)
+    asked = sdk.responses.create(model="gpt-4o", input="say: one two", background=True, max_output_tokens=500)
+    assert asked.usage is None
+    ended = [sdk.responses.retrieve(asked.id) for _ in range(3)][-1]
+    assert ended.usage is not None
+    thread = sdk.beta.threads.create()
+    assistant = sdk.beta.assistants.create(model="gpt-4o")
+    run = sdk.beta.threads.runs.create_and_poll(thread_id=thread.id, assistant_id=assistant.id)
+    assert run.usage is not None
+
+    def told() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in path.read_text().splitlines()]
+        return found if any(r["operation"] == "threads.runs.retrieve" for r in found) else []
+
+    records = eventually(told, "all are recorded")
+    used = {r["usage_of"]: r["input_tokens"] + r["output_tokens"] for r in records if r["usage_of"]}
+    begun = {r["operation"]: r["call"] for r in records}
+    assert used == {
+        begun["responses"]: ended.usage.total_tokens,
+        begun["threads.runs.create"]: run.usage.total_tokens,
+    }
+    assert sum(r["charged_tokens"] or 0 for r in records) == sum(used.values())
+    assert [r["input_tokens"] for r in records if not r["usage_of"]] == [None] * (len(records) - 2)

@@ -79,6 +79,7 @@ def workers(simulator: Simulator, folder: Path, home: Path, **sections: Any) -> 
     clients = [
         {"name": "team", "key": key_of("team")},
         {"name": "crowd", "key": key_of("crowd"), "max_tokens_per_minute": LIMIT},
+        {"name": "worker", "key": key_of("worker"), "max_tokens_per_minute": LIMIT},
     ]
     sections = {"admin": {"port": 0}, "clients": clients, "usage_log": str(folder / "usage.jsonl")} | sections
     config = configuration(simulator.urls, simulator.keys, **sections)
@@ -163,6 +164,27 @@ def test_one_budget_to_the_percent(gateway: Workers) -> None:
 
     spent = sum(record["charged_tokens"] or 0 for record in eventually(records, "all records"))
     assert 0.99 * LIMIT <= spent <= LIMIT
+
+
+def test_work_that_goes_on_is_charged_once_whichever_worker_is_asked(gateway: Workers) -> None:
+    log, path, key = gateway.config_path.parent / "usage.jsonl", "/openai/v1/responses", key_of("worker")
+    body = {"model": "gpt-4o", "input": "say: one two", "background": True, "max_output_tokens": 50}
+    asked = [gateway.request("POST", path, key=key, json_body=body).json() for _ in range(8)]
+    for _ in range(3):
+        for each in asked:
+            looked = gateway.request("GET", f"{path}/{each['id']}", key=key).json()
+            assert looked["status"] == "completed"
+
+    def records() -> list[dict[str, Any]]:
+        found = [r for r in json_lines.read(log) if r["client"] == "worker"]
+        return found if len(found) >= 4 * len(asked) else []
+
+    found = eventually(records, "all records")
+    begun = sorted(r["call"] for r in found if r["operation"] == "responses")
+    looks = [r for r in found if r["usage_of"]]
+    assert sorted(r["usage_of"] for r in looks) == begun
+    charged = sum(r["charged_tokens"] or 0 for r in found)
+    assert charged == sum(r["input_tokens"] + r["output_tokens"] for r in looks)
 
 
 def test_a_control_reaches_all(gateway: Workers) -> None:

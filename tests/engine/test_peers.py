@@ -8,6 +8,9 @@ import pytest
 
 from aoai_gateway.bounded import digest_of
 from aoai_gateway.config.models import Client, Priority
+from aoai_gateway.engine.effects import Settle
+from aoai_gateway.engine.unfinished import Unfinished
+from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_simulator.limits import PaygLimits
 from tests.bench.workloads import jobs
 from tests.engine.scenarios.azure import Deployment
@@ -160,3 +163,35 @@ def test_calls_of_a_peer_are_forgotten_when_some_of_its_changes_were_lost() -> N
     first.run()
     assert not first.shared_scheduler.elsewhere
     assert not second.shared_scheduler.elsewhere
+
+
+def test_the_end_of_work_may_be_looked_at_in_another_process() -> None:
+    first, second = two()
+    settled: list[Settle] = []
+    first.engine.shared.unfinished.settle = settled.append
+    booking = Reservation("call 1", "high", (Quota(None, 1000),), 100)
+    work = Unfinished("call 1", DEPLOYMENT, first.now, 10, True, booking, unseen=(90, None))
+    first.engine.shared.unfinished.begin("high", "resp_1", work)
+    first.run(2 * LAG)
+    there = second.engine.shared.unfinished
+    assert there.end("low", "resp_1") is None
+    found = there.end("high", "resp_1")
+    assert found is not None
+    assert (found.call_id, found.deployment, found.prompt) == ("call 1", DEPLOYMENT, 10)
+    there.charge("high", "resp_1", found, 55, None)
+    first.run(4 * LAG)
+    assert settled == [Settle(booking, 55)]
+    assert len(first.engine.shared.unfinished) == 0
+
+
+def test_work_whose_end_was_looked_at_where_it_began_is_forgotten_elsewhere() -> None:
+    first, second = two()
+    work = Unfinished("call 1", DEPLOYMENT, first.now, 10, False)
+    first.engine.shared.unfinished.begin("high", "resp_1", work)
+    first.run(2 * LAG)
+    assert second.engine.shared.unfinished.goes_on("high", "resp_1")
+    found = first.engine.shared.unfinished.end("high", "resp_1")
+    assert found is not None
+    first.engine.shared.unfinished.charge("high", "resp_1", found, 55, None)
+    first.run(4 * LAG)
+    assert not second.engine.shared.unfinished.goes_on("high", "resp_1")

@@ -96,6 +96,7 @@ def test_a_replayed_call() -> None:
         "messages_out": None,
         "close_code": None,
         "closed_by": None,
+        "usage_of": None,
         "utilization": 0.42,
     }
     assert record["attempts"] == [

@@ -440,9 +440,11 @@ def note_delivery(call: Call, attempt: Attempt, told: Ended) -> None:
     call.served = (attempt.status or 0) < 400
     call.first_content = attempt.first_content = told.first_content
     call.model, call.response_id = told.model, told.response_id
+    call.answer_state = told.state
     if call.target.operation.cost is not Cost.NONE:
-        # Else it tells of another call: of a response that is looked at once more, for instance.
         call.usage = told.usage
+    else:
+        call.looked_at = told.usage
     call.finish_reason, call.service_tier = told.finish_reason, told.service_tier
     call.delivered, call.heard_seconds = told.delivered, told.seconds
 

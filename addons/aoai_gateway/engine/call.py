@@ -335,6 +335,14 @@ class Call:
     """Its class, if not the client's own."""
     session: Session | None = None
     """Set once it is a session of messages."""
+    answer_state: str | None = None
+    """The state that the answer names of what it is about, as a response or a run has one."""
+    looked_at: Usage | None = None
+    """The usage in an answer that tells of another call: of a response that is looked at, say."""
+    goes_on: bool = False
+    """Whether the work goes on after the answer, so that its tokens are not known yet."""
+    usage_of: str | None = None
+    """The id of the earlier call whose tokens its usage is; its own answer came before they were known."""
 
     def take_delivered(self, tokens: int) -> None:
         """Note the tokens of an answer that brought no usage. Of its prompt, the backend may have told."""

@@ -303,6 +303,8 @@ class Ended:
     """Why the gateway ended a session."""
     minted: str | None = None
     """The digest of a secret that was made (`wire.client_secrets`)."""
+    state: str | None = None
+    """The state that the answer names of what it is about: ``queued``, ``completed``, …"""
 
     @classmethod
     def of_answer(
@@ -320,6 +322,7 @@ class Ended:
             service_tier=facts.service_tier,
             delivered=delivered,
             seconds=facts.seconds,
+            state=facts.status,
         )
 
 

@@ -16,7 +16,8 @@ A call goes through these stages:
    another virtual deployment, if the configuration says so (:mod:`~aoai_gateway.engine.fallback`).
 4. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
 5. **Settlement.** What the call has cost takes the place of what was booked for it
-   (:mod:`~aoai_gateway.engine.settlement`).
+   (:mod:`~aoai_gateway.engine.settlement`). Where its work goes on after the answer, that is when a later
+   call looks at its end (:mod:`~aoai_gateway.engine.unfinished`).
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Engine:
         self.patience = shared.patience
         estimates = Estimates()
         self.admission = Admission(estimates)
-        self.settlement = Settlement(estimates)
+        self.settlement = Settlement(estimates, shared.unfinished)
 
     @property
     def breaks(self) -> Breaks:

@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.scheduler import Scheduler
+from aoai_gateway.engine.unfinished import Unfinished
 from aoai_gateway.routing.backends import BackendKey
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.routing.order import RoutingRequest
@@ -259,6 +260,26 @@ class Peers:
     def _home(self, origin: _Origin, digest: str, endpoint: str, at: float) -> None:
         self._shared.affinity.take_in((bytes.fromhex(digest), endpoint, at + origin.shift))
 
+    def _work(
+        self,
+        origin: _Origin,
+        client: str,
+        name: str,
+        call_id: str,
+        deployment: str,
+        since: float,
+        prompt: int,
+        is_charged: bool,
+    ) -> None:
+        if not self._shared.unfinished.goes_on(client, name):
+            work = Unfinished(call_id, deployment, since + origin.shift, prompt, is_charged)
+            self._shared.unfinished.begin(client, name, work)
+
+    def _work_ended(self, origin: _Origin, client: str, name: str, tokens: int, cost: int | None) -> None:
+        work = self._shared.unfinished.end(client, name)
+        if work is not None:
+            self._shared.unfinished.charge(client, name, work, tokens, cost)
+
 
 class _Origin:
     """Where records come from, and when."""
@@ -306,5 +327,7 @@ _APPLIED: dict[str, Callable[..., None]] = {
     "heard": Peers._heard,
     "hung up": Peers._hung_up,
     "home": Peers._home,
+    "work": Peers._work,
+    "work ended": Peers._work_ended,
 }
 """By kind of a record: what applies it."""

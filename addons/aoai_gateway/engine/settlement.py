@@ -1,7 +1,8 @@
 """Settlement: when a call has ended, its real cost takes the place of what was booked for it.
 
 A request counts once a backend may have begun to work on it, whatever becomes of it; a call that none has
-taken costs nothing. Where an answer brings no usage, what was delivered of it is counted.
+taken costs nothing. Where an answer brings no usage, what was delivered of it is counted. Where the work goes
+on after the answer, the booking stays open until a later call of the client's looks at its end.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import money
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import (
     Book,
     Cancel,
@@ -22,6 +24,7 @@ from aoai_gateway.engine.effects import (
     Settle,
 )
 from aoai_gateway.engine.estimates import completion_tokens, costs
+from aoai_gateway.engine.unfinished import FAILED, GOES_ON, Unfinished
 from aoai_gateway.quota.quotas import Reservation
 
 if TYPE_CHECKING:
@@ -29,19 +32,24 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.estimates import Estimates
+    from aoai_gateway.engine.unfinished import UnfinishedWork
 
 
 class Settlement:
     """Settlement for all calls of a gateway."""
 
-    def __init__(self, estimates: Estimates) -> None:
+    def __init__(self, estimates: Estimates, unfinished: UnfinishedWork) -> None:
         self._estimates = estimates
+        self._unfinished = unfinished
 
     def settle(self, call: Call) -> Generator[Effect, Result]:
         """Replace the booking by the call's cost, and learn from it."""
         self._estimates.learn(call)
         yield from book_again(call)
         reservation, call.reserved = call.reserved, None
+        if self._keep_open(call, reservation):
+            return
+        looked = self._look_at_end(call)
         uncounted = self.uncounted(call)
         if uncounted is not None:
             counted = yield uncounted
@@ -51,6 +59,51 @@ class Settlement:
             yield closing
         if call.unproven and reservation is not None and any(each.taken for each in call.attempts):
             yield from _count_late(call, reservation)
+        if looked is not None:
+            call.charged_tokens = looked
+
+    def _keep_open(self, call: Call, reservation: Reservation | None) -> bool:
+        """Leave a booking as it is whose call's work goes on. False if it does not."""
+        name = call.response_id
+        if name is None or not _goes_on(call) or self._unfinished.goes_on(call.client.name, name):
+            return False
+        call.goes_on, call.usage = True, None
+        prompt = self._estimates.prompt_tokens(call)
+        answer = max(call.delivered_tokens or 0, completion_tokens(call))
+        cost = None
+        if reservation is not None and reservation.cost is not None:
+            cost = money.spent(call, prompt, answer)
+        assert call.ended is not None
+        is_charged = reservation is not None and reservation.counts_tokens
+        unseen = (prompt + answer, cost)
+        work = Unfinished(call.id, call.deployment, call.ended, prompt, is_charged, reservation, unseen)
+        self._unfinished.begin(call.client.name, name, work)
+        return True
+
+    def _look_at_end(self, call: Call) -> int | None:
+        """Settle the booking of an earlier call whose work an answer shows to have ended.
+
+        Gives the tokens that are charged for it, if any are.
+        """
+        client, name, usage = call.client.name, call.response_id, call.usage or call.looked_at
+        if name is None or not len(self._unfinished) or not (usage or call.answer_state):
+            return None
+        if not call.served or call.answer_state in GOES_ON:
+            return None
+        work = self._unfinished.end(client, name)
+        if work is None:
+            return None
+        if call.usage is not None:
+            # The end of a run that this call has continued: it pays for all of it.
+            self._unfinished.charge(client, name, work, 0, 0)
+            return None
+        call.deployment = call.deployment or work.deployment
+        call.usage, call.usage_of = usage, work.call_id
+        tokens = 0 if call.answer_state in FAILED else work.prompt
+        if usage is not None:
+            tokens = usage.total_tokens
+        self._unfinished.charge(client, name, work, tokens, money.spent(call, tokens, 0))
+        return tokens if work.is_charged else None
 
     def uncounted(self, call: Call) -> CountDelivered | None:
         """Say what of an answer is to be counted here, since it has brought no usage."""
@@ -84,6 +137,15 @@ class Settlement:
         # A budget in money counts no requests, so nothing is left of what has cost nothing.
         counts = taken and (reservation.counts_tokens or bool(cost))
         yield Settle(reservation, used, cost) if counts else Cancel(reservation)
+
+
+def _goes_on(call: Call) -> bool:
+    """Whether a backend works on, after an answer that says no more than that it has begun."""
+    if not (call.served and costs(call)):
+        return False
+    body = call.body
+    left = body is not None and body.background and call.outcome is not Outcome.OK
+    return call.answer_state in GOES_ON or (left and call.usage is None)
 
 
 def book_again(call: Call) -> Iterator[Book]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Bounded, Recent
 from aoai_gateway.engine.scheduler import Scheduler
+from aoai_gateway.engine.unfinished import UnfinishedWork
 from aoai_gateway.routing.affinity import Affinity
 from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.patience import Patience
@@ -32,6 +33,7 @@ class Shared:
         self.patience = Patience()
         self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)
         """By backend and api-version: until when it is known not to take ``stream_options``."""
+        self.unfinished = UnfinishedWork()
         self.random = random
 
     def muted(self) -> AbstractContextManager[None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, override
 
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.engine.shared import Shared
+from aoai_gateway.engine.unfinished import Unfinished, UnfinishedWork
 from aoai_gateway.routing.affinity import Affinity, Home, Untold
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
 from aoai_gateway.routing.liveness import Liveness
@@ -198,6 +199,25 @@ class SharedSuspicions(Suspicions):
     def withdraw(self, call_id: str) -> None:
         super().withdraw(call_id)
         self._journal.write("no witness", call_id)
+
+
+class SharedUnfinishedWork(UnfinishedWork):
+    """Work that goes on, whose end may be looked at in any process; the one that began it has its booking."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    @override
+    def begin(self, client: str, name: str, work: Unfinished) -> None:
+        super().begin(client, name, work)
+        told = (work.call_id, work.deployment, work.since, work.prompt, work.is_charged)
+        self._journal.write("work", client, name, *told)
+
+    @override
+    def charge(self, client: str, name: str, work: Unfinished, tokens: int, cost: int | None) -> None:
+        super().charge(client, name, work, tokens, cost)
+        self._journal.write("work ended", client, name, tokens, cost)
 
 
 class SharedScheduler(Scheduler):
@@ -418,6 +438,7 @@ class PeerShared(Shared):
         )
         self.affinity: SharedAffinity = SharedAffinity(self.journal)
         self.patience = SharedPatience(self.journal)
+        self.unfinished = SharedUnfinishedWork(self.journal)
 
     @override
     def muted(self) -> AbstractContextManager[None]:

@@ -194,6 +194,7 @@ class Gateway:
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
         self.wall = self.clock.time() - self.clock.monotonic()
+        self.engine.shared.unfinished.settle = self.settle
         self.early = EarlyAnswers(self._put, self.wall)
         """Requests that are answered before they become calls."""
 
@@ -214,6 +215,7 @@ class Gateway:
 
         shared = PeerShared(self.engine.shared.random)
         self.engine = Engine(shared.random, shared)
+        shared.unfinished.settle = self.settle
         self.waiting = QueueWaker(self.engine.scheduler)
         return shared
 
@@ -239,7 +241,8 @@ class Gateway:
         return self.setup
 
     async def close(self) -> None:
-        """Let go of what prepares calls: no more come."""
+        """Let go of what prepares calls, and charge what they have begun: no more come."""
+        self.engine.shared.unfinished.close()
         await self.reader.close()
         self.threads.close()
         self.disk.close()

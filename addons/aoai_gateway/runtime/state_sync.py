@@ -155,6 +155,7 @@ class StateSync:
     async def look(self) -> None:
         """Renew leases, and see which breaks others have opened or ended. Called every half second or so."""
         gateway, now = self._gateway, time.monotonic()
+        gateway.engine.shared.unfinished.expire(now)
         if self._failover is None:
             # What shares a store keeps the leases there itself.
             if now - self._renewed >= RENEWAL_SECONDS:

@@ -89,6 +89,7 @@ FIELDS = (
     "messages_out",
     "close_code",
     "closed_by",
+    "usage_of",
 )
 """The fields of every record, in their order."""
 
@@ -193,6 +194,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "messages_out": session.messages_out if session else None,
         "close_code": session.close_code if session else None,
         "closed_by": session.closed_by if session else None,
+        "usage_of": call.usage_of,
     }
 
 
@@ -291,7 +293,7 @@ def _retry_after_ms(call: Call) -> float | None:
 
 def cost_of(call: Call) -> float | None:
     """Give what the call costs by the price table; of an answer without usage, what was counted here."""
-    if not call.served:
+    if not call.served or call.goes_on:
         return None
     price = call.setup.config.price_of(call.deployment, call.model)
     if price is None:
