@@ -87,7 +87,14 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
 
 
 @pytest.mark.parametrize(
-    "words", ["serve --config {config} --port {port}", "--config {config} --port {port}"]
+    "words",
+    [
+        "serve --config {config} --port {port}",
+        "--config {config} --port {port}",
+        "--config {config} serve --port {port}",
+        "--config={config} serve --port {port}",
+        "--port {port} --config {config} serve",
+    ],
 )
 def test_serve_is_what_happens_when_no_command_is_named(
     hosts: Hosts, demo: Path, port: int, words: str
@@ -96,6 +103,13 @@ def test_serve_is_what_happens_when_no_command_is_named(
     assert hosts.served == [
         {"config": demo, "host": None, "port": port, "addons": [], "options": [], "capture": None}
     ]
+
+
+def test_a_word_behind_an_option_is_its_value(hosts: Hosts, demo: Path, port: int) -> None:
+    assert cli.main(["--config", str(demo), "--port", str(port), "--capture", "report"]) == 0
+    assert Path(hosts.served[0]["capture"]).name == "report"
+    assert cli.main(["--config", str(demo), "--port", str(port), "--", "check"]) == 0
+    assert hosts.served[1]["options"] == ["check"]
 
 
 def test_the_host_decides_about_the_exit_code(hosts: Hosts, demo: Path, port: int) -> None:

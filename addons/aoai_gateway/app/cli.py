@@ -16,6 +16,7 @@ import re
 import subprocess  # the tests alone run so
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     # Without a command, it is `serve`, also with options alone.
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "-V", "--version")):
-        words.insert(0, "serve")
+        words = _command_first(words)
     if words[0] in ("-V", "--version"):
         print(_version())
         return 0
@@ -89,6 +90,18 @@ def _dispatch(words: list[str]) -> int:
             + (did_you_mean(words[0], COMMANDS) or f"the commands are {listed(COMMANDS)}")
         )
     return command(words[1:])
+
+
+def _command_first(words: list[str]) -> list[str]:
+    """Put the command before options that stand before it; `serve` where there is none.
+
+    ``--config FILE check`` is what users of other programs write. A word right behind an option is its value.
+    """
+    ours = words[: words.index("--")] if "--" in words else words
+    for number, (before, word) in enumerate(pairwise(ours), 1):
+        if word in COMMANDS and (not before.startswith("-") or "=" in before):
+            return [word, *words[:number], *words[number + 1 :]]
+    return ["serve", *words]
 
 
 # --- serve and web ------------------------------------------------------------------------------------------
