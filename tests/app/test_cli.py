@@ -105,11 +105,13 @@ def test_serve_is_what_happens_when_no_command_is_named(
     ]
 
 
-def test_a_word_behind_an_option_is_its_value(hosts: Hosts, demo: Path, port: int) -> None:
+def test_a_word_behind_an_option_is_its_value(
+    hosts: Hosts, demo: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["--config", str(demo), "--port", str(port), "--capture", "report"]) == 0
     assert Path(hosts.served[0]["capture"]).name == "report"
-    assert cli.main(["--config", str(demo), "--port", str(port), "--", "check"]) == 0
-    assert hosts.served[1]["options"] == ["check"]
+    assert cli.main(["--config", str(demo), "--port", str(port), "--", "check"]) == 2
+    assert "mitmproxy has no option 'check'" in capsys.readouterr().err
 
 
 def test_the_host_decides_about_the_exit_code(hosts: Hosts, demo: Path, port: int) -> None:
