@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -30,7 +31,7 @@ def mask_head(response: http.Response, secrets: Sequence[KnownSecrets]) -> None:
     """Mask secrets in a response's reason phrase and header fields."""
     data = response.data
     fields = data.headers.fields
-    everything = b"\n".join([data.reason, *(part for field in fields for part in field)])
+    everything = b"\n".join((data.reason, *chain.from_iterable(fields)))
     if not _are_in(everything, secrets):
         return
     data.reason = _masked(data.reason, secrets)
@@ -58,7 +59,7 @@ def strip_known(request: http.Request, secrets: Sequence[KnownSecrets]) -> None:
     one of the documented places; but what it has put elsewhere too must not reach a backend or a file.
     """
     fields, path = request.headers.fields, request.data.path
-    head = b"\n".join([path, *(part for field in fields for part in field)])
+    head = b"\n".join((path, *chain.from_iterable(fields)))
     if not _are_in(head, secrets) and not (b"%" in path and _are_in(unquote_to_bytes(path), secrets)):
         return
     request.headers.fields = tuple(f for f in fields if not _are_in(f[0] + b": " + f[1], secrets))

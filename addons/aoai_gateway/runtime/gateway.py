@@ -87,6 +87,8 @@ OUR_EVENTS = (
     "gateway_call_finished",
 )
 
+LISTENED_TO = FLOW_HOOKS + OUR_EVENTS
+
 SEEN_BY = ("response", "error", "gateway_call_finished")
 """Events whose listeners see a call's flow at its end; without any, its comments have no reader."""
 
@@ -130,7 +132,7 @@ class Gateway:
         self.setup: Setup | None = None
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
         self.waiting = QueueWaker(self.engine.scheduler)
-        self.heard = Listeners(FLOW_HOOKS + OUR_EVENTS)
+        self.heard = Listeners(LISTENED_TO)
         self.observer = UNOBSERVED
         self.make_observer: Callable[[], Observer] = Observer
         """Makes the observer, once flows have a reader."""
@@ -275,7 +277,7 @@ class Gateway:
         """Look again which addons listen to which event, and have calls observed if their flows are seen."""
         changed = self.heard.refresh(addons)
         # An observer stays when they have gone: they may come back, and it remembers conversations.
-        if changed and self.observer is UNOBSERVED and any(name in self.heard for name in SEEN_BY):
+        if changed and self.observer is UNOBSERVED and self.heard.any_of(SEEN_BY):
             self.observer = self.make_observer()
 
     def begun(self, call: Call) -> None:
@@ -347,7 +349,7 @@ class Gateway:
     @property
     def needs_requests(self) -> bool:
         """Whether an addon may look at requests' bodies, which are in memory then."""
-        return any(name in self.heard for name in FLOW_HOOKS + OUR_EVENTS)
+        return self.heard.any_of(LISTENED_TO)
 
     async def read_upload(
         self,

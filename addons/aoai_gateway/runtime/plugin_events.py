@@ -118,6 +118,8 @@ class Listeners:
         self._functions: dict[str, tuple[Callable[..., Any], ...]] = {}
         self._awaited: frozenset[str] = frozenset(self._names)
         """Events with a listener that must be awaited; all of them until the first look."""
+        self._any: dict[tuple[str, ...], bool] = {}
+        """The answers of `any_of` since the last look."""
 
     def refresh(self, addons: AddonManager) -> bool:
         """Look again, if addons have come or gone (``-s`` reloads scripts). Whether they have."""
@@ -125,6 +127,7 @@ class Listeners:
         if len(loaded) == len(self._loaded) and all(map(is_, loaded, self._loaded)):
             return False
         self._loaded = loaded
+        self._any.clear()
         self._functions = {
             name: tuple(f for f in (getattr(addon, name, None) for addon in loaded) if callable(f))
             for name in self._names
@@ -136,6 +139,13 @@ class Listeners:
 
     def __contains__(self, name: str) -> bool:
         return name in self._awaited or bool(self._functions[name])
+
+    def any_of(self, names: tuple[str, ...]) -> bool:
+        """Whether an addon listens to one of these events."""
+        found = self._any.get(names)
+        if found is None:
+            found = self._any[names] = any(name in self for name in names)
+        return found
 
     def can_be_called(self, name: str) -> bool:
         """Whether all listeners of an event, and of the update after it, are plain functions."""
