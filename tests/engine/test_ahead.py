@@ -6,7 +6,7 @@ import pytest
 
 from aoai_gateway.config.models import Client
 from aoai_gateway.engine.ahead import check_fits, check_lines, check_rights
-from aoai_gateway.engine.call import Setup
+from aoai_gateway.engine.call import Outcome, Setup
 from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
@@ -14,7 +14,7 @@ from aoai_gateway.wire.batch_file import read_file
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.stored import InMemory
 from aoai_gateway.wire.targets import parse_target
-from tests.engine_driver import config
+from tests.engine_driver import DEPLOYMENT, config, world
 
 V1 = "/openai/v1/chat/completions"
 
@@ -116,3 +116,41 @@ def test_where_all_names_are_allowed_the_endpoint_judges_the_file() -> None:
     of_lines("any other", open_=True)
     with pytest.raises(GatewayError, match=r"^400 model_mismatch"):
         of_lines("any other", open_=True, deployments_allowed="any")
+
+
+ON_OTHER_WAYS = {
+    "parts": ("uploads", {"purpose": "batch", "filename": "a.jsonl", "bytes": 9, "mime_type": "text/jsonl"}),
+    "parts, spelled otherwise": ("uploads", {"Purpose": " Batch ", "bytes": 9}),
+    "import": ("files/import", {"purpose": "batch", "content_url": "https://elsewhere.example/a.jsonl"}),
+    "blob": ("batches", {"input_blob": "https://elsewhere.example/a.jsonl", "endpoint": "/chat/completions"}),
+}
+
+
+@pytest.mark.parametrize(("path", "body"), ON_OTHER_WAYS.values(), ids=ON_OTHER_WAYS)
+def test_lines_that_are_not_read_are_for_clients_that_may_use_every_deployment(
+    path: str, body: dict[str, Any]
+) -> None:
+    there = world("a")
+    bounded = Client(name="one", key="key-of-the-client", deployments_allowed="gpt")
+    refused = there.call(body, path=f"/openai/v1/{path}", client=bounded)
+    assert (refused.error.status, refused.error.code) == (403, "DeploymentNotAllowed")
+    assert "POST files" in refused.error.message
+    assert there.call(body, path=f"/openai/v1/{path}").call.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("uploads", {"purpose": "assistants"}), ("batches", {"input_file_id": "file-1234567890abcdef"})],
+)
+def test_other_files_in_parts_are_for_all(path: str, body: dict[str, Any]) -> None:
+    bounded = Client(name="one", key="key-of-the-client", deployments_allowed="gpt")
+    assert world("a").call(body, path=f"/openai/v1/{path}", client=bounded).call.outcome is Outcome.OK
+
+
+def test_a_run_of_an_evaluation_asks_a_deployment_of_its_client() -> None:
+    body = {"data_source": {"type": "completions", "model": DEPLOYMENT, "source": {}}}
+    path = "/openai/v1/evals/eval_1234567890abcdef/runs"
+    assert world("a").call(body, path=path).call.deployment == DEPLOYMENT
+    bounded = Client(name="one", key="key-of-the-client", deployments_allowed="other")
+    assert world("a").call(body, path=path, client=bounded).error.code == "DeploymentNotAllowed"
+    assert world("a").call({"data_source": {"type": "jsonl"}}, path=path).call.outcome is Outcome.OK

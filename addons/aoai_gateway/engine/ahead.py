@@ -16,6 +16,7 @@ from aoai_gateway.quota.access import check_access, visible_deployments
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.bodies import has_unread_lines
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import Cost, Model
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Setup
     from aoai_gateway.quota.quotas import Decision
     from aoai_gateway.wire.batch_file import Lines
+    from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.targets import Target
 
 
@@ -49,6 +51,16 @@ def check_lines(setup: Setup, client: Client, lines: Lines, deployment: str) -> 
     except GatewayError as error:
         message = f"Line {lines.first} of the batch's input file: {error.message}"
         raise replace(error, message=message, param="file") from None
+
+
+def check_unread_lines(client: Client, body: RequestBody) -> None:
+    """See that a client whose lines are not read here may use every deployment. Raises GatewayError."""
+    if client.deployments_allowed is not None and has_unread_lines(body):
+        raise errors.forbidden(
+            "You may not use every deployment, so the lines of a batch must be read here. Upload them in one "
+            "piece: POST files, with the purpose 'batch'.",
+            code="DeploymentNotAllowed",
+        )
 
 
 def check_rights(setup: Setup, client: Client, target: Target) -> Reservation | None:

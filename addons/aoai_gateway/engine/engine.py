@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.admission import Admission
-from aoai_gateway.engine.ahead import check_deployment, check_lines
+from aoai_gateway.engine.ahead import check_deployment, check_lines, check_unread_lines
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
@@ -144,6 +144,7 @@ class Engine:
         if call.granted is not None:
             named = call.granted.deployment or named
         call.deployment = call.setup.config.spelled(named)
+        check_unread_lines(call.client, body)
         if body.lines is not None:
             check_lines(call.setup, call.client, body.lines, call.deployment)
         elif call.deployment:

@@ -24,7 +24,15 @@ from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.errors import GatewayError, body_too_large, invalid_body
 from aoai_gateway.wire.forms import LONGEST_VALUE, Field, NotAFormError, is_form, read_form
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
-from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, Body, Model, State
+from aoai_gateway.wire.operations import (
+    CHAT_COMPLETIONS,
+    COMPLETIONS,
+    FOR_BATCHES,
+    RESPONSES,
+    Body,
+    Model,
+    State,
+)
 from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
 from aoai_gateway.wire.sizes import text_size
@@ -133,9 +141,8 @@ def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: b
 _FORMS = ("multipart/", "application/x-www-form-urlencoded")
 _JSON_TYPE = re.compile(r"\s*application/(?:[a-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _FORM_FACTS = ("model", "stream", "user")
-_FILE_FACTS = ("purpose", "file", "user")
-_FOR_BATCHES = "batch"
-"""The purpose of a file that is a batch's input."""
+_PURPOSE, _BATCH = FOR_BATCHES
+_FILE_FACTS = (_PURPOSE, "file", "user")
 _IMAGE_FACTS = ("n", "size", "quality", "partial_images")
 """What is priced of a form that asks for images."""
 
@@ -202,14 +209,24 @@ def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> R
         references=target.references,
         edits=EditPoints(
             model=place,
-            file=(file.start, file.end) if file and _is_for_batches(values.get("purpose", "")) else None,
+            file=(file.start, file.end) if file and _means(values.get(_PURPOSE, ""), _BATCH) else None,
         ),
     )
 
 
-def _is_for_batches(purpose: str) -> bool:
-    """Whether any receiver may take a file for a batch's input."""
-    return purpose.strip().casefold() == _FOR_BATCHES
+def has_unread_lines(body: RequestBody) -> bool:
+    """Whether any receiver may find, by what a body says, lines of a batch that are not read here."""
+    unread = body.operation.unread_lines
+    if unread is None:
+        return False
+    name, value = unread
+    found = [each for key, each in body.parsed.items() if key.casefold() == name]
+    return any(not value or _means(str(each), value) for each in found)
+
+
+def _means(written: str, value: str) -> bool:
+    """Whether any receiver may read a value as this one."""
+    return written.strip().casefold() == value
 
 
 def _model_of_session(target: Target, raw: bytes | StoredText, field: Field) -> tuple[str, Span] | None:

@@ -12,7 +12,7 @@ Names are those of the official SDKs' methods (``files.content``), paths those b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect
@@ -110,6 +110,9 @@ class Operation:
     model_in: tuple[tuple[str, ...], ...] = ()
     mints: bool = False
     opened_by: str = ""
+    unread_lines: tuple[str, str] | None = None
+    """A member of the body, and its value (empty: any), that tells of lines of a batch which are not read, as
+    they come in parts or lie elsewhere."""
 
     def __reduce__(self) -> tuple[object, ...]:
         """Stay the same object in another process: operations are compared by identity."""
@@ -311,6 +314,9 @@ _SESSION_MODELS = (
     ("session", "audio", "input", "transcription", "model"),
     ("input_audio_transcription", "model"),
 )
+FOR_BATCHES = ("purpose", "batch")
+"""The member, of a form or of JSON, that makes a file a batch's input."""
+
 _RUN = "threads/{thread_id}/runs/{run_id}"
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -341,12 +347,13 @@ OPERATIONS: tuple[Operation, ...] = (
     _act("files.create", "POST", "files", body=Body.FORM, model=Model.LINES, creates=True),
     *_kept("files", "files", "list", "retrieve", "delete"),
     _act("files.content", "GET", "files/{file_id}/content", binary=True),
-    _act("files.import", "POST", "files/import", creates=True),
-    *_kept("uploads", "uploads", "create"),
+    replace(_act("files.import", "POST", "files/import", creates=True), unread_lines=FOR_BATCHES),
+    replace(_act("uploads.create", "POST", "uploads", creates=True), unread_lines=FOR_BATCHES),
     _act("uploads.parts", "POST", "uploads/{upload_id}/parts", body=Body.FORM, creates=True),
     _act("uploads.complete", "POST", "uploads/{upload_id}/complete", creates=True),
     _act("uploads.cancel", "POST", "uploads/{upload_id}/cancel"),
-    *_kept("batches", "batches", "create", "list", "retrieve"),
+    replace(_act("batches.create", "POST", "batches", creates=True), unread_lines=("input_blob", "")),
+    *_kept("batches", "batches", "list", "retrieve"),
     _act("batches.cancel", "POST", "batches/{batch_id}/cancel"),
     *_kept("vector_stores", "vector_stores", *_ALL),
     _act("vector_stores.search", "POST", "vector_stores/{vector_store_id}/search"),
@@ -472,7 +479,12 @@ OPERATIONS: tuple[Operation, ...] = (
     _act("fine_tuning.alpha.graders.run", "POST", "fine_tuning/alpha/graders/run"),
     _act("fine_tuning.alpha.graders.validate", "POST", "fine_tuning/alpha/graders/validate"),
     *_kept("evals", "evals", *_ALL),
-    *_kept("evals/{eval_id}/runs", "evals.runs", "create", "list", "retrieve", "delete"),
+    # A run asks a deployment for the answers that it grades.
+    replace(
+        _act("evals.runs.create", "POST", "evals/{eval_id}/runs", model=Model.OPTIONAL, creates=True),
+        model_in=(("data_source", "model"),),
+    ),
+    *_kept("evals/{eval_id}/runs", "evals.runs", "list", "retrieve", "delete"),
     _act("evals.runs.cancel", "POST", "evals/{eval_id}/runs/{run_id}/cancel"),
     # Azure's first form of it.
     _act("evals.runs.update", "POST", "evals/{eval_id}/runs/{run_id}"),
