@@ -174,6 +174,25 @@ PROMISES = (
         ("http.a_cut_stream_does_not_end_cleanly",),
     ),
     Promise(
+        "A client that has only ended what it sends gets its answer; one that has left is noticed",
+        "both, before an answer and within a stream, of HTTP/1.0 and 1.1, behind relays",
+        "a byte of the status line, or a comment between events, draws a reset from who has left; "
+        "the end of TLS is a hang-up",
+        (
+            "half_close.a_client_that_waits_gets_its_answer",
+            "half_close.it_gets_an_error",
+            "half_close.it_gets_a_stream",
+            "half_close.it_closes_its_side_within_a_stream",
+            "half_close.all_that_it_has_sent_is_answered",
+            "half_close.a_client_that_left_is_gone",
+            "half_close.a_client_that_leaves_a_silent_stream_is_gone",
+            "half_close.a_client_that_leaves_later_is_gone",
+            "half_close.a_client_that_leaves_while_its_stream_flows_is_gone",
+            "half_close.a_client_behind_a_relay_that_left_is_gone",
+            "half_close.the_end_of_tls_is_a_hang_up",
+        ),
+    ),
+    Promise(
         "Strangers learn states only",
         "TLS on the plain port, other methods and readers at the health paths",
         "no made-up certificate, no bytes in the log, names and states",
