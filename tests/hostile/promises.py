@@ -103,8 +103,9 @@ PROMISES = (
     ),
     Promise(
         "No answer of a backend unfolds or stalls the event loop",
-        "gzip, deflate, brotli and zstd of 512 MB in few bytes; events and JSON made to be slow",
-        "20 ms of the loop; 64 MB of memory",
+        "bodies and streams of 512 MB in few bytes of gzip, deflate, brotli and zstd; "
+        "events and JSON made to be slow",
+        "20 ms of the loop; 64 MB of memory; of a compressed stream, 100 times what has come",
         ("answers.no_answer_stalls_the_loop", "answers.no_bomb_unfolds"),
     ),
     Promise(
@@ -133,8 +134,8 @@ PROMISES = (
     ),
     Promise(
         "A secret that a backend spreads gets nowhere",
-        "keys in heads, reasons, bodies, codings, cut streams, trailers, redirects, and in what is no HTTP",
-        "from 8 characters on; in four spellings; not in a compressed stream",
+        "keys in heads, reasons, bodies, compressed and cut streams, trailers, redirects, what is no HTTP",
+        "from 8 characters on; in four spellings",
         (
             "echo.everything_was_tried",
             "echo.no_secret_gets_anywhere",
