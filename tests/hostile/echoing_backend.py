@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
+from tests.coded_streams import CODINGS
+
 type Head = tuple[str, list[tuple[str, str]]]
 type Spread = Callable[[bytes, str], Iterator[bytes]]
 
@@ -84,6 +86,17 @@ def spread(way: str, secrets: Sequence[str]) -> Iterator[bytes]:
             for byte in data:
                 yield chunk(bytes([byte]))
             yield chunk(DONE) + END
+        case (
+            "coded"
+        ):  # in a coding that nobody has asked for, each event flushed, and some pieces within secrets
+            coding, encode = CODINGS[detail]
+            data = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % everything.encode()
+            pieces = [data[at : at + 7] for at in range(0, len(data), 7)]
+            yield STREAM.replace(b"\r\n\r\n", b"\r\ncontent-encoding: %b\r\n\r\n" % coding.encode())
+            for part in encode([TEXT, *pieces, DONE]):
+                if part:
+                    yield chunk(part)
+            yield END
         case "half":  # the stream breaks off within a secret
             yield STREAM + chunk(TEXT) + chunk(b"data: " + secret.encode())
         case "refusal":

@@ -103,8 +103,9 @@ PROMISES = (
     ),
     Promise(
         "No answer of a backend unfolds or stalls the event loop",
-        "gzip, deflate, brotli and zstd of 512 MB in few bytes; events and JSON made to be slow",
-        "20 ms of the loop; 64 MB of memory",
+        "bodies and streams of 512 MB in few bytes of gzip, deflate, brotli and zstd; "
+        "events and JSON made to be slow",
+        "20 ms of the loop; 64 MB of memory; of a compressed stream, 100 times what has come",
         ("answers.no_answer_stalls_the_loop", "answers.no_bomb_unfolds"),
     ),
     Promise(
@@ -133,8 +134,8 @@ PROMISES = (
     ),
     Promise(
         "A secret that a backend spreads gets nowhere",
-        "keys in heads, reasons, bodies, codings, cut streams, trailers, redirects, and in what is no HTTP",
-        "from 8 characters on; in four spellings; not in a compressed stream",
+        "keys in heads, reasons, bodies, compressed and cut streams, trailers, redirects, what is no HTTP",
+        "from 8 characters on; in four spellings",
         (
             "echo.everything_was_tried",
             "echo.no_secret_gets_anywhere",
@@ -172,6 +173,25 @@ PROMISES = (
         "backends that break off, to clients of HTTP/1.0 and 1.1",
         "an error event, and no end of the chunks",
         ("http.a_cut_stream_does_not_end_cleanly",),
+    ),
+    Promise(
+        "A client that has only ended what it sends gets its answer; one that has left is noticed",
+        "both, before an answer and within a stream, of HTTP/1.0 and 1.1, behind relays",
+        "a byte of the status line, or a comment between events, draws a reset from who has left; "
+        "the end of TLS is a hang-up",
+        (
+            "half_close.a_client_that_waits_gets_its_answer",
+            "half_close.it_gets_an_error",
+            "half_close.it_gets_a_stream",
+            "half_close.it_closes_its_side_within_a_stream",
+            "half_close.all_that_it_has_sent_is_answered",
+            "half_close.a_client_that_left_is_gone",
+            "half_close.a_client_that_leaves_a_silent_stream_is_gone",
+            "half_close.a_client_that_leaves_later_is_gone",
+            "half_close.a_client_that_leaves_while_its_stream_flows_is_gone",
+            "half_close.a_client_behind_a_relay_that_left_is_gone",
+            "half_close.the_end_of_tls_is_a_hang_up",
+        ),
     ),
     Promise(
         "Strangers learn states only",

@@ -21,7 +21,7 @@ from tests.e2e import json_lines
 from tests.e2e.processes import READY_PATH, Gateway, request
 from tests.e2e.raw import exchange, head, post
 from tests.hostile.scripted import ScriptedBackend
-from tests.hostile.test_answers import ANSWERS, BOMBS, SSE, whole
+from tests.hostile.test_answers import ANSWERS, BOMBS, SSE, coded, whole
 from tests.hostile.test_http import REFUSED
 from tests.hostile.test_memory import ENDLESS, push, resident
 from tests.hostile.test_shares import body
@@ -207,7 +207,7 @@ def does_not_read(place: Place) -> None:
 def answers_to_be_slow(place: Place) -> None:
     for path, make in ANSWERS.values():
         answer = make()
-        place.ask(answer, path, stream=answer.startswith(SSE))
+        place.ask(answer, path, stream=b"event-stream" in answer[:200])
 
 
 def answers_with_bombs(place: Place) -> None:
@@ -215,6 +215,8 @@ def answers_with_bombs(place: Place) -> None:
         bomb = compress(bytes(64 * MIB))
         for status in (200, 429):
             place.ask(whole(bomb, coding, status))
+        place.ask(coded(coding, bomb), stream=True)
+        place.ask(coded(coding, b"no such coding" * 100), stream=True)
 
 
 def answers_with_nonsense(place: Place) -> None:
@@ -257,6 +259,7 @@ def prepare(place: Place) -> None:
         assert exchange(place.gateway, packed).status == 200
     for coding, compress in BOMBS.items():
         place.ask(whole(compress(b"{}"), coding))
+        place.ask(coded(coding, compress(b"data: [DONE]\n\n")), stream=True)
     place.ask(SSE + b"0\r\n\r\n", stream=True)
     place.ask(whole(b"{}", status=500))
 

@@ -15,6 +15,7 @@ import pytest
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
+from tests.coded_streams import CODINGS
 from tests.e2e.processes import Answer, Gateway, Host, request
 from tests.e2e.raw import Connection
 from tests.e2e.test_capture import Capturing
@@ -59,6 +60,7 @@ WAYS = [
 STREAMS = [
     *(f"cut-{'x' * n}" for n in range(len(BACKEND_KEY) + 1)),
     "bytes",
+    *(f"coded-{name}" for name in CODINGS),
     "half",
     "badchunk",
     "trailer",
@@ -210,6 +212,11 @@ def test_everything_was_tried(found: Found) -> None:
     assert len(starred) > 50
     assert b'"content":"*****' in answers["answer to json"]
     assert b"200 OK" in answers["answer to odd 0"]
+    for name in CODINGS:
+        for answer in (answers[f"answer to coded-{name}"], answers[f"answer to coded-{name} by token"]):
+            assert b'"content":"*****' in answer
+            assert b"data: [DONE]\n\n" in answer
+            assert b"content-encoding" not in answer.lower()
     assert b"401" in answers["answer to odd 7 alone"].split(b"\r\n")[0]
     assert len(found.records) > 100
     assert {"ok", "truncated", "rejected"} <= {record["outcome"] for record in found.records}

@@ -259,11 +259,13 @@ def test_an_empty_stream_that_says_so_is_an_answer() -> None:
     assert attempt.received.take_body() == DONE
 
 
-def test_a_stream_that_cannot_be_read_is_passed_on() -> None:
+def test_a_stream_in_a_coding_is_to_be_decoded() -> None:
     attempt = Wire()
-    assert isinstance(attempt.head(200, {**SSE, "content-encoding": "gzip"}), Answered)
-    assert attempt.received.reader is None
-    assert attempt.received.streaming
+    assert attempt.head(200, {**SSE, "content-encoding": "gzip"}) is None
+    assert attempt.received.unfolding is not None
+    assert attempt.received.reader is not None
+    assert attempt.received.response is not None
+    assert "content-encoding" not in attempt.received.response.headers
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n"])

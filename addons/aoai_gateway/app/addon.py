@@ -95,6 +95,7 @@ class GatewayAddon:
         cut_connections.install(lambda: self.gateway.limits().unread_seconds, self._connection_opened)
         self.gateway.slow_readers.unread = cut_connections.unread
         self.gateway.written_out = cut_connections.written_out
+        self.gateway.is_reset = cut_connections.is_reset
         self.gateway.connections.descriptors = descriptors.raise_limit()
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."

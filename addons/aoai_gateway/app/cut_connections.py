@@ -8,6 +8,9 @@
   that moment. The layer may open another one: an addon that was asked about the call answers after that, or
   the end of one connection leads to the next. Nothing refers to the task of such a connection. It waits for
   its server's end, and is collected as garbage then, with its socket.
+- A client's connection on which nothing more can come is kept for what is still to be sent. When that fails,
+  or takes too long, its task is cancelled; the layer hears nothing of that, and takes the ends of the
+  backends' connections, which follow, for theirs.
 - A socket that is closed stays open until its peer has read all that was written to it: one that does not
   read keeps it, with its buffers. Clients have time to read the rest; backends, to which the rest of a
   request is of no use, have none.
@@ -17,12 +20,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import socket
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from mitmproxy import ctx
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.server import ConnectionHandler
 
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
 
     from mitmproxy.connection import Connection
     from mitmproxy.proxy.commands import OpenConnection
+
+RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT})
+"""A socket's errors that say that its peer has left. Others may pass, as that its host is not to be found."""
 
 TOO_LATE = "the client has disconnected"
 
@@ -96,6 +104,20 @@ def unread(connection: str) -> int:
     return writer.transport.get_write_buffer_size() if isinstance(writer, asyncio.StreamWriter) else 0
 
 
+def is_reset(connection: str) -> bool:
+    """Whether a client, by its connection's id, can be sent nothing any more.
+
+    Nobody reads on a connection on which no more can come, so nobody hears there that its client resets it.
+    """
+    handler = _handlers().get(connection)
+    transport = handler.transports.get(handler.client) if handler is not None else None
+    writer = transport.writer if transport is not None else None
+    if not isinstance(writer, asyncio.StreamWriter) or writer.transport.is_closing():
+        return True
+    client = writer.transport.get_extra_info("socket")
+    return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in RESET
+
+
 async def written_out(connection: str, backend: Connection) -> None:
     """Wait until the system has taken enough of what was written to a backend.
 
@@ -144,6 +166,9 @@ def install(
         finally:
             if self.transports.pop(connection, None) is not None and writer is not None:
                 writer.close()
+            if isinstance(connection, Client) and connection.state is not ConnectionState.CLOSED:
+                connection.state = ConnectionState.CLOSED
+                await self.server_event(events.ConnectionClosed(connection))
             if not isinstance(writer, asyncio.StreamWriter):
                 pass  # of another mode of mitmproxy's
             elif isinstance(connection, Client):

@@ -10,6 +10,7 @@ from aoai_gateway.wire.operations import UNKNOWN_NAME
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.wire.operations import Operation
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.stream import StreamReader
 
@@ -23,10 +24,14 @@ def is_stream(call: Call, head: Headers) -> bool:
     return call.streaming and not content_type.startswith("application/json")
 
 
+def may_be_download(operation: Operation) -> bool:
+    """Whether an answer may be a file."""
+    return operation.binary or operation.name == UNKNOWN_NAME
+
+
 def is_download(call: Call, head: Headers) -> bool:
     """Whether what comes is a file, which goes out as it comes and is not read."""
-    operation = call.target.operation
-    if not operation.binary and operation.name != UNKNOWN_NAME:
+    if not may_be_download(call.target.operation):
         return False
     content_type = (head.get("content-type") or "").lower()
     return not content_type.startswith(("application/json", "text/event-stream"))

@@ -69,7 +69,8 @@ class Delivery:
     @property
     def can_take(self) -> bool:
         """Whether `take` does the same as `feed`: the stream goes straight to its client."""
-        return self._response.goes_straight and self._attempt.server is not None
+        is_plain = self._received.unfolding is None
+        return is_plain and self._response.goes_straight and self._attempt.server is not None
 
     def take(self, data: bytes) -> bytes:
         """Return what the client gets of a part of the stream, instead of sending it."""

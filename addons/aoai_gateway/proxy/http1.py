@@ -34,6 +34,7 @@ from mitmproxy.proxy.layers.http._http1 import make_body_reader
 from aoai_gateway.config.models import Cors
 from aoai_gateway.proxy import cors, heads
 from aoai_gateway.proxy.bodies import BodyReader
+from aoai_gateway.proxy.half_close import HalfClose, Sent
 from aoai_gateway.proxy.request import HANDSHAKE
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.dialects import OPENAI, dialect_of
@@ -82,7 +83,7 @@ class GatewayHttp1Server(Http1Server):
     ``limits``: of a request's head in bytes and seconds, and of the time between two requests; ``refused`` is
     told of what is refused here, before there is a request; ``cors`` gives the configuration in force for
     pages of other origins; ``leaving`` says whether the process is about to end, so that each connection had
-    better end with its next answer.
+    better end with its next answer; ``is_reset`` whether nothing can be sent to the client any more.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class GatewayHttp1Server(Http1Server):
         cors: Callable[[], Cors] = Cors,
         leaving: Callable[[], bool] = lambda: False,
         clock: Clock = time,
+        is_reset: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(context)
         self._limits = limits
@@ -112,6 +114,11 @@ class GatewayHttp1Server(Http1Server):
         """Bytes of the answer that its content-length still promises."""
         self._closes = False
         """Whether the connection ends with the answer."""
+        self._is_reset = is_reset
+        self._half_close: HalfClose | None = None
+        """Set once the client has sent its last byte."""
+        self._next_look: commands.RequestWakeup | None = None
+        self._sent = Sent()
 
     # --- time ------------------------------------------------------------------------------------------
 
@@ -119,6 +126,9 @@ class GatewayHttp1Server(Http1Server):
         if isinstance(event, events.Wakeup) and self._timer is not None and event.command is self._timer[0]:
             self._timer = None
             yield from self._time_is_up()
+            return
+        if isinstance(event, events.Wakeup) and event.command is self._next_look:
+            yield from self._look()
             return
         yield from super()._handle_event(event)
         if isinstance(event, events.Start):
@@ -193,12 +203,53 @@ class GatewayHttp1Server(Http1Server):
             yield command
 
     def wait(self, event: events.Event) -> CommandGenerator[None]:
-        """Wait until the request is answered; what is pipelined meanwhile is kept, within a bound."""
+        """Wait until the request is answered; what is pipelined meanwhile is kept, within a bound.
+
+        A client that will send no more may wait, too, or have left (:mod:`~aoai_gateway.proxy.half_close`).
+        """
         if isinstance(event, events.DataReceived) and len(self.buf) > MOST_PIPELINED:
             yield commands.Log("A client sent too much before its request was answered; it was closed.")
             yield commands.CloseConnection(self.conn)
+        elif isinstance(event, events.ConnectionClosed) and self._may_read_on():
+            self._half_close = HalfClose(self._clock.monotonic(), in_stream=self.response is not None)
+            yield from self._look()
+        else:
+            yield from super().wait(event)
+
+    # --- clients that will send no more ----------------------------------------------------------------
+
+    def _may_read_on(self) -> bool:
+        """Whether a client whose last byte has come may still read.
+
+        In TLS, that byte is the end of what protects the answer, too; and a session is no use to it.
+        """
+        assert self.request is not None
+        is_open = self._half_close is None and bool(self.conn.state & ConnectionState.CAN_WRITE)
+        is_session = self.request.headers.get("upgrade", "").lower() == "websocket"
+        return is_open and not self.conn.tls and not is_session and not self._is_reset()
+
+    def _look(self) -> CommandGenerator[None]:
+        """End the request if its client has left, or ask for a sign of that, and look again later."""
+        if self.state != self.wait:
+            return  # the connection is about to end
+        if self._is_reset():
+            yield from super().wait(events.ConnectionClosed(self.conn))
             return
-        yield from super().wait(event)
+        assert self._half_close is not None
+        yield from self._ask(self._half_close)
+        self._next_look = commands.RequestWakeup(self._half_close.next_look())
+        yield self._next_look
+
+    def _ask(self, half_close: HalfClose) -> CommandGenerator[None]:
+        """Send something that a client which has left resets the connection for, if it is time."""
+        now, begun = self._clock.monotonic(), self.response is not None
+        if self._sent.has_more():
+            half_close.sent(now)
+        if half_close.is_due(now, in_stream=begun) and not (begun and self._left is not None):
+            question = self._sent.question(self.response)
+            if question is not None:
+                half_close.asked(now)
+                yield commands.SendData(self.conn, self.framed(question) if begun else question)
 
     # --- answers ---------------------------------------------------------------------------------------
 
@@ -220,9 +271,12 @@ class GatewayHttp1Server(Http1Server):
 
     def framed(self, data: bytes) -> bytes:
         """Return a part of an answer's body as it goes on the wire."""
+        if not data:
+            return b""
         if self._left is not None:
             self._left -= len(data)
-        return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked and data else data
+        self._sent.tail = data[-4:]
+        return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data
 
     def _send_head(self, response: http.Response) -> CommandGenerator[None]:
         """Send an answer's head, with the framing and the connection that this client understands.
@@ -237,15 +291,16 @@ class GatewayHttp1Server(Http1Server):
             return
         if status < 200:
             if version != b"HTTP/1.0":
-                yield commands.SendData(self.conn, http1.assemble_response_head(response))
+                yield self._head(http1.assemble_response_head(response))
             return
         self.response = response
         fields = response.data.headers.fields
         bodiless = self.request.method == "HEAD" or status in (204, 304)
         length = heads.length_of(fields)
         self._chunked = not bodiless and length is None and version != b"HTTP/1.0"
-        self._left = None if bodiless else length
+        self._left = 0 if bodiless else length
         kept_open = heads.stays_open(version, self.request.data.headers.fields) and not self._leaving()
+        kept_open = kept_open and not self._is_last
         framed = bodiless or self._chunked or length is not None
         self._closes = not (kept_open and framed and heads.stays_open(b"HTTP/1.1", fields))
         unwanted = OURS_TO_SAY | FRAMING if length is None or status == 204 else OURS_TO_SAY
@@ -258,16 +313,18 @@ class GatewayHttp1Server(Http1Server):
         elif version == b"HTTP/1.0":
             head.append((b"connection", b"keep-alive"))
         first = b"HTTP/1.1 %d %s\r\n" % (status, response.data.reason)
-        yield commands.SendData(self.conn, first + bytes(http.Headers(head)) + b"\r\n")
+        yield self._head(first + bytes(http.Headers(head)) + b"\r\n")
+
+    def _head(self, head: bytes) -> commands.SendData:
+        return commands.SendData(self.conn, self._sent.begin(head))
 
     def _switch(self, response: http.Response) -> CommandGenerator[None]:
         """Accept a WebSocket's handshake: from here on there is no HTTP (RFC 6455 §4.2.2)."""
         self.response, self._chunked, self._left = response, False, None
         head = [f for f in response.data.headers.fields if f[0].lower() not in OURS_TO_SAY | FRAMING]
         head += HANDSHAKE
-        yield commands.SendData(
-            self.conn, b"HTTP/1.1 101 Switching Protocols\r\n" + bytes(http.Headers(head)) + b"\r\n"
-        )
+        first = b"HTTP/1.1 101 Switching Protocols\r\n"
+        yield commands.SendData(self.conn, first + bytes(http.Headers(head)) + b"\r\n")
         yield from self.make_pipe()
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
@@ -289,7 +346,7 @@ class GatewayHttp1Server(Http1Server):
         if not self.response_done:
             self.state = self.wait
             return
-        if self._closes:
+        if self._closes or self._is_last:
             yield commands.CloseConnection(self.conn)
             self.state = self.done
             return
@@ -302,6 +359,14 @@ class GatewayHttp1Server(Http1Server):
         yield from self._expect_head(self._limits.keep_alive_seconds)
         if self.buf:
             yield from self.state(events.DataReceived(self.conn, b""))
+        if self._half_close is not None and self.state in (self.read_headers, self.read_body):
+            unfinished, self.state = self.state, self.done
+            yield from unfinished(events.ConnectionClosed(self.conn))
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether no other request can follow."""
+        return self._half_close is not None and not self.buf
 
     def _cut(self, event: ResponseProtocolError) -> CommandGenerator[None]:
         """End the connection without the end of the answer.
@@ -340,7 +405,7 @@ class GatewayHttp1Server(Http1Server):
             if self.request is not None:
                 added = cors.fields(self._cors(), self.request, response.headers.fields)
                 response.headers.fields += tuple(added)
-            yield commands.SendData(self.conn, http1.assemble_response(response))
+            yield self._head(http1.assemble_response(response))
 
 
 class Refusal(Layer):

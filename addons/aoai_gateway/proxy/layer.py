@@ -130,6 +130,7 @@ class GatewayLayer(HttpLayer):
                     self._gateway.cors,
                     lambda: self._gateway.leaving,
                     self._gateway.clock,
+                    lambda: self._gateway.is_reset(client.id),
                 )
             yield from super()._handle_event(event)
         elif isinstance(event, GatewayLeaves):
@@ -140,8 +141,9 @@ class GatewayLayer(HttpLayer):
             self.command_sources.pop(event.command, None)
             yield from self._timer_fired()
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.context.client:
-            self._gateway.slow_readers.closed(self.output)
             yield from super()._handle_event(event)
+            if event.connection.state is ConnectionState.CLOSED:
+                self._gateway.slow_readers.closed(self.output)
         elif isinstance(event, events.ConnectionEvent) and not self._is_known(event.connection):
             pass  # the end of a connection that was forgotten
         elif isinstance(event, events.CommandCompleted) and event.command not in self.command_sources:

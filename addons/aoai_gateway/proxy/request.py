@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
+from aoai_gateway.proxy.answer_kinds import may_be_download
 from aoai_gateway.proxy.header_index import make_request
 from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.secrets import PROTOCOLS, SECRET_HEADERS, without_secret_protocols
@@ -78,6 +79,8 @@ def build_request(
     for name, value in shown.headers.fields:
         if name.lower() == b"connection":
             named.update(option.strip().lower() for option in value.split(b","))
+    # What is not read as a whole has to be text: secrets are masked in it as it passes.
+    is_read_as_it_passes = body.stream or may_be_download(call.target.operation)
     fields = [(b"host", _authority(backend))]
     for name, value in shown.headers.fields:
         low = name.lower()
@@ -87,10 +90,11 @@ def build_request(
             continue  # it was edited, and goes on as text
         if pattern is not None and not pattern.match(name.decode("latin-1")):
             continue
-        if body.stream and low == b"accept-encoding":
-            # A compressed stream could not be read as it passes.
-            value = b"identity"
+        if low == b"accept-encoding" and is_read_as_it_passes:
+            continue
         fields.append((name, value))
+    if is_read_as_it_passes:
+        fields.append((b"accept-encoding", b"identity"))
     if call.target.operation.websocket:
         # What there is of a body is the first message of the session.
         fields += HANDSHAKE

@@ -14,6 +14,7 @@ on in a turn of its own then (`State.DELAYED`).
 
 from __future__ import annotations
 
+import asyncio
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.content_coding import NotDecodedError
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import MODELS
 
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
 
     from aoai_gateway.proxy.messages import StreamLayer
+    from aoai_gateway.proxy.unfolding import Unfolding
     from aoai_gateway.proxy.upstream_response import UpstreamResponse
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.targets import Target
@@ -130,10 +133,19 @@ class GatewayStream(HttpStream):
             if self.sessions.comes(event):
                 yield from self._flooded()
                 return
+        unfolding = self._unfolding if self._paused else None
+        if unfolding is not None and isinstance(event, ResponseData) and not unfolding.waits(len(event.data)):
+            return
         yield from super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         self.sessions.taken(event)
+        if isinstance(event, ResponseData | ResponseEndOfMessage) and self._unfolding is not None:
+            yield from self._unfold(event, self._unfolding)
+        else:
+            yield from self._step(event)
+
+    def _step(self, event: events.Event) -> CommandGenerator[None]:
         step = STEPS.get((self.state, type(event)))
         if step is not None:
             yield from attrgetter(step)(self)(event)
@@ -404,6 +416,43 @@ class GatewayStream(HttpStream):
             yield from self._delay(result)
         else:
             yield from self.advance(result)
+
+    # --- streams in a coding ---------------------------------------------------------------------------
+
+    @property
+    def _unfolding(self) -> Unfolding | None:
+        received = self._attempt.received if self._attempt is not None else None
+        return received.unfolding if received is not None else None
+
+    def _unfold(
+        self, event: ResponseData | ResponseEndOfMessage, unfolding: Unfolding
+    ) -> CommandGenerator[None]:
+        """Take what a part of a coded stream says, or its end; one that is broken ends as if it were cut."""
+        if isinstance(event, ResponseEndOfMessage):
+            yield from self._step(event if unfolding.is_whole else self._not_in_coding())
+            return
+        pieces = unfolding.pieces(event.data)
+        has_had_turn = True
+        while self.state in (State.ATTEMPT, State.DELIVERING):
+            try:
+                piece = next(pieces, None)
+            except NotDecodedError:
+                assert self._attempt is not None
+                yield from self._attempt.abandon()
+                yield from self._step(self._not_in_coding())
+                return
+            if piece is None:
+                return
+            if not has_had_turn:
+                yield from self._here.wait_for(asyncio.sleep(0))
+                if self._here.client_has_gone():
+                    return
+            has_had_turn = False
+            if piece:
+                yield from self._step(ResponseData(event.stream_id, piece))
+
+    def _not_in_coding(self) -> ResponseProtocolError:
+        return ResponseProtocolError(self.stream_id, "not in its coding", ErrorCode.GENERIC_SERVER_ERROR)
 
     # --- delivery --------------------------------------------------------------------------------------
 

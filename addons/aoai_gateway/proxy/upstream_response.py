@@ -19,6 +19,7 @@ last deadline it asks whether the backend still gives any sign of life
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_re
 from aoai_gateway.proxy.answer_kinds import is_download, is_stream, refusal_in_stream
 from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.proxy.session_side import Preamble
+from aoai_gateway.proxy.unfolding import Unfolding
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
@@ -102,7 +104,9 @@ class UpstreamResponse:
         self.response: http.Response | None = None
         self._head = HeaderIndex(())
         self.reader: StreamReader | None = None
-        """Set while the answer is an event stream that can be read."""
+        """Set while the answer is an event stream."""
+        self.unfolding: Unfolding | None = None
+        """Set while what goes to the client as it comes is in a coding that is undone."""
         self.preamble: Preamble | None = None
         """What has come of a session that the client's first message opens."""
         self.streaming = False
@@ -260,22 +264,29 @@ class UpstreamResponse:
             return self._in_handshake(status, now)
         if status in (200, 206) and is_download(self._call, self._head):
             self.streaming = True
+            if status == 200:  # of a part, no begin of a coded form is there
+                with suppress(NotDecodedError):
+                    self.unfolding = Unfolding.of(response)
             return self._answered(now)
         if status == 200 and is_stream(self._call, self._head):
-            self.streaming = True
-            if (self._head.get("content-encoding") or "identity").lower() == "identity":
-                operation = self._call.target.operation
-                self.reader = StreamReader(
-                    operation.name,
-                    dialect=operation.dialect,
-                    remove_usage=self._remove_usage,
-                    names=self._names,
-                )
-                self._phase = Phase.PREAMBLE
-                self._expect(now + self._deadlines.preamble, now)
-                return None
-            return self._answered(now)
+            return self._in_stream_head(response, now)
         self._expect_body(now)
+        return None
+
+    def _in_stream_head(self, response: http.Response, now: float) -> Result | None:
+        """Begin to read a stream of events."""
+        try:
+            self.unfolding = Unfolding.of(response)
+        except NotDecodedError:
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.PROTOCOL, "its stream is in an unknown coding")
+        self.streaming = True
+        operation = self._call.target.operation
+        self.reader = StreamReader(
+            operation.name, dialect=operation.dialect, remove_usage=self._remove_usage, names=self._names
+        )
+        self._phase = Phase.PREAMBLE
+        self._expect(now + self._deadlines.preamble, now)
         return None
 
     def _in_handshake(self, status: int, now: float) -> Result | None:

@@ -163,6 +163,8 @@ class Gateway:
         """The bytes of uploads on disk."""
         self.written_out: Callable[[str, Connection], Awaitable[None]] = _at_once
         """Waits until a backend takes more. By the id of the client's connection, and the backend's."""
+        self.is_reset: Callable[[str], bool] = lambda connection: False
+        """Whether a client, by its connection's id, can be sent nothing any more."""
         self.state: State = MemoryState()
         self.credentials = Credentials(self._credential_changed)
         """What endpoints are shown whose key the configuration does not hold."""

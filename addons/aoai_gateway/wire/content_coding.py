@@ -109,7 +109,7 @@ def _unbrotli(raw: bytes, most: int) -> bytes:
 
 
 def _unzstd(raw: bytes, most: int) -> bytes:
-    zstd = _zstd()
+    zstd = zstd_module()
     if zstd.__name__ == "zstandard":
         with zstd.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as reader:
             found = bytearray(reader.read(most))
@@ -128,7 +128,7 @@ def _unzstd(raw: bytes, most: int) -> bytes:
     raise ValueError("too many frames")
 
 
-def _zstd() -> Any:
+def zstd_module() -> Any:
     """Return the module that mitmproxy decodes with: it depends on the versions of Python and mitmproxy."""
     for name in ("compression.zstd", "backports.zstd"):
         try:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tests.ports import free_port
 
-Kind = Literal["nginx", "nginx-tuned", "haproxy"]
+Kind = Literal["nginx", "nginx-tuned", "haproxy", "haproxy-tcp"]
 
 NGINX = """
 daemon off;
@@ -47,17 +47,23 @@ TUNED = """
 
 HAPROXY = """
 defaults
-    mode http
+    mode {mode}
     timeout connect 5s
     timeout client 600s
     timeout server 600s
-    option http-no-delay
+    {settings}
 frontend front
     bind 127.0.0.1:{port}
     default_backend gateway
 backend gateway
     option httpchk GET /health/ready
     server gateway 127.0.0.1:{gateway} check inter 200ms
+"""
+
+
+ABORTING = """
+    option http-no-delay
+    option abortonclose
 """
 
 
@@ -68,8 +74,9 @@ class Front:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         file = folder / f"{kind}.conf"
-        if kind == "haproxy":
-            file.write_text(HAPROXY.format(port=self.port, gateway=gateway))
+        if kind.startswith("haproxy"):
+            mode, settings = ("http", ABORTING) if kind == "haproxy" else ("tcp", "")
+            file.write_text(HAPROXY.format(mode=mode, settings=settings, port=self.port, gateway=gateway))
             command = [program, "-db", "-f", str(file)]
         else:
             settings = TUNED if kind == "nginx-tuned" else ""

@@ -25,10 +25,11 @@ SPEC: dict[str, Any] = {
         "deployments": {
             "fast": {"model": "gpt-4.1", "first_token_seconds": 0, "tokens_per_second": 0},
             "slow": {"model": "gpt-4o", "first_token_seconds": 0.1, "tokens_per_second": 10},
+            "thinking": {"model": "gpt-4o", "first_token_seconds": 120, "tokens_per_second": 10},
         },
     }
 }
-POOLS = {"sweden": {"fast": ["fast"], "slow": ["slow"]}}
+POOLS = {"sweden": {"fast": ["fast"], "slow": ["slow"], "thinking": ["thinking"]}}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def pair(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> It
         yield pair
 
 
-@pytest.fixture(scope="module", params=["nginx", "nginx-tuned", "haproxy"])
+@pytest.fixture(scope="module", params=["nginx", "nginx-tuned", "haproxy", "haproxy-tcp"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param  # type: ignore[no-any-return]  # pytest types it as Any
 
@@ -117,6 +118,18 @@ def test_a_client_that_leaves_stops_its_call(front: Front, pair: Pair) -> None:
     )
     assert answer.readline()
     answer.close()
+    here.close()
+    eventually(lambda: pair.simulator.active()["in_flight"] == 0, "the backend's call is over", 15)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_before_its_answer_stops_its_call(
+    front: Front, pair: Pair, stream: bool
+) -> None:
+    body = json.dumps({"model": "thinking", "messages": [{"role": "user", "content": "?"}], "stream": stream})
+    here = connection(front)
+    here.request("POST", CHAT, body, {"api-key": CLIENT_KEY, "content-type": "application/json"})
+    eventually(lambda: pair.simulator.active()["in_flight"] == 1, "the backend is asked")
     here.close()
     eventually(lambda: pair.simulator.active()["in_flight"] == 0, "the backend's call is over", 15)
 

@@ -1,0 +1,104 @@
+"""Clients that have sent all they will, and may still read their answers.
+
+The end of what a client sends (FIN) says no more than that. A client that has closed its socket, or died,
+sends the same as one that has only shut its sending side. The two differ in what they do with what they are
+sent: a closed socket resets the connection (RFC 9293 §3.6.1, SHLD-3), a half-closed one takes it. So a
+client whose answer is not there yet is sent something that is part of any answer, and it is watched for a
+reset:
+
+- Before the answer has begun, the begin of its status line, a byte at a time. All status lines of the
+  gateway begin in the same way, and where a line is cut into packets means nothing. An interim response
+  (100) would be seen by the client, and HTTP/1.0 knows none.
+- Between the events of a stream that pauses, a comment, which readers of events ignore.
+
+Whatever else is sent does the same. The first question is asked at once, so that who has left is noticed
+after a round trip; the next ones ever more rarely, for a client that leaves later, or that has a relay
+between, which passes a half-closed connection on and learns from its own reset that its client has left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mitmproxy.http import Response
+
+STATUS_LINE = b"HTTP/1.1 "
+"""How the status line of each answer begins."""
+
+COMMENT = b":\n\n"
+"""A comment in a stream of events (WHATWG HTML §9.2.6)."""
+
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+_FIRST_LOOK, _LOOKS = 0.01, 1.0
+"""Seconds between two looks for a reset: at first, and at most."""
+
+_FIRST_PAUSE, _STREAM_PAUSE = 1.0, 15.0
+"""Seconds after a question until the next one: at first, and at most in a stream."""
+
+_STREAM_QUIET = 0.2
+"""For how long a stream must have paused before a comment is sent: its next event may be near."""
+
+
+class HalfClose:
+    """When a client that may have left is looked at, and when it is sent something. Monotonic seconds.
+
+    ``in_stream``: whether a stream to it has begun.
+    """
+
+    def __init__(self, now: float, *, in_stream: bool) -> None:
+        self._asked = now
+        self._pause = _STREAM_QUIET if in_stream else 0.0
+        self._look = _FIRST_LOOK
+
+    def next_look(self) -> float:
+        """Give the seconds until the next look."""
+        seconds, self._look = self._look, min(2 * self._look, _LOOKS)
+        return seconds
+
+    def is_due(self, now: float, *, in_stream: bool) -> bool:
+        """Whether it is time to send something."""
+        return now - self._asked >= (min(self._pause, _STREAM_PAUSE) if in_stream else self._pause)
+
+    def sent(self, now: float) -> None:
+        """Note that a part of the answer has gone out, which is a question, too."""
+        self._asked = now
+
+    def asked(self, now: float) -> None:
+        """Note that something was sent for the sake of the question."""
+        self._asked, self._pause = now, max(_FIRST_PAUSE, 2 * self._pause)
+
+
+class Sent:
+    """What has gone out of an answer, as far as it says which question fits there."""
+
+    def __init__(self) -> None:
+        self.tail = b""
+        """The last bytes of the body that have gone out since the last look."""
+        self._ahead = 0
+        self._between_events = True
+
+    def begin(self, head: bytes) -> bytes:
+        """Return what is left to be sent of an answer's head, and begin anew."""
+        assert head.startswith(STATUS_LINE)
+        ahead = self._ahead
+        self.tail, self._ahead, self._between_events = b"", 0, True
+        return head[ahead:]
+
+    def has_more(self) -> bool:
+        """Whether more of the body has gone out since the last look, which this is."""
+        if not self.tail:
+            return False
+        self._between_events, self.tail = self.tail.endswith(EVENT_ENDS), b""
+        return True
+
+    def question(self, response: Response | None) -> bytes | None:
+        """Return what can be sent now, if anything can. ``response``: the answer, if it has begun."""
+        if response is None:
+            byte = STATUS_LINE[self._ahead : self._ahead + 1]
+            self._ahead += len(byte)
+            return byte or None
+        kind, coding = (response.headers.get(f"content-{name}", "").lower() for name in ("type", "encoding"))
+        is_read = kind.startswith("text/event-stream") and coding in ("", "identity")
+        return COMMENT if is_read and self._between_events else None
