@@ -387,7 +387,14 @@ class Resource:
         """Book the tokens that a call really took, once."""
         if call.reservation is not None and call.deployment is not None:
             deployment = call.deployment
-            deployment.state = limits.settle(deployment.limits, deployment.state, call.reservation, used, now)
+            deployment.state = limits.settle(
+                deployment.limits,
+                deployment.state,
+                call.reservation,
+                used,
+                now,
+                grows=call.target.operation in CLAUDE,
+            )
             call.reservation = None
 
     def refused(self, call: Call) -> Refused:
