@@ -105,7 +105,7 @@ def is_operation_unsupported(status: int, body: bytes | None) -> bool:
 def is_stream_options_unknown(status: int, body: bytes | None) -> bool:
     """Whether ``stream_options`` is refused: by Azure's own error, or by a list of what is wrong where.
 
-    The latter is FastAPI's 422, which models of other makers answer with; some put it into an error of Azure's.
+    The latter is a 422 of FastAPI, which serves models of other makers; some put it into an error of Azure's.
     """
     if status not in (400, 422):
         return False
