@@ -29,6 +29,7 @@ from aoai_simulator import (
     responses,
 )
 from aoai_simulator.claude import Claude
+from aoai_simulator.conversation import sent_items
 from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.handshake import handshake
 from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
@@ -365,7 +366,7 @@ class Resource:
         if not decision.admitted:
             return replies.refusal(self.refused(call), decision)
         if call.sent is not None:
-            return media.answer(call.target.operation, call.sent, int(wall))
+            return media.answer(call.target.operation, call.sent, int(wall), deployment.spec.model)
         assert call.request is not None
         made = self.made(deployment.name, wall)
         return responses.side(call.target.operation, len(call.request.body) // 4, made)
@@ -481,7 +482,10 @@ class Resource:
             return self._respond(deployment, ask, made[0], wall)
         what = (ask, made, deployment.snapshot, self._ident(), int(wall))
         if ask.operation == "chat/completions" and ask.body.get("store") is True:
-            self.things.keep("chat/completions", json.loads(chat.whole(*what).body))
+            self.things.keep("chat/completions", stored := json.loads(chat.whole(*what).body))
+            path = f"chat/completions/{stored['id']}/messages"
+            for number, message in enumerate(ask.body["messages"]):
+                self.things.keep(path, {"id": f"{stored['id']}-{number}", **message})
         return chat.stream(*what, late_filter=self._settings.late_filter) if ask.stream else chat.whole(*what)
 
     def _respond(
@@ -493,6 +497,9 @@ class Resource:
             self._stored[stored["id"]] = {"body": stored, "input": ask.body.get("input")}
             if len(self._stored) > MAX_STORED:
                 self._stored.popitem(last=False)
+            self.things.remember(
+                ask.body.get("conversation"), (*sent_items(ask.body), *stored["output"]), int(wall)
+            )
         if ask.stream:
             return responses.stream(ask, completion, made, done_marker=self._settings.responses_done)
         return responses.whole(ask, completion, made)
