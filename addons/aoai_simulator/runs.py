@@ -13,6 +13,7 @@ from aoai_simulator.replies import EVENT_STREAM_TYPE, Frames, compact
 
 TEXT = "This is a simulated answer."
 USAGE: Mapping[str, int] = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+_UNDER_WAY = {"usage": None, "completed_at": None}
 
 type Thing = Mapping[str, Any]
 
@@ -27,6 +28,7 @@ def message_of(run: Thing) -> dict[str, Any]:
         "run_id": run["id"],
         "assistant_id": run.get("assistant_id"),
         "attachments": [],
+        "completed_at": run["completed_at"],
     }
 
 
@@ -39,6 +41,7 @@ def step_of(run: Thing, message: Thing) -> dict[str, Any]:
         "run_id": run["id"],
         "assistant_id": run.get("assistant_id"),
         "usage": dict(USAGE),
+        "completed_at": run["completed_at"],
     }
 
 
@@ -56,11 +59,11 @@ def stream(run: Thing, message: Thing, step: Thing) -> Frames:
 def _events(run: Thing, message: Thing, step: Thing) -> Iterator[tuple[str, Thing]]:
     for status in ("created", "queued", "in_progress"):
         shown = "queued" if status == "created" else status
-        yield f"thread.run.{status}", {**run, "status": shown, "usage": None}
-    begun_step = {**step, "status": "in_progress", "usage": None}
+        yield f"thread.run.{status}", {**run, "status": shown, **_UNDER_WAY}
+    begun_step = {**step, "status": "in_progress", **_UNDER_WAY}
     yield "thread.run.step.created", begun_step
     yield "thread.run.step.in_progress", begun_step
-    begun = {**message, "status": "in_progress", "content": []}
+    begun = {**message, "status": "in_progress", "content": [], "completed_at": None}
     yield "thread.message.created", begun
     yield "thread.message.in_progress", begun
     for piece in _pieces():

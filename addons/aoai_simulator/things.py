@@ -208,7 +208,7 @@ class Things:
 
     def _run(self, path: str, sent: Sent, wall: int) -> Reply:
         thread = path.split("/")[1]
-        fields = {**sent.fields, "thread_id": thread}
+        fields = {**sent.fields, "thread_id": thread, "started_at": wall, "completed_at": wall}
         run = self._create(path, KINDS["threads/{}/runs"], Sent(fields), wall)
         messages, steps = f"threads/{thread}/messages", f"{path}/{run['id']}/steps"
         said = self._create(messages, KINDS["threads/{}/messages"], Sent(runs.message_of(run)), wall)

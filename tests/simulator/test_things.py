@@ -105,6 +105,7 @@ def test_a_run_tells_which_message_it_made() -> None:
     runs = f"threads/{thread['id']}/runs"
     _, run = ask(here, "POST", runs, {"assistant_id": assistant["id"]})
     (step,) = ask(here, "GET", f"{runs}/{run['id']}/steps")[1]["data"]
+    assert step["completed_at"] == run["completed_at"] == run["created_at"]
     made = step["step_details"]["message_creation"]["message_id"]
     _, said = ask(here, "GET", f"threads/{thread['id']}/messages/{made}")
     assert (said["role"], said["run_id"], said["thread_id"]) == ("assistant", run["id"], thread["id"])
