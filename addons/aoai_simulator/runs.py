@@ -45,6 +45,11 @@ def step_of(run: Thing, message: Thing) -> dict[str, Any]:
     }
 
 
+def queued(run: Thing) -> dict[str, Any]:
+    """A run as the answer to its creation shows it: clients wait for its end, and look then at its steps."""
+    return {**run, "status": "queued", "started_at": None, **_UNDER_WAY}
+
+
 def stream(run: Thing, message: Thing, step: Thing) -> Frames:
     """The events of a run, from its creation to its end."""
     frames = [
@@ -57,9 +62,9 @@ def stream(run: Thing, message: Thing, step: Thing) -> Frames:
 
 
 def _events(run: Thing, message: Thing, step: Thing) -> Iterator[tuple[str, Thing]]:
-    for status in ("created", "queued", "in_progress"):
-        shown = "queued" if status == "created" else status
-        yield f"thread.run.{status}", {**run, "status": shown, **_UNDER_WAY}
+    yield "thread.run.created", queued(run)
+    yield "thread.run.queued", queued(run)
+    yield "thread.run.in_progress", {**run, "status": "in_progress", **_UNDER_WAY}
     begun_step = {**step, "status": "in_progress", **_UNDER_WAY}
     yield "thread.run.step.created", begun_step
     yield "thread.run.step.in_progress", begun_step

@@ -214,7 +214,7 @@ class Things:
         said = self._create(messages, KINDS["threads/{}/messages"], Sent(runs.message_of(run)), wall)
         made = Sent(runs.step_of(run, said))
         step = self._create(steps, KINDS["threads/{}/runs/{}/steps"], made, wall)
-        return runs.stream(run, said, step) if sent.fields.get("stream") is True else _json(run)
+        return runs.stream(run, said, step) if sent.fields.get("stream") is True else _json(runs.queued(run))
 
     def _list(self, path: str, query: Mapping[str, list[str]]) -> Whole:
         after = query.get("after", [""])[0]

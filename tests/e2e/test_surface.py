@@ -139,7 +139,8 @@ def test_assistants_threads_runs(client: openai.OpenAI) -> None:
         assert "".join(stream.text_deltas) == "This is a simulated answer."
     events = list(beta.threads.runs.create(thread.id, assistant_id=assistant.id, stream=True))
     assert events[-1].event == "thread.run.completed"
-    assert beta.threads.create_and_run(assistant_id=assistant.id, model="gpt-4o").status == "queued"
+    ran = beta.threads.create_and_run_poll(assistant_id=assistant.id, model="gpt-4o")
+    assert ran.status == "completed"
     assert beta.threads.delete(thread.id).deleted
     assert beta.assistants.delete(assistant.id).deleted
 

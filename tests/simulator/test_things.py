@@ -103,7 +103,10 @@ def test_a_run_tells_which_message_it_made() -> None:
     _, assistant = ask(here, "POST", "assistants", {"model": "chat"})
     _, thread = ask(here, "POST", "threads", {"messages": [{"role": "user", "content": "Hi"}]})
     runs = f"threads/{thread['id']}/runs"
-    _, run = ask(here, "POST", runs, {"assistant_id": assistant["id"]})
+    _, queued = ask(here, "POST", runs, {"assistant_id": assistant["id"]})
+    assert (queued["status"], queued["completed_at"]) == ("queued", None)
+    _, run = ask(here, "GET", f"{runs}/{queued['id']}")
+    assert run["status"] == "completed"
     (step,) = ask(here, "GET", f"{runs}/{run['id']}/steps")[1]["data"]
     assert step["completed_at"] == run["completed_at"] == run["created_at"]
     made = step["step_details"]["message_creation"]["message_id"]
