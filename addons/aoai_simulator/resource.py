@@ -176,7 +176,7 @@ class Resource:
         self._tokenizer = tokenizer
         self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._claude = Claude(tokenizer)
-        self.things = Things(randomness, self.deployment)
+        self.things = Things(randomness, self.deployment, self._line)
         self.sessions = Sessions(randomness, spec.seed, tokenizer)
         self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
 
@@ -487,6 +487,17 @@ class Resource:
             for number, message in enumerate(ask.body["messages"]):
                 self.things.keep(path, {"id": f"{stored['id']}-{number}", **message})
         return chat.stream(*what, late_filter=self._settings.late_filter) if ask.stream else chat.whole(*what)
+
+    def _line(self, url: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """Answer a line of a batch, which has limits of its own."""
+        path = f"/openai{url}" if url.startswith("/v1/") else f"/openai/v1{url}"
+        asked = {name: value for name, value in body.items() if name != "stream"}
+        call = self.begin(Request("POST", path, {"api-key": self.key}, replies.compact(asked)), 0.0)
+        reply: Reply = call if isinstance(call, Whole) else replies.resource_not_found()
+        if not isinstance(call, Whole) and call.deployment is not None and call.ask is not None:
+            reply = self._rejection(call.deployment, call.ask) or self._answer(call.deployment, call.ask, 0.0)
+        assert isinstance(reply, Whole)
+        return reply.status, json.loads(reply.body)
 
     def _respond(
         self, deployment: Deployment, ask: Ask, completion: completions.Completion, wall: float

@@ -71,11 +71,20 @@ _OF |= {"cntr_": "containers", "conv_": "conversations", "batch_": "batches"}
 
 
 class Things:
-    """All of them at one resource. ``deployment`` finds one of its deployments by name."""
+    """All of them at one resource.
 
-    def __init__(self, randomness: random.Random, deployment: Callable[[str], object]) -> None:
+    ``deployment`` finds one of its deployments by name; ``line`` answers a line of a batch.
+    """
+
+    def __init__(
+        self,
+        randomness: random.Random,
+        deployment: Callable[[str], object],
+        line: batches.AnswerLine,
+    ) -> None:
         self._randomness = randomness
         self._deployment = deployment
+        self._line = line
         self._things: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._contents: dict[str, bytes] = {}
         self._actions: Mapping[tuple[str, str], Callable[[str, Sent, int], Reply]] = {
@@ -238,7 +247,27 @@ class Things:
             return _json({"id": thing["id"], "object": f"{thing['object']}.deleted", "deleted": True})
         if method == "POST":
             thing.update(sent.fields)
-        return _json(thing)
+        answer = _json(thing)
+        if path.startswith("batches/") and method == "GET":
+            self._advance(thing)
+        return answer
+
+    def _advance(self, batch: dict[str, Any]) -> None:
+        """Go on with a batch that was looked at."""
+        status = batches.NEXT.get(batch["status"])
+        file = f"files/{batch.get('input_file_id')}"
+        if status is None or file not in self._things:
+            return
+        batch["status"] = status
+        if status != "completed":
+            return
+        wall = batch["created_at"]
+        made = batches.results_of(self._contents.get(file, b""), self._line)
+        for name, content in (("output", made.output), ("error", made.errors)):
+            if content:
+                sent = Sent({"purpose": "batch_output"}, content, f"{name}.jsonl")
+                batch[f"{name}_file_id"] = self._create("files", KINDS["files"], sent, wall)["id"]
+        batch |= {"request_counts": made.counts, "completed_at": wall}
 
     # --- actions ----------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import SimulatedEndpoint
+from aoai_simulator.batches import MOST_LINES, results_of
 from aoai_simulator.replies import Frames, Whole
 from aoai_simulator.resource import Request, Resource, Settings
 from aoai_simulator.things import KINDS
@@ -136,6 +137,42 @@ def test_the_events_of_a_run_make_up_its_message() -> None:
     assert len(pieces) > 1
     assert "".join(pieces) == events[-3]["content"][0]["text"]["value"]
     assert {event["id"] for event in events if "delta" in event} == {events[-3]["id"]}
+
+
+def upload(content: bytes) -> bytes:
+    return UPLOAD.replace(b"\x00\r\ntext", content).replace(b"assistants", b"batch")
+
+
+def test_a_batch_ends_with_an_answer_for_each_line() -> None:
+    here = resource()
+    messages = [{"role": "user", "content": "Hi"}]
+    bodies = [{"model": "chat", "messages": messages, "stream": True}, {"model": "chat", "messages": []}]
+    lines = [
+        {"custom_id": f"line-{n}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for n, body in enumerate(bodies)
+    ]
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    _, file = ask(here, "POST", "files", upload(content), FORM)
+    _, batch = ask(here, "POST", "batches", {"input_file_id": file["id"]})
+    seen = [ask(here, "GET", f"batches/{batch['id']}")[1] for _ in range(4)]
+    assert [each["status"] for each in seen] == ["validating", "in_progress", "completed", "completed"]
+    assert seen[-1]["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    (done,), (failed,) = (
+        [json.loads(row) for row in ask(here, "GET", f"files/{seen[-1][name]}/content")[1].splitlines()]
+        for name in ("output_file_id", "error_file_id")
+    )
+    assert (done["custom_id"], done["response"]["status_code"]) == ("line-0", 200)
+    assert done["response"]["body"]["choices"][0]["message"]["content"]
+    assert (failed["custom_id"], failed["response"]["status_code"]) == ("line-1", 400)
+
+
+def test_a_batch_answers_a_bounded_number_of_lines() -> None:
+    line = {"url": "/v1/embeddings", "body": {"model": "chat", "input": "x"}}
+    found = results_of(json.dumps(line).encode() + b"\n", lambda url, body: (200, [url, body]))
+    assert json.loads(found.output)["response"]["body"] == ["/v1/embeddings", line["body"]]
+    many = (json.dumps(line).encode() + b"\n") * (MOST_LINES + 3)
+    counts = results_of(many, lambda url, body: (200, {})).counts
+    assert counts == {"total": MOST_LINES + 3, "completed": MOST_LINES, "failed": 3}
 
 
 def test_a_conversation_holds_what_was_asked_and_answered() -> None:
