@@ -23,6 +23,7 @@ PACKAGE = ADDONS / NAME
 RANKED = (
     "bounded",
     "command_line",
+    "whole_lines",
     "config",
     "wire",
     "tokens",

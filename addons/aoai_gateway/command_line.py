@@ -1,8 +1,10 @@
-"""What all commands' parsers have in common: a mistake is an exception, and does not end the process."""
+"""What all commands have in common: parsers, whose mistakes are exceptions, and how more is installed."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from typing import NoReturn
 
 PROGRAM = "aoai-gateway"
@@ -23,3 +25,20 @@ class Parser(argparse.ArgumentParser):
 def parser_of(command: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
     """Make a command's parser, which raises `UsageError`."""
     return Parser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, allow_abbrev=False)
+
+
+def installs(extra: str) -> str:
+    """Give the command that installs what an extra of this package brings, for this very Python.
+
+    It names the packages themselves: from an index, ``aoai-gateway[…]`` would be whatever has that name.
+    """
+    # Loaded where it is needed: commands are to start quickly.
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        wanted = requires(PROGRAM) or []
+    except PackageNotFoundError:  # it runs from a folder that was not installed
+        wanted = []
+    rows = [(name.strip(), marker) for name, _, marker in (each.partition(";") for each in wanted)]
+    found = [name for name, marker in rows if marker.replace("'", '"').strip() == f'extra == "{extra}"']
+    return shlex.join([sys.executable, "-m", "pip", "install", *(found or [f".[{extra}]"])])

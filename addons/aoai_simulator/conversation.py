@@ -89,3 +89,17 @@ def _text(message: Mapping[str, Any]) -> str:
         return content
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+
+
+def sent_items(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The items of a response's input as they are kept: a message has a type, and parts."""
+    given = body.get("input")
+    items = given if isinstance(given, list) else [{"role": "user", "content": given}]
+    return [_as_kept(item) for item in items if isinstance(item, Mapping)]
+
+
+def _as_kept(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = item.get("content")
+    if "role" not in item or not isinstance(content, str):
+        return item
+    return {"type": "message", **item, "content": [{"type": "input_text", "text": content}]}

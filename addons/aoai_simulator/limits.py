@@ -9,7 +9,8 @@ call was estimated at: its prompt plus its max_tokens. A request window of 10 se
 calls came; a limit of R requests per minute grants ceil(R/6) of them per window. Calls that are refused
 are counted as requests too ("unsuccessful requests contribute to your per-minute limit", quota
 documentation), so hammering an exhausted deployment keeps it exhausted. When a call ends, the part
-of its max_tokens that it did not use is given back.
+of its max_tokens that it did not use is given back. Claude's calls are booked with their prompt, and what
+they have written is added at their end.
 
 *Provisioned* (`PtuLimits`) is a leaky bucket: a call is admitted while the bucket is not above 100 %, its
 estimate is poured in, and the bucket drains at the provisioned rate. When the call ends, the bucket is
@@ -206,14 +207,21 @@ def admit(limits: Limits, state: State, cost: int, now: float) -> tuple[Decision
     return _admit_payg(limits, state, cost, now)
 
 
-def settle(limits: Limits, state: State, reservation: Reservation, used: int, now: float) -> State:
-    """Correct a finished call's booking: `used` is what it really took, prompt and completion."""
+def settle(
+    limits: Limits, state: State, reservation: Reservation, used: int, now: float, *, grows: bool = False
+) -> State:
+    """Correct a finished call's booking: `used` is what it really took, prompt and completion.
+
+    `grows`: what it took beyond the booking counts, too, as Claude's completions do.
+    """
     if isinstance(limits, PtuLimits):
         assert isinstance(state, PtuState)
         level = _drained(limits, state, now) + used - reservation.tokens
         return PtuState(max(0.0, level), max(now, state.at))
     assert isinstance(state, PaygState)
     unused = reservation.tokens - used
+    if grows and unused < 0:
+        return replace(state, tokens=state.tokens.at(now).add(now, -unused))
     if unused <= 0 or not limits.unused_returned:
         return state
     return replace(state, tokens=state.tokens.at(now).give_back(reservation.at, unused))

@@ -5,29 +5,19 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import Any
 
 from aoai_simulator.forms import Sent
-from aoai_simulator.replies import (
-    EVENT_STREAM_TYPE,
-    JSON_TYPE,
-    Frames,
-    Reply,
-    Whole,
-    compact,
-    invalid_request,
-)
+from aoai_simulator.replies import JSON_TYPE, Reply, Whole, compact, invalid_request, named_events
+from aoai_simulator.transcripts import transcript
 
 VIDEO = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom"
 """The beginning of an MP4 file, and no more."""
 
-TEXT = "This is a simulated transcript."
 _SAMPLES_PER_SECOND = 8_000
 
 
-def answer(operation: str, sent: Sent, wall: int) -> Reply:
-    """Answer a call of `targets.MEDIA`."""
+def answer(operation: str, sent: Sent, wall: int, model: str) -> Reply:
+    """Answer a call of `targets.MEDIA`. ``model``: the deployment's base model."""
     if operation == "audio/speech":
         if not isinstance(sent.fields.get("input"), str):
             return invalid_request("Missing required parameter: 'input'.", param="input")
@@ -36,19 +26,7 @@ def answer(operation: str, sent: Sent, wall: int) -> Reply:
         return _image(operation, sent, wall)
     if sent.file is None:
         return invalid_request("Missing required parameter: 'file'.", param="file")
-    return _transcript(operation, sent)
-
-
-def _transcript(operation: str, sent: Sent) -> Reply:
-    assert sent.file is not None
-    taken = max(1, len(sent.file) // 1_000)
-    usage = {"type": "tokens", "input_tokens": taken, "output_tokens": 6, "total_tokens": taken + 6}
-    if sent.fields.get("response_format") in ("text", "srt", "vtt"):
-        return Whole(200, (("content-type", "text/plain; charset=utf-8"),), f"{TEXT}\n".encode(), taken + 6)
-    if sent.fields.get("stream") == "true" and operation.endswith("transcriptions"):
-        delta = {"type": "transcript.text.delta", "delta": TEXT}
-        return _stream([delta, {"type": "transcript.text.done", "text": TEXT, "usage": usage}], taken + 6)
-    return Whole(200, (JSON_TYPE,), compact({"text": TEXT, "usage": usage}), taken + 6)
+    return transcript(operation, sent, model)
 
 
 def _image(operation: str, sent: Sent, wall: int) -> Reply:
@@ -60,14 +38,9 @@ def _image(operation: str, sent: Sent, wall: int) -> Reply:
     if sent.fields.get("stream") in (True, "true"):
         name = "image_generation" if operation.endswith("generations") else "image_edit"
         partial = {"type": f"{name}.partial_image", "partial_image_index": 0, "b64_json": shown}
-        return _stream([partial, {"type": f"{name}.completed", "b64_json": shown, "usage": usage}], 282)
+        return named_events([partial, {"type": f"{name}.completed", "b64_json": shown, "usage": usage}], 282)
     body = {"created": wall, "data": [{"b64_json": shown}], "usage": usage}
     return Whole(200, (JSON_TYPE,), compact(body), 282)
-
-
-def _stream(events: list[Mapping[str, Any]], tokens: int) -> Frames:
-    frames = [f"event: {event['type']}\ndata: ".encode() + compact(event) + b"\n\n" for event in events]
-    return Frames((EVENT_STREAM_TYPE,), tuple(frames), 0, 0, 1, tokens)
 
 
 def _silence() -> bytes:

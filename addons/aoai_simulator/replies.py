@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,3 +274,9 @@ def server_error(status: int, *, headers: Headers = ()) -> Whole:
         529: ("overloaded_error", "Overloaded"),
     }[status]
     return error(status, code, message, headers=headers, more={"type": "server_error", "param": None})
+
+
+def named_events(events: Sequence[Mapping[str, Any]], tokens: int) -> Frames:
+    """A stream of a few events, each named by its type."""
+    frames = [f"event: {event['type']}\ndata: ".encode() + compact(event) + b"\n\n" for event in events]
+    return Frames((EVENT_STREAM_TYPE,), tuple(frames), 0, 0, 1, tokens)

@@ -73,8 +73,11 @@ class Ask:
 
     @property
     def cost(self) -> int:
-        """The limiter's estimate: the prompt and max_tokens for every choice."""
-        if self.operation == "embeddings":
+        """The limiter's estimate: the prompt and max_tokens for every choice.
+
+        Claude's counts what is written as it is written, and not max_tokens.
+        """
+        if self.operation in ("embeddings", "messages"):
             return self.prompt_tokens
         limit = self.sampling.max_tokens
         reserved = DEFAULT_MAX_TOKENS if limit is None else limit

@@ -29,6 +29,7 @@ from aoai_simulator import (
     responses,
 )
 from aoai_simulator.claude import Claude
+from aoai_simulator.conversation import sent_items
 from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.handshake import handshake
 from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
@@ -175,7 +176,7 @@ class Resource:
         self._tokenizer = tokenizer
         self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._claude = Claude(tokenizer)
-        self.things = Things(randomness, self.deployment)
+        self.things = Things(randomness, self.deployment, self._line)
         self.sessions = Sessions(randomness, spec.seed, tokenizer)
         self._secret = hashlib.sha256(f"{spec.seed}:{name}".encode()).digest()
 
@@ -365,7 +366,7 @@ class Resource:
         if not decision.admitted:
             return replies.refusal(self.refused(call), decision)
         if call.sent is not None:
-            return media.answer(call.target.operation, call.sent, int(wall))
+            return media.answer(call.target.operation, call.sent, int(wall), deployment.spec.model)
         assert call.request is not None
         made = self.made(deployment.name, wall)
         return responses.side(call.target.operation, len(call.request.body) // 4, made)
@@ -387,7 +388,14 @@ class Resource:
         """Book the tokens that a call really took, once."""
         if call.reservation is not None and call.deployment is not None:
             deployment = call.deployment
-            deployment.state = limits.settle(deployment.limits, deployment.state, call.reservation, used, now)
+            deployment.state = limits.settle(
+                deployment.limits,
+                deployment.state,
+                call.reservation,
+                used,
+                now,
+                grows=call.target.operation in CLAUDE,
+            )
             call.reservation = None
 
     def refused(self, call: Call) -> Refused:
@@ -474,8 +482,22 @@ class Resource:
             return self._respond(deployment, ask, made[0], wall)
         what = (ask, made, deployment.snapshot, self._ident(), int(wall))
         if ask.operation == "chat/completions" and ask.body.get("store") is True:
-            self.things.keep("chat/completions", json.loads(chat.whole(*what).body))
+            self.things.keep("chat/completions", stored := json.loads(chat.whole(*what).body))
+            path = f"chat/completions/{stored['id']}/messages"
+            for number, message in enumerate(ask.body["messages"]):
+                self.things.keep(path, {"id": f"{stored['id']}-{number}", **message})
         return chat.stream(*what, late_filter=self._settings.late_filter) if ask.stream else chat.whole(*what)
+
+    def _line(self, url: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """Answer a line of a batch, which has limits of its own."""
+        path = f"/openai{url}" if url.startswith("/v1/") else f"/openai/v1{url}"
+        asked = {name: value for name, value in body.items() if name != "stream"}
+        call = self.begin(Request("POST", path, {"api-key": self.key}, replies.compact(asked)), 0.0)
+        reply: Reply = call if isinstance(call, Whole) else replies.resource_not_found()
+        if not isinstance(call, Whole) and call.deployment is not None and call.ask is not None:
+            reply = self._rejection(call.deployment, call.ask) or self._answer(call.deployment, call.ask, 0.0)
+        assert isinstance(reply, Whole)
+        return reply.status, json.loads(reply.body)
 
     def _respond(
         self, deployment: Deployment, ask: Ask, completion: completions.Completion, wall: float
@@ -486,6 +508,9 @@ class Resource:
             self._stored[stored["id"]] = {"body": stored, "input": ask.body.get("input")}
             if len(self._stored) > MAX_STORED:
                 self._stored.popitem(last=False)
+            self.things.remember(
+                ask.body.get("conversation"), (*sent_items(ask.body), *stored["output"]), int(wall)
+            )
         if ask.stream:
             return responses.stream(ask, completion, made, done_marker=self._settings.responses_done)
         return responses.whole(ask, completion, made)

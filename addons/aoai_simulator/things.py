@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from aoai_simulator import batches, media
+from aoai_simulator import batches, media, runs
 from aoai_simulator.forms import Sent, read_sent
-from aoai_simulator.replies import EVENT_STREAM_TYPE, JSON_TYPE, Frames, Reply, Whole, compact, error
+from aoai_simulator.replies import JSON_TYPE, Reply, Whole, compact, error
 
 MAX_THINGS = 2_000
 """How many a resource keeps; the oldest goes first."""
@@ -32,7 +32,6 @@ class Kind:
     updates: bool = False
 
 
-_RUN_USAGE = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
 _DONE = {"status": "completed"}
 _COUNTS = {"in_progress": 0, "completed": 1, "failed": 0, "cancelled": 0, "total": 1}
 
@@ -40,6 +39,7 @@ KINDS: Mapping[str, Kind] = {
     "assistants": Kind("asst_", "assistant", {"tools": [], "metadata": {}}, updates=True),
     "batches": Kind("batch_", "batch", {"status": "validating"}),
     "chat/completions": Kind("chatcmpl-", "chat.completion", updates=True),
+    "chat/completions/{}/messages": Kind("", "chat.completion.message"),
     "containers": Kind("cntr_", "container", {"status": "running"}),
     "containers/{}/files": Kind("cfile_", "container.file", {"source": "user"}),
     "conversations": Kind("conv_", "conversation", {"metadata": {}}, updates=True),
@@ -53,7 +53,7 @@ KINDS: Mapping[str, Kind] = {
     "fine_tuning/jobs/{}/events": Kind("ftevent-", "fine_tuning.job.event"),
     "threads": Kind("thread_", "thread", {"metadata": {}}, updates=True),
     "threads/{}/messages": Kind("msg_", "thread.message", {"metadata": {}}, updates=True),
-    "threads/{}/runs": Kind("run_", "thread.run", {**_DONE, "usage": _RUN_USAGE}, updates=True),
+    "threads/{}/runs": Kind("run_", "thread.run", {**_DONE, "usage": dict(runs.USAGE)}, updates=True),
     "threads/{}/runs/{}/steps": Kind("step_", "thread.run.step", _DONE),
     "uploads": Kind("upload_", "upload", {"status": "pending"}),
     "uploads/{}/parts": Kind("part_", "upload.part"),
@@ -71,11 +71,20 @@ _OF |= {"cntr_": "containers", "conv_": "conversations", "batch_": "batches"}
 
 
 class Things:
-    """All of them at one resource. ``deployment`` finds one of its deployments by name."""
+    """All of them at one resource.
 
-    def __init__(self, randomness: random.Random, deployment: Callable[[str], object]) -> None:
+    ``deployment`` finds one of its deployments by name; ``line`` answers a line of a batch.
+    """
+
+    def __init__(
+        self,
+        randomness: random.Random,
+        deployment: Callable[[str], object],
+        line: batches.AnswerLine,
+    ) -> None:
         self._randomness = randomness
         self._deployment = deployment
+        self._line = line
         self._things: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._contents: dict[str, bytes] = {}
         self._actions: Mapping[tuple[str, str], Callable[[str, Sent, int], Reply]] = {
@@ -90,6 +99,7 @@ class Things:
             ("POST", "vector_stores/{}/file_batches/{}/cancel"): self._cancel,
             ("POST", "threads/{}/runs/{}/submit_tool_outputs"): self._shown,
             ("POST", "uploads/{}/complete"): self._complete_upload,
+            ("POST", "threads"): self._create_thread,
             ("POST", "threads/runs"): self._create_and_run,
             ("POST", "vector_stores/{}/search"): self._search,
             ("POST", "videos/{}/remix"): self._remix,
@@ -98,7 +108,6 @@ class Things:
             ("GET", "videos/{}/content"): self._content,
             ("GET", "vector_stores/{}/files/{}/content"): self._text,
             ("GET", "vector_stores/{}/file_batches/{}/files"): self._none,
-            ("GET", "chat/completions/{}/messages"): self._none,
         }
 
     def clear(self) -> None:
@@ -126,6 +135,15 @@ class Things:
             path, _ = self._things.popitem(last=False)
             self._contents.pop(path, None)
 
+    def remember(self, named: object, items: Iterable[Mapping[str, Any]], wall: int) -> None:
+        """Add what was asked and answered to the conversation that a response names, if it names one."""
+        ident = named.get("id") if isinstance(named, Mapping) else named
+        if f"conversations/{ident}" not in self._things:
+            return
+        path = f"conversations/{ident}/items"
+        for item in items:
+            self._create(path, KINDS["conversations/{}/items"], Sent(item), wall)
+
     def answer(
         self, method: str, parts: tuple[str, ...], query: str, content_type: str, body: bytes, wall: int
     ) -> Reply:
@@ -148,8 +166,9 @@ class Things:
         if isinstance(items, list) and path.endswith("/items"):
             rows = [self._create(path, kind, Sent(item), wall) for item in items if isinstance(item, dict)]
             return _json(_listed(rows))
-        made = self._create(path, kind, sent, wall)
-        return _stream(made) if sent.fields.get("stream") is True else _json(_begun(made))
+        if template == "threads/{}/runs":
+            return self._run(path, sent, wall)
+        return _json(self._create(path, kind, sent, wall))
 
     # --- reading a path ---------------------------------------------------------------------------------
 
@@ -194,18 +213,17 @@ class Things:
         self.keep(path, made)
         if sent.file is not None:
             self._contents[f"{path}/{made['id']}"] = sent.file
-        if path.endswith("/runs") and path.startswith("threads/"):
-            self._say(path.removesuffix("/runs"), wall)
         return made
 
-    def _say(self, thread: str, wall: int) -> None:
-        text = {"type": "text", "text": {"value": "This is a simulated answer.", "annotations": []}}
-        self._create(
-            f"{thread}/messages",
-            KINDS["threads/{}/messages"],
-            Sent({"role": "assistant", "content": [text]}),
-            wall,
-        )
+    def _run(self, path: str, sent: Sent, wall: int) -> Reply:
+        thread = path.split("/")[1]
+        fields = {**sent.fields, "thread_id": thread, "started_at": wall, "completed_at": wall}
+        run = self._create(path, KINDS["threads/{}/runs"], Sent(fields), wall)
+        messages, steps = f"threads/{thread}/messages", f"{path}/{run['id']}/steps"
+        said = self._create(messages, KINDS["threads/{}/messages"], Sent(runs.message_of(run)), wall)
+        made = Sent(runs.step_of(run, said))
+        step = self._create(steps, KINDS["threads/{}/runs/{}/steps"], made, wall)
+        return runs.stream(run, said, step) if sent.fields.get("stream") is True else _json(runs.queued(run))
 
     def _list(self, path: str, query: Mapping[str, list[str]]) -> Whole:
         after = query.get("after", [""])[0]
@@ -213,6 +231,9 @@ class Things:
             return error(404, "404", f"No such object: {after}")
         count = path.count("/") + 1
         rows = [t for p, t in self._things.items() if p.startswith(f"{path}/") and p.count("/") == count]
+        newest_first = path.startswith(("threads/", "conversations/"))
+        if query.get("order", ["desc" if newest_first else "asc"])[0] == "desc":
+            rows.reverse()
         if after:
             rows = rows[[row["id"] for row in rows].index(after) + 1 :]
         return _json(_listed(rows))
@@ -226,7 +247,27 @@ class Things:
             return _json({"id": thing["id"], "object": f"{thing['object']}.deleted", "deleted": True})
         if method == "POST":
             thing.update(sent.fields)
-        return _json(thing)
+        answer = _json(thing)
+        if path.startswith("batches/") and method == "GET":
+            self._advance(thing)
+        return answer
+
+    def _advance(self, batch: dict[str, Any]) -> None:
+        """Go on with a batch that was looked at."""
+        status = batches.NEXT.get(batch["status"])
+        file = f"files/{batch.get('input_file_id')}"
+        if status is None or file not in self._things:
+            return
+        batch["status"] = status
+        if status != "completed":
+            return
+        wall = batch["created_at"]
+        made = batches.results_of(self._contents.get(file, b""), self._line)
+        for name, content in (("output", made.output), ("error", made.errors)):
+            if content:
+                sent = Sent({"purpose": "batch_output"}, content, f"{name}.jsonl")
+                batch[f"{name}_file_id"] = self._create("files", KINDS["files"], sent, wall)["id"]
+        batch |= {"request_counts": made.counts, "completed_at": wall}
 
     # --- actions ----------------------------------------------------------------------------------------
 
@@ -249,10 +290,22 @@ class Things:
 
     def _create_and_run(self, _path: str, sent: Sent, wall: int) -> Reply:
         thread = self._create("threads", KINDS["threads"], Sent({}), wall)
-        path, kind = f"threads/{thread['id']}/runs", KINDS["threads/{}/runs"]
+        given = sent.fields.get("thread")
+        messages = given.get("messages") if isinstance(given, Mapping) else None
+        self._add_messages(f"threads/{thread['id']}", messages, wall)
         fields = {name: value for name, value in sent.fields.items() if name != "thread"}
-        run = self._create(path, kind, Sent({**fields, "thread_id": thread["id"]}), wall)
-        return _stream(run) if sent.fields.get("stream") is True else _json(_begun(run))
+        return self._run(f"threads/{thread['id']}/runs", Sent(fields), wall)
+
+    def _create_thread(self, path: str, sent: Sent, wall: int) -> Whole:
+        fields = {name: value for name, value in sent.fields.items() if name != "messages"}
+        thread = self._create(path, KINDS["threads"], Sent(fields), wall)
+        self._add_messages(f"threads/{thread['id']}", sent.fields.get("messages"), wall)
+        return _json(thread)
+
+    def _add_messages(self, thread: str, messages: object, wall: int) -> None:
+        for message in messages if isinstance(messages, list) else []:
+            if isinstance(message, Mapping):
+                self._create(f"{thread}/messages", KINDS["threads/{}/messages"], Sent(message), wall)
 
     def _create_batch(self, path: str, sent: Sent, wall: int) -> Whole:
         made = self._create(path, KINDS["batches"], sent, wall)
@@ -308,23 +361,3 @@ def _listed(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _json(body: Mapping[str, Any]) -> Whole:
     return Whole(200, (JSON_TYPE,), compact(body))
-
-
-def _begun(made: dict[str, Any]) -> dict[str, Any]:
-    """How a thing is told of as it is made: a run has yet to begin. It has ended when it is looked at."""
-    return {**made, "status": "queued", "usage": None} if made["object"] == "thread.run" else made
-
-
-def _stream(run: dict[str, Any]) -> Frames:
-    """The events of a run, from its creation to its end."""
-    begun = _begun(run)
-    text = {"type": "text", "index": 0, "text": {"value": "Hi"}}
-    delta = {"object": "thread.message.delta", "delta": {"content": [text]}}
-    events = (
-        ("thread.run.created", begun),
-        ("thread.message.delta", delta),
-        ("thread.run.completed", run),
-    )
-    frames = [f"event: {name}\ndata: ".encode() + compact(data) + b"\n\n" for name, data in events]
-    frames.append(b"event: done\ndata: [DONE]\n\n")
-    return Frames((EVENT_STREAM_TYPE,), tuple(frames), 1, 1, 2, _RUN_USAGE["total_tokens"])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from aoai_gateway.app import start_checks
 from aoai_gateway.config.models import Config
+from aoai_gateway.usage import sinks
 from tests.e2e import certificates
 from tests.ports import free_port
 
@@ -184,3 +188,18 @@ def test_a_file_of_prompts_is_for_its_owner(tmp_path: Path) -> None:
     assert start_checks.errors(here) == [
         f"record_prompts.path: others than its owner may read {path}; chmod 600 it"
     ]
+
+
+def test_a_missing_extra_is_named_by_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "_is_there", lambda module: False)
+    (found,) = start_checks.errors(config(usage_sinks={"otlp": {"endpoint": "http://127.0.0.1:4318"}}))
+    command = shlex.split(found.removeprefix("usage_sinks.otlp: needs more packages: "))
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert [Requirement(each).name for each in command[4:]] == [
+        "opentelemetry-sdk",
+        "opentelemetry-exporter-otlp-proto-http",
+    ]
+
+
+def test_what_powerproxy_writes_to_needs_no_extra() -> None:
+    assert not sinks.EXTRAS.keys() & {"csv", "stdout", "log_analytics"}

@@ -44,6 +44,8 @@ def test_urls(url: str, scheme: str, host: str, port: int | None, path: str):
         ("https://u:p@contoso.openai.azure.com/", "holds a user name or password"),
         ("https://contoso.openai.azure.com/?a=b", "holds a query or a fragment"),
         ("https://contoso.openai.azure.com/#", "holds a query or a fragment"),
+        ("___", "is still a placeholder"),
+        ("<will be set by deployment script>", "is still a placeholder"),
         ("https://___.openai.azure.com/", "is still a placeholder"),
         ("https://<name>.openai.azure.com/", "is still a placeholder"),
         ("https://con toso.openai.azure.com/", "names a host that cannot exist"),

@@ -170,6 +170,8 @@ def test_log_analytics_takes_the_managed_identity_where_there_is_no_secret(compi
     sink = loaded.config.usage_sinks.log_analytics
     assert (sink.client_id, sink.client_secret) == ("mi-1", None)
     assert not [each for each in loaded.warnings if "mi-1" in str(each) or "user_assigned" in str(each)]
+    unwritten = text.replace("mi-1", "<will be set by deployment script>")
+    assert compiled(unwritten).config.usage_sinks.log_analytics.client_id is None
 
 
 def test_a_sink_that_is_written_wins_over_a_plugins(compiled: Callable[..., Loaded]):
@@ -216,6 +218,19 @@ def test_a_placeholder_of_a_redis_is_a_problem_and_an_unset_variable_is_one_prob
     assert said.startswith("gateway.yaml:3: plugins[0].redis.redis_password: is still a placeholder; write ")
     (said,) = problems(text.replace("PASSWORD", "'${NOT_SET}'"))
     assert "NOT_SET" in said
+
+
+def test_placeholders_of_a_log_are_told_by_the_names_that_are_written(problems: Lines):
+    text = SMALL + (
+        "plugins:\n  - name: LogUsageToLogAnalytics\n"
+        "    log_ingestion_endpoint: <will be set by deployment script>\n"
+        "    data_collection_rule_id: ___\n"
+    )
+    said = "is still a placeholder; write the real one, or remove the plugin if its rows are not wanted"
+    assert problems(text) == [
+        f"gateway.yaml:5: plugins[0].log_ingestion_endpoint: {said}",
+        f"gateway.yaml:6: plugins[0].data_collection_rule_id: {said}",
+    ]
 
 
 @pytest.mark.parametrize("key", ["max_tokens_per_minute_in_k: 1", "max_tokens_per_minute: 1000"])

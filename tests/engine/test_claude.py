@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.config.models import Client
+from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.config.prices import Price
 from aoai_gateway.engine.effects import Reserve, Settle
 from aoai_gateway.engine.money import usage_cost
@@ -18,6 +18,7 @@ from tests.engine_driver import Answer, Refuse, World, world
 MESSAGES = "/anthropic/v1/messages"
 COUNT = f"{MESSAGES}/count_tokens"
 BODY: dict[str, Any] = {"model": "gpt", "max_tokens": 300, "messages": [{"role": "user", "content": "Hello"}]}
+CLASSES = {"priorities": (Priority(name="high"), Priority(name="low"))}
 USAGE = read_usage({"input_tokens": 40, "cache_read_input_tokens": 60, "output_tokens": 20})
 
 
@@ -104,3 +105,28 @@ def test_of_a_stream_that_broke_off_the_prompt_is_the_backends_count() -> None:
     ended.take_delivered(7)
     assert ended.usage == Usage(900, 7, 907, cached_tokens=800)
     assert ended.delivered_tokens == 7
+
+
+# --- limits of backends ------------------------------------------------------------------------------
+
+
+def test_a_bound_that_is_never_reached_makes_no_call_too_large() -> None:
+    """Libraries ask for the most that a model can write, unless told otherwise: 64,000 and more."""
+    here = world(("small@a", {"tokens_per_minute": 20_000}), **CLASSES)
+    trace = call(here, body={**BODY, "max_tokens": 128_000})
+    assert trace.sends == ["small@a"]
+
+
+def test_what_was_written_counts_against_the_limit_once_it_is_known() -> None:
+    usage = read_usage({"input_tokens": 40, "output_tokens": 19_500})
+    here = world(("small@a", {"tokens_per_minute": 20_000}), "b", **CLASSES).script(a=Answer(usage=usage))
+    body = {**BODY, "max_tokens": 128_000}
+    assert call(here, body=body).sends == ["small@a"]
+    assert call(here, body=body).sends == ["b@b"]
+
+
+def test_a_refusal_is_not_blamed_on_a_bound_that_does_not_count() -> None:
+    limits = {"anthropic-ratelimit-tokens-limit": "20000", "retry-after": "30"}
+    here = world("a", "b").script(a=Answer(429, headers=limits))
+    assert call(here, body={**BODY, "max_tokens": 128_000}).sends == ["a@a", "b@b"]
+    assert here.in_break("a") is not None

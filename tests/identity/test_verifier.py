@@ -17,12 +17,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from aoai_gateway.config.issuers import Issuer
+from aoai_gateway.config.models import Config
 from aoai_gateway.identity import jwks, verifier
 from aoai_gateway.identity.verifier import TokenVerifier, Verified
 from aoai_gateway.wire import token_errors
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.token_errors import CODES, token_refused
-from tests.local_issuer import AUDIENCE, TENANT, LocalIssuer, unsigned
+from tests.local_issuer import AUDIENCE, TENANT, LocalIssuer, rsa_key, unsigned
 
 
 def soon(seconds: float) -> int:
@@ -132,8 +133,50 @@ def test_elliptic_curves_pass_where_they_are_allowed(issuer: LocalIssuer) -> Non
 def test_a_token_without_a_key_id_passes_where_there_is_one_key(issuer: LocalIssuer) -> None:
     token = jwt.encode(issuer.claims(), issuer.keys[issuer.kid], "RS256")
     verify(issuer, token)
+
+
+def test_several_keys_that_a_token_may_be_signed_with_are_tried_each(issuer: LocalIssuer) -> None:
+    """Without an id, or with one that several have: rotated under one name, or written twice."""
     issuer.rotate()
-    assert refusal(issuer, token) == "token_key_unknown"
+    nameless = jwt.encode(issuer.claims(), issuer.keys["key-1"], "RS256")
+    verify(issuer, nameless)
+    rows = [{**row, "kid": "same"} for row in issuer.jwks()["keys"]]
+    issuer.document = json.dumps({"keys": [*rows, {**rows[0], "x5t": "abc"}]}).encode()
+    for name in ("key-0", "key-1"):
+        verify(issuer, jwt.encode(issuer.claims(), issuer.keys[name], "RS256", {"kid": "same"}))
+    stranger = jwt.encode(issuer.claims(), rsa_key(2), "RS256", {"kid": "same"})
+    assert refusal(issuer, stranger) == "token_signature"
+    expired = jwt.encode(issuer.claims(exp=soon(-120)), issuer.keys["key-0"], "RS256", {"kid": "same"})
+    assert refusal(issuer, expired) == "token_expired"
+
+
+def test_no_more_keys_are_tried_than_a_few(issuer: LocalIssuer) -> None:
+    for _ in range(jwks.MOST_TRIED):
+        issuer.rotate()
+    assert refusal(issuer, jwt.encode(issuer.claims(), issuer.keys["key-0"], "RS256")) == "token_key_unknown"
+
+
+def test_groups_that_its_issuer_left_out_are_told_as_such(issuer: LocalIssuer) -> None:
+    """Entra ID lists no groups of a sender who is in more than 200, but where they can be asked for."""
+    config = Config.model_validate(
+        {
+            "aoai": {"endpoints": [{"name": "a", "url": "https://a.example/", "key": "key-of-a"}]},
+            "tokens": [{"issuer": issuer.url, "audience": AUDIENCE}],
+            "clients": [{"name": "Team", "token": {"groups": "group-1"}}],
+        }
+    )
+    assert verify(issuer, issuer.token(groups=["group-1"])).client(config).name == "Team"
+    sources = {"src1": {"endpoint": "https://graph.example/"}}
+    overage = {"_claim_names": {"groups": "src1"}, "_claim_sources": sources}
+    for claims, code in (
+        (overage, "token_groups_left_out"),
+        ({"hasgroups": True}, "token_groups_left_out"),
+        ({"_claim_names": "groups"}, "token_client_unknown"),
+        ({}, "token_client_unknown"),
+    ):
+        with pytest.raises(GatewayError) as caught:
+            verify(issuer, issuer.token(**claims)).client(config)
+        assert caught.value.code == code
 
 
 def test_keys_are_read_from_a_file(issuer: LocalIssuer, tmp_path: Path) -> None:

@@ -23,6 +23,13 @@ NOT_DONE = (
     b'{"error":{"code":"OperationNotSupported","message":"The embeddings operation does not work with it."}}'
 )
 UNKNOWN_OPTION = b'{"error":{"code":null,"message":"Unrecognized request argument supplied: stream_options"}}'
+# Models of other makers, and of the model catalogue, stand behind servers that validate with pydantic.
+EXTRA_OPTION = b'{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs"}]}'
+EXTRA_OPTION_IN_DETAILS = (
+    b'{"error":{"code":"Invalid input","status":422,"message":"invalid input error","details":'
+    b'[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}}'
+)
+UNKNOWN_OPTIONS = [(400, UNKNOWN_OPTION), (422, EXTRA_OPTION), (422, EXTRA_OPTION_IN_DETAILS)]
 FOREIGN = b'{"error":{"message":"The encrypted content for item rs_0af9 could not be verified.","code":null}}'
 NOT_THERE = (
     b'{"error":{"message":"Previous response with id \'resp_000111\' not found.",'
@@ -155,15 +162,16 @@ def stream(here: Connection, host: str) -> None:
     here.answer(host, head % len(text) + text)
 
 
+@pytest.mark.parametrize(("status", "refusal"), UNKNOWN_OPTIONS)
 def test_a_backend_that_does_not_know_our_stream_options_is_asked_without_them(
-    made: Callable[..., Connection],
+    made: Callable[..., Connection], status: int, refusal: bytes
 ) -> None:
     here = made("a", "b")
     for call in range(2):
         ask(here, stream=True)
         if not call:
             assert b"stream_options" in here.sent["a.example"]
-            here.respond("a", 400, UNKNOWN_OPTION)
+            here.respond("a", status, refusal)
         stream(here, "a")
         assert here.result()[0] == 200
     assert here.sent["a.example"].count(b"stream_options") == 1, "it is remembered"
@@ -171,11 +179,25 @@ def test_a_backend_that_does_not_know_our_stream_options_is_asked_without_them(
     assert asked(here, "b") == 0
 
 
-def test_the_clients_own_stream_options_are_its_own(made: Callable[..., Connection]) -> None:
+@pytest.mark.parametrize(("status", "refusal"), UNKNOWN_OPTIONS)
+def test_the_clients_own_stream_options_are_its_own(
+    made: Callable[..., Connection], status: int, refusal: bytes
+) -> None:
     here = made("a", "b")
     ask(here, stream=True, stream_options={"include_usage": True})
-    here.respond("a", 400, UNKNOWN_OPTION)
-    assert here.result() == (400, UNKNOWN_OPTION)
+    here.respond("a", status, refusal)
+    assert here.result() == (status, refusal)
+    assert asked(here, "a") == 1
+
+
+def test_a_firewall_that_quotes_the_prompt_does_not_refuse_our_stream_options(
+    made: Callable[..., Connection],
+) -> None:
+    here = made("a", "b")
+    quoted = b'{"detail":[{"type":"missing","loc":["body","x"],"input":{"stream_options":{}}}]}'
+    ask(here, stream=True)
+    here.respond("a", 422, quoted)
+    assert here.result() == (422, quoted)
     assert asked(here, "a") == 1
 
 

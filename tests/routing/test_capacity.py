@@ -264,6 +264,14 @@ def test_what_is_under_way_counts_and_what_was_not_used_is_given_back() -> None:
     assert not capacity.fits(501, 0.3, 2)
 
 
+def test_what_was_used_beyond_it_counts_where_a_limiter_counts_as_it_is_written() -> None:
+    capacity = Capacity(Declared(1_000))
+    for number, grows in enumerate((False, True)):
+        capacity.begin(str(number), 100, 0)
+        capacity.end(str(number), 300, 1, grows=grows)
+    assert capacity.headroom(1) == pytest.approx(0.6)
+
+
 def test_what_failed_is_given_back_whole_and_what_is_unknown_stays() -> None:
     capacity = Capacity(Declared(1_000))
     capacity.begin("1", 600, 0)

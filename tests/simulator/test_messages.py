@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import SimulatedEndpoint
+from aoai_simulator.limits import describe
 from aoai_simulator.messages import limit_headers, shaped
 from aoai_simulator.replies import Frames, Reply, Whole, server_error
 from aoai_simulator.resource import Request, Resource, Settings
@@ -164,11 +165,14 @@ def test_keys_and_the_version(resource: Resource) -> None:
         assert reply.status == status
 
 
+LONG = [{"role": "user", "content": "word " * 700}]
+
+
 def test_its_limits(resource: Resource) -> None:
-    reply = ask(resource, {**ASK, "model": "limited", "max_tokens": 990})
+    reply = ask(resource, {**ASK, "model": "limited", "messages": LONG})
     assert isinstance(reply, Whole)
     assert reply.status == 200
-    refused = ask(resource, {**ASK, "model": "limited", "max_tokens": 990})
+    refused = ask(resource, {**ASK, "model": "limited", "messages": LONG})
     assert isinstance(refused, Whole)
     assert refused.status == 429
     headers = dict(refused.headers)
@@ -177,6 +181,20 @@ def test_its_limits(resource: Resource) -> None:
     assert headers["anthropic-ratelimit-tokens-remaining"] == "0"
     assert not any(name.startswith("x-ratelimit") for name in headers)
     assert json.loads(refused.body)["error"]["type"] == "rate_limit_error"
+
+
+def test_its_limits_count_what_is_written_and_not_its_bound(resource: Resource) -> None:
+    body = json.dumps({**ASK, "model": "limited", "max_tokens": 128_000}).encode()
+    deployment = resource.deployment("limited")
+    assert deployment is not None
+    for written in (700, 0):
+        begun = resource.begin(Request("POST", PATH, HEADERS, body), 1.7e9)
+        assert not isinstance(begun, Whole)
+        reply = resource.reply(begun, 1000.0, 1.7e9)
+        assert isinstance(reply, Whole)
+        assert reply.status == 200
+        resource.finish(begun, written, 1000.0)
+    assert describe(deployment.limits, deployment.state, 1000.0)["tokens"] == 700
 
 
 def test_resets_are_times() -> None:

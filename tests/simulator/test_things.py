@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import SimulatedEndpoint
+from aoai_simulator.batches import MOST_LINES, results_of
 from aoai_simulator.replies import Frames, Whole
 from aoai_simulator.resource import Request, Resource, Settings
 from aoai_simulator.things import KINDS
@@ -26,6 +27,7 @@ def resource(seed: int = 7) -> Resource:
     deployments = {
         "chat": {"model": "gpt-4o"},
         "ear": {"model": "whisper"},
+        "new-ear": {"model": "gpt-4o-transcribe"},
         "brush": {"model": "gpt-image-1"},
     }
     spec = SimulatedEndpoint.model_validate({"deployments": deployments})
@@ -84,8 +86,10 @@ def test_a_run_answers_in_its_thread() -> None:
     ask(here, "POST", f"threads/{thread['id']}/messages", {"role": "user", "content": "Hi"})
     run = {"assistant_id": assistant["id"], "stream": True}
     assert b"thread.run.completed" in ask(here, "POST", f"threads/{thread['id']}/runs", run)[1]
-    _, messages = ask(here, "GET", f"threads/{thread['id']}/messages")
-    assert [message["role"] for message in messages["data"]] == ["user", "assistant"]
+    path = f"threads/{thread['id']}/messages"
+    roles = [message["role"] for message in ask(here, "GET", path)[1]["data"]]
+    assert roles == ["assistant", "user"], "the newest is the first"
+    assert [row["role"] for row in ask(here, "GET", f"{path}?order=asc")[1]["data"]] == roles[::-1]
     assert ask(here, "POST", "assistants", {"model": "nowhere"})[0] == 404
 
 
@@ -93,6 +97,102 @@ def test_a_conversation_of_another_resource_is_not_found() -> None:
     _, conversation = ask(resource(8), "POST", "conversations")
     call = {"model": "chat", "input": "Hi", "conversation": conversation["id"]}
     assert ask(resource(), "POST", "responses", call)[0] == 404
+
+
+def test_a_run_tells_which_message_it_made() -> None:
+    here = resource()
+    _, assistant = ask(here, "POST", "assistants", {"model": "chat"})
+    _, thread = ask(here, "POST", "threads", {"messages": [{"role": "user", "content": "Hi"}]})
+    runs = f"threads/{thread['id']}/runs"
+    _, queued = ask(here, "POST", runs, {"assistant_id": assistant["id"]})
+    assert (queued["status"], queued["completed_at"]) == ("queued", None)
+    _, run = ask(here, "GET", f"{runs}/{queued['id']}")
+    assert run["status"] == "completed"
+    (step,) = ask(here, "GET", f"{runs}/{run['id']}/steps")[1]["data"]
+    assert step["completed_at"] == run["completed_at"] == run["created_at"]
+    made = step["step_details"]["message_creation"]["message_id"]
+    _, said = ask(here, "GET", f"threads/{thread['id']}/messages/{made}")
+    assert (said["role"], said["run_id"], said["thread_id"]) == ("assistant", run["id"], thread["id"])
+
+
+def test_the_events_of_a_run_make_up_its_message() -> None:
+    here = resource()
+    _, assistant = ask(here, "POST", "assistants", {"model": "chat"})
+    asked = {"assistant_id": assistant["id"], "thread": {"messages": []}, "stream": True}
+    _, stream = ask(here, "POST", "threads/runs", asked)
+    frames = [frame.split(b"\ndata: ") for frame in stream.split(b"\n\n")[:-2]]
+    names = [name.removeprefix(b"event: ").decode() for name, _ in frames]
+    assert names[:7] == [
+        "thread.run.created",
+        "thread.run.queued",
+        "thread.run.in_progress",
+        "thread.run.step.created",
+        "thread.run.step.in_progress",
+        "thread.message.created",
+        "thread.message.in_progress",
+    ]
+    assert names[-3:] == ["thread.message.completed", "thread.run.step.completed", "thread.run.completed"]
+    events = [json.loads(data) for _, data in frames]
+    pieces = [event["delta"]["content"][0]["text"]["value"] for event in events if "delta" in event]
+    assert len(pieces) > 1
+    assert "".join(pieces) == events[-3]["content"][0]["text"]["value"]
+    assert {event["id"] for event in events if "delta" in event} == {events[-3]["id"]}
+
+
+def upload(content: bytes) -> bytes:
+    return UPLOAD.replace(b"\x00\r\ntext", content).replace(b"assistants", b"batch")
+
+
+def test_a_batch_ends_with_an_answer_for_each_line() -> None:
+    here = resource()
+    messages = [{"role": "user", "content": "Hi"}]
+    bodies = [{"model": "chat", "messages": messages, "stream": True}, {"model": "chat", "messages": []}]
+    lines = [
+        {"custom_id": f"line-{n}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for n, body in enumerate(bodies)
+    ]
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    _, file = ask(here, "POST", "files", upload(content), FORM)
+    _, batch = ask(here, "POST", "batches", {"input_file_id": file["id"]})
+    seen = [ask(here, "GET", f"batches/{batch['id']}")[1] for _ in range(4)]
+    assert [each["status"] for each in seen] == ["validating", "in_progress", "completed", "completed"]
+    assert seen[-1]["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    (done,), (failed,) = (
+        [json.loads(row) for row in ask(here, "GET", f"files/{seen[-1][name]}/content")[1].splitlines()]
+        for name in ("output_file_id", "error_file_id")
+    )
+    assert (done["custom_id"], done["response"]["status_code"]) == ("line-0", 200)
+    assert done["response"]["body"]["choices"][0]["message"]["content"]
+    assert (failed["custom_id"], failed["response"]["status_code"]) == ("line-1", 400)
+
+
+def test_a_batch_answers_a_bounded_number_of_lines() -> None:
+    line = {"url": "/v1/embeddings", "body": {"model": "chat", "input": "x"}}
+    found = results_of(json.dumps(line).encode() + b"\n", lambda url, body: (200, [url, body]))
+    assert json.loads(found.output)["response"]["body"] == ["/v1/embeddings", line["body"]]
+    many = (json.dumps(line).encode() + b"\n") * (MOST_LINES + 3)
+    counts = results_of(many, lambda url, body: (200, {})).counts
+    assert counts == {"total": MOST_LINES + 3, "completed": MOST_LINES, "failed": 3}
+
+
+def test_a_conversation_holds_what_was_asked_and_answered() -> None:
+    here = resource()
+    _, conversation = ask(here, "POST", "conversations")
+    call = {"model": "chat", "input": "Hi", "conversation": {"id": conversation["id"]}}
+    _, answer = ask(here, "POST", "responses", call)
+    _, items = ask(here, "GET", f"conversations/{conversation['id']}/items?order=asc")
+    assert [item["role"] for item in items["data"]] == ["user", "assistant"]
+    assert items["data"][0]["content"] == [{"type": "input_text", "text": "Hi"}]
+    assert items["data"][1]["content"] == answer["output"][0]["content"]
+
+
+def test_the_messages_of_a_stored_chat_completion() -> None:
+    here = resource()
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    _, made = ask(here, "POST", "chat/completions", {"model": "chat", "messages": messages, "store": True})
+    _, kept = ask(here, "GET", f"chat/completions/{made['id']}/messages")
+    assert [{"role": row["role"], "content": row["content"]} for row in kept["data"]] == messages
+    assert [row["id"] for row in ask(here, "GET", "chat/completions")[1]["data"]] == [made["id"]]
 
 
 def test_a_stored_chat_completion() -> None:
@@ -106,13 +206,40 @@ def test_a_stored_chat_completion() -> None:
 def test_audio_and_images() -> None:
     here = resource()
     heard = UPLOAD.replace(b"purpose", b"model").replace(b"assistants", b"ear")
-    assert ask(here, "POST", "audio/transcriptions", heard, FORM)[1]["usage"]["output_tokens"] == 6
+    assert ask(here, "POST", "audio/transcriptions", heard, FORM)[1].keys() == {"text"}
+    usage = ask(here, "POST", "audio/transcriptions", heard.replace(b"ear", b"new-ear"), FORM)[1]["usage"]
+    assert usage["input_token_details"]["audio_tokens"] + usage["output_tokens"] == usage["total_tokens"]
     assert ask(here, "POST", "audio/speech", {"model": "ear", "input": "x"})[0] == 400
     drawn = {"model": "brush", "prompt": "x"}
     assert ask(here, "POST", "images/generations", drawn)[1]["data"][0]["b64_json"]
     assert (
         b"image_generation.completed" in ask(here, "POST", "images/generations", {**drawn, "stream": True})[1]
     )
+
+
+def field(name: str, value: str) -> bytes:
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+
+
+def test_transcripts_with_times() -> None:
+    here = resource()
+
+    def heard(*fields: bytes, of: str = "audio/transcriptions") -> Any:
+        return ask(here, "POST", of, b"".join((field("model", "ear"), *fields, UPLOAD)), FORM)[1]
+
+    verbose = field("response_format", "verbose_json")
+    found = heard(verbose)
+    assert (found["task"], found["segments"][0]["text"], "words" in found) == (
+        "transcribe",
+        found["text"],
+        False,
+    )
+    assert found["segments"][0]["end"] == found["duration"] > 0
+    timed = heard(verbose, field("timestamp_granularities[]", "word"))["words"]
+    assert " ".join(word["word"] for word in timed) + "." == found["text"]
+    assert heard(verbose, of="audio/translations")["task"] == "translate"
+    assert heard(field("response_format", "srt")).startswith(b"1\n00:00:00,000 --> 00:00:00,100\n")
+    assert heard(field("response_format", "vtt")).startswith(b"WEBVTT\n\n00:00:00.000 --> ")
 
 
 def test_what_there_is_not() -> None:

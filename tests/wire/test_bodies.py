@@ -170,7 +170,6 @@ def test_a_nested_model_is_not_a_second_one() -> None:
     [
         ({"model": 1}, "model"),
         ({"model": ["x"]}, "model"),
-        ({"model": ""}, "model"),
         ({"model": "x" * 257}, "model"),
         ({"model": "a\r\nb"}, "model"),
         ({"model": "\ud800"}, "model"),
@@ -223,6 +222,18 @@ def test_other_content_types_pass(content_type: str | None) -> None:
 
 
 # --- edits -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["", None])
+def test_an_empty_model_is_none_where_the_path_names_the_deployment(model: str | None) -> None:
+    body = parse({"model": model, "messages": []}, CHAT)
+    assert body.model is None
+    assert body.deployment(CHAT) == "path-dep"
+    with pytest.raises(GatewayError) as caught:
+        parse({"model": model, "messages": []}).deployment(CHAT_V1)
+    assert caught.value.code == "missing_deployment"
+    once = json.loads(body.edited(model="x", add_model=True), object_pairs_hook=list)
+    assert once == [("model", "x"), ("messages", [])]
 
 
 def test_an_edit_of_the_model_touches_nothing_else() -> None:

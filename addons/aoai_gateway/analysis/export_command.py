@@ -9,6 +9,7 @@ from pathlib import Path
 from aoai_gateway.analysis.arguments import parser_of_records
 from aoai_gateway.analysis.parquet import MissingError, write
 from aoai_gateway.analysis.records import RecordsError, Selection
+from aoai_gateway.command_line import installs
 
 
 def main(words: Sequence[str]) -> int:
@@ -19,7 +20,7 @@ def main(words: Sequence[str]) -> int:
     try:
         count = write(args.files, Selection(args.since, args.until), args.output)
     except MissingError:
-        print("aoai-gateway: needs more packages: pip install 'aoai-gateway[parquet]'", file=sys.stderr)
+        print(f"aoai-gateway: needs more packages: {installs('parquet')}", file=sys.stderr)
         return 1
     except (RecordsError, OSError) as error:
         said = f"{args.output}: {error.strerror}" if isinstance(error, OSError) else str(error)

@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.app import cut_connections, descriptors, relay, saved_flows, selfcheck, tls
+from aoai_gateway.app import cut_connections, descriptors, log_format, relay, saved_flows, selfcheck, tls
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
@@ -91,6 +91,7 @@ class GatewayAddon:
     def load(self, loader: Loader) -> None:
         """Register the options; see that mitmproxy is one that we know."""
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
+        log_format.write_whole_lines()
         self.lifecycle.handle_signals()
         cut_connections.install(lambda: self.gateway.limits().unread_seconds, self._connection_opened)
         self.gateway.slow_readers.unread = cut_connections.unread

@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from mitmproxy.addons.termlog import TermLogHandler
 
+from aoai_gateway.whole_lines import WholeLines
 from aoai_gateway.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
@@ -71,6 +72,13 @@ def apply(log: Log) -> None:
             handler.setLevel(log.level.upper())
 
 
+def write_whole_lines() -> None:
+    """Have mitmproxy's log written a line at a time, from now on: usage records go to the same file."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, TermLogHandler) and not isinstance(handler.file, WholeLines):
+            handler.file = cast("TextIO", WholeLines(handler.file))  # of a file, it uses ``write`` alone
+
+
 class StdoutHandler(logging.StreamHandler[TextIO]):
     """Writes the log of a process without mitmproxy."""
 
@@ -78,7 +86,7 @@ class StdoutHandler(logging.StreamHandler[TextIO]):
 def write_to_stdout(log: Log) -> None:
     """Have the log of a process without mitmproxy written as configured, from now on."""
     write_no_more()
-    handler = StdoutHandler(sys.stdout)
+    handler = StdoutHandler(cast("TextIO", WholeLines(sys.stdout)))
     handler.setFormatter(formatter_of(log))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(log.level.upper())

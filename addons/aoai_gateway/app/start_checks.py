@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aoai_gateway.app import ports as addresses
+from aoai_gateway.command_line import installs
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink
 from aoai_gateway.state.affinity_file import AffinityFileError, check
 from aoai_gateway.state.budget_file import decode
@@ -134,7 +135,7 @@ def _sinks(config: Config) -> Iterator[str]:
         key = f"usage_sinks.{name}"
         extra = missing_extra(name)
         if extra is not None:
-            yield f"{key}: needs more packages: pip install 'aoai-gateway[{extra}]'"
+            yield f"{key}: needs more packages: {installs(extra)}"
         if isinstance(sink, JsonLinesSink):
             yield from _writable(key, sink.path)
         if isinstance(sink, CsvSink):

@@ -127,6 +127,8 @@ def split_url(url: str) -> SplitResult:
     query are appended to it, and credentials never stand in a URL.
     """
     example = "write it like https://contoso.openai.azure.com/"
+    if PLACEHOLDER.fullmatch(url):
+        raise fault("is still a placeholder", example)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

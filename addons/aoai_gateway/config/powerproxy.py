@@ -127,7 +127,7 @@ class _Translation:
     def _sinks(self, document: Mapping, plugins: Sequence) -> Mapping:
         """The plugins that log usage elsewhere than to the console, as ``usage_sinks``."""
         sinks: dict[str, Node] = {}
-        for plugin in plugins.items:
+        for index, plugin in enumerate(plugins.items):
             name = plugin.get("name") if isinstance(plugin, Mapping) else None
             match name:
                 case Scalar(text="LogUsageToCsvFile"):
@@ -135,7 +135,8 @@ class _Translation:
                     sinks["csv"] = Mapping(plugin.place, {"folder": Entry(plugin.place, folder)})
                 case Scalar(text="LogUsageToLogAnalytics"):
                     assert isinstance(plugin, Mapping)
-                    sinks["log_analytics"] = self._log_analytics(document, plugin)
+                    if not self._has_placeholders(plugin, index):
+                        sinks["log_analytics"] = self._log_analytics(document, plugin)
         if not sinks:
             return document
         written = document.get("usage_sinks")
@@ -144,12 +145,28 @@ class _Translation:
         added = {key: node for key, node in sinks.items() if key not in base.entries}
         return document.with_entries(usage_sinks=base.with_entries(**added))
 
+    def _has_placeholders(self, plugin: Mapping, index: int) -> bool:
+        unwritten = [
+            key
+            for key in _LOG_ANALYTICS
+            if isinstance(value := plugin.get(key), Scalar) and PLACEHOLDER.fullmatch(value.text or "")
+        ]
+        for key in unwritten:
+            self._problem(
+                plugin.entries[key].key_place,
+                ("plugins", index, key),
+                "is still a placeholder",
+                "write the real one, or remove the plugin if its rows are not wanted",
+            )
+        return bool(unwritten)
+
     def _log_analytics(self, document: Mapping, plugin: Mapping) -> Mapping:
         entries = {
             key: plugin.entries[theirs] for theirs, key in _LOG_ANALYTICS.items() if theirs in plugin.entries
         }
-        identity = document.entries.get(IDENTITY)
-        if identity is not None and "client_secret" not in entries:
+        identity, value = document.entries.get(IDENTITY), document.get(IDENTITY)
+        is_unwritten = isinstance(value, Scalar) and PLACEHOLDER.fullmatch(value.text or "")
+        if identity is not None and not is_unwritten and "client_secret" not in entries:
             entries["client_id"] = identity
             self._identity_is_used = True
         return Mapping(plugin.place, entries)

@@ -63,7 +63,7 @@ class OtlpSink(_Sink):
 
 
 class LogAnalyticsSink(_Sink):
-    """An Azure Log Analytics table, by its Logs Ingestion API (extra log-analytics)."""
+    """An Azure Log Analytics table, by its Logs Ingestion API."""
 
     endpoint: Url
     """The data collection endpoint, `https://….ingest.monitor.azure.com`."""

@@ -153,7 +153,8 @@ class Engine:
         pool = pool_of(call, call.deployment)
         # Azure estimates from the characters of the prompt. No text has as few tokens as one for eight
         # bytes, and a low estimate is wanted here.
-        call.estimate = body.text_size // 8 + (completion_bound(call) or 0)
+        bound = (completion_bound(call) or 0) if call.target.operation.reserves else 0
+        call.estimate = body.text_size // 8 + bound
         return pool
 
     def _class(self, call: Call) -> PriorityClass:

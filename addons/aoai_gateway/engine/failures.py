@@ -76,11 +76,11 @@ def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> F
     The client's own fields remain its own: an api-version, ``stream_options``, a header that names another
     deployment (for spill-over or images).
     """
+    if call.adds_usage(backend) and is_stream_options_unknown(status, body):
+        return Fault.STREAM_OPTIONS
     if status not in (400, 404):
         return None
     assert call.body is not None
-    if call.adds_usage(backend) and is_stream_options_unknown(status, body):
-        return Fault.STREAM_OPTIONS
     if status == 404 and call.target.ids:
         return Fault.ELSEWHERE
     if is_held_elsewhere(status, body, call.body.raw):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
 from aoai_gateway.engine.timeouts import answers, completion_bound
 from aoai_gateway.routing.order import RoutingRequest, able, draw_lots, draw_takers
 
@@ -42,6 +43,7 @@ def routing_request_of(
         tier=call.requested_tier,
         line=call.deployment if call.deployment in config.virtual_deployments else "",
         tokens=_tokens(call),
+        grows=not call.target.operation.reserves,
         size=len(call.body.raw) if call.body is not None else 0,
         arrived=call.started,
         weight=call.client.weight or 1.0,
@@ -77,6 +79,8 @@ def _tokens(call: Call) -> int:
     assert call.body is not None
     bound = completion_bound(call)
     completion = UNBOUNDED_COMPLETION * answers(call) if bound is None else bound
+    if not call.target.operation.reserves:
+        completion = min(completion, DEFAULT_COMPLETION)
     prompt = call.body.text_size // CHARACTERS_PER_TOKEN if call.prompt is None else call.prompt.tokens
     return prompt + completion
 

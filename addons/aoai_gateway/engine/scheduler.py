@@ -298,7 +298,7 @@ class Scheduler:
         backend, request.backend = request.backend, None
         capacity, request.capacity = request.capacity, None
         if backend is not None and capacity is not None:
-            capacity.end(request.call_id, used_tokens, now)
+            capacity.end(request.call_id, used_tokens, now, grows=request.grows)
             if capacity.frees_early(now):
                 self.breaks.half_open(backend.key)
             if used_tokens and used_tokens < request.tokens and request.expected is not None:

@@ -39,6 +39,8 @@ REQUEST_SECONDS = 5.0
 LARGEST_DOCUMENT = 512 * 1024
 MOST_KEYS = 100
 LONGEST_KID = 256
+MOST_TRIED = 4
+"""Keys of one id, or without any, that a token's signature is checked with."""
 
 RSA_BITS = range(2048, 8192 + 1)
 """Shorter ones are weak, and longer ones take milliseconds."""
@@ -69,10 +71,14 @@ class KeySet:
     keys: frozenset[PublicKey]
     seconds: float | None = field(default=None, compare=False)
 
-    def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
-        """Return the key of this id; where a token names none, the only one that it can be."""
+    def find(self, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
+        """Return the keys of this id; where a token names none, all that it can be signed with.
+
+        An id should be that of one key (RFC 7517 §4.5). Some issuers rotate keys under one, or write a key
+        twice.
+        """
         fitting = [key for key in self.keys if key.is_for(algorithm) and (kid is None or key.kid == kid)]
-        return fitting[0] if len(fitting) == 1 else None
+        return tuple(fitting) if len(fitting) <= MOST_TRIED else ()
 
 
 def key_fetcher(issuer: Issuer) -> Fetch[KeySet]:
@@ -184,8 +190,12 @@ def read_keys(content: bytes, where: str) -> KeySet:
     """Read a JSON Web Key Set; keys of kinds that are not for signatures are passed over (RFC 7517 §5)."""
     written = _document(content, where).get("keys")
     remedy = "It must be a JSON Web Key Set with public keys for signatures."
-    if not isinstance(written, list) or len(written) > MOST_KEYS:
+    if not isinstance(written, list):
         raise FetchError(f"{where} holds no keys", remedy)
+    if len(written) > MOST_KEYS:
+        raise FetchError(
+            f"{where} holds more than {MOST_KEYS} keys", "Give only those that sign in jwks_file."
+        )
     keys = frozenset(key for each in written if (key := _public_key(each)) is not None)
     if not keys:
         raise FetchError(f"{where} holds no key that can be used", remedy)

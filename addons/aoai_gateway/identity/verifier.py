@@ -70,12 +70,21 @@ class Verified:
     """Its claims that are short texts, by name."""
     masks: KnownSecrets = field(repr=False)
     """Masks it as it is; no backend sees it that could write it in another form."""
+    lacks_groups: bool = False
+    """Whether its issuer left out the groups of its sender because there are too many of them.
+
+    Source: Microsoft identity platform, groups overage claim (``_claim_names``; ``hasgroups``)."""
     _client: tuple[Config, Client] | None = field(default=None, repr=False)
 
     def client(self, config: Config) -> Client:
         """Return the client whose token it is. Raises a 403."""
         if self._client is None or self._client[0] is not config:
-            self._client = (config, clients_by_token(config).find(self.said))
+            try:
+                self._client = (config, clients_by_token(config).find(self.said))
+            except GatewayError as error:
+                if self.lacks_groups and error.code == "token_client_unknown":
+                    raise token_refused("token_groups_left_out") from None
+                raise
         return self._client[1]
 
 
@@ -166,8 +175,7 @@ class TokenVerifier:
             raise token_refused("token_algorithm")
         if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= LONGEST_KID):
             raise token_refused("token_key_unknown")
-        key = await self._key(issuer, kid, algorithm)
-        verified = _checked(token, issuer, key, algorithm)
+        verified = _checked_with_one(token, issuer, await self._fitting(issuer, kid, algorithm), algorithm)
         self._verified[_digest(token)] = verified
         while len(self._verified) > MOST_VERIFIED:
             self._verified.popitem(last=False)
@@ -182,19 +190,19 @@ class TokenVerifier:
             raise token_refused("token_issuer_unknown")
         return next((issuer for issuer in found if _is_for(issuer, said)), found[0])
 
-    async def _key(self, issuer: Issuer, kid: str | None, algorithm: str) -> PublicKey:
+    async def _fitting(self, issuer: Issuer, kid: str | None, algorithm: str) -> tuple[PublicKey, ...]:
         renewal = self._keys[issuer]
         keys = renewal.value
-        found = keys.find(kid, algorithm) if keys is not None else None
-        if found is not None:
+        found = keys.find(kid, algorithm) if keys is not None else ()
+        if found:
             return found
         name = f"{issuer.issuer}\n{kid}"
         if keys is not None and (self._unknown.get(name) or 0.0) > self._clock():
             raise token_refused("token_key_unknown")
         is_fresh = await self._fetch_again(issuer, renewal)
         keys = renewal.value
-        found = keys.find(kid, algorithm) if keys is not None else None
-        if found is not None:
+        found = keys.find(kid, algorithm) if keys is not None else ()
+        if found:
             return found
         if not renewal.settled.is_set() or renewal.problem:
             raise token_refused("token_keys_unavailable")
@@ -254,6 +262,19 @@ _CODES = (
 )
 
 
+def _checked_with_one(token: str, issuer: Issuer, keys: tuple[PublicKey, ...], algorithm: str) -> Verified:
+    """Check a token with the keys that it may be signed with. Raises GatewayError."""
+    *others, last = keys
+    for key in others:
+        try:
+            return _checked(token, issuer, key, algorithm)
+        except GatewayError as error:
+            # What is said of its claims is said by a key that has signed them.
+            if error.code not in ("token_signature", "token_malformed"):
+                raise
+    return _checked(token, issuer, last, algorithm)
+
+
 def _checked(token: str, issuer: Issuer, key: PublicKey, algorithm: str) -> Verified:
     """Check the signature, then the claims. Raises GatewayError."""
     try:
@@ -276,4 +297,10 @@ def _checked(token: str, issuer: Issuer, key: PublicKey, algorithm: str) -> Veri
     if issuer.tenants and tid not in issuer.tenants:
         raise token_refused("token_tenant")
     texts = {n: v for n, v in claims.items() if isinstance(v, str) and 0 < len(v) <= LONGEST_CLAIM}
-    return Verified(issuer, key, expires, values_of(issuer, claims), texts, KnownSecrets([token], plain=True))
+    masks = KnownSecrets([token], plain=True)
+    return Verified(issuer, key, expires, values_of(issuer, claims), texts, masks, _lacks_groups(claims))
+
+
+def _lacks_groups(claims: Mapping[str, Any]) -> bool:
+    elsewhere = claims.get("_claim_names")
+    return claims.get("hasgroups") is True or (isinstance(elsewhere, dict) and "groups" in elsewhere)

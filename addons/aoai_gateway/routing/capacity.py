@@ -209,11 +209,16 @@ class Capacity:
                     max(most, self._tokens.others.at(now)), now, now + wait, fades=fades
                 )
 
-    def end(self, call_id: str, used_tokens: int | None, now: float) -> None:
-        """A call is over. ``used_tokens``: prompt and completion; 0 if it was not served; None: unknown."""
+    def end(self, call_id: str, used_tokens: int | None, now: float, *, grows: bool = False) -> None:
+        """A call is over. ``used_tokens``: prompt and completion; 0 if it was not served; None: unknown.
+
+        ``grows``: the limiter has counted them as they were written, and not what was told to `begin`.
+        """
         booking = self._bookings.pop(call_id, None)
         if booking is None or used_tokens is None:
             return
+        if grows and used_tokens > booking.tokens:
+            self._tokens.add(used_tokens - booking.tokens, now)
         self._tokens.give_back(max(0, booking.tokens - used_tokens), booking.at)
         self._all_tokens += used_tokens - booking.tokens
         if booking.tokens:

@@ -101,6 +101,8 @@ class RoutingRequest:
     """The name of its queue: the virtual deployment, if it is one."""
     tokens: int = 0
     """The tokens that a backend's limiter will count for it: its prompt, and the bound of its completion."""
+    grows: bool = False
+    """Whether the limiter counts the completion as it is written. Then its tokens are a likely figure."""
     size: int = 0
     """Bytes of its body, which is held while it waits."""
     arrived: float = 0.0

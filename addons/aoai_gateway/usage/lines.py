@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aoai_gateway.usage.files import append, prune
+from aoai_gateway.whole_lines import write_lines
 
 if TYPE_CHECKING:
     import os
@@ -24,8 +25,7 @@ class StdoutWriter:
 
     def write(self, records: Sequence[Record]) -> int:
         """Write a line for each."""
-        sys.stdout.write(lines_of(records))
-        sys.stdout.flush()
+        write_lines(sys.stdout, lines_of(records))
         return 0
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Records to Azure Log Analytics, through its Logs Ingestion API (extra ``log-analytics``).
+"""Records to Azure Log Analytics, through its Logs Ingestion API.
 
 Rows have the columns of PowerProxy's plugin LogUsageToLogAnalytics, so its table, data collection rule and
 workbooks go on working. ``TimeGenerated`` and ``Record`` (all of it, as an object) come on top; a rule whose

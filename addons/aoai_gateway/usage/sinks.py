@@ -24,7 +24,6 @@ MEGABYTE = 1_000_000
 
 EXTRAS = {
     "otlp": ("otel", ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")),
-    "log_analytics": ("log-analytics", ("azure.monitor.ingestion",)),
 }
 """What a kind of sink needs: the extra of this package, and the modules that it brings."""
 

@@ -253,8 +253,11 @@ def _model_of_session(target: Target, raw: bytes | StoredText, field: Field) -> 
 
 
 def _checked_model(model: str | None) -> str | None:
+    if not model:
+        # Microsoft's samples for JavaScript write "" where the client has the deployment, and so the path.
+        return None
     # Printable also rules out lone surrogates, which no log and no header could take.
-    if model is not None and (not 0 < len(model) <= _LONGEST_MODEL or not model.isprintable()):
+    if len(model) > _LONGEST_MODEL or not model.isprintable():
         raise invalid_body("'model' must be the name of a deployment.", param="model")
     return model
 

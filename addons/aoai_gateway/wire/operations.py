@@ -86,7 +86,8 @@ class Operation:
     the parameters of the query that name the deployment, where neither path nor body does; ``model_in``:
     where in a JSON body ``model`` may stand if not at its top, the places in their order; ``mints``: its
     answer gives a secret that opens sessions; ``opened_by``: the type of the client's first message, where it
-    is that which asks for something, as the body of a request does.
+    is that which asks for something, as the body of a request does; ``reserves``: the limiter of a backend
+    counts the bound of the answer when the call comes, and not only the answer as it is written.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Operation:
     unread_lines: tuple[str, str] | None = None
     """A member of the body, and its value (empty: any), that tells of lines of a batch which are not read, as
     they come in parts or lie elsewhere."""
+    reserves: bool = True
 
     def __reduce__(self) -> tuple[object, ...]:
         """Stay the same object in another process: operations are compared by identity."""
@@ -203,6 +205,7 @@ MESSAGES = Operation(
     paced=True,
     bounds=("max_tokens",),
     dialect=ANTHROPIC,
+    reserves=False,  # "Rate limits", Anthropic: max_tokens does not count, and may be as high as one likes
 )
 # A session of transcription names no model but in its settings. Azure's preview has `deployment`, v1 `model`.
 REALTIME = Operation(

@@ -68,6 +68,8 @@ _HELD_ELSEWHERE = re.compile(
 )
 _UNREADABLE = ("could not be verified", "could not be decrypted")
 _NOT_FOUND = ("not found", "no such", "does not exist", "could not be found")
+_STREAM_OPTIONS = "stream_options"
+_MOST_FAULTS = 20
 _ID = re.compile(r"\b(?:[a-z]{2,12}[_-])[A-Za-z0-9_-]{6,128}")
 _MOST_IDS = 4
 
@@ -101,10 +103,21 @@ def is_operation_unsupported(status: int, body: bytes | None) -> bool:
 
 
 def is_stream_options_unknown(status: int, body: bytes | None) -> bool:
-    """Whether ``stream_options`` is refused."""
+    """Whether ``stream_options`` is refused: by Azure's own error, or by a list of what is wrong where.
+
+    The latter is a 422 of FastAPI, which serves models of other makers; some put it into an error of Azure's.
+    """
+    if status not in (400, 422):
+        return False
     error = read_error(body)
     told = (error.get("param"), error.get("message"))
-    return status == 400 and any(isinstance(text, str) and "stream_options" in text for text in told)
+    if any(isinstance(text, str) and _STREAM_OPTIONS in text for text in told):
+        return True
+    faults = error.get("detail") or error.get("details")
+    if not isinstance(faults, list):
+        return False
+    places = [fault.get("loc") for fault in faults[:_MOST_FAULTS] if isinstance(fault, dict)]
+    return any(isinstance(place, list) and _STREAM_OPTIONS in place for place in places)
 
 
 def is_encryption_foreign(status: int, body: bytes | None) -> bool:

@@ -17,6 +17,7 @@ token_not_yet_valid     401     it is for later
 token_audience          401     it is for another audience
 token_tenant            401     its tenant may not come in
 token_client_unknown    403     it is right, but belongs to no client
+token_groups_left_out   403     it belongs to no client, and its sender is in too many groups for a token
 token_client_ambiguous  403     it is right, and belongs to several clients
 token_keys_unavailable  503     its issuer's keys are not to be had just now
 key_expired             401     the `not_after` of the client's key has passed
@@ -41,6 +42,8 @@ _MESSAGES = {
     "token_tenant": "Tokens of its tenant are not accepted here. Sign in to another one",
     "token_client_unknown": "It is valid, but belongs to no client of this gateway. "
     "Ask the gateway's administrator to add one",
+    "token_groups_left_out": "Its sender is in too many groups for a token, so it holds none of them and "
+    "belongs to no client of this gateway. Have its issuer write only those that the application needs",
     "token_client_ambiguous": "It is valid, but several clients of this gateway could be meant. "
     "Ask the gateway's administrator to tell them apart",
     "token_keys_unavailable": "The keys of its issuer cannot be fetched just now. Try again soon",
@@ -61,7 +64,7 @@ def token_refused(code: str) -> GatewayError:
     if code == "token_keys_unavailable":
         wait = (("retry-after", str(RETRY_SECONDS)),)
         return GatewayError(503, code, message, type="server_error", headers=wait)
-    if code in ("token_client_unknown", "token_client_ambiguous"):
+    if code in ("token_client_unknown", "token_groups_left_out", "token_client_ambiguous"):
         return GatewayError(403, code, message, type="permission_denied")
     if not code.startswith("token_"):
         return GatewayError(401, code, message, type="authentication_error")
