@@ -95,9 +95,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "usage.jsonl")
         with path.open("w") as out:
-            out.writelines(
-                json.dumps(each, separators=(",", ":")) + "\n" for each in records(args.records)
-            )
+            out.writelines(json.dumps(each, separators=(",", ":")) + "\n" for each in records(args.records))
         recording = read_all(path)
         works: dict[str, Callable[[], object]] = {
             "reading": lambda: read_all(path),

@@ -349,6 +349,15 @@ class Config(Model):
             return (PriorityClass(IMPLICIT, 0, lengths),)
         return tuple(each.resolved(rank, lengths) for rank, each in enumerate(self.priorities))
 
+    def classes_above(self, rank: int) -> tuple[str, ...]:
+        """Return the names of the classes above one of this rank."""
+        return self._classes_above[rank]
+
+    @cached_property
+    def _classes_above(self) -> tuple[tuple[str, ...], ...]:
+        names = tuple(cls.name for cls in self.priority_classes)
+        return tuple(names[:rank] for rank in range(len(names)))
+
     @cached_property
     def minimum_shares(self) -> Mapping[str, float]:
         """The share of the places in a line that come free which each class gets at least, by name."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Bounded
-from aoai_gateway.routing.backends import BackendKey
+from aoai_gateway.routing.backends import NOTHING_DECLARED, BackendKey, Declared
 from aoai_gateway.routing.ptu_size import PtuSize
 from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
 
@@ -69,15 +69,6 @@ MOST_BACKENDS = 10_000
 _ROUNDING = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """The limits of a backend in the configuration; None: not declared."""
-
-    tokens_per_minute: int | None = None
-    requests_per_minute: int | None = None
-    provisioned: bool = False
-
-
 @dataclass(slots=True)
 class _Limit:
     """A limit per minute from the backend's headers."""
@@ -121,7 +112,7 @@ class Capacity:
     """One backend's capacity. Every call that is sent to it begins here, and ends here."""
 
     def __init__(self, declared: Declared | None = None) -> None:
-        self.declared = declared or Declared()
+        self.declared = declared or NOTHING_DECLARED
         self.key = BackendKey("", "")
         self._tokens = SlidingWindow(TOKEN_WINDOW)
         self._requests = SlidingWindow(REQUEST_WINDOW)
@@ -142,10 +133,11 @@ class Capacity:
 
     def begin(self, call_id: str, tokens: int, now: float) -> None:
         """A call of so many tokens (prompt and completion's upper bound) is sent now."""
-        for each, booking in list(self._bookings.items()):
-            if now - booking.at < LONGEST_CALL:
+        while self._bookings:
+            oldest = next(iter(self._bookings))
+            if now - self._bookings[oldest].at < LONGEST_CALL:
                 break
-            del self._bookings[each]
+            del self._bookings[oldest]
         self._requests.seconds = self._request_window(now)
         self._requests.add(1, now)
         self._tokens.add(tokens, now)
@@ -350,13 +342,12 @@ class Capacities:
 
         An endpoint without virtual deployments has one for each real deployment that is asked for.
         """
-        key = BackendKey(backend.key.endpoint, backend.deployment(asked))
-        standin = backend.standin
-        capacity = self._capacities.get(key) or Capacity()
-        capacity.key = key
-        self._capacities.put(key, capacity)
-        if standin is not None:
-            capacity.declared = Declared(
-                standin.tokens_per_minute, standin.requests_per_minute, standin.provisioned
-            )
+        key = backend.serving(asked)
+        capacity = self._capacities.get(key)
+        if capacity is None:
+            capacity = Capacity()
+            capacity.key = key
+            self._capacities.put(key, capacity)
+        if backend.standin is not None:
+            capacity.declared = backend.declared
         return capacity
