@@ -3,7 +3,8 @@
     .venv/bin/python tests/bench/backtest.py [RECORDS] [--profile]
 
 The records are those of ``records.py``: 40 clients at three deployments, eight calls a second. *Plain* is a
-configuration without quotas, classes and prices; *policies* has all of them, and sizes of its backends.
+configuration without quotas, classes and prices; *policies* has all of them, and sizes of its backends;
+*scarce* has backends that are too small, so that calls wait in queues.
 CPU time of one thread; of several rounds the least counts.
 """
 
@@ -33,9 +34,10 @@ CLIENTS = 40
 CLASSES = ("critical", "standard", "batch")
 
 
-def config(*, policies: bool) -> Config:
-    """Make a candidate: two endpoints, one of them provisioned where policies count its tokens."""
-    sizes = {"sweden": 120_000, "france": 120_000} if policies else {}
+def config(kind: str) -> Config:
+    """Make a candidate: two endpoints, one of them provisioned where its size is declared."""
+    policies = kind != "plain"
+    size = {"plain": None, "policies": 120_000, "scarce": 80_000}[kind]
     endpoints = tuple(
         Endpoint(
             name=name,
@@ -48,7 +50,7 @@ def config(*, policies: bool) -> Config:
                     standins=(
                         Standin(
                             name=each,
-                            tokens_per_minute=sizes.get(name),
+                            tokens_per_minute=size,
                             provisioned=policies and name == "sweden",
                         ),
                     ),
@@ -58,7 +60,7 @@ def config(*, policies: bool) -> Config:
         )
         for name in ("sweden", "france")
     )
-    limits = {"max_tokens_per_minute": 30_000, "max_requests_per_minute": 300} if policies else {}
+    limits = {"max_tokens_per_minute": 30_000, "max_requests_per_minute": 300} if kind == "policies" else {}
     clients = tuple(
         Client(
             name=f"team-{number}",
@@ -99,9 +101,9 @@ def main() -> None:
         recording = read_all(path)
         works: dict[str, Callable[[], object]] = {
             "reading": lambda: read_all(path),
-            "engine, plain": lambda: VirtualGateway(config(policies=False), recording).run(),
-            "engine, policies": lambda: VirtualGateway(config(policies=True), recording).run(),
         }
+        for kind in ("plain", "policies", "scarce"):
+            works[f"engine, {kind}"] = lambda kind=kind: VirtualGateway(config(kind), recording).run()  # type: ignore[misc]
         for name, work in works.items():
             if args.profile:
                 profile = cProfile.Profile()
