@@ -309,11 +309,13 @@ class Config(Model):
 
         A dated model has the price of its name: ``gpt-4o-2024-11-20`` that of ``gpt-4o``.
         """
-        names = [deployment, self.model_of(deployment) or ""]
-        if model is not None:
-            names += [model, _VERSION.sub("", model)]
         prices = self._prices
-        return next((prices[name.lower()] for name in names if name.lower() in prices), None)
+        if not prices:
+            return None
+        found = prices.get(deployment.lower()) or prices.get((self.model_of(deployment) or "").lower())
+        if found is None and model is not None:
+            found = prices.get(model.lower()) or prices.get(_VERSION.sub("", model).lower())
+        return found
 
     @cached_property
     def _prices(self) -> Mapping[str, Price]:

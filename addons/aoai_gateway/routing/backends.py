@@ -98,6 +98,9 @@ class RoutingTable:
 
     def pool(self, deployment: str) -> Pool | None:
         """Return the backends of a deployment in the order written; None if it is not to be asked for."""
+        found = self._pools.get(deployment)
+        if found is not None:
+            return found
         deployment = self._config.spelled(deployment)
         if not self._config.knows(deployment):
             return None

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.backends import NOTHING_DECLARED, BackendKey, Declared
@@ -86,8 +86,7 @@ class _Limit:
         return declared if told is None else told if declared is None else min(told, declared)
 
 
-@dataclass(frozen=True, slots=True)
-class _Booking:
+class _Booking(NamedTuple):
     tokens: int
     at: float
     own: int
@@ -141,8 +140,10 @@ class Capacity:
         self._requests.seconds = self._request_window(now)
         self._requests.add(1, now)
         self._tokens.add(tokens, now)
-        share = tokens / self._size if self._size else 0.0
-        self._bucket.pour(share, now)
+        size = self._size if self.provisioned else None
+        share = tokens / size if size else 0.0
+        if share:
+            self._bucket.pour(share, now)
         own = self._tokens.own(now)
         self._all_tokens += tokens
         self._bookings[call_id] = _Booking(tokens, now, own, share, self._bucket.poured, self._all_tokens)
@@ -208,7 +209,7 @@ class Capacity:
             return
         self._tokens.give_back(max(0, booking.tokens - used_tokens), booking.at)
         self._all_tokens += used_tokens - booking.tokens
-        if booking.tokens:
+        if booking.share:
             self._bucket.pour(booking.share * (used_tokens / booking.tokens - 1), now)
 
     def frees_early(self, now: float) -> bool:
@@ -266,10 +267,11 @@ class Capacity:
         wait = 0.0
         share = 1 - leave_free - self._margin
         if self.provisioned:
-            if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
+            size = self._size
+            if size is not None or now - self._utilized_at < UTILIZATION_AGE:
                 # More than it drains is not available to any class, however much of it is kept open.
-                inflow = min(expected, MOST_EXPECTED * self._size / 60) if self._size else 0.0
-                ahead = EXPECTED_SECONDS * inflow / self._size if self._size else 0.0
+                inflow = min(expected, MOST_EXPECTED * size / 60) if size else 0.0
+                ahead = EXPECTED_SECONDS * inflow / size if size else 0.0
                 wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN - ahead), now)
         else:
             limit = self._tokens_per_minute(now)
@@ -299,8 +301,6 @@ class Capacity:
     @property
     def _size(self) -> int | None:
         """Of a provisioned backend: the tokens per minute, which its bucket holds."""
-        if not self.provisioned:
-            return None
         declared = self.declared.tokens_per_minute
         return declared if declared is not None else self._ptu_size.tokens_per_minute
 

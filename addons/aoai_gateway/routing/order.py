@@ -183,12 +183,13 @@ def order(
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
+    has_failures = bool(request.tried) or not breaks.none
     for backend in request.pool:
-        skip = (
-            _never(request, backend)
-            or _after_failure(request, backend, now, breaks)
-            or _without_room(request, backend, now, breaks, capacities, None if has_deficit else demands)
-        )
+        skip = _never(request, backend)
+        if skip is None and has_failures:
+            skip = _after_failure(request, backend, now, breaks)
+        if skip is None and request.limited:
+            skip = _without_room(request, backend, now, breaks, capacities, None if has_deficit else demands)
         if skip is None:
             candidates.append(backend)
         else:
@@ -227,8 +228,6 @@ def _never(request: RoutingRequest, backend: Backend) -> Skip | None:
 
 def _after_failure(request: RoutingRequest, backend: Backend, now: float, breaks: Breaks) -> Skip | None:
     """Say why a backend is not tried after a failure, of this call or of others."""
-    if breaks.none and not request.tried:
-        return None
     cls = request.cls.name
     brk = breaks.on(backend, now, cls, request.marks)
     if brk is not None:
@@ -251,7 +250,7 @@ def _without_room(
     demands: Demands | None,
 ) -> Skip | None:
     """Say why a backend's capacity does not let the call in at this time."""
-    if not request.limited or breaks.is_half_open(backend, request.cls.name):
+    if breaks.is_half_open(backend, request.cls.name):
         # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
     capacity = capacities.of(backend, request.deployment)
