@@ -28,7 +28,8 @@ Nothing here reads a clock: `now` is any monotonic time in float seconds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 GRAIN = 0.125
@@ -99,8 +100,7 @@ class Entry(NamedTuple):
         return (self.slice + 1) * GRAIN
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """A sliding window of amounts."""
 
     seconds: float
@@ -132,13 +132,14 @@ class Window:
     def give_back(self, at: float, amount: int) -> Window:
         """Return this window less `amount` of the tokens put in at `at`; unchanged if those have left it."""
         index = math.floor(at / GRAIN)
-        for position, entry in enumerate(self.entries):
-            if entry.slice == index:
-                returned = min(amount, entry.amount)
-                left = Entry(entry.slice, entry.amount - returned)
-                entries = (*self.entries[:position], left, *self.entries[position + 1 :])
-                return Window(self.seconds, entries, self.total - returned)
-        return self
+        position = bisect_left(self.entries, (index,))
+        if position == len(self.entries) or self.entries[position].slice != index:
+            return self
+        entry = self.entries[position]
+        returned = min(amount, entry.amount)
+        left = Entry(index, entry.amount - returned)
+        entries = (*self.entries[:position], left, *self.entries[position + 1 :])
+        return Window(self.seconds, entries, self.total - returned)
 
     def seconds_until(self, room: int, limit: int, now: float) -> float:
         """How long until `room` more fits under `limit`, if nothing else comes; infinite if never."""
@@ -152,16 +153,14 @@ class Window:
         return math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class PaygState:
+class PaygState(NamedTuple):
     """The state of a standard deployment."""
 
     tokens: Window
     requests: Window
 
 
-@dataclass(frozen=True, slots=True)
-class PtuState:
+class PtuState(NamedTuple):
     """The bucket's level in tokens, as it was at time `at`."""
 
     level: float = 0.0
@@ -172,16 +171,14 @@ Limits = PaygLimits | PtuLimits
 State = PaygState | PtuState
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """The booking of an admitted call, with its time: `settle` needs it."""
 
     tokens: int
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The limiter's answer to one call, with the headers that Azure would put on the response."""
 
     admitted: bool
@@ -224,7 +221,7 @@ def settle(
         return replace(state, tokens=state.tokens.at(now).add(now, -unused))
     if unused <= 0 or not limits.unused_returned:
         return state
-    return replace(state, tokens=state.tokens.at(now).give_back(reservation.at, unused))
+    return PaygState(state.tokens.at(now).give_back(reservation.at, unused), state.requests)
 
 
 def fill(limits: Limits, state: State, now: float, seconds: float) -> State:

@@ -37,7 +37,7 @@ def ptu(**parts: Any) -> World:
 
 
 def speed(there: World) -> Any:
-    return there.engine.speeds.get((there.backend("ptu@a").key, "ptu"))
+    return there.engine.speeds.get(there.backend("ptu@a").key)
 
 
 # --- spilled over --------------------------------------------------------------------------------------

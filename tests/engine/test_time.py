@@ -270,8 +270,8 @@ def test_names_that_clients_make_up_are_not_remembered_without_end(monkeypatch: 
     here = open_endpoint().script(a=Answer(usage=Usage(10, 1, 11), model="gpt-4o"))
     team = Client(name="team", key="key-of-team", max_tokens_per_minute=1_000_000)
     for n in range(9):
-        here.call(model=f"made-up-{n}", client=team)
-        here.call(model="in-use", client=team)
+        for name in (f"made-up-{n}", "in-use"):
+            here.call(model=name, client=team, messages=[{"role": "user", "content": "What is remembered?"}])
     engine, estimates = here.engine, here.engine.settlement._estimates
     assert {name for _, name in engine.speeds} == {"in-use", "made-up-7", "made-up-8"}
     for kept in (estimates._corrections, estimates._models):

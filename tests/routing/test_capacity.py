@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy.http import Headers
 
-from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.capacity import EXPECTED_SECONDS, Capacities, Capacity, Declared
+from aoai_gateway.routing.backends import Declared, RoutingTable
+from aoai_gateway.routing.capacity import EXPECTED_SECONDS, Capacities, Capacity
 from aoai_gateway.wire.hints import RateLimits, read_rate_limits, retry_hint
 from aoai_simulator import limits as truth
 from tests.engine_driver import config

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
-from aoai_gateway.routing.backends import BackendKey
-from aoai_gateway.routing.capacity import Capacity, Declared
+from aoai_gateway.routing.backends import BackendKey, Declared
+from aoai_gateway.routing.capacity import Capacity
 from aoai_gateway.routing.demand import SAFETY, SHORTEST_SECONDS, Demands
 from aoai_gateway.routing.windows import GRAIN, Others, SlidingWindow
 

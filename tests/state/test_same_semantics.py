@@ -45,7 +45,7 @@ class Oracle:
 
     def admit(self, reservation: Reservation, now: float) -> Admitted:
         tokens = {
-            q.deployment: reservation.amount(Limit.TOKENS_PER_MINUTE, q.tokens_per_minute)
+            q.deployment: min(reservation.tokens, q.tokens_per_minute or reservation.tokens)
             for q in reservation.quotas
         }
         admitted = Admitted(reservation, now, tokens)

@@ -7,7 +7,7 @@ record is passed over as a whole, since half of a call would make figures wrong 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -78,12 +78,32 @@ class _Record(TypedDict):
     spillover: dict[str, Any] | None
 
 
+class _Line(_Record):
+    """A record as a line of JSON has it."""
+
+    schema: NotRequired[int]
+    time: str
+
+
 _records: TypeAdapter[Any] = TypeAdapter(_Record)
+_lines: TypeAdapter[Any] = TypeAdapter(_Line)
 
 
 def is_time(at: float) -> bool:
     """Whether seconds since the epoch can be a record's time."""
     return 0 <= at < LATEST
+
+
+def checked(line: str) -> dict[str, Any] | None:
+    """Read a line of JSON: a record's fields that anything is made of here, all of them there and right.
+
+    None for any other line. It is then to be read whole: an older record lacks fields, or one is wrong.
+    """
+    try:
+        found: dict[str, Any] = _lines.validate_json(line, strict=True)
+    except ValidationError:
+        return None
+    return found
 
 
 def wrong_field(record: dict[str, Any]) -> str | None:

@@ -91,14 +91,18 @@ class Recording:
     """Of backends that refused calls: the most tokens that they served in a minute."""
     left_out: int = 0
     """Records that are no calls which could be sent again."""
+    _usual: Speed | None = field(default=None, repr=False, compare=False)
+    """The median of all speeds, once it was asked for."""
 
     def speed(self, backend: str) -> Speed:
         """Give the speed of a backend; of one that served nothing, the median of the others."""
         found = self.speeds.get(backend)
         if found is not None or not self.speeds:
             return found or Speed()
-        known = self.speeds.values()
-        return Speed(median(each.begin for each in known), median(each.tokens for each in known))
+        if self._usual is None:
+            known = self.speeds.values()
+            self._usual = Speed(median(each.begin for each in known), median(each.tokens for each in known))
+        return self._usual
 
 
 def recording_of(records: Iterable[tuple[float, Record]], *, retries: bool = True) -> Recording:

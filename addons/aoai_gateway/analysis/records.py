@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from aoai_gateway.analysis.record_check import is_time, wrong_field
+from aoai_gateway.analysis.record_check import checked, is_time, wrong_field
 from aoai_gateway.usage.record import SCHEMA, empty_record
 
 type Record = dict[str, Any]
@@ -169,12 +169,9 @@ def _open(path: Path) -> io.TextIOBase | Any:
 
 
 def _record(line: str, plain: Record) -> tuple[float, Record]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        raise _NoRecordError("not JSON") from None
-    if not isinstance(record, dict) or "outcome" not in record:
-        raise _NoRecordError("no outcome")
+    # Nearly all lines are right, and are read twice as fast by what checks them.
+    known = checked(line)
+    record = _read_whole(line) if known is None else known
     try:
         at = seconds(record["time"])
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -184,8 +181,20 @@ def _record(line: str, plain: Record) -> tuple[float, Record]:
     schema = record.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordsError(f"a record has schema {schema!r}, and this version reads up to {SCHEMA}")
+    if known is not None:
+        return at, known
     # Older ones lack what was added since.
     whole = plain | record
     if (wrong := wrong_field(whole)) is not None:
         raise _NoRecordError(wrong)
     return at, whole
+
+
+def _read_whole(line: str) -> Record:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _NoRecordError("not JSON") from None
+    if not isinstance(record, dict) or "outcome" not in record:
+        raise _NoRecordError("no outcome")
+    return record

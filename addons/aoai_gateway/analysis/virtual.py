@@ -110,7 +110,7 @@ class VirtualGateway:
         self.unknown_clients = 0
         """Calls of clients that the configuration does not have."""
         self.reservations: dict[str, Any] = {}
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._arrived = 0
         self._deployments: dict[str, Deployment] = {}
@@ -135,16 +135,15 @@ class VirtualGateway:
     def _pass_until(self, time: float) -> None:
         heap = self._heap
         while heap and heap[0][0] <= time:
-            at, _, what = heapq.heappop(heap)
-            self.now = max(self.now, at)
-            what()
+            self.now, _, what, arguments = heapq.heappop(heap)
+            what(*arguments)
         if time < math.inf:
             self.now = max(self.now, time)
 
-    def at(self, time: float, what: Callable[[], None]) -> None:
-        """Do something at a time of the engine's clock."""
+    def at(self, time: float, what: Callable[..., None], *arguments: Any) -> None:
+        """Do something at a time of the engine's clock, which is not over."""
         self._count += 1
-        heapq.heappush(self._heap, (time, self._count, what))
+        heapq.heappush(self._heap, (time, self._count, what, arguments))
 
     def _renew(self) -> None:
         self.counters.renew(list(self.reservations.values()), self.now + self.wall)
@@ -202,8 +201,11 @@ class VirtualGateway:
 
     def stand(self, running: _Running, until: float) -> None:
         """Let a call wait in its line."""
-        self._standing[running.call.id] = (running, until)
+        ident = running.call.id
+        self._standing[ident] = (running, until)
         self._look()
+        if ident in self._standing:
+            self.at(max(until, self.now), self._over, ident)
 
     def changed(self) -> None:
         """Look whether a call can be released, once in a turn."""
@@ -217,19 +219,31 @@ class VirtualGateway:
         if standing is not None:
             self.at(self.now, standing[0].woken)
 
+    def _over(self, ident: str) -> None:
+        """Wake a call whose time in line is over, unless it is released just then."""
+        if ident in self._standing:
+            self._look()
+            standing = self._standing.get(ident)
+            if standing is not None and standing[1] <= self.now:
+                self.wake(ident)
+
     def _look(self) -> None:
         self._asked = False
         for request in self.engine.scheduler.serve_waiting(self.now):
             self.wake(request.call_id)
-        for ident in [each for each, (_, until) in self._standing.items() if until <= self.now]:
-            self.wake(ident)
-        if not self._standing:
+        due = math.inf
+        if self._standing:
+            due = max(self.engine.scheduler.look_again, self.now + LOOK_SECONDS)
+        if due != self._timer:
+            self._timer = due
+            if due < math.inf:
+                self.at(due, self._look_again, due)
+
+    def _look_again(self, due: float) -> None:
+        """Look as the scheduler has asked for, unless it has asked for another time since."""
+        if due == self._timer:
             self._timer = math.inf
-            return
-        due = min(min(until for _, until in self._standing.values()), self.engine.scheduler.look_again)
-        self._timer = due = max(due, self.now + LOOK_SECONDS)
-        if due < math.inf:
-            self.at(due, lambda: self._look() if self._timer == due else None)
+            self._look()
 
 
 class _Running:
@@ -240,6 +254,7 @@ class _Running:
         "_effect",
         "_gateway",
         "_place",
+        "_rest",
         "_run",
         "_steps",
         "call",
@@ -261,30 +276,36 @@ class _Running:
         self._steps = 0
         self._place: Deployment | None = None
         self._booked: limits.Reservation | None = None
+        self._rest = 0.0
+        """From the begin of the answer to its end, at the backend that it was sent to."""
 
     def step(self, result: Result | None) -> None:
-        """Lead the engine to its next effect that takes time."""
-        gateway = self._gateway
+        """Lead the engine to its next effect that takes time. None as the result begins."""
+        gateway, run = self._gateway, self._run
         self._steps += 1
-        while True:
-            try:
-                effect = next(self._run) if result is None else self._run.send(result)
-            except StopIteration:
-                self.done = True
+        try:
+            while True:
+                # Sending None is how a generator is begun.
+                self._effect = effect = run.send(result)  # type: ignore[arg-type]
                 gateway.changed()
-                gateway.ended(self)
-                return
-            self._effect = effect
+                result = self._carry_out(effect)
+                if result is None:
+                    return
+        except StopIteration:
+            self.done = True
             gateway.changed()
-            result = self._at_once(effect)
-            if result is None:
-                self._begin(effect)
-                return
+            gateway.ended(self)
 
-    def _at_once(self, effect: Effect) -> Result | None:
-        """Do what takes no time; None if it does take time."""
+    def _carry_out(self, effect: Effect) -> Result | None:
+        """Do what takes no time, and give its result; begin what takes time, and give None."""
         gateway, now = self._gateway, self._gateway.now
         match effect:
+            case Send():
+                self._send(effect)
+                return None
+            case Deliver():
+                self._deliver()
+                return None
             case ParseBody():
                 return Parsed(now, _body(self.recorded, effect.target))
             case CountTokens():
@@ -313,62 +334,51 @@ class _Running:
                 pass
             case Drain():
                 return Drained(now, REFUSAL_BODY)
-            case _:
+            case WaitInQueue():
+                gateway.stand(self, effect.until)
+                return None
+            case WaitUntil():
+                self._later(Done(effect.at))
                 return None
         return Done(now)
 
-    def _begin(self, effect: Effect) -> None:
-        gateway = self._gateway
-        match effect:
-            case Send():
-                self._send(effect)
-            case Deliver():
-                self._deliver(effect)
-            case WaitInQueue():
-                gateway.stand(self, effect.until)
-            case WaitUntil():
-                self._later(effect.at, lambda: Done(gateway.now))
+    def _later(self, result: Result, used: int | None = None) -> None:
+        """Go on at the time of a result, if the call is still where it is now. ``used``: see `_settle`."""
+        self._gateway.at(result.now, self._go_on, self._steps, result, used)
 
-    def _later(self, time: float, result: Callable[[], Result]) -> None:
-        """Go on at a time, if the call is still where it is now."""
-        steps = self._steps
-
-        def go_on() -> None:
-            if self._steps == steps and not self.done:
-                self.step(result())
-
-        self._gateway.at(time, go_on)
+    def _go_on(self, steps: int, result: Result, used: int | None) -> None:
+        if self._steps == steps and not self.done:
+            if used is not None:
+                self._settle(used)
+            self.step(result)
 
     def _send(self, effect: Send) -> None:
         gateway, recorded, backend = self._gateway, self.recorded, effect.attempt.backend
         fault = recorded.faults.get(backend.name)
         now, latest = gateway.now, gateway.now + effect.deadlines.first_byte
+        begin, self._rest = self._pace(backend.name)
         if fault is not None:
-            self._fail(effect, fault.status, min(now + fault.seconds, latest))
+            self._fail(fault.status, min(now + fault.seconds, latest))
             return
         place = gateway.deployment(backend)
         bound = self.call.edits.get("max_tokens", recorded.most)
         cost = recorded.prompt + (recorded.completion if bound is None else bound)
         decision = place.admit(cost, now)
         if not decision.admitted:
-            headers = dict(decision.headers)
-            self._later(now + REFUSAL_SECONDS, lambda: Answered(gateway.now, 429, headers))
+            self._later(Answered(now + REFUSAL_SECONDS, 429, dict(decision.headers)))
             return
         self._place, self._booked = place, decision.reservation
-        begin, _ = self._pace(backend.name)
         if now + begin > latest:
-            self._fail(effect, None, latest)
+            self._fail(None, latest)
             return
-        status, headers = recorded.status, dict(decision.headers)
-        self._later(now + begin, lambda: Answered(gateway.now, status, headers))
+        self._later(Answered(now + begin, recorded.status, dict(decision.headers)))
 
-    def _fail(self, effect: Send, status: int | None, at: float) -> None:
-        gateway = self._gateway
+    def _fail(self, status: int | None, at: float) -> None:
         if status is not None:
-            self._later(at, lambda: Answered(gateway.now, status, {}))
+            self._later(Answered(at, status, {}))
             return
         self._settle(0)
-        self._later(at, lambda: Failed(gateway.now, FailureKind.TIMEOUT, "no answer in time"))
+        self._later(Failed(at, FailureKind.TIMEOUT, "no answer in time"))
 
     def _pace(self, backend: str) -> tuple[float, float]:
         """Give the seconds until the answer begins, and from then to its end."""
@@ -382,18 +392,12 @@ class _Running:
             return speed.begin, text
         return max(speed.begin, text), 0.0
 
-    def _deliver(self, effect: Deliver) -> None:
-        gateway, recorded = self._gateway, self.recorded
-        _, rest = self._pace(effect.attempt.backend.name)
-        began = gateway.now
+    def _deliver(self) -> None:
+        now, recorded = self._gateway.now, self.recorded
         completion = min(recorded.completion, self.call.edits.get("max_tokens", recorded.completion))
         usage = Usage(recorded.prompt, completion, recorded.prompt + completion, recorded.cached)
-
-        def end() -> Result:
-            self._settle(usage.total_tokens)
-            return Ended(gateway.now, complete=True, first_content=began, usage=usage)
-
-        self._later(gateway.now + rest, end)
+        end = Ended(now + self._rest, complete=True, first_content=now, usage=usage)
+        self._later(end, usage.total_tokens)
 
     def _settle(self, used: int) -> None:
         if self._place is not None and self._booked is not None:

@@ -309,11 +309,13 @@ class Config(Model):
 
         A dated model has the price of its name: ``gpt-4o-2024-11-20`` that of ``gpt-4o``.
         """
-        names = [deployment, self.model_of(deployment) or ""]
-        if model is not None:
-            names += [model, _VERSION.sub("", model)]
         prices = self._prices
-        return next((prices[name.lower()] for name in names if name.lower() in prices), None)
+        if not prices:
+            return None
+        found = prices.get(deployment.lower()) or prices.get((self.model_of(deployment) or "").lower())
+        if found is None and model is not None:
+            found = prices.get(model.lower()) or prices.get(_VERSION.sub("", model).lower())
+        return found
 
     @cached_property
     def _prices(self) -> Mapping[str, Price]:
@@ -348,6 +350,15 @@ class Config(Model):
         if not self.priorities:
             return (PriorityClass(IMPLICIT, 0, lengths),)
         return tuple(each.resolved(rank, lengths) for rank, each in enumerate(self.priorities))
+
+    def classes_above(self, rank: int) -> tuple[str, ...]:
+        """Return the names of the classes above one of this rank."""
+        return self._classes_above[rank]
+
+    @cached_property
+    def _classes_above(self) -> tuple[tuple[str, ...], ...]:
+        names = tuple(cls.name for cls in self.priority_classes)
+        return tuple(names[:rank] for rank in range(len(names)))
 
     @cached_property
     def minimum_shares(self) -> Mapping[str, float]:

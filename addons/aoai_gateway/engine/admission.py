@@ -41,7 +41,7 @@ from aoai_gateway.engine.quota_refusal import excess, limit_of, note_refused, re
 from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
 from aoai_gateway.quota.quotas import Decision, Reservation
-from aoai_gateway.quota.request_limits import apply, bound_of_response
+from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_response
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Admission:
             terms = replace(terms, on_exceed=REJECT)
         if call.client.user_from is not None:
             call.user = user_of(call, call.client.user_from)
-        counted = _needs_count(terms) or money.budget_of(call.client) is not None
+        counted = terms.counts_prompts or money.budget_of(call.client) is not None
         if counted and call.body is not None and call.body.is_json and costs(call):
             result = yield from self._count(call)
             if self._gone(call, result):
@@ -100,6 +100,8 @@ class Admission:
         return (yield from self._book(call, terms, now))
 
     def _hold_to_limits(self, call: Call, terms: EffectivePolicy) -> None:
+        if terms.request_limits is NO_LIMITS:
+            return
         body = call.body
         assert body is not None
         prompt = self._estimates.prompt_tokens(call) if call.prompt is not None else None
@@ -171,6 +173,8 @@ class Admission:
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
     ) -> Generator[Effect, Result, float | None]:
+        if not terms.has_quotas and money.budget_of(call.client) is None:
+            return now
         begun, held = now, call.waited
         degraded: set[str] = set()
         size = None
@@ -190,7 +194,7 @@ class Admission:
                 return None
             assert isinstance(result, Reserved)
             now, decision = result.now, result.decision
-            call.quota_headers = decision.headers()
+            call.quota = decision
             call.waited = held + now - begun
             if decision.admitted:
                 call.reserved = reservation
@@ -313,7 +317,7 @@ def counts_prompts(config: Config) -> bool:
     """Whether any client has a limit that prompts are counted for."""
     deployments = (*config.virtual_deployments, "")
     return any(
-        _needs_count(effective_policy(config, c, d)) or money.budget_of(c) is not None
+        effective_policy(config, c, d).counts_prompts or money.budget_of(c) is not None
         for c in config.clients
         for d in deployments
     )
@@ -333,10 +337,3 @@ def _without(reservation: Reservation, over: set[str | None]) -> Reservation:
         return reservation
     rest = tuple(quota for quota in reservation.quotas if quota.deployment not in over)
     return replace(reservation, id=f"{reservation.id}/without {len(over)}", quotas=rest)
-
-
-def _needs_count(terms: EffectivePolicy) -> bool:
-    if terms.request_limits.prompt_tokens is not None:
-        return True
-    quotas = terms.quotas if terms.per_user is None else (*terms.quotas, terms.per_user)
-    return any(limit.counts_tokens for quota in quotas for limit, _ in quota.set_limits())

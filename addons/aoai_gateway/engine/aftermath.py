@@ -316,5 +316,5 @@ class Aftermath:
             return "Send a shorter prompt."
         return "Lower max_tokens, or the number of answers."
 
-    def _served(self, backend: Backend) -> tuple[BackendKey, str]:
-        return (backend.key, backend.deployment(self._call.deployment))
+    def _served(self, backend: Backend) -> BackendKey:
+        return backend.serving(self._call.deployment)

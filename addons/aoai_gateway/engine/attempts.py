@@ -46,7 +46,7 @@ from aoai_gateway.engine.failures import (
     was_not_taken,
 )
 from aoai_gateway.engine.routing_request import desk_of, session_of
-from aoai_gateway.engine.timeouts import begins_within, deadlines_for, patience
+from aoai_gateway.engine.timeouts import begins_within, deadlines_for, is_foretold, patience
 from aoai_gateway.routing.order import Order
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.client_secrets import Grant
@@ -218,15 +218,16 @@ class Attempts(Aftermath):
         call = self._call
         attempt = Attempt(len(call.attempts) + 1, backend, self._now, skipped=self._request.skipped)
         call.attempts.append(attempt)
-        speed = self._shared.speeds.get(self._served(backend))
-        deadlines = deadlines_for(call, backend, speed)
+        slowest = within = None
+        if is_foretold(call):
+            slowest = begins_within(call, self._shared.speeds.get(self._served(backend)))
+            within = self._expected_within() if slowest is None else slowest
+        deadlines = deadlines_for(call, backend, slowest)
         attempt.deadline = deadlines.first_byte
         liveness = attempt.liveness = self._scheduler.liveness(backend, call.deployment)
         attempt.implausible = deadlines.implausible
-        within = self._begins_within(backend)
         liveness.sent(call.id, self._now, within)
-        version = "\n".join((*backend.key, call.target.api, (call.target.api_version or "")[:64]))
-        if (self._shared.without_usage.get(version) or self._now) > self._now:
+        if self._lacks_usage(backend):
             call.usage_unknown.add(backend.key)
         result = yield Send(attempt, deadlines, fresh=creates_state(call))
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
@@ -240,7 +241,7 @@ class Attempts(Aftermath):
             liveness.sent(call.id, result.now, within)
             result = yield Send(attempt, deadlines, fresh=creates_state(call))
             if isinstance(result, Answered) and result.status < 400:
-                self._shared.without_usage.put(version, result.now + WITHOUT_USAGE_SECONDS)
+                self._shared.without_usage.put(self._version(backend), result.now + WITHOUT_USAGE_SECONDS)
         if isinstance(result, Answered) and self._may_renew(backend, result):
             refused = yield from self._drain(attempt, result)
             result = yield from self._renew(attempt, refused)
@@ -284,6 +285,17 @@ class Attempts(Aftermath):
             attempt.status, attempt.fault = failed.status, failed.fault
             return (yield from self._after_fault(attempt, failed, failed.fault))
         return (yield from self._after_failure(attempt, failed))
+
+    def _lacks_usage(self, backend: Backend) -> bool:
+        """Whether a backend is known not to take the ``stream_options`` that the gateway adds."""
+        if not len(self._shared.without_usage):
+            return False
+        return (self._shared.without_usage.get(self._version(backend)) or self._now) > self._now
+
+    def _version(self, backend: Backend) -> str:
+        """Name the API that the call speaks at a backend."""
+        target = self._call.target
+        return "\n".join((*backend.key, target.api, (target.api_version or "")[:64]))
 
     def _may_renew(self, backend: Backend, answered: Answered) -> bool:
         """Whether a backend refuses a credential that can be fetched anew. A written key stays the same."""
@@ -412,26 +424,28 @@ class Attempts(Aftermath):
         if not call.target.operation.paced or attempt.spillover is not None:
             return
         tokens = call.usage.output_tokens if call.usage else 0
-        self._speed(attempt).learn_answer(self._now - attempt.started, tokens)
+        speed, took = self._speed(attempt), self._now - attempt.started
+        speed.learn_answer(took, tokens)
         if not call.streaming:
             assert call.body is not None
-            self._speed(attempt).learn(self._now - attempt.started, tokens, call.body.text_size)
+            speed.learn(took, tokens, call.body.text_size)
 
-    def _begins_within(self, backend: Backend) -> float | None:
-        """Return the seconds within which the answer should begin, so that silence means something."""
+    def _expected_within(self) -> float | None:
+        """Return the seconds within which an answer should begin, at a backend that has shown nothing yet.
+
+        The speed of others of the pool is a hint, to be taken with care.
+        """
         call, speeds = self._call, self._shared.speeds
-        own = begins_within(call, speeds.get(self._served(backend)))
-        if own is not None:
-            return own
-        # It has shown nothing yet. The speed of others of the pool is a hint, to be taken with care.
         others = (begins_within(call, speeds.get(self._served(other))) for other in self._pool)
         known = [seconds for seconds in others if seconds is not None]
         return max(LEAST_BORROWED, BORROWED * max(known)) if known else None
 
     def _speed(self, attempt: Attempt) -> Speed:
         speeds, served = self._shared.speeds, self._served(attempt.backend)
-        speed = speeds.get(served) or Speed()
-        speeds.put(served, speed)
+        speed = speeds.get(served)
+        if speed is None:
+            speed = Speed()
+            speeds.put(served, speed)
         return speed
 
 
@@ -453,7 +467,11 @@ def _note_head(attempt: Attempt, headers: Headers) -> None:
     """Keep what an answer's head says by which the request is found at Azure."""
     attempt.spillover = read_spillover(headers)
     attempt.region = _short(headers.get("x-ms-region"))
-    attempt.request_id = next(filter(None, (_short(headers.get(name)) for name in REQUEST_IDS)), None)
+    attempt.request_id = None
+    for name in REQUEST_IDS:
+        attempt.request_id = _short(headers.get(name))
+        if attempt.request_id:
+            break
     attempt.utilization = utilization_of(headers)
     said = headers.get("openai-processing-ms")
     attempt.processing_ms = float(said) if said is not None and _MILLISECONDS.fullmatch(said) else None

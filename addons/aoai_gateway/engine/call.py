@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.config.priorities import PriorityClass
-    from aoai_gateway.quota.quotas import Reservation
+    from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.liveness import Liveness
@@ -281,8 +281,8 @@ class Call:
     """The effects of the client's limits and quotas, in words."""
     policy: list[PolicyAction] = field(default_factory=list)
     """The same as data, and every quota that refused it."""
-    quota_headers: tuple[tuple[str, str], ...] = ()
-    """The client's own remaining quota."""
+    quota: Decision | None = None
+    """The last decision on its quotas."""
     prompt: Count | None = None
     """The prompt's tokens, if they were counted."""
     reserved: Reservation | None = None
@@ -400,6 +400,11 @@ class Call:
     def priced_tier(self) -> str | None:
         """The tier whose price counts: the one that served it; until the answer tells, the requested one."""
         return self.requested_tier if self.service_tier in (None, "auto") else self.service_tier
+
+    @property
+    def quota_headers(self) -> tuple[tuple[str, str], ...]:
+        """The client's own remaining quota, for the answer."""
+        return () if self.quota is None else self.quota.headers()
 
     @property
     def streaming(self) -> bool:

@@ -2,6 +2,9 @@
 
 The engine (:mod:`aoai_gateway.engine.engine`) is a generator: it yields *effects* (requests to its
 driver) and is sent their *results*. Times are on the gateway's monotonic clock, in seconds.
+
+Neither is changed once it is made. They are not frozen all the same: each call makes a dozen, and a frozen
+one takes three times as long to make.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 # --- effects -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadlines:
     """How long to wait in one attempt, in seconds."""
 
@@ -43,7 +46,7 @@ class Deadlines:
     """Whether ``first_byte`` is what the backend's own speed makes plausible, less than the client waits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Send the call to a backend. Leads to `Answered`, `Failed` or `ClientGone`."""
 
@@ -53,14 +56,14 @@ class Send:
     """Not on a connection that was used before."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drain:
     """Let a failed response's body run out, within bounds. Leads to `Drained` or `ClientGone`."""
 
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Renew:
     """Fetch another credential for an attempt's backend, which refuses the one that it was shown.
 
@@ -70,7 +73,7 @@ class Renew:
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ParseBody:
     """Decode a large body, or a coded one, off the event loop. Leads to `Parsed`, `Refused` or `ClientGone`.
 
@@ -85,7 +88,7 @@ class ParseBody:
     most: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CountTokens:
     """Count the prompt's tokens, off the event loop if it is large. Leads to `Counted` or `Refused`."""
 
@@ -94,7 +97,7 @@ class CountTokens:
     model: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CountDelivered:
     """Count the tokens of an answer that brought no usage. Leads to `Counted`."""
 
@@ -102,21 +105,21 @@ class CountDelivered:
     model: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reserve:
     """Book tokens and requests against the client's quotas. Leads to `Reserved`."""
 
     reservation: Reservation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Book:
     """Book, whether it fits or not: a backend has worked on the call. Leads to `Done`."""
 
     reservation: Reservation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle:
     """Replace a booking by the real usage. Leads to `Done`.
 
@@ -128,21 +131,21 @@ class Settle:
     cost: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cancel:
     """Take back what was booked. Leads to `Done`."""
 
     reservation: Reservation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WaitUntil:
     """Hold the call back until a time. Leads to `Done` or `ClientGone`."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WaitInQueue:
     """Wait for a backend, in the queue that the call has joined. Leads to `Done` or `ClientGone`.
 
@@ -152,14 +155,14 @@ class WaitInQueue:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choose:
     """Let plugins choose among the candidates. Leads to `Chosen` or `ClientGone`."""
 
     candidates: tuple[Backend, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Announce:
     """Tell that an attempt failed; nothing is awaited. Leads to `Done`."""
 
@@ -167,14 +170,14 @@ class Announce:
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deliver:
     """Hand the answer to the client as it comes. Leads to `Ended` or `ClientGone`."""
 
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Return:
     """Answer with the failed response of the last attempt, whose body is read; a settlement may follow."""
 
@@ -182,7 +185,7 @@ class Return:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reject:
     """Answer with an error of the gateway's own; a settlement may follow."""
 
@@ -213,7 +216,7 @@ type Effect = (
 # --- results -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answered:
     """A response began; if it is a stream, with something other than a refusal."""
 
@@ -222,7 +225,7 @@ class Answered:
     headers: Headers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failed:
     """An attempt came to nothing."""
 
@@ -246,7 +249,7 @@ class Failed:
     """The facts of such an answer, where it is a 200 that the content filter blocked."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drained:
     """The failed response's body; None if it did not end within the bounds."""
 
@@ -254,7 +257,7 @@ class Drained:
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Renewed:
     """Whether there is a credential that the backend has not seen yet."""
 
@@ -262,7 +265,7 @@ class Renewed:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chosen:
     """The candidates as others want them; they may have been reordered or left out."""
 
@@ -272,14 +275,14 @@ class Chosen:
     """The gateway refuses the call."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
     """It is done."""
 
     now: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """A delivered answer ended."""
 
@@ -326,7 +329,7 @@ class Ended:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClientGone:
     """The client hung up; the effect under way has been stopped."""
 
@@ -337,7 +340,7 @@ class ClientGone:
     """Whether it did not hang up by itself: it was cut off since it did not read its answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parsed:
     """A body that is what it should be."""
 
@@ -345,7 +348,7 @@ class Parsed:
     body: RequestBody
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Refused:
     """It cannot be done, and that is the call's answer."""
 
@@ -353,7 +356,7 @@ class Refused:
     error: GatewayError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Counted:
     """The prompt's tokens."""
 
@@ -361,7 +364,7 @@ class Counted:
     count: Count
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reserved:
     """Whether it was booked, and how the quotas stand."""
 

@@ -95,7 +95,7 @@ class Engine:
                 call.body = parsed.body
             pool = self._admit(call, call.body)
             admitted = yield from self.admission.admit(call, now)
-            if call.priority != call.client.priority:
+            if call.priority is not None:
                 # It was degraded.
                 call.cls = self._class(call)
             if admitted is not None and call.asked:
@@ -162,6 +162,8 @@ class Engine:
         if not config.priorities:
             return config.priority_classes[0]
         asked = class_of(config, call.client.priority, call.headers.get(HEADER))
+        if call.priority is None:
+            return asked
         # It asks for a class within its client's; the policy may have degraded it since.
         degraded = config.priority_class(call.priority or call.client.priority)
         return max(asked, degraded, key=lambda cls: cls.rank)

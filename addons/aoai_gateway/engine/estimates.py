@@ -35,11 +35,13 @@ class Estimates:
 
     def learn(self, call: Call) -> None:
         """Take from a call that has ended what its answer says of its deployment."""
-        if call.prompt is not None and call.usage is not None:
+        if call.prompt is not None and not call.prompt.exact and call.usage is not None:
             before = self._corrections.get(call.deployment) or Correction()
             self._corrections.put(call.deployment, before.learned(call.prompt, call.usage.input_tokens))
-        if call.model is not None and call.target.operation.prompt_form != "responses":
+        if call.model is None or call.target.operation.prompt_form == "responses":
             # In the Responses API, Azure names the deployment there.
+            return
+        if call.setup.config.model_of(call.deployment) is None:
             self._models.put(call.deployment, call.model)
 
     def model(self, call: Call) -> str | None:
@@ -50,6 +52,8 @@ class Estimates:
         """Return the tokens of a call's prompt; 0 if they were not counted."""
         if call.prompt is None:
             return 0
+        if call.prompt.exact:
+            return call.prompt.tokens
         return (self._corrections.get(call.deployment) or Correction()).tokens(call.prompt)
 
     def least(self, call: Call) -> int:

@@ -57,7 +57,7 @@ class _Before:
         "deployment",
         "asked",
         "prompt",
-        "quota_headers",
+        "quota",
         "reserved_tokens",
         "stretched",
     )

@@ -65,12 +65,17 @@ class Media:
 
 NONE: Final = Media()
 
+_KINDS: Final = ("images.", "audio.")
+"""How the names of operations begin that are priced in such units."""
+
 
 def asked(call: Call) -> Media:
     """Return what a call asks for, at most; `NONE` for what is no image and no audio."""
-    body = call.body
+    name, body = call.target.operation.name, call.body
     assert body is not None
-    match call.target.operation.name:
+    if not name.startswith(_KINDS):
+        return NONE
+    match name:
         case "images.generations" | "images.edits":
             return Media(images=_images(body), image_tokens=image_tokens(body))
         case "audio.transcriptions" | "audio.translations":

@@ -96,18 +96,17 @@ def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
 
 def cost(call: Call, price: Price, prompt_tokens: int, answer_tokens: int) -> float:
     """Return what a served call has cost; ``prompt_tokens`` and ``answer_tokens`` count without usage."""
-    got = media.given(call)
-    units = price.cost(
-        0, 0, images=got.images, seconds=got.seconds, characters=got.characters, tier=call.priced_tier
-    )
-    usage = call.usage
+    got, tier, usage = media.given(call), call.priced_tier, call.usage
+    units = 0.0
+    if got is not media.NONE:
+        units = price.cost(0, 0, images=got.images, seconds=got.seconds, characters=got.characters, tier=tier)
     if usage is None:
-        return units + price.cost(prompt_tokens, answer_tokens, tier=call.priced_tier)
+        return units + price.cost(prompt_tokens, answer_tokens, tier=tier)
     if media.makes_images(call) and not usage.output_image_tokens:
         usage = replace(usage, output_image_tokens=usage.output_tokens)
     if got.characters and not usage.output_audio_tokens:
         usage = replace(usage, output_audio_tokens=usage.output_tokens)
-    return units + usage_cost(price, usage, call.priced_tier)
+    return units + usage_cost(price, usage, tier)
 
 
 def spent_by(call: Call, usage: Usage | None, booked: int) -> int:

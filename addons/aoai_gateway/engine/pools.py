@@ -24,7 +24,9 @@ def pool_of(call: Call, deployment: str) -> Pool:
     table = call.setup.table
     pool = (table.pool(deployment) if deployment else table.endpoints) or ()
     allowed = effective_policy(call.setup.config, call.client, deployment)
-    mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
+    mine = pool
+    if allowed.endpoints is not None:
+        mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
     if pool and not mine:
         serves = f" serves the deployment '{deployment}'" if deployment else " is in service"
         raise errors.forbidden(f"None of the endpoints that you may use{serves}.", code="EndpointNotAllowed")

@@ -49,12 +49,13 @@ def routing_request_of(
         weight=call.client.weight or 1.0,
         strategy=strategy,
         home=_home(call, pool, now, affinity),
-        higher=tuple(cls.name for cls in config.priority_classes[: call.cls.rank]),
+        higher=config.classes_above(call.cls.rank),
         limited=bool(config.priorities),
         too_small=_too_small(call, pool),
     )
-    # Among those that can serve it at all: by chance alone, no call is left without a backend.
-    request.takes = draw_takers(able(request), call.streaming, draw)
+    if not call.streaming and any(backend.non_streaming_fraction < 1 for backend in pool):
+        # Among those that can serve it at all: by chance alone, no call is left without a backend.
+        request.takes = draw_takers(able(request), call.streaming, draw)
     if strategy == "weighted":
         request.lots = draw_lots(pool, draw)
     return request
@@ -87,7 +88,7 @@ def _tokens(call: Call) -> int:
 
 def _too_small(call: Call, pool: Pool) -> set[BackendKey]:
     for backend in pool:
-        limit = backend.standin.tokens_per_minute if backend.standin else None
+        limit = backend.declared.tokens_per_minute
         if limit is not None and call.estimate > limit:
             call.too_small.add(backend.key)
     return call.too_small
@@ -97,12 +98,16 @@ def _home(call: Call, pool: Pool, now: float, affinity: Affinity) -> str | None:
     """Return the endpoint that holds the state which the call refers to, as far as that is known."""
     body = call.body
     assert body is not None
-    homes = (affinity.home(key, now) for key in body.references)
-    home = next((each for each in homes if each is not None), None)
+    home = None
+    if body.references:
+        homes = (affinity.home(key, now) for key in body.references)
+        home = next((each for each in homes if each is not None), None)
     if home is None and body.previous_response_id is None and body.has_encrypted_reasoning:
         # Only the resource that encrypted it can read it.
         session = session_of(call)
         home = affinity.home(session, now) if session is not None else None
     if home is None and (desk := desk_of(call)) is not None:
         home = affinity.home(desk, now)
-    return home if any(b.endpoint.name == home for b in pool) else None
+    if home is None or any(backend.endpoint.name == home for backend in pool):
+        return home
+    return None

@@ -19,6 +19,7 @@ While calls wait in a queue, no call goes past it: a new one joins, and is relea
 from __future__ import annotations
 
 import math
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ from aoai_gateway.wire.spillover import own_rate_limits
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
-    from aoai_gateway.routing.backends import Backend, BackendKey
+    from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.wire.hints import Headers, RateLimits
 
 
@@ -49,6 +50,22 @@ class _Queue:
     def __init__(self) -> None:
         self.line = WaitingQueue()
         self.requests: dict[str, RoutingRequest] = {}
+        self.wanted: Counter[tuple[int, Pool]] = Counter()
+        """How many of them there are of each rank for each pool."""
+
+    def add(self, request: RoutingRequest) -> None:
+        """Take in the request of a call that waits from now on."""
+        self.requests[request.call_id] = request
+        self.wanted[request.cls.rank, request.pool] += 1
+
+    def take(self, call_id: str) -> RoutingRequest:
+        """Take out the request of a call that waits no more."""
+        request = self.requests.pop(call_id)
+        wanted = (request.cls.rank, request.pool)
+        self.wanted[wanted] -= 1
+        if not self.wanted[wanted]:
+            del self.wanted[wanted]
+        return request
 
 
 class Scheduler:
@@ -123,12 +140,14 @@ class Scheduler:
         queue = self._queues.get(request.line)
         if queue is not None and queue.requests:
             return False
-        mine = {backend.key for backend in request.pool}
-        return not any(
-            other.cls.rank <= request.cls.rank and any(backend.key in mine for backend in other.pool)
-            for queue in self._queues.values()
-            for other in queue.requests.values()
-        )
+        mine: set[BackendKey] | None = None
+        for queue in self._queues.values():
+            for rank, pool in queue.wanted:
+                if rank <= request.cls.rank:
+                    mine = mine or {backend.key for backend in request.pool}
+                    if any(backend.key in mine for backend in pool):
+                        return False
+        return True
 
     # --- the queue -------------------------------------------------------------------------------------
 
@@ -154,18 +173,19 @@ class Scheduler:
         max_size = request.cls.wait_bytes if request.cls.may_wait else math.inf
         if not queue.line.join(ticket, max_length, max_size, push_out=partial(self._push_out, queue)):
             return False
-        queue.requests[request.call_id] = request
+        queue.add(request)
         return True
 
     def _push_out(self, queue: _Queue, ticket: Ticket) -> None:
-        request = queue.requests.pop(ticket.id)
+        request = queue.take(ticket.id)
         request.pushed_out = True
         self._pushed_out.append(request)
 
     def leave(self, request: RoutingRequest) -> None:
         """Take a call out of its queue, if it is still in it."""
         queue = self._queues.get(request.line)
-        if queue is not None and queue.requests.pop(request.call_id, None) is not None:
+        if queue is not None and request.call_id in queue.requests:
+            queue.take(request.call_id)
             queue.line.leave(request.call_id)
 
     def standing_wait(self, request: RoutingRequest, now: float) -> float:
@@ -192,7 +212,7 @@ class Scheduler:
                 ticket = queue.line.next(now, partial(self._serve, queue, lowest, smallest, now))
                 if ticket is None:
                     break
-                released.append(queue.requests.pop(ticket.id))
+                released.append(queue.take(ticket.id))
         for queue in self._queues.values():
             hold_ends = queue.line.hold_ends(now)
             if hold_ends is not None:
@@ -257,7 +277,10 @@ class Scheduler:
         )
 
     def _queue(self, request: RoutingRequest) -> _Queue:
-        return self._queues.setdefault(request.line, _Queue())
+        queue = self._queues.get(request.line)
+        if queue is None:
+            queue = self._queues[request.line] = _Queue()
+        return queue
 
     # --- what becomes of an attempt --------------------------------------------------------------------
 

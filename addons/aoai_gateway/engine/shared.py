@@ -28,8 +28,8 @@ class Shared:
     def __init__(self, random: Random) -> None:
         self.scheduler = Scheduler()
         self.affinity = Affinity()
-        self.speeds: Bounded[tuple[BackendKey, str], Speed] = Bounded(MOST_BACKENDS)
-        """By backend and real deployment: an endpoint without standins serves fast and slow ones."""
+        self.speeds: Bounded[BackendKey, Speed] = Bounded(MOST_BACKENDS)
+        """By real deployment: an endpoint without standins serves fast and slow ones."""
         self.patience = Patience()
         self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)
         """By backend and api-version: until when it is known not to take ``stream_options``."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import DEFAULT_PATIENCE
 from aoai_gateway.engine.effects import Deadlines
+from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.operations import COMPLETIONS, Cost
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Call
     from aoai_gateway.routing.backends import Backend
-    from aoai_gateway.routing.speed import Speed
 
 COMPLETIONS_DEFAULT_OUTPUT = 16
 """``max_tokens`` of the older completions API where it is absent (OpenAI's API reference)."""
@@ -67,12 +67,14 @@ def answers(call: Call) -> int:
 def is_foretold(call: Call) -> bool:
     """Whether the time of other answers tells how long this one takes.
 
-    It does not for a call that asks the model to think, and for a large body, of which is not known here
-    whether images or files make it large.
+    It does not for a call that asks the model to think, for an answer that comes as a whole and is not
+    bounded, and for a large body, of which is not known here whether images or files make it large.
     """
     body = call.body
     assert body is not None
     if not body.whole or not call.target.operation.paced:
+        return False
+    if not body.stream and completion_bound(call) is None:
         return False
     reasoning = body.parsed.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else body.parsed.get("reasoning_effort")
@@ -83,11 +85,15 @@ def is_foretold(call: Call) -> bool:
 
 
 def begins_within(call: Call, speed: Speed | None) -> float | None:
-    """Return the seconds within which even slow answers to such a call begin; None: unknown."""
-    assert call.body is not None
-    if speed is None or speed.thinks or not is_foretold(call):
+    """Return the seconds within which even slow answers to such a call begin; None: unknown.
+
+    For a call of which that can be said at all (`is_foretold`).
+    """
+    body = call.body
+    assert body is not None
+    if speed is None or speed.thinks:
         return None
-    return speed.head_within(completion_bound(call), stream=call.streaming, prompt=call.body.text_size)
+    return speed.head_within(completion_bound(call), stream=body.stream, prompt=body.text_size)
 
 
 def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> float:
@@ -106,18 +112,17 @@ def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> floa
     return max(0.0, allowed - ANSWER_MARGIN * max(known))
 
 
-def deadlines_for(call: Call, backend: Backend, speed: Speed | None) -> Deadlines:
-    """Return the deadlines of an attempt; ``speed``: that of this backend, None if unknown."""
+def deadlines_for(call: Call, backend: Backend, slowest: float | None) -> Deadlines:
+    """Return the deadlines of an attempt; ``slowest``: when slow answers begin there (`begins_within`)."""
     replay, timeouts = call.setup.config.replay, backend.endpoint.connections.timeouts
     asked = call.client_timeout()
     # A client that waits for less hangs up by itself.
     allowed = max(asked, SHORTEST_SECONDS) if asked else timeouts.read or DEFAULT_PATIENCE
     if call.target.operation.websocket:
         allowed = min(allowed, replay.handshake_seconds)
-    slowest = begins_within(call, speed)
-    if speed is None or slowest is None:
+    if slowest is None:
         return Deadlines(timeouts.connect, allowed, replay.preamble_seconds, replay.idle_seconds)
-    plausible = max(replay.first_byte_seconds, speed.plausible(slowest))
+    plausible = max(replay.first_byte_seconds, Speed.plausible(slowest))
     implausible = plausible < allowed
     first_byte = plausible if implausible else allowed
     return Deadlines(

@@ -388,7 +388,8 @@ class SharedScheduler(Scheduler):
                 return
             super().release(request, now)
         queue = self._queues.get(request.line)
-        if queue is not None and queue.requests.pop(request.call_id, None) is not None:
+        if queue is not None and request.call_id in queue.requests:
+            queue.take(request.call_id)
             queue.line.serve(request.call_id)
         request.tokens = tokens
         request.capacity = self.capacities.of(backend, request.deployment)

@@ -8,7 +8,8 @@ Redis store does the same arithmetic; both pass the same property tests.
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aoai_gateway.quota import window as windows
 from aoai_gateway.quota.calendar import Calendar, Period, Tally, ends_in, period
@@ -50,8 +51,15 @@ class _Account:
         self.tallies[of] = Tally(old.settled + settled, old.reserved + reserved)
 
 
-@dataclass(frozen=True, slots=True)
-class _Booking:
+class _Asked(NamedTuple):
+    """What a reservation asks of one quota: each limit that is set, and the amount that counts against it."""
+
+    quota: Quota
+    account: _Account
+    amounts: list[tuple[Limit, int, int]]
+
+
+class _Booking(NamedTuple):
     """Where one reservation is booked against one quota, and with how much."""
 
     quota: Quota
@@ -61,8 +69,7 @@ class _Booking:
     periods: tuple[tuple[Period, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Hold:
+class _Hold(NamedTuple):
     """An open reservation; `until` is when its lease (or its time as a lapsed one) ends, µs."""
 
     client: str
@@ -93,7 +100,8 @@ class Counters:
         """Return what `reserve` would answer, booking nothing."""
         us = microseconds(now)
         self._lapse(us)
-        return self._report(reservation, us, admitted=self._fits(reservation, us))
+        asked = self._asked(reservation, us)
+        return _report(asked, us, admitted=_fits(asked, us))
 
     def reserve(self, reservation: Reservation, now: float) -> Decision:
         """Book the reservation against all of its quotas, or against none.
@@ -102,20 +110,20 @@ class Counters:
         """
         us = microseconds(now)
         self._lapse(us)
-        admitted = self._fits(reservation, us)
-        if self._held(reservation):
-            admitted = True
-        elif admitted:
-            self._book(reservation, us)
-        return self._report(reservation, us, admitted=admitted)
+        asked = self._asked(reservation, us)
+        admitted = True
+        if not self._held(reservation):
+            admitted = _fits(asked, us)
+            if admitted:
+                self._book(reservation, asked, us)
+        return _report(asked, us, admitted=admitted)
 
     def book(self, reservation: Reservation, now: float) -> None:
         """Book a reservation that was admitted elsewhere, whether it fits here or not."""
         us = microseconds(now)
         self._lapse(us)
         if not self._held(reservation):
-            self._fits(reservation, us)  # brings the counters up to date
-            self._book(reservation, us)
+            self._book(reservation, self._asked(reservation, us), us)
 
     def settle(self, reservation: Reservation, tokens: int, now: float, cost: int | None = None) -> None:
         """Replace a reservation by the real usage; a reservation that is not held is ignored.
@@ -138,7 +146,7 @@ class Counters:
         until = us + self._lease
         for reservation in reservations:
             if hold := self._open.pop(reservation.id, None):
-                self._open[reservation.id] = replace(hold, until=until)
+                self._open[reservation.id] = hold._replace(until=until)
 
     def settled(self) -> Iterator[tuple[str, str | None, Period, int]]:
         """Yield (client, deployment, period, tokens) of every calendar budget: the counts that must last.
@@ -160,51 +168,30 @@ class Counters:
     def _held(self, reservation: Reservation) -> bool:
         return reservation.id in self._open or reservation.id in self._lapsed
 
-    def _fits(self, reservation: Reservation, now: int) -> bool:
-        """Advance the accounts of a reservation, and return whether all have room."""
-        fits = True
+    def _asked(self, reservation: Reservation, now: int) -> list[_Asked]:
+        """Bring the accounts of a reservation up to date, and say what it asks of each."""
+        asked = []
         for quota in reservation.quotas:
             account = self._account(reservation.client, quota.deployment)
             account.window = windows.advance(account.window, now, quota.tokens_per_minute)
-            for kind, limit in quota.set_limits():
-                if limit == 0 or _room(account, kind, limit, now) < reservation.amount(kind, limit, quota):
-                    fits = False
-        return fits
+            asked.append(_Asked(quota, account, reservation.amounts(quota)))
+        return asked
 
-    def _report(self, reservation: Reservation, now: int, *, admitted: bool) -> Decision:
-        standings = []
-        for quota in reservation.quotas:
-            account = self._account(reservation.client, quota.deployment)
-            for kind, limit in quota.set_limits():
-                amount = reservation.amount(kind, limit, quota)
-                standings.append(
-                    Standing(
-                        deployment=quota.deployment,
-                        kind=kind,
-                        limit=limit,
-                        remaining=max(0, _room(account, kind, limit, now)),
-                        wait=0.0 if admitted else _wait(account, kind, limit, amount, now) / 1e6,
-                        reset=_wait(account, kind, limit, limit, now) / 1e6,
-                        soonest=0.0 if admitted else _soonest(account, kind, limit, amount, now) / 1e6,
-                        in_money=quota.in_money,
-                    )
-                )
-        return Decision(admitted, tuple(standings))
-
-    def _book(self, reservation: Reservation, now: int) -> None:
+    def _book(self, reservation: Reservation, asked: list[_Asked], now: int) -> None:
         bookings = []
-        for quota in reservation.quotas:
-            account = self._account(reservation.client, quota.deployment)
-            tokens = reservation.amount(Limit.TOKENS_PER_MINUTE, quota.tokens_per_minute, quota)
-            requests = reservation.amount(Limit.REQUESTS_PER_MINUTE, quota.requests_per_minute, quota)
+        for quota, account, amounts in asked:
+            tokens, requests = reservation.asked(quota)
+            if quota.tokens_per_minute is not None:
+                tokens = min(tokens, quota.tokens_per_minute)
+            if quota.requests_per_minute is not None:
+                requests = min(requests, quota.requests_per_minute)
             account.window, bucket = windows.admit(account.window, now, tokens, requests)
             account.open_tokens += tokens
             account.open_requests += requests
             periods = []
-            for kind, limit in quota.set_limits():
+            for kind, _, amount in amounts:
                 if kind in _CALENDARS:
                     of = period(_CALENDARS[kind], now)
-                    amount = reservation.amount(kind, limit, quota)
                     account.tally(of, reserved=amount)
                     periods.append((of, amount))
             bookings.append(_Booking(quota, bucket, tokens, requests, tuple(periods)))
@@ -251,7 +238,7 @@ class Counters:
                 account.open_requests -= booking.requests
                 for of, reserved in booking.periods:
                     account.tally(of, reserved=-reserved)
-            self._lapsed[name] = replace(hold, until=hold.until + microseconds(LAPSED_KEPT))
+            self._lapsed[name] = hold._replace(until=hold.until + microseconds(LAPSED_KEPT))
         while self._lapsed and (first := next(iter(self._lapsed.items())))[1].until <= now:
             del self._lapsed[first[0]]
 
@@ -284,6 +271,34 @@ class Counters:
                 del self._accounts[key]
             else:
                 self._looked_at.append(key)
+
+
+def _fits(asked: list[_Asked], now: int) -> bool:
+    """Whether all accounts, brought up to date, have room."""
+    for _, account, amounts in asked:
+        for kind, limit, amount in amounts:
+            if limit == 0 or _room(account, kind, limit, now) < amount:
+                return False
+    return True
+
+
+def _report(asked: list[_Asked], now: int, *, admitted: bool) -> Decision:
+    """Say how every limit stands after the decision."""
+    standings = [
+        Standing(
+            deployment=quota.deployment,
+            kind=kind,
+            limit=limit,
+            remaining=max(0, _room(account, kind, limit, now)),
+            wait=0.0 if admitted else _wait(account, kind, limit, amount, now) / 1e6,
+            reset=_wait(account, kind, limit, limit, now) / 1e6,
+            soonest=0.0 if admitted else _soonest(account, kind, limit, amount, now) / 1e6,
+            in_money=quota.in_money,
+        )
+        for quota, account, amounts in asked
+        for kind, limit, amount in amounts
+    ]
+    return Decision(admitted, tuple(standings))
 
 
 def _room(account: _Account, kind: Limit, limit: int, now: int) -> int:

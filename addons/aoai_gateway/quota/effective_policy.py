@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from aoai_gateway.quota.access import may_use, may_use_endpoint
@@ -58,6 +58,17 @@ class EffectivePolicy:
     request_limits: RequestLimits = NO_LIMITS
     on_exceed: OnExceed = REJECT
     dry_run: bool = False
+    may_use: bool = True
+    """Whether the client may use the deployment at all."""
+    has_quotas: bool = field(init=False)
+    counts_prompts: bool = field(init=False)
+    """Whether a limit is in tokens, so that prompts are counted."""
+
+    def __post_init__(self) -> None:
+        quotas = self.quotas if self.per_user is None else (*self.quotas, self.per_user)
+        object.__setattr__(self, "has_quotas", bool(quotas))
+        counts = any(limit.counts_tokens for quota in quotas for limit, _ in quota.set_limits)
+        object.__setattr__(self, "counts_prompts", counts or self.request_limits.prompt_tokens is not None)
 
     def allows_endpoint(self, name: str) -> bool:
         """Whether the endpoint of this name may serve the client."""
@@ -99,6 +110,7 @@ def _contract(config: Config, client: Client, deployment: str) -> EffectivePolic
         request_limits=_request_limits(client, deployment),
         on_exceed=_on_exceed(config, client, deployment),
         dry_run=bool(client.dry_run),
+        may_use=may_use(client, deployment),
     )
 
 

@@ -19,13 +19,9 @@ turn out to be alive, its late settlement is still booked in full.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
-from typing import ClassVar
-
-MOST_QUOTAS = 10_000
-"""Whose limits are kept paired with their kinds."""
+from typing import ClassVar, NamedTuple
 
 
 class Limit(StrEnum):
@@ -56,12 +52,18 @@ class Quota:
     tokens_per_day: int | None = None
     tokens_per_month: int | None = None
 
+    set_limits: tuple[tuple[Limit, int], ...] = field(init=False, repr=False, compare=False)
+    """The limits that are set, with their kinds."""
+
     in_money: ClassVar[bool] = False
     """Whether what is counted is money."""
 
     def __post_init__(self) -> None:
-        for kind, limit in zip(Limit, self.limits, strict=True):
-            if limit is not None and limit < 0:
+        given = ((kind, limit) for kind, limit in zip(Limit, self.limits, strict=True) if limit is not None)
+        # The same few quotas are asked several times for each call.
+        object.__setattr__(self, "set_limits", tuple(given))
+        for kind, limit in self.set_limits:
+            if limit < 0:
                 raise ValueError(f"{kind} is {limit}; a limit is 0 or more, or None for no limit")
 
     @property
@@ -73,16 +75,6 @@ class Quota:
             self.tokens_per_day,
             self.tokens_per_month,
         )
-
-    def set_limits(self) -> tuple[tuple[Limit, int], ...]:
-        """Give the limits that are set."""
-        return _set_limits(self.limits)
-
-
-@lru_cache(MOST_QUOTAS)
-def _set_limits(limits: tuple[int | None, ...]) -> tuple[tuple[Limit, int], ...]:
-    """Pair limits with their kinds; the same few quotas are asked several times for each call."""
-    return tuple((kind, limit) for kind, limit in zip(Limit, limits, strict=True) if limit is not None)
 
 
 class Budget(Quota):
@@ -112,7 +104,7 @@ class Reservation:
     def __post_init__(self) -> None:
         if self.tokens < 0 or self.requests < 0 or (self.cost or 0) < 0:
             raise ValueError(f"cannot reserve {self.tokens} tokens and {self.requests} requests")
-        if len({quota.deployment for quota in self.quotas}) != len(self.quotas):
+        if len(self.quotas) > 1 and len({quota.deployment for quota in self.quotas}) != len(self.quotas):
             raise ValueError("a reservation names each virtual deployment once")
 
     @property
@@ -120,15 +112,17 @@ class Reservation:
         """Whether any of its quotas counts tokens and requests."""
         return any(not quota.in_money for quota in self.quotas)
 
-    def amount(self, kind: Limit, limit: int | None, quota: Quota | None = None) -> int:
-        """Return the amount that is booked against a limit of this kind, of this quota: capped at it."""
+    def amounts(self, quota: Quota) -> list[tuple[Limit, int, int]]:
+        """Give each limit that the quota sets, with the amount that is booked against it: capped at it."""
         tokens, requests = self.asked(quota)
-        asked = tokens if kind.counts_tokens else requests
-        return asked if limit is None else min(asked, limit)
+        return [
+            (kind, limit, min(tokens if kind.counts_tokens else requests, limit))
+            for kind, limit in quota.set_limits
+        ]
 
-    def asked(self, quota: Quota | None) -> tuple[int, int]:
+    def asked(self, quota: Quota) -> tuple[int, int]:
         """Return the tokens (or the money) and the requests that a quota counts."""
-        if quota is not None and quota.in_money and self.cost is not None:
+        if quota.in_money and self.cost is not None:
             return self.cost, 0
         return self.tokens, self.requests
 
@@ -139,8 +133,7 @@ class Reservation:
         return tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How one limit of one quota stands after a decision.
 
     `remaining` (never below 0) fits at once. `wait` is the time in seconds until the reservation
@@ -160,8 +153,7 @@ class Standing:
     in_money: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer to a reservation, and where every limit that it touches stands after it."""
 
     admitted: bool

@@ -27,7 +27,6 @@ same inside Redis agree to the last digit. A window is immutable; every function
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
@@ -38,6 +37,8 @@ GRAIN = 100_000
 """Admissions closer together than this may share a bucket, µs."""
 
 Dimension = Literal["tokens", "requests"]
+
+_TOKENS, _REQUESTS = attrgetter("tokens"), attrgetter("requests")
 
 
 class Bucket(NamedTuple):
@@ -50,8 +51,7 @@ class Bucket(NamedTuple):
     requests: int
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """The bookings of one quota, oldest bucket first, and its debt.
 
     Outside of this module's functions: `tokens` and `requests` are the sums over the buckets;
@@ -117,18 +117,19 @@ def correct(window: Window, number: int, tokens: int, requests: int, now: int, l
     been advanced to `now`; `limit` is as for `advance`.
     """
     if tokens > 0:
-        window = replace(window, debt=window.debt + tokens)
+        window = window._replace(debt=window.debt + tokens)
         tokens = 0
-    at = bisect_left(window.buckets, number, key=attrgetter("number"))
+    at = bisect_left(window.buckets, (number,))
     if (tokens or requests) and at < len(window.buckets) and window.buckets[at].number == number:
         old = window.buckets[at]
         new = old._replace(tokens=old.tokens + tokens, requests=old.requests + requests)
         kept = (new,) if new.tokens or new.requests else ()
-        window = replace(
-            window,
-            buckets=(*window.buckets[:at], *kept, *window.buckets[at + 1 :]),
-            tokens=window.tokens + tokens,
-            requests=window.requests + requests,
+        window = Window(
+            (*window.buckets[:at], *kept, *window.buckets[at + 1 :]),
+            window.tokens + tokens,
+            window.requests + requests,
+            window.debt,
+            window.numbered,
         )
     return _pay(window, now, limit) if window.debt else window
 
@@ -159,10 +160,7 @@ def wait(window: Window, now: int, limit: int, amount: int, dimension: Dimension
 
 def _leaving(buckets: tuple[Bucket, ...], held: int, needed: int, dimension: Dimension) -> Bucket:
     """Return the bucket with whose leaving `needed` of the `held` has left; 0 < needed <= held."""
-    if dimension == "tokens":
-        amount = attrgetter("tokens")
-    else:
-        amount = attrgetter("requests")
+    amount = _TOKENS if dimension == "tokens" else _REQUESTS
     walk: Iterable[Bucket] = buckets
     if 2 * needed > held:  # nearer to the new end
         walk, needed = reversed(buckets), held - needed + 1
@@ -174,8 +172,8 @@ def _leaving(buckets: tuple[Bucket, ...], held: int, needed: int, dimension: Dim
 
 
 def _pull(window: Window, now: int) -> Window:
-    return replace(
-        window, buckets=tuple(b if b.last <= now else b._replace(last=now) for b in window.buckets)
+    return window._replace(
+        buckets=tuple(b if b.last <= now else b._replace(last=now) for b in window.buckets)
     )
 
 
@@ -231,7 +229,7 @@ def _pay(window: Window, now: int, limit: int | None) -> Window:
     if not paid:
         return window
     window, _ = admit(window, now, paid, 0)
-    return replace(window, debt=window.debt - paid)
+    return window._replace(debt=window.debt - paid)
 
 
 def _payable(debt: int, held: int, limit: int | None) -> int:

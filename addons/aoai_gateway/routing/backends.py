@@ -20,6 +20,18 @@ class BackendKey(NamedTuple):
     standin: str
 
 
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """The limits of a backend in the configuration; None: not declared."""
+
+    tokens_per_minute: int | None = None
+    requests_per_minute: int | None = None
+    provisioned: bool = False
+
+
+NOTHING_DECLARED = Declared()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Backend:
     """One (endpoint, standin) pair; or, without a standin, an endpoint that takes any deployment."""
@@ -30,16 +42,30 @@ class Backend:
     name: str
     """How it is called in messages, comments and headers: ``gpt-4o-ptu@sweden`` or ``sweden``."""
     non_streaming_fraction: float
+    declared: Declared = NOTHING_DECLARED
 
     @classmethod
     def of(cls, pair: StandinAtEndpoint) -> Backend:
         """Make a backend of an endpoint and standin as the configuration pairs them."""
-        key = BackendKey(pair.endpoint.name, pair.standin.name if pair.standin else "")
-        return cls(pair.endpoint, pair.standin, key, pair.name, pair.non_streaming_fraction)
+        standin = pair.standin
+        key = BackendKey(pair.endpoint.name, standin.name if standin else "")
+        declared = NOTHING_DECLARED
+        if standin is not None:
+            declared = Declared(standin.tokens_per_minute, standin.requests_per_minute, standin.provisioned)
+        return cls(pair.endpoint, standin, key, pair.name, pair.non_streaming_fraction, declared)
+
+    @property
+    def provisioned(self) -> bool:
+        """Whether it is declared as provisioned throughput."""
+        return self.declared.provisioned
 
     def deployment(self, asked: str) -> str:
         """Return the name of the real deployment to send to, when the client asked for ``asked``."""
         return asked if self.standin is None else self.standin.name
+
+    def serving(self, asked: str) -> BackendKey:
+        """Return the key of the real deployment that serves what the client asked for."""
+        return self.key if self.standin is not None else BackendKey(self.key.endpoint, asked)
 
     def __repr__(self) -> str:
         return f"Backend({self.name})"
@@ -72,6 +98,9 @@ class RoutingTable:
 
     def pool(self, deployment: str) -> Pool | None:
         """Return the backends of a deployment in the order written; None if it is not to be asked for."""
+        found = self._pools.get(deployment)
+        if found is not None:
+            return found
         deployment = self._config.spelled(deployment)
         if not self._config.knows(deployment):
             return None

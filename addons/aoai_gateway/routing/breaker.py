@@ -67,6 +67,11 @@ class Breaks:
         self.any_for_some = False
         """Whether there may be a break that is for some calls only."""
 
+    @property
+    def none(self) -> bool:
+        """Whether no backend is in a break or half open."""
+        return not self._breaks and self._probes.none
+
     def open(self, scope: Scope, brk: Break) -> None:
         """Open a break; of several on one scope the one that ends last counts. No half-open state follows."""
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > brk.since}
@@ -199,12 +204,16 @@ class Breaks:
 
         So every success can be reported. A call that began before the break shows nothing about now.
         """
+        if self._probes.none:
+            return
         for scope in _scopes(backend):
             if self._probes.holds(scope, cls, call_id):
                 self._probes.end(scope, cls)
 
     def probe_ended(self, backend: Backend, cls: str, call_id: str) -> None:
         """Let another probe go: this call ended without telling anything (its client hung up)."""
+        if self._probes.none:
+            return
         for scope in _scopes(backend):
             self._probes.release(scope, cls, call_id)
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.bounded import Bounded
-from aoai_gateway.routing.backends import BackendKey
+from aoai_gateway.routing.backends import NOTHING_DECLARED, BackendKey, Declared
 from aoai_gateway.routing.ptu_size import PtuSize
 from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
 
@@ -69,15 +69,6 @@ MOST_BACKENDS = 10_000
 _ROUNDING = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """The limits of a backend in the configuration; None: not declared."""
-
-    tokens_per_minute: int | None = None
-    requests_per_minute: int | None = None
-    provisioned: bool = False
-
-
 @dataclass(slots=True)
 class _Limit:
     """A limit per minute from the backend's headers."""
@@ -95,8 +86,7 @@ class _Limit:
         return declared if told is None else told if declared is None else min(told, declared)
 
 
-@dataclass(frozen=True, slots=True)
-class _Booking:
+class _Booking(NamedTuple):
     tokens: int
     at: float
     own: int
@@ -121,7 +111,7 @@ class Capacity:
     """One backend's capacity. Every call that is sent to it begins here, and ends here."""
 
     def __init__(self, declared: Declared | None = None) -> None:
-        self.declared = declared or Declared()
+        self.declared = declared or NOTHING_DECLARED
         self.key = BackendKey("", "")
         self._tokens = SlidingWindow(TOKEN_WINDOW)
         self._requests = SlidingWindow(REQUEST_WINDOW)
@@ -142,15 +132,18 @@ class Capacity:
 
     def begin(self, call_id: str, tokens: int, now: float) -> None:
         """A call of so many tokens (prompt and completion's upper bound) is sent now."""
-        for each, booking in list(self._bookings.items()):
-            if now - booking.at < LONGEST_CALL:
+        while self._bookings:
+            oldest = next(iter(self._bookings))
+            if now - self._bookings[oldest].at < LONGEST_CALL:
                 break
-            del self._bookings[each]
+            del self._bookings[oldest]
         self._requests.seconds = self._request_window(now)
         self._requests.add(1, now)
         self._tokens.add(tokens, now)
-        share = tokens / self._size if self._size else 0.0
-        self._bucket.pour(share, now)
+        size = self._size if self.provisioned else None
+        share = tokens / size if size else 0.0
+        if share:
+            self._bucket.pour(share, now)
         own = self._tokens.own(now)
         self._all_tokens += tokens
         self._bookings[call_id] = _Booking(tokens, now, own, share, self._bucket.poured, self._all_tokens)
@@ -221,7 +214,7 @@ class Capacity:
             self._tokens.add(used_tokens - booking.tokens, now)
         self._tokens.give_back(max(0, booking.tokens - used_tokens), booking.at)
         self._all_tokens += used_tokens - booking.tokens
-        if booking.tokens:
+        if booking.share:
             self._bucket.pour(booking.share * (used_tokens / booking.tokens - 1), now)
 
     def frees_early(self, now: float) -> bool:
@@ -279,10 +272,11 @@ class Capacity:
         wait = 0.0
         share = 1 - leave_free - self._margin
         if self.provisioned:
-            if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
+            size = self._size
+            if size is not None or now - self._utilized_at < UTILIZATION_AGE:
                 # More than it drains is not available to any class, however much of it is kept open.
-                inflow = min(expected, MOST_EXPECTED * self._size / 60) if self._size else 0.0
-                ahead = EXPECTED_SECONDS * inflow / self._size if self._size else 0.0
+                inflow = min(expected, MOST_EXPECTED * size / 60) if size else 0.0
+                ahead = EXPECTED_SECONDS * inflow / size if size else 0.0
                 wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN - ahead), now)
         else:
             limit = self._tokens_per_minute(now)
@@ -312,8 +306,6 @@ class Capacity:
     @property
     def _size(self) -> int | None:
         """Of a provisioned backend: the tokens per minute, which its bucket holds."""
-        if not self.provisioned:
-            return None
         declared = self.declared.tokens_per_minute
         return declared if declared is not None else self._ptu_size.tokens_per_minute
 
@@ -355,13 +347,12 @@ class Capacities:
 
         An endpoint without virtual deployments has one for each real deployment that is asked for.
         """
-        key = BackendKey(backend.key.endpoint, backend.deployment(asked))
-        standin = backend.standin
-        capacity = self._capacities.get(key) or Capacity()
-        capacity.key = key
-        self._capacities.put(key, capacity)
-        if standin is not None:
-            capacity.declared = Declared(
-                standin.tokens_per_minute, standin.requests_per_minute, standin.provisioned
-            )
+        key = backend.serving(asked)
+        capacity = self._capacities.get(key)
+        if capacity is None:
+            capacity = Capacity()
+            capacity.key = key
+            self._capacities.put(key, capacity)
+        if backend.standin is not None:
+            capacity.declared = backend.declared
         return capacity

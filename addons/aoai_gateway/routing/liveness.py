@@ -58,9 +58,9 @@ class Liveness:
 
     def sent(self, call_id: str, now: float, within: float | None) -> None:
         """Note that a call is sent, which should have its first byte within so many seconds."""
-        self._pending[call_id] = _Pending(now, within)
+        self._pending[call_id] = pending = _Pending(now, within)
         if self._whole is not None:
-            self._whole.sent(call_id, now, within)
+            self._whole._pending[call_id] = pending
 
     def ended(self, call_id: str) -> None:
         """Note that nothing more is expected for a call."""

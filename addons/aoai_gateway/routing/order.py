@@ -139,10 +139,18 @@ class RoutingRequest:
     tier: str | None = None
     """The service tier that it asks for."""
 
+    _marks: tuple[str, ...] | None = None
+
     @property
     def marks(self) -> tuple[str, ...]:
         """The marks of breaks that hold for a part of the calls: see `Break.only`."""
-        return (f"client {self.client}", f"operation {self.operation}", f"service tier {self.tier}")
+        if self._marks is None:
+            self._marks = (
+                f"client {self.client}",
+                f"operation {self.operation}",
+                f"service tier {self.tier}",
+            )
+        return self._marks
 
     @property
     def kind(self) -> Hashable:
@@ -177,11 +185,13 @@ def order(
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
-    beside_provisioned = any(_is_provisioned(backend) for backend in request.pool)
+    has_failures = bool(request.tried) or not breaks.none
     for backend in request.pool:
-        skip = _never(request, backend, beside_provisioned) or _not_now(
-            request, backend, now, breaks, capacities, None if has_deficit else demands
-        )
+        skip = _never(request, backend)
+        if skip is None and has_failures:
+            skip = _after_failure(request, backend, now, breaks)
+        if skip is None and request.limited:
+            skip = _without_room(request, backend, now, breaks, capacities, None if has_deficit else demands)
         if skip is None:
             candidates.append(backend)
         else:
@@ -195,11 +205,10 @@ def order(
 
 def able(request: RoutingRequest) -> Pool:
     """Return the backends that may serve a call at some time."""
-    beside_provisioned = any(_is_provisioned(backend) for backend in request.pool)
-    return tuple(b for b in request.pool if _never(request, b, beside_provisioned) is None)
+    return tuple(backend for backend in request.pool if _never(request, backend) is None)
 
 
-def _never(request: RoutingRequest, backend: Backend, beside_provisioned: bool) -> Skip | None:
+def _never(request: RoutingRequest, backend: Backend) -> Skip | None:
     """Say why a backend is never tried for the call."""
     if request.home is not None and backend.endpoint.name != request.home:
         return Skip(backend, f"the call refers to state held at {request.home}", None, Cause.ELSEWHERE)
@@ -208,15 +217,33 @@ def _never(request: RoutingRequest, backend: Backend, beside_provisioned: bool) 
         return Skip(backend, reason, None, Cause.STREAMS_ONLY)
     if backend.key in request.too_small:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
-    if _is_provisioned(backend) and _has_standard(request):
+    if backend.provisioned and request.tier in STANDARD_ONLY and _has_standard(request):
         reason = f"provisioned throughput does not have the service tier {request.tier}"
         return Skip(backend, reason, None, Cause.TIER)
-    if not request.cls.may_use(provisioned=_is_provisioned(backend), beside_provisioned=beside_provisioned):
-        return Skip(backend, f"not for the class {request.cls.name} (may_use)", None, Cause.CLASS)
+    cls = request.cls
+    if not (cls.may_use_provisioned and cls.may_spill):
+        beside_provisioned = any(each.provisioned for each in request.pool)
+        if not cls.may_use(provisioned=backend.provisioned, beside_provisioned=beside_provisioned):
+            return Skip(backend, f"not for the class {cls.name} (may_use)", None, Cause.CLASS)
     return None
 
 
-def _not_now(
+def _after_failure(request: RoutingRequest, backend: Backend, now: float, breaks: Breaks) -> Skip | None:
+    """Say why a backend is not tried after a failure, of this call or of others."""
+    cls = request.cls.name
+    brk = breaks.on(backend, now, cls, request.marks)
+    if brk is not None:
+        return Skip(backend, brk.reason, brk.remaining(now), Cause.BREAK)
+    if backend.key in request.tried:
+        return Skip(backend, "it has failed this call", 0.0, Cause.FAILED)
+    wait = breaks.when(backend, cls, now, request.call_id, request.marks)
+    if wait:
+        reason = "half open after a break: another call is trying it"
+        return Skip(backend, reason, wait, Cause.HALF_OPEN)
+    return None
+
+
+def _without_room(
     request: RoutingRequest,
     backend: Backend,
     now: float,
@@ -224,18 +251,8 @@ def _not_now(
     capacities: Capacities,
     demands: Demands | None,
 ) -> Skip | None:
-    """Say why a backend is not tried for the call at this time."""
-    cls = request.cls.name
-    brk = breaks.on(backend, now, cls, request.marks)
-    if brk is not None:
-        return Skip(backend, brk.reason, brk.remaining(now), Cause.BREAK)
-    if backend.key in request.tried:
-        return Skip(backend, "it has failed this call", 0.0, Cause.FAILED)
-    wait: float | None = breaks.when(backend, cls, now, request.call_id, request.marks)
-    if wait:
-        reason = "half open after a break: another call is trying it"
-        return Skip(backend, reason, wait, Cause.HALF_OPEN)
-    if not request.limited or breaks.is_half_open(backend, cls):
+    """Say why a backend's capacity does not let the call in at this time."""
+    if breaks.is_half_open(backend, request.cls.name):
         # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
     capacity = capacities.of(backend, request.deployment)
@@ -259,16 +276,10 @@ def _not_now(
 
 
 def _has_standard(request: RoutingRequest) -> bool:
-    """Whether the call asks for a tier of standard deployments, and may use one of its pool."""
-    if request.tier not in STANDARD_ONLY:
-        return False
+    """Whether the call, which asks for a tier of standard deployments, may use one of its pool."""
     mine = (b for b in request.pool if request.home is None or b.endpoint.name == request.home)
     may_spill = request.cls.may_use(provisioned=False, beside_provisioned=True)
-    return may_spill and any(not _is_provisioned(backend) for backend in mine)
-
-
-def _is_provisioned(backend: Backend) -> bool:
-    return backend.standin is not None and backend.standin.provisioned
+    return may_spill and any(not backend.provisioned for backend in mine)
 
 
 def _headroom(request: RoutingRequest, backend: Backend, now: float, capacities: Capacities) -> float:

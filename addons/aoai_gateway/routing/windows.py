@@ -9,10 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import NamedTuple
 
 GRAIN = 0.125
 """Length of a window's slices in seconds, so that its memory is bounded."""
@@ -57,25 +54,29 @@ class _Piece(NamedTuple):
     at_begin: float
     at_end: float
 
-    @property
-    def most(self) -> float:
-        return max(self.at_begin, self.at_end)
-
 
 class _Course:
-    """How full a window will be in the course of time."""
+    """How full a window will be in the course of time.
 
-    def __init__(self, pieces: Sequence[_Piece]) -> None:
-        # The last ones first; only those in which it is fuller than in all later ones.
+    Only those pieces count in which it is fuller than in all later ones: `add` takes the last one first.
+    """
+
+    def __init__(self, end: float) -> None:
+        self._end = end
         self._peaks: list[_Piece] = []
-        self._end = pieces[-1].end
-        for piece in reversed(pieces):
-            if not self._peaks or piece.most > self._peaks[-1].most:
-                self._peaks.append(piece)
+        self._mosts: list[float] = []
+        """How full it is in each of them at most."""
+
+    def add(self, begin: float, end: float, at_begin: float, at_end: float) -> None:
+        """Take in the piece before those that were added."""
+        most = max(at_begin, at_end)
+        if not self._mosts or most > self._mosts[-1]:
+            self._peaks.append(_Piece(begin, end, at_begin, at_end))
+            self._mosts.append(most)
 
     def falls_to(self, room: float) -> float:
         """Seconds until not more than `room` is used from then on; infinite if that never is."""
-        index = bisect_right(self._peaks, room, key=lambda piece: piece.most)
+        index = bisect_right(self._mosts, room)
         if index == len(self._peaks):
             return 0.0
         piece = self._peaks[index]
@@ -138,9 +139,14 @@ class SlidingWindow:
         """Seconds until no more than `room` is used, if nothing else comes; infinite if that is below 0."""
         if room < 0:
             return math.inf
-        own = self.own(now)
-        if own + self.others.at(now) <= room:
+        own, others = self.own(now), self.others.at(now)
+        if own + others <= room:
             return 0.0
+        if not others:
+            for index, amount in self._slices.items():
+                own -= amount
+                if own <= room:
+                    return self._leaves(index) - now
         last: int | None = None
         for index, amount in self._slices.items():
             if own <= room:
@@ -170,19 +176,23 @@ class SlidingWindow:
 
     def _course(self, inflow: float, now: float) -> _Course:
         """Return how full it will be, while `inflow` per second comes in."""
-        left, until, others = self._total, now + self.seconds, self.others
+        until, others = now + self.seconds, self.others
         ends = [(min(self._leaves(index), until), amount) for index, amount in self._slices.items()]
         if now < others.until < until:
             ends = sorted([*ends, (others.until, 0)])
-        # The pieces of time in which nothing leaves the window at once.
-        pieces, begin = [], now
-        for end, amount in [*ends, (until, 0)]:
-            steady = not others.fades and begin < others.until
-            at_begin = left + others.at(begin) + inflow * (begin - now)
-            at_end = left + (others.amount if steady else others.at(end)) + inflow * (end - now)
-            pieces.append(_Piece(begin - now, end - now, at_begin, at_end))
-            left, begin = left - amount, end
-        return _Course(pieces)
+        ends.append((until, 0))
+        # The pieces of time in which nothing leaves the window at once; the last one is empty.
+        course, left = _Course(until - now), 0
+        begins = [now, *(end for end, _ in ends[:-1])]
+        for begin, (end, amount) in zip(reversed(begins), reversed(ends), strict=True):
+            left += amount
+            at_begin = left + inflow * (begin - now)
+            at_end = left + inflow * (end - now)
+            if begin < others.until:
+                at_begin += others.at(begin)
+                at_end += others.at(end) if others.fades else others.amount
+            course.add(begin - now, end - now, at_begin, at_end)
+        return course
 
     def _index(self, now: float) -> int:
         # Never behind the newest slice: they stay in the order of time even if the clock goes back.

@@ -151,5 +151,5 @@ def _has_calendar_budget(quotas: tuple[Quota, ...]) -> bool:
     return any(
         kind in (Limit.TOKENS_PER_DAY, Limit.TOKENS_PER_MONTH)
         for quota in quotas
-        for kind, _ in quota.set_limits()
+        for kind, _ in quota.set_limits
     )

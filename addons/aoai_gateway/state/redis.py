@@ -216,7 +216,7 @@ class RedisState:
 
 def _decision(reservation: Reservation, answer: Reply) -> Decision:
     admitted, *figures = (int(figure) for figure in answer)
-    limits = [(quota, *each) for quota in reservation.quotas for each in quota.set_limits()]
+    limits = [(quota, *each) for quota in reservation.quotas for each in quota.set_limits]
     return Decision(
         bool(admitted),
         tuple(

@@ -6,6 +6,8 @@ model the largest.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _MOST = (
     ("codex-mini", 100_000),
     ("gpt-3", 4_096),
@@ -30,6 +32,7 @@ UNKNOWN_MOST = 16_384
 """Tokens, of a model that is not known."""
 
 
+@lru_cache(maxsize=1024)
 def most_output_tokens(model: str | None) -> int:
     """Give the tokens that one answer of a base model can have, reasoning included."""
     name = (model or "").strip().lower()

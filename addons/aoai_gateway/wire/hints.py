@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aoai_gateway.wire.spans import leading_span, milliseconds, number, wait
 
@@ -238,18 +238,45 @@ def _percentage(text: str | None) -> float | None:
 _Window = tuple[int | None, int | None, float | None, float | None]
 
 
-def _first(headers: Headers, names: tuple[str, ...], kind: str) -> str | None:
-    values = (headers.get(name.format(kind=kind)) for name in names)
-    return next((value for value in values if value is not None), None)
+class _Names(NamedTuple):
+    """The headers of one kind of window."""
+
+    limits: tuple[str, ...]
+    remaining: tuple[str, ...]
+    resets: tuple[str, ...]
+    renewal: str
+
+    @classmethod
+    def of(cls, kind: str) -> _Names:
+        limits, remaining, resets = (
+            tuple(name.format(kind=kind) for name in names) for names in (_LIMITS, _REMAINING, _RESETS)
+        )
+        return cls(limits, remaining, resets, f"x-ratelimit-renewalperiod-{kind}")
+
+
+_NAMES = {kind: _Names.of(kind) for kind in _KINDS}
+
+
+def _first(headers: Headers, names: tuple[str, ...]) -> str | None:
+    for name in names:
+        value = headers.get(name)
+        if value is not None:
+            return value
+    return None
 
 
 def _window(headers: Headers, kind: str, now_epoch: float | None = None) -> _Window:
     """(limit, remaining, seconds until reset, length in seconds) of the window of "tokens" or "requests"."""
-    limit = _integer(_first(headers, _LIMITS, kind))
-    remaining = _integer(_first(headers, _REMAINING, kind))
-    waits = (wait(headers.get(name.format(kind=kind)), now_epoch) for name in _RESETS)
-    reset = max((seconds for seconds in waits if seconds is not None), default=None)
-    renewal = wait(headers.get(f"x-ratelimit-renewalperiod-{kind}"), None)
+    names = _NAMES[kind]
+    limit = _integer(_first(headers, names.limits))
+    remaining = _integer(_first(headers, names.remaining))
+    reset = None
+    for name in names.resets:
+        value = headers.get(name)
+        seconds = wait(value, now_epoch) if value is not None else None
+        if seconds is not None and (reset is None or seconds > reset):
+            reset = seconds
+    renewal = wait(headers.get(names.renewal), None)
     limit = limit if limit is not None and limit > 0 else None
     if remaining == -1 and limit is None and not reset:
         remaining = reset = None  # limit -1, remaining -1, reset 0: Azure's form of "unknown"

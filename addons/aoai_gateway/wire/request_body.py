@@ -16,8 +16,26 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class EditPoints:
+    """Where edits go, as offsets into the raw bytes."""
+
+    brace: int = 0  # right after the document's opening brace
+    has_members: bool = False
+    model: Span | None = None
+    file: Span | None = None  # a batch's input, of which the lines are yet to be read
+    max_tokens: tuple[Span, ...] = ()
+    max_tokens_key: str | None = None  # which key to add when there is none
+    n: Span | None = None
+    best_of: Span | None = None
+    include_usage: Span | None = None
+    stream_options_brace: int | None = None  # right after its opening brace
+    stream_options_has_members: bool = False
+    stream_options_null: Span | None = None
+
+
+@dataclass(slots=True)
 class RequestBody:
-    """A request body and its facts.
+    """A request body and its facts. It is never changed; not frozen, since that trebles the time to make one.
 
     ``parsed`` is the decoded JSON object, not to be changed; where ``whole`` is False, only its short, flat
     members; of a form, its short fields that matter here. ``is_json``: whether it is JSON. ``text_size`` is
@@ -55,7 +73,7 @@ class RequestBody:
     """The body where it is not in memory; ``raw`` is empty then."""
     lines: Lines | None = field(default=None, repr=False)
     """What a batch's input file names, where the body is a form that holds one, and it was read."""
-    edits: EditPoints = field(default_factory=lambda: EditPoints(), repr=False)
+    edits: EditPoints = field(default=EditPoints(), repr=False)
 
     def deployment(self, target: Target) -> str:
         """The deployment that is asked for: the path's wins, as on Azure, else ``model``.
@@ -168,24 +186,6 @@ class RequestBody:
         if not changes and self.coded is not None:
             return self.coded
         return _apply(self.raw, changes)
-
-
-@dataclass(frozen=True, slots=True)
-class EditPoints:
-    """Where edits go, as offsets into the raw bytes."""
-
-    brace: int = 0  # right after the document's opening brace
-    has_members: bool = False
-    model: Span | None = None
-    file: Span | None = None  # a batch's input, of which the lines are yet to be read
-    max_tokens: tuple[Span, ...] = ()
-    max_tokens_key: str | None = None  # which key to add when there is none
-    n: Span | None = None
-    best_of: Span | None = None
-    include_usage: Span | None = None
-    stream_options_brace: int | None = None  # right after its opening brace
-    stream_options_has_members: bool = False
-    stream_options_null: Span | None = None
 
 
 def _apply(raw: bytes, changes: list[tuple[Span, bytes]]) -> bytes:
