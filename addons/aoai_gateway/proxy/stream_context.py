@@ -175,7 +175,8 @@ class StreamContext:
             # mitmproxy's replay waits for the events themselves.
             yield hook
             return
-        heard.call(hook, self.flow)
+        if (rest := heard.call(hook, self.flow)) is not None:
+            yield from self.wait_for(rest)
         if self.flow.intercepted:
             yield GatewayAskHook(Resume(self.flow))
 
