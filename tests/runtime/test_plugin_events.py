@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 
 import pytest
+from mitmproxy import exceptions
 from mitmproxy.proxy.layers.http import HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
@@ -118,23 +120,67 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def test_a_plain_function_that_gives_something_to_await_is_not_passed_over() -> None:
-    """A wrapper around a coroutine looks like a plain function until it is called."""
+class Waits:
+    """Listens with a plain function that has something to wait for; its end may be an exception."""
 
-    class Wrapped:
-        def request(self, flow: object) -> Awaitable[None]:
-            async def later() -> None: ...
+    def __init__(self, told: list[str], end: Exception | None = None) -> None:
+        self.told, self.end = told, end
 
-            return later()
+    def request(self, flow: object) -> Awaitable[None]:
+        self.told.append("begin")
 
-    listeners = Listeners(FLOW_HOOKS)
-    with taddons.context(Wrapped(), loadcore=False) as tctx:
+        async def later() -> None:
+            await asyncio.sleep(0)
+            self.told.append("end")
+            if self.end is not None:
+                raise self.end
+
+        return later()
+
+
+class Tells:
+    """Tells of events."""
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def request(self, flow: object) -> None:
+        self.told.append("next")
+
+    def update(self, flows: object) -> None:
+        self.told.append("update")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("end", "next_one"),
+    [(None, ["next"]), (ValueError("a bug"), ["next"]), (exceptions.AddonHalt(), [])],
+)
+async def test_a_plain_function_may_have_something_to_wait_for(
+    end: Exception | None, next_one: list[str]
+) -> None:
+    listeners, told = Listeners(FLOW_HOOKS), list[str]()
+    last = Nested(Waits(told))
+    last.addons[0].name = "last"  # type: ignore[attr-defined]  # each has a name of its own
+    with taddons.context(Waits(told, end), Tells(told), last, loadcore=False) as tctx:
         listeners.refresh(tctx.master.addons)
         assert listeners.can_be_called("request")
         flow = tflow.tflow()
-        with pytest.raises(RuntimeError, match="awaited"):
-            listeners.call(HttpRequestHook(flow), flow)
-        assert not listeners.can_be_called("request"), "from now on mitmproxy awaits it"
+        rest = listeners.call(HttpRequestHook(flow), flow)
+        assert told == ["begin"], "the next one comes when it has waited"
+        assert rest is not None
+        await rest
+    others = [*next_one, "begin", "end"] if next_one else []
+    assert told == ["begin", "end", *others, "update"]
+
+
+def test_without_something_to_wait_for_nothing_is_left() -> None:
+    listeners, told = Listeners(FLOW_HOOKS), list[str]()
+    with taddons.context(Tells(told), loadcore=False) as tctx:
+        listeners.refresh(tctx.master.addons)
+        flow = tflow.tflow()
+        assert listeners.call(HttpRequestHook(flow), flow) is None
+    assert told == ["next", "update"]
 
 
 def test_addons_are_told_apart_though_one_takes_anothers_place_in_memory() -> None:

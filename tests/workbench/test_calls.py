@@ -15,7 +15,7 @@ from mitmproxy.test import taddons, tflow
 from aoai_gateway.workbench import calls as module
 from aoai_gateway.workbench.calls import Calls, Feed
 from aoai_gateway.workbench.news import News
-from aoai_gateway.workbench.rows import MOST_READ, Rows, read_digest
+from aoai_gateway.workbench.rows import MOST_ERROR, MOST_READ, Rows, read_digest
 from aoai_gateway.workbench.runs import Run
 from aoai_gateway.workbench.shape import as_json
 
@@ -164,6 +164,29 @@ def test_a_row_says_what_became_of_a_call() -> None:
     )
     assert (row["state"], row["status"], row["cost"]) == ("done", 200, None)
     assert json.loads(as_json(row)) == row
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"error": {"code": "content_filter", "message": "No."}}', "content_filter"),
+        (b'{"error": {"code": "400", "type": "invalid_request_error"}}', "invalid_request_error"),
+        (b'{"type": "error", "error": {"type": "overloaded_error"}}', "overloaded_error"),
+        (b'{"error": {"code": 400}}', ""),
+        (b'{"error": "wrong"}', ""),
+        (b"<html>", ""),
+        (b"", ""),
+        (b'{"error": {"code": "' + b"x" * MOST_ERROR + b'"}}', ""),
+        (b'{"a":' * 3000 + b"1" + b"}" * 3000, ""),
+    ],
+)
+def test_a_row_names_the_error_of_a_backend(body: bytes, told: str) -> None:
+    flow = call("Hello")
+    assert flow.response is not None
+    flow.response.content = body
+    assert Rows().row(flow, None)["error"] == "", "it was answered"
+    flow.response.status_code = 400
+    assert Rows().row(flow, None)["error"] == told
 
 
 def test_a_row_is_read_anew_when_the_prompt_was_edited() -> None:

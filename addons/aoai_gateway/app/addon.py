@@ -21,7 +21,16 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.app import cut_connections, descriptors, log_format, relay, saved_flows, selfcheck, tls
+from aoai_gateway.app import (
+    cut_connections,
+    descriptors,
+    log_format,
+    message_types,
+    relay,
+    saved_flows,
+    selfcheck,
+    tls,
+)
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
@@ -93,6 +102,7 @@ class GatewayAddon:
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
         log_format.write_whole_lines()
         self.lifecycle.handle_signals()
+        message_types.install()
         cut_connections.install(lambda: self.gateway.limits().unread_seconds, self._connection_opened)
         self.gateway.slow_readers.unread = cut_connections.unread
         self.gateway.written_out = cut_connections.written_out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import time
@@ -16,6 +15,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.app import cut_connections, descriptors, signals, start_checks, tls
+from aoai_gateway.app.garbage import Garbage
 from aoai_gateway.app.memory import FreeMemory
 from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.loader import ConfigErrors, Problem
@@ -72,6 +72,7 @@ class Lifecycle:
         self._loaded: Loaded | None = None
         self._pool_watch = PoolWatch(gateway)
         self._memory = FreeMemory()
+        self._garbage = Garbage()
         self._simulators = Simulators(gateway.counter)
         self._watcher: asyncio.Task[None] | None = None
         self.inspected = False
@@ -145,10 +146,7 @@ class Lifecycle:
         await self.state_sync.follow_peers()
         self._come_first()
         self._see_to_descriptors(self._loaded.config)
-        # What is there now stays. To look through all of it for garbage, now and then, would stop the event
-        # loop for some tens of milliseconds each time; calls leave little behind.
-        gc.collect()
-        gc.freeze()
+        self._garbage.begin()
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)
         if self.worker is not None:
@@ -278,6 +276,7 @@ class Lifecycle:
         gateway.early.look(now)
         if self._memory.look(now, gateway.held.given_back):
             gateway.held.given_back = 0
+        self._garbage.look(now, gateway.idle_seconds(now))
         self._pool_watch.look()
         waiting = gateway.queued
         gateway.traffic.seen(in_flight=len(gateway.calls) - waiting, waiting=waiting, now=now)
@@ -347,6 +346,7 @@ class Lifecycle:
         """Report not to be ready while calls are still taken, until balancers have noticed."""
         gateway = self._gateway
         gateway.leaving = True
+        self._garbage.end()
         if self.stays_reachable or gateway.setup is None:
             return
         seconds = gateway.config.drain.unready_seconds

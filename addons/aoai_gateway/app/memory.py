@@ -1,8 +1,8 @@
 """Memory that is free goes back to the system.
 
-A connection's layers refer to each other, so what is left of a call is often garbage that waits for its
-collection; bodies of many megabytes are among it, and a few objects never make a collection due. Then glibc
-keeps what was theirs: pages that are free between others that are not. Some minutes of large calls double the
+A connection's layers refer to each other, so what is left of one is garbage that waits for its collection;
+bodies of many megabytes may be among it, and a few objects never make a collection due. Then glibc keeps what
+was theirs: pages that are free between others that are not. Some minutes of large calls double the
 size of a process for good, and a container is killed for memory that nothing uses.
 """
 
@@ -79,7 +79,7 @@ class FreeMemory:
         self._next = now + SECONDS
         before = self._resident()
         if before is not None and (collect or before > self._least + WORTH):
-            # What was there when the process began is frozen, so that this is a matter of milliseconds.
+            # What stays is set aside (see `app.garbage`), so that this is a matter of milliseconds.
             began = time.perf_counter()
             gc.collect()
             self._trim()

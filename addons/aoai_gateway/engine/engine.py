@@ -102,7 +102,7 @@ class Engine:
                 # The client's policy led to another deployment.
                 pool = pool_of(call, call.deployment)
         except GatewayError as error:
-            yield from self._reject(call, error, now + call.waited, Outcome.REJECTED)
+            yield from self._reject(call, error.without_frames(), now + call.waited, Outcome.REJECTED)
             return
         if admitted is None:
             return

@@ -29,7 +29,9 @@ def shortened(said: str, longest: int = LONGEST) -> str:
     What is not printable is left out: control characters, and what changes the direction of a line.
     """
     words = said[: 8 * longest].split()
-    line = " ".join(filter(None, (word if word.isprintable() else _printable(word) for word in words)))
+    line = " ".join(words)
+    if not line.isprintable():
+        line = " ".join(filter(None, map(_printable, words)))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 

@@ -30,6 +30,8 @@ from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from mitmproxy.http import HTTPFlow, Message, Request
 
     from aoai_gateway.runtime.gateway import Gateway
@@ -47,10 +49,17 @@ class ResponseIntercept:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def request(self, flow: HTTPFlow) -> None:
+    # Plain functions: a coroutine would have every call wait for tasks, whether it is held or not.
+
+    def request(self, flow: HTTPFlow) -> Awaitable[None] | None:
         """Hold a call before anything is decided about it, and until it is one that can be sent."""
-        if not flow.intercepted:
-            return
+        return self._hold_request(flow) if flow.intercepted else None
+
+    def response(self, flow: HTTPFlow) -> Awaitable[None] | None:
+        """Hold an answer before the client gets it."""
+        return self._hold_response(flow) if flow.intercepted and flow.response is not None else None
+
+    async def _hold_request(self, flow: HTTPFlow) -> None:
         begun, before, comment = time.monotonic(), _parts(flow.request), flow.comment
         await self._hold(flow)
         while (edited := _differences(before, _parts(flow.request))) and _is_waited_for(flow):
@@ -65,10 +74,8 @@ class ResponseIntercept:
             flow.comment = comment
         flow.metadata[HELD] = _in_words("held", begun, edited)
 
-    async def response(self, flow: HTTPFlow) -> None:
-        """Hold an answer before the client gets it."""
-        if not flow.intercepted or flow.response is None:
-            return
+    async def _hold_response(self, flow: HTTPFlow) -> None:
+        assert flow.response is not None
         begun, before = time.monotonic(), _parts(flow.response)
         await self._hold(flow)
         if flow.response is not None:

@@ -212,7 +212,7 @@ class EngineDriver:
             )
             result = Parsed(here.now(), body)
         except GatewayError as error:
-            result = Refused(here.now(), error)
+            result = Refused(here.now(), error.without_frames())
         return ClientGone(result.now) if here.client_has_gone() else result
 
     def _count(self, effect: CountTokens) -> CommandGenerator[Result]:
@@ -220,7 +220,7 @@ class EngineDriver:
             counted = self._here.gateway.count_tokens(effect, self._client)
             count = yield from self._here.wait_for(counted)
         except GatewayError as error:
-            return Refused(self._here.now(), error)
+            return Refused(self._here.now(), error.without_frames())
         return Counted(self._here.now(), count)
 
     def _choose(self, effect: Choose) -> CommandGenerator[Result]:
@@ -231,7 +231,7 @@ class EngineDriver:
         try:
             yield from here.ask(GatewayBackendChosenHook(choice))
         except GatewayError as error:
-            refusal = error
+            refusal = error.without_frames()
         now = here.now()
         return ClientGone(now) if here.client_has_gone() else Chosen(now, choice.candidates, refusal)
 

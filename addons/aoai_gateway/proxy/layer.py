@@ -101,6 +101,9 @@ class GatewayLayer(HttpLayer):
             if connection is not None:
                 yield self._piece(connection, pieces)
                 connection = None
+            if isinstance(command, commands.RequestWakeup) and command in self._timers:
+                # They are the layer's own; a stream must not stay since it was the one to set them.
+                self.command_sources.pop(command, None)
             yield command
         if connection is not None:
             yield self._piece(connection, pieces)
@@ -138,7 +141,6 @@ class GatewayLayer(HttpLayer):
                 yield from self.event_to_child(stream, event)
         elif isinstance(event, events.Wakeup) and event.command in self._timers:
             self._timers.discard(event.command)
-            self.command_sources.pop(event.command, None)
             yield from self._timer_fired()
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.context.client:
             yield from super()._handle_event(event)

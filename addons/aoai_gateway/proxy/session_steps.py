@@ -9,6 +9,7 @@ A stream has these beside its own (:data:`~aoai_gateway.proxy.stream_states.STEP
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
+from weakref import ref
 
 from mitmproxy.proxy.layers.http import HttpResponseHeadersHook, RequestData
 from wsproto.connection import ConnectionState
@@ -64,7 +65,8 @@ class SessionSteps:
         self._here = here
         self._response = response
         self._driver = driver
-        self._stream = stream
+        # The stream has this part; were each to refer to the other, only a garbage collection would end them.
+        self._stream_ref = ref(stream)
         self._session: MessageSession | None = None
         self.opening: SessionOpening | None = None
         """Set where the client's first message says what is asked for …"""
@@ -221,6 +223,12 @@ class SessionSteps:
         """Have the gateway count the session no more."""
         if self.is_any:
             self._here.gateway.sessions.discard(self._here.client.id)
+
+    @property
+    def _stream(self) -> Led:
+        stream = self._stream_ref()
+        assert stream is not None  # this is a step of it
+        return stream
 
     @property
     def _messages(self) -> MessageSession:

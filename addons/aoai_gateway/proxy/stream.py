@@ -97,10 +97,11 @@ class GatewayStream(HttpStream):
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
         super().__init__(context, stream_id)
+        # What refers to itself stays, with its flow, until a garbage collection. Nothing reads these.
+        context.layers.remove(self)
+        del self.client_state, self.server_state
         self.state = State.REQUEST_HEAD
-        self._here = here = StreamContext(
-            stream_id, context, gateway, layer, self._client_has_gone, self._answer_has_begun
-        )
+        self._here = here = StreamContext(stream_id, context, gateway, layer, self._paused_event_queue)
         self._request = DownstreamRequest(here)
         self._response = DownstreamResponse(here)
         self._driver = EngineDriver(here)
@@ -161,14 +162,6 @@ class GatewayStream(HttpStream):
         self.client_left()
         gone = RequestProtocolError(self.stream_id, "sent too much", ErrorCode.CLIENT_DISCONNECTED)
         yield from super().handle_event(gone)
-
-    def _client_has_gone(self) -> bool:
-        """Whether the client hung up while the stream was paused; that event is still in the queue then."""
-        return any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue)
-
-    def _answer_has_begun(self) -> bool:
-        """Whether a backend has answered, or hung up, while the stream was paused."""
-        return any(isinstance(e, ResponseHeaders | ResponseProtocolError) for e in self._paused_event_queue)
 
     # --- the request -----------------------------------------------------------------------------------
 

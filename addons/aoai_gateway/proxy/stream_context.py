@@ -14,7 +14,14 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy import flow as mflow
-from mitmproxy.proxy.layers.http import ErrorCode, HttpErrorHook, ResponseProtocolError, SendHttp
+from mitmproxy.proxy.layers.http import (
+    ErrorCode,
+    HttpErrorHook,
+    RequestProtocolError,
+    ResponseHeaders,
+    ResponseProtocolError,
+    SendHttp,
+)
 
 from aoai_gateway.proxy.http1 import error_response
 from aoai_gateway.proxy.messages import DeadlinePassed
@@ -24,11 +31,12 @@ from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire.dialects import dialect_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection
 
     from mitmproxy import hooks, http
     from mitmproxy.proxy.commands import StartHook
     from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.events import Event
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http import HttpEvent
 
@@ -46,8 +54,7 @@ if TYPE_CHECKING:
 class StreamContext:
     """One request's state, as far as more than one part of the stream needs it.
 
-    ``hung_up`` says whether the client has hung up while the stream was paused, ``answered`` whether a
-    backend has begun to answer.
+    ``queued``: the events that have come while the stream was paused.
     """
 
     flow: http.HTTPFlow
@@ -59,8 +66,7 @@ class StreamContext:
         context: Context,
         gateway: Gateway,
         layer: StreamLayer,
-        hung_up: Callable[[], bool],
-        answered: Callable[[], bool],
+        queued: Collection[Event],
     ) -> None:
         self.id = stream_id
         self.proxy = context
@@ -68,8 +74,7 @@ class StreamContext:
         self.gateway = gateway
         self.layer = layer
         self.clock = gateway.clock
-        self.client_has_gone = hung_up
-        self.answer_has_begun = answered
+        self._queued = queued
         self.admitted: Admitted | None = None
         """Set once the client is known."""
         self.call: Call | None = None
@@ -125,6 +130,14 @@ class StreamContext:
 
     # --- the client ------------------------------------------------------------------------------------
 
+    def client_has_gone(self) -> bool:
+        """Whether the client hung up while the stream was paused; that event is still in the queue then."""
+        return any(isinstance(event, RequestProtocolError) for event in self._queued)
+
+    def answer_has_begun(self) -> bool:
+        """Whether a backend has answered, or hung up, while the stream was paused."""
+        return any(isinstance(event, ResponseHeaders | ResponseProtocolError) for event in self._queued)
+
     def send(self, event: HttpEvent) -> SendHttp:
         """Make the command that sends an event of the response to the client."""
         return SendHttp(event, self.client)
@@ -162,7 +175,8 @@ class StreamContext:
             # mitmproxy's replay waits for the events themselves.
             yield hook
             return
-        heard.call(hook, self.flow)
+        if (rest := heard.call(hook, self.flow)) is not None:
+            yield from self.wait_for(rest)
         if self.flow.intercepted:
             yield GatewayAskHook(Resume(self.flow))
 

@@ -183,7 +183,7 @@ class Gateway:
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
         self._idle = asyncio.Event()
-        self.started = self.clock.monotonic()
+        self.started = self._last_begun = self.clock.monotonic()
         self.adopted: float | None = None
         """When the configuration in force was put in force (monotonic)."""
         self.config_file: str | None = None
@@ -285,6 +285,11 @@ class Gateway:
     def begun(self, call: Call) -> None:
         """Count a call as under way."""
         self.calls[call.id] = call
+        self._last_begun = call.started
+
+    def idle_seconds(self, now: float) -> float:
+        """Tell for how long no call has been under way, from the begin of the last one (monotonic times)."""
+        return 0.0 if self.calls else now - self._last_begun
 
     def over(self, call_id: str) -> None:
         """Count a call as over."""

@@ -20,6 +20,7 @@ client gets a 500 and nothing is sent.
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from operator import is_
@@ -29,7 +30,7 @@ from mitmproxy import exceptions, hooks
 from mitmproxy.addonmanager import safecall, traverse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
@@ -108,7 +109,8 @@ class Listeners:
 
     mitmproxy offers each event of a flow to all of its addons, some 35, in a task of its own, and an update
     after it: a third of what a proxied request costs. Where all listeners are plain functions, a stream
-    calls them itself, in the same order and with the same treatment of their exceptions.
+    calls them itself, in the same order and with the same treatment of their exceptions. One that waits only
+    now and then is a plain function, and returns something to await when it does.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -151,12 +153,20 @@ class Listeners:
         """Whether all listeners of an event, and of the update after it, are plain functions."""
         return name not in self._awaited and "update" not in self._awaited
 
-    def call(self, hook: hooks.Hook, flow: Flow) -> None:
-        """Call the listeners of a flow's event, as mitmproxy does: an exception does not stop the next."""
-        self._call(hook)
-        self._call(hooks.UpdateHook([flow]))
+    def call(self, hook: hooks.Hook, flow: Flow) -> Coroutine[Any, Any, None] | None:
+        """Call the listeners of a flow's event, as mitmproxy does: an exception does not stop the next.
 
-    def _call(self, hook: hooks.Hook) -> None:
+        Gives what is left to be awaited where one of them has something to wait for: that, and the next ones.
+        """
+        steps = self._steps(hook, hooks.UpdateHook([flow]))
+        waited_for = next(steps, None)
+        return None if waited_for is None else _go_on(waited_for, steps)
+
+    def _steps(self, *events: hooks.Hook) -> Steps:
+        for event in events:
+            yield from self._listeners_of(event)
+
+    def _listeners_of(self, hook: hooks.Hook) -> Steps:
         for function in self._functions[hook.name]:
             result = None
             try:
@@ -164,12 +174,24 @@ class Listeners:
                     result = function(*hook.args())
             except exceptions.AddonHalt:
                 return
-            if inspect.isawaitable(result):
-                # Too late to wait for this one, so this call fails closed.
-                if inspect.iscoroutine(result):
-                    result.close()
-                self._awaited |= {hook.name}
-                raise RuntimeError(f"a listener of {hook.name} must be awaited")
+            if inspect.isawaitable(result) and (yield result):
+                return
+
+
+type Steps = Generator[Awaitable[Any], bool]
+"""What listeners have to wait for, one by one; is sent whether it ended the event."""
+
+
+async def _go_on(waited_for: Awaitable[Any], steps: Steps) -> None:
+    with suppress(StopIteration):
+        while True:
+            halted = False
+            try:
+                with safecall():
+                    await waited_for
+            except exceptions.AddonHalt:
+                halted = True
+            waited_for = steps.send(halted)
 
 
 async def ask(addons: AddonManager, hook: hooks.Hook) -> None:

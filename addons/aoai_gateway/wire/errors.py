@@ -60,6 +60,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 Header = tuple[str, str]
 
@@ -95,6 +96,11 @@ class GatewayError(Exception):
         """Be whole when it is pickled: an exception's own way leaves out what was given by name."""
         fields = (self.status, self.code, self.message, self.type, self.param, self.headers)
         return type(self), fields
+
+    def without_frames(self) -> Self:
+        """Return it, for a call to keep: the frames that it came through hold that call, which would stay."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
 
     def as_dict(self) -> dict[str, str | None]:
         """The value of the body's ``error`` member."""

@@ -119,12 +119,14 @@ class StreamReader:
         self._last = b""
         self._is_response = operation_name.partition(".")[0] == "responses"
         self._has_choices = operation_name in _WITH_CHOICES
-        self._read = self._read_chunk if self._has_choices else self._read_typed
+        # Functions, since a method of its own would have the reader refer to itself.
+        cls = type(self)
+        self._read = cls._read_chunk if self._has_choices else cls._read_typed
         if self._is_response:
-            self._read = self._read_response
+            self._read = cls._read_response
         self._own_reader = dialect.event_reader() if dialect.event_reader is not None else None
         if self._own_reader is not None:
-            self._read = self._read_own
+            self._read = cls._read_own
         self._begun: set[int] = set()
         """Choices of which anything has come; `_finished`: those with a finish reason."""
         self._finished: set[int] = set()
@@ -234,7 +236,7 @@ class StreamReader:
             self._accept()
             return Kind.TERMINAL
         self._last = data
-        return self._read(event)
+        return self._read(self, event)
 
     def _is_text(self, event: SseEvent) -> bool:
         """Whether most of an event is output of the model."""

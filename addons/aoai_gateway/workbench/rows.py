@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.inspect.asked import last_words
 from aoai_gateway.inspect.views.facts import operation_of
-from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping
+from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
 from aoai_gateway.wire.content_coding import readable
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MOST_READ = 128 * 1024
 """Bytes of a body that is decoded for its first words; a larger one is told by its size."""
+
+MOST_ERROR = 16 * 1024
+"""Bytes of a failed answer that is decoded for the code of its error."""
 
 MOST_REMEMBERED = 20_000
 
@@ -61,7 +64,7 @@ class Rows:
             "state": _state(flow),
             "status": response.status_code if response is not None else None,
             "outcome": str(noted.get("gateway_outcome", "")),
-            "error": str(noted.get("gateway_error", "") or (flow.error.msg if flow.error else "")),
+            "error": _error(flow),
             "attempts": _number(noted, "gateway_attempts"),
             "waited_ms": _number(noted, "gateway_waited_ms"),
             "degraded": str(noted.get("gateway_degraded", "")),
@@ -130,6 +133,24 @@ def _state(flow: HTTPFlow) -> str:
     if flow.metadata.get("gateway_duration_ms") is None and flow.live:
         return "running"
     return "done"
+
+
+def _error(flow: HTTPFlow) -> str:
+    """Name the error of a call: the gateway's own, what broke it off, or the code of a backend's."""
+    response = flow.response
+    own = str(flow.metadata.get("gateway_error", "") or (flow.error.msg if flow.error else ""))
+    if own or response is None or response.status_code < 400:
+        return own
+    raw = response.raw_content or b""
+    if len(raw) > MOST_ERROR:
+        return ""
+    try:
+        body = mapping(decode(readable(raw, response.headers.get("content-encoding"), MOST_ERROR)))
+    except (Unreadable, RecursionError):
+        return ""
+    error = mapping(body.get("error"))
+    named = (word(error.get(key)) for key in ("code", "type"))
+    return next((name for name in named if name not in ("", str(response.status_code))), "")
 
 
 def _cost(

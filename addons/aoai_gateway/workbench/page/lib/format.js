@@ -28,3 +28,8 @@ export function bytes(value) {
 export function plural(number, one, several = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : several}`;
 }
+
+/** Two whole numbers from least to most; one, if they are the same. */
+export function span(least, most) {
+  return least === most ? count(least) : `${count(least)} to ${count(most)}`;
+}

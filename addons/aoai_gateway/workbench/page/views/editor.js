@@ -3,9 +3,11 @@
 import { h, button, fill, labelled, note, select, textBox } from "../lib/dom.js";
 import { get, send } from "../lib/api.js";
 import { copied, emptyBody } from "../lib/draft.js";
+import { groups } from "../lib/places.js";
 import { names } from "../lib/variables.js";
 import { messageBoxes } from "./messages.js";
 import { parameterForm, toolForm } from "./parameters.js";
+import { placeBoxes } from "./places.js";
 import { showRun } from "./runs.js";
 
 const drafts = new Map();
@@ -45,7 +47,8 @@ async function draftOf(id, setup) {
 }
 
 function newDraft(setup, operation = "chat.completions") {
-  return { operation, body: emptyBody(operation, setup.deployments[0] ?? ""), origin: null, held: false, client: setup.clients[0] ?? "", places: setup.places.slice(0, 1), count: 1, variables: {}, run: null, expect: [] };
+  const places = groups(setup, [operation])[0]?.places.slice(0, 1) ?? [];
+  return { operation, body: emptyBody(operation, places[0]?.split("@")[0] ?? ""), origin: null, held: false, client: setup.clients[0] ?? "", places, count: 1, variables: {}, run: null, expect: [] };
 }
 
 function draw(place, draft, setup, key) {
@@ -103,12 +106,8 @@ function variableForm(place, draft) {
 }
 
 function runBar(draft, setup, run, again) {
-  const boxes = setup.places.map((where) => h("label.choice", {}, h("input", {
-    type: "checkbox", value: where, checked: draft.places.includes(where),
-    onchange: (event) => { draft.places = event.target.checked ? [...draft.places, where] : draft.places.filter((each) => each !== where); },
-  }), where));
   return h("section.run-bar", { "aria-label": "Run" },
-    h("fieldset.places", {}, h("legend", {}, "Run on"), boxes),
+    placeBoxes(setup, [draft.operation], draft.places, (places) => { draft.places = places; }),
     h("div.run-options", {},
       labelled("times each", h("input", { type: "number", min: 1, max: 32, value: draft.count, oninput: (event) => { draft.count = Number(event.target.value) || 1; } })),
       labelled("as client", select(setup.clients, draft.client, (client) => { draft.client = client; }), "its quotas and rules apply"),

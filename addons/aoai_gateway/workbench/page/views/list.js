@@ -144,7 +144,7 @@ export class CallList {
       h("span.line", {}, h("span.prompt", { dir: "auto" }, more ? this.#foldButton(thread, more) : null, nodes(row.prompt || row.operation)),
         h("span.outcome", {}, this.#marks(row), h("span.status", { class: KINDS.failed(row) ? "bad" : "" }, outcome(row)))),
       h("span.line", {}, h("span.who", {}, this.#term("client", row.client), " → ", this.#term("deployment", row.deployment), row.backend ? h("span.backend", {}, ` ${row.backend}`) : null),
-        h("span.numbers", {}, numbers(row))));
+        h("span.numbers", { title: "duration · tokens in + out · cost · time" }, numbers(row))));
     line.style.insetBlockStart = `${place * ROW}px`;
     return line;
   }
@@ -171,10 +171,12 @@ export class CallList {
   }
 }
 
+/** What matters least comes last: the end is cut off where a window is narrow. */
 function numbers(row) {
-  const parts = [format.clock(row.at)];
-  if (row.tokens_in != null) parts.push(`${format.count(row.tokens_in)} + ${format.count(row.tokens_out ?? 0)} tokens`);
-  if (row.cost != null) parts.push(format.cost(row.cost));
+  const parts = [];
   if (row.duration_ms != null) parts.push(format.duration(row.duration_ms));
+  if (row.tokens_in != null) parts.push(`${format.count(row.tokens_in)} + ${format.count(row.tokens_out ?? 0)}`);
+  if (row.cost != null) parts.push(format.cost(row.cost));
+  parts.push(format.clock(row.at));
   return parts.join(" · ");
 }

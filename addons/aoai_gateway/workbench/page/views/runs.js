@@ -84,7 +84,7 @@ class RunView {
 
   differenceSwitch() {
     return h("span.difference", {},
-      button(this.differences ? "Answers" : "Differences", () => { this.differences = !this.differences; this.draw(); }, { "aria-pressed": String(this.differences), data: { action: "differences" } }),
+      button("Differences", () => { this.differences = !this.differences; this.draw(); }, { "aria-pressed": String(this.differences), data: { action: "differences" } }),
       this.differences ? h("label", {}, " to ", select([...this.others.map((each) => [each.id, each.title]), ...this.entries.map((entry) => [entry.id, this.title(entry)])], this.base, (id) => { this.base = id; this.draw(); }, { "aria-label": "Compared to" })) : null);
   }
 
@@ -104,7 +104,7 @@ class RunView {
     ];
     return h("div.scroll", { tabindex: "0", role: "group", "aria-label": "Figures" }, h("table.figures-table", {},
       h("thead", {}, h("tr", {}, h("td"), this.entries.map((entry) => h("th", { scope: "col" }, this.title(entry))))),
-      h("tbody", {}, rows.map(([name, cell]) => h("tr", {}, h("th", { scope: "row" }, name), this.entries.map((entry) => h("td", {}, entry.call ? cell(entry.call.row) : "…")))))));
+      h("tbody", {}, rows.filter(([name]) => name !== "first token" || this.entries.some((entry) => !entry.call || entry.call.row.first_ms !== null)).map(([name, cell]) => h("tr", {}, h("th", { scope: "row" }, name), this.entries.map((entry) => h("td", {}, entry.call ? cell(entry.call.row) : "…")))))));
   }
 
   variance() {
@@ -115,7 +115,7 @@ class RunView {
       if (own.length < 2) return [];
       const found = variance(own.map((entry) => said(entry.call)), own.map((entry) => entry.call.row.duration_ms));
       const latency = found.latency ? `, ${format.duration(found.latency.least)} to ${format.duration(found.latency.most)} (± ${format.duration(found.latency.deviation)})` : "";
-      return [h("li", {}, h("strong", {}, where), `: ${own.length} answers of ${format.count(found.words.least)} to ${format.count(found.words.most)} words${latency}, ${Math.round(100 * found.agreement)} % alike`)];
+      return [h("li", {}, h("strong", {}, where), `: ${own.length} answers of ${format.span(found.words.least, found.words.most)} words${latency}, ${Math.round(100 * found.agreement)} % alike`)];
     });
     return lines.length ? h("ul.variance", { "aria-label": "Variance" }, lines) : null;
   }

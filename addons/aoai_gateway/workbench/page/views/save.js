@@ -23,13 +23,21 @@ export async function saveAsCase(call, { sent, expect }, setup) {
   const fresh = labelled("name of the file", h("input", { type: "text", value: chosen.fresh, oninput: (event) => { chosen.fresh = event.target.value; } }), `.yaml or .jsonl, in the folder ${setup.sets.split(/[\\/]/).at(-1)}`);
   fresh.hidden = chosen.file !== NEW;
   const problem = h("p.problem", { role: "alert" });
+  const confirm = h("button.primary", { type: "submit", data: { action: "confirm" } }, "Save");
+  const busy = (is) => { confirm.disabled = is; confirm.textContent = is ? "Saving…" : "Save"; };
   const save = async () => {
+    problem.textContent = "";
+    busy(true);
     try {
       const file = chosen.file === NEW ? chosen.fresh : chosen.file;
       note((await send("POST", `/sets/${encodeURIComponent(file)}/cases`, { case: await caseOf(call, sent, chosen) })).done);
       dialog.close();
+      // The list of sets may have been opened meanwhile.
+      if (location.hash === "#/sets") dispatchEvent(new Event("hashchange"));
     } catch (error) {
       problem.textContent = error.message;
+    } finally {
+      busy(false);
     }
   };
   fill(dialog, h("form", { method: "dialog", onsubmit: (event) => { event.preventDefault(); save(); } },
@@ -37,7 +45,7 @@ export async function saveAsCase(call, { sent, expect }, setup) {
     labelled("set", select([...names, NEW], chosen.file, (file) => { chosen.file = file; fresh.hidden = file !== NEW; })), fresh,
     labelled("name of the case", h("input", { type: "text", value: chosen.name, oninput: (event) => { chosen.name = event.target.value; } })),
     h("h3", {}, "The answer is expected to"), place, problem,
-    h("div.buttons", {}, h("button.primary", { type: "submit", data: { action: "confirm" } }, "Save"), button("Cancel", () => dialog.close()))));
+    h("div.buttons", {}, confirm, button("Cancel", () => dialog.close()))));
   dialog.showModal();
 }
 

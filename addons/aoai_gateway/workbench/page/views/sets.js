@@ -7,6 +7,7 @@ import { copied } from "../lib/draft.js";
 import * as format from "../lib/format.js";
 import { expectationForm } from "./expectations.js";
 import { openDraft, userName } from "./editor.js";
+import { placeBoxes } from "./places.js";
 
 const AT_ONCE = 4;
 
@@ -48,7 +49,7 @@ class SetView {
     fill(this.place,
       h("header.call-head", {}, h("h2", {}, set.name ?? this.name), h("div.buttons", {}, button("Save the set", () => this.save(), { data: { action: "save-set" } }), h("a", { href: "#/sets" }, "All sets"))),
       h("section.run-bar", { "aria-label": "Run the set" },
-        h("fieldset.places", {}, h("legend", {}, "Run on"), setup.places.map((where) => h("label.choice", {}, h("input", { type: "checkbox", value: where, checked: this.places.includes(where), onchange: (event) => { this.places = event.target.checked ? [...this.places, where] : this.places.filter((each) => each !== where); this.draw(); } }), where))),
+        placeBoxes(setup, [...new Set(set.cases.map((each) => each.operation))], this.places, (places) => { this.places = places; this.draw(); }),
         h("div.run-options", {}, labelled("as client", select(setup.clients, this.client, (client) => { this.client = client; })),
           labelled("judge", select([["", "none"], ...setup.deployments], set.judge?.deployment ?? "", (deployment) => { if (deployment) set.judge = { deployment }; else delete set.judge; })),
           button(this.running ? "Running…" : "Run the set", () => this.run(), { class: "primary", disabled: this.running || !this.places.length, data: { action: "run-set" } })),

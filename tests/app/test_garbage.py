@@ -1,0 +1,143 @@
+"""When what stays is set aside from Python's garbage collector, and when it is gone through after all."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from aoai_gateway.app.garbage import BETWEEN_SECONDS, GROWTH, IDLE_SECONDS, LONG, SHARE, Garbage
+
+
+class Circle:
+    """What only the collector ends."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+class Machine:
+    """A process whose collections take as long as a test says, and that has as many objects."""
+
+    def __init__(self) -> None:
+        self.now, self.took, self.objects = 0.0, 0.0, 1000
+        self.garbage = Garbage(self._clock, lambda: self.objects)
+        self.garbage.begin()
+
+    def _clock(self) -> float:
+        """Tell the time; so much has passed since the last time."""
+        self.now += self.took
+        return self.now
+
+    def collect(self, took: float) -> None:
+        """Have Python collect all that is not set aside."""
+        self.took = took
+        gc.collect()
+        self.took = 0.0
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    made = Machine()
+    yield made
+    made.garbage.end()
+    gc.unfreeze()
+
+
+def set_aside(thing: object) -> bool:
+    """Whether full collections pass over an object."""
+    return all(thing is not each for generation in range(3) for each in gc.get_objects(generation))
+
+
+def lost_circle() -> weakref.ref[Circle]:
+    """Make a circle that nothing refers to, which survives as long as it is set aside."""
+    circle = Circle()
+    gc.freeze()
+    return weakref.ref(circle)
+
+
+def test_what_is_there_at_the_start_is_set_aside() -> None:
+    early = Circle()
+    machine = Machine()
+    try:
+        assert set_aside(early)
+    finally:
+        machine.garbage.end()
+        gc.unfreeze()
+
+
+def test_what_survives_a_long_collection_is_set_aside(machine: Machine) -> None:
+    kept = Circle()
+    machine.collect(LONG / 2)
+    assert not set_aside(kept)
+    machine.collect(2 * LONG)
+    assert set_aside(kept)
+
+
+def test_what_is_set_aside_ends_without_a_collection_if_it_is_no_circle(machine: Machine) -> None:
+    kept = Circle()
+    machine.collect(2 * LONG)
+    ended = weakref.ref(kept)
+    kept.itself = None  # type: ignore[assignment]
+    del kept
+    assert ended() is None
+
+
+def test_circles_are_found_when_no_call_comes(machine: Machine) -> None:
+    machine.collect(2 * LONG)
+    circle = lost_circle()
+    machine.garbage.look(BETWEEN_SECONDS, idle=IDLE_SECONDS / 2)
+    assert circle() is not None, "a call came lately"
+    machine.garbage.look(BETWEEN_SECONDS, idle=IDLE_SECONDS)
+    assert circle() is None
+
+
+def test_nothing_is_gone_through_if_nothing_new_was_set_aside(machine: Machine) -> None:
+    circle = lost_circle()
+    machine.garbage.look(BETWEEN_SECONDS, idle=IDLE_SECONDS)
+    assert circle() is not None
+
+
+@pytest.mark.parametrize("took", [0.001, 1.0])
+def test_it_takes_a_small_share_of_the_time(machine: Machine, took: float) -> None:
+    machine.collect(2 * LONG)
+    at, began, machine.took = BETWEEN_SECONDS, machine.now, took
+    machine.garbage.look(at, idle=IDLE_SECONDS)
+    lasted, machine.took = machine.now - began - took, 0.0
+    machine.collect(2 * LONG)
+    circle = lost_circle()
+    pause = max(BETWEEN_SECONDS, SHARE * lasted)
+    machine.garbage.look(at + pause - 1, idle=IDLE_SECONDS)
+    assert circle() is not None
+    machine.garbage.look(at + pause + 1, idle=IDLE_SECONDS)
+    assert circle() is None
+
+
+def test_circles_are_found_while_calls_come_once_there_is_twice_as_much(machine: Machine) -> None:
+    circle = lost_circle()
+    machine.objects *= GROWTH
+    machine.garbage.look(1, idle=0)
+    assert circle() is not None
+    machine.objects += 1
+    machine.garbage.look(2, idle=0)
+    assert circle() is None
+    circle = lost_circle()
+    machine.garbage.look(3, idle=0)
+    assert circle() is not None, "it counts from what was left then"
+
+
+def test_after_the_end_the_collector_is_left_alone(machine: Machine) -> None:
+    kept = Circle()
+    machine.garbage.end()
+    machine.took = 2 * LONG
+    gc.collect()
+    assert not set_aside(kept)
+    machine.garbage.end()
+
+
+def test_before_the_begin_nothing_is_gone_through() -> None:
+    circle = lost_circle()
+    Garbage(lambda: 0.0, lambda: 10**9).look(BETWEEN_SECONDS, idle=IDLE_SECONDS)
+    found = circle() is not None
+    gc.unfreeze()
+    assert found

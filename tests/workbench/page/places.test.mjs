@@ -1,0 +1,28 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { groups } from "../../../addons/aoai_gateway/workbench/page/lib/places.js";
+
+const setup = {
+  deployments: ["gpt-4o", "search", "text-embedding-3-small"],
+  models: { search: "text-embedding-3-large" },
+  places: ["gpt-4o", "search", "text-embedding-3-small", "ptu@sweden", "embed@sweden"],
+};
+const shown = (...asked) => Object.fromEntries(groups(setup, ...asked).map(({ title, places }) => [title, places]));
+
+test("a chat is not offered to what embeds, by its model or by its name", () => {
+  assert.deepEqual(shown(["chat.completions"]), { Deployments: ["gpt-4o"], "One backend alone": ["ptu@sweden"] });
+});
+
+test("texts to be embedded are not offered to what chats", () => {
+  assert.deepEqual(shown(["embeddings"]), { Deployments: ["search", "text-embedding-3-small"], "One backend alone": ["embed@sweden"] });
+});
+
+test("a set with cases of both is offered to all, and so is one without cases", () => {
+  assert.deepEqual(shown(["embeddings", "responses"]), shown([]));
+  assert.equal(Object.values(shown([])).flat().length, setup.places.length);
+});
+
+test("what is chosen stays, and an empty group is left out", () => {
+  assert.deepEqual(shown(["embeddings"], ["gpt-4o"]).Deployments, setup.deployments);
+  assert.deepEqual(groups({ ...setup, places: setup.deployments }, []).map(({ title }) => title), ["Deployments"]);
+});
