@@ -218,7 +218,7 @@ def settle(
     assert isinstance(state, PaygState)
     unused = reservation.tokens - used
     if grows and unused < 0:
-        return replace(state, tokens=state.tokens.at(now).add(now, -unused))
+        return PaygState(state.tokens.at(now).add(now, -unused), state.requests)
     if unused <= 0 or not limits.unused_returned:
         return state
     return PaygState(state.tokens.at(now).give_back(reservation.at, unused), state.requests)

@@ -20,7 +20,7 @@ def main(words: Sequence[str]) -> int:
     try:
         count = write(args.files, Selection(args.since, args.until), args.output)
     except MissingError:
-        print(f"aoai-gateway: needs more packages: {installs('parquet')}", file=sys.stderr)
+        print(f"aoai-gateway: `export` needs more packages: {installs('parquet')}", file=sys.stderr)
         return 1
     except (RecordsError, OSError) as error:
         said = f"{args.output}: {error.strerror}" if isinstance(error, OSError) else str(error)
