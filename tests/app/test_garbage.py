@@ -113,7 +113,7 @@ def test_it_takes_a_small_share_of_the_time(machine: Machine, took: float) -> No
     assert circle() is None
 
 
-def test_circles_are_found_while_calls_come_once_there_is_twice_as_much(machine: Machine) -> None:
+def test_circles_are_found_while_calls_come_once_there_is_much_more(machine: Machine) -> None:
     circle = lost_circle()
     machine.objects *= GROWTH
     machine.garbage.look(1, idle=0)
@@ -124,6 +124,16 @@ def test_circles_are_found_while_calls_come_once_there_is_twice_as_much(machine:
     circle = lost_circle()
     machine.garbage.look(3, idle=0)
     assert circle() is not None, "it counts from what was left then"
+
+
+def test_what_is_loaded_later_is_set_aside_and_counted(machine: Machine) -> None:
+    late = Circle()
+    machine.objects *= 2 * GROWTH
+    machine.garbage.set_aside()
+    assert set_aside(late)
+    circle = lost_circle()
+    machine.garbage.look(1, idle=0)
+    assert circle() is not None
 
 
 def test_after_the_end_the_collector_is_left_alone(machine: Machine) -> None:

@@ -158,6 +158,7 @@ class Lifecycle:
         )
         if self.inspected:
             await self._load_encodings()
+            self._garbage.set_aside()
 
     async def _listen_as(self, worker: Worker, config: Config) -> None:
         """Accept connections: not before it could serve them, since a predecessor still does."""
