@@ -87,3 +87,25 @@ def test_two_processes_share_a_pipe() -> None:
     assert len(found) == 2 * 300 * 7
     for line in found:
         assert line == "log " + "l" * 200 or json.loads(line) == {"n": "r" * 900}
+
+
+FORK = """
+import os, signal, sys
+from aoai_gateway import whole_lines
+signal.alarm(20)
+whole_lines._writing.acquire()  # as by another thread
+if not os.fork():
+    whole_lines.write_lines(sys.stdout, "written\\n")
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_fork_does_not_wait_for_a_thread_that_it_does_not_have() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK],
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"written\n")

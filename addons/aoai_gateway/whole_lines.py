@@ -6,6 +6,7 @@ full. So records of usage came to stand in the middle of the log's lines.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import IO
@@ -14,6 +15,15 @@ AT_ONCE = 4096
 """Bytes that a pipe takes as a whole, whatever other processes write to it (PIPE_BUF of Linux)."""
 
 _writing = threading.Lock()
+
+
+def _write_anew() -> None:
+    """In a process that was forked: the thread that may have been writing is not in it."""
+    global _writing
+    _writing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_write_anew)
 
 
 def write_lines(file: IO[str], text: str) -> None:

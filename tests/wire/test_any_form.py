@@ -48,6 +48,7 @@ def test_a_form_is_read_as_it_was_written(made: list[tuple[str, bytes | None, by
 
 
 @given(parts)
+@example([("model", None, b"")])
 @example([("file", b"a.wav", b"\r\n--"), ("model", None, b"whisper-1"), ("prompt", None, b"")])
 def test_the_model_is_replaced_and_nothing_else(made: list[tuple[str, bytes | None, bytes]]) -> None:
     assume(not any(b"--" + BOUNDARY in value for *_, value in made))
@@ -61,13 +62,15 @@ def test_the_model_is_replaced_and_nothing_else(made: list[tuple[str, bytes | No
         assert (refused.status, refused.code) == (400, "invalid_body")
         return
     edited = parsed.edited(model="another-model")
-    assert edited == written([(name, file, _or(value, name, parsed.model)) for name, file, value in made])
+    # One that is written as empty is none, and is filled in.
+    has_model = parsed.model is not None or ("model", None, b"") in made
+    assert edited == written([(name, file, _or(value, name, has_model)) for name, file, value in made])
     if parsed.model is not None:
         assert parse_body(TARGET, TYPE, edited).model == "another-model"
 
 
-def _or(value: bytes, name: str, model: str | None) -> bytes:
-    return b"another-model" if name == "model" and model is not None else value
+def _or(value: bytes, name: str, has_model: bool) -> bytes:
+    return b"another-model" if name == "model" and has_model else value
 
 
 JUNK = (
