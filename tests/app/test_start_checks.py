@@ -70,6 +70,20 @@ def test_a_key_of_another_certificate_is_an_error(files: tuple[Path, Path], tmp_
     assert "does not fit its private key" in found
 
 
+def test_certificates_for_the_store_are_looked_at(files: tuple[Path, Path], tmp_path: Path) -> None:
+    certificate, key = map(str, files)
+    other = str(certificates.make(tmp_path).private_key)
+
+    def found(**tls: str) -> list[str]:
+        return start_checks.errors(config(state={"host": "redis.example", "tls": tls}))
+
+    assert found(ca=certificate, certificate=certificate, private_key=key) == []
+    assert found(ca=key) == ["state.tls.ca: is not a PEM file of certificates"]
+    for wrong in ({"private_key": other}, {}):
+        (said,) = found(certificate=certificate, **wrong)
+        assert said.startswith("state.tls.certificate: does not fit its private key")
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_log_that_cannot_be_written_is_an_error(
     tmp_path: Path, exists: bool, monkeypatch: pytest.MonkeyPatch

@@ -141,41 +141,6 @@ def test_a_pattern_of_deployments_is_one_segment_but_for_its_wildcards(pattern: 
     message(fields.DeploymentPattern, pattern)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "memory",
-        "redis://localhost",
-        "redis://localhost:6379/0",
-        "redis://:p%40ss@cache.example:6380/",
-        "rediss://user:s3cr3t@[::1]:6380/15?health_check_interval=10",
-    ],
-)
-def test_where_counters_can_live(url: str):
-    assert TypeAdapter(fields.StateUrl).validate_python(url).get_secret_value() == url
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("", "is neither memory nor the URL"),
-        ("Memory", "is neither memory nor the URL"),
-        ("cache.example:6379", "is neither memory nor the URL"),
-        ("https://u:s3cr3t@cache.example", "is neither memory nor the URL"),
-        ("redis://", "names no host"),
-        ("redis://:s3cr3t@/0", "names no host"),
-        ("redis://:s3cr3t@cache.example/zero", "names a database that is not a number"),
-        ("redis://:s3cr3t@cache.example/0/1", "names a database that is not a number"),
-        ("redis://:s3cr3t/x@cache.example:6379", "is not a URL"),
-        ("redis://:___@cache.example", "is still a placeholder"),
-    ],
-)
-def test_where_counters_cannot_live(url: str, said: str):
-    told = message(fields.StateUrl, url)
-    assert told.startswith(said)
-    assert "s3cr3t" not in told
-
-
 def test_a_file_that_is_kept_needs_not_exist_yet(tmp_path: Path):
     file = TypeAdapter(fields.KeptFile)
     assert file.validate_python("spent", context={"folder": tmp_path}) == tmp_path / "spent"

@@ -181,19 +181,16 @@ def test_a_sink_that_is_written_wins_over_a_plugins(compiled: Callable[..., Load
 
 
 def test_the_redis_of_limit_usage_is_the_state(compiled: Callable[..., Loaded]):
-    url = compiled(WHOLE).config.redis_url
-    assert url is not None
-    assert url.get_secret_value() == "rediss://:redis-s3cr3t@contoso.redis.cache.windows.net:6380/0"
-    assert compiled(WHOLE + "state: memory\n").config.redis_url is None
-    assert compiled(SMALL + "plugins: [{name: LimitUsage}]\n").config.redis_url is None
+    assert compiled(WHOLE).config.store == "rediss://:redis-s3cr3t@contoso.redis.cache.windows.net:6380/0"
+    assert compiled(WHOLE + "state: memory\n").config.store is None
+    assert compiled(SMALL + "plugins: [{name: LimitUsage}]\n").config.store is None
 
 
 def test_a_redis_password_may_hold_anything(compiled: Callable[..., Loaded]):
     redis = "{redis_host: h, redis_password: '${SECRET}'}"
     text = SMALL + f"plugins: [{{name: LimitUsage, redis: {redis}}}]\n"
-    url = compiled(text, env={"SECRET": "a/b@c:d?e#f="}).config.redis_url
-    assert url is not None
-    parts = urlsplit(url.get_secret_value())
+    url = compiled(text, env={"SECRET": "a/b@c:d?e#f="}).config.store
+    parts = urlsplit(url)
     assert (unquote(parts.password or ""), parts.hostname, parts.port) == ("a/b@c:d?e#f=", "h", 6380)
 
 

@@ -50,7 +50,7 @@ def test_what_the_default_suggests_works_as_soon_as_the_comment_is_gone(tmp_path
     }
     assert client.request_limits is not None
     assert client.when_exceeded is not None
-    assert loaded.config.redis_url is not None
+    assert loaded.config.store is not None
     assert loaded.config.budget_file == tmp_path / "budgets.json"
     assert [each.message for each in loaded.warnings] == ["has no effect: budgets are kept in Redis"]
 

@@ -85,7 +85,7 @@ def test_the_container_is_confined() -> None:
 
 
 def test_replicas_share_their_state(config: Config) -> None:
-    assert config.redis_url is not None
+    assert config.store is not None
 
 
 def test_the_unit_gives_time_to_drain() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 
 from aoai_gateway.config.models import Config
 from aoai_gateway.wire import errors, session_errors, token_errors
@@ -63,21 +64,23 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
     """Yield all keys of the configuration, in the order of the code."""
     for name, field in model.model_fields.items():
         found = model_in(field.annotation)
+        # It may be the value itself, or say where it comes from.
+        if found is None or "SecretStr" in str(field.annotation):
+            yield Key(prefix + name, default_of(field), " ".join((field.description or "").split()))
         if found is not None:
-            if "SecretStr" in str(field.annotation):
-                # It may be the value itself, or say where it comes from.
-                yield Key(prefix + name, "–", " ".join((field.description or "").split()))
             yield from keys(found[0], f"{prefix}{name}{found[1]}.")
-            continue
-        value = field.default
-        if isinstance(value, SecretStr):
-            value = value.get_secret_value()
-        default = f"`{json.dumps(value) if isinstance(value, bool) else value}`"
-        if field.is_required():
-            default = "required"
-        elif value is None or value in ((), ""):
-            default = "–"
-        yield Key(prefix + name, default, " ".join((field.description or "").split()))
+
+
+def default_of(field: FieldInfo) -> str:
+    """Return the default of a key as the page writes it."""
+    value = field.default
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if field.is_required():
+        return "required"
+    if value is None or value in ((), ""):
+        return "–"
+    return f"`{json.dumps(value) if isinstance(value, bool) else value}`"
 
 
 def same(one: Key | None, other: Key) -> bool:

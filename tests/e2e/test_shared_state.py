@@ -21,6 +21,7 @@ from tests.e2e.raw import Connection, post
 from tests.e2e.replay.stage import Caller
 from tests.e2e.settings import configuration
 from tests.e2e.two import CHAT, ENDPOINTS, HELLO, HOWS, POOLS, Two, client, key_of, running_two
+from tests.redis_groups import Cluster, Sentinels
 from tests.redis_server import RedisServer, require_redis
 
 CALLERS = 64
@@ -282,6 +283,35 @@ def test_no_request_fails_when_redis_is_lost_and_comes_back(
         assert lines_with(gateway, LOST) == lost + 1, gateway.log
         assert lines_with(gateway, BACK) == back + 1, gateway.log
         assert "Traceback" not in gateway.log
+
+
+@pytest.mark.parametrize("kind", ["sentinels", "cluster"])
+def test_no_request_fails_when_another_server_takes_the_place_of_one_that_is_lost(
+    simulator: Simulator, tmp_path: Path, home: Path, kind: str
+) -> None:
+    require_redis()
+    servers = Sentinels(tmp_path) if kind == "sentinels" else Cluster(tmp_path, f"two-{tmp_path.name}")
+    try:
+        servers.start()
+        with running_two(simulator, servers, tmp_path, home) as two:
+            with load(two, "busy") as seen:
+                eventually(lambda: seen[200] > 50, "some calls")
+                assert two.states() == ["shared", "shared"]
+                servers.primary().stop()
+                two.wait_for_state("degraded since 20")
+                served = seen[200]
+                two.wait_for_state("shared")
+                assert seen[200] > served, "calls went on meanwhile"
+                served = seen[200]
+                # One budget again, at the server that has taken its place.
+                assert [two.call(number, "known").status for number in range(6)] == [200] * 5 + [429]
+                eventually(lambda: seen[200] > served + 50, "calls with Redis")
+            assert set(seen) == {200}, seen
+            for gateway in two.gateways:
+                assert lines_with(gateway, LOST) == lines_with(gateway, BACK) >= 1, gateway.log
+                assert "Traceback" not in gateway.log
+    finally:
+        servers.stop()
 
 
 def test_a_gateway_can_start_without_redis(

@@ -10,6 +10,7 @@ from typing import Any
 from tests.e2e import json_lines
 from tests.e2e.processes import READY_PATH, Answer, Gateway, Simulator, eventually
 from tests.e2e.settings import configuration
+from tests.redis_groups import Group
 from tests.redis_server import RedisServer
 
 CHAT = "/openai/v1/chat/completions"
@@ -64,10 +65,10 @@ POOLS = {
 class Two:
     """Two gateways before one simulator and one Redis."""
 
-    def __init__(self, simulator: Simulator, server: RedisServer, folder: Path, home: Path) -> None:
+    def __init__(self, simulator: Simulator, server: RedisServer | Group, folder: Path, home: Path) -> None:
         self.prefix = f"two-{folder.name}"
         self._simulator = simulator
-        self._state = server.url
+        self._state = server.state
         self._folder = folder
         self._home = home
         self._logs: list[Path] = []
@@ -118,7 +119,7 @@ class Two:
 
 
 @contextmanager
-def running_two(simulator: Simulator, server: RedisServer, folder: Path, home: Path) -> Iterator[Two]:
+def running_two(simulator: Simulator, server: RedisServer | Group, folder: Path, home: Path) -> Iterator[Two]:
     two = Two(simulator, server, folder, home)
     try:
         two.start("north", "south")

@@ -1,23 +1,19 @@
 """What is Redis's own about the Redis store: scripts, keys, credentials, time."""
 
 import asyncio
-import datetime
 import socket
 import time
-from ipaddress import ip_address
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from redis.crc import key_slot
 
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.state import StateUnavailableError
 from aoai_gateway.state.redis import RedisState
+from tests.e2e import certificates
+from tests.redis_server import RedisServer, Security
 
 QUOTAS = (Quota("gpt-4o", 1000, 10, 5000, 50_000), Quota(None, 2000))
 
@@ -236,38 +232,15 @@ def test_credentials_are_never_shown(path):
     assert "hunter2" not in str(caught.value)
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "cert.pem", folder / "key.pem"
-
-
-def test_tls_and_acl(tmp_path, redis_server):
+@pytest.mark.usefixtures("redis_server")
+def test_tls_and_acl(tmp_path):
     """A user who may do no more than what the store needs, over TLS that is verified."""
-    certificate, key = _certificate(tmp_path)
+    made = certificates.make(tmp_path)
     rules = ("on", ">s3cret", "~aoai-gateway:*", "resetchannels", "+@all", "-@dangerous", "-@admin")
-    server = type(redis_server)(
-        tmp_path, "--tls-cert-file", str(certificate), "--tls-key-file", str(key),
-        "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no",
-        "--user", "default", "off", "--user", "gateway", *rules,
+    server = RedisServer(
+        tmp_path, "--tls-auth-clients", "no", "--user", "default", "off", "--user", "gateway", *rules,
+        security=Security(made),
     )  # fmt: skip
-    plain = server._command.index("--port")
-    server._command[plain] = "--tls-port"
-    server._command += ["--port", "0"]
     server.start()
     try:
 
@@ -281,7 +254,7 @@ def test_tls_and_acl(tmp_path, redis_server):
             assert "s3cret" not in str(caught.value)
 
         address = f"127.0.0.1:{server.port}/0"
-        trusted = f"?ssl_ca_certs={certificate}"
+        trusted = f"?ssl_ca_certs={made.ca}"
         with_state(f"rediss://gateway:s3cret@{address}{trusted}", allowed, timeout=2)
         with_state(f"rediss://gateway:wrong@{address}{trusted}", refused, timeout=2)
         with_state(f"rediss://{address}{trusted}", refused, timeout=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -13,25 +12,21 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from aoai_gateway.state.scripts import Runner, Script
+from aoai_gateway.state.store_client import StoreClient
 from tests.redis_server import RedisServer
 
-
-def script(text: str) -> Script:
-    return Script(text, hashlib.sha1(text.encode()).hexdigest())
-
-
-COUNT = script("return {redis.call('INCR', KEYS[1])}")
-ECHO = script("return {tonumber(ARGV[1])}")
-BROKEN = script("return redis.call('NO SUCH COMMAND')")
+COUNT = Script.of("return {redis.call('INCR', KEYS[1])}")
+ECHO = Script.of("return {tonumber(ARGV[1])}")
+BROKEN = Script.of("return redis.call('NO SUCH COMMAND')")
 
 
 def play(server: RedisServer, story: Callable[[Runner], Awaitable[None]], timeout: float = 5) -> None:
     async def main() -> None:
-        redis = Redis.from_url(server.url)
-        runner = Runner(redis, timeout)
+        client = StoreClient(server.url, connect_seconds=timeout, answer_seconds=timeout)
+        runner = Runner(client, timeout)
         await story(runner)
         await runner.aclose()
-        await redis.aclose()
+        await client.aclose()
 
     asyncio.run(main())
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.app import ports as addresses
 from aoai_gateway.command_line import installs
+from aoai_gateway.config.shared_store import SharedStore
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink
 from aoai_gateway.state.affinity_file import AffinityFileError, check
 from aoai_gateway.state.budget_file import decode
@@ -40,13 +41,14 @@ def errors(config: Config, now: datetime | None = None, *, workers: int = 1) -> 
     if config.usage_log not in (None, "stdout"):
         found += _writable("usage_log", config.usage_log)
     found += _sinks(config)
-    if config.budget_file is not None and config.redis_url is None:
+    if config.budget_file is not None and config.store is None:
         found += _writable("budget_file", config.budget_file)
         found += _budgets(config.budget_file)
-    if config.affinity_path is not None and config.redis_url is None:
+    if config.affinity_path is not None and config.store is None:
         found += _writable("affinity_file", config.affinity_path)
         found += _affinity(config.affinity_path)
     found += _trusted(config)
+    found += _store(config)
     return found
 
 
@@ -202,6 +204,28 @@ def _trusted(config: Config) -> Iterator[str]:
             ssl.create_default_context(cafile=str(file))
         except OSError:  # ssl.SSLError is one
             yield f"{path}: is not a PEM file of certificates"
+
+
+def _store(config: Config) -> Iterator[str]:
+    """Look at the certificates for the store: with a wrong one it would just never be there."""
+    if not isinstance(config.store, SharedStore):
+        return
+    tls = config.store.tls
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if tls.ca is not None:
+        try:
+            context.load_verify_locations(tls.ca)
+        except OSError:
+            yield "state.tls.ca: is not a PEM file of certificates"
+    if tls.certificate is not None:
+        try:
+            # A key with a password would have Python ask at the terminal.
+            context.load_cert_chain(tls.certificate, tls.private_key, password="")
+        except OSError:
+            yield (
+                "state.tls.certificate: does not fit its private key; both must be PEM files that belong "
+                "together, and the key without a password"
+            )
 
 
 def _day(time: datetime) -> str:

@@ -133,7 +133,7 @@ class Supervisor:
     # --- before the first fork -------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        if self._config.redis_url is None:
+        if self._config.store is None:
             try:
                 self._store = StoreCompanion(self._folder, self._config)
                 self._store.start()

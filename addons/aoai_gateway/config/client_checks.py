@@ -297,7 +297,7 @@ def _check_what_is_left(config: Config, place: _Place, usable: Iterable[str]) ->
 
 
 def _check_budgets(config: Config) -> Iterator[Finding]:
-    if config.redis_url is not None:
+    if config.store is not None:
         if config.budget_file is not None:
             yield Finding(("budget_file",), "has no effect: budgets are kept in Redis", fatal=False)
         if config.affinity_file is not None:

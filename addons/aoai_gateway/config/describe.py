@@ -1,13 +1,13 @@
 """The overview of a configuration that ``check`` prints."""
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from aoai_gateway.config.credentials import source_name
 from aoai_gateway.config.fallbacks import fallbacks_of
 from aoai_gateway.config.loader import Loaded
 from aoai_gateway.config.models import Client, Config, Endpoint, StandinAtEndpoint
 from aoai_gateway.config.policies import WhenExceeded
+from aoai_gateway.config.shared_store import shown_address
 
 _LONG = 20
 
@@ -165,15 +165,11 @@ def _when_exceeded(said: WhenExceeded) -> str:
 
 
 def _counts(config: Config) -> str:
-    if config.redis_url is None:
+    if config.store is None:
         kept = f"; budgets per day and month in {config.budget_file}" if config.budget_file else ""
         kept += f"; affinity in {config.affinity_path}" if config.affinity_path else ""
         return "this process's memory" + kept
-    # Neither the user nor the password.
-    parts = urlsplit(config.redis_url.get_secret_value())
-    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
-    address = f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
-    return f"{address}, keys under {config.state_prefix}"
+    return f"{shown_address(config.store)}, keys under {config.state_prefix}"
 
 
 def _notes(notes: list[str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -114,7 +114,8 @@ def one_or_list(value: object) -> object:
     return (value,) if isinstance(value, str | SecretStr) else value
 
 
-def _comma_list(value: object) -> object:
+def comma_list(value: object) -> object:
+    """Make a list of a text with commas."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -216,30 +217,6 @@ def _scope(value: str) -> str:
     return value
 
 
-def _state(value: SecretStr) -> SecretStr:
-    """Check a store's address, without a word about what it holds: there may be a password in it."""
-    text = value.get_secret_value()
-    if text == "memory":
-        return value
-    example = "write memory, or redis://user:password@host:6379/0 (rediss:// for TLS)"
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise fault(
-            "is not a URL", f"{example}; a password's / ? # @ and : are written as %2F and so on"
-        ) from None
-    if parts.scheme not in {"redis", "rediss"}:
-        raise fault("is neither memory nor the URL of a Redis server", example)
-    if not host:
-        raise fault("names no host", example)
-    if not re.fullmatch(r"(/\d*)?", parts.path, re.ASCII):
-        raise fault("names a database that is not a number", example)
-    if PLACEHOLDER.fullmatch(host) or PLACEHOLDER.fullmatch(unquote(parts.password or "")):
-        raise fault("is still a placeholder", example)
-    return value
-
-
 def _origin(value: str) -> str:
     low = value.lower()
     if low != "*" and not _ORIGIN.fullmatch(low):
@@ -270,12 +247,12 @@ DeploymentPattern = Annotated[str, AfterValidator(_deployment_pattern)]
 
 DeploymentPatterns = Annotated[
     tuple[DeploymentPattern, ...],
-    BeforeValidator(_comma_list, json_schema_input_type=str | list[DeploymentPattern]),
+    BeforeValidator(comma_list, json_schema_input_type=str | list[DeploymentPattern]),
 ]
 """``a, b*`` or a list."""
 
 NamePatterns = Annotated[
-    tuple[Name, ...], BeforeValidator(_comma_list, json_schema_input_type=str | list[Name])
+    tuple[Name, ...], BeforeValidator(comma_list, json_schema_input_type=str | list[Name])
 ]
 """``a, b*`` or a list."""
 
@@ -312,9 +289,6 @@ KeptFile = Annotated[Path, AfterValidator(_keepable)]
 
 KeptFolder = Annotated[Path, AfterValidator(_folder)]
 """A folder that may be there or not; relative to the folder of the main configuration file."""
-
-StateUrl = Annotated[SecretStr, AfterValidator(_state)]
-"""``memory``, or a Redis URL."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share between 0 and 1."""

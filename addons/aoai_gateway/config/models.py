@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator, model_validator
 
@@ -36,7 +35,6 @@ from aoai_gateway.config.fields import (
     KeptFile,
     LogTarget,
     Name,
-    StateUrl,
 )
 from aoai_gateway.config.issuers import Issuer
 from aoai_gateway.config.model import Model
@@ -60,6 +58,7 @@ from aoai_gateway.config.sections import (
     Workbench,
     written_alone,
 )
+from aoai_gateway.config.shared_store import SharedStore, State, StoreAddress, passwords_of
 from aoai_gateway.config.sinks import RecordPrompts, UsageSinks
 from aoai_gateway.config.spelling import Spellings, one_spelling, spellings
 
@@ -104,8 +103,9 @@ class Config(Model):
     """What many clients have in common: tiers, departments, …"""
     clients: tuple[Client, ...] = ()
     """Who may send."""
-    state: StateUrl = SecretStr("memory")
-    """Where quotas and breaks live: `memory`, or `redis://user:password@host:6379/0` (`rediss://`: TLS)."""
+    state: State = SecretStr("memory")
+    """Where quotas and breaks live: `memory`, `redis://user:password@host:6379/0` (`rediss://`: TLS), or the
+    keys below, for Sentinels, a Cluster, or certificates of your own."""
     state_prefix: Name = "aoai-gateway"
     """The prefix of the gateway's keys in Redis; gateways with the same one share their budgets."""
     budget_file: KeptFile | None = None
@@ -192,9 +192,12 @@ class Config(Model):
         return spellings(self.aoai, (*self.groups, *self.clients))
 
     @property
-    def redis_url(self) -> SecretStr | None:
+    def store(self) -> StoreAddress | None:
         """The Redis that counters are shared through; None when they live in memory."""
-        return None if self.state.get_secret_value() == "memory" else self.state
+        if isinstance(self.state, SharedStore):
+            return self.state
+        url = self.state.get_secret_value()
+        return None if url == "memory" else url
 
     @property
     def affinity_path(self) -> Path | None:
@@ -214,9 +217,8 @@ class Config(Model):
             for sink in self.usage_sinks.named().values()
             if sink.secret is not None
         }
-        password = urlsplit(self.state.get_secret_value()).password
-        if password is not None:
-            found |= {password, unquote(password)}
+        if self.store is not None:
+            found.update(passwords_of(self.store))
         return frozenset(found)
 
     @cached_property

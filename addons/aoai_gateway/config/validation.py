@@ -70,12 +70,20 @@ _SYNONYMS = {
     "context_window_fallbacks": ("context_length", "fallback"),
     "default_fallbacks": ("missing_model", "fallback"),
     "fallbacks": ("fallback",),
+    "db": ("database",),
     "keys": ("key",),
+    "master_name": ("master",),
     "max_requests": ("max_requests_per_minute",),
+    "nodes": ("hosts", "cluster"),
     "redis": ("state",),
+    "sentinels": ("hosts", "sentinel"),
+    "service_name": ("master",),
+    "ssl": ("tls",),
+    "startup_nodes": ("cluster",),
     "rpm": ("requests_per_minute", "max_requests_per_minute"),
     "tier": ("group",),
     "tpm": ("tokens_per_minute", "max_tokens_per_minute"),
+    "user": ("username",),
 }
 """What other gateways and SDKs call it."""
 
@@ -131,7 +139,7 @@ def _known(detail: ErrorDetails, broken: Set[KeyPath], document: Mapping) -> boo
 def _merely_follows(detail: ErrorDetails, document: Mapping) -> bool:
     """A list is "too short" for pydantic when none of its items is valid: those have errors of their own."""
     _, node, _ = find(document, detail["loc"])
-    return detail["type"] == "too_short" and plain(node) not in ([], {})
+    return detail["type"] == "too_short" and not isinstance(node, Scalar) and plain(node) not in ([], {})
 
 
 def _unresolved(node: Node, path: KeyPath = ()) -> Iterator[KeyPath]:
@@ -204,7 +212,8 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
     kind, context = detail["type"], detail.get("ctx", {})
     path, node, place = find(document, detail["loc"])
     if kind == "missing":
-        return problem(place, detail["loc"][:-1], f'"{detail["loc"][-1]}" is missing')
+        around, _, _ = find(document, detail["loc"][:-1])
+        return problem(place, around, f'"{detail["loc"][-1]}" is missing')
     if kind == "extra_forbidden":
         return problem(place, path, "unknown key", _what_was_meant(path))
     if not isinstance(node, Mapping):

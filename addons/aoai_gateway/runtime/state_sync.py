@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aoai_gateway.config.models import Config
+    from aoai_gateway.config.shared_store import StoreAddress
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.runtime.peer_sync import PeerSync
@@ -91,17 +92,17 @@ class StateSync:
         False, with the reason in the log, if it cannot be: limits that are to be shared must not silently
         become limits of each process.
         """
-        url = store or config.state.get_secret_value()
+        address = store or config.store
         local = MemoryState()
         self._gateway.state = local
-        if url != "memory":
+        if address is not None:
             # Loaded only where it is used: it takes time and memory.
             from aoai_gateway.state.failover import FailoverState
             from aoai_gateway.state.redis import RedisState
 
             # What is in a store of our own stays where it is when the configuration changes.
             prefix = config.state_prefix if store is None else OWN_PREFIX
-            shared = RedisState(url, prefix=prefix)
+            shared = RedisState(address, prefix=prefix)
             self._failover = FailoverState(
                 shared,
                 local,
@@ -110,19 +111,19 @@ class StateSync:
             )
             self._failover.start()
             self._gateway.state = self._failover
-            self._join_peers(url, prefix)
+            self._join_peers(address, prefix)
             return True
         if config.budget_file is not None and not await self._keep_budgets(config.budget_file, local):
             return False
         return config.affinity_path is None or await self._keep_affinity(config.affinity_path)
 
-    def _join_peers(self, url: str, prefix: str) -> None:
+    def _join_peers(self, store: StoreAddress, prefix: str) -> None:
         from aoai_gateway.runtime.peer_sync import PeerSync
         from aoai_gateway.state.exchange import Exchange
 
         # A process id may come back; what was told under it must not be taken for one's own.
         name = f"{process_name()}:{random.getrandbits(32):08x}"
-        self._peers = PeerSync(self._gateway, self._gateway.join_peers(), Exchange(url, prefix, name))
+        self._peers = PeerSync(self._gateway, self._gateway.join_peers(), Exchange(store, prefix, name))
 
     async def follow_peers(self) -> None:
         """Take in what other processes know, and follow them; once a configuration is in force."""

@@ -8,19 +8,18 @@ is worth knowing for weeks.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from aoai_gateway.state.store_client import StoreClient, keys_prefix
 
-from aoai_gateway.state import StateUnavailableError
+if TYPE_CHECKING:
+    from aoai_gateway.config.shared_store import StoreAddress
 
 KEPT_SECONDS: Final = 90.0
 """For how long what was done is kept: longer than any window of a backend."""
@@ -58,15 +57,14 @@ class Told:
 class Exchange:
     """One process's part. ``process``: its name, which no other has. Raises StateUnavailableError only."""
 
-    def __init__(self, url: str, prefix: str, process: str) -> None:
+    def __init__(self, store: StoreAddress, prefix: str, process: str) -> None:
         self._process = process
+        prefix = keys_prefix(store, prefix)
         # In a cluster, keys with the same words in braces are on the same node.
         self._events = f"{prefix}:{{peers}}:events"
         self._homes = homes_key(prefix)
-        never = Retry(NoBackoff(), 0)
-        connect: dict[str, Any] = {"socket_connect_timeout": TIMEOUT, "retry": never}
-        self._writer = Redis.from_url(url, socket_timeout=TIMEOUT, **connect)
-        self._reader = Redis.from_url(url, socket_timeout=BLOCK_SECONDS + TIMEOUT, **connect)
+        self._writer = _Line(store, TIMEOUT)
+        self._reader = _Line(store, BLOCK_SECONDS + TIMEOUT)
         self._last = "0-0"
         self._has_complained = False
 
@@ -80,28 +78,22 @@ class Exchange:
         fields: dict[Any, Any] = {"p": self._process, "c": repr(clock), "r": json.dumps(records)}
         if number is not None:
             fields["n"] = number
-        try:
-            oldest = int((time.time() - KEPT_SECONDS) * 1000)
-            await self._writer.xadd(self._events, fields, minid=str(oldest), approximate=True)
-        except (RedisError, OSError) as error:
-            raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+        oldest = int((time.time() - KEPT_SECONDS) * 1000)
+        add = self._writer.redis.xadd(self._events, fields, minid=str(oldest), approximate=True)
+        await self._writer.answer(add)
 
     async def tell_homes(self, homes: Sequence[StoredHome]) -> None:
         """Append where state lives."""
-        try:
-            fields: dict[Any, Any] = written_homes(homes)
-            await self._writer.xadd(self._homes, fields, maxlen=KEPT_HOMES, approximate=True)
-        except (RedisError, OSError) as error:
-            raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+        fields: dict[Any, Any] = written_homes(homes)
+        add = self._writer.redis.xadd(self._homes, fields, maxlen=KEPT_HOMES, approximate=True)
+        await self._writer.answer(add)
 
     async def homes(self) -> AsyncIterator[list[StoredHome]]:
         """Read where state lives, as far as it is known, newest first."""
         highest = "+"
         while True:
-            try:
-                found: Any = await self._reader.xrevrange(self._homes, highest, "-", count=AT_ONCE)
-            except (RedisError, OSError) as error:
-                raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+            asked = self._reader.redis.xrevrange(self._homes, highest, "-", count=AT_ONCE)
+            found = await self._reader.answer(asked)
             for name, fields in found or ():
                 highest = f"({_text(name)}"
                 try:
@@ -116,10 +108,8 @@ class Exchange:
     async def news(self, *, wait: bool) -> list[Told]:
         """Read what others have told since the last time; ``wait``: for some time, if there is nothing."""
         block = int(BLOCK_SECONDS * 1000) if wait else None
-        try:
-            found: Any = await self._reader.xread({self._events: self._last}, count=AT_ONCE, block=block)
-        except (RedisError, OSError) as error:
-            raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+        asked = self._reader.redis.xread({self._events: self._last}, count=AT_ONCE, block=block)
+        found = await self._reader.answer(asked)
         told = []
         for _, entries in found.items() if isinstance(found, dict) else found or ():
             for name, fields in entries:
@@ -141,12 +131,26 @@ class Exchange:
 
     async def follow(self) -> None:
         """See that the stream is the one that was read last: one that began anew is read from its begin."""
-        try:
-            newest: Any = await self._reader.xrevrange(self._events, "+", "-", count=1)
-        except (RedisError, OSError) as error:
-            raise StateUnavailableError(f"{type(error).__name__}: {error}") from error
+        newest = await self._reader.answer(self._reader.redis.xrevrange(self._events, "+", "-", count=1))
         if not newest or _order(_text(newest[0][0])) < _order(self._last):
             self._last = "0-0"
+
+
+class _Line(StoreClient):
+    """A client whose commands come one at a time, each with an answer in ``seconds``."""
+
+    def __init__(self, store: StoreAddress, seconds: float) -> None:
+        super().__init__(store, connect_seconds=TIMEOUT, answer_seconds=seconds)
+        self._bound = seconds
+
+    async def answer(self, asked: Awaitable[Any]) -> Any:
+        """Return the answer to a command. Raises StateUnavailableError."""
+        try:
+            async with asyncio.timeout(self._bound):
+                return await asked
+        except Exception as error:
+            await self.drop()
+            raise self.unavailable(error) from error
 
 
 def homes_key(prefix: str) -> str:

@@ -2,7 +2,8 @@
 
 Each decision is one atomic script, called by its digest; a server that does not know the script
 (restarted, flushed) is sent its text. Time is the server's, so the clocks of the gateways do not
-matter. All keys of a client share a hash tag and every key expires by itself.
+matter. All keys of a client share a hash tag, in a Cluster all keys of a prefix do, and every key
+expires by itself.
 
 Every command is bounded in time, and a failure of any kind is a `StateUnavailableError`, which
 `failover` handles.
@@ -16,18 +17,15 @@ from functools import partial
 from importlib.resources import files
 from itertools import batched
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-
+from aoai_gateway.config.shared_store import StoreAddress
 from aoai_gateway.quota.counters import LEASE
 from aoai_gateway.quota.quotas import Decision, Reservation, Standing
 from aoai_gateway.quota.window import microseconds
 from aoai_gateway.state import Break, Left, StateUnavailableError
 from aoai_gateway.state.scripts import Reply, Runner, Script
+from aoai_gateway.state.store_client import NOT_REDIS, StoreClient, keys_prefix
 
 TIMEOUT: Final = 1.0
 """Seconds for one decision, connecting included, before Redis counts as gone.
@@ -35,11 +33,6 @@ TIMEOUT: Final = 1.0
 Losing it lets every process spend the whole limit, and costs the calls under way this time once. So it is
 long enough not to take a busy event loop for a lost store.
 """
-
-NOT_REDIS: Final = "what answers there does not speak as Redis does"
-
-LONGEST_TOLD: Final = 200
-"""Characters of an error; it may repeat a line of 64 KB that the server has sent."""
 
 SERVER_CLOCK: Final = """
 local function clock()
@@ -50,7 +43,7 @@ end
 
 
 class RedisState:
-    """A store in Redis at `url`: redis:// or rediss:// (TLS), with user and password if it has ACLs.
+    """A store in Redis at `store`: one server, behind Sentinels, or a Cluster.
 
     `prefix` starts every key. `timeout` and `lease` are in seconds. `clock` is the Lua source of
     a function clock() that returns the time in microseconds; tests put a virtual one there.
@@ -63,31 +56,24 @@ class RedisState:
 
     def __init__(
         self,
-        url: str,
+        store: StoreAddress,
         *,
         prefix: str = "aoai-gateway",
         timeout: float = TIMEOUT,
         lease: float = LEASE,
         clock: str = SERVER_CLOCK,
     ) -> None:
-        self.address = _address(url)
-        self._prefix = prefix
-        self._timeout = timeout
+        self._prefix = keys_prefix(store, prefix)
         self._lease = microseconds(lease)
-        # The client's own retries would repeat what may have been done, and take their time.
-        self._redis = Redis.from_url(
-            url,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._scripts = Runner(self._redis, timeout)
-        self._quotas = self._script(clock, "quotas.lua")
-        self._breaks = self._script(clock, "breaks.lua")
+        self._client = StoreClient(store, connect_seconds=timeout, answer_seconds=timeout)
+        self._scripts = Runner(self._client, timeout)
+        self._quotas = _script(clock, "quotas.lua")
+        self._breaks = _script(clock, "breaks.lua")
 
-    def _script(self, clock: str, name: str) -> Script:
-        text = clock + files("aoai_gateway.state").joinpath(name).read_text("utf-8")
-        return Script(text, self._redis.register_script(text).sha)
+    @property
+    def address(self) -> str:
+        """Where it is, without user and password."""
+        return self._client.address
 
     def __repr__(self) -> str:
         return f"RedisState({self.address})"
@@ -95,7 +81,7 @@ class RedisState:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._scripts.aclose()
-        await self._redis.aclose()
+        await self._client.aclose()
 
     async def peek(self, reservation: Reservation, now: float = 0) -> Decision:
         """Return what `reserve` would answer, booking nothing."""
@@ -204,14 +190,12 @@ class RedisState:
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
         try:
             return await self._scripts.run(script, keys, arguments)
-        except TimeoutError as error:
-            raise StateUnavailableError(f"{self.address}: no answer in {self._timeout:g} s") from error
-        except (RedisError, OSError) as error:
-            told = str(error)[:LONGEST_TOLD]
-            raise StateUnavailableError(f"{self.address}: {type(error).__name__}: {told}") from error
         except Exception as error:
-            # The client's parser meets bytes of another protocol with whatever it stumbles over.
-            raise StateUnavailableError(f"{self.address}: {NOT_REDIS}") from error
+            raise self._client.unavailable(error) from error
+
+
+def _script(clock: str, name: str) -> Script:
+    return Script.of(clock + files("aoai_gateway.state").joinpath(name).read_text("utf-8"))
 
 
 def _decision(reservation: Reservation, answer: Reply) -> Decision:
@@ -252,13 +236,3 @@ def _seconds(microseconds_or_never: int) -> float:
 def _break(field: bytes) -> Break:
     backend, priority = json.loads(field)
     return backend, priority
-
-
-def _address(url: str) -> str:
-    """The part of the URL that may be shown: no user, no password."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("state: expected a URL that starts with redis:// or rediss://")
-    if parts.scheme == "unix":
-        return f"unix://{parts.path}"
-    return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"

@@ -10,17 +10,18 @@ settles, and in a rush of calls each waits for two turns of the event loop rathe
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from aoai_gateway.state.store_client import StoreClient
 
 LARGEST_BATCH: Final = 500
 
@@ -34,6 +35,11 @@ class Script:
     text: str
     digest: str
 
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Make one of its text."""
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
 
 @dataclass(frozen=True, slots=True)
 class _Question:
@@ -44,19 +50,20 @@ class _Question:
 
 
 class Runner:
-    """Runs scripts on one connection of `redis`, within one event loop.
+    """Runs scripts on one connection of a client that nothing else uses, within one event loop.
 
     Scripts may be run twice when a connection breaks, so running one twice must be running it once.
+    In a Cluster, all of their keys must be in one slot.
     """
 
-    def __init__(self, redis: Redis, timeout: float) -> None:
-        self._redis = redis
+    def __init__(self, client: StoreClient, timeout: float) -> None:
+        self._client = client
         self._timeout = timeout
         self._waiting: deque[_Question] = deque()
         self._sender: asyncio.Task[None] | None = None
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
-        """Return what the script returns. Raises RedisError, OSError, TimeoutError (after `timeout` s)."""
+        """Return what the script returns. Raises what redis-py does, and TimeoutError after `timeout` s."""
         question = _Question(script, keys, arguments, asyncio.get_running_loop().create_future())
         self._waiting.append(question)
         if self._sender is None or self._sender.done():
@@ -87,9 +94,9 @@ class Runner:
                     question.reply.cancel()
                 raise
             except Exception as error:
-                if not isinstance(error, RedisError):
-                    # It stopped in the middle of an answer, the rest of which is not to be read as the next.
-                    await self._redis.connection_pool.disconnect()
+                # It may have stopped in the middle of an answer, the rest of which is not to be read as the
+                # next. Or the store has moved, and the next question must look where to.
+                await self._client.drop()
                 for question in batch:
                     if not question.reply.done():
                         question.reply.set_exception(error)
@@ -114,18 +121,25 @@ class Runner:
         except RedisTimeoutError:
             raise
         except RedisConnectionError:
-            # A connection that the server has closed meanwhile.
+            # A connection that the server has closed meanwhile, as one that is no primary any more does.
+            await self._client.drop()
             return await self._execute(batch, teach)
 
     async def _execute(self, batch: list[_Question], teach: bool) -> list[Reply | Exception]:
         """Send a batch; with `teach`, each script's text once: the server was restarted or flushed."""
         taught: set[str] = set()
-        async with self._redis.pipeline(transaction=False) as pipeline:
+        async with self._client.redis.pipeline(transaction=False) as pipeline:
             for question in batch:
+                # By name: in a Cluster's pipeline the methods are blocked, as keys could be in several slots.
                 script, both = question.script, (*question.keys, *question.arguments)
                 if teach and script.digest not in taught:
                     taught.add(script.digest)
-                    pipeline.eval(script.text, len(question.keys), *both)
+                    pipeline.execute_command("EVAL", script.text, len(question.keys), *both)
                 else:
-                    pipeline.evalsha(script.digest, len(question.keys), *both)
-            return await pipeline.execute(raise_on_error=False)
+                    pipeline.execute_command("EVALSHA", script.digest, len(question.keys), *both)
+            replies = await pipeline.execute(raise_on_error=False)
+        for reply in replies:
+            # In a Cluster a broken connection is the answer to each of its questions.
+            if isinstance(reply, (RedisConnectionError, RedisTimeoutError)):
+                raise reply
+        return replies

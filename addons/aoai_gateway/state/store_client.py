@@ -1,0 +1,168 @@
+"""redis-py's clients of a store, however it is reached: one server, Sentinels that know it, or a Cluster.
+
+All of them find the store anew when they connect: a host by its name, the primary by the Sentinels, the node
+of a slot by the Cluster. So what has to be done about a store that has moved is the same: let go of the
+connections. None of them repeats a command by itself, for that would repeat what may have been done.
+
+In a Cluster all keys of the gateways with one prefix are in one slot, by a hash tag. One batch of scripts is
+one round trip then, in the order in which it was asked, and the counters are lost and come back as a whole:
+keys on three shards would be lost three times as often. So one shard carries it all, as a single Redis would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.backoff import NoBackoff
+from redis.exceptions import MovedError, RedisClusterException, RedisError
+
+from aoai_gateway.config.shared_store import (
+    REDIS_PORT,
+    SENTINEL_PORT,
+    SharedStore,
+    StoreAddress,
+    StoreTls,
+    host_and_port,
+    shown_address,
+)
+from aoai_gateway.config.shared_store import Sentinel as SentinelAddress
+from aoai_gateway.state import StateUnavailableError
+
+SENTINEL_SECONDS: Final = 0.25
+"""For one Sentinel to answer; the next one is asked then, all within the time of one command."""
+
+CLOSING_SECONDS: Final = 0.25
+"""For connections to close; then they are left to themselves."""
+
+LONGEST_TOLD: Final = 200
+"""Characters of an error; it may repeat a line of 64 KB that the server has sent."""
+
+NOT_REDIS: Final = "what answers there does not speak as Redis does"
+
+
+class StoreClient:
+    """One client of a store, with connections of its own, within one event loop.
+
+    ``connect_seconds``, ``answer_seconds``: for one connection and one answer. A command may need several,
+    so the caller bounds it as a whole; after one that was given up or failed, `drop`.
+    """
+
+    redis: Redis
+    """What takes the commands. A RedisCluster has the methods that are used here, too."""
+
+    def __init__(self, store: StoreAddress, *, connect_seconds: float, answer_seconds: float) -> None:
+        self.address = shown_address(store)
+        self._seconds = answer_seconds
+        self._cluster: RedisCluster | None = None
+        self._sentinels: Sentinel | None = None
+        options: dict[str, Any] = {
+            "socket_connect_timeout": connect_seconds,
+            "socket_timeout": answer_seconds,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if isinstance(store, str):
+            self.redis = Redis.from_url(store, **options)
+        elif store.sentinel is not None:
+            self._sentinels = _sentinels(store.sentinel, store, options)
+            self.redis = self._sentinels.master_for(store.sentinel.master)
+        elif store.cluster is not None:
+            nodes = [ClusterNode(host, port) for host, port in _pairs(store.cluster, REDIS_PORT)]
+            self._cluster = RedisCluster(startup_nodes=nodes, **options, **_sign_in(store), **_tls(store.tls))
+            self._cluster.commands_parser = _KeysOfCommands()  # type: ignore[assignment]
+            self.redis = cast("Redis", self._cluster)
+        else:
+            host, port = host_and_port(store.host or "", REDIS_PORT)
+            more = _sign_in(store) | _tls(store.tls)
+            self.redis = Redis(host=host, port=port, db=store.database, **options, **more)
+
+    async def drop(self) -> None:
+        """Let go of the connections: what was asked through them gets no answer, and the next looks anew."""
+        with contextlib.suppress(RedisError, OSError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                if self._cluster is not None:
+                    await self._cluster.aclose()  # it can be used again
+                else:
+                    await self.redis.connection_pool.disconnect()
+
+    async def aclose(self) -> None:
+        """Close the connections, those to the Sentinels included."""
+        await self.redis.aclose()
+        if self._sentinels is not None:
+            for each in self._sentinels.sentinels:
+                await each.aclose()
+
+    def unavailable(self, error: Exception) -> StateUnavailableError:
+        """Say that the store is out of reach, where it is, and why; without users and passwords."""
+        return StateUnavailableError(f"{self.address}: {self._reason(error)}")
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"no answer in {self._seconds:g} s"
+        if isinstance(error, MasterNotFoundError):
+            return "no Sentinel that answers names a primary that is up; is the name of the master right?"
+        if isinstance(error, MovedError) and self._cluster is None:
+            return 'it is a part of a Cluster: write "state: {cluster: …}"'
+        if isinstance(error, (RedisError, RedisClusterException, OSError)):
+            return f"{type(error).__name__}: {str(error)[:LONGEST_TOLD]}"
+        # The client's parser meets bytes of another protocol with whatever it stumbles over.
+        return NOT_REDIS
+
+
+class _KeysOfCommands:
+    """Says where the keys stand in the commands that are used here.
+
+    RedisCluster would have the server tell it of all commands at each connect: while it reads that, the
+    event loop stands still for tens of milliseconds. And for each XREAD it would ask again.
+    """
+
+    async def initialize(self, node: ClusterNode | None = None) -> None:
+        """Do nothing: it is known."""
+
+    async def get_keys(self, command: str, *arguments: Any) -> tuple[Any, ...]:
+        """Return the keys of a command. (Those of scripts are known without.)"""
+        if command == "XREAD":
+            after = arguments.index(b"STREAMS") + 1
+            return arguments[after : after + (len(arguments) - after) // 2]
+        return arguments[:1]
+
+
+def keys_prefix(store: StoreAddress, prefix: str) -> str:
+    """Return what the keys begin with: in a Cluster, a hash tag, so that all of them are in one slot."""
+    if isinstance(store, SharedStore) and store.cluster is not None:
+        # A tag ends with the first brace, and an empty one is none.
+        return f"{{{prefix.replace('}', '%7D')}}}"
+    return prefix
+
+
+def _sentinels(sentinel: SentinelAddress, store: SharedStore, options: dict[str, Any]) -> Sentinel:
+    quick = dict.fromkeys(("socket_connect_timeout", "socket_timeout"), SENTINEL_SECONDS)
+    return Sentinel(  # type: ignore[no-untyped-call]
+        _pairs(sentinel.hosts, SENTINEL_PORT),
+        sentinel_kwargs=options | quick | _sign_in(sentinel) | _tls(store.tls),
+        db=store.database,
+        **(options | _sign_in(store) | _tls(store.tls)),
+    )
+
+
+def _pairs(hosts: Sequence[str], port: int) -> list[tuple[str, int]]:
+    return [host_and_port(host, port) for host in hosts]
+
+
+def _sign_in(who: SharedStore | SentinelAddress) -> dict[str, Any]:
+    password = None if who.password is None else who.password.get_secret_value()
+    return {"username": who.username, "password": password}
+
+
+def _tls(tls: StoreTls) -> dict[str, Any]:
+    if not tls.enabled:
+        return {}
+    files = {"ca_certs": tls.ca, "certfile": tls.certificate, "keyfile": tls.private_key or tls.certificate}
+    found: dict[str, Any] = {f"ssl_{name}": str(file) for name, file in files.items() if file is not None}
+    return {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True, **found}
