@@ -12,14 +12,15 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-CLIENTS = PROJECT["dependency-groups"]["clients"]
+GROUPS = PROJECT["dependency-groups"]
 BUILD = PROJECT["build-system"]["requires"]
 PLAIN = [*PROJECT["project"]["dependencies"], *BUILD]
 WANTED = {
     "requirements.lock": PLAIN,
     "requirements-dev.lock": [*PLAIN, *EXTRAS["test"], *EXTRAS["dev"], *EXTRAS["docs"]],
     "requirements-mitmproxy-12.2.lock": [*PLAIN, *EXTRAS["test"], *EXTRAS["dev"]],
-    "requirements-clients.lock": CLIENTS,
+    "requirements-clients.lock": GROUPS["clients"],
+    "requirements-release.lock": [*GROUPS["release"], *BUILD],
 }
 ENTRY = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)(?P<marker> ; [^\\]+)?")
 
