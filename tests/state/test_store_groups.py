@@ -268,7 +268,9 @@ def test_a_failover_costs_calls_some_time_and_nothing_else(
             assert ended is not None
             await ended
             assert await watched.spent(client) == [500 + 10 * calls, calls + 1] * 2
-            assert watched.longest < TIMEOUT + 2, "each call waits for one time-out at most"
+            assert watched.longest < TIMEOUT + 5, (
+                "each call waits for one time-out; nothing else would end it"
+            )
         finally:
             await watched.state.aclose()
         await back_in_its_group(group, old, how)
@@ -313,7 +315,7 @@ def test_a_resharding_fails_no_call(cluster: Cluster) -> None:
             calls += await watched.until(degraded=False, client=client)
             calls += await watched.call(client)
             await watched.will_have_spent(client, [10 * calls, calls] * 2)
-            assert watched.longest < TIMEOUT + 2
+            assert watched.longest < TIMEOUT + 5
             for _ in cluster.move(cluster.slot, owner):
                 pass
         finally:
@@ -377,7 +379,9 @@ def reason(store: StoreAddress) -> str:
 def test_an_unknown_master_is_named(sentinels: Sentinels) -> None:
     state = {"sentinel": sentinels.state["sentinel"] | {"master": "theirmaster"}}
     said = reason(SharedStore.model_validate(state))
-    assert "/theirmaster/0: no Sentinel that answers names a primary" in said
+    assert said.endswith(
+        "/theirmaster/0: no Sentinel names a primary that is up; is the name of the master right?"
+    )
 
 
 def test_a_stunned_sentinel_is_passed_over_in_time(sentinels: Sentinels) -> None:
@@ -386,7 +390,7 @@ def test_a_stunned_sentinel_is_passed_over_in_time(sentinels: Sentinels) -> None
     try:
 
         async def story() -> None:
-            state = RedisState(store_of(sentinels), prefix=PREFIX)
+            state = RedisState(store_of(sentinels), prefix=PREFIX, timeout=5)
             try:
                 assert (await state.reserve(call())).admitted
             finally:
@@ -419,4 +423,6 @@ def test_where_nothing_listens(kind: str) -> None:
         "cluster": {"cluster": [address]},
         "sentinel": {"sentinel": {"master": MASTER, "hosts": [address]}},
     }[kind]
-    assert address in reason(SharedStore.model_validate(state))
+    said = reason(SharedStore.model_validate(state))
+    assert address in said
+    assert "ConnectionError" in said or "Connect call failed" in said

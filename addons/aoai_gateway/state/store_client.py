@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -36,7 +37,7 @@ from aoai_gateway.config.shared_store import Sentinel as SentinelAddress
 from aoai_gateway.state import StateUnavailableError
 
 SENTINEL_SECONDS: Final = 0.25
-"""For one Sentinel to answer; the next one is asked then, all within the time of one command."""
+"""At least, for one Sentinel to answer, before the next is asked. Few of them share the time to connect."""
 
 CLOSING_SECONDS: Final = 0.25
 """For connections to close; then they are left to themselves."""
@@ -106,7 +107,10 @@ class StoreClient:
         if isinstance(error, TimeoutError):
             return f"no answer in {self._seconds:g} s"
         if isinstance(error, MasterNotFoundError):
-            return "no Sentinel that answers names a primary that is up; is the name of the master right?"
+            # Each failure stands behind all that redis-py knows of the Sentinel: hundreds of characters.
+            failed = dict.fromkeys(re.findall(r"\)> - (?:\w+:)?(\w+)", str(error)))
+            found = f" ({', '.join(failed)})" if failed else "; is the name of the master right?"
+            return f"no Sentinel names a primary that is up{found}"
         if isinstance(error, MovedError) and self._cluster is None:
             return 'it is a part of a Cluster: write "state: {cluster: …}"'
         if isinstance(error, (RedisError, RedisClusterException, OSError)):
@@ -142,7 +146,8 @@ def keys_prefix(store: StoreAddress, prefix: str) -> str:
 
 
 def _sentinels(sentinel: SentinelAddress, store: SharedStore, options: dict[str, Any]) -> Sentinel:
-    quick = dict.fromkeys(("socket_connect_timeout", "socket_timeout"), SENTINEL_SECONDS)
+    seconds = max(SENTINEL_SECONDS, options["socket_connect_timeout"] / len(sentinel.hosts))
+    quick = dict.fromkeys(("socket_connect_timeout", "socket_timeout"), seconds)
     return Sentinel(  # type: ignore[no-untyped-call]
         _pairs(sentinel.hosts, SENTINEL_PORT),
         sentinel_kwargs=options | quick | _sign_in(sentinel) | _tls(store.tls),
