@@ -1,11 +1,11 @@
-"""When a client is gone, no connection that was opened for it stays, whenever it was opened."""
+"""The ends of connections: a client's takes all others with it, and cuts off no last answer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from mitmproxy.connection import ConnectionState, Server
@@ -17,6 +17,19 @@ from mitmproxy.proxy.server import ConnectionHandler, SimpleConnectionHandler
 from aoai_gateway.app import cut_connections
 
 type Reaction = Callable[[events.Event], list[commands.Command]]
+
+
+class Caller(NamedTuple):
+    """A client's end of its connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def close(self) -> None:
+        self.writer.close()
 
 
 class Scripted(layer.Layer):
@@ -46,7 +59,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def between(
     reaction: Reaction,
-) -> AsyncIterator[tuple[Any, asyncio.StreamWriter, Server, list[asyncio.Event]]]:
+) -> AsyncIterator[tuple[Any, Caller, Server, list[asyncio.Event]]]:
     """A handler with a client before it and a server behind it; the list has, of each connection, its end."""
     seen: list[asyncio.Event] = []
 
@@ -67,9 +80,9 @@ async def between(
     made: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     behind = await asyncio.start_server(accept, "127.0.0.1", 0)
     front = await asyncio.start_server(handle, "127.0.0.1", 0)
-    _, client = await asyncio.open_connection(*front.sockets[0].getsockname())
+    reader, client = await asyncio.open_connection(*front.sockets[0].getsockname())
     try:
-        yield await made, client, Server(address=behind.sockets[0].getsockname()), seen
+        yield await made, Caller(reader, client), Server(address=behind.sockets[0].getsockname()), seen
     finally:
         client.close()
         front.close()
@@ -119,5 +132,56 @@ def test_the_end_of_a_connection_that_leads_to_another_leaves_none() -> None:
             assert all(io.handler is None or io.handler.done() for io in handler.transports.values())
             for ended in seen:
                 await asyncio.wait_for(ended.wait(), 5)
+
+    asyncio.run(story())
+
+
+def one_answer() -> Reaction:
+    """Answer the first bytes of a client, close, and take nothing more."""
+    answered = False
+
+    def react(event: events.Event) -> list[commands.Command]:
+        nonlocal answered
+        if answered or not isinstance(event, events.DataReceived):
+            return []
+        answered = True
+        return [commands.SendData(event.connection, b"answer"), commands.CloseConnection(event.connection)]
+
+    return react
+
+
+def test_a_client_that_still_sends_can_read_its_last_answer() -> None:
+    async def story() -> None:
+        async with between(one_answer()) as (handler, client, *_):
+            client.write(b"x" * 1_000_000)
+            handling = asyncio.create_task(handler.handle_client())
+            assert await asyncio.wait_for(client.reader.read(), 10) == b"answer"
+            client.close()
+            await asyncio.wait_for(handling, 10)
+
+    asyncio.run(story())
+
+
+def test_a_client_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut_connections, "LINGER_SECONDS", 0.01)
+
+    async def story() -> None:
+        async with between(one_answer()) as (handler, client, *_):
+            client.write(b"x")
+            await asyncio.wait_for(handler.handle_client(), 10)
+
+    asyncio.run(story())
+
+
+def test_nor_where_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut_connections, "LINGER_SECONDS", 1e9)
+
+    async def story() -> None:
+        async with between(one_answer()) as (handler, client, *_):
+            client.write(b"x")
+            handling = asyncio.create_task(handler.handle_client())
+            assert await asyncio.wait_for(client.reader.read(), 10) == b"answer"
+            cut_connections.stop_lingering()
+            await asyncio.wait_for(handling, 10)
 
     asyncio.run(story())

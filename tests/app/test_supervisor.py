@@ -245,7 +245,7 @@ def test_a_reload_waits_for_the_admin_process(
 def test_a_worker_may_take_what_the_newest_file_lets_it(supervisor: Supervisor) -> None:
     supervisor._path.write_text(FILE.replace("SECONDS", "300"))
     child: Any = Child()
-    supervisor._retire(child, 15)
+    supervisor._retire([child], signal.SIGTERM)
     assert child.due > time.monotonic() + 300 + DRAIN_MARGIN - 5
     assert child.told == [15]
 
@@ -253,3 +253,30 @@ def test_a_worker_may_take_what_the_newest_file_lets_it(supervisor: Supervisor) 
 def test_a_broken_file_leaves_the_time_that_was_known(supervisor: Supervisor) -> None:
     supervisor._path.write_text("clients: [")
     assert supervisor._longest_drain() == 30
+
+
+def test_the_end_is_told_to_those_that_only_finish_too(supervisor: Supervisor) -> None:
+    old: Any = Child()
+    new: Any = Child()
+    slot = supervisor._slots[0]
+    slot.child, slot.old = new, [old]
+    supervisor._retire([old], signal.SIGUSR2)
+    due = old.due
+    supervisor._end()
+    assert old.told == [signal.SIGUSR2, signal.SIGTERM]
+    assert new.told == [signal.SIGTERM]
+    assert old.due == due
+
+
+def test_all_are_told_before_a_file_is_read(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[Any] = [Child(), Child()]
+    supervisor._slots[0].child, supervisor._slots[0].successor = children
+    told: list[list[list[int]]] = []
+
+    def slow() -> float:
+        told.append([list(each.told) for each in children])
+        return 30
+
+    monkeypatch.setattr(supervisor, "_longest_drain", slow)
+    supervisor._end()
+    assert told == [[[signal.SIGTERM], [signal.SIGTERM]]]

@@ -210,7 +210,7 @@ def gateway_config(
                 standins.append(standin)
         pool = [{"name": "gpt-4o", "model": "gpt-4o", "standins": standins}]
         endpoints.append({"name": name, "url": url, "key": keys[name], "virtual_deployments": pool})
-    config: dict[str, Any] = {"aoai": {"endpoints": endpoints}}
+    config: dict[str, Any] = {"admin": {"enabled": False}, "aoai": {"endpoints": endpoints}}
     clients: list[dict[str, Any]] = [{"name": cls, "key": f"key-of-{cls}"} for cls in SHARES]
     if priorities:
         config |= yaml.safe_load((CHECKOUT / "policies" / "priorities.yaml").read_text("utf-8"))
@@ -256,11 +256,12 @@ async def run(
     declared: bool = True,
     told: bool = True,
     body: Callable[[Ask], bytes] | None = None,
+    workers: int = 1,
 ) -> Figures:
     """Send all calls through a gateway of their own.
 
     ``dead`` is the endpoint that dies in between, if any; ``told``: clients say how long they wait; ``body``
-    makes a request's body, if not `body_of`.
+    makes a request's body, if not `body_of`; ``workers``: the gateway's processes.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -275,7 +276,10 @@ async def run(
         config.write_text(yaml.safe_dump(document, sort_keys=False))
         port = free_port()
         command: list[str | Path] = [BIN / "aoai-gateway", "serve", "--config", config, "--port", str(port)]
+        if workers > 1:
+            command += ["--workers", str(workers)]
         stack.enter_context(process(command, port, 0, folder / "gateway.log"))
+        wait_until_ready(port)
         control = f"{ready['control_url']}/_simulator"
         if body is None:
             ask_simulator(f"{control}/settings", {"completion_tokens": NATURAL_LENGTH})
@@ -292,6 +296,14 @@ async def run(
         return Figures(
             outcomes, statuses.count(429), statuses.count(200), relay.sent_into_it if relay else None
         )
+
+
+def wait_until_ready(port: int, seconds: float = 90) -> None:
+    """Wait for all workers: the supervisor has the port before them, and connections wait at each one's."""
+    url, end = f"http://127.0.0.1:{port}/health/ready", time.monotonic() + seconds
+    for _ in range(16):
+        with urllib.request.urlopen(url, timeout=end - time.monotonic()):
+            pass
 
 
 async def send_all(

@@ -1,7 +1,8 @@
 """The memory of a gateway after its start, with so many workers: `python -m tests.bench.memory`.
 
 Proportional set sizes (PSS, /proc/PID/smaps_rollup) of all its processes: a page that several share counts
-once in the sum. Pages of libraries that other processes of the machine use too count in part only.
+once in the sum. Pages of libraries that other processes of the machine use too count in part only. Resident
+set sizes (RSS), which `ps` and `top` show, count shared pages in full in each process.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ class _Gateway(Gateway):
         return [*command[:-1], "--workers", str(self._workers), "--"]
 
 
-def pss_kilobytes(pid: int) -> int:
+def kilobytes(pid: int, what: str) -> int:
     """The proportional set size of a process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return int(next(line for line in lines if line.startswith(f"{what}:")).split()[1])
 
 
 def family(pid: int) -> list[int]:
@@ -71,11 +72,12 @@ def main() -> None:
                 gateway = _Gateway(workers, configuration(counts=counts), Path(folder))
                 try:
                     time.sleep(SETTLED_SECONDS)
-                    sizes = [pss_kilobytes(pid) // 1024 for pid in family(gateway.pid)]
+                    found = family(gateway.pid)
+                    sizes, resident = ([kilobytes(pid, w) // 1024 for pid in found] for w in ("Pss", "Rss"))
                 finally:
                     gateway.stop()
             quota = "with a token quota" if counts else "without"
-            print(f"{workers} workers, {quota}: {sum(sizes)} MiB in all, by process {sizes}", flush=True)
+            print(f"{workers} workers, {quota}: {sum(sizes)} MiB in all, by process {sizes}; RSS {resident}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
     .venv/bin/python -m tests.bench.overload [--workload lasting|surge|long] [--seed 1 2 3] [--seconds 120]
     .venv/bin/python -m tests.bench.overload --real …
+    .venv/bin/python -m tests.bench.overload --real --workers 1 2 --workload lasting --mode "classes, both"
 
 Without `--real`, the engine runs in virtual time, which takes seconds. With it, real processes do: a
 simulator, a gateway, and clients, for as long as the run lasts; the references are computed in any case.
+`--workers 1 2` runs each mode with one process and with two, one after the other; real processes only. All
+of a run's gateway processes share one core, so what differs is what they know of each other, not their speed.
+The machine's load is printed: where others keep its cores busy, p95 tells of them.
 
 Rows: *plain* has no classes and nobody waits; then the shipped classes, where callers do not say how long
 they wait and sizes are not declared, and where they do; then two ideal queues that know Azure's limits
@@ -82,12 +86,14 @@ def in_virtual_time(work: Sequence[Job], seconds: float, seed: int, mode: str) -
     return row(work, took, found.refusals_per_answer())
 
 
-def in_real_processes(work: Sequence[Job], seconds: float, mode: str) -> Row:
+def in_real_processes(work: Sequence[Job], seconds: float, mode: str, workers: int) -> Row:
     """Run a gateway, a simulator and clients."""
     by_number = {job.number: job for job in work}
     asks = [Ask(job.number, job.cls, job.at, job.patience, job.prompt, job.most, job.stream) for job in work]
     figures = asyncio.run(
-        goodput.run(asks, seconds, body=lambda ask: body_of(by_number[ask.number]), **MODES[mode])
+        goodput.run(
+            asks, seconds, body=lambda ask: body_of(by_number[ask.number]), workers=workers, **MODES[mode]
+        )
     )
     took = {each.ask.number: each.seconds for each in figures.outcomes if each.tokens is not None}
     return row(work, took, figures.backend_refusals / max(1, figures.backend_answers))
@@ -141,7 +147,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--mode", choices=MODES, nargs="+", default=list(MODES))
     parser.add_argument("--real", action="store_true", help="real processes instead of virtual time")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1], help="of the gateway; with --real")
     options = parser.parse_args()
+    if options.workers != [1] and not options.real:
+        parser.error("--workers takes --real: tests/engine/test_peers.py has several workers in virtual time")
     os.environ["PYTHONPATH"] = str(CHECKOUT / "addons")  # the processes run this checkout's code
     for name in options.workload:
         works = {seed: WORKLOADS[name](options.seconds, seed) for seed in options.seed}
@@ -151,11 +160,13 @@ def main() -> None:
         print("| mean (worst seed) | critical | p95 | batch | useful | 429s per answer |")
         print("|---|---|---|---|---|---|")
         for mode in options.mode:
-            if options.real:
-                rows = [in_real_processes(work, options.seconds, mode) for work in works.values()]
-            else:
+            if not options.real:
                 rows = [in_virtual_time(work, options.seconds, seed, mode) for seed, work in works.items()]
-            show(mode, rows)
+                show(mode, rows)
+                continue
+            for workers in options.workers:
+                rows = [in_real_processes(work, options.seconds, mode, workers) for work in works.values()]
+                show(f"{mode}; {workers} workers, load {os.getloadavg()[0]:.1f}", rows)
         for ideal in REFERENCES:
             show(ideal, [reference(work, ideal) for work in works.values()])
 

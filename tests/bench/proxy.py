@@ -73,7 +73,7 @@ def process(command: Sequence[str | Path], port: int, core: int, log: Path) -> I
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break

@@ -24,46 +24,11 @@ from websockets.sync.client import connect
 from tests.e2e import json_lines
 from tests.e2e.processes import Gateway, Simulator, eventually, request
 from tests.e2e.settings import SPEC, configuration
+from tests.e2e.workers import LIMIT, Workers, key_of, runs, workers
 from tests.redis_server import require_redis
 
 CHAT = "/openai/v1/chat/completions"
 HELLO = {"model": "gpt-4o", "max_tokens": 20, "messages": [{"role": "user", "content": "say: one two three"}]}
-LIMIT = 20_000
-
-
-def key_of(client: str) -> str:
-    return f"key-of-{client}-66e1"
-
-
-class Workers(Gateway):
-    """A gateway of two workers, with its status page."""
-
-    def _command(self, scripts: Any) -> list[str | Path]:
-        command = super()._command(scripts)
-        return [*command[:-1], "--workers", "2", "--"]
-
-    @property
-    def admin_url(self) -> str:
-        (found,) = re.findall(r"Status page at (http://\S+)/", self.log)
-        return str(found)
-
-    def status(self) -> dict[str, Any]:
-        return dict(request(f"{self.admin_url}/api/status").json())
-
-    def both_ready(self) -> bool:
-        return bool(self.ready_pids())
-
-    def ready_pids(self) -> list[int]:
-        """The workers' ids once both are ready; before, none."""
-        try:
-            workers = self.status()["workers"]
-        except (KeyError, ValueError, OSError):
-            return []
-        ready = [worker["pid"] for worker in workers if worker["status"] == "ready"]
-        return ready if len(ready) == 2 else []
-
-    def pids(self) -> list[int]:
-        return [worker["pid"] for worker in self.status()["workers"]]
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +37,6 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     simulator = Simulator(SPEC, tmp_path_factory.mktemp("simulator"), arguments=["--count", "tiktoken"])
     yield simulator
     simulator.kill()
-
-
-@contextmanager
-def workers(simulator: Simulator, folder: Path, home: Path, **sections: Any) -> Iterator[Workers]:
-    clients = [
-        {"name": "team", "key": key_of("team")},
-        {"name": "crowd", "key": key_of("crowd"), "max_tokens_per_minute": LIMIT},
-        {"name": "worker", "key": key_of("worker"), "max_tokens_per_minute": LIMIT},
-    ]
-    sections = {"admin": {"port": 0}, "clients": clients, "usage_log": str(folder / "usage.jsonl")} | sections
-    config = configuration(simulator.urls, simulator.keys, **sections)
-    gateway = Workers("serve", config, folder, home=home, wait=False, forked=False)
-    try:
-        gateway.wait_until(gateway.both_ready, "ready")
-        yield gateway
-    finally:
-        gateway.kill()
 
 
 @pytest.fixture(scope="module")
@@ -320,16 +268,9 @@ def test_the_end_leaves_nothing_behind(simulator: Simulator, tmp_path: Path, hom
         started.wait()
 
         def gone() -> bool:
-            return not any(_runs(pid) for pid in pids)
+            return not any(runs(pid) for pid in pids)
 
         eventually(gone, "the workers have gone with the supervisor")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
 
 
 def test_without_a_store_several_workers_are_refused(

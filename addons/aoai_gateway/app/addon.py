@@ -35,7 +35,7 @@ from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.proxy.http1 import Refusal
-from aoai_gateway.proxy.layer import GatewayLayer
+from aoai_gateway.proxy.layer import BEFORE_HTTP, GatewayLayer
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.runtime import log_records
 from aoai_gateway.runtime.attempt_log import AttemptLog
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.server import ConnectionHandler
 
     from aoai_gateway.config.loader import Loaded
+    from aoai_gateway.proxy.http1 import Rest
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.runtime.observer import Observer
     from aoai_gateway.runtime.stream_hooks import Ask, AttemptFailed
@@ -90,6 +91,7 @@ class GatewayAddon:
         self._certificate = tls.ServerCertificate()
         self._layers: WeakValueDictionary[str, GatewayLayer] = WeakValueDictionary()
         """Of the connections of clients, by their ids."""
+        self.lifecycle.rest = self._rest
         self._attempt_log = AttemptLog()
         self._crowded = descriptors.Rarely(logging.WARNING)
         self._followed = False
@@ -262,6 +264,10 @@ class GatewayAddon:
     def client_disconnected(self, client: Client) -> None:
         """Count the connection no more."""
         self.gateway.connections.closed(client.id)
+
+    def _rest(self, connection: str) -> Rest | None:
+        layer = self._layers.get(connection)
+        return BEFORE_HTTP if layer is None else layer.rest
 
     def next_layer(self, nextlayer: NextLayer) -> None:
         """Put the gateway's layer where mitmproxy would put its own."""

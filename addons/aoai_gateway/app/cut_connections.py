@@ -11,6 +11,8 @@
 - A client's connection on which nothing more can come is kept for what is still to be sent. When that fails,
   or takes too long, its task is cancelled; the layer hears nothing of that, and takes the ends of the
   backends' connections, which follow, for theirs.
+- A socket that is closed with unread data in it is reset, and its peer may lose the last answer (RFC 9112
+  §9.6). So clients are told that nothing more comes, and what they still send is read until they have ended.
 - A socket that is closed stays open until its peer has read all that was written to it: one that does not
   read keeps it, with its buffers. Clients have time to read the rest; backends, to which the rest of a
   request is of no use, have none.
@@ -23,7 +25,8 @@ import contextlib
 import errno
 import logging
 import socket
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from mitmproxy import ctx
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.connection import Connection
     from mitmproxy.proxy.commands import OpenConnection
+    from mitmproxy.proxy.server import ConnectionIO
 
 RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT})
 """A socket's errors that say that its peer has left. Others may pass, as that its host is not to be found."""
@@ -46,7 +50,12 @@ RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT})
 TOO_LATE = "the client has disconnected"
 
 LOOK_SECONDS = 0.5
-"""Between two looks whether a client has read the rest."""
+"""Between two looks whether a client has read the rest, at most; the first ones come sooner."""
+
+FIRST_LOOK_SECONDS = 0.01
+
+LINGER_SECONDS = 2.0
+"""For a client to end its connection, once it was told that nothing more comes."""
 
 UNREAD_SECONDS = 60.0
 """For which a client may read nothing of the rest of its answer, where nothing else is said."""
@@ -57,6 +66,9 @@ _open_connection = ConnectionHandler.open_connection
 
 _ended: WeakSet[ConnectionHandler] = WeakSet()
 """Those whose client is gone."""
+
+_lingering: set[asyncio.Task[Any]] = set()
+"""The tasks of connections whose clients are waited for."""
 
 _slow = Rarely(logging.WARNING)
 
@@ -81,14 +93,66 @@ async def _open_in_time(self: ConnectionHandler, command: OpenConnection) -> Non
     await self.server_event(events.OpenConnectionCompleted(command, TOO_LATE))
 
 
-async def _read_by_its_client(transport: asyncio.WriteTransport, seconds: Callable[[], float]) -> None:
+async def _read_by_its_client(transport: asyncio.WriteTransport, seconds: Callable[[], float]) -> bool:
+    """Wait until the system has all that was written to a client. Whether it has."""
     loop, progress, sent = asyncio.get_running_loop(), Progress(), transport.get_write_buffer_size()
+    pause = FIRST_LOOK_SECONDS
     while unread := transport.get_write_buffer_size():
         if progress.is_too_slow(sent, unread, seconds(), loop.time()):
             tell_of_slow_reader()
             transport.abort()
-            return
-        await asyncio.sleep(LOOK_SECONDS)
+            return False
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LOOK_SECONDS)
+    return True
+
+
+def _kept_open(io: ConnectionIO) -> socket.socket | None:
+    """Give a client's socket, to be closed later than asyncio closes it; None: its client has ended it."""
+    reader, writer = io.reader, io.writer
+    if not isinstance(reader, asyncio.StreamReader) or not isinstance(writer, asyncio.StreamWriter):
+        return None
+    if reader.at_eof() or reader.exception() is not None or sys.platform == "win32":
+        return None
+    # Its closing has begun, and is done in the event loop's next step.
+    try:
+        kept: socket.socket = writer.get_extra_info("socket").dup()
+    except OSError:
+        return None  # it was aborted, or there are no descriptors
+    return kept
+
+
+async def _linger(sock: socket.socket) -> None:
+    """Tell a client that nothing more comes, and throw away what it still sends."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    _lingering.add(task)
+    try:
+        with contextlib.suppress(OSError, TimeoutError):
+            sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(LINGER_SECONDS):
+                while await loop.sock_recv(sock, 65_536):
+                    pass
+    finally:
+        _lingering.discard(task)
+
+
+def stop_lingering() -> None:
+    """Wait for no client any more."""
+    for task in list(_lingering):
+        task.cancel("the gateway is shutting down")
+
+
+async def _to_the_last_byte(io: ConnectionIO, seconds: Callable[[], float]) -> None:
+    """See a client's connection to its end, after the layer has closed it."""
+    assert isinstance(io.writer, asyncio.StreamWriter)
+    kept = _kept_open(io)
+    try:
+        if await _read_by_its_client(io.writer.transport, seconds) and kept is not None:
+            await _linger(kept)
+    finally:
+        if kept is not None:
+            kept.close()
 
 
 def tell_of_slow_reader() -> None:
@@ -130,6 +194,13 @@ async def written_out(connection: str, backend: Connection) -> None:
             await transport.writer.drain()
 
 
+def hang_up(handler: ConnectionHandler, why: str) -> None:
+    """Close a client's connection."""
+    transport = handler.transports.get(handler.client)
+    if transport is not None and transport.handler is not None:
+        transport.handler.cancel(why)
+
+
 def cut(connections: Iterable[str], why: str) -> None:
     """Close clients' connections, by their ids, without another word."""
     for connection in connections:
@@ -159,7 +230,8 @@ def install(
     """
 
     async def connection_to_its_end(self: ConnectionHandler, connection: Connection) -> None:
-        writer = self.transports[connection].writer
+        io = self.transports[connection]
+        writer = io.writer
         try:
             opened(self, connection)
             await _handle_connection(self, connection)
@@ -172,7 +244,7 @@ def install(
             if not isinstance(writer, asyncio.StreamWriter):
                 pass  # of another mode of mitmproxy's
             elif isinstance(connection, Client):
-                await _read_by_its_client(writer.transport, seconds)
+                await _to_the_last_byte(io, seconds)
             elif writer.transport.get_write_buffer_size():
                 writer.transport.abort()
 

@@ -113,7 +113,7 @@ async def _serve(
         return 1
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, master.shutdown)
+        loop.add_signal_handler(number, _end, ours, master)
     if worker is not None:
         loop.add_signal_handler(signal.SIGUSR2, _make_room, ours, master)
     await master.run()
@@ -122,5 +122,11 @@ async def _serve(
 
 def _make_room(ours: GatewayAddon, master: Master) -> None:
     """End since a successor listens already: no balancer need be told."""
-    ours.lifecycle.stays_reachable = True
+    ours.gateway.has_successor = True
+    master.shutdown()
+
+
+def _end(ours: GatewayAddon, master: Master) -> None:
+    """End; one whose successor listened already is told that this ends, too."""
+    ours.gateway.has_successor = False
     master.shutdown()

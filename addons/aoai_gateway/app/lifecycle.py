@@ -14,7 +14,8 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
-from aoai_gateway.app import cut_connections, descriptors, signals, start_checks, tls
+from aoai_gateway.app import cut_connections, descriptors, listening, signals, start_checks, tls
+from aoai_gateway.app.drain import Drain
 from aoai_gateway.app.garbage import Garbage
 from aoai_gateway.app.memory import FreeMemory
 from aoai_gateway.app.simulators import Simulators
@@ -31,11 +32,13 @@ from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.masking import known
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.config.models import Config
+    from aoai_gateway.proxy.http1 import Rest
     from aoai_gateway.runtime.gateway import Gateway
 
 logger = logging.getLogger(__name__)
@@ -48,10 +51,6 @@ NO_UPSTREAM = "http://aoai-gateway.invalid"
 
 UNREADY_SECONDS = 5.0
 """For balancers to notice, where the configuration says nothing: two probes of most."""
-
-QUIET_SECONDS = 0.3
-"""Without a call, after which the connections that are left are idle: for the last bytes to leave the
-process, and for the first ones of a connection that was just accepted to come."""
 
 HANG_UP_SECONDS = 1.0
 """For connections to close, when it is over."""
@@ -79,8 +78,8 @@ class Lifecycle:
         """Whether people look at prompts, and so at their numbers of tokens."""
         self.worker: Worker | None = None
         """What this process is among several workers; None: it is alone."""
-        self.stays_reachable = False
-        """Whether another process goes on listening on the same port when this one ends."""
+        self.rest: Callable[[str], Rest | None] = lambda _: None
+        """Says since when a client's connection rests, by its id; None: it is busy."""
         self._started = False
         self._told_ready = False
         self._started_with: Config | None = None
@@ -326,10 +325,11 @@ class Lifecycle:
         await self._leave()
         if self._watcher is not None:
             self._watcher.cancel()
-        ctx.options.update(server=False)
+        await self._stop_accepting()
         await self._end_sessions(at_once=False)
         if gateway.setup is not None:
-            await self._drain(gateway.config.drain_seconds)
+            connections = ctx.master.addons.get("proxyserver").connections
+            await Drain(gateway, connections, self.rest).wait(gateway.config.drain_seconds)
         await self._end_sessions(at_once=True)
         gateway.draining = True
         await self._hang_up()
@@ -348,7 +348,7 @@ class Lifecycle:
         gateway = self._gateway
         gateway.leaving = True
         self._garbage.end()
-        if self.stays_reachable or gateway.setup is None:
+        if gateway.has_successor or gateway.setup is None:
             return
         seconds = gateway.config.drain.unready_seconds
         if seconds is None:
@@ -358,6 +358,13 @@ class Lifecycle:
             logger.info("Not ready any more; calls are still taken for %g s.", seconds)
             await asyncio.sleep(seconds)
 
+    async def _stop_accepting(self) -> None:
+        """Close the port, and lose no connection that waits there."""
+        servers = ctx.master.addons.get("proxyserver").servers
+        own = self.worker.sockets if self.worker is not None else ()
+        await listening.stop_accepting(servers, own, empty_queues=not self._gateway.has_successor)
+        ctx.options.update(server=False)
+
     async def _end_sessions(self, *, at_once: bool) -> None:
         """Have sessions end with the close code 1001: those that are idle, or all of them (`at_once`)."""
         self._gateway.sessions_end = True
@@ -366,23 +373,6 @@ class Lifecycle:
             if handler.client.id in self._gateway.sessions:
                 await handler.server_event(GatewayLeaves(at_once))
 
-    async def _drain(self, limit: float) -> None:
-        """Let calls finish, and those begin whose connections were accepted before the port was closed."""
-        gateway, end = self._gateway, time.monotonic() + limit
-        told = False
-        connections = ctx.master.addons.get("proxyserver").connections
-        while connections and (left := end - time.monotonic()) > 0:
-            if gateway.calls:
-                if not told:
-                    logger.info("Waiting for %d calls to finish, %.0f s at most.", len(gateway.calls), limit)
-                told = True
-                if not await gateway.idle(left):
-                    logger.warning("%d calls were cut off after %.0f s.", len(gateway.calls), limit)
-                    return
-            await asyncio.sleep(min(QUIET_SECONDS, max(0.0, end - time.monotonic())))
-            if not gateway.calls:
-                return
-
     async def _hang_up(self) -> None:
         """Close the connections that clients still have, so that calls which were cut off are written down.
 
@@ -390,9 +380,10 @@ class Lifecycle:
         """
         connections = ctx.master.addons.get("proxyserver").connections
         for handler in list(connections.values()):
-            client = handler.transports.get(handler.client)
-            if client is not None and client.handler is not None:
-                client.handler.cancel("the gateway is shutting down")
-        end = time.monotonic() + HANG_UP_SECONDS
-        while connections and time.monotonic() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
-            await asyncio.sleep(0.01)
+            cut_connections.hang_up(handler, "the gateway is shutting down")
+        for end_of_patience in (cut_connections.stop_lingering, None):
+            end = time.monotonic() + HANG_UP_SECONDS
+            while connections and time.monotonic() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
+                await asyncio.sleep(0.01)
+            if end_of_patience is not None:
+                end_of_patience()

@@ -5,24 +5,38 @@ worker gets its share however busy the others are. Of 64 connections at four wor
 one socket for all, the worker that the kernel wakes first took 28, and another one 1.
 
 The supervisor keeps each socket open. So a connection that arrives while a worker is replaced waits in the
-socket's queue for the next one, instead of being reset.
+socket's queue for the next one, instead of being reset. The last process that has a socket empties its queue
+before it closes it: the system resets what is left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import selectors
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.proxy import mode_servers
+from mitmproxy.utils import asyncio_utils
 from tornado.netutil import bind_sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from asyncio.trsock import TransportSocket
+    from collections.abc import Iterable, Sequence
 
 BACKLOG = 1024
 """Connections that may wait to be accepted, for each worker."""
+
+MOST_WAITING = 2 * BACKLOG
+"""Connections that are taken from a queue at once: more may come while it is emptied."""
+
+STEPS = 10
+"""Of the event loop, after which the task of a connection that was accepted has begun; it takes four."""
+
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+"""One that needs no descriptor of its own: these may have run out."""
 
 SPREADS = sys.platform == "linux"
 """Whether the kernel spreads connections over several sockets of one port; elsewhere all share one."""
@@ -53,6 +67,73 @@ def inherit(sockets: Sequence[socket.socket]) -> None:
 
     # mitmproxy makes the instance itself, from the option `mode`, so the class is changed.
     mode_servers.ReverseInstance.listen = listen  # type: ignore[method-assign, assignment]
+
+
+async def stop_accepting(
+    instances: Iterable[mode_servers.ServerInstance[Any]],
+    own: Sequence[socket.socket] = (),
+    *,
+    empty_queues: bool,
+) -> None:
+    """Close the listeners of mitmproxy's servers, once all begins that has been accepted.
+
+    asyncio drops a connection that it has accepted if its server is closed in the steps that follow.
+
+    ``own``: this process's other copies of the same sockets, which would keep the port open;
+    ``empty_queues``: whether to accept what waits, since no other process will.
+    """
+    loop = asyncio.get_running_loop()
+    servers = [
+        (instance, server)
+        for instance in instances
+        if isinstance(instance, mode_servers.AsyncioServerInstance)
+        for server in instance._servers
+        if isinstance(server, asyncio.Server)
+    ]
+    for _, server in servers:
+        for each in server.sockets:
+            with suppress(NotImplementedError):  # on Windows
+                loop.remove_reader(each.fileno())
+    await _some_steps()
+    late = []
+    for instance, server in servers:
+        if empty_queues:
+            late += [(instance, client) for each in server.sockets for client in _waiting(each)]
+        server.close()
+    let_go(own)
+    for instance, client in late:
+        reader, writer = await asyncio.open_connection(sock=client)
+        asyncio_utils.create_task(
+            instance.handle_stream(reader, writer), name="a connection that waited", keep_ref=True
+        )
+    await _some_steps()
+
+
+async def _some_steps() -> None:
+    for _ in range(STEPS):
+        await asyncio.sleep(0)
+
+
+def _waiting(listener: socket.socket | TransportSocket) -> list[socket.socket]:
+    """Accept the connections that wait at a socket."""
+    found: list[socket.socket] = []
+    with suppress(OSError), listener.dup() as copy:
+        copy.setblocking(False)
+        while len(found) < MOST_WAITING:
+            client, _ = copy.accept()
+            client.setblocking(False)
+            found.append(client)
+    return found
+
+
+def is_readable(sock: socket.socket | TransportSocket) -> bool:
+    """Whether there is something to read, or to accept, at a socket; its end counts."""
+    try:
+        with _Selector() as selector:
+            selector.register(sock, selectors.EVENT_READ)
+            return bool(selector.select(0))
+    except ValueError:
+        return False  # it is closed
 
 
 def let_go(sockets: Sequence[socket.socket]) -> None:

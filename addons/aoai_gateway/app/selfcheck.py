@@ -60,6 +60,7 @@ _ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
         ("streams", "connections", "waiting_for_establishment", "command_sources"),
     ),
     (server.ConnectionHandler, ("transports", "max_conns", "timeout_watchdog")),
+    (mode_servers.AsyncioServerInstance, ("_servers",)),
     (tls.TLSLayer, ("tls",)),
     (tunnel.TunnelLayer, ("child_layer", "tunnel_state")),
 )

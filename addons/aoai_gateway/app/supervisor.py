@@ -44,7 +44,7 @@ from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.tokens import load_encodings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from aoai_gateway.app.processes import Child
     from aoai_gateway.config.models import Config
@@ -260,7 +260,7 @@ class Supervisor:
         if self._store is not None and not self._over:
             self._store.look(now)
         if self._over and self._admin.child and not any(slot.children() for slot in self._slots):
-            self._retire(self._admin.child, signal.SIGTERM)
+            self._retire([self._admin.child], signal.SIGTERM)
         self._go_on_rolling()
         self._tell_workers()
 
@@ -271,7 +271,7 @@ class Supervisor:
     def _look_at(self, slot: Slot, now: float) -> None:
         if slot.successor is not None and slot.successor.ready:
             if slot.child is not None:
-                self._retire(slot.child, signal.SIGUSR2)
+                self._retire([slot.child], signal.SIGUSR2)
                 slot.old.append(slot.child)
             slot.child, slot.successor = slot.successor, None
             slot.backoff.went_well()
@@ -372,16 +372,23 @@ class Supervisor:
             for each in slot.sockets:
                 with suppress(OSError):
                     each.close()
-            for child in slot.children():
-                self._retire(child, signal.SIGTERM)
+        children = [child for slot in self._slots for child in slot.children()]
+        for child in children:
+            if child.retiring:
+                child.tell(signal.SIGTERM)  # its clients have no successor to go to any more
+        self._retire(children, signal.SIGTERM)
 
-    def _retire(self, child: Child, number: signal.Signals) -> None:
-        if child.retiring:
-            return
-        child.retiring = True
-        child.due = time.monotonic() + self._longest_drain() + DRAIN_MARGIN
-        child.heard = child.due
-        child.tell(number)
+    def _retire(self, children: Iterable[Child], number: signal.Signals) -> None:
+        """Ask children to end that were not asked yet."""
+        asked = [child for child in children if not child.retiring]
+        # All of them first: to read the configuration takes seconds on a busy machine.
+        for child in asked:
+            child.retiring = True
+            child.tell(number)
+        if asked:
+            due = time.monotonic() + self._longest_drain() + DRAIN_MARGIN
+            for child in asked:
+                child.due = child.heard = due
 
     def _longest_drain(self) -> float:
         """Return the seconds that a worker may take to end; it may have read a newer file."""

@@ -39,7 +39,8 @@ def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
     if path in LIVE or path == POWERPROXY_LIVE:
         return _json(200, {"status": "alive"}, method)
     if path in READY:
-        ready = gateway.setup is not None and not gateway.leaving
+        leaving = gateway.leaving and not gateway.has_successor
+        ready = gateway.setup is not None and not leaving
         if ready:
             gateway.readiness_polls.note(time.monotonic())
         return _json(200 if ready else 503, readiness(gateway, ready), method)

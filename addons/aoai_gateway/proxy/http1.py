@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 MOST_PIPELINED = 1024 * 1024
 """Bytes of further requests that a client may send while one is under way."""
 
+FIRST_STREAM = 1
+"""The id of a connection's first request; mitmproxy counts on by two."""
+
 TIMER_SLACK = 0.005
 """Seconds by which a timer may come early and still count."""
 
@@ -75,6 +78,15 @@ OURS_TO_SAY = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"tr
 
 HEAD_ENDS = (b"\n\r\n", b"\n\n")
 """An empty line, after a line that ends in whichever way."""
+
+
+class Rest(NamedTuple):
+    """The rest of a client's connection: no request has begun."""
+
+    since: float
+    """Monotonic seconds."""
+    unused: bool
+    """Whether there was none before, either."""
 
 
 class GatewayHttp1Server(Http1Server):
@@ -100,6 +112,7 @@ class GatewayHttp1Server(Http1Server):
         self._limits = limits
         self._max_head = limits.header_kb * 1024
         self._clock = clock
+        self._rests_since = clock.monotonic()
         self._due = math.inf
         """When the head that is waited for must be there."""
         self._head_begun = False
@@ -152,6 +165,13 @@ class GatewayHttp1Server(Http1Server):
         else:
             self.state = self.done
             yield commands.CloseConnection(self.conn)
+
+    @property
+    def rest(self) -> Rest | None:
+        """The connection's rest; None: a request has begun."""
+        if self.state != self.read_headers or self.buf:
+            return None
+        return Rest(self._rests_since, unused=self.stream_id == FIRST_STREAM)
 
     # --- requests --------------------------------------------------------------------------------------
 
@@ -356,6 +376,7 @@ class GatewayHttp1Server(Http1Server):
         self._empty_lines = 0
         self._head_begun = False
         self.state = self.read_headers
+        self._rests_since = self._clock.monotonic()
         yield from self._expect_head(self._limits.keep_alive_seconds)
         if self.buf:
             yield from self.state(events.DataReceived(self.conn, b""))

@@ -14,6 +14,7 @@ It differs from mitmproxy's in what replays need:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from mitmproxy.connection import ConnectionState
@@ -21,7 +22,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
-from aoai_gateway.proxy.http1 import GatewayHttp1Server
+from aoai_gateway.proxy.http1 import GatewayHttp1Server, Rest
 from aoai_gateway.proxy.messages import Connect, DeadlinePassed, GatewayLeaves
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
@@ -47,6 +48,9 @@ RESPONSE_EVENTS = (
     http_layers.ResponseEndOfMessage,
     http_layers.ResponseProtocolError,
 )
+
+BEFORE_HTTP = Rest(-math.inf, unused=True)
+"""Of a connection in which no HTTP has begun."""
 
 TIMER_SLACK = 0.005
 """Seconds by which a timer may come early and still count."""
@@ -225,6 +229,14 @@ class GatewayLayer(HttpLayer):
                     self.output.add(len(taken.sent))
                 return taken
         return None
+
+    @property
+    def rest(self) -> Rest | None:
+        """Since when the client's connection waits for a request; None: one is under way."""
+        server = self.connections.get(self.context.client)
+        if server is None:
+            return BEFORE_HTTP
+        return server.rest if isinstance(server, GatewayHttp1Server) else None
 
     # --- connections -----------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import logging
 import random
@@ -140,6 +139,8 @@ class Gateway:
         """Whether it takes no more calls."""
         self.leaving = False
         """Whether it is about to; balancers are told so, and calls are still taken."""
+        self.has_successor = False
+        """Whether another process listens on the same port already, and this one only finishes."""
         self.sessions_end = False
         """Whether sessions have been told to end; those that begin later end, too."""
         self.readiness_polls = ReadinessPolls()
@@ -182,7 +183,6 @@ class Gateway:
         self.switches = Switches()
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
-        self._idle = asyncio.Event()
         self.started = self._last_begun = self.clock.monotonic()
         self.adopted: float | None = None
         """When the configuration in force was put in force (monotonic)."""
@@ -294,21 +294,11 @@ class Gateway:
     def over(self, call_id: str) -> None:
         """Count a call as over."""
         self.calls.pop(call_id, None)
-        if not self.calls:
-            self._idle.set()
 
     @property
     def queued(self) -> int:
         """The number of calls in queues."""
         return self.engine.scheduler.queued
-
-    async def idle(self, seconds: float) -> bool:
-        """Wait until no call is under way, for so long at most. Whether that came to be."""
-        self._idle.clear()
-        if self.calls:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), seconds)
-        return not self.calls
 
     # --- quotas ----------------------------------------------------------------------------------------
 

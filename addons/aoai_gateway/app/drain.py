@@ -1,0 +1,121 @@
+"""The end of a process's connections: no request is cut off, and each client is told of its last answer.
+
+A connection is busy or at rest. A busy one ends by itself: its answer says ``Connection: close`` (RFC 9112
+§9.6). At one that rests, a request may be on its way, and HTTP has no word to stop it; so it is closed late,
+and only when nothing has come on it:
+
+- Where a successor listens already, nobody waits for this process. Its connections may rest until the drain's
+  time is over, and most have their last answer before.
+- Where the gateway ends, a new connection has `UNUSED_SECONDS` for its first request, and one that has had
+  answers has `IDLE_SECONDS` for its next.
+
+A process may stand still, on a busy machine for instance. So time alone says nothing: bytes that have come
+are read before a connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from aoai_gateway.app.cut_connections import hang_up
+from aoai_gateway.app.listening import is_readable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mitmproxy.proxy.server import ConnectionHandler
+
+    from aoai_gateway.proxy.http1 import Rest
+    from aoai_gateway.runtime.gateway import Gateway
+
+logger = logging.getLogger("aoai_gateway.app.lifecycle")
+
+UNUSED_SECONDS = 5.0
+"""For the first request of a connection, from the end of the listener on: its client has just connected."""
+
+IDLE_SECONDS = 1.0
+"""For the next request of a connection that has had answers."""
+
+LOOK_SECONDS = 0.1
+
+
+class Drain:
+    """Ends the connections of one process.
+
+    ``connections``: those of clients, by id; ``rest`` says by a connection's id since when it rests, None: it
+    is busy.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        connections: Mapping[tuple[str, ...] | str, ConnectionHandler],
+        rest: Callable[[str], Rest | None],
+    ) -> None:
+        self._gateway = gateway
+        self._connections = connections
+        self._rest = rest
+        self._begun = self._end = 0.0
+        self._due: set[str] = set()
+        """Connections whose time was over at the last look."""
+
+    async def wait(self, limit: float) -> None:
+        """Wait until all connections have ended, for so many seconds at most."""
+        gateway = self._gateway
+        self._begun = gateway.clock.monotonic()
+        self._end = self._begun + limit
+        told = False
+        while True:
+            now = gateway.clock.monotonic()
+            busy = self._look(now)
+            if not self._connections and not gateway.calls:
+                return
+            if now >= self._end:
+                if busy or gateway.calls:
+                    logger.warning(
+                        "%d calls were cut off after %.0f s.", max(busy, len(gateway.calls)), limit
+                    )
+                return
+            if gateway.calls and not told:
+                logger.info("Waiting for %d calls to finish, %.0f s at most.", len(gateway.calls), limit)
+                told = True
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _look(self, now: float) -> int:
+        """Close the connections whose time is over. Gives the number of busy ones."""
+        busy = 0
+        due, self._due = self._due, set()
+        for handler in list(self._connections.values()):
+            client = handler.client
+            if not client.connected:
+                continue  # it is being closed
+            rest = self._rest(client.id)
+            if rest is None:
+                busy += 1
+            elif now >= self._time_of(rest):
+                # What was read from the socket at the last look has come to its layer by now.
+                if client.id in due and not _has_unread(handler):
+                    hang_up(handler, "the gateway is shutting down")
+                else:
+                    self._due.add(client.id)
+        return busy
+
+    def _time_of(self, rest: Rest) -> float:
+        """Say when a connection at rest is closed (monotonic seconds)."""
+        if self._gateway.has_successor:
+            seconds = math.inf
+        else:
+            seconds = UNUSED_SECONDS if rest.unused else IDLE_SECONDS
+        # The last second is for them, whatever the limit.
+        return min(max(rest.since, self._begun) + seconds, self._end - IDLE_SECONDS)
+
+
+def _has_unread(handler: ConnectionHandler) -> bool:
+    """Whether something has come from a client that was not read yet; its end counts."""
+    transport = handler.transports.get(handler.client)
+    writer = transport.writer if transport is not None else None
+    sock = writer.get_extra_info("socket") if isinstance(writer, asyncio.StreamWriter) else None
+    return sock is not None and is_readable(sock)
