@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from mitmproxy.addons import tlsconfig
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import ConnectionHandler, SimpleConnectionHandler
 from mitmproxy.test import taddons
@@ -274,10 +275,10 @@ class Scripted(layer.Layer):
         self.server = server
         self.seen: list[events.Event] = []
 
-    def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
-        return iter(list(self._handle_event(event)))
+    def handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        yield from self._handle_event(event)
 
-    def _handle_event(self, event: events.Event) -> Iterator[commands.Command]:
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         self.seen.append(event)
         if isinstance(event, events.Start):
             yield commands.OpenConnection(self.server)

@@ -54,8 +54,8 @@ class AheadConnection(asyncio.Protocol):
         self.began = time.time()
         self.connected: float | None = None
         """When its TCP connection was there (since the epoch), as `began` is."""
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the handshake is. Raises OSError."""
+        self.ready: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
+        """Done when the handshake is, or has failed: then with the reason."""
         self._transport: asyncio.Transport | None = None
         self._has_shaken_hands = False
 
@@ -101,7 +101,7 @@ class AheadConnection(asyncio.Protocol):
 
     def _fail(self, error: OSError) -> None:
         if not self.ready.done():
-            self.ready.set_exception(error)
+            self.ready.set_result(error)
         self.close()
 
     # --- as the pool sees it -----------------------------------------------------------------------------
@@ -152,7 +152,9 @@ async def open_ahead(address: Address, seconds: float) -> AheadConnection:
     try:
         async with asyncio.timeout(seconds):
             await asyncio.get_running_loop().create_connection(lambda: connection, *address)
-            await connection.ready
+            error = await connection.ready
+        if error is not None:
+            raise error
     except BaseException:
         connection.close()
         raise
