@@ -114,11 +114,10 @@ class OpenedAhead[T: Opened]:
 
     def take(self, address: Address) -> T | None:
         """Give a connection away, if one is there that can be used."""
-        self.look()
-        held = self._held.get(address)
+        held, oldest = self._held.get(address), self._oldest()
         while held and not self.is_barred():
-            _, opened = held.popleft()
-            if opened.is_alive():
+            since, opened = held.popleft()
+            if since > oldest and opened.is_alive():
                 return opened
             opened.close()
         return None
@@ -133,7 +132,7 @@ class OpenedAhead[T: Opened]:
 
     def look(self) -> None:
         """Close those that were held for long enough, or that the backend has closed. Now and then."""
-        oldest = self._clock.monotonic() - HELD_SECONDS
+        oldest = self._oldest()
         for address, held in list(self._held.items()):
             kept: deque[tuple[float, T]] = deque()
             for since, opened in held:
@@ -165,6 +164,9 @@ class OpenedAhead[T: Opened]:
         if opening:
             await asyncio.wait(opening)
 
+    def _oldest(self) -> float:
+        return self._clock.monotonic() - HELD_SECONDS
+
     def _in_all(self) -> int:
         return sum(map(len, self._held.values())) + sum(map(len, self._opening.values()))
 
@@ -178,7 +180,10 @@ class OpenedAhead[T: Opened]:
             task.add_done_callback(tasks.discard)
 
     async def _open(self, address: Address, seconds: float) -> None:
-        assert self.open is not None
+        # mitmproxy's tasks run at once, and the call that needed a connection is yet to be sent.
+        await asyncio.sleep(0)
+        if self.open is None:
+            return
         try:
             opened = await self.open(address, seconds)
         except OSError as error:
