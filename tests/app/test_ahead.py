@@ -104,17 +104,17 @@ def test_it_shakes_hands_and_says_no_more(made: Certificates) -> None:
             connection = await open_ahead(("localhost", behind.port), SECONDS)
             await until(lambda: behind.writers)
             behind.writers[0].write(b"")
-            assert connection.is_alive()
+            assert connection.is_open()
             assert connection.tls.get_protocol_version_name() == "TLSv1.3"
             certificate = connection.tls.get_peer_certificate()
             assert certificate is not None
             # A session's tickets come after the handshake; they are read, and are no reason to let go of it.
-            await until(lambda: connection.tls.get_session() is not None and connection.is_alive())
+            await until(lambda: connection.tls.get_session() is not None and not connection.has_unread())
             assert behind.read == []
             connection.close()
             await until(lambda: behind.ended == 1)
             assert behind.read == []
-            assert not connection.is_alive()
+            assert not connection.is_open()
             connection.close()
 
     story(run())
@@ -152,7 +152,7 @@ def test_it_ends_with_a_backend_that_does_not_wait(made: Certificates, way: str)
                 writer.transport.abort()
             else:
                 writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
-            await until(lambda: not connection.is_alive())
+            await until(lambda: not connection.is_open())
             await until(lambda: behind.ended == 1)
             # One that was closed in the very moment in which it is given away has its end for its holder.
             reader, _ = connection.hand_over()
@@ -165,12 +165,13 @@ def test_what_has_come_and_was_not_looked_at_yet_counts(made: Certificates) -> N
     async def run() -> None:
         async with backend(made) as behind:
             connection = await open_ahead(("localhost", behind.port), SECONDS)
-            await until(lambda: behind.writers and connection.is_alive())
+            await until(lambda: behind.writers and not connection.has_unread())
             assert connection._transport is not None
             connection._transport.pause_reading()
-            assert connection.is_alive()
+            await until(lambda: not connection.has_unread())
             behind.writers[0].transport.abort()
-            await until(lambda: not connection.is_alive())
+            await until(connection.has_unread)
+            assert connection.is_open()
             connection.close()
 
     story(run())
@@ -212,7 +213,7 @@ def test_a_client_certificate_is_shown_where_mitmproxy_has_one(made: Certificate
             # With TLS 1.3, the client's side is done before the server has looked at its certificate.
             with contextlib.suppress(ConnectionError):
                 connection = await open_ahead(("localhost", behind.port), SECONDS)
-                await until(lambda: not connection.is_alive())
+                await until(lambda: not connection.is_open())
 
     story(run())
 

@@ -45,6 +45,7 @@ class EchoBackend:
     def __init__(self, made: Certificates) -> None:
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(made.certificate, made.private_key)
+        self._context.num_tickets = 0  # it sends nothing of its own after a handshake, unless a test says so
         self._server = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._server.getsockname()[1]
         self.url = f"https://localhost:{self.port}"

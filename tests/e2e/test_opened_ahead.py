@@ -56,8 +56,8 @@ class Place:
         """Have a connection opened ahead, and give it as the backend sees it."""
         if not self.backend.talks:
             assert self.ask("first").status == 200
-        (found,) = eventually(self.backend.idle, "a connection ahead")
-        return found  # type: ignore[no-any-return]
+        eventually(lambda: self.opened_ahead() == len(self.backend.idle()) == 1, "a connection ahead")
+        return self.backend.idle()[0]
 
     def has_none_left(self) -> bool:
         """Whether there is no connection to any backend."""
@@ -65,6 +65,10 @@ class Place:
 
     def records(self) -> list[dict[str, Any]]:
         return json_lines.read(self._folder / "usage.jsonl")
+
+    def opened_ahead(self) -> int:
+        """Give how many the gateway holds for the first backend."""
+        return int(self.status()["endpoints"][0]["opened_ahead"])
 
     def status(self) -> dict[str, Any]:
         return request(f"http://127.0.0.1:{self._admin}/api/status").json()  # type: ignore[no-any-return]
@@ -159,9 +163,8 @@ def test_a_stream_comes_on_one_whole(start: Start) -> None:
 
 def test_the_status_tells_how_many_there_are(start: Start) -> None:
     place = start()
-    assert place.status()["endpoints"][0]["opened_ahead"] == 0
+    assert place.opened_ahead() == 0
     place.one_ahead()
-    assert place.status()["endpoints"][0]["opened_ahead"] == 1
     metrics = request(f"http://127.0.0.1:{place._admin}/metrics").body.decode()
     assert 'aoai_gateway_connections_opened_ahead{endpoint="e0"} 1.0' in metrics
 

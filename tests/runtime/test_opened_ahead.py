@@ -31,10 +31,13 @@ class Fake:
     tls: Any = None
 
     def __init__(self) -> None:
-        self.alive, self.closed = True, False
+        self.alive, self.closed, self.unread = True, False, False
 
-    def is_alive(self) -> bool:
+    def is_open(self) -> bool:
         return self.alive
+
+    def has_unread(self) -> bool:
+        return self.unread
 
     def close(self) -> None:
         self.alive, self.closed = False, True
@@ -173,9 +176,23 @@ def test_one_that_the_backend_has_closed_is_not_given() -> None:
         await place.need(times=3)
         place.opened[0].alive = place.opened[1].alive = False
         assert place.pool.take(ONE) is place.opened[2]
+        place.pool.look()
         assert place.opened[0].closed
         assert place.opened[1].closed
         assert place.pool.held(ONE) == 0
+
+    story(run())
+
+
+def test_one_on_which_something_came_waits_until_it_is_known_what() -> None:
+    async def run() -> None:
+        place = Place(DEFAULT)
+        await place.need()
+        place.opened[0].unread = True
+        assert place.pool.take(ONE) is None
+        place.pool.look()
+        place.opened[0].unread = False
+        assert place.pool.take(ONE) is place.opened[0]
 
     story(run())
 

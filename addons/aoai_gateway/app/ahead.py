@@ -106,11 +106,14 @@ class AheadConnection(asyncio.Protocol):
 
     # --- as the pool sees it -----------------------------------------------------------------------------
 
-    def is_alive(self) -> bool:
-        """Whether the backend has neither closed it nor sent anything that was not read yet."""
-        if self._transport is None or self._transport.is_closing():
-            return False
-        return not _is_readable(self._transport.get_extra_info("socket").fileno())
+    def is_open(self) -> bool:
+        """Whether the backend has neither closed it nor sent anything on it, as far as was read."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def has_unread(self) -> bool:
+        """Whether there is more to read, be it the end."""
+        assert self._transport is not None
+        return _is_readable(self._transport.get_extra_info("socket").fileno())
 
     def close(self) -> None:
         """Close it at once: nothing is under way in it."""

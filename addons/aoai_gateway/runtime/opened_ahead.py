@@ -48,8 +48,11 @@ class Opened(Protocol):
 
     tls: SSL.Connection
 
-    def is_alive(self) -> bool:
-        """Whether the backend has neither closed it nor sent anything on it."""
+    def is_open(self) -> bool:
+        """Whether the backend has neither closed it nor sent anything on it, as far as is known."""
+
+    def has_unread(self) -> bool:
+        """Whether something has come that is yet to be looked at: its end, or no more than TLS's own."""
 
     def close(self) -> None:
         """Close it; harmless when it is closed."""
@@ -114,17 +117,17 @@ class OpenedAhead[T: Opened]:
 
     def take(self, address: Address) -> T | None:
         """Give a connection away, if one is there that can be used."""
-        held, oldest = self._held.get(address), self._oldest()
-        while held and not self.is_barred():
-            since, opened = held.popleft()
-            if since > oldest and opened.is_alive():
+        held, oldest = self._held.get(address, ()), self._oldest()
+        for entry in tuple(held):
+            since, opened = entry
+            if since > oldest and opened.is_open() and not opened.has_unread() and not self.is_barred():
+                self._held[address].remove(entry)
                 return opened
-            opened.close()
         return None
 
     def held(self, address: Address) -> int:
         """Count those that are held for a backend."""
-        return len(self._held.get(address, ()))
+        return sum(opened.is_open() for _, opened in self._held.get(address, ()))
 
     def held_for(self, endpoint: Endpoint) -> int:
         """Count those that are held for an endpoint, and for others at its address."""
@@ -136,7 +139,7 @@ class OpenedAhead[T: Opened]:
         for address, held in list(self._held.items()):
             kept: deque[tuple[float, T]] = deque()
             for since, opened in held:
-                if since > oldest and opened.is_alive():
+                if since > oldest and opened.is_open():
                     kept.append((since, opened))
                 else:
                     opened.close()
