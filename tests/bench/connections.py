@@ -1,12 +1,13 @@
 """What the first call of a client's connection waits for, where backends are a round trip away.
 
-    .venv/bin/python tests/bench/connections.py [--round-trip 0.03] [--calls 60] [--rounds 3] [--callers 1 8]
+    .venv/bin/python tests/bench/connections.py [--round-trip 0.03] [--calls 60] [--rounds 3] [--callers 1 4]
 
 The upstream speaks https and answers at once, behind a relay that delays it (`far.py`). Two gateways
 (``serve``, with and without connections that are opened ahead) stand before it, on the first core. So many
-callers at a time each send one call on a connection of its own and wait a moment. Printed is what such a call
-takes more than a round trip, which a connection that is open needs, and the gateway's CPU time per call. In
-``replayed`` calls, another endpoint of the same kind refuses the call before.
+callers at a time each send one call after the other, each on a connection of its own, or, to compare, all on
+a connection that they keep. Printed is what a call takes more than a round trip, which it needs in any case,
+and the gateway's CPU time per call. A ``replayed`` call is refused by another endpoint before; that is two
+trips.
 """
 
 from __future__ import annotations
@@ -50,33 +51,44 @@ clients:
   - {{name: bench, key: {key}}}
 """
 
-PAUSE = 0.1
-"""Between two calls of one caller."""
+KEPT = "a kept connection"
 
 
-async def call(port: int, message: bytes) -> float:
-    """Send one call on a new connection. Gives the seconds until its answer is there."""
-    begun = time.perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+type Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(port: int) -> Ends:
+    """Connect to a gateway."""
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+async def call(ends: Ends, message: bytes) -> None:
+    """Send one call, and read its answer."""
+    reader, writer = ends
     writer.write(message)
     head = await reader.readuntil(b"\r\n\r\n")
     size = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
     body = await reader.readexactly(size)
     assert b" 200 " in head[:16], head + body
-    took = time.perf_counter() - begun
-    writer.close()
-    return took
 
 
-async def callers(port: int, message: bytes, count: int, calls: int) -> list[float]:
-    """Have so many callers send so many calls between them."""
+async def callers(port: int, message: bytes, args: argparse.Namespace, count: int, kept: bool) -> list[float]:
+    """Have so many callers send calls. Gives what each took in seconds."""
 
     async def one(number: int) -> list[float]:
-        await asyncio.sleep(PAUSE * number / count)
-        took = []
-        for _ in range(calls // count):
-            took.append(await call(port, message))
-            await asyncio.sleep(PAUSE)
+        await asyncio.sleep(args.pause * number / count)
+        took, ends = [], await connect(port)
+        if kept:
+            await call(ends, message)
+        for _ in range(args.calls // count):
+            begun = time.perf_counter()
+            if not kept:
+                ends[1].close()
+                ends = await connect(port)
+            await call(ends, message)
+            took.append(time.perf_counter() - begun)
+            await asyncio.sleep(args.pause)
+        ends[1].close()
         return took
 
     return [each for found in await asyncio.gather(*map(one, range(count))) for each in found]
@@ -107,20 +119,19 @@ async def measure(args: argparse.Namespace, folder: Path) -> None:
         for model, trips in (("gpt-4o", 1), ("replayed", 2)):
             message = load.request("/openai/v1/chat/completions", {**CHAT, "model": model}, KEY)
             for count in args.callers:
-                took: dict[str, list[float]] = {name: [] for name in ports}
-                spent = dict.fromkeys(ports, 0.0)
+                took: dict[str, list[float]] = {name: [] for name in (KEPT, *ports)}
+                spent = dict.fromkeys(took, 0.0)
                 for _ in range(args.rounds):
-                    for name, port in ports.items():
-                        await call(port, message)
-                        await asyncio.sleep(0.5)
-                        before = cpu_seconds(pids[name])
-                        took[name] += await callers(port, message, count, args.calls)
-                        spent[name] += cpu_seconds(pids[name]) - before
+                    for name in took:
+                        server = "none ahead" if name == KEPT else name
+                        before = cpu_seconds(pids[server])
+                        took[name] += await callers(ports[server], message, args, count, name == KEPT)
+                        spent[name] += cpu_seconds(pids[server]) - before
                 for name, times in took.items():
                     added = [each - trips * args.round_trip for each in times]
                     p50, p95 = (1000 * load.percentile(added, share) for share in (0.5, 0.95))
                     print(
-                        f"{model:9} {count:3} callers  {name:13} +{p50:6.1f} ms p50  +{p95:6.1f} ms p95"
+                        f"{model:9} {count:3} callers  {name:18} +{p50:6.1f} ms p50  +{p95:6.1f} ms p95"
                         f"  {1000 * spent[name] / len(times):5.2f} ms CPU per call",
                         flush=True,
                     )
@@ -132,7 +143,8 @@ def main() -> None:
     parser.add_argument("--round-trip", type=float, default=0.03)
     parser.add_argument("--calls", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--callers", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--pause", type=float, default=0.4, help="seconds between two calls of a caller")
     parser.add_argument("--ahead", type=int, default=8, help="opened_ahead of the second gateway")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
