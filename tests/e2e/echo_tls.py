@@ -37,21 +37,19 @@ class Talk:
 class EchoBackend:
     """Listens on a port of loopback until it is closed.
 
-    A call says in its message how it is answered, before a colon: see `_answer`. Attributes change what
-    becomes of connections: ``slams``, on how many of them the first call finds no answer; ``greets``, what is
-    sent on each as soon as its handshake is done.
+    A call says in its message how it is answered, before a colon: see `_answer`. On so many connections as
+    ``slams`` says, the first call finds no answer.
     """
 
     def __init__(self, made: Certificates) -> None:
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(made.certificate, made.private_key)
-        self._context.num_tickets = 0  # it sends nothing of its own after a handshake, unless a test says so
+        self._context.num_tickets = 0  # it sends nothing of its own after a handshake
         self._server = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._server.getsockname()[1]
         self.url = f"https://localhost:{self.port}"
         self.talks: list[Talk] = []
         self.slams = 0
-        self.greets = b""
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
@@ -79,6 +77,10 @@ class EchoBackend:
                 talk.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             talk.raw.shutdown(socket.SHUT_RDWR)
 
+    def say(self, talk: Talk, data: bytes) -> None:
+        """Send on a connection what no call has asked for."""
+        talk.raw.sendall(data)
+
     def _serve(self) -> None:
         while True:
             try:
@@ -97,7 +99,6 @@ class EchoBackend:
                 with self._context.wrap_socket(talk.raw, server_side=True) as secured:
                     talk.raw = secured
                     talk.ready = time.monotonic()
-                    secured.sendall(self.greets)
                     self._answer_all(talk, secured)
         finally:
             talk.ended = True

@@ -196,20 +196,17 @@ def test_one_that_the_backend_has_closed_is_used_for_nothing(start: Start, reset
     assert {(each["outcome"], len(each["attempts"])) for each in place.records()} == {("ok", 1)}
 
 
-@pytest.mark.parametrize("greeting", [UNASKED, TIMED_OUT])
-def test_what_a_backend_sends_before_it_is_asked_reaches_nobody(start: Start, greeting: bytes) -> None:
+@pytest.mark.parametrize("unasked", [UNASKED, TIMED_OUT])
+def test_what_a_backend_says_before_it_is_asked_reaches_nobody(start: Start, unasked: bytes) -> None:
     place = start()
-    assert said(place.ask("first")) == "first"
-    place.backend.greets = greeting
-    for number in range(5):
-        reply = place.ask(f"call {number}")
-        # On a connection of its own, a greeting is what a call's layer closes it for, or takes for an answer
-        # if the call was sent by then; that is so without connections ahead, too.
-        assert b"another client" not in reply.body or greeting is UNASKED
-    eventually(lambda: not place.backend.idle(), "none that speaks is held")
-    assert all(
-        talk.asked == [] for talk in place.backend.talks if talk.ready and talk.ended and not talk.asked
-    )
+    for number in range(3):
+        ahead = place.one_ahead()
+        place.backend.say(ahead, unasked)
+        assert said(place.ask(f"call {number}")) == f"call {number}"
+        assert ahead.asked == []
+        eventually(lambda ahead=ahead: ahead.ended, "it is closed")
+    eventually(lambda: len(place.records()) == 4, "records")
+    assert {(each["outcome"], len(each["attempts"])) for each in place.records()} == {("ok", 1)}
 
 
 def test_a_call_that_finds_it_closing_is_sent_again_and_no_backend_is_blamed(start: Start) -> None:
