@@ -185,7 +185,6 @@ async def carry(handler: ConnectionHandler, command: OpenConnection, ahead: Ahea
     connection = command.connection
     assert isinstance(connection, Server)
     hook_data = server_hooks.ServerConnectionHookData(client=handler.client, server=connection)
-    writer: asyncio.StreamWriter | None = None
     try:
         # mitmproxy's tasks run at once; that this one is the connection's is written down after its first
         # pause only, and would replace what is written down here.
