@@ -54,9 +54,10 @@ class Place:
         self.opened: list[Fake] = []
         self.asked: list[tuple[Any, float]] = []
         self.failure: Exception | None = None
+        self.barred = False
         self.gate = asyncio.Event()
         self.gate.set()
-        self.pool: OpenedAhead[Fake] = OpenedAhead(self.clock)
+        self.pool: OpenedAhead[Fake] = OpenedAhead(self.clock, lambda: self.barred)
         self.pool.open = self._open
         self.pool.adopt(setup)
 
@@ -268,7 +269,7 @@ def test_where_a_plugin_has_a_say_none_is_opened_or_taken() -> None:
     async def run() -> None:
         place = Place(DEFAULT)
         await place.need()
-        place.pool.is_barred = lambda: True
+        place.barred = True
         assert place.pool.take(ONE) is None
         await place.need()
         assert len(place.asked) == 1

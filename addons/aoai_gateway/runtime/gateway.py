@@ -155,9 +155,8 @@ class Gateway:
         """For reading uploads on disk."""
         self.connections = Connections()
         """The clients' connections that are open."""
-        self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock)
+        self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock, lambda: self.heard.plugins_open)
         """Connections to backends that no call has needed yet."""
-        self.opened_ahead.is_barred = lambda: self.heard.plugins_open
         self.token_trials = TokenTrials()
         """Clients' tokens that only backends verify."""
         self.slow_readers = SlowReaders()

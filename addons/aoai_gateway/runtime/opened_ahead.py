@@ -71,14 +71,15 @@ class Place(NamedTuple):
 
 
 class OpenedAhead[T: Opened]:
-    """The connections of one process that no call has needed yet, by the address of the backend."""
+    """The connections of one process that no call has needed yet, by the address of the backend.
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    ``is_barred``: whether a plugin wants a say in each connection that a client's call opens.
+    """
+
+    def __init__(self, clock: Clock, is_barred: Callable[[], bool] = lambda: False) -> None:
+        self._clock, self._is_barred = clock, is_barred
         self.open: Callable[[Address, float], Awaitable[T]] | None = None
         """Opens one, within so many seconds. Raises OSError. None: nothing is opened ahead."""
-        self.is_barred: Callable[[], bool] = lambda: False
-        """Whether a plugin wants a say in each connection that a client's call opens."""
         self._places: dict[Address, Place] = {}
         self._held: defaultdict[Address, deque[tuple[float, T]]] = defaultdict(deque)
         """And since when (monotonic seconds), the oldest first."""
@@ -105,7 +106,7 @@ class OpenedAhead[T: Opened]:
         Nothing is opened at any other time. So a backend that is out of reach, or in a break, is left alone.
         """
         place = self._places.get(address)
-        if place is None or self.open is None or self.is_barred():
+        if place is None or self.open is None or self._is_barred():
             return
         now = self._clock.monotonic()
         needed = self._needed.setdefault(address, deque(maxlen=place.most))
@@ -120,7 +121,7 @@ class OpenedAhead[T: Opened]:
         held, oldest = self._held.get(address, ()), self._oldest()
         for entry in tuple(held):
             since, opened = entry
-            if since > oldest and opened.is_open() and not opened.has_unread() and not self.is_barred():
+            if since > oldest and opened.is_open() and not opened.has_unread() and not self._is_barred():
                 self._held[address].remove(entry)
                 return opened
         return None
