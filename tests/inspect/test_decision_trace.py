@@ -88,7 +88,7 @@ def test_a_call_that_is_the_cause_itself() -> None:
 
 def test_a_connection_that_was_closed_meanwhile() -> None:
     story = of("a", a=IDLE_CLOSED).call()
-    assert any(line.endswith("on a connection that was used before") for line in story)
+    assert any(line.endswith("on a connection that had been idle") for line in story)
     assert any("attempt 1 once more to a@a, on a new connection" in line for line in story)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable
 
 import pytest
 from mitmproxy import exceptions
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.proxy.layers.http import HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
@@ -195,3 +197,24 @@ def test_addons_are_told_apart_though_one_takes_anothers_place_in_memory() -> No
 
 class Silent:
     """Listens to nothing."""
+
+
+class Opens:
+    """Wants to be asked about each connection to a server."""
+
+    def server_connect(self, data: object) -> None: ...
+
+
+def test_a_plugin_that_decides_on_connections_is_known() -> None:
+    listeners = Listeners(OUR_EVENTS)
+    assert listeners.plugins_open, "until it is known, there may be one"
+    # mitmproxy's own listen to both events.
+    with taddons.context(Proxyserver(), TlsConfig(), Hears()) as tctx:
+        listeners.refresh(tctx.master.addons)
+        assert not listeners.plugins_open
+        tctx.master.addons.add(nested := Nested(Opens()))
+        listeners.refresh(tctx.master.addons)
+        assert listeners.plugins_open
+        tctx.master.addons.remove(nested)
+        listeners.refresh(tctx.master.addons)
+        assert not listeners.plugins_open

@@ -12,6 +12,10 @@ from typing import Any
 
 from mitmproxy import ctx
 
+from aoai_gateway.runtime import opened_ahead
+
+opened_ahead.HELD_SECONDS = 3.0  # shorter than a rest, at whose end nothing may be left
+
 FOLDER = Path(os.environ["SOAK_FOLDER"])
 
 
@@ -36,6 +40,7 @@ def held(gateway: Any) -> dict[str, int]:
         "bookings": sum(len(c._bookings) for c in scheduler.capacities._capacities.values()),
         "waited for": sum(len(each._pending) for each in scheduler._livenesses.values()),
         "connections": len(proxyserver.connections),
+        "opened ahead": sum(map(len, gateway.opened_ahead._held.values())),
         "calls of peers": len(getattr(scheduler, "elsewhere", ())),
         "promises": len(getattr(scheduler, "_promised", ())),
     }

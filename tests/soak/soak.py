@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.certificates import make
 from tests.e2e.processes import Gateway, Simulator, eventually
 from tests.e2e.settings import configuration
 
@@ -190,16 +191,24 @@ def left(found: dict[str, Any]) -> dict[str, int]:
 
 
 @contextmanager
-def soaking(folder: Path, home: Path, workers: int) -> Iterator[Soak]:
-    """Start a gateway that is counted."""
+def soaking(folder: Path, home: Path, workers: int, *, https: bool) -> Iterator[Soak]:
+    """Start a gateway that is counted. ``https``: whether backends speak it."""
     counts = folder / "counts"
     counts.mkdir()
-    simulator = Simulator(SPEC, folder)
+    made = make(folder)
+    words = ["--tls-cert", made.certificate, "--tls-key", made.private_key] if https else []
+    simulator = Simulator(SPEC, folder, arguments=words, ca=made.ca if https else None)
     clients = [
         {"name": cls, "key": key_of(cls), "priority": cls, "max_tokens_per_minute": 2_000_000}
         for cls in CLASSES
     ]
-    sections = {"clients": clients, "priorities": PRIORITIES, "breaks": {"default_seconds": 1}}
+    sections: dict[str, Any] = {
+        "clients": clients,
+        "priorities": PRIORITIES,
+        "breaks": {"default_seconds": 1},
+    }
+    if https:
+        sections["aoai"] = {"trusted_ca": str(made.ca)}
     config = configuration(simulator.urls, simulator.keys, pools=POOLS, **sections)
     addon = Path(__file__).with_name("count_state.py")
     gateway = _Gateway(workers, config, folder, home, addon, counts)
@@ -231,11 +240,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--http", action="store_true", help="backends speak http, not https")
     parser.add_argument("--round", type=float, default=60, help="seconds of traffic in each round")
     args = parser.parse_args()
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
-    with tempfile.TemporaryDirectory() as folder, soaking(Path(folder), Path(folder), args.workers) as soak:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        soaking(Path(folder), Path(folder), args.workers, https=not args.http) as soak,
+    ):
         end, first, number = time.monotonic() + args.seconds, None, 0
         while first is None or time.monotonic() < end:
             found = soak.round(args.round, number)

@@ -17,7 +17,7 @@ ADDED = frozenset(
     {
         *("in_flight", "waiting", "calls", "answers", "refused", "errors", "gone", "replayed"),
         *("tokens_in", "tokens_out", "tokens", "waited", "waited_seconds", "attempts", "failed"),
-        *("failed_attempts", "written", "dropped"),
+        *("failed_attempts", "written", "dropped", "opened_ahead"),
     }
 )
 """Members that are counts, or lists or objects of them."""

@@ -46,6 +46,7 @@ class _Standing(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._of_the_gateway(self._document["gateway"])
+        yield from self._of_endpoints(self._document["endpoints"])
         yield from self._of_backends(self._document["backends"])
         yield from self._of_deployments(self._document["deployments"])
         yield from self._of_clients(self._document["clients"])
@@ -71,6 +72,11 @@ class _Standing(Collector):
             if each["seconds_left"] is not None
         ]
         yield _gauge("expiry_seconds", "Until a certificate or key is no longer valid.", ("name",), expiry)
+
+    def _of_endpoints(self, endpoints: list[dict[str, Any]]) -> Iterator[Metric]:
+        rows: Rows = [((each["name"],), each["opened_ahead"]) for each in endpoints]
+        about = "Connections that are open, and that no call has needed yet."
+        yield _gauge("connections_opened_ahead", about, ("endpoint",), rows)
 
     def _of_backends(self, backends: list[dict[str, Any]]) -> Iterator[Metric]:
         def each(value: Any) -> Rows:

@@ -14,7 +14,7 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
 ``priorities``        names of the classes, highest first
 ``endpoints``         list of: ``name``, ``simulated``, ``enabled``, ``switched_off`` (null,
                       ``configuration``, ``by hand``), ``break`` (of the whole endpoint, see below, or
-                      null), ``in_flight``
+                      null), ``in_flight``, ``opened_ahead`` (connections that no call has needed yet)
 ``backends``          list, in the order written, of: ``name``, ``endpoint``, ``standin`` (null: the
                       endpoint takes any deployment), ``kind`` (``provisioned``, ``standard``),
                       ``enabled``, ``switched_off`` (its own or its endpoint's), ``status`` (``ok``,
@@ -171,6 +171,7 @@ class _Snapshot:
                     "switched_off": off,
                     "break": self._break(brk, whole=True),
                     "in_flight": sum(n for key, n in self._sent.items() if key.endpoint == endpoint.name),
+                    "opened_ahead": self._gateway.opened_ahead.held_for(endpoint),
                 }
             )
         return found

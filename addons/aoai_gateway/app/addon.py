@@ -22,6 +22,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.app import (
+    ahead,
     cut_connections,
     descriptors,
     log_format,
@@ -31,12 +32,14 @@ from aoai_gateway.app import (
     selfcheck,
     tls,
 )
+from aoai_gateway.app.ahead import AheadConnection
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.proxy.http1 import Refusal
 from aoai_gateway.proxy.layer import BEFORE_HTTP, GatewayLayer
 from aoai_gateway.proxy.request_head import address_of
+from aoai_gateway.proxy.upstream import BackendTls
 from aoai_gateway.runtime import log_records
 from aoai_gateway.runtime.attempt_log import AttemptLog
 from aoai_gateway.runtime.connections import Place
@@ -105,7 +108,10 @@ class GatewayAddon:
         log_format.write_whole_lines()
         self.lifecycle.handle_signals()
         message_types.install()
-        cut_connections.install(lambda: self.gateway.limits().unread_seconds, self._connection_opened)
+        cut_connections.install(
+            lambda: self.gateway.limits().unread_seconds, self._connection_opened, self._opened_ahead
+        )
+        self.gateway.opened_ahead.open = ahead.open_ahead
         self.gateway.slow_readers.unread = cut_connections.unread
         self.gateway.written_out = cut_connections.written_out
         self.gateway.is_reset = cut_connections.is_reset
@@ -128,6 +134,19 @@ class GatewayAddon:
         layer = self._layers.get(handler.client.id)
         if layer is not None and isinstance(connection, Server):
             relay.put_before(handler, connection, layer)
+
+    def _opened_ahead(self, handler: ConnectionHandler, connection: Connection) -> AheadConnection | None:
+        """Give a connection that was opened ahead to a client's call, if it may have one."""
+        layer = self._layers.get(handler.client.id)
+        tls_layer = layer.connections.get(connection) if layer is not None else None
+        if not isinstance(tls_layer, BackendTls) or tls_layer.fresh or not isinstance(connection, Server):
+            return None
+        assert connection.address is not None
+        taken = self.gateway.opened_ahead.take(connection.address)
+        if not isinstance(taken, AheadConnection):
+            return None
+        tls_layer.established = taken.tls
+        return taken
 
     def _make_inspector(self) -> Observer:
         """Load the inspector, when flows are seen."""
@@ -185,6 +204,8 @@ class GatewayAddon:
 
     def configure(self, updated: Collection[str]) -> None:
         """Load the configuration when its path is set; all that is wrong with it is logged."""
+        if ahead.TLS_OPTIONS.intersection(updated):
+            self.gateway.opened_ahead.drop()
         if "save_stream_file" in updated:
             viewed = ctx.master.addons.get("view") is not None
             self._followed = viewed or bool(ctx.options.save_stream_file)

@@ -34,6 +34,7 @@ from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.server import ConnectionHandler
 
+from aoai_gateway.app import ahead
 from aoai_gateway.app.descriptors import Rarely
 from aoai_gateway.runtime.slow_readers import Progress
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Connection
     from mitmproxy.proxy.commands import OpenConnection
     from mitmproxy.proxy.server import ConnectionIO
+
+    from aoai_gateway.app.ahead import AheadConnection
 
 RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT})
 """A socket's errors that say that its peer has left. Others may pass, as that its host is not to be found."""
@@ -83,14 +86,6 @@ async def _client_to_its_end(self: ConnectionHandler) -> None:
             handler.cancel(TOO_LATE)
         if left:
             await asyncio.wait(left)
-
-
-async def _open_in_time(self: ConnectionHandler, command: OpenConnection) -> None:
-    if self not in _ended:
-        await _open_connection(self, command)
-        return
-    command.connection.error = TOO_LATE
-    await self.server_event(events.OpenConnectionCompleted(command, TOO_LATE))
 
 
 async def _read_by_its_client(transport: asyncio.WriteTransport, seconds: Callable[[], float]) -> bool:
@@ -222,12 +217,22 @@ def _handlers() -> dict[tuple[str, ...] | str, ConnectionHandler]:
 def install(
     seconds: Callable[[], float] = lambda: UNREAD_SECONDS,
     opened: Callable[[ConnectionHandler, Connection], None] = lambda handler, connection: None,
+    take: Callable[[ConnectionHandler, Connection], AheadConnection | None] = lambda handler, server: None,
 ) -> None:
     """Have all connections from now on closed; once is enough.
 
     ``seconds``: for which a client may read nothing of what is left of its answer; ``opened`` is told of each
-    connection before it is read.
+    connection before it is read; ``take`` gives one that was opened ahead, if there is one.
     """
+
+    async def open_in_time(self: ConnectionHandler, command: OpenConnection) -> None:
+        if self in _ended:
+            command.connection.error = TOO_LATE
+            await self.server_event(events.OpenConnectionCompleted(command, TOO_LATE))
+        elif (taken := take(self, command.connection)) is not None:
+            await ahead.carry(self, command, taken)
+        else:
+            await _open_connection(self, command)
 
     async def connection_to_its_end(self: ConnectionHandler, connection: Connection) -> None:
         io = self.transports[connection]
@@ -251,4 +256,4 @@ def install(
     # mitmproxy makes its handlers itself, so the class is changed.
     ConnectionHandler.handle_connection = connection_to_its_end  # type: ignore[method-assign]  # see above
     ConnectionHandler.handle_client = _client_to_its_end  # type: ignore[method-assign]  # see above
-    ConnectionHandler.open_connection = _open_in_time  # type: ignore[method-assign]  # see above
+    ConnectionHandler.open_connection = open_in_time  # type: ignore[method-assign]  # see above

@@ -274,6 +274,7 @@ class Lifecycle:
         gateway.look_for_listeners(ctx.master.addons)
         self._close_silent()
         gateway.early.look(now)
+        gateway.opened_ahead.look()
         if self._memory.look(now, gateway.held.given_back):
             gateway.held.given_back = 0
         self._garbage.look(now, gateway.idle_seconds(now))
@@ -323,6 +324,7 @@ class Lifecycle:
         """Take no more connections, let running calls finish within their limit, and tidy up."""
         gateway = self._gateway
         await self._leave()
+        await gateway.opened_ahead.close()
         if self._watcher is not None:
             self._watcher.cancel()
         await self._stop_accepting()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 
 from mitmproxy import version
-from mitmproxy.addons import clientplayback, intercept, save, serverplayback, view
+from mitmproxy.addons import clientplayback, intercept, save, serverplayback, tlsconfig, view
 from mitmproxy.proxy import commands, layer, mode_servers, server, tunnel
 from mitmproxy.proxy.layers import http, tls, websocket
 
@@ -40,6 +40,12 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (view.View, "store_count", ("self",)),
     (intercept.Intercept, "should_intercept", ("self", "f")),
     (save.Save, "save_flow", ("self", "flow")),
+    (tls.ServerTLSLayer, "start_handshake", ("self",)),
+    (tls.TLSLayer, "receive_handshake_data", ("self", "data")),
+    (tls.TLSLayer, "on_handshake_error", ("self", "err")),
+    (tunnel.TunnelLayer, "_handshake_finished", ("self", "err")),
+    (tlsconfig.TlsConfig, "tls_start_server", ("self", "tls_start")),
+    (server.ConnectionIO, "__init__", ("self", "handler", "reader", "writer")),
     (commands.RequestWakeup, "__init__", ("self", "delay")),
     (layer.Layer, "__init__", ("self", "context")),
     (mode_servers.ReverseInstance, "listen", ("self", "host", "port")),

@@ -52,6 +52,8 @@ class Connections(Model):
 
     timeouts: Timeouts = Timeouts()
     """Time limits towards the endpoint."""
+    opened_ahead: Annotated[int, Field(ge=0, le=32)] = 8
+    """Connections with TLS, at most, that are opened before calls need them, if they did of late."""
     limits: ConnectionLimits = ConnectionLimits()
     """Of PowerProxy; accepted, without meaning here."""
 

@@ -132,7 +132,7 @@ class Attempt:
     liveness: Liveness | None = None
     """The backend's signs of life."""
     resent: bool = False
-    """Whether it was sent a second time because a reused connection turned out to be closed."""
+    """Whether it was sent a second time because an idle connection turned out to be closed."""
     first_content: float | None = None
     """When the first content of its stream came."""
     region: str | None = None

@@ -233,7 +233,7 @@ class Failed:
     kind: FailureKind
     reason: str
     reused: bool = False
-    """Whether it failed on a connection that had served before."""
+    """Whether it failed on a connection that had served before, or had been opened ahead."""
     fault: Fault | None = None
     silent: bool = False
     """Whether it is the backend that is silent, as other calls show."""

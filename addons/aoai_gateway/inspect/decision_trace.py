@@ -228,7 +228,7 @@ def _after(step: Step, began: float) -> Iterator[str]:
             yield f"{attempt.backend.name} answers {status}"
             yield from _spillover(attempt)
         case Send(attempt=attempt), Failed(reason=reason, reused=True):
-            yield f"{attempt.backend.name}: {reason}, on a connection that was used before"
+            yield f"{attempt.backend.name}: {reason}, on a connection that had been idle"
         case Renew(attempt=attempt), Renewed(is_new=is_new):
             found = "another one was fetched" if is_new else "there is no other one"
             yield f"{attempt.backend.name} refuses the gateway's credential: {found}"

@@ -262,7 +262,7 @@ class GatewayLayer(HttpLayer):
             # mitmproxy lets a client have five connections to an address; the next one would wait for ever.
             yield commands.CloseConnection(connection)
         context = self.context.fork()
-        layer = connection_layers(context, event.address, event.tls)
+        layer = connection_layers(context, event.address, event.tls, fresh=event.fresh)
         event.opening = context.server
         self.connections[context.server] = layer
         self.waiting_for_establishment[context.server].append(event)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Connect(GetHttpConnection):
     """Ask for a connection to a backend.
 
-    ``seconds``: how long it may take to open; ``fresh``: not one that was used before. ``opening`` and
-    ``timed_out`` are filled in by the layer.
+    ``seconds``: how long it may take to open; ``fresh``: not one that was used, or opened, before.
+    ``opening`` and ``timed_out`` are filled in by the layer.
     """
 
     def __init__(self, address: tuple[str, int], tls: bool, seconds: float, fresh: bool) -> None:

@@ -28,6 +28,7 @@ from aoai_gateway.proxy.bodies import BodyReader
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator, Layer
+    from OpenSSL import SSL
 
 MAX_HEAD = 256 * 1024
 """Bytes of an answer's head, interim answers not counted."""
@@ -36,13 +37,16 @@ MAX_INTERIM = 32
 """Interim answers (1xx) before the answer; a backend that sends more never comes to it."""
 
 
-def connection_layers(context: Context, address: tuple[str, int], tls: bool) -> Layer:
-    """Make the layers of a new connection to a backend; ``context.server`` becomes that connection."""
+def connection_layers(context: Context, address: tuple[str, int], tls: bool, *, fresh: bool) -> Layer:
+    """Make the layers of a new connection to a backend; ``context.server`` becomes that connection.
+
+    ``fresh``: it has to be opened now, not to have been opened ahead.
+    """
     context.server = Server(address=address)
     stack = tunnel.LayerStack()
     if tls:
         context.server.sni = address[0]
-        stack /= ServerTLSLayer(context)
+        stack /= BackendTls(context, fresh=fresh)
     stack /= BackendClient(context)
     return stack[0]
 
@@ -53,6 +57,32 @@ def http1_of(layer: Layer) -> BackendHttp1Client | None:
         layer = layer.child_layer
     inner = layer.child_layer if isinstance(layer, BackendClient) else None
     return inner if isinstance(inner, BackendHttp1Client) else None
+
+
+def was_opened_ahead(layer: Layer | None) -> bool:
+    """Whether a connection with these layers was there before the call that it was opened for."""
+    return isinstance(layer, BackendTls) and layer.established is not None
+
+
+class BackendTls(ServerTLSLayer):
+    """TLS with a backend; the handshake may have been done ahead."""
+
+    def __init__(self, context: Context, *, fresh: bool) -> None:
+        super().__init__(context)
+        self.fresh = fresh
+        self.established: SSL.Connection | None = None
+        """The TLS state of the connection, if that was opened ahead; set before it is said to be open."""
+
+    def start_handshake(self) -> CommandGenerator[None]:
+        """Shake hands, or take over what came of it."""
+        if self.established is None:
+            yield from super().start_handshake()
+            return
+        self.tls = self.established
+        _, error = yield from self.receive_handshake_data(b"")
+        if error:
+            yield from self.on_handshake_error(error)
+        yield from self._handshake_finished(error)
 
 
 class BackendClient(HttpClient):

@@ -33,6 +33,7 @@ from aoai_gateway.proxy.request import build_request, without_secrets
 from aoai_gateway.proxy.session_names import SessionNames
 from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
 from aoai_gateway.proxy.shown_names import shown_names
+from aoai_gateway.proxy.upstream import was_opened_ahead
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
 from aoai_gateway.wire.client_secrets import digest_of, minted_in
@@ -108,11 +109,14 @@ class UpstreamAttempt:
         shown = here.flow.request.data
         shown.host, shown.port, shown.scheme = endpoint.host, endpoint.port, endpoint.scheme.encode()
         self.server = here.proxy.server = here.flow.server_conn = server
+        is_new = connect.opening is not None
+        if is_new and not effect.fresh:
+            here.gateway.opened_ahead.needed(connect.address)
         self.received = UpstreamResponse(
             self._call,
             effect.attempt,
             server,
-            reused=connect.opening is None,
+            reused=not is_new or was_opened_ahead(here.layer.connections.get(server)),
             deadlines=effect.deadlines,
             remove_usage=self._call.adds_usage(backend),
             names=self._names,

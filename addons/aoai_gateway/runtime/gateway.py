@@ -28,6 +28,7 @@ from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
+from aoai_gateway.runtime.opened_ahead import OpenedAhead
 from aoai_gateway.runtime.plugin_events import Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.runtime.readiness import ReadinessPolls
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from aoai_gateway.identity.verifier import TokenVerifier
     from aoai_gateway.quota.quotas import Reservation
     from aoai_gateway.runtime.clock import Clock
+    from aoai_gateway.runtime.opened_ahead import Opened
     from aoai_gateway.state import State
     from aoai_gateway.tokens import Count
     from aoai_gateway.wire.masking import KnownSecrets
@@ -154,6 +156,8 @@ class Gateway:
         """For reading uploads on disk."""
         self.connections = Connections()
         """The clients' connections that are open."""
+        self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock, lambda: self.heard.plugins_open)
+        """Connections to backends that no call has needed yet."""
         self.token_trials = TokenTrials()
         """Clients' tokens that only backends verify."""
         self.slow_readers = SlowReaders()
@@ -266,6 +270,7 @@ class Gateway:
         if self.written is not None:
             config = self.switches.applied(self.written)
             self.setup = Setup(config, RoutingTable(config))
+            self.opened_ahead.adopt(config)
 
     def _credential_changed(self, endpoint: str, why_none: str, seconds: float) -> None:
         """Skip an endpoint for which there is no credential, and use it again when there is one."""

@@ -104,6 +104,13 @@ class GatewayCallFinishedHook(hooks.Hook):
     data: CallFinished
 
 
+OPENING = ("server_connect", "tls_start_server")
+"""mitmproxy's events in which an addon may change how a connection to a server is opened."""
+
+OWN_MODULES = ("mitmproxy.", "aoai_gateway.")
+"""Of addons that are no plugins."""
+
+
 class Listeners:
     """Which addon listens to which event, so that the others cost nothing.
 
@@ -122,6 +129,8 @@ class Listeners:
         """Events with a listener that must be awaited; all of them until the first look."""
         self._any: dict[tuple[str, ...], bool] = {}
         """The answers of `any_of` since the last look."""
+        self.plugins_open = True
+        """Whether a plugin has a say in how connections to servers are opened; until then, it may."""
 
     def refresh(self, addons: AddonManager) -> bool:
         """Look again, if addons have come or gone (``-s`` reloads scripts). Whether they have."""
@@ -136,6 +145,12 @@ class Listeners:
         }
         self._awaited = frozenset(
             name for name, functions in self._functions.items() if any(map(iscoroutinefunction, functions))
+        )
+        self.plugins_open = any(
+            callable(getattr(addon, name, None))
+            for addon in loaded
+            if not type(addon).__module__.startswith(OWN_MODULES)
+            for name in OPENING
         )
         return True
 
