@@ -49,6 +49,18 @@ PROMISES = (
         ("shares.large_bodies_do_not_delay_those_of_others", "shares.unfinished_bodies_have_a_bound"),
     ),
     Promise(
+        "What clients write says nothing of how fast a backend is",
+        "30 calls with `max_tokens` of 2³¹ that get one token; 30 with time-outs of 50 ms, 0, -1, NaN, 1e309",
+        "times and tokens of whole answers alone; `replay.first_byte_seconds`",
+        ("speeds.answers_of_few_tokens_where_many_were_allowed", "speeds.calls_that_give_up_at_once"),
+    ),
+    Promise(
+        "Who fills the queue makes room for others",
+        "a client in all places of a class, another one that comes after it",
+        "`wait.length`; clients have the same number of places, by weight; the newest calls leave",
+        ("queue.who_fills_the_queue_makes_room",),
+    ),
+    Promise(
         "What a head condemns is not read",
         "24 MB for an unknown deployment, and of a client without requests left",
         "from 128 KB on; the answer comes, and then the connection ends",

@@ -140,8 +140,17 @@ def test_an_answer_is_whole_and_ends_the_connection(ahead: int) -> None:
     assert client.pass_time(600) == b""
 
 
+def test_a_reset_that_is_there_ends_the_request_at_once() -> None:
+    client = Client().end_sending()
+    client.is_reset = True
+    client.pass_time(0)
+    assert client.is_gone
+
+
 def test_a_reset_ends_the_request_soon() -> None:
     client = Client().end_sending()
+    client.pass_time(0.02)
+    assert not client.is_gone
     client.is_reset = True
     client.pass_time(0.02)
     assert client.is_gone

@@ -31,8 +31,9 @@ COMMENT = b":\n\n"
 
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
-_FIRST_LOOK, _LOOKS = 0.01, 1.0
-"""Seconds between two looks for a reset: at first, and at most."""
+_SECOND_LOOK, _LOOKS = 0.01, 1.0
+"""Seconds between two looks for a reset: after the first one, and at most. The first one comes at once: of a
+client on the same machine, the reset is there then."""
 
 _FIRST_PAUSE, _STREAM_PAUSE = 1.0, 15.0
 """Seconds after a question until the next one: at first, and at most in a stream."""
@@ -50,11 +51,11 @@ class HalfClose:
     def __init__(self, now: float, *, in_stream: bool) -> None:
         self._asked = now
         self._pause = _STREAM_QUIET if in_stream else 0.0
-        self._look = _FIRST_LOOK
+        self._look = 0.0
 
     def next_look(self) -> float:
         """Give the seconds until the next look."""
-        seconds, self._look = self._look, min(2 * self._look, _LOOKS)
+        seconds, self._look = self._look, min(max(_SECOND_LOOK, 2 * self._look), _LOOKS)
         return seconds
 
     def is_due(self, now: float, *, in_stream: bool) -> bool:

@@ -231,6 +231,8 @@ from pathlib import Path
 async def gateway_backend_chosen(choice):
     Path("asked").touch()
     while not Path("decided").exists():
+        if not choice.flow.client_conn.connected:
+            Path("gone").touch()
         await asyncio.sleep(0.01)
 """
 
@@ -242,7 +244,8 @@ def test_while_somebody_decides(
     """An addon's say in the choice of the backend takes its time; the client does not wait for it."""
     addon = tmp_path / "listener.py"
     addon.write_text(LISTENER)
-    asked, decided, usage = tmp_path / "asked", tmp_path / "decided", tmp_path / "usage.jsonl"
+    asked, gone, decided = (tmp_path / name for name in ("asked", "gone", "decided"))
+    usage = tmp_path / "usage.jsonl"
     gateway = start_gateway(simulator, addons=[addon], usage_log=str(usage))
     ways: tuple[How, ...] = ("fin", "rst")
     for number, how in enumerate(ways, 1):
@@ -250,11 +253,11 @@ def test_while_somebody_decides(
         quitter.send(Lane(next(iter(POOLS["sweden"]))), stream=True)
         eventually(asked.exists, "the addon is asked")
         quitter.hang_up(how)
-        assert gateway.is_ready()  # and so it has come by what had happened before
+        eventually(gone.exists, "the gateway notices")
         decided.touch()
         record = json_lines.wait_for(usage, number)[-1]
         assert (record["outcome"], record["attempts"]) == ("client_gone", [])
-        asked.unlink()
-        decided.unlink()
+        for file in (asked, gone, decided):
+            file.unlink()
     assert len(json_lines.read(usage)) == len(ways)
     assert simulator.requests() == []
