@@ -90,8 +90,9 @@ def test_its_figures_are_those_of_its_records_and_of_the_report(
     assert said["totals"]["requests"] == said["totals"]["served"] == len(found)
     assert said["totals"]["input_tokens"] == 60 * len(found)
     assert said["consumers"][0]["streaming_share"] == 1
-    assert {tuple(each) for each in found} == {FIELDS}
-    assert {tuple(each["attempts"][0]) for each in found} == {ATTEMPT_FIELDS}
+    written = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {tuple(each) for each in written} == {FIELDS}
+    assert {tuple(each["attempts"][0]) for each in written} == {ATTEMPT_FIELDS}
     assert path.stat().st_mode & 0o777 == 0o600
     assert KEY not in path.read_text()
 

@@ -269,6 +269,7 @@ ELSEWHERE = {
     "Attempts.answer_refused",
     "Attempts.keep_refused",
     "Gateway.read_upload",
+    "StreamContext.answer_has_begun",
     "UpstreamResponse.request_sent",
     # Sessions; an exception in one is tried in the tests of sessions.
     "DownstreamResponse.accept",

@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; default: this process's) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
     except (UsageError, OptionError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `aoai-gateway check | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    return code
 
 
 def _dispatch(words: list[str]) -> int:

@@ -58,7 +58,10 @@ LOOK_SECONDS = 0.5
 FIRST_LOOK_SECONDS = 0.01
 
 LINGER_SECONDS = 2.0
-"""For a client to end its connection, once it was told that nothing more comes."""
+"""For a client to end its connection, once it was told that nothing more comes …"""
+
+LINGER_BYTES = 256 * 1024
+"""… and how much of what it had under way is thrown away meanwhile. One that sends without end is cut off."""
 
 UNREAD_SECONDS = 60.0
 """For which a client may read nothing of the rest of its answer, where nothing else is said."""
@@ -126,8 +129,9 @@ async def _linger(sock: socket.socket) -> None:
         with contextlib.suppress(OSError, TimeoutError):
             sock.shutdown(socket.SHUT_WR)
             async with asyncio.timeout(LINGER_SECONDS):
-                while await loop.sock_recv(sock, 65_536):
-                    pass
+                left = LINGER_BYTES
+                while left > 0 and (data := await loop.sock_recv(sock, 65_536)):
+                    left -= len(data)
     finally:
         _lingering.discard(task)
 

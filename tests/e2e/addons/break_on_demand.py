@@ -75,7 +75,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (upstream_attempt, "without_secrets"),
     (inspector, "annotate"),
     (engine, "parse_body"),
-    (ahead, "check_access"),
+    (ahead, "effective_policy"),
     (aftermath, "routing_request_of"),
     (scheduler, "order"),
     (attempt_flows, "make_flow"),

@@ -434,6 +434,7 @@ class TestUsageRecord:
             "messages_out": None,
             "close_code": None,
             "closed_by": None,
+            "usage_of": None,
             "call": answer.headers["x-gateway-call"],
             "count": 1,
             "address": None,
