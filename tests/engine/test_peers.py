@@ -88,6 +88,21 @@ def test_one_probe_is_sent_after_a_break_whichever_process_has_calls() -> None:
     assert other.ok
 
 
+def test_a_backend_that_lacks_room_is_known_to_have_some_again_in_both() -> None:
+    first, second = two()
+    backend = first.backend("paygo@one")
+    lengths = {cls.name: cls.breaks for cls in first.config.priority_classes}
+    for lacks_room in (True, False):
+        call = f"call {lacks_room}"
+        first.engine.breaks.open_for(
+            backend.key, 20.0, first.now, "429", call, lengths, lacks_room=lacks_room
+        )
+        first.run(first.now - first.begun + 2 * LAG)
+        brk = second.engine.breaks.on(backend, second.now, "high")
+        assert brk is not None
+        assert (brk.call_id, brk.lacks_room) == (call, lacks_room)
+
+
 def test_a_peer_that_is_lost_holds_nobody_back() -> None:
     first, second = two(tokens_per_minute=20_000)
     second.call("high", prompt=9_000, most=500)

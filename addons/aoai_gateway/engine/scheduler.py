@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aoai_gateway.routing.breaker import Breaks
-from aoai_gateway.routing.capacity import Capacities
+from aoai_gateway.routing.capacity import TOKEN_WINDOW, Capacities
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.order import Order, RoutingRequest, order
@@ -92,17 +92,28 @@ class Scheduler:
         """Note that a call has come, so that lower classes leave room for others like it. Once a call."""
         if not request.limited:
             return
-        cls, marks = request.cls.name, request.marks
-        open_ = [b for b in request.pool if self.breaks.on(b, now, cls, marks) is None] or request.pool
-        capacities = [self.capacities.of(backend, request.deployment) for backend in open_]
+        pool = request.pool
+        weights = [self._open_part(backend, request, now) for backend in pool]
+        if not any(weights):
+            weights = [1.0] * len(pool)
+        capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
         sizes = [capacity.limits(now)[0] for capacity in capacities]
         known = [size for size in sizes if size is not None]
         usual = sum(known) / len(known) if known else 1.0
-        parts = [usual if size is None else size for size in sizes]
+        parts = [
+            weight * (usual if size is None else size) for weight, size in zip(weights, sizes, strict=True)
+        ]
         whole = sum(parts) or 1.0
         shares = zip(capacities, parts, strict=True)
-        request.expected = {c.key: round(request.tokens * part / whole) for c, part in shares}, now
+        request.expected = {c.key: round(request.tokens * part / whole) for c, part in shares if part}, now
         self.demands.note(request.cls, *request.expected)
+
+    def _open_part(self, backend: Backend, request: RoutingRequest, now: float) -> float:
+        """Return the part (0..1) of the next minute in which a backend takes calls, as far as is known."""
+        brk = self.breaks.on(backend, now, request.cls.name, request.marks)
+        if brk is None:
+            return 1.0
+        return max(0.0, 1 - brk.remaining(now) / TOKEN_WINDOW) if brk.lacks_room else 0.0
 
     def candidates(self, request: RoutingRequest, now: float, *, has_deficit: bool = False) -> Order:
         """Say which backends could take a call now, best first, and why others could not."""

@@ -105,9 +105,11 @@ class SharedBreaks(Breaks):
         reason: str,
         call_id: str,
         lengths: Mapping[str, BreakLengths],
+        *,
+        lacks_room: bool = False,
     ) -> dict[str, float]:
-        opened = super().open_for(scope, hint, now, reason, call_id, lengths)
-        self._journal.write("failed", scope, now, hint, reason, call_id)
+        opened = super().open_for(scope, hint, now, reason, call_id, lengths, lacks_room=lacks_room)
+        self._journal.write("failed", scope, now, hint, reason, call_id, lacks_room)
         return opened
 
     @override
