@@ -28,7 +28,8 @@ from aoai_gateway.routing.capacity import TOKEN_WINDOW, Capacities
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.order import Order, RoutingRequest, order
-from aoai_gateway.routing.queue import Ticket, WaitingQueue
+from aoai_gateway.routing.places import Ticket
+from aoai_gateway.routing.queue import WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
 from aoai_gateway.wire.spillover import own_rate_limits
 
