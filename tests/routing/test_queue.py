@@ -435,6 +435,13 @@ def test_no_call_is_passed_for_ever_by_smaller_ones() -> None:
     assert sum(name.startswith("large") for name in got) == len(got) // NEWEST_EVERY
 
 
+def test_clients_that_had_their_share_sort_behind() -> None:
+    line = line_of(standing("1", 0, client="crowd"), standing("2", 1, client="few"))
+    found = line.next(1.0, anybody, lambda each: each.client == "crowd")
+    assert found is not None
+    assert found.id == "2"
+
+
 def test_each_client_has_an_order_of_its_own() -> None:
     line = line_of(
         standing("1", 0, client="crowd"),
