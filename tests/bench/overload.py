@@ -5,7 +5,8 @@
     .venv/bin/python -m tests.bench.overload --real --workers 1 2 --workload lasting --mode "classes, both"
 
 Without `--real`, the engine runs in virtual time, which takes seconds. With it, real processes do: a
-simulator, a gateway, and clients, for as long as the run lasts; the references are computed in any case.
+simulator, a gateway, and clients, for as long as the run lasts; the references are computed in any case. Then
+prompts are as long as answers at least, so that the calls ask for about a twelfth more.
 `--workers 1 2` runs each mode with one process and with two, one after the other; real processes only. All
 of a run's gateway processes share one core, so what differs is what they know of each other, not their speed.
 The machine's load is printed: where others keep its cores busy, p95 tells of them.
@@ -25,7 +26,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.bench import goodput
 from tests.bench.goodput import CHECKOUT, EXHAUSTED, bound
@@ -99,10 +100,15 @@ def in_real_processes(work: Sequence[Job], seconds: float, mode: str, workers: i
     return row(work, took, figures.backend_refusals / max(1, figures.backend_answers))
 
 
-def body_of(job: Job) -> bytes:
-    """A request whose prompt and answer have a job's tokens: the simulator repeats what it is told to say.
+def sayable(job: Job) -> Job:
+    """Return what real processes can ask for: what is to be said is part of the prompt."""
+    return replace(job, prompt=max(job.prompt, job.completion))
 
-    It takes four bytes for a token. What it is to say is part of the prompt, so that has as many at least.
+
+def body_of(job: Job) -> bytes:
+    """A request whose prompt and answer have the tokens of a `sayable` job.
+
+    The simulator repeats what it is told to say, and takes four bytes for a token.
     """
     messages = [{"role": "user", "content": "say:" + "word" * job.completion}]
     if job.prompt > job.completion:
@@ -154,6 +160,8 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(CHECKOUT / "addons")  # the processes run this checkout's code
     for name in options.workload:
         works = {seed: WORKLOADS[name](options.seconds, seed) for seed in options.seed}
+        if options.real:
+            works = {seed: [sayable(job) for job in work] for seed, work in works.items()}
         asked = statistics.mean(sum(job.cost for job in work) for work in works.values())
         capacity = goodput.TOKENS_PER_SECOND * options.seconds
         print(f"\n{name}: {asked / capacity:.0%} of the capacity\n")

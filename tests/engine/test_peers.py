@@ -21,12 +21,12 @@ from tests.engine_driver import DEPLOYMENT, config
 CLASSES = ({"name": "high", "wait": {"seconds": 90}}, {"name": "low", "wait": {"seconds": 120}})
 
 
-def two(*, tokens_per_minute: int = 60_000) -> tuple[Member, Member]:
-    """Two processes before one backend of pay as you go."""
+def two(*, tokens_per_minute: int = 60_000, low: tuple[str, ...] = ("low",)) -> tuple[Member, Member]:
+    """Two processes before one backend of pay as you go; ``low``: the clients of the low class."""
     classes = tuple(Priority.model_validate(each) for each in CLASSES)
     clients = tuple(
-        Client.model_validate({"name": name, "key": f"key-of-{name}", "priority": name})
-        for name in ("high", "low")
+        Client.model_validate({"name": name, "key": f"key-of-{name}", "priority": cls})
+        for name, cls in (("high", "high"), *((name, "low") for name in low))
     )
     made = config(
         ("paygo@one", {"tokens_per_minute": tokens_per_minute}), priorities=classes, clients=clients
@@ -58,6 +58,18 @@ def test_what_one_has_sent_is_full_for_the_other() -> None:
     assert capacities[1].headroom(first.now) < 0.7
 
 
+def test_what_a_client_was_given_in_one_process_counts_for_its_share_in_the_other() -> None:
+    first, second = two(low=("crowd", "few"))
+    calls = [first.call("crowd", prompt=1_000, most=10) for _ in range(3)]
+    calls.append(second.call("few", prompt=1_000, most=10))
+    first.run(2 * LAG)
+    assert all(each.sends for each in calls)
+    for member in (first, second):
+        shares = member.engine.scheduler.client_shares
+        assert shares.left_to_others("low", "crowd", first.now) == pytest.approx(0.25)
+        assert shares.left_to_others("low", "few", first.now) == 0
+
+
 def test_the_higher_class_is_served_first_wherever_it_waits() -> None:
     first, second = two(tokens_per_minute=20_000)
     begin = [first.call("low", prompt=10, most=6_500), second.call("low", prompt=10, most=6_500)]
@@ -86,6 +98,21 @@ def test_one_probe_is_sent_after_a_break_whichever_process_has_calls() -> None:
     first.run()
     assert one.ok
     assert other.ok
+
+
+def test_a_backend_that_lacks_room_is_known_to_have_some_again_in_both() -> None:
+    first, second = two()
+    backend = first.backend("paygo@one")
+    lengths = {cls.name: cls.breaks for cls in first.config.priority_classes}
+    for lacks_room in (True, False):
+        call = f"call {lacks_room}"
+        first.engine.breaks.open_for(
+            backend.key, 20.0, first.now, "429", call, lengths, lacks_room=lacks_room
+        )
+        first.run(first.now - first.begun + 2 * LAG)
+        brk = second.engine.breaks.on(backend, second.now, "high")
+        assert brk is not None
+        assert (brk.call_id, brk.lacks_room) == (call, lacks_room)
 
 
 def test_a_peer_that_is_lost_holds_nobody_back() -> None:

@@ -114,6 +114,24 @@ def test_what_has_ended_in_an_unknown_way_counts_on() -> None:
     assert claimed(here, 2, request("3")) == [None]
 
 
+def test_demand_is_spread_by_the_part_of_the_next_minute_in_which_backends_are_open() -> None:
+    def parts(**hints: Any) -> list[int]:
+        here = Scheduler()
+        for scope, hint in (("a", "one"), hints.get("one")), (("b", "two"), hints.get("two")):
+            if hint is not None:
+                lacks_room = hints.get("lacks_room", True)
+                here.breaks.open_for(scope, hint, 0, "429", "0", {"critical": LENGTHS}, lacks_room=lacks_room)
+        each = request("1")
+        here.expect(each, 0)
+        assert each.expected is not None
+        return [each.expected[0].get(backend.key, 0) for backend in POOL]
+
+    assert parts() == [300, 300]
+    assert parts(one=30) == [200, 400], "the one that is only full has room again in half a minute"
+    assert parts(one=30, lacks_room=False) == [0, 600], "the one that has failed may fail again"
+    assert parts(one=60, two=60) == [300, 300], "to some backend they will go"
+
+
 def test_only_one_call_probes() -> None:
     here = Scheduler()
     here.breaks.open_for(("a", "one"), 5, 0, "429", "0", {"critical": LENGTHS})

@@ -225,3 +225,14 @@ def test_never_more_probes_than_allowed_and_never_blocked_for_ever(steps: list, 
         for classes in breaks._probes._half_open.values():
             assert all(len(p.running(now)) <= limit for p in classes.values())
     assert all(breaks.may_probe(b, cls, "last", now + 200) for b in (PTU, PAYGO) for cls in CLASSES)
+
+
+def test_no_class_waits_longer_than_a_backend_that_lacks_room_says() -> None:
+    breaks = Breaks()
+    assert breaks.open_for(SCOPE, 4, 0, "429", "1", LENGTHS, lacks_room=True) == {
+        "critical": 2,
+        "standard": 4,
+        "batch": 4,
+    }
+    assert all(brk.lacks_room for _, brk in breaks.all())
+    assert breaks.open_for(SCOPE, None, 10, "429", "2", LENGTHS, lacks_room=True)["batch"] == 20

@@ -15,6 +15,7 @@ from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
 from aoai_gateway.routing.breaker import Break, Breaks
 from aoai_gateway.routing.capacity import Capacities
+from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.order import Cause, Order, RoutingRequest, draw_lots, draw_takers, order
 from tests.engine_driver import DEPLOYMENT, config
@@ -31,6 +32,7 @@ def ordered(
     breaks: Breaks | None = None,
     capacities: Capacities | None = None,
     demands: Demands | None = None,
+    client_shares: ClientShares | None = None,
     has_deficit: bool = False,
     now: float = 1.0,
     **but: Any,
@@ -44,6 +46,7 @@ def ordered(
         breaks=breaks or Breaks(),
         capacities=capacities or Capacities(),
         demands=demands or Demands(),
+        client_shares=client_shares or ClientShares(),
         has_deficit=has_deficit,
     )
 
@@ -199,6 +202,24 @@ def test_what_higher_classes_are_about_to_need_is_kept_for_them() -> None:
     assert "paygo@a" in names(scarce(**but, tokens=600, has_deficit=True))
     assert "paygo@a" in names(scarce(**but, tokens=50))
     assert "paygo@a" in names(scarce(**{**but, "higher": ()}, tokens=600)), "whose class is no more"
+
+
+def test_a_client_that_had_more_than_its_share_leaves_room_to_the_others_of_its_class() -> None:
+    demands, shares = Demands(), ClientShares()
+    for at in range(60):
+        demands.note(ANY, {SCARCE[1].key: 15}, float(at))
+        for client in ("team", "other"):
+            shares.asked(ANY.name, client, 1.0, 8, float(at))
+    but: dict[str, Any] = {"demands": demands, "client_shares": shares, "now": 60.0, "tokens": 600}
+    assert "paygo@a" in names(scarce(**but))
+    shares.given(ANY.name, "team", 1.0, 100, 59.0)
+    found = scarce(**but)
+    assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
+    assert "clients of its class" in found.skipped[0].reason
+    assert found.soonest is not None
+    assert 0 < found.soonest <= 60
+    assert "paygo@a" in names(scarce(**but, client="other"))
+    assert "paygo@a" in names(scarce(**but, has_deficit=True))
 
 
 def test_it_is_not_kept_longer_than_what_they_asked_for_is_remembered() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aoai_gateway.routing.queue import Ticket, WaitingQueue
+from aoai_gateway.routing.places import NEWEST_EVERY, Ticket
+from aoai_gateway.routing.queue import WaitingQueue
 from tests.examples import examples
 
 RANKS = {"critical": 0, "standard": 1, "batch": 2}
@@ -415,6 +416,30 @@ def test_a_queue_that_gets_shorter_is_served_in_order() -> None:
 def test_a_queue_that_stands_is_served_newest_first() -> None:
     line = line_of(standing("1", 0), standing("2", 1), standing("3", 2))
     assert served(line, now=5.1) == ["3", "2", "1"]
+
+
+def test_small_calls_come_first_in_a_queue_that_stands_but_for_one_release_in_four() -> None:
+    calls = [standing(f"{size}", n, size) for n, size in enumerate((700, 100, 600, 300, 200, 500, 400, 800))]
+    line = line_of(*calls)
+    assert served(line, now=7.0) == ["100", "200", "300", "800", "400", "500", "600", "700"]
+
+
+def test_no_call_is_passed_for_ever_by_smaller_ones() -> None:
+    line = line_of(standing("old", 0, 10))
+    got: list[str] = []
+    for n in range(10):
+        line.join(standing(f"large{n}", 6.0 + n, 1_000), 100)
+        for k in range(2):
+            line.join(standing(f"small{n}.{k}", 5.5 + n, 10), 100)
+        got += served(line, now=6.0 + n, most=2)
+    assert sum(name.startswith("large") for name in got) == len(got) // NEWEST_EVERY
+
+
+def test_clients_that_had_their_share_sort_behind() -> None:
+    line = line_of(standing("1", 0, client="crowd"), standing("2", 1, client="few"))
+    found = line.next(1.0, anybody, lambda each: each.client == "crowd")
+    assert found is not None
+    assert found.id == "2"
 
 
 def test_each_client_has_an_order_of_its_own() -> None:

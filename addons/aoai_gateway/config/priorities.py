@@ -98,7 +98,8 @@ class PriorityBreaks(Model):
     """How long breaks last for one class."""
 
     multiplier: Annotated[float, Field(gt=0, le=1000)] = 1
-    """The factor for a backend's hint, or for the default length of a break."""
+    """The factor for a backend's hint, or for the default length of a break. Above 1 it does not count where
+    a backend lacks capacity and says when it has some again: no class waits longer than that."""
     floor_seconds: Seconds | None = None
     """The shortest break, in seconds; as in `breaks` if not set."""
     ceiling_seconds: Seconds | None = None

@@ -195,7 +195,9 @@ class Aftermath:
             breaks.open(scope, Break(now, now + seconds, reason, call.id, only=mark))
         elif finding is not Finding.SUSPICION:
             lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
-            opened = breaks.open_for(scope, hint, now, failed.reason, call.id, lengths)
+            opened = breaks.open_for(
+                scope, hint, now, failed.reason, call.id, lengths, lacks_room=lacks_capacity(failed)
+            )
             attempt.break_seconds, attempt.scope = opened[request.cls.name], scope
             attempt.breaks = opened
 

@@ -205,13 +205,22 @@ class Peers:
             self._scheduler.breaks.open(_scope(scope), brk)
 
     def _failed(
-        self, origin: _Origin, scope: list[Any], at: float, hint: float | None, reason: str, call_id: str
+        self,
+        origin: _Origin,
+        scope: list[Any],
+        at: float,
+        hint: float | None,
+        reason: str,
+        call_id: str,
+        lacks_room: bool = False,
     ) -> None:
         setup = self._setup()
         if setup is not None:
             lengths = {cls.name: cls.breaks for cls in setup.config.priority_classes}
             told = f"{reason} (at another gateway process, {origin.peer[:64]})"
-            self._scheduler.breaks.open_for(_scope(scope), hint, at + origin.shift, told, call_id, lengths)
+            self._scheduler.breaks.open_for(
+                _scope(scope), hint, at + origin.shift, told, call_id, lengths, lacks_room=lacks_room
+            )
 
     def _withdrawn(self, origin: _Origin, scope: list[Any], call_id: str) -> None:
         self._scheduler.breaks.withdraw(_scope(scope), call_id)

@@ -24,11 +24,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aoai_gateway.routing.breaker import Breaks
-from aoai_gateway.routing.capacity import Capacities
+from aoai_gateway.routing.capacity import TOKEN_WINDOW, Capacities
+from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.order import Order, RoutingRequest, order
-from aoai_gateway.routing.queue import Ticket, WaitingQueue
+from aoai_gateway.routing.places import Ticket
+from aoai_gateway.routing.queue import WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
 from aoai_gateway.wire.spillover import own_rate_limits
 
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 STANDING_SHARE = 0.25
 """Of the time that a class may wait: a client whose oldest call has waited for longer stands in a queue that
 does not get shorter."""
+
+SHARE_SECONDS = 1.0
+"""How often it is looked whether a client that had more than its share may have room again."""
 
 
 class _Queue:
@@ -76,6 +81,7 @@ class Scheduler:
         self.suspicions = Suspicions()
         self.capacities = Capacities()
         self.demands = Demands()
+        self.client_shares = ClientShares()
         self.look_again = math.inf
         """When `serve_waiting` may find a call even though nothing is reported until then."""
         self._queues: dict[str, _Queue] = {}
@@ -92,17 +98,29 @@ class Scheduler:
         """Note that a call has come, so that lower classes leave room for others like it. Once a call."""
         if not request.limited:
             return
-        cls, marks = request.cls.name, request.marks
-        open_ = [b for b in request.pool if self.breaks.on(b, now, cls, marks) is None] or request.pool
-        capacities = [self.capacities.of(backend, request.deployment) for backend in open_]
+        pool = request.pool
+        weights = [self._open_part(backend, request, now) for backend in pool]
+        if not any(weights):
+            weights = [1.0] * len(pool)
+        capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
         sizes = [capacity.limits(now)[0] for capacity in capacities]
         known = [size for size in sizes if size is not None]
         usual = sum(known) / len(known) if known else 1.0
-        parts = [usual if size is None else size for size in sizes]
+        parts = [
+            weight * (usual if size is None else size) for weight, size in zip(weights, sizes, strict=True)
+        ]
         whole = sum(parts) or 1.0
         shares = zip(capacities, parts, strict=True)
-        request.expected = {c.key: round(request.tokens * part / whole) for c, part in shares}, now
+        request.expected = {c.key: round(request.tokens * part / whole) for c, part in shares if part}, now
         self.demands.note(request.cls, *request.expected)
+        self.client_shares.asked(request.cls.name, request.client, request.weight, request.tokens, now)
+
+    def _open_part(self, backend: Backend, request: RoutingRequest, now: float) -> float:
+        """Return the part (0..1) of the next minute in which a backend takes calls, as far as is known."""
+        brk = self.breaks.on(backend, now, request.cls.name, request.marks)
+        if brk is None:
+            return 1.0
+        return max(0.0, 1 - brk.remaining(now) / TOKEN_WINDOW) if brk.lacks_room else 0.0
 
     def candidates(self, request: RoutingRequest, now: float, *, has_deficit: bool = False) -> Order:
         """Say which backends could take a call now, best first, and why others could not."""
@@ -112,6 +130,7 @@ class Scheduler:
             breaks=self.breaks,
             capacities=self.capacities,
             demands=self.demands,
+            client_shares=self.client_shares,
             has_deficit=has_deficit,
         )
 
@@ -119,13 +138,19 @@ class Scheduler:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
         if not self.breaks.may_probe(backend, request.cls.name, request.call_id, now, request.marks):
             return False
+        self._begin(request, backend, now)
+        return True
+
+    def _begin(self, request: RoutingRequest, backend: Backend, now: float) -> None:
+        """Count a call at the backend that it is given."""
         request.capacity = self.capacities.of(backend, request.deployment)
         request.capacity.begin(request.call_id, request.tokens, now)
-        request.backend = backend
+        request.backend, request.given = backend, now
+        if request.limited:
+            self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
         if request.call_id not in self._in_flight:
             queue = self._in_flight[request.call_id] = self._queue(request)
             queue.line.began(request.client)
-        return True
 
     def release(self, request: RoutingRequest, now: float) -> None:
         """Take back the backend that a call was given, since it was not sent there after all."""
@@ -133,7 +158,12 @@ class Scheduler:
         capacity, request.capacity = request.capacity, None
         if backend is not None and capacity is not None:
             capacity.undo(request.call_id, now)
+            self._give_back(request, request.tokens)
             self.breaks.probe_ended(backend, request.cls.name, request.call_id)
+
+    def _give_back(self, request: RoutingRequest, tokens: int) -> None:
+        if tokens > 0:
+            self.client_shares.give_back(request.cls.name, request.client, tokens, request.given)
 
     def is_free(self, request: RoutingRequest) -> bool:
         """Whether no call waits that comes before it, in its queue or in another for the same backends."""
@@ -207,9 +237,11 @@ class Scheduler:
         released, self._pushed_out = self._pushed_out, []
         self.look_again = math.inf
         smallest: dict[Hashable, int] = {}
+        had_its_share = partial(self._had_its_share, now)
         for lowest, queue in self._turns():
             while queue.requests:
-                ticket = queue.line.next(now, partial(self._serve, queue, lowest, smallest, now))
+                can_serve = partial(self._serve, queue, lowest, smallest, now)
+                ticket = queue.line.next(now, can_serve, had_its_share)
                 if ticket is None:
                     break
                 released.append(queue.take(ticket.id))
@@ -218,6 +250,9 @@ class Scheduler:
             if hold_ends is not None:
                 self.look_again = min(self.look_again, hold_ends)
         return released
+
+    def _had_its_share(self, now: float, ticket: Ticket) -> bool:
+        return self.client_shares.left_to_others(ticket.cls_name, ticket.client, now) > 0
 
     def _turns(self) -> list[tuple[float, _Queue]]:
         """Return the queues that hold calls, in the order of their turns, each with its lowest rank.
@@ -250,7 +285,9 @@ class Scheduler:
         has_deficit = queue.line.has_deficit(ticket.cls_name)
         if ticket.cls_rank > lowest and not has_deficit:
             return False
-        kind = (has_deficit, request.kind, request.marks if self.breaks.any_for_some else ())
+        had_its_share = self._had_its_share(now, ticket)
+        client = request.client if had_its_share else ""
+        kind = (has_deficit, client, request.kind, request.marks if self.breaks.any_for_some else ())
         if request.tokens >= smallest.get(kind, math.inf):
             return False
         found = self.candidates(request, now, has_deficit=has_deficit)
@@ -261,7 +298,10 @@ class Scheduler:
         smallest[kind] = request.tokens
         opens = found.opens(request.tried)
         if opens is not None:
-            self.look_again = min(self.look_again, now + opens)
+            # When a client has had no more than its share again, nothing is reported.
+            self.look_again = min(
+                self.look_again, now + (min(opens, SHARE_SECONDS) if had_its_share else opens)
+            )
         return False
 
     def lines(self) -> Iterator[tuple[str, WaitingQueue]]:
@@ -322,6 +362,8 @@ class Scheduler:
         capacity, request.capacity = request.capacity, None
         if backend is not None and capacity is not None:
             capacity.end(request.call_id, used_tokens, now, grows=request.grows)
+            if used_tokens is not None:
+                self._give_back(request, request.tokens - used_tokens)
             if capacity.frees_early(now):
                 self.breaks.half_open(backend.key)
             if used_tokens and used_tokens < request.tokens and request.expected is not None:

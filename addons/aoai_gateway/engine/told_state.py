@@ -105,9 +105,11 @@ class SharedBreaks(Breaks):
         reason: str,
         call_id: str,
         lengths: Mapping[str, BreakLengths],
+        *,
+        lacks_room: bool = False,
     ) -> dict[str, float]:
-        opened = super().open_for(scope, hint, now, reason, call_id, lengths)
-        self._journal.write("failed", scope, now, hint, reason, call_id)
+        opened = super().open_for(scope, hint, now, reason, call_id, lengths, lacks_room=lacks_room)
+        self._journal.write("failed", scope, now, hint, reason, call_id, lacks_room)
         return opened
 
     @override
@@ -392,13 +394,8 @@ class SharedScheduler(Scheduler):
             queue.take(request.call_id)
             queue.line.serve(request.call_id)
         request.tokens = tokens
-        request.capacity = self.capacities.of(backend, request.deployment)
-        request.capacity.begin(request.call_id, tokens, now)
-        request.backend = backend
+        self._begin(request, backend, now)
         self.breaks.probe_elsewhere(backend, request.cls.name, request.call_id, now)
-        if request.call_id not in self._in_flight:
-            count = self._in_flight[request.call_id] = self._queue(request)
-            count.line.began(request.client)
 
     def answered_elsewhere(
         self, request: RoutingRequest, limits: RateLimits, now: float, sent: float

@@ -13,6 +13,10 @@ succeeded.
 
 A break is as long as the backend asked for. Only breaks without a named time back off, twice as long with
 every probe that fails; and so do those of a backend whose named times were too short several times in a row.
+
+A backend that lacks capacity knows when it has some again. No class waits for longer than it says: a class
+that came back later would leave room unused that the queue, by its order, keeps from it while higher classes
+want it.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ class Break:
     """The name of the priority class that it is for; None: for all."""
     only: str | None = None
     """The mark of the calls that it is for, such as ``client ann`` or ``operation embeddings``; None: all."""
+    lacks_room: bool = False
+    """Whether the backend only lacks capacity, and has said when it has some again."""
 
     def remaining(self, now: float) -> float:
         """Seconds until the backend is tried again."""
@@ -87,13 +93,16 @@ class Breaks:
         reason: str,
         call_id: str,
         lengths: Mapping[str, BreakLengths],
+        *,
+        lacks_room: bool = False,
     ) -> dict[str, float]:
         """Open a break for every class after a call has failed; gives its seconds by class.
 
         ``hint``: the seconds that the backend asked for, if it did. Without one, if the call was a probe of a
         class, that class's break is twice as long as it would be, and doubles with every probe that fails in
         a row, up to the ceiling. With one, a class that came back before its time waits all of it then, and
-        doubling begins after several such failures.
+        doubling begins after several such failures. ``lacks_room``: the backend refused the call for want of
+        capacity; multipliers above 1 do not count then, if there is a hint.
         """
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > now}
         self._classes = frozenset(lengths)
@@ -101,6 +110,8 @@ class Breaks:
         for cls, length in lengths.items():
             failures = self._probes.begin(scope, cls, call_id)
             seconds, doublings = length.length(hint), failures
+            if hint and lacks_room:
+                seconds = min(seconds, max(hint, length.floor))
             if hint:
                 doublings = max(0, failures - BELIEVED + 1)
                 if failures and seconds < hint:
@@ -110,7 +121,8 @@ class Breaks:
             told = reason
             if hint and doublings:
                 told += f"; the time that it names was too short {failures} times in a row"
-            _keep(kept, Break(now, now + opened[cls], told, call_id, cls))
+            knows = lacks_room and bool(hint) and not doublings
+            _keep(kept, Break(now, now + opened[cls], told, call_id, cls, lacks_room=knows))
         # A probe of a standin may have found that the whole endpoint is out: it is over all the same.
         self._probes.release_all(scope[0], call_id)
         self._breaks[scope] = kept

@@ -62,12 +62,20 @@ class Demands:
         for name in classes:
             asked = self._asked.get((key, name))
             if asked is not None and asked[0] < cls.rank:
-                _, since, window = asked
-                seconds = min(SECONDS, max(SHORTEST_SECONDS, now - since))
-                expected += SAFETY * window.own(now) / seconds
+                expected += SAFETY * _rate(asked, now)
         return expected
+
+    def of(self, cls: PriorityClass, key: BackendKey, now: float) -> float:
+        """Return the tokens per second that a class itself asks of a backend at present."""
+        asked = self._asked.get((key, cls.name))
+        return _rate(asked, now) if asked is not None else 0.0
 
     def forgotten_in(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
         """Return the seconds after which `above` is 0 if no more such calls come, at most a window's."""
         asked = (self._asked.get((key, name)) for name in classes)
         return max((each[2].when(0, now) for each in asked if each and each[0] < cls.rank), default=0.0)
+
+
+def _rate(asked: tuple[int, float, SlidingWindow], now: float) -> float:
+    _, since, window = asked
+    return window.own(now) / min(SECONDS, max(SHORTEST_SECONDS, now - since))

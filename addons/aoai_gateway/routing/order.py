@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from aoai_gateway.routing.client_shares import SHARED_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Breaks
     from aoai_gateway.routing.capacity import Capacities, Capacity
+    from aoai_gateway.routing.client_shares import ClientShares
     from aoai_gateway.routing.demand import Demands
 
 
@@ -42,7 +45,7 @@ class Cause(StrEnum):
     FULL = "full"
     """Its capacity, as far as it is known, leaves no room for the call."""
     KEPT_FREE = "kept free"
-    """There is room, but it is left to higher classes."""
+    """There is room, but it is left to higher classes, or to clients of its class that have had less."""
     FAILED = "failed"
     """It has failed this call."""
 
@@ -125,6 +128,8 @@ class RoutingRequest:
     """The backends whose whole limit is below its tokens."""
     expected: tuple[Mapping[BackendKey, int], float] | None = None
     """The tokens that lower classes leave free for others like it, by backend, and since when."""
+    given: float = 0.0
+    """When it was given a backend last."""
     backend: Backend | None = None
     """The one that it has been given, until its attempt there has ended."""
     capacity: Capacity | None = None
@@ -177,21 +182,24 @@ def order(
     breaks: Breaks,
     capacities: Capacities,
     demands: Demands,
+    client_shares: ClientShares,
     has_deficit: bool = False,
 ) -> Order:
     """Order a pool for one call.
 
-    ``has_deficit``: its class need not leave anything to higher ones.
+    ``has_deficit``: its class need not leave anything to higher ones, nor its client to others.
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
     has_failures = bool(request.tried) or not breaks.none
+    others = client_shares.left_to_others(request.cls.name, request.client, now) if request.limited else 0.0
     for backend in request.pool:
         skip = _never(request, backend)
         if skip is None and has_failures:
             skip = _after_failure(request, backend, now, breaks)
         if skip is None and request.limited:
-            skip = _without_room(request, backend, now, breaks, capacities, None if has_deficit else demands)
+            demanded = None if has_deficit else demands
+            skip = _without_room(request, backend, now, breaks, capacities, demanded, others)
         if skip is None:
             candidates.append(backend)
         else:
@@ -250,27 +258,37 @@ def _without_room(
     breaks: Breaks,
     capacities: Capacities,
     demands: Demands | None,
+    others: float,
 ) -> Skip | None:
-    """Say why a backend's capacity does not let the call in at this time."""
+    """Say why a backend's capacity does not let the call in at this time.
+
+    ``others``: the part of its class's demand for which its client leaves room.
+    """
     if breaks.is_half_open(backend, request.cls.name):
         # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
     capacity = capacities.of(backend, request.deployment)
-    leave_free = expected = 0.0
+    leave_free = expected = to_others = 0.0
     if demands is not None and request.cls.rank:
         leave_free = request.cls.leave_free
         expected = demands.above(request.cls, request.higher, capacity.key, now)
+    if demands is not None and others:
+        to_others = others * demands.of(request.cls, capacity.key, now)
+        expected += to_others
     wait = capacity.when(request.tokens, leave_free, now, expected)
     if wait == 0:
         return None
     if wait is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
     if demands is not None and expected:
-        # Should the higher classes ask for less than expected, there is room earlier.
+        # Should they ask for less than expected, there is room earlier.
         forgotten = demands.forgotten_in(request.cls, request.higher, capacity.key, now)
+        if to_others:
+            forgotten = max(forgotten, SHARED_SECONDS)
         wait = min(wait, max(forgotten, capacity.when(request.tokens, leave_free, now) or 0.0))
     if (leave_free or expected) and capacity.fits(request.tokens, 0.0, now):
-        reason = "the room that it has is left to higher classes"
+        to = "clients of its class that have had less" if to_others else "higher classes"
+        reason = f"the room that it has is left to {to}"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
     return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
 

@@ -11,19 +11,22 @@ The order, of which each rule decides only where the one before it is indifferen
    and pays 1 for each of its own. One that has saved up 1 goes first, at any rank: this keeps a low class
    from starving. (A deficit counter, as in deficit round robin: Shreedhar and Varghese, 1995.)
 2. *Class*, by rank; 0 is the highest.
-3. *Clients with much in flight sort behind*: those with more than 1.5 times their fair part of all calls that
-   are in flight and as many clients as are in flight or wait.
+3. *Clients that have had much sort behind*: those that the caller names (`had_its_share`), and those with
+   more than 1.5 times their fair part of all calls in flight, of all clients in flight or waiting.
 4. *Fair between clients*: the smallest virtual start time, that is the tokens which the queue has released
    for the client, divided by its weight. A client that comes late starts at the start time of the call that
    was released last, so that it saves nothing up for a burst, and a client with few calls does not wait for
    a whole round of the others. (Start-time fair queueing: Goyal, Vin and Cheng, 1996.)
 5. *Original arrival*; a call that comes back after a failed attempt brings its arrival along. Within one
    client and class nothing overtakes, as long as the queue gets shorter.
-6. *Newest first in a queue that stands.* Where the oldest call of a client has waited for longer than
-   `stands_after`, more comes than can be served, and in order of arrival each call would be served when
-   its caller is about to leave: the answers would be lost. So the newest call comes first, and
-   smaller ones may pass one that finds no room. The old ones leave when too little of their callers'
-   patience is left for an answer. (Adaptive LIFO: Maurer, "Fail at Scale", ACM Queue 2015.)
+6. *Small and new ones first in a queue that stands.* Where the oldest call of a client has waited for longer
+   than `stands_after`, more comes than can be served, and in order of arrival each call would be served when
+   its caller is about to leave: the answers would be lost. (Adaptive LIFO: Maurer, "Fail at Scale", ACM
+   Queue 2015.) Some of its calls must go without an answer, whichever they are; for the same tokens, most
+   get one if the smallest come first. (Shortest job first; it changes nothing between clients, whose shares
+   are of tokens.) So that its large calls do not starve, one release in `NEWEST_EVERY` is for the newest
+   call, whatever its size. The old ones leave when too little of their callers' patience is left for an
+   answer.
 
 *Places* and bytes are bounded for each class. When they are used up, a newcomer takes the place of the
 newest ticket of the client that has most of them, as long as that client has more than the newcomer's. So one
@@ -41,15 +44,13 @@ something other than room.
 from __future__ import annotations
 
 import math
-from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from aoai_gateway.routing.places import ClientPlaces, Place, Ticket
+
 _MUCH_IN_FLIGHT = 1.5
 """Times its fair part of the calls in flight, from which on a client sorts behind."""
-
-MOST_LOOKED_AT = 32
-"""Of a client whose queue stands, how many of the newest calls are looked at for one that finds room."""
 
 _DUE = 1 - 1e-9
 """The deficit of a class that goes first; a bit less than 1, for shares such as 0.1 do not add up exactly."""
@@ -58,65 +59,11 @@ _MOST_DEFICIT = 2.0
 """The classes' shares add up to 1 at most, so the deficit of one that can be served is never more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A call that waits. `arrived` is in seconds of the caller's clock, `tokens` is its estimate.
-
-    `cls_rank` and `cls_name` are its priority class; `weight` is the client's, and is above 0.
-    """
-
-    id: str
-    cls_rank: int
-    cls_name: str
-    client: str
-    arrived: float
-    tokens: int
-    weight: float = 1.0
-    size: int = 0
-    """Bytes that are held for it while it waits."""
-    stands_after: float = math.inf
-    """Seconds of waiting after which its client's calls do not come in order any more: the queue stands."""
-
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f"the weight of client {self.client!r} must be above 0, not {self.weight}")
-
-    @property
-    def cost(self) -> int:
-        """The tokens that serving it counts for; at least 1, so that a call without tokens counts, too."""
-        return max(self.tokens, 1)
-
-
-@dataclass(slots=True, eq=False)
-class _Place:
-    """A ticket in the queue: how many tokens overtook it, and since when it holds back the others."""
-
-    ticket: Ticket
-    number: int
-    overtaken: int = 0
-    holds_since: float | None = None
-
-    def __lt__(self, other: _Place) -> bool:
-        return (self.ticket.arrived, self.number) < (other.ticket.arrived, other.number)
-
-
-@dataclass(slots=True)
-class _Client:
-    """One client's places within a class, by arrival, while there are any.
-
-    `start` is the first one's virtual start time.
-    """
-
-    start: float
-    places: list[_Place] = field(default_factory=list)
-    size: int = 0
-
-
 @dataclass(slots=True)
 class _Class:
     """The waiting tickets of a class. It lives as long as it holds one."""
 
-    clients: dict[str, _Client] = field(default_factory=dict)
+    clients: dict[str, ClientPlaces] = field(default_factory=dict)
     virtual: float = 0.0
     deficit: float = 0.0
     length: int = 0
@@ -137,7 +84,7 @@ class WaitingQueue:
         self.minimum_shares: Mapping[str, float] = minimum_shares or {}
         self.hold_seconds = hold_seconds
         self._classes: dict[str, _Class] = {}
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._in_flight: dict[str, int] = {}
         self._total_in_flight = 0
         self._joined = 0
@@ -177,20 +124,19 @@ class WaitingQueue:
             assert push_out is not None
             push_out(place.ticket)
         item = self._classes.setdefault(ticket.cls_name, _Class())
-        client = item.clients.setdefault(ticket.client, _Client(item.virtual))
+        client = item.clients.setdefault(ticket.client, ClientPlaces(item.virtual))
         if not client.places:
             client.start = max(client.start, item.virtual)
-        place = _Place(ticket, self._joined)
+        place = Place(ticket, self._joined)
         self._joined += 1
-        insort(client.places, place)
+        client.add(place)
         self._places[ticket.id] = place
         item.length += 1
         item.size += ticket.size
-        client.size += ticket.size
         item.rank = ticket.cls_rank
         return True
 
-    def _who_makes_room(self, ticket: Ticket, max_length: int, max_size: float) -> list[_Place] | None:
+    def _who_makes_room(self, ticket: Ticket, max_length: int, max_size: float) -> list[Place] | None:
         """Name those that leave so that a ticket has a place; None if it is not to have one.
 
         The newest of the client that has most of what lacks, as long as that stays ahead of the newcomer's.
@@ -198,7 +144,7 @@ class WaitingQueue:
         item = self._classes.get(ticket.cls_name)
         if item is None:
             return [] if max_length > 0 else None
-        leaving: list[_Place] = []
+        leaving: list[Place] = []
         left = {name: (len(each.places), each.size) for name, each in item.clients.items()}
         own = left.get(ticket.client, (0, 0))
         own = (own[0] + 1, own[1] + ticket.size)
@@ -236,16 +182,22 @@ class WaitingQueue:
         self._release(place)
         return True
 
-    def next(self, now: float, can_serve: Callable[[Ticket], bool]) -> Ticket | None:
+    def next(
+        self,
+        now: float,
+        can_serve: Callable[[Ticket], bool],
+        had_its_share: Callable[[Ticket], bool] = lambda _: False,
+    ) -> Ticket | None:
         """Take the first ticket out of the queue that `can_serve`; None without one.
 
-        `can_serve` is asked in the queue's order, for the first ticket of each client and class only; it must
-        not change the queue. It may let a class with a deficit (`has_deficit`) use room that is kept for
-        others.
+        `can_serve` is asked in the queue's order, for the first ticket of each client and class, and for more
+        of them where the queue stands; it must not change the queue. It may let a class with a deficit
+        (`has_deficit`) use room that is kept for others. `had_its_share` says of a client's first ticket
+        whether this client sorts behind the others.
         """
-        passed: list[_Place] = []
+        passed: list[Place] = []
         held_from = math.inf
-        for place in self._heads(now):
+        for place in self._heads(now, had_its_share):
             rank = place.ticket.cls_rank
             if rank >= held_from:
                 continue
@@ -253,6 +205,7 @@ class WaitingQueue:
                 for other in passed:
                     if other.ticket.cls_rank <= rank:
                         self._overtake(other, place.ticket, now)
+                self._classes[place.ticket.cls_name].clients[place.ticket.client].took_turn(now)
                 self._release(place)
                 return place.ticket
             if self._holds(place, now):
@@ -324,10 +277,10 @@ class WaitingQueue:
             key=lambda item: (0, -item.deficit, item.rank) if item.deficit >= _DUE else (1, 0.0, item.rank),
         )
 
-    def _heads(self, now: float) -> Iterator[_Place]:
+    def _heads(self, now: float, had_its_share: Callable[[Ticket], bool]) -> Iterator[Place]:
         """The tickets that may be served next, in order: of each client and class the first one.
 
-        Where its first one has waited for too long, the newest ones.
+        Where its first one has waited for too long, several.
         """
         clients = self._clients()
         for item in self._in_order():
@@ -335,17 +288,14 @@ class WaitingQueue:
             for client in item.clients.values():
                 if not client.places:
                     continue
-                oldest = client.places[0]
-                if now - oldest.ticket.arrived <= oldest.ticket.stands_after:
-                    next_ones = [oldest]
-                else:
-                    next_ones = client.places[: -MOST_LOOKED_AT - 1 : -1]
-                heads.append((*self._key(next_ones[0], client.start, clients), next_ones))
+                next_ones = client.next_ones(now)
+                behind = had_its_share(next_ones[0].ticket)
+                heads.append((behind, *self._key(next_ones[0], client.start, clients), next_ones))
             heads.sort()
             for *_, places in heads:
                 yield from places
 
-    def _keys(self, item: _Class) -> Iterator[tuple[bool, float, float, int, _Place]]:
+    def _keys(self, item: _Class) -> Iterator[tuple[bool, float, float, int, Place]]:
         """Sort keys of all tickets of a class, as if served one after the other."""
         clients = self._clients()
         for client in item.clients.values():
@@ -354,7 +304,7 @@ class WaitingQueue:
                 yield (*self._key(place, start, clients), place)
                 start += place.ticket.cost / place.ticket.weight
 
-    def _key(self, place: _Place, start: float, clients: int) -> tuple[bool, float, float, int]:
+    def _key(self, place: Place, start: float, clients: int) -> tuple[bool, float, float, int]:
         ticket = place.ticket
         return self._much_in_flight(ticket.client, clients), start, ticket.arrived, place.number
 
@@ -369,15 +319,15 @@ class WaitingQueue:
         own = self._in_flight.get(client, 0)
         return own * clients > _MUCH_IN_FLIGHT * self._total_in_flight
 
-    def _holds(self, place: _Place, now: float) -> bool:
+    def _holds(self, place: Place, now: float) -> bool:
         return place.holds_since is not None and now - place.holds_since < self.hold_seconds
 
-    def _overtake(self, place: _Place, by: Ticket, now: float) -> None:
+    def _overtake(self, place: Place, by: Ticket, now: float) -> None:
         place.overtaken += by.cost
         if place.holds_since is None and place.overtaken >= place.ticket.cost:
             place.holds_since = now
 
-    def _release(self, place: _Place) -> None:
+    def _release(self, place: Place) -> None:
         ticket = place.ticket
         item = self._classes[ticket.cls_name]
         client = item.clients[ticket.client]
@@ -393,15 +343,14 @@ class WaitingQueue:
             if name == cls_name:
                 item.deficit = max(item.deficit - 1, 0.0)
 
-    def _remove(self, place: _Place) -> None:
+    def _remove(self, place: Place) -> None:
         ticket = place.ticket
         item = self._classes[ticket.cls_name]
         client = item.clients[ticket.client]
-        client.places.remove(place)
+        client.remove(place)
         del self._places[ticket.id]
         item.length -= 1
         item.size -= ticket.size
-        client.size -= ticket.size
         if not item.length:
             # No client competes any more: earlier releases do not count the next time.
             del self._classes[ticket.cls_name]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.engine.call import Outcome
-from aoai_simulator.limits import PtuLimits
+from aoai_simulator.limits import PaygLimits, PtuLimits
 from tests.engine.scenarios.azure import Deployment
 from tests.engine.scenarios.traffic import Caller, Traffic, traffic
 
@@ -96,6 +96,32 @@ def test_a_modest_client_does_not_wait_behind_greedy_ones() -> None:
     served = {name: sum(bool(c.sends) for c in here.of(name)) for name in ("first", "second")}
     assert abs(served["first"] - served["second"]) <= 1
     assert sum(served.values()) >= 30
+    here.run()
+    here.check_nothing_is_left()
+
+
+def test_a_window_that_is_renewed_is_not_one_clients_for_the_next_minute() -> None:
+    limit = 60 * SECOND
+    here = traffic(
+        ("payg", {"tokens_per_minute": limit}),
+        azure={"payg@payg": Deployment(PaygLimits(limit), first_token=0.1, speed=1e6)},
+        classes=[{"name": "batch", "wait": {"seconds": 200}}],
+        clients=[{"name": name, "priority": "batch"} for name in ("crowd", "few")],
+    )
+    for n in range(200):
+        one(here, 0.1 + n / 1000, "crowd", completion=10)
+    for at in range(5, 116, 5):
+        one(here, at, "few", completion=10)
+    here.run(119)
+    waiting, coming = here.of("few")[:11], here.of("few")[12:]
+    assert all(60 < c.sent_at < 62 for c in waiting), (
+        "the crowd, which was alone, has filled the first window"
+    )
+    assert all(c.sent_at - (c.call.started - here.begun) < 1.5 for c in coming), (
+        "in the next, each finds room"
+    )
+    crowd = [c.sent_at for c in here.of("crowd") if c.sends]
+    assert sum(at > 60 for at in crowd) >= 30, "and the crowd has the rest"
     here.run()
     here.check_nothing_is_left()
 

@@ -24,7 +24,7 @@ def test_the_quota_goes_to_callers_who_are_still_there(seed: int) -> None:
     assert ours.success("critical") >= 0.995, said
     assert ours.p95("critical") <= 1.5 * UNLOADED_P95, said
     assert ours.useful >= 0.98 * plain.useful, said
-    assert ours.success("batch") >= 0.39, said
+    assert ours.success("batch") >= 0.43, said
     assert ours.for_nobody <= 0.05, said
     assert ours.refusals_per_answer(60) <= 0.1, said
 
@@ -33,7 +33,7 @@ def test_the_quota_goes_to_callers_who_are_still_there(seed: int) -> None:
 def test_what_callers_and_operators_tell_is_no_worse(told: bool, declared: bool) -> None:
     found = run(jobs(SECONDS, 1), SECONDS, 1, told=told, declared=declared)
     assert found.success("critical") >= 0.995, figures(found)
-    assert found.success("batch") >= 0.4, figures(found)
+    assert found.success("batch") >= 0.43, figures(found)
     assert found.for_nobody <= 0.05, figures(found)
     if declared:
         assert found.refusals_per_answer() <= 0.05, figures(found)
@@ -47,7 +47,8 @@ def test_light_load_is_served_without_a_refusal() -> None:
 
 def test_a_client_that_sends_half_of_all_calls_does_not_starve_nineteen_others() -> None:
     shares = [_light_share(seed) for seed in (1, 2, 3)]
-    assert sum(shares) / len(shares) >= 0.8, shares
+    assert sum(shares) / len(shares) >= 0.85, shares
+    assert min(shares) >= 0.82, shares
 
 
 def _light_share(seed: int) -> float:

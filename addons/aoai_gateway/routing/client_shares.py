@@ -1,0 +1,122 @@
+"""The shares of clients in their class over the last minute: one that has had more leaves room to the others.
+
+Theory of operation. A queue divides fairly among the clients that wait, at the moment when room comes. But a
+pay-as-you-go window comes free in lumps, and stays full for a minute: in a lull, or when a lump is larger
+than all that waits, a client with many calls fills it, and the others, whose calls come a few seconds later,
+find nothing to divide. So a client is measured by the minute, as Azure's windows are.
+
+A client that was given more of its class's tokens in the last minute than its fair part (its weight, of the
+weights of all clients that asked or were served in that minute) leaves room for what the others of its class
+ask for, as every client does for the classes above; it also sorts behind them in the queue. A client that has
+had less leaves nothing, and a client alone in its class never does. Where there is enough for all, there is
+room beside what the others ask for, and no call waits because of this.
+
+Times are seconds on any monotonic clock, amounts are tokens.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from aoai_gateway.bounded import Bounded
+from aoai_gateway.routing.windows import SlidingWindow
+
+SHARED_SECONDS = 60.0
+"""How far back is looked: as far as Azure's token window does."""
+
+MOST_CLASSES = 1_000
+MOST_CLIENTS = 10_000
+"""Of a class; the one that asked or was served longest ago is forgotten."""
+
+
+@dataclass(slots=True)
+class _Client:
+    weight: float
+    asked: SlidingWindow = field(default_factory=lambda: SlidingWindow(SHARED_SECONDS))
+    given: SlidingWindow = field(default_factory=lambda: SlidingWindow(SHARED_SECONDS))
+    last: float = 0.0
+    """When it asked or was served last."""
+
+
+class _Class:
+    def __init__(self) -> None:
+        self.clients: OrderedDict[str, _Client] = OrderedDict()
+        """The one that asked or was served longest ago comes first."""
+        self.asked = SlidingWindow(SHARED_SECONDS)
+        self.given = SlidingWindow(SHARED_SECONDS)
+        self.weights = 0.0
+        """Of all clients."""
+
+    def client(self, name: str, weight: float, now: float) -> _Client:
+        """Return a client, who has just asked or been served."""
+        self.forget_old(now)
+        client = self.clients.get(name)
+        if client is None:
+            if len(self.clients) >= MOST_CLIENTS:
+                self._forget_first()
+            client = self.clients[name] = _Client(0.0)
+        self.clients.move_to_end(name)
+        self.weights += weight - client.weight
+        client.weight, client.last = weight, now
+        return client
+
+    def forget_old(self, now: float) -> None:
+        while self.clients and now - next(iter(self.clients.values())).last > SHARED_SECONDS:
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        _, client = self.clients.popitem(last=False)
+        # Begun anew at 0, so that rounding does not add up for ever.
+        self.weights = self.weights - client.weight if self.clients else 0.0
+
+
+class ClientShares:
+    """What the clients of each class asked for and were given in the last minute."""
+
+    def __init__(self) -> None:
+        self._classes: Bounded[str, _Class] = Bounded(MOST_CLASSES)
+
+    def asked(self, cls: str, client: str, weight: float, tokens: int, now: float) -> None:
+        """Note that a call of a client has come."""
+        item = self._class(cls)
+        item.client(client, weight, now).asked.add(tokens, now)
+        item.asked.add(tokens, now)
+
+    def given(self, cls: str, client: str, weight: float, tokens: int, now: float) -> None:
+        """Note that a client's call is sent to a backend."""
+        item = self._class(cls)
+        item.client(client, weight, now).given.add(tokens, now)
+        item.given.add(tokens, now)
+
+    def _class(self, name: str) -> _Class:
+        item = self._classes.get(name)
+        if item is None:
+            item = _Class()
+            self._classes.put(name, item)
+        return item
+
+    def give_back(self, cls: str, client: str, tokens: int, at: float) -> None:
+        """Note that a call which was sent at a time has left some of its tokens unused."""
+        item = self._classes.get(cls)
+        own = item.clients.get(client) if item is not None else None
+        if item is not None and own is not None:
+            own.given.give_back(tokens, at)
+            item.given.give_back(tokens, at)
+
+    def left_to_others(self, cls: str, client: str, now: float) -> float:
+        """Return the part (0..1) of its class's demand for which a client leaves room: that of the others.
+
+        0 for a client that has not had more than its fair part.
+        """
+        item = self._classes.get(cls)
+        if item is None:
+            return 0.0
+        item.forget_old(now)
+        own = item.clients.get(client)
+        if own is None or len(item.clients) < 2:
+            return 0.0
+        if own.given.own(now) * item.weights <= item.given.own(now) * own.weight:
+            return 0.0
+        asked = item.asked.own(now)
+        return max(0.0, 1 - own.asked.own(now) / asked) if asked else 0.0
