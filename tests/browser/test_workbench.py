@@ -135,6 +135,7 @@ def at_rest(bench: Bench) -> Iterator[None]:
     assert bench.page.title() == "Workbench"
 
 
+@pytest.mark.timeout(400)  # each step waits for a browser and for simulated models
 def test_a_failing_call_becomes_a_case_that_passes(bench: Bench, tmp_path: Path) -> None:
     page = bench.page
     bench.many(MANY)

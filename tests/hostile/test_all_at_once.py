@@ -297,6 +297,7 @@ def do_all(place: Place) -> float:
     return place.longest_stall(begun)
 
 
+@pytest.mark.timeout(600)  # two rounds of all kinds
 def test_a_gateway_outlives_all_of_it(place: Place) -> None:
     prepare(place)
     # The first time, threads, their stacks and their pools of memory are made, which stay.
