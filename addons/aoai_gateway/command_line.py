@@ -30,7 +30,7 @@ def parser_of(command: str, description: str, *, epilog: str | None = None) -> a
 def installs(extra: str) -> str:
     """Give the command that installs what an extra of this package brings, for this very Python.
 
-    It names the packages themselves: from an index, ``aoai-gateway[…]`` would be whatever has that name.
+    It names the packages themselves: from an index, ``aoai-gateway[…]`` would be any package of that name.
     """
     # Loaded where it is needed: commands are to start quickly.
     from importlib.metadata import PackageNotFoundError, requires

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO
 
 AT_ONCE = 4096
-"""Bytes that a pipe takes as a whole, whatever other processes write to it (PIPE_BUF of Linux)."""
+"""Bytes that a pipe takes as a whole, while other processes write to it, too (PIPE_BUF of Linux)."""
 
 _writing = threading.Lock()
 

@@ -31,7 +31,7 @@ def transcript(operation: str, sent: Sent, model: str) -> Reply:
         return named_events([delta, {"type": "transcript.text.done", "text": TEXT, **usage}], cost)
     if form == "verbose_json":
         task = "translate" if operation.endswith("translations") else "transcribe"
-        # Of a field that is sent twice, forms keep one: whoever asks for anything gets the words, too.
+        # Of a field that is sent twice, forms keep one value: a request for either kind gets the words, too.
         words = "timestamp_granularities[]" in sent.fields
         body = {"task": task, "language": "english", **_timed(seconds, words=words), **usage}
         return Whole(200, (JSON_TYPE,), compact(body), cost)

@@ -40,7 +40,7 @@ def story(run: Coroutine[Any, Any, None]) -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(SECONDS):
-        while not condition():  # noqa: ASYNC110 - the other side is a socket
+        while not condition():  # noqa: ASYNC110 - the other side is a socket, which sets no event
             await asyncio.sleep(0.005)
 
 

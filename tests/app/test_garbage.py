@@ -78,7 +78,7 @@ def test_what_is_set_aside_ends_without_a_collection_if_it_is_no_circle(machine:
     kept = Circle()
     machine.collect(2 * LONG)
     ended = weakref.ref(kept)
-    kept.itself = None  # type: ignore[assignment]
+    kept.itself = None  # type: ignore[assignment]  # the circle is opened
     del kept
     assert ended() is None
 

@@ -52,7 +52,7 @@ def refuses(address: Any) -> bool:
 
 @pytest.mark.parametrize("steps", range(5))
 def test_the_last_one_takes_what_waits_and_closes_the_port(listener: socket.socket, steps: int) -> None:
-    """Whatever the steps of the event loop since they came."""
+    """After any number of steps of the event loop since they came."""
 
     async def story() -> None:
         begun: list[Any] = []

@@ -1,4 +1,4 @@
-"""A process that ends cuts no request off, whatever its connections are at and wherever they wait."""
+"""A process that ends cuts no request off, in any state and in any queue of its connection."""
 
 from __future__ import annotations
 

@@ -211,6 +211,25 @@ def test_the_end_of_work_may_be_looked_at_in_another_process() -> None:
     assert len(first.engine.shared.unfinished) == 0
 
 
+def test_two_looks_at_once_in_two_processes_settle_a_booking_once() -> None:
+    first, second = two()
+    settled: list[Settle] = []
+    first.engine.shared.unfinished.settle = settled.append
+    second.engine.shared.unfinished.settle = settled.append
+    booking = Reservation("call 1", "high", (Quota(None, 1000),), 100)
+    work = Unfinished("call 1", DEPLOYMENT, first.now, 10, True, booking, unseen=(90, None))
+    first.engine.shared.unfinished.begin("high", "resp_1", work)
+    first.run(2 * LAG)
+    # Neither has heard of the other's look.
+    for member in (second, first):
+        there = member.engine.shared.unfinished
+        found = there.end("high", "resp_1")
+        assert found is not None
+        there.charge("high", "resp_1", found, 55, None)
+    first.run(4 * LAG)
+    assert settled == [Settle(booking, 55)]
+
+
 def test_work_whose_end_was_looked_at_where_it_began_is_forgotten_elsewhere() -> None:
     first, second = two()
     work = Unfinished("call 1", DEPLOYMENT, first.now, 10, False)

@@ -88,7 +88,7 @@ def spread(way: str, secrets: Sequence[str]) -> Iterator[bytes]:
             yield chunk(DONE) + END
         case (
             "coded"
-        ):  # in a coding that nobody has asked for, each event flushed, and some pieces within secrets
+        ):  # in a coding that no request has asked for, each event flushed, and some pieces within secrets
             coding, encode = CODINGS[detail]
             data = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % everything.encode()
             pieces = [data[at : at + 7] for at in range(0, len(data), 7)]

@@ -53,7 +53,7 @@ def stream(*events: bytes) -> bytes:
 
 
 def coded(coding: str, body: bytes) -> bytes:
-    """A stream in a coding, which nobody has asked for."""
+    """A stream in a coding, which no request has asked for."""
     head = SSE.replace(b"connection: close", b"connection: close\r\ncontent-encoding: %b" % coding.encode())
     return head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
 

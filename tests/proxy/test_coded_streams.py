@@ -61,7 +61,7 @@ def here(made: Callable[..., Connection]) -> Connection:
 
 def await_it(hook: commands.StartHook) -> None:
     if isinstance(hook, GatewayAskHook):
-        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks nobody
+        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks no addon
 
 
 def call_of(here: Connection) -> Call:

@@ -166,7 +166,7 @@ def test_the_oldest_goes_first_and_none_is_held_for_long() -> None:
         assert place.pool.take(ONE) is second
         place.clock.now += HELD_SECONDS
         await settle()
-        assert len(place.asked) == 2, "none is opened in the place of one that nobody needed"
+        assert len(place.asked) == 2, "no connection replaces one that no call needed"
 
     story(run())
 

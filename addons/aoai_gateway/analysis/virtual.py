@@ -286,7 +286,7 @@ class _Running:
         try:
             while True:
                 # Sending None is how a generator is begun.
-                self._effect = effect = run.send(result)  # type: ignore[arg-type]
+                self._effect = effect = run.send(result)  # type: ignore[arg-type]  # see above
                 gateway.changed()
                 result = self._carry_out(effect)
                 if result is None:

@@ -84,7 +84,7 @@ class AheadConnection(asyncio.Protocol):
                 self._has_shaken_hands = True
             # Session tickets are read by this, and nothing else may come: nothing was asked.
             self.tls.recv(1)
-            self._fail(ConnectionError("the backend sent something that nobody had asked for"))
+            self._fail(ConnectionError("the backend sent something without a request"))
         except SSL.WantReadError:
             self._send()
             if self._has_shaken_hands and not self.ready.done():
@@ -168,8 +168,8 @@ async def _tls_state(address: Address) -> SSL.Connection:
     """Have mitmproxy prepare TLS with a backend, as it does when its layer is about to shake hands."""
     server = Server(address=address)
     server.sni = address[0]
-    nobody = Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0))
-    start = tls.TlsData(server, context.Context(nobody, ctx.options), is_dtls=False)
+    client = Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0))
+    start = tls.TlsData(server, context.Context(client, ctx.options), is_dtls=False)
     await ctx.master.addons.trigger_event(TlsStartServerHook(start))
     if start.ssl_conn is None:
         raise ConnectionError("mitmproxy has not prepared TLS")

@@ -170,7 +170,7 @@ def unread(connection: str) -> int:
 def is_reset(connection: str) -> bool:
     """Whether a client, by its connection's id, can be sent nothing any more.
 
-    Nobody reads on a connection on which no more can come, so nobody hears there that its client resets it.
+    asyncio does not read a connection on which no more can come, so it does not report a reset there.
     """
     handler = _handlers().get(connection)
     transport = handler.transports.get(handler.client) if handler is not None else None

@@ -4,8 +4,8 @@ A connection is busy or at rest. A busy one ends by itself: its answer says ``Co
 §9.6). At one that rests, a request may be on its way, and HTTP has no word to stop it; so it is closed late,
 and only when nothing has come on it:
 
-- Where a successor listens already, nobody waits for this process. Its connections may rest until the drain's
-  time is over, and most have their last answer before.
+- Where a successor listens already, no client waits for this process. Its connections may rest until the
+  drain's time is over, and most have their last answer before.
 - Where the gateway ends, a new connection has `UNUSED_SECONDS` for its first request, and one that has had
   answers has `IDLE_SECONDS` for its next.
 
@@ -109,7 +109,7 @@ class Drain:
             seconds = math.inf
         else:
             seconds = UNUSED_SECONDS if rest.unused else IDLE_SECONDS
-        # The last second is for them, whatever the limit.
+        # The last second is for them, also where the limit is short.
         return min(max(rest.since, self._begun) + seconds, self._end - IDLE_SECONDS)
 
 

@@ -6,7 +6,7 @@ references behind. So what has survived one that took long is set aside (`gc.fre
 through what has come since.
 
 What was set aside ends as ever when nothing refers to it any more; only a circle in it stays. So all of it is
-gone through when no call has come for a while, and, whatever comes, when there are three times as many
+gone through when no call has come for a while, and, also under load, when there are three times as many
 objects as after the last time.
 """
 

@@ -1,8 +1,8 @@
 """Settlement: when a call has ended, its real cost takes the place of what was booked for it.
 
-A request counts once a backend may have begun to work on it, whatever becomes of it; a call that none has
-taken costs nothing. Where an answer brings no usage, what was delivered of it is counted. Where the work goes
-on after the answer, the booking stays open until a later call of the client's looks at its end.
+A request counts once a backend may have begun to work on it, also if it fails then; a call that no backend
+has taken costs nothing. Where an answer brings no usage, what was delivered of it is counted. Where the work
+goes on after the answer, the booking stays open until a later call of the client's looks at its end.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ SEPARATOR = " · "
 
 
 def is_marked_by_a_person(flow: Flow) -> bool:
-    """Whether a user has marked a flow by hand: with a marker that is none of the gateway's."""
+    """Whether a user has marked a flow by hand: with a marker that the gateway does not set."""
     return bool(flow.marked) and flow.marked not in MARKERS
 
 

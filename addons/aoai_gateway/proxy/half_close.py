@@ -11,7 +11,7 @@ reset:
   (100) would be seen by the client, and HTTP/1.0 knows none.
 - Between the events of a stream that pauses, a comment, which readers of events ignore.
 
-Whatever else is sent does the same. The first question is asked at once, so that who has left is noticed
+Every other part of an answer does the same. The first question is asked at once, so a hang-up is noticed
 after a round trip; the next ones ever more rarely, for a client that leaves later, or that has a relay
 between, which passes a half-closed connection on and learns from its own reset that its client has left.
 """

@@ -53,7 +53,7 @@ class Led(Protocol):
         """Forget the stream."""
 
     def client_gone(self, event: events.Event) -> CommandGenerator[None]:
-        """Stop whatever is under way for the client."""
+        """Stop all that is under way for the client."""
 
 
 class SessionSteps:

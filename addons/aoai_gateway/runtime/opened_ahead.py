@@ -5,7 +5,7 @@ trips, which the first call of each client connection waits for, and so does the
 backend. Here the next few connections are opened meanwhile.
 
 A connection that is held here has carried nothing but its handshake, and never comes back once it was taken.
-So no answer can get from one client to another, whatever a backend sends and however a call ends.
+So no answer can get from one client to another, by no bytes of a backend and by no end of a call.
 """
 
 from __future__ import annotations

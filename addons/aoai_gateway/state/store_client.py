@@ -2,7 +2,7 @@
 
 All of them find the store anew when they connect: a host by its name, the primary by the Sentinels, the node
 of a slot by the Cluster. So what has to be done about a store that has moved is the same: let go of the
-connections. None of them repeats a command by itself, for that would repeat what may have been done.
+connections. No client repeats a command by itself, for that would repeat what may have been done.
 
 In a Cluster all keys of the gateways with one prefix are in one slot, by a hash tag. One batch of scripts is
 one round trip then, in the order in which it was asked, and the counters are lost and come back as a whole:
@@ -76,7 +76,8 @@ class StoreClient:
         elif store.cluster is not None:
             nodes = [ClusterNode(host, port) for host, port in _pairs(store.cluster, REDIS_PORT)]
             self._cluster = RedisCluster(startup_nodes=nodes, **options, **_sign_in(store), **_tls(store.tls))
-            self._cluster.commands_parser = _KeysOfCommands()  # type: ignore[assignment]
+            # It has the two methods that the client calls, and is no subclass: redis-py's own reads COMMAND.
+            self._cluster.commands_parser = _KeysOfCommands()  # type: ignore[assignment]  # see above
             self.redis = cast("Redis", self._cluster)
         else:
             host, port = host_and_port(store.host or "", REDIS_PORT)
@@ -115,7 +116,7 @@ class StoreClient:
             return 'it is a part of a Cluster: write "state: {cluster: …}"'
         if isinstance(error, (RedisError, RedisClusterException, OSError)):
             return f"{type(error).__name__}: {str(error)[:LONGEST_TOLD]}"
-        # The client's parser meets bytes of another protocol with whatever it stumbles over.
+        # On bytes of another protocol, the client's parser may raise any exception.
         return NOT_REDIS
 
 
@@ -140,7 +141,7 @@ class _KeysOfCommands:
 def keys_prefix(store: StoreAddress, prefix: str) -> str:
     """Return what the keys begin with: in a Cluster, a hash tag, so that all of them are in one slot."""
     if isinstance(store, SharedStore) and store.cluster is not None:
-        # A tag ends with the first brace, and an empty one is none.
+        # A tag ends with the first brace, and Redis ignores an empty tag.
         return f"{{{prefix.replace('}', '%7D')}}}"
     return prefix
 
@@ -148,7 +149,7 @@ def keys_prefix(store: StoreAddress, prefix: str) -> str:
 def _sentinels(sentinel: SentinelAddress, store: SharedStore, options: dict[str, Any]) -> Sentinel:
     seconds = max(SENTINEL_SECONDS, options["socket_connect_timeout"] / len(sentinel.hosts))
     quick = dict.fromkeys(("socket_connect_timeout", "socket_timeout"), seconds)
-    return Sentinel(  # type: ignore[no-untyped-call]
+    return Sentinel(  # type: ignore[no-untyped-call]  # redis-py has not typed it
         _pairs(sentinel.hosts, SENTINEL_PORT),
         sentinel_kwargs=options | quick | _sign_in(sentinel) | _tls(store.tls),
         db=store.database,

@@ -42,7 +42,7 @@ _MESSAGES = {
     "token_tenant": "Tokens of its tenant are not accepted here. Sign in to another one",
     "token_client_unknown": "It is valid, but belongs to no client of this gateway. "
     "Ask the gateway's administrator to add one",
-    "token_groups_left_out": "Its sender is in too many groups for a token, so it holds none of them and "
+    "token_groups_left_out": "Its sender is in too many groups for a token, so it does not list them and "
     "belongs to no client of this gateway. Have its issuer write only those that the application needs",
     "token_client_ambiguous": "It is valid, but several clients of this gateway could be meant. "
     "Ask the gateway's administrator to tell them apart",
