@@ -6,6 +6,7 @@ carried out here as mitmproxy's server would, in the order in which it comes.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from mitmproxy.test import taddons, tflow
 from aoai_gateway.config.models import Config
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.runtime.gateway import Gateway
+from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 
 
 class Clock:
@@ -197,3 +199,9 @@ def connect(configuration: Config, options: Options) -> Connection:
     gateway.adopt(configuration)
     listen(gateway)
     return Connection(gateway, clock, options)
+
+
+def await_it(hook: commands.StartHook) -> None:
+    """Do what the layer asks of the addon, at once."""
+    if isinstance(hook, GatewayAskHook):
+        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks no addon

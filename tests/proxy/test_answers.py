@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import brotli
 import pytest
-from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.proxy import commands
-from mitmproxy.test import taddons
 
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.proxy.downstream_response import DownstreamResponse
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.gateway import Gateway
-from aoai_gateway.runtime.stream_hooks import GatewayAskHook, GatewayAttemptFailedHook
+from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from aoai_gateway.tokens import Counter, load_encodings
-from tests.engine_driver import ANYBODY, config
-from tests.proxy.layer_driver import Connection, connect
+from tests.engine_driver import ANYBODY
+from tests.proxy.layer_driver import Connection
 
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 BARE = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -37,30 +32,6 @@ END = b"0\r\n\r\n"
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-def await_it(hook: commands.StartHook) -> None:
-    if isinstance(hook, GatewayAskHook):
-        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks nobody
-
-
-@pytest.fixture
-def made() -> Iterator[Callable[..., Connection]]:
-    with taddons.context(Proxyserver()) as tctx:
-
-        def make(**parts: Any) -> Connection:
-            plain = config("a", "b", **parts)
-            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
-            here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
-            here.on_hook = await_it
-            return here
-
-        yield make
-
-
-@pytest.fixture
-def here(made: Callable[..., Connection]) -> Connection:
-    return made()
 
 
 def call_of(here: Connection) -> Call:

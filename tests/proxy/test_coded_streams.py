@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import commands, events
-from mitmproxy.test import taddons
 
 from aoai_gateway.engine.call import Call, FailureKind, Outcome
 from aoai_gateway.proxy.unfolding import MOST_WAITING
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from tests.coded_streams import CODINGS
-from tests.engine_driver import config
-from tests.proxy.layer_driver import Connection, connect
+from tests.proxy.layer_driver import Connection, await_it
 
 ROLE = b'data: {"model":"gpt","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 TEXT = b'data: {"model":"gpt","choices":[{"index":0,"delta":{"content":"word %d"},"finish_reason":null}]}\n\n'
@@ -38,30 +33,6 @@ def chunk(data: bytes) -> bytes:
 def head(coding: str, framing: str = "transfer-encoding: chunked") -> bytes:
     fields = ["content-type: text/event-stream", f"content-encoding: {coding}", framing]
     return "\r\n".join(["HTTP/1.1 200 OK", *fields, "", ""]).encode()
-
-
-@pytest.fixture
-def made() -> Iterator[Callable[..., Connection]]:
-    with taddons.context(Proxyserver()) as tctx:
-
-        def make(**parts: Any) -> Connection:
-            plain = config("a", "b", **parts)
-            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
-            here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
-            here.on_hook = await_it
-            return here
-
-        yield make
-
-
-@pytest.fixture
-def here(made: Callable[..., Connection]) -> Connection:
-    return made()
-
-
-def await_it(hook: commands.StartHook) -> None:
-    if isinstance(hook, GatewayAskHook):
-        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks no addon
 
 
 def call_of(here: Connection) -> Call:

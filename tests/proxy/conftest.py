@@ -1,0 +1,32 @@
+"""A client's connection before two plain backends, for tests of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.test import taddons
+
+from tests.engine_driver import config
+from tests.proxy.layer_driver import Connection, await_it, connect
+
+
+@pytest.fixture
+def made() -> Iterator[Callable[..., Connection]]:
+    with taddons.context(Proxyserver()) as tctx:
+
+        def make(**parts: Any) -> Connection:
+            plain = config("a", "b", **parts)
+            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
+            here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
+            here.on_hook = await_it
+            return here
+
+        yield make
+
+
+@pytest.fixture
+def here(made: Callable[..., Connection]) -> Connection:
+    return made()
