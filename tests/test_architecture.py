@@ -4,18 +4,22 @@
    belongs to mitmproxy. Time and randomness are its arguments.
 2. Every package has a rank of its own, and imports only packages of lower ranks.
 3. Inside a package there are no import circles, not even for types.
+4. The top level holds the layout and nothing else: no output of a program that ran there.
 
 The lists of packages and modules are read from the folders: what is new has to be given its rank.
 """
 
 import ast
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-ADDONS = Path(__file__).parent.parent / "addons"
+CHECKOUT = Path(__file__).parent.parent
+ADDONS = CHECKOUT / "addons"
 NAME = "aoai_gateway"
 SIMULATOR = "aoai_simulator"
 PACKAGE = ADDONS / NAME
@@ -53,6 +57,24 @@ CORE_OF_SIMULATOR = ("limits",)
 
 SEEN_BY_SIMULATOR = ("config", "tokens")
 """Of the gateway, the simulator reads the configuration and counts tokens; it is Azure, and knows no more."""
+
+TOP_LEVEL = frozenset(
+    {
+        *(
+            ".ci",
+            ".github",
+            ".gitignore",
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
+            "LICENSE",
+            "README.md",
+            "SECURITY.md",
+        ),
+        *("addons", "deploy", "docs", "examples", "gateway.yaml", "mkdocs.yml", "policies", "pyproject.toml"),
+        *("run.sh", "tests"),
+    }
+)
+"""What git tracks at the top, lock files (``requirements*.lock``) aside."""
 
 FORBIDDEN_MODULES = frozenset(
     {
@@ -199,6 +221,14 @@ def part_of(path: Path) -> str:
 def is_core(path: Path) -> bool:
     package, *rest = path.relative_to(ADDONS).with_suffix("").parts
     return rest[0] in (CORE_OF_SIMULATOR if package == SIMULATOR else CORE)
+
+
+def test_the_top_level_holds_the_layout_alone() -> None:
+    if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    names = {line.split("/")[0] for line in tracked.stdout.splitlines()}
+    assert {name for name in names if not Path(name).match("requirements*.lock")} == TOP_LEVEL
 
 
 def test_every_package_has_a_rank() -> None:
