@@ -106,8 +106,15 @@ def test_serve_is_what_happens_when_no_command_is_named(
 
 
 def test_a_word_behind_an_option_is_its_value(
-    hosts: Hosts, demo: Path, port: int, capsys: pytest.CaptureFixture[str]
+    hosts: Hosts,
+    demo: Path,
+    port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # The file is made where the command runs.
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["--config", str(demo), "--port", str(port), "--capture", "report"]) == 0
     assert Path(hosts.served[0]["capture"]).name == "report"
     assert cli.main(["--config", str(demo), "--port", str(port), "--", "check"]) == 2
