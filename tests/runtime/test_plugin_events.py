@@ -13,6 +13,7 @@ from mitmproxy.proxy.layers.http import HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.config.models import Client
+from aoai_gateway.runtime import stream_hooks
 from aoai_gateway.runtime.gateway import FLOW_HOOKS, OUR_EVENTS
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook, Listeners, ask
 from aoai_gateway.runtime.stream_hooks import Ask
@@ -115,6 +116,21 @@ async def test_an_ask_without_objection_has_no_error() -> None:
         asked = Ask(hook())
         await asked.perform(tctx.master.addons)
     assert asked.error is None
+
+
+@pytest.mark.anyio
+async def test_a_plugin_that_does_not_answer_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hangs:
+        async def gateway_client_identified(self, data: ClientIdentified) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(stream_hooks, "PLUGIN_SECONDS", 0.01)
+    with taddons.context(Hangs(), loadcore=False) as tctx:
+        asked = Ask(hook())
+        await asked.perform(tctx.master.addons)
+    assert isinstance(asked.error, TimeoutError)
+    assert str(asked.error) == "No answer to gateway_client_identified within 0.01 s."
+    assert not asked.performed
 
 
 @pytest.fixture

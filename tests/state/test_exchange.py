@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -53,6 +54,25 @@ def test_a_wait_ends_when_something_comes(redis_server: RedisServer) -> None:
     between(redis_server.url, "wait", script)
 
 
+@pytest.mark.parametrize("ahead", [-86_400.0, 86_400.0])
+def test_a_clock_that_is_wrong_takes_nothing_away_that_is_to_be_read(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead)
+
+    async def script(one: Exchange, other: Exchange) -> None:
+        # Redis takes away blocks of a hundred entries.
+        for number in range(250):
+            await one.tell([number], 1.0)
+        read: list[Told] = []
+        while found := await other.news(wait=False):
+            read += found
+        assert [told.records for told in read] == [[number] for number in range(250)]
+
+    between(redis_server.url, f"clock {ahead}", script)
+
+
 def test_homes_are_read_newest_first(redis_server: RedisServer) -> None:
     async def script(one: Exchange, other: Exchange) -> None:
         for number in range(250):
@@ -68,7 +88,9 @@ def test_what_was_done_is_not_kept_for_long(redis_server: RedisServer) -> None:
         with redis.Redis.from_url(redis_server.url) as store:
             for second in range(1, 1001):
                 store.xadd("short:{peers}:events", {"p": "old", "c": "0", "r": "[]"}, id=f"{second}-0")
+            # The answer to the first one tells the store's time.
             await one.tell([["new"]], 1.0)
+            await one.tell([["newer"]], 1.0)
             assert store.xlen("short:{peers}:events") < 200
 
     between(redis_server.url, "short", script)

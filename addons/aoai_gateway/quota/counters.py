@@ -132,7 +132,7 @@ class Counters:
         ``cost``: what quotas in money count.
         """
         if tokens < 0 or (cost or 0) < 0:
-            raise ValueError(f"cannot settle with {tokens} tokens")
+            raise ValueError(f"cannot settle with {tokens} tokens and a cost of {cost}")
         self._close(reservation, (tokens, cost), microseconds(now))
 
     def cancel(self, reservation: Reservation, now: float) -> None:

@@ -104,6 +104,12 @@ LINES_SECONDS = 300.0
 UPLOAD_SECONDS = 60.0
 """For the reading of an upload's form; a gigabyte takes some seconds."""
 
+COUNT_SECONDS = 60.0
+"""For a long prompt or answer to have its turn and be counted. 100 MB take some seconds."""
+
+CLOCK_STEP_SECONDS = 1.0
+"""By how much the system's clock must have gone ahead for it to be followed."""
+
 NO_CREDENTIAL = "no credential"
 """What opens and ends the break of an endpoint for which the gateway has nothing to show."""
 
@@ -202,8 +208,9 @@ class Gateway:
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
         self.wall = self.clock.time() - self.clock.monotonic()
+        """What makes a monotonic time one since the epoch; see `follow_clock`."""
         self.engine.shared.unfinished.settle = self.settle
-        self.early = EarlyAnswers(self._put, self.wall)
+        self.early = EarlyAnswers(self._put, lambda: self.wall)
         """Requests that are answered before they become calls."""
 
     async def prepare(self, config: Config) -> None:
@@ -274,7 +281,7 @@ class Gateway:
 
     def _credential_changed(self, endpoint: str, why_none: str, seconds: float) -> None:
         """Skip an endpoint for which there is no credential, and use it again when there is one."""
-        breaks, scope, now = self.engine.scheduler.breaks, (endpoint, None), time.monotonic()
+        breaks, scope, now = self.engine.scheduler.breaks, (endpoint, None), self.clock.monotonic()
         breaks.withdraw(scope, NO_CREDENTIAL)
         if why_none:
             breaks.open(scope, Break(now, now + seconds, why_none, NO_CREDENTIAL))
@@ -311,20 +318,39 @@ class Gateway:
         """Count a prompt: a small one at once, a large one in a thread, by turns of clients."""
         counter, body = self.counter, effect.body
         if not body.whole:
-            return self._count_large(effect, client)
+            return self._counted(self._count_large(effect, client))
         operation = effect.target.operation.prompt_form
         if cost_hint(len(body.raw)):
             return counter.count_request(operation, body.parsed, effect.model)
         size = len(body.raw)
-        return self.threads.run(client, size, counter.count_request, operation, body.parsed, effect.model)
+        work = self.threads.run(client, size, counter.count_request, operation, body.parsed, effect.model)
+        return self._counted(work)
 
     def count_delivered(self, effect: CountDelivered, client: str) -> Count | Awaitable[Count]:
         """Count an answer's text: a short one at once, a long one in a thread."""
         delivered = effect.delivered
         if cost_hint(delivered.kept_bytes):
             return self.counter.count_delivered(delivered, effect.model)
-        size = delivered.kept_bytes
-        return self.threads.run(client, size, self.counter.count_delivered, delivered, effect.model)
+        return self._count_long_answer(effect, client)
+
+    async def _count_long_answer(self, effect: CountDelivered, client: str) -> Count:
+        delivered, counter = effect.delivered, self.counter
+        work = self.threads.run(
+            client, delivered.kept_bytes, counter.count_delivered, delivered, effect.model
+        )
+        try:
+            return await self._counted(work)
+        except errors.GatewayError:
+            # The client has its answer, and is to be charged for it.
+            return counter.estimate_delivered(delivered)
+
+    async def _counted(self, counting: Awaitable[Count]) -> Count:
+        """Wait for a thread to count. Raises GatewayError (503) if it has too much to do."""
+        try:
+            async with asyncio.timeout(COUNT_SECONDS):
+                return await counting
+        except TimeoutError:
+            raise errors.unavailable("The gateway has too many long texts to count.") from None
 
     async def _count_large(self, effect: CountTokens, client: str) -> Count:
         """Have a body read once more for its prompt; the result is no more than can be counted."""
@@ -391,8 +417,18 @@ class Gateway:
             self._in_background(self.state.cancel(reservation, self.now()))
 
     def now(self) -> float:
-        """Return the time since the epoch on a clock that never jumps."""
+        """Return the time since the epoch on a clock that never goes back."""
         return self.clock.monotonic() + self.wall
+
+    def follow_clock(self) -> None:
+        """Take over a step forward of the system's clock, as after a machine's sleep.
+
+        CLOCK_MONOTONIC stands still in a sleep (clock_gettime(2)), so budgets would begin their day late, and
+        keys be taken after their end. A step back is not followed: bookings would lie in the future.
+        """
+        wall = self.clock.time() - self.clock.monotonic()
+        if wall - self.wall >= CLOCK_STEP_SECONDS:
+            self.wall = wall
 
     def _in_background(self, answer: Awaitable[None] | None) -> None:
         if answer is not None:

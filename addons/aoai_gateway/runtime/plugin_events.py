@@ -14,7 +14,7 @@ gateway_call_finished         `CallFinished`                          observe (t
 ============================  ======================================  =======================================
 
 Refusing is raising a :class:`~aoai_gateway.wire.errors.GatewayError`; any other exception fails closed: the
-client gets a 500 and nothing is sent.
+client gets a 500 and nothing is sent. So does a coroutine that takes more than 30 seconds.
 """
 
 from __future__ import annotations

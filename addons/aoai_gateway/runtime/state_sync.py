@@ -13,7 +13,6 @@ import math
 import os
 import random
 import socket
-import time
 from typing import TYPE_CHECKING
 
 from mitmproxy.utils import asyncio_utils
@@ -78,7 +77,7 @@ class StateSync:
         self._budget_file: BudgetFile | None = None
         self._affinity_file: AffinityFile | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._renewed = time.monotonic()
+        self._renewed = gateway.clock.monotonic()
         self._theirs: dict[ClassBreak, float] = {}
         """The breaks found in the store last, and until when each holds."""
         self._closed: set[Scope] = set()
@@ -155,7 +154,8 @@ class StateSync:
 
     async def look(self) -> None:
         """Renew leases, and see which breaks others have opened or ended. Called every half second or so."""
-        gateway, now = self._gateway, time.monotonic()
+        gateway, now = self._gateway, self._gateway.clock.monotonic()
+        gateway.follow_clock()
         gateway.engine.shared.unfinished.expire(now)
         if self._failover is None:
             # What shares a store keeps the leases there itself.

@@ -41,8 +41,13 @@ class Ask:
     async def perform(self, addons: AddonManager) -> None:
         """Trigger the event, and keep what goes wrong for the stream that waits."""
         try:
-            await ask(addons, self.hook)
+            async with asyncio.timeout(PLUGIN_SECONDS) as bound:
+                await ask(addons, self.hook)
             self.performed = True
+        except TimeoutError as error:
+            self.error = error
+            if bound.expired():
+                self.error = TimeoutError(f"No answer to {self.hook.name} within {PLUGIN_SECONDS:g} s.")
         except Exception as error:
             self.error = error
 
@@ -77,6 +82,9 @@ class Resume(Ask):
         """Wait."""
         await let_go(self.flow)
 
+
+PLUGIN_SECONDS = 30.0
+"""For the plugins that an event asks: until they have answered, a call may hold a backend."""
 
 LOOK_SECONDS = 0.2
 """How often a flow that is held is looked at."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -66,6 +65,8 @@ class Exchange:
         self._writer = _Line(store, TIMEOUT)
         self._reader = _Line(store, BLOCK_SECONDS + TIMEOUT)
         self._last = "0-0"
+        self._written_ms: int | None = None
+        """When this process wrote last, in milliseconds on the store's clock, which names the entries."""
         self._has_complained = False
 
     async def aclose(self) -> None:
@@ -78,9 +79,10 @@ class Exchange:
         fields: dict[Any, Any] = {"p": self._process, "c": repr(clock), "r": json.dumps(records)}
         if number is not None:
             fields["n"] = number
-        oldest = int((time.time() - KEPT_SECONDS) * 1000)
-        add = self._writer.redis.xadd(self._events, fields, minid=str(oldest), approximate=True)
-        await self._writer.answer(add)
+        # By the store's clock: one here that is ahead would take away what others have not read.
+        oldest = None if self._written_ms is None else str(self._written_ms - int(KEPT_SECONDS * 1000))
+        add = self._writer.redis.xadd(self._events, fields, minid=oldest, approximate=oldest is not None)
+        self._written_ms, _ = _order(_text(await self._writer.answer(add)))
 
     async def tell_homes(self, homes: Sequence[StoredHome]) -> None:
         """Append where state lives."""

@@ -106,7 +106,7 @@ class RedisState:
     ) -> None:
         """Replace what was reserved by the tokens used, and the money."""
         if tokens < 0 or (cost or 0) < 0:
-            raise ValueError(f"cannot settle with {tokens} tokens")
+            raise ValueError(f"cannot settle with {tokens} tokens and a cost of {cost}")
         await self._decide("settle", reservation, used=(tokens, cost))
 
     async def cancel(self, reservation: Reservation, now: float = 0) -> None:

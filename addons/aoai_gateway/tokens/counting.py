@@ -118,6 +118,12 @@ class Counter:
         ratio = counted.tokens / delivered.kept_bytes if delivered.kept_bytes else 1 / BYTES_PER_TOKEN
         return Count(counted.tokens + math.ceil(delivered.beyond * ratio), False, counted.encoding)
 
+    @staticmethod
+    def estimate_delivered(delivered: Delivered) -> Count:
+        """Return an estimate of the tokens of an answer by its bytes, which takes no time."""
+        size = delivered.kept_bytes + delivered.beyond
+        return Count(math.ceil(size / BYTES_PER_TOKEN), False, ESTIMATE)
+
     def _count_condensed(self, prompt: Prompt) -> Count:
         if prompt.chars is None:
             return self._count(prompt.texts, prompt.family)
