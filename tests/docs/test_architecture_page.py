@@ -28,7 +28,7 @@ def found(path: str) -> Path:
 
 
 def defined(path: Path) -> set[str]:
-    """Return the names that a module defines: classes, functions, types, and methods as Class.method."""
+    """Return the names that a module defines: classes, functions, types, constants, methods (Class.method)."""
     names: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -38,6 +38,9 @@ def defined(path: Path) -> set[str]:
             }
         elif isinstance(node, ast.TypeAlias):
             names.add(node.name.id)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
     return names
 
 

@@ -1,8 +1,9 @@
-"""The operations of Azure's resources, as one table: all that the gateway knows of an operation stands here.
+"""The operations of Azure's resources, as one table: how each is addressed, classed and answered.
 
 A row says how a request is addressed (method, path, where the deployment stands), what its body is, how it is
 answered, whether its answer names state that lives at one resource, and whether it costs tokens. Parsing,
-policy, replay and affinity read the row; none of them knows a path of its own.
+policy, replay and affinity read the row; none of them knows a path of its own. What reads a prompt, a usage
+or a price knows the operation by its name.
 
 Names are those of the official SDKs' methods (``files.content``), paths those below ``/openai/v1/`` and
 ``/openai/`` (Azure OpenAI REST reference, and its v1 specification), or below the root of another dialect
