@@ -28,7 +28,7 @@ def found(path: str) -> Path:
 
 
 def defined(path: Path) -> set[str]:
-    """Return the names that a module defines: classes, functions, types, constants, methods (Class.method)."""
+    """Return the names that a module defines: classes, functions, types, constants, Class.method."""
     names: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
