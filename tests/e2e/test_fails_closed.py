@@ -377,13 +377,14 @@ def is_told(answer: bytes, healthy: bytes, name: str) -> bool:
         head, _, body = rest.partition(b"\r\n\r\n")
         assert b"content-type: application/json" in head
         return bool(json.loads(body)["error"]["code"] == "internal_error")
+    # It may have struck at the end of an earlier connection, or of this one, when the client had all.
+    at_an_end = name.startswith(("GatewayLayer.", "GatewayHttp1Server."))
     if status == healthy.partition(b"\r\n")[0] == b"HTTP/1.1 200 OK" and b"text/event-stream" in answer:
-        return b'"error"' in answer
+        return b'"error"' in answer or (at_an_end and answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"))
     if name == "GatewayAddon.next_layer":
         # Then mitmproxy's own layer gets the connection, whose upstream is nowhere.
         return status == b"HTTP/1.1 502 Bad Gateway"
-    if name.startswith(("GatewayLayer.", "GatewayHttp1Server.")):
-        # It may have struck at the end of an earlier connection.
+    if at_an_end:
         return status == healthy.partition(b"\r\n")[0]
     # Or it was answered before.
     return not status.startswith(b"HTTP/1.1 2") and status in healthy
