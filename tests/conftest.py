@@ -31,10 +31,16 @@ settings.register_profile("random", settings.get_profile("full"), derandomize=Fa
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "small"))
 
 
+STARTS_PROCESSES = frozenset(
+    {"e2e", "browser", "clients", "hostile", "soak", "deploy", "test_run_sh.py", "test_programs.py"}
+)
+"""Folders and files of tests whose subject is a process: they take long, and run on one Python in CI."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts real processes, and run it last: a broken unit says more, and says it sooner."""
     for item in items:
-        if {"e2e", "browser", "clients", "hostile"} & set(item.path.parts):
+        if STARTS_PROCESSES & set(item.path.parts):
             item.add_marker(pytest.mark.e2e)
     items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
 
