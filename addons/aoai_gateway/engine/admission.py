@@ -38,7 +38,6 @@ from aoai_gateway.engine.end_users import EndUsers, user_of
 from aoai_gateway.engine.estimates import completion_tokens, costs
 from aoai_gateway.engine.pools import has_backends
 from aoai_gateway.engine.quota_refusal import excess, limit_of, note_refused, refusal, refused_by
-from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
 from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_response
@@ -77,13 +76,12 @@ class Admission:
 
         ``at_once``: it neither waits nor is degraded. Raises GatewayError when it is refused.
         """
-        terms = effective_policy(call.setup.config, call.client, call.deployment)
+        terms = call.plan.terms
         if at_once:
             terms = replace(terms, on_exceed=REJECT)
         if call.client.user_from is not None:
             call.user = user_of(call, call.client.user_from)
-        counted = terms.counts_prompts or money.budget_of(call.client) is not None
-        if counted and call.body is not None and call.body.is_json and costs(call):
+        if terms.counts_prompts and call.body is not None and call.body.is_json and costs(call):
             result = yield from self._count(call)
             if self._gone(call, result):
                 return None
@@ -157,12 +155,11 @@ class Admission:
 
         Raises a 403 if it has such a budget, and nothing says what the call costs.
         """
-        if not costs(call):
+        if terms.budget is None or not costs(call):
             return reservation
+        prompt, answer = self._estimates.prompt_tokens(call), completion_tokens(call)
         try:
-            return money.priced(
-                call, reservation, self._estimates.prompt_tokens(call), completion_tokens(call)
-            )
+            return money.priced(call, reservation, terms.budget, prompt, answer)
         except errors.GatewayError as error:
             if not terms.dry_run:
                 raise
@@ -173,7 +170,7 @@ class Admission:
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
     ) -> Generator[Effect, Result, float | None]:
-        if not terms.has_quotas and money.budget_of(call.client) is None:
+        if not terms.has_quotas:
             return now
         begun, held = now, call.waited
         degraded: set[str] = set()
@@ -233,19 +230,19 @@ class Admission:
         self, call: Call, terms: EffectivePolicy, tried: set[str], decision: Decision
     ) -> EffectivePolicy | None:
         """Change a call that does not fit, as its policy allows. None: nothing (more) is allowed."""
-        exceeded, config = terms.on_exceed, call.setup.config
+        exceeded = terms.on_exceed
         if exceeded.deployment is not None and "deployment" not in tried:
             tried.add("deployment")
             other = exceeded.deployment
-            usable = config.knows(other) and may_use(call.client, other) and has_backends(call, other)
+            plan = call.setup.plans.of(call.client, other)
+            usable = plan.is_known and plan.terms.may_use and has_backends(call, plan)
             if other != call.deployment and usable:
                 call.asked = call.asked or call.deployment
-                call.deployment = other
+                call.assign(plan)
                 call.note(Notice.DEGRADED, f"deployment {call.asked} -> {other}")
                 call.policy.append(PolicyAction("degrade", "deployment", call.asked, other))
                 # The other deployment's own quota counts, the ways out stay those of the first.
-                changed = effective_policy(config, call.client, other)
-                return replace(changed, on_exceed=exceeded)
+                return replace(plan.terms, on_exceed=exceeded)
         if exceeded.max_tokens is not None and "max_tokens" not in tried:
             tried.add("max_tokens")
             assert call.body is not None
@@ -283,7 +280,7 @@ class Admission:
 
         Raises GatewayError when it asks for more than the client may.
         """
-        terms = effective_policy(call.setup.config, call.client, call.deployment)
+        terms = call.plan.terms
         return None if terms.dry_run else bound_of_response(terms.request_limits, asked)
 
     def book_response(
@@ -293,11 +290,11 @@ class Admission:
 
         ``prompt``, ``answer``: its tokens, at most as far as that is known.
         """
-        terms = effective_policy(call.setup.config, call.client, call.deployment)
+        terms = call.plan.terms
         whole = self._reservation(call, terms, prompt + answer, now)
         whole = replace(whole, id=f"{call.id}/response {number}", requests=0)
-        if money.has_price(call):
-            whole = money.priced(call, whole, prompt, answer)
+        if terms.budget is not None and money.has_price(call):
+            whole = money.priced(call, whole, terms.budget, prompt, answer)
         over: set[str | None] = set()
         while True:
             reservation = _without(whole, over)
@@ -317,9 +314,9 @@ def counts_prompts(config: Config) -> bool:
     """Whether any client has a limit that prompts are counted for."""
     deployments = (*config.virtual_deployments, "")
     return any(
-        effective_policy(config, c, d).counts_prompts or money.budget_of(c) is not None
-        for c in config.clients
-        for d in deployments
+        effective_policy(config, client, deployment).counts_prompts
+        for client in config.clients
+        for deployment in deployments
     )
 
 

@@ -154,8 +154,8 @@ class Scheduler:
 
     def release(self, request: RoutingRequest, now: float) -> None:
         """Take back the backend that a call was given, since it was not sent there after all."""
-        backend, request.backend = request.backend, None
-        capacity, request.capacity = request.capacity, None
+        backend, capacity = request.backend, request.capacity
+        request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.undo(request.call_id, now)
             self._give_back(request, request.tokens)
@@ -358,8 +358,8 @@ class Scheduler:
 
     def ended(self, request: RoutingRequest, used_tokens: int | None, now: float) -> None:
         """Note the end of an attempt. ``used_tokens``: 0 if it was not served; None: unknown."""
-        backend, request.backend = request.backend, None
-        capacity, request.capacity = request.capacity, None
+        backend, capacity = request.backend, request.capacity
+        request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.end(request.call_id, used_tokens, now, grows=request.grows)
             if used_tokens is not None:
@@ -375,7 +375,8 @@ class Scheduler:
     def close(self, request: RoutingRequest, now: float) -> None:
         """Take back everything that a call still has. Its end may have come in any way."""
         self.leave(request)
-        self.ended(request, None, now)
+        if request.backend is not None:
+            self.ended(request, None, now)
         queue = self._in_flight.pop(request.call_id, None)
         if queue is not None:
             queue.line.ended(request.client)

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from aoai_gateway.quota.access import may_use, may_use_endpoint
+from aoai_gateway.quota.budgets import budget_of
 from aoai_gateway.quota.quotas import Quota
 from aoai_gateway.quota.request_limits import NO_LIMITS, RequestLimits
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Client, Config, Policy
+    from aoai_gateway.quota.quotas import Budget
 
 MOST_KEPT = 4096
 LONGEST_KEPT = 64
@@ -53,6 +55,8 @@ class EffectivePolicy:
     quotas: tuple[Quota, ...] = ()
     per_user: Quota | None = None
     """What each end user may use; its deployment is still to be set."""
+    budget: Budget | None = None
+    """What the client may spend, wherever it does."""
     has_limit_here: bool = True
     endpoints: frozenset[str] | None = None
     request_limits: RequestLimits = NO_LIMITS
@@ -62,10 +66,10 @@ class EffectivePolicy:
     """Whether the client may use the deployment at all."""
     has_quotas: bool = field(init=False)
     counts_prompts: bool = field(init=False)
-    """Whether a limit is in tokens, so that prompts are counted."""
+    """Whether a limit is in tokens or in money, so that prompts are counted."""
 
     def __post_init__(self) -> None:
-        quotas = self.quotas if self.per_user is None else (*self.quotas, self.per_user)
+        quotas = [each for each in (*self.quotas, self.per_user, self.budget) if each is not None]
         object.__setattr__(self, "has_quotas", bool(quotas))
         counts = any(limit.counts_tokens for quota in quotas for limit, _ in quota.set_limits)
         object.__setattr__(self, "counts_prompts", counts or self.request_limits.prompt_tokens is not None)
@@ -105,6 +109,7 @@ def _contract(config: Config, client: Client, deployment: str) -> EffectivePolic
             Quota(name, **limits) for name, limits in ((deployment, here), (None, over_all)) if limits
         ),
         per_user=Quota(None, **dict(client.per_user.limits())) if client.per_user else None,
+        budget=budget_of(client),
         has_limit_here=_has_limit(client, deployment),
         endpoints=_endpoints(config, client),
         request_limits=_request_limits(client, deployment),
