@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aoai_gateway.quota.access import may_use, may_use_endpoint
 from aoai_gateway.quota.budgets import budget_of
@@ -94,24 +94,45 @@ def effective_policy(config: Config, client: Client, deployment: str) -> Effecti
     return made
 
 
+class _Everywhere(NamedTuple):
+    """What holds of a client at every deployment: the same objects, however many names it asks for."""
+
+    over_all: Quota | None
+    per_user: Quota | None
+    budget: Budget | None
+    endpoints: frozenset[str] | None
+
+
+def _everywhere(config: Config, client: Client) -> _Everywhere:
+    kept: dict[str, _Everywhere] = config.derived.setdefault(_Everywhere, {})
+    found = kept.get(client.name)
+    if found is None:
+        over_all = {kind: amounts.total for kind, amounts in client.amounts() if amounts.total is not None}
+        found = kept[client.name] = _Everywhere(
+            Quota(None, **over_all) if over_all else None,
+            Quota(None, **dict(client.per_user.limits())) if client.per_user else None,
+            budget_of(client),
+            _endpoints(config, client),
+        )
+    return found
+
+
 def _contract(config: Config, client: Client, deployment: str) -> EffectivePolicy:
-    here: dict[str, int] = {}
-    over_all: dict[str, int] = {}
-    for kind, amounts in client.amounts():
-        if deployment in amounts.deployments:
-            here[kind] = amounts.deployments[deployment]
-        if amounts.total is not None:
-            over_all[kind] = amounts.total
+    everywhere = _everywhere(config, client)
+    limits = {
+        kind: amounts.deployments[deployment]
+        for kind, amounts in client.amounts()
+        if deployment in amounts.deployments
+    }
+    here = Quota(deployment, **limits) if limits else None
     return EffectivePolicy(
         client=client.name,
         deployment=deployment,
-        quotas=tuple(
-            Quota(name, **limits) for name, limits in ((deployment, here), (None, over_all)) if limits
-        ),
-        per_user=Quota(None, **dict(client.per_user.limits())) if client.per_user else None,
-        budget=budget_of(client),
+        quotas=tuple(quota for quota in (here, everywhere.over_all) if quota is not None),
+        per_user=everywhere.per_user,
+        budget=everywhere.budget,
         has_limit_here=_has_limit(client, deployment),
-        endpoints=_endpoints(config, client),
+        endpoints=everywhere.endpoints,
         request_limits=_request_limits(client, deployment),
         on_exceed=_on_exceed(config, client, deployment),
         dry_run=bool(client.dry_run),
