@@ -344,7 +344,7 @@ class _Running:
 
     def _go_on(self, steps: int, result: Result, used: int | None) -> None:
         if self._steps == steps and not self.done:
-            if used is not None:
+            if used is not None and self._booked is not None:
                 self._settle(used)
             self.step(result)
 

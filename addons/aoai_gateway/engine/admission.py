@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.estimates import Estimates
+    from aoai_gateway.quota.quotas import Budget
 
 ASK_AGAIN_SECONDS = 1.0
 """Seconds after which a waiting call asks again whether it fits: settlements make room early."""
@@ -82,29 +83,39 @@ class Admission:
         if call.client.user_from is not None:
             call.user = user_of(call, call.client.user_from)
         if terms.counts_prompts and call.body is not None and call.body.is_json and costs(call):
-            result = yield from self._count(call)
+            result = yield CountTokens(call.target, call.body, self._estimates.model(call))
             if self._gone(call, result):
                 return None
+            if isinstance(result, Refused):
+                raise result.error
+            if isinstance(result, Counted):
+                call.prompt = result.count
             now = result.now
+        if not terms.has_limit_here or terms.request_limits is not NO_LIMITS:
+            self._hold_to_limits(call, terms)
+        if not terms.has_quotas:
+            return now
+        return (yield from self._book(call, terms, now))
+
+    def _hold_to_limits(self, call: Call, terms: EffectivePolicy) -> None:
+        """Hold a call to the limits of one request. Raises GatewayError when it is refused."""
         try:
             if not terms.has_limit_here and costs(call):
                 raise errors.no_limit_configured(call.deployment)
-            self._hold_to_limits(call, terms)
+            self._bound(call, terms)
         except errors.GatewayError as error:
             if not terms.dry_run:
                 raise
             call.notices[Notice.DRY_RUN] = error.code
             call.policy.append(PolicyAction("reject", error.code, dry_run=True))
-        return (yield from self._book(call, terms, now))
 
-    def _hold_to_limits(self, call: Call, terms: EffectivePolicy) -> None:
-        if terms.request_limits is NO_LIMITS:
-            return
+    def _bound(self, call: Call, terms: EffectivePolicy) -> None:
+        """Bound what a call asks for. Raises GatewayError when that is not to be lowered."""
         body = call.body
         assert body is not None
         prompt = self._estimates.prompt_tokens(call) if call.prompt is not None else None
         limited = apply(terms.request_limits, body, prompt)
-        if not limited.notes:
+        if not limited.changes:
             return
         for change in limited.changes:
             call.policy.append(PolicyAction("clamp", *change, dry_run=terms.dry_run))
@@ -116,16 +127,6 @@ class Admission:
             value = getattr(limited, name)
             if value is not None:
                 call.edits[name] = value
-
-    def _count(self, call: Call) -> Generator[Effect, Result, Result]:
-        body = call.body
-        assert body is not None
-        result = yield CountTokens(call.target, body, self._estimates.model(call))
-        if isinstance(result, Refused):
-            raise result.error
-        if isinstance(result, Counted):
-            call.prompt = result.count
-        return result
 
     def _what_is_left(self, call: Call, decision: Decision, asked: int) -> int | None:
         """Give the tokens to book for a call without a bound, for which not all was left that it can take.
@@ -150,16 +151,16 @@ class Admission:
             quotas = (*quotas, replace(terms.per_user, deployment=account))
         return Reservation(call.next_booking(), call.client.name, quotas, tokens)
 
-    def _priced(self, call: Call, terms: EffectivePolicy, reservation: Reservation) -> Reservation:
+    def _priced(
+        self, call: Call, terms: EffectivePolicy, budget: Budget, reservation: Reservation
+    ) -> Reservation:
         """Add a client's budget in money, and what the call may cost, to what is asked of its quotas.
 
         Raises a 403 if it has such a budget, and nothing says what the call costs.
         """
-        if terms.budget is None or not costs(call):
-            return reservation
         prompt, answer = self._estimates.prompt_tokens(call), completion_tokens(call)
         try:
-            return money.priced(call, reservation, terms.budget, prompt, answer)
+            return money.priced(call, reservation, budget, prompt, answer)
         except errors.GatewayError as error:
             if not terms.dry_run:
                 raise
@@ -170,8 +171,6 @@ class Admission:
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
     ) -> Generator[Effect, Result, float | None]:
-        if not terms.has_quotas:
-            return now
         begun, held = now, call.waited
         degraded: set[str] = set()
         size = None
@@ -180,8 +179,11 @@ class Admission:
         while True:
             most = self._estimates.most(call)
             size = most if size is None else size
-            reservation = self._priced(call, terms, self._reservation(call, terms, size, now))
-            reservation = _without(reservation, over)
+            reservation = self._reservation(call, terms, size, now)
+            if terms.budget is not None and costs(call):
+                reservation = self._priced(call, terms, terms.budget, reservation)
+            if over:
+                reservation = _without(reservation, over)
             if not reservation.quotas:
                 return now
             if call.unproven:
@@ -297,7 +299,7 @@ class Admission:
             whole = money.priced(call, whole, terms.budget, prompt, answer)
         over: set[str | None] = set()
         while True:
-            reservation = _without(whole, over)
+            reservation = _without(whole, over) if over else whole
             if not reservation.quotas:
                 return Booking()
             result = yield Reserve(reservation)
@@ -330,7 +332,5 @@ def _of_nothing(reservation: Reservation) -> Reservation:
 
 def _without(reservation: Reservation, over: set[str | None]) -> Reservation:
     """Leave out the accounts that have refused it in a dry run. It has another name each time."""
-    if not over:
-        return reservation
     rest = tuple(quota for quota in reservation.quotas if quota.deployment not in over)
     return replace(reservation, id=f"{reservation.id}/without {len(over)}", quotas=rest)

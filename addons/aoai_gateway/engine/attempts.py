@@ -92,7 +92,7 @@ class Attempts(Aftermath):
     def _claim(self, found: Order) -> Backend | None:
         """Claim the best backend that is to be had at once; None if there is none, or the call gives up."""
         scheduler, request = self._scheduler, self._request
-        if not found.candidates or self._spent() or not scheduler.is_free(request):
+        if not found.candidates or not scheduler.is_free(request) or self._spent():
             return None
         for backend in found.candidates:
             if scheduler.acquire(request, backend, self._now):
@@ -235,7 +235,11 @@ class Attempts(Aftermath):
             result = yield Send(attempt, deadlines, fresh=creates_state(call))
             if isinstance(result, Answered) and result.status < 400:
                 self._shared.without_usage.put(self._version(backend), result.now + WITHOUT_USAGE_SECONDS)
-        if isinstance(result, Answered) and self._may_renew(backend, result):
+        if (
+            isinstance(result, Answered)
+            and result.status == CREDENTIAL_REFUSED
+            and self._may_renew(backend, result)
+        ):
             refused = yield from self._drain(attempt, result)
             result = yield from self._renew(attempt, refused)
             if isinstance(result, Renewed):
@@ -291,8 +295,8 @@ class Attempts(Aftermath):
         return "\n".join((*backend.key, target.api, (target.api_version or "")[:64]))
 
     def _may_renew(self, backend: Backend, answered: Answered) -> bool:
-        """Whether a backend refuses a credential that can be fetched anew. A written key stays the same."""
-        if answered.status != CREDENTIAL_REFUSED or self._call.brings_own_token:
+        """Whether a refused credential can be fetched anew. A written key stays the same."""
+        if self._call.brings_own_token:
             return False
         in_time = answered.now - self._call.started < self._config.replay.max_seconds
         return in_time and backend.endpoint.credential_source is not None

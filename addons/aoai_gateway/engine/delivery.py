@@ -24,7 +24,8 @@ _MILLISECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 def note_head(attempt: Attempt, headers: Headers) -> None:
     """Keep what an answer's head says by which the request is found at Azure."""
     attempt.spillover = read_spillover(headers)
-    attempt.region = _short(headers.get("x-ms-region"))
+    region = headers.get("x-ms-region")
+    attempt.region = _short(region) if region else None
     attempt.request_id = _request_id(headers)
     attempt.utilization = utilization_of(headers)
     said = headers.get("openai-processing-ms")
@@ -39,8 +40,8 @@ def _request_id(headers: Headers) -> str | None:
     return None
 
 
-def _short(value: str | None) -> str | None:
-    return value[:_LONGEST_FACT] if value and value.isprintable() else None
+def _short(value: str) -> str | None:
+    return value[:_LONGEST_FACT] if value.isprintable() else None
 
 
 def note_delivery(call: Call, attempt: Attempt, told: Ended) -> None:

@@ -8,7 +8,8 @@ live traffic and tests drive it in virtual time.
 A call goes through these stages:
 
 1. **Admission.** What does it ask for, is the client allowed to, in which priority class, is there a pool
-   for it, does it fit the client's quotas (:mod:`~aoai_gateway.engine.admission`).
+   for it (:mod:`~aoai_gateway.engine.plan`), does it fit the client's limits
+   (:mod:`~aoai_gateway.engine.admission`).
 2. **Attempts.** The pool is ordered; the first backend that has room is tried, or waited for. A failure that
    another backend may not repeat opens a break and leads to the next one. Anything else is the answer
    (:mod:`~aoai_gateway.engine.attempts`).

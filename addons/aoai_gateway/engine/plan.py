@@ -37,10 +37,10 @@ class Plan:
     terms: EffectivePolicy
     is_free: bool
     """Whether admission has nothing to do: nothing of its calls is limited, counted or noted."""
-    serving: Pool
-    """The backends of the deployment, whoever may use them."""
     pool: Pool
-    """Those of them that the client may use."""
+    """The backends of the deployment that the client may use."""
+    is_barred: bool
+    """Whether there are backends, and the client may use none of them."""
     cls: PriorityClass
     """The client's own priority class."""
     has_classes: bool
@@ -56,11 +56,6 @@ class Plan:
     """The tokens per minute of the smallest backend of the pool whose limit is declared."""
     leaves_to_streams: bool
     """Whether a backend of the pool takes only a part of the calls that are no streams."""
-
-    @property
-    def is_barred(self) -> bool:
-        """Whether there are backends, and the client may use none of them."""
-        return bool(self.serving) and not self.pool
 
 
 class Plans:
@@ -98,8 +93,8 @@ class Plans:
             and terms.has_limit_here
             and terms.request_limits is NO_LIMITS
             and client.user_from is None,
-            serving=serving,
             pool=serving if len(pool) == len(serving) else pool,
+            is_barred=bool(serving) and not pool,
             cls=config.priority_class(client.priority),
             has_classes=bool(config.priorities),
             weight=client.weight or 1.0,

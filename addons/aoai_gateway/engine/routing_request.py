@@ -49,7 +49,7 @@ def routing_request_of(
         arrived=call.started,
         weight=plan.weight,
         strategy=plan.strategy,
-        home=_home(call, pool, now, affinity),
+        home=_home(call, pool, now, affinity) if _refers(call) else None,
         higher=config.classes_above(call.cls.rank),
         limited=plan.has_classes,
         too_small=call.too_small,
@@ -92,6 +92,13 @@ def _note_too_small(call: Call, pool: Pool) -> None:
         limit = backend.declared.tokens_per_minute
         if limit is not None and call.estimate > limit:
             call.too_small.add(backend.key)
+
+
+def _refers(call: Call) -> bool:
+    """Whether the call may refer to state that an endpoint holds."""
+    body = call.body
+    assert body is not None
+    return bool(body.references) or body.has_encrypted_reasoning or call.target.operation.name in TOGETHER
 
 
 def _home(call: Call, pool: Pool, now: float, affinity: Affinity) -> str | None:

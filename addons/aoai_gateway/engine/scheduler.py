@@ -99,9 +99,10 @@ class Scheduler:
         if not request.limited:
             return
         pool = request.pool
-        weights = [self._open_part(backend, request, now) for backend in pool]
-        if not any(weights):
-            weights = [1.0] * len(pool)
+        weights = [1.0] * len(pool)
+        if not self.breaks.none:
+            open_parts = [self._open_part(backend, request, now) for backend in pool]
+            weights = open_parts if any(open_parts) else weights
         capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
         sizes = [capacity.limits(now)[0] for capacity in capacities]
         known = [size for size in sizes if size is not None]
@@ -136,7 +137,9 @@ class Scheduler:
 
     def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.may_probe(backend, request.cls.name, request.call_id, now, request.marks):
+        if not self.breaks.none and not self.breaks.may_probe(
+            backend, request.cls.name, request.call_id, now, request.marks
+        ):
             return False
         self._begin(request, backend, now)
         return True
@@ -162,7 +165,7 @@ class Scheduler:
             self.breaks.probe_ended(backend, request.cls.name, request.call_id)
 
     def _give_back(self, request: RoutingRequest, tokens: int) -> None:
-        if tokens > 0:
+        if tokens > 0 and request.limited:
             self.client_shares.give_back(request.cls.name, request.client, tokens, request.given)
 
     def is_free(self, request: RoutingRequest) -> bool:

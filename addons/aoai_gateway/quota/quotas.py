@@ -22,6 +22,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
 from aoai_gateway.quota.calendar import Calendar
@@ -156,6 +157,9 @@ class Standing(NamedTuple):
     in_money: bool = False
 
 
+_WAIT = attrgetter("wait")
+
+
 class Decision(NamedTuple):
     """The answer to a reservation, and where every limit that it touches stands after it."""
 
@@ -165,17 +169,17 @@ class Decision(NamedTuple):
     @property
     def retry_after(self) -> float:
         """Seconds until the reservation fits everywhere; 0 when admitted, else above 0."""
-        return 0.0 if self.admitted else max(standing.wait for standing in self.standings)
+        return 0.0 if self.admitted else max([standing.wait for standing in self.standings])
 
     @property
     def soonest(self) -> float:
         """Seconds before which the reservation cannot fit everywhere, whatever running calls give back."""
-        return 0.0 if self.admitted else max(standing.soonest for standing in self.standings)
+        return 0.0 if self.admitted else max([standing.soonest for standing in self.standings])
 
     @property
     def refused_by(self) -> Standing | None:
         """The limit that takes longest to make room; None when admitted."""
-        return None if self.admitted else max(self.standings, key=lambda standing: standing.wait)
+        return None if self.admitted else max(self.standings, key=_WAIT)
 
     @property
     def tokens(self) -> Standing | None:
