@@ -281,7 +281,7 @@ ELSEWHERE = {
 
 BEFORE_SENDING = re.compile(
     r"(engine|downstream_request|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
-    r"|Engine\.(?!abandoned)\w+"
+    r"|Engine\.(?!abandoned)\w+|Plans\.of"
     r"|upstream_attempt\.build_request"
     r"|GatewayStream\.(receive_\w+|_begin|advance|_send|_respond|_answer_early)"
     r"|DownstreamRequest\.(?!swallow)\w+|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from aoai_gateway.config.models import Client
-from aoai_gateway.engine import money
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.effects import Cancel, Reserve, Settle
+from aoai_gateway.quota.budgets import budget_of
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, World, world
@@ -80,7 +80,7 @@ def test_what_is_refused_for_one_books_nothing_of_the_other(limits: dict[str, fl
     assert poor.call.error.code == code
     assert not [effect for _, effect in poor.effects if isinstance(effect, Settle | Cancel)]
     assert here.counters.open_reservations == 0
-    account = money.budget_of(rich(max_cost_per_day=10))
+    account = budget_of(rich(max_cost_per_day=10))
     assert account is not None
     looked = Reservation("look", "rich", (account, Quota(None, 1000)), 0)
     assert all(
@@ -102,7 +102,7 @@ def test_a_call_waits_for_money_that_running_calls_may_give_back() -> None:
     here = priced(used(10), used(10))
     waits = {"when_exceeded": {"action": "wait", "seconds": 5}}
     client = rich(max_cost_per_day=1.0, **waits)
-    budget = money.budget_of(client)
+    budget = budget_of(client)
     assert budget is not None
     held = Reservation("running", "rich", (budget,), 0, cost=900_000)
     assert here.counters.reserve(held, here.now + here.wall).admitted
@@ -117,7 +117,7 @@ def test_a_budget_degrades_a_call_as_its_policy_says() -> None:
     here = priced(used(10))
     less = {"when_exceeded": {"action": "degrade", "max_tokens": 100}}
     client = rich(max_cost_per_day=1, **less)
-    budget = money.budget_of(client)
+    budget = budget_of(client)
     assert budget is not None
     held = Reservation("running", "rich", (budget,), 0, cost=600_000)
     assert here.counters.reserve(held, here.now + here.wall).admitted

@@ -708,10 +708,10 @@ def test_transcriptions_are_paid_for(made: Callable[..., Talk], then: str) -> No
 def spent(talk: Talk) -> int:
     """What is gone of a client's budget of 0.02 for a day, in millionths."""
     gateway = talk.here.gateway
-    from aoai_gateway.engine import money
+    from aoai_gateway.quota.budgets import budget_of
     from aoai_gateway.quota.quotas import Decision, Reservation
 
-    budget = money.budget_of(gateway.config.clients[0])
+    budget = budget_of(gateway.config.clients[0])
     assert budget is not None
     decision = gateway.state.reserve(Reservation("look", "anybody", (budget,), 0, 0, cost=0), gateway.now())
     assert isinstance(decision, Decision)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.engine import money
+from aoai_gateway.quota.budgets import UNIT, budget_of
 from aoai_gateway.quota.effective_policy import quotas_of
 from aoai_gateway.quota.quotas import Decision, Reservation
 
@@ -71,7 +71,7 @@ async def _of(gateway: Gateway, client: Client) -> list[dict[str, Any]]:
 
 
 def _question(client: Client) -> Reservation | None:
-    budget = money.budget_of(client)
+    budget = budget_of(client)
     quotas = (*quotas_of(client), *([budget] if budget is not None else ()))
     if not quotas:
         return None
@@ -92,7 +92,7 @@ def _quota(standing: Standing) -> dict[str, Any]:
 
 
 def _in_money(standing: Standing) -> dict[str, Any]:
-    left, limit = standing.remaining / money.UNIT, standing.limit / money.UNIT
+    left, limit = standing.remaining / UNIT, standing.limit / UNIT
     return {
         "deployment": None,
         "kind": standing.kind.value.replace("tokens", "cost"),

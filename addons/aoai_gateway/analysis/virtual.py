@@ -1,8 +1,8 @@
 """The engine in virtual time: recorded calls are led through it, against backends of the simulator's limiter.
 
 Nothing waits: a heap of events is the clock. Each call's generator is led as the proxy leads it; what the
-proxy reads from the wire is here what the recording and the limiter say. Prompts were not recorded, so a body
-is never decoded: the engine asks for large ones to be decoded elsewhere, and is given the recorded facts.
+proxy reads from the wire is here what the recording and the limiter say. Prompts were not recorded, so no
+body is read: each call comes with the recorded facts of one.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from aoai_gateway.engine.effects import (
     Drained,
     Ended,
     Failed,
-    ParseBody,
-    Parsed,
     Reject,
     Renew,
     Renewed,
@@ -52,7 +50,6 @@ from aoai_gateway.quota.counters import LEASE, Counters
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.tokens import Count
 from aoai_gateway.usage.record import cost_of
-from aoai_gateway.wire.bodies import LARGE_BODY
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.targets import Target, parse_target
 from aoai_gateway.wire.usage import Usage
@@ -76,9 +73,6 @@ REFUSAL_BODY = b'{"error":{"code":"429","message":"Rate limit exceeded."}}'
 
 BYTES_A_TOKEN = 4
 """Of a prompt's text, for what the engine estimates from its size."""
-
-UNREAD = bytes(LARGE_BODY + 1)
-"""Stands for every body; the engine has it decoded elsewhere."""
 
 LOOK_SECONDS = 0.001
 """Between two looks at the line that only time brings about."""
@@ -115,7 +109,8 @@ class VirtualGateway:
         self._arrived = 0
         self._deployments: dict[str, Deployment] = {}
         self._clients = {client.name: client for client in config.clients if client.enabled}
-        self._standing: dict[str, tuple[_Running, float]] = {}
+        self.standing: dict[str, tuple[_Running, float]] = {}
+        """The calls that wait in a line, and until when."""
         self._asked = False
         self._timer = math.inf
 
@@ -159,15 +154,17 @@ class VirtualGateway:
             self.unknown_clients += 1
             self.outcomes.append(Outcomes(recorded, Decision("401", ""), 0.0, False, None))
             return
+        target = _target(recorded.operation)
         call = Call(
             # Files may hold a record twice.
             id=str(self._arrived),
             client=client,
-            target=_target(recorded.operation),
+            target=target,
             setup=self.setup,
             started=self.now,
             wall=self.wall,
             headers={},
+            body=_body(recorded, target),
         )
         running = _Running(self, recorded, call)
         running.step(None)
@@ -177,7 +174,8 @@ class VirtualGateway:
     def ended(self, running: _Running) -> None:
         """Note what became of a call."""
         call = running.call
-        backend = call.attempt.backend.name if call.attempt is not None else ""
+        attempts = call.attempts
+        backend = attempts[-1].backend.name if attempts else ""
         if call.error is not None:
             decision = Decision(call.error.code, "")
         elif call.outcome is Outcome.OK and call.status == 429:
@@ -186,7 +184,7 @@ class VirtualGateway:
             decision = Decision("served", backend)
         else:
             decision = Decision(call.outcome.value if call.outcome else "error", "")
-        spilled = bool(call.attempts) and (len(call.attempts) > 1 or bool(call.attempts[0].skipped))
+        spilled = bool(attempts) and (len(attempts) > 1 or bool(attempts[0].skipped))
         self.outcomes.append(Outcomes(running.recorded, decision, call.waited, spilled, cost_of(call)))
 
     def deployment(self, backend: Backend) -> Deployment:
@@ -202,28 +200,28 @@ class VirtualGateway:
     def stand(self, running: _Running, until: float) -> None:
         """Let a call wait in its line."""
         ident = running.call.id
-        self._standing[ident] = (running, until)
+        self.standing[ident] = (running, until)
         self._look()
-        if ident in self._standing:
+        if ident in self.standing:
             self.at(max(until, self.now), self._over, ident)
 
     def changed(self) -> None:
         """Look whether a call can be released, once in a turn."""
-        if self._standing and not self._asked:
+        if not self._asked:
             self._asked = True
             self.at(self.now, self._look)
 
     def wake(self, ident: str) -> None:
         """End the wait of a call."""
-        standing = self._standing.pop(ident, None)
+        standing = self.standing.pop(ident, None)
         if standing is not None:
             self.at(self.now, standing[0].woken)
 
     def _over(self, ident: str) -> None:
         """Wake a call whose time in line is over, unless it is released just then."""
-        if ident in self._standing:
+        if ident in self.standing:
             self._look()
-            standing = self._standing.get(ident)
+            standing = self.standing.get(ident)
             if standing is not None and standing[1] <= self.now:
                 self.wake(ident)
 
@@ -232,7 +230,7 @@ class VirtualGateway:
         for request in self.engine.scheduler.serve_waiting(self.now):
             self.wake(request.call_id)
         due = math.inf
-        if self._standing:
+        if self.standing:
             due = max(self.engine.scheduler.look_again, self.now + LOOK_SECONDS)
         if due != self._timer:
             self._timer = due
@@ -269,9 +267,7 @@ class _Running:
         self.call = call
         self.done = False
         self.gone = False
-        self._run: Generator[Effect, Result] = gateway.engine.run(
-            call, "application/json", UNREAD, gateway.now
-        )
+        self._run: Generator[Effect, Result] = gateway.engine.lead(call, gateway.now)
         self._effect: Effect | None = None
         self._steps = 0
         self._place: Deployment | None = None
@@ -287,13 +283,15 @@ class _Running:
             while True:
                 # Sending None is how a generator is begun.
                 self._effect = effect = run.send(result)  # type: ignore[arg-type]  # see above
-                gateway.changed()
+                if gateway.standing:
+                    gateway.changed()
                 result = self._carry_out(effect)
                 if result is None:
                     return
         except StopIteration:
             self.done = True
-            gateway.changed()
+            if gateway.standing:
+                gateway.changed()
             gateway.ended(self)
 
     def _carry_out(self, effect: Effect) -> Result | None:
@@ -306,8 +304,6 @@ class _Running:
             case Deliver():
                 self._deliver()
                 return None
-            case ParseBody():
-                return Parsed(now, _body(self.recorded, effect.target))
             case CountTokens():
                 return Counted(now, Count(self.recorded.prompt, True, "recorded"))
             case CountDelivered():
@@ -348,7 +344,7 @@ class _Running:
 
     def _go_on(self, steps: int, result: Result, used: int | None) -> None:
         if self._steps == steps and not self.done:
-            if used is not None:
+            if used is not None and self._booked is not None:
                 self._settle(used)
             self.step(result)
 

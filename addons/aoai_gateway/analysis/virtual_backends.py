@@ -13,25 +13,32 @@ REQUESTS_PER_1000_TOKENS = 6
 """What Azure grants where only tokens are known."""
 
 
-class Deployment:
-    """One backend: its limiter and what it has admitted."""
+ADMITTED = limits.Decision(True, (), 0.0, None, None, None)
+"""What a backend without limits says to every call."""
 
-    def __init__(self, what: limits.Limits) -> None:
+
+class Deployment:
+    """One backend: its limiter and what it has admitted. ``what``: None if nothing limits it."""
+
+    def __init__(self, what: limits.Limits | None) -> None:
         self.limits = what
-        self.state = what.empty()
+        self.state = limits.PaygLimits().empty() if what is None else what.empty()
 
     def admit(self, cost: int, now: float) -> limits.Decision:
         """Decide on a call."""
+        if self.limits is None:
+            return ADMITTED
         decision, self.state = limits.admit(self.limits, self.state, cost, now)
         return decision
 
     def settle(self, reservation: limits.Reservation, used: int, now: float) -> None:
         """Correct a booking when its call has ended."""
+        assert self.limits is not None
         self.state = limits.settle(self.limits, self.state, reservation, used, now)
 
 
-def limits_of(backend: Backend, observed: int | None) -> limits.Limits:
-    """Give a backend's limits: as declared, as simulated, or as observed."""
+def limits_of(backend: Backend, observed: int | None) -> limits.Limits | None:
+    """Give a backend's limits: as declared, as simulated, or as observed. None: there are none."""
     standin = backend.standin
     simulated = backend.endpoint.simulated
     spec = simulated.deployments.get(standin.name) if simulated is not None and standin is not None else None
@@ -44,6 +51,8 @@ def limits_of(backend: Backend, observed: int | None) -> limits.Limits:
         requests = requests or standin.requests_per_minute
         if standin.provisioned and tokens is not None:
             return limits.PtuLimits(tokens)
+    if tokens is None and requests is None:
+        return None
     if tokens is not None and requests is None:
         requests = max(1, tokens * REQUESTS_PER_1000_TOKENS // 1000)
     return limits.PaygLimits(tokens, requests)

@@ -38,7 +38,6 @@ from aoai_gateway.engine.end_users import EndUsers, user_of
 from aoai_gateway.engine.estimates import completion_tokens, costs
 from aoai_gateway.engine.pools import has_backends
 from aoai_gateway.engine.quota_refusal import excess, limit_of, note_refused, refusal, refused_by
-from aoai_gateway.quota.access import may_use
 from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
 from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_response
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.estimates import Estimates
+    from aoai_gateway.quota.quotas import Budget
 
 ASK_AGAIN_SECONDS = 1.0
 """Seconds after which a waiting call asks again whether it fits: settlements make room early."""
@@ -77,36 +77,45 @@ class Admission:
 
         ``at_once``: it neither waits nor is degraded. Raises GatewayError when it is refused.
         """
-        terms = effective_policy(call.setup.config, call.client, call.deployment)
+        terms = call.plan.terms
         if at_once:
             terms = replace(terms, on_exceed=REJECT)
         if call.client.user_from is not None:
             call.user = user_of(call, call.client.user_from)
-        counted = terms.counts_prompts or money.budget_of(call.client) is not None
-        if counted and call.body is not None and call.body.is_json and costs(call):
-            result = yield from self._count(call)
+        if terms.counts_prompts and call.body is not None and call.body.is_json and costs(call):
+            result = yield CountTokens(call.target, call.body, self._estimates.model(call))
             if self._gone(call, result):
                 return None
+            if isinstance(result, Refused):
+                raise result.error
+            if isinstance(result, Counted):
+                call.prompt = result.count
             now = result.now
+        if not terms.has_limit_here or terms.request_limits is not NO_LIMITS:
+            self._hold_to_limits(call, terms)
+        if not terms.has_quotas:
+            return now
+        return (yield from self._book(call, terms, now))
+
+    def _hold_to_limits(self, call: Call, terms: EffectivePolicy) -> None:
+        """Hold a call to the limits of one request. Raises GatewayError when it is refused."""
         try:
             if not terms.has_limit_here and costs(call):
                 raise errors.no_limit_configured(call.deployment)
-            self._hold_to_limits(call, terms)
+            self._bound(call, terms)
         except errors.GatewayError as error:
             if not terms.dry_run:
                 raise
             call.notices[Notice.DRY_RUN] = error.code
             call.policy.append(PolicyAction("reject", error.code, dry_run=True))
-        return (yield from self._book(call, terms, now))
 
-    def _hold_to_limits(self, call: Call, terms: EffectivePolicy) -> None:
-        if terms.request_limits is NO_LIMITS:
-            return
+    def _bound(self, call: Call, terms: EffectivePolicy) -> None:
+        """Bound what a call asks for. Raises GatewayError when that is not to be lowered."""
         body = call.body
         assert body is not None
         prompt = self._estimates.prompt_tokens(call) if call.prompt is not None else None
         limited = apply(terms.request_limits, body, prompt)
-        if not limited.notes:
+        if not limited.changes:
             return
         for change in limited.changes:
             call.policy.append(PolicyAction("clamp", *change, dry_run=terms.dry_run))
@@ -118,16 +127,6 @@ class Admission:
             value = getattr(limited, name)
             if value is not None:
                 call.edits[name] = value
-
-    def _count(self, call: Call) -> Generator[Effect, Result, Result]:
-        body = call.body
-        assert body is not None
-        result = yield CountTokens(call.target, body, self._estimates.model(call))
-        if isinstance(result, Refused):
-            raise result.error
-        if isinstance(result, Counted):
-            call.prompt = result.count
-        return result
 
     def _what_is_left(self, call: Call, decision: Decision, asked: int) -> int | None:
         """Give the tokens to book for a call without a bound, for which not all was left that it can take.
@@ -152,17 +151,16 @@ class Admission:
             quotas = (*quotas, replace(terms.per_user, deployment=account))
         return Reservation(call.next_booking(), call.client.name, quotas, tokens)
 
-    def _priced(self, call: Call, terms: EffectivePolicy, reservation: Reservation) -> Reservation:
+    def _priced(
+        self, call: Call, terms: EffectivePolicy, budget: Budget, reservation: Reservation
+    ) -> Reservation:
         """Add a client's budget in money, and what the call may cost, to what is asked of its quotas.
 
         Raises a 403 if it has such a budget, and nothing says what the call costs.
         """
-        if not costs(call):
-            return reservation
+        prompt, answer = self._estimates.prompt_tokens(call), completion_tokens(call)
         try:
-            return money.priced(
-                call, reservation, self._estimates.prompt_tokens(call), completion_tokens(call)
-            )
+            return money.priced(call, reservation, budget, prompt, answer)
         except errors.GatewayError as error:
             if not terms.dry_run:
                 raise
@@ -173,8 +171,6 @@ class Admission:
     def _book(
         self, call: Call, terms: EffectivePolicy, now: float
     ) -> Generator[Effect, Result, float | None]:
-        if not terms.has_quotas and money.budget_of(call.client) is None:
-            return now
         begun, held = now, call.waited
         degraded: set[str] = set()
         size = None
@@ -183,8 +179,11 @@ class Admission:
         while True:
             most = self._estimates.most(call)
             size = most if size is None else size
-            reservation = self._priced(call, terms, self._reservation(call, terms, size, now))
-            reservation = _without(reservation, over)
+            reservation = self._reservation(call, terms, size, now)
+            if terms.budget is not None and costs(call):
+                reservation = self._priced(call, terms, terms.budget, reservation)
+            if over:
+                reservation = _without(reservation, over)
             if not reservation.quotas:
                 return now
             if call.unproven:
@@ -233,19 +232,19 @@ class Admission:
         self, call: Call, terms: EffectivePolicy, tried: set[str], decision: Decision
     ) -> EffectivePolicy | None:
         """Change a call that does not fit, as its policy allows. None: nothing (more) is allowed."""
-        exceeded, config = terms.on_exceed, call.setup.config
+        exceeded = terms.on_exceed
         if exceeded.deployment is not None and "deployment" not in tried:
             tried.add("deployment")
             other = exceeded.deployment
-            usable = config.knows(other) and may_use(call.client, other) and has_backends(call, other)
+            plan = call.setup.plans.of(call.client, other)
+            usable = plan.is_known and plan.terms.may_use and has_backends(call, plan)
             if other != call.deployment and usable:
                 call.asked = call.asked or call.deployment
-                call.deployment = other
+                call.assign(plan)
                 call.note(Notice.DEGRADED, f"deployment {call.asked} -> {other}")
                 call.policy.append(PolicyAction("degrade", "deployment", call.asked, other))
                 # The other deployment's own quota counts, the ways out stay those of the first.
-                changed = effective_policy(config, call.client, other)
-                return replace(changed, on_exceed=exceeded)
+                return replace(plan.terms, on_exceed=exceeded)
         if exceeded.max_tokens is not None and "max_tokens" not in tried:
             tried.add("max_tokens")
             assert call.body is not None
@@ -283,7 +282,7 @@ class Admission:
 
         Raises GatewayError when it asks for more than the client may.
         """
-        terms = effective_policy(call.setup.config, call.client, call.deployment)
+        terms = call.plan.terms
         return None if terms.dry_run else bound_of_response(terms.request_limits, asked)
 
     def book_response(
@@ -293,14 +292,14 @@ class Admission:
 
         ``prompt``, ``answer``: its tokens, at most as far as that is known.
         """
-        terms = effective_policy(call.setup.config, call.client, call.deployment)
+        terms = call.plan.terms
         whole = self._reservation(call, terms, prompt + answer, now)
         whole = replace(whole, id=f"{call.id}/response {number}", requests=0)
-        if money.has_price(call):
-            whole = money.priced(call, whole, prompt, answer)
+        if terms.budget is not None and money.has_price(call):
+            whole = money.priced(call, whole, terms.budget, prompt, answer)
         over: set[str | None] = set()
         while True:
-            reservation = _without(whole, over)
+            reservation = _without(whole, over) if over else whole
             if not reservation.quotas:
                 return Booking()
             result = yield Reserve(reservation)
@@ -317,9 +316,9 @@ def counts_prompts(config: Config) -> bool:
     """Whether any client has a limit that prompts are counted for."""
     deployments = (*config.virtual_deployments, "")
     return any(
-        effective_policy(config, c, d).counts_prompts or money.budget_of(c) is not None
-        for c in config.clients
-        for d in deployments
+        effective_policy(config, client, deployment).counts_prompts
+        for client in config.clients
+        for deployment in deployments
     )
 
 
@@ -333,7 +332,5 @@ def _of_nothing(reservation: Reservation) -> Reservation:
 
 def _without(reservation: Reservation, over: set[str | None]) -> Reservation:
     """Leave out the accounts that have refused it in a dry run. It has another name each time."""
-    if not over:
-        return reservation
     rest = tuple(quota for quota in reservation.quotas if quota.deployment not in over)
     return replace(reservation, id=f"{reservation.id}/without {len(over)}", quotas=rest)

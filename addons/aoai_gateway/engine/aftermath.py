@@ -73,20 +73,18 @@ class Aftermath:
         self._now = now
         self._config: Config = call.setup.config
         self._request = routing_request_of(call, pool, now, shared.affinity, shared.random.random)
-        self._scheduler.expect(self._request, now)
+        if self._request.limited:
+            self._scheduler.expect(self._request, now)
         self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
         """Failed attempts and their breaks, by the kind of failure, where the call may be the cause."""
-        self._made: tuple[str, ...] = ()
-        """References that only the resource that answered can resolve."""
-        self._minted: str | None = None
-        """The digest of a secret that the answer gave."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
         """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
         self._refused: tuple[Attempt, Failed | None, bytes | None] | None = None
         """The attempt whose answer is the client's, unless the call falls back; its failure, and the body."""
         self.refusal: Refusal | None = None
         """Why the call is to fall back, once that is known."""
-        self._request.tried.update(attempt.backend.key for attempt in call.attempts)
+        if call.attempts:
+            self._request.tried.update(attempt.backend.key for attempt in call.attempts)
 
     @property
     def now(self) -> float:

@@ -13,12 +13,12 @@ queue, and the attempt is made. Its result is the client's answer, or leads to t
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.aftermath import Aftermath
-from aoai_gateway.engine.call import Attempt, Call, FailureKind, Fault, Outcome
+from aoai_gateway.engine.call import Attempt, FailureKind, Fault, Outcome
+from aoai_gateway.engine.delivery import note_delivery, note_head
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,
@@ -42,28 +42,18 @@ from aoai_gateway.engine.failures import (
     creates_state,
     is_failure,
     is_replayed,
-    keeps_state,
     was_not_taken,
 )
-from aoai_gateway.engine.routing_request import desk_of, session_of
-from aoai_gateway.engine.timeouts import begins_within, deadlines_for, is_foretold, patience
-from aoai_gateway.routing.order import Order
-from aoai_gateway.routing.speed import Speed
-from aoai_gateway.wire.client_secrets import Grant
-from aoai_gateway.wire.hints import describe, utilization_of
-from aoai_gateway.wire.operations import Cost
-from aoai_gateway.wire.spillover import read_spillover
+from aoai_gateway.engine.lessons import expected_begin, learn_answer, slowest_begin, speed_of
+from aoai_gateway.engine.timeouts import deadlines_for, is_foretold, patience
+from aoai_gateway.wire.hints import describe
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aoai_gateway.routing.backends import Backend
-    from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.routing.order import Order
     from aoai_gateway.wire.refusals import Refusal
-
-BORROWED, LEAST_BORROWED = 2.0, 2.0
-"""How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
-
 
 WITHOUT_USAGE_SECONDS = 3_600.0
 """How long it is remembered that a backend does not take ``stream_options``: it may be updated."""
@@ -71,12 +61,6 @@ WITHOUT_USAGE_SECONDS = 3_600.0
 
 CREDENTIAL_REFUSED = 401
 """With a 403, the credential is known, and another one of the same identity has no more rights."""
-
-REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id", "request-id")
-"""Headers in which a backend names the request, the most useful one first."""
-
-_LONGEST_FACT = 128
-_MILLISECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
 class Attempts(Aftermath):
@@ -89,7 +73,10 @@ class Attempts(Aftermath):
         """
         try:
             while True:
-                backend = yield from self._next_backend()
+                found = self._look()
+                backend = self._claim(found)
+                if backend is None or self._call.consult:
+                    backend = yield from self._find(found, backend)
                 if backend is None or (yield from self._try(backend)):
                     return self.refusal
         finally:
@@ -97,28 +84,34 @@ class Attempts(Aftermath):
 
     # --- which backend ---------------------------------------------------------------------------------
 
-    def _next_backend(self) -> Generator[Effect, Result, Backend | None]:
-        """Claim the next backend, after a wait perhaps. None if the call has ended."""
-        request, scheduler = self._request, self._scheduler
-        found = self._look()
-        if self._spent():
-            yield from self._give_up(found)
-            return None
-        if scheduler.is_free(request) and found.candidates:
-            if not any(scheduler.acquire(request, backend, self._now) for backend in found.candidates):
-                yield from self._give_up(found)
-                return None
-        elif not (yield from self._wait(found)):
-            return None
-        given = request.backend
-        if given is not None and self._call.consult:
-            return (yield from self._consult(given))
-        return given
-
     def _look(self) -> Order:
         found = self._scheduler.candidates(self._request, self._now)
         self._call.skipped = self._request.skipped = found.skipped
         return found
+
+    def _claim(self, found: Order) -> Backend | None:
+        """Claim the best backend that is to be had at once; None if there is none, or the call gives up."""
+        scheduler, request = self._scheduler, self._request
+        if not found.candidates or not scheduler.is_free(request) or self._spent():
+            return None
+        for backend in found.candidates:
+            if scheduler.acquire(request, backend, self._now):
+                return backend
+        return None
+
+    def _find(self, found: Order, claimed: Backend | None) -> Generator[Effect, Result, Backend | None]:
+        """Wait for a backend where none is to be had at once, and have plugins choose. None: it has ended."""
+        if claimed is None:
+            to_be_had = bool(found.candidates) and self._scheduler.is_free(self._request)
+            if to_be_had or self._spent():
+                yield from self._give_up(found)
+                return None
+            if not (yield from self._wait(found)):
+                return None
+        given = self._request.backend
+        if given is not None and self._call.consult:
+            return (yield from self._consult(given))
+        return given
 
     def _consult(self, given: Backend) -> Generator[Effect, Result, Backend | None]:
         """Let plugins choose the backend; until then the call keeps the one it has."""
@@ -220,14 +213,14 @@ class Attempts(Aftermath):
         call.attempts.append(attempt)
         slowest = within = None
         if is_foretold(call):
-            slowest = begins_within(call, self._shared.speeds.get(self._served(backend)))
-            within = self._expected_within() if slowest is None else slowest
+            slowest = slowest_begin(self._shared, call, backend)
+            within = expected_begin(self._shared, call, self._pool) if slowest is None else slowest
         deadlines = deadlines_for(call, backend, slowest)
         attempt.deadline = deadlines.first_byte
         liveness = attempt.liveness = self._scheduler.liveness(backend, call.deployment)
         attempt.implausible = deadlines.implausible
         liveness.sent(call.id, self._now, within)
-        if self._lacks_usage(backend):
+        if call.streaming and self._lacks_usage(backend):
             call.usage_unknown.add(backend.key)
         result = yield Send(attempt, deadlines, fresh=creates_state(call))
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
@@ -242,7 +235,11 @@ class Attempts(Aftermath):
             result = yield Send(attempt, deadlines, fresh=creates_state(call))
             if isinstance(result, Answered) and result.status < 400:
                 self._shared.without_usage.put(self._version(backend), result.now + WITHOUT_USAGE_SECONDS)
-        if isinstance(result, Answered) and self._may_renew(backend, result):
+        if (
+            isinstance(result, Answered)
+            and result.status == CREDENTIAL_REFUSED
+            and self._may_renew(backend, result)
+        ):
             refused = yield from self._drain(attempt, result)
             result = yield from self._renew(attempt, refused)
             if isinstance(result, Renewed):
@@ -255,7 +252,8 @@ class Attempts(Aftermath):
             attempt.taken = not is_failure(result.status)
             if attempt.taken:
                 self._note_answered(attempt, result)
-                yield from self._deliver(attempt, result)
+                self._begin_delivery(attempt, result)
+                self._end_delivery(attempt, result.status, (yield Deliver(attempt)))
                 return True
             read = yield from self._drain(attempt, result)
             if self._gone(read):
@@ -272,7 +270,7 @@ class Attempts(Aftermath):
             assert isinstance(result, Failed)
             failed = result
             if failed.headers is not None:
-                _note_head(attempt, failed.headers)
+                note_head(attempt, failed.headers)
         attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
         attempt.detail = failed.detail
         if failed.refusal is not None:
@@ -288,9 +286,8 @@ class Attempts(Aftermath):
 
     def _lacks_usage(self, backend: Backend) -> bool:
         """Whether a backend is known not to take the ``stream_options`` that the gateway adds."""
-        if not len(self._shared.without_usage):
-            return False
-        return (self._shared.without_usage.get(self._version(backend)) or self._now) > self._now
+        known = self._shared.without_usage
+        return bool(len(known)) and (known.get(self._version(backend)) or self._now) > self._now
 
     def _version(self, backend: Backend) -> str:
         """Name the API that the call speaks at a backend."""
@@ -298,8 +295,8 @@ class Attempts(Aftermath):
         return "\n".join((*backend.key, target.api, (target.api_version or "")[:64]))
 
     def _may_renew(self, backend: Backend, answered: Answered) -> bool:
-        """Whether a backend refuses a credential that can be fetched anew. A written key stays the same."""
-        if answered.status != CREDENTIAL_REFUSED or self._call.brings_own_token:
+        """Whether a refused credential can be fetched anew. A written key stays the same."""
+        if self._call.brings_own_token:
             return False
         in_time = answered.now - self._call.started < self._config.replay.max_seconds
         return in_time and backend.endpoint.credential_source is not None
@@ -339,7 +336,7 @@ class Attempts(Aftermath):
     def _note_answered(attempt: Attempt, answered: Answered) -> None:
         attempt.unseen = False
         attempt.answered, attempt.status = answered.now, answered.status
-        _note_head(attempt, answered.headers)
+        note_head(attempt, answered.headers)
 
     # --- a refusal after which another deployment may be asked -----------------------------------------
 
@@ -374,20 +371,23 @@ class Attempts(Aftermath):
         """Keep the facts of an answer."""
         note_delivery(self._call, attempt, told)
         if told.usage is not None and told.usage.reasoning_tokens and attempt.spillover is None:
-            self._speed(attempt).thinks = True
-        self._made, self._minted = told.made, told.minted
+            speed_of(self._shared, self._call, attempt.backend).thinks = True
 
-    def _deliver(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result]:
-        call = self._call
+    def _begin_delivery(self, attempt: Attempt, answered: Answered) -> None:
+        call, body = self._call, self._call.body
+        assert body is not None
         call.status = answered.status
         self._scheduler.answered(self._request, answered.headers, self._now, attempt.started)
-        if call.streaming and answered.status == 200 and attempt.spillover is None:
-            assert call.body is not None
-            self._speed(attempt).learn_begin(answered.now - attempt.started, call.body.text_size)
+        if body.stream and answered.status == 200 and attempt.spillover is None:
+            speed = speed_of(self._shared, call, attempt.backend)
+            speed.learn_begin(answered.now - attempt.started, body.text_size)
         if call.target.operation.websocket:
             # A session may last for an hour. What it takes of the backend, its responses tell one by one.
             self._scheduler.ended(self._request, 0, self._now)
-        end = yield Deliver(attempt)
+
+    def _end_delivery(self, attempt: Attempt, status: int, end: Result) -> None:
+        """Note the end of an answer of this status, complete or not."""
+        call = self._call
         attempt.ended = end.now
         told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
         if told is not None:
@@ -396,86 +396,18 @@ class Attempts(Aftermath):
         if attempt.spillover is not None:
             used = 0  # its tokens are another deployment's
         self._scheduler.ended(self._request, used, end.now)
-        if isinstance(end, ClientGone) and answered.status < 400:
-            # A stream is written as it is read. Other answers are written by the time that they begin.
-            attempt.unseen = call.usage is None and not (call.streaming and call.first_content is not None)
-        if isinstance(end, Ended):
-            self._now = call.ended = end.now
-            call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED
-            if not end.complete:
-                attempt.reason = end.reason
-            if end.error is not None:
-                call.error, call.outcome = end.error, Outcome.REJECTED
-        if not self._gone(end) and answered.status < 300 and call.outcome is Outcome.OK:
-            self._learn(attempt)
-
-    def _learn(self, attempt: Attempt) -> None:
-        call, shared = self._call, self._shared
-        if keeps_state(call):
-            assert call.body is not None
-            # What it refers to could be resolved there, too.
-            keys = (call.response_id, session_of(call), desk_of(call), *self._made, *call.body.references)
-            for key in keys:
-                if key is not None:
-                    shared.affinity.remember(key, attempt.backend.endpoint.name, self._now)
-        if self._minted is not None:
-            grant = Grant(attempt.backend.endpoint.name, call.client.name, call.deployment)
-            shared.affinity.remember(self._minted, grant.written(), self._now)
-        if not call.target.operation.paced or attempt.spillover is not None:
+        if not isinstance(end, Ended):
+            if status < 400:
+                # A stream is written as it is read. Other answers are written by the time that they begin.
+                begun = call.streaming and call.first_content is not None
+                attempt.unseen = call.usage is None and not begun
+            self._gone(end)
             return
-        tokens = call.usage.output_tokens if call.usage else 0
-        speed, took = self._speed(attempt), self._now - attempt.started
-        speed.learn_answer(took, tokens)
-        if not call.streaming:
-            assert call.body is not None
-            speed.learn(took, tokens, call.body.text_size)
-
-    def _expected_within(self) -> float | None:
-        """Return the seconds within which an answer should begin, at a backend that has shown nothing yet.
-
-        The speed of others of the pool is a hint, to be taken with care.
-        """
-        call, speeds = self._call, self._shared.speeds
-        others = (begins_within(call, speeds.get(self._served(other))) for other in self._pool)
-        known = [seconds for seconds in others if seconds is not None]
-        return max(LEAST_BORROWED, BORROWED * max(known)) if known else None
-
-    def _speed(self, attempt: Attempt) -> Speed:
-        speeds, served = self._shared.speeds, self._served(attempt.backend)
-        speed = speeds.get(served)
-        if speed is None:
-            speed = Speed()
-            speeds.put(served, speed)
-        return speed
-
-
-def note_delivery(call: Call, attempt: Attempt, told: Ended) -> None:
-    """Take over what the answer says that goes to the client, as far as it has come."""
-    call.served = (attempt.status or 0) < 400
-    call.first_content = attempt.first_content = told.first_content
-    call.model, call.response_id = told.model, told.response_id
-    call.answer_state = told.state
-    if call.target.operation.cost is not Cost.NONE:
-        call.usage = told.usage
-    else:
-        call.looked_at = told.usage
-    call.finish_reason, call.service_tier = told.finish_reason, told.service_tier
-    call.delivered, call.heard_seconds = told.delivered, told.seconds
-
-
-def _note_head(attempt: Attempt, headers: Headers) -> None:
-    """Keep what an answer's head says by which the request is found at Azure."""
-    attempt.spillover = read_spillover(headers)
-    attempt.region = _short(headers.get("x-ms-region"))
-    attempt.request_id = None
-    for name in REQUEST_IDS:
-        attempt.request_id = _short(headers.get(name))
-        if attempt.request_id:
-            break
-    attempt.utilization = utilization_of(headers)
-    said = headers.get("openai-processing-ms")
-    attempt.processing_ms = float(said) if said is not None and _MILLISECONDS.fullmatch(said) else None
-
-
-def _short(value: str | None) -> str | None:
-    return value[:_LONGEST_FACT] if value and value.isprintable() else None
+        self._now = call.ended = end.now
+        call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED
+        if not end.complete:
+            attempt.reason = end.reason
+        if end.error is not None:
+            call.error, call.outcome = end.error, Outcome.REJECTED
+        if call.outcome is Outcome.OK and status < 300:
+            learn_answer(self._shared, call, attempt, end)

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from aoai_gateway.engine.plan import Plans
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.config.priorities import PriorityClass
+    from aoai_gateway.engine.plan import Plan
     from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
     from aoai_gateway.routing.breaker import Scope
@@ -38,6 +41,10 @@ class Setup:
 
     config: Config
     table: RoutingTable
+    plans: Plans = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plans", Plans(self.config, self.table))
 
 
 class Fault(StrEnum):
@@ -262,6 +269,8 @@ class Call:
 
     body: RequestBody | None = None
     deployment: str = ""
+    plan: Plan = field(init=False, repr=False)
+    """What its configuration decides about it; set together with `deployment`, see `assign`."""
     cls: PriorityClass | None = None
     """Its priority class, once that is known."""
     estimate: int = 0
@@ -343,6 +352,10 @@ class Call:
     """Whether the work goes on after the answer, so that its tokens are not known yet."""
     usage_of: str | None = None
     """The id of the earlier call whose tokens its usage is; its own answer came before they were known."""
+
+    def assign(self, plan: Plan) -> None:
+        """Assign it to the deployment of a plan."""
+        self.plan, self.deployment = plan, plan.deployment
 
     def take_delivered(self, tokens: int) -> None:
         """Note the tokens of an answer that brought no usage. Of its prompt, the backend may have told."""

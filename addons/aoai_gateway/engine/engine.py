@@ -8,7 +8,8 @@ live traffic and tests drive it in virtual time.
 A call goes through these stages:
 
 1. **Admission.** What does it ask for, is the client allowed to, in which priority class, is there a pool
-   for it, does it fit the client's quotas (:mod:`~aoai_gateway.engine.admission`).
+   for it (:mod:`~aoai_gateway.engine.plan`), does it fit the client's limits
+   (:mod:`~aoai_gateway.engine.admission`).
 2. **Attempts.** The pool is ordered; the first backend that has room is tried, or waited for. A failure that
    another backend may not repeat opens a break and leads to the next one. Anything else is the answer
    (:mod:`~aoai_gateway.engine.attempts`).
@@ -22,7 +23,8 @@ A call goes through these stages:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from aoai_gateway.engine.admission import Admission
 from aoai_gateway.engine.ahead import check_deployment, check_lines, check_unread_lines
@@ -41,15 +43,19 @@ from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
     from random import Random
 
     from aoai_gateway.config.priorities import PriorityClass
     from aoai_gateway.engine.effects import Book, Cancel, Settle
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.routing.breaker import Breaks
+    from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
+
+
+NO_FALLBACKS: Final[Mapping[Refusal, str]] = MappingProxyType({})
 
 
 class Engine:
@@ -93,21 +99,36 @@ class Engine:
                     raise parsed.error
                 assert isinstance(parsed, Parsed)
                 call.body = parsed.body
+        except GatewayError as error:
+            yield from self._reject(call, error.without_frames(), now, Outcome.REJECTED)
+            return
+        yield from self.lead(call, now)
+
+    def lead(self, call: Call, now: float) -> Generator[Effect, Result]:
+        """Lead a call whose body is read to its end, as `run` does."""
+        assert call.body is not None
+        admitted: float | None = now
+        try:
             pool = self._admit(call, call.body)
-            admitted = yield from self.admission.admit(call, now)
-            if call.priority is not None:
-                # It was degraded.
-                call.cls = self._class(call)
-            if admitted is not None and call.asked:
-                # The client's policy led to another deployment.
-                pool = pool_of(call, call.deployment)
+            if not call.plan.is_free:
+                admitted = yield from self.admission.admit(call, now)
+                if call.priority is not None:
+                    # It was degraded.
+                    call.cls = self._class(call)
+                if admitted is not None and call.asked:
+                    # The client's policy led to another deployment.
+                    pool = pool_of(call, call.plan)
         except GatewayError as error:
             yield from self._reject(call, error.without_frames(), now + call.waited, Outcome.REJECTED)
             return
         if admitted is None:
             return
-        yield from self._serve(call, pool, admitted)
-        self.admission.forget(call)
+        attempts = self._attempts(call, pool, admitted)
+        refusal = yield from attempts.run()
+        if refusal is not None:
+            yield from self._fall_back(call, attempts, refusal)
+        if call.stretched:
+            self.admission.forget(call)
         yield from self.settlement.settle(call)
 
     def abandoned(self, call: Call) -> Iterator[Book | Settle | Cancel]:
@@ -118,14 +139,15 @@ class Engine:
         self.admission.forget(call)
         return self.settlement.abandoned(call)
 
-    def _serve(self, call: Call, pool: Pool, now: float) -> Generator[Effect, Result]:
-        """Try the call at its deployment, and at those to which it falls back."""
-        while True:
-            call.fallbacks = ways_out(call)
-            attempts = Attempts(self.shared, call, pool, now)
-            refusal = yield from attempts.run()
-            if refusal is None:
-                return
+    def _attempts(self, call: Call, pool: Pool, now: float) -> Attempts:
+        call.fallbacks = ways_out(call) if call.plan.fallbacks else NO_FALLBACKS
+        return Attempts(self.shared, call, pool, now)
+
+    def _fall_back(
+        self, call: Call, attempts: Attempts, refusal: Refusal | None
+    ) -> Generator[Effect, Result]:
+        """Try the call at the deployments to which it falls back, one after the other."""
+        while refusal is not None:
             moved = None
             try:
                 moved = yield from fall_back(self.admission, call, refusal, attempts.now)
@@ -136,37 +158,42 @@ class Engine:
                 if call.outcome is None:
                     yield from attempts.answer_refused()
                 return
-            pool, now = moved
+            attempts = self._attempts(call, *moved)
+            refusal = yield from attempts.run()
 
     def _admit(self, call: Call, body: RequestBody) -> Pool:
+        """See that the call asks for what its client may use, and say which backends may serve it."""
         check_known(call.setup.config, call.target)
         named = body.deployment(call.target)
         if call.granted is not None:
             named = call.granted.deployment or named
-        call.deployment = call.setup.config.spelled(named)
+        plan = call.setup.plans.of(call.client, named)
+        call.assign(plan)
         check_unread_lines(call.client, body)
         if body.lines is not None:
             check_lines(call.setup, call.client, body.lines, call.deployment)
-        elif call.deployment:
+        elif call.deployment and not (plan.is_known and plan.terms.may_use):
             check_deployment(call.setup, call.client, call.deployment)
         call.cls = self._class(call)
-        pool = pool_of(call, call.deployment)
+        pool = pool_of(call, plan)
         # Azure estimates from the characters of the prompt. No text has as few tokens as one for eight
         # bytes, and a low estimate is wanted here.
         bound = (completion_bound(call) or 0) if call.target.operation.reserves else 0
         call.estimate = body.text_size // 8 + bound
         return pool
 
-    def _class(self, call: Call) -> PriorityClass:
+    @staticmethod
+    def _class(call: Call) -> PriorityClass:
+        plan = call.plan
+        asked = call.headers.get(HEADER) if plan.has_classes else None
+        if asked is None and call.priority is None:
+            return plan.cls
         config = call.setup.config
-        if not config.priorities:
-            return config.priority_classes[0]
-        asked = class_of(config, call.client.priority, call.headers.get(HEADER))
+        wanted = class_of(config, call.client.priority, asked)
         if call.priority is None:
-            return asked
+            return wanted
         # It asks for a class within its client's; the policy may have degraded it since.
-        degraded = config.priority_class(call.priority or call.client.priority)
-        return max(asked, degraded, key=lambda cls: cls.rank)
+        return max(wanted, config.priority_class(call.priority), key=lambda cls: cls.rank)
 
     def _reject(
         self, call: Call, error: GatewayError, now: float, outcome: Outcome

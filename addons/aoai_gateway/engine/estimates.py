@@ -62,10 +62,12 @@ class Estimates:
 
     def most(self, call: Call) -> int:
         """Return the tokens that a call can take."""
-        if completion_bound(call) is not None or call.target.operation not in (CHAT_COMPLETIONS, RESPONSES):
+        if call.target.operation not in (CHAT_COMPLETIONS, RESPONSES):
             return self.least(call)
-        most = most_output_tokens(self.model(call)) * answers(call)
-        return self.prompt_tokens(call) + min(most, LARGEST_BOUND)
+        bound = completion_bound(call)
+        if bound is None:
+            bound = min(most_output_tokens(self.model(call)) * answers(call), LARGEST_BOUND)
+        return self.prompt_tokens(call) + bound
 
 
 def completion_tokens(call: Call) -> int:

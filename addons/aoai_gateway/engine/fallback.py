@@ -17,34 +17,32 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.config.fallbacks import fallbacks_of
 from aoai_gateway.engine.call import Call, FellBack, Notice
 from aoai_gateway.engine.effects import Cancel, Effect, Result
 from aoai_gateway.engine.pools import has_backends, pool_of
 from aoai_gateway.engine.settlement import book_again
-from aoai_gateway.quota.access import may_use
-from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from aoai_gateway.engine.admission import Admission
+    from aoai_gateway.engine.plan import Plan
     from aoai_gateway.routing.backends import Pool
+    from aoai_gateway.wire.refusals import Refusal
 
 
 def ways_out(call: Call) -> Mapping[Refusal, str]:
     """Return the deployments to which a call may fall back from where it is, by the cause."""
-    written = fallbacks_of(call.setup.config, call.deployment)
-    return {Refusal(cause): other for cause, other in written.items() if _is_open(call, other)}
+    return {cause: other for cause, other in call.plan.fallbacks.items() if _is_open(call, other)}
 
 
 def _is_open(call: Call, other: str) -> bool:
-    terms = effective_policy(call.setup.config, call.client, other)
+    plan = call.setup.plans.of(call.client, other)
+    terms = plan.terms
     limited = terms.has_limit_here or terms.dry_run
     been_there = any(step.start == other for step in call.fell_back)
-    return not been_there and limited and may_use(call.client, other) and has_backends(call, other)
+    return not been_there and limited and terms.may_use and has_backends(call, plan)
 
 
 @dataclass(slots=True)
@@ -54,6 +52,7 @@ class _Before:
     fields: dict[str, Any]
 
     CHANGED = (
+        "plan",
         "deployment",
         "asked",
         "prompt",
@@ -82,7 +81,8 @@ def fall_back(
     None: it is not admitted there, and everything is as before; or it has ended, which its outcome tells.
     """
     first, other = call.deployment, call.fallbacks[refusal]
-    pool = _pool(call, other)
+    plan = call.setup.plans.of(call.client, other)
+    pool = _pool(call, plan)
     if not pool:
         return None
     before = _Before.of(call)
@@ -92,7 +92,8 @@ def fall_back(
     try:
         if call.taken_back is not None:
             yield Cancel(call.taken_back)
-        call.asked, call.deployment = call.asked or first, other
+        call.asked = call.asked or first
+        call.assign(plan)
         with suppress(GatewayError):
             admitted = yield from admission.admit(call, now, at_once=True)
     finally:
@@ -109,10 +110,10 @@ def fall_back(
     return pool, admitted
 
 
-def _pool(call: Call, other: str) -> Pool:
+def _pool(call: Call, plan: Plan) -> Pool:
     """Return the backends of another deployment that have not seen the call yet."""
     seen = {attempt.backend.key for attempt in call.attempts}
-    pool = tuple(backend for backend in pool_of(call, other) if backend.key not in seen)
+    pool = tuple(backend for backend in pool_of(call, plan) if backend.key not in seen)
     body, attempt = call.body, call.attempt
     assert body is not None and attempt is not None
     if body.references or body.has_encrypted_reasoning:

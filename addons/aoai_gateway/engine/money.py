@@ -12,36 +12,17 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import media
 from aoai_gateway.engine.call import PolicyAction
-from aoai_gateway.quota.quotas import Budget
+from aoai_gateway.quota.budgets import UNIT
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from aoai_gateway.config.models import Client
     from aoai_gateway.config.prices import Price
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.quota.quotas import Decision, Reservation
+    from aoai_gateway.quota.quotas import Budget, Decision, Reservation
     from aoai_gateway.wire.usage import Usage
-
-ACCOUNT = "cost/"
-"""The name of the account; no virtual deployment's name can hold a slash."""
 
 CODE = "budget_exceeded"
 """That of a refusal by a budget in money."""
-
-UNIT = 1_000_000
-"""By which money is multiplied to be counted."""
-
-
-def budget_of(client: Client) -> Budget | None:
-    """Return what a client may spend; None without a limit."""
-    day, month = client.max_cost_per_day, client.max_cost_per_month
-    if day is None and month is None:
-        return None
-    return Budget(ACCOUNT, tokens_per_day=_counted(day), tokens_per_month=_counted(month))
-
-
-def _counted(money: float | None) -> int | None:
-    return None if money is None else round(money * UNIT)
 
 
 def has_price(call: Call) -> bool:
@@ -76,11 +57,10 @@ def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
     return math.ceil(cost * UNIT)
 
 
-def priced(call: Call, reservation: Reservation, prompt_tokens: int, answer_tokens: int) -> Reservation:
-    """Add the client's budget, and the most that the call may cost, if it has one. Raises as `most`."""
-    budget = budget_of(call.client)
-    if budget is None:
-        return reservation
+def priced(
+    call: Call, reservation: Reservation, budget: Budget, prompt_tokens: int, answer_tokens: int
+) -> Reservation:
+    """Add the client's budget, and the most that the call may cost. Raises as `most`."""
     cost = most(call, prompt_tokens, answer_tokens)
     return replace(reservation, quotas=(*reservation.quotas, budget), cost=cost)
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from aoai_gateway.engine.call import Setup
-    from aoai_gateway.engine.told_state import PeerShared, Record
+    from aoai_gateway.engine.journal import Record
+    from aoai_gateway.engine.told_state import PeerShared
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.liveness import Liveness

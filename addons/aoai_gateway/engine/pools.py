@@ -4,40 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.plan import Plan
     from aoai_gateway.routing.backends import Pool
 
 ENDPOINT_HEADER = "x-gateway-endpoint"
 """By which a client chooses the endpoint of a call that is for no deployment, such as a list of files."""
 
 
-def pool_of(call: Call, deployment: str) -> Pool:
-    """Return the backends that may serve a call if it is for a deployment (empty: for none).
+def pool_of(call: Call, plan: Plan) -> Pool:
+    """Return the backends that may serve a call by a plan (empty: none does).
 
     Raises GatewayError (403) if the client may use none of those that serve it.
     """
-    table = call.setup.table
-    pool = (table.pool(deployment) if deployment else table.endpoints) or ()
-    allowed = effective_policy(call.setup.config, call.client, deployment)
-    mine = pool
-    if allowed.endpoints is not None:
-        mine = tuple(b for b in pool if allowed.allows_endpoint(b.endpoint.name))
-    if pool and not mine:
+    deployment, mine = plan.deployment, plan.pool
+    if plan.is_barred:
         serves = f" serves the deployment '{deployment}'" if deployment else " is in service"
         raise errors.forbidden(f"None of the endpoints that you may use{serves}.", code="EndpointNotAllowed")
-    chosen = None if deployment else call.headers.get(ENDPOINT_HEADER)
-    if chosen is not None:
-        mine = tuple(b for b in mine if b.endpoint.name == chosen)
-        if not mine:
-            raise errors.forbidden(
-                f"The header {ENDPOINT_HEADER} names none of the endpoints that you may use.",
-                code="EndpointNotAllowed",
-            )
+    if not deployment:
+        mine = _at_named_endpoint(call, mine)
     if call.granted is not None:
         # Only the resource that has made a secret knows it.
         mine = tuple(b for b in mine if b.endpoint.name == call.granted.endpoint)
@@ -53,9 +42,22 @@ def pool_of(call: Call, deployment: str) -> Pool:
     return mine
 
 
-def has_backends(call: Call, deployment: str) -> bool:
-    """Whether any backend may serve the call if it is for a deployment."""
+def _at_named_endpoint(call: Call, pool: Pool) -> Pool:
+    chosen = call.headers.get(ENDPOINT_HEADER)
+    if chosen is None:
+        return pool
+    mine = tuple(backend for backend in pool if backend.endpoint.name == chosen)
+    if not mine:
+        raise errors.forbidden(
+            f"The header {ENDPOINT_HEADER} names none of the endpoints that you may use.",
+            code="EndpointNotAllowed",
+        )
+    return mine
+
+
+def has_backends(call: Call, plan: Plan) -> bool:
+    """Whether any backend may serve the call by a plan."""
     try:
-        return bool(pool_of(call, deployment))
+        return bool(pool_of(call, plan))
     except GatewayError:
         return False

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Call
     from aoai_gateway.routing.affinity import Affinity
-    from aoai_gateway.routing.backends import BackendKey, Pool
+    from aoai_gateway.routing.backends import Pool
 
 CHARACTERS_PER_TOKEN = 4
 """Of a prompt that was not counted. Azure's limiters estimate from the number of characters, too."""
@@ -30,33 +30,34 @@ def routing_request_of(
     call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callable[[], float]
 ) -> RoutingRequest:
     """Say what an admitted call wants of a pool. ``draw`` gives a number in [0, 1)."""
-    config = call.setup.config
-    assert call.cls is not None
-    strategy = config.strategy_of(call.deployment)
+    config, plan, operation = call.setup.config, call.plan, call.target.operation
+    assert call.cls is not None and call.body is not None
+    if call.estimate > plan.smallest_limit:
+        _note_too_small(call, pool)
     request = RoutingRequest(
         call_id=call.id,
         client=call.client.name,
         cls=call.cls,
         pool=pool,
         deployment=call.deployment,
-        operation=call.target.operation.name,
+        operation=operation.name,
         tier=call.requested_tier,
-        line=call.deployment if call.deployment in config.virtual_deployments else "",
+        line=plan.line,
         tokens=_tokens(call),
-        grows=not call.target.operation.reserves,
-        size=len(call.body.raw) if call.body is not None else 0,
+        grows=not operation.reserves,
+        size=len(call.body.raw),
         arrived=call.started,
-        weight=call.client.weight or 1.0,
-        strategy=strategy,
-        home=_home(call, pool, now, affinity),
+        weight=plan.weight,
+        strategy=plan.strategy,
+        home=_home(call, pool, now, affinity) if _refers(call) else None,
         higher=config.classes_above(call.cls.rank),
-        limited=bool(config.priorities),
-        too_small=_too_small(call, pool),
+        limited=plan.has_classes,
+        too_small=call.too_small,
     )
-    if not call.streaming and any(backend.non_streaming_fraction < 1 for backend in pool):
+    if plan.leaves_to_streams and not call.body.stream:
         # Among those that can serve it at all: by chance alone, no call is left without a backend.
-        request.takes = draw_takers(able(request), call.streaming, draw)
-    if strategy == "weighted":
+        request.takes = draw_takers(able(request), call.body.stream, draw)
+    if plan.strategy == "weighted":
         request.lots = draw_lots(pool, draw)
     return request
 
@@ -86,12 +87,18 @@ def _tokens(call: Call) -> int:
     return prompt + completion
 
 
-def _too_small(call: Call, pool: Pool) -> set[BackendKey]:
+def _note_too_small(call: Call, pool: Pool) -> None:
     for backend in pool:
         limit = backend.declared.tokens_per_minute
         if limit is not None and call.estimate > limit:
             call.too_small.add(backend.key)
-    return call.too_small
+
+
+def _refers(call: Call) -> bool:
+    """Whether the call may refer to state that an endpoint holds."""
+    body = call.body
+    assert body is not None
+    return bool(body.references) or body.has_encrypted_reasoning or call.target.operation.name in TOGETHER
 
 
 def _home(call: Call, pool: Pool, now: float, affinity: Affinity) -> str | None:

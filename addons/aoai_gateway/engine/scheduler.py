@@ -99,9 +99,10 @@ class Scheduler:
         if not request.limited:
             return
         pool = request.pool
-        weights = [self._open_part(backend, request, now) for backend in pool]
-        if not any(weights):
-            weights = [1.0] * len(pool)
+        weights = [1.0] * len(pool)
+        if not self.breaks.none:
+            open_parts = [self._open_part(backend, request, now) for backend in pool]
+            weights = open_parts if any(open_parts) else weights
         capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
         sizes = [capacity.limits(now)[0] for capacity in capacities]
         known = [size for size in sizes if size is not None]
@@ -136,7 +137,9 @@ class Scheduler:
 
     def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.may_probe(backend, request.cls.name, request.call_id, now, request.marks):
+        if not self.breaks.none and not self.breaks.may_probe(
+            backend, request.cls.name, request.call_id, now, request.marks
+        ):
             return False
         self._begin(request, backend, now)
         return True
@@ -154,15 +157,15 @@ class Scheduler:
 
     def release(self, request: RoutingRequest, now: float) -> None:
         """Take back the backend that a call was given, since it was not sent there after all."""
-        backend, request.backend = request.backend, None
-        capacity, request.capacity = request.capacity, None
+        backend, capacity = request.backend, request.capacity
+        request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.undo(request.call_id, now)
             self._give_back(request, request.tokens)
             self.breaks.probe_ended(backend, request.cls.name, request.call_id)
 
     def _give_back(self, request: RoutingRequest, tokens: int) -> None:
-        if tokens > 0:
+        if tokens > 0 and request.limited:
             self.client_shares.give_back(request.cls.name, request.client, tokens, request.given)
 
     def is_free(self, request: RoutingRequest) -> bool:
@@ -358,8 +361,8 @@ class Scheduler:
 
     def ended(self, request: RoutingRequest, used_tokens: int | None, now: float) -> None:
         """Note the end of an attempt. ``used_tokens``: 0 if it was not served; None: unknown."""
-        backend, request.backend = request.backend, None
-        capacity, request.capacity = request.capacity, None
+        backend, capacity = request.backend, request.capacity
+        request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.end(request.call_id, used_tokens, now, grows=request.grows)
             if used_tokens is not None:
@@ -375,7 +378,8 @@ class Scheduler:
     def close(self, request: RoutingRequest, now: float) -> None:
         """Take back everything that a call still has. Its end may have come in any way."""
         self.leave(request)
-        self.ended(request, None, now)
+        if request.backend is not None:
+            self.ended(request, None, now)
         queue = self._in_flight.pop(request.call_id, None)
         if queue is not None:
             queue.line.ended(request.client)

@@ -19,7 +19,6 @@ from aoai_gateway.engine import money
 from aoai_gateway.engine.admission import Admission, Booking
 from aoai_gateway.engine.effects import Cancel, Effect, Result, Settle
 from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
-from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.session_messages import CREATE
 
@@ -72,9 +71,7 @@ class SessionQuota:
     @property
     def pauses(self) -> bool:
         """Whether a response that does not fit is refused alone, and the session goes on."""
-        call = self._call
-        terms = effective_policy(call.setup.config, call.client, call.deployment)
-        return terms.on_exceed.action == "wait"
+        return self._call.plan.terms.on_exceed.action == "wait"
 
     def begin(self, *, asked: bool) -> Closings:
         """Give back what was booked for the handshake, which counts as a request.

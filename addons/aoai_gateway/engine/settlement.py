@@ -44,28 +44,30 @@ class Settlement:
 
     def settle(self, call: Call) -> Generator[Effect, Result]:
         """Replace the booking by the call's cost, and learn from it."""
-        self._estimates.learn(call)
-        yield from book_again(call)
+        if call.prompt is not None or call.model is not None:
+            self._estimates.learn(call)
+        if call.taken_back is not None:
+            yield from book_again(call)
         reservation, call.reserved = call.reserved, None
-        if self._keep_open(call, reservation):
-            return
-        looked = self._look_at_end(call)
-        uncounted = self.uncounted(call)
-        if uncounted is not None:
+        looked = None
+        if call.response_id is not None:
+            if self._keep_open(call, call.response_id, reservation):
+                return
+            looked = self._look_at_end(call, call.response_id)
+        if call.usage is None and (uncounted := self.uncounted(call)) is not None:
             counted = yield uncounted
             assert isinstance(counted, Counted)
             call.take_delivered(counted.count.tokens)
-        for closing in self._closings(call, reservation):
-            yield closing
-        if call.unproven and reservation is not None and any(each.taken for each in call.attempts):
-            yield from _count_late(call, reservation)
+        if reservation is not None:
+            yield self._closing(call, reservation)
+            if call.unproven and any(each.taken for each in call.attempts):
+                yield from _count_late(call, reservation)
         if looked is not None:
             call.charged_tokens = looked
 
-    def _keep_open(self, call: Call, reservation: Reservation | None) -> bool:
+    def _keep_open(self, call: Call, name: str, reservation: Reservation | None) -> bool:
         """Leave a booking as it is whose call's work goes on. False if it does not."""
-        name = call.response_id
-        if name is None or not _goes_on(call) or self._unfinished.goes_on(call.client.name, name):
+        if not _goes_on(call) or self._unfinished.goes_on(call.client.name, name):
             return False
         call.goes_on, call.usage = True, None
         prompt = self._estimates.prompt_tokens(call)
@@ -80,13 +82,13 @@ class Settlement:
         self._unfinished.begin(call.client.name, name, work)
         return True
 
-    def _look_at_end(self, call: Call) -> int | None:
+    def _look_at_end(self, call: Call, name: str) -> int | None:
         """Settle the booking of an earlier call whose work an answer shows to have ended.
 
         Gives the tokens that are charged for it, if any are.
         """
-        client, name, usage = call.client.name, call.response_id, call.usage or call.looked_at
-        if name is None or not len(self._unfinished) or not (usage or call.answer_state):
+        client, usage = call.client.name, call.usage or call.looked_at
+        if not len(self._unfinished) or not (usage or call.answer_state):
             return None
         if not call.served or call.answer_state in GOES_ON:
             return None
@@ -118,12 +120,11 @@ class Settlement:
         """
         yield from book_again(call)
         reservation, call.reserved = call.reserved, None
-        yield from self._closings(call, reservation)
+        if reservation is not None:
+            yield self._closing(call, reservation)
 
-    def _closings(self, call: Call, reservation: Reservation | None) -> Iterator[Settle | Cancel]:
+    def _closing(self, call: Call, reservation: Reservation) -> Settle | Cancel:
         """Say what becomes of a call's booking: it counts if a backend may have begun to work on it."""
-        if reservation is None:
-            return
         delivered = call.delivered_tokens or 0
         taken = any(attempt.taken for attempt in call.attempts)
         prompt, answer = self._estimates.prompt_tokens(call), _answer_tokens(call, delivered)
@@ -136,7 +137,7 @@ class Settlement:
             cost = money.spent(call, prompt, answer or 0) if taken and answer is not None else 0
         # A budget in money counts no requests, so nothing is left of what has cost nothing.
         counts = taken and (reservation.counts_tokens or bool(cost))
-        yield Settle(reservation, used, cost) if counts else Cancel(reservation)
+        return Settle(reservation, used, cost) if counts else Cancel(reservation)
 
 
 def _goes_on(call: Call) -> bool:

@@ -59,9 +59,11 @@ def completion_bound(call: Call) -> int | None:
 
 def answers(call: Call) -> int:
     """Return how many answers a call asks for, candidates included."""
-    body = call.body
+    body, edits = call.body, call.edits
     assert body is not None
-    return body.prompts * max(call.edits.get("n", body.n), call.edits.get("best_of", body.best_of))
+    if not edits:
+        return body.prompts * max(body.n, body.best_of)
+    return body.prompts * max(edits.get("n", body.n), edits.get("best_of", body.best_of))
 
 
 def is_foretold(call: Call) -> bool:

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine import money
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.effects import (
     Announce,
@@ -42,6 +41,7 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.engine.failures import creates_state
+from aoai_gateway.quota.budgets import UNIT
 from aoai_gateway.quota.quotas import Limit
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _standing(standing: Standing) -> str:
 
 def _money(units: int) -> str:
     """Write an amount in the currency of ``prices``, with as many digits as a call's cost needs."""
-    return f"{units / money.UNIT:,.6f}".rstrip("0").rstrip(".")
+    return f"{units / UNIT:,.6f}".rstrip("0").rstrip(".")
 
 
 def _delivery(end: Ended) -> str:

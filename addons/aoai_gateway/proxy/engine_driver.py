@@ -10,8 +10,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.attempts import note_delivery
 from aoai_gateway.engine.call import Attempt, Call, Outcome, Session
+from aoai_gateway.engine.delivery import note_delivery
 from aoai_gateway.engine.effects import (
     Announce,
     Book,

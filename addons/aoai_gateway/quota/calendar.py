@@ -5,11 +5,14 @@ in the period in which that becomes known. A new period starts with nothing spen
 overspent one.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Calendar = Literal["day", "month"]
+
+_DAY = 86_400_000_000
+_FIRST_DAY = date(1970, 1, 1).toordinal()
 
 
 class Period(NamedTuple):
@@ -28,8 +31,7 @@ def is_period(of: Period) -> bool:
     return of.name == (day if of.calendar == "day" else day[:7])
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """Tokens of one period: settled (used), and reserved by calls that have not ended."""
 
     settled: int = 0
@@ -43,14 +45,19 @@ class Tally:
 
 def period(calendar: Calendar, now: int) -> Period:
     """Return the period that `now` (Unix time, µs) lies in."""
-    day = datetime.fromtimestamp(now // 1_000_000, UTC).date().isoformat()
+    return _period(calendar, now // _DAY)
+
+
+@lru_cache(maxsize=16)
+def _period(calendar: Calendar, day_number: int) -> Period:
+    day = date.fromordinal(_FIRST_DAY + day_number).isoformat()
     return Period(calendar, day if calendar == "day" else day[:7])
 
 
 def ends_in(calendar: Calendar, now: int) -> int:
     """Microseconds from `now` (Unix time, µs) until the next period starts."""
-    at = datetime.fromtimestamp(now // 1_000_000, UTC)
     if calendar == "day":
-        return 86_400_000_000 - now % 86_400_000_000
+        return _DAY - now % _DAY
+    at = datetime.fromtimestamp(now // 1_000_000, UTC)
     start = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
     return int(start.timestamp()) * 1_000_000 - now

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aoai_gateway.quota import window as windows
-from aoai_gateway.quota.calendar import Calendar, Period, Tally, ends_in, period
+from aoai_gateway.quota.calendar import Period, Tally, ends_in, period
 from aoai_gateway.quota.quotas import Decision, Limit, Quota, Reservation, Standing
-from aoai_gateway.quota.window import Dimension, Window, microseconds
+from aoai_gateway.quota.window import Window, microseconds
 
 LEASE = 120.0
 """Seconds for which a reservation is held unless it is renewed."""
@@ -22,15 +22,7 @@ LEASE = 120.0
 LAPSED_KEPT = 3600.0
 """Seconds for which a lapsed reservation can still be settled in full."""
 
-_CALENDARS: dict[Limit, Calendar] = {
-    Limit.TOKENS_PER_DAY: "day",
-    Limit.TOKENS_PER_MONTH: "month",
-}
-
-_DIMENSIONS: dict[Limit, Dimension] = {
-    Limit.TOKENS_PER_MINUTE: "tokens",
-    Limit.REQUESTS_PER_MINUTE: "requests",
-}
+_NOTHING = Tally()
 
 
 @dataclass(slots=True)
@@ -47,16 +39,33 @@ class _Account:
 
     def tally(self, of: Period, settled: int = 0, reserved: int = 0) -> None:
         """Add to the settled and the reserved tokens of a period."""
-        old = self.tallies.get(of, Tally())
+        old = self.tallies.get(of, _NOTHING)
         self.tallies[of] = Tally(old.settled + settled, old.reserved + reserved)
+
+    def room(self, kind: Limit, limit: int, now: int) -> int:
+        """Return the rest of a limit; negative where more is spent than the limit."""
+        if kind.calendar is not None:
+            return limit - self.tallies.get(period(kind.calendar, now), _NOTHING).spent
+        return windows.room(self.window, limit, "tokens" if kind.counts_tokens else "requests")
+
+
+class _AskedLimit(NamedTuple):
+    """One limit that is set, the amount that counts against it (capped at it), and the room that it has."""
+
+    kind: Limit
+    limit: int
+    amount: int
+    room: int
 
 
 class _Asked(NamedTuple):
-    """What a reservation asks of one quota: each limit that is set, and the amount that counts against it."""
+    """What a reservation asks of one quota, whose account is brought up to date."""
 
     quota: Quota
     account: _Account
-    amounts: list[tuple[Limit, int, int]]
+    tokens: int
+    requests: int
+    limits: list[_AskedLimit]
 
 
 class _Booking(NamedTuple):
@@ -101,7 +110,7 @@ class Counters:
         us = microseconds(now)
         self._lapse(us)
         asked = self._asked(reservation, us)
-        return _report(asked, us, admitted=_fits(asked, us))
+        return _report(asked, us, admitted=_fits(asked), booked=False)
 
     def reserve(self, reservation: Reservation, now: float) -> Decision:
         """Book the reservation against all of its quotas, or against none.
@@ -111,12 +120,12 @@ class Counters:
         us = microseconds(now)
         self._lapse(us)
         asked = self._asked(reservation, us)
-        admitted = True
-        if not self._held(reservation):
-            admitted = _fits(asked, us)
-            if admitted:
-                self._book(reservation, asked, us)
-        return _report(asked, us, admitted=admitted)
+        is_held = self._held(reservation)
+        admitted = is_held or _fits(asked)
+        booked = admitted and not is_held
+        if booked:
+            self._book(reservation, asked, us)
+        return _report(asked, us, admitted=admitted, booked=booked)
 
     def book(self, reservation: Reservation, now: float) -> None:
         """Book a reservation that was admitted elsewhere, whether it fits here or not."""
@@ -174,13 +183,22 @@ class Counters:
         for quota in reservation.quotas:
             account = self._account(reservation.client, quota.deployment)
             account.window = windows.advance(account.window, now, quota.tokens_per_minute)
-            asked.append(_Asked(quota, account, reservation.amounts(quota)))
+            tokens, requests = reservation.asked(quota)
+            limits = [
+                _AskedLimit(
+                    kind,
+                    limit,
+                    min(tokens if kind.counts_tokens else requests, limit),
+                    account.room(kind, limit, now),
+                )
+                for kind, limit in quota.set_limits
+            ]
+            asked.append(_Asked(quota, account, tokens, requests, limits))
         return asked
 
     def _book(self, reservation: Reservation, asked: list[_Asked], now: int) -> None:
         bookings = []
-        for quota, account, amounts in asked:
-            tokens, requests = reservation.asked(quota)
+        for quota, account, tokens, requests, limits in asked:
             if quota.tokens_per_minute is not None:
                 tokens = min(tokens, quota.tokens_per_minute)
             if quota.requests_per_minute is not None:
@@ -189,9 +207,9 @@ class Counters:
             account.open_tokens += tokens
             account.open_requests += requests
             periods = []
-            for kind, _, amount in amounts:
-                if kind in _CALENDARS:
-                    of = period(_CALENDARS[kind], now)
+            for kind, _, amount, _ in limits:
+                if kind.calendar is not None:
+                    of = period(kind.calendar, now)
                     account.tally(of, reserved=amount)
                     periods.append((of, amount))
             bookings.append(_Booking(quota, bucket, tokens, requests, tuple(periods)))
@@ -258,7 +276,7 @@ class Counters:
         """
         us = microseconds(now)
         self._lapse(us)
-        kept = {period(calendar, us) for calendar in _CALENDARS.values()}
+        kept = {period("day", us), period("month", us)}
         kept |= {period("day", us - 86_400_000_000), period("month", us - 31 * 86_400_000_000)}
         for _ in range(min(len(self._looked_at), most if most is not None else len(self._looked_at))):
             key = self._looked_at.popleft()
@@ -273,54 +291,48 @@ class Counters:
                 self._looked_at.append(key)
 
 
-def _fits(asked: list[_Asked], now: int) -> bool:
-    """Whether all accounts, brought up to date, have room."""
-    for _, account, amounts in asked:
-        for kind, limit, amount in amounts:
-            if limit == 0 or _room(account, kind, limit, now) < amount:
+def _fits(asked: list[_Asked]) -> bool:
+    """Whether all accounts have room."""
+    for each in asked:
+        for _, limit, amount, room in each.limits:
+            if limit == 0 or room < amount:
                 return False
     return True
 
 
-def _report(asked: list[_Asked], now: int, *, admitted: bool) -> Decision:
-    """Say how every limit stands after the decision."""
-    standings = [
-        Standing(
-            deployment=quota.deployment,
-            kind=kind,
-            limit=limit,
-            remaining=max(0, _room(account, kind, limit, now)),
-            wait=0.0 if admitted else _wait(account, kind, limit, amount, now) / 1e6,
-            reset=_wait(account, kind, limit, limit, now) / 1e6,
-            soonest=0.0 if admitted else _soonest(account, kind, limit, amount, now) / 1e6,
-            in_money=quota.in_money,
-        )
-        for quota, account, amounts in asked
-        for kind, limit, amount in amounts
-    ]
+def _report(asked: list[_Asked], now: int, *, admitted: bool, booked: bool) -> Decision:
+    """Say how every limit stands after the decision. ``booked``: what is asked was booked since."""
+    standings = []
+    for quota, account, _, _, limits in asked:
+        for kind, limit, amount, room in limits:
+            left = room - amount if booked else room
+            wait = soonest = 0.0
+            if not admitted:
+                wait = _wait(account, kind, limit, left, amount, now) / 1e6
+                given_back = amount - _held_by_calls(account, kind, now)
+                soonest = _wait(account, kind, limit, left, given_back, now) / 1e6
+            reset = _wait(account, kind, limit, left, limit, now) / 1e6
+            rest = max(0, left)
+            standings.append(
+                Standing(quota.deployment, kind, limit, rest, wait, reset, soonest, quota.in_money)
+            )
     return Decision(admitted, tuple(standings))
 
 
-def _room(account: _Account, kind: Limit, limit: int, now: int) -> int:
-    """Return the rest of a limit; negative where more is spent than the limit."""
-    if calendar := _CALENDARS.get(kind):
-        return limit - account.tallies.get(period(calendar, now), Tally()).spent
-    return windows.room(account.window, limit, _DIMENSIONS[kind])
+def _wait(account: _Account, kind: Limit, limit: int, room: int, amount: int, now: int) -> float:
+    """Microseconds until `amount` fits a limit: 0 for at once, infinite for a limit of 0.
 
-
-def _wait(account: _Account, kind: Limit, limit: int, amount: int, now: int) -> float:
-    """Microseconds until `amount` fits a limit: 0 for at once, infinite for a limit of 0."""
+    `room`: what it has now.
+    """
     if limit == 0:
         return math.inf
-    if calendar := _CALENDARS.get(kind):
-        return ends_in(calendar, now) if _room(account, kind, limit, now) < amount else 0
-    return windows.wait(account.window, now, limit, amount, _DIMENSIONS[kind])
+    if kind.calendar is not None:
+        return ends_in(kind.calendar, now) if room < amount else 0
+    return windows.wait(account.window, now, limit, amount, "tokens" if kind.counts_tokens else "requests")
 
 
-def _soonest(account: _Account, kind: Limit, limit: int, amount: int, now: int) -> float:
-    """Microseconds as `_wait`, with all that running calls hold given back."""
-    if calendar := _CALENDARS.get(kind):
-        held = account.tallies.get(period(calendar, now), Tally()).reserved
-    else:
-        held = account.open_tokens if kind.counts_tokens else account.open_requests
-    return _wait(account, kind, limit, amount - held, now)
+def _held_by_calls(account: _Account, kind: Limit, now: int) -> int:
+    """Return what running calls hold of a limit, and may give back."""
+    if kind.calendar is not None:
+        return account.tallies.get(period(kind.calendar, now), _NOTHING).reserved
+    return account.open_tokens if kind.counts_tokens else account.open_requests

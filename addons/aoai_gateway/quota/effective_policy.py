@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aoai_gateway.quota.access import may_use, may_use_endpoint
+from aoai_gateway.quota.budgets import budget_of
 from aoai_gateway.quota.quotas import Quota
 from aoai_gateway.quota.request_limits import NO_LIMITS, RequestLimits
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Client, Config, Policy
+    from aoai_gateway.quota.quotas import Budget
 
 MOST_KEPT = 4096
 LONGEST_KEPT = 64
@@ -53,6 +55,8 @@ class EffectivePolicy:
     quotas: tuple[Quota, ...] = ()
     per_user: Quota | None = None
     """What each end user may use; its deployment is still to be set."""
+    budget: Budget | None = None
+    """What the client may spend, wherever it does."""
     has_limit_here: bool = True
     endpoints: frozenset[str] | None = None
     request_limits: RequestLimits = NO_LIMITS
@@ -62,10 +66,10 @@ class EffectivePolicy:
     """Whether the client may use the deployment at all."""
     has_quotas: bool = field(init=False)
     counts_prompts: bool = field(init=False)
-    """Whether a limit is in tokens, so that prompts are counted."""
+    """Whether a limit is in tokens or in money, so that prompts are counted."""
 
     def __post_init__(self) -> None:
-        quotas = self.quotas if self.per_user is None else (*self.quotas, self.per_user)
+        quotas = [each for each in (*self.quotas, self.per_user, self.budget) if each is not None]
         object.__setattr__(self, "has_quotas", bool(quotas))
         counts = any(limit.counts_tokens for quota in quotas for limit, _ in quota.set_limits)
         object.__setattr__(self, "counts_prompts", counts or self.request_limits.prompt_tokens is not None)
@@ -90,23 +94,45 @@ def effective_policy(config: Config, client: Client, deployment: str) -> Effecti
     return made
 
 
+class _Everywhere(NamedTuple):
+    """What holds of a client at every deployment: the same objects, however many names it asks for."""
+
+    over_all: Quota | None
+    per_user: Quota | None
+    budget: Budget | None
+    endpoints: frozenset[str] | None
+
+
+def _everywhere(config: Config, client: Client) -> _Everywhere:
+    kept: dict[str, _Everywhere] = config.derived.setdefault(_Everywhere, {})
+    found = kept.get(client.name)
+    if found is None:
+        over_all = {kind: amounts.total for kind, amounts in client.amounts() if amounts.total is not None}
+        found = kept[client.name] = _Everywhere(
+            Quota(None, **over_all) if over_all else None,
+            Quota(None, **dict(client.per_user.limits())) if client.per_user else None,
+            budget_of(client),
+            _endpoints(config, client),
+        )
+    return found
+
+
 def _contract(config: Config, client: Client, deployment: str) -> EffectivePolicy:
-    here: dict[str, int] = {}
-    over_all: dict[str, int] = {}
-    for kind, amounts in client.amounts():
-        if deployment in amounts.deployments:
-            here[kind] = amounts.deployments[deployment]
-        if amounts.total is not None:
-            over_all[kind] = amounts.total
+    everywhere = _everywhere(config, client)
+    limits = {
+        kind: amounts.deployments[deployment]
+        for kind, amounts in client.amounts()
+        if deployment in amounts.deployments
+    }
+    here = Quota(deployment, **limits) if limits else None
     return EffectivePolicy(
         client=client.name,
         deployment=deployment,
-        quotas=tuple(
-            Quota(name, **limits) for name, limits in ((deployment, here), (None, over_all)) if limits
-        ),
-        per_user=Quota(None, **dict(client.per_user.limits())) if client.per_user else None,
+        quotas=tuple(quota for quota in (here, everywhere.over_all) if quota is not None),
+        per_user=everywhere.per_user,
+        budget=everywhere.budget,
         has_limit_here=_has_limit(client, deployment),
-        endpoints=_endpoints(config, client),
+        endpoints=everywhere.endpoints,
         request_limits=_request_limits(client, deployment),
         on_exceed=_on_exceed(config, client, deployment),
         dry_run=bool(client.dry_run),

@@ -19,9 +19,15 @@ turn out to be alive, its late settlement is still booked in full.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import ClassVar, NamedTuple
+
+from aoai_gateway.quota.calendar import Calendar
+
+_CALENDARS: Mapping[str, Calendar] = {"tokens_per_day": "day", "tokens_per_month": "month"}
 
 
 class Limit(StrEnum):
@@ -32,10 +38,14 @@ class Limit(StrEnum):
     TOKENS_PER_DAY = "tokens_per_day"
     TOKENS_PER_MONTH = "tokens_per_month"
 
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether it limits tokens, not requests."""
-        return self is not Limit.REQUESTS_PER_MINUTE
+    counts_tokens: bool
+    """Whether it limits tokens, not requests."""
+    calendar: Calendar | None
+    """The calendar's period that it is for; None: any 60 s."""
+
+    def __init__(self, value: str) -> None:
+        self.counts_tokens = value.startswith("tokens")
+        self.calendar = _CALENDARS.get(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +94,15 @@ class Budget(Quota):
     in_money: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reservation:
     """The amounts of one call: `tokens` (an upper bound) and `requests`, of each of its quotas.
 
     Quotas in money count `cost` instead, in whole units, and no requests; without a `cost`, the tokens.
     All of it is booked, settled or taken back in one step. `id` is the caller's and unique among all
     processes that share a store; the same object goes into `reserve` and later into `settle` or `cancel`.
-    Quotas differ in their deployment.
+    Quotas differ in their deployment. It is never changed; it is not frozen, since that trebles the time
+    to make one.
     """
 
     id: str
@@ -100,25 +111,18 @@ class Reservation:
     tokens: int
     requests: int = 1
     cost: int | None = None
+    counts_tokens: bool = field(init=False, repr=False, compare=False)
+    """Whether any of its quotas counts tokens and requests."""
 
     def __post_init__(self) -> None:
         if self.tokens < 0 or self.requests < 0 or (self.cost or 0) < 0:
             raise ValueError(f"cannot reserve {self.tokens} tokens and {self.requests} requests")
         if len(self.quotas) > 1 and len({quota.deployment for quota in self.quotas}) != len(self.quotas):
             raise ValueError("a reservation names each virtual deployment once")
-
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether any of its quotas counts tokens and requests."""
-        return any(not quota.in_money for quota in self.quotas)
-
-    def amounts(self, quota: Quota) -> list[tuple[Limit, int, int]]:
-        """Give each limit that the quota sets, with the amount that is booked against it: capped at it."""
-        tokens, requests = self.asked(quota)
-        return [
-            (kind, limit, min(tokens if kind.counts_tokens else requests, limit))
-            for kind, limit in quota.set_limits
-        ]
+        self.counts_tokens = False
+        for quota in self.quotas:
+            if not quota.in_money:
+                self.counts_tokens = True
 
     def asked(self, quota: Quota) -> tuple[int, int]:
         """Return the tokens (or the money) and the requests that a quota counts."""
@@ -153,6 +157,9 @@ class Standing(NamedTuple):
     in_money: bool = False
 
 
+_WAIT = attrgetter("wait")
+
+
 class Decision(NamedTuple):
     """The answer to a reservation, and where every limit that it touches stands after it."""
 
@@ -162,17 +169,17 @@ class Decision(NamedTuple):
     @property
     def retry_after(self) -> float:
         """Seconds until the reservation fits everywhere; 0 when admitted, else above 0."""
-        return 0.0 if self.admitted else max(standing.wait for standing in self.standings)
+        return 0.0 if self.admitted else max([standing.wait for standing in self.standings])
 
     @property
     def soonest(self) -> float:
         """Seconds before which the reservation cannot fit everywhere, whatever running calls give back."""
-        return 0.0 if self.admitted else max(standing.soonest for standing in self.standings)
+        return 0.0 if self.admitted else max([standing.soonest for standing in self.standings])
 
     @property
     def refused_by(self) -> Standing | None:
         """The limit that takes longest to make room; None when admitted."""
-        return None if self.admitted else max(self.standings, key=lambda standing: standing.wait)
+        return None if self.admitted else max(self.standings, key=_WAIT)
 
     @property
     def tokens(self) -> Standing | None:
@@ -190,21 +197,20 @@ class Decision(NamedTuple):
         The names and units are those of Azure OpenAI's answers. Limits that are not set are left
         out, and so is the reset of a limit of 0.
         """
-        return tuple(
-            (f"x-ratelimit-{field}-{what}", value)
-            for what, standing in (("requests", self.requests), ("tokens", self.tokens))
-            if standing is not None
-            for field, value in (
-                ("limit", str(standing.limit)),
-                ("remaining", str(standing.remaining)),
-                ("reset", "" if math.isinf(standing.reset) else str(math.ceil(standing.reset))),
-            )
-            if value
-        )
+        written: list[tuple[str, str]] = []
+        for what, standing in (("requests", self.requests), ("tokens", self.tokens)):
+            if standing is not None:
+                written.append((f"x-ratelimit-limit-{what}", str(standing.limit)))
+                written.append((f"x-ratelimit-remaining-{what}", str(standing.remaining)))
+                if standing.reset < math.inf:
+                    written.append((f"x-ratelimit-reset-{what}", str(math.ceil(standing.reset))))
+        return tuple(written)
 
     def _tightest(self, *, tokens: bool) -> Standing | None:
-        return min(
-            (s for s in self.standings if s.kind.counts_tokens is tokens and not s.in_money),
-            key=lambda standing: (standing.remaining, -standing.reset),
-            default=None,
-        )
+        found = None
+        for each in self.standings:
+            if each.kind.counts_tokens is not tokens or each.in_money:
+                continue
+            if found is None or (each.remaining, -each.reset) < (found.remaining, -found.reset):
+                found = each
+        return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.config.models import StandinAtEndpoint
@@ -43,6 +43,11 @@ class Backend:
     """How it is called in messages, comments and headers: ``gpt-4o-ptu@sweden`` or ``sweden``."""
     non_streaming_fraction: float
     declared: Declared = NOTHING_DECLARED
+    provisioned: bool = field(init=False)
+    """Whether it is declared as provisioned throughput."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "provisioned", self.declared.provisioned)
 
     @classmethod
     def of(cls, pair: StandinAtEndpoint) -> Backend:
@@ -53,11 +58,6 @@ class Backend:
         if standin is not None:
             declared = Declared(standin.tokens_per_minute, standin.requests_per_minute, standin.provisioned)
         return cls(pair.endpoint, standin, key, pair.name, pair.non_streaming_fraction, declared)
-
-    @property
-    def provisioned(self) -> bool:
-        """Whether it is declared as provisioned throughput."""
-        return self.declared.provisioned
 
     def deployment(self, asked: str) -> str:
         """Return the name of the real deployment to send to, when the client asked for ``asked``."""

@@ -223,10 +223,11 @@ class Capacity:
         Our own calls had reserved more than they used, and have ended since: their usage leaves room for the
         call that was refused. Calls of others may still fill the rest, so it is one try.
         """
-        refusal, limit = self._refusal, self._tokens_per_minute(now)
-        if refusal is None or refusal.tried or limit is None or now >= refusal.until:
+        refusal = self._refusal
+        if refusal is None or refusal.tried or now >= refusal.until:
             return False
-        if self._tokens.own(now) + refusal.tokens > limit * (1 - LARGEST_MARGIN):
+        limit = self._tokens_per_minute(now)
+        if limit is None or self._tokens.own(now) + refusal.tokens > limit * (1 - LARGEST_MARGIN):
             return False
         refusal.tried = True
         return True

@@ -60,9 +60,9 @@ class Skip:
     cause: Cause = Cause.BREAK
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Order:
-    """The backends to try, best first, and the ones left out."""
+    """The backends to try, best first, and the ones left out. Never changed, and made for each call."""
 
     candidates: tuple[Backend, ...]
     skipped: tuple[Skip, ...]

@@ -25,7 +25,8 @@ from aoai_gateway.state import StateUnavailableError
 from aoai_gateway.state.exchange import Told
 
 if TYPE_CHECKING:
-    from aoai_gateway.engine.told_state import PeerShared, Record
+    from aoai_gateway.engine.journal import Record
+    from aoai_gateway.engine.told_state import PeerShared
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.state.exchange import Exchange
 

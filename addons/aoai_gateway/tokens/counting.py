@@ -32,9 +32,9 @@ BYTES_PER_TOKEN = 4
 """Of an answer's text of which nothing is known but its length."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Count:
-    """How many tokens, and how far to trust it.
+    """How many tokens, and how far to trust it. Never changed.
 
     `exact`: the model's own encoding over the whole text, and published framing; everything else is an
     estimate, for `Correction` to improve. `encoding`: the encoding that counted the text, `ESTIMATE` without

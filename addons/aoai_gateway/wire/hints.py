@@ -120,9 +120,11 @@ def retry_hint(headers: Headers, body: bytes | None, now_epoch: float) -> float 
     return 0.0 if said_zero else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RateLimits:
     """A backend's figures about itself; None where absent or implausible. Times in seconds.
+
+    They are never changed; not frozen, since that trebles the time to make them.
 
     ``remaining_*`` may be negative: exhausted, and by how much. ``utilization`` is a provisioned
     deployment's (1.0 is full, more is possible). All of it is a hint at best: it lags, and under load it

@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from aoai_gateway.app import addon
-from aoai_gateway.engine import aftermath, ahead, attempts, engine, scheduler
+from aoai_gateway.engine import aftermath, attempts, engine, plan, scheduler
 from aoai_gateway.inspect import attempt_flows, inspector
 from aoai_gateway.proxy import (
     delivery,
@@ -75,7 +75,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (upstream_attempt, "without_secrets"),
     (inspector, "annotate"),
     (engine, "parse_body"),
-    (ahead, "effective_policy"),
+    (plan.Plans, "of"),
     (aftermath, "routing_request_of"),
     (scheduler, "order"),
     (attempt_flows, "make_flow"),

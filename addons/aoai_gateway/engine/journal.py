@@ -1,0 +1,55 @@
+"""The changes of state that this process has made since the others were told last."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_UNTOLD = 20_000
+"""Records that are kept for a store which does not answer."""
+
+type Record = list[Any]
+"""A change: its kind, and what the method of that kind takes."""
+
+
+class Journal:
+    """What this process has changed since the others were told last; the end of it, if it is too much."""
+
+    def __init__(self, most: int = MOST_UNTOLD) -> None:
+        self._most = most
+        self.records: deque[Record] = deque()
+        self.has_dropped = False
+        """Whether changes were lost before a peer was told of them."""
+        self.written: Callable[[], None] = lambda: None
+        """Called when there is something to tell."""
+        self._muted = False
+
+    def write(self, *record: Any) -> None:
+        """Note a change."""
+        if self._muted:
+            return
+        if len(self.records) >= self._most:
+            self.records.popleft()
+            self.has_dropped = True
+        self.records.append(list(record))
+        if len(self.records) == 1:
+            self.written()
+
+    def take(self, most: int | None = None) -> list[Record]:
+        """Give what there is, so much at most, to be told now."""
+        count = len(self.records) if most is None else min(most, len(self.records))
+        return [self.records.popleft() for _ in range(count)]
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Note nothing: what is done meanwhile was told by another process."""
+        before, self._muted = self._muted, True
+        try:
+            yield
+        finally:
+            self._muted = before

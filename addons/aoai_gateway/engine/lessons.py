@@ -1,0 +1,72 @@
+"""The lessons of answers for later calls: how fast a backend is, and what only one resource can resolve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aoai_gateway.engine.failures import keeps_state
+from aoai_gateway.engine.routing_request import desk_of, session_of
+from aoai_gateway.engine.timeouts import begins_within
+from aoai_gateway.routing.speed import Speed
+from aoai_gateway.wire.client_secrets import Grant
+
+if TYPE_CHECKING:
+    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.engine.effects import Ended
+    from aoai_gateway.engine.shared import Shared
+    from aoai_gateway.routing.backends import Backend, Pool
+
+BORROWED, LEAST_BORROWED = 2.0, 2.0
+"""How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
+
+
+def slowest_begin(shared: Shared, call: Call, backend: Backend) -> float | None:
+    """Return the seconds within which even slow answers to such a call begin at a backend; None: unknown."""
+    return begins_within(call, shared.speeds.get(backend.serving(call.deployment)))
+
+
+def expected_begin(shared: Shared, call: Call, pool: Pool) -> float | None:
+    """Return the seconds within which an answer should begin, at a backend that has shown nothing yet.
+
+    The speed of others of the pool is a hint, to be taken with care.
+    """
+    if not len(shared.speeds):
+        return None
+    known = [seconds for other in pool if (seconds := slowest_begin(shared, call, other)) is not None]
+    return max(LEAST_BORROWED, BORROWED * max(known)) if known else None
+
+
+def speed_of(shared: Shared, call: Call, backend: Backend) -> Speed:
+    """Return what is known of a backend's speed, to be added to."""
+    served = backend.serving(call.deployment)
+    speed = shared.speeds.get(served)
+    if speed is None:
+        speed = Speed()
+        shared.speeds.put(served, speed)
+    return speed
+
+
+def learn_answer(shared: Shared, call: Call, attempt: Attempt, end: Ended) -> None:
+    """Learn from a complete answer that has just ended."""
+    if keeps_state(call):
+        _learn_home(shared, call, attempt, end)
+    if end.minted is not None:
+        grant = Grant(attempt.backend.endpoint.name, call.client.name, call.deployment)
+        shared.affinity.remember(end.minted, grant.written(), end.now)
+    if not call.target.operation.paced or attempt.spillover is not None:
+        return
+    assert call.body is not None
+    tokens = call.usage.output_tokens if call.usage else 0
+    speed, took = speed_of(shared, call, attempt.backend), end.now - attempt.started
+    speed.learn_answer(took, tokens)
+    if not call.body.stream:
+        speed.learn(took, tokens, call.body.text_size)
+
+
+def _learn_home(shared: Shared, call: Call, attempt: Attempt, end: Ended) -> None:
+    assert call.body is not None
+    # What it refers to could be resolved there, too.
+    keys = (call.response_id, session_of(call), desk_of(call), *end.made, *call.body.references)
+    for key in keys:
+        if key is not None:
+            shared.affinity.remember(key, attempt.backend.endpoint.name, end.now)

@@ -1,0 +1,322 @@
+"""The scheduler of one process of several: its changes are told, and it has the calls of its peers, too."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple
+from typing import TYPE_CHECKING, override
+
+from aoai_gateway.engine.scheduler import Scheduler
+from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
+from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.suspicion import Finding, Suspicions, Witness
+from aoai_gateway.wire.spillover import own_rate_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aoai_gateway.engine.journal import Journal
+    from aoai_gateway.routing.backends import Backend, BackendKey
+    from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.routing.order import RoutingRequest
+    from aoai_gateway.wire.hints import Headers, RateLimits
+
+PROMISE_SECONDS = 0.25
+"""How long the room of a peer's waiting call is kept for it, after its turn has come."""
+
+HEARD_SECONDS = 0.25
+"""How often signs of life of one backend are told."""
+
+
+class SharedBreaks(Breaks):
+    """Breaks that peers are told of."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    @override
+    def open(self, scope: Scope, brk: Break) -> None:
+        super().open(scope, brk)
+        self._journal.write("break", scope, brk.since, brk.until, brk.reason, brk.call_id, brk.cls, brk.only)
+
+    @override
+    def open_for(
+        self,
+        scope: Scope,
+        hint: float | None,
+        now: float,
+        reason: str,
+        call_id: str,
+        lengths: Mapping[str, BreakLengths],
+        *,
+        lacks_room: bool = False,
+    ) -> dict[str, float]:
+        opened = super().open_for(scope, hint, now, reason, call_id, lengths, lacks_room=lacks_room)
+        self._journal.write("failed", scope, now, hint, reason, call_id, lacks_room)
+        return opened
+
+    @override
+    def withdraw(self, scope: Scope, call_id: str) -> None:
+        super().withdraw(scope, call_id)
+        self._journal.write("withdrawn", scope, call_id)
+
+    @override
+    def close(self, scope: Scope) -> None:
+        super().close(scope)
+        self._journal.write("closed", scope)
+
+    def probe_elsewhere(self, backend: Backend, cls: str, call_id: str, now: float) -> None:
+        """Note that a peer has sent a call, which is a probe where one is due."""
+        if self._probes.none:
+            return
+        for scope in (backend.key, (backend.key.endpoint, None)):
+            self._probes.lease((scope[0], scope[1]), cls, call_id, now)
+
+
+class SharedLiveness(Liveness):
+    """Signs of life that peers are told of."""
+
+    __slots__ = ("_journal", "_name", "_told")
+
+    def __init__(self, whole: Liveness, journal: Journal, name: tuple[Sequence[str], str]) -> None:
+        super().__init__(whole)
+        self._journal = journal
+        self._name = name
+        self._told = -math.inf
+
+    @override
+    def sent(self, call_id: str, now: float, within: float | None) -> None:
+        super().sent(call_id, now, within)
+        self._journal.write("sent", *self._name, now, call_id, within)
+
+    @override
+    def hear(self, now: float) -> None:
+        super().hear(now)
+        if now - self._told >= HEARD_SECONDS:
+            self._told = now
+            self._journal.write("heard", *self._name, now)
+
+
+class SharedSuspicions(Suspicions):
+    """Failures that peers are told of."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    @override
+    def hear(self, scope: Scope, way: str, witness: Witness) -> Finding:
+        finding = super().hear(scope, way, witness)
+        content = witness.content.hex()
+        told = (witness.call_id, witness.client, content, witness.at, witness.proof)
+        self._journal.write("witness", scope, way, *told)
+        return finding
+
+    @override
+    def withdraw(self, call_id: str) -> None:
+        super().withdraw(call_id)
+        self._journal.write("no witness", call_id)
+
+
+class SharedScheduler(Scheduler):
+    """A scheduler that has the calls of all processes: its own, and those that peers have told it of."""
+
+    def __init__(self, journal: Journal, breaks: SharedBreaks, suspicions: SharedSuspicions) -> None:
+        super().__init__()
+        self.breaks: SharedBreaks = breaks
+        self.suspicions = suspicions
+        self._journal = journal
+        self._told: set[str] = set()
+        """Own calls that peers know."""
+        self.elsewhere: dict[str, RoutingRequest] = {}
+        """Calls of peers, by id."""
+        self._promised: dict[str, float] = {}
+        """Those of them to which a backend was given here, and since when."""
+
+    # --- own calls -------------------------------------------------------------------------------------
+
+    @override
+    def expect(self, request: RoutingRequest, now: float) -> None:
+        super().expect(request, now)
+        if request.limited:
+            self._tell(request, now)
+
+    @override
+    def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
+        if not super().acquire(request, backend, now):
+            return False
+        if request.call_id in self.elsewhere:
+            self._promised[request.call_id] = now
+            return True
+        if self.breaks.is_half_open(backend, request.cls.name):
+            self._tell(request, now)
+        if request.call_id in self._told:
+            self._journal.write("begun", now, request.call_id, backend.key, request.tokens)
+        return True
+
+    @override
+    def release(self, request: RoutingRequest, now: float) -> None:
+        if request.call_id in self._told and request.backend is not None:
+            self._journal.write("undone", now, request.call_id)
+        super().release(request, now)
+
+    @override
+    def join(self, request: RoutingRequest, minimum_shares: Mapping[str, float], *, max_length: int) -> bool:
+        if not super().join(request, minimum_shares, max_length=max_length):
+            return False
+        if request.call_id not in self.elsewhere:
+            self._tell(request, request.arrived)
+            self._tell_place(request, minimum_shares)
+        return True
+
+    @override
+    def leave(self, request: RoutingRequest) -> None:
+        queue = self._queues.get(request.line)
+        waits = queue is not None and request.call_id in queue.requests
+        super().leave(request)
+        if waits and request.call_id in self._told:
+            self._journal.write("left", request.call_id)
+
+    @override
+    def answered(
+        self, request: RoutingRequest, headers: Headers, now: float, sent: float = -math.inf
+    ) -> None:
+        super().answered(request, headers, now, sent)
+        if request.call_id in self._told:
+            limits = astuple(own_rate_limits(headers))
+            self._journal.write("answered", now, request.call_id, sent, limits)
+
+    @override
+    def refused(
+        self, request: RoutingRequest, limits: RateLimits, retry_after: float | None, now: float
+    ) -> None:
+        super().refused(request, limits, retry_after, now)
+        if request.call_id in self._told:
+            self._journal.write("refused", now, request.call_id, astuple(limits), retry_after)
+
+    @override
+    def ended(self, request: RoutingRequest, used_tokens: int | None, now: float) -> None:
+        if request.backend is not None and request.call_id in self._told:
+            self._journal.write("ended", now, request.call_id, used_tokens)
+        super().ended(request, used_tokens, now)
+
+    @override
+    def close(self, request: RoutingRequest, now: float) -> None:
+        super().close(request, now)
+        if request.call_id in self._told:
+            self._told.discard(request.call_id)
+            self._journal.write("over", now, request.call_id)
+
+    @override
+    def serve_waiting(self, now: float) -> list[RoutingRequest]:
+        self._lapse(now)
+        released = super().serve_waiting(now)
+        if self._promised:
+            self.look_again = min(self.look_again, min(self._promised.values()) + PROMISE_SECONDS)
+        return [request for request in released if request.call_id not in self.elsewhere]
+
+    @override
+    def waiting(self, deployment: str) -> list[RoutingRequest]:
+        return [r for r in super().waiting(deployment) if r.call_id not in self.elsewhere]
+
+    @property
+    @override
+    def queued(self) -> int:
+        return sum(
+            call_id not in self.elsewhere for queue in self._queues.values() for call_id in queue.requests
+        )
+
+    @override
+    def _liveness_of(self, key: tuple[BackendKey, str], whole: Liveness) -> Liveness:
+        return SharedLiveness(whole, self._journal, key)
+
+    def _tell(self, request: RoutingRequest, now: float) -> None:
+        """Tell peers of a call, before what is told of it."""
+        if request.call_id in self._told:
+            return
+        self._told.add(request.call_id)
+        takes = None if request.takes is None else list(request.takes)
+        self._journal.write(
+            *("call", now, request.call_id, request.client, request.cls.name),
+            *([backend.key for backend in request.pool], request.deployment, request.operation, request.line),
+            *(request.tokens, request.arrived, request.weight, request.strategy, request.home),
+            *(takes, list(request.too_small), request.limited),
+        )
+
+    def _tell_place(self, request: RoutingRequest, minimum_shares: Mapping[str, float]) -> None:
+        tried, too_small = list(request.tried), list(request.too_small)
+        self._journal.write("joined", request.call_id, tried, too_small, dict(minimum_shares))
+
+    def tell_again(self) -> None:
+        """Have peers forget the calls of this process, since they missed some changes, and tell what waits.
+
+        Calls under way are not told of again: their tokens count already where they were told, and those
+        that were not are found in the next answers of the backends.
+        """
+        self._told.clear()
+        self._journal.write("lost")
+        for queue in self._queues.values():
+            for request in queue.requests.values():
+                if request.call_id not in self.elsewhere:
+                    self._tell(request, request.arrived)
+                    self._tell_place(request, queue.line.minimum_shares)
+
+    # --- calls of peers --------------------------------------------------------------------------------
+
+    def meet(self, request: RoutingRequest, now: float) -> None:
+        """Take in a call that has come to a peer."""
+        if request.call_id not in self.elsewhere:
+            self.elsewhere[request.call_id] = request
+            super().expect(request, now)
+
+    def joined_elsewhere(
+        self, request: RoutingRequest, minimum_shares: Mapping[str, float], now: float
+    ) -> None:
+        """Take in that it waits there; a promise was too early, or too late, then."""
+        self.take_back(request, now)
+        queue = self._queues.get(request.line)
+        if queue is None or request.call_id not in queue.requests:
+            super().join(request, minimum_shares, max_length=2**31)
+
+    def begun_elsewhere(self, request: RoutingRequest, backend: Backend, tokens: int, now: float) -> None:
+        """Take in that it was sent there."""
+        promised = self._promised.pop(request.call_id, None)
+        if promised is not None and request.backend is not None:
+            if request.backend.key == backend.key:
+                return
+            super().release(request, now)
+        queue = self._queues.get(request.line)
+        if queue is not None and request.call_id in queue.requests:
+            queue.take(request.call_id)
+            queue.line.serve(request.call_id)
+        request.tokens = tokens
+        self._begin(request, backend, now)
+        self.breaks.probe_elsewhere(backend, request.cls.name, request.call_id, now)
+
+    def answered_elsewhere(
+        self, request: RoutingRequest, limits: RateLimits, now: float, sent: float
+    ) -> None:
+        """Take in what its answer's head says."""
+        backend, capacity = request.backend, request.capacity
+        if backend is not None and capacity is not None:
+            capacity.learn(request.call_id, limits, now)
+            self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
+            self.suspicions.acquit(*backend.key, sent)
+
+    def over_elsewhere(self, request: RoutingRequest, now: float) -> None:
+        """Take in that it is over."""
+        self._promised.pop(request.call_id, None)
+        super().close(request, now)
+        self.elsewhere.pop(request.call_id, None)
+
+    def take_back(self, request: RoutingRequest, now: float) -> None:
+        """Take back what it was promised."""
+        if self._promised.pop(request.call_id, None) is not None:
+            super().release(request, now)
+
+    def _lapse(self, now: float) -> None:
+        for call_id, since in list(self._promised.items()):
+            if now - since >= PROMISE_SECONDS:
+                # The peer has not sent it. When it does, or it waits again, that will be told.
+                self.take_back(self.elsewhere[call_id], now)
