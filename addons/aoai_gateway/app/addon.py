@@ -132,7 +132,9 @@ class GatewayAddon:
 
     def _connection_opened(self, handler: ConnectionHandler, connection: Connection) -> None:
         layer = self._layers.get(handler.client.id)
-        if layer is not None and isinstance(connection, Server):
+        if not isinstance(connection, Server):
+            relay.put_before(handler, connection, None)
+        elif layer is not None:
             relay.put_before(handler, connection, layer)
 
     def _opened_ahead(self, handler: ConnectionHandler, connection: Connection) -> AheadConnection | None:

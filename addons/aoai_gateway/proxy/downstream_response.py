@@ -103,7 +103,7 @@ class DownstreamResponse:
     def note_times(self) -> None:
         """Note on the flow of a stream that is stored, to be looked at, when its chunks came."""
         here = self._here
-        if here.proxy.options.store_streamed_bodies and (times := self._gaps.times()):
+        if self._keeps and (times := self._gaps.times()):
             here.flow.metadata["gateway_chunk_times_ms"] = times
 
     def begin(self, *, hold: bool) -> CommandGenerator[None]:

@@ -15,11 +15,11 @@ It differs from mitmproxy's in what replays need:
 from __future__ import annotations
 
 import math
-from copy import copy
 from typing import TYPE_CHECKING
 
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mitmproxy.connection import Connection
-    from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
     from aoai_gateway.proxy.lane import Taken
@@ -245,9 +244,14 @@ class GatewayLayer(HttpLayer):
     def _new_stream(self, stream_id: int) -> GatewayStream:
         """Begin a request."""
         # As `Context.fork`, which makes a server's connection, too, that no stream has a use for.
-        context = copy(self.context)
-        context.layers = self.context.layers.copy()
+        context = Context.__new__(Context)
+        vars(context).update(vars(self.context), layers=self.context.layers.copy())
         return GatewayStream(context, stream_id, self._gateway, self)
+
+    @property
+    def has_lane(self) -> bool:
+        """Whether a stream has a short way for what its backend sends."""
+        return any(stream.lane is not None for stream in self.streams.values())
 
     def take(self, data: bytes, connection: Connection) -> Taken | None:
         """Have a read of a backend's socket taken by the stream that it is for, if that has a short way.

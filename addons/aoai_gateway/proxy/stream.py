@@ -15,6 +15,7 @@ on in a turn of its own then (`State.DELAYED`).
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -96,10 +97,10 @@ class GatewayStream(HttpStream):
     """One request; see the module's docstring."""
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
-        super().__init__(context, stream_id)
-        # What refers to itself stays, with its flow, until a garbage collection. Nothing reads these.
-        context.layers.remove(self)
-        del self.client_state, self.server_state
+        # Of mitmproxy's stream, only the way in which a layer waits is used, and its state. The rest of it
+        # refers to the stream itself, which would so stay, with its flow, until a garbage collection.
+        self.context, self.stream_id = context, stream_id
+        self._paused, self._paused_event_queue = None, deque()
         self.state = State.REQUEST_HEAD
         self._here = here = StreamContext(stream_id, context, gateway, layer, self._paused_event_queue)
         self._request = DownstreamRequest(here)
