@@ -52,9 +52,9 @@ def test_a_missing_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_changed_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers.HttpLayer, "make_stream", lambda self: None)
+    monkeypatch.setattr(layers.HttpLayer, "get_connection", lambda self: None)
     (problem,) = selfcheck.problems()
-    assert "HttpLayer.make_stream" in problem
+    assert "HttpLayer.get_connection" in problem
 
 
 def test_missing_state_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

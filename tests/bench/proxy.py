@@ -1,11 +1,15 @@
 """What the gateway costs, beside bare mitmdump, in one run.
 
-    .venv/bin/python tests/bench/proxy.py [--rounds 5] [--seconds 4]
+    .venv/bin/python tests/bench/proxy.py [--rounds 5] [--seconds 4] [--against CHECKOUT]
 
 Three proxies stand before the same instant upstream: bare ``mitmdump`` as a reverse proxy (with an addon of
 three lines that makes it stream), ``mitmdump -s addons/gateway.py`` and ``aoai-gateway serve``. Each has the
 first core to itself, upstream and load share the second. Rounds go through all of them in turn, and what
 counts is the median of a round's ratios, since machines drift.
+
+``--against`` adds the ``serve`` of another checkout, such as a ``git worktree`` of the commit before, with the
+same packages of others. On a busy machine its figures compare where those of two runs do not: with
+``--only-serve`` these two alone take turns.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,11 +67,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(command: Sequence[str | Path], port: int, core: int, log: Path) -> Iterator[int]:
-    """Run a process on one core until the port answers, and end it afterwards."""
+def process(
+    command: Sequence[str | Path], port: int, core: int, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """Run a process on one core until the port answers, and end it afterwards. ``env``: beside this one's."""
     with log.open("wb") as out:
         child = subprocess.Popen(
             [str(word) for word in command],
+            env={**os.environ, **(env or {})},
             stdout=out,
             stderr=out,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
@@ -89,8 +96,7 @@ def process(command: Sequence[str | Path], port: int, core: int, log: Path) -> I
 
 def cpu_seconds(pid: int) -> float:
     """CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def ratios(name: str, figures: dict[str, list[float]], base: str, unit: str) -> None:
@@ -104,24 +110,36 @@ def ratios(name: str, figures: dict[str, list[float]], base: str, unit: str) -> 
         )
 
 
-async def measure(rounds: int, seconds: float, folder: Path, only_throughput: bool) -> None:
-    """Start everything, go through the rounds, print."""
+BARE, SCRIPT, SERVE = "bare mitmdump", "mitmdump -s gateway.py", "serve"
+
+
+def commands_of(ports: Mapping[str, int], up: int, config: Path) -> dict[str, list[str | Path]]:
+    """The command line of each proxy."""
+    listen: tuple[str | Path, ...] = ("--listen-host", "127.0.0.1", "-p")
+    found: dict[str, list[str | Path]] = {}
+    for name, port in ports.items():
+        if name == BARE:
+            mode = f"reverse:http://127.0.0.1:{up}"
+            words = [BIN / "mitmdump", "-q", "--mode", mode, "-s", HERE / "stream_all.py", *listen]
+        elif name == SCRIPT:
+            script = CHECKOUT / "addons" / "gateway.py"
+            words = [BIN / "mitmdump", "-q", "-s", script, "--set", f"gateway_config={config}", *listen]
+        else:
+            words = [BIN / "python", "-m", "aoai_gateway.app.cli", "serve", "--config", config, "--port"]
+        found[name] = [*words, str(port)]
+    return found
+
+
+async def measure(
+    rounds: int, seconds: float, folder: Path, only_throughput: bool, trees: Mapping[str, Path]
+) -> None:
+    """Start everything, go through the rounds, print. ``trees``: the checkout of each proxy, by its name."""
     up = free_port()
-    ports = {"bare mitmdump": free_port(), "mitmdump -s gateway.py": free_port(), "serve": free_port()}
+    ports = {name: free_port() for name in trees}
+    base = next(iter(ports))
     config = folder / "gateway.yaml"
     config.write_text(CONFIG.format(port=up, key=KEY))
-    bare, script, lean = ports.values()
-    commands: dict[str, list[str | Path]] = {
-        "bare mitmdump": [
-            BIN / "mitmdump", "-q", "--mode", f"reverse:http://127.0.0.1:{up}", "-p", str(bare),
-            "--listen-host", "127.0.0.1", "-s", HERE / "stream_all.py",
-        ],
-        "mitmdump -s gateway.py": [
-            BIN / "mitmdump", "-q", "-s", CHECKOUT / "addons" / "gateway.py", "-p", str(script),
-            "--listen-host", "127.0.0.1", "--set", f"gateway_config={config}",
-        ],
-        "serve": [BIN / "aoai-gateway", "serve", "--config", config, "--port", str(lean)],
-    }  # fmt: skip
+    commands = commands_of(ports, up, config)
     plain = load.request(CLASSIC, CHAT, KEY)
     v1 = load.request("/openai/v1/chat/completions", CHAT, KEY)
     stream = load.request(CLASSIC, {**CHAT, "stream": True}, KEY)
@@ -130,8 +148,16 @@ async def measure(rounds: int, seconds: float, folder: Path, only_throughput: bo
             process([sys.executable, HERE / "upstream.py", str(up)], up, 1, folder / "up.log")
         )
         pids = {
-            name: stack.enter_context(process(command, ports[name], 0, folder / f"{name}.log"))
-            for name, command in commands.items()
+            name: stack.enter_context(
+                process(
+                    command,
+                    ports[name],
+                    0,
+                    folder / f"{number}.log",
+                    {"PYTHONPATH": str(trees[name] / "addons")},
+                )
+            )
+            for number, (name, command) in enumerate(commands.items())
         }
         os.sched_setaffinity(0, {1})
         throughput: dict[str, list[float]] = {name: [] for name in ports}
@@ -152,10 +178,10 @@ async def measure(rounds: int, seconds: float, folder: Path, only_throughput: bo
                 chunks[name].append(done.events / done.seconds)
                 chunk_cpu[name].append(1e6 * (cpu_seconds(pids[name]) - before) / done.events)
             print(f"round {number + 1} of {rounds} done", file=sys.stderr)
-        ratios("Requests per second (16 keep-alive connections)", throughput, "bare mitmdump", "req/s")
-        ratios("CPU per request", call_cpu, "bare mitmdump", "µs")
-        ratios("SSE chunks per second (100 concurrent streams)", chunks, "bare mitmdump", "chunks/s")
-        ratios("CPU per SSE chunk", chunk_cpu, "bare mitmdump", "µs")
+        ratios("Requests per second (16 keep-alive connections)", throughput, base, "req/s")
+        ratios("CPU per request", call_cpu, base, "µs")
+        ratios("SSE chunks per second (100 concurrent streams)", chunks, base, "chunks/s")
+        ratios("CPU per SSE chunk", chunk_cpu, base, "µs")
 
         if only_throughput:
             return
@@ -177,7 +203,9 @@ async def measure(rounds: int, seconds: float, folder: Path, only_throughput: bo
 
         print("\nReplay after a 429 (ms, one call at a time)")
         replayed = load.request("/openai/v1/chat/completions", {**CHAT, "model": "replayed"}, KEY)
-        for name in ("mitmdump -s gateway.py", "serve"):
+        for name in ports:
+            if name == BARE:
+                continue
             once, twice = [], []
             for _ in range(rounds):
                 once += (await load.run(ports[name], v1, connections=1, seconds=min(seconds, 2))).whole
@@ -197,6 +225,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--only-throughput", action="store_true", help="leave out the latencies")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="measure the serve of this one, too")
+    parser.add_argument("--only-serve", action="store_true", help="leave out mitmdump")
     args = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("The benchmark needs two cores.")
@@ -204,7 +234,11 @@ def main() -> None:
         f"Python {platform.python_version()}, {platform.machine()}, {args.rounds} rounds of {args.seconds} s"
     )
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(measure(args.rounds, args.seconds, Path(folder), args.only_throughput))
+        trees = {} if args.only_serve else {BARE: CHECKOUT, SCRIPT: CHECKOUT}
+        if args.against is not None:
+            trees[f"serve in {args.against.name}"] = args.against.resolve()
+        trees[SERVE] = CHECKOUT
+        asyncio.run(measure(args.rounds, args.seconds, Path(folder), args.only_throughput, trees))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ SCENES: dict[str, Scene] = {
     "failure": Scene(question(), (("503", PTU),)),
     "refused in stream": Scene(question(stream=True), (("in-200-refusal", PTU),)),
     "unknown key": Scene(question(key="never-issued")),
+    "unknown key, more than one read": Scene(question(key="never-issued", content="word " * 40_000)),
+    "health": Scene(head("GET /health/ready HTTP/1.1", "Connection: close")),
     "unknown model": Scene(question(model="gpt-9")),
     "half a body": Scene(question()[:-10]),
     "bad head": Scene(b"NONSENSE\r\n\r\n"),

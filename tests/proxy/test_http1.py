@@ -22,7 +22,9 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.test import tflow
 
 from aoai_gateway.config.models import Limits
-from aoai_gateway.proxy.http1 import GatewayHttp1Server, error_response
+from aoai_gateway.proxy.error_responses import error_response
+from aoai_gateway.proxy.http1 import GatewayHttp1Server
+from aoai_gateway.proxy.messages import WholeRequest
 from aoai_gateway.wire import errors
 
 HEAD = b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
@@ -81,7 +83,14 @@ class Connection:
 
     @property
     def received(self) -> list[type]:
-        return [type(c.event) for c in self.commands if isinstance(c, ReceiveHttp)]
+        """The kinds of events that the stream gets; of a request that is all there, those it stands for."""
+        kinds: list[type] = []
+        for event in (c.event for c in self.commands if isinstance(c, ReceiveHttp)):
+            if isinstance(event, WholeRequest):
+                kinds += [RequestHeaders, *([RequestData] if event.data else []), RequestEndOfMessage]
+            else:
+                kinds.append(type(event))
+        return kinds
 
     @property
     def closed(self) -> bool:

@@ -36,7 +36,7 @@ from aoai_gateway.app.ahead import AheadConnection
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.call import FailureKind
-from aoai_gateway.proxy.http1 import Refusal
+from aoai_gateway.proxy.error_responses import Refusal
 from aoai_gateway.proxy.layer import BEFORE_HTTP, GatewayLayer
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.upstream import BackendTls
@@ -132,7 +132,9 @@ class GatewayAddon:
 
     def _connection_opened(self, handler: ConnectionHandler, connection: Connection) -> None:
         layer = self._layers.get(handler.client.id)
-        if layer is not None and isinstance(connection, Server):
+        if not isinstance(connection, Server):
+            relay.put_before(handler, connection, None)
+        elif layer is not None:
             relay.put_before(handler, connection, layer)
 
     def _opened_ahead(self, handler: ConnectionHandler, connection: Connection) -> AheadConnection | None:

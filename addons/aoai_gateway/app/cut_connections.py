@@ -36,6 +36,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 
 from aoai_gateway.app import ahead
 from aoai_gateway.app.descriptors import Rarely
+from aoai_gateway.app.relay import WatchedReader
 from aoai_gateway.runtime.slow_readers import Progress
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ async def _read_by_its_client(transport: asyncio.WriteTransport, seconds: Callab
 def _kept_open(io: ConnectionIO) -> socket.socket | None:
     """Give a client's socket, to be closed later than asyncio closes it; None: its client has ended it."""
     reader, writer = io.reader, io.writer
-    if not isinstance(reader, asyncio.StreamReader) or not isinstance(writer, asyncio.StreamWriter):
+    if not isinstance(reader, asyncio.StreamReader | WatchedReader):
+        return None
+    if not isinstance(writer, asyncio.StreamWriter):
         return None
     if reader.at_eof() or reader.exception() is not None or sys.platform == "win32":
         return None

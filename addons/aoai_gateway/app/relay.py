@@ -1,29 +1,38 @@
-"""A short way for streams that have begun, from the backend's socket to the client's.
+"""Short ways for what is read from a connection.
 
-A `Relay` stands between a backend's socket and the reader that mitmproxy reads from. While that reader has
-nothing left and mitmproxy waits for more, it shows each read to the layer of the client first; a stream that
-is under delivery may take it (:mod:`~aoai_gateway.proxy.lane`). Whatever is not taken goes to the reader, as
-if there were no relay.
+A `Relay` stands between a socket and the reader that mitmproxy reads from. While that reader has nothing left
+and mitmproxy waits for more, a read need not wait for its task to be woken:
+
+- What a backend sends is shown to the layer of the client; a stream that is under delivery may take it, past
+  all layers, to the client's socket (:mod:`~aoai_gateway.proxy.lane`).
+- Anything else is given to the layers at once, in the turn of the event loop in which it came.
+
+As long as a peer does not read what it is sent, and where a connection is about to end, reads go to the
+reader, as if there were no relay: mitmproxy waits for the peer then, and hears of the end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import types
+from typing import TYPE_CHECKING, Any
 
+from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy import events
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.runtime.exception_log import log_exception
 
 if TYPE_CHECKING:
-    from mitmproxy.connection import Server
+    from collections.abc import Coroutine, Generator
+
+    from mitmproxy.connection import Connection
     from mitmproxy.proxy.server import ConnectionHandler
 
     from aoai_gateway.proxy.layer import GatewayLayer
 
 MOST_UNSENT = 64 * 1024
-"""Bytes that may wait for the client's socket; with more, mitmproxy has to wait for it before it reads on."""
+"""Bytes that may wait for a socket; with more, mitmproxy has to wait for it before it reads on."""
 
 _buffer = bytearray(64 * 1024)
 """For a read of any relay; a read is taken out of it before the next one."""
@@ -45,15 +54,23 @@ class WatchedReader:
         finally:
             self.is_waited_on = False
 
+    def at_eof(self) -> bool:
+        """Whether all has been read until the end."""
+        return self._reader.at_eof()
+
+    def exception(self) -> Exception | None:
+        """Return what went wrong with the connection, if anything did."""
+        return self._reader.exception()
+
 
 class Relay(asyncio.BufferedProtocol):
-    """Stands before the protocol of a backend's connection."""
+    """Stands before the protocol of a connection. ``layer``: the client's, if it is a backend's."""
 
     def __init__(
         self,
         handler: ConnectionHandler,
-        connection: Server,
-        layer: GatewayLayer,
+        connection: Connection,
+        layer: GatewayLayer | None,
         transport: asyncio.WriteTransport,
         before: asyncio.Protocol,
         reader: WatchedReader,
@@ -70,9 +87,9 @@ class Relay(asyncio.BufferedProtocol):
         return _view
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Pass on a read, by the short way or the usual one."""
+        """Pass on a read, by a short way or the usual one."""
         data = bytes(_view[:nbytes])
-        if not self._takes(data):
+        if not (self._reader.is_waited_on and (self._takes(data) or self._hands_over(data))):
             self._reader.is_waited_on = False
             self._before.data_received(data)
 
@@ -93,8 +110,8 @@ class Relay(asyncio.BufferedProtocol):
         self._before.resume_writing()
 
     def _takes(self, data: bytes) -> bool:
-        """Send a read by the short way, if there is one at this moment."""
-        if not self._reader.is_waited_on:
+        """Send a read past the layers, if a stream takes it at this moment."""
+        if self._layer is None or not self._layer.has_lane:
             return False
         io = self._handler.transports.get(self._handler.client)
         if io is None or not isinstance(io.writer, asyncio.StreamWriter):
@@ -103,6 +120,7 @@ class Relay(asyncio.BufferedProtocol):
         if client.is_closing() or client.get_write_buffer_size() > MOST_UNSENT:
             return False
         try:
+            assert isinstance(self._connection, Server)
             taken = self._layer.take(data, self._connection)
         except Exception as error:
             log_exception("in the short way of a stream; the backend's connection was closed.", error)
@@ -114,13 +132,36 @@ class Relay(asyncio.BufferedProtocol):
         if taken.sent:
             client.write(taken.sent)
         if taken.left:
-            asyncio_utils.create_task(
-                self._read_on(),
-                name="read what a relay has left",
-                keep_ref=True,
-                client=self._handler.client.peername,
-            )
+            self._in_background(self._read_on())
         return True
+
+    def _hands_over(self, data: bytes) -> bool:
+        """Give a read to the layers, if mitmproxy would read on after it without waiting for a peer."""
+        handler = self._handler
+        if not self._connection.state & ConnectionState.CAN_READ or not self._is_all_sent():
+            return False
+        step = handler.server_event(events.DataReceived(self._connection, data))
+        try:
+            waits_for = step.send(None)
+        except StopIteration:
+            pass  # as nearly always: only where another event is under way, it has to wait
+        else:
+            self._in_background(_the_rest_of(step, waits_for))
+        if not self._is_all_sent():
+            self._in_background(handler.drain_writers())
+        return True
+
+    def _is_all_sent(self) -> bool:
+        """Whether no connection's peer has to be waited for, and none is about to end."""
+        for io in self._handler.transports.values():
+            if isinstance(io.writer, asyncio.StreamWriter):
+                transport = io.writer.transport
+                if transport.is_closing() or transport.get_write_buffer_size() > MOST_UNSENT:
+                    return False
+        return True
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio_utils.create_task(work, name="a read", keep_ref=True, client=self._handler.client.peername)
 
     async def _read_on(self) -> None:
         """Have the layers read what is left in the TLS layer."""
@@ -128,8 +169,19 @@ class Relay(asyncio.BufferedProtocol):
         await self._handler.drain_writers()
 
 
-def put_before(handler: ConnectionHandler, connection: Server, layer: GatewayLayer) -> None:
-    """Put a relay before the reader of a backend's connection. ``layer``: that of the client."""
+@types.coroutine
+def _the_rest_of(step: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Go on with what was begun outside of a task, once that is there for which it waits."""
+    while True:
+        yield waits_for
+        try:
+            waits_for = step.send(None)
+        except StopIteration:
+            return
+
+
+def put_before(handler: ConnectionHandler, connection: Connection, layer: GatewayLayer | None) -> None:
+    """Put a relay before the reader of a connection. ``layer``: the client's, if it is a backend's."""
     io = handler.transports[connection]
     if not isinstance(io.reader, asyncio.StreamReader) or not isinstance(io.writer, asyncio.StreamWriter):
         return

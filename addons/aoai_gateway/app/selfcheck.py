@@ -17,7 +17,7 @@ KNOWN = ("12.2.", "12.3.")
 
 _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (http.HttpLayer, "event_to_child", ("self", "child", "event")),
-    (http.HttpLayer, "make_stream", ("self", "stream_id")),
+    (http.HttpStream, "__init__", ("self", "context", "stream_id")),
     (http.HttpLayer, "get_connection", ("self", "event", "reuse")),
     (http.HttpLayer, "register_connection", ("self", "command")),
     (http.HttpStream, "_handle_event", ("self", "event")),

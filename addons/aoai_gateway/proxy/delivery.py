@@ -49,7 +49,7 @@ class Delivery:
             # The usage that the gateway asked for is taken out, the standin's name replaced.
             del response.headers["content-length"]
             response.headers["transfer-encoding"] = "chunked"
-        yield from here.tell(HttpResponseHeadersHook(here.flow))
+        yield from here.tell(HttpResponseHeadersHook)
         if here.client_has_gone() or here.is_killed():
             yield from self._attempt.abandon()
             return ClientGone(here.now())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import ctx, http
 
 from aoai_gateway.engine.ahead import check_fits, check_rights
-from aoai_gateway.proxy import cors, heads, health
+from aoai_gateway.proxy import cors, health
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.proxy.request_head import (
@@ -58,6 +58,8 @@ class DownstreamRequest:
         self._swallowed = 0
         self._limit = 0
         """Bytes that the body may have."""
+        self._checked: tuple[object, object] = (None, None)
+        """The fields and the path in which there is no secret: those that were looked at."""
         self._begun = 0.0
         self._received = 0
         """Bytes that had come when it was last looked whether more does."""
@@ -74,9 +76,13 @@ class DownstreamRequest:
         flow.live = True
         if event.replay_flow is not None:
             return None
-        return cors.preflight(here.gateway.cors(), request) or health.answer(
-            here.gateway, request.method, request.path
-        )
+        if request.data.method == b"OPTIONS":
+            preflight = cors.preflight(here.gateway.cors(), request)
+            if preflight is not None:
+                return preflight
+        if request.data.path.startswith(health.PATHS):
+            return health.answer(here.gateway, request.method, request.path)
+        return None
 
     def identify(self, *, replayed: bool) -> CommandGenerator[None]:
         """Say whose request it is, and whether its head is in order. Raises GatewayError."""
@@ -94,7 +100,8 @@ class DownstreamRequest:
             here.admitted = admit(gateway, setup, request, identified)
             place(request, here.client)
         flow.metadata["gateway_client"] = here.admitted.client.name
-        target = check_request(gateway, here.admitted.setup, request, here.admitted.granted)
+        self._checked = (request.data.headers.fields, request.data.path)
+        target = check_request(gateway, here.admitted.setup, request, here.admitted.granted, here.head)
         yield from self._make_room(here.admitted, target)
         if "gateway_client_identified" in gateway.heard:
             identified = ClientIdentified(flow, here.admitted.client)
@@ -102,16 +109,16 @@ class DownstreamRequest:
 
     def _make_room(self, admitted: Admitted, target: Target) -> CommandGenerator[None]:
         """See that there is room for the body, in memory or on disk. Raises GatewayError."""
-        here, gateway, request = self._here, self._here.gateway, self._here.flow.request
+        here, gateway, head = self._here, self._here.gateway, self._here.head
         limits, name = admitted.setup.config.limits, admitted.share
-        spooled = is_spooled(gateway, request, target)
-        self._limit = body_limit(gateway, admitted.setup, request, target)
+        spooled = is_spooled(gateway, head, target)
+        self._limit = body_limit(gateway, admitted.setup, head, target)
         if spooled:
             here.held = gateway.spooled.open(name, limits.spooled_bytes)
         else:
             here.held = gateway.held.open(name, limits.held_bytes)
-        here.held.expect(heads.length_of(request.data.headers.fields) or 0)
-        if may_be_large(request):
+        here.held.expect(head.length or 0)
+        if may_be_large(head):
             yield from self._look_ahead(admitted, target)
         if spooled:
             if not gateway.connections.has_room_for_file:
@@ -139,6 +146,8 @@ class DownstreamRequest:
 
     def expects_continue(self) -> bool:
         """Whether the client waits for a 100 before it sends its body; its header is taken out."""
+        if b"expect" not in self._here.head:
+            return False
         expected: str = self._here.flow.request.headers.pop("expect", "")
         return expected.lower() == "100-continue"
 
@@ -187,16 +196,18 @@ class DownstreamRequest:
         request = self._here.flow.request
         request.data.content = bytes(self._body)
         self._body.clear()
-        request.timestamp_end = self._here.clock.time()
+        request.data.timestamp_end = self._here.clock.time()
 
     def target(self) -> Target:
         """Say what is asked for, now that a user may have edited the request. Raises GatewayError."""
         here, request = self._here, self._here.flow.request
         assert here.admitted is not None
-        # The edit may have brought a credential in.
-        strip_secrets(request)
-        strip_known(request, here.admitted.secrets)
-        return target_of(request)
+        fields, path = self._checked
+        if request.data.headers.fields is not fields or request.data.path is not path:
+            # The edit may have brought a credential in.
+            strip_secrets(request)
+            strip_known(request, here.admitted.secrets)
+        return target_of(request, here.head)
 
     def swallow(self, data: bytes) -> bool:
         """Throw a part of the body away. Whether that was too much."""

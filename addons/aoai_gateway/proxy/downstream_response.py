@@ -22,8 +22,10 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.proxy import heads
+from aoai_gateway.proxy.answer_head import FRAMING
 from aoai_gateway.proxy.header_index import set_fields
-from aoai_gateway.proxy.http1 import BROKEN_OFF, FRAMING
+from aoai_gateway.proxy.http1 import BROKEN_OFF
+from aoai_gateway.proxy.messages import WholeResponse
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import LIMIT_HEADERS, LIMITS_BEGIN
@@ -101,7 +103,7 @@ class DownstreamResponse:
     def note_times(self) -> None:
         """Note on the flow of a stream that is stored, to be looked at, when its chunks came."""
         here = self._here
-        if here.proxy.options.store_streamed_bodies and (times := self._gaps.times()):
+        if self._keeps and (times := self._gaps.times()):
             here.flow.metadata["gateway_chunk_times_ms"] = times
 
     def begin(self, *, hold: bool) -> CommandGenerator[None]:
@@ -109,9 +111,9 @@ class DownstreamResponse:
         here = self._here
         assert here.flow.response is not None
         self._keeps = bool(here.proxy.options.store_streamed_bodies)
-        self.progress = Progress.HELD if hold else Progress.BEGUN
         if not hold:
             yield here.send(ResponseHeaders(here.id, here.flow.response, False))
+        self.progress = Progress.HELD if hold else Progress.BEGUN
 
     def feed(self, data: bytes) -> CommandGenerator[None]:
         """Send a part of a stream, by way of an addon that wants to see or change what passes."""
@@ -166,10 +168,10 @@ class DownstreamResponse:
         response = self._here.flow.response
         assert response is not None
         response.timestamp_end = self._here.clock.time()
-        yield from self._here.tell(HttpResponseHook(self._here.flow))
+        yield from self._here.tell(HttpResponseHook)
 
     def send_whole(self) -> CommandGenerator[None]:
-        """Send an answer that is all there, but for its end."""
+        """Send an answer that is all there; one that is not whole is cut before its end."""
         here, response = self._here, self._here.flow.response
         assert response is not None
         content = response.raw_content
@@ -180,9 +182,13 @@ class DownstreamResponse:
             length = [(b"content-length", b"%d" % len(content))] if self.is_whole else []
             set_fields(response, FRAMING, length)
         self.progress = Progress.WHOLE
-        yield here.send(ResponseHeaders(here.id, response, not content))
-        if content and not head_only:
-            yield here.send(ResponseData(here.id, content))
+        body = b"" if head_only or content is None else content
+        if self.is_whole:
+            yield here.send(WholeResponse(here.id, response, body))
+            return
+        yield here.send(ResponseHeaders(here.id, response, not body))
+        yield here.send(ResponseData(here.id, body))
+        yield from self.cut("broken off")
 
     def end(self) -> CommandGenerator[None]:
         """End the answer: in good order if it is whole, else by cutting the connection."""
@@ -217,7 +223,6 @@ class DownstreamResponse:
             here.flow.response = here.error_response(error)
             here.flow.response.headers["connection"] = "close"
             yield from self.send_whole()
-            yield here.send(ResponseEndOfMessage(here.id))
 
     def mark(self, call: Call) -> None:
         """Say in the response's headers what the gateway did; take out what is not the client's business."""

@@ -43,7 +43,6 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.engine.session_quota import SessionQuota
-from aoai_gateway.proxy.header_index import HeaderIndex
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
@@ -96,10 +95,11 @@ class EngineDriver:
         here = self._here
         admitted, gateway, request = here.admitted, here.gateway, here.flow.request
         assert admitted is not None
-        head = HeaderIndex(request.data.headers.fields)
+        head = here.head
         now = here.now()
         call = here.call = Call(
-            id=str(uuid.uuid4()),
+            # A flow that is played again is another call.
+            id=str(uuid.uuid4()) if here.flow.is_replay else here.flow.id,
             client=admitted.client,
             target=target,
             setup=admitted.setup,

@@ -58,17 +58,24 @@ class HalfClose:
         seconds, self._look = self._look, min(max(_SECOND_LOOK, 2 * self._look), _LOOKS)
         return seconds
 
-    def is_due(self, now: float, *, in_stream: bool) -> bool:
-        """Whether it is time to send something."""
-        return now - self._asked >= (min(self._pause, _STREAM_PAUSE) if in_stream else self._pause)
+    def question(
+        self, now: float, response: Response | None, sent: Sent, *, is_promised: bool
+    ) -> bytes | None:
+        """Return what is to be sent now for the sake of the question, if it is time, and if anything fits.
 
-    def sent(self, now: float) -> None:
-        """Note that a part of the answer has gone out, which is a question, too."""
-        self._asked = now
-
-    def asked(self, now: float) -> None:
-        """Note that something was sent for the sake of the question."""
-        self._asked, self._pause = now, max(_FIRST_PAUSE, 2 * self._pause)
+        ``response``: the answer, if it has begun; ``is_promised``: whether it may have only so many bytes.
+        """
+        begun = response is not None
+        if sent.has_more():
+            # A part of the answer is a question, too.
+            self._asked = now
+        pause = min(self._pause, _STREAM_PAUSE) if begun else self._pause
+        if now - self._asked < pause or (begun and is_promised):
+            return None
+        question = sent.question(response)
+        if question is not None:
+            self._asked, self._pause = now, max(_FIRST_PAUSE, 2 * self._pause)
+        return question
 
 
 class Sent:

@@ -7,22 +7,28 @@ fields once.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Iterator
 
 type Fields = Iterable[tuple[bytes, bytes]]
+
+LENGTH = re.compile(rb"[0-9]{1,15}")
+"""A field value that says a length."""
 
 
 class HeaderIndex:
     """The values of a message's fields by name, as they are when it is made; of a repeated one, the first."""
 
-    __slots__ = ("_values", "repeated")
+    __slots__ = ("_values", "fields", "repeated")
 
     def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+        """What it was made of."""
         self._values: dict[bytes, bytes] = {}
         self.repeated: set[bytes] = set()
         """Names, in lower case, that occur more than once."""
@@ -41,35 +47,61 @@ class HeaderIndex:
     def __contains__(self, name: bytes) -> bool:
         return name in self._values
 
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the names, in lower case."""
+        return iter(self._values)
+
+    @property
+    def length(self) -> int | None:
+        """The length that the fields say; None: they say none that counts."""
+        value = self._values.get(b"content-length")
+        if value is None or b"transfer-encoding" in self._values or b"content-length" in self.repeated:
+            return None
+        return int(value) if LENGTH.fullmatch(value) else None
+
+
+NO_HEAD = HeaderIndex(())
+"""Of a message that has not come yet."""
+
 
 def set_fields(message: http.Message, unwanted: Container[bytes], added: Fields) -> None:
     """Take out the fields with unwanted names (in lower case), and add others at the end, in one go."""
     headers = message.data.headers
-    kept = tuple(f for f in headers.fields if f[0].lower() not in unwanted)
-    headers.fields = kept + tuple(added)
+    headers.fields = (*[f for f in headers.fields if f[0].lower() not in unwanted], *added)
 
 
 def make_request(
-    *, host: str, port: int, method: bytes, scheme: bytes, path: bytes, fields: Fields, now: float
+    *,
+    method: bytes,
+    path: bytes,
+    fields: Fields,
+    now: float,
+    version: bytes = b"HTTP/1.1",
+    scheme: bytes = b"",
+    host: str = "",
+    port: int = 0,
 ) -> http.Request:
     """Make a request whose members are known to have the right types, without having them checked."""
     request = http.Request.__new__(http.Request)
-    data = http.RequestData.__new__(http.RequestData)
-    headers = http.Headers()
-    headers.fields = tuple(fields)
-    vars(data).update(
-        http_version=b"HTTP/1.1",
-        headers=headers,
-        content=None,
-        trailers=None,
-        timestamp_start=now,
-        timestamp_end=None,
-        host=host,
-        port=port,
-        method=method,
-        scheme=scheme,
-        authority=b"",
-        path=path,
-    )
-    request.data = data
+    data = request.data = http.RequestData.__new__(http.RequestData)
+    _set(data, version, fields, now)
+    data.host, data.port, data.authority = host, port, b""
+    data.method, data.scheme, data.path = method, scheme, path
     return request
+
+
+def make_response(*, version: bytes, status: int, reason: bytes, fields: Fields, now: float) -> http.Response:
+    """Make a response, likewise."""
+    response = http.Response.__new__(http.Response)
+    data = response.data = http.ResponseData.__new__(http.ResponseData)
+    _set(data, version, fields, now)
+    data.status_code, data.reason = status, reason
+    return response
+
+
+def _set(data: http.MessageData, version: bytes, fields: Fields, now: float) -> None:
+    headers = http.Headers.__new__(http.Headers)
+    headers.fields = tuple(fields)
+    data.http_version, data.headers = version, headers
+    data.content = data.trailers = data.timestamp_end = None
+    data.timestamp_start = now

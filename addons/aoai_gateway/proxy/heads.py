@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from mitmproxy import http
 from mitmproxy.net.http.http1 import read_request_head
 
+from aoai_gateway.proxy.header_index import LENGTH, make_request, make_response
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from mitmproxy import http
 
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """What no field value may hold (RFC 9110 §5.5). Others could take a bare CR for the end of a line."""
@@ -26,11 +28,10 @@ NOT_IN_TARGET = re.compile(rb"[^!-~]")
 """What no request target may hold (RFC 3986 §2)."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE = re.compile(rb"[A-Z][A-Z_-]* [!-~]+ HTTP/1\.[01]")
-_FIELD = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*")
+_REQUEST_LINE = re.compile(rb"([A-Z][A-Z_-]*) ([!-~]+) (HTTP/1\.[01])")
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) +([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
 _NAME = re.compile(_TOKEN)
-_LENGTH = re.compile(rb"[0-9]{1,15}")
 _EXACT_LENGTH = re.compile(rb"0|[1-9][0-9]{0,14}")
 
 MAX_LINES = 512
@@ -42,20 +43,28 @@ UNTIL_CLOSED = -1
 
 def read_request(lines: Sequence[bytes]) -> http.Request:
     """Read a client's head. Raises ValueError for anything that is not exactly HTTP/1.0 or HTTP/1.1."""
-    first, *fields = lines
-    if not _REQUEST_LINE.fullmatch(first):
+    first, *others = lines
+    request_line = _REQUEST_LINE.fullmatch(first)
+    if request_line is None:
         raise ValueError("request line")
-    if not all(_FIELD.fullmatch(line) for line in fields):
-        raise ValueError("field line")
-    request = read_request_head(list(lines))
-    lengths, codings = _framing(request.data.headers.fields)
+    method, target, version = request_line.groups()
+    fields = []
+    for line in others:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise ValueError("field line")
+        fields.append((field[1], field[2].strip(b" \t")))
+    lengths, codings = _framing(fields)
     if len(lengths) + len(codings) > 1:
         raise ValueError("more than one length")
     if lengths and not _EXACT_LENGTH.fullmatch(lengths[0]):
         raise ValueError("content-length")
-    if codings and (codings[0].lower() != b"chunked" or request.data.http_version != b"HTTP/1.1"):
+    if codings and (codings[0].lower() != b"chunked" or version != b"HTTP/1.1"):
         raise ValueError("transfer-encoding")
-    return request
+    if not target.startswith(b"/"):
+        return read_request_head(list(lines))  # it names a host, which mitmproxy finds in it
+    now = time.time()
+    return make_request(method=method, path=target, version=version, fields=fields, now=now)
 
 
 def request_body_size(request: http.Request) -> int | None:
@@ -67,9 +76,21 @@ def request_body_size(request: http.Request) -> int | None:
 def length_of(fields: Sequence[tuple[bytes, bytes]]) -> int | None:
     """Give the length that a message's fields say; None: they say none that counts."""
     lengths, codings = _framing(fields)
-    if codings or len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+    if codings or len(lengths) != 1 or not LENGTH.fullmatch(lengths[0]):
         return None
     return int(lengths[0])
+
+
+def request_head(request: http.Request) -> bytes:
+    """Write the head of a request that goes to a backend."""
+    data = request.data
+    first = b"%s %s %s\r\n" % (data.method, data.path, data.http_version)
+    return first + lines(data.headers.fields)
+
+
+def lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Write fields as the lines of a head, with the empty one after them."""
+    return b"".join([b"%s: %s\r\n" % field for field in fields]) + b"\r\n"
 
 
 def stays_open(version: bytes, fields: Sequence[tuple[bytes, bytes]]) -> bool:
@@ -80,16 +101,14 @@ def stays_open(version: bytes, fields: Sequence[tuple[bytes, bytes]]) -> bool:
 
 def connection_options(fields: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
     """Give what the Connection fields name, in lower case: options, and fields that end here."""
-    return {
-        option.strip(b" \t").lower()
-        for name, value in fields
-        if name.lower() == b"connection"
-        for option in value.split(b",")
-    }
+    options: set[bytes] = set()
+    for name, value in fields:
+        if name.lower() == b"connection":
+            options.update([option.strip(b" \t").lower() for option in value.split(b",")])
+    return options
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """A backend's head. ``size``: of its body, in bytes; None: chunked; -1: it ends with the connection."""
 
     response: http.Response
@@ -126,15 +145,12 @@ def read_response(lines: Sequence[bytes], method: str) -> ResponseHead:
         fields.append((b"content-length", b"%d" % length))
     size = 0 if bodiless else None if coding == b"chunked" else UNTIL_CLOSED if length is None else length
     faulty = bool(codings) and (bool(lengths) or old)
-    response = http.Response(
-        http_version=b"HTTP/1.0" if old else b"HTTP/1.1",
-        status_code=int(status),
+    response = make_response(
+        version=b"HTTP/1.0" if old else b"HTTP/1.1",
+        status=int(status),
         reason=CONTROL.sub(b" ", reason or b""),
-        headers=http.Headers(fields),
-        content=None,
-        trailers=None,
-        timestamp_start=time.time(),
-        timestamp_end=None,
+        fields=fields,
+        now=time.time(),
     )
     reusable = size != UNTIL_CLOSED and not faulty and stays_open(response.data.http_version, fields)
     return ResponseHead(response, size, reusable)
@@ -176,7 +192,7 @@ def _framing(fields: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], list[b
 
 def _one_length(values: Sequence[bytes]) -> int:
     given = {value.strip(b" \t") for value in b",".join(values).split(b",")}
-    if not all(_LENGTH.fullmatch(value) for value in given):
+    if not all(LENGTH.fullmatch(value) for value in given):
         raise ValueError("content-length")
     sizes = {int(value) for value in given}
     if len(sizes) != 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 
-from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.runtime.trouble import troubles
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.wire import errors
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from aoai_gateway.state import State
 
 LIVE = frozenset({"/health/live", "/healthz"})
+PATHS = (b"/health", b"/readyz", b"/powerproxy/")
+"""How the paths of all probes begin."""
+
 POWERPROXY_LIVE = "/powerproxy/health/liveness"
 """PowerProxy's own path; its probes want a 204."""
 READY = frozenset({"/health/ready", "/readyz"})
@@ -31,8 +34,6 @@ READY = frozenset({"/health/ready", "/readyz"})
 
 def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
     """Answer a health probe; None if the request is none."""
-    if not path.startswith(("/health", "/readyz", "/powerproxy/")):
-        return None
     path = path.partition("?")[0]
     if path == POWERPROXY_LIVE and method in ("GET", "HEAD"):
         return http.Response.make(204, b"", {"cache-control": "no-store"})

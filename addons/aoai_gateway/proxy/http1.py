@@ -12,11 +12,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from h11._receivebuffer import ReceiveBuffer
-from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import (
     ErrorCode,
     Http1Server,
@@ -29,26 +27,28 @@ from mitmproxy.proxy.layers.http import (
     ResponseHeaders,
     ResponseProtocolError,
 )
+from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.layers.http._http1 import make_body_reader
 
 from aoai_gateway.config.models import Cors
 from aoai_gateway.proxy import cors, heads
+from aoai_gateway.proxy.answer_head import answer_head, switching_head
 from aoai_gateway.proxy.bodies import BodyReader
+from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.half_close import HalfClose, Sent
-from aoai_gateway.proxy.request import HANDSHAKE
+from aoai_gateway.proxy.messages import WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.dialects import OPENAI, dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mitmproxy import http
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
-    from mitmproxy.proxy.layers.http._base import HttpEvent
 
     from aoai_gateway.config.models import Limits
     from aoai_gateway.runtime.clock import Clock
-    from aoai_gateway.wire.dialects import Dialect
     from aoai_gateway.wire.errors import GatewayError
 
 MOST_PIPELINED = 1024 * 1024
@@ -70,11 +70,6 @@ BROKEN_OFF = ErrorCode.GENERIC_SERVER_ERROR
 """Says of an answer that its backend broke it off, so that the connection must not end in good order."""
 
 BAD_HEAD = "A client sent an incomplete or malformed request head."
-
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-
-OURS_TO_SAY = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding"})
-"""Fields of an answer that concern its connection only; each connection has its own."""
 
 HEAD_ENDS = (b"\n\r\n", b"\n\n")
 """An empty line, after a line that ends in whichever way."""
@@ -135,17 +130,24 @@ class GatewayHttp1Server(Http1Server):
 
     # --- time ------------------------------------------------------------------------------------------
 
+    def handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        """Handle an event. Nothing here waits for an answer, so nothing has to be kept for later."""
+        return self._handle_event(event)
+
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, events.Wakeup) and self._timer is not None and event.command is self._timer[0]:
+        if isinstance(event, HttpEvent):
+            yield from self.send(event)
+        elif not isinstance(event, events.Wakeup):
+            yield from super()._handle_event(event)
+            if isinstance(event, events.Start):
+                yield from self._expect_head(self._limits.head_seconds)
+        elif self._timer is not None and event.command is self._timer[0]:
             self._timer = None
             yield from self._time_is_up()
-            return
-        if isinstance(event, events.Wakeup) and event.command is self._next_look:
+        elif event.command is self._next_look:
             yield from self._look()
-            return
-        yield from super()._handle_event(event)
-        if isinstance(event, events.Start):
-            yield from self._expect_head(self._limits.head_seconds)
+        else:
+            yield from self.state(event)
 
     def _expect_head(self, seconds: float) -> CommandGenerator[None]:
         """Have a head within so many seconds from now."""
@@ -209,9 +211,15 @@ class GatewayHttp1Server(Http1Server):
             yield from self._refuse(errors.head_malformed())
             return
         size = heads.request_body_size(request)
+        if size is not None and len(self.buf) >= size:
+            self.state = self.wait
+            body = bytes(self.buf.maybe_extract_at_most(size) or b"")
+            yield ReceiveHttp(WholeRequest(self.stream_id, request, body))
+            yield from self.mark_done(request=True)
+            return
         self.body_reader = BodyReader(make_body_reader(size))  # type: ignore[assignment]  # one more
         self.state = self.read_body
-        yield ReceiveHttp(RequestHeaders(self.stream_id, request, size == 0))
+        yield ReceiveHttp(RequestHeaders(self.stream_id, request, False))
         yield from self.state(event)
 
     def read_body(self, event: events.Event) -> CommandGenerator[None]:
@@ -256,27 +264,27 @@ class GatewayHttp1Server(Http1Server):
             yield from super().wait(events.ConnectionClosed(self.conn))
             return
         assert self._half_close is not None
-        yield from self._ask(self._half_close)
+        now, is_promised = self._clock.monotonic(), self._left is not None
+        question = self._half_close.question(now, self.response, self._sent, is_promised=is_promised)
+        if question is not None:
+            begun = self.response is not None
+            yield commands.SendData(self.conn, self.framed(question) if begun else question)
         self._next_look = commands.RequestWakeup(self._half_close.next_look())
         yield self._next_look
-
-    def _ask(self, half_close: HalfClose) -> CommandGenerator[None]:
-        """Send something that a client which has left resets the connection for, if it is time."""
-        now, begun = self._clock.monotonic(), self.response is not None
-        if self._sent.has_more():
-            half_close.sent(now)
-        if half_close.is_due(now, in_stream=begun) and not (begun and self._left is not None):
-            question = self._sent.question(self.response)
-            if question is not None:
-                half_close.asked(now)
-                yield commands.SendData(self.conn, self.framed(question) if begun else question)
 
     # --- answers ---------------------------------------------------------------------------------------
 
     def send(self, event: HttpEvent) -> CommandGenerator[None]:
         """Send a part of an answer."""
         assert event.stream_id == self.stream_id
-        if isinstance(event, ResponseData):
+        if isinstance(event, WholeResponse):
+            assert self.request is not None
+            head = self._begin(self.request, event.response)
+            end = b"0\r\n\r\n" if self._chunked else b""
+            yield commands.SendData(self.conn, head + self.framed(event.data) + end)
+            self._closes = self._closes or bool(self._left)
+            yield from self.mark_done(response=True)
+        elif isinstance(event, ResponseData):
             if event.data:
                 yield commands.SendData(self.conn, self.framed(event.data))
         elif isinstance(event, ResponseHeaders):
@@ -299,52 +307,27 @@ class GatewayHttp1Server(Http1Server):
         return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data
 
     def _send_head(self, response: http.Response) -> CommandGenerator[None]:
-        """Send an answer's head, with the framing and the connection that this client understands.
-
-        HTTP/1.0 knows no chunks, and keeps a connection only if that was asked for and the length is known
-        (RFC 9112 §6.1, §9.3).
-        """
+        """Send an answer's head."""
         assert self.request is not None
-        version, status = self.request.data.http_version, response.status_code
-        if status == 101:
+        if response.status_code == 101:
             yield from self._switch(response)
-            return
-        if status < 200:
-            if version != b"HTTP/1.0":
-                yield self._head(http1.assemble_response_head(response))
-            return
-        self.response = response
-        fields = response.data.headers.fields
-        bodiless = self.request.method == "HEAD" or status in (204, 304)
-        length = heads.length_of(fields)
-        self._chunked = not bodiless and length is None and version != b"HTTP/1.0"
-        self._left = 0 if bodiless else length
-        kept_open = heads.stays_open(version, self.request.data.headers.fields) and not self._leaving()
-        kept_open = kept_open and not self._is_last
-        framed = bodiless or self._chunked or length is not None
-        self._closes = not (kept_open and framed and heads.stays_open(b"HTTP/1.1", fields))
-        unwanted = OURS_TO_SAY | FRAMING if length is None or status == 204 else OURS_TO_SAY
-        head = [f for f in fields if f[0].lower() not in unwanted]
-        head += cors.fields(self._cors(), self.request, head)
-        if self._chunked:
-            head.append((b"transfer-encoding", b"chunked"))
-        if self._closes:
-            head.append((b"connection", b"close"))
-        elif version == b"HTTP/1.0":
-            head.append((b"connection", b"keep-alive"))
-        first = b"HTTP/1.1 %d %s\r\n" % (status, response.data.reason)
-        yield self._head(first + bytes(http.Headers(head)) + b"\r\n")
+        elif response.status_code >= 200:
+            yield commands.SendData(self.conn, self._begin(self.request, response))
+        elif self.request.data.http_version != b"HTTP/1.0":
+            yield commands.SendData(self.conn, self._sent.begin(http1.assemble_response_head(response)))
 
-    def _head(self, head: bytes) -> commands.SendData:
-        return commands.SendData(self.conn, self._sent.begin(head))
+    def _begin(self, request: http.Request, response: http.Response) -> bytes:
+        """Begin with a final answer; returns its head."""
+        stays = not self._leaving() and not self._is_last
+        head = answer_head(request, response, self._cors(), stays=stays)
+        self.response = response
+        self._chunked, self._left, self._closes = head.chunked, head.length, head.closes
+        return self._sent.begin(head.data)
 
     def _switch(self, response: http.Response) -> CommandGenerator[None]:
-        """Accept a WebSocket's handshake: from here on there is no HTTP (RFC 6455 §4.2.2)."""
+        """Accept a WebSocket's handshake."""
         self.response, self._chunked, self._left = response, False, None
-        head = [f for f in response.data.headers.fields if f[0].lower() not in OURS_TO_SAY | FRAMING]
-        head += HANDSHAKE
-        first = b"HTTP/1.1 101 Switching Protocols\r\n"
-        yield commands.SendData(self.conn, first + bytes(http.Headers(head)) + b"\r\n")
+        yield commands.SendData(self.conn, switching_head(response))
         yield from self.make_pipe()
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
@@ -426,33 +409,4 @@ class GatewayHttp1Server(Http1Server):
             if self.request is not None:
                 added = cors.fields(self._cors(), self.request, response.headers.fields)
                 response.headers.fields += tuple(added)
-            yield self._head(http1.assemble_response(response))
-
-
-class Refusal(Layer):
-    """Answers whatever comes on a connection with an error, and ends it."""
-
-    def __init__(self, context: Context, error: GatewayError) -> None:
-        super().__init__(context)
-        self._error = error
-
-    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, events.Start):
-            client = self.context.client
-            yield commands.SendData(client, http1.assemble_response(error_response(self._error)))
-            yield commands.CloseConnection(client)
-
-
-def error_response(
-    error: GatewayError, dialect: Dialect = OPENAI, call_id: str | None = None
-) -> http.Response:
-    """Make a response of an error of the gateway's own, in the dialect of its client."""
-    body = dialect.error_body(error, call_id)
-    fields = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *((name.encode(), value.encode()) for name, value in error.headers),
-    ]
-    if call_id is not None and dialect.request_id is not None:
-        fields.append((dialect.request_id.encode(), call_id.encode()))
-    return http.Response.make(error.status, body, http.Headers(fields))
+            yield commands.SendData(self.conn, self._sent.begin(http1.assemble_response(response)))

@@ -17,8 +17,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
@@ -33,8 +34,9 @@ from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.usage.early import EarlyAnswer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mitmproxy.connection import Connection
-    from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
     from aoai_gateway.proxy.lane import Taken
@@ -68,8 +70,8 @@ class GatewayLayer(HttpLayer):
         self.output = gateway.slow_readers.output(context.client.id)
         """What goes out to the client."""
         self._timers: set[commands.RequestWakeup] = set()
-        self._sources: list[Layer] = []
-        """The children whose commands are being processed, the innermost last."""
+        self._source: Layer | None = None
+        """The connection whose events are being processed; None: what happens is a stream's doing."""
         self._guarding = 0
         """How many streams' commands are being processed."""
 
@@ -79,36 +81,31 @@ class GatewayLayer(HttpLayer):
     # --- events ----------------------------------------------------------------------------------------
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        """Handle an event; an exception ends the client's connection."""
-        try:
-            yield from self._in_one_piece(event)
-        except Exception as error:
-            log_exception("in the HTTP layer; the client's connection was closed.", error)
-            yield commands.CloseConnection(self.context.client)
+        """Handle an event; an exception ends the client's connection.
 
-    def _in_one_piece(self, event: events.Event) -> CommandGenerator[None]:
-        """Handle an event; what it has sent over one connection goes out in one piece.
-
-        A read often holds several chunks of a stream, and a head comes before its body. Each piece on its
-        own would cost a system call, which is more than all the rest that is done with it.
+        What the event has sent over one connection goes out in one piece. A read often holds several chunks
+        of a stream, and a head comes before its body. Each piece on its own would cost a system call, which
+        is more than all the rest that is done with it.
         """
         connection: Connection | None = None
         pieces: list[bytes] = []
-        for command in super().handle_event(event):
-            if isinstance(command, commands.SendData):
-                if command.connection is not connection:
-                    if connection is not None:
-                        yield self._piece(connection, pieces)
-                    connection = command.connection
-                pieces.append(command.data)
-                continue
-            if connection is not None:
-                yield self._piece(connection, pieces)
-                connection = None
-            if isinstance(command, commands.RequestWakeup) and command in self._timers:
-                # They are the layer's own; a stream must not stay since it was the one to set them.
-                self.command_sources.pop(command, None)
-            yield command
+        try:
+            for command in self._handle_event(event):
+                if isinstance(command, commands.SendData):
+                    if command.connection is not connection:
+                        if connection is not None:
+                            yield self._piece(connection, pieces)
+                        connection = command.connection
+                    pieces.append(command.data)
+                    continue
+                if connection is not None:
+                    yield self._piece(connection, pieces)
+                    connection = None
+                yield command
+        except Exception as error:
+            log_exception("in the HTTP layer; the client's connection was closed.", error)
+            yield commands.CloseConnection(self.context.client)
+            return
         if connection is not None:
             yield self._piece(connection, pieces)
 
@@ -120,9 +117,9 @@ class GatewayLayer(HttpLayer):
         return commands.SendData(connection, data)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if type(event) is events.DataReceived and event.connection in self.connections:
+        if type(event) is events.DataReceived and (child := self.connections.get(event.connection)):
             # Nearly all that ever comes, by a shorter way.
-            yield from self.event_to_child(self.connections[event.connection], event)
+            yield from self.event_to_child(child, event)
         elif isinstance(event, events.Start):
             client = self.context.client
             if client not in self.connections and client.alpn != b"h2":
@@ -165,27 +162,75 @@ class GatewayLayer(HttpLayer):
         return connection in self.connections or connection == self.context.server
 
     def event_to_child(self, child: Layer, event: events.Event) -> CommandGenerator[None]:
-        """Pass an event on, unless it belongs to an attempt that is over."""
-        if isinstance(child, GatewayStream):
+        """Pass an event on, unless it belongs to an attempt that is over, and carry out what comes of it."""
+        stream = child if isinstance(child, GatewayStream) else None
+        source = self._source
+        if stream is not None:
             if (
-                self._sources
+                source is not None
                 and isinstance(event, RESPONSE_EVENTS)
-                and (child.upstream is None or self.connections.get(child.upstream) is not self._sources[-1])
+                and not self._is_from(source, stream)
             ):
                 return
             if isinstance(event, http_layers.RequestProtocolError):
-                child.client_left()
-            yield from self._guarded(child, event)
-            return
-        self._sources.append(child)
+                stream.client_left()
+            self._guarding += 1
+        # A stream's own commands are no connection's events.
+        self._source = child if stream is None else None
         try:
-            yield from super().event_to_child(child, event)
+            yield from self._carried_out(child, child.handle_event(event))
         except Exception as error:
-            if self._guarding:
+            if stream is not None:
+                yield from self._carried_out(stream, stream.handle_event(stream.crashed(error)))
+            elif self._guarding:
                 raise  # a stream has said this to the connection, and is to know
-            yield from self._connection_crashed(child, error)
+            else:
+                yield from self._connection_crashed(child, error)
         finally:
-            self._sources.pop()
+            self._source = source
+            if stream is not None:
+                self._guarding -= 1
+
+    def _is_from(self, source: Layer, stream: GatewayStream) -> bool:
+        """Whether a connection is the one of the attempt that a stream is about."""
+        return stream.upstream is not None and self.connections.get(stream.upstream) is source
+
+    def _carried_out(self, child: Layer, said: CommandGenerator[None]) -> CommandGenerator[None]:
+        """Carry out what a connection or a stream says; what is left is for mitmproxy's server."""
+        for command in said:
+            if isinstance(command, commands.SendData):
+                yield command
+            elif isinstance(command, http_layers.ReceiveHttp):
+                yield from self._to_stream(command.event)
+            elif isinstance(command, http_layers.SendHttp):
+                yield from self.event_to_child(self.connections[command.connection], command.event)
+            elif isinstance(command, http_layers.DropStream):
+                self.streams.pop(command.stream_id, None)
+            else:
+                yield from self._carry_out(child, command)
+
+    def _to_stream(self, event: http_layers.HttpEvent) -> CommandGenerator[None]:
+        """Pass an event on to its stream, which may be over; a request's head begins one."""
+        if isinstance(event, http_layers.RequestHeaders):
+            self.streams[event.stream_id] = self._new_stream(event.stream_id)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            yield from self.event_to_child(stream, event)
+
+    def _carry_out(self, child: Layer, command: commands.Command) -> CommandGenerator[None]:
+        """Carry out a rarer command, as mitmproxy's HTTP layer does."""
+        waits = command.blocking or isinstance(command, commands.RequestWakeup)
+        # The layer's own timers are no stream's, which must not stay since it was the one to set them.
+        if waits and command not in self._timers:
+            self.command_sources[command] = child
+        if isinstance(command, Connect):
+            yield from self.get_connection(command)
+        elif isinstance(command, http_layers.RegisterHttpConnection):
+            yield from self.register_connection(command)
+        else:
+            if isinstance(command, commands.OpenConnection):
+                self.connections[command.connection] = child
+            yield command
 
     def _connection_crashed(self, child: Layer, error: Exception) -> CommandGenerator[None]:
         """End a connection in whose layer there was an exception; its end then ends its streams."""
@@ -196,35 +241,27 @@ class GatewayLayer(HttpLayer):
                 failed = http_layers.RegisterHttpConnection(connection, "an exception")
                 yield from self.register_connection(failed)
 
-    def _guarded(self, stream: GatewayStream, event: events.Event) -> CommandGenerator[None]:
-        # A stream's own commands are no connection's events.
-        sources, self._sources = self._sources, []
-        self._guarding += 1
-        try:
-            yield from super().event_to_child(stream, event)
-        except Exception as error:
-            yield from super().event_to_child(stream, stream.crashed(error))
-        finally:
-            self._sources = sources
-            self._guarding -= 1
-
-    def make_stream(self, stream_id: int) -> CommandGenerator[None]:
+    def _new_stream(self, stream_id: int) -> GatewayStream:
         """Begin a request."""
-        context = self.context.fork()
-        stream = self.streams[stream_id] = GatewayStream(context, stream_id, self._gateway, self)
-        yield from self.event_to_child(stream, events.Start())
+        # As `Context.fork`, which makes a server's connection, too, that no stream has a use for.
+        context = Context.__new__(Context)
+        vars(context).update(vars(self.context), layers=self.context.layers.copy())
+        return GatewayStream(context, stream_id, self._gateway, self)
+
+    @property
+    def has_lane(self) -> bool:
+        """Whether a stream has a short way for what its backend sends."""
+        return any(stream.lane is not None for stream in self.streams.values())
 
     def take(self, data: bytes, connection: Connection) -> Taken | None:
         """Have a read of a backend's socket taken by the stream that it is for, if that has a short way.
 
         None: it has not, and the read has to come as an event.
         """
-        client = self.connections.get(self.context.client)
-        if self._paused or connection not in self.connections:
-            return None
         for stream in self.streams.values():
-            if stream.lane is not None and stream.upstream is connection:
-                taken = stream.lane.take(data, self.context.client, client)
+            if stream.lane is not None and stream.upstream is connection and connection in self.connections:
+                client = self.context.client
+                taken = stream.lane.take(data, client, self.connections.get(client))
                 if taken is not None and taken.sent:
                     self.output.add(len(taken.sent))
                 return taken
@@ -240,25 +277,29 @@ class GatewayLayer(HttpLayer):
 
     # --- connections -----------------------------------------------------------------------------------
 
+    def idle(self, address: tuple[str, int], tls: bool) -> Server | None:
+        """Give an open connection to a backend on which nothing is under way; None: there is none."""
+        return next(self._idle(address, tls), None)
+
+    def _idle(self, address: tuple[str, int], tls: bool) -> Iterator[Server]:
+        for connection in self.connections:
+            if (
+                isinstance(connection, Server)
+                and connection.address == address
+                and connection.connected
+                and connection.tls is tls
+                and not connection.error
+                and connection not in self.waiting_for_establishment
+            ):
+                yield connection
+
     def get_connection(
         self, event: http_layers.GetHttpConnection, *, reuse: bool = True
     ) -> CommandGenerator[None]:
-        """Find or open a connection; a new one has a deadline."""
+        """Open a connection; it has a deadline."""
         assert isinstance(event, Connect)
         self._forget_dead_connections()
-        idle = [
-            connection
-            for connection in self.connections
-            if connection not in self.waiting_for_establishment
-            and connection.connected
-            and event.connection_spec_matches(connection)
-        ]
-        if idle and reuse and not event.fresh:
-            stream = self.command_sources.pop(event)
-            found = http_layers.GetHttpConnectionCompleted(event, (idle[0], None))
-            yield from self.event_to_child(stream, found)
-            return
-        for connection in idle:
+        for connection in list(self._idle(event.address, event.tls)):
             # mitmproxy lets a client have five connections to an address; the next one would wait for ever.
             yield commands.CloseConnection(connection)
         context = self.context.fork()

@@ -34,8 +34,8 @@ def mask_head(response: http.Response, secrets: Sequence[KnownSecrets]) -> None:
     everything = b"\n".join((data.reason, *chain.from_iterable(fields)))
     if not _are_in(everything, secrets):
         return
-    data.reason = _masked(data.reason, secrets)
-    data.headers.fields = tuple((_masked(name, secrets), _masked(value, secrets)) for name, value in fields)
+    data.reason = masked(data.reason, secrets)
+    data.headers.fields = tuple((masked(name, secrets), masked(value, secrets)) for name, value in fields)
 
 
 def mask_decoded(response: http.Response, decoded: bytes | None, secrets: Sequence[KnownSecrets]) -> bytes:
@@ -43,13 +43,21 @@ def mask_decoded(response: http.Response, decoded: bytes | None, secrets: Sequen
 
     ``decoded``: the body as text. Gives it without secrets; if it held any, it takes the encoded one's place.
     """
-    if not decoded or response.headers.get("content-encoding", "identity").lower() == "identity":
+    if not decoded or not is_coded(response):
         return decoded or b""
-    masked = _masked(decoded, secrets)
-    if masked is not decoded:
-        response.data.content = masked
+    found = masked(decoded, secrets)
+    if found is not decoded:
+        response.data.content = found
         del response.headers["content-encoding"]
-    return masked
+    return found
+
+
+def is_coded(response: http.Response) -> bool:
+    """Whether a response says that its body is in a content coding."""
+    for name, value in response.data.headers.fields:
+        if name.lower() == b"content-encoding" and value.lower() != b"identity":
+            return True
+    return False
 
 
 def strip_known(request: http.Request, secrets: Sequence[KnownSecrets]) -> None:
@@ -58,17 +66,17 @@ def strip_known(request: http.Request, secrets: Sequence[KnownSecrets]) -> None:
     A field and a query parameter go as a whole; in a path, stars take the place. The client shows its key in
     one of the documented places; but what it has put elsewhere too must not reach a backend or a file.
     """
-    fields, path = request.headers.fields, request.data.path
+    fields, path = request.data.headers.fields, request.data.path
     head = b"\n".join((path, *chain.from_iterable(fields)))
     if not _are_in(head, secrets) and not (b"%" in path and _are_in(unquote_to_bytes(path), secrets)):
         return
     request.headers.fields = tuple(f for f in fields if not _are_in(f[0] + b": " + f[1], secrets))
     before, mark, query = path.partition(b"?")
     kept = [pair for pair in query.split(b"&") if not _holds(pair, secrets)]
-    masked = _masked(before, secrets)
-    if masked is before and _holds(before, secrets):
-        masked = b"/" + b"*" * (len(before) - 1)
-    request.data.path = masked + mark + b"&".join(kept) if kept else masked
+    shown = masked(before, secrets)
+    if shown is before and _holds(before, secrets):
+        shown = b"/" + b"*" * (len(before) - 1)
+    request.data.path = shown + mark + b"&".join(kept) if kept else shown
 
 
 def _holds(part: bytes, secrets: Sequence[KnownSecrets]) -> bool:
@@ -80,7 +88,8 @@ def _are_in(data: bytes, secrets: Sequence[KnownSecrets]) -> bool:
     return any(each.are_in(data) for each in secrets)
 
 
-def _masked(data: bytes, secrets: Sequence[KnownSecrets]) -> bytes:
+def masked(data: bytes, secrets: Sequence[KnownSecrets]) -> bytes:
+    """Return the data with stars in the place of secrets; the same object if there are none."""
     for each in secrets:
         data = each.mask(data)
     return data

@@ -6,21 +6,58 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy.proxy import events
-from mitmproxy.proxy.layers.http import GetHttpConnection
+from mitmproxy.proxy.layers.http import (
+    GetHttpConnection,
+    RequestHeaders,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+)
 from mitmproxy.proxy.layers.http._base import HttpEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from mitmproxy.connection import Connection
+    from mitmproxy import http
+    from mitmproxy.connection import Connection, Server
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
     from aoai_gateway.proxy.timers import Deadlines
     from aoai_gateway.runtime.slow_readers import Output
 
 
+class WholeRequest(RequestHeaders):
+    """A request that is all there: it came in one read, or is sent at once. ``data``: its body.
+
+    Most requests are, so they take one step through the layers where three events would take three.
+    """
+
+    def __init__(self, stream_id: int, request: http.Request, data: bytes) -> None:
+        self.stream_id = stream_id
+        self.request = request
+        self.end_stream = not data
+        self.replay_flow = None
+        self.data = data
+
+
+class WholeResponse(ResponseHeaders):
+    """A response that is all there, likewise."""
+
+    def __init__(self, stream_id: int, response: http.Response, data: bytes) -> None:
+        self.stream_id = stream_id
+        self.response = response
+        self.end_stream = not data
+        self.data = data
+
+    def rest(self) -> Iterator[ResponseData | ResponseEndOfMessage]:
+        """Give the events that say after the head what is left to be said."""
+        if self.data:
+            yield ResponseData(self.stream_id, self.data)
+        yield ResponseEndOfMessage(self.stream_id)
+
+
 class Connect(GetHttpConnection):
-    """Ask for a connection to a backend.
+    """Ask for a new connection to a backend.
 
     ``seconds``: how long it may take to open; ``fresh``: not one that was used, or opened, before.
     ``opening`` and ``timed_out`` are filled in by the layer.
@@ -71,6 +108,9 @@ class StreamLayer(Protocol):
     @property
     def connections(self) -> Mapping[Connection, Layer]:
         """The layers of the client's connection and of those to backends."""
+
+    def idle(self, address: tuple[str, int], tls: bool) -> Server | None:
+        """Give an open connection to a backend on which nothing is under way; None: there is none."""
 
     def set_deadline(self, owner: Connect | DeadlinePassed, at: float) -> CommandGenerator[None]:
         """Have the owner told when its time has come (monotonic seconds)."""

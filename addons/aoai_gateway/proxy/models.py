@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 
-from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.quota.access import visible_deployments
 from aoai_gateway.wire import errors
 

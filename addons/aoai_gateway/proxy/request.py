@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
+from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.answer_kinds import may_be_download
 from aoai_gateway.proxy.header_index import make_request
 from aoai_gateway.wire.authority import authority
@@ -48,6 +49,7 @@ HANDSHAKE = ((b"upgrade", b"websocket"), (b"connection", b"Upgrade"))
 could be made to fill the memory."""
 
 _SECRET = frozenset(name.encode() for name in SECRET_HEADERS)
+_PROTOCOLS = PROTOCOLS.encode()
 _NOT_FORWARDED = HOP_BY_HOP | _SECRET
 _OURS = b"x-gateway-"
 
@@ -75,14 +77,12 @@ def build_request(
     )
 
     pattern = call.setup.config.aoai.forward_http_header_only_if_name_matches
-    named: set[bytes] = set()
-    for name, value in shown.headers.fields:
-        if name.lower() == b"connection":
-            named.update(option.strip().lower() for option in value.split(b","))
+    received = shown.data.headers.fields
+    named = heads.connection_options(received)
     # What is not read as a whole has to be text: secrets are masked in it as it passes.
     is_read_as_it_passes = body.stream or may_be_download(call.target.operation)
     fields = [(b"host", _authority(backend))]
-    for name, value in shown.headers.fields:
+    for name, value in received:
         low = name.lower()
         if low in _NOT_FORWARDED or low in named or low.startswith(_OURS):
             continue
@@ -124,16 +124,17 @@ def without_secrets(request: http.Request, content: bytes) -> http.Request:
 
 def strip_secrets(request: http.Request) -> None:
     """Take the credentials out of a client's request, before an addon sees it."""
-    fields = request.headers.fields
-    if any(name.lower() in _SECRET for name, _ in fields):
-        request.headers.fields = tuple(f for f in fields if f[0].lower() not in _SECRET)
-    offered = request.headers.get(PROTOCOLS)
-    if offered is not None:
+    headers = request.data.headers
+    names = {name.lower() for name, _ in headers.fields}
+    if not names.isdisjoint(_SECRET):
+        headers.fields = tuple([f for f in headers.fields if f[0].lower() not in _SECRET])
+    if _PROTOCOLS in names:
+        offered: str = headers[PROTOCOLS]
         kept = without_secret_protocols(offered)
         if kept != offered:
-            request.headers.pop(PROTOCOLS)
+            headers.pop(PROTOCOLS)
         if kept and kept != offered:
-            request.headers[PROTOCOLS] = kept
+            headers[PROTOCOLS] = kept
 
 
 def _authority(backend: Backend) -> bytes:

@@ -161,7 +161,7 @@ def _check_form(request: http.Request, head: HeaderIndex) -> None:
     may_lack_host = request.data.http_version == b"HTTP/1.0" and b"host" not in head
     if not may_lack_host and (b"host" in head.repeated or not HOST.fullmatch(head.get("host") or "")):
         raise errors.invalid_target("The request needs one valid Host header.")
-    if not asks_for_websocket(request):
+    if not OFFER.isdisjoint(head) and not asks_for_websocket(request):
         # Other protocols are an offer, which a server may ignore; it is not passed on (RFC 9110 §7.8).
         set_fields(request, OFFER, ())
     coding_of(head.get("content-encoding"))
@@ -178,58 +178,61 @@ def asks_for_websocket(request: http.Request) -> bool:
 
 
 def check_request(
-    gateway: Gateway, setup: Setup, request: http.Request, granted: Grant | None = None
+    gateway: Gateway,
+    setup: Setup,
+    request: http.Request,
+    granted: Grant | None = None,
+    head: HeaderIndex | None = None,
 ) -> Target:
     """See that an identified client's request is one that can be served, before its body is read.
 
-    Gives what it asks for. Raises GatewayError.
+    ``head``: the request's fields, where they were read. Gives what it asks for. Raises GatewayError.
     """
+    head = HeaderIndex(request.data.headers.fields) if head is None else head
     if gateway.draining:
         raise errors.unavailable("The gateway is shutting down.")
-    target = target_of(request)
+    target = target_of(request, head)
     check_known(setup.config, target)
     if granted is not None and (target.operation.family != REALTIME.name or target.operation.mints):
         raise errors.forbidden("This secret was made for a realtime session, and is good for nothing else.")
     if target.operation.websocket:
-        _check_handshake(request)
-    limit = body_limit(gateway, setup, request, target)
-    if (heads.length_of(request.data.headers.fields) or 0) > limit:
+        _check_handshake(request, head)
+    limit = body_limit(gateway, setup, head, target)
+    if (head.length or 0) > limit:
         raise errors.body_too_large(limit)
     return target
 
 
-def body_limit(gateway: Gateway, setup: Setup, request: http.Request, target: Target) -> int:
-    """Return how many bytes the request's body may have."""
+def body_limit(gateway: Gateway, setup: Setup, head: HeaderIndex, target: Target) -> int:
+    """Return how many bytes the body of a request with this head may have."""
     limits = setup.config.limits
-    return limits.upload_bytes if is_spooled(gateway, request, target) else limits.body_bytes
+    return limits.upload_bytes if is_spooled(gateway, head, target) else limits.body_bytes
 
 
-def is_spooled(gateway: Gateway, request: http.Request, target: Target) -> bool:
-    """Whether the request's body goes to disk: it is an upload, it is large, and nothing looks at it."""
-    if gateway.needs_requests or request.headers.get("content-encoding", "identity").lower() != "identity":
+def is_spooled(gateway: Gateway, head: HeaderIndex, target: Target) -> bool:
+    """Whether a request's body goes to disk: it is an upload, it is large, and nothing looks at it."""
+    if not may_be_large(head) or gateway.needs_requests:
         return False
-    if not is_upload(target, request.headers.get("content-type")):
+    if (head.get("content-encoding") or "identity").lower() != "identity":
         return False
-    length = heads.length_of(request.data.headers.fields)
-    return may_be_large(request) and (length is None or length > SPOOLED_ABOVE)
+    length = head.length
+    return is_upload(target, head.get("content-type")) and (length is None or length > SPOOLED_ABOVE)
 
 
-def may_be_large(request: http.Request) -> bool:
+def may_be_large(head: HeaderIndex) -> bool:
     """Whether a request, by its head, can have a large body."""
-    fields = request.data.headers.fields
-    if (length := heads.length_of(fields)) is not None:
-        return length > LARGE_BODY
-    return any(name.lower() == b"transfer-encoding" for name, _ in fields)
+    length = head.length
+    return b"transfer-encoding" in head if length is None else length > LARGE_BODY
 
 
-def target_of(request: http.Request) -> Target:
-    """Say what a request asks for. Raises GatewayError."""
-    return parse_target(request.method, request.path, websocket=asks_for_websocket(request))
+def target_of(request: http.Request, head: HeaderIndex | None = None) -> Target:
+    """Say what a request asks for. ``head``: its fields, where they were read. Raises GatewayError."""
+    websocket = (head is None or b"upgrade" in head) and asks_for_websocket(request)
+    return parse_target(request.method, request.path, websocket=websocket)
 
 
-def _check_handshake(request: http.Request) -> None:
+def _check_handshake(request: http.Request, head: HeaderIndex) -> None:
     """See that a request for a WebSocket is its handshake (RFC 6455 §4.2.1). Raises GatewayError (426)."""
-    head = HeaderIndex(request.data.headers.fields)
     wrong = (
         request.data.http_version != b"HTTP/1.1"
         or b"upgrade" not in heads.connection_options(request.data.headers.fields)

@@ -116,10 +116,10 @@ class MessageSession:
         self._response.accept(self._call)
         here.flow.websocket = WebSocketData()
         for hook in (HttpResponseHeadersHook, HttpResponseHook):
-            yield from here.tell(hook(here.flow))
+            yield from here.tell(hook)
         if self._opening is None:
             yield here.send(ResponseHeaders(here.id, response, False))
-        yield from here.tell(layers.websocket.WebsocketStartHook(here.flow))
+        yield from here.tell(layers.websocket.WebsocketStartHook)
         yield from self.watch()
         if self._opening is not None:
             yield from self._take_over(self._opening)
@@ -248,7 +248,7 @@ class MessageSession:
 
     def tell_end(self) -> CommandGenerator[None]:
         """Let other addons see that it is over."""
-        yield from self._here.tell(layers.websocket.WebsocketEndHook(self._here.flow))
+        yield from self._here.tell(layers.websocket.WebsocketEndHook)
 
     # --- what comes ------------------------------------------------------------------------------------
 
@@ -355,7 +355,7 @@ class MessageSession:
         if gone:
             already = flow.metadata.get("gateway_messages_gone", 0)
             flow.metadata["gateway_messages_gone"] = already + gone
-        yield from self._here.tell(layers.websocket.WebsocketMessageHook(flow))
+        yield from self._here.tell(layers.websocket.WebsocketMessageHook)
 
     def _masked(self, content: bytes) -> CommandGenerator[bytes]:
         """Mask secrets in a backend's message; a large one in pieces, so that others have their turn."""

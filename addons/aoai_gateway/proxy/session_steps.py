@@ -163,7 +163,7 @@ class SessionSteps:
         here, opening = self._here, self.opening
         assert here.call is not None and here.flow.response is not None and opening is not None
         self._response.mark(here.call)
-        yield from here.tell(HttpResponseHeadersHook(here.flow))
+        yield from here.tell(HttpResponseHeadersHook)
         yield from self._response.tell()
         yield from opening.answer(here.flow.response)
         yield from self._stream.vanish()

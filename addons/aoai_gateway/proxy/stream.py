@@ -15,6 +15,7 @@ on in a turn of its own then (`State.DELAYED`).
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ from aoai_gateway.proxy.downstream_request import SWALLOW_SECONDS, DownstreamReq
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
 from aoai_gateway.proxy.lane import Lane
-from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed, WholeRequest, WholeResponse
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream_context import StreamContext
@@ -96,10 +97,10 @@ class GatewayStream(HttpStream):
     """One request; see the module's docstring."""
 
     def __init__(self, context: Context, stream_id: int, gateway: Gateway, layer: StreamLayer) -> None:
-        super().__init__(context, stream_id)
-        # What refers to itself stays, with its flow, until a garbage collection. Nothing reads these.
-        context.layers.remove(self)
-        del self.client_state, self.server_state
+        # Of mitmproxy's stream, only the way in which a layer waits is used, and its state. The rest of it
+        # refers to the stream itself, which would so stay, with its flow, until a garbage collection.
+        self.context, self.stream_id = context, stream_id
+        self._paused, self._paused_event_queue = None, deque()
         self.state = State.REQUEST_HEAD
         self._here = here = StreamContext(stream_id, context, gateway, layer, self._paused_event_queue)
         self._request = DownstreamRequest(here)
@@ -179,7 +180,7 @@ class GatewayStream(HttpStream):
             self._request.clean()
             yield from self._refuse_early(error, end_stream=event.end_stream)
             return
-        yield from here.tell(HttpRequestHeadersHook(here.flow))
+        yield from here.tell(HttpRequestHeadersHook)
         if (yield from here.is_cut_by_others(tell=True)):
             yield from self.vanish()
             return
@@ -188,8 +189,18 @@ class GatewayStream(HttpStream):
             go_ahead.headers.clear()
             yield here.send(ResponseHeaders(here.id, go_ahead))
         self.state = State.REQUEST_BODY
-        if not event.end_stream:
+        if not event.end_stream and not isinstance(event, WholeRequest):
             yield from self._request.expect_body()
+
+    def receive_whole(self, event: WholeRequest) -> CommandGenerator[None]:
+        """All of the request has come."""
+        yield from self.receive_head(event)
+        if self.state is State.REQUEST_BODY:
+            yield from self.receive_body(event)
+        if self.state is State.REQUEST_BODY:
+            yield from self.receive_end(event)
+        elif self.state is State.SWALLOWING:
+            yield from self.vanish()
 
     def body_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
         """The request's body has not come yet."""
@@ -198,19 +209,19 @@ class GatewayStream(HttpStream):
         except GatewayError as error:
             yield from self._refuse_early(error, end_stream=False, shown=True)
 
-    def receive_body(self, event: RequestData) -> CommandGenerator[None]:
+    def receive_body(self, event: RequestData | WholeRequest) -> CommandGenerator[None]:
         """A part of the request's body has come."""
         try:
             self._request.receive(event.data)
         except GatewayError as error:
             yield from self._refuse_early(error, end_stream=False, shown=True)
 
-    def receive_end(self, _: RequestEndOfMessage) -> CommandGenerator[None]:
+    def receive_end(self, _: RequestEndOfMessage | WholeRequest) -> CommandGenerator[None]:
         """All of the request is there: other addons may hold and edit it, and the engine gets it."""
         here = self._here
         self._request.complete()
         self.state = State.DECIDING
-        yield from here.tell(HttpRequestHook(here.flow))
+        yield from here.tell(HttpRequestHook)
         if (yield from here.is_cut_by_others(tell=True)):
             yield from self.vanish()
         elif here.flow.response is not None:
@@ -339,6 +350,18 @@ class GatewayStream(HttpStream):
         if result is None:
             self.state = State.ATTEMPT
         return result
+
+    def attempt_whole(self, event: WholeResponse) -> CommandGenerator[None]:
+        """All of an answer has come."""
+        assert self._attempt is not None
+        result = self._attempt.receive(event)
+        if result is None and self._received.is_plain:
+            yield from self._conclude(self._attempt.receive_body(event.data), ended=True)
+            return
+        if result is not None:
+            yield from self._conclude(result, ended=False)
+        for part in event.rest():
+            yield from self._handle_event(part)
 
     def attempt_end(self, event: ResponseEndOfMessage | ResponseProtocolError) -> CommandGenerator[None]:
         """An answer has ended, before it is known what becomes of the attempt."""
@@ -539,7 +562,7 @@ class GatewayStream(HttpStream):
 
     def _respond(self) -> CommandGenerator[None]:
         """Send the flow's response, which is all there."""
-        yield from self._here.tell(HttpResponseHeadersHook(self._here.flow))
+        yield from self._here.tell(HttpResponseHeadersHook)
         yield from self._finish()
 
     def _finish(self) -> CommandGenerator[None]:
@@ -549,12 +572,13 @@ class GatewayStream(HttpStream):
         if (yield from here.is_cut_by_others(tell=False)):
             yield from self.vanish()
             return
-        if self._response.progress is not Progress.BEGUN:
-            yield from self._response.send_whole()
         here.flow.live = False
         self.state = State.OVER
         yield DropStream(here.id)
-        yield from self._response.end()
+        if self._response.progress is Progress.BEGUN:
+            yield from self._response.end()
+        else:
+            yield from self._response.send_whole()
         self._count_out()
 
     def _refuse_early(
@@ -578,12 +602,11 @@ class GatewayStream(HttpStream):
             response.headers["connection"] = "close"
         self.state = State.SWALLOWING
         yield from self._response.send_whole()
-        yield here.send(ResponseEndOfMessage(here.id))
         if not end_stream:
             yield from here.set_deadline(here.now() + SWALLOW_SECONDS)
         if visible:
             if not shown:
-                yield from here.tell(HttpRequestHeadersHook(here.flow))
+                yield from here.tell(HttpRequestHeadersHook)
             yield from self._response.tell()
         here.flow.live = False
 

@@ -23,7 +23,8 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 
-from aoai_gateway.proxy.http1 import error_response
+from aoai_gateway.proxy.error_responses import error_response
+from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume
@@ -90,6 +91,15 @@ class StreamContext:
         self.trial: Trial | None = None
         """That of its token, as long as no backend has accepted it."""
         self._deadline = DeadlinePassed(stream_id)
+        self._head = NO_HEAD
+
+    @property
+    def head(self) -> HeaderIndex:
+        """The fields of the flow's request, as they are now: other addons may edit them."""
+        fields = self.flow.request.data.headers.fields
+        if self._head.fields is not fields:
+            self._head = HeaderIndex(fields)
+        return self._head
 
     # --- time ------------------------------------------------------------------------------------------
 
@@ -132,7 +142,8 @@ class StreamContext:
 
     def client_has_gone(self) -> bool:
         """Whether the client hung up while the stream was paused; that event is still in the queue then."""
-        return any(isinstance(event, RequestProtocolError) for event in self._queued)
+        queued = self._queued
+        return bool(queued) and any(isinstance(event, RequestProtocolError) for event in queued)
 
     def answer_has_begun(self) -> bool:
         """Whether a backend has answered, or hung up, while the stream was paused."""
@@ -161,16 +172,17 @@ class StreamContext:
         if self.flow.error is None:
             self.flow.error = mflow.Error(why)
         if tell:
-            yield from self.tell(HttpErrorHook(self.flow))
+            yield from self.tell(HttpErrorHook)
         yield self.send(ResponseProtocolError(self.id, "killed", ErrorCode.KILL))
 
     # --- other addons, and the event loop --------------------------------------------------------------
 
-    def tell(self, hook: StartHook) -> CommandGenerator[None]:
+    def tell(self, kind: type[StartHook]) -> CommandGenerator[None]:
         """Let mitmproxy's addons have an event of the flow; waits if one of them holds the flow."""
         heard = self.gateway.heard
-        if hook.name not in heard:
+        if kind.name not in heard:
             return
+        hook = kind(self.flow)
         if self.flow.is_replay or not heard.can_be_called(hook.name):
             # mitmproxy's replay waits for the events themselves.
             yield hook

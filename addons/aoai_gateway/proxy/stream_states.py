@@ -23,7 +23,7 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.websocket import WebSocketMessageInjected
 
-from aoai_gateway.proxy.messages import Crashed, DeadlinePassed, GatewayLeaves
+from aoai_gateway.proxy.messages import Crashed, DeadlinePassed, GatewayLeaves, WholeRequest, WholeResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +68,7 @@ _BEFORE_ANSWER = (State.DECIDING, State.QUEUED, State.DELAYED, State.ATTEMPT)
 STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
     {
         (State.REQUEST_HEAD, RequestHeaders): "receive_head",
+        (State.REQUEST_HEAD, WholeRequest): "receive_whole",
         (State.REQUEST_BODY, RequestData): "receive_body",
         (State.REQUEST_BODY, RequestEndOfMessage): "receive_end",
         (State.REQUEST_BODY, DeadlinePassed): "body_overdue",
@@ -79,6 +80,7 @@ STEPS: Mapping[tuple[State, type[events.Event]], str] = MappingProxyType(
         (State.ATTEMPT, ResponseHeaders): "attempt_event",
         (State.ATTEMPT, ResponseData): "attempt_event",
         (State.ATTEMPT, ResponseTrailers): "attempt_event",
+        (State.ATTEMPT, WholeResponse): "attempt_whole",
         (State.ATTEMPT, ResponseEndOfMessage): "attempt_end",
         (State.ATTEMPT, ResponseProtocolError): "attempt_end",
         (State.ATTEMPT, DeadlinePassed): "attempt_overdue",

@@ -24,10 +24,12 @@ from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.bodies import BodyReader
+from aoai_gateway.proxy.messages import WholeRequest, WholeResponse
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator, Layer
+    from mitmproxy.proxy.layers.http import HttpEvent
     from OpenSSL import SSL
 
 MAX_HEAD = 256 * 1024
@@ -93,7 +95,8 @@ class BackendClient(HttpClient):
         error = yield commands.OpenConnection(self.context.server)
         if not error:
             self.child_layer = BackendHttp1Client(self.context)
-            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]  # as its base
+            # From here on it only hands on, as its base does; that can do without it.
+            self._handle_event = self.handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
             yield from self.child_layer.handle_event(event)
         yield RegisterHttpConnection(self.context.server, error)
 
@@ -106,6 +109,19 @@ class BackendHttp1Client(Http1Client):
         self._interim = 0
         self._reusable = True
         self.body_reader: BodyReader  # type: ignore[assignment]  # one more
+
+    def handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        """Handle an event. Nothing here waits for an answer, so nothing has to be kept for later."""
+        return self._handle_event(event)
+
+    def send(self, event: HttpEvent) -> CommandGenerator[None]:
+        """Send a request, or a part of it."""
+        if not isinstance(event, WholeRequest):
+            yield from super().send(event)
+            return
+        self.stream_id, self.request = event.stream_id, event.request
+        yield commands.SendData(self.conn, heads.request_head(event.request) + event.data)
+        yield from self.mark_done(request=True)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Read an answer's head; interim answers before it are skipped (RFC 9110 §15.2)."""
@@ -152,9 +168,17 @@ class BackendHttp1Client(Http1Client):
     def _answered(self, head: heads.ResponseHead, event: events.DataReceived) -> CommandGenerator[None]:
         assert self.stream_id is not None
         self.response, self._reusable = head.response, head.reusable
-        self.body_reader = BodyReader(make_body_reader(head.size))
+        size = head.size
+        if size is not None and 0 <= size <= len(self.buf):
+            body = bytes(self.buf.maybe_extract_at_most(size) or b"")
+            yield ReceiveHttp(WholeResponse(self.stream_id, head.response, body))
+            if not self.request_done:
+                self.state = self.done  # until the rest of an upload has been sent, or never is
+            yield from self.mark_done(response=True)
+            return
+        self.body_reader = BodyReader(make_body_reader(size))
         self.state = self.read_body
-        yield ReceiveHttp(ResponseHeaders(self.stream_id, head.response, head.size == 0))
+        yield ReceiveHttp(ResponseHeaders(self.stream_id, head.response, False))
         yield from self.state(event)
 
     def _give_up(self, why: str) -> CommandGenerator[None]:

@@ -27,8 +27,8 @@ from mitmproxy.proxy.layers.http import (
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
 from aoai_gateway.engine.failures import keeps_state
-from aoai_gateway.proxy.masks import mask_decoded, mask_head
-from aoai_gateway.proxy.messages import Connect
+from aoai_gateway.proxy.masks import is_coded, mask_decoded, mask_head, masked
+from aoai_gateway.proxy.messages import Connect, WholeRequest
 from aoai_gateway.proxy.request import build_request, without_secrets
 from aoai_gateway.proxy.session_names import SessionNames
 from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
@@ -73,8 +73,8 @@ class UpstreamAttempt:
         """Its connection, as long as its events are for this attempt."""
         self.received: UpstreamResponse | None = None
         """Set once the request has been sent."""
-        self._screen = Screen(*here.secrets)
-        """Masks known secrets in the body of the answer."""
+        self._screened: Screen | None = None
+        """Masks known secrets in the body of the answer, once a part of it has come."""
         self._names = shown_names(here.call, effect.attempt.backend)
         self._sent: http.Request | None = None
         """The request as sent; it holds a credential."""
@@ -92,16 +92,18 @@ class UpstreamAttempt:
         credential = yield from self._credential(endpoint)
         if credential is None:
             return self._without_credential()
-        connect = Connect(
-            (endpoint.host, endpoint.port), endpoint.scheme == "https", effect.deadlines.connect, effect.fresh
-        )
-        server, error = yield connect
+        address, tls = (endpoint.host, endpoint.port), endpoint.scheme == "https"
+        server, error = None if effect.fresh else here.layer.idle(address, tls), ""
+        connect = None
+        if server is None:
+            connect = Connect(address, tls, effect.deadlines.connect, effect.fresh)
+            server, error = yield connect
         now = here.now()
         if here.client_has_gone():
             return ClientGone(now)
         request, content = build_request(self._call, backend, here.flow.request, credential)
         self._sent, self._content = request, content
-        if error:
+        if connect is not None and error:
             if isinstance(connect.opening, Server):
                 here.flow.server_conn = connect.opening
             return _not_connected(connect, error, now)
@@ -109,29 +111,29 @@ class UpstreamAttempt:
         shown = here.flow.request.data
         shown.host, shown.port, shown.scheme = endpoint.host, endpoint.port, endpoint.scheme.encode()
         self.server = here.proxy.server = here.flow.server_conn = server
-        is_new = connect.opening is not None
-        if is_new and not effect.fresh:
-            here.gateway.opened_ahead.needed(connect.address)
+        if connect is not None and not effect.fresh:
+            here.gateway.opened_ahead.needed(address)
         self.received = UpstreamResponse(
             self._call,
             effect.attempt,
             server,
-            reused=not is_new or was_opened_ahead(here.layer.connections.get(server)),
+            reused=connect is None or was_opened_ahead(here.layer.connections.get(server)),
             deadlines=effect.deadlines,
             remove_usage=self._call.adds_usage(backend),
             names=self._names,
             now=now,
         )
-        is_body = bool(content) and not self._call.target.operation.websocket
-        yield SendHttp(RequestHeaders(here.id, request, not is_body), server)
         if isinstance(content, Pieces):
+            yield SendHttp(RequestHeaders(here.id, request, False), server)
             result = yield from self._send_upload(content, server)
             if result is not None:
                 return result
-        elif is_body:
-            yield SendHttp(RequestData(here.id, content), server)
-        if not self.is_unfinished:
-            yield SendHttp(RequestEndOfMessage(here.id), server)
+            if not self.is_unfinished:
+                yield SendHttp(RequestEndOfMessage(here.id), server)
+        else:
+            # What there is of a body of a handshake is the first message of the session.
+            body = b"" if self._call.target.operation.websocket else content
+            yield SendHttp(WholeRequest(here.id, request, body), server)
         yield from self.watch()
         return None
 
@@ -183,8 +185,8 @@ class UpstreamAttempt:
         if credentials.is_coming(endpoint):
             yield from here.wait_for(credentials.wait_for(endpoint))
         # One may have been renewed since the call came in.
-        here.secrets = tuple(dict.fromkeys((*here.secrets, *credentials.masks())))
-        self._screen = Screen(*here.secrets)
+        renewed = [masks for masks in credentials.masks() if masks not in here.secrets]
+        here.secrets = (*here.secrets, *renewed)
         return credentials.header(endpoint)
 
     def _without_credential(self) -> Result:
@@ -212,24 +214,31 @@ class UpstreamAttempt:
 
     def screen(self, data: bytes) -> bytes:
         """Mask known secrets in a part of the body; the end of it may be held back."""
-        return self._screen.feed(data)
+        if self._screened is None:
+            self._screened = Screen(*self._here.secrets)
+        return self._screened.feed(data)
 
     def screened_rest(self) -> bytes:
         """Give what was held back, at the end of the body."""
-        return self._screen.finish()
+        return b"" if self._screened is None else self._screened.finish()
 
     def receive(self, event: HttpEvent) -> Result | None:
         """Take in an event of the response. Gives the attempt's fate once it is known."""
         assert self.received is not None
         if isinstance(event, ResponseHeaders):
             mask_head(event.response, self._here.secrets)
-            self._learn_of_token(event.response.status_code)
+            self._learn_of_token(event.response.data.status_code)
         elif isinstance(event, ResponseData):
-            data = self._screen.feed(event.data)
+            data = self.screen(event.data)
             if not data:
                 return None
             event = ResponseData(event.stream_id, data)
         return self.received.receive(event, self._here.now())
+
+    def receive_body(self, data: bytes) -> Result:
+        """Take in all of the body of an answer that is no stream. Gives the attempt's fate."""
+        assert self.received is not None
+        return self.received.receive_body(masked(data, self._here.secrets), self._here.now())
 
     def _learn_of_token(self, status: int) -> None:
         """Learn whether the backend takes the client's own token."""
@@ -277,11 +286,11 @@ class UpstreamAttempt:
         """Read an answer that is no stream, and put its body on the response."""
         received = self.received
         assert received is not None and received.response is not None
-        response = received.response
-        response.data.content = received.take_body()
+        response, head = received.response, received.head
+        body = response.data.content = received.take_body()
         facts, decoded = received.facts, received.decoded
         if decoded is None:
-            client, size = self._call.client.name, len(response.raw_content or b"")
+            client, size = self._call.client.name, len(body)
             reading = self._here.gateway.threads.run(client, size, self._read_large, response)
             decoded, facts = yield from self._here.wait_for(reading)
         else:
@@ -294,7 +303,7 @@ class UpstreamAttempt:
             client, size = self._call.client.name, len(decoded)
             searching = self._here.gateway.threads.run(client, size, references_in, decoded)
             made = yield from self._here.wait_for(searching)
-        if is_id(placed := response.headers.get("location", "").rpartition("/")[2]):
+        if is_id(placed := (head.get("location") or "").rpartition("/")[2]):
             made = (*made, placed)  # a call by WebRTC
         operation, delivered = self._call.target.operation, None
         minted = self._conceal_minted(response, decoded) if operation.mints else None
@@ -309,10 +318,10 @@ class UpstreamAttempt:
         response = self.received.response
         text = self.received.decoded
         if self.received.reader is None and text is not None:
-            coded = response.headers.get("content-encoding", "identity").lower() != "identity"
             secrets = self._here.secrets
             self._show_names(
-                response, mask_decoded(response, text, secrets) if coded else response.raw_content or b""
+                response,
+                mask_decoded(response, text, secrets) if is_coded(response) else response.raw_content or b"",
             )
         return response
 

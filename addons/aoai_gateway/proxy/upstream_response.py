@@ -36,7 +36,7 @@ from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.answer_kinds import is_download, is_stream, refusal_in_stream
-from aoai_gateway.proxy.header_index import HeaderIndex
+from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.session_side import Preamble
 from aoai_gateway.proxy.unfolding import Unfolding
 from aoai_gateway.routing.liveness import Liveness
@@ -102,7 +102,7 @@ class UpstreamResponse:
     ) -> None:
         self.server = server
         self.response: http.Response | None = None
-        self._head = HeaderIndex(())
+        self._head = NO_HEAD
         self.reader: StreamReader | None = None
         """Set while the answer is an event stream."""
         self.unfolding: Unfolding | None = None
@@ -149,6 +149,22 @@ class UpstreamResponse:
         self._must_end = now + self._call.setup.config.limits.answer_seconds
         if self._phase is Phase.HEADERS:
             self._expect(now + self._deadlines.first_byte, now)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the end of an answer that is no stream is waited for."""
+        return self._phase is Phase.BODY
+
+    @property
+    def head(self) -> HeaderIndex:
+        """The fields of the answer."""
+        return self._head
+
+    def receive_body(self, data: bytes, now: float) -> Result:
+        """Take in all of the body of such an answer."""
+        self._body.append(data)
+        self.ended = True
+        return self._read_answer(now)
 
     def take_body(self) -> bytes:
         """Give what has been held back or read so far, once."""

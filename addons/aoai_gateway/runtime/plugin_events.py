@@ -124,6 +124,8 @@ class Listeners:
         self._names = (*names, "update")
         self._loaded: list[object] = []
         """The addons themselves: the id of one that is gone may be another's by now."""
+        self._registered: list[object] = []
+        """The same, in the order in which mitmproxy has come to know them."""
         self._functions: dict[str, tuple[Callable[..., Any], ...]] = {}
         self._awaited: frozenset[str] = frozenset(self._names)
         """Events with a listener that must be awaited; all of them until the first look."""
@@ -134,6 +136,11 @@ class Listeners:
 
     def refresh(self, addons: AddonManager) -> bool:
         """Look again, if addons have come or gone (``-s`` reloads scripts). Whether they have."""
+        # mitmproxy registers each addon that it loads, also those within others.
+        registered = list(addons.lookup.values())
+        if len(registered) == len(self._registered) and all(map(is_, registered, self._registered)):
+            return False
+        self._registered = registered
         loaded = list(traverse(addons.chain))
         if len(loaded) == len(self._loaded) and all(map(is_, loaded, self._loaded)):
             return False

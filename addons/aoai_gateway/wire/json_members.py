@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from json import JSONDecodeError
-from typing import Any, NoReturn
+from json.scanner import make_scanner
+from typing import Any, NamedTuple, NoReturn
 
 MOST_MEMBERS = 1_000
 """Of an object whose members are read one by one. No request has a tenth of it, and Azure refuses members
@@ -22,8 +22,7 @@ class NotJsonError(ValueError):
     """The text is not JSON. ``str()`` of it names the fault and its place, and quotes nothing of the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One member of an object; its places are offsets into the text: ``"key"`` starts at ``start``."""
 
     key: str
@@ -48,8 +47,13 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_value_at = make_scanner(_DECODER)  # type: ignore[arg-type]  # typeshed takes it for a scanner
+"""Reads the value that begins at a place of a text. Raises StopIteration where none does."""
+
 # White space of RFC 8259 §2, and nothing else that Python's \s would take.
 _BLANK = re.compile(r"[ \t\n\r]*")
+_COLON = re.compile(r"[ \t\n\r]*+:[ \t\n\r]*+")
+_DELIMITER = re.compile(r"[ \t\n\r]*+([,}])[ \t\n\r]*+")
 
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -99,6 +103,8 @@ def read_object(text: str, start: int = 0) -> tuple[list[Member], int]:
         return _read_object(text, start)
     except JSONDecodeError as error:
         raise NotJsonError(fault_at(text, error.pos)) from None
+    except StopIteration as error:
+        raise NotJsonError(fault_at(text, error.value)) from None
     except RecursionError:
         raise NotJsonError("it is nested too deeply") from None
     except NotJsonError:
@@ -118,22 +124,21 @@ def _read_object(text: str, start: int) -> tuple[list[Member], int]:
     while True:
         if text[position : position + 1] != '"':
             raise NotJsonError(fault_at(text, position, "a name in double quotes is expected"))
-        key, colon = _DECODER.raw_decode(text, position)
-        colon = _skip(text, colon)
-        if text[colon : colon + 1] != ":":
-            raise NotJsonError(fault_at(text, colon, "a colon is expected"))
-        value_start = _skip(text, colon + 1)
-        value, end = _DECODER.raw_decode(text, value_start)
+        key, end = _value_at(text, position)
+        colon = _COLON.match(text, end)
+        if colon is None:
+            raise NotJsonError(fault_at(text, _skip(text, end), "a colon is expected"))
+        value_start = colon.end()
+        value, end = _value_at(text, value_start)
         members.append(Member(key, value, position, value_start, end))
         if len(members) > MOST_MEMBERS:
             raise NotJsonError(f"it has more than {MOST_MEMBERS} members")
-        position = _skip(text, end)
-        delimiter = text[position : position + 1]
-        if delimiter == "}":
-            return members, position + 1
-        if delimiter != ",":
-            raise NotJsonError(fault_at(text, position, "a comma is expected"))
-        position = _skip(text, position + 1)
+        delimiter = _DELIMITER.match(text, end)
+        if delimiter is None:
+            raise NotJsonError(fault_at(text, _skip(text, end), "a comma is expected"))
+        if delimiter[1] == "}":
+            return members, delimiter.end(1)
+        position = delimiter.end()
 
 
 def read_document(text: str) -> list[Member]:

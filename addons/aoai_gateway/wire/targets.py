@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 
@@ -152,6 +153,21 @@ def parse_target(method: str, path: str, *, websocket: bool = False) -> Target:
     is not Azure OpenAI's or a deployment that cannot be one, 405 for another method on a known path, 501
     for a family that is not served.
     """
+    if len(path) > LONGEST_REMEMBERED:
+        return _read(method, path, websocket=websocket)
+    return _remembered(method, path, websocket)
+
+
+LONGEST_REMEMBERED = 512
+"""Characters of a target whose meaning is remembered; clients ask for the same few again and again."""
+
+
+@lru_cache(maxsize=512)
+def _remembered(method: str, path: str, websocket: bool) -> Target:
+    return _read(method, path, websocket=websocket)
+
+
+def _read(method: str, path: str, *, websocket: bool) -> Target:
     if method == "CONNECT" or not path.startswith("/"):
         raise invalid_target(
             "This is a gateway, not a forward proxy: the request target must be a path such as "

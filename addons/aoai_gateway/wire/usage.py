@@ -31,6 +31,7 @@ _BLANK = rb"[ \t\r\n]*+"
 _OBJECT = re.compile(_BLANK + rb":" + _BLANK + rb"(?=\{)")
 _STRING = re.compile(_BLANK + rb":" + _BLANK + rb'"([^"\\]{1,256})"')
 _IDS = (b"resp_", b"chatcmpl-", b"cmpl-", b"msg_")
+_NOTHING: Mapping[str, Any] = {}
 _BESIDE, _MOST_ITERATIONS = "compaction", 64
 """Anthropic's: what summed up the conversation within a call is not in the call's own figures."""
 _CACHE = ("cache_read_input_tokens", "cache_creation_input_tokens")
@@ -86,13 +87,13 @@ class AnswerFacts:
 
 def read_usage(usage: object) -> Usage | None:
     """The tokens of a decoded usage object of any shape; None when it holds no token counts."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     found = _read_counts(usage)
     iterations = usage.get("iterations")
     if found is None or not isinstance(iterations, list):
         return found
-    beside = (each for each in iterations[:_MOST_ITERATIONS] if isinstance(each, Mapping))
+    beside = (each for each in iterations[:_MOST_ITERATIONS] if isinstance(each, dict))
     return sum(filter(None, (_read_counts(each) for each in beside if each.get("type") == _BESIDE)), found)
 
 
@@ -108,9 +109,11 @@ def _read_counts(usage: Mapping[str, Any]) -> Usage | None:
     taken, given = taken or 0, given or 0
     taken_of = _details(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
     given_of = _details(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
-    read, written = (_count(usage.get(name)) or 0 for name in _CACHE)
+    read, written = _count(usage.get(_CACHE[0])) or 0, _count(usage.get(_CACHE[1])) or 0
     if "prompt_tokens" not in usage and not taken_of:
         taken += read + written
+    if not (taken_of or given_of or read or written):
+        return Usage(taken, given, taken + given if total is None else total)
     return Usage(
         input_tokens=taken,
         output_tokens=given,
@@ -168,7 +171,7 @@ def search_answer(raw: bytes) -> AnswerFacts:
 
 def facts_of(document: object) -> AnswerFacts:
     """The facts of a decoded answer: a chat completion, a completion, embeddings, a response or a message."""
-    if not isinstance(document, Mapping):
+    if not isinstance(document, dict):
         return AnswerFacts()
     return AnswerFacts(
         usage=read_usage(document.get("usage")),
@@ -176,7 +179,7 @@ def facts_of(document: object) -> AnswerFacts:
         response_id=_text(document.get("id")),
         finish_reasons=_finish_reasons(document),
         status=_text(document.get("status")),
-        error=error if isinstance(error := document.get("error"), Mapping) and error else None,
+        error=error if isinstance(error := document.get("error"), dict) and error else None,
         service_tier=_text(document.get("service_tier")) or _tier_in(document.get("usage")),
         seconds=_duration(document),
     )
@@ -185,7 +188,7 @@ def facts_of(document: object) -> AnswerFacts:
 def _duration(document: Mapping[str, Any]) -> float | None:
     """The seconds of a transcript: its usage by duration, or those that ``verbose_json`` names."""
     usage = document.get("usage")
-    named = usage.get("seconds") if isinstance(usage, Mapping) and usage.get("type") == "duration" else None
+    named = usage.get("seconds") if isinstance(usage, dict) and usage.get("type") == "duration" else None
     seconds = document.get("duration") if named is None and "text" in document else named
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
@@ -195,7 +198,7 @@ def _duration(document: Mapping[str, Any]) -> float | None:
 def _finish_reasons(document: Mapping[str, Any]) -> tuple[str, ...]:
     choices = document.get("choices")
     if isinstance(choices, list):
-        reasons = [choice.get("finish_reason") for choice in choices if isinstance(choice, Mapping)]
+        reasons = [choice.get("finish_reason") for choice in choices if isinstance(choice, dict)]
         return tuple(reason for reason in reasons if isinstance(reason, str))
     if document.get("type") == "message":
         reason = _text(document.get("stop_reason"))
@@ -203,14 +206,14 @@ def _finish_reasons(document: Mapping[str, Any]) -> tuple[str, ...]:
     if document.get("object") != "response":
         return ()
     incomplete = document.get("incomplete_details")
-    reason = incomplete.get("reason") if isinstance(incomplete, Mapping) else None
+    reason = incomplete.get("reason") if isinstance(incomplete, dict) else None
     status = _text(reason) or _text(document.get("status"))
     return (status,) if status else ()
 
 
 def _tier_in(usage: object) -> str | None:
     """The tier as Anthropic names it; what it calls standard is the default."""
-    tier = _text(usage.get("service_tier")) if isinstance(usage, Mapping) else None
+    tier = _text(usage.get("service_tier")) if isinstance(usage, dict) else None
     return "default" if tier == "standard" else tier
 
 
@@ -267,17 +270,24 @@ def _decode_usage(raw: bytes) -> Usage | None:
 
 
 def _first_count(usage: Mapping[str, Any], *names: str) -> int | None:
-    return next((count for name in names if (count := _count(usage.get(name))) is not None), None)
+    for name in names:
+        count = _count(usage.get(name))
+        if count is not None:
+            return count
+    return None
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if 0 <= value <= _LARGEST_PLAUSIBLE else None
+    # The type itself, since a bool is an int, too.
+    return value if type(value) is int and 0 <= value <= _LARGEST_PLAUSIBLE else None
 
 
 def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    return next((found for name in names if isinstance(found := usage.get(name), Mapping)), {})
+    for name in names:
+        found = usage.get(name)
+        if isinstance(found, dict):
+            return found
+    return _NOTHING
 
 
 def _text(value: object) -> str | None:

@@ -1,0 +1,48 @@
+"""Errors of the gateway's own, as responses; and connections on which there is nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layer import Layer
+
+from aoai_gateway.wire.dialects import OPENAI
+
+if TYPE_CHECKING:
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layer import CommandGenerator
+
+    from aoai_gateway.wire.dialects import Dialect
+    from aoai_gateway.wire.errors import GatewayError
+
+
+def error_response(
+    error: GatewayError, dialect: Dialect = OPENAI, call_id: str | None = None
+) -> http.Response:
+    """Make a response of an error of the gateway's own, in the dialect of its client."""
+    body = dialect.error_body(error, call_id)
+    fields = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in error.headers),
+    ]
+    if call_id is not None and dialect.request_id is not None:
+        fields.append((dialect.request_id.encode(), call_id.encode()))
+    return http.Response.make(error.status, body, http.Headers(fields))
+
+
+class Refusal(Layer):
+    """Answers whatever comes on a connection with an error, and ends it."""
+
+    def __init__(self, context: Context, error: GatewayError) -> None:
+        super().__init__(context)
+        self._error = error
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            client = self.context.client
+            yield commands.SendData(client, http1.assemble_response(error_response(self._error)))
+            yield commands.CloseConnection(client)
