@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.backtest import backtest
+from aoai_gateway.analysis.backtest import backtest, uncollected
 from aoai_gateway.analysis.backtest_command import text
 from aoai_gateway.analysis.recorded import Recording, Speed, recording_of
 from aoai_gateway.analysis.records import seconds
+from aoai_gateway.analysis.virtual import VirtualGateway
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.usage.record import usage_record
 from aoai_simulator.limits import PaygLimits, PtuLimits
@@ -102,6 +104,20 @@ def test_the_same_seed_gives_the_same_result() -> None:
     own = pools(clients=clients(max_tokens_per_minute=30_000))
     taken = recording(recorded_traffic(own, minutes=2))
     assert backtest(taken, {"a": own}) == backtest(taken, {"a": own})
+
+
+def test_calls_leave_no_circular_garbage() -> None:
+    """So the collector can be off, however many there are."""
+    own = pools(clients=clients(max_tokens_per_minute=30_000))
+    taken = recording(recorded_traffic(own, minutes=3))
+    gateway = VirtualGateway(own, taken)
+    gc.collect()
+    with uncollected():
+        assert not gc.isenabled()
+        outcomes = gateway.run()
+        assert len(outcomes) > 100
+        assert gc.collect() < len(outcomes) / 10
+    assert gc.isenabled()
 
 
 # --- what is taken from records ----------------------------------------------------------------------------

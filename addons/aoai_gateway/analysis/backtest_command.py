@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.arguments import parser_of_records
-from aoai_gateway.analysis.backtest import backtest
+from aoai_gateway.analysis.backtest import backtest, uncollected
 from aoai_gateway.analysis.recorded import recording_of
 from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
 from aoai_gateway.analysis.text import columns, percent, short
@@ -32,11 +32,12 @@ def main(words: Sequence[str], load_config: Callable[[str], Config]) -> int:
     reading = Reading()
     try:
         selection = Selection(args.since, args.until)
-        recording = recording_of(read(args.files, selection, reading), retries=not args.without_retries)
+        with uncollected():
+            recording = recording_of(read(args.files, selection, reading), retries=not args.without_retries)
+            made = backtest(recording, candidates, seed=args.seed, progress=_progress(len(recording.calls)))
     except RecordsError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
-    made = backtest(recording, candidates, seed=args.seed, progress=_progress(len(recording.calls)))
     made |= {"unreadable": reading.unreadable, "passed_over": reading.told()}
     if args.format == "json":
         sys.stdout.write(json.dumps(made, indent=2) + "\n")
