@@ -8,8 +8,8 @@ first core to itself, upstream and load share the second. Rounds go through all 
 counts is the median of a round's ratios, since machines drift.
 
 ``--against`` adds the ``serve`` of another checkout, such as a ``git worktree`` of the commit before, with
-the same packages of others. On a busy machine its figures compare where those of two runs do not: with
-``--only-serve`` these two alone take turns.
+the same packages of others. On a busy machine these two compare where the figures of two runs do not; with
+``--only-serve`` they alone take turns.
 """
 
 from __future__ import annotations

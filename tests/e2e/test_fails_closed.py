@@ -263,7 +263,7 @@ ELSEWHERE = {
     "GatewayLayer.handle_event",
     "GatewayStream.crashed",
     "GatewayStream.fail_closed",
-    "GatewayStream.stop_swallowing",  # the connection that it closes has its answer
+    "RequestSteps.stop_swallowing",  # the connection that it closes has its answer
     "EngineDriver.note_hang_up",  # an addon has to hold the flow
     "QueueWaker.left",
     "Gateway.close",
@@ -285,7 +285,7 @@ BEFORE_SENDING = re.compile(
     r"(engine|downstream_request|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
     r"|Engine\.(?!abandoned)\w+|Plans\.of"
     r"|upstream_attempt\.build_request"
-    r"|GatewayStream\.(receive_\w+|_begin|advance|_send|_respond|_answer_early)"
+    r"|RequestSteps\.(receive_\w+|_begin\w*|_answer_early)|GatewayStream\.(advance|_send|respond)"
     r"|DownstreamRequest\.(?!swallow)\w+|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"
     r"|UpstreamAttempt\.start"
     r"|Attempts\.(run|_next_backend|_look|_try|_spent)|aftermath\.routing_request_of|scheduler\.order"
@@ -315,7 +315,7 @@ def test_an_exception_in(stage: Stage, scenes: dict[str, str], name: str) -> Non
         "BackendHttp1Client.read_headers": "plain",
         "GatewayHttp1Server.read_headers": "plain",
         "EngineDriver.begin": "plain",
-        "GatewayStream.deliver_end": "stream",
+        "Delivery.ended": "stream",
         "scheduler.order": "plain",
         "Plugin.gateway_client_identified": "plain",
         "Plugin.gateway_backend_failed": "failure",

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from mitmproxy.proxy.layers.http import RequestProtocolError
 
+from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
+from aoai_gateway.proxy.request_steps import RequestSteps
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream import GatewayStream
 from aoai_gateway.proxy.stream_states import STEPS, State
@@ -18,7 +20,8 @@ from aoai_gateway.proxy.stream_states import STEPS, State
 @pytest.mark.parametrize("step", sorted(set(STEPS.values())))
 def test_every_step_is_a_method_that_takes_an_event(step: str) -> None:
     part, _, name = step.rpartition(".")
-    method = getattr({"": GatewayStream, "sessions": SessionSteps}[part], name)
+    parts = {"": GatewayStream, "request": RequestSteps, "delivery": Delivery, "sessions": SessionSteps}
+    method = getattr(parts[part], name)
     assert inspect.isgeneratorfunction(method)
     assert len(inspect.signature(method).parameters) == 2
 

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mitmproxy.proxy.commands import CloseConnection
 from mitmproxy.proxy.layers.http import HttpResponseHeadersHook
 
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.downstream_response import Progress
+from aoai_gateway.proxy.stream_context import Led, StreamPart
+from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.upstream_response import SLACK
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
+    from mitmproxy.proxy.layers.http import ResponseData, ResponseEndOfMessage, ResponseProtocolError
 
     from aoai_gateway.proxy.downstream_response import DownstreamResponse
+    from aoai_gateway.proxy.messages import DeadlinePassed
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
     from aoai_gateway.proxy.upstream_response import UpstreamResponse
 
 
-class Delivery:
-    """One stream, from its first content to its end."""
+class Delivery(StreamPart):
+    """One stream, from its first content to its end. Its steps are those of `State.DELIVERING`."""
 
     def __init__(
         self,
@@ -32,7 +39,9 @@ class Delivery:
         attempt: UpstreamAttempt,
         received: UpstreamResponse,
         response: DownstreamResponse,
+        stream: Led,
     ) -> None:
+        super().__init__(stream)
         self._here = here
         self._attempt = attempt
         self._received = received
@@ -62,13 +71,49 @@ class Delivery:
         yield from self._response.feed_end()
         return received.stream_ended(here.now())
 
-    def feed(self, data: bytes) -> CommandGenerator[None]:
-        """Pass on a part of the stream."""
-        yield from self._response.feed(self._read(self._attempt.screen(data)))
+    # --- steps -----------------------------------------------------------------------------------------
+
+    def body(self, event: ResponseData) -> CommandGenerator[None]:
+        """More has come of the stream."""
+        yield from self._response.feed(self._read(self._attempt.screen(event.data)))
+
+    def ended(self, _: ResponseEndOfMessage) -> CommandGenerator[None]:
+        """The stream has ended as HTTP has it."""
+        self._here.state = State.DECIDING
+        if self._attempt.is_unfinished:
+            yield from self._attempt.abandon()  # its connection waits for the rest of an upload
+        result = yield from self.end()
+        yield from self._stream.finish_with(result)
+
+    def cut(self, _: ResponseProtocolError) -> CommandGenerator[None]:
+        """The backend broke the connection off in the middle of the stream."""
+        result = yield from self.break_off("broke off its stream")
+        yield from self._stream.delay(result)
+
+    def overdue(self, event: DeadlinePassed) -> CommandGenerator[None]:
+        """No more of the stream came in time."""
+        here, output, received = self._here, self._here.layer.output, self._received
+        waits = here.gateway.slow_readers.is_waited_for(output, here.now())
+        # Meanwhile nothing more was read from the backend.
+        received.client_read_at(output.waited)
+        if received.due > here.now() + SLACK:
+            yield from self._attempt.watch()
+            return
+        if waits:
+            # Its time for the whole answer is over, too.
+            output.is_cut = True
+            yield CloseConnection(here.client)
+            yield from self._stream.client_gone(event)
+            return
+        yield from self._attempt.abandon()
+        result = yield from self.break_off("nothing came for too long")
+        yield from self._stream.delay(result)
+
+    # --- the short way ---------------------------------------------------------------------------------
 
     @property
     def can_take(self) -> bool:
-        """Whether `take` does the same as `feed`: the stream goes straight to its client."""
+        """Whether `take` does the same as `body`: the stream goes straight to its client."""
         is_plain = self._received.unfolding is None
         return is_plain and self._response.goes_straight and self._attempt.server is not None
 
@@ -77,6 +122,8 @@ class Delivery:
         passed = self._read(self._attempt.screen(data))
         self._response.note(passed)
         return passed
+
+    # --- the end ---------------------------------------------------------------------------------------
 
     def end(self) -> CommandGenerator[Ended]:
         """Pass on the rest of a stream that has ended as HTTP has it, or tell that it is not complete."""
@@ -106,6 +153,17 @@ class Delivery:
         if self._response.progress is Progress.BEGUN and reader is not None and reader.terminal_seen:
             return self._received.stream_ended(self._here.now())
         return None
+
+    def so_far(self) -> Ended | None:
+        """Say what there is of an answer that goes to the client as it comes; None: it has got nothing."""
+        if self._response.progress not in (Progress.BEGUN, Progress.HELD):
+            return None
+        try:
+            return self._received.stream_ended(self._here.now())
+        except Exception as error:
+            # Perhaps it is what reads the answer that has a bug: the call ends all the same.
+            log_exception("while the end of an answer was read.", error)
+            return None
 
     def _read(self, data: bytes) -> bytes:
         """Read a part of the stream; returns what goes on of it."""

@@ -43,6 +43,7 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.engine.session_quota import SessionQuota
+from aoai_gateway.proxy.stream_states import State
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
@@ -57,8 +58,8 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.wire.targets import Target
 
-type StreamEffect = Send | Drain | Deliver | Return | Reject | WaitUntil | WaitInQueue | Announce
-"""The effects that the stream carries out: they concern connections, the queue, timers, failed attempts."""
+type StreamEffect = Send | Drain | Deliver | Return | Reject | WaitUntil | Announce
+"""The effects that the stream carries out: they concern connections, timers, failed attempts."""
 
 
 MOST_TOLD = 100
@@ -143,6 +144,8 @@ class EngineDriver:
                     result = Counted(self._here.now(), count)
                 case Reserve() | Book() | Settle() | Cancel():
                     result = yield from self._book(effect)
+                case WaitInQueue():
+                    result = yield from self._wait_in_queue(effect)
                 case Choose():
                     result = yield from self._choose(effect)
                 case Renew():
@@ -223,6 +226,16 @@ class EngineDriver:
             return Refused(self._here.now(), error.without_frames())
         return Counted(self._here.now(), count)
 
+    def _wait_in_queue(self, effect: WaitInQueue) -> CommandGenerator[Result]:
+        here = self._here
+        assert here.call is not None
+        if here.client_has_gone():
+            return ClientGone(here.now())
+        here.state = State.QUEUED
+        yield from here.wait_for(here.gateway.waiting.stand(here.call.id, effect.until))
+        here.state = State.DECIDING
+        return ClientGone(here.now()) if here.client_has_gone() or here.is_killed() else Done(here.now())
+
     def _choose(self, effect: Choose) -> CommandGenerator[Result]:
         here = self._here
         assert here.call is not None
@@ -249,6 +262,11 @@ class EngineDriver:
         if self._run is not None and call is not None:
             call.outcome = call.outcome or Outcome.CLIENT_GONE
             call.ended = call.ended or self._here.now()
+
+    def note_bug(self, call: Call) -> None:
+        """Say how a call ends that the gateway has failed."""
+        call.outcome, call.ended = Outcome.ERROR, self._here.now()
+        call.status = call.status or 500
 
     def write_down(
         self, chunk_gaps: tuple[float, float] | None, so_far: Ended | None = None

@@ -8,8 +8,7 @@ A stream has these beside its own (:data:`~aoai_gateway.proxy.stream_states.STEP
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-from weakref import ref
+from typing import TYPE_CHECKING
 
 from mitmproxy.proxy.layers.http import HttpResponseHeadersHook, RequestData
 from wsproto.connection import ConnectionState
@@ -18,6 +17,7 @@ from aoai_gateway.engine.effects import ClientGone, Result
 from aoai_gateway.proxy.downstream_response import Progress
 from aoai_gateway.proxy.session import MessageSession
 from aoai_gateway.proxy.session_opening import SessionOpening
+from aoai_gateway.proxy.stream_context import Led, StreamPart
 from aoai_gateway.proxy.stream_states import State
 from aoai_gateway.wire.session_errors import message_too_large, session_moved
 
@@ -41,32 +41,16 @@ READ_COSTS = 512
 """Bytes that a read costs beside its content."""
 
 
-class Led(Protocol):
-    """The stream, as far as its session leads it on."""
-
-    state: State
-
-    def advance(self, result: Result | None) -> CommandGenerator[None]:
-        """Tell the engine what came of its last effect, and carry out the next ones."""
-
-    def vanish(self) -> CommandGenerator[None]:
-        """Forget the stream."""
-
-    def client_gone(self, event: events.Event) -> CommandGenerator[None]:
-        """Stop all that is under way for the client."""
-
-
-class SessionSteps:
+class SessionSteps(StreamPart):
     """The part of a stream that is about its session."""
 
     def __init__(
         self, here: StreamContext, response: DownstreamResponse, driver: EngineDriver, stream: Led
     ) -> None:
+        super().__init__(stream)
         self._here = here
         self._response = response
         self._driver = driver
-        # The stream has this part; were each to refer to the other, only a garbage collection would end them.
-        self._stream_ref = ref(stream)
         self._session: MessageSession | None = None
         self.opening: SessionOpening | None = None
         """Set where the client's first message says what is asked for …"""
@@ -122,7 +106,7 @@ class SessionSteps:
         self._opened = target
         self._here.gateway.sessions.add(self._here.client.id)
         self._response.progress = Progress.WHOLE
-        self._stream.state = State.OPENING
+        self._here.state = State.OPENING
         yield from self.opening.accept()
         if self._here.gateway.sessions_end:
             yield from self.opening_leave()
@@ -183,7 +167,7 @@ class SessionSteps:
         self._session = MessageSession(here, attempt, self._response, self._driver, self.opening)
         here.gateway.sessions.add(here.client.id)
         yield from self._session.begin()
-        self._stream.state = State.SESSION
+        self._here.state = State.SESSION
         return self._session.result
 
     def client(self, event: RequestData) -> CommandGenerator[None]:
@@ -223,12 +207,6 @@ class SessionSteps:
         """Have the gateway count the session no more."""
         if self.is_any:
             self._here.gateway.sessions.discard(self._here.client.id)
-
-    @property
-    def _stream(self) -> Led:
-        stream = self._stream_ref()
-        assert stream is not None  # this is a step of it
-        return stream
 
     @property
     def _messages(self) -> MessageSession:

@@ -11,9 +11,11 @@ out of a stream: to the client, to other addons, and to the event loop.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
 
 from mitmproxy import flow as mflow
+from mitmproxy import http
 from mitmproxy.proxy.layers.http import (
     ErrorCode,
     HttpErrorHook,
@@ -27,6 +29,7 @@ from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
+from aoai_gateway.proxy.stream_states import State
 from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume
 from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire.dialects import dialect_of
@@ -34,7 +37,7 @@ from aoai_gateway.wire.dialects import dialect_of
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from mitmproxy import hooks, http
+    from mitmproxy import hooks
     from mitmproxy.proxy.commands import StartHook
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.events import Event
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layers.http import HttpEvent
 
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.effects import Result
     from aoai_gateway.proxy.messages import StreamLayer
     from aoai_gateway.proxy.request_head import Admitted
     from aoai_gateway.runtime.gateway import Gateway
@@ -50,6 +54,42 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.token_trials import Trial
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.masking import KnownSecrets
+
+
+class Led(Protocol):
+    """The stream, as far as its parts lead it on."""
+
+    def advance(self, result: Result | None) -> CommandGenerator[None]:
+        """Tell the engine what came of its last effect, and carry out the next ones."""
+
+    def delay(self, result: Result) -> CommandGenerator[None]:
+        """Go on with a result in a turn of its own."""
+
+    def finish_with(self, result: Result) -> CommandGenerator[None]:
+        """Go on at the end of an answer."""
+
+    def respond(self) -> CommandGenerator[None]:
+        """Send the flow's response, which is all there."""
+
+    def vanish(self) -> CommandGenerator[None]:
+        """Forget the stream."""
+
+    def client_gone(self, event: Event) -> CommandGenerator[None]:
+        """Stop all that is under way for the client."""
+
+
+class StreamPart:
+    """A part of a stream that has steps of its own."""
+
+    def __init__(self, stream: Led) -> None:
+        # The stream has this part; were each to refer to the other, only a garbage collection would end them.
+        self._stream_ref = ref(stream)
+
+    @property
+    def _stream(self) -> Led:
+        stream = self._stream_ref()
+        assert stream is not None  # this is a step of it
+        return stream
 
 
 class StreamContext:
@@ -70,6 +110,8 @@ class StreamContext:
         queued: Collection[Event],
     ) -> None:
         self.id = stream_id
+        self.state = State.REQUEST_HEAD
+        """What the stream waits for."""
         self.proxy = context
         self.client = context.client
         self.gateway = gateway
@@ -100,6 +142,12 @@ class StreamContext:
         if self._head.fields is not fields:
             self._head = HeaderIndex(fields)
         return self._head
+
+    def see_that_there_is_a_flow(self) -> None:
+        """Make a flow up, if what went wrong did so before there was one."""
+        if not hasattr(self, "flow"):
+            self.flow = http.HTTPFlow(self.client, self.proxy.server)
+            self.flow.request = http.Request.make("GET", "http://unknown.invalid/")
 
     # --- time ------------------------------------------------------------------------------------------
 

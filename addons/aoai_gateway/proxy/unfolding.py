@@ -8,15 +8,28 @@ come.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from mitmproxy.proxy.layers.http import (
+    ErrorCode,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseProtocolError,
+)
+
+from aoai_gateway.proxy.stream_states import State
 from aoai_gateway.wire.content_coding import NotDecodedError
 from aoai_gateway.wire.stream_coding import StreamDecoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mitmproxy import http
+    from mitmproxy.proxy.layer import CommandGenerator
+    from mitmproxy.proxy.layers.http import HttpEvent
+
+    from aoai_gateway.proxy.stream_context import StreamContext
 
 MOST_WAITING = 1024 * 1024
 """Bytes of a stream, as it comes, that may wait for their turn."""
@@ -67,3 +80,40 @@ class Unfolding:
             if self._is_flooded:
                 raise NotDecodedError(too_large=True)
             yield piece
+
+    def take(
+        self,
+        event: ResponseData | ResponseEndOfMessage,
+        here: StreamContext,
+        step: Callable[[HttpEvent], CommandGenerator[None]],
+        abandon: Callable[[], CommandGenerator[None]],
+    ) -> CommandGenerator[None]:
+        """Take what a part of a coded stream says, or its end; one that is broken ends as if it were cut.
+
+        ``step``: takes a step of the stream with an event; ``abandon``: closes the backend's connection.
+        """
+        if isinstance(event, ResponseEndOfMessage):
+            yield from step(event if self.is_whole else _not_in_coding(here.id))
+            return
+        pieces = self.pieces(event.data)
+        has_had_turn = True
+        while here.state in (State.ATTEMPT, State.DELIVERING):
+            try:
+                piece = next(pieces, None)
+            except NotDecodedError:
+                yield from abandon()
+                yield from step(_not_in_coding(here.id))
+                return
+            if piece is None:
+                return
+            if not has_had_turn:
+                yield from here.wait_for(asyncio.sleep(0))
+                if here.client_has_gone():
+                    return
+            has_had_turn = False
+            if piece:
+                yield from step(ResponseData(here.id, piece))
+
+
+def _not_in_coding(stream_id: int) -> ResponseProtocolError:
+    return ResponseProtocolError(stream_id, "not in its coding", ErrorCode.GENERIC_SERVER_ERROR)

@@ -27,6 +27,7 @@ from aoai_gateway.proxy import (
     lane,
     layer,
     models,
+    request_steps,
     stream,
     stream_context,
     upstream,
@@ -39,6 +40,7 @@ from aoai_gateway.wire import masking
 CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
     stream_context.StreamContext,
+    request_steps.RequestSteps,
     downstream_request.DownstreamRequest,
     downstream_response.DownstreamResponse,
     delivery.Delivery,
