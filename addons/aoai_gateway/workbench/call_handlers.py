@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, override
+from typing import override
 
 from tornado import iostream
 
