@@ -127,12 +127,16 @@ class CallHandler(Handler):
 
 
 class PartHandler(Handler):
-    """A long string of a request, for which the page has a stand-in."""
+    """A long string of a request, or an image or a sound of an answer, for which the page has a stand-in."""
 
     async def get(self, ident: str) -> None:
         """Give it: pictures and sounds as such, anything else as plain text."""
         flow = self.flow(ident)
-        media, data = await bodies.read(part, (flow.request,), self.get_query_argument("pointer"))
+        of_answer = self.get_query_argument("of", "request") == "answer"
+        message = flow.response if of_answer else flow.request
+        content_type = message.headers.get("content-type", "") if message is not None else ""
+        pointer = self.get_query_argument("pointer")
+        media, data = await bodies.read(part, (message,), pointer, content_type)
         self.set_header("Content-Type", media)
         self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
         self.finish(data)
