@@ -136,6 +136,19 @@ class Bench:
         for place in places:
             expect(self.card(place).locator('[data-action="keep"]').first).to_be_visible()
 
+    def hold(self, client: str) -> None:
+        """Hold the calls of a client, or of none ("nothing"), and wait until that is in force."""
+        self.page.get_by_label("Hold the calls of a client").select_option(client)
+        wanted = client != "nothing"
+        eventually(
+            lambda: bool(self.web.api("GET", "/options").json()["intercept"]["value"]) == wanted, "holding"
+        )
+
+    def close_note(self) -> None:
+        """Close what is said at the top, if there is something."""
+        if self.page.get_by_label("Close this note").count():
+            self.page.get_by_label("Close this note").click()
+
     def press(self, action: str) -> None:
         self.page.locator(f'[data-action="{action}"]').first.click()
 
@@ -252,8 +265,7 @@ def test_a_failing_call_becomes_a_case_that_passes(bench: Bench, tmp_path: Path)
     bench.press("run-set")
     expect(page.locator(".set-table .passed")).to_have_count(2)
     expect(page.locator(".set-table tfoot")).to_contain_text("1 of 1 passed, cost 0.0")
-    if page.get_by_label("Close this note").count():
-        page.get_by_label("Close this note").click()
+    bench.close_note()
     take_picture(page, "workbench-set")
 
     # Copy the Python, and run it for real.
@@ -310,6 +322,10 @@ def test_a_session_reads_as_a_conversation(bench: Bench) -> None:
         "Your order 4711 left <b>our</b> warehouse"
     )
     expect(page.locator('[data-action="edit"]')).to_have_count(0)
+    page.locator("details.events").first.click()
+    expect(page.locator("details.events").first).to_contain_text("session.updated")
+    page.locator("details.events").first.locator("summary").first.click()
+    bench.close_note()
     take_picture(page, "workbench-session")
     page.keyboard.press("e")
     expect(page.locator("#detail .problem")).to_contain_text("no prompt that could be edited")
@@ -327,16 +343,14 @@ def test_a_form_and_its_sound_are_shown(bench: Bench) -> None:
 
 
 def test_a_held_call_of_any_kind_is_let_go(bench: Bench) -> None:
-    page = bench.page
-    page.get_by_label("Hold the calls of a client").select_option("Support bot")
+    bench.hold("Support bot")
     answer = bench.meanwhile(lambda: bench.transcribe(silence(0.1)))
     bench.filter("is:held")
     expect(bench.rows).to_have_count(1)
     bench.open_call(bench.rows.first)
     bench.press("release")
     assert answer.result(30).status == 200
-    page.get_by_label("Hold the calls of a client").select_option("nothing")
-    eventually(lambda: not bench.web.api("GET", "/options").json()["intercept"]["value"], "holding nothing")
+    bench.hold("nothing")
 
 
 def test_what_prompts_say_is_shown_and_runs_nothing(bench: Bench) -> None:
@@ -372,7 +386,7 @@ def test_a_prompt_of_twenty_megabytes_leaves_the_page_usable(bench: Bench) -> No
 
 def test_a_held_call_is_edited_and_let_go(bench: Bench) -> None:
     page = bench.page
-    page.get_by_label("Hold the calls of a client").select_option("Support bot")
+    bench.hold("Support bot")
     answer = bench.meanwhile(lambda: bench.ask("say:before it was held"))
     bench.filter("is:held")
     expect(bench.rows).to_have_count(1)
@@ -382,8 +396,7 @@ def test_a_held_call_is_edited_and_let_go(bench: Bench) -> None:
     take_picture(page, "workbench-hold")
     bench.press("release-edited")
     assert b"after it was held\\nand edited" in answer.result(30).body
-    page.get_by_label("Hold the calls of a client").select_option("nothing")
-    eventually(lambda: not bench.web.api("GET", "/options").json()["intercept"]["value"], "holding nothing")
+    bench.hold("nothing")
 
 
 def test_what_is_not_valid_is_not_sent(bench: Bench) -> None:

@@ -10,8 +10,27 @@ export function sessionLines(session, raw) {
   const earlier = session.hidden + session.gone;
   return [
     earlier ? h("p.quiet-text", {}, `${format.plural(earlier, "earlier message")} not shown.`) : null,
-    session.lines.length ? session.lines.map((line) => (line.text || line.data ? said(line, raw) : passed(line))) : h("p.quiet-text", {}, "No message has passed yet."),
+    session.lines.length ? groups(session.lines).map((lines) => (speaks(lines[0]) ? said(lines[0], raw) : events(lines))) : h("p.quiet-text", {}, "No message has passed yet."),
   ];
+}
+
+const speaks = (line) => Boolean(line.text || line.data);
+
+/** Put together what passed between two things that were said. */
+function groups(lines) {
+  const found = [];
+  for (const line of lines) {
+    const last = found.at(-1);
+    if (last && !speaks(line) && !speaks(last[0])) last.push(line);
+    else found.push([line]);
+  }
+  return found;
+}
+
+function events(lines) {
+  if (lines.length < 3) return lines.map(passed);
+  const kinds = [...new Set(lines.map((line) => line.kind))].join(", ");
+  return h("details.events", {}, h("summary.quiet-text", {}, `${format.plural(lines.length, "event")} from ${format.duration(lines[0].at_ms)}: `, nodes(kinds.slice(0, 200))), lines.map(passed));
 }
 
 function said(line, raw) {
