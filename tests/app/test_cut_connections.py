@@ -37,6 +37,7 @@ class Scripted(layer.Layer):
 
     reaction: Reaction
     opened: list[str | None]
+    streams: dict[int, str]
 
     def _handle_event(self, event: events.Event) -> Iterator[commands.Command]:
         if isinstance(event, events.OpenConnectionCompleted):
@@ -96,14 +97,16 @@ def no_reaction(_: events.Event) -> list[commands.Command]:
 def test_a_connection_that_is_asked_for_later_is_not_opened() -> None:
     async def story() -> None:
         async with between(no_reaction) as (handler, client, server, seen):
+            scripted = handler.layer
+            scripted.streams = {1: "a call that is not over yet"}
             client.close()
             await handler.handle_client()
-            handler.layer.reaction = lambda event: (
+            scripted.reaction = lambda event: (
                 [commands.OpenConnection(server)] if isinstance(event, events.Wakeup) else []
             )
             await handler.server_event(events.Wakeup(commands.RequestWakeup(0)))
             await asyncio.wait_for(handler.transports[server].handler, 5)
-            assert (handler.layer.opened, seen) == ([cut_connections.TOO_LATE], [])
+            assert (scripted.opened, seen) == ([cut_connections.TOO_LATE], [])
             assert server.state is ConnectionState.CLOSED
 
     asyncio.run(story())

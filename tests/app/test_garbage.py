@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aoai_gateway.app.garbage import BETWEEN_SECONDS, GROWTH, IDLE_SECONDS, LONG, SHARE, Garbage
+from aoai_gateway.app.garbage import BETWEEN_SECONDS, GROWTH, IDLE_SECONDS, LONG, SHARE, STEPS, Garbage
 
 
 class Circle:
@@ -136,9 +136,31 @@ def test_what_is_loaded_later_is_set_aside_and_counted(machine: Machine) -> None
     assert circle() is not None
 
 
-def test_after_the_end_the_collector_is_left_alone(machine: Machine) -> None:
-    kept = Circle()
+def test_a_collection_by_itself_goes_through_few_objects(machine: Machine) -> None:
+    """What stays comes in small portions to full collections, and each portion once."""
+    portions: list[int] = []
+
+    def collected(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            portions.append(sum(len(gc.get_objects(generation)) for generation in range(3)))
+
+    gc.callbacks.append(collected)
+    machine.took = 2 * LONG
+    try:
+        kept = [Circle() for _ in range(50_000)]
+    finally:
+        machine.took = 0.0
+        gc.callbacks.remove(collected)
+    assert len(portions) > 3
+    assert max(portions) < 4 * STEPS[0] * (STEPS[1] + 1) * (STEPS[2] + 1) / 2
+    assert all(set_aside(circle) for circle in kept[:1000])
+
+
+def test_after_the_end_the_collector_is_left_alone() -> None:
+    steps, kept, machine = gc.get_threshold(), Circle(), Machine()
     machine.garbage.end()
+    gc.unfreeze()
+    assert gc.get_threshold() == steps
     machine.took = 2 * LONG
     gc.collect()
     assert not set_aside(kept)

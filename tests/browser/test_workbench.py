@@ -6,11 +6,13 @@ The pictures of the tutorial are taken on the way, see `chromium.SCREENSHOTS`.
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +20,14 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from websockets.sync.client import connect
 
 from tests.browser.chromium import PATIENCE_MS, take_picture
 from tests.browser.conversations import GET_ORDER, SYSTEM
 from tests.e2e.conftest import node_folder
 from tests.e2e.inspector import PASSWORD, Inspector, inspecting
 from tests.e2e.processes import Answer, Simulator, eventually
-from tests.e2e.settings import CLIENT_KEY, SPEC
+from tests.e2e.settings import CLIENT_KEY, POOLS, SPEC
 
 REPORTS_KEY = "reports-key-4c1d80a2"
 CLIENTS = [{"name": "Support bot", "key": CLIENT_KEY}, {"name": "Reports", "key": REPORTS_KEY}]
@@ -69,6 +72,32 @@ class Bench:
         body = {"model": model, "messages": messages, **more}
         return self.web.request("POST", "/openai/v1/chat/completions", key=key, json_body=body, seconds=60)
 
+    def transcribe(self, sound: bytes) -> Answer:
+        """Have a sound transcribed, which is sent as a form."""
+        part = "--b\r\ncontent-disposition: form-data; name="
+        file = f'{part}"file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\n'
+        fields = f'{part}"model"\r\n\r\nwhisper\r\n{file}'
+        return self.web.request(
+            "POST",
+            "/openai/v1/audio/transcriptions",
+            key=CLIENT_KEY,
+            headers={"content-type": "multipart/form-data; boundary=b"},
+            body=fields.encode() + sound + b"\r\n--b--\r\n",
+        )
+
+    def speak(self, text: str) -> None:
+        """Say something in a realtime session, and hear the answer."""
+        url = f"ws://127.0.0.1:{self.web.port}/openai/v1/realtime?model=voice"
+        content = [{"type": "input_text", "text": text}]
+        item = {"type": "message", "role": "user", "content": content}
+        settings = {"type": "realtime", "instructions": SYSTEM, "output_modalities": ["text"]}
+        with connect(url, additional_headers={"api-key": CLIENT_KEY}, proxy=None) as session:
+            session.send(json.dumps({"type": "session.update", "session": settings}))
+            session.send(json.dumps({"type": "conversation.item.create", "item": item}))
+            session.send(json.dumps({"type": "response.create"}))
+            while json.loads(session.recv(timeout=30))["type"] != "response.done":
+                pass
+
     def meanwhile(self, call: Callable[[], Answer]) -> Future[Answer]:
         return self._pool.submit(call)
 
@@ -107,6 +136,19 @@ class Bench:
         for place in places:
             expect(self.card(place).locator('[data-action="keep"]').first).to_be_visible()
 
+    def hold(self, client: str) -> None:
+        """Hold the calls of a client, or of none ("nothing"), and wait until that is in force."""
+        self.page.get_by_label("Hold the calls of a client").select_option(client)
+        wanted = client != "nothing"
+        eventually(
+            lambda: bool(self.web.api("GET", "/options").json()["intercept"]["value"]) == wanted, "holding"
+        )
+
+    def close_note(self) -> None:
+        """Close what is said at the top, if there is something."""
+        if self.page.get_by_label("Close this note").count():
+            self.page.get_by_label("Close this note").click()
+
     def press(self, action: str) -> None:
         self.page.locator(f'[data-action="{action}"]').first.click()
 
@@ -116,8 +158,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory, home: Path, browser: Browser
     folder = tmp_path_factory.mktemp("workbench")
     spec = copy.deepcopy(SPEC)
     spec["sweden"]["deployments"]["gpt-4o-ptu"].update(first_token_seconds=0.2, tokens_per_second=200)
+    more = {"whisper": "whisper", "voice": "gpt-realtime"}
+    spec["sweden"]["deployments"] |= {name: {"model": model} for name, model in more.items()}
+    pools = {**POOLS, "sweden": {**POOLS["sweden"], **{name: [name] for name in more}}}
     context = browser.new_context(viewport=WINDOW, permissions=["clipboard-read", "clipboard-write"])  # type: ignore[arg-type]
-    with inspecting(folder, home, spec=spec, clients=CLIENTS, prices=PRICES) as (web, simulator):
+    with inspecting(folder, home, spec=spec, pools=pools, clients=CLIENTS, prices=PRICES) as (web, simulator):
         yield Bench(web, simulator, folder, context)
     context.close()
 
@@ -220,8 +265,7 @@ def test_a_failing_call_becomes_a_case_that_passes(bench: Bench, tmp_path: Path)
     bench.press("run-set")
     expect(page.locator(".set-table .passed")).to_have_count(2)
     expect(page.locator(".set-table tfoot")).to_contain_text("1 of 1 passed, cost 0.0")
-    if page.get_by_label("Close this note").count():
-        page.get_by_label("Close this note").click()
+    bench.close_note()
     take_picture(page, "workbench-set")
 
     # Copy the Python, and run it for real.
@@ -251,6 +295,62 @@ def test_calls_appear_as_they_are_made_and_threads_fold(bench: Bench) -> None:
     expect(bench.rows.locator(".fold")).to_have_text("▸ 2")
     bench.rows.locator(".fold").click()
     expect(bench.rows).to_have_count(2)
+
+
+def silence(seconds: float) -> bytes:
+    """Make a sound without any in it."""
+    written = io.BytesIO()
+    with wave.open(written, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8_000)
+        sound.writeframes(bytes(round(16_000 * seconds)))
+    return written.getvalue()
+
+
+def test_a_session_reads_as_a_conversation(bench: Bench) -> None:
+    page = bench.page
+    said = "Your order 4711 left <b>our</b> warehouse on Friday."
+    bench.speak(f"say:{said}")
+    bench.filter("operation:realtime")
+    bench.open_call(bench.rows.first)
+    expect(page.locator(".message.role-user")).to_contain_text(
+        "say:Your order 4711 left <b>our</b> warehouse"
+    )
+    expect(page.locator(".message.role-assistant")).to_have_count(1)
+    expect(page.locator(".message.role-assistant")).to_contain_text(
+        "Your order 4711 left <b>our</b> warehouse"
+    )
+    expect(page.locator('[data-action="edit"]')).to_have_count(0)
+    page.locator("details.events").first.click()
+    expect(page.locator("details.events").first).to_contain_text("session.updated")
+    page.locator("details.events").first.locator("summary").first.click()
+    bench.close_note()
+    take_picture(page, "workbench-session")
+    page.keyboard.press("e")
+    expect(page.locator("#detail .problem")).to_contain_text("no prompt that could be edited")
+
+
+def test_a_form_and_its_sound_are_shown(bench: Bench) -> None:
+    page = bench.page
+    assert bench.transcribe(silence(0.5)).status == 200
+    bench.filter("operation:audio.transcriptions")
+    bench.open_call(bench.rows.first)
+    sound = page.locator('.message[aria-label="file"] audio')
+    expect(sound).to_be_visible()
+    page.wait_for_function("() => document.querySelector('audio').duration === 0.5")
+    expect(page.locator(".message.role-assistant")).to_contain_text("This is a simulated transcript.")
+
+
+def test_a_held_call_of_any_kind_is_let_go(bench: Bench) -> None:
+    bench.hold("Support bot")
+    answer = bench.meanwhile(lambda: bench.transcribe(silence(0.1)))
+    bench.filter("is:held")
+    expect(bench.rows).to_have_count(1)
+    bench.open_call(bench.rows.first)
+    bench.press("release")
+    assert answer.result(30).status == 200
+    bench.hold("nothing")
 
 
 def test_what_prompts_say_is_shown_and_runs_nothing(bench: Bench) -> None:
@@ -286,7 +386,7 @@ def test_a_prompt_of_twenty_megabytes_leaves_the_page_usable(bench: Bench) -> No
 
 def test_a_held_call_is_edited_and_let_go(bench: Bench) -> None:
     page = bench.page
-    page.get_by_label("Hold the calls of a client").select_option("Support bot")
+    bench.hold("Support bot")
     answer = bench.meanwhile(lambda: bench.ask("say:before it was held"))
     bench.filter("is:held")
     expect(bench.rows).to_have_count(1)
@@ -296,8 +396,7 @@ def test_a_held_call_is_edited_and_let_go(bench: Bench) -> None:
     take_picture(page, "workbench-hold")
     bench.press("release-edited")
     assert b"after it was held\\nand edited" in answer.result(30).body
-    page.get_by_label("Hold the calls of a client").select_option("nothing")
-    eventually(lambda: not bench.web.api("GET", "/options").json()["intercept"]["value"], "holding nothing")
+    bench.hold("nothing")
 
 
 def test_what_is_not_valid_is_not_sent(bench: Bench) -> None:

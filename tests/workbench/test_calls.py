@@ -48,6 +48,26 @@ def test_what_is_no_call_is_not_shown() -> None:
     assert len(calls) == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "operation"),
+    [
+        ("POST", "/openai/v1/audio/transcriptions", "audio.transcriptions"),
+        ("POST", "/openai/deployments/d/images/generations?api-version=1", "images.generations"),
+        ("POST", "/openai/v1/batches", "batches.create"),
+        ("POST", "/anthropic/v1/messages", "messages"),
+        ("GET", "/openai/v1/models", ""),
+        ("POST", "/openai/v1/something/new", ""),
+        ("GET", "/", ""),
+    ],
+)
+def test_every_kind_of_call_is_shown(method: str, path: str, operation: str) -> None:
+    calls, flow = Calls(), call()
+    flow.request.method, flow.request.path = method, path
+    calls.response(flow)
+    assert len(calls) == bool(operation)
+    assert Rows().row(flow, None)["operation"] == operation
+
+
 def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_CALLS", 3)
     calls, feed = Calls(), Feed(News())

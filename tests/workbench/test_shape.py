@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.inspect.views.facts import Facts
+from aoai_gateway.workbench.parts import part
 from aoai_gateway.workbench.shape import (
     BUDGET,
     LONGEST_STRING,
@@ -126,7 +127,7 @@ def test_a_pointer_that_leads_nowhere(pointer: str) -> None:
         at(body, pointer)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}"])
 def test_a_body_that_is_no_json_is_shown_as_it_came(body: bytes) -> None:
     found = request_shape(body)
     assert found["body"] is None
@@ -159,3 +160,27 @@ def test_an_error_is_told_as_one() -> None:
 def test_halves_of_surrogate_pairs_can_be_sent() -> None:
     assert json.loads(dump({"a": "\ud800"})) == {"a": "\ud800"}
     assert dump({"a": "ü"}) == '{"a": "ü"}'.encode()
+
+
+def test_an_answer_that_is_a_sound_is_shown_as_one() -> None:
+    shown = answer_shape(b"RIFF\xff", Facts("audio.speech", content_type="audio/wav"))
+    assert shown["media"] == [{"$kept": "", "kind": "audio", "words": "audio/wav, 5 bytes"}]
+    assert shown["raw"] == ""
+
+
+def test_images_in_an_answer_are_shown_beside_its_text() -> None:
+    picture = "iVBORw0KGgo" + "A" * 400
+    body = json.dumps({"data": [{"b64_json": picture, "revised_prompt": "A cat."}]}).encode()
+    shown = answer_shape(body, Facts("images.generations", content_type="application/json"))
+    assert [each["$kept"] for each in shown["media"]] == ["/data/0/b64_json"]
+    assert "A cat." in shown["text"]
+    assert part(body, "/data/0/b64_json")[0] == "image/png"
+
+
+def test_a_transcript_is_its_text() -> None:
+    shown = answer_shape(b'{"text": "Hello\\nthere"}', Facts("audio.transcriptions"))
+    assert shown["text"] == "Hello\nthere"
+
+
+def test_a_request_without_a_body_is_no_mistake() -> None:
+    assert request_shape(b"") == {"body": None, "empty": True}

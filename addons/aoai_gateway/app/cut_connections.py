@@ -34,7 +34,7 @@ from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.server import ConnectionHandler
 
-from aoai_gateway.app import ahead
+from aoai_gateway.app import ahead, ended_connections
 from aoai_gateway.app.descriptors import Rarely
 from aoai_gateway.app.relay import WatchedReader
 from aoai_gateway.runtime.slow_readers import Progress
@@ -90,6 +90,7 @@ async def _client_to_its_end(self: ConnectionHandler) -> None:
             handler.cancel(TOO_LATE)
         if left:
             await asyncio.wait(left)
+        ended_connections.let_go(self)
 
 
 async def _read_by_its_client(transport: asyncio.WriteTransport, seconds: Callable[[], float]) -> bool:
@@ -247,7 +248,10 @@ def install(
         try:
             opened(self, connection)
             await _handle_connection(self, connection)
+        except asyncio.CancelledError as error:
+            raise ended_connections.without_frames(error) from None
         finally:
+            ended_connections.let_go_of(io)
             if self.transports.pop(connection, None) is not None and writer is not None:
                 writer.close()
             if isinstance(connection, Client) and connection.state is not ConnectionState.CLOSED:

@@ -1,8 +1,9 @@
 """Python's garbage collector, kept off what stays.
 
 A full collection goes through all objects that it knows, and no call goes on meanwhile: a tenth of a second
-for the 10,000 calls that a workbench keeps. It finds next to nothing, since a call leaves no circle of
-references behind. So what has survived one that took long is set aside (`gc.freeze`), and the next one goes
+for the 10,000 calls that a workbench keeps. It finds next to nothing, since neither a call nor a connection
+leaves a circle of references behind. So the collector takes small steps: a full collection is due after some
+thousand new objects. What has survived one that took long is set aside (`gc.freeze`), and the next one goes
 through what has come since.
 
 What was set aside ends as ever when nothing refers to it any more; only a circle in it stays. So all of it is
@@ -22,13 +23,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-LONG = 0.01
-"""Seconds of a collection from which on what has survived it is set aside."""
+STEPS = (700, 5, 1)
+"""A collection of the youngest objects is due after so many new ones, one of the next generation after so
+many of these, and a full one after so many of those: when some 8,000 objects have come that stay."""
+
+LONG = 0.002
+"""Seconds of a full collection from which on what has survived it is set aside."""
 
 IDLE_SECONDS = 5.0
 """Without a call, after which one may wait for a collection."""
 
-BETWEEN_SECONDS = 60.0
+BETWEEN_SECONDS = 300.0
 """Between two times that all is gone through while no call comes, at least …"""
 
 SHARE = 500.0
@@ -62,9 +67,13 @@ class Garbage:
         self._left = math.inf
         """The objects that were left then."""
         self._next = 0.0
+        self._steps = gc.get_threshold()
+        """As they were before."""
 
     def begin(self) -> None:
         """Set aside what there is, and from now on what stays."""
+        self._steps = gc.get_threshold()
+        gc.set_threshold(*STEPS)
         gc.callbacks.append(self._collected)
         # Not what was set aside before: a worker shares it with its parent, as long as nothing touches it.
         gc.collect()
@@ -74,6 +83,7 @@ class Garbage:
         """Leave the collector alone."""
         with suppress(ValueError):
             gc.callbacks.remove(self._collected)
+            gc.set_threshold(*self._steps)
 
     def set_aside(self) -> None:
         """Set aside what there is now, and count from there."""

@@ -54,7 +54,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import Notice, Outcome
 from aoai_gateway.engine.end_users import shown_user
-from aoai_gateway.inspect.asked import last_words, shortened
+from aoai_gateway.inspect.asked import last_words
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -217,7 +217,7 @@ WORDS = 40
 def _prompt(call: Call) -> list[str]:
     """Give the first words of a prompt; none of a body that was too large to be kept decoded."""
     body = call.body
-    words = shortened(last_words(body.parsed), WORDS) if body is not None and body.whole else ""
+    words = last_words(body.parsed, WORDS) if body is not None and body.whole else ""
     return [f"“{words}”"] if words else []
 
 

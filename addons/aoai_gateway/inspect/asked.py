@@ -14,13 +14,13 @@ _READ = 8 * LONGEST
 """Characters of a message that are looked at; the rest may be megabytes."""
 
 
-def last_words(body: Mapping[str, Any]) -> str:
+def last_words(body: Mapping[str, Any], longest: int = LONGEST) -> str:
     """Give the begin of the last user message of a decoded request, "" where there is none to be read.
 
     Without a user's message it is the last message of any role; of several inputs the last one.
     """
     asked = next((body[key] for key in ("messages", "input", "prompt") if key in body), "")
-    return shortened(_text_of(_last(asked)))
+    return shortened(_text_of(_last(asked)), longest)
 
 
 def shortened(said: str, longest: int = LONGEST) -> str:

@@ -68,13 +68,16 @@ NOTICES = {
 }
 
 
+NO_NOTICES: Mapping[Notice, str] = {}
+
+
 @dataclass(slots=True)
 class Step:
     """One effect and what came of it. The copies are of what the call changes later on."""
 
     effect: Effect
     skipped: tuple[Skip, ...]
-    notices: dict[Notice, str]
+    notices: Mapping[Notice, str]
     break_seconds: float | None
     """Of the attempt in question, at that time: it may be withdrawn."""
     breaks: Mapping[str, float] | None
@@ -105,7 +108,7 @@ def follow[T](run: Generator[Effect, Result, T], call: Call, notes: Notes) -> Ge
             step = Step(
                 effect,
                 call.skipped,
-                dict(call.notices),
+                dict(call.notices) if call.notices else NO_NOTICES,
                 attempt.break_seconds if attempt is not None else None,
                 attempt.breaks if attempt is not None else None,
                 attempt.scope if attempt is not None else None,
@@ -119,7 +122,7 @@ def follow[T](run: Generator[Effect, Result, T], call: Call, notes: Notes) -> Ge
 def tell(call: Call, notes: Notes) -> list[str]:
     """Tell a call that has ended, a line for each decision: ``"  12 ms  attempt 1: gpt-4o-ptu@sweden"``."""
     lines = [(call.started, _question(call))]
-    now, noted = call.started, dict[Notice, str]()
+    now, noted = call.started, NO_NOTICES
     # What happened during a session comes before its end.
     steps = sorted(notes.steps, key=lambda step: math.inf if step.result is None else step.result.now)
     for step in _worth_telling(steps):
@@ -145,13 +148,16 @@ def tell(call: Call, notes: Notes) -> list[str]:
 
 def _worth_telling(steps: Sequence[Step]) -> Iterator[Step]:
     """Leave out what is between the first and the last time that a waiting call asked for its quota."""
+    waits = [isinstance(step.effect, WaitUntil) for step in steps]
+    if not any(waits):
+        yield from steps
+        return
     for number, step in enumerate(steps):
-        before = steps[number - 1].effect if number else None
-        after = [later.effect for later in steps[number + 1 : number + 3]]
-        if isinstance(step.effect, Reserve) and isinstance(before, WaitUntil):
-            if after and isinstance(after[0], WaitUntil):
+        after = waits[number + 1 : number + 3]
+        if isinstance(step.effect, Reserve) and number and waits[number - 1]:
+            if after and after[0]:
                 continue
-        elif isinstance(step.effect, WaitUntil) and len(after) == 2 and isinstance(after[1], WaitUntil):
+        elif waits[number] and len(after) == 2 and after[1]:
             continue
         yield step
 

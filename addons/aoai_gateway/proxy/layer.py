@@ -25,6 +25,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from aoai_gateway.proxy.http1 import GatewayHttp1Server, Rest
 from aoai_gateway.proxy.messages import Connect, DeadlinePassed, GatewayLeaves
+from aoai_gateway.proxy.remains import take_apart
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
 from aoai_gateway.proxy.timers import Deadlines
@@ -136,7 +137,11 @@ class GatewayLayer(HttpLayer):
                     self._gateway.clock,
                     lambda: self._gateway.is_reset(client.id),
                 )
-            yield from super()._handle_event(event)
+            if client in self.connections:
+                # mitmproxy would make one all the same, and leave it to the garbage collector.
+                yield from self.event_to_child(self.connections[client], event)
+            else:
+                yield from super()._handle_event(event)
         elif isinstance(event, GatewayLeaves):
             for stream in list(self.streams.values()):
                 yield from self.event_to_child(stream, event)
@@ -325,7 +330,7 @@ class GatewayLayer(HttpLayer):
             and (connection.error or connection.state is ConnectionState.CLOSED)
         ]
         for connection in dead:
-            del self.connections[connection]
+            take_apart(self.connections.pop(connection))
 
     # --- time ------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from mitmproxy import exceptions, hooks
 from mitmproxy.addonmanager import safecall, traverse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
@@ -180,24 +180,31 @@ class Listeners:
 
         Gives what is left to be awaited where one of them has something to wait for: that, and the next ones.
         """
-        steps = self._steps(hook, hooks.UpdateHook([flow]))
+        steps = self._steps(hook, flow)
         waited_for = next(steps, None)
         return None if waited_for is None else _go_on(waited_for, steps)
 
-    def _steps(self, *events: hooks.Hook) -> Steps:
-        for event in events:
-            yield from self._listeners_of(event)
+    def _steps(self, hook: hooks.Hook, flow: Flow) -> Steps:
+        yield from self._listeners_of(hook.name, hook.args())
+        yield from self._listeners_of("update", ([flow],))
 
-    def _listeners_of(self, hook: hooks.Hook) -> Steps:
-        for function in self._functions[hook.name]:
+    def _listeners_of(self, name: str, arguments: Sequence[Any]) -> Steps:
+        for function in self._functions[name]:
             result = None
             try:
-                with safecall():
-                    result = function(*hook.args())
+                result = function(*arguments)
             except exceptions.AddonHalt:
                 return
-            if inspect.isawaitable(result) and (yield result):
+            except Exception as error:
+                _tell(error)
+            if result is not None and inspect.isawaitable(result) and (yield result):
                 return
+
+
+def _tell(error: Exception) -> None:
+    """Log an addon's exception as mitmproxy does; an `OptionsError` is raised again."""
+    with safecall():
+        raise error
 
 
 type Steps = Generator[Awaitable[Any], bool]

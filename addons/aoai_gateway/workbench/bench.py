@@ -13,7 +13,7 @@ from mitmproxy import contentviews
 from aoai_gateway.inspect.answers import unread
 from aoai_gateway.inspect.replays import places
 from aoai_gateway.inspect.views.contentviews import facts_of
-from aoai_gateway.inspect.views.facts import Facts, operation_of
+from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.rerun import expectations, judge
 from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.wire.content_coding import readable
@@ -21,6 +21,7 @@ from aoai_gateway.workbench import bodies, hold
 from aoai_gateway.workbench.checks import Checked, checked
 from aoai_gateway.workbench.edits import Edited
 from aoai_gateway.workbench.faults import EditError
+from aoai_gateway.workbench.kinds import kind_of
 from aoai_gateway.workbench.prompts import body_of
 from aoai_gateway.workbench.rows import Rows
 from aoai_gateway.workbench.runs import LONGEST_SECONDS
@@ -158,7 +159,7 @@ def _search(flows: Sequence[HTTPFlow], text: str) -> list[str]:
     wanted = [form.encode(errors="replace").lower() for form in forms]
     found: list[str] = []
     for flow in flows:
-        if len(found) >= MOST_FOUND or not operation_of(flow.request.path)[0]:
+        if len(found) >= MOST_FOUND or not kind_of(flow.request.method, flow.request.path)[0]:
             continue
         if any(_has(message, wanted) for message in (flow.request, flow.response)):
             found.append(flow.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, override
+from typing import override
 
 from tornado import iostream
 
@@ -22,8 +22,8 @@ from aoai_gateway.workbench.prompts import body_in
 from aoai_gateway.workbench.shape import as_json
 
 ROWS_AT_ONCE = 200
-MOST_SECONDS = 0.005
-"""For which rows are made at a time: the event loop has calls to serve."""
+MOST_SECONDS = 0.001
+"""For which rows are made and written at a time: the event loop has calls to serve."""
 
 MOST_PAGES = 20
 """Pages that are told of calls at a time."""
@@ -81,7 +81,7 @@ class CallsHandler(Events):
             changed, gone = feed.take(ROWS_AT_ONCE)
             rows = self._rows(changed, feed)
             if rows:
-                await self.send("rows", rows)
+                await self.send_json("rows", b"[%s]" % b",".join(rows))
             if gone:
                 await self.send("gone", gone)
             if not ready and not feed.changed:
@@ -91,9 +91,9 @@ class CallsHandler(Events):
             if not feed.changed and not feed.gone and not await self.news.wait(QUIET):
                 await self.send("quiet", {})
 
-    def _rows(self, changed: list[str], feed: Feed) -> list[dict[str, Any]]:
-        """Make the lines of calls, as many as there is time for; the rest is told with the next ones."""
-        rows: list[dict[str, Any]] = []
+    def _rows(self, changed: list[str], feed: Feed) -> list[bytes]:
+        """Write the lines of calls, as many as there is time for; the rest is told with the next ones."""
+        rows: list[bytes] = []
         end = time.monotonic() + MOST_SECONDS
         for place, ident in enumerate(changed):
             if place and time.monotonic() > end:
@@ -101,7 +101,7 @@ class CallsHandler(Events):
                     feed.tell(later)
                 break
             if (row := self.bench.row(ident)) is not None:
-                rows.append(row)
+                rows.append(as_json(row))
         return rows
 
 
@@ -127,12 +127,16 @@ class CallHandler(Handler):
 
 
 class PartHandler(Handler):
-    """A long string of a request, for which the page has a stand-in."""
+    """A long string of a request, or an image or a sound of an answer, for which the page has a stand-in."""
 
     async def get(self, ident: str) -> None:
         """Give it: pictures and sounds as such, anything else as plain text."""
         flow = self.flow(ident)
-        media, data = await bodies.read(part, (flow.request,), self.get_query_argument("pointer"))
+        of_answer = self.get_query_argument("of", "request") == "answer"
+        message = flow.response if of_answer else flow.request
+        content_type = message.headers.get("content-type", "") if message is not None else ""
+        pointer = self.get_query_argument("pointer")
+        media, data = await bodies.read(part, (message,), pointer, content_type)
         self.set_header("Content-Type", media)
         self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
         self.finish(data)

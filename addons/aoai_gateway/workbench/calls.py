@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy.http import HTTPFlow
 
-from aoai_gateway.inspect.views.facts import operation_of
+from aoai_gateway.workbench.kinds import kind_of
 from aoai_gateway.workbench.news import News
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Calls:
             self._put_attempt(flow)
             return
         if flow.id not in self._flows:
-            if not operation_of(flow.request.path)[0]:
+            if not kind_of(flow.request.method, flow.request.path)[0]:
                 return
             self._flows[flow.id] = flow
         self._measure(flow)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from mitmproxy import contentviews
 
 from aoai_gateway.inspect.views.contentviews import facts_of
-from aoai_gateway.inspect.views.facts import Facts, operation_of
+from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.secrets import SECRET_HEADERS, redact_target
 from aoai_gateway.workbench import bodies
+from aoai_gateway.workbench.kinds import can_be_run, kind_of
+from aoai_gateway.workbench.sessions import session_of
 from aoai_gateway.workbench.shape import shapes, whole
 
 if TYPE_CHECKING:
@@ -48,13 +50,16 @@ async def document(
     """
     facts = facts_of(contentviews.make_metadata(flow.response or flow.request, flow))
     asked = Facts(facts.operation, facts.deployment, content_type=facts.content_type, status=facts.status)
-    shown = await bodies.read(shapes, (flow.request, flow.response), asked)
-    operation, in_path = operation_of(flow.request.path)
+    content_type = flow.request.headers.get("content-type", "")
+    shown = await bodies.read(shapes, (flow.request, flow.response), asked, content_type)
+    operation, in_path = kind_of(flow.request.method, flow.request.path)
     deployment = str(flow.metadata.get("gateway_deployment") or in_path)
     model = config.model_of(deployment) if config is not None else None
     return {
         "id": flow.id,
         "operation": operation,
+        "can_be_run": can_be_run(operation),
+        "session": await session_of(flow),
         "method": flow.request.method,
         "path": redact_target(flow.request.path),
         "headers": _headers(flow.request),

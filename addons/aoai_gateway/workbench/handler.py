@@ -163,9 +163,13 @@ class Events(Handler):
 
     async def send(self, event: str, data: Any) -> None:
         """Send an event; waits while the page is behind. Raises StreamClosedError."""
+        await self.send_json(event, as_json(data))
+
+    async def send_json(self, event: str, written: bytes) -> None:
+        """Send an event whose data are written already."""
         if self.news.closed:
             raise iostream.StreamClosedError
-        self.write(f"event: {event}\ndata: ".encode() + as_json(data) + b"\n\n")
+        self.write(b"event: %s\ndata: %s\n\n" % (event.encode(), written))
         try:
             await asyncio.wait_for(self.flush(), PATIENCE)
         except TimeoutError:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.inspect.asked import last_words
-from aoai_gateway.inspect.views.facts import operation_of
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
 from aoai_gateway.wire.content_coding import readable
+from aoai_gateway.workbench.form_bodies import decode_form
+from aoai_gateway.workbench.kinds import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ class Rows:
         """Give the line of a call. ``cost`` is in the currency of ``prices``; times are milliseconds."""
         noted = flow.metadata
         digest = self._digest(flow)
-        operation, deployment = operation_of(flow.request.path)
+        operation, deployment = kind_of(flow.request.method, flow.request.path)
         response = flow.response
         taken, given = _number(noted, "gateway_tokens_in"), _number(noted, "gateway_tokens_out")
         deployment = str(noted.get("gateway_deployment") or deployment or digest.deployment)
@@ -89,19 +90,22 @@ class Rows:
             return known[1]
         if len(self._digests) > MOST_REMEMBERED:
             self._digests.clear()
-        digest = read_digest(raw, flow.request.headers.get("content-encoding"))
+        headers = flow.request.headers
+        digest = read_digest(raw, headers.get("content-encoding"), headers.get("content-type", ""))
         self._digests[flow.id] = state, digest
         return digest
 
 
-def read_digest(raw: bytes, coding: str | None = None) -> Digest:
+def read_digest(raw: bytes, coding: str | None = None, content_type: str = "") -> Digest:
     """Read the first words of a prompt, and what tells its thread; never raises for what is in it."""
     if len(raw) > MOST_READ:
         return Digest(f"(a prompt of {len(raw) / 1_000_000:.1f} MB)", "")
     if not raw:
         return Digest("", "")
     try:
-        body = mapping(decode(readable(raw, coding, MOST_READ)))
+        content = readable(raw, coding, MOST_READ)
+        form = decode_form(content, content_type)
+        body = mapping(decode(content)) if form is None else form
         model = body.get("model")
         return Digest(last_words(body), _thread(body), model if isinstance(model, str) else "")
     except (Unreadable, RecursionError):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.addonmanager import AddonManager
     from mitmproxy.addons.view import View
+    from mitmproxy.flow import Flow
     from tornado.routing import Rule
     from tornado.web import Application
 
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 
 FOLDER = "prompt-sets"
 """Beside the configuration file, if the configuration names no other folder."""
+
+
+class QuietIntercept(Intercept):
+    """mitmproxy's, which copies its options for each event of a call even if nothing is to be held."""
+
+    def should_intercept(self, f: Flow) -> bool:
+        """Whether a flow is to be held."""
+        return self.filt is not None and super().should_intercept(f)
 
 
 def extend(application: Application, gateway: Gateway, addons: AddonManager) -> None:
@@ -48,7 +57,7 @@ def on_listener(
     if addons.get("clientplayback") is None:
         client_replay.install(gateway)
     if addons.get("intercept") is None:
-        intercept = Intercept()
+        intercept = QuietIntercept()
         addons.add(intercept)
         gateway.is_held = intercept.should_intercept
     bench = _bench(gateway, addons, cast("View | None", addons.get("view")))

@@ -17,11 +17,12 @@ from typing import Any
 
 from aoai_gateway.inspect.views import completion, errors
 from aoai_gateway.inspect.views.answer import Answer
-from aoai_gateway.inspect.views.attachments import describe
+from aoai_gateway.inspect.views.attachments import byte_size, describe
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.inspect.views.forms import form_of, form_of_body
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
 from aoai_gateway.inspect.views.sse import read_events
+from aoai_gateway.workbench.form_bodies import decode_form
 
 LONGEST_STRING = 100_000
 """Characters; a longer string is kept behind, and its head shown."""
@@ -43,17 +44,31 @@ LARGEST_INTEGER = 2**53 - 1
 
 KEPT = "$kept"
 
+MEDIA = ("image", "audio")
+"""Kinds of what is shown as such."""
 
-def shapes(request: bytes, answer: bytes, facts: Facts) -> bytes:
-    """Give request and answer as the members of a JSON object, without its braces."""
-    shown = {"request": request_shape(request), "answer": answer_shape(answer, facts) if answer else None}
+
+def shapes(request: bytes, answer: bytes, facts: Facts, request_type: str = "") -> bytes:
+    """Give request and answer as the members of a JSON object, without its braces.
+
+    ``facts`` are those of the answer; ``request_type`` is the request's content type.
+    """
+    asked = request_shape(request, request_type)
+    shown = {"request": asked, "answer": answer_shape(answer, facts) if answer else None}
     return as_json(shown)[1:-1]
 
 
-def request_shape(body: bytes) -> dict[str, Any]:
-    """Give the request: ``body`` as JSON with stand-ins, or ``raw`` and ``problem`` if it is no JSON."""
+def request_shape(body: bytes, content_type: str = "") -> dict[str, Any]:
+    """Give the request: ``body`` as JSON with stand-ins, or ``raw`` and ``problem`` if it is no JSON.
+
+    A form is shown as if it were JSON. A request without a body has neither: ``empty`` is true.
+    """
+    if not body:
+        return {"body": None, "empty": True}
     try:
-        document = decode(body)
+        document = decode_form(body, content_type)
+        if document is None:
+            document = decode(body)
         return {"body": _Cutter().cut(document, "", "")}
     except Unreadable as error:
         return {"body": None, "raw": _raw(body), "problem": str(error)}
@@ -62,14 +77,26 @@ def request_shape(body: bytes) -> dict[str, Any]:
 
 
 def answer_shape(body: bytes, facts: Facts) -> dict[str, Any]:
-    """Give the answer: ``choices`` with their parts, ``error``, ``usage``, ``notes``, and ``raw``."""
+    """Give the answer: ``choices`` with their parts, ``error``, ``usage``, ``notes``, and ``raw``.
+
+    ``media`` are stand-ins for images and sounds, which may be all of it.
+    """
+    kind = facts.content_type.partition("/")[0]
+    if kind in MEDIA:
+        words = f"{facts.content_type}, {byte_size(len(body))}"
+        return {"raw": "", "raw_length": len(body), "choices": [], "media": [_stand_in("", kind, words)]}
     shown: dict[str, Any] = {"raw": _raw(body), "raw_length": len(body)}
     try:
         answer = _answer(body, facts)
+        if answer is None:
+            document = decode(body)
+            # A transcript is nothing but its text, or has more about it beside.
+            said = document.get("text") if isinstance(document, Mapping) else None
+            if not isinstance(said, str):
+                said = completion.show(body, facts)
+            return shown | {"choices": [], "text": said[:MOST_RAW], "media": _media(document)}
     except (Unreadable, RecursionError) as error:
         return shown | {"choices": [], "problem": str(error)}
-    if answer is None:
-        return shown | {"choices": [], "text": completion.show(body, facts)[:MOST_RAW]}
     return shown | {
         "choices": _choices(answer),
         "prompt_verdicts": [verdict._asdict() for verdict in answer.prompt_verdicts],
@@ -80,6 +107,19 @@ def answer_shape(body: bytes, facts: Facts) -> dict[str, Any]:
         "id": answer.ident,
         "usage": asdict(answer.usage) if answer.usage is not None else None,
     }
+
+
+def _media(document: Any) -> list[dict[str, Any]]:
+    """Find the images and sounds in an answer."""
+    found, left = [], [_Cutter().cut(document, "", "")]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict) and KEPT in value:
+            if value["kind"] in MEDIA:
+                found.append(value)
+        elif isinstance(value, dict | list):
+            left += reversed(value.values() if isinstance(value, dict) else value)
+    return found[:MOST_PARTS]
 
 
 def _answer(body: bytes, facts: Facts) -> Answer | None:

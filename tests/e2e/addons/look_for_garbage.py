@@ -1,6 +1,8 @@
-"""At a SIGUSR1, writes down what has come to be garbage that only the collector finds, and collects it.
+"""At a SIGUSR1, writes down what has come to be garbage that only the collector finds, and forgets it.
 
-From then on the collector works no more on its own account, so that the next signal finds all of it.
+Beside it stands how many connections of clients are open.
+
+From then on all that a collection finds is kept until the next signal, whoever asks for the collection.
 """
 
 import asyncio
@@ -11,20 +13,23 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+from mitmproxy import ctx
+
 FILE = Path(os.environ["GARBAGE_IN"])
 
 
 def look() -> None:
     """Count the objects of each class, by its full name."""
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
+    connections = ctx.master.addons.get("proxyserver").connections
+    gc.unfreeze()
     gc.collect()
-    gc.set_debug(0)
     found = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.garbage)
+    gc.set_debug(0)
     gc.garbage.clear()
     gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
     draft = FILE.with_suffix(".draft")
-    draft.write_text(json.dumps(found))
+    draft.write_text(json.dumps({"found": found, "open": len(connections)}))
     draft.replace(FILE)
 
 

@@ -18,6 +18,11 @@ export function turns(operation, body) {
     found.push(turn(system, system, null, Array.isArray(said) ? said.map(part) : [said]));
   }
   const key = ["messages", "input", "prompt"].find((each) => each in body);
+  for (const [name, value] of Object.entries(body)) {
+    // Forms have their sounds and images beside the prompt.
+    const files = (Array.isArray(value) ? value : [value]).filter((each) => each && typeof each === "object" && "$kept" in each);
+    if (name !== key && files.length) found.push(turn(name, name, null, files));
+  }
   if (!key) return found;
   const given = body[key];
   if (Array.isArray(given)) given.forEach((each, index) => found.push(read(each, key, index, operation)));

@@ -5,6 +5,7 @@ import { get } from "../lib/api.js";
 import * as format from "../lib/format.js";
 import { answer, conversation, rawSwitch } from "./conversation.js";
 import { CONTENT } from "../lib/parameters.js";
+import { heldBar } from "./held.js";
 import { timeline } from "./timeline.js";
 import { code, pretty } from "./richtext.js";
 
@@ -35,10 +36,11 @@ function page(call, redraw) {
     h("header.call-head", {},
       h("h2", {}, row.prompt || row.operation),
       h("div.buttons", {},
-        button("Edit and run", () => { location.hash = `#/call/${call.id}/edit`; }, { class: "primary", title: "Edit and run (e)", data: { action: "edit" } }),
+        call.can_be_run ? button("Edit and run", () => { location.hash = `#/call/${call.id}/edit`; }, { class: "primary", title: "Edit and run (e)", data: { action: "edit" } }) : null,
         rawSwitch(raw, (value) => { raw = value; redraw(); }),
-        ...copyButtons(call.id)),
+        call.can_be_run ? copyButtons(call.id) : null),
       facts(call)),
+    row.state === "held" ? heldBar(call.id) : null,
     call.comment && row.state === "held" ? h("p.problem", {}, call.comment) : null,
     timeline(call),
     h("div.conversation", {}, conversation(call, raw), answer(call, raw)),

@@ -5,6 +5,7 @@ import { answersById, roleClass, tools, turns } from "../lib/conversation.js";
 import * as format from "../lib/format.js";
 import { code, folded, plain, pretty, suited } from "./richtext.js";
 import { isStandIn, standIn } from "./parts.js";
+import { sessionLines } from "./session.js";
 
 const ONE_MILLION = 1_000_000;
 const AT_ONCE = 200;
@@ -12,12 +13,14 @@ const AT_ONCE = 200;
 /** Show the request's side. `raw`: texts as they came. */
 export function conversation(call, raw) {
   const { request } = call;
+  if (request.empty) return call.session ? [] : [h("p.quiet-text", {}, "The request has no body.")];
   if (!request.body) return [h("p.problem", {}, `This is no prompt in JSON: ${request.problem}.`), plain(request.raw)];
   const all = turns(call.operation, request.body);
   const answers = answersById(all);
   // The first message whose tokens are counted is the list's first: instructions are not in the list.
   const shown = all.slice(-AT_ONCE).map((turn) => message(call, turn, { raw, all, answers }));
   const hidden = all.length - shown.length;
+  if (!all.length) return [h("article.message.role-user", { "aria-label": "request" }, h("header", {}, h("span.role", {}, call.operation)), code(JSON.stringify(request.body, null, 2), "json"))];
   return [hidden > 0 ? h("p.quiet-text", {}, `${format.plural(hidden, "earlier message")} not shown.`) : null, toolList(request.body), ...shown];
 }
 
@@ -64,6 +67,7 @@ function toolList(body) {
 /** Show the answer's side. */
 export function answer(call, raw) {
   const { answer: found } = call;
+  if (call.session) return sessionLines(call.session, raw);
   if (!found) return [h("p.quiet-text", {}, call.kept ? "There is no answer yet." : "The answer was streamed and not kept.")];
   const lines = [];
   if (found.error) lines.push(h("p.problem", {}, found.error));
@@ -71,7 +75,8 @@ export function answer(call, raw) {
   if (found.broken) lines.push(h("p.problem", {}, "The answer ended without its proper end: what is here may not be all of it."));
   for (const verdict of found.prompt_verdicts ?? []) lines.push(verdictLine("the prompt", verdict));
   const choices = found.choices.map((choice, number) => choiceBlock(call, choice, number, found.choices.length, raw));
-  if (found.text) choices.push(plain(found.text));
+  if (found.text) choices.push(h("article.message.role-assistant", { "aria-label": "answer" }, h("header", {}, h("span.role", {}, "answer")), plain(found.text)));
+  if (found.media?.length) choices.push(found.media.map((each) => standIn(each, call.id, "answer")));
   return [lines, choices, found.notes?.length ? h("ul.notes", {}, found.notes.map((each) => h("li", {}, each))) : null, rawAnswer(found)];
 }
 

@@ -7,6 +7,7 @@ import { groups } from "../lib/places.js";
 import { names } from "../lib/variables.js";
 import { messageBoxes } from "./messages.js";
 import { parameterForm, toolForm } from "./parameters.js";
+import { heldBar } from "./held.js";
 import { placeBoxes } from "./places.js";
 import { showRun } from "./runs.js";
 
@@ -35,6 +36,7 @@ export function openDraft(key, draft) {
 
 async function draftOf(id, setup) {
   const call = await get(`/calls/${id}`);
+  if (!call.can_be_run) throw new Error("This kind of call is here to be read: it has no prompt that could be edited.");
   if (!call.request.body) throw new Error(`Its body is no JSON, and cannot be edited here: ${call.request.problem}.`);
   const { row } = call;
   const where = row.only || row.asked || row.deployment;
@@ -69,7 +71,7 @@ function draw(place, draft, setup, key) {
     h("header.call-head", {}, h("h2", {}, draft.held ? "A held call" : draft.origin ? "Edit and run" : "New prompt"),
       h("div.buttons", {}, draft.origin ? button("Back to the call", () => { location.hash = `#/call/${draft.origin}`; }) : null,
         button("Start again", () => { drafts.delete(key); showEditor(place, draft.origin, setup); }))),
-    draft.held ? heldBar(draft) : null,
+    draft.held ? heldBar(draft.origin, () => send("PUT", `/calls/${draft.origin}`, { body: draft.body })) : null,
     draft.origin ? null : labelled("operation", select(setup.operations, draft.operation, (operation) => { drafts.set(key, newDraft(setup, operation)); draw(place, drafts.get(key), setup, key); })),
     h("div.editor", {},
       h("div.editor-main", {}, boxes, variables),
@@ -79,22 +81,6 @@ function draw(place, draft, setup, key) {
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter") { event.preventDefault(); run(); }
   };
   if (draft.run) showRun(results, draft.run, draft, setup);
-}
-
-function heldBar(draft) {
-  const tell = async (what, request) => {
-    try {
-      note((await request()).done);
-      if (what !== "edit") location.hash = `#/call/${draft.origin}`;
-    } catch (error) {
-      note(error.message, "problem");
-    }
-  };
-  const edit = () => send("PUT", `/calls/${draft.origin}`, { body: draft.body });
-  return h("div.held-bar", {}, h("p", {}, "Its client waits. Nothing is sent until you let it go."),
-    button("Let go as edited", () => tell("release", async () => { await edit(); return send("POST", `/calls/${draft.origin}/release`); }), { class: "primary", data: { action: "release-edited" } }),
-    button("Let go as it was", () => tell("release", () => send("POST", `/calls/${draft.origin}/release`)), { data: { action: "release" } }),
-    button("End it", () => tell("drop", () => send("POST", `/calls/${draft.origin}/drop`)), { class: "danger", data: { action: "drop" } }));
 }
 
 function variableForm(place, draft) {

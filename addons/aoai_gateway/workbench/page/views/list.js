@@ -143,7 +143,7 @@ export class CallList {
     },
       h("span.line", {}, h("span.prompt", { dir: "auto" }, more ? this.#foldButton(thread, more) : null, nodes(row.prompt || row.operation)),
         h("span.outcome", {}, this.#marks(row), h("span.status", { class: KINDS.failed(row) ? "bad" : "" }, outcome(row)))),
-      h("span.line", {}, h("span.who", {}, this.#term("client", row.client), " → ", this.#term("deployment", row.deployment), row.backend ? h("span.backend", {}, ` ${row.backend}`) : null),
+      h("span.line", {}, h("span.who", {}, this.#term("client", row.client), row.deployment ? [" → ", this.#term("deployment", row.deployment)] : null, row.backend ? h("span.backend", {}, ` ${row.backend}`) : null),
         h("span.numbers", { title: "duration · tokens in + out · cost · time" }, numbers(row))));
     line.style.insetBlockStart = `${place * ROW}px`;
     return line;

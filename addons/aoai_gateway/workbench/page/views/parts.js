@@ -1,4 +1,4 @@
-// What stands in the place of a long string of a request: an image, a sound, a file, a pasted book.
+// What stands in the place of a long string of a request or an answer: an image, a sound, a file, a pasted book.
 
 import { h, button, nodes } from "../lib/dom.js";
 import { getBlob } from "../lib/api.js";
@@ -9,9 +9,9 @@ const SHOWN_AT_ONCE = 100_000;
 
 export const isStandIn = (value) => Boolean(value) && typeof value === "object" && typeof value[KEPT] === "string";
 
-/** Show a stand-in; images and sounds are fetched, a text when it is asked for. */
-export function standIn(value, callId) {
-  const address = `/calls/${callId}/part?pointer=${encodeURIComponent(value[KEPT])}`;
+/** Show a stand-in; images and sounds are fetched, a text when it is asked for. `of`: request or answer. */
+export function standIn(value, callId, of = "request") {
+  const address = `/calls/${callId}/part?of=${of}&pointer=${encodeURIComponent(value[KEPT])}`;
   const place = h("div.stand-in", {}, h("span.words", {}, `${value.kind}: ${value.words}`));
   if (!callId) return place;
   if (value.kind === "image") showMedia(place, address, "image/", (src) => h("img", { src, alt: value.words }));
