@@ -80,9 +80,10 @@ class Exchange:
         if number is not None:
             fields += ("n", str(number))
         # By the store's clock: one here that is ahead would take away what others have not read.
-        oldest = () if self._written_ms is None else ("MINID", "~", self._written_ms - int(KEPT_SECONDS * 1000))
-        written = await self._writer.answer("XADD", self._events, *oldest, "*", *fields)
-        self._written_ms, _ = _order(_text(written))
+        written = self._written_ms
+        oldest = () if written is None else ("MINID", "~", written - int(KEPT_SECONDS * 1000))
+        name = await self._writer.answer("XADD", self._events, *oldest, "*", *fields)
+        self._written_ms, _ = _order(name.decode())
 
     async def tell_homes(self, homes: Sequence[StoredHome]) -> None:
         """Append where state lives."""
