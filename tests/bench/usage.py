@@ -6,8 +6,8 @@ Six gateways stand before the same instant upstream, as in ``proxy.py``: each ha
 while it is asked; upstream, load, collector and scraper share the second. *Nothing* does not even count for
 Prometheus (``uncounted.py``), which every other one does, whether it is scraped or not. Scrapes come once a
 second, spans go to a collector as they come, and metrics every second. Rounds go through all gateways in
-turn; what counts is the median of a round's ratios. In the end the script checks that each has written what it
-should have.
+turn; what counts is the median of a round's ratios. In the end the script checks that each has
+written what it should have.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def lines(path: Path) -> list[object]:
 def written_or_dropped(made: Sink) -> None:
     """Wait until the thread has taken all that was put."""
     end = time.monotonic() + 10
-    while not made._queue.empty() and time.monotonic() < end:
+    while made._queue and time.monotonic() < end:
         time.sleep(0.005)
 
 
@@ -222,6 +222,54 @@ def test_a_record_that_comes_after_the_end_is_counted() -> None:
     made.close()
     made.put({"n": 0})
     assert (made.written, made.dropped, made.waiting) == (0, 1, 0)
+
+
+class Noting:
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.wrote = threading.Event()
+
+    def write(self, records: list[dict[str, int]]) -> int:
+        self.batches.append([record["n"] for record in records])
+        self.wrote.set()
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_records_gather_and_the_end_does_not_wait_for_more() -> None:
+    noting = Noting()
+    made = Sink("x", noting, gather_seconds=600.0)
+    for n in range(10):
+        made.put({"n": n})
+    assert (noting.batches, made.waiting) == ([], 10)
+    made.close()
+    assert noting.batches == [list(range(10))]
+    assert (made.written, made.dropped, made.waiting) == (10, 0, 0)
+
+
+def test_a_record_that_stays_alone_is_written_too() -> None:
+    noting = Noting()
+    made = Sink("x", noting)
+    for n in range(3):
+        noting.wrote.clear()
+        made.put({"n": n})
+        assert noting.wrote.wait(10)
+    assert noting.batches == [[0], [1], [2]]
+    made.close()
+
+
+def test_what_is_more_than_a_batch_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "MOST_AT_ONCE", 4)
+    noting = Noting()
+    made = Sink("x", noting, gather_seconds=0.0)
+    with made._lock:
+        made._queue.extend({"n": n} for n in range(10))
+        made._unsettled = 10
+        made._come.set()
+    made.close()
+    assert noting.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 class Hanging:

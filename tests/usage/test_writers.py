@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ServiceRequestError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aoai_gateway.config.sinks import LogAnalyticsSink
 from aoai_gateway.usage.csv_files import COLUMNS, CsvWriter
-from aoai_gateway.usage.lines import JsonLinesWriter
+from aoai_gateway.usage.lines import JsonLinesWriter, lines_of
 from aoai_gateway.usage.log_analytics import LogAnalyticsWriter
 from aoai_gateway.usage.sink import SinkError
 from tests.usage.records import record
@@ -243,3 +245,22 @@ def test_a_refused_upload_is_told_without_what_the_service_said(error: Exception
     with pytest.raises(SinkError) as caught:
         LogAnalyticsWriter(ANALYTICS, Ingestion(error)).write([record()])
     assert "secret" not in str(caught.value)
+
+
+# --- lines of JSON --------------------------------------------------------------------------------------
+
+TEXTS = st.text(st.characters(), max_size=20)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
+
+
+@given(st.dictionaries(TEXTS, VALUES | st.lists(VALUES, max_size=3), max_size=5))
+def test_whatever_a_record_holds_its_line_is_ascii_and_says_the_same(held: dict[str, Any]) -> None:
+    line = lines_of([held])
+    assert line.isascii()
+    assert line.count("\n") == 1
+    assert json.loads(line) == held
+
+
+def test_what_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(TypeError):
+        lines_of([{"a": object()}])

@@ -1,17 +1,17 @@
 """A sink of usage records: a bounded queue, and a thread of its own that hands batches to a writer.
 
 Whatever the writer does, traffic does not notice: a writer that hangs fills the queue, one that fails loses
-its batch, and both are counted and told in the log. A record is written as soon as the thread gets to it, so
-a killed process loses the records of calls in flight and of the few milliseconds before.
+its batch, and both are counted and told in the log. A record waits a moment for others, since a thread that
+wakes up for each of them costs more than what it writes. So a killed process loses the records of calls in
+flight and of that moment.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ CAPACITY = 20_000
 
 MOST_AT_ONCE = 1_000
 """Records of one batch."""
+
+GATHER_SECONDS = 0.1
+"""For how long a record waits for others, unless a sink says something else."""
 
 HANGS_SECONDS = 30.0
 """A writer that takes longer than this for a batch is said to hang."""
@@ -47,7 +50,8 @@ class Writer(Protocol):
 class Sink:
     """Takes records, and has them written. ``name`` is for the log, the status page and metrics.
 
-    ``weigh`` gives the bytes of a record that waits, of which there may be no more than ``most`` together.
+    ``gather_seconds``: for how long the first record of a batch waits for others. ``weigh`` gives the bytes
+    of a record that waits, of which there may be no more than ``most`` together.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Sink:
         name: str,
         writer: Writer,
         *,
+        gather_seconds: float = GATHER_SECONDS,
         weigh: Callable[[Record], int] = lambda _: 0,
         most: int = 0,
     ) -> None:
@@ -79,7 +84,12 @@ class Sink:
         self._closed = False
         self._given_up = False
         """Whether all that was unsettled has been counted as lost."""
-        self._queue: queue.Queue[Record | None] = queue.Queue(CAPACITY)
+        self._gather_seconds = gather_seconds
+        self._queue: deque[Record] = deque()
+        self._come = threading.Event()
+        """Set while there is something to do for the thread."""
+        self._ends = threading.Event()
+        """Set once no more records come."""
         self._thread = threading.Thread(target=self._work, name=f"usage sink {name}", daemon=True)
         self._thread.start()
 
@@ -97,28 +107,25 @@ class Sink:
 
     def put(self, record: Record) -> None:
         """Take a record, which is not changed from now on; never blocks."""
-        why, weight = "it is closed", self._weigh(record)
+        weight, queue = self._weigh(record), self._queue
         with self._lock:
-            if self._weight + weight > self._most > 0:
-                why = "it is too slow"
-            elif not self._closed:
-                try:
-                    self._queue.put_nowait(record)
-                except queue.Full:
-                    why = "it is too slow"
-                else:
-                    self._unsettled += 1
-                    self._weight += weight
-                    return
-        self._lose(1, why)
+            is_full = len(queue) >= CAPACITY or self._weight + weight > self._most > 0
+            if not (is_full or self._closed):
+                queue.append(record)
+                self._unsettled += 1
+                self._weight += weight
+                if len(queue) == 1:
+                    self._come.set()
+                return
+        self._lose(1, "it is closed" if self._closed else "it is too slow")
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what is waiting, for so long at most; what is not written by then counts as lost."""
         with self._lock:
             self._closed = True
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=seconds)
-            self._thread.join(seconds)
+        self._ends.set()
+        self._come.set()
+        self._thread.join(seconds)
         with self._lock:
             left, self._unsettled = self._unsettled, 0
             self._given_up = self._given_up or left > 0
@@ -179,18 +186,15 @@ class Sink:
             self._lose(lost, why)
 
     def _take(self) -> tuple[list[Record], bool]:
-        """Wait for a record, and give it with others that are there."""
-        records: list[Record] = []
-        item = self._queue.get()
-        while item is not None:
-            records.append(item)
-            if len(records) >= MOST_AT_ONCE:
-                return records, False
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return records, False
-        return records, True
+        """Wait for a record, and for those that come soon after. Gives them, and whether they are the last."""
+        self._come.wait()
+        if len(self._queue) < MOST_AT_ONCE:
+            self._ends.wait(self._gather_seconds)
+        with self._lock:
+            records = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_AT_ONCE))]
+            if not self._queue and not self._closed:
+                self._come.clear()
+            return records, self._closed and not self._queue
 
 
 def reason(error: Exception) -> str:

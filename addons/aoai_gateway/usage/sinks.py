@@ -10,7 +10,7 @@ from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, 
 from aoai_gateway.usage.csv_files import CsvWriter
 from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter
 from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
-from aoai_gateway.usage.sink import Sink
+from aoai_gateway.usage.sink import GATHER_SECONDS, Sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from aoai_gateway.usage.sink import Record, Writer
 
 MEGABYTE = 1_000_000
+
+REQUEST_SECONDS = 1.0
+"""For how long the records of a request to elsewhere gather."""
 
 
 class Sinks:
@@ -72,7 +75,7 @@ class Sinks:
         try:
             for key in wanted:
                 if key not in before:
-                    made[key] = Sink(name_of(key), _writer(key))
+                    made[key] = Sink(name_of(key), _writer(key), gather_seconds=_gather_seconds(key))
         except BaseException:
             self.close(list(made.values()))
             raise
@@ -142,6 +145,11 @@ def _prompt_sink(settings: RecordPrompts) -> Sink:
         keep=settings.keep,
     )
     return Sink(str(settings.path), PromptWriter(settings, lines), weigh=weight, most=MOST_WAITING)
+
+
+def _gather_seconds(key: UsageSink | str) -> float:
+    """Say for how long records gather: longer where each batch is a request of its own."""
+    return REQUEST_SECONDS if isinstance(key, OtlpSink | LogAnalyticsSink) else GATHER_SECONDS
 
 
 def _writer(key: UsageSink | str) -> Writer:
