@@ -1,8 +1,8 @@
 """Counters and histograms for Prometheus, which cost a call next to nothing: numbers in a dictionary.
 
-prometheus-client's own take a lock and a look-up of a child object, 1 to 2 µs a count, and a call is counted in
-a dozen places. These are counted by the event loop alone, and become its families when they are asked for. That
-may be in another thread: it copies what it reads in one step.
+prometheus-client's own take a lock and a look-up of a child object, 1 to 2 µs a count, and a call is counted
+in a dozen places. These are counted by the event loop alone, and become its families when they are asked for.
+That may be in another thread: it copies what it reads in one step.
 """
 
 from __future__ import annotations

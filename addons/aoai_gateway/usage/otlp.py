@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import random
 import threading
 import time
 import uuid
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.sinks import OtlpSink
     from aoai_gateway.usage.sink import Record
+
+TRACE_BYTES, SPAN_BYTES = 16, 8
 
 MILLISECOND = 1_000_000
 """In nanoseconds."""
@@ -67,6 +70,7 @@ class OtlpWriter:
                     self._collectors[signal] = Collector(settings.endpoint, signal, environment, headers)
         self._envelope = Envelope(_resource(settings, environment), SCOPE)
         self._traces, self._sampler = settings.traces, Sampler.of(environment)
+        self._drawn = random.Random().randbytes  # noqa: S311 - ids tell spans apart, and are no secrets
         self._measures: _Exported | None = None
         if settings.metrics:
             self._measures = _Exported(self._envelope, self._send, settings.metrics_seconds)
@@ -100,12 +104,15 @@ class OtlpWriter:
         if record["call"] is None:
             return
         found = read_traceparent(record["traceparent"])
-        trace, parent = (found.trace, found.parent) if found is not None else (os.urandom(16), b"")
-        if not self._sampler.takes(trace, found.sampled if found is not None else None):
+        if found is not None:
+            trace, parent, sampled = found.trace, found.parent, found.sampled
+        else:
+            trace, parent, sampled = self._drawn(TRACE_BYTES), b"", None
+        if not self._sampler.takes(trace, sampled):
             return
-        begun, own = _nanoseconds(record["time"]), os.urandom(8)
+        begun, own = _nanoseconds(record["time"]), self._drawn(SPAN_BYTES)
         for number, attempt in enumerate(record["attempts"], 1):
-            yield _attempt_span(number, attempt, record, trace, own, begun)
+            yield _attempt_span(number, attempt, record, (trace, self._drawn(SPAN_BYTES), own), begun)
         yield span(
             trace=trace,
             own=own,
@@ -121,13 +128,15 @@ class OtlpWriter:
 
 
 def _attempt_span(
-    number: int, attempt: Record, record: Record, trace: bytes, call: bytes, begun: int
+    number: int, attempt: Record, record: Record, ids: tuple[bytes, bytes, bytes], begun: int
 ) -> bytes:
+    """Write an attempt's span. ``ids``: those of the trace, of the span and of its call's."""
+    trace, own, call = ids
     started = _later(begun, attempt["started_ms"])
     first = attempt["first_token_ms"]
     return span(
         trace=trace,
-        own=os.urandom(8),
+        own=own,
         parent=call,
         is_remote=False,
         name=f"attempt {number}: {attempt['backend']}",

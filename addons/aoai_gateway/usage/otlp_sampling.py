@@ -63,7 +63,7 @@ class Sampler:
         if parent is not None and self.parents:
             return parent
         # As OpenTelemetry's SDKs do it, so that all programs of a trace agree.
-        return int.from_bytes(trace[8:]) < self.share * (1 << 64)
+        return self.share >= 1 or int.from_bytes(trace[8:]) < self.share * (1 << 64)
 
 
 def _share(environment: Mapping[str, str]) -> float:

@@ -186,7 +186,7 @@ class Sink:
             self._lose(lost, why)
 
     def _take(self) -> tuple[list[Record], bool]:
-        """Wait for a record, and for those that come soon after. Gives them, and whether they are the last."""
+        """Wait for a record and those that come soon after. Gives them, and whether they are the last."""
         self._come.wait()
         if len(self._queue) < MOST_AT_ONCE:
             self._ends.wait(self._gather_seconds)
