@@ -7,10 +7,11 @@ words, and of deployments, whose names clients may make up, those are told apart
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, override
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from aoai_gateway.engine.call import FailureKind, Outcome
@@ -43,6 +44,9 @@ OUTCOMES = {
 }
 
 
+UTILIZATION_SECONDS = 120.0
+"""For how long what an answer says of its backend's utilisation is told."""
+
 TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 """Service tiers that are told apart."""
 
@@ -50,8 +54,10 @@ TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 class Metrics:
     """The metrics of one gateway process, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._utilization = _Utilization(monotonic, registry)
         self._deployments = DeploymentLabels()
         self._failed: dict[str, int] = {}
         where = ("client", "deployment", "backend")
@@ -217,6 +223,8 @@ class Metrics:
         for attempt in call.attempts:
             result = result_of(attempt)
             self._attempts.add((attempt.backend.name, result))
+            if attempt.utilization is not None:
+                self._utilization.told(attempt.backend.name, attempt.utilization)
             if attempt.spillover is not None:
                 self._spillovers.add((attempt.backend.name,))
             if attempt.is_backends_failure:
@@ -256,6 +264,32 @@ class Metrics:
         name = call.deployment
         exists = name in call.setup.config.virtual_deployments or (call.served and call.status == 200)
         return self._deployments.label(name, exists=exists)
+
+
+class _Utilization(Collector):
+    """How full provisioned backends have last said to be, for as long as that is news."""
+
+    def __init__(self, monotonic: Callable[[], float], registry: CollectorRegistry) -> None:
+        self._monotonic = monotonic
+        self._told: dict[str, tuple[float, float]] = {}
+        registry.register(self)
+
+    def told(self, backend: str, share: float) -> None:
+        """Take what an answer says."""
+        self._told[backend] = (share, self._monotonic())
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "aoai_gateway_backend_utilization_ratio",
+            "How full a provisioned backend's last answer said it was; 1 is full. Not there without answers.",
+            labels=("backend",),
+        )
+        oldest = self._monotonic() - UTILIZATION_SECONDS
+        for backend, (share, at) in list(self._told.items()):
+            if at > oldest:
+                family.add_metric((backend,), share)
+        yield family
 
 
 class SinkCounts(Collector):
