@@ -28,15 +28,8 @@ NAMES = ("name", "priority")
 """By what the items of a list are told apart."""
 
 ADDED_GAUGES = (
-    "in_flight",
-    "waiting",
-    "queue",
-    "connections",
-    "calls",
-    "reservations",
-    "memory",
-    "cpu",
-    "fds",
+    *("in_flight", "waiting", "queue", "connections", "calls", "reservations"),
+    *("memory", "cpu", "fds"),
 )
 """Words in the names of gauges that are each process's part of a whole; others say the same everywhere."""
 
