@@ -356,6 +356,22 @@ def test_nothing_is_said_of_nothing(written: Write) -> None:
     assert text(of(written([]))) == "No records\n"
 
 
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t"])
+def test_no_name_that_a_client_makes_up_is_a_formula_in_a_spreadsheet(written: Write, begin: str) -> None:
+    name = f"{begin}HYPERLINK('http://x')"
+    made = of(written([record(deployment=name, status=404, error="DeploymentNotFound")]))
+    (row,) = csv.DictReader(io.StringIO(as_csv(made), newline=""))
+    assert row["deployment"] == f"'{name}"
+    assert row["requests"] == "1"
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_no_name_that_a_client_makes_up_begins_a_line(written: Write, end: str) -> None:
+    made = of(written([record(deployment=f"a{end}=b", status=404, error="DeploymentNotFound")]))
+    (row,) = csv.DictReader(io.StringIO(as_csv(made), newline=""))
+    assert row["deployment"] == "a =b"
+
+
 def test_csv_has_a_line_for_each_consumer(written: Write) -> None:
     made = of(written(day()))
     rows = list(csv.DictReader(io.StringIO(as_csv(made))))

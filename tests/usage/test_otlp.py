@@ -62,7 +62,7 @@ def sent(*records: dict[str, Any], environment: dict[str, str] | None = None) ->
     """Give what is sent of these, until the writer is closed."""
     found = Sent()
     writer = OtlpWriter(OTLP, send=found, environment=environment or {})
-    assert writer.write(records) == 0
+    writer.write(records)
     writer.close()
     return found
 
@@ -392,6 +392,37 @@ def test_a_collector_that_is_away_is_given_up_in_time(receiver: Receiver) -> Non
     gone.server_close()
     with pytest.raises(SinkError, match=r"did not take the traces$"):
         collector(gone.url, time).send(b"spans")
+
+
+def test_a_batch_without_spans_tells_nothing_of_the_collector() -> None:
+    writer = OtlpWriter(OTLP, send=Sent(), environment={})
+    assert writer.write([record(call=None, attempts=[])]) is None
+    assert writer.write([record(traceparent=f"00-{TRACE}-{PARENT}-00")]) is None
+    writer.close()
+
+
+def test_metrics_that_the_collector_does_not_take_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    tries, refuses = threading.Semaphore(0), threading.Event()
+    refuses.set()
+
+    def send(signal: str, body: bytes) -> None:
+        tries.release()
+        if refuses.is_set():
+            raise SinkError("the collector did not take the metrics: 401")
+
+    settings = OtlpSink(endpoint="http://localhost:4318", traces=False)
+    writer = OtlpWriter(settings, send=send, environment={}, metrics_seconds=0.01)
+    assert writer.trouble() == ""
+    writer.write([record()])
+    for _ in range(3):
+        assert tries.acquire(timeout=10)
+    assert writer.trouble() == "the collector did not take the metrics: 401"
+    refuses.clear()
+    for _ in range(2):
+        assert tries.acquire(timeout=10)
+    writer.close()
+    assert writer.trouble() == ""
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
 def test_spans_that_the_collector_does_not_take_are_a_loss() -> None:

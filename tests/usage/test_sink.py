@@ -224,6 +224,43 @@ def test_a_record_that_comes_after_the_end_is_counted() -> None:
     assert (made.written, made.dropped, made.waiting) == (0, 1, 0)
 
 
+class Away:
+    """Writes elsewhere, which is away; of a batch of zeros it writes nothing."""
+
+    def __init__(self) -> None:
+        self.wrote = threading.Event()
+
+    def write(self, records: list[dict[str, int]]) -> int | None:
+        self.wrote.set()
+        if not any(record["n"] for record in records):
+            return None
+        raise sinks.SinkError("it is away")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_batch_of_which_nothing_is_written_does_not_say_that_all_is_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    away = Away()
+    made = Sink("x", away, gather_seconds=0.0)
+    for n in (1, 0):
+        away.wrote.clear()
+        made.put({"n": n})
+        assert away.wrote.wait(10)
+    made.close()
+    assert made.trouble(time.monotonic()) == "it is away"
+    assert (made.written, made.dropped) == (1, 1)
+    assert "can be written again" not in caplog.text
+
+
+def test_what_a_writer_says_of_itself_is_trouble_too() -> None:
+    made = Sink("x", Noting(), trouble=lambda: "metrics are not taken")
+    assert made.trouble(time.monotonic()) == "metrics are not taken"
+    made.close()
+
+
 class Noting:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

@@ -7,8 +7,8 @@ counted.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
+import logging
 import os
 import random
 import threading
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.sinks import OtlpSink
     from aoai_gateway.usage.sink import Record
+
+logger = logging.getLogger(__name__)
 
 TRACE_BYTES, SPAN_BYTES = 16, 8
 
@@ -58,6 +60,7 @@ class OtlpWriter:
         *,
         send: Callable[[str, bytes], None] | None = None,
         environment: Mapping[str, str] = os.environ,
+        metrics_seconds: float | None = None,
     ) -> None:
         self._collectors: dict[str, Collector] = {}
         self._send = send or self._to_collector
@@ -73,10 +76,14 @@ class OtlpWriter:
         self._drawn = random.Random().randbytes  # noqa: S311 - ids tell spans apart, and are no secrets
         self._measures: _Exported | None = None
         if settings.metrics:
-            self._measures = _Exported(self._envelope, self._send, settings.metrics_seconds)
+            seconds = metrics_seconds if metrics_seconds is not None else settings.metrics_seconds
+            self._measures = _Exported(self._envelope, self._send, seconds)
 
-    def write(self, records: Sequence[Record]) -> int:
-        """Export the spans of a batch, and count it in the metrics. Raises SinkError if it was not taken."""
+    def write(self, records: Sequence[Record]) -> int | None:
+        """Export the spans of a batch, and count it in the metrics. Raises SinkError if it was not taken.
+
+        None: it has no spans, so the collector was not asked.
+        """
         spans: list[bytes] = []
         for number, some in enumerate(batched(records, SLICE)):
             if number:
@@ -86,9 +93,14 @@ class OtlpWriter:
             if self._traces:
                 for record in some:
                     spans += self._spans(record)
-        if spans:
-            self._send("traces", self._envelope.around(spans))
+        if not spans:
+            return None
+        self._send("traces", self._envelope.around(spans))
         return 0
+
+    def trouble(self) -> str:
+        """Say why the collector does not take metrics; empty if it does."""
+        return self._measures.failing if self._measures is not None else ""
 
     def close(self) -> None:
         """Export the last metrics."""
@@ -189,6 +201,8 @@ class _Exported:
         self._envelope, self._send, self._seconds = envelope, send, seconds
         self._measures = Measures(time.time_ns())
         self.add = self._measures.add
+        self.failing = ""
+        """Why the last export was not taken."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="OpenTelemetry metrics", daemon=True)
         self._thread.start()
@@ -204,9 +218,20 @@ class _Exported:
             over = self._over.wait(self._seconds)
             metrics = self._measures.written(time.time_ns())
             if metrics:
-                # They are sums since the start: the next export holds what this one has lost.
-                with contextlib.suppress(SinkError):
-                    self._send("metrics", self._envelope.around(metrics))
+                self._export(metrics)
+
+    def _export(self, metrics: list[bytes]) -> None:
+        before = self.failing
+        try:
+            self._send("metrics", self._envelope.around(metrics))
+        except SinkError as error:
+            self.failing = str(error)
+            if not before:
+                logger.error("Metrics: %s. Those that are taken next hold all since the start.", error)
+        else:
+            self.failing = ""
+            if before:
+                logger.warning("Metrics are taken by the collector again.")
 
 
 def _nanoseconds(time_written: str) -> int:

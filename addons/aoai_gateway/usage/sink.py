@@ -37,10 +37,11 @@ HANGS_SECONDS = 30.0
 class Writer(Protocol):
     """Writes records somewhere; used by one thread."""
 
-    def write(self, records: Sequence[Record]) -> int:
+    def write(self, records: Sequence[Record]) -> int | None:
         """Write all of a batch. Gives how many of it are lost for reasons of their own.
 
-        Any exception means that all of them are lost.
+        None: nothing of the batch is for this place, so nothing is known of it. Any exception means that all
+        of them are lost.
         """
 
     def close(self) -> None:
@@ -50,8 +51,9 @@ class Writer(Protocol):
 class Sink:
     """Takes records, and has them written. ``name`` is for the log, the status page and metrics.
 
-    ``gather_seconds``: for how long the first record of a batch waits for others. ``weigh`` gives the bytes
-    of a record that waits, of which there may be no more than ``most`` together.
+    ``gather_seconds``: for how long the first record of a batch waits for others. ``trouble``: says what is
+    wrong with the writer though no record is lost. ``weigh`` gives the bytes of a record that waits, of which
+    there may be no more than ``most`` together.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Sink:
         writer: Writer,
         *,
         gather_seconds: float = GATHER_SECONDS,
+        trouble: Callable[[], str] = str,
         weigh: Callable[[Record], int] = lambda _: 0,
         most: int = 0,
     ) -> None:
@@ -72,6 +75,7 @@ class Sink:
         self._told = 0
         """How many of the lost ones the log has been told of."""
         self._writer = writer
+        self._writers_trouble = trouble
         self._since: float | None = None
         """When the batch that is being written was begun (monotonic)."""
         self._lock = threading.Lock()
@@ -103,7 +107,7 @@ class Sink:
         since = self._since
         if since is not None and now - since > HANGS_SECONDS:
             return f"has hung for {now - since:.0f} s"
-        return self.failing
+        return self.failing or self._writers_trouble()
 
     def put(self, record: Record) -> None:
         """Take a record, which is not changed from now on; never blocks."""
@@ -164,8 +168,8 @@ class Sink:
             self.failing = reason(error)
             self._settle(records, len(records), self.failing)
         else:
-            self._settle(records, lost, "they were refused")
-            if self.failing and not lost:
+            self._settle(records, lost or 0, "they were refused")
+            if self.failing and lost == 0:
                 logger.warning(
                     "The usage log %s can be written again; %d records are lost.", self.name, self.dropped
                 )

@@ -13,7 +13,7 @@ from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
 from aoai_gateway.usage.sink import GATHER_SECONDS, Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.config.sinks import RecordPrompts, UsageSink
@@ -75,7 +75,7 @@ class Sinks:
         try:
             for key in wanted:
                 if key not in before:
-                    made[key] = Sink(name_of(key), _writer(key), gather_seconds=_gather_seconds(key))
+                    made[key] = _made(key)
         except BaseException:
             self.close(list(made.values()))
             raise
@@ -145,6 +145,13 @@ def _prompt_sink(settings: RecordPrompts) -> Sink:
         keep=settings.keep,
     )
     return Sink(str(settings.path), PromptWriter(settings, lines), weigh=weight, most=MOST_WAITING)
+
+
+def _made(key: UsageSink | str) -> Sink:
+    writer = _writer(key)
+    # What else a writer does than to write records, it answers for itself.
+    trouble: Callable[[], str] = getattr(writer, "trouble", str)
+    return Sink(name_of(key), writer, gather_seconds=_gather_seconds(key), trouble=trouble)
 
 
 def _gather_seconds(key: UsageSink | str) -> float:
