@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -37,6 +38,13 @@ def ask(gateway: Gateway) -> int:
 def admin_url(gateway: Gateway) -> str:
     gateway.wait_until(lambda: "Status page at" in gateway.log, "showing its status page")
     return str(re.findall(r"Status page at (http://\S+)/", gateway.log)[0])
+
+
+def split_address(url: str) -> tuple[str, int]:
+    where = urlsplit(url)
+    assert where.hostname is not None
+    assert where.port is not None
+    return where.hostname, where.port
 
 
 def free_port() -> int:
@@ -135,7 +143,8 @@ def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
 ) -> None:
     good, lost = tmp_path / "good.jsonl", tmp_path / "gone" / "lost.jsonl"
     lost.parent.mkdir()
-    with socket.socket() as silent:
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.socket())
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # it accepts, and never answers
         gateway = start_gateway(
@@ -149,10 +158,13 @@ def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
         )
         lost.unlink(missing_ok=True)
         lost.symlink_to("/dev/full")
+        url = admin_url(gateway)
+        scraper = stack.enter_context(socket.create_connection(split_address(url)))
+        # It asks again and again, and never reads.
+        scraper.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 200)
         begin = time.monotonic()
         assert [ask(gateway) for _ in range(20)] == [200] * 20
         assert time.monotonic() - begin < 10
-        url = admin_url(gateway)
 
         def sinks() -> dict[str, Any]:
             found = request(f"{url}/api/status", "GET").json()
