@@ -278,11 +278,13 @@ class Noting:
 def test_records_gather_and_the_end_does_not_wait_for_more() -> None:
     noting = Noting()
     made = Sink("x", noting, gather_seconds=600.0)
-    for n in range(10):
+    made.put({"n": 0})
+    assert noting.wrote.wait(10), "one that comes alone does not wait"
+    for n in range(1, 10):
         made.put({"n": n})
-    assert (noting.batches, made.waiting) == ([], 10)
+    assert noting.batches == [[0]]
     made.close()
-    assert noting.batches == [list(range(10))]
+    assert noting.batches == [[0], list(range(1, 10))]
     assert (made.written, made.dropped, made.waiting) == (10, 0, 0)
 
 

@@ -1,9 +1,9 @@
 """A sink of usage records: a bounded queue, and a thread of its own that hands batches to a writer.
 
 Whatever the writer does, traffic does not notice: a writer that hangs fills the queue, one that fails loses
-its batch, and both are counted and told in the log. A record waits a moment for others, since a thread that
-wakes up for each of them costs more than what it writes. So a killed process loses the records of calls in
-flight and of that moment.
+its batch, and both are counted and told in the log. A record that comes alone is written at once; those that
+come soon after wait a moment for others, since a thread that wakes up for each of them costs more than what
+it writes. So a killed process loses the records of calls in flight and of that moment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_AT_ONCE = 1_000
 """Records of one batch."""
 
 GATHER_SECONDS = 0.1
-"""For how long a record waits for others, unless a sink says something else."""
+"""The least time between two batches, for which records gather, unless a sink says something else."""
 
 HANGS_SECONDS = 30.0
 """A writer that takes longer than this for a batch is said to hang."""
@@ -51,7 +51,7 @@ class Writer(Protocol):
 class Sink:
     """Takes records, and has them written. ``name`` is for the log, the status page and metrics.
 
-    ``gather_seconds``: for how long the first record of a batch waits for others. ``trouble``: says what is
+    ``gather_seconds``: the least time from one batch to the next. ``trouble``: says what is
     wrong with the writer though no record is lost. ``weigh`` gives the bytes of a record that waits, of which
     there may be no more than ``most`` together.
     """
@@ -90,6 +90,8 @@ class Sink:
         """Whether all that was unsettled has been counted as lost."""
         self._gather_seconds = gather_seconds
         self._queue: deque[Record] = deque()
+        self._taken = float("-inf")
+        """When the last batch was taken (monotonic)."""
         self._come = threading.Event()
         """Set while there is something to do for the thread."""
         self._ends = threading.Event()
@@ -193,7 +195,8 @@ class Sink:
         """Wait for a record and those that come soon after. Gives them, and whether they are the last."""
         self._come.wait()
         if len(self._queue) < MOST_AT_ONCE:
-            self._ends.wait(self._gather_seconds)
+            self._ends.wait(max(0.0, self._taken + self._gather_seconds - time.monotonic()))
+        self._taken = time.monotonic()
         with self._lock:
             records = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_AT_ONCE))]
             if not self._queue and not self._closed:
