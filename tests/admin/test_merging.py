@@ -56,6 +56,22 @@ def test_an_action_that_all_took_is_told_once() -> None:
     assert [action["text"] for action in actions] == ["b", "a"]
 
 
+def test_what_processes_take_is_added_and_when_they_began_is_not() -> None:
+    one = """\
+# TYPE process_resident_memory_bytes gauge
+process_resident_memory_bytes 100
+# TYPE process_open_fds gauge
+process_open_fds 7
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds 1000
+"""
+    other = one.replace("1000", "2000")
+    found = merged(map(Exposition.parse, (one, other))).samples
+    assert found["process_resident_memory_bytes"] == {"process_resident_memory_bytes": 200}
+    assert found["process_open_fds"] == {"process_open_fds": 14}
+    assert found["process_start_time_seconds"] == {"process_start_time_seconds": 2000}
+
+
 def test_metrics() -> None:
     one = """\
 # HELP calls_total Calls.

@@ -44,7 +44,8 @@ def test_what_it_says(state: dict[str, Any]) -> None:
     text = render(state, width=200, colour=False)
     assert "\x1b" not in text
     assert re.fullmatch(
-        r"a@one +0 +0, 0 failed +not known +(60|59) s  by hand: maintenance", line_with(text, "a@one")
+        r"a@one +0 +0, 0 failed +not known +(60|59) s  by hand: maintenance, since \d\d:\d\d:\d\dZ",
+        line_with(text, "a@one"),
     )
     assert re.fullmatch(r"b@one .* ok", line_with(text, "b@one"))
     assert re.fullmatch(r"c@two .* off  switched off by hand", line_with(text, "c@two"))
@@ -54,6 +55,19 @@ def test_what_it_says(state: dict[str, Any]) -> None:
     assert "the key of the client Other has ended" in text
     assert line_with(text, "Other").endswith("no limits")
     assert "endpoint two was switched off" in text
+
+
+def test_what_each_place_of_records_has_taken_and_lost_is_told(state: dict[str, Any]) -> None:
+    assert "records to" not in render(state, width=120, colour=False), "there is none"
+    state["sinks"] = [
+        {"name": "/var/u\x1b.jsonl", "written": 12_340, "dropped": 0, "waiting": 3, "trouble": None},
+        {"name": "otlp http://c", "written": 5, "dropped": 7, "waiting": 0, "trouble": None},
+        {"name": "csv", "written": 0, "dropped": 9, "waiting": 0, "trouble": "No space left on device"},
+    ]
+    text = render(state, width=120, colour=False)
+    assert re.fullmatch(r"/var/u .jsonl +12.3k +0 +3 +ok", line_with(text, "/var/u"))
+    assert re.fullmatch(r"otlp http://c +5 +7 +0 +ok", line_with(text, "otlp"))
+    assert line_with(text, "csv").endswith("No space left on device")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])

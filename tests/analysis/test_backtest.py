@@ -170,6 +170,14 @@ def test_an_empty_recording_is_none() -> None:
     assert (found["calls"], found["candidates"][0]["same"]) == (0, None)
 
 
+def test_a_small_cost_is_not_none() -> None:
+    own = pools(clients=clients())
+    found = backtest(recording(recorded_traffic(own, minutes=1)), {"own": own})
+    found["recorded"]["totals"]["cost"] = 0.0015
+    (line,) = [each for each in text(found, 80).splitlines() if each.startswith("recorded ")]
+    assert line.endswith(" <0.01")
+
+
 def test_the_result_fits_a_terminal_and_is_json(tmp_path: Path) -> None:
     own = pools(clients=clients())
     taken = recording(recorded_traffic(own, minutes=1))

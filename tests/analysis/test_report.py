@@ -6,12 +6,14 @@ import ast
 import csv
 import gzip
 import io
+import itertools
 import json
 import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +356,50 @@ def test_the_terminal_has_room_at_80_columns(written: Write) -> None:
 
 def test_nothing_is_said_of_nothing(written: Write) -> None:
     assert text(of(written([]))) == "No records\n"
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t"])
+def test_no_name_that_a_client_makes_up_is_a_formula_in_a_spreadsheet(written: Write, begin: str) -> None:
+    name = f"{begin}HYPERLINK('http://x')"
+    made = of(written([record(deployment=name, status=404, error="DeploymentNotFound")]))
+    (row,) = csv.DictReader(io.StringIO(as_csv(made), newline=""))
+    assert row["deployment"] == f"'{name}"
+    assert row["requests"] == "1"
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_no_name_that_a_client_makes_up_begins_a_line(written: Write, end: str) -> None:
+    made = of(written([record(deployment=f"a{end}=b", status=404, error="DeploymentNotFound")]))
+    (row,) = csv.DictReader(io.StringIO(as_csv(made), newline=""))
+    assert row["deployment"] == "a =b"
+
+
+def test_no_name_of_a_record_moves_the_terminals_cursor(written: Write) -> None:
+    said = text(of(written([record(deployment="a\x1b[2J\u202eb", client="c\x07")])), 80)
+    assert said.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("cost", "said"),
+    [(0.0, "0.00"), (0.0004, "<0.01"), (0.004999, "<0.01"), (0.005, "0.01"), (1234.5, "1,234.50")],
+)
+def test_a_small_cost_is_not_none(written: Write, cost: float, said: str) -> None:
+    made = of(written([record(cost=cost)]))
+    assert text(made).splitlines()[2].endswith(f", cost {said}")
+    assert f"<b>{escape(said)}</b>" in page(made)
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 5, 6, 7, 8, 11, 61, 600])
+def test_the_times_below_a_chart_are_as_far_from_each_other(written: Write, minutes: int) -> None:
+    begin = datetime(2026, 11, 28, 10, tzinfo=UTC)
+    times = [(begin + timedelta(minutes=n)).isoformat() for n in range(minutes)]
+    html = page(of(written([record(time=each) for each in times])))
+    chart = html[html.index("<svg") : html.index("</svg>")]
+    places = [float(x) for x in re.findall(r'<text x="([0-9.]+)" y="[0-9]+">\d\d', chart)]
+    steps = [round(after - before, 0) for before, after in itertools.pairwise(places)]
+    assert 1 <= len(places) <= 7
+    assert max(steps, default=1) - min(steps, default=1) <= 1
+    assert min(steps, default=60) >= 60, "they do not stand in each other"
 
 
 def test_csv_has_a_line_for_each_consumer(written: Write) -> None:

@@ -27,3 +27,19 @@ def test_the_report_is_read_without_scrolling_sideways(browser: Browser, tmp_pat
     if scheme == "light":
         take_picture(page, "report")
     page.close()
+
+
+def test_on_a_phone_charts_keep_their_size_and_only_they_move_sideways(
+    browser: Browser, tmp_path: Path
+) -> None:
+    records, out = tmp_path / "usage.jsonl", tmp_path / "report.html"
+    records.write_text("".join(json.dumps(each) + "\n" for each in working_day()))
+    assert main([str(records), "--format", "html", "-o", str(out)], lambda path: policy()) == 0
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(out.as_uri())
+    chart = page.locator("svg").first
+    box = chart.bounding_box()
+    assert box is not None
+    assert box["width"] >= 640, "its text would be too small to read"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.close()

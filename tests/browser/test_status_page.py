@@ -78,7 +78,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, home: Path, browser: Browser
         {"name": "Support bot", "key": CLIENT_KEY, "max_tokens_per_minute": 60_000},
         {"name": "Reports", "key": REPORTS_KEY, "max_tokens_per_day": 2_000_000},
     ]
-    config = configuration(simulator.urls, simulator.keys, admin={"port": admin}, clients=clients)
+    # What is written to a full disk is lost, and the loss is counted.
+    records = {"usage_log": "/dev/full", "usage_sinks": {"csv": {"folder": str(folder / "csv")}}}
+    config = configuration(simulator.urls, simulator.keys, admin={"port": admin}, clients=clients, **records)
     started: list[Gateway] = []
 
     def start() -> Gateway:
@@ -104,6 +106,20 @@ def at_rest(place: Place) -> Iterator[None]:
     for each in place.page.request.get(f"{api}status").json()["by_hand"]["switched_off"]:
         place.page.request.post(f"{api}switch", data={**each, "on": True})
     place.page.request.post(f"{api}breaks/close", data={})
+
+
+def test_it_shows_what_each_place_of_records_has_taken_and_lost(place: Place) -> None:
+    assert place.ask() is not None
+    full = place.page.locator('[data-sink="/dev/full"]')
+    expect(full).to_contain_text("No space left on device")
+    expect(full.locator(".bad").last).not_to_have_text("0")
+    expect(place.page.locator("#sinks tbody tr")).to_have_count(2)
+    expect(place.page.locator("#banner")).to_contain_text("No space left on device")
+
+
+def test_a_break_says_since_when_it_is(place: Place) -> None:
+    place.page.request.post(f"{place.url}api/breaks/open", data={"name": PTU, "seconds": 60, "reason": "x"})
+    expect(place.backend(PTU)).to_contain_text("by hand: x, since ")
 
 
 def tell(place: Place, count: int = 1) -> None:

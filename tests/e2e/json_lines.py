@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+from aoai_gateway.usage.sink import GATHER_SECONDS
 from tests.e2e.processes import Answer, eventually
 
 
@@ -29,6 +31,15 @@ def wait_for(path: Path, count: int, **members: Any) -> list[dict[str, Any]]:
         return found if len(found) >= count else []
 
     return eventually(enough, f"{count} lines with {members} in {path.name}")  # type: ignore[no-any-return]
+
+
+def at_rest(path: Path) -> int:
+    """Give how many lines there are once those of earlier calls have come, which gather for a moment."""
+    before, found = -1, len(read(path))
+    while found != before:
+        time.sleep(3 * GATHER_SECONDS)
+        before, found = found, len(read(path))
+    return found
 
 
 def record_of(path: Path, answer: Answer) -> dict[str, Any]:

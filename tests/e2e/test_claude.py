@@ -13,7 +13,7 @@ import anthropic
 import httpx2
 import pytest
 
-from tests.e2e.json_lines import read
+from tests.e2e.json_lines import at_rest, read
 from tests.e2e.processes import Gateway, Host, Simulator, request
 from tests.e2e.raw import exchange
 from tests.e2e.settings import CLIENT_KEY
@@ -87,7 +87,7 @@ def all_available(gateway: Gateway) -> bool:
 @pytest.fixture
 def records(gateway: Gateway) -> Callable[[int], list[dict[str, Any]]]:
     log = gateway.config_path.parent / "usage.jsonl"
-    before = len(read(log))
+    before = at_rest(log)
 
     def newest(count: int) -> list[dict[str, Any]]:
         gateway.wait_until(lambda: len(read(log)) >= before + count, "written down")

@@ -189,7 +189,7 @@ def test_who_hangs_up_leaves_the_line_at_once(stage: Stage) -> None:
     stage.fill(3.0)
     assert stage.ask("batch").status == 429
     asked = len(stage.simulator.requests())
-    before = len(json_lines.read(stage.usage_path))
+    before = json_lines.at_rest(stage.usage_path)
     with Connection(stage.gateway) as connection:
         connection.send(post(CHAT, json.dumps(stage.body()).encode(), key=key_of("critical")))
         stage.waiting(1)

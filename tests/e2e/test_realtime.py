@@ -70,6 +70,12 @@ def records(pair: Pair) -> list[dict[str, Any]]:
     ]
 
 
+def records_so_far(pair: Pair) -> int:
+    """How many there are, with those of sessions that have just ended."""
+    json_lines.at_rest(pair.gateway.config_path.parent / "usage.jsonl")
+    return len(records(pair))
+
+
 def next_record(pair: Pair, before: int) -> dict[str, Any]:
     eventually(lambda: len(records(pair)) > before, "the record of the session")
     return records(pair)[-1]
@@ -152,7 +158,7 @@ async def _text_and_audio(pair: Pair, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["v1", "azure"])
 def test_text_and_audio_by_the_sdk(pair: Pair, kind: str) -> None:
-    before = len(records(pair))
+    before = records_so_far(pair)
     asyncio.run(_text_and_audio(pair, kind))
     record = next_record(pair, before)
     assert record["api"] == ("v1" if kind == "v1" else "classic")
@@ -202,7 +208,7 @@ def test_a_failed_handshake_is_replayed(pair: Pair, fault: str) -> None:
             await until(connection, "session.created")
             return dict(connection.response.headers)
 
-    before = len(records(pair))
+    before = records_so_far(pair)
     time.sleep(0.1)  # a break of the last test is over
     pair.simulator.fault(fault, endpoint="sweden")
     headers = asyncio.run(run())
@@ -219,7 +225,7 @@ def test_the_session_ends_with_the_budget(pair: Pair) -> None:
                 await ask(connection, "again", max_output_tokens=400)
             return [], closed.value.rcvd.code if closed.value.rcvd else None
 
-    before = len(records(pair))
+    before = records_so_far(pair)
     _, code = asyncio.run(run())
     assert code == 1008
     record = next_record(pair, before)
@@ -233,7 +239,7 @@ def test_a_client_that_aborts(pair: Pair) -> None:
             await until(connection, "session.created")
             connection.transport.abort()
 
-    before = len(records(pair))
+    before = records_so_far(pair)
     asyncio.run(run())
     assert next_record(pair, before)["outcome"] == "client_gone"
     eventually(lambda: pair.simulator.active()["in_flight"] == 0, "the backend's session is over")
@@ -253,7 +259,7 @@ def test_a_backend_that_aborts(pair: Pair) -> None:
             assert closed.value.rcvd is not None
             return events[-1]["error"]["code"], closed.value.rcvd.code
 
-    before = len(records(pair))
+    before = records_so_far(pair)
     assert asyncio.run(run()) == ("session_disconnected", 1011)
     assert next_record(pair, before)["outcome"] == "truncated"
 
@@ -404,7 +410,7 @@ def test_many_sessions_at_once(pair: Pair) -> None:
     async def run() -> list[int]:
         return await asyncio.gather(*map(one, range(SESSIONS)))
 
-    before = len(records(pair))
+    before = records_so_far(pair)
     begun = time.monotonic()
     taken = asyncio.run(run())
     print(f"{SESSIONS} sessions of two turns took {time.monotonic() - begun:.1f} s")

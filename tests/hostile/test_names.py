@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Gateway, eventually
+from tests.e2e import json_lines
+from tests.e2e.processes import Gateway
 from tests.e2e.raw import exchange, post
 from tests.e2e.settings import CLIENT_KEY
 from tests.hostile.scripted import ScriptedBackend
@@ -57,8 +58,5 @@ def test_no_spelling_evades_a_limit_or_an_allow_list(gateway: Gateway) -> None:
     for where in PATHS:
         status, text = ask(gateway, where, "O1")
         assert status == 403, text
-    eventually(
-        lambda: len((gateway.config_path.parent / "usage.jsonl").read_text().splitlines()) >= 6, "records"
-    )
-    records = [json.loads(line) for line in (gateway.config_path.parent / "usage.jsonl").open()]
+    records = json_lines.wait_for(gateway.config_path.parent / "usage.jsonl", 6)
     assert [record["deployment"] for record in records[:4]] == ["gpt-4o"] * 4

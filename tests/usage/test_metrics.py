@@ -14,17 +14,32 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from aoai_gateway.admin.metrics import metrics
+from aoai_gateway.admin.metrics import metrics, render
+from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.config.models import Client
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage.deployment_labels import MOST_DEPLOYMENTS, OTHER
-from aoai_gateway.usage.metrics import Metrics
+from aoai_gateway.usage.metrics import UTILIZATION_SECONDS, Metrics
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, Fail, config, throttled, world
 from tests.programs import require
 
+PRIORITIES = [{"name": "critical"}, {"name": "batch"}]
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+class Clock:
+    """A gateway's clock that stands."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
 
 
 class Samples(dict[tuple[str, frozenset[str]], float]):
@@ -120,6 +135,39 @@ def test_how_things_stand_is_told_of_backends_and_pools() -> None:
     assert found["aoai_gateway_deployment_available_backends", ("gpt",)] == 2
     assert found["aoai_gateway_ready", ()] == 1
     assert found["aoai_gateway_trouble", ("pool_empty",)] == 0
+
+
+def test_a_line_is_told_by_class_whether_or_not_calls_stand_in_it() -> None:
+    gateway = Gateway()
+    gateway.adopt(config("a", priorities=PRIORITIES))
+    document = asyncio.run(snapshot(gateway))
+    (deployment,) = document["deployments"]
+    deployment["line"]["classes"] = [{"priority": "batch", "waiting": 3, "longest_wait_seconds": 1.0}]
+    text = render(gateway.metrics.registry, document).decode()
+    (family,) = (f for f in text_string_to_metric_families(text) if f.name == "aoai_gateway_queue_length")
+    assert {(s.labels["deployment"], s.labels["priority"]): s.value for s in family.samples} == {
+        ("gpt", "critical"): 0,
+        ("gpt", "batch"): 3,
+    }
+
+
+def test_how_full_a_provisioned_backend_says_to_be_is_told_as_long_as_it_is_news() -> None:
+    here = world("ptu@a").script(a=Answer(headers={"azure-openai-deployment-utilization": "87.5%"}))
+    clock = Clock()
+    gateway = Gateway(clock)
+    gateway.adopt(config("ptu@a"))
+    gateway.metrics.finished(here.call().call)
+    name = "aoai_gateway_backend_utilization_ratio"
+    assert samples(gateway)[name, ("ptu@a",)] == 0.875
+    clock.now += UTILIZATION_SECONDS
+    assert (name, frozenset({"ptu@a"})) not in samples(gateway)
+
+
+def test_the_process_is_told_as_every_exporter_does() -> None:
+    found = samples(Gateway())
+    assert found["process_resident_memory_bytes", ()] > 1e6
+    assert found["process_open_fds", ()] > 0
+    assert found["process_cpu_seconds_total", ()] > 0
 
 
 def test_a_client_that_is_gone_and_a_dropped_connection_are_told_apart() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from mitmproxy.http import Headers
 
 from aoai_gateway.config.models import Client
 from aoai_gateway.usage.record import ATTEMPT_FIELDS, FIELDS, usage_record
@@ -170,6 +172,33 @@ def test_a_clients_retry_count_is_a_small_number_or_nothing(said: str, count: in
 
 
 # --- policy as data ----------------------------------------------------------------------------------
+
+
+class Named(dict[str, str]):
+    """Headers that are no mitmproxy's, as a backtest has them."""
+
+
+def test_the_clients_headers_are_read_whatever_holds_them() -> None:
+    call = world("a").call().call
+    fields = [
+        (b"X-Request-Id", b"second"),
+        (b"x-stainless-retry-count", b"2"),
+        (b"TraceParent", b"00-a"),
+        (b"traceparent", b"00-b"),
+        (b"X-MS-Client-Request-Id", b"caf\xc3\xa9"),
+        (b"cookie", b"x"),
+    ]
+
+    def read(headers: Any) -> tuple[Any, ...]:
+        call.headers = headers
+        record = usage_record(call)
+        return record["client_request_id"], record["client_retry"], record["traceparent"]
+
+    assert read(Headers(fields)) == ("café", 2, "00-a, 00-b")
+    named = Named({"x-request-id": "second", "x-stainless-retry-count": "2", "traceparent": "00-a"})
+    assert read(named) == ("second", 2, "00-a")
+    unfit = Headers([(b"x-request-id", b"\xff"), (b"traceparent", b"a" * 300)])
+    assert read(unfit) == (None, None, None)
 
 
 def limited(**policy: object) -> Client:

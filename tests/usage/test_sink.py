@@ -42,7 +42,7 @@ def lines(path: Path) -> list[object]:
 def written_or_dropped(made: Sink) -> None:
     """Wait until the thread has taken all that was put."""
     end = time.monotonic() + 10
-    while not made._queue.empty() and time.monotonic() < end:
+    while made._queue and time.monotonic() < end:
         time.sleep(0.005)
 
 
@@ -222,6 +222,93 @@ def test_a_record_that_comes_after_the_end_is_counted() -> None:
     made.close()
     made.put({"n": 0})
     assert (made.written, made.dropped, made.waiting) == (0, 1, 0)
+
+
+class Away:
+    """Writes elsewhere, which is away; of a batch of zeros it writes nothing."""
+
+    def __init__(self) -> None:
+        self.wrote = threading.Event()
+
+    def write(self, records: list[dict[str, int]]) -> int | None:
+        self.wrote.set()
+        if not any(record["n"] for record in records):
+            return None
+        raise sinks.SinkError("it is away")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_batch_of_which_nothing_is_written_does_not_say_that_all_is_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    away = Away()
+    made = Sink("x", away, gather_seconds=0.0)
+    for n in (1, 0):
+        away.wrote.clear()
+        made.put({"n": n})
+        assert away.wrote.wait(10)
+    made.close()
+    assert made.trouble(time.monotonic()) == "it is away"
+    assert (made.written, made.dropped) == (1, 1)
+    assert "can be written again" not in caplog.text
+
+
+def test_what_a_writer_says_of_itself_is_trouble_too() -> None:
+    made = Sink("x", Noting(), trouble=lambda: "metrics are not taken")
+    assert made.trouble(time.monotonic()) == "metrics are not taken"
+    made.close()
+
+
+class Noting:
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.wrote = threading.Event()
+
+    def write(self, records: list[dict[str, int]]) -> int:
+        self.batches.append([record["n"] for record in records])
+        self.wrote.set()
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_records_gather_and_the_end_does_not_wait_for_more() -> None:
+    noting = Noting()
+    made = Sink("x", noting, gather_seconds=600.0)
+    made.put({"n": 0})
+    assert noting.wrote.wait(10), "one that comes alone does not wait"
+    for n in range(1, 10):
+        made.put({"n": n})
+    assert noting.batches == [[0]]
+    made.close()
+    assert noting.batches == [[0], list(range(1, 10))]
+    assert (made.written, made.dropped, made.waiting) == (10, 0, 0)
+
+
+def test_a_record_that_stays_alone_is_written_too() -> None:
+    noting = Noting()
+    made = Sink("x", noting)
+    for n in range(3):
+        noting.wrote.clear()
+        made.put({"n": n})
+        assert noting.wrote.wait(10)
+    assert noting.batches == [[0], [1], [2]]
+    made.close()
+
+
+def test_what_is_more_than_a_batch_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "MOST_AT_ONCE", 4)
+    noting = Noting()
+    made = Sink("x", noting, gather_seconds=0.0)
+    with made._lock:
+        made._queue.extend({"n": n} for n in range(10))
+        made._unsettled = 10
+        made._come.set()
+    made.close()
+    assert noting.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 class Hanging:

@@ -1,4 +1,4 @@
-"""What the writers of usage records write: rotation, PowerProxy's CSV, Log Analytics, OpenTelemetry."""
+"""What the writers of usage records write: rotation, PowerProxy's CSV, Log Analytics."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from typing import Any
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ServiceRequestError
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from hypothesis import given
+from hypothesis import strategies as st
 
-from aoai_gateway.config.sinks import LogAnalyticsSink, OtlpSink
+from aoai_gateway.config.sinks import LogAnalyticsSink
 from aoai_gateway.usage.csv_files import COLUMNS, CsvWriter
-from aoai_gateway.usage.lines import JsonLinesWriter
+from aoai_gateway.usage.lines import JsonLinesWriter, lines_of
 from aoai_gateway.usage.log_analytics import LogAnalyticsWriter
-from aoai_gateway.usage.otlp import OtlpWriter
 from aoai_gateway.usage.sink import SinkError
-from tests.usage.records import attempt, record
+from tests.usage.records import record
 
 
 class Clock:
@@ -249,92 +247,20 @@ def test_a_refused_upload_is_told_without_what_the_service_said(error: Exception
     assert "secret" not in str(caught.value)
 
 
-# --- OpenTelemetry --------------------------------------------------------------------------------------
+# --- lines of JSON --------------------------------------------------------------------------------------
 
-OTLP = OtlpSink(endpoint="http://localhost:4318")
-TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-
-
-def two_attempts(**values: Any) -> dict[str, Any]:
-    first = attempt(status=429, failure="status", reason="429", answered_ms=50.0, duration_ms=50.0)
-    second = attempt("gpt-4o@france", started_ms=60.0, first_token_ms=200.0, duration_ms=900.0)
-    return record(attempts=[first, second], duration_ms=960.0, streaming=True, first_token_ms=260.0, **values)
+TEXTS = st.text(st.characters(), max_size=20)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
 
 
-def test_a_call_is_a_span_and_each_attempt_one_within_it() -> None:
-    spans = InMemorySpanExporter()
-    writer = OtlpWriter(OTLP, spans=spans, reader=InMemoryMetricReader())
-    assert writer.write([two_attempts(traceparent=f"00-{TRACE}-{PARENT}-01")]) == 0
-    first, second, call = spans.get_finished_spans()
-    assert {f"{span.context.trace_id:032x}" for span in (first, second, call)} == {TRACE}
-    assert f"{call.parent.span_id:016x}" == PARENT
-    assert first.parent.span_id == second.parent.span_id == call.context.span_id
-    begun = round(datetime(2026, 11, 28, 10, tzinfo=UTC).timestamp()) * 10**9
-    assert (call.start_time - begun, call.end_time - begun) == (0, 960_000_000)
-    assert (second.start_time - begun, second.end_time - begun) == (60_000_000, 960_000_000)
-    assert [event.timestamp - begun for event in second.events] == [260_000_000]
-    assert (call.name, first.name) == ("chat gpt-4o", "attempt 1: gpt-4o-ptu@sweden")
-    assert (first.attributes["error.type"], first.status.is_ok) == ("429", False)
-    assert call.status.is_ok
-    assert call.attributes["gen_ai.provider.name"] == "azure.ai.openai"
-    assert call.attributes["gen_ai.usage.input_tokens"] == 100
-    assert call.attributes["gen_ai.response.time_to_first_chunk"] == 0.26
+@given(st.dictionaries(TEXTS, VALUES | st.lists(VALUES, max_size=3), max_size=5))
+def test_whatever_a_record_holds_its_line_is_ascii_and_says_the_same(held: dict[str, Any]) -> None:
+    line = lines_of([held])
+    assert line.isascii()
+    assert line.count("\n") == 1
+    assert json.loads(line) == held
 
 
-def test_what_the_client_does_not_sample_is_not_exported() -> None:
-    spans = InMemorySpanExporter()
-    writer = OtlpWriter(OTLP, spans=spans, reader=InMemoryMetricReader())
-    writer.write([record(traceparent=f"00-{TRACE}-{PARENT}-00")])
-    assert spans.get_finished_spans() == ()
-
-
-@pytest.mark.parametrize("said", [None, "nonsense", f"00-{'0' * 32}-{PARENT}-01"])
-def test_without_a_usable_traceparent_a_trace_begins_here(said: str | None) -> None:
-    spans = InMemorySpanExporter()
-    OtlpWriter(OTLP, spans=spans, reader=InMemoryMetricReader()).write([record(traceparent=said)])
-    assert [span.parent is None for span in spans.get_finished_spans()] == [False, True]
-
-
-def test_the_metrics_are_those_of_the_conventions() -> None:
-    reader = InMemoryMetricReader()
-    writer = OtlpWriter(OTLP, spans=InMemorySpanExporter(), reader=reader)
-    writer.write(
-        [two_attempts(), record(outcome="rejected", status=429, error="quota_exceeded", attempts=[])]
-    )
-    found = {
-        metric.name: list(metric.data.data_points)
-        for resource in reader.get_metrics_data().resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    }
-    points = found["gen_ai.client.token.usage"]
-    assert {p.attributes["gen_ai.token.type"]: p.sum for p in points} == {"input": 100, "output": 20}
-    durations = found["gen_ai.client.operation.duration"]
-    assert sorted(point.attributes.get("error.type", "") for point in durations) == ["", "quota_exceeded"]
-    assert found["gen_ai.client.operation.time_to_first_chunk"][0].sum == pytest.approx(0.26)
-
-
-def test_names_of_deployments_that_clients_make_up_are_no_attributes() -> None:
-    reader = InMemoryMetricReader()
-    writer = OtlpWriter(OTLP, spans=InMemorySpanExporter(), reader=reader)
-    missing = [record(deployment=f"made-up-{number}", status=404) for number in range(10)]
-    writer.write([*missing, record(deployment="real"), record(deployment="real", status=500)])
-    names = {
-        point.attributes["gen_ai.request.model"]
-        for resource in reader.get_metrics_data().resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        for point in metric.data.data_points
-    }
-    assert names == {"(other)", "real"}
-
-
-class Refusing(SpanExporter):
-    def export(self, spans: object) -> SpanExportResult:
-        return SpanExportResult.FAILURE
-
-
-def test_spans_that_the_collector_does_not_take_are_a_loss() -> None:
-    writer = OtlpWriter(OTLP, spans=Refusing(), reader=InMemoryMetricReader())
-    with pytest.raises(SinkError, match="did not take"):
-        writer.write([record()])
+def test_what_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(TypeError):
+        lines_of([{"a": object()}])

@@ -17,9 +17,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, override
 
-from tornado import web
-
 from aoai_gateway.admin.merging import merged_status
+from aoai_gateway.admin.unread import ReadInTimeHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,7 +64,7 @@ async def ask(
     return Reply(int(first.split(" ")[1]), kept, content)
 
 
-class FleetHandler(web.RequestHandler):
+class FleetHandler(ReadInTimeHandler):
     """Hands a request to workers.
 
     ``sockets``: where they are asked; ``workers``: what is known of each; ``metrics``: what they counted.

@@ -31,6 +31,7 @@ from aoai_gateway.admin import guard, metrics, page
 from aoai_gateway.admin.controls import LONGEST_BREAK, ControlError, NothingOfThatNameError
 from aoai_gateway.admin.headers import headers
 from aoai_gateway.admin.snapshot import snapshot
+from aoai_gateway.admin.unread import ReadInTimeHandler
 from aoai_gateway.proxy import health
 from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.json_members import read_document
@@ -139,7 +140,7 @@ class AdminListener:
             await self._server.close_all_connections()
 
 
-class _Handler(web.RequestHandler):
+class _Handler(ReadInTimeHandler):
     """The base of all handlers: headers, errors as JSON, and no pages of tornado's own."""
 
     def initialize(self, gateway: Gateway, controls: Controls, tokens: guard.Tokens) -> None:

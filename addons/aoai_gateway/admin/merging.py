@@ -27,7 +27,10 @@ LARGEST = frozenset({"p50_ms", "p95_ms", "longest_wait_seconds", "uptime_seconds
 NAMES = ("name", "priority")
 """By what the items of a list are told apart."""
 
-ADDED_GAUGES = ("in_flight", "waiting", "queue", "connections", "calls", "reservations", "memory", "cpu")
+ADDED_GAUGES = (
+    *("in_flight", "waiting", "queue", "connections", "calls", "reservations"),
+    *("memory", "cpu", "fds"),
+)
 """Words in the names of gauges that are each process's part of a whole; others say the same everywhere."""
 
 

@@ -48,7 +48,7 @@ class _Standing(Collector):
         yield from self._of_the_gateway(self._document["gateway"])
         yield from self._of_endpoints(self._document["endpoints"])
         yield from self._of_backends(self._document["backends"])
-        yield from self._of_deployments(self._document["deployments"])
+        yield from self._of_deployments(self._document["deployments"], self._document["priorities"])
         yield from self._of_clients(self._document["clients"])
         yield from self._of_sinks(self._document["sinks"])
 
@@ -99,7 +99,7 @@ class _Standing(Collector):
             each(_of("tokens_per_minute")),
         )
 
-    def _of_deployments(self, deployments: list[dict[str, Any]]) -> Iterator[Metric]:
+    def _of_deployments(self, deployments: list[dict[str, Any]], classes: list[str]) -> Iterator[Metric]:
         yield _gauge(
             "deployment_available_backends",
             "Backends that may be tried now by clients of the default class.",
@@ -108,9 +108,13 @@ class _Standing(Collector):
         )
         yield _gauge(
             "queue_length",
-            "Calls in the waiting line.",
-            ("deployment",),
-            [((d["name"],), d["line"]["waiting"]) for d in deployments],
+            "Calls in the waiting line, by class.",
+            ("deployment", "priority"),
+            [
+                ((d["name"], cls), waiting)
+                for d in deployments
+                for cls, waiting in _by_class(d["line"], classes).items()
+            ],
         )
         yield _gauge(
             "longest_wait_seconds",
@@ -147,6 +151,12 @@ def _gauge(name: str, about: str, labels: tuple[str, ...], rows: Rows) -> Metric
         if value is not None:
             family.add_metric(values, value)
     return family
+
+
+def _by_class(line: dict[str, Any], classes: list[str]) -> dict[str, float]:
+    """Give how many calls of each class wait; of most classes none do."""
+    # A call keeps the class that it came in with, when the configuration no longer has it.
+    return dict.fromkeys(classes, 0.0) | {each["priority"]: each["waiting"] for each in line["classes"]}
 
 
 def _of(key: str) -> Any:

@@ -64,6 +64,11 @@ class _View:
             "backends": _table(("backend", "in flight", "15 min", "headroom", "state"), self._backends()),
             "deployments": _table(("deployment", "available", "in flight", "waiting"), self._deployments()),
             "clients": _table(("client", "class", "in flight", "15 min", "quota"), self._clients()),
+            **(
+                {"sinks": _table(("records to", "written", "lost", "waiting", "state"), self._sinks())}
+                if self.state["sinks"]
+                else {}
+            ),
         }
 
     def lines(self) -> Iterator[str]:
@@ -136,7 +141,8 @@ class _View:
             if each["break"] is not None:
                 words.append((each["priority"], span(each["break"]["seconds_left"]), "red"))
                 whole = " (whole endpoint)" if each["break"]["whole_endpoint"] else ""
-                reasons.append(printable(each["break"]["reason"]) + whole)
+                since = each["break"]["since"].partition("T")[2]
+                reasons.append(f"{printable(each['break']['reason'])}{whole}, since {since}")
             else:
                 words.append((each["priority"], "probation" if each["on_probation"] else "ok", "yellow"))
         if len({word for _, word, _ in words}) == 1:
@@ -177,6 +183,17 @@ class _View:
                 first,
             )
             yield from (("", "", "", "", each) for each in rest)
+
+    def _sinks(self) -> Iterator[Sequence[str]]:
+        for sink in self.state["sinks"]:
+            trouble = sink["trouble"]
+            yield (
+                printable(sink["name"]),
+                short(sink["written"]),
+                self._alarm(short(sink["dropped"]), sink["dropped"]),
+                short(sink["waiting"]),
+                self.paint(printable(trouble), "red") if trouble else self.paint("ok", "green"),
+            )
 
     def _quota(self, quota: dict[str, Any]) -> str:
         used, limit = quota["used"], quota["limit"]

@@ -13,7 +13,7 @@ from aoai_gateway.analysis.arguments import parser_of_records
 from aoai_gateway.analysis.backtest import backtest, uncollected
 from aoai_gateway.analysis.recorded import recording_of
 from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
-from aoai_gateway.analysis.text import columns, percent, short
+from aoai_gateway.analysis.text import columns, money, percent, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ def _row(name: str, totals: dict[str, Any], same: float | None) -> tuple[str, ..
         short(totals["waited"]),
         f"{totals['waited_seconds'] / totals['waited']:.1f}s" if totals["waited"] else "–",
         percent(totals["spilled"] / totals["served"] if totals["served"] else None),
-        "–" if totals["cost"] is None else f"{totals['cost']:,.2f}",
+        money(totals["cost"]),
         "" if same is None else f"{100 * same:.1f}%",
     )
 

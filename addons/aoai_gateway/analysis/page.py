@@ -11,7 +11,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.text import percent, short, span
+from aoai_gateway.analysis.text import money, percent, short, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 960, 240, 56, 24, 12
 
 SHADES = 7
+
+LABELS = 6
+"""Times below a chart, at most."""
 """Colours that the style sheet has: six for consumers, one for the others."""
 
 
@@ -71,7 +74,7 @@ def _tiles(totals: Mapping[str, Any]) -> Iterator[str]:
         ("Tokens", short(totals["input_tokens"] + totals["output_tokens"]), _in_and_out(totals)),
     ]
     if totals["cost"] is not None:
-        tiles.append(("Cost", f"{totals['cost']:,.2f}", "by the price table"))
+        tiles.append(("Cost", escape(money(totals["cost"])), "by the price table"))
     yield '<div class="tiles">'
     for title, figure, about in tiles:
         yield f'<div class="tile"><span>{title}</span><b>{figure}</b><small>{about}</small></div>'
@@ -99,7 +102,7 @@ def _tokens_chart(series: Mapping[str, Any]) -> Iterator[str]:
         above = [a + b for a, b in zip(below, values, strict=True)]
         yield _area(below, above, top, f"s{number % SHADES}")
         below = above
-    yield "</svg>"
+    yield "</svg></div>"
 
 
 def _refused_chart(series: Mapping[str, Any]) -> Iterator[str]:
@@ -116,11 +119,11 @@ def _refused_chart(series: Mapping[str, Any]) -> Iterator[str]:
                 f'<rect class="bad" x="{LEFT + number * step:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" '
                 f'width="{max(1.0, step - 1):.1f}" height="{height:.1f}"/>'
             )
-    yield "</svg>"
+    yield "</svg></div>"
 
 
 def _svg_open(label: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+    return f'<div class="scroll"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
 
 
 def _grid(top: float, series: Mapping[str, Any]) -> Iterator[str]:
@@ -131,8 +134,7 @@ def _grid(top: float, series: Mapping[str, Any]) -> Iterator[str]:
         yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>'
     starts = series["starts"]
     long = starts[-1] - starts[0] > 2 * 86_400
-    for part in range(6):
-        index = min(len(starts) - 1, round(part * len(starts) / 6))
+    for index in range(0, len(starts), math.ceil(len(starts) / LABELS)):
         x = LEFT + (WIDTH - LEFT) * index / len(starts)
         when = datetime.fromtimestamp(starts[index], UTC)
         yield f'<text x="{x:.1f}" y="{HEIGHT - 6}">{when:{"%d %b" if long else "%H:%M"}}</text>'
@@ -241,7 +243,7 @@ def _consumers(consumers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             span(row["duration_p95_ms"]),
             span(row["first_token_p95_ms"]),
             percent(row["spill_share"]),
-            "–" if row["cost"] is None else f"{row['cost']:,.2f}",
+            escape(money(row["cost"])),
         )
         for row in consumers
     ]
@@ -304,7 +306,7 @@ def _tiers(tiers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{row['requests']:,}",
             short(row["input_tokens"]),
             short(row["output_tokens"]),
-            f"{row['cost']:,.2f}",
+            escape(money(row["cost"])),
         )
         for row in tiers
     ]

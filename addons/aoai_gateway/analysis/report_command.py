@@ -80,15 +80,22 @@ def as_csv(made: dict[str, Any]) -> str:
         writer = csv.DictWriter(out, list(made["consumers"][0]), lineterminator="\n")
         writer.writeheader()
         for row in made["consumers"]:
-            writer.writerow(
-                {
-                    key: " ".join(f"{cause}={count}" for cause, count in value.items())
-                    if isinstance(value, dict)
-                    else value
-                    for key, value in row.items()
-                }
-            )
+            writer.writerow({key: _cell(value) for key, value in row.items()})
     return out.getvalue()
+
+
+FORMULA = ("=", "+", "-", "@", "\t")
+"""What a cell begins with that spreadsheets take for a formula."""
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        value = " ".join(f"{cause}={count}" for cause, count in value.items())
+    if not isinstance(value, str):
+        return value
+    # Clients make names of deployments up, and the reader opens the file in a spreadsheet.
+    value = " ".join(value.splitlines())
+    return f"'{value}" if value.startswith(FORMULA) else value
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.wire.printing import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -36,7 +38,7 @@ def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
         f"{report['from'][:16]} to {report['to'][:16]} UTC, {report['minutes']:,} minutes, "
         f"{report['records']:,} records"
     )
-    cost = f", cost {totals['cost']:,.2f}" if totals["cost"] is not None else ""
+    cost = f", cost {money(totals['cost'])}" if totals["cost"] is not None else ""
     yield (
         f"{totals['requests']:,} requests: {totals['served']:,} served, {totals['refused']:,} refused, "
         f"{totals['errors']:,} errors, {totals['aborted']:,} aborted"
@@ -71,7 +73,7 @@ def _consumers(report: dict[str, Any]) -> Iterator[Sequence[str]]:
             short(row["tpm_average"]),
             short(row["tpm_p95"]),
             short(row["tpm_peak"]),
-            f"{row['cost']:,.2f}" if row["cost"] is not None else "–",
+            money(row["cost"]),
         )
 
 
@@ -153,7 +155,7 @@ def _tiers(report: dict[str, Any]) -> Iterator[Sequence[str]]:
             short(row["requests"]),
             short(row["input_tokens"]),
             short(row["output_tokens"]),
-            f"{row['cost']:,.2f}",
+            money(row["cost"]),
         )
 
 
@@ -168,6 +170,7 @@ def _section(title: str, rows: Iterator[Sequence[str]], width: int) -> Iterator[
 
 def columns(table: Sequence[Sequence[str]], width: int) -> Iterator[str]:
     """Lay a table out: names to the left, and cut where there is no room; figures to the right."""
+    table = [[printable(cell) for cell in row] for row in table]
     widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
     texts = [n for n, name in enumerate(table[0]) if name in ("client", "deployment", "why", "")]
     spare = width - sum(widths) - (len(widths) - 1)
@@ -199,6 +202,13 @@ def short(number: float | None) -> str:
                 else f"{number / limit:.0f}{unit}"
             )
     return f"{number:.3g}" if number != int(number) else f"{int(number)}"
+
+
+def money(amount: float | None) -> str:
+    """Write a cost: ``1,234.50``. What is too little for that is not nothing: ``<0.01``."""
+    if amount is None:
+        return "–"
+    return "<0.01" if 0 < amount < 0.005 else f"{amount:,.2f}"
 
 
 def percent(share: float | None) -> str:

@@ -41,7 +41,7 @@ class CsvSink(_Rotated):
 
 
 class OtlpSink(_Sink):
-    """OpenTelemetry: spans and metrics of the GenAI conventions, by OTLP over HTTP (extra otel)."""
+    """OpenTelemetry: spans and metrics of the GenAI conventions, by OTLP over HTTP."""
 
     endpoint: Url
     """The collector, `http://localhost:4318`; `/v1/traces` and `/v1/metrics` are added."""

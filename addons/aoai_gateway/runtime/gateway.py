@@ -188,7 +188,7 @@ class Gateway:
         self.sessions: set[str] = set()
         """The clients' connections that are sessions of messages, by id."""
         self.traffic = Traffic()
-        self.metrics = Metrics()
+        self.metrics = Metrics(self.clock.monotonic)
         self.metrics.registry.register(SinkCounts(self.sinks.counts))
         self.switches = Switches()
         self.written: Config | None = None

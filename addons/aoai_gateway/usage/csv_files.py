@@ -60,11 +60,11 @@ class CsvWriter:
         self._let_go: Callable[[], object] = bool
         self._day: object = None
 
-    def write(self, records: Sequence[Record]) -> int:
-        """Append a line for each that a backend answered; all or nothing."""
+    def write(self, records: Sequence[Record]) -> int | None:
+        """Append a line for each that a backend answered; all or nothing. None: there was none."""
         rows = [row(record) for record in records if was_answered(record)]
         if not rows:
-            return 0
+            return None
         data = _text(rows)
         file = self._current(len(data))
         write(file, data if os.fstat(file).st_size else _text([COLUMNS]) + data)

@@ -25,46 +25,57 @@ OPERATIONS = {
 DURATION = "gen_ai.client.operation.duration"
 TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105 - a metric's name
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+FIRST_CHUNK_OF_CALL = "gen_ai.response.time_to_first_chunk"
 PER_CHUNK = "gen_ai.client.operation.time_per_output_chunk"
 
 SECONDS_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 
-_SPAN_ATTRIBUTES = {
+CALL_ATTRIBUTES = {
     "model": "gen_ai.response.model",
     "max_tokens": "gen_ai.request.max_tokens",
     "streaming": "gen_ai.request.stream",
+    "service_tier": "openai.response.service_tier",
+    "service_tier_requested": "openai.request.service_tier",
+    "fallback": "aoai_gateway.fallback",
+    "client": "aoai_gateway.client",
+    "priority": "aoai_gateway.priority",
+    "outcome": "aoai_gateway.outcome",
+    "asked_deployment": "aoai_gateway.asked_deployment",
+    "region": "cloud.region",
+    "status": "http.response.status_code",
+}
+"""Of the span of a call, by the record's field: values that calls of the same kind have all together."""
+
+CALL_COUNTS = {
     "input_tokens": "gen_ai.usage.input_tokens",
     "output_tokens": "gen_ai.usage.output_tokens",
     "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
     "cache_write_tokens": "gen_ai.usage.cache_creation.input_tokens",
     "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
-    "response_id": "gen_ai.response.id",
-    "service_tier": "openai.response.service_tier",
-    "service_tier_requested": "openai.request.service_tier",
-    "fallback": "aoai_gateway.fallback",
-    "call": "aoai_gateway.call",
-    "client": "aoai_gateway.client",
-    "priority": "aoai_gateway.priority",
-    "outcome": "aoai_gateway.outcome",
-    "asked_deployment": "aoai_gateway.asked_deployment",
     "waited_ms": "aoai_gateway.waited_ms",
+}
+"""Values that come again in others."""
+
+CALL_IDS = {
+    "response_id": "gen_ai.response.id",
+    "call": "aoai_gateway.call",
     "cost": "aoai_gateway.cost",
-    "region": "cloud.region",
-    "status": "http.response.status_code",
     "client_request_id": "aoai_gateway.client_request_id",
     "backend_request_id": "aoai_gateway.backend_request_id",
     "user": "enduser.pseudo.id",
 }
+"""Those that each call has its own of."""
 
-_ATTEMPT_ATTRIBUTES = {
+ATTEMPT_ATTRIBUTES = {
     "backend": "aoai_gateway.backend",
     "status": "http.response.status_code",
     "reason": "aoai_gateway.reason",
-    "break_ms": "aoai_gateway.break_ms",
     "region": "cloud.region",
-    "request_id": "aoai_gateway.backend_request_id",
 }
+"""The same of an attempt."""
+
+ATTEMPT_IDS = {"break_ms": "aoai_gateway.break_ms", "request_id": "aoai_gateway.backend_request_id"}
 
 
 def provider(api: str | None) -> str:
@@ -96,34 +107,34 @@ def metric_attributes(record: Record, deployments: DeploymentLabels) -> dict[str
     return found
 
 
-def span_attributes(record: Record) -> dict[str, Any]:
-    """Give the attributes of a call's span."""
-    found = {
-        "gen_ai.operation.name": operation_name(record),
-        "gen_ai.provider.name": provider(record.get("api")),
-        "gen_ai.request.model": record["asked_deployment"] or record["deployment"] or "",
+KIND_FIELDS = (*CALL_ATTRIBUTES, "operation", "api", "deployment", "finish_reason", "error")
+"""The fields of a record that say of what kind a call was."""
+
+ATTEMPT_KIND_FIELDS = (*ATTEMPT_ATTRIBUTES, "failure")
+
+
+def kind_attributes(kind: Record) -> dict[str, Any]:
+    """Give the attributes of the spans of all calls of a kind. ``kind``: the fields of `KIND_FIELDS`."""
+    found: dict[str, Any] = {
+        "gen_ai.operation.name": operation_name(kind),
+        "gen_ai.provider.name": provider(kind["api"]),
+        "gen_ai.request.model": kind["asked_deployment"] or kind["deployment"] or "",
     }
-    found |= {
-        name: record[field] for field, name in _SPAN_ATTRIBUTES.items() if record.get(field) is not None
-    }
-    if record["finish_reason"]:
-        found["gen_ai.response.finish_reasons"] = tuple(record["finish_reason"].split(", "))
-    if record["first_token_ms"] is not None and record["streaming"]:
-        found["gen_ai.response.time_to_first_chunk"] = record["first_token_ms"] / 1000
-    error = error_type(record)
+    found |= {name: kind[field] for field, name in CALL_ATTRIBUTES.items() if kind[field] is not None}
+    if kind["finish_reason"]:
+        found["gen_ai.response.finish_reasons"] = tuple(kind["finish_reason"].split(", "))
+    error = error_type(kind)
     if error:
         found["error.type"] = error
     return found
 
 
-def attempt_attributes(attempt: Record, record: Record) -> dict[str, Any]:
-    """Give the attributes of the span of an attempt of a call."""
-    found: dict[str, Any] = {"gen_ai.provider.name": provider(record.get("api"))}
-    found |= {
-        name: attempt[field] for field, name in _ATTEMPT_ATTRIBUTES.items() if attempt.get(field) is not None
-    }
-    if attempt["failure"]:
-        found["error.type"] = str(attempt["status"] or attempt["failure"])
+def attempt_kind_attributes(kind: Record, api: str | None) -> dict[str, Any]:
+    """Give the attributes of the spans of all attempts of a kind (`ATTEMPT_KIND_FIELDS`)."""
+    found: dict[str, Any] = {"gen_ai.provider.name": provider(api)}
+    found |= {name: kind[field] for field, name in ATTEMPT_ATTRIBUTES.items() if kind[field] is not None}
+    if kind["failure"]:
+        found["error.type"] = str(kind["status"] or kind["failure"])
     return found
 
 

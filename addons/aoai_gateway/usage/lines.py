@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from aoai_gateway.usage.files import append, prune
 from aoai_gateway.whole_lines import write_lines
 
@@ -79,7 +81,18 @@ class JsonLinesWriter:
 
 def lines_of(records: Sequence[Record]) -> str:
     """Write records as lines. ASCII: no terminal's encoding, and no odd name, can stop the log."""
-    return "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
+    return "".join(map(_line, records))
+
+
+def _line(record: Record) -> str:
+    # The validation library's writer takes a third of the time, but does not escape what is not ASCII.
+    try:
+        written = to_json(record)
+    except PydanticSerializationError:  # half of a surrogate pair
+        written = b"\x80"
+    if not written.isascii():
+        return json.dumps(record, separators=(",", ":")) + "\n"
+    return written.decode("ascii") + "\n"
 
 
 def stamped(path: Path, now: datetime) -> Iterator[Path]:

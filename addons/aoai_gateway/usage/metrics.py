@@ -7,13 +7,15 @@ words, and of deployments, whose names clients may make up, those are told apart
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, override
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.usage.counts import Counts, Distribution
 from aoai_gateway.usage.deployment_labels import OTHER, DeploymentLabels
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
@@ -42,9 +44,8 @@ OUTCOMES = {
 }
 
 
-# A time for each series would be half of what is scraped, and nothing asks for it.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
+UTILIZATION_SECONDS = 120.0
+"""For how long what an answer says of its backend's utilisation is told."""
 
 TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 """Service tiers that are told apart."""
@@ -53,118 +54,120 @@ TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 class Metrics:
     """The metrics of one gateway process, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._utilization = _Utilization(monotonic, registry)
         self._deployments = DeploymentLabels()
         self._failed: dict[str, int] = {}
         where = ("client", "deployment", "backend")
-        self._calls = Counter(
+        self._calls = Counts(
             "aoai_gateway_calls",
             "Calls that have ended. outcome: ok, throttled (a backend's 429), backend_error, client_error, "
             "rejected, backends_out, truncated, client_gone, client_stalled, bug.",
             (*where, "outcome"),
-            registry=registry,
+            registry,
         )
-        self._early = Counter(
+        self._early = Counts(
             "aoai_gateway_early_answers",
             "Requests that were answered before they became calls.",
             ("status", "error"),
-            registry=registry,
+            registry,
         )
-        self._tokens = Counter(
+        self._tokens = Counts(
             "aoai_gateway_tokens",
             "Tokens of calls. kind: input, output; cached and input_audio are parts of input, cached_audio "
             "of cached, reasoning and output_audio of output.",
             (*where, "kind"),
-            registry=registry,
+            registry,
         )
-        self._cost = Counter(
-            "aoai_gateway_cost", "What calls cost by the price table.", where, registry=registry
-        )
-        self._attempts = Counter(
+        self._cost = Counts("aoai_gateway_cost", "What calls cost by the price table.", where, registry)
+        self._attempts = Counts(
             "aoai_gateway_attempts",
             "Attempts at backends. result: ok, a status, or how it failed.",
             ("backend", "result"),
-            registry=registry,
+            registry,
         )
-        self._failovers = Counter(
+        self._failovers = Counts(
             "aoai_gateway_failovers",
             "Attempts after which another one was made.",
             ("deployment", "result"),
-            registry=registry,
+            registry,
         )
-        self._fallbacks = Counter(
+        self._fallbacks = Counts(
             "aoai_gateway_fallbacks",
             "Calls that another virtual deployment served, since theirs could not. cause: content_filter, …",
             ("from_deployment", "to_deployment", "cause"),
-            registry=registry,
+            registry,
         )
-        self._spillovers = Counter(
+        self._spillovers = Counts(
             "aoai_gateway_spillovers",
             "Attempts that Azure spilled over from a provisioned deployment to a standard one.",
             ("backend",),
-            registry=registry,
+            registry,
         )
-        self._tiers = Counter(
+        self._tiers = Counts(
             "aoai_gateway_service_tiers",
             "Served calls that asked for a service tier or got one, by both.",
             ("deployment", "requested", "served"),
-            registry=registry,
+            registry,
         )
-        self._breaks = Counter(
-            "aoai_gateway_breaks_opened", "Breaks that attempts opened.", ("backend",), registry=registry
+        self._breaks = Counts(
+            "aoai_gateway_breaks_opened", "Breaks that attempts opened.", ("backend",), registry
         )
-        self._quotas = Counter(
+        self._quotas = Counts(
             "aoai_gateway_quota_refusals",
             "Calls that did not fit a quota. action: refused, waited or degraded, dry_run.",
             ("client", "deployment", "quota", "action"),
-            registry=registry,
+            registry,
         )
-        self._sheds = Counter(
+        self._sheds = Counts(
             "aoai_gateway_sheds",
             "Calls for which no backend was free. code: the error's.",
             ("deployment", "priority", "code"),
-            registry=registry,
+            registry,
         )
-        self._duration = Histogram(
+        self._duration = Distribution(
             "aoai_gateway_call_seconds",
             "How long calls took that a backend answered well.",
             ("deployment", "streaming"),
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
+            registry,
         )
-        self._first_token = Histogram(
+        self._first_token = Distribution(
             "aoai_gateway_first_token_seconds",
             "Of streams, from the call's begin to the first content.",
             ("deployment",),
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
+            registry,
         )
-        self._gap = Histogram(
+        self._gap = Distribution(
             "aoai_gateway_chunk_gap_seconds",
             "Of streams, the median time between two chunks.",
             ("deployment",),
-            buckets=GAP_SECONDS,
-            registry=registry,
+            GAP_SECONDS,
+            registry,
         )
-        self._queue_wait = Histogram(
+        self._queue_wait = Distribution(
             "aoai_gateway_queue_wait_seconds",
             "Time in a waiting line, of calls that stood in one.",
             ("priority",),
-            buckets=WAIT_SECONDS,
-            registry=registry,
+            WAIT_SECONDS,
+            registry,
         )
-        self._overhead = Histogram(
+        self._overhead = Distribution(
             "aoai_gateway_overhead_seconds",
             "Time of a call in which it neither waited nor was at a backend.",
-            buckets=OVERHEAD_SECONDS,
-            registry=registry,
+            (),
+            OVERHEAD_SECONDS,
+            registry,
         )
-        self._lag = Histogram(
+        self._lag = Distribution(
             "aoai_gateway_loop_lag_seconds",
             "By how much a timer of the event loop was late, looked at twice a second.",
-            buckets=LAG_SECONDS,
-            registry=registry,
+            (),
+            LAG_SECONDS,
+            registry,
         )
 
     def text(self) -> bytes:
@@ -176,7 +179,7 @@ class Metrics:
         attempt, usage = call.attempt, call.usage
         client, deployment = call.client.name, self._label(call)
         backend = attempt.backend.name if attempt is not None else ""
-        self._calls.labels(client, deployment, backend, outcome_of(call)).inc()
+        self._calls.add((client, deployment, backend, outcome_of(call)))
         if usage is not None:
             for kind, tokens in (
                 ("input", usage.input_tokens),
@@ -188,20 +191,20 @@ class Metrics:
                 ("output_audio", usage.output_audio_tokens),
             ):
                 if tokens:
-                    self._tokens.labels(client, deployment, backend, kind).inc(tokens)
+                    self._tokens.add((client, deployment, backend, kind), tokens)
         cost = cost_of(call)
         if cost:
-            self._cost.labels(client, deployment, backend).inc(cost)
+            self._cost.add((client, deployment, backend), cost)
         self._count_attempts(call, deployment)
         if call.served and (call.requested_tier or call.service_tier):
             tiers = (_tier(call.requested_tier), _tier(call.service_tier))
-            self._tiers.labels(deployment, *tiers).inc()
+            self._tiers.add((deployment, *tiers))
         self._count_refusals(call, client, deployment)
         self._observe_times(call, deployment)
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Count a request that was answered before it became a call."""
-        self._early.labels(str(answer.status), answer.error or "").inc()
+        self._early.add((str(answer.status), answer.error or ""))
 
     def failed_attempts(self, backend: str) -> int:
         """Give how many attempts at a backend have failed so far."""
@@ -209,26 +212,28 @@ class Metrics:
 
     def lag(self, seconds: float) -> None:
         """Note by how much a timer was late."""
-        self._lag.observe(max(0.0, seconds))
+        self._lag.add((), max(0.0, seconds))
 
     def _count_attempts(self, call: Call, deployment: str) -> None:
         last = len(call.attempts)
         for step in call.fell_back:
             # Both are names of the configuration.
             start, end = (self._deployments.label(name, exists=True) for name in (step.start, step.end))
-            self._fallbacks.labels(start, end, step.refusal.value).inc()
+            self._fallbacks.add((start, end, step.refusal.value))
         for attempt in call.attempts:
             result = result_of(attempt)
-            self._attempts.labels(attempt.backend.name, result).inc()
+            self._attempts.add((attempt.backend.name, result))
+            if attempt.utilization is not None:
+                self._utilization.told(attempt.backend.name, attempt.utilization)
             if attempt.spillover is not None:
-                self._spillovers.labels(attempt.backend.name).inc()
+                self._spillovers.add((attempt.backend.name,))
             if attempt.is_backends_failure:
                 name = attempt.backend.name
                 self._failed[name] = self._failed.get(name, 0) + 1
             if attempt.number < last:
-                self._failovers.labels(deployment, result).inc()
+                self._failovers.add((deployment, result))
             if attempt.break_seconds is not None:
-                self._breaks.labels(attempt.backend.name).inc()
+                self._breaks.add((attempt.backend.name,))
 
     def _count_refusals(self, call: Call, client: str, deployment: str) -> None:
         refused = call.error is not None and call.error.code in QUOTA_EXCEEDED
@@ -236,29 +241,55 @@ class Metrics:
             if each.action == "quota":
                 action = "dry_run" if each.dry_run else "refused" if refused else "waited or degraded"
                 over = "(total)" if each.deployment is None else deployment
-                self._quotas.labels(client, over, each.what, action).inc()
+                self._quotas.add((client, over, each.what, action))
         if call.outcome is Outcome.BACKENDS_OUT and call.error is not None and call.error.status == 429:
-            self._sheds.labels(deployment, _class(call), call.error.code).inc()
+            self._sheds.add((deployment, _class(call), call.error.code))
 
     def _observe_times(self, call: Call, deployment: str) -> None:
         if call.ended is None:
             return
         duration = call.ended - call.started
         if call.queue_wait > 0:
-            self._queue_wait.labels(_class(call)).observe(call.queue_wait)
+            self._queue_wait.add((_class(call),), call.queue_wait)
         sent = sum((a.ended or call.ended) - a.started for a in call.attempts)
-        self._overhead.observe(max(0.0, duration - call.waited - sent))
+        self._overhead.add((), max(0.0, duration - call.waited - sent))
         if call.outcome is Outcome.OK and (call.status or 0) < 400:
-            self._duration.labels(deployment, "true" if call.streaming else "false").observe(duration)
+            self._duration.add((deployment, "true" if call.streaming else "false"), duration)
             if call.streaming and call.first_content is not None:
-                self._first_token.labels(deployment).observe(call.first_content - call.started)
+                self._first_token.add((deployment,), call.first_content - call.started)
         if call.chunk_gaps is not None:
-            self._gap.labels(deployment).observe(call.chunk_gaps[0])
+            self._gap.add((deployment,), call.chunk_gaps[0])
 
     def _label(self, call: Call) -> str:
         name = call.deployment
         exists = name in call.setup.config.virtual_deployments or (call.served and call.status == 200)
         return self._deployments.label(name, exists=exists)
+
+
+class _Utilization(Collector):
+    """How full provisioned backends have last said to be, for as long as that is news."""
+
+    def __init__(self, monotonic: Callable[[], float], registry: CollectorRegistry) -> None:
+        self._monotonic = monotonic
+        self._told: dict[str, tuple[float, float]] = {}
+        registry.register(self)
+
+    def told(self, backend: str, share: float) -> None:
+        """Take what an answer says."""
+        self._told[backend] = (share, self._monotonic())
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "aoai_gateway_backend_utilization_ratio",
+            "How full a provisioned backend's last answer said it was; 1 is full. Not there without answers.",
+            labels=("backend",),
+        )
+        oldest = self._monotonic() - UTILIZATION_SECONDS
+        for backend, (share, at) in list(self._told.items()):
+            if at > oldest:
+                family.add_metric((backend,), share)
+        yield family
 
 
 class SinkCounts(Collector):

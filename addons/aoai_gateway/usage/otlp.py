@@ -1,198 +1,252 @@
-"""Records to OpenTelemetry, by OTLP over HTTP (extra ``otel``): a span for a call, with one for each attempt.
+"""Records to OpenTelemetry, by OTLP over HTTP: a span for a call, with one for each attempt, and metrics.
 
-A record holds all times, so spans are made of it afterwards, off the event loop. The client's ``traceparent``
-is continued; without one, a trace begins here. Each batch is exported at once and its loss is counted:
-the SDK's own batching drops spans without a word.
+A record holds all times, so spans are written from it afterwards, off the event loop. The client's
+``traceparent`` is continued; without one, a trace begins here. Each batch is sent at once and its loss is
+counted.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import os
+import random
+import threading
+import time
+import uuid
 from datetime import datetime
+from functools import lru_cache
+from itertools import batched
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
 from aoai_gateway.usage import genai
-from aoai_gateway.usage.deployment_labels import DeploymentLabels
+from aoai_gateway.usage.otlp_http import Collector, members
+from aoai_gateway.usage.otlp_measures import Measures
+from aoai_gateway.usage.otlp_messages import CLIENT, SERVER, Envelope, attribute, kept_attribute, span
+from aoai_gateway.usage.otlp_sampling import Sampler, read_traceparent
 from aoai_gateway.usage.sink import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.metrics.export import MetricReader
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from aoai_gateway.config.sinks import OtlpSink
     from aoai_gateway.usage.sink import Record
 
-TIMEOUT_SECONDS = 10.0
-"""For one export."""
+logger = logging.getLogger(__name__)
 
-NANOSECONDS = 1_000_000
-"""Of a millisecond."""
+TRACE_BYTES, SPAN_BYTES = 16, 8
 
-# A collector that is away is told of once by the sink; the SDK would do so with a traceback for each try.
-for _name in ("trace_exporter", "metric_exporter", "_shared"):
-    logging.getLogger(f"opentelemetry.exporter.otlp.proto.http.{_name}").setLevel(logging.CRITICAL)
-logging.getLogger("opentelemetry.sdk.metrics").setLevel(logging.CRITICAL)
+MILLISECOND = 1_000_000
+"""In nanoseconds."""
+
+SLICE = 50
+"""Calls whose spans are written at once, in about a millisecond. Then other threads have their turn."""
+
+BREATH_SECONDS = 0.001
+
+KINDS_KEPT = 2_000
+"""Kinds of calls, and of attempts, whose attributes are written once."""
+
+SCOPE = "aoai_gateway"
 
 
 class OtlpWriter:
-    """Exports batches. ``spans`` and ``reader`` take the place of the network in a test."""
+    """Exports batches. ``send`` takes the place of the network in a test: it gets the signal and a body."""
 
     def __init__(
-        self, settings: OtlpSink, *, spans: SpanExporter | None = None, reader: MetricReader | None = None
+        self,
+        settings: OtlpSink,
+        *,
+        send: Callable[[str, bytes], None] | None = None,
+        environment: Mapping[str, str] = os.environ,
+        metrics_seconds: float | None = None,
     ) -> None:
-        resource = Resource.create({"service.name": settings.service})
-        base = settings.endpoint.rstrip("/")
-        headers = {}
-        if settings.key is not None:
-            headers["authorization"] = f"Bearer {settings.key.get_secret_value()}"
-        self._spans: SpanExporter | None = None
-        self._ended = _Ended()
-        self._measures: _Measures | None = None
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(self._ended)
-        self._tracer = self._provider.get_tracer("aoai_gateway")
-        self._propagator = TraceContextTextMapPropagator()
-        if settings.traces:
-            self._spans = spans or OTLPSpanExporter(
-                endpoint=f"{base}/v1/traces", headers=headers, timeout=TIMEOUT_SECONDS
-            )
+        self._collectors: dict[str, Collector] = {}
+        self._send = send or self._to_collector
+        if send is None:
+            headers = {}
+            if settings.key is not None:
+                headers["authorization"] = f"Bearer {settings.key.get_secret_value()}"
+            for signal, wanted in (("traces", settings.traces), ("metrics", settings.metrics)):
+                if wanted:
+                    self._collectors[signal] = Collector(settings.endpoint, signal, environment, headers)
+        self._envelope = Envelope(_resource(settings, environment), SCOPE)
+        self._traces, self._sampler = settings.traces, Sampler.of(environment)
+        self._drawn = random.Random().randbytes  # noqa: S311 - ids tell spans apart, and are no secrets
+        self._measures: _Exported | None = None
         if settings.metrics:
-            reader = reader or PeriodicExportingMetricReader(
-                OTLPMetricExporter(endpoint=f"{base}/v1/metrics", headers=headers, timeout=TIMEOUT_SECONDS),
-                export_interval_millis=1000 * settings.metrics_seconds,
-                export_timeout_millis=1000 * TIMEOUT_SECONDS,
-            )
-            self._measures = _Measures(resource, reader)
+            seconds = metrics_seconds if metrics_seconds is not None else settings.metrics_seconds
+            self._measures = _Exported(self._envelope, self._send, seconds)
 
-    def write(self, records: Sequence[Record]) -> int:
-        """Export the spans of a batch, and count it in the metrics. Raises SinkError if it was not taken."""
-        for record in records:
+    def write(self, records: Sequence[Record]) -> int | None:
+        """Export the spans of a batch, and count it in the metrics. Raises SinkError if it was not taken.
+
+        None: it has no spans, so the collector was not asked.
+        """
+        spans: list[bytes] = []
+        for number, some in enumerate(batched(records, SLICE)):
+            if number:
+                time.sleep(BREATH_SECONDS)
             if self._measures is not None:
-                self._measures.add(record)
-            if self._spans is not None and record["call"] is not None:
-                self._trace(record)
-        spans = self._ended.take()
-        if self._spans is not None and spans and self._spans.export(spans) is not SpanExportResult.SUCCESS:
-            raise SinkError("the collector did not take the spans")
+                self._measures.add(some)
+            if self._traces:
+                for record in some:
+                    spans += self._spans(record)
+        if not spans:
+            return None
+        self._send("traces", self._envelope.around(spans))
         return 0
+
+    def trouble(self) -> str:
+        """Say why the collector does not take metrics; empty if it does."""
+        return self._measures.failing if self._measures is not None else ""
 
     def close(self) -> None:
         """Export the last metrics."""
         if self._measures is not None:
             self._measures.close()
-        if self._spans is not None:
-            self._spans.shutdown()
+        for collector in self._collectors.values():
+            collector.close()
 
-    def _trace(self, record: Record) -> None:
-        begun = round(datetime.fromisoformat(record["time"]).timestamp() * 1000) * NANOSECONDS
-        span = self._tracer.start_span(
-            f"{genai.operation_name(record)} {record['deployment'] or ''}".rstrip(),
-            context=self._parent(record),
-            kind=SpanKind.SERVER,
-            attributes=genai.span_attributes(record),
-            start_time=begun,
-        )
-        inside = set_span_in_context(span)
+    def _to_collector(self, signal: str, body: bytes) -> None:
+        self._collectors[signal].send(body)
+
+    def _spans(self, record: Record) -> Iterator[bytes]:
+        if record["call"] is None:
+            return
+        found = read_traceparent(record["traceparent"])
+        if found is not None:
+            trace, parent, sampled = found.trace, found.parent, found.sampled
+        else:
+            trace, parent, sampled = self._drawn(TRACE_BYTES), b"", None
+        if not self._sampler.takes(trace, sampled):
+            return
+        begun, own = _nanoseconds(record["time"]), self._drawn(SPAN_BYTES)
         for number, attempt in enumerate(record["attempts"], 1):
-            self._attempt(number, attempt, record, inside, begun)
-        error = genai.error_type(record)
-        if error:
-            span.set_status(Status(StatusCode.ERROR, error))
-        span.end(_later(begun, record["duration_ms"]))
-
-    def _attempt(self, number: int, attempt: Record, record: Record, inside: Context, begun: int) -> None:
-        started = _later(begun, attempt["started_ms"])
-        span = self._tracer.start_span(
-            f"attempt {number}: {attempt['backend']}",
-            context=inside,
-            kind=SpanKind.CLIENT,
-            attributes=genai.attempt_attributes(attempt, record),
-            start_time=started,
+            yield _attempt_span(number, attempt, record, (trace, self._drawn(SPAN_BYTES), own), begun)
+        yield span(
+            trace=trace,
+            own=own,
+            parent=parent,
+            is_remote=bool(parent),
+            name=f"{genai.operation_name(record)} {record['deployment'] or ''}".rstrip(),
+            kind=SERVER,
+            begin=begun,
+            end=_later(begun, record["duration_ms"]),
+            attributes=_call_attributes(record),
+            error=genai.error_type(record),
         )
-        if attempt["first_token_ms"] is not None:
-            span.add_event("first token", timestamp=_later(started, attempt["first_token_ms"]))
-        if attempt["failure"]:
-            span.set_status(Status(StatusCode.ERROR, attempt["reason"]))
-        span.end(_later(started, attempt["duration_ms"]))
-
-    def _parent(self, record: Record) -> Context:
-        carrier = {"traceparent": record["traceparent"]} if record["traceparent"] else {}
-        return self._propagator.extract(carrier)
 
 
-class _Ended(SpanProcessor):
-    """Collects the spans that have ended."""
+def _attempt_span(
+    number: int, attempt: Record, record: Record, ids: tuple[bytes, bytes, bytes], begun: int
+) -> bytes:
+    """Write an attempt's span. ``ids``: those of the trace, of the span and of its call's."""
+    trace, own, call = ids
+    started = _later(begun, attempt["started_ms"])
+    first = attempt["first_token_ms"]
+    return span(
+        trace=trace,
+        own=own,
+        parent=call,
+        is_remote=False,
+        name=f"attempt {number}: {attempt['backend']}",
+        kind=CLIENT,
+        begin=started,
+        end=_later(started, attempt["duration_ms"]),
+        attributes=_attempt_attributes(attempt, record),
+        error=(attempt["reason"] or str(attempt["failure"])) if attempt["failure"] else "",
+        first_token=_later(started, first) if first is not None else None,
+    )
 
-    def __init__(self) -> None:
-        self._spans: list[ReadableSpan] = []
 
-    def on_end(self, span: ReadableSpan) -> None:
-        """Take one, if it is sampled."""
-        if span.context is not None and span.context.trace_flags.sampled:
-            self._spans.append(span)
-
-    def take(self) -> list[ReadableSpan]:
-        """Give them, once."""
-        spans, self._spans = self._spans, []
-        return spans
+def _call_attributes(record: Record) -> list[bytes]:
+    found = [_of_kind(_KIND(record)), *_said(record, genai.CALL_COUNTS, kept_attribute)]
+    found += _said(record, genai.CALL_IDS, attribute)
+    if record["first_token_ms"] is not None and record["streaming"]:
+        found.append(attribute(genai.FIRST_CHUNK_OF_CALL, record["first_token_ms"] / 1000))
+    return found
 
 
-class _Measures:
-    """The metrics of the conventions."""
+def _attempt_attributes(attempt: Record, record: Record) -> list[bytes]:
+    kind = _of_attempt_kind(_ATTEMPT_KIND(attempt), record["api"])
+    return [kind, *_said(attempt, genai.ATTEMPT_IDS, attribute)]
 
-    def __init__(self, resource: Resource, reader: MetricReader) -> None:
-        buckets = {
-            genai.DURATION: genai.SECONDS_BUCKETS,
-            genai.FIRST_CHUNK: genai.SECONDS_BUCKETS,
-            genai.PER_CHUNK: genai.SECONDS_BUCKETS,
-            genai.TOKEN_USAGE: genai.TOKEN_BUCKETS,
-        }
-        views = [
-            View(instrument_name=name, aggregation=ExplicitBucketHistogramAggregation(bounds))
-            for name, bounds in buckets.items()
-        ]
-        self._provider = MeterProvider(
-            resource=resource, metric_readers=[reader], views=views, shutdown_on_exit=False
-        )
-        self._deployments = DeploymentLabels()
-        meter = self._provider.get_meter("aoai_gateway")
-        self._duration = meter.create_histogram(genai.DURATION, "s")
-        self._first_chunk = meter.create_histogram(genai.FIRST_CHUNK, "s")
-        self._per_chunk = meter.create_histogram(genai.PER_CHUNK, "s")
-        self._tokens = meter.create_histogram(genai.TOKEN_USAGE, "{token}")
 
-    def add(self, record: Record) -> None:
-        """Count a call."""
-        attributes = genai.metric_attributes(record, self._deployments)
-        for histogram, field in (
-            (self._duration, "duration_ms"),
-            (self._first_chunk, "first_token_ms"),
-            (self._per_chunk, "chunk_gap_p50_ms"),
-        ):
-            if record[field] is not None:
-                histogram.record(record[field] / 1000, attributes)
-        for kind in ("input", "output"):
-            tokens = record[f"{kind}_tokens"]
-            if tokens is not None:
-                self._tokens.record(tokens, attributes | {"gen_ai.token.type": kind})
+_KIND, _ATTEMPT_KIND = itemgetter(*genai.KIND_FIELDS), itemgetter(*genai.ATTEMPT_KIND_FIELDS)
+
+
+@lru_cache(KINDS_KEPT)
+def _of_kind(kind: tuple[Any, ...]) -> bytes:
+    found = genai.kind_attributes(dict(zip(genai.KIND_FIELDS, kind, strict=True)))
+    return b"".join(kept_attribute(name, value) for name, value in found.items())
+
+
+@lru_cache(KINDS_KEPT)
+def _of_attempt_kind(kind: tuple[Any, ...], api: str | None) -> bytes:
+    found = genai.attempt_kind_attributes(dict(zip(genai.ATTEMPT_KIND_FIELDS, kind, strict=True)), api)
+    return b"".join(kept_attribute(name, value) for name, value in found.items())
+
+
+def _said(about: Record, table: Mapping[str, str], write: Callable[[str, Any], bytes]) -> list[bytes]:
+    """Write the attributes of a table that are known."""
+    return [write(name, value) for field, name in table.items() if (value := about[field]) is not None]
+
+
+class _Exported:
+    """Metrics that are exported now and then, in a thread of their own, whether calls come or not."""
+
+    def __init__(self, envelope: Envelope, send: Callable[[str, bytes], None], seconds: float) -> None:
+        self._envelope, self._send, self._seconds = envelope, send, seconds
+        self._measures = Measures(time.time_ns())
+        self.add = self._measures.add
+        self.failing = ""
+        """Why the last export was not taken."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="OpenTelemetry metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Export what is left."""
-        self._provider.shutdown(timeout_millis=1000 * TIMEOUT_SECONDS)
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(self._seconds)
+            metrics = self._measures.written(time.time_ns())
+            if metrics:
+                self._export(metrics)
+
+    def _export(self, metrics: list[bytes]) -> None:
+        before = self.failing
+        try:
+            self._send("metrics", self._envelope.around(metrics))
+        except SinkError as error:
+            self.failing = str(error)
+            if not before:
+                logger.error("Metrics: %s. Those that are taken next hold all since the start.", error)
+        else:
+            self.failing = ""
+            if before:
+                logger.warning("Metrics are taken by the collector again.")
 
 
-def _later(begun: int, milliseconds: Any) -> int:
-    return begun + round((milliseconds or 0.0) * NANOSECONDS)
+def _nanoseconds(time_written: str) -> int:
+    return round(datetime.fromisoformat(time_written).timestamp() * 1000) * MILLISECOND
+
+
+def _later(begun: int, milliseconds: float | None) -> int:
+    return begun + round((milliseconds or 0.0) * MILLISECOND)
+
+
+def _resource(settings: OtlpSink, environment: Mapping[str, str]) -> dict[str, str]:
+    """Say who exports. Each process is an instance of its own, or the sums of workers would be one series."""
+    return {
+        "service.instance.id": str(uuid.uuid4()),
+        "service.version": importlib.metadata.version("aoai-gateway"),
+        **members(environment.get("OTEL_RESOURCE_ATTRIBUTES", "")),
+        "service.name": settings.service,
+    }

@@ -8,6 +8,7 @@ for many (see :mod:`~aoai_gateway.usage.early`); ``address`` is where those came
 
 from __future__ import annotations
 
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine import money
@@ -16,8 +17,11 @@ from aoai_gateway.engine.end_users import shown_user
 from aoai_gateway.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from aoai_gateway.engine.call import Attempt, Call, PolicyAction
     from aoai_gateway.routing.order import Skip
+    from aoai_gateway.wire.hints import Headers
 
 SCHEMA = 1
 
@@ -115,6 +119,11 @@ ATTEMPT_FIELDS = (
 CLIENT_REQUEST_IDS = ("x-ms-client-request-id", "x-client-request-id", "x-request-id")
 """Headers by which clients name their requests."""
 
+RETRY_COUNT, TRACEPARENT = "x-stainless-retry-count", "traceparent"
+
+_READ = {name.encode(): name for name in (*CLIENT_REQUEST_IDS, RETRY_COUNT, TRACEPARENT)}
+"""The client's headers that a record has something of."""
+
 LONGEST_ID = 256
 
 COST_DIGITS = 8
@@ -125,7 +134,7 @@ QUOTA_EXCEEDED = ("quota_exceeded", "budget_exceeded")
 def usage_record(call: Call) -> dict[str, Any]:
     """Make the record of a finished call."""
     body, usage, attempt, session = call.body, call.usage, call.attempt, call.session
-    gaps = call.chunk_gaps
+    gaps, headers = call.chunk_gaps, _headers_read(call.headers)
     return {
         "schema": SCHEMA,
         "time": written_time(call.started + call.wall),
@@ -158,7 +167,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "in_line_ms": _ms(0.0, call.queue_wait),
         "first_token_ms": _ms(call.started, call.first_content),
         "duration_ms": _ms(call.started, call.ended),
-        "client_retry": _retry_count(call),
+        "client_retry": _retry_count(headers),
         "response_id": call.response_id,
         "attempts": [_attempt(a, call) for a in call.attempts],
         "skipped": [_skip(each) for each in call.skipped],
@@ -179,10 +188,10 @@ def usage_record(call: Call) -> dict[str, Any]:
         "policy": [_action(each) for each in call.policy],
         "refused_by": _refused_by(call),
         "retry_after_ms": _retry_after_ms(call),
-        "client_request_id": _header(call, *CLIENT_REQUEST_IDS),
+        "client_request_id": _header(headers, *CLIENT_REQUEST_IDS),
         "backend_request_id": attempt.request_id if attempt else None,
         "backend_processing_ms": attempt.processing_ms if attempt else None,
-        "traceparent": _header(call, "traceparent"),
+        "traceparent": _header(headers, TRACEPARENT),
         "run_by": call.run_by,
         "utilization": attempt.utilization if attempt else None,
         "fallback": call.notices.get(Notice.FALLBACK),
@@ -302,10 +311,25 @@ def cost_of(call: Call) -> float | None:
     return round(money.cost(call, price, taken, call.delivered_tokens or 0), COST_DIGITS)
 
 
-def _header(call: Call, *names: str) -> str | None:
+def _headers_read(headers: Headers) -> Mapping[str, str]:
+    """Give the headers that a record has something of, by their names in lower case."""
+    fields: Sequence[tuple[bytes, bytes]] | None = getattr(headers, "fields", None)
+    if fields is None:
+        return {name: value for name in _READ.values() if (value := headers.get(name)) is not None}
+    # mitmproxy's go through all fields for each name that is asked for: here that is done once.
+    found: dict[str, str] = {}
+    for name_sent, sent in fields:
+        name = _READ.get(name_sent.lower())
+        if name is not None:
+            text = sent.decode(errors="surrogateescape")
+            found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
+def _header(headers: Mapping[str, str], *names: str) -> str | None:
     """Give the first of these headers that the client sent and that is fit for a record."""
     for name in names:
-        value = call.headers.get(name)
+        value = headers.get(name)
         if value and len(value) <= LONGEST_ID and value.isprintable():
             return value
     return None
@@ -318,11 +342,12 @@ def _priority(call: Call) -> str | None:
 
 
 def _ms(begin: float, end: float | None) -> float | None:
-    return None if end is None else round(1000 * (end - begin), 1)
+    # To a tenth, as `round` would give it in twice the time.
+    return None if end is None else floor(10_000 * (end - begin) + 0.5) / 10
 
 
-def _retry_count(call: Call) -> int | None:
-    value = call.headers.get("x-stainless-retry-count")
+def _retry_count(headers: Mapping[str, str]) -> int | None:
+    value = headers.get(RETRY_COUNT)
     return (
         int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 6 else None
     )

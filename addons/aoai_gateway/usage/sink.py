@@ -1,17 +1,17 @@
 """A sink of usage records: a bounded queue, and a thread of its own that hands batches to a writer.
 
 Whatever the writer does, traffic does not notice: a writer that hangs fills the queue, one that fails loses
-its batch, and both are counted and told in the log. A record is written as soon as the thread gets to it, so
-a killed process loses the records of calls in flight and of the few milliseconds before.
+its batch, and both are counted and told in the log. A record that comes alone is written at once; those that
+come soon after wait a moment for others, since a thread that wakes up for each of them costs more than what
+it writes. So a killed process loses the records of calls in flight and of that moment.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ CAPACITY = 20_000
 MOST_AT_ONCE = 1_000
 """Records of one batch."""
 
+GATHER_SECONDS = 0.1
+"""The least time between two batches, for which records gather, unless a sink says something else."""
+
 HANGS_SECONDS = 30.0
 """A writer that takes longer than this for a batch is said to hang."""
 
@@ -34,10 +37,11 @@ HANGS_SECONDS = 30.0
 class Writer(Protocol):
     """Writes records somewhere; used by one thread."""
 
-    def write(self, records: Sequence[Record]) -> int:
+    def write(self, records: Sequence[Record]) -> int | None:
         """Write all of a batch. Gives how many of it are lost for reasons of their own.
 
-        Any exception means that all of them are lost.
+        None: nothing of the batch is for this place, so nothing is known of it. Any exception means that all
+        of them are lost.
         """
 
     def close(self) -> None:
@@ -47,7 +51,9 @@ class Writer(Protocol):
 class Sink:
     """Takes records, and has them written. ``name`` is for the log, the status page and metrics.
 
-    ``weigh`` gives the bytes of a record that waits, of which there may be no more than ``most`` together.
+    ``gather_seconds``: the least time from one batch to the next. ``trouble``: says what is
+    wrong with the writer though no record is lost. ``weigh`` gives the bytes of a record that waits, of which
+    there may be no more than ``most`` together.
     """
 
     def __init__(
@@ -55,6 +61,8 @@ class Sink:
         name: str,
         writer: Writer,
         *,
+        gather_seconds: float = GATHER_SECONDS,
+        trouble: Callable[[], str] = str,
         weigh: Callable[[Record], int] = lambda _: 0,
         most: int = 0,
     ) -> None:
@@ -67,6 +75,7 @@ class Sink:
         self._told = 0
         """How many of the lost ones the log has been told of."""
         self._writer = writer
+        self._writers_trouble = trouble
         self._since: float | None = None
         """When the batch that is being written was begun (monotonic)."""
         self._lock = threading.Lock()
@@ -79,7 +88,14 @@ class Sink:
         self._closed = False
         self._given_up = False
         """Whether all that was unsettled has been counted as lost."""
-        self._queue: queue.Queue[Record | None] = queue.Queue(CAPACITY)
+        self._gather_seconds = gather_seconds
+        self._queue: deque[Record] = deque()
+        self._taken = float("-inf")
+        """When the last batch was taken (monotonic)."""
+        self._come = threading.Event()
+        """Set while there is something to do for the thread."""
+        self._ends = threading.Event()
+        """Set once no more records come."""
         self._thread = threading.Thread(target=self._work, name=f"usage sink {name}", daemon=True)
         self._thread.start()
 
@@ -93,32 +109,29 @@ class Sink:
         since = self._since
         if since is not None and now - since > HANGS_SECONDS:
             return f"has hung for {now - since:.0f} s"
-        return self.failing
+        return self.failing or self._writers_trouble()
 
     def put(self, record: Record) -> None:
         """Take a record, which is not changed from now on; never blocks."""
-        why, weight = "it is closed", self._weigh(record)
+        weight, queue = self._weigh(record), self._queue
         with self._lock:
-            if self._weight + weight > self._most > 0:
-                why = "it is too slow"
-            elif not self._closed:
-                try:
-                    self._queue.put_nowait(record)
-                except queue.Full:
-                    why = "it is too slow"
-                else:
-                    self._unsettled += 1
-                    self._weight += weight
-                    return
-        self._lose(1, why)
+            is_full = len(queue) >= CAPACITY or self._weight + weight > self._most > 0
+            if not (is_full or self._closed):
+                queue.append(record)
+                self._unsettled += 1
+                self._weight += weight
+                if len(queue) == 1:
+                    self._come.set()
+                return
+        self._lose(1, "it is closed" if self._closed else "it is too slow")
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what is waiting, for so long at most; what is not written by then counts as lost."""
         with self._lock:
             self._closed = True
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=seconds)
-            self._thread.join(seconds)
+        self._ends.set()
+        self._come.set()
+        self._thread.join(seconds)
         with self._lock:
             left, self._unsettled = self._unsettled, 0
             self._given_up = self._given_up or left > 0
@@ -157,8 +170,8 @@ class Sink:
             self.failing = reason(error)
             self._settle(records, len(records), self.failing)
         else:
-            self._settle(records, lost, "they were refused")
-            if self.failing and not lost:
+            self._settle(records, lost or 0, "they were refused")
+            if self.failing and lost == 0:
                 logger.warning(
                     "The usage log %s can be written again; %d records are lost.", self.name, self.dropped
                 )
@@ -179,18 +192,16 @@ class Sink:
             self._lose(lost, why)
 
     def _take(self) -> tuple[list[Record], bool]:
-        """Wait for a record, and give it with others that are there."""
-        records: list[Record] = []
-        item = self._queue.get()
-        while item is not None:
-            records.append(item)
-            if len(records) >= MOST_AT_ONCE:
-                return records, False
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return records, False
-        return records, True
+        """Wait for a record and those that come soon after. Gives them, and whether they are the last."""
+        self._come.wait()
+        if len(self._queue) < MOST_AT_ONCE:
+            self._ends.wait(max(0.0, self._taken + self._gather_seconds - time.monotonic()))
+        self._taken = time.monotonic()
+        with self._lock:
+            records = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_AT_ONCE))]
+            if not self._queue and not self._closed:
+                self._come.clear()
+            return records, self._closed and not self._queue
 
 
 def reason(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +10,10 @@ from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, 
 from aoai_gateway.usage.csv_files import CsvWriter
 from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter
 from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
-from aoai_gateway.usage.sink import Sink
+from aoai_gateway.usage.sink import GATHER_SECONDS, Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.config.sinks import RecordPrompts, UsageSink
@@ -22,10 +21,8 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1_000_000
 
-EXTRAS = {
-    "otlp": ("otel", ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")),
-}
-"""What a kind of sink needs: the extra of this package, and the modules that it brings."""
+REQUEST_SECONDS = 1.0
+"""For how long the records of a request to elsewhere gather."""
 
 
 class Sinks:
@@ -78,7 +75,7 @@ class Sinks:
         try:
             for key in wanted:
                 if key not in before:
-                    made[key] = Sink(name_of(key), _writer(key))
+                    made[key] = _made(key)
         except BaseException:
             self.close(list(made.values()))
             raise
@@ -140,19 +137,6 @@ def name_of(key: UsageSink | str) -> str:
             return f"log_analytics {key.endpoint}"
 
 
-def missing_extra(key: str) -> str | None:
-    """Name the extra that has to be installed for a sink of ``usage_sinks``; None if all is there."""
-    extra, modules = EXTRAS.get(key, ("", ()))
-    return None if all(map(_is_there, modules)) else extra
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def _prompt_sink(settings: RecordPrompts) -> Sink:
     lines = JsonLinesWriter(
         settings.path,
@@ -161,6 +145,18 @@ def _prompt_sink(settings: RecordPrompts) -> Sink:
         keep=settings.keep,
     )
     return Sink(str(settings.path), PromptWriter(settings, lines), weigh=weight, most=MOST_WAITING)
+
+
+def _made(key: UsageSink | str) -> Sink:
+    writer = _writer(key)
+    # What else a writer does than to write records, it answers for itself.
+    trouble: Callable[[], str] = getattr(writer, "trouble", str)
+    return Sink(name_of(key), writer, gather_seconds=_gather_seconds(key), trouble=trouble)
+
+
+def _gather_seconds(key: UsageSink | str) -> float:
+    """Say for how long records gather: longer where each batch is a request of its own."""
+    return REQUEST_SECONDS if isinstance(key, OtlpSink | LogAnalyticsSink) else GATHER_SECONDS
 
 
 def _writer(key: UsageSink | str) -> Writer:
