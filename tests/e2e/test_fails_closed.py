@@ -244,6 +244,7 @@ LOOKS_ON = {
 
 ELSEWHERE = {
     "Delivery.all_sent",  # a client hangs up in the middle of a stream
+    "Delivery.so_far",
     "DownstreamResponse.tell_of_bug",
     "Scheduler._liveness_of",  # only the first call of a backend needs it
     "Scheduler.lines",
@@ -264,7 +265,9 @@ ELSEWHERE = {
     "GatewayStream.crashed",
     "GatewayStream.fail_closed",
     "RequestSteps.stop_swallowing",  # the connection that it closes has its answer
+    "EngineDriver.note_bug",
     "EngineDriver.note_hang_up",  # an addon has to hold the flow
+    "StreamContext.see_that_there_is_a_flow",
     "QueueWaker.left",
     "Gateway.close",
     # Uploads, and calls that fall back to another deployment.

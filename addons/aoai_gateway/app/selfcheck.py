@@ -10,14 +10,13 @@ import inspect
 
 from mitmproxy import version
 from mitmproxy.addons import clientplayback, intercept, save, serverplayback, tlsconfig, view
-from mitmproxy.proxy import commands, layer, mode_servers, server, tunnel
+from mitmproxy.proxy import commands, context, layer, mode_servers, server, tunnel
 from mitmproxy.proxy.layers import http, tls, websocket
 
 KNOWN = ("12.2.", "12.3.")
 
 _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (http.HttpLayer, "event_to_child", ("self", "child", "event")),
-    (http.HttpStream, "__init__", ("self", "context", "stream_id")),
     (http.HttpLayer, "get_connection", ("self", "event", "reuse")),
     (http.HttpLayer, "register_connection", ("self", "command")),
     (http.HttpStream, "_handle_event", ("self", "event")),
@@ -61,7 +60,9 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
 )
 
 _ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
-    (layer.Layer, ("_paused", "_paused_event_queue")),
+    (layer.Layer, ("context", "_paused", "_paused_event_queue")),
+    (context.Context, ("client", "server", "options", "layers")),
+    (http.HttpStream, ("stream_id", "flow")),
     (
         http.HttpLayer,
         ("streams", "connections", "waiting_for_establishment", "command_sources"),
