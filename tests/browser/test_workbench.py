@@ -87,7 +87,7 @@ class Bench:
 
     def speak(self, text: str) -> None:
         """Say something in a realtime session, and hear the answer."""
-        url = f"ws://127.0.0.1:{self.web.port}/openai/v1/realtime?model=voice"
+        url = f"ws://127.0.0.1:{self.web.port}/openai/v1/realtime?model=gpt-realtime"
         content = [{"type": "input_text", "text": text}]
         item = {"type": "message", "role": "user", "content": content}
         settings = {"type": "realtime", "instructions": SYSTEM, "output_modalities": ["text"]}
@@ -158,7 +158,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, home: Path, browser: Browser
     folder = tmp_path_factory.mktemp("workbench")
     spec = copy.deepcopy(SPEC)
     spec["sweden"]["deployments"]["gpt-4o-ptu"].update(first_token_seconds=0.2, tokens_per_second=200)
-    more = {"whisper": "whisper", "voice": "gpt-realtime"}
+    more = {"whisper": "whisper", "gpt-realtime": "gpt-realtime"}
     spec["sweden"]["deployments"] |= {name: {"model": model} for name, model in more.items()}
     pools = {**POOLS, "sweden": {**POOLS["sweden"], **{name: [name] for name in more}}}
     context = browser.new_context(viewport=WINDOW, permissions=["clipboard-read", "clipboard-write"])  # type: ignore[arg-type]

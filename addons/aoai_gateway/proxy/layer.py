@@ -75,6 +75,8 @@ class GatewayLayer(HttpLayer):
         """The connection whose events are being processed; None: what happens is a stream's doing."""
         self._guarding = 0
         """How many streams' commands are being processed."""
+        self._dead: list[Layer] = []
+        """The layers of connections that were forgotten."""
 
     def __repr__(self) -> str:
         return f"GatewayLayer(conns: {len(self.connections)})"
@@ -88,6 +90,8 @@ class GatewayLayer(HttpLayer):
         of a stream, and a head comes before its body. Each piece on its own would cost a system call, which
         is more than all the rest that is done with it.
         """
+        while self._dead:
+            take_apart(self._dead.pop())
         connection: Connection | None = None
         pieces: list[bytes] = []
         try:
@@ -330,7 +334,8 @@ class GatewayLayer(HttpLayer):
             and (connection.error or connection.state is ConnectionState.CLOSED)
         ]
         for connection in dead:
-            take_apart(self.connections.pop(connection))
+            # Later: it may be its very end that is being handled.
+            self._dead.append(self.connections.pop(connection))
 
     # --- time ------------------------------------------------------------------------------------------
 

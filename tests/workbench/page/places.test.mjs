@@ -26,3 +26,11 @@ test("what is chosen stays, and an empty group is left out", () => {
   assert.deepEqual(shown(["embeddings"], ["gpt-4o"]).Deployments, setup.deployments);
   assert.deepEqual(groups({ ...setup, places: setup.deployments }, []).map(({ title }) => title), ["Deployments"]);
 });
+
+test("what hears, speaks or draws is offered no prompt", () => {
+  const media = ["whisper", "gpt-4o-transcribe", "tts-1-hd", "gpt-4o-mini-tts", "dall-e-3", "gpt-image-1", "gpt-realtime", "sora-2"];
+  const places = [...media, "gpt-4o", "gpt-4o-audio-preview", "attsa"];
+  const shown = (operation) => groups({ deployments: places, models: {}, places }, [operation]).flatMap((group) => group.places);
+  assert.deepEqual(shown("responses"), ["gpt-4o", "gpt-4o-audio-preview", "attsa"]);
+  assert.deepEqual(shown("embeddings"), []);
+});
