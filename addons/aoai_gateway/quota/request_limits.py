@@ -69,8 +69,6 @@ def apply(limits: RequestLimits, body: RequestBody, prompt_tokens: int | None) -
     `prompt_tokens` is the prompt's length; None (not counted) lets any pass. Raises `GatewayError` 400
     that names the parameter and the limit, for the first value that is too high and not to be clamped.
     """
-    if limits == NO_LIMITS:
-        return UNTOUCHED
     if (
         limits.prompt_tokens is not None
         and prompt_tokens is not None
@@ -90,7 +88,7 @@ def apply(limits: RequestLimits, body: RequestBody, prompt_tokens: int | None) -
             changes[:] = [change for change in changes if change.member != "n"]
             changes.append(Change("n", body.n, best_of))
             n = best_of
-    return Limited(max_tokens, n, best_of, tuple(changes))
+    return Limited(max_tokens, n, best_of, tuple(changes)) if changes else UNTOUCHED
 
 
 def prompt_over_limit(tokens: int, limit: int) -> GatewayError:

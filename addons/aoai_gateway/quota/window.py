@@ -122,10 +122,10 @@ def correct(window: Window, number: int, tokens: int, requests: int, now: int, l
     at = bisect_left(window.buckets, (number,))
     if (tokens or requests) and at < len(window.buckets) and window.buckets[at].number == number:
         old = window.buckets[at]
-        new = old._replace(tokens=old.tokens + tokens, requests=old.requests + requests)
+        new = Bucket(number, old.first, old.last, old.tokens + tokens, old.requests + requests)
         kept = (new,) if new.tokens or new.requests else ()
         window = Window(
-            (*window.buckets[:at], *kept, *window.buckets[at + 1 :]),
+            window.buckets[:at] + kept + window.buckets[at + 1 :],
             window.tokens + tokens,
             window.requests + requests,
             window.debt,
