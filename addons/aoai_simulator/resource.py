@@ -65,7 +65,8 @@ _FRONT_DOOR: Headers = (
 class Settings:
     """What can be changed while the simulator runs.
 
-    `completion_tokens` fixes the natural length of completions; `burst_seconds` is for how long the
+    `completion_tokens` fixes the natural length of completions, and `completion_share` makes it that share
+    of the call's own max_tokens, where it has such a bound; `burst_seconds` is for how long the
     tokens of a stream are collected (0: every frame is written on its own); `responses_done` ends
     responses streams with `data: [DONE]`; `late_filter` makes chat streams like those of a deployment
     with the asynchronous content filter.
@@ -75,6 +76,7 @@ class Settings:
     log_requests: bool = True
     burst_seconds: float = 0.02
     completion_tokens: int | None = None
+    completion_share: float | None = None
     responses_done: bool = True
     late_filter: bool = False
 
@@ -95,6 +97,7 @@ _SETTINGS: Mapping[str, Any] = {
     "log_requests": bool,
     "burst_seconds": int | float,
     "completion_tokens": int | None,
+    "completion_share": int | float | None,
     "responses_done": bool,
     "late_filter": bool,
 }
@@ -471,11 +474,17 @@ class Resource:
             return responses.not_found(str(previous), previous=True)
         return responses.foreign_reasoning(ask, self._secret)
 
+    def _natural_length(self, ask: Ask) -> int | None:
+        share, most = self._settings.completion_share, ask.sampling.max_tokens
+        if share is None or most is None:
+            return self._settings.completion_tokens
+        return max(1, round(share * most))
+
     def _answer(self, deployment: Deployment, ask: Ask, wall: float) -> Reply:
         model = deployment.spec.model
         if ask.operation == "embeddings":
             return embeddings.whole(ask, model)
-        made = completions.complete(ask, self.seed, self._settings.completion_tokens, self._tokenizer)
+        made = completions.complete(ask, self.seed, self._natural_length(ask), self._tokenizer)
         if ask.operation == message_requests.OPERATION:
             return self._claude.answer(ask, made[0], deployment.name, deployment.snapshot, self._ident())
         if ask.operation == "responses":

@@ -256,12 +256,14 @@ async def run(
     declared: bool = True,
     told: bool = True,
     body: Callable[[Ask], bytes] | None = None,
+    completion_share: float | None = None,
     workers: int = 1,
 ) -> Figures:
     """Send all calls through a gateway of their own.
 
     ``dead`` is the endpoint that dies in between, if any; ``told``: clients say how long they wait; ``body``
-    makes a request's body, if not `body_of`; ``workers``: the gateway's processes.
+    makes a request's body, if not `body_of`, and ``completion_share`` says how much of its max_tokens each
+    answer takes then; ``workers``: the gateway's processes.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -281,8 +283,10 @@ async def run(
         stack.enter_context(process(command, port, 0, folder / "gateway.log"))
         wait_until_ready(port)
         control = f"{ready['control_url']}/_simulator"
-        if body is None:
-            ask_simulator(f"{control}/settings", {"completion_tokens": NATURAL_LENGTH})
+        length = {"completion_tokens": NATURAL_LENGTH}
+        if completion_share is not None:
+            length = {"completion_share": completion_share}
+        ask_simulator(f"{control}/settings", length)
         for (endpoint, deployment), recovers in EXHAUSTED.items():
             full = {"endpoint": endpoint, "deployment": deployment, "set": "full", "seconds": recovers}
             ask_simulator(f"{control}/limits", full)

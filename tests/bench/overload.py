@@ -5,8 +5,8 @@
     .venv/bin/python -m tests.bench.overload --real --workers 1 2 --workload lasting --mode "classes, both"
 
 Without `--real`, the engine runs in virtual time, which takes seconds. With it, real processes do: a
-simulator, a gateway, and clients, for as long as the run lasts; the references are computed in any case. Then
-prompts are as long as answers at least, so that the calls ask for about a twelfth more.
+simulator, a gateway, and clients, for as long as the run lasts; the references are computed in any case. Both
+ask for the same: the simulator writes 80 % of what a call allows, which is what callers plan with.
 `--workers 1 2` runs each mode with one process and with two, one after the other; real processes only. All
 of a run's gateway processes share one core, so what differs is what they know of each other, not their speed.
 The machine's load is printed: where others keep its cores busy, p95 tells of them.
@@ -26,13 +26,13 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tests.bench import goodput
 from tests.bench.goodput import CHECKOUT, EXHAUSTED, bound
 from tests.bench.load import percentile
 from tests.bench.sdk_like import Ask
-from tests.bench.workloads import WORKLOADS, Job, deadline_first, newest_first, served_in_order
+from tests.bench.workloads import MOST, WORKLOADS, Job, deadline_first, newest_first, served_in_order
 from tests.engine.scenarios import overload as virtual
 
 MODES = {
@@ -93,26 +93,22 @@ def in_real_processes(work: Sequence[Job], seconds: float, mode: str, workers: i
     asks = [Ask(job.number, job.cls, job.at, job.patience, job.prompt, job.most, job.stream) for job in work]
     figures = asyncio.run(
         goodput.run(
-            asks, seconds, body=lambda ask: body_of(by_number[ask.number]), workers=workers, **MODES[mode]
+            asks,
+            seconds,
+            body=lambda ask: body_of(by_number[ask.number]),
+            completion_share=1 / MOST,
+            workers=workers,
+            **MODES[mode],
         )
     )
     took = {each.ask.number: each.seconds for each in figures.outcomes if each.tokens is not None}
     return row(work, took, figures.backend_refusals / max(1, figures.backend_answers))
 
 
-def sayable(job: Job) -> Job:
-    """Return what real processes can ask for: what is to be said is part of the prompt."""
-    return replace(job, prompt=max(job.prompt, job.completion))
-
-
 def body_of(job: Job) -> bytes:
-    """A request whose prompt and answer have the tokens of a `sayable` job.
-
-    The simulator repeats what it is told to say, and takes four bytes for a token.
-    """
-    messages = [{"role": "user", "content": "say:" + "word" * job.completion}]
-    if job.prompt > job.completion:
-        messages.insert(0, {"role": "system", "content": "rule" * (job.prompt - job.completion)})
+    """A request whose prompt has the tokens of a job; the simulator takes four bytes for a token."""
+    text = "word" * (job.prompt - goodput.FRAMING_TOKENS)
+    messages = [{"role": "user", "content": text}]
     body = {"model": "gpt-4o", "messages": messages, "max_tokens": job.most}
     if job.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -160,8 +156,6 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(CHECKOUT / "addons")  # the processes run this checkout's code
     for name in options.workload:
         works = {seed: WORKLOADS[name](options.seconds, seed) for seed in options.seed}
-        if options.real:
-            works = {seed: [sayable(job) for job in work] for seed, work in works.items()}
         asked = statistics.mean(sum(job.cost for job in work) for work in works.values())
         capacity = goodput.TOKENS_PER_SECOND * options.seconds
         print(f"\n{name}: {asked / capacity:.0%} of the capacity\n")

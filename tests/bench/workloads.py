@@ -21,6 +21,8 @@ SIZES = {"critical": 400, "batch": 1000}
 CRITICAL_RATE = 2.0
 BATCH_RATE, BURST_RATE, BURST_SECONDS, BURST_EVERY = 1.0, 4.6, 15.0, 30.0
 """Calls per second, and how often and how long they come faster."""
+MOST = 1.25
+"""Times its answer that a call says as max_tokens."""
 SURGE_SECONDS = 20.0
 """For how long the `surge` workload asks for 300 %."""
 LONG_ANSWER = 6
@@ -43,7 +45,7 @@ class Job:
     @property
     def most(self) -> int:
         """What it says as max_tokens: callers reserve more than they use."""
-        return round(1.25 * self.completion)
+        return round(MOST * self.completion)
 
     @property
     def cost(self) -> int:

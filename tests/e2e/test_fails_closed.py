@@ -357,7 +357,7 @@ def check(stage: Stage, name: str, scene_name: str) -> None:
 
 
 IN_LINE = {
-    "Scheduler._had_its_share",
+    "Scheduler._excess",
     "Scheduler._serve",
     "Scheduler._turns",
     "Scheduler.serve_waiting",

@@ -66,8 +66,10 @@ def test_what_a_client_was_given_in_one_process_counts_for_its_share_in_the_othe
     assert all(each.sends for each in calls)
     for member in (first, second):
         shares = member.engine.scheduler.client_shares
-        assert shares.left_to_others("low", "crowd", first.now) == pytest.approx(0.25)
-        assert shares.left_to_others("low", "few", first.now) == 0
+        left = shares.left("low", "crowd", first.now)
+        assert left is not None
+        assert left.demand == pytest.approx(0.25)
+        assert shares.left("low", "few", first.now) is None
 
 
 def test_the_higher_class_is_served_first_wherever_it_waits() -> None:

@@ -15,22 +15,27 @@ def asked(*clients: str, weight: float = 1.0, tokens: int = 100, at: float = 0.0
     return shares
 
 
+def left(shares: ClientShares, client: str, now: float, cls: str = "batch") -> float:
+    found = shares.left(cls, client, now)
+    return 0.0 if found is None else found.demand
+
+
 def test_a_client_alone_leaves_nothing() -> None:
     shares = asked("a")
     shares.given("batch", "a", 1.0, 1_000, 0.0)
-    assert shares.left_to_others("batch", "a", 1.0) == 0
-    assert shares.left_to_others("batch", "unknown", 1.0) == 0
-    assert shares.left_to_others("unknown", "a", 1.0) == 0
+    assert left(shares, "a", 1.0) == 0
+    assert left(shares, "unknown", 1.0) == 0
+    assert left(shares, "a", 1.0, cls="unknown") == 0
 
 
 def test_one_that_had_more_than_its_part_leaves_what_the_others_ask_for() -> None:
     shares = asked("a", "a", "b", "c")
     shares.given("batch", "a", 1.0, 100, 0.0)
-    assert shares.left_to_others("batch", "a", 1.0) == pytest.approx(0.5)
-    assert shares.left_to_others("batch", "b", 1.0) == 0
+    assert left(shares, "a", 1.0) == pytest.approx(0.5)
+    assert left(shares, "b", 1.0) == 0
     for client in ("b", "c"):
         shares.given("batch", client, 1.0, 100, 1.0)
-    assert shares.left_to_others("batch", "a", 1.0) == 0, "now all have had as much"
+    assert left(shares, "a", 1.0) == 0, "now all have had as much"
 
 
 def test_weights_count() -> None:
@@ -38,9 +43,9 @@ def test_weights_count() -> None:
     shares.asked("batch", "b", 1.0, 100, 0.0)
     shares.given("batch", "a", 3.0, 300, 0.0)
     shares.given("batch", "b", 1.0, 100, 0.0)
-    assert shares.left_to_others("batch", "a", 1.0) == 0
+    assert left(shares, "a", 1.0) == 0
     shares.given("batch", "b", 1.0, 1, 0.0)
-    assert shares.left_to_others("batch", "b", 1.0) > 0
+    assert left(shares, "b", 1.0) > 0
 
 
 def test_tokens_that_a_call_left_unused_do_not_count() -> None:
@@ -48,24 +53,24 @@ def test_tokens_that_a_call_left_unused_do_not_count() -> None:
     shares.given("batch", "b", 1.0, 100, 0.0)
     shares.given("batch", "a", 1.0, 500, 0.0)
     shares.give_back("batch", "a", 400, 0.0)
-    assert shares.left_to_others("batch", "a", 1.0) == 0
+    assert left(shares, "a", 1.0) == 0
 
 
 def test_classes_do_not_mix() -> None:
     shares = asked("a", "b")
     shares.asked("critical", "a", 1.0, 100, 0.0)
     shares.given("critical", "a", 1.0, 100, 0.0)
-    assert shares.left_to_others("batch", "a", 1.0) == 0
+    assert left(shares, "a", 1.0) == 0
 
 
 def test_after_a_minute_all_is_forgotten() -> None:
     shares = asked("a", "b")
     shares.given("batch", "a", 1.0, 100, 0.0)
-    assert shares.left_to_others("batch", "a", 59.0) > 0
-    assert shares.left_to_others("batch", "a", 61.0) == 0
+    assert left(shares, "a", 59.0) > 0
+    assert left(shares, "a", 61.0) == 0
     shares.asked("batch", "a", 1.0, 100, 62.0)
     shares.given("batch", "a", 1.0, 100, 62.0)
-    assert shares.left_to_others("batch", "a", 62.0) == 0, "the other asks no more"
+    assert left(shares, "a", 62.0) == 0, "the other asks no more"
 
 
 def test_a_client_whose_calls_have_waited_for_longer_still_leaves_room() -> None:
@@ -73,8 +78,8 @@ def test_a_client_whose_calls_have_waited_for_longer_still_leaves_room() -> None
     shares.asked("batch", "few", 1.0, 100, 50.0)
     shares.given("batch", "crowd", 1.0, 500, 61.0)
     shares.given("batch", "few", 1.0, 100, 61.0)
-    assert shares.left_to_others("batch", "crowd", 62.0) == 1
-    assert shares.left_to_others("batch", "few", 62.0) == 0
+    assert left(shares, "crowd", 62.0) == 1
+    assert left(shares, "few", 62.0) == 0
 
 
 def test_a_client_that_is_gone_has_no_part_whoever_was_served_after_it_came() -> None:
@@ -82,13 +87,23 @@ def test_a_client_that_is_gone_has_no_part_whoever_was_served_after_it_came() ->
     shares.asked("batch", "c", 1.0, 100, 30.0)
     for client, tokens, at in (("b", 50, 40.0), ("c", 30, 40.0), ("c", 15, 59.0)):
         shares.given("batch", client, 1.0, tokens, at)
-    assert shares.left_to_others("batch", "c", 59.0) > 0, "more than a third, of three clients"
-    assert shares.left_to_others("batch", "c", 61.0) == 0, "less than half, of two"
+    assert left(shares, "c", 59.0) > 0, "more than a third, of three clients"
+    assert left(shares, "c", 61.0) == 0, "less than half, of two"
 
 
 def test_a_flood_of_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_shares, "MOST_CLIENTS", 3)
     shares = asked("a", "b", "c", "d")
     shares.given("batch", "d", 1.0, 90, 0.0)
-    assert shares.left_to_others("batch", "a", 1.0) == 0, "it was forgotten"
-    assert shares.left_to_others("batch", "d", 1.0) == pytest.approx(0.75)
+    assert left(shares, "a", 1.0) == 0, "it was forgotten"
+    assert left(shares, "d", 1.0) == pytest.approx(0.75)
+
+
+def test_the_excess_says_how_many_times_its_part_a_client_had() -> None:
+    shares = asked("a", "b", "c", "d")
+    shares.given("batch", "a", 1.0, 300, 0.0)
+    shares.given("batch", "b", 1.0, 100, 0.0)
+    assert shares.excess("batch", "a", 1.0) == pytest.approx(3.0)
+    assert shares.excess("batch", "b", 1.0) == shares.excess("batch", "c", 1.0) == 0
+    shares.given("batch", "c", 3.0, 400, 0.0)
+    assert shares.excess("batch", "c", 1.0) == 0, "a client of weight 3 has half of all, of 6 in all"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
+from aoai_gateway.routing.half_open import REFUSES_WITHIN
 from tests.engine_driver import config
 
 PTU, PAYGO, OTHER = RoutingTable(config("ptu@a", "paygo@a", "other@b")).backends
@@ -25,6 +27,16 @@ def failed(breaks: Breaks, now: float, *, call: str = "1", hint: float | None = 
 
 def unhinted(breaks: Breaks, now: float, *, call: str) -> dict:
     return failed(breaks, now, call=call, hint=None)
+
+
+def lacks(breaks: Breaks, now: float, *, call: str) -> dict:
+    return breaks.open_for(SCOPE, 4, now, "429", call, LENGTHS, lacks_room=True)
+
+
+def lacking() -> Breaks:
+    breaks = Breaks(probe_seconds=5)
+    lacks(breaks, 0, call="1")
+    return breaks
 
 
 def broken(hint: float | None = 4) -> Breaks:
@@ -190,6 +202,53 @@ def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
     for n in range(2_000):
         breaks.may_probe(PTU, "batch", f"gone{n}", 1e6 + n * 2)
     assert len(breaks._probes._half_open[SCOPE]["batch"].leases) < 310
+
+
+def test_a_backend_that_lacked_room_lets_in_twice_as_many_each_time_it_refuses_none() -> None:
+    breaks, now = lacking(), 4.0
+    sent = []
+    for _ in range(4):
+        sent.append(sum(breaks.may_probe(PTU, "standard", f"{now}/{n}", now) for n in range(20)))
+        assert breaks.when(PTU, "standard", now) == pytest.approx(REFUSES_WITHIN)
+        now += REFUSES_WITHIN
+    assert sent == [1, 2, 4, 8]
+    breaks.probe_succeeded(PTU, "standard", "4.0/0")
+    assert all(breaks.may_probe(PTU, "standard", f"all{n}", now) for n in range(100))
+
+
+def test_one_refusal_ends_it_and_several_at_once_count_as_one() -> None:
+    breaks, now = lacking(), 4.0
+    for _ in range(3):
+        for n in range(8):
+            breaks.may_probe(PTU, "standard", f"{now}/{n}", now)
+        now += REFUSES_WITHIN
+    for n in range(4):
+        assert lacks(breaks, now, call=f"5.0/{n}")["standard"] == 4
+    now += 4
+    assert [breaks.may_probe(PTU, "standard", f"again{n}", now) for n in range(3)] == [True, False, False]
+    assert breaks._probes._half_open[SCOPE]["standard"].failures == 1
+
+
+def test_a_backend_that_failed_otherwise_shows_nothing_by_its_silence() -> None:
+    breaks = broken()
+    assert breaks.may_probe(PTU, "critical", "2", 2)
+    assert not breaks.may_probe(PTU, "critical", "3", 2 + 2 * REFUSES_WITHIN)
+    assert breaks.may_probe(PTU, "critical", "3", 7)
+    assert not breaks.may_probe(PTU, "critical", "4", 7.1), "a lease that has run out is no success"
+    lacks(breaks, 7.2, call="3")
+    breaks.open_for(SCOPE, 4, 12, "500", "5", LENGTHS)
+    assert breaks.may_probe(PTU, "critical", "6", 20)
+    assert not breaks.may_probe(PTU, "critical", "7", 20 + 2 * REFUSES_WITHIN), "and so after it lacked room"
+
+
+def test_only_the_first_call_after_a_break_is_let_in_whatever_is_known_of_room() -> None:
+    breaks = lacking()
+    assert breaks.is_unknown(PTU, "standard", 4)
+    assert breaks.may_probe(PTU, "standard", "2", 4)
+    assert breaks.is_unknown(PTU, "standard", 4.1)
+    assert not breaks.is_unknown(PTU, "standard", 4 + REFUSES_WITHIN)
+    assert breaks.is_half_open(PTU, "standard")
+    assert not breaks.is_unknown(OTHER, "standard", 4)
 
 
 STEPS = st.lists(

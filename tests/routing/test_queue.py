@@ -418,10 +418,13 @@ def test_a_queue_that_stands_is_served_newest_first() -> None:
     assert served(line, now=5.1) == ["3", "2", "1"]
 
 
-def test_small_calls_come_first_in_a_queue_that_stands_but_for_one_release_in_four() -> None:
-    calls = [standing(f"{size}", n, size) for n, size in enumerate((700, 100, 600, 300, 200, 500, 400, 800))]
-    line = line_of(*calls)
-    assert served(line, now=7.0) == ["100", "200", "300", "800", "400", "500", "600", "700"]
+def test_small_calls_come_first_in_a_queue_that_stands_but_for_one_release_in_eight() -> None:
+    sizes = (700, 100, 600, 900, 300, 200, 1000, 500, 400, 800)
+    line = line_of(*(standing(f"{size}", n / 2, size) for n, size in enumerate(sizes)))
+    first = ["100", "200", "300", "400", "500", "600", "700"]
+    assert served(line, now=7.0) == [*first, "800", "900", "1000"]
+    line = line_of(*(standing(f"{size}", n / 2, size) for n, size in enumerate((*sizes, 1100))))
+    assert served(line, now=7.0) == [*first, "1100", "800", "900", "1000"], "the newest has its turn"
 
 
 def test_no_call_is_passed_for_ever_by_smaller_ones() -> None:
@@ -435,11 +438,13 @@ def test_no_call_is_passed_for_ever_by_smaller_ones() -> None:
     assert sum(name.startswith("large") for name in got) == len(got) // NEWEST_EVERY
 
 
-def test_clients_that_had_their_share_sort_behind() -> None:
-    line = line_of(standing("1", 0, client="crowd"), standing("2", 1, client="few"))
-    found = line.next(1.0, anybody, lambda each: each.client == "crowd")
-    assert found is not None
-    assert found.id == "2"
+def test_clients_that_had_more_than_their_part_sort_behind_by_how_much_it_was() -> None:
+    excess = {"crowd": 3.0, "more": 1.5, "few": 0.0}
+    line = line_of(*(standing(each, n, client=each) for n, each in enumerate(excess)))
+    order = []
+    while found := line.next(3.0, anybody, lambda each: excess[each.client]):
+        order.append(found.id)
+    assert order == ["few", "more", "crowd"]
 
 
 def test_each_client_has_an_order_of_its_own() -> None:

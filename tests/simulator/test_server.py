@@ -532,6 +532,18 @@ def test_faults_settings_and_the_count_can_be_given_at_the_start() -> None:
         running.stop()
 
 
+def test_a_completion_can_be_a_share_of_what_its_call_allows() -> None:
+    tokenizer = EncodingTokenizer(Counter(load_encodings()))
+    running = Running(settings=Settings(completion_tokens=7), tokenizer=tokenizer)
+    try:
+        running.control("POST", "settings", {"completion_share": 0.8})
+        assert running.chat(max_tokens=100).json["usage"]["completion_tokens"] == 80
+        assert running.chat(max_tokens=1).json["usage"]["completion_tokens"] == 1
+        assert running.chat().json["usage"]["completion_tokens"] == 7, "it has no bound"
+    finally:
+        running.stop()
+
+
 def test_stop_ends_what_is_in_flight() -> None:
     running = Running(faults=[Fault("hang")])
     with running.connect() as connection:

@@ -240,11 +240,11 @@ class Scheduler:
         released, self._pushed_out = self._pushed_out, []
         self.look_again = math.inf
         smallest: dict[Hashable, int] = {}
-        had_its_share = partial(self._had_its_share, now)
+        excess = partial(self._excess, now)
         for lowest, queue in self._turns():
             while queue.requests:
                 can_serve = partial(self._serve, queue, lowest, smallest, now)
-                ticket = queue.line.next(now, can_serve, had_its_share)
+                ticket = queue.line.next(now, can_serve, excess)
                 if ticket is None:
                     break
                 released.append(queue.take(ticket.id))
@@ -254,8 +254,8 @@ class Scheduler:
                 self.look_again = min(self.look_again, hold_ends)
         return released
 
-    def _had_its_share(self, now: float, ticket: Ticket) -> bool:
-        return self.client_shares.left_to_others(ticket.cls_name, ticket.client, now) > 0
+    def _excess(self, now: float, ticket: Ticket) -> float:
+        return self.client_shares.excess(ticket.cls_name, ticket.client, now)
 
     def _turns(self) -> list[tuple[float, _Queue]]:
         """Return the queues that hold calls, in the order of their turns, each with its lowest rank.
@@ -288,7 +288,7 @@ class Scheduler:
         has_deficit = queue.line.has_deficit(ticket.cls_name)
         if ticket.cls_rank > lowest and not has_deficit:
             return False
-        had_its_share = self._had_its_share(now, ticket)
+        had_its_share = self._excess(now, ticket) > 0
         client = request.client if had_its_share else ""
         kind = (has_deficit, client, request.kind, request.marks if self.breaks.any_for_some else ())
         if request.tokens >= smallest.get(kind, math.inf):

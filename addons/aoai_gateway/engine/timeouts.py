@@ -34,9 +34,6 @@ SHORTEST_SECONDS = 1.0
 ANSWER_SHARE = 0.5
 """The share of the client's own time-out that is left for the answer while its duration is unknown."""
 
-ANSWER_MARGIN = 1.2
-"""How many times longer than the slowest answers of late the answer may take, else."""
-
 BRIEF_EFFORTS = ("none", "minimal")
 """Reasoning efforts with which a model does not think for long."""
 
@@ -102,7 +99,9 @@ def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> floa
     """Return the seconds from its begin for which a call may be held back, so that its client still waits.
 
     ``speeds``: the known speeds of the backends that may serve it. ``learned``: the time after which calls of
-    this client were seen to hang up; it counts where the client does not name its time-out.
+    this client were seen to hang up; it counts where the client does not name its time-out. The answer is
+    taken to be as slow as the slowest of late, and as long as it may be: a margin beyond that would only send
+    calls away that can be answered.
     """
     allowed = call.client_timeout() or learned
     if allowed is None:
@@ -111,7 +110,7 @@ def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> floa
     known = [seconds for seconds in expected if seconds is not None]
     if not known:
         return allowed * (1 - ANSWER_SHARE)
-    return max(0.0, allowed - ANSWER_MARGIN * max(known))
+    return max(0.0, allowed - max(known))
 
 
 def deadlines_for(call: Call, backend: Backend, slowest: float | None) -> Deadlines:

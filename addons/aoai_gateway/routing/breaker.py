@@ -108,7 +108,7 @@ class Breaks:
         self._classes = frozenset(lengths)
         opened = {}
         for cls, length in lengths.items():
-            failures = self._probes.begin(scope, cls, call_id)
+            failures = self._probes.begin(scope, cls, call_id, now, lacks_room=lacks_room)
             seconds, doublings = length.length(hint), failures
             if hint and lacks_room:
                 seconds = min(seconds, max(hint, length.floor))
@@ -191,6 +191,12 @@ class Breaks:
         if self._probes.none:
             return False
         return any(self._probes.on(scope, cls) for scope in _scopes(backend))
+
+    def is_unknown(self, backend: Backend, cls: str, now: float) -> bool:
+        """Whether it is half open, and has let in no call of this class since."""
+        if self._probes.none:
+            return False
+        return any(self._probes.is_unknown(scope, cls, now) for scope in _scopes(backend))
 
     # --- half open --------------------------------------------------------------------------------
 

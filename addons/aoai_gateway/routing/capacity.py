@@ -264,11 +264,19 @@ class Capacity:
         """Whether a call of so many tokens fits now and leaves that share (0..1) of the whole free."""
         return self.when(tokens, leave_free, now) == 0
 
-    def when(self, tokens: int, leave_free: float, now: float, expected: float = 0.0) -> float | None:
+    def when(
+        self,
+        tokens: int,
+        leave_free: float,
+        now: float,
+        expected: float = 0.0,
+        most_expected: float = MOST_EXPECTED,
+    ) -> float | None:
         """Seconds until it would fit, if nothing else is sent; 0: now; None: never, it is above the limit.
 
         ``expected``: the tokens per second that higher classes will ask for; they are to fit as well, from
-        then on. It may be sooner: calls under way can end with less than they had reserved.
+        then on, as far as they are no more than the share ``most_expected`` of its limit. It may be sooner:
+        calls under way can end with less than they had reserved.
         """
         wait = 0.0
         share = 1 - leave_free - self._margin
@@ -276,7 +284,7 @@ class Capacity:
             size = self._size
             if size is not None or now - self._utilized_at < UTILIZATION_AGE:
                 # More than it drains is not available to any class, however much of it is kept open.
-                inflow = min(expected, MOST_EXPECTED * size / 60) if size else 0.0
+                inflow = min(expected, most_expected * size / 60) if size else 0.0
                 ahead = EXPECTED_SECONDS * inflow / size if size else 0.0
                 wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN - ahead), now)
         else:
@@ -287,7 +295,7 @@ class Capacity:
                 room = max(0.0, limit * share - tokens)
                 wait = self._tokens.when(room, now)
                 if expected:
-                    inflow = min(expected, MOST_EXPECTED * limit / TOKEN_WINDOW)
+                    inflow = min(expected, most_expected * limit / TOKEN_WINDOW)
                     room = max(0.0, limit * (1 - self._margin) - tokens)
                     wait = max(wait, self._tokens.when_beside(room, inflow, now))
             calls = self._requests_per_window(now)

@@ -7,7 +7,8 @@ find nothing to divide. So a client is measured by the minute, as Azure's window
 
 A client that was given more of its class's tokens in the last minute than its fair part (its weight, of the
 weights of all clients that asked or were served in that minute) leaves room for what the others of its class
-ask for, as every client does for the classes above; it also sorts behind them in the queue. A client that has
+ask for, as every client does for the classes above, and the more, the more it had: with twice its part, all
+but a fortieth of each limit. It also sorts behind them in the queue, by how much it had. A client that has
 had less leaves nothing, and a client alone in its class never does. Where there is enough for all, there is
 room beside what the others ask for, and no call waits because of this.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.windows import SlidingWindow
@@ -28,6 +30,15 @@ SHARED_SECONDS = 60.0
 MOST_CLASSES = 1_000
 MOST_CLIENTS = 10_000
 """Of a class; the one that asked or was served longest ago is forgotten."""
+
+
+class Left(NamedTuple):
+    """What a client leaves to the others of its class."""
+
+    demand: float
+    """The part (0..1) of its class's demand for which it leaves room: that of the others."""
+    excess: float
+    """How many times its fair part it was given; above 1."""
 
 
 @dataclass(slots=True)
@@ -104,11 +115,8 @@ class ClientShares:
             own.given.give_back(tokens, at)
             item.given.give_back(tokens, at)
 
-    def left_to_others(self, cls: str, client: str, now: float) -> float:
-        """Return the part (0..1) of its class's demand for which a client leaves room: that of the others.
-
-        0 for a client that has not had more than its fair part.
-        """
+    def excess(self, cls: str, client: str, now: float) -> float:
+        """Return how many times its fair part a client was given, if that is more than once; else 0."""
         item = self._classes.get(cls)
         if item is None:
             return 0.0
@@ -116,7 +124,14 @@ class ClientShares:
         own = item.clients.get(client)
         if own is None or len(item.clients) < 2:
             return 0.0
-        if own.given.own(now) * item.weights <= item.given.own(now) * own.weight:
-            return 0.0
+        given, fair = own.given.own(now) * item.weights, item.given.own(now) * own.weight
+        return given / fair if given > fair > 0 else 0.0
+
+    def left(self, cls: str, client: str, now: float) -> Left | None:
+        """Return what a client leaves to others of its class; None if it has had no more than its part."""
+        item, excess = self._classes.get(cls), self.excess(cls, client, now)
+        if item is None or not excess:
+            return None
         asked = item.asked.own(now)
-        return max(0.0, 1 - own.asked.own(now) / asked) if asked else 0.0
+        others = max(0.0, 1 - item.clients[client].asked.own(now) / asked) if asked else 0.0
+        return Left(others, excess) if others else None

@@ -3,11 +3,18 @@ back.
 
 Each priority class is half open of its own. A probe that succeeds ends it; one that fails makes the
 next break longer. A probe without a reported end is given up after its lease.
+
+A backend that only lacked capacity says no at once, while an answer may take it a minute. So a probe there
+that was not refused within a moment has been let in, and lets one more go beside the next: 1, 2, 4, 8 calls,
+each time after that moment. (Slow start: Jacobson, "Congestion Avoidance and Control", 1988.) To wait for the
+first one's answer would leave a window unused that calls wait for, and what is used late comes back late.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 type Scope = tuple[str, str | None]
 """Endpoint name and standin name; None as the standin stands for the whole endpoint."""
@@ -15,8 +22,17 @@ type Scope = tuple[str, str | None]
 REMEMBERED_SECONDS = 600.0
 """How long after its lease a probe's end still counts, if it is reported after all: a hang ends late."""
 
+REFUSES_WITHIN = 0.5
+"""Seconds within which a backend that has no room for a call refuses it."""
+
 MOST_DOUBLINGS = 16
 """Bounds the factor; every ceiling is reached long before."""
+
+
+class _Lease(NamedTuple):
+    since: float
+    until: float
+    """Until when the probe is waited for."""
 
 
 @dataclass(slots=True)
@@ -24,17 +40,26 @@ class _HalfOpen:
     opened_by: str
     """The call that failed last."""
     failures: int
-    """Probes that have failed one after the other."""
+    """Breaks after which a probe has failed, one after the other."""
     before: int | None
     """`failures` before `opened_by` failed; None: there was no half-open state."""
-    leases: dict[str, float] = field(default_factory=dict)
-    """Probes under way, by call, and until when each is waited for."""
+    failed_at: float = -math.inf
+    lacks_room: bool = False
+    """Whether the backend lacked nothing but capacity then."""
+    leases: dict[str, _Lease] = field(default_factory=dict)
+    """Probes under way, by call."""
 
     def running(self, now: float) -> list[float]:
         """Return the ends of the leases that hold now."""
-        for call_id in [each for each, until in self.leases.items() if until + REMEMBERED_SECONDS <= now]:
+        for call_id in [c for c, lease in self.leases.items() if lease.until + REMEMBERED_SECONDS <= now]:
             del self.leases[call_id]
-        return [until for until in self.leases.values() if until > now]
+        return [lease.until for lease in self.leases.values() if lease.until > now]
+
+    def let_in(self, now: float) -> int:
+        """Count the probes since the last failure which a backend that lacked capacity has let in."""
+        if not self.lacks_room:
+            return 0
+        return sum(lease.until <= now and lease.since >= self.failed_at for lease in self.leases.values())
 
 
 class Probes:
@@ -50,26 +75,28 @@ class Probes:
         """Whether no backend is half open."""
         return not self._half_open
 
-    def begin(self, scope: Scope, cls: str, call_id: str) -> int:
+    def begin(self, scope: Scope, cls: str, call_id: str, now: float, *, lacks_room: bool = False) -> int:
         """Put a scope half open for a class, since a call failed. Returns how many probes failed in a row.
 
-        Only a failed probe counts: calls that were under way when the first one failed show nothing new.
+        Only a failed probe counts: calls that were under way when the first one failed show nothing new. Nor
+        do other probes of the same time. ``lacks_room``: the backend refused the call for want of capacity.
         """
         classes = self._half_open.setdefault(scope, {})
         earlier = classes.get(cls)
         if earlier is None:
-            classes[cls] = _HalfOpen(call_id, 0, None)
+            classes[cls] = _HalfOpen(call_id, 0, None, now, lacks_room)
             return 0
-        failed = min(earlier.failures + (call_id in earlier.leases), MOST_DOUBLINGS)
-        earlier.leases.pop(call_id, None)
+        lease = earlier.leases.pop(call_id, None)
+        new = lease is not None and lease.since >= earlier.failed_at
+        failed = min(earlier.failures + new, MOST_DOUBLINGS)
         if earlier.opened_by != call_id:
             earlier.opened_by, earlier.before = call_id, earlier.failures
-        earlier.failures = failed
+        earlier.failures, earlier.failed_at, earlier.lacks_room = failed, now, lacks_room
         return failed
 
     def ensure(self, scope: Scope, cls: str) -> None:
-        """Put a scope half open for a class if it is not; no failure is counted."""
-        self._half_open.setdefault(scope, {}).setdefault(cls, _HalfOpen("", 0, None))
+        """Put a scope that lacked capacity half open for a class if it is not; no failure is counted."""
+        self._half_open.setdefault(scope, {}).setdefault(cls, _HalfOpen("", 0, None, lacks_room=True))
 
     def undo(self, scope: Scope, call_id: str) -> None:
         """Take back what a call's failure did, if it was the last one to fail."""
@@ -101,19 +128,25 @@ class Probes:
         """Whether a scope is half open for a class."""
         return cls in self._half_open.get(scope, {})
 
+    def is_unknown(self, scope: Scope, cls: str, now: float) -> bool:
+        """Whether a scope is half open for a class, and nothing shows yet that it lets calls in again."""
+        half_open = self._half_open.get(scope, {}).get(cls)
+        return half_open is not None and not half_open.let_in(now)
+
     def wait(self, scope: Scope, cls: str, call_id: str | None, now: float) -> float:
         """Seconds until the call may go there, if no probe ends before its lease does; 0: now."""
         half_open = self._half_open.get(scope, {}).get(cls)
-        if half_open is None or (call_id in half_open.leases and half_open.leases[call_id] > now):
+        if half_open is None or (call_id in half_open.leases and half_open.leases[call_id].until > now):
             return 0.0
         running = half_open.running(now)
-        return 0.0 if len(running) < self._limit else min(running) - now
+        return 0.0 if len(running) < self._limit + half_open.let_in(now) else min(running) - now
 
     def lease(self, scope: Scope, cls: str, call_id: str, now: float) -> None:
         """Make the call a probe, if the scope is half open for its class."""
         half_open = self._half_open.get(scope, {}).get(cls)
         if half_open is not None:
-            half_open.leases[call_id] = now + self._seconds
+            seconds = REFUSES_WITHIN if half_open.lacks_room else self._seconds
+            half_open.leases[call_id] = _Lease(now, now + seconds)
 
     def holds(self, scope: Scope, cls: str, call_id: str) -> bool:
         """Whether the call is a probe there."""

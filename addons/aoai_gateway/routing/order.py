@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from aoai_gateway.routing.client_shares import SHARED_SECONDS
+from aoai_gateway.routing.capacity import MOST_EXPECTED
+from aoai_gateway.routing.client_shares import SHARED_SECONDS, Left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -192,14 +193,14 @@ def order(
     candidates: list[Backend] = []
     skipped: list[Skip] = []
     has_failures = bool(request.tried) or not breaks.none
-    others = client_shares.left_to_others(request.cls.name, request.client, now) if request.limited else 0.0
+    left = client_shares.left(request.cls.name, request.client, now) if request.limited else None
     for backend in request.pool:
         skip = _never(request, backend)
         if skip is None and has_failures:
             skip = _after_failure(request, backend, now, breaks)
         if skip is None and request.limited:
             demanded = None if has_deficit else demands
-            skip = _without_room(request, backend, now, breaks, capacities, demanded, others)
+            skip = _without_room(request, backend, now, breaks, capacities, demanded, left)
         if skip is None:
             candidates.append(backend)
         else:
@@ -258,24 +259,27 @@ def _without_room(
     breaks: Breaks,
     capacities: Capacities,
     demands: Demands | None,
-    others: float,
+    left: Left | None,
 ) -> Skip | None:
     """Say why a backend's capacity does not let the call in at this time.
 
-    ``others``: the part of its class's demand for which its client leaves room.
+    ``left``: what its client leaves to others of its class, if it has had more than its part.
     """
-    if breaks.is_half_open(backend, request.cls.name):
+    if breaks.is_unknown(backend, request.cls.name, now):
         # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
     capacity = capacities.of(backend, request.deployment)
     leave_free = expected = to_others = 0.0
+    most = MOST_EXPECTED
     if demands is not None and request.cls.rank:
         leave_free = request.cls.leave_free
         expected = demands.above(request.cls, request.higher, capacity.key, now)
-    if demands is not None and others:
-        to_others = others * demands.of(request.cls, capacity.key, now)
+    if demands is not None and left is not None:
+        to_others = left.demand * demands.of(request.cls, capacity.key, now)
         expected += to_others
-    wait = capacity.when(request.tokens, leave_free, now, expected)
+        # The more it has had beyond its part, the less stays open to it: with twice its part, 2.5 %.
+        most = 1 - (1 - MOST_EXPECTED) / left.excess**3
+    wait = capacity.when(request.tokens, leave_free, now, expected, most)
     if wait == 0:
         return None
     if wait is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 MOST_LOOKED_AT = 32
 """Of a client whose queue stands, how many calls are looked at for one that finds room."""
 
-NEWEST_EVERY = 4
+NEWEST_EVERY = 8
 """Of a client whose queue stands, one release in so many goes by age and not by size."""
 
 

@@ -11,8 +11,9 @@ The order, of which each rule decides only where the one before it is indifferen
    and pays 1 for each of its own. One that has saved up 1 goes first, at any rank: this keeps a low class
    from starving. (A deficit counter, as in deficit round robin: Shreedhar and Varghese, 1995.)
 2. *Class*, by rank; 0 is the highest.
-3. *Clients that have had much sort behind*: those that the caller names (`had_its_share`), and those with
-   more than 1.5 times their fair part of all calls in flight, of all clients in flight or waiting.
+3. *Clients that have had much sort behind*: those that had more than their part, by how much that was (the
+   caller says it: `excess`), and those with more than 1.5 times their fair part of all calls in flight, of
+   all clients in flight or waiting.
 4. *Fair between clients*: the smallest virtual start time, that is the tokens which the queue has released
    for the client, divided by its weight. A client that comes late starts at the start time of the call that
    was released last, so that it saves nothing up for a burst, and a client with few calls does not wait for
@@ -186,18 +187,18 @@ class WaitingQueue:
         self,
         now: float,
         can_serve: Callable[[Ticket], bool],
-        had_its_share: Callable[[Ticket], bool] = lambda _: False,
+        excess: Callable[[Ticket], float] = lambda _: 0.0,
     ) -> Ticket | None:
         """Take the first ticket out of the queue that `can_serve`; None without one.
 
         `can_serve` is asked in the queue's order, for the first ticket of each client and class, and for more
         of them where the queue stands; it must not change the queue. It may let a class with a deficit
-        (`has_deficit`) use room that is kept for others. `had_its_share` says of a client's first ticket
-        whether this client sorts behind the others.
+        (`has_deficit`) use room that is kept for others. `excess` says of a client's first ticket how many
+        times its part this client has had, 0 if it was no more than that: the most sort last.
         """
         passed: list[Place] = []
         held_from = math.inf
-        for place in self._heads(now, had_its_share):
+        for place in self._heads(now, excess):
             rank = place.ticket.cls_rank
             if rank >= held_from:
                 continue
@@ -277,7 +278,7 @@ class WaitingQueue:
             key=lambda item: (0, -item.deficit, item.rank) if item.deficit >= _DUE else (1, 0.0, item.rank),
         )
 
-    def _heads(self, now: float, had_its_share: Callable[[Ticket], bool]) -> Iterator[Place]:
+    def _heads(self, now: float, excess: Callable[[Ticket], float]) -> Iterator[Place]:
         """The tickets that may be served next, in order: of each client and class the first one.
 
         Where its first one has waited for too long, several.
@@ -289,8 +290,8 @@ class WaitingQueue:
                 if not client.places:
                     continue
                 next_ones = client.next_ones(now)
-                behind = had_its_share(next_ones[0].ticket)
-                heads.append((behind, *self._key(next_ones[0], client.start, clients), next_ones))
+                first = next_ones[0].ticket
+                heads.append((excess(first), *self._key(next_ones[0], client.start, clients), next_ones))
             heads.sort()
             for *_, places in heads:
                 yield from places

@@ -24,7 +24,7 @@ def test_the_quota_goes_to_callers_who_are_still_there(seed: int) -> None:
     assert ours.success("critical") >= 0.995, said
     assert ours.p95("critical") <= 1.5 * UNLOADED_P95, said
     assert ours.useful >= 0.98 * plain.useful, said
-    assert ours.success("batch") >= 0.43, said
+    assert ours.success("batch") >= 0.47, said
     assert ours.for_nobody <= 0.05, said
     assert ours.refusals_per_answer(60) <= 0.1, said
 
@@ -47,8 +47,7 @@ def test_light_load_is_served_without_a_refusal() -> None:
 
 def test_a_client_that_sends_half_of_all_calls_does_not_starve_nineteen_others() -> None:
     shares = [_light_share(seed) for seed in (1, 2, 3)]
-    assert sum(shares) / len(shares) >= 0.85, shares
-    assert min(shares) >= 0.82, shares
+    assert min(shares) >= 0.9, shares
 
 
 def _light_share(seed: int) -> float:
