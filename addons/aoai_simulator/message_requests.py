@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aoai_simulator.conversation import Conversation
+from aoai_simulator.message_formats import check_schema, read_message_form
 from aoai_simulator.replies import InvalidError
 from aoai_simulator.requests import Ask
 from aoai_simulator.sampling import Sampling
@@ -55,7 +56,7 @@ def read_message_ask(body: Mapping[str, Any], model: str, tokenizer: Tokenizer, 
             service_tier="standard",
         ),
         toolbox=_toolbox(body),
-        form=None,
+        form=read_message_form(body),
         stream=body.get("stream") is True,
         include_usage=True,
         obfuscate=False,
@@ -164,4 +165,6 @@ def _tool(tool: object, where: str) -> Tool:
     schema = tool.get("input_schema")
     if not isinstance(schema, Mapping):
         raise InvalidError(f"{where}.input_schema: Field required")
+    if tool.get("strict") is True:
+        check_schema(schema, f"{where}.custom")
     return Tool("function", name, "function", {**tool, "parameters": schema})

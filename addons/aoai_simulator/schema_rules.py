@@ -33,7 +33,7 @@ def complaint(schema: object, *, strict: bool) -> str | None:
         return f"the schema is nested more than {MAX_DEPTH} levels deep."
     if strict and schema.get("type") != "object" and "$ref" not in schema:
         return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{schema.get('type')}\"'."
-    for count, (path, part) in enumerate(_all_schemas(schema)):
+    for count, (path, part) in enumerate(all_schemas(schema)):
         if count >= MAX_SCHEMAS:
             return f"the schema has more than {MAX_SCHEMAS} parts."
         problem = _ill_formed(part, schema)
@@ -57,7 +57,7 @@ def _deep(value: object) -> bool:
     return False
 
 
-def _all_schemas(root: object) -> Iterator[tuple[Path, object]]:
+def all_schemas(root: object) -> Iterator[tuple[Path, object]]:
     """Every schema within a schema, with the path to it."""
     pending: list[tuple[Path, object]] = [((), root)]
     while pending:

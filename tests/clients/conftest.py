@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import home
 from tests.e2e.processes import Gateway
+from tests.e2e.settings import POOLS, SPEC
 from tests.e2e.shared import running
 from tests.programs import give_up, in_ci, require
 
@@ -19,10 +20,19 @@ __all__ = ["home"]
 ROOT = Path(__file__).parents[2]
 NODE_FOLDER = Path(__file__).parent / "node"
 
+CLAUDE = "claude-sonnet-5"
+SONNET = {"model": CLAUDE, "first_token_seconds": 0, "tokens_per_second": 0}
+WITH_CLAUDE = {
+    "sweden": {**SPEC["sweden"], "deployments": {**SPEC["sweden"]["deployments"], "sonnet": SONNET}},
+    "france": SPEC["france"],
+}
+CLAUDES_POOLS = {**POOLS, "sweden": {**POOLS["sweden"], CLAUDE: ["sonnet"]}}
+
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Gateway]:
-    with running("serve", tmp_path_factory.mktemp("clients"), home) as pair:
+    folder = tmp_path_factory.mktemp("clients")
+    with running("serve", folder, home, spec=WITH_CLAUDE, pools=CLAUDES_POOLS) as pair:
         yield pair.gateway
 
 

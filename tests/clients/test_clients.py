@@ -53,6 +53,7 @@ def check(found: dict[str, Any]) -> None:
     [
         ("azure_ai_inference", {"chat"}),
         ("langchain_openai", {"chat", "responses"}),
+        ("litellm", {"azure", "openai", "anthropic"}),
         ("openai_agents", {"chat", "responses"}),
         ("pydantic_ai", {"chat", "responses"}),
     ],
@@ -83,6 +84,6 @@ def test_instructor(gateway: Gateway, clients_python: str, tmp_path: Path) -> No
 def test_the_ai_sdk(gateway: Gateway, node: str, tmp_path: Path) -> None:
     found = run([node, AI_SDK], gateway, tmp_path)
     assert found.pop("embeddings") == VECTORS
-    assert found.keys() == {"chat", "responses", "azure, v1", "azure, deployments"}
+    assert found.keys() == {"chat", "responses", "azure, v1", "azure, deployments", "anthropic"}
     for each in found.values():
         check(each)

@@ -12,6 +12,7 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
+from pydantic import BaseModel
 
 from tests.e2e.json_lines import at_rest, read
 from tests.e2e.processes import Gateway, Host, Simulator, request
@@ -38,6 +39,12 @@ WEATHER: Any = {
     "description": "The weather of a city.",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
+
+
+class City(BaseModel):
+    name: str
+    inhabitants: int
+
 
 FAULTS = ("429", "529", "500", "in-200-refusal", "reset")
 
@@ -143,6 +150,16 @@ def test_a_message(gateway: Gateway, simulator: Simulator, client: Make) -> None
     assert seen["headers"]["anthropic-beta"] == "some-beta"
     assert seen["headers"]["x-api-key"] == seen["headers"]["api-key"] == simulator.keys["sweden"]
     assert CLIENT_KEY not in json.dumps(seen)
+
+
+@CLIENTS
+def test_a_structured_output(gateway: Gateway, simulator: Simulator, client: Make) -> None:
+    with client(gateway) as sdk:
+        city = sdk.messages.parse(**ASK, output_format=City).parsed_output
+        with sdk.messages.stream(**ASK, output_format=City) as stream:
+            streamed = stream.get_final_message().parsed_output
+    assert isinstance(city, City)
+    assert streamed == city
 
 
 @CLIENTS

@@ -109,6 +109,80 @@ def test_tools(resource: Resource, choice: Any, reason: str) -> None:
         assert json.loads("".join(pieces)) == message(resource, **more)["content"][0]["input"]
 
 
+CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "inhabitants": {"type": "integer"}},
+    "required": ["name", "inhabitants"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("beta", [False, True])
+def test_structured_outputs(resource: Resource, beta: bool) -> None:
+    form = {"type": "json_schema", "schema": CITY}
+    more = {"output_format": form} if beta else {"output_config": {"effort": "low", "format": form}}
+    whole = message(resource, **more)
+    city = json.loads(whole["content"][0]["text"])
+    assert city.keys() == {"name", "inhabitants"}
+    assert type(city["inhabitants"]) is int
+    stream = events(resource, **more)
+    pieces = [each["delta"]["text"] for each in stream if each["type"] == "content_block_delta"]
+    assert "".join(pieces) == whole["content"][0]["text"]
+    assert whole["stop_reason"] == "end_turn"
+
+
+def test_a_configured_output_without_a_format_is_text(resource: Resource) -> None:
+    assert message(resource, output_config={"effort": "low"})["content"] == message(resource)["content"]
+
+
+OPEN = "For 'object' type, 'additionalProperties' must be explicitly set to false"
+NO_WORD: list[tuple[dict[str, Any], str]] = [
+    ({"type": "object", "properties": {}}, OPEN),
+    (
+        {"type": "object", "additionalProperties": True},
+        "For 'object' type, 'additionalProperties: true' is not supported."
+        " Please set 'additionalProperties' to false",
+    ),
+    ({**CITY, "properties": {"inner": {"type": ["object", "null"]}}, "required": []}, OPEN),
+    ({"type": "array", "items": {"type": "object"}}, OPEN),
+    ({"type": "array", "maxItems": 3}, "For 'array' type, property 'maxItems' is not supported"),
+    ({"type": "array", "minItems": 2}, "For 'array' type, property 'minItems' is not supported"),
+    (
+        {"type": "integer", "minimum": 0, "maximum": 9},
+        "For 'integer' type, properties maximum, minimum are not supported",
+    ),
+    ({"type": "string", "minLength": 1}, "For 'string' type, property 'minLength' is not supported"),
+]
+
+
+@pytest.mark.parametrize(("schema", "problem"), NO_WORD)
+def test_schemas_have_fewer_words(resource: Resource, schema: dict[str, Any], problem: str) -> None:
+    form = {"type": "json_schema", "schema": schema}
+    tool = {**TOOL, "input_schema": schema}
+    for more, where in (
+        ({"output_config": {"format": form}}, "output_config.format.schema"),
+        ({"output_format": form}, "output_format.schema"),
+        ({"tools": [TOOL, {**tool, "strict": True}]}, "tools.1.custom"),
+    ):
+        reply = ask(resource, {**ASK, **more})
+        assert isinstance(reply, Whole)
+        assert reply.status == 400
+        assert json.loads(reply.body)["error"] == {
+            "type": "invalid_request_error",
+            "message": f"{where}: {problem}",
+        }
+    # A tool that is not strict may say what it likes.
+    message(resource, tools=[tool], tool_choice={"type": "none"})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "array", "minItems": 1, "items": {"type": "string"}}, {**CITY, "required": []}],
+)
+def test_schemas_that_are_taken(resource: Resource, schema: dict[str, Any]) -> None:
+    message(resource, output_config={"format": {"type": "json_schema", "schema": schema}})
+
+
 def test_the_cache(resource: Resource) -> None:
     system = [{"type": "text", "text": "word " * 80, "cache_control": {"type": "ephemeral"}}]
     first, second = (message(resource, system=system)["usage"] for _ in range(2))
@@ -137,6 +211,11 @@ WRONG: list[tuple[int, str, Any]] = [
     (400, "invalid_request_error", {**ASK, "thinking": {"type": "enabled", "budget_tokens": 50}}),
     (400, "invalid_request_error", {**ASK, "tools": [{"name": "x"}]}),
     (400, "invalid_request_error", {**ASK, "tool_choice": {"type": "some"}}),
+    (400, "invalid_request_error", {**ASK, "output_config": "json"}),
+    (400, "invalid_request_error", {**ASK, "output_config": {"format": "json"}}),
+    (400, "invalid_request_error", {**ASK, "output_format": {"type": "json_object"}}),
+    (400, "invalid_request_error", {**ASK, "output_format": {"type": "json_schema"}}),
+    (400, "invalid_request_error", {**ASK, "output_format": {"type": "json_schema", "schema": {"type": 1}}}),
     (400, "invalid_request_error", {**ASK, "model": "gpt-4o"}),
     (404, "not_found_error", {**ASK, "model": "claude-9"}),
 ]

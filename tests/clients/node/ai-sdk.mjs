@@ -1,6 +1,7 @@
-// Vercel's AI SDK, through @ai-sdk/azure and @ai-sdk/openai: prints what came back, as one line of JSON.
+// Vercel's AI SDK, through @ai-sdk/azure, @ai-sdk/openai and @ai-sdk/anthropic: prints what came back, as one line of JSON.
 //
 //   node ai-sdk.mjs URL KEY
+import { createAnthropic } from "@ai-sdk/anthropic";
 import { createAzure } from "@ai-sdk/azure";
 import { createOpenAI } from "@ai-sdk/openai";
 import { embedMany, generateText, Output, stepCountIs, streamText, tool } from "ai";
@@ -42,6 +43,7 @@ const deployments = createAzure({
   useDeploymentBasedUrls: true,
 });
 const openai = createOpenAI({ baseURL: `${url}/openai/v1`, apiKey: key });
+const anthropic = createAnthropic({ baseURL: `${url}/anthropic/v1`, apiKey: key });
 const { embeddings } = await embedMany({
   model: openai.embedding("text-embedding-3-small"),
   values: ["one", "two"],
@@ -53,6 +55,7 @@ console.log(
     chat: await run(openai.chat("gpt-4o")),
     "azure, v1": await run(v1("gpt-4o")),
     "azure, deployments": await run(deployments.chat("gpt-4o")),
+    anthropic: await run(anthropic("claude-sonnet-5")),
     embeddings: embeddings.map((each) => each.length),
   }),
 );
