@@ -67,6 +67,16 @@ def message(prompt: str) -> bytes:
     return load.request("/openai/v1/chat/completions", body, KEY)
 
 
+READY_SECONDS = 30.0
+
+
+async def until_ready(name: str, port: int, call: bytes) -> None:
+    """Wait until a gateway has its configuration; on a busy machine the port is open long before."""
+    async with asyncio.timeout(READY_SECONDS):
+        while (await load.run(port, call, connections=1, seconds=0.2)).failures:
+            print(f"{name} is not ready yet", file=sys.stderr)
+
+
 async def measure(rounds: int, seconds: float, folder: Path) -> None:
     """Start everything, go through the rounds, print."""
     up, redis = free_port(), free_port()
@@ -91,6 +101,8 @@ async def measure(rounds: int, seconds: float, folder: Path) -> None:
         throughput: dict[str, list[float]] = {name: [] for name in ports}
         cpu: dict[str, list[float]] = {name: [] for name in ports}
         call = message(PROMPT)
+        for name, port in ports.items():
+            await until_ready(name, port, call)
         for _ in range(rounds):
             for name, port in ports.items():
                 before = cpu_seconds(pids[name])

@@ -115,6 +115,9 @@ def test_what_one_gateway_serves_the_other_knows(two: Two) -> None:
 def make_older(server: RedisServer, two: Two, client: str, seconds: float) -> None:
     """Move what a client has booked into the past, so that a test need not wait for a minute."""
     with redis.Redis.from_url(server.url) as store:
+        # A call is settled a moment after its answer; what it used beyond its booking is booked then.
+        leases = f"{two.prefix}:{{{client}}}:leases"
+        eventually(lambda: not store.exists(leases), "all calls settled")
         window = f"{two.prefix}:{{{client}}}:*:window"
         for bucket, stamp in store.zrange(window, 0, -1, withscores=True):
             store.zadd(window, {bucket: stamp - seconds * 1e6})

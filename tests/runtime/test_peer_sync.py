@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,44 @@ def test_they_hear_of_each_other_within_some_milliseconds(redis_server: RedisSer
         await soon(lambda: one.gateway.engine.breaks.on(backend, time.monotonic()) is None)
 
     run(redis_server.url, "hear", script)
+
+
+def test_one_that_is_alone_is_not_woken_by_all_that_it_tells(redis_server: RedisServer) -> None:
+    """It tells in portions, and hears at once of one that joins it."""
+
+    async def script(one: Process, other: Process) -> None:
+        asked = _counted(one.sync._exchange)
+        for number in range(50):
+            one.gateway.engine.affinity.remember(f"resp_{number}", "sweden", time.monotonic())
+            one.gateway.engine.patience.hung_up("Ann", "default", False, 9.0)
+            await asyncio.sleep(0.001)
+        await soon(lambda: not one.shared.journal.records and not one.shared.affinity.untold)
+        assert asked["tell"] < 20
+        assert asked["news"] < 20
+        await other.sync.start()
+        async with asyncio.timeout(0.4):  # well before a sign of life is due
+            while "other" not in one.sync._heard:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.005)
+
+    run(redis_server.url, "alone", script)
+
+
+def _counted(exchange: Exchange) -> Counter[str]:
+    """Count what an exchange is asked from now on."""
+    asked: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[..., Any]:
+        ask = getattr(exchange, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            asked[name] += 1
+            return ask(*arguments, **named)
+
+        return call
+
+    for name in ("tell", "news"):
+        setattr(exchange, name, counting(name))
+    return asked
 
 
 def test_one_that_starts_knows_what_the_others_know(redis_server: RedisServer) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from aoai_gateway.state.scripts import Runner, Script
-from aoai_gateway.state.store_client import StoreClient
+from aoai_gateway.state.store_client import StoreClient, packed_words
 from tests.redis_server import RedisServer
 
 COUNT = Script.of("return {redis.call('INCR', KEYS[1])}")
@@ -22,7 +22,7 @@ BROKEN = Script.of("return redis.call('NO SUCH COMMAND')")
 
 def play(server: RedisServer, story: Callable[[Runner], Awaitable[None]], timeout: float = 5) -> None:
     async def main() -> None:
-        client = StoreClient(server.url, connect_seconds=timeout, answer_seconds=timeout)
+        client = StoreClient(server.url, key="any", connect_seconds=timeout, answer_seconds=timeout)
         runner = Runner(client, timeout)
         await story(runner)
         await runner.aclose()
@@ -37,6 +37,73 @@ def test_each_gets_its_own_answer_in_the_order_of_asking(redis_server: RedisServ
         assert [answer[0] for answer in answers] == list(range(1, 1201))
 
     play(redis_server, story)
+
+
+async def written(server: RedisServer, ask: Callable[[], Awaitable[object]]) -> int:
+    """How many times something was read from the clients while this was asked, two readings aside."""
+    async with Redis.from_url(server.url) as admin:
+        reads = int((await admin.info("stats"))["total_reads_processed"])
+        await ask()
+        return int((await admin.info("stats"))["total_reads_processed"]) - reads - 1
+
+
+def test_all_questions_of_one_turn_are_one_writing(redis_server: RedisServer) -> None:
+    async def story(runner: Runner) -> None:
+        await runner.run(ECHO, (), (1,))
+        words = packed_words((0, 7))
+
+        async def several() -> None:
+            asked = [runner.ask(ECHO, 2, words, soon=n != 1) for n in range(3)]
+            assert await asyncio.gather(*asked) == [[7]] * 3
+
+        assert await written(redis_server, several) == 1
+
+    play(redis_server, story)
+
+
+def test_an_end_waits_for_company_and_goes_before_it(redis_server: RedisServer) -> None:
+    async def story(runner: Runner) -> None:
+        await runner.run(COUNT, ["company"], ())
+        words = packed_words((1, "company"))
+
+        async def both() -> None:
+            end = runner.ask(COUNT, 2, words, soon=False)
+            await asyncio.sleep(0)
+            assert await runner.ask(COUNT, 2, words) == [3]
+            assert end.done()
+            assert end.result() == [2]
+
+        assert await written(redis_server, both) == 1
+        assert await runner.ask(COUNT, 2, words, soon=False) == [4], "and is sent without any"
+
+    play(redis_server, story)
+
+
+def test_what_waits_at_the_end_is_sent(redis_server: RedisServer) -> None:
+    async def main() -> None:
+        client = StoreClient(redis_server.url, key="any", connect_seconds=5, answer_seconds=5)
+        runner = Runner(client, 5)
+        last = runner.ask(COUNT, 2, packed_words((1, "at the end")), soon=False)
+        await runner.aclose()
+        assert last.result() == [1]
+        await client.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_became_a_replica_is_looked_for_anew(own_redis: RedisServer) -> None:
+    async def story(runner: Runner) -> None:
+        assert await runner.run(COUNT, ["replica"], ()) == [1]
+        async with Redis.from_url(own_redis.url) as admin:
+            await admin.replicaof("127.0.0.1", "1")
+            connections = (await admin.info("stats"))["total_connections_received"]
+            with pytest.raises(ReadOnlyError):
+                await runner.run(COUNT, ["replica"], ())
+            await admin.replicaof("NO", "ONE")
+            assert await runner.run(COUNT, ["replica"], ()) == [2]
+            assert (await admin.info("stats"))["total_connections_received"] == connections + 1
+
+    play(own_redis, story)
 
 
 def test_a_rush_takes_one_connection(redis_server: RedisServer) -> None:

@@ -25,6 +25,7 @@ from aoai_gateway.app import (
     ahead,
     cut_connections,
     descriptors,
+    direct_asks,
     log_format,
     message_types,
     relay,
@@ -111,6 +112,7 @@ class GatewayAddon:
         cut_connections.install(
             lambda: self.gateway.limits().unread_seconds, self._connection_opened, self._opened_ahead
         )
+        direct_asks.install(lambda ask: self.gateway_ask(ask))  # looked up each time, as by mitmproxy
         self.gateway.opened_ahead.open = ahead.open_ahead
         self.gateway.slow_readers.unread = cut_connections.unread
         self.gateway.written_out = cut_connections.written_out

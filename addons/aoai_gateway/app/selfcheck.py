@@ -53,6 +53,7 @@ _EXPECTED: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (server.ConnectionHandler, "__init__", ("self", "context")),
     (server.ConnectionHandler, "handle_client", ("self",)),
     (server.ConnectionHandler, "handle_connection", ("self", "connection")),
+    (server.ConnectionHandler, "hook_task", ("self", "hook")),
     (server.ConnectionHandler, "server_event", ("self", "event")),
     (server.ConnectionHandler, "drain_writers", ("self",)),
     (server.TimeoutWatchdog, "register_activity", ("self",)),

@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 COLLECTED_SECONDS = 0.002
 """For how long records are collected, to travel together."""
 
+ALONE_SECONDS = 0.03
+"""As long as no other process is heard: for how long records are collected, and between two readings. What
+it tells itself would wake it at each call, and no peer waits for it."""
+
 ALIVE_SECONDS = 0.5
 """How often a process that does nothing tells that it is there."""
 
@@ -97,6 +101,7 @@ class PeerSync:
             logger.info("The other processes could not be heard yet; this one begins alone.")
         except Exception as error:
             log_exception("while it was read what other processes know; this one begins alone.", error)
+        self._something.set()  # peers are to know of it at once, and no longer take themselves to be alone
         for name, work in (("tells peers", self._keep_telling()), ("hears peers", self._keep_listening())):
             self._tasks.append(asyncio_utils.create_task(work, name=name, keep_ref=True))
 
@@ -147,7 +152,7 @@ class PeerSync:
         try:
             async with asyncio.timeout(ALIVE_SECONDS):
                 await self._something.wait()
-            await asyncio.sleep(COLLECTED_SECONDS)
+            await asyncio.sleep(COLLECTED_SECONDS if self._heard else ALONE_SECONDS)
         except TimeoutError:
             pass
 
@@ -186,6 +191,8 @@ class PeerSync:
     async def _keep_listening(self) -> None:
         while True:
             try:
+                if not self._heard:
+                    await asyncio.sleep(ALONE_SECONDS)
                 await self._take_in(await self._exchange.news(wait=True))
             except StateUnavailableError:
                 await asyncio.sleep(PAUSE_SECONDS)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from aoai_gateway.state.store_client import StoreClient, keys_prefix
+from aoai_gateway.state.store_client import StoreClient, keys_prefix, packed
 
 if TYPE_CHECKING:
     from aoai_gateway.config.shared_store import StoreAddress
@@ -62,8 +62,8 @@ class Exchange:
         # In a cluster, keys with the same words in braces are on the same node.
         self._events = f"{prefix}:{{peers}}:events"
         self._homes = homes_key(prefix)
-        self._writer = _Line(store, TIMEOUT)
-        self._reader = _Line(store, BLOCK_SECONDS + TIMEOUT)
+        self._writer = _Line(store, self._events, TIMEOUT)
+        self._reader = _Line(store, self._events, BLOCK_SECONDS + TIMEOUT)
         self._last = "0-0"
         self._written_ms: int | None = None
         """When this process wrote last, in milliseconds on the store's clock, which names the entries."""
@@ -76,30 +76,30 @@ class Exchange:
 
     async def tell(self, records: Sequence[Any], clock: float, number: int | None = None) -> None:
         """Append what this process has done; nothing is a sign of life. ``number``: see `Told`."""
-        fields: dict[Any, Any] = {"p": self._process, "c": repr(clock), "r": json.dumps(records)}
+        fields = ["p", self._process, "c", repr(clock), "r", json.dumps(records)]
         if number is not None:
-            fields["n"] = number
+            fields += ("n", str(number))
         # By the store's clock: one here that is ahead would take away what others have not read.
-        oldest = None if self._written_ms is None else str(self._written_ms - int(KEPT_SECONDS * 1000))
-        add = self._writer.redis.xadd(self._events, fields, minid=oldest, approximate=oldest is not None)
-        self._written_ms, _ = _order(_text(await self._writer.answer(add)))
+        oldest: tuple[str | int, ...] = ()
+        if self._written_ms is not None:
+            oldest = ("MINID", "~", self._written_ms - int(KEPT_SECONDS * 1000))
+        written = await self._writer.answer("XADD", self._events, *oldest, "*", *fields)
+        self._written_ms, _ = _order(written.decode())
 
     async def tell_homes(self, homes: Sequence[StoredHome]) -> None:
         """Append where state lives."""
-        fields: dict[Any, Any] = written_homes(homes)
-        add = self._writer.redis.xadd(self._homes, fields, maxlen=KEPT_HOMES, approximate=True)
-        await self._writer.answer(add)
+        ((name, value),) = written_homes(homes).items()
+        await self._writer.answer("XADD", self._homes, "MAXLEN", "~", KEPT_HOMES, "*", name, value)
 
     async def homes(self) -> AsyncIterator[list[StoredHome]]:
         """Read where state lives, as far as it is known, newest first."""
         highest = "+"
         while True:
-            asked = self._reader.redis.xrevrange(self._homes, highest, "-", count=AT_ONCE)
-            found = await self._reader.answer(asked)
+            found = await self._reader.answer("XREVRANGE", self._homes, highest, "-", "COUNT", AT_ONCE)
             for name, fields in found or ():
-                highest = f"({_text(name)}"
+                highest = f"({name.decode()}"
                 try:
-                    homes = read_homes(fields)
+                    homes = read_homes(_pairs(fields))
                 except (KeyError, TypeError, ValueError):
                     self._complain()
                 else:
@@ -109,20 +109,20 @@ class Exchange:
 
     async def news(self, *, wait: bool) -> list[Told]:
         """Read what others have told since the last time; ``wait``: for some time, if there is nothing."""
-        block = int(BLOCK_SECONDS * 1000) if wait else None
-        asked = self._reader.redis.xread({self._events: self._last}, count=AT_ONCE, block=block)
-        found = await self._reader.answer(asked)
+        block = ("BLOCK", int(BLOCK_SECONDS * 1000)) if wait else ()
+        found = await self._reader.answer(
+            "XREAD", "COUNT", AT_ONCE, *block, "STREAMS", self._events, self._last
+        )
         told = []
-        for _, entries in found.items() if isinstance(found, dict) else found or ():
-            for name, fields in entries:
-                self._last = _text(name)
+        for _, entries in found or ():
+            for name, words in entries:
+                self._last = name.decode()
                 try:
-                    each = _told(fields)
+                    fields = _pairs(words)
+                    if fields[b"p"].decode() != self._process:
+                        told.append(_told(fields))
                 except (KeyError, TypeError, ValueError):
                     self._complain()
-                else:
-                    if each.process != self._process:
-                        told.append(each)
         return told
 
     def _complain(self) -> None:
@@ -133,26 +133,29 @@ class Exchange:
 
     async def follow(self) -> None:
         """See that the stream is the one that was read last: one that began anew is read from its begin."""
-        newest = await self._reader.answer(self._reader.redis.xrevrange(self._events, "+", "-", count=1))
-        if not newest or _order(_text(newest[0][0])) < _order(self._last):
+        newest = await self._reader.answer("XREVRANGE", self._events, "+", "-", "COUNT", 1)
+        if not newest or _order(newest[0][0].decode()) < _order(self._last):
             self._last = "0-0"
 
 
 class _Line(StoreClient):
     """A client whose commands come one at a time, each with an answer in ``seconds``."""
 
-    def __init__(self, store: StoreAddress, seconds: float) -> None:
-        super().__init__(store, connect_seconds=TIMEOUT, answer_seconds=seconds)
+    def __init__(self, store: StoreAddress, key: str, seconds: float) -> None:
+        super().__init__(store, key=key, connect_seconds=TIMEOUT, answer_seconds=seconds)
         self._bound = seconds
 
-    async def answer(self, asked: Awaitable[Any]) -> Any:
+    async def answer(self, *words: str | int) -> Any:
         """Return the answer to a command. Raises StateUnavailableError."""
         try:
             async with asyncio.timeout(self._bound):
-                return await asked
+                (answer,) = await self.ask([packed(*words)])
+            if isinstance(answer, Exception):
+                raise answer
         except Exception as error:
             await self.drop()
             raise self.unavailable(error) from error
+        return answer
 
 
 def homes_key(prefix: str) -> str:
@@ -178,8 +181,9 @@ def _told(fields: dict[bytes, bytes]) -> Told:
     return Told(fields[b"p"].decode(), float(fields[b"c"]), records, number)
 
 
-def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name
+def _pairs(words: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of an entry, which come as a list of names and values."""
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _order(name: str) -> tuple[int, int]:

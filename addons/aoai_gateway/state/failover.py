@@ -165,11 +165,11 @@ class FailoverState:
     async def _tell_end(self, running: Running, used: Used | None, now: float) -> None:
         try:
             if used is None:
-                await self._shared.cancel(running.reservation, now)
+                await self._shared.cancel(running.reservation, now, soon=False)
                 return
             tokens, cost = used
             if running.booked:
-                await self._shared.settle(running.reservation, tokens, now, cost=cost)
+                await self._shared.settle(running.reservation, tokens, now, cost=cost, soon=False)
             else:
                 age = self._clock() - running.admitted_at
                 await self._shared.charge(running.reservation, tokens, age, cost=cost)

@@ -9,12 +9,13 @@
 --        3 budgets  hash: "<deployment> <d|m><period> <s|r>" -> settled or reserved tokens,
 --                   "<deployment> open <t|r>" -> tokens or requests of the window that running calls hold,
 --                   "pruned" -> how far fields of past periods were removed
---        4 ended    string, for some minutes: this reservation was settled or charged. An answer can
---                   be lost after the script has run, and the call is charged again then.
 --        then for each quota
 --          window   sorted set: bucket "<number>:<first stamp>" -> its last stamp
 --          sums     hash: tokens, requests, debt, numbered (as in a Window), and "<bucket>:t",
 --                   "<bucket>:r": what each bucket holds
+--        last:
+--          ended    string, for some minutes: this reservation was settled or charged. An answer can
+--                   be lost after the script has run, and the call is charged again then.
 -- All keys of a client carry its name as hash tag, so they share a slot of a cluster.
 --
 -- ARGV   1 operation: peek | reserve | book | charge | settle | cancel
@@ -23,8 +24,9 @@
 --        its limits in tokens/min, requests/min, tokens/day, tokens/month (-1: none)
 --        operation renew: 2 lease (us), then reservation ids; KEYS 1 to 3 only
 --
--- Returns {admitted (1|0), then per quota and limit: remaining, wait (us; -1: never), reset (us),
--- soonest (us; -1: never)}.
+-- peek and reserve return, as words with spaces between: admitted (1|0), then per quota and limit:
+-- remaining, wait (us; -1: never), reset (us), soonest (us; -1: never). One text is read several times
+-- as quickly as so many numbers.
 
 local SPAN, GRAIN = 60000000, 100000
 local LAPSED_KEPT = 3600000000
@@ -33,7 +35,7 @@ local ENDED_KEPT_MS = 300000
 local DAY = 86400000000
 local PRUNED_AT_ONCE = 100
 
-local leases, holds, budgets, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local leases, holds, budgets, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[#KEYS]
 local now = clock()
 local floor, min, max = math.floor, math.min, math.max
 local call = redis.call
@@ -72,10 +74,11 @@ local function budget_field(deployment, calendar, period, part)
 end
 
 -- A field that holds nothing goes at once: end users come and go, and their accounts with them.
+local budgets_live = false  -- whether their time has been set
 local function add_to(field, amount)
   if amount == 0 then return end
   if call('HINCRBY', budgets, field, text(amount)) == 0 then call('HDEL', budgets, field) end
-  call('PEXPIRE', budgets, BUDGETS_KEPT_MS)
+  budgets_live = budgets_live or call('PEXPIRE', budgets, BUDGETS_KEPT_MS) == 1
 end
 
 local function add_budget(deployment, calendar, period, part, tokens)
@@ -128,15 +131,14 @@ local function open_field(deployment, dimension) return deployment .. ' open ' .
 
 -- direction: 1 when a call begins to hold its booking, -1 when it no longer does.
 local function add_open(booking, direction)
-  for dimension, amount in pairs({ t = booking.tokens, r = booking.requests }) do
-    add_to(open_field(booking.deployment, dimension), direction * amount)
-  end
+  add_to(open_field(booking.deployment, 't'), direction * booking.tokens)
+  add_to(open_field(booking.deployment, 'r'), direction * booking.requests)
 end
 
 -- Windows ----------------------------------------------------------------------------------------
 
 local function load(index)
-  local keys, args = 2 * index + 3, 7 * index - 2
+  local keys, args = 2 * index + 2, 7 * index - 2
   local quota = {
     window = KEYS[keys], sums = KEYS[keys + 1], deployment = ARGV[args],
     asked = tonumber(ARGV[args + 1]), asked_requests = tonumber(ARGV[args + 2]),
@@ -159,10 +161,15 @@ local function save(quota)
   call('PEXPIRE', quota.window, ttl)
 end
 
+-- Returns whether the bucket is known to hold something.
 local function add(quota, bucket, tokens, requests)
-  if tokens ~= 0 then call('HINCRBY', quota.sums, bucket .. ':t', text(tokens)) end
-  if requests ~= 0 then call('HINCRBY', quota.sums, bucket .. ':r', text(requests)) end
+  local holds_some = false
+  if tokens ~= 0 then holds_some = call('HINCRBY', quota.sums, bucket .. ':t', text(tokens)) > 0 end
+  if requests ~= 0 then
+    holds_some = call('HINCRBY', quota.sums, bucket .. ':r', text(requests)) > 0 or holds_some
+  end
   quota.tokens, quota.requests = quota.tokens + tokens, quota.requests + requests
+  return holds_some
 end
 
 local function put(quota, stamp, tokens, requests)
@@ -180,6 +187,12 @@ local function admit(quota, tokens, requests)
   call('ZADD', quota.window, text(now), bucket)
   add(quota, bucket, tokens, requests)
   return bucket
+end
+
+-- Books a call that is admitted now.
+local function admit_call(quota, tokens, requests)
+  quota.newest_holds = { [':t'] = tokens > 0, [':r'] = requests > 0 }
+  return admit(quota, tokens, requests)
 end
 
 local function amounts(quota, bucket)
@@ -256,9 +269,10 @@ local function correct(quota, bucket, tokens, requests)
     tokens = 0
   end
   if (tokens ~= 0 or requests ~= 0) and call('ZSCORE', quota.window, bucket) then
-    add(quota, bucket, tokens, requests)
-    local t, r = amounts(quota, bucket)
-    if t == 0 and r == 0 then remove(quota, bucket) end
+    if not add(quota, bucket, tokens, requests) then
+      local t, r = amounts(quota, bucket)
+      if t == 0 and r == 0 then remove(quota, bucket) end
+    end
   end
   pay(quota)
 end
@@ -288,6 +302,9 @@ local function wait(quota, suffix, limit, amount)
   local needed = held + debt + amount - limit
   if needed <= 0 or held <= 0 then return 0 end
   local cycles = floor((needed - 1) / held)
+  if needed == held * (1 + cycles) and quota.newest_holds and quota.newest_holds[suffix] then
+    return (1 + cycles) * SPAN  -- until all has left; the newest bucket is of now
+  end
   return leaving(quota, suffix, held, needed - cycles * held) + (1 + cycles) * SPAN - now
 end
 
@@ -402,10 +419,9 @@ end
 
 local function remember_end() call('SET', ended, 1, 'PX', ENDED_KEPT_MS) end
 
--- settled: whether what each quota asks for now is what was used; else the reservation is taken back.
-local function close(quotas, id, settled)
-  local packed = call('HGET', holds, id)
-  if not packed then return false end
+-- packed: what the reservation has booked. settled: whether what each quota asks for now is what was used;
+-- else the reservation is taken back. All quotas are saved then.
+local function close(quotas, id, packed, settled)
   if settled then remember_end() end
   call('HDEL', holds, id)
   call('ZREM', leases, id)
@@ -426,7 +442,7 @@ local function close(quotas, id, settled)
       end
     end
   end
-  return true
+  for i = #held.bookings + 1, #quotas do save(quotas[i]) end
 end
 
 -- Operations -------------------------------------------------------------------------------------
@@ -450,7 +466,8 @@ if operation == 'renew' then
 end
 
 local id, lease, age = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local is_held = call('HEXISTS', holds, id) == 1
+local packed = call('HGET', holds, id)  -- what it has booked
+local is_held = packed and true
 if not is_held and (operation == 'settle' or operation == 'cancel') then return 0 end
 -- It was told before, or its end has overtaken its booking.
 if not is_held and (operation == 'charge' or operation == 'book') and call('EXISTS', ended) == 1 then
@@ -467,14 +484,12 @@ local function save_all()
   for _, quota in ipairs(quotas) do save(quota) end
 end
 
-if operation == 'settle' or operation == 'cancel' then
-  save_all()
-  return close(quotas, id, operation == 'settle') and 1 or 0
+if operation == 'settle' or operation == 'cancel' or (operation == 'charge' and is_held) then
+  close(quotas, id, packed, operation ~= 'cancel')
+  return 1
 end
 
-if operation == 'charge' and close(quotas, id, true) then
-  return 1
-elseif operation == 'charge' then
+if operation == 'charge' then
   remember_end()
   for _, quota in ipairs(quotas) do
     place_at(age)(quota, quota.asked, quota.asked_requests)
@@ -505,7 +520,7 @@ if operation == 'reserve' then
     admitted = true
   elseif admitted then
     local bookings = {}
-    for i, quota in ipairs(quotas) do bookings[i] = book(quota, admit) end
+    for i, quota in ipairs(quotas) do bookings[i] = book(quota, admit_call) end
     hold(id, lease, bookings)
   end
 end
@@ -513,4 +528,5 @@ save_all()
 
 local answer = { admitted and 1 or 0 }
 for _, quota in ipairs(quotas) do report(answer, quota, admitted) end
-return answer
+for i, figure in ipairs(answer) do answer[i] = text(figure) end
+return table.concat(answer, ' ')

@@ -12,20 +12,20 @@ Every command is bounded in time, and a failure of any kind is a `StateUnavailab
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import batched
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from aoai_gateway.config.shared_store import StoreAddress
 from aoai_gateway.quota.counters import LEASE
-from aoai_gateway.quota.quotas import Decision, Reservation, Standing
+from aoai_gateway.quota.quotas import Decision, Quota, Reservation, Standing
 from aoai_gateway.quota.window import microseconds
 from aoai_gateway.state import Break, Left, StateUnavailableError
 from aoai_gateway.state.scripts import Reply, Runner, Script
-from aoai_gateway.state.store_client import NOT_REDIS, StoreClient, keys_prefix
+from aoai_gateway.state.store_client import NOT_REDIS, StoreClient, keys_prefix, packed_words
 
 TIMEOUT: Final = 1.0
 """Seconds for one decision, connecting included, before Redis counts as gone.
@@ -33,6 +33,9 @@ TIMEOUT: Final = 1.0
 Losing it lets every process spend the whole limit, and costs the calls under way this time once. So it is
 long enough not to take a busy event loop for a lost store.
 """
+
+ACCOUNTS_KEPT: Final = 10_000
+"""Clients, and accounts of clients, of which it is kept how their keys and limits travel."""
 
 SERVER_CLOCK: Final = """
 local function clock()
@@ -65,7 +68,9 @@ class RedisState:
     ) -> None:
         self._prefix = keys_prefix(store, prefix)
         self._lease = microseconds(lease)
-        self._client = StoreClient(store, connect_seconds=timeout, answer_seconds=timeout)
+        breaks = f"{self._prefix}:{{breaks}}"
+        self._breaks_keys = (breaks, f"{breaks}:notes")
+        self._client = StoreClient(store, key=breaks, connect_seconds=timeout, answer_seconds=timeout)
         self._scripts = Runner(self._client, timeout)
         self._quotas = _script(clock, "quotas.lua")
         self._breaks = _script(clock, "breaks.lua")
@@ -102,16 +107,22 @@ class RedisState:
         await self._decide("charge", reservation, used=(tokens, cost), age=age)
 
     async def settle(
-        self, reservation: Reservation, tokens: int, now: float = 0, cost: int | None = None
+        self,
+        reservation: Reservation,
+        tokens: int,
+        now: float = 0,
+        cost: int | None = None,
+        *,
+        soon: bool = True,
     ) -> None:
-        """Replace what was reserved by the tokens used, and the money."""
+        """Replace what was reserved by the tokens used, and the money. ``soon``: whether a caller waits."""
         if tokens < 0 or (cost or 0) < 0:
             raise ValueError(f"cannot settle with {tokens} tokens and a cost of {cost}")
-        await self._decide("settle", reservation, used=(tokens, cost))
+        await self._decide("settle", reservation, used=(tokens, cost), soon=soon)
 
-    async def cancel(self, reservation: Reservation, now: float = 0) -> None:
-        """Take back a reservation that no backend served."""
-        await self._decide("cancel", reservation)
+    async def cancel(self, reservation: Reservation, now: float = 0, *, soon: bool = True) -> None:
+        """Take back a reservation that no backend served. ``soon``: as in `settle`."""
+        await self._decide("cancel", reservation, soon=soon)
 
     async def renew(self, reservations: Iterable[Reservation], now: float = 0) -> None:
         """Keep reservations from lapsing; one script call per client."""
@@ -119,7 +130,9 @@ class RedisState:
         for reservation in reservations:
             ids[reservation.client].append(reservation.id)
         for client, of_client in ids.items():
-            await self._run(self._quotas, self._client_keys(client), ("renew", self._lease, *of_client))
+            keys = _client_keys(self._prefix, client)
+            words: tuple[str | int, ...] = (len(keys), *keys, "renew", self._lease, *of_client)
+            await self._answer(self._scripts.ask(self._quotas, len(words), packed_words(words)))
 
     async def open_break(
         self, backend: str, priority: str, seconds: float, now: float = 0, note: str = ""
@@ -154,44 +167,75 @@ class RedisState:
         *,
         used: tuple[int, int | None] | None = None,
         age: float = 0,
+        soon: bool = True,
     ) -> Reply:
-        keys = self._client_keys(reservation.client)
-        keys.append(f"{self._tagged(reservation.client)}:{quote(reservation.id, safe='')}:ended")
-        arguments: list[str | int] = [
-            operation,
-            reservation.id,
-            self._lease,
-            max(0, microseconds(age)),
+        client, quotas = reservation.client, reservation.quotas
+        keys, ended = _packed_client_keys(self._prefix, client)
+        accounts = [_account(self._prefix, client, limits) for limits in quotas]
+        id_ = reservation.id
+        words = [
+            packed_words((len(CLIENT_KEYS) + 2 * len(quotas) + 1,)),
+            keys,
+            *[account.keys for account in accounts],
+            packed_words((ended % id_, operation, id_, self._lease, max(0, microseconds(age)))),
         ]
-        for limits in reservation.quotas:
-            # A quoted name is never "*", so the account over all has a name of its own.
-            name = "*" if limits.deployment is None else quote(limits.deployment, safe="")
-            account = f"{self._tagged(reservation.client)}:{name}"
-            keys += (f"{account}:window", f"{account}:sums")
+        for account, limits in zip(accounts, quotas, strict=True):
             tokens, requests = reservation.asked(limits)
             if used is not None:
                 tokens = reservation.used(limits, *used)
-            arguments += (name, tokens, requests)
-            arguments += (-1 if limit is None else limit for limit in limits.limits)
-        return await self._run(self._quotas, keys, arguments)
-
-    def _client_keys(self, client: str) -> list[str]:
-        tagged = self._tagged(client)
-        return [f"{tagged}:leases", f"{tagged}:holds", f"{tagged}:budgets"]
-
-    def _tagged(self, client: str) -> str:
-        # In a cluster, keys with the same words in braces are on the same node.
-        return f"{self._prefix}:{{{quote(client, safe='')}}}"
+            words += (account.name, packed_words((tokens, requests)), account.limits)
+        count = 1 + len(CLIENT_KEYS) + 1 + 4 + (2 + 7) * len(quotas)
+        return await self._answer(self._scripts.ask(self._quotas, count, b"".join(words), soon=soon))
 
     async def _break(self, operation: str, of: Break, length: int = 0, note: str = "") -> Reply:
-        key = f"{self._prefix}:{{breaks}}"
-        return await self._run(self._breaks, [key, f"{key}:notes"], (operation, json.dumps(of), length, note))
+        words = (len(self._breaks_keys), *self._breaks_keys, operation, json.dumps(of), length, note)
+        return await self._answer(self._scripts.ask(self._breaks, len(words), packed_words(words)))
 
-    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
+    async def _answer(self, asked: Awaitable[Reply]) -> Reply:
         try:
-            return await self._scripts.run(script, keys, arguments)
+            return await asked
         except Exception as error:
             raise self._client.unavailable(error) from error
+
+
+CLIENT_KEYS: Final = ("leases", "holds", "budgets")
+
+
+@lru_cache(ACCOUNTS_KEPT)
+def _tagged(prefix: str, client: str) -> str:
+    # In a cluster, keys with the same words in braces are on the same node.
+    return f"{prefix}:{{{quote(client, safe='')}}}"
+
+
+def _client_keys(prefix: str, client: str) -> list[str]:
+    return [f"{_tagged(prefix, client)}:{key}" for key in CLIENT_KEYS]
+
+
+@lru_cache(ACCOUNTS_KEPT)
+def _packed_client_keys(prefix: str, client: str) -> tuple[bytes, str]:
+    """Pack the keys of a client; and give the key of a reservation that has ended, with %s for its id."""
+    ended = _tagged(prefix, client).replace("%", "%%")
+    return packed_words(_client_keys(prefix, client)), f"{ended}:%s:ended"
+
+
+class _Account(NamedTuple):
+    """How an account travels: its keys, its name and its limits."""
+
+    keys: bytes
+    name: bytes
+    limits: bytes
+
+
+@lru_cache(ACCOUNTS_KEPT)
+def _account(prefix: str, client: str, quota: Quota) -> _Account:
+    # A quoted name is never "*", so the account over all has a name of its own.
+    name = "*" if quota.deployment is None else quote(quota.deployment, safe="")
+    account = f"{_tagged(prefix, client)}:{name}"
+    return _Account(
+        packed_words((f"{account}:window", f"{account}:sums")),
+        packed_words((name,)),
+        packed_words([-1 if limit is None else limit for limit in quota.limits]),
+    )
 
 
 def _script(clock: str, name: str) -> Script:
@@ -199,38 +243,36 @@ def _script(clock: str, name: str) -> Script:
 
 
 def _decision(reservation: Reservation, answer: Reply) -> Decision:
-    admitted, *figures = (int(figure) for figure in answer)
+    if not isinstance(answer, bytes):
+        raise TypeError("no decision")
+    admitted, *figures = map(int, answer.split())
     limits = [(quota, *each) for quota in reservation.quotas for each in quota.set_limits]
-    return Decision(
-        bool(admitted),
-        tuple(
-            Standing(
-                quota.deployment,
-                kind,
-                limit,
-                remaining,
-                _seconds(wait),
-                _seconds(reset),
-                _seconds(soonest),
-                quota.in_money,
-            )
-            for (quota, kind, limit), (remaining, wait, reset, soonest) in zip(
-                limits, batched(figures, 4), strict=True
-            )
-        ),
-    )
+    standings = [
+        Standing(
+            quota.deployment,
+            kind,
+            limit,
+            remaining,
+            math.inf if wait < 0 else wait / 1e6,
+            math.inf if reset < 0 else reset / 1e6,
+            math.inf if soonest < 0 else soonest / 1e6,
+            quota.in_money,
+        )
+        for (quota, kind, limit), (remaining, wait, reset, soonest) in zip(
+            limits, batched(figures, 4), strict=True
+        )
+    ]
+    return Decision(bool(admitted), tuple(standings))
 
 
 def _breaks(answer: Reply) -> dict[Break, Left]:
+    if not isinstance(answer, list):
+        raise TypeError("no list of breaks")
     return {
         _break(field): Left(left / 1e6, note.decode(errors="replace"))
         for field, left, note in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
         if isinstance(field, bytes) and isinstance(left, int) and isinstance(note, bytes)
     }
-
-
-def _seconds(microseconds_or_never: int) -> float:
-    return math.inf if microseconds_or_never < 0 else microseconds_or_never / 1e6
 
 
 def _break(field: bytes) -> Break:

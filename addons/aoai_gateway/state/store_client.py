@@ -7,6 +7,10 @@ connections. No client repeats a command by itself, for that would repeat what m
 In a Cluster all keys of the gateways with one prefix are in one slot, by a hash tag. One batch of scripts is
 one round trip then, in the order in which it was asked, and the counters are lost and come back as a whole:
 keys on three shards would be lost three times as often. So one shard carries it all, as a single Redis would.
+
+redis-py finds and opens the connection, signs in on it and reads what comes. Its commands and pipelines are
+not used: for each command they take a connection out of a pool and give it back, set several timers and pack
+each argument anew, which is most of what a decision costs this process.
 """
 
 from __future__ import annotations
@@ -14,15 +18,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
-from typing import Any, Final, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
-from redis.exceptions import MovedError, RedisClusterException, RedisError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from aoai_gateway.config.shared_store import (
     REDIS_PORT,
@@ -36,6 +49,9 @@ from aoai_gateway.config.shared_store import (
 from aoai_gateway.config.shared_store import Sentinel as SentinelAddress
 from aoai_gateway.state import StateUnavailableError
 
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
 SENTINEL_SECONDS: Final = 0.25
 """At least, for one Sentinel to answer, before the next is asked. Few of them share the time to connect."""
 
@@ -48,54 +64,99 @@ LONGEST_TOLD: Final = 200
 NOT_REDIS: Final = "what answers there does not speak as Redis does"
 
 
-class StoreClient:
-    """One client of a store, with connections of its own, within one event loop.
+ELSEWHERE: Final = (AskError, ClusterDownError, ReadOnlyError, TryAgainError)
+"""What a server answers that does not, or not now, hold the keys: another one may."""
 
-    ``connect_seconds``, ``answer_seconds``: for one connection and one answer. A command may need several,
-    so the caller bounds it as a whole; after one that was given up or failed, `drop`.
+
+class StoreClient:
+    """One connection to a store, within one event loop; what is asked together is one round trip.
+
+    ``key``: one of the keys that are asked for, all of which are in one slot, in a Cluster.
+    ``connect_seconds``: for one connection. What is asked has no bound here, and the caller bounds it as a
+    whole; ``answer_seconds`` is that bound, for messages. After what was given up or failed, `drop`.
     """
 
-    redis: Redis
-    """What takes the commands. A RedisCluster has the methods that are used here, too."""
-
-    def __init__(self, store: StoreAddress, *, connect_seconds: float, answer_seconds: float) -> None:
+    def __init__(
+        self, store: StoreAddress, *, key: str, connect_seconds: float, answer_seconds: float
+    ) -> None:
         self.address = shown_address(store)
         self._seconds = answer_seconds
+        self._key = key
+        self._connection: AbstractConnection | None = None
+        self._redis: Redis | None = None
         self._cluster: RedisCluster | None = None
         self._sentinels: Sentinel | None = None
         options: dict[str, Any] = {
             "socket_connect_timeout": connect_seconds,
-            "socket_timeout": answer_seconds,
+            "socket_timeout": None,
             "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,  # its answers are lists, texts and numbers, and nothing comes unasked
         }
         if isinstance(store, str):
-            self.redis = Redis.from_url(store, **options)
+            self._redis = Redis.from_url(store, **options)
         elif store.sentinel is not None:
             self._sentinels = _sentinels(store.sentinel, store, options)
-            self.redis = self._sentinels.master_for(store.sentinel.master)
+            self._redis = self._sentinels.master_for(store.sentinel.master)
         elif store.cluster is not None:
             nodes = [ClusterNode(host, port) for host, port in _pairs(store.cluster, REDIS_PORT)]
             self._cluster = RedisCluster(startup_nodes=nodes, **options, **_sign_in(store), **_tls(store.tls))
             # It has the two methods that the client calls, and is no subclass: redis-py's own reads COMMAND.
-            self._cluster.commands_parser = _KeysOfCommands()  # type: ignore[assignment]  # see above
-            self.redis = cast("Redis", self._cluster)
+            self._cluster.commands_parser = _NoCommands()  # type: ignore[assignment]  # see above
         else:
             host, port = host_and_port(store.host or "", REDIS_PORT)
             more = _sign_in(store) | _tls(store.tls)
-            self.redis = Redis(host=host, port=port, db=store.database, **options, **more)
+            self._redis = Redis(host=host, port=port, db=store.database, **options, **more)
+
+    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send commands (see `packed`) and return their answers, each a ResponseError if it is one.
+
+        Raises what redis-py does if the store is not there, or what answers does not hold the keys.
+        """
+        connection = self._connection
+        if connection is None or not connection.is_connected:
+            connection = self._connection = await self._connected()
+        await connection.send_packed_command(commands, check_health=False)
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(await connection.read_response())
+            except ELSEWHERE:
+                raise
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+
+    async def _connected(self) -> AbstractConnection:
+        """Return a connection to where the keys are now."""
+        if self._redis is not None:
+            if self._connection is None:
+                pool = self._redis.connection_pool
+                return cast("AbstractConnection", await pool.get_connection())  # type: ignore[no-untyped-call]  # redis-py has not typed it
+            await self._connection.connect()  # type: ignore[no-untyped-call]  # as above; through the Sentinels, if there are any
+            return self._connection
+        assert self._cluster is not None
+        await self._cluster.initialize()
+        node = self._cluster.get_node_from_key(self._key)
+        assert node is not None  # only replicas may be missing
+        connection = node.acquire_connection()
+        await connection.connect()  # type: ignore[no-untyped-call]  # as above
+        return connection
 
     async def drop(self) -> None:
-        """Let go of the connections: what was asked through them gets no answer, and the next looks anew."""
+        """Let go of the connection: what was asked through it gets no answer, and the next looks anew."""
         with contextlib.suppress(RedisError, OSError):
             async with asyncio.timeout(CLOSING_SECONDS):
                 if self._cluster is not None:
+                    self._connection = None
                     await self._cluster.aclose()  # it can be used again
-                else:
-                    await self.redis.connection_pool.disconnect()
+                elif self._redis is not None:
+                    await self._redis.connection_pool.disconnect()
 
     async def aclose(self) -> None:
-        """Close the connections, those to the Sentinels included."""
-        await self.redis.aclose()
+        """Close the connection, and those to the Sentinels."""
+        await self.drop()
+        if self._redis is not None:
+            await self._redis.aclose()
         if self._sentinels is not None:
             for each in self._sentinels.sentinels:
                 await each.aclose()
@@ -120,22 +181,30 @@ class StoreClient:
         return NOT_REDIS
 
 
-class _KeysOfCommands:
-    """Says where the keys stand in the commands that are used here.
+class _NoCommands:
+    """Knows nothing of commands, which nobody asks.
 
     RedisCluster would have the server tell it of all commands at each connect: while it reads that, the
-    event loop stands still for tens of milliseconds. And for each XREAD it would ask again.
+    event loop stands still for tens of milliseconds.
     """
 
     async def initialize(self, node: ClusterNode | None = None) -> None:
-        """Do nothing: it is known."""
+        """Do nothing."""
 
-    async def get_keys(self, command: str, *arguments: Any) -> tuple[Any, ...]:
-        """Return the keys of a command. (Those of scripts are known without.)"""
-        if command == "XREAD":
-            after = arguments.index(b"STREAMS") + 1
-            return arguments[after : after + (len(arguments) - after) // 2]
-        return arguments[:1]
+
+def packed(*words: bytes | str | int) -> bytes:
+    """Return a command as it travels: its words, each with its length."""
+    return b"*%d\r\n" % len(words) + packed_words(words)
+
+
+def packed_words(words: Iterable[bytes | str | int]) -> bytes:
+    """Return some words of a command as they travel, for parts of which the rest is known already."""
+    return b"".join([_word(word) for word in words])
+
+
+def _word(word: bytes | str | int) -> bytes:
+    raw = word if isinstance(word, bytes) else str(word).encode()
+    return b"$%d\r\n%b\r\n" % (len(raw), raw)
 
 
 def keys_prefix(store: StoreAddress, prefix: str) -> str:
