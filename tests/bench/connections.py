@@ -1,6 +1,6 @@
 """What the first call of a client's connection waits for, where backends are a round trip away.
 
-    .venv/bin/python tests/bench/connections.py [--round-trip 0.03] [--calls 60] [--rounds 3] [--callers 1 4]
+    .venv/bin/python tests/bench/connections.py [--round-trip 0.03] [--calls 40] [--rounds 3] [--callers 1 4]
 
 The upstream speaks https and answers at once, behind a relay that delays it (`far.py`). Two gateways
 (``serve``, with and without connections that are opened ahead) stand before it, on the first core. So many
@@ -52,6 +52,9 @@ clients:
 """
 
 KEPT = "a kept connection"
+
+CALL_SECONDS = 5.0
+"""For one call; one that takes longer ends the run with an error."""
 
 
 type Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -116,6 +119,9 @@ async def measure(args: argparse.Namespace, folder: Path) -> None:
             ]  # fmt: skip
             pids[name] = stack.enter_context(process(command, port, 0, folder / f"{name}.log"))
         os.sched_setaffinity(0, {1})
+        runs = 2 * len(args.callers) * args.rounds * (1 + len(ports))
+        seconds = runs * max(args.calls // count * args.pause + args.pause for count in args.callers)
+        print(f"This takes up to {seconds / 60:.0f} minutes and the time of the calls.", flush=True)
         for model, trips in (("gpt-4o", 1), ("replayed", 2)):
             message = load.request("/openai/v1/chat/completions", {**CHAT, "model": model}, KEY)
             for count in args.callers:
@@ -125,7 +131,8 @@ async def measure(args: argparse.Namespace, folder: Path) -> None:
                     for name in took:
                         server = "none ahead" if name == KEPT else name
                         before = cpu_seconds(pids[server])
-                        took[name] += await callers(ports[server], message, args, count, name == KEPT)
+                        async with asyncio.timeout(args.calls * (args.pause + CALL_SECONDS)):
+                            took[name] += await callers(ports[server], message, args, count, name == KEPT)
                         spent[name] += cpu_seconds(pids[server]) - before
                 for name, times in took.items():
                     added = [each - trips * args.round_trip for each in times]
@@ -141,10 +148,10 @@ def main() -> None:
     """Parse the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--round-trip", type=float, default=0.03)
-    parser.add_argument("--calls", type=int, default=60)
+    parser.add_argument("--calls", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--pause", type=float, default=0.4, help="seconds between two calls of a caller")
+    parser.add_argument("--pause", type=float, default=0.2, help="seconds between two calls of a caller")
     parser.add_argument("--ahead", type=int, default=8, help="opened_ahead of the second gateway")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
