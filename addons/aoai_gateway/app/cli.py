@@ -117,6 +117,9 @@ def _serve(words: list[str]) -> int:
     signals.ignore_until_running()
     loaded, address = _prepare(args)
 
+    from aoai_gateway.app import lean_addons
+
+    lean_addons.install()  # before anything of mitmproxy's is imported
     from aoai_gateway.app.host import serve
 
     greet(args.config, loaded, address, inspector=False)
