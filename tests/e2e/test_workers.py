@@ -21,8 +21,9 @@ import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from aoai_gateway.runtime.readiness import APART_SECONDS, POLLS
 from tests.e2e import json_lines
-from tests.e2e.processes import Gateway, Simulator, eventually, request
+from tests.e2e.processes import READY_PATH, Gateway, Simulator, eventually, request
 from tests.e2e.settings import SPEC, configuration
 from tests.e2e.workers import LIMIT, Workers, key_of, runs, workers
 from tests.redis_server import require_redis
@@ -320,6 +321,20 @@ def test_affinity_survives_in_its_file(simulator: Simulator, tmp_path: Path, hom
     with workers(simulator, tmp_path, home, budget_file=str(file)) as second:
         assert [ask(second, "GET", f"{path}/{name}") for name in made] == made
     assert {(each["endpoint"], each["status"]) for each in simulator.requests()} == {("france", 200)}
+
+
+def test_a_balancer_is_told_before_the_port_closes_whichever_workers_it_has_asked(
+    simulator: Simulator, tmp_path: Path, home: Path
+) -> None:
+    with workers(simulator, tmp_path, home) as started:
+        for _ in range(POLLS):
+            assert started.is_ready()
+            time.sleep(1.1 * APART_SECONDS)
+        started.send()
+        # Each on a connection of its own, to an open port.
+        eventually(lambda: started.request("GET", READY_PATH).status == 503, "told not to be ready")
+        assert call(started) == 200
+        assert started.wait() == 0
 
 
 def test_drain_reports_unready_first(simulator: Simulator, tmp_path: Path, home: Path) -> None:

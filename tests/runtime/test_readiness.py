@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 
 from aoai_gateway.runtime.readiness import ReadinessPolls
@@ -24,3 +26,15 @@ def test_only_questions_again_and_again_are_a_poll(asked: list[float], polled: b
     for at in asked:
         polls.note(at)
     assert polls.goes_on(10.0) is polled
+
+
+def test_questions_to_several_workers_are_one_poll() -> None:
+    polls = ReadinessPolls()
+    workers = multiprocessing.get_context("fork")
+    for at in (0.0, 5.0, 9.0):
+        assert not polls.goes_on(10.0)
+        worker = workers.Process(target=polls.note, args=(at,))
+        worker.start()
+        worker.join(30)
+        assert worker.exitcode == 0
+    assert polls.goes_on(10.0)

@@ -149,6 +149,7 @@ class Lifecycle:
         # Earlier than this, mitmproxy overrides the mode that an addon sets.
         self._take_over_listener(self._loaded.config)
         if self.worker is not None:
+            self._gateway.readiness_polls = self.worker.readiness_polls
             await self._listen_as(self.worker, self._loaded.config)
         elif ctx.options.server:
             self.admin.start(self._loaded.config.admin)

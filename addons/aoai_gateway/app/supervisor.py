@@ -41,6 +41,7 @@ from aoai_gateway.config.reload import Watch
 from aoai_gateway.engine.admission import counts_prompts
 from aoai_gateway.runtime import log_records
 from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.tokens import load_encodings
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Supervisor:
         self._store: StoreCompanion | None = None
         self._encodings: Encodings | None = None
         self._admin = AdminCompanion(self._folder, [], lambda: self._let_go(None))
+        self._readiness_polls = ReadinessPolls()
         self._over = False
         self._started = False
         self._rolling: list[Slot] = []
@@ -218,6 +220,7 @@ class Supervisor:
                     store=self._store.url if self._store is not None else None,
                     encodings=self._encodings,
                     last_good=self._loaded,
+                    readiness_polls=self._readiness_polls,
                 )
             )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.config.models import SimulatedEndpoint
+    from aoai_gateway.runtime.readiness import ReadinessPolls
     from aoai_gateway.tokens import Encodings
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class Worker:
     """What counts tokens, if it was loaded before the workers were started."""
     last_good: Loaded
     """The last configuration without errors: in force where the file has some at the worker's start."""
+    readiness_polls: ReadinessPolls
+    """Those that come to any of the workers."""
 
     def prepare(self) -> None:
         """Take over the sockets. To be called before the proxy server starts."""
