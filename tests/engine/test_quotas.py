@@ -16,6 +16,7 @@ from aoai_gateway.engine.effects import (
     Answered,
     Cancel,
     Choose,
+    CountTokens,
     Ended,
     Reject,
     Reserve,
@@ -74,6 +75,22 @@ def test_what_was_booked_is_replaced_by_what_was_used():
     assert dict(again.call.quota_headers)["x-ratelimit-remaining-tokens"] == str(
         1000 - 120 - booked(again)[0]
     )
+
+
+def test_the_time_that_counting_takes_is_a_part_of_a_refused_calls():
+    there, team = world("a"), client(max_tokens_per_minute=1000)
+    hold(there, 900)
+    call = there.make_call("slow", team)
+    body = b'{"model": "gpt", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 500}'
+    steps = there.engine.run(call, "application/json", body, there.now)
+    effect = next(steps)
+    while not isinstance(effect, Reject):
+        if isinstance(effect, CountTokens):
+            there.now += 3.0
+        effect = steps.send(there.at_once(effect))
+    with pytest.raises(StopIteration):
+        steps.send(there.at_once(effect))
+    assert (call.outcome, call.ended) == (Outcome.REJECTED, call.started + 3.0)
 
 
 def test_a_call_that_no_backend_has_taken_costs_nothing():

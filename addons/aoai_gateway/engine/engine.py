@@ -199,4 +199,6 @@ class Engine:
         self, call: Call, error: GatewayError, now: float, outcome: Outcome
     ) -> Generator[Effect, Result]:
         call.error, call.status, call.outcome, call.ended = error, error.status, outcome, now
-        yield Reject(error)
+        answered = yield Reject(error)
+        # Its prompt may have been counted meanwhile, or its quotas asked for elsewhere.
+        call.ended = answered.now
