@@ -461,8 +461,40 @@ def test_a_collector_that_is_away_is_given_up_in_time(receiver: Receiver) -> Non
     assert time.now < TIMEOUT_SECONDS
     gone = Receiver()
     gone.server_close()
-    with pytest.raises(SinkError, match=r"did not take the traces$"):
+    with pytest.raises(SinkError, match=r"did not take the traces: ConnectionError$"):
         collector(gone.url, time).send(b"spans")
+
+
+def test_a_pause_that_took_too_long_is_no_error_of_its_own(receiver: Receiver) -> None:
+    receiver.answers = [(503, {"retry-after": "9"}), (503, {})]
+    time = Time()
+
+    def oversleep(seconds: float) -> None:
+        time.sleep(seconds + 2)
+
+    late = Collector(receiver.url, "metrics", {}, sleep=oversleep, clock=time)
+    with pytest.raises(SinkError, match=r"^the collector did not take the metrics: 503$"):
+        late.send(b"metrics")
+    assert len(receiver.got) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "error"),
+    [
+        ("CERTIFICATE", "/nowhere/ca.pem", "OSError"),
+        ("CLIENT_CERTIFICATE", "/nowhere/own.pem", "OSError"),
+        ("HEADERS", "x-team=%E2%82%AC", "UnicodeEncodeError"),
+    ],
+)
+def test_what_the_environment_names_wrongly_is_a_loss_with_a_reason(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, error: str
+) -> None:
+    """An exception of another kind would end the thread that exports metrics."""
+    says(monkeypatch, {f"OTEL_EXPORTER_OTLP_{variable}": value})
+    url = receiver.url if variable == "HEADERS" else receiver.url.replace("http:", "https:")
+    with pytest.raises(SinkError, match=rf"^the collector did not take the traces: {error}$"):
+        collector(url, Time()).send(b"spans")
+    assert receiver.got == []
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS, LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS = 10.0, 1.0, 30.0
 """For one export, with all that is tried again."""
 
+LEAST_SECONDS = 0.1
+"""For a request, when a pause took longer than it should have."""
+
 TRY_AGAIN = frozenset({429, 502, 503, 504})
 """Answers after which OTLP's specification wants the same to be sent again."""
 
@@ -84,18 +87,18 @@ class Collector:
         end, pause = self._clock() + self._seconds, FIRST_PAUSE_SECONDS
         body = body if self._compress is None else self._compress(body)
         while True:
-            status, wanted = self._post(body, end - self._clock())
-            if status is not None and 200 <= status < 300:
+            outcome, wanted = self._post(body, max(end - self._clock(), LEAST_SECONDS))
+            if outcome in range(200, 300):
                 return
             wait = wanted if wanted is not None else pause
-            if (status is not None and status not in TRY_AGAIN) or self._clock() + wait >= end:
-                answer = f": {status}" if status is not None else ""
-                raise SinkError(f"the collector did not take the {self._signal}{answer}")
+            is_final = isinstance(outcome, int) and outcome not in TRY_AGAIN
+            if is_final or self._clock() + wait >= end:
+                raise SinkError(f"the collector did not take the {self._signal}: {outcome}")
             self._sleep(wait)
             pause *= 2
 
-    def _post(self, body: bytes, seconds: float) -> tuple[int | None, float | None]:
-        """Give the status of the answer, and for how long to wait if it says so; None without an answer."""
+    def _post(self, body: bytes, seconds: float) -> tuple[int | str, float | None]:
+        """Give the answer's status, or the error without one; and for how long to wait, if it says so."""
         try:
             answer = self._session.post(
                 self._url,
@@ -105,8 +108,9 @@ class Collector:
                 cert=self._cert,
                 allow_redirects=False,
             )
-        except requests.RequestException:
-            return None, None
+        except (OSError, ValueError) as error:
+            # Those of requests, and what it lets through: no such certificate, a header beyond Latin-1.
+            return type(error).__name__, None
         wanted = answer.headers.get("retry-after", "")
         return answer.status_code, float(wanted) if wanted.isascii() and wanted.isdigit() else None
 
