@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shlex
 import socket
 import sys
@@ -15,8 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from aoai_gateway.app import start_checks
-from aoai_gateway.command_line import installs
 from aoai_gateway.config.models import Config
+from aoai_gateway.usage import sinks
 from tests.e2e import certificates
 from tests.ports import free_port
 
@@ -205,17 +204,18 @@ def test_a_file_of_prompts_is_for_its_owner(tmp_path: Path) -> None:
     ]
 
 
-def test_a_missing_extra_is_named_by_the_command_that_installs_it() -> None:
-    command = shlex.split(installs("parquet"))
+def test_a_missing_extra_is_named_by_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "_is_there", lambda module: False)
+    (found,) = start_checks.errors(config(usage_sinks={"otlp": {"endpoint": "http://127.0.0.1:4318"}}))
+    command = shlex.split(found.removeprefix("usage_sinks.otlp: needs more packages: "))
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert [Requirement(each).name for each in command[4:]] == ["duckdb"]
+    assert [Requirement(each).name for each in command[4:]] == [
+        "opentelemetry-proto",
+        "opentelemetry-api",
+        "opentelemetry-sdk",
+        "requests",
+    ]
 
 
-def test_no_sink_needs_an_extra() -> None:
-    """What is imported only where it is wanted is there: no requirement of it is of an extra."""
-    plain = {
-        requirement.name
-        for requirement in map(Requirement, importlib.metadata.requires("aoai-gateway") or ())
-        if requirement.marker is None
-    }
-    assert {"requests", "azure-monitor-ingestion", "azure-identity"} <= plain
+def test_what_powerproxy_writes_to_needs_no_extra() -> None:
+    assert not sinks.EXTRAS.keys() & {"csv", "stdout", "log_analytics"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,16 +13,20 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    AGGREGATION_TEMPORALITY_DELTA,
+    Metric,
+)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from aoai_gateway.config.sinks import OtlpSink
 from aoai_gateway.usage import otlp_measures
 from aoai_gateway.usage.otlp import SLICE, OtlpWriter
+from aoai_gateway.usage.otlp_attributes import describe
 from aoai_gateway.usage.otlp_http import TIMEOUT_SECONDS, Collector
-from aoai_gateway.usage.otlp_messages import attribute, kept_attribute
-from aoai_gateway.usage.otlp_sampling import Sampler
+from aoai_gateway.usage.otlp_measures import Measures
 from aoai_gateway.usage.sink import SinkError
 from tests.usage.records import attempt, record
 
@@ -58,10 +63,21 @@ class Sent:
         return {metric.name: metric for metric in scope.metrics}
 
 
-def sent(*records: dict[str, Any], environment: dict[str, str] | None = None) -> Sent:
+@pytest.fixture(autouse=True)
+def _environment_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+
+
+def says(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def sent(*records: dict[str, Any], settings: OtlpSink = OTLP) -> Sent:
     """Give what is sent of these, until the writer is closed."""
     found = Sent()
-    writer = OtlpWriter(OTLP, send=found, environment=environment or {})
+    writer = OtlpWriter(settings, send=found)
     writer.write(records)
     writer.close()
     return found
@@ -138,23 +154,24 @@ def test_all_of_a_large_batch_is_sent_at_once() -> None:
     assert calls == [f"call-{number}" for number in range(3 * SLICE)]
 
 
-@pytest.mark.parametrize("write", [attribute, kept_attribute])
 @pytest.mark.parametrize(
     "value",
-    ["", "x", "Büro", "x" * 200, "y" * 100_000, 0, 1, 127, 128, 2**40, -1, True, False, 0.25, ("a", 1)],
+    ["", "x", "Büro", "y" * 100_000, 0, 128, 2**63 - 1, -1, -(2**63), True, False, 0.25, ("a", 1), ()],
 )
-def test_attributes_are_what_they_were(write: Any, value: Any) -> None:
-    span = Span.FromString(write("gen_ai.name", value))
-    (found,) = span.attributes
+def test_attributes_are_what_they_were(value: Any) -> None:
+    span = Span()
+    describe(span, {"gen_ai.name": value})
+    (found,) = Span.FromString(span.SerializeToString()).attributes
     assert found.key == "gen_ai.name"
     assert plain(found.value) == (list(value) if isinstance(value, tuple) else value)
     assert type(plain(found.value)) is (list if isinstance(value, tuple) else type(value))
-    assert KeyValue.FromString(found.SerializeToString()) == found
 
 
 def test_half_of_a_surrogate_pair_stops_no_export() -> None:
-    (_, call) = sent(record(model="a\ud800b")).spans
+    broken = attempt("x\ud800", failure="status", reason="y\ud800")
+    (first, call) = sent(record(model="a\ud800b", deployment="ü\ud800", attempts=[broken])).spans
     assert attributes(call)["gen_ai.response.model"] == "a?b"
+    assert (first.name, first.status.message, call.name) == ("attempt 1: x?", "y?", "chat ü?")
 
 
 def test_what_the_client_does_not_sample_is_not_exported() -> None:
@@ -191,7 +208,7 @@ def test_a_later_version_of_traceparent_is_read_as_far_as_it_is_known() -> None:
 @pytest.mark.parametrize(
     ("sampler", "argument", "here", "of_a_client"),
     [
-        ("", "", True, True),
+        ("parentbased_always_on", "", True, True),
         ("always_off", "", False, False),
         ("parentbased_always_off", "", False, True),
         ("parentbased_traceidratio", "0", False, True),
@@ -201,17 +218,20 @@ def test_a_later_version_of_traceparent_is_read_as_far_as_it_is_known() -> None:
         ("jaeger_remote", "", True, True),
     ],
 )
-def test_the_sampler_is_the_environments(sampler: str, argument: str, here: bool, of_a_client: bool) -> None:
-    environment = {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": argument}
-    assert bool(sent(record(), environment=environment).spans) is here
+def test_the_sampler_is_the_environments(
+    monkeypatch: pytest.MonkeyPatch, sampler: str, argument: str, here: bool, of_a_client: bool
+) -> None:
+    says(monkeypatch, {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": argument})
+    assert bool(sent(record()).spans) is here
     client = record(traceparent=f"00-{TRACE}-{PARENT}-01")
-    assert bool(sent(client, environment=environment).spans) is of_a_client
+    assert bool(sent(client).spans) is of_a_client
 
 
-def test_a_share_of_traces_is_chosen_by_their_ids() -> None:
-    sampler = Sampler.of({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"})
-    taken = [sampler.takes(bytes(8) + bytes((number,)) + bytes(7), None) for number in range(256)]
-    assert taken == [True] * 64 + [False] * 192
+def test_a_share_of_traces_is_chosen_by_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"})
+    traces = [f"{'1' * 16}{number:02x}{'0' * 14}" for number in range(256)]
+    spans = sent(*(record(traceparent=f"00-{trace}-{PARENT}-01", attempts=[]) for trace in traces)).spans
+    assert [span.trace_id.hex() for span in spans] == traces[:64]
 
 
 def test_requests_that_became_no_call_have_no_span() -> None:
@@ -270,15 +290,65 @@ def test_series_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (attributes(rest), rest.count) == ({"otel.metric.overflow": True}, 7)
 
 
-def test_each_process_is_an_instance_and_says_what_its_environment_says() -> None:
-    environment = {"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test%20bed, team = a,,=x"}
-    bodies = [sent(record(), environment=environment).bodies["traces"][0] for _ in range(2)]
-    said = [
-        attributes(ExportTraceServiceRequest.FromString(body).resource_spans[0].resource) for body in bodies
-    ]
-    assert said[0]["service.name"] == "aoai-gateway"
-    assert (said[0]["deployment.environment.name"], said[0]["team"]) == ("test bed", "a")
-    assert said[0]["service.instance.id"] != said[1]["service.instance.id"]
+def resource(found: Sent) -> dict[str, Any]:
+    (about,) = ExportTraceServiceRequest.FromString(found.bodies["traces"][0]).resource_spans
+    (same,) = ExportMetricsServiceRequest.FromString(found.bodies["metrics"][0]).resource_metrics
+    assert about.resource == same.resource
+    assert about.scope_spans[0].scope.name == same.scope_metrics[0].scope.name == "aoai_gateway"
+    return attributes(about.resource)
+
+
+def test_each_process_is_an_instance_and_says_what_its_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    says(monkeypatch, {"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test%20bed, team = a,,=x"})
+    said, other = (resource(sent(record())) for _ in range(2))
+    assert said["service.name"] == "aoai-gateway"
+    assert said["telemetry.sdk.language"] == "python"
+    assert (said["deployment.environment.name"], said["team"]) == ("test bed", "a")
+    assert said["service.instance.id"] != other["service.instance.id"]
+    says(monkeypatch, {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-1"})
+    assert resource(sent(record()))["service.instance.id"] == "pod-1"
+
+
+def test_the_configuration_names_the_service_or_else_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, {"OTEL_SERVICE_NAME": "of-environment"})
+    assert resource(sent(record()))["service.name"] == "of-environment"
+    named = OtlpSink(endpoint="http://localhost:4318", service="of-file")
+    assert resource(sent(record(), settings=named))["service.name"] == "of-file"
+
+
+@pytest.mark.parametrize(
+    ("preference", "temporality"),
+    [
+        ("", AGGREGATION_TEMPORALITY_CUMULATIVE),
+        ("cumulative", AGGREGATION_TEMPORALITY_CUMULATIVE),
+        ("Delta", AGGREGATION_TEMPORALITY_DELTA),
+        ("lowmemory", AGGREGATION_TEMPORALITY_DELTA),
+    ],
+)
+def test_the_environment_prefers_sums_or_differences(
+    monkeypatch: pytest.MonkeyPatch, preference: str, temporality: int
+) -> None:
+    says(monkeypatch, {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference})
+    found = sent(record()).metrics.values()
+    assert {metric.histogram.aggregation_temporality for metric in found} == {temporality}
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"), [(False, [(1, 2, 2), (1, 3, 3)]), (True, [(1, 2, 2), (2, 3, 1)])]
+)
+def test_points_are_since_the_start_or_since_the_last_ones(
+    delta: bool, expected: list[tuple[int, int, int]]
+) -> None:
+    measures = Measures(1, delta=delta)
+    points = []
+    for now, calls in ((2, 2), (3, 1)):
+        measures.add([record()] * calls)
+        (point,) = measures.take(now)[0].histogram.data_points
+        points.append((point.start_time_unix_nano, point.time_unix_nano, point.count))
+    assert points == expected
+    assert bool(measures.take(4)) is not delta
 
 
 # --- the way to the collector ---------------------------------------------------------------------------
@@ -339,21 +409,22 @@ class Time:
         self.slept.append(seconds)
 
 
-def collector(url: str, time: Time, environment: dict[str, str] | None = None) -> Collector:
-    return Collector(
-        url, "traces", environment or {}, {"authorization": "Bearer own"}, sleep=time.sleep, clock=time
-    )
+def collector(url: str, time: Time) -> Collector:
+    return Collector(url, "traces", {"authorization": "Bearer own"}, sleep=time.sleep, clock=time)
 
 
-def test_a_collector_gets_what_the_environment_asks_for(receiver: Receiver) -> None:
+def test_a_collector_gets_what_the_environment_asks_for(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector(receiver.url, Time()).send(b"spans")
     environment = {
         "OTEL_EXPORTER_OTLP_HEADERS": "x-team=a%20b,authorization=Bearer other,x-all=1",
         "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-team=traces",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
     }
-    collector(f"{receiver.url}/", Time(), environment).send(b"spans" * 100)
-    collector(receiver.url, Time()).send(b"spans")
-    (path, said, body), (_, other, plain_body) = receiver.got
+    says(monkeypatch, environment)
+    collector(f"{receiver.url}/", Time()).send(b"spans" * 100)
+    (_, other, plain_body), (path, said, body) = receiver.got
     assert path == "/v1/traces"
     assert (said["x-team"], said["authorization"]) == ("traces", "Bearer own")
     assert "x-all" not in said, "one variable replaces the other, as the specification has it"
@@ -390,12 +461,70 @@ def test_a_collector_that_is_away_is_given_up_in_time(receiver: Receiver) -> Non
     assert time.now < TIMEOUT_SECONDS
     gone = Receiver()
     gone.server_close()
-    with pytest.raises(SinkError, match=r"did not take the traces$"):
+    with pytest.raises(SinkError, match=r"did not take the traces: ConnectionError$"):
         collector(gone.url, time).send(b"spans")
 
 
+def test_a_pause_that_took_too_long_is_no_error_of_its_own(receiver: Receiver) -> None:
+    receiver.answers = [(503, {"retry-after": "9"}), (503, {})]
+    time = Time()
+
+    def oversleep(seconds: float) -> None:
+        time.sleep(seconds + 2)
+
+    late = Collector(receiver.url, "metrics", {}, sleep=oversleep, clock=time)
+    with pytest.raises(SinkError, match=r"^the collector did not take the metrics: 503$"):
+        late.send(b"metrics")
+    assert len(receiver.got) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "error"),
+    [
+        ("CERTIFICATE", "/nowhere/ca.pem", "OSError"),
+        ("CLIENT_CERTIFICATE", "/nowhere/own.pem", "OSError"),
+        ("HEADERS", "x-team=%E2%82%AC", "UnicodeEncodeError"),
+    ],
+)
+def test_what_the_environment_names_wrongly_is_a_loss_with_a_reason(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, error: str
+) -> None:
+    """An exception of another kind would end the thread that exports metrics."""
+    says(monkeypatch, {f"OTEL_EXPORTER_OTLP_{variable}": value})
+    url = receiver.url if variable == "HEADERS" else receiver.url.replace("http:", "https:")
+    with pytest.raises(SinkError, match=rf"^the collector did not take the traces: {error}$"):
+        collector(url, Time()).send(b"spans")
+    assert receiver.got == []
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("5000", 5), ("10", 1), ("600000", 30), ("", 10), ("5s", 10), ("-1", 10)]
+)
+def test_the_time_for_an_export_is_the_environments_within_bounds(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, said: str, seconds: int
+) -> None:
+    says(monkeypatch, {"OTEL_EXPORTER_OTLP_TIMEOUT": said})
+    receiver.answers = [(503, {"retry-after": str(seconds - 1)}), (503, {"retry-after": "1"})]
+    time = Time()
+    with pytest.raises(SinkError):
+        collector(receiver.url, time).send(b"spans")
+    assert time.slept == ([seconds - 1.0])
+
+
+def test_a_header_that_cannot_be_read_is_told_without_its_value(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    says(monkeypatch, {"OTEL_EXPORTER_OTLP_HEADERS": 'x-team=a,authorization=Bearer "secret"'})
+    collector(receiver.url, Time()).send(b"spans")
+    ((_, headers, _),) = receiver.got
+    assert headers["x-team"] == "a"
+    assert [each.levelname for each in caplog.records] == ["WARNING"]
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_a_batch_without_spans_tells_nothing_of_the_collector() -> None:
-    writer = OtlpWriter(OTLP, send=Sent(), environment={})
+    writer = OtlpWriter(OTLP, send=Sent())
     assert writer.write([record(call=None, attempts=[])]) is None
     assert writer.write([record(traceparent=f"00-{TRACE}-{PARENT}-00")]) is None
     writer.close()
@@ -411,7 +540,7 @@ def test_metrics_that_the_collector_does_not_take_are_told_once(caplog: pytest.L
             raise SinkError("the collector did not take the metrics: 401")
 
     settings = OtlpSink(endpoint="http://localhost:4318", traces=False)
-    writer = OtlpWriter(settings, send=send, environment={}, metrics_seconds=0.01)
+    writer = OtlpWriter(settings, send=send, metrics_seconds=0.01)
     assert writer.trouble() == ""
     writer.write([record()])
     for _ in range(3):
@@ -429,7 +558,7 @@ def test_spans_that_the_collector_does_not_take_are_a_loss() -> None:
     def refuse(signal: str, body: bytes) -> None:
         raise SinkError("the collector did not take them")
 
-    writer = OtlpWriter(OTLP, send=refuse, environment={})
+    writer = OtlpWriter(OTLP, send=refuse)
     with pytest.raises(SinkError, match="did not take"):
         writer.write([record()])
     writer.close()

@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aoai_gateway.app import ports as addresses
+from aoai_gateway.command_line import installs
 from aoai_gateway.config.shared_store import SharedStore
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink
 from aoai_gateway.state.affinity_file import AffinityFileError, check
 from aoai_gateway.state.budget_file import decode
+from aoai_gateway.usage.sinks import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +135,9 @@ def _certificate(config: Config, now: datetime) -> Iterator[str]:
 def _sinks(config: Config) -> Iterator[str]:
     for name, sink in config.usage_sinks.named().items():
         key = f"usage_sinks.{name}"
+        extra = missing_extra(name)
+        if extra is not None:
+            yield f"{key}: needs more packages: {installs(extra)}"
         if isinstance(sink, JsonLinesSink):
             yield from _writable(key, sink.path)
         if isinstance(sink, CsvSink):

@@ -41,7 +41,7 @@ class CsvSink(_Rotated):
 
 
 class OtlpSink(_Sink):
-    """OpenTelemetry: spans and metrics of the GenAI conventions, by OTLP over HTTP."""
+    """OpenTelemetry: spans and metrics of the GenAI conventions, by OTLP over HTTP (extra otel)."""
 
     endpoint: Url
     """The collector, `http://localhost:4318`; `/v1/traces` and `/v1/metrics` are added."""
@@ -54,7 +54,7 @@ class OtlpSink(_Sink):
     metrics_seconds: Count = 60
     """Seconds between two exports of metrics."""
     service: Name = "aoai-gateway"
-    """The resource's `service.name`."""
+    """The resource's `service.name`; if it is not given, `OTEL_SERVICE_NAME` holds."""
 
     @property
     def secret(self) -> SecretStr | None:

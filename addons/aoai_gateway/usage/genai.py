@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from aoai_gateway.wire.dialects import DIALECTS, OPENAI
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aoai_gateway.usage.deployment_labels import DeploymentLabels
     from aoai_gateway.usage.sink import Record
 
@@ -25,7 +27,6 @@ OPERATIONS = {
 DURATION = "gen_ai.client.operation.duration"
 TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105 - a metric's name
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
-FIRST_CHUNK_OF_CALL = "gen_ai.response.time_to_first_chunk"
 PER_CHUNK = "gen_ai.client.operation.time_per_output_chunk"
 
 SECONDS_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -47,17 +48,13 @@ CALL_ATTRIBUTES = {
 }
 """Of the span of a call, by the record's field: values that calls of the same kind have all together."""
 
-CALL_COUNTS = {
+CALL_FIGURES = {
     "input_tokens": "gen_ai.usage.input_tokens",
     "output_tokens": "gen_ai.usage.output_tokens",
     "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
     "cache_write_tokens": "gen_ai.usage.cache_creation.input_tokens",
     "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
     "waited_ms": "aoai_gateway.waited_ms",
-}
-"""Values that come again in others."""
-
-CALL_IDS = {
     "response_id": "gen_ai.response.id",
     "call": "aoai_gateway.call",
     "cost": "aoai_gateway.cost",
@@ -65,7 +62,7 @@ CALL_IDS = {
     "backend_request_id": "aoai_gateway.backend_request_id",
     "user": "enduser.pseudo.id",
 }
-"""Those that each call has its own of."""
+"""Of the span of a call: values that each call has its own of."""
 
 ATTEMPT_ATTRIBUTES = {
     "backend": "aoai_gateway.backend",
@@ -75,7 +72,7 @@ ATTEMPT_ATTRIBUTES = {
 }
 """The same of an attempt."""
 
-ATTEMPT_IDS = {"break_ms": "aoai_gateway.break_ms", "request_id": "aoai_gateway.backend_request_id"}
+ATTEMPT_FIGURES = {"break_ms": "aoai_gateway.break_ms", "request_id": "aoai_gateway.backend_request_id"}
 
 
 def provider(api: str | None) -> str:
@@ -120,7 +117,7 @@ def kind_attributes(kind: Record) -> dict[str, Any]:
         "gen_ai.provider.name": provider(kind["api"]),
         "gen_ai.request.model": kind["asked_deployment"] or kind["deployment"] or "",
     }
-    found |= {name: kind[field] for field, name in CALL_ATTRIBUTES.items() if kind[field] is not None}
+    found |= _said(kind, CALL_ATTRIBUTES)
     if kind["finish_reason"]:
         found["gen_ai.response.finish_reasons"] = tuple(kind["finish_reason"].split(", "))
     error = error_type(kind)
@@ -129,13 +126,30 @@ def kind_attributes(kind: Record) -> dict[str, Any]:
     return found
 
 
+def call_attributes(record: Record) -> dict[str, Any]:
+    """Give the other attributes of a call's span."""
+    found = _said(record, CALL_FIGURES)
+    if record["first_token_ms"] is not None and record["streaming"]:
+        found["gen_ai.response.time_to_first_chunk"] = record["first_token_ms"] / 1000
+    return found
+
+
 def attempt_kind_attributes(kind: Record, api: str | None) -> dict[str, Any]:
     """Give the attributes of the spans of all attempts of a kind (`ATTEMPT_KIND_FIELDS`)."""
     found: dict[str, Any] = {"gen_ai.provider.name": provider(api)}
-    found |= {name: kind[field] for field, name in ATTEMPT_ATTRIBUTES.items() if kind[field] is not None}
+    found |= _said(kind, ATTEMPT_ATTRIBUTES)
     if kind["failure"]:
         found["error.type"] = str(kind["status"] or kind["failure"])
     return found
+
+
+def attempt_attributes(attempt: Record) -> dict[str, Any]:
+    """Give the other attributes of an attempt's span."""
+    return _said(attempt, ATTEMPT_FIGURES)
+
+
+def _said(about: Record, table: Mapping[str, str]) -> dict[str, Any]:
+    return {name: value for field, name in table.items() if (value := about[field]) is not None}
 
 
 def error_type(record: Record) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from aoai_gateway.usage.sink import Record, Writer
 
 MEGABYTE = 1_000_000
+
+EXTRAS = {"otlp": ("otel", ("opentelemetry.sdk", "opentelemetry.proto", "requests"))}
+"""What a kind of sink needs: the extra of this package, and the modules that it brings."""
 
 REQUEST_SECONDS = 1.0
 """For how long the records of a request to elsewhere gather."""
@@ -135,6 +139,19 @@ def name_of(key: UsageSink | str) -> str:
             return f"otlp {key.endpoint}"
         case LogAnalyticsSink():
             return f"log_analytics {key.endpoint}"
+
+
+def missing_extra(key: str) -> str | None:
+    """Name the extra that has to be installed for a sink of ``usage_sinks``; None if all is there."""
+    extra, modules = EXTRAS.get(key, ("", ()))
+    return None if all(map(_is_there, modules)) else extra
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _prompt_sink(settings: RecordPrompts) -> Sink:
