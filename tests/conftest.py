@@ -45,6 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes ``-n auto`` is: tests wait for other processes for half of their time."""
+    cores = os.cpu_count() or 1
+    return 2 * cores if cores <= 4 else cores
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Have a worker process of pytest-xdist, where there is one, report what it skipped."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
