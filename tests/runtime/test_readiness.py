@@ -29,7 +29,7 @@ def test_only_questions_again_and_again_are_a_poll(asked: list[float], polled: b
 
 
 def test_questions_to_several_workers_are_one_poll() -> None:
-    polls = ReadinessPolls()
+    polls = ReadinessPolls.of_children()
     workers = multiprocessing.get_context("fork")
     for at in (0.0, 5.0, 9.0):
         assert not polls.goes_on(10.0)

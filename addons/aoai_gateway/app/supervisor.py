@@ -93,7 +93,7 @@ class Supervisor:
         self._store: StoreCompanion | None = None
         self._encodings: Encodings | None = None
         self._admin = AdminCompanion(self._folder, [], lambda: self._let_go(None))
-        self._readiness_polls = ReadinessPolls()
+        self._readiness_polls = ReadinessPolls.of_children()
         self._over = False
         self._started = False
         self._rolling: list[Slot] = []

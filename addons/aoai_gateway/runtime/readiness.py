@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import mmap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence
 
 POLLS = 3
 """Questions that make a poll: a person, or a script that waits for the start, asks less often."""
@@ -18,15 +22,22 @@ REMEMBERED_SECONDS = 60.0
 class ReadinessPolls:
     """The last questions that were answered with "ready". Times are monotonic seconds.
 
-    They stand in memory that child processes share, since those have the same clock, and a balancer's
-    questions come to one of several workers each time. Two that write at once leave the time of one of them.
+    ``asked``: where the times stand, oldest first.
     """
 
-    def __init__(self) -> None:
-        self._asked = memoryview(mmap.mmap(-1, 8 * POLLS)).cast("d")
-        """The times, oldest first."""
+    def __init__(self, asked: MutableSequence[float] | None = None) -> None:
+        self._asked = [0.0] * POLLS if asked is None else asked
         for number in range(POLLS):
             self._asked[number] = -math.inf
+
+    @classmethod
+    def of_children(cls) -> ReadinessPolls:
+        """Return those that come to any of this process's children: a balancer asks another one each time.
+
+        They stand in memory that forks share, with one clock. Two that write at once leave one of the times.
+        """
+        shared: Any = memoryview(mmap.mmap(-1, 8 * POLLS)).cast("d")
+        return cls(shared)
 
     def note(self, now: float) -> None:
         """Take in a question."""
