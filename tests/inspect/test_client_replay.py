@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -10,11 +11,14 @@ from mitmproxy.addons import clientplayback
 from mitmproxy.addons.clientplayback import MockServer
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.options import Options
+from mitmproxy.proxy import events
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.inspect import client_replay as playback
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.runtime.gateway import Gateway
+from tests.engine_driver import DEPLOYMENT, config
+from tests.proxy.layer_driver import await_it, connect
 
 
 @pytest.fixture
@@ -98,3 +102,30 @@ def test_a_replay_by_hand_keeps_its_backend(options: Options) -> None:
     flow = attempt(V1, b'{"model":"gpt-4o"}', gateway_only_backend="ptu@a")
     clientplayback.ReplayHandler(flow, options)
     assert flow.metadata == {"gateway_client": "Team 1", "gateway_only_backend": "ptu@a"}
+
+
+def test_a_replayed_request_is_searched_for_secrets_as_any_other(options: Options) -> None:
+    """Its flow may have been loaded from a file, or edited."""
+    plain = config("a")
+    endpoints = tuple(each.but(url="http://a.example/") for each in plain.aoai.endpoints)
+    here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), options)
+    here.on_hook = await_it
+    (client,) = here.gateway.config.clients
+    key = client.key[0].get_secret_value()
+    flow = tflow.tflow()
+    flow.request = http.Request.make(
+        "POST",
+        f"http://gateway.example{V1}?note={key}",
+        json.dumps({"model": DEPLOYMENT, "messages": []}).encode(),
+        {"content-type": "application/json", "x-note": f"mine is {key}", "authorization": f"Bearer {key}"},
+    )
+    flow.response, flow.is_replay = None, "request"
+    flow.metadata["gateway_client"] = client.name
+    here.layer.connections[here.client] = MockServer(flow, here.layer.context.fork())
+    here.feed(events.Start())
+    here.run_timers()
+    sent = b"".join(here.sent.values())
+    assert b"POST /openai/v1/chat/completions" in sent
+    assert key.encode() not in sent
+    assert key not in flow.request.path
+    assert key not in str(flow.request.headers)

@@ -99,8 +99,8 @@ class DownstreamRequest:
             identified = yield from here.wait_for(gateway.identify(setup.config, credential))
             here.admitted = admit(gateway, setup, request, identified)
             place(request, here.client)
+            self._checked = (request.data.headers.fields, request.data.path)
         flow.metadata["gateway_client"] = here.admitted.client.name
-        self._checked = (request.data.headers.fields, request.data.path)
         target = check_request(gateway, here.admitted.setup, request, here.admitted.granted, here.head)
         yield from self._make_room(here.admitted, target)
         if "gateway_client_identified" in gateway.heard:
