@@ -14,7 +14,6 @@ reader, as if there were no relay: mitmproxy waits for the peer then, and hears 
 from __future__ import annotations
 
 import asyncio
-import types
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.connection import ConnectionState, Server
@@ -24,7 +23,7 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.runtime.exception_log import log_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Coroutine
 
     from mitmproxy.connection import Connection
     from mitmproxy.proxy.server import ConnectionHandler
@@ -142,11 +141,14 @@ class Relay(asyncio.BufferedProtocol):
             return False
         step = handler.server_event(events.DataReceived(self._connection, data))
         try:
-            waits_for = step.send(None)
+            step.send(None)
         except StopIteration:
-            pass  # as nearly always: only where another event is under way, it has to wait
+            pass
         else:
-            self._in_background(_the_rest_of(step, waits_for))
+            # Another event is under way, and nothing of this one has happened. It goes the reader's way, and
+            # so does what comes after it: else a stream that begins meanwhile would take that first.
+            step.close()
+            return False
         if not self._is_all_sent():
             self._in_background(handler.drain_writers())
         return True
@@ -167,17 +169,6 @@ class Relay(asyncio.BufferedProtocol):
         """Have the layers read what is left in the TLS layer."""
         await self._handler.server_event(events.DataReceived(self._connection, b""))
         await self._handler.drain_writers()
-
-
-@types.coroutine
-def _the_rest_of(step: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """Go on with what was begun outside of a task, once that is there for which it waits."""
-    while True:
-        yield waits_for
-        try:
-            waits_for = step.send(None)
-        except StopIteration:
-            return
 
 
 def put_before(handler: ConnectionHandler, connection: Connection, layer: GatewayLayer | None) -> None:
