@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -104,6 +105,23 @@ def test_a_server_that_became_a_replica_is_looked_for_anew(own_redis: RedisServe
             assert (await admin.info("stats"))["total_connections_received"] == connections + 1
 
     play(own_redis, story)
+
+
+def test_questions_are_answered_though_the_connection_cannot_be_let_go() -> None:
+    class Broken:
+        async def ask(self, commands: Sequence[bytes]) -> list[Any]:
+            raise OSError("gone")
+
+        async def drop(self) -> None:
+            raise AttributeError("a fault in the client")
+
+    async def main() -> None:
+        runner = Runner(Broken(), 0.2)  # type: ignore[arg-type]  # all that is called of it
+        async with asyncio.timeout(5):
+            with pytest.raises(OSError, match="gone"):
+                await runner.run(COUNT, ["any"], ())
+
+    asyncio.run(main())
 
 
 def test_a_rush_takes_one_connection(redis_server: RedisServer) -> None:

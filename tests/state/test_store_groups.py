@@ -21,6 +21,7 @@ from aoai_gateway.state.exchange import Exchange, Told
 from aoai_gateway.state.failover import FailoverState
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.state.redis import TIMEOUT, RedisState
+from aoai_gateway.state.store_client import StoreClient, packed
 from tests.e2e.processes import eventually
 from tests.ports import free_port
 from tests.redis_groups import MASTER, Cluster, Group, Sentinels
@@ -155,6 +156,19 @@ def test_in_a_cluster_all_keys_of_a_prefix_share_a_slot(cluster: Cluster, prefix
         new = {key for port, key in now - before}
         assert len({key_slot(key) for key in new}) == 1
         assert len(new) >= 2 or prefix == "gw"
+
+    asyncio.run(story())
+
+
+def test_a_cluster_can_be_lost_and_found_any_number_of_times(cluster: Cluster) -> None:
+    """redis-py counts the connections that it hands out, a hundred for each node."""
+
+    async def story() -> None:
+        client = StoreClient(store_of(cluster), key=f"{{{PREFIX}}}:any", connect_seconds=5, answer_seconds=5)
+        for _ in range(120):
+            assert await client.ask([packed("EXISTS", f"{{{PREFIX}}}:any")]) == [0]
+            await client.drop()
+        await client.aclose()
 
     asyncio.run(story())
 

@@ -154,10 +154,12 @@ class Runner:
         except Exception as error:
             # It may have stopped in the middle of an answer, the rest of which is not to be read as the
             # next. Or the store has moved, and the next question must look where to.
-            await self._client.drop()
-            for question in batch:
-                if not question.reply.done():
-                    question.reply.set_exception(error)
+            try:
+                await self._client.drop()
+            finally:
+                for question in batch:
+                    if not question.reply.done():
+                        question.reply.set_exception(error)
 
     async def _answer(self, batch: list[_Question], *, teach: bool = False) -> None:
         unknown = []

@@ -138,7 +138,9 @@ class StoreClient:
         await self._cluster.initialize()
         node = self._cluster.get_node_from_key(self._key)
         assert node is not None  # only replicas may be missing
-        connection = node.acquire_connection()
+        # The node's own connections are counted, and would have to be given back.
+        options = node.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
+        connection: AbstractConnection = node.connection_class(**options)
         await connection.connect()  # type: ignore[no-untyped-call]  # as above
         return connection
 
@@ -147,7 +149,9 @@ class StoreClient:
         with contextlib.suppress(RedisError, OSError):
             async with asyncio.timeout(CLOSING_SECONDS):
                 if self._cluster is not None:
-                    self._connection = None
+                    connection, self._connection = self._connection, None
+                    if connection is not None:
+                        await connection.disconnect()
                     await self._cluster.aclose()  # it can be used again
                 elif self._redis is not None:
                     await self._redis.connection_pool.disconnect()
