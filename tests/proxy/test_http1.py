@@ -24,7 +24,7 @@ from mitmproxy.test import tflow
 from aoai_gateway.config.models import Limits
 from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
-from aoai_gateway.proxy.messages import WholeRequest
+from aoai_gateway.proxy.messages import WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
 
 HEAD = b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
@@ -54,6 +54,8 @@ class Connection:
         self.server._max_head = max_head  # the configuration counts in kilobytes
         self.commands: list[commands.Command] = []
         self.timers: list[tuple[commands.RequestWakeup, float]] = []
+        self.answers_at_once = False
+        """Whether a request that is all there is answered while it is read."""
         self.feed(events.Start())
 
     def feed(self, event: events.Event) -> None:
@@ -61,6 +63,9 @@ class Connection:
             self.commands.append(command)
             if isinstance(command, commands.RequestWakeup):
                 self.timers.append((command, self.clock.now + command.delay))
+            elif isinstance(command, ReceiveHttp) and self.answers_at_once:
+                assert isinstance(command.event, WholeRequest)
+                self.feed(WholeResponse(command.event.stream_id, http.Response.make(200, b""), b""))
 
     def receive(self, *parts: bytes) -> Connection:
         for part in parts:
@@ -301,3 +306,36 @@ def test_requests_in_quick_succession_set_few_timers():
     for _ in range(1000):
         answered(quick.receive(HEAD + b"{}")).pass_time(0.01)
     assert len([c for c in quick.commands if isinstance(c, commands.RequestWakeup)]) <= 2
+
+
+def test_a_timer_that_was_replaced_ends_no_later_request():
+    kept = Connection(head_seconds=30, keep_alive_seconds=300)
+    answered(kept.receive(HEAD + b"{}")).pass_time(100)
+    # A head in two parts has less time than the connection: an earlier timer takes the place of the first.
+    answered(kept.receive(HEAD[:10]).pass_time(1).receive(HEAD[10:] + b"{}")).pass_time(190)
+    kept.receive(HEAD + b"{}").pass_time(20)
+    assert not kept.closed
+    assert answered(kept).sent.count(b" 200 ") == 3
+
+
+# --- pipelining ----------------------------------------------------------------------------------------
+
+
+def test_thousands_of_requests_that_came_at_once_are_answered_one_after_the_other():
+    """As one that is refused by its head is: while it is read."""
+    count, many = 3000, Connection()
+    many.answers_at_once = True
+    many.receive(HEAD.replace(b": 2", b": 0") * count)
+    assert many.sent.count(b" 200 ") == count
+    assert not many.closed
+
+
+def test_the_last_of_many_requests_of_a_half_closed_client_is_answered():
+    many = Connection()
+    many.receive(HEAD + b"{}" + HEAD + b"{}")
+    many.answers_at_once = True
+    many.client.state = ConnectionState.CAN_WRITE
+    many.feed(events.ConnectionClosed(many.client))
+    answered(many)
+    assert many.sent.count(b" 200 ") == 2
+    assert many.closed

@@ -126,6 +126,10 @@ class GatewayHttp1Server(Http1Server):
         self._half_close: HalfClose | None = None
         """Set once the client has sent its last byte."""
         self._next_look: commands.RequestWakeup | None = None
+        self._last_word: commands.RequestWakeup | None = None
+        """Fires when the client has had time to read why its answer is broken off."""
+        self._reads_on = self._has_more = False
+        """Whether `_read_on` is at work, and whether another request is over since."""
         self._sent = Sent()
 
     # --- time ------------------------------------------------------------------------------------------
@@ -146,8 +150,9 @@ class GatewayHttp1Server(Http1Server):
             yield from self._time_is_up()
         elif event.command is self._next_look:
             yield from self._look()
-        else:
+        elif event.command is self._last_word:
             yield from self.state(event)
+        # Any other timer was replaced by an earlier one.
 
     def _expect_head(self, seconds: float) -> CommandGenerator[None]:
         """Have a head within so many seconds from now."""
@@ -361,8 +366,20 @@ class GatewayHttp1Server(Http1Server):
         self.state = self.read_headers
         self._rests_since = self._clock.monotonic()
         yield from self._expect_head(self._limits.keep_alive_seconds)
-        if self.buf:
-            yield from self.state(events.DataReceived(self.conn, b""))
+        if self._reads_on:
+            self._has_more = True
+        else:
+            yield from self._read_on()
+
+    def _read_on(self) -> CommandGenerator[None]:
+        """Read the requests that have come already: in a loop, since hundreds may be answered at once."""
+        self._reads_on = self._has_more = True
+        try:
+            while self._has_more and self.buf:
+                self._has_more = False
+                yield from self.state(events.DataReceived(self.conn, b""))
+        finally:
+            self._reads_on = False
         if self._half_close is not None and self.state in (self.read_headers, self.read_body):
             unfinished, self.state = self.state, self.done
             yield from unfinished(events.ConnectionClosed(self.conn))
@@ -382,7 +399,8 @@ class GatewayHttp1Server(Http1Server):
             return
         if event.code is BROKEN_OFF and self.response is not None:
             self.state = self.last_word
-            yield commands.RequestWakeup(LAST_WORD_SECONDS)
+            self._last_word = commands.RequestWakeup(LAST_WORD_SECONDS)
+            yield self._last_word
             return
         self.state = self.done
         yield commands.CloseConnection(self.conn)

@@ -119,6 +119,7 @@ class BackendHttp1Client(Http1Client):
         if not isinstance(event, WholeRequest):
             yield from super().send(event)
             return
+        assert self.stream_id is None  # nothing is under way
         self.stream_id, self.request = event.stream_id, event.request
         yield commands.SendData(self.conn, heads.request_head(event.request) + event.data)
         yield from self.mark_done(request=True)
