@@ -208,7 +208,13 @@ def scenes(stage: Stage) -> dict[str, str]:
     return found | dict.fromkeys(SHORT_WAY, "slow stream")
 
 
-SHORT_WAY = ("Delivery.take", "GatewayStream._is_delivering", "Lane.take", "lane.whole_chunks")
+SHORT_WAY = (
+    "Delivery.take",
+    "GatewayLayer.take",
+    "GatewayStream._is_delivering",
+    "Lane.take",
+    "lane.whole_chunks",
+)
 
 OUTERMOST = {
     "Ask.perform",
