@@ -18,7 +18,7 @@ from aoai_gateway.inspect import client_replay as playback
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.runtime.gateway import Gateway
 from tests.engine_driver import DEPLOYMENT, config
-from tests.proxy.layer_driver import await_it, connect
+from tests.proxy.layer_driver import await_it, connect, over_plain_http
 
 
 @pytest.fixture
@@ -106,9 +106,7 @@ def test_a_replay_by_hand_keeps_its_backend(options: Options) -> None:
 
 def test_a_replayed_request_is_searched_for_secrets_as_any_other(options: Options) -> None:
     """Its flow may have been loaded from a file, or edited."""
-    plain = config("a")
-    endpoints = tuple(each.but(url="http://a.example/") for each in plain.aoai.endpoints)
-    here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), options)
+    here = connect(over_plain_http(config("a")), options)
     here.on_hook = await_it
     (client,) = here.gateway.config.clients
     key = client.key[0].get_secret_value()

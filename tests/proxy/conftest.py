@@ -10,7 +10,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 
 from tests.engine_driver import config
-from tests.proxy.layer_driver import Connection, await_it, connect
+from tests.proxy.layer_driver import Connection, await_it, connect, over_plain_http
 
 
 @pytest.fixture
@@ -18,9 +18,7 @@ def made() -> Iterator[Callable[..., Connection]]:
     with taddons.context(Proxyserver()) as tctx:
 
         def make(**parts: Any) -> Connection:
-            plain = config("a", "b", **parts)
-            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
-            here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
+            here = connect(over_plain_http(config("a", "b", **parts)), tctx.options)
             here.on_hook = await_it
             return here
 

@@ -192,6 +192,12 @@ def listen(gateway: Gateway, *listeners: object) -> None:
     gateway.heard.refresh = lambda addons: None  # type: ignore[method-assign]
 
 
+def over_plain_http(configuration: Config) -> Config:
+    """Return a configuration whose endpoints speak no TLS, so that what is sent to them can be read."""
+    endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in configuration.aoai.endpoints)
+    return configuration.but(aoai=configuration.aoai.but(endpoints=endpoints))
+
+
 def connect(configuration: Config, options: Options) -> Connection:
     """Make a gateway with a clock by hand, and a connection to it."""
     clock = Clock()

@@ -21,7 +21,7 @@ from aoai_gateway.proxy import lane
 from aoai_gateway.proxy.lane import whole_chunks
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from tests.engine_driver import config
-from tests.proxy.layer_driver import Connection, connect
+from tests.proxy.layer_driver import Connection, connect, over_plain_http
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 KEY = "key-of-anybody"
@@ -45,9 +45,7 @@ def made() -> Iterator[Callable[..., Connection]]:
     with taddons.context(Proxyserver()) as tctx:
 
         def make(**parts: Any) -> Connection:
-            plain = config("a", "b", **parts)
-            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
-            return connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
+            return connect(over_plain_http(config("a", "b", **parts)), tctx.options)
 
         yield make
 

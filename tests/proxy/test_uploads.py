@@ -25,7 +25,7 @@ from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.stored import Stored
 from aoai_gateway.wire.targets import Target
 from tests.engine_driver import config
-from tests.proxy.layer_driver import Connection, connect, listen
+from tests.proxy.layer_driver import Connection, connect, listen, over_plain_http
 
 PATH = "/openai/v1/audio/transcriptions"
 FORM = "multipart/form-data; boundary=xyz"
@@ -69,9 +69,7 @@ def made() -> Iterator[Callable[..., Connection]]:
     with taddons.context(Proxyserver()) as tctx:
 
         def make(**parts: Any) -> Connection:
-            plain = config("ptu@a", "b", **parts)
-            endpoints = tuple(e.but(url=f"http://{e.name}.example/") for e in plain.aoai.endpoints)
-            here = connect(plain.but(aoai=plain.aoai.but(endpoints=endpoints)), tctx.options)
+            here = connect(over_plain_http(config("ptu@a", "b", **parts)), tctx.options)
             here.on_hook = await_it
             return here
 

@@ -121,7 +121,7 @@ def _written(
     wanted = " AND ".join(_conditions(selection))
     try:
         # COPY takes no parameters. The values come from the command line, and each is quoted.
-        connection.execute(f"COPY (SELECT * FROM {records} WHERE {wanted}) TO {target}")  # noqa: S608 - see above
+        connection.execute(f"COPY (SELECT * FROM {records} WHERE {wanted}) TO {target}")  # noqa: S608 - all quoted
         found = connection.execute(
             "SELECT count(*), max(schema) FROM read_parquet(?)", [str(output)]
         ).fetchone()

@@ -281,8 +281,7 @@ class _Running:
         self._steps += 1
         try:
             while True:
-                # Sending None is how a generator is begun.
-                self._effect = effect = run.send(result)  # type: ignore[arg-type]  # see above
+                self._effect = effect = run.send(result)  # type: ignore[arg-type]  # None begins it
                 if gateway.standing:
                     gateway.changed()
                 result = self._carry_out(effect)

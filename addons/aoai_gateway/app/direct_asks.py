@@ -36,5 +36,4 @@ def install(perform: Callable[[Ask], Awaitable[None]]) -> None:
             await perform(hook.data)
         await self.server_event(events.HookCompleted(hook))
 
-    # mitmproxy makes its handlers itself, so the class is changed.
-    ConnectionHandler.hook_task = hook_task  # type: ignore[method-assign]  # see above
+    ConnectionHandler.hook_task = hook_task  # type: ignore[method-assign]  # mitmproxy makes its handlers itself

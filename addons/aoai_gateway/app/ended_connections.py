@@ -45,7 +45,7 @@ def let_go(handler: ConnectionHandler) -> None:
     # Those that could not be opened are still there.
     handler.transports.clear()
     ended = Ended(handler.layer)
-    handler.layer = ended  # type: ignore[assignment]  # all that is called of it
+    handler.layer = ended  # type: ignore[assignment]  # of a layer, `handle_event` alone is called
     ended.look()
 
 

@@ -35,6 +35,6 @@ def install() -> None:
         loader.exec_module(package)
         return getattr(package, name)
 
-    package.__getattr__ = missing  # type: ignore[method-assign]  # PEP 562
+    package.__getattr__ = missing  # type: ignore[method-assign]  # a module may have one (PEP 562)
     sys.modules[PACKAGE] = package
     sys.modules["mitmproxy"].addons = package  # type: ignore[attr-defined]  # as an import does

@@ -35,7 +35,7 @@ def error_response(
 
 
 class Refusal(Layer):
-    """Answers whatever comes on a connection with an error, and ends it."""
+    """Answers a connection with an error, before any request is read, and ends it."""
 
     def __init__(self, context: Context, error: GatewayError) -> None:
         super().__init__(context)

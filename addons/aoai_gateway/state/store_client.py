@@ -101,7 +101,7 @@ class StoreClient:
             nodes = [ClusterNode(host, port) for host, port in _pairs(store.cluster, REDIS_PORT)]
             self._cluster = RedisCluster(startup_nodes=nodes, **options, **_sign_in(store), **_tls(store.tls))
             # It has the two methods that the client calls, and is no subclass: redis-py's own reads COMMAND.
-            self._cluster.commands_parser = _NoCommands()  # type: ignore[assignment]  # see above
+            self._cluster.commands_parser = _NoCommands()  # type: ignore[assignment]  # has the method that is called
         else:
             host, port = host_and_port(store.host or "", REDIS_PORT)
             more = _sign_in(store) | _tls(store.tls)
@@ -132,7 +132,8 @@ class StoreClient:
             if self._connection is None:
                 pool = self._redis.connection_pool
                 return cast("AbstractConnection", await pool.get_connection())  # type: ignore[no-untyped-call]  # redis-py has not typed it
-            await self._connection.connect()  # type: ignore[no-untyped-call]  # as above; through the Sentinels, if there are any
+            # Through the Sentinels, if there are any.
+            await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py has not typed it
             return self._connection
         assert self._cluster is not None
         await self._cluster.initialize()
@@ -141,7 +142,7 @@ class StoreClient:
         # The node's own connections are counted, and would have to be given back.
         options = node.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
         connection: AbstractConnection = node.connection_class(**options)
-        await connection.connect()  # type: ignore[no-untyped-call]  # as above
+        await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has not typed it
         return connection
 
     async def drop(self) -> None:
@@ -186,7 +187,7 @@ class StoreClient:
 
 
 class _NoCommands:
-    """Knows nothing of commands, which nobody asks.
+    """Knows no commands: nothing here asks for them.
 
     RedisCluster would have the server tell it of all commands at each connect: while it reads that, the
     event loop stands still for tens of milliseconds.

@@ -21,7 +21,7 @@ UNKNOWN = "application/octet-stream"
 
 
 def decode_form(body: bytes, content_type: str) -> dict[str, Any] | None:
-    """Decode a form; None if a body's type says that it is none. Raises Unreadable if it is not what it says.
+    """Decode a form; None if a body's type is another one. Raises Unreadable if it is not what it says.
 
     The value of a field that comes several times is a list.
     """

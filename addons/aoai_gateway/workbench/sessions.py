@@ -43,7 +43,7 @@ class Line:
 
 
 async def session_of(flow: HTTPFlow) -> dict[str, Any] | None:
-    """Read the messages of a flow's session; None if it is none."""
+    """Read the messages of a flow's session; None if the flow is no session."""
     if flow.websocket is None:
         return None
     messages = [(each.from_client, each.timestamp, each.content) for each in flow.websocket.messages]

@@ -2,7 +2,7 @@
 
 Beside it stands how many connections of clients are open.
 
-From then on all that a collection finds is kept until the next signal, whoever asks for the collection.
+From then on all that a collection finds is kept until the next signal, whatever asked for it.
 """
 
 import asyncio
