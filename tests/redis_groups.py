@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,7 +39,7 @@ class Group(Protocol):
         """Kill all of them."""
 
     def primary(self) -> RedisServer:
-        """Return the one that has what is shared now."""
+        """Return the one that has what is shared now, once all that run name the same one."""
 
     def take_back(self, server: RedisServer) -> None:
         """Have one that was killed or stunned, and runs again, follow the one that has taken its place."""
@@ -87,10 +88,13 @@ class Sentinels:
             server.stop()
 
     def primary(self) -> RedisServer:
-        """Return the server that a Sentinel names."""
-        sentinel = next(each for each in self.sentinels if each.process is not None)
-        _, port = sentinel.ask("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER)
-        return next(server for server in self.servers if server.port == int(port))
+        """Return the server that the Sentinels name; those that did not promote it hear of it later."""
+        return eventually(self._named_by_all, "Sentinels that name one primary")
+
+    def _named_by_all(self) -> RedisServer | None:
+        running = filter(is_running, self.sentinels)
+        ports = {int(each.ask("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER)[1]) for each in running}
+        return next(server for server in self.servers if server.port in ports) if len(ports) == 1 else None
 
     def take_back(self, server: RedisServer) -> None:
         """Do what the Sentinels would do only after ten seconds."""
@@ -171,12 +175,18 @@ class Cluster:
             server.stop()
 
     def primary(self) -> RedisServer:
-        """Return the node that has the prefix's slot now."""
-        return self.owner_of(self.slot)
+        """Return the node that has the prefix's slot; gossip takes it to the other nodes."""
+        return eventually(self._owner_for_all, "nodes that name one owner")
+
+    def _owner_for_all(self) -> RedisServer | None:
+        owners = {self._owner(self.slot, witness) for witness in filter(is_running, self.servers)}
+        return owners.pop() if len(owners) == 1 else None
 
     def owner_of(self, slot: int) -> RedisServer:
-        """Return the node that has a slot, as one that runs sees it."""
-        witness = next(server for server in self.servers if server.process is not None)
+        """Return the node that has a slot, as the first one that runs sees it."""
+        return self._owner(slot, next(filter(is_running, self.servers)))
+
+    def _owner(self, slot: int, witness: RedisServer) -> RedisServer:
         for begin, end, (_, port, *_), *_ in witness.ask("CLUSTER SLOTS"):
             if begin <= slot <= end:
                 return next(server for server in self.servers if server.port == port)
@@ -202,6 +212,9 @@ class Cluster:
             except RedisError:
                 continue  # a replica is told by its primary
         yield
+
+
+is_running = attrgetter("is_running")
 
 
 def follows(server: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import time
@@ -84,6 +85,12 @@ class RedisServer:
             "--appendonly", "no", "--dir", str(folder), *options,
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_stunned = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it answers: it was started, and neither killed nor stunned since."""
+        return self.process is not None and not self._is_stunned
 
     def ask(self, *words: Any) -> Any:
         """Send it one command."""
@@ -108,6 +115,19 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+        self._is_stunned = False
+
+    def stun(self) -> None:
+        """Have it hold its connections and answer nothing, until it is woken or killed."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        self._is_stunned = True
+
+    def wake(self) -> None:
+        """Have one that was stunned go on, with all that it knew."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+        self._is_stunned = False
 
 
 def require_redis() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -182,8 +181,7 @@ class Setting:
 
     def close(self) -> None:
         """End all of it."""
-        if self.redis.process is not None:
-            self.redis.process.send_signal(signal.SIGCONT)
+        self.redis.wake()
         self._exit.close()
 
     def _config(self, chosen: Sequence[Case], workers: int) -> dict[str, Any]:
@@ -227,12 +225,10 @@ class Setting:
         return found
 
     def _have_redis(self, redis: Redis) -> None:
-        process = self.redis.process
-        assert process is not None
         if redis == "frozen":
-            process.send_signal(signal.SIGSTOP)
+            self.redis.stun()
         elif redis == "down":
-            process.send_signal(signal.SIGCONT)
+            self.redis.wake()
             self.redis.stop()
 
     def _see_that_it_was_so(self, redis: Redis, now: Sequence[Case]) -> None:

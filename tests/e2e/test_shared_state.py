@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import threading
 import time
 from collections import Counter
@@ -264,7 +263,7 @@ def test_no_request_fails_when_redis_is_lost_and_comes_back(
         if how == "killed":
             server.stop()
         else:
-            server.process.send_signal(signal.SIGSTOP)
+            server.stun()
         two.wait_for_state("degraded since 20")
         served = seen[200]
         # Each counts alone, and the whole limit.
@@ -274,7 +273,7 @@ def test_no_request_fails_when_redis_is_lost_and_comes_back(
         if how == "killed":
             server.start()
         else:
-            server.process.send_signal(signal.SIGCONT)
+            server.wake()
         two.wait_for_state("shared")
         served = seen[200]
         # Both have told what they admitted alone; from now on there is one budget.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -189,15 +188,14 @@ def test_a_restarted_server_is_found_again(own_redis: RedisServer) -> None:
 def test_a_server_that_does_not_answer_costs_all_of_a_batch_one_time_out(own_redis: RedisServer) -> None:
     async def story(runner: Runner) -> None:
         assert await runner.run(ECHO, (), (1,)) == [1]
-        assert own_redis.process is not None
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.stun()
         begun = time.monotonic()
         answers = await asyncio.gather(
             *(runner.run(ECHO, (), (n,)) for n in range(50)), return_exceptions=True
         )
         assert 0.15 < time.monotonic() - begun < 5  # and not 50 times 0.2 s
         assert {type(answer) for answer in answers} == {TimeoutError}
-        own_redis.process.send_signal(signal.SIGCONT)
+        own_redis.wake()
         # Late answers to what was given up must not be taken for those to new questions.
         assert await runner.run(ECHO, (), (77,)) == [77]
 

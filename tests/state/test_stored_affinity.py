@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from pathlib import Path
 
@@ -109,14 +108,13 @@ def test_a_store_that_hangs_holds_nothing_up_and_is_said_once(
 
     async def run() -> None:
         keeper = AffinityKeeper(own_redis.url, "hangs", file)
-        assert own_redis.process is not None
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.stun()
         try:
             async with asyncio.timeout(5):
                 await keeper.flush()
                 await keeper.flush()
         finally:
-            own_redis.process.send_signal(signal.SIGCONT)
+            own_redis.wake()
         await keeper.flush()
 
     asyncio.run(run())
