@@ -182,7 +182,7 @@ def booked(gateway: Gateway) -> None:
 
     (client,) = gateway.config.clients
     state: Any = gateway.state
-    assert state.reserve(Reservation("call", "Team", quotas_of(client), 40), gateway.now()).admitted
+    assert state.reserve(Reservation("call", "Team", quotas_of(client), 40), gateway.unix_time()).admitted
 
 
 def test_quotas(gateway_with: Make) -> None:

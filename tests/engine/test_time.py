@@ -59,7 +59,7 @@ def test_a_hint_becomes_a_break(headers: dict[str, str], seconds: float) -> None
 
 def test_a_date_is_a_hint() -> None:
     here = world("a", "b")
-    at = here.now + here.wall + 0.1 + 20
+    at = here.now + here.unix_offset + 0.1 + 20
     here.script(a=throttled(retry_after=formatdate(at, usegmt=True)))
     trace = here.call()
     assert trace.call.attempts[0].break_seconds == pytest.approx(20, abs=1)

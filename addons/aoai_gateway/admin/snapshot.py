@@ -140,15 +140,17 @@ class _Snapshot:
         return {
             "version": VERSION,
             "status": status,
-            "time": rfc3339(self._now + gateway.wall),
-            "started": rfc3339(gateway.started + gateway.wall),
+            "time": rfc3339(self._now + gateway.unix_offset),
+            "started": rfc3339(gateway.started + gateway.unix_offset),
             "uptime_seconds": round(self._now - gateway.started, 1),
             "config_file": gateway.config_file,
-            "config_loaded": rfc3339(gateway.adopted + gateway.wall) if gateway.adopted is not None else None,
+            "config_loaded": rfc3339(gateway.adopted + gateway.unix_offset)
+            if gateway.adopted is not None
+            else None,
             "config_errors": list(gateway.config_errors),
             "trouble": [{"kind": each.kind, "text": each.text} for each in trouble],
             "expiries": [
-                {"name": name, "seconds_left": round(end - gateway.now(), 1)}
+                {"name": name, "seconds_left": round(end - gateway.unix_time(), 1)}
                 for name, end in gateway.expiries.items()
             ],
             "state": state_in_words(gateway.state),
@@ -229,7 +231,7 @@ class _Snapshot:
             return None
         return {
             "reason": brk.reason,
-            "since": rfc3339(brk.since + self._gateway.wall),
+            "since": rfc3339(brk.since + self._gateway.unix_offset),
             "seconds_left": round(brk.remaining(self._now), 1),
             "whole_endpoint": whole,
             "by_hand": brk.call_id == BY_HAND,

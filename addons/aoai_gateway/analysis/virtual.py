@@ -99,7 +99,7 @@ class VirtualGateway:
         self.engine = Engine(Random(seed))  # noqa: S311 - to be the same each time
         self.counters = Counters()
         self.now = BEGIN
-        self.wall = recording.calls[0].at - BEGIN if recording.calls else 0.0
+        self.unix_offset = recording.calls[0].at - BEGIN if recording.calls else 0.0
         self.outcomes: list[Outcomes] = []
         self.unknown_clients = 0
         """Calls of clients that the configuration does not have."""
@@ -120,7 +120,7 @@ class VirtualGateway:
         """Lead all calls to their ends. ``progress`` is told now and then how many have come."""
         self.at(BEGIN + LEASE / 3, self._renew)
         for number, recorded in enumerate(self.recording.calls):
-            self._pass_until(recorded.at - self.wall)
+            self._pass_until(recorded.at - self.unix_offset)
             self._arrive(recorded)
             if not number & 0xFFF:
                 progress(number)
@@ -141,7 +141,7 @@ class VirtualGateway:
         heapq.heappush(self._heap, (time, self._count, what, arguments))
 
     def _renew(self) -> None:
-        self.counters.renew(list(self.reservations.values()), self.now + self.wall)
+        self.counters.renew(list(self.reservations.values()), self.now + self.unix_offset)
         if len(self._heap) > 0:
             self.at(self.now + LEASE / 3, self._renew)
 
@@ -162,7 +162,7 @@ class VirtualGateway:
             target=target,
             setup=self.setup,
             started=self.now,
-            wall=self.wall,
+            unix_offset=self.unix_offset,
             headers={},
             body=_body(recorded, target),
         )
@@ -308,19 +308,21 @@ class _Running:
             case CountDelivered():
                 return Counted(now, Count(self.recorded.completion, True, "recorded"))
             case Reserve():
-                decision = gateway.counters.reserve(effect.reservation, now + gateway.wall)
+                decision = gateway.counters.reserve(effect.reservation, now + gateway.unix_offset)
                 if decision.admitted:
                     gateway.reservations[effect.reservation.id] = effect.reservation
                 return Reserved(now, decision)
             case Book():
                 gateway.reservations[effect.reservation.id] = effect.reservation
-                gateway.counters.book(effect.reservation, now + gateway.wall)
+                gateway.counters.book(effect.reservation, now + gateway.unix_offset)
             case Settle():
                 gateway.reservations.pop(effect.reservation.id, None)
-                gateway.counters.settle(effect.reservation, effect.tokens, now + gateway.wall, effect.cost)
+                gateway.counters.settle(
+                    effect.reservation, effect.tokens, now + gateway.unix_offset, effect.cost
+                )
             case Cancel():
                 gateway.reservations.pop(effect.reservation.id, None)
-                gateway.counters.cancel(effect.reservation, now + gateway.wall)
+                gateway.counters.cancel(effect.reservation, now + gateway.unix_offset)
             case Choose():
                 return Chosen(now, effect.candidates)
             case Renew():

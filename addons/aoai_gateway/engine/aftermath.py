@@ -204,7 +204,7 @@ class Aftermath:
             return None
         if refuses_us(failed):
             return self._config.breaks.ceiling_seconds
-        hint = retry_hint(failed.headers, failed.body, failed.now + self._call.wall)
+        hint = retry_hint(failed.headers, failed.body, failed.now + self._call.unix_offset)
         attempt = self._call.attempt
         if hint and attempt is not None and attempt.spillover is not None and lacks_capacity(failed):
             # It is the time of the standard deployment; the provisioned one drains all the while.
