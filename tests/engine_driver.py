@@ -500,8 +500,8 @@ class World(Stage):
                     self.now, kind, reason, status=behaviour.status, headers=headers, body=b"data: {}\n\n"
                 )
             case Hang():
-                self.now += effect.deadlines.first_byte
-                seconds = effect.deadlines.first_byte
+                self.now += effect.timeouts.first_byte
+                seconds = effect.timeouts.first_byte
                 return Failed(self.now, FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s")
             case Fail():
                 self.now += behaviour.after

@@ -352,7 +352,7 @@ class _Running:
     def _send(self, effect: Send) -> None:
         gateway, recorded, backend = self._gateway, self.recorded, effect.attempt.backend
         fault = recorded.faults.get(backend.name)
-        now, latest = gateway.now, gateway.now + effect.deadlines.first_byte
+        now, latest = gateway.now, gateway.now + effect.timeouts.first_byte
         begin, self._rest = self._pace(backend.name)
         if fault is not None:
             self._fail(fault.status, min(now + fault.seconds, latest))

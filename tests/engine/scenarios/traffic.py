@@ -165,7 +165,7 @@ class Caller:
             attempt,
             _SERVER,
             reused=False,
-            deadlines=effect.deadlines,
+            timeouts=effect.timeouts,
             remove_usage=False,
             now=here.now,
         )
