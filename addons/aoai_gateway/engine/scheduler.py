@@ -100,7 +100,7 @@ class Scheduler:
             return
         pool = request.pool
         weights = [1.0] * len(pool)
-        if not self.breaks.none:
+        if not self.breaks.is_empty:
             open_parts = [self._open_part(backend, request, now) for backend in pool]
             weights = open_parts if any(open_parts) else weights
         capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
@@ -137,7 +137,7 @@ class Scheduler:
 
     def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.none and not self.breaks.may_probe(
+        if not self.breaks.is_empty and not self.breaks.may_probe(
             backend, request.cls.name, request.call_id, now, request.marks
         ):
             return False

@@ -192,7 +192,7 @@ def order(
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
-    has_failures = bool(request.tried) or not breaks.none
+    has_failures = bool(request.tried) or not breaks.is_empty
     left = client_shares.left(request.cls.name, request.client, now) if request.limited else None
     for backend in request.pool:
         skip = _never(request, backend)
