@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.engine.shared import Shared
+    from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.wire.errors import GatewayError
@@ -65,7 +65,7 @@ _FAULT = "fault"
 class Aftermath:
     """The failures of one call, and their consequences."""
 
-    def __init__(self, shared: Shared, call: Call, pool: Pool, now: float) -> None:
+    def __init__(self, shared: SharedState, call: Call, pool: Pool, now: float) -> None:
         self._shared = shared
         self._scheduler = shared.scheduler
         self._call = call

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
-    from aoai_gateway.engine.told_state import PeerShared
+    from aoai_gateway.engine.replicated_state import ReplicatedState
     from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.identity.verifier import TokenVerifier
@@ -224,11 +224,11 @@ class Gateway:
         if self.verifier is not None:
             await self.verifier.adopt(config.tokens)
 
-    def join_peers(self) -> PeerShared:
+    def join_peers(self) -> ReplicatedState:
         """Have calls share what they know with those of other processes. Before the first call."""
-        from aoai_gateway.engine.told_state import PeerShared
+        from aoai_gateway.engine.replicated_state import ReplicatedState
 
-        shared = PeerShared(self.engine.shared.random)
+        shared = ReplicatedState(self.engine.shared.random)
         self.engine = Engine(shared.random, shared)
         shared.unfinished.settle = self.settle
         self.waiting = QueueWaker(self.engine.scheduler)

@@ -1,4 +1,7 @@
-"""The scheduler of one process of several: its changes are told, and it has the calls of its peers, too."""
+"""The scheduler of one process of several: it has the calls of all of them.
+
+It writes its own changes into a journal, which peers apply to theirs: :mod:`~aoai_gateway.engine.peers`.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ HEARD_SECONDS = 0.25
 """How often signs of life of one backend are told."""
 
 
-class SharedBreaks(Breaks):
-    """Breaks that peers are told of."""
+class ReplicatedBreaks(Breaks):
+    """Breaks whose changes are written into the journal."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -74,8 +77,8 @@ class SharedBreaks(Breaks):
             self._probes.lease((scope[0], scope[1]), cls, call_id, now)
 
 
-class SharedLiveness(Liveness):
-    """Signs of life that peers are told of."""
+class ReplicatedLiveness(Liveness):
+    """Signs of life, a few of which are written into the journal: see `HEARD_SECONDS`."""
 
     __slots__ = ("_journal", "_name", "_told")
 
@@ -98,8 +101,8 @@ class SharedLiveness(Liveness):
             self._journal.write("heard", *self._name, now)
 
 
-class SharedSuspicions(Suspicions):
-    """Failures that peers are told of."""
+class ReplicatedSuspicions(Suspicions):
+    """Failures of which the journal has all."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -119,12 +122,12 @@ class SharedSuspicions(Suspicions):
         self._journal.write("no witness", call_id)
 
 
-class SharedScheduler(Scheduler):
+class ReplicatedScheduler(Scheduler):
     """A scheduler that has the calls of all processes: its own, and those that peers have told it of."""
 
-    def __init__(self, journal: Journal, breaks: SharedBreaks, suspicions: SharedSuspicions) -> None:
+    def __init__(self, journal: Journal, breaks: ReplicatedBreaks, suspicions: ReplicatedSuspicions) -> None:
         super().__init__()
-        self.breaks: SharedBreaks = breaks
+        self.breaks: ReplicatedBreaks = breaks
         self.suspicions = suspicions
         self._journal = journal
         self._told: set[str] = set()
@@ -229,7 +232,7 @@ class SharedScheduler(Scheduler):
 
     @override
     def _liveness_of(self, key: tuple[BackendKey, str], whole: Liveness) -> Liveness:
-        return SharedLiveness(whole, self._journal, key)
+        return ReplicatedLiveness(whole, self._journal, key)
 
     def _tell(self, request: RoutingRequest, now: float) -> None:
         """Tell peers of a call, before what is told of it."""
