@@ -303,6 +303,21 @@ def test_positions_foretell_the_order(items):
     assert served(line) == foretold
 
 
+def test_minimum_shares_that_leave_little_are_kept_in_the_long_run():
+    line = WaitingQueue({"standard": 0.4375, "batch": 0.4921875})
+    for cls in RANKS:
+        line.join(ticket(cls, cls), 10_000)
+        line.join(ticket(f"{cls} too", cls), 10_000)
+    counts: Counter[str] = Counter()
+    for step in range(2_000):
+        item = line.next(0.0, anybody)
+        assert item is not None
+        counts[item.cls_name] += 1
+        line.join(ticket(f"again {step}", item.cls_name, arrived=10.0 + step), 10_000)
+    assert counts["standard"] == pytest.approx(0.4375 * 2_000, abs=2)
+    assert counts["batch"] == pytest.approx(0.4921875 * 2_000, abs=2)
+
+
 @given(
     st.dictionaries(st.sampled_from(["standard", "batch"]), st.floats(0.01, 0.5), min_size=1),
     st.lists(st.sampled_from(sorted(RANKS)), min_size=20, max_size=200),
