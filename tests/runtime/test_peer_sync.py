@@ -324,7 +324,7 @@ def test_a_process_that_could_not_be_heard_tells_again_of_its_waiting_calls(
         await soon(lambda: "call" not in other.shared.scheduler.elsewhere)
         store.refuses = ""
         await soon(lambda: "call" in other.shared.scheduler.elsewhere)
-        await soon(lambda: other.shared.scheduler._queues[waiting.line].requests)
+        await soon(lambda: other.shared.scheduler._queues[waiting.queue_name].requests)
         one.shared.scheduler.close(waiting, time.monotonic())
         await soon(lambda: "call" not in other.shared.scheduler.elsewhere)
 

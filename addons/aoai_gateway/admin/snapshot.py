@@ -28,7 +28,7 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       ``in_flight``, ``waiting``, ``dry_run``, ``quotas``, ``recent``
 ``deployments``       list of virtual deployments: ``name``, ``pool`` (names of backends), ``available``
                       (how many of them may be tried by clients that name no class), ``in_flight``,
-                      ``line``
+                      ``line`` (its queue)
 ``traffic``           the last 15 minutes, see `Traffic.report`
 ``sinks``             of usage records, list of: ``name``, ``written``, ``dropped``, ``waiting``,
                       ``trouble`` (a text, or null)
@@ -243,7 +243,7 @@ class _Snapshot:
         recent = self._gateway.traffic.clients(self._now)
         calling = Counter(call.client.name for call in self._calls)
         waiting = Counter(
-            request.client for name in self._lines() for request in self._scheduler.waiting(name)
+            request.client for name in self._queue_names() for request in self._scheduler.waiting(name)
         )
         found = []
         for client in written.clients:
@@ -274,19 +274,19 @@ class _Snapshot:
         # The highest class may be half open while all others are still kept out.
         usual = config.priority_class(None).name
         breaks = self._scheduler.breaks
-        lines = {name: self._line("" if everybody else name, classes) for name in pools}
+        queues = {name: self._queue("" if everybody else name, classes) for name in pools}
         return [
             {
                 "name": name,
                 "pool": [backend.name for backend in pool],
                 "available": sum(breaks.on(backend, self._now, usual) is None for backend in pool),
-                "in_flight": (calling.total() if everybody else calling[name]) - lines[name]["waiting"],
-                "line": lines[name],
+                "in_flight": (calling.total() if everybody else calling[name]) - queues[name]["waiting"],
+                "line": queues[name],
             }
             for name, pool in pools.items()
         ]
 
-    def _line(self, name: str, classes: Iterable[str]) -> dict[str, Any]:
+    def _queue(self, name: str, classes: Iterable[str]) -> dict[str, Any]:
         requests = self._scheduler.waiting(name)
         lengths: dict[str, list[float]] = {}
         for request in requests:
@@ -305,8 +305,8 @@ class _Snapshot:
             ],
         }
 
-    def _lines(self) -> list[str]:
-        return [name for name, _ in self._scheduler.lines()]
+    def _queue_names(self) -> list[str]:
+        return [name for name, _ in self._scheduler.queues()]
 
 
 def _at(call: Call) -> Backend | None:

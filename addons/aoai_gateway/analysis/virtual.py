@@ -75,7 +75,7 @@ BYTES_A_TOKEN = 4
 """Of a prompt's text, for what the engine estimates from its size."""
 
 LOOK_SECONDS = 0.001
-"""Between two looks at the line that only time brings about."""
+"""Between two looks at the queue that only time brings about."""
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class VirtualGateway:
         self._deployments: dict[str, Deployment] = {}
         self._clients = {client.name: client for client in config.clients if client.enabled}
         self.standing: dict[str, tuple[_Running, float]] = {}
-        """The calls that wait in a line, and until when."""
+        """The calls that wait in a queue, and until when."""
         self._asked = False
         self._timer = math.inf
 
@@ -195,10 +195,10 @@ class VirtualGateway:
             found = self._deployments[backend.name] = Deployment(limits_of(backend, observed))
         return found
 
-    # --- the waiting line, as runtime/queue_waker.py has it ----------------------------------------------
+    # --- the queue, as runtime/queue_waker.py has it ----------------------------------------------------
 
     def stand(self, running: _Running, until: float) -> None:
-        """Let a call wait in its line."""
+        """Let a call wait in its queue."""
         ident = running.call.id
         self.standing[ident] = (running, until)
         self._look()
@@ -218,7 +218,7 @@ class VirtualGateway:
             self.at(self.now, standing[0].woken)
 
     def _over(self, ident: str) -> None:
-        """Wake a call whose time in line is over, unless it is released just then."""
+        """Wake a call whose time in the queue is over, unless it is released just then."""
         if ident in self.standing:
             self._look()
             standing = self.standing.get(ident)
@@ -414,7 +414,7 @@ class _Running:
         self.step(ClientGone(self._gateway.now, so_far))
 
     def woken(self) -> None:
-        """It is released, or its time in line is over."""
+        """It is released, or its time in the queue is over."""
         if not self.done:
             now = self._gateway.now
             self.step(ClientGone(now) if self.gone else Done(now))

@@ -175,7 +175,7 @@ class ReplicatedScheduler(Scheduler):
 
     @override
     def leave(self, request: RoutingRequest) -> None:
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         waits = queue is not None and request.call_id in queue.requests
         super().leave(request)
         if waits and request.call_id in self._told:
@@ -242,7 +242,12 @@ class ReplicatedScheduler(Scheduler):
         takes = None if request.takes is None else list(request.takes)
         self._journal.write(
             *("call", now, request.call_id, request.client, request.cls.name),
-            *([backend.key for backend in request.pool], request.deployment, request.operation, request.line),
+            *(
+                [backend.key for backend in request.pool],
+                request.deployment,
+                request.operation,
+                request.queue_name,
+            ),
             *(request.tokens, request.arrived, request.weight, request.strategy, request.home),
             *(takes, list(request.too_small), request.limited),
         )
@@ -263,7 +268,7 @@ class ReplicatedScheduler(Scheduler):
             for request in queue.requests.values():
                 if request.call_id not in self.elsewhere:
                     self._tell(request, request.arrived)
-                    self._tell_place(request, queue.line.minimum_shares)
+                    self._tell_place(request, queue.tickets.minimum_shares)
 
     # --- calls of peers --------------------------------------------------------------------------------
 
@@ -278,7 +283,7 @@ class ReplicatedScheduler(Scheduler):
     ) -> None:
         """Take in that it waits there; a promise was too early, or too late, then."""
         self.take_back(request, now)
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         if queue is None or request.call_id not in queue.requests:
             super().join(request, minimum_shares, max_length=2**31)
 
@@ -289,10 +294,10 @@ class ReplicatedScheduler(Scheduler):
             if request.backend.key == backend.key:
                 return
             super().release(request, now)
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         if queue is not None and request.call_id in queue.requests:
             queue.take(request.call_id)
-            queue.line.serve(request.call_id)
+            queue.tickets.serve(request.call_id)
         request.tokens = tokens
         self._begin(request, backend, now)
         self.breaks.probe_elsewhere(backend, request.cls.name, request.call_id, now)

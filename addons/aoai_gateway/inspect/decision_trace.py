@@ -223,7 +223,7 @@ def _after(step: Step, began: float) -> Iterator[str]:
         case WaitUntil(), Done():
             yield "held back until now"
         case WaitInQueue(), Done(now=now):
-            yield f"stood in line for a backend for {_seconds(now - began)}"
+            yield f"waited in the queue for a backend for {_seconds(now - began)}"
         case Choose(candidates=candidates), Chosen(candidates=chosen, error=error):
             if error is not None:
                 yield "a plugin refuses the call"

@@ -101,7 +101,7 @@ class RoutingRequest:
     pool: Pool
     deployment: str
     """The virtual deployment, or the requested name at an endpoint without any."""
-    line: str = ""
+    queue_name: str = ""
     """The name of its queue: the virtual deployment, if it is one."""
     tokens: int = 0
     """The tokens that a backend's limiter will count for it: its prompt, and the bound of its completion."""

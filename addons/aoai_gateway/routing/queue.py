@@ -176,7 +176,7 @@ class WaitingQueue:
         return True
 
     def serve(self, ticket_id: str) -> bool:
-        """Take a ticket out of the line that was served, in whichever order; False if there is none."""
+        """Take out a ticket that was served, in whichever order; False if there is none."""
         place = self._places.get(ticket_id)
         if place is None:
             return False

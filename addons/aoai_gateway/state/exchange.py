@@ -62,8 +62,8 @@ class Exchange:
         # In a cluster, keys with the same words in braces are on the same node.
         self._events = f"{prefix}:{{peers}}:events"
         self._homes = homes_key(prefix)
-        self._writer = _Line(store, self._events, TIMEOUT)
-        self._reader = _Line(store, self._events, BLOCK_SECONDS + TIMEOUT)
+        self._writer = _Connection(store, self._events, TIMEOUT)
+        self._reader = _Connection(store, self._events, BLOCK_SECONDS + TIMEOUT)
         self._last = "0-0"
         self._written_ms: int | None = None
         """When this process wrote last, in milliseconds on the store's clock, which names the entries."""
@@ -137,7 +137,7 @@ class Exchange:
             self._last = "0-0"
 
 
-class _Line(StoreClient):
+class _Connection(StoreClient):
     """A client whose commands come one at a time, each with an answer in ``seconds``."""
 
     def __init__(self, store: StoreAddress, key: str, seconds: float) -> None:
