@@ -258,7 +258,7 @@ class Stage:
 
     def __init__(self, configuration: Config, *, random: Random | None = None) -> None:
         self.now = 1_000.0
-        self.wall = 1_700_000_000.0
+        self.unix_offset = 1_700_000_000.0
         self.engine = Engine(random or Random(1))
         self.counters = Counters()
         self.counter = Counter()
@@ -293,7 +293,7 @@ class Stage:
             target=parse_target(method, path),
             setup=self.setup,
             started=self.now,
-            wall=self.wall,
+            unix_offset=self.unix_offset,
             headers=_headers(headers or {}),
             claims=claims or {},
             brings_own_token=own_token,
@@ -313,14 +313,16 @@ class Stage:
                 count = self.counter.count_request(operation, effect.body.parsed, effect.model)
                 return Counted(self.now, count)
             case Reserve():
-                decision = self.counters.reserve(effect.reservation, self.now + self.wall)
+                decision = self.counters.reserve(effect.reservation, self.now + self.unix_offset)
                 return Reserved(self.now, decision)
             case Book():
-                self.counters.book(effect.reservation, self.now + self.wall)
+                self.counters.book(effect.reservation, self.now + self.unix_offset)
             case Settle():
-                self.counters.settle(effect.reservation, effect.tokens, self.now + self.wall, effect.cost)
+                self.counters.settle(
+                    effect.reservation, effect.tokens, self.now + self.unix_offset, effect.cost
+                )
             case Cancel():
-                self.counters.cancel(effect.reservation, self.now + self.wall)
+                self.counters.cancel(effect.reservation, self.now + self.unix_offset)
             case _:
                 return None
         return Done(self.now)
@@ -498,8 +500,8 @@ class World(Stage):
                     self.now, kind, reason, status=behaviour.status, headers=headers, body=b"data: {}\n\n"
                 )
             case Hang():
-                self.now += effect.deadlines.first_byte
-                seconds = effect.deadlines.first_byte
+                self.now += effect.timeouts.first_byte
+                seconds = effect.timeouts.first_byte
                 return Failed(self.now, FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s")
             case Fail():
                 self.now += behaviour.after

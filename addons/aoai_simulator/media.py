@@ -16,20 +16,20 @@ VIDEO = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom"
 _SAMPLES_PER_SECOND = 8_000
 
 
-def answer(operation: str, sent: Sent, wall: int, model: str) -> Reply:
+def answer(operation: str, sent: Sent, unix_time: int, model: str) -> Reply:
     """Answer a call of `targets.MEDIA`. ``model``: the deployment's base model."""
     if operation == "audio/speech":
         if not isinstance(sent.fields.get("input"), str):
             return invalid_request("Missing required parameter: 'input'.", param="input")
         return Whole(200, (("content-type", "audio/wav"),), _silence(), 1)
     if operation.startswith("images/"):
-        return _image(operation, sent, wall)
+        return _image(operation, sent, unix_time)
     if sent.file is None:
         return invalid_request("Missing required parameter: 'file'.", param="file")
     return transcript(operation, sent, model)
 
 
-def _image(operation: str, sent: Sent, wall: int) -> Reply:
+def _image(operation: str, sent: Sent, unix_time: int) -> Reply:
     prompt = sent.fields.get("prompt")
     if not isinstance(prompt, str):
         return invalid_request("Missing required parameter: 'prompt'.", param="prompt")
@@ -39,7 +39,7 @@ def _image(operation: str, sent: Sent, wall: int) -> Reply:
         name = "image_generation" if operation.endswith("generations") else "image_edit"
         partial = {"type": f"{name}.partial_image", "partial_image_index": 0, "b64_json": shown}
         return named_events([partial, {"type": f"{name}.completed", "b64_json": shown, "usage": usage}], 282)
-    body = {"created": wall, "data": [{"b64_json": shown}], "usage": usage}
+    body = {"created": unix_time, "data": [{"b64_json": shown}], "usage": usage}
     return Whole(200, (JSON_TYPE,), compact(body), 282)
 
 

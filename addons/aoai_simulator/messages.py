@@ -43,8 +43,8 @@ def shaped(path: str, reply: Whole) -> Whole:
     return Whole(reply.status, (*limit_headers(reply.headers, None), JSON_TYPE), compact(body))
 
 
-def limit_headers(headers: Headers, wall: float | None) -> Headers:
-    """Azure's headers as Anthropic writes them; without `wall` the resets, which are times, are left out."""
+def limit_headers(headers: Headers, unix_time: float | None) -> Headers:
+    """Azure's headers as Anthropic writes them; without `unix_time`, no resets, which are times."""
     found: list[tuple[str, str]] = []
     for name, value in headers:
         parts = name.removeprefix("x-ratelimit-").split("-")
@@ -54,8 +54,8 @@ def limit_headers(headers: Headers, wall: float | None) -> Headers:
             found.append((name, value))
         elif parts[0] != "reset":
             found.append((f"anthropic-ratelimit-{parts[1]}-{parts[0]}", value))
-        elif wall is not None:
-            at = datetime.fromtimestamp(wall + int(value), UTC).isoformat(timespec="seconds")
+        elif unix_time is not None:
+            at = datetime.fromtimestamp(unix_time + int(value), UTC).isoformat(timespec="seconds")
             found.append((f"anthropic-ratelimit-{parts[1]}-reset", at.replace("+00:00", "Z")))
     return tuple(found)
 

@@ -199,10 +199,10 @@ class Resource:
         """Find a deployment; as on Azure, the case of its name does not count."""
         return self._by_lower_case.get(name.lower())
 
-    def begin(self, request: Request, wall: float) -> Call | Whole:
-        """Understand a request, or answer with the error that AOAI would. `wall` is Unix time."""
-        secret = self.sessions.secret(request.headers, wall)
-        refused = None if secret is not None else self._unauthorised(request, wall)
+    def begin(self, request: Request, unix_time: float) -> Call | Whole:
+        """Understand a request, or answer with the error that AOAI would. Times are in seconds."""
+        secret = self.sessions.secret(request.headers, unix_time)
+        refused = None if secret is not None else self._unauthorised(request, unix_time)
         if refused is not None:
             return refused
         target = parse_target(request.method, request.target)
@@ -253,28 +253,28 @@ class Resource:
         except InvalidError as invalid:
             return invalid.reply
 
-    def reply(self, call: Call, now: float, wall: float) -> Reply:
+    def reply(self, call: Call, now: float, unix_time: float) -> Reply:
         """Answer a call at monotonic time `now`; the limiter decides first."""
         deployment, ask = call.deployment, call.ask
         if call.target.operation == "realtime":
-            return self._realtime(call, now, wall)
+            return self._realtime(call, now, unix_time)
         if call.target.operation == RESPONSES_SOCKET and call.request is not None:
             return Upgrade(handshake(call.request.headers) or (), ResponseSession())
         if target_parts := call.target.parts:
-            return self._thing(call, target_parts, wall)
+            return self._thing(call, target_parts, unix_time)
         if deployment is not None and ask is None:
-            return self._media_reply(call, deployment, now, wall)
+            return self._media_reply(call, deployment, now, unix_time)
         if call.target.operation == message_requests.COUNT and ask is not None:
             return messages.count(ask.prompt_tokens)
         if deployment is None or ask is None:
             return self._models(call.target) if call.target.operation == "models" else self._item(call.target)
         decision, deployment = self._admit(call, deployment, ask.cost, now)
         if call.target.operation in CLAUDE:
-            call.limit_headers = messages.limit_headers(decision.headers, wall)
+            call.limit_headers = messages.limit_headers(decision.headers, unix_time)
         if not decision.admitted:
             return replies.refusal(self.refused(call), decision)
         try:
-            return self._rejection(deployment, ask) or self._answer(deployment, ask, wall)
+            return self._rejection(deployment, ask) or self._answer(deployment, ask, unix_time)
         except InvalidError as invalid:
             return invalid.reply
 
@@ -314,13 +314,13 @@ class Resource:
             return replies.deployment_not_found()
         return Call(target, request=request)
 
-    def _realtime(self, call: Call, now: float, wall: float) -> Reply:
+    def _realtime(self, call: Call, now: float, unix_time: float) -> Reply:
         """Open a session, or answer a call beside one."""
         request, deployment = call.request, call.deployment
         assert request is not None
         if call.target.parts:
             content_type = request.headers.get("content-type", "")
-            return self.sessions.answer(call.target.parts, content_type, request.body, int(wall))
+            return self.sessions.answer(call.target.parts, content_type, request.body, int(unix_time))
         if deployment is not None and not self.book(call, MEDIA_COST, now):
             decision, _ = limits.admit(deployment.limits, deployment.state, MEDIA_COST, now)
             return replies.refusal(self.refused(call), decision)
@@ -330,13 +330,13 @@ class Resource:
         length = self._settings.completion_tokens
         return self.sessions.open(accepted, model, call.target.api_version, call.secret, length)
 
-    def respond_in_session(self, call: Call, body: bytes, now: float, wall: float) -> Reply:
+    def respond_in_session(self, call: Call, body: bytes, now: float, unix_time: float) -> Reply:
         """Answer a message of a session of responses, which has the form of a request's body."""
         assert call.request is not None
-        asked = self.begin(Request("POST", "/openai/v1/responses", call.request.headers, body), wall)
+        asked = self.begin(Request("POST", "/openai/v1/responses", call.request.headers, body), unix_time)
         if isinstance(asked, Whole):
             return asked
-        reply = self.reply(asked, now, wall)
+        reply = self.reply(asked, now, unix_time)
         self.finish(asked, reply.tokens if not isinstance(reply, Upgrade) else 0, now)
         return reply
 
@@ -362,19 +362,19 @@ class Resource:
             return replies.operation_not_supported(target.operation, deployment.spec.model)
         return Call(target, deployment, sent=sent)
 
-    def _media_reply(self, call: Call, deployment: Deployment, now: float, wall: float) -> Reply:
+    def _media_reply(self, call: Call, deployment: Deployment, now: float, unix_time: float) -> Reply:
         """Answer a call for audio or images, or beside a response, if the limiter lets it in."""
         decision, deployment.state = limits.admit(deployment.limits, deployment.state, MEDIA_COST, now)
         call.reservation, call.limit_headers = decision.reservation, decision.headers
         if not decision.admitted:
             return replies.refusal(self.refused(call), decision)
         if call.sent is not None:
-            return media.answer(call.target.operation, call.sent, int(wall), deployment.spec.model)
+            return media.answer(call.target.operation, call.sent, int(unix_time), deployment.spec.model)
         assert call.request is not None
-        made = self.made(deployment.name, wall)
+        made = self.made(deployment.name, unix_time)
         return responses.side(call.target.operation, len(call.request.body) // 4, made)
 
-    def _thing(self, call: Call, parts: tuple[str, ...], wall: float) -> Reply:
+    def _thing(self, call: Call, parts: tuple[str, ...], unix_time: float) -> Reply:
         """Answer a call for what lives here."""
         request = call.request
         assert request is not None
@@ -385,7 +385,7 @@ class Resource:
             model = sent.fields.get("model") if isinstance(sent, Sent) else None
             if isinstance(model, str) and model not in self.deployments:
                 return replies.deployment_not_found()
-        return self.things.answer(request.method, parts, query, content_type, request.body, int(wall))
+        return self.things.answer(request.method, parts, query, content_type, request.body, int(unix_time))
 
     def finish(self, call: Call, used: int, now: float) -> None:
         """Book the tokens that a call really took, once."""
@@ -412,9 +412,9 @@ class Resource:
             call.target.api_version,
         )
 
-    def made(self, deployment: str, wall: float) -> responses.Made:
+    def made(self, deployment: str, unix_time: float) -> responses.Made:
         """The identity of a new response."""
-        return responses.Made(deployment, self._ident(), int(wall), self._secret)
+        return responses.Made(deployment, self._ident(), int(unix_time), self._secret)
 
     def headers(self, call: Call | None, status: int) -> Headers:
         """What stands on every response beside the answer's own headers."""
@@ -440,7 +440,7 @@ class Resource:
         common += [("x-ms-rai-invoked", "true"), ("x-accel-buffering", "no")]
         return (*common, *call.limit_headers)
 
-    def _unauthorised(self, request: Request, wall: float) -> Whole | None:
+    def _unauthorised(self, request: Request, unix_time: float) -> Whole | None:
         headers = request.headers
         key = headers.get("api-key", headers.get("x-api-key")) or key_in_query(request.target)
         if key is not None:
@@ -452,7 +452,7 @@ class Resource:
         if token == self.key:
             return None
         if token.startswith("eyJ") and token.count(".") == 2:
-            return None if _current(token, wall) else replies.wrong_token()
+            return None if _current(token, unix_time) else replies.wrong_token()
         return replies.wrong_key()
 
     def _rejection(self, deployment: Deployment, ask: Ask) -> Whole | None:
@@ -480,7 +480,7 @@ class Resource:
             return self._settings.completion_tokens
         return max(1, round(share * most))
 
-    def _answer(self, deployment: Deployment, ask: Ask, wall: float) -> Reply:
+    def _answer(self, deployment: Deployment, ask: Ask, unix_time: float) -> Reply:
         model = deployment.spec.model
         if ask.operation == "embeddings":
             return embeddings.whole(ask, model)
@@ -488,8 +488,8 @@ class Resource:
         if ask.operation == message_requests.OPERATION:
             return self._claude.answer(ask, made[0], deployment.name, deployment.snapshot, self._ident())
         if ask.operation == "responses":
-            return self._respond(deployment, ask, made[0], wall)
-        what = (ask, made, deployment.snapshot, self._ident(), int(wall))
+            return self._respond(deployment, ask, made[0], unix_time)
+        what = (ask, made, deployment.snapshot, self._ident(), int(unix_time))
         if ask.operation == "chat/completions" and ask.body.get("store") is True:
             self.things.keep("chat/completions", stored := json.loads(chat.whole(*what).body))
             path = f"chat/completions/{stored['id']}/messages"
@@ -509,16 +509,16 @@ class Resource:
         return reply.status, json.loads(reply.body)
 
     def _respond(
-        self, deployment: Deployment, ask: Ask, completion: completions.Completion, wall: float
+        self, deployment: Deployment, ask: Ask, completion: completions.Completion, unix_time: float
     ) -> Reply:
-        made = self.made(deployment.name, wall)
+        made = self.made(deployment.name, unix_time)
         if ask.body.get("store") is not False:
             stored = responses.body(ask, completion, made)
             self._stored[stored["id"]] = {"body": stored, "input": ask.body.get("input")}
             if len(self._stored) > MAX_STORED:
                 self._stored.popitem(last=False)
             self.things.remember(
-                ask.body.get("conversation"), (*sent_items(ask.body), *stored["output"]), int(wall)
+                ask.body.get("conversation"), (*sent_items(ask.body), *stored["output"]), int(unix_time)
             )
         if ask.stream:
             return responses.stream(ask, completion, made, done_marker=self._settings.responses_done)
@@ -563,7 +563,7 @@ class Resource:
         return f"{self._randomness.getrandbits(160):040x}"
 
 
-def _current(token: str, wall: float) -> bool:
+def _current(token: str, unix_time: float) -> bool:
     """Whether a JWT has claims and has not expired; its signature is not looked at."""
     payload = token.split(".")[1]
     try:
@@ -571,4 +571,4 @@ def _current(token: str, wall: float) -> bool:
     except ValueError:
         return False
     expires = claims.get("exp") if isinstance(claims, dict) else None
-    return not isinstance(expires, int | float) or expires > wall
+    return not isinstance(expires, int | float) or expires > unix_time

@@ -52,13 +52,13 @@ class Sessions:
         self._secrets.clear()
         self._calls.clear()
 
-    def secret(self, headers: Mapping[str, str], wall: float) -> Secret | None:
+    def secret(self, headers: Mapping[str, str], unix_time: float) -> Secret | None:
         """The secret that a request shows, if it is one that is valid."""
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             shown = headers.get("api-key", "")
         found = self._secrets.get(shown.strip())
-        return found if found is not None and found.expires > wall else None
+        return found if found is not None and found.expires > unix_time else None
 
     def knows(self, method: str, parts: tuple[str, ...]) -> bool:
         """Whether a path below ``realtime`` is one of those that are answered here."""
@@ -82,7 +82,7 @@ class Sessions:
         name = holder.get("model")
         return name if isinstance(name, str) else None
 
-    def answer(self, parts: tuple[str, ...], content_type: str, body: bytes, wall: int) -> Reply:
+    def answer(self, parts: tuple[str, ...], content_type: str, body: bytes, unix_time: int) -> Reply:
         """Answer a request that `knows` knows."""
         if parts[1] == "calls":
             return self._call(parts)
@@ -96,12 +96,12 @@ class Sessions:
         value = f"ek_{self._randomness.getrandbits(128):032x}"
         model = settings.get("model")
         kept = {name: value for name, value in settings.items() if name not in ("model", "expires_after")}
-        self._secrets[value] = Secret(wall + seconds, model if isinstance(model, str) else None, kept)
+        self._secrets[value] = Secret(unix_time + seconds, model if isinstance(model, str) else None, kept)
         if len(self._secrets) > MAX_SECRETS:
             self._secrets.popitem(last=False)
         ident = f"sess_{self._randomness.getrandbits(80):020x}"
         told = {**settings, "id": ident, "object": "realtime.session"}
-        minted: dict[str, Any] = {"value": value, "expires_at": wall + seconds}
+        minted: dict[str, Any] = {"value": value, "expires_at": unix_time + seconds}
         whole = (
             {**minted, "session": told} if parts[1] == "client_secrets" else told | {"client_secret": minted}
         )

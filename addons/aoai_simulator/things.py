@@ -135,17 +135,17 @@ class Things:
             path, _ = self._things.popitem(last=False)
             self._contents.pop(path, None)
 
-    def remember(self, named: object, items: Iterable[Mapping[str, Any]], wall: int) -> None:
+    def remember(self, named: object, items: Iterable[Mapping[str, Any]], unix_time: int) -> None:
         """Add what was asked and answered to the conversation that a response names, if it names one."""
         ident = named.get("id") if isinstance(named, Mapping) else named
         if f"conversations/{ident}" not in self._things:
             return
         path = f"conversations/{ident}/items"
         for item in items:
-            self._create(path, KINDS["conversations/{}/items"], Sent(item), wall)
+            self._create(path, KINDS["conversations/{}/items"], Sent(item), unix_time)
 
     def answer(
-        self, method: str, parts: tuple[str, ...], query: str, content_type: str, body: bytes, wall: int
+        self, method: str, parts: tuple[str, ...], query: str, content_type: str, body: bytes, unix_time: int
     ) -> Reply:
         """Answer a request that `knows` knows."""
         template, kind = next(self._readings(method, parts))
@@ -157,18 +157,20 @@ class Things:
             return sent
         path = "/".join(parts)
         if kind is None:
-            return self._actions[method, template](path, sent, wall)
+            return self._actions[method, template](path, sent, unix_time)
         if template.endswith("{}"):
             return self._on_thing(method, path, sent)
         if method == "GET":
             return self._list(path, parse_qs(query))
         items = sent.fields.get("items")
         if isinstance(items, list) and path.endswith("/items"):
-            rows = [self._create(path, kind, Sent(item), wall) for item in items if isinstance(item, dict)]
+            rows = [
+                self._create(path, kind, Sent(item), unix_time) for item in items if isinstance(item, dict)
+            ]
             return _json(_listed(rows))
         if template == "threads/{}/runs":
-            return self._run(path, sent, wall)
-        return _json(self._create(path, kind, sent, wall))
+            return self._run(path, sent, unix_time)
+        return _json(self._create(path, kind, sent, unix_time))
 
     # --- reading a path ---------------------------------------------------------------------------------
 
@@ -195,12 +197,12 @@ class Things:
 
     # --- the usual verbs --------------------------------------------------------------------------------
 
-    def _create(self, path: str, kind: Kind, sent: Sent, wall: int) -> dict[str, Any]:
+    def _create(self, path: str, kind: Kind, sent: Sent, unix_time: int) -> dict[str, Any]:
         ident = sent.fields.get("file_id") if path.endswith("/files") else None
         made = {
             "id": ident or f"{kind.prefix}{self._randomness.getrandbits(128):032x}",
             "object": kind.name,
-            "created_at": wall,
+            "created_at": unix_time,
             **kind.said,
             **{name: value for name, value in sent.fields.items() if name not in ("items", "stream")},
         }
@@ -215,14 +217,14 @@ class Things:
             self._contents[f"{path}/{made['id']}"] = sent.file
         return made
 
-    def _run(self, path: str, sent: Sent, wall: int) -> Reply:
+    def _run(self, path: str, sent: Sent, unix_time: int) -> Reply:
         thread = path.split("/")[1]
-        fields = {**sent.fields, "thread_id": thread, "started_at": wall, "completed_at": wall}
-        run = self._create(path, KINDS["threads/{}/runs"], Sent(fields), wall)
+        fields = {**sent.fields, "thread_id": thread, "started_at": unix_time, "completed_at": unix_time}
+        run = self._create(path, KINDS["threads/{}/runs"], Sent(fields), unix_time)
         messages, steps = f"threads/{thread}/messages", f"{path}/{run['id']}/steps"
-        said = self._create(messages, KINDS["threads/{}/messages"], Sent(runs.message_of(run)), wall)
+        said = self._create(messages, KINDS["threads/{}/messages"], Sent(runs.message_of(run)), unix_time)
         made = Sent(runs.step_of(run, said))
-        step = self._create(steps, KINDS["threads/{}/runs/{}/steps"], made, wall)
+        step = self._create(steps, KINDS["threads/{}/runs/{}/steps"], made, unix_time)
         return runs.stream(run, said, step) if sent.fields.get("stream") is True else _json(runs.queued(run))
 
     def _list(self, path: str, query: Mapping[str, list[str]]) -> Whole:
@@ -261,54 +263,56 @@ class Things:
         batch["status"] = status
         if status != "completed":
             return
-        wall = batch["created_at"]
+        unix_time = batch["created_at"]
         made = batches.results_of(self._contents.get(file, b""), self._line)
         for name, content in (("output", made.output), ("error", made.errors)):
             if content:
                 sent = Sent({"purpose": "batch_output"}, content, f"{name}.jsonl")
-                batch[f"{name}_file_id"] = self._create("files", KINDS["files"], sent, wall)["id"]
-        batch |= {"request_counts": made.counts, "completed_at": wall}
+                batch[f"{name}_file_id"] = self._create("files", KINDS["files"], sent, unix_time)["id"]
+        batch |= {"request_counts": made.counts, "completed_at": unix_time}
 
     # --- actions ----------------------------------------------------------------------------------------
 
-    def _cancel(self, path: str, _sent: Sent, _wall: int) -> Whole:
+    def _cancel(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
         thing = self._things[path.rpartition("/")[0]]
         thing["status"] = "cancelled"
         return _json(thing)
 
-    def _shown(self, path: str, _sent: Sent, _wall: int) -> Whole:
+    def _shown(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
         return _json(self._things[path.rpartition("/")[0]])
 
-    def _complete_upload(self, path: str, sent: Sent, wall: int) -> Whole:
+    def _complete_upload(self, path: str, sent: Sent, unix_time: int) -> Whole:
         upload = path.removesuffix("/complete")
         parts = [f"{upload}/parts/{part}" for part in sent.fields.get("part_ids", [])]
         content = b"".join(self._contents.get(part, b"") for part in parts)
         fields = {name: self._things[upload].get(name) for name in ("filename", "purpose")}
-        file = self._create("files", KINDS["files"], Sent(fields, content, str(fields["filename"])), wall)
+        file = self._create(
+            "files", KINDS["files"], Sent(fields, content, str(fields["filename"])), unix_time
+        )
         self._things[upload] |= {"status": "completed", "file": file}
         return _json(self._things[upload])
 
-    def _create_and_run(self, _path: str, sent: Sent, wall: int) -> Reply:
-        thread = self._create("threads", KINDS["threads"], Sent({}), wall)
+    def _create_and_run(self, _path: str, sent: Sent, unix_time: int) -> Reply:
+        thread = self._create("threads", KINDS["threads"], Sent({}), unix_time)
         given = sent.fields.get("thread")
         messages = given.get("messages") if isinstance(given, Mapping) else None
-        self._add_messages(f"threads/{thread['id']}", messages, wall)
+        self._add_messages(f"threads/{thread['id']}", messages, unix_time)
         fields = {name: value for name, value in sent.fields.items() if name != "thread"}
-        return self._run(f"threads/{thread['id']}/runs", Sent(fields), wall)
+        return self._run(f"threads/{thread['id']}/runs", Sent(fields), unix_time)
 
-    def _create_thread(self, path: str, sent: Sent, wall: int) -> Whole:
+    def _create_thread(self, path: str, sent: Sent, unix_time: int) -> Whole:
         fields = {name: value for name, value in sent.fields.items() if name != "messages"}
-        thread = self._create(path, KINDS["threads"], Sent(fields), wall)
-        self._add_messages(f"threads/{thread['id']}", sent.fields.get("messages"), wall)
+        thread = self._create(path, KINDS["threads"], Sent(fields), unix_time)
+        self._add_messages(f"threads/{thread['id']}", sent.fields.get("messages"), unix_time)
         return _json(thread)
 
-    def _add_messages(self, thread: str, messages: object, wall: int) -> None:
+    def _add_messages(self, thread: str, messages: object, unix_time: int) -> None:
         for message in messages if isinstance(messages, list) else []:
             if isinstance(message, Mapping):
-                self._create(f"{thread}/messages", KINDS["threads/{}/messages"], Sent(message), wall)
+                self._create(f"{thread}/messages", KINDS["threads/{}/messages"], Sent(message), unix_time)
 
-    def _create_batch(self, path: str, sent: Sent, wall: int) -> Whole:
-        made = self._create(path, KINDS["batches"], sent, wall)
+    def _create_batch(self, path: str, sent: Sent, unix_time: int) -> Whole:
+        made = self._create(path, KINDS["batches"], sent, unix_time)
         answer = _json(made)
         file = f"files/{sent.fields.get('input_file_id')}"
         if file in self._things:
@@ -318,21 +322,21 @@ class Things:
                 made |= {"status": "failed", "errors": {"object": "list", "data": faults}}
         return answer
 
-    def _search(self, _path: str, _sent: Sent, _wall: int) -> Whole:
+    def _search(self, _path: str, _sent: Sent, _unix_time: int) -> Whole:
         return _json({"object": "vector_store.search_results.page", "data": [], "has_more": False})
 
-    def _remix(self, _path: str, sent: Sent, wall: int) -> Whole:
-        return _json(self._create("videos", KINDS["videos"], sent, wall))
+    def _remix(self, _path: str, sent: Sent, unix_time: int) -> Whole:
+        return _json(self._create("videos", KINDS["videos"], sent, unix_time))
 
-    def _content(self, path: str, _sent: Sent, _wall: int) -> Whole:
+    def _content(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
         content = self._contents.get(path.removesuffix("/content"), b"")
         return Whole(200, (("content-type", "application/octet-stream"),), content)
 
-    def _text(self, path: str, _sent: Sent, _wall: int) -> Whole:
+    def _text(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
         content = self._contents.get(f"files/{path.split('/')[-2]}", b"").decode(errors="replace")
         return _json(_listed([{"type": "text", "text": content}]))
 
-    def _none(self, _path: str, _sent: Sent, _wall: int) -> Whole:
+    def _none(self, _path: str, _sent: Sent, _unix_time: int) -> Whole:
         return _json(_listed([]))
 
 

@@ -152,10 +152,10 @@ def test_who_waits(gateway_with: Make) -> None:
         assert gateway.engine.scheduler.join(request, {}, max_length=9)
         gateway.calls[request.call_id] = world("a@one").call().call
     document = taken(gateway)
-    line = document["deployments"][0]["line"]
-    assert line["waiting"] == 2
-    assert line["longest_wait_seconds"] == pytest.approx(3, abs=0.5)
-    assert [(each["priority"], each["waiting"]) for each in line["classes"]] == [("batch", 2)]
+    queue = document["deployments"][0]["line"]
+    assert queue["waiting"] == 2
+    assert queue["longest_wait_seconds"] == pytest.approx(3, abs=0.5)
+    assert [(each["priority"], each["waiting"]) for each in queue["classes"]] == [("batch", 2)]
     for each in (document["gateway"], document["clients"][0]):
         assert (each["waiting"], each["in_flight"]) == (2, 0)
     assert document["deployments"][0]["in_flight"] == 0
@@ -182,7 +182,7 @@ def booked(gateway: Gateway) -> None:
 
     (client,) = gateway.config.clients
     state: Any = gateway.state
-    assert state.reserve(Reservation("call", "Team", quotas_of(client), 40), gateway.now()).admitted
+    assert state.reserve(Reservation("call", "Team", quotas_of(client), 40), gateway.unix_time()).admitted
 
 
 def test_quotas(gateway_with: Make) -> None:

@@ -8,7 +8,7 @@ as they would from many independent users, whatever became of earlier ones, and 
 critical ones for 40 % of it. Each has a deadline of 20 to 30 s, and a client that retries as the SDKs do.
 
 The same calls go through the gateway twice: *plain* (endpoints in order, a break as long as the hint, no
-classes, no waiting line: what PowerProxy does) and with the checkout's `policies/priorities.yaml`.
+classes, no queue: what PowerProxy does) and with the checkout's `policies/priorities.yaml`.
 
 With `--hang` the load is 77 % instead, and in the middle of the run one endpoint (`--dead`; by default the
 first in order) hangs for 20 s, calls in flight included, and then resets all connections for 10 s.

@@ -1,4 +1,4 @@
-"""Classes, waiting lines and half-open backends on the wire: one backend that is short of capacity."""
+"""Classes, queues and half-open backends on the wire: one backend that is short of capacity."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def test_the_first_booking_is_made_anew_even_where_its_room_was_taken():
         result = at_once(effect)
         if isinstance(effect, Cancel):
             other = replace(effect.reservation, id="another call")
-            assert there.counters.reserve(other, there.now + there.wall).admitted
+            assert there.counters.reserve(other, there.now + there.unix_offset).admitted
         return result
 
     there.at_once = with_another_call  # type: ignore[method-assign]

@@ -105,11 +105,11 @@ def test_a_call_waits_for_money_that_running_calls_may_give_back() -> None:
     budget = budget_of(client)
     assert budget is not None
     held = Reservation("running", "rich", (budget,), 0, cost=900_000)
-    assert here.counters.reserve(held, here.now + here.wall).admitted
+    assert here.counters.reserve(held, here.now + here.unix_offset).admitted
     trace = here.call(client=client, max_tokens=400)
     assert trace.call.status == 429
     assert trace.call.waited > 4
-    here.counters.cancel(held, here.now + here.wall)
+    here.counters.cancel(held, here.now + here.unix_offset)
     assert here.call(client=client, max_tokens=400).call.status == 200
 
 
@@ -120,7 +120,7 @@ def test_a_budget_degrades_a_call_as_its_policy_says() -> None:
     budget = budget_of(client)
     assert budget is not None
     held = Reservation("running", "rich", (budget,), 0, cost=600_000)
-    assert here.counters.reserve(held, here.now + here.wall).admitted
+    assert here.counters.reserve(held, here.now + here.unix_offset).admitted
     trace = here.call(client=client, max_tokens=400)
     assert trace.call.status == 200
     assert trace.call.edits["max_tokens"] == 100

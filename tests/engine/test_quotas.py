@@ -42,7 +42,7 @@ def booked(trace: Trace) -> list[int]:
 def hold(there: World, tokens: int, limit: int = 1000) -> Reservation:
     """Reserve part of the team's quota for another call, which runs on."""
     other = Reservation(f"other at {there.now}", "team", (Quota(None, limit),), tokens)
-    assert there.counters.reserve(other, there.now + there.wall).admitted
+    assert there.counters.reserve(other, there.now + there.unix_offset).admitted
     return other
 
 
@@ -50,15 +50,15 @@ def spend_all(there: World, team: Client) -> None:
     """Use up the team's quota, whatever it is in."""
     quota = Quota(None, team.max_tokens_per_minute, team.max_requests_per_minute, team.max_tokens_per_day)
     other = Reservation("all of it", "team", (quota,), 1000, 1)
-    assert there.counters.reserve(other, there.now + there.wall).admitted
-    there.counters.settle(other, 1000, there.now + there.wall)
+    assert there.counters.reserve(other, there.now + there.unix_offset).admitted
+    there.counters.settle(other, 1000, there.now + there.unix_offset)
 
 
 def spend(there: World, tokens: int, requests: int = 1, limit: int = 1000) -> None:
     """Use up part of the team's quota in another call."""
     other = Reservation(f"other at {there.now}", "team", (Quota(None, limit),), tokens, requests)
-    assert there.counters.reserve(other, there.now + there.wall).admitted
-    there.counters.settle(other, tokens, there.now + there.wall)
+    assert there.counters.reserve(other, there.now + there.unix_offset).admitted
+    there.counters.settle(other, tokens, there.now + there.unix_offset)
 
 
 USED = Answer(usage=Usage(100, 20, 120))
@@ -335,7 +335,7 @@ def test_a_call_stops_waiting_when_the_call_that_held_the_room_has_used_it():
     there = world("a").script(a=USED)
     held = hold(there, 900)
     there.while_waiting = [lambda: None] * 4 + [
-        lambda: there.counters.settle(held, 900, there.now + there.wall)
+        lambda: there.counters.settle(held, 900, there.now + there.unix_offset)
     ]
     trace = there.call(client=client(**WAITING), max_tokens=200, headers=PATIENT_FOR_100)
     assert trace.error.code == "quota_exceeded"

@@ -44,7 +44,7 @@ def request(ident: str, cls: str = "critical", tokens: int = 600, **but: Any) ->
             "cls": CLASSES[cls],
             "pool": POOL,
             "deployment": DEPLOYMENT,
-            "line": DEPLOYMENT,
+            "queue_name": DEPLOYMENT,
             "tokens": tokens,
             "limited": True,
             **but,
@@ -146,10 +146,10 @@ def test_nobody_is_released_where_there_is_no_room_and_it_is_said_when_there_may
     here, _ = full()
     join(here, request("3"))
     assert released(here, 1) == []
-    assert any(len(queue) for _, queue in here.lines())
+    assert any(len(queue) for _, queue in here.queues())
     assert 59 < here.look_again < 62
     assert released(here, here.look_again) == ["3"]
-    assert not any(len(queue) for _, queue in here.lines())
+    assert not any(len(queue) for _, queue in here.queues())
     here.serve_waiting(here.look_again)
     assert here.look_again == math.inf
 
@@ -198,10 +198,12 @@ def test_a_waiting_call_comes_before_newcomers_to_its_queue_and_to_others_for_th
     assert here.is_free(request("2"))
     join(here, request("1", "standard"))
     assert not here.is_free(request("2", "standard"))
-    assert not here.is_free(request("2", "standard", line="other"))
-    assert not here.is_free(request("2", "batch", line="other"))
-    assert here.is_free(request("2", "critical", line="other")), "it comes before the waiting call anyway"
-    assert here.is_free(request("2", "standard", line="other", pool=())), "it wants other backends"
+    assert not here.is_free(request("2", "standard", queue_name="other"))
+    assert not here.is_free(request("2", "batch", queue_name="other"))
+    assert here.is_free(request("2", "critical", queue_name="other")), (
+        "it comes before the waiting call anyway"
+    )
+    assert here.is_free(request("2", "standard", queue_name="other", pool=())), "it wants other backends"
     assert here.waiting("other") == []
 
 
@@ -247,9 +249,9 @@ def test_calls_of_a_kind_are_looked_at_once_as_long_as_none_is_smaller(
     assert here.serve_waiting(61)
 
 
-def test_lines_that_share_a_backend_are_served_by_class_and_then_by_age() -> None:
+def test_queues_that_share_a_backend_are_served_by_class_and_then_by_age() -> None:
     here, _ = full()
-    for at, (ident, line, cls) in enumerate(
+    for at, (ident, queue_name, cls) in enumerate(
         [
             ("low", "x", "batch"),
             ("old", "y", "standard"),
@@ -257,7 +259,9 @@ def test_lines_that_share_a_backend_are_served_by_class_and_then_by_age() -> Non
             ("high", "y", "critical"),
         ]
     ):
-        assert here.join(request(ident, cls, 200, line=line, arrived=at, client=ident), {}, max_length=9)
+        assert here.join(
+            request(ident, cls, 200, queue_name=queue_name, arrived=at, client=ident), {}, max_length=9
+        )
     assert [each.call_id for each in here.serve_waiting(61)] == ["high", "old", "later", "low"]
 
 
@@ -356,10 +360,10 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         for one in self.requests.values():
             self.here.close(one, self.now)
-        assert not any(len(queue) for _, queue in self.here.lines())
+        assert not any(len(queue) for _, queue in self.here.queues())
         assert not self.here._in_flight
-        for _, line in self.here.lines():
-            assert (len(line), line._total_in_flight) == (0, 0)
+        for _, queue in self.here.queues():
+            assert (len(queue), queue._total_in_flight) == (0, 0)
         for capacity in self.here.capacities._capacities.values():
             assert not capacity._bookings
         for classes in self.here.breaks._probes._half_open.values():

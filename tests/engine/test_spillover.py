@@ -10,7 +10,7 @@ import pytest
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.engine.effects import Reserve, Settle
 from aoai_gateway.engine.engine import Engine
-from aoai_gateway.engine.told_state import PeerShared
+from aoai_gateway.engine.replicated_state import ReplicatedState
 from aoai_gateway.inspect.annotate import comment, metadata
 from aoai_gateway.inspect.decision_trace import Notes, follow, tell
 from aoai_gateway.usage.metrics import Metrics
@@ -101,7 +101,7 @@ def test_its_tokens_and_figures_are_not_the_provisioned_ones():
 
 def test_peers_are_told_none_of_them_either():
     there = ptu(**ROOMY)
-    shared = PeerShared(Random(1))
+    shared = ReplicatedState(Random(1))
     there.engine = Engine(Random(1), shared)
     for headers, told in ((SPILLED, [None]), ({"azure-openai-deployment-utilization": "12%"}, [0.12])):
         there.script(a=Answer(headers=headers, usage=USAGE)).call(max_tokens=10)

@@ -59,7 +59,7 @@ def test_a_hint_becomes_a_break(headers: dict[str, str], seconds: float) -> None
 
 def test_a_date_is_a_hint() -> None:
     here = world("a", "b")
-    at = here.now + here.wall + 0.1 + 20
+    at = here.now + here.unix_offset + 0.1 + 20
     here.script(a=throttled(retry_after=formatdate(at, usegmt=True)))
     trace = here.call()
     assert trace.call.attempts[0].break_seconds == pytest.approx(20, abs=1)
@@ -84,25 +84,25 @@ def test_the_lengths_are_configured() -> None:
     assert lengths == [3, 2, 5]
 
 
-# --- deadlines ---------------------------------------------------------------------------------------
+# --- timeouts -----------------------------------------------------------------------------------------
 
 
 def first_byte(here: World, **members: object) -> float:
-    return here.call(**members).sent[0].deadlines.first_byte  # type: ignore[arg-type]
+    return here.call(**members).sent[0].timeouts.first_byte  # type: ignore[arg-type]
 
 
 def test_an_answer_may_take_as_long_as_the_client_waits_streams_included() -> None:
     here = world("a", replay={"first_byte_seconds": 30, "idle_seconds": 7, "preamble_seconds": 3})
     assert first_byte(here, stream=True) == first_byte(here) == 600
-    deadlines = here.call().sent[0].deadlines
-    assert (deadlines.idle, deadlines.preamble, deadlines.connect) == (7, 3, 15)
+    timeouts = here.call().sent[0].timeouts
+    assert (timeouts.idle, timeouts.preamble, timeouts.connect) == (7, 3, 15)
 
 
 def test_the_endpoints_read_time_out_counts_where_the_client_says_nothing() -> None:
     here = world("a", endpoint={"connections": {"timeouts": {"read": 90, "connect": 4}}})
     assert first_byte(here, stream=True) == first_byte(here) == 90
     assert first_byte(here, headers={"x-stainless-timeout": "100"}) == 100
-    assert here.call().sent[0].deadlines.connect == 4
+    assert here.call().sent[0].timeouts.connect == 4
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -176,7 +176,7 @@ def test_six_short_answers_do_not_cut_off_a_long_prompt() -> None:
     message = {"role": "user", "content": "word " * 80_000}
     trace = here.call(max_tokens=50, messages=[message])
     assert trace.sends == ["a@a"]
-    assert trace.sent[0].deadlines.first_byte == 600
+    assert trace.sent[0].timeouts.first_byte == 600
     assert here.in_break("a") is None
 
 
@@ -230,7 +230,7 @@ def test_an_embedding_is_bounded_by_other_embeddings() -> None:
     for _ in range(5):
         here.call({"model": "gpt", "input": "x"}, path=EMBEDDINGS)
     trace = here.call({"model": "gpt", "input": "x"}, path=EMBEDDINGS)
-    assert trace.sent[0].deadlines.first_byte == pytest.approx(60)
+    assert trace.sent[0].timeouts.first_byte == pytest.approx(60)
 
 
 def test_other_answers_than_success_teach_nothing() -> None:

@@ -40,7 +40,7 @@ def look(there: World, client: Client, name: str = NAME) -> Trace:
 
 def charged(there: World) -> int:
     """Tokens of the day that are settled."""
-    today = period("day", microseconds(there.now + there.wall))
+    today = period("day", microseconds(there.now + there.unix_offset))
     return sum(tokens for _, _, of, tokens in there.counters.settled() if of == today)
 
 
@@ -98,7 +98,7 @@ def test_without_a_look_it_is_charged_like_an_answer_that_was_not_waited_for() -
     work.expire(there.now + LONGEST - 10)
     assert there.counters.open_reservations == 1
     there.now += LONGEST
-    there.counters.renew([], there.now + there.wall)
+    there.counters.renew([], there.now + there.unix_offset)
     work.expire(there.now)
     assert len(work) == 0
     assert 1000 < charged(there) < 1100

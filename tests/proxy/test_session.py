@@ -574,7 +574,7 @@ def left(talk: Talk) -> int:
 
     client = gateway.config.clients[0]
     quota = Quota(None, client.max_tokens_per_minute)
-    decision = gateway.state.reserve(Reservation("look", client.name, (quota,), 0, 0), gateway.now())
+    decision = gateway.state.reserve(Reservation("look", client.name, (quota,), 0, 0), gateway.unix_time())
     assert isinstance(decision, Decision)
     return decision.standings[0].remaining
 
@@ -713,7 +713,9 @@ def spent(talk: Talk) -> int:
 
     budget = budget_of(gateway.config.clients[0])
     assert budget is not None
-    decision = gateway.state.reserve(Reservation("look", "anybody", (budget,), 0, 0, cost=0), gateway.now())
+    decision = gateway.state.reserve(
+        Reservation("look", "anybody", (budget,), 0, 0, cost=0), gateway.unix_time()
+    )
     assert isinstance(decision, Decision)
     return 20_000 - decision.standings[0].remaining
 

@@ -1,4 +1,4 @@
-"""Deadlines on as few timers as possible."""
+"""Deadlines of streams on as few timers as possible."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import heapq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.proxy.timers import Deadlines
+from aoai_gateway.proxy.timers import StreamDeadlines
 
 
 class Timers:
     """Starts the timers that are wanted, and lets them fire in order; none can be cancelled."""
 
     def __init__(self) -> None:
-        self.deadlines = Deadlines()
+        self.deadlines = StreamDeadlines()
         self.now = 0.0
         self.started = 0
         self.told: list[tuple[str, float]] = []

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.test import tflow
 
 from aoai_gateway.engine.call import Attempt, Call, FailureKind, Setup
-from aoai_gateway.engine.effects import Answered, Deadlines, Drained, Failed
+from aoai_gateway.engine.effects import Answered, AttemptTimeouts, Drained, Failed
 from aoai_gateway.proxy import upstream_response as module
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.routing.backends import RoutingTable
@@ -54,7 +54,7 @@ class Wire:
             Attempt(1, setup.table.backends[0], self.now, liveness=self.liveness),
             tflow.tserver_conn(),
             reused=reused,
-            deadlines=Deadlines(connect=1, first_byte=5, preamble=3, idle=7),
+            timeouts=AttemptTimeouts(connect=1, first_byte=5, preamble=3, idle=7),
             remove_usage=False,
             now=self.now,
         )

@@ -57,7 +57,7 @@ def test_a_booking_that_is_made_anew_is_kept_though_it_does_not_fit() -> None:
     assert list(gateway.reservations) == ["a", "b"]
     gateway.settle(Settle(call("b"), 90))
     assert list(gateway.reservations) == ["a"]
-    (standing,) = gateway.state.peek(call("c", 1), gateway.now()).standings  # type: ignore[union-attr]
+    (standing,) = gateway.state.peek(call("c", 1), gateway.unix_time()).standings  # type: ignore[union-attr]
     assert standing.remaining == 0
 
 
@@ -97,11 +97,11 @@ def test_the_time_of_day_is_the_systems_unless_that_goes_back(
 ) -> None:
     clock = SystemClock()
     gateway = Gateway(clock=clock)
-    before = gateway.now()
+    before = gateway.unix_time()
     clock.up += awake
     clock.of_day += gone_by
     asyncio.run(StateSync(gateway).look())
-    assert gateway.now() - before == pytest.approx(seen)
+    assert gateway.unix_time() - before == pytest.approx(seen)
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.priorities import BreakLengths
-from aoai_gateway.engine.told_state import PeerShared
+from aoai_gateway.engine.replicated_state import ReplicatedState
 from aoai_gateway.routing.affinity import Untold
 from aoai_gateway.routing.order import RoutingRequest
 from aoai_gateway.runtime import peer_sync
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.peer_sync import PeerSync
 from aoai_gateway.state import StateUnavailableError
-from aoai_gateway.state.exchange import Exchange, Told
+from aoai_gateway.state.exchange import ChangeBatch, Exchange
 from tests.engine_driver import DEPLOYMENT, config
 from tests.ports import free_port
 from tests.redis_server import RedisServer
@@ -29,7 +29,7 @@ from tests.redis_server import RedisServer
 @dataclass
 class Process:
     gateway: Gateway
-    shared: PeerShared
+    shared: ReplicatedState
     sync: PeerSync
 
 
@@ -160,7 +160,7 @@ class Store:
     """A store in this process: its answers can be refused, before or after it has taken what it was told."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.told: list[ChangeBatch] = []
         self.kept: list[tuple[str, str, float]] = []
         self.refuses = ""
         self.asked = 0
@@ -172,10 +172,12 @@ class Line:
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name, self._read = store, name, 0
 
-    async def tell(self, records: Sequence[Any], clock: float, number: int | None = None) -> None:
+    async def tell(self, records: Sequence[Any], unix_offset: float, number: int | None = None) -> None:
         self._store.asked += 1
         if self._store.refuses != "before":
-            self._store.told.append(Told(self._name, clock, json.loads(json.dumps(records)), number))
+            self._store.told.append(
+                ChangeBatch(self._name, unix_offset, json.loads(json.dumps(records)), number)
+            )
         self._refuse()
 
     async def tell_homes(self, homes: Sequence[tuple[str, str, float]]) -> None:
@@ -191,7 +193,7 @@ class Line:
     async def homes(self) -> AsyncIterator[list[tuple[str, str, float]]]:
         yield list(reversed(self._store.kept))
 
-    async def news(self, *, wait: bool) -> list[Told]:
+    async def news(self, *, wait: bool) -> list[ChangeBatch]:
         if wait:
             await asyncio.sleep(0.001)
         news = [told for told in self._store.told[self._read :] if told.process != self._name]
@@ -322,7 +324,7 @@ def test_a_process_that_could_not_be_heard_tells_again_of_its_waiting_calls(
         await soon(lambda: "call" not in other.shared.scheduler.elsewhere)
         store.refuses = ""
         await soon(lambda: "call" in other.shared.scheduler.elsewhere)
-        await soon(lambda: other.shared.scheduler._queues[waiting.line].requests)
+        await soon(lambda: other.shared.scheduler._queues[waiting.queue_name].requests)
         one.shared.scheduler.close(waiting, time.monotonic())
         await soon(lambda: "call" not in other.shared.scheduler.elsewhere)
 

@@ -95,7 +95,7 @@ def test_a_backend_that_is_no_longer_configured_is_forgotten(caplog: pytest.LogC
 
 def test_what_expires_soon_is_trouble(caplog: pytest.LogCaptureFixture) -> None:
     here = Watched(caplog)
-    here.gateway.expiries = {"listen.certificate": here.gateway.now() + 3 * 86_400, "other": 1e12}
+    here.gateway.expiries = {"listen.certificate": here.gateway.unix_time() + 3 * 86_400, "other": 1e12}
     assert [(t.kind, t.text) for t in troubles(here.gateway)] == [
         ("expiry", "listen.certificate expires in 3 days")
     ]

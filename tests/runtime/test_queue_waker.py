@@ -1,4 +1,4 @@
-"""Calls in line on the event loop: who is woken, when, and how often the scheduler is asked."""
+"""Calls in a queue on the event loop: who is woken, when, and how often the scheduler is asked."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Scheduler:
         return [SimpleNamespace(call_id=ident) for ident in released]
 
 
-def line() -> tuple[QueueWaker, Scheduler]:
+def queue() -> tuple[QueueWaker, Scheduler]:
     scheduler: Any = Scheduler()
     return QueueWaker(scheduler), scheduler
 
@@ -71,18 +71,18 @@ async def turns(count: int = 3) -> None:
 
 
 async def test_who_finds_room_does_not_wait(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     scheduler.room = ["1"]
     assert waiting.stand("1", clock.monotonic() + LATER) is None
 
 
 async def test_whose_time_is_over_does_not_wait(clock: Clock) -> None:
-    waiting, _ = line()
+    waiting, _ = queue()
     assert waiting.stand("1", clock.monotonic()) is None
 
 
 async def test_only_who_is_released_is_woken(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     first = waiting.stand("1", clock.monotonic() + LATER)
     second = waiting.stand("2", clock.monotonic() + LATER)
     assert first is not None
@@ -94,7 +94,7 @@ async def test_only_who_is_released_is_woken(clock: Clock) -> None:
 
 
 async def test_however_much_happens_in_a_turn_it_is_asked_once(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     waiting.stand("1", clock.monotonic() + LATER)
     before = scheduler.asked
     for _ in range(100):
@@ -107,14 +107,14 @@ async def test_however_much_happens_in_a_turn_it_is_asked_once(clock: Clock) -> 
 
 
 async def test_where_nobody_waits_nothing_is_asked(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     waiting.changed()
     await turns()
     assert scheduler.asked == 0
 
 
 async def test_nobody_polls(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     waiting.stand("1", clock.monotonic() + LATER)
     before = scheduler.asked
     await asyncio.sleep(0.05)
@@ -122,7 +122,7 @@ async def test_nobody_polls(clock: Clock) -> None:
 
 
 async def test_it_looks_again_when_the_scheduler_says(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     scheduler.look_again = clock.monotonic() + 0.01
     future = waiting.stand("1", clock.monotonic() + LATER)
     assert future is not None
@@ -131,7 +131,7 @@ async def test_it_looks_again_when_the_scheduler_says(clock: Clock) -> None:
 
 
 async def test_a_call_is_woken_when_its_own_time_is_over(clock: Clock) -> None:
-    waiting, _ = line()
+    waiting, _ = queue()
     future = waiting.stand("1", clock.monotonic() + 0.01)
     other = waiting.stand("2", clock.monotonic() + LATER)
     assert future is not None
@@ -141,7 +141,7 @@ async def test_a_call_is_woken_when_its_own_time_is_over(clock: Clock) -> None:
 
 
 async def test_a_client_that_has_gone_is_woken_at_once_and_only_once(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     future = waiting.stand("1", clock.monotonic() + LATER)
     assert future is not None
     waiting.left("1")
@@ -153,7 +153,7 @@ async def test_a_client_that_has_gone_is_woken_at_once_and_only_once(clock: Cloc
 
 
 async def test_who_is_released_after_it_was_woken_does_no_harm(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     future = waiting.stand("1", clock.monotonic() + 5)
     waiting.stand("2", clock.monotonic() + LATER)
     assert future is not None
@@ -168,7 +168,7 @@ async def test_who_is_released_after_it_was_woken_does_no_harm(clock: Clock) -> 
 
 
 async def test_a_waiter_that_was_cancelled_does_not_stop_the_others(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     first = waiting.stand("1", clock.monotonic() + LATER)
     second = waiting.stand("2", clock.monotonic() + LATER)
     assert first is not None
@@ -181,7 +181,7 @@ async def test_a_waiter_that_was_cancelled_does_not_stop_the_others(clock: Clock
 
 
 async def test_a_clock_that_jumps_wakes_all_whose_time_is_over(clock: Clock) -> None:
-    waiting, _ = line()
+    waiting, _ = queue()
     futures = [waiting.stand(str(n), clock.monotonic() + 100 + n) for n in range(5)]
     clock.ahead = 86_400
     waiting.changed()
@@ -190,7 +190,7 @@ async def test_a_clock_that_jumps_wakes_all_whose_time_is_over(clock: Clock) -> 
 
 
 async def test_times_that_are_near_do_not_make_it_spin(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     scheduler.look_again = -math.inf
     waiting.stand("1", clock.monotonic() + LATER)
     before = scheduler.asked
@@ -200,7 +200,7 @@ async def test_times_that_are_near_do_not_make_it_spin(clock: Clock) -> None:
 
 
 async def test_looks_that_take_long_leave_time_for_all_else(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     first = waiting.stand("1", clock.monotonic() + LATER)
     serve, cost = scheduler.serve_waiting, 0.02
 
@@ -227,7 +227,7 @@ async def test_looks_that_take_long_leave_time_for_all_else(clock: Clock) -> Non
 
 
 async def test_who_may_not_wait_is_woken_though_looks_take_long(clock: Clock) -> None:
-    waiting, scheduler = line()
+    waiting, scheduler = queue()
     serve = scheduler.serve_waiting
 
     def slow(now: float) -> list[Any]:

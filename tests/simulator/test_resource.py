@@ -19,7 +19,7 @@ from aoai_simulator.resource import MAX_STORED, Call, Request, Resource, Setting
 from aoai_simulator.tokenizer import ByteTokenizer
 from tests.simulator.running import SPEC
 
-NOW, WALL = 1000.0, 1_700_000_000.0
+NOW, UNIX_TIME = 1000.0, 1_700_000_000.0
 
 
 def resource(**settings: Any) -> Resource:
@@ -35,8 +35,8 @@ def resource(**settings: Any) -> Resource:
 
 def ask(where: Resource, target: str, body: Any, method: str = "POST") -> Reply:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    begun = where.begin(Request(method, target, {"api-key": "key"}, data), WALL)
-    return begun if isinstance(begun, Whole) else where.reply(begun, NOW, WALL)
+    begun = where.begin(Request(method, target, {"api-key": "key"}, data), UNIX_TIME)
+    return begun if isinstance(begun, Whole) else where.reply(begun, NOW, UNIX_TIME)
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -167,9 +167,9 @@ def test_all_faces_of_a_deployment_share_its_limit() -> None:
 def test_finish_books_the_real_usage_once() -> None:
     where = resource()
     body = json.dumps({"model": "ptu", "messages": VALID["messages"], "max_tokens": 500}).encode()
-    call = where.begin(Request("POST", "/openai/v1/chat/completions", {"api-key": "key"}, body), WALL)
+    call = where.begin(Request("POST", "/openai/v1/chat/completions", {"api-key": "key"}, body), UNIX_TIME)
     assert isinstance(call, Call)
-    reply = where.reply(call, NOW, WALL)
+    reply = where.reply(call, NOW, UNIX_TIME)
     deployment = where.deployments["ptu"]
     assert limits.describe(deployment.limits, deployment.state, NOW)["utilisation"] == 50.9
     where.finish(call, reply.tokens, NOW)

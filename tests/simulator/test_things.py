@@ -15,7 +15,7 @@ from aoai_simulator.resource import Request, Resource, Settings
 from aoai_simulator.things import KINDS
 from aoai_simulator.tokenizer import ByteTokenizer
 
-WALL = 1_700_000_000.0
+UNIX_TIME = 1_700_000_000.0
 FORM = "multipart/form-data; boundary=b"
 UPLOAD = (
     b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nassistants\r\n'
@@ -39,8 +39,8 @@ def resource(seed: int = 7) -> Resource:
 def ask(where: Resource, method: str, path: str, body: Any = b"", content_type: str = "") -> tuple[int, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"api-key": "key", "content-type": content_type or "application/json"}
-    begun = where.begin(Request(method, f"/openai/v1/{path}", headers, data), WALL)
-    reply = begun if isinstance(begun, Whole) else where.reply(begun, 0.0, WALL)
+    begun = where.begin(Request(method, f"/openai/v1/{path}", headers, data), UNIX_TIME)
+    reply = begun if isinstance(begun, Whole) else where.reply(begun, 0.0, UNIX_TIME)
     if isinstance(reply, Frames):
         return 200, b"".join(reply.frames)
     is_json = dict(reply.headers).get("content-type") == "application/json"

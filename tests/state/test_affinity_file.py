@@ -18,15 +18,17 @@ from aoai_gateway.routing.affinity import LIFETIME, TOLD_SECONDS, Affinity
 from aoai_gateway.state import affinity_file
 from aoai_gateway.state.affinity_file import HEADER, AffinityFile, AffinityFileError
 
-WALL = time.time() - 5000.0
+UNIX_OFFSET = time.time() - 5000.0
 """Unix time of the moment at which the clock of these tests stood at 0."""
 
 NOW = 5000.0
 
 
-def opened(path: Path, wall: float = WALL, affinity: Affinity | None = None) -> tuple[Affinity, AffinityFile]:
+def opened(
+    path: Path, unix_offset: float = UNIX_OFFSET, affinity: Affinity | None = None
+) -> tuple[Affinity, AffinityFile]:
     affinity = affinity or Affinity()
-    file = AffinityFile(path, affinity, lambda: wall)
+    file = AffinityFile(path, affinity, lambda: unix_offset)
     file.load()
     return affinity, file
 
@@ -54,7 +56,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_restart_keeps_what_was_learned(path: Path) -> None:
     keep(path, resp_1="sweden", resp_2="west europe / 2")
     keep(path, resp_3="france", resp_1="france")
-    affinity, _ = opened(path, WALL + 3000)  # the machine was started anew: its clock began again
+    affinity, _ = opened(path, UNIX_OFFSET + 3000)  # the machine was started anew: its clock began again
     homes = [affinity.home(f"resp_{number}", 2000.0) for number in (1, 2, 3, 4)]
     assert homes == ["france", "west europe / 2", "france", None]
 
@@ -68,7 +70,9 @@ def test_only_the_owner_may_read_it_and_it_names_nothing_of_clients(path: Path) 
 
 def test_what_azure_keeps_no_more_is_forgotten(path: Path) -> None:
     keep(path, old="sweden")
-    path.write_bytes(path.read_bytes().replace(b" %d " % round(WALL + NOW), b" %d " % (WALL - LIFETIME)))
+    path.write_bytes(
+        path.read_bytes().replace(b" %d " % round(UNIX_OFFSET + NOW), b" %d " % (UNIX_OFFSET - LIFETIME))
+    )
     affinity, _ = opened(path)
     assert len(affinity) == 0
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from aoai_gateway.state import StateUnavailableError
-from aoai_gateway.state.exchange import Exchange, Told
+from aoai_gateway.state.exchange import ChangeBatch, Exchange
 from tests.ports import free_port
 from tests.redis_server import RedisServer
 
@@ -35,10 +35,10 @@ def test_all_hear_what_the_others_tell_in_order(redis_server: RedisServer) -> No
         await other.tell([["c"]], 7.25)
         await one.tell([["d"]], 100.5)
         assert await other.news(wait=False) == [
-            Told("one", 100.5, [["a", 1], ["b", None]]),
-            Told("one", 100.5, [["d"]]),
+            ChangeBatch("one", 100.5, [["a", 1], ["b", None]]),
+            ChangeBatch("one", 100.5, [["d"]]),
         ]
-        assert await one.news(wait=False) == [Told("other", 7.25, [["c"]])]
+        assert await one.news(wait=False) == [ChangeBatch("other", 7.25, [["c"]])]
         assert await one.news(wait=False) == []
 
     between(redis_server.url, "order", script)
@@ -49,7 +49,7 @@ def test_a_wait_ends_when_something_comes(redis_server: RedisServer) -> None:
         waiting = asyncio.create_task(one.news(wait=True))
         await asyncio.sleep(0.05)
         await other.tell([["x"]], 1.0)
-        assert await waiting == [Told("other", 1.0, [["x"]])]
+        assert await waiting == [ChangeBatch("other", 1.0, [["x"]])]
 
     between(redis_server.url, "wait", script)
 
@@ -65,7 +65,7 @@ def test_a_clock_that_is_wrong_takes_nothing_away_that_is_to_be_read(
         # Redis takes away blocks of a hundred entries.
         for number in range(250):
             await one.tell([number], 1.0)
-        read: list[Told] = []
+        read: list[ChangeBatch] = []
         while found := await other.news(wait=False):
             read += found
         assert [told.records for told in read] == [[number] for number in range(250)]
@@ -105,7 +105,7 @@ def test_a_store_that_began_anew_is_read_from_its_begin(redis_server: RedisServe
             store.xadd("anew:{peers}:events", {"p": "one", "c": "1.0", "r": '[["after"]]'}, id="5-0")
         assert await other.news(wait=False) == []
         await other.follow()
-        assert await other.news(wait=False) == [Told("one", 1.0, [["after"]])]
+        assert await other.news(wait=False) == [ChangeBatch("one", 1.0, [["after"]])]
 
     between(redis_server.url, "anew", script)
 

@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from aoai_gateway.config.shared_store import SharedStore, StoreAddress
 from aoai_gateway.quota.quotas import Decision, Quota, Reservation
 from aoai_gateway.state import StateUnavailableError
-from aoai_gateway.state.exchange import Exchange, Told
+from aoai_gateway.state.exchange import ChangeBatch, Exchange
 from aoai_gateway.state.failover import FailoverState
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.state.redis import TIMEOUT, RedisState
@@ -121,10 +121,10 @@ def test_processes_hear_each_other(group: Group) -> None:
         one, other = (Exchange(store_of(group), PREFIX, name) for name in ("one", "other"))
         try:
             await one.tell([["a", 1]], 100.5, number=1)
-            assert Told("one", 100.5, [["a", 1]], 1) in await other.news(wait=False)
+            assert ChangeBatch("one", 100.5, [["a", 1]], 1) in await other.news(wait=False)
             waiting = asyncio.create_task(other.news(wait=True))
             await one.tell([["b"]], 100.5, number=2)
-            assert await waiting == [Told("one", 100.5, [["b"]], 2)]
+            assert await waiting == [ChangeBatch("one", 100.5, [["b"]], 2)]
             await one.tell_homes([("d1", "sweden", 5.0)])
             assert ("d1", "sweden", 5.0) in [home async for some in other.homes() for home in some]
             await other.follow()
@@ -338,13 +338,13 @@ def test_peers_are_heard_again_after_a_failover(group: Group) -> None:
         one, other = (Exchange(store_of(group), PREFIX, name) for name in ("first", "second"))
         try:
             await one.tell([["before"]], 1.0, number=1)
-            assert Told("first", 1.0, [["before"]], 1) in await other.news(wait=False)
+            assert ChangeBatch("first", 1.0, [["before"]], 1) in await other.news(wait=False)
             await has_followed(group)
             async with primary_lost(group, "killed"), asyncio.timeout(60):
                 await repeated(lambda: one.tell([["after"]], 1.0, number=2))
                 await repeated(other.follow)
-                heard: list[Told] = []
-                while Told("first", 1.0, [["after"]], 2) not in heard:
+                heard: list[ChangeBatch] = []
+                while ChangeBatch("first", 1.0, [["after"]], 2) not in heard:
                     heard = await repeated(lambda: other.news(wait=True))
         finally:
             await one.aclose()

@@ -19,7 +19,7 @@ NOT_BUILT = EarlyAnswer.refused(errors.not_built("files"), "Team 1", "10.0.0.4")
 class Book:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
-        self.answers = EarlyAnswers(self.records.append, wall=lambda: 1_700_000_000.0)
+        self.answers = EarlyAnswers(self.records.append, unix_offset=lambda: 1_700_000_000.0)
 
     @property
     def counts(self) -> list[tuple[str | None, int]]:

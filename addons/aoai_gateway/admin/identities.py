@@ -27,7 +27,7 @@ def identities(gateway: Gateway, now: float) -> dict[str, list[dict[str, Any]]]:
             for renewal, endpoints in gateway.credentials.all()
         ],
         "issuers": [_state(renewal) for renewal in issuers],
-        "expiring": list(_expiring(gateway, datetime.fromtimestamp(now + gateway.wall, UTC))),
+        "expiring": list(_expiring(gateway, datetime.fromtimestamp(now + gateway.unix_offset, UTC))),
     }
 
 

@@ -62,7 +62,7 @@ class _Standing(Collector):
             kinds[each["kind"]] = kinds.get(each["kind"], 0) + 1
         rows: Rows = [((kind,), float(count)) for kind, count in kinds.items()]
         yield _gauge("trouble", "What is wrong now, as on the status page, by kind.", ("kind",), rows)
-        yield _gauge("in_flight", "Calls under way, but not in line.", (), [((), about["in_flight"])])
+        yield _gauge("in_flight", "Calls under way, but not in a queue.", (), [((), about["in_flight"])])
         yield _gauge("uptime_seconds", "Since it was started.", (), [((), about["uptime_seconds"])])
         lost = float(about["state"].startswith("degraded"))
         yield _gauge("shared_state_lost", "1 while the shared store is out of reach.", (), [((), lost)])
@@ -108,7 +108,7 @@ class _Standing(Collector):
         )
         yield _gauge(
             "queue_length",
-            "Calls in the waiting line, by class.",
+            "Calls in the queue, by class.",
             ("deployment", "priority"),
             [
                 ((d["name"], cls), waiting)
@@ -153,10 +153,10 @@ def _gauge(name: str, about: str, labels: tuple[str, ...], rows: Rows) -> Metric
     return family
 
 
-def _by_class(line: dict[str, Any], classes: list[str]) -> dict[str, float]:
+def _by_class(queue: dict[str, Any], classes: list[str]) -> dict[str, float]:
     """Give how many calls of each class wait; of most classes none do."""
     # A call keeps the class that it came in with, when the configuration no longer has it.
-    return dict.fromkeys(classes, 0.0) | {each["priority"]: each["waiting"] for each in line["classes"]}
+    return dict.fromkeys(classes, 0.0) | {each["priority"]: each["waiting"] for each in queue["classes"]}
 
 
 def _of(key: str) -> Any:

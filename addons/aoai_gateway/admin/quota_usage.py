@@ -46,7 +46,7 @@ def standings_at_once(gateway: Gateway) -> dict[str, list[dict[str, Any]]] | Non
     found: dict[str, list[dict[str, Any]]] = {}
     for client in gateway.written.clients if gateway.written is not None else ():
         question = _question(client)
-        answer = gateway.state.peek(question, gateway.now()) if question is not None else None
+        answer = gateway.state.peek(question, gateway.unix_time()) if question is not None else None
         if isinstance(answer, Coroutine):
             answer.close()
             return None
@@ -65,7 +65,7 @@ async def _of(gateway: Gateway, client: Client) -> list[dict[str, Any]]:
     question = _question(client)
     if question is None:
         return []
-    answer = gateway.state.peek(question, gateway.now())
+    answer = gateway.state.peek(question, gateway.unix_time())
     decision = answer if isinstance(answer, Decision) else await answer
     return [_quota(standing) for standing in decision.standings]
 

@@ -28,7 +28,7 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
                       ``in_flight``, ``waiting``, ``dry_run``, ``quotas``, ``recent``
 ``deployments``       list of virtual deployments: ``name``, ``pool`` (names of backends), ``available``
                       (how many of them may be tried by clients that name no class), ``in_flight``,
-                      ``line``
+                      ``line`` (its queue)
 ``traffic``           the last 15 minutes, see `Traffic.report`
 ``sinks``             of usage records, list of: ``name``, ``written``, ``dropped``, ``waiting``,
                       ``trouble`` (a text, or null)
@@ -140,15 +140,17 @@ class _Snapshot:
         return {
             "version": VERSION,
             "status": status,
-            "time": rfc3339(self._now + gateway.wall),
-            "started": rfc3339(gateway.started + gateway.wall),
+            "time": rfc3339(self._now + gateway.unix_offset),
+            "started": rfc3339(gateway.started + gateway.unix_offset),
             "uptime_seconds": round(self._now - gateway.started, 1),
             "config_file": gateway.config_file,
-            "config_loaded": rfc3339(gateway.adopted + gateway.wall) if gateway.adopted is not None else None,
+            "config_loaded": rfc3339(gateway.adopted + gateway.unix_offset)
+            if gateway.adopted is not None
+            else None,
             "config_errors": list(gateway.config_errors),
             "trouble": [{"kind": each.kind, "text": each.text} for each in trouble],
             "expiries": [
-                {"name": name, "seconds_left": round(end - gateway.now(), 1)}
+                {"name": name, "seconds_left": round(end - gateway.unix_time(), 1)}
                 for name, end in gateway.expiries.items()
             ],
             "state": state_in_words(gateway.state),
@@ -229,7 +231,7 @@ class _Snapshot:
             return None
         return {
             "reason": brk.reason,
-            "since": rfc3339(brk.since + self._gateway.wall),
+            "since": rfc3339(brk.since + self._gateway.unix_offset),
             "seconds_left": round(brk.remaining(self._now), 1),
             "whole_endpoint": whole,
             "by_hand": brk.call_id == BY_HAND,
@@ -241,7 +243,7 @@ class _Snapshot:
         recent = self._gateway.traffic.clients(self._now)
         calling = Counter(call.client.name for call in self._calls)
         waiting = Counter(
-            request.client for name in self._lines() for request in self._scheduler.waiting(name)
+            request.client for name in self._queue_names() for request in self._scheduler.waiting(name)
         )
         found = []
         for client in written.clients:
@@ -272,19 +274,19 @@ class _Snapshot:
         # The highest class may be half open while all others are still kept out.
         usual = config.priority_class(None).name
         breaks = self._scheduler.breaks
-        lines = {name: self._line("" if everybody else name, classes) for name in pools}
+        queues = {name: self._queue("" if everybody else name, classes) for name in pools}
         return [
             {
                 "name": name,
                 "pool": [backend.name for backend in pool],
                 "available": sum(breaks.on(backend, self._now, usual) is None for backend in pool),
-                "in_flight": (calling.total() if everybody else calling[name]) - lines[name]["waiting"],
-                "line": lines[name],
+                "in_flight": (calling.total() if everybody else calling[name]) - queues[name]["waiting"],
+                "line": queues[name],
             }
             for name, pool in pools.items()
         ]
 
-    def _line(self, name: str, classes: Iterable[str]) -> dict[str, Any]:
+    def _queue(self, name: str, classes: Iterable[str]) -> dict[str, Any]:
         requests = self._scheduler.waiting(name)
         lengths: dict[str, list[float]] = {}
         for request in requests:
@@ -303,8 +305,8 @@ class _Snapshot:
             ],
         }
 
-    def _lines(self) -> list[str]:
-        return [name for name, _ in self._scheduler.lines()]
+    def _queue_names(self) -> list[str]:
+        return [name for name, _ in self._scheduler.queues()]
 
 
 def _at(call: Call) -> Backend | None:

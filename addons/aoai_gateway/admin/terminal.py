@@ -152,10 +152,10 @@ class _View:
 
     def _deployments(self) -> Iterator[Sequence[str]]:
         for each in self.state["deployments"]:
-            line = each["line"]
-            waiting = ", ".join(f"{cls['waiting']} {printable(cls['priority'])}" for cls in line["classes"])
+            queue = each["line"]
+            waiting = ", ".join(f"{cls['waiting']} {printable(cls['priority'])}" for cls in queue["classes"])
             if waiting:
-                waiting = self.paint(f"{waiting}; longest {span(line['longest_wait_seconds'])}", "yellow")
+                waiting = self.paint(f"{waiting}; longest {span(queue['longest_wait_seconds'])}", "yellow")
             available, pool = each["available"], len(each["pool"])
             shown = f"{available} of {pool}"
             yield (

@@ -75,7 +75,7 @@ BYTES_A_TOKEN = 4
 """Of a prompt's text, for what the engine estimates from its size."""
 
 LOOK_SECONDS = 0.001
-"""Between two looks at the line that only time brings about."""
+"""Between two looks at the queue that only time brings about."""
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class VirtualGateway:
         self.engine = Engine(Random(seed))  # noqa: S311 - to be the same each time
         self.counters = Counters()
         self.now = BEGIN
-        self.wall = recording.calls[0].at - BEGIN if recording.calls else 0.0
+        self.unix_offset = recording.calls[0].at - BEGIN if recording.calls else 0.0
         self.outcomes: list[Outcomes] = []
         self.unknown_clients = 0
         """Calls of clients that the configuration does not have."""
@@ -110,7 +110,7 @@ class VirtualGateway:
         self._deployments: dict[str, Deployment] = {}
         self._clients = {client.name: client for client in config.clients if client.enabled}
         self.standing: dict[str, tuple[_Running, float]] = {}
-        """The calls that wait in a line, and until when."""
+        """The calls that wait in a queue, and until when."""
         self._asked = False
         self._timer = math.inf
 
@@ -120,7 +120,7 @@ class VirtualGateway:
         """Lead all calls to their ends. ``progress`` is told now and then how many have come."""
         self.at(BEGIN + LEASE / 3, self._renew)
         for number, recorded in enumerate(self.recording.calls):
-            self._pass_until(recorded.at - self.wall)
+            self._pass_until(recorded.at - self.unix_offset)
             self._arrive(recorded)
             if not number & 0xFFF:
                 progress(number)
@@ -141,7 +141,7 @@ class VirtualGateway:
         heapq.heappush(self._heap, (time, self._count, what, arguments))
 
     def _renew(self) -> None:
-        self.counters.renew(list(self.reservations.values()), self.now + self.wall)
+        self.counters.renew(list(self.reservations.values()), self.now + self.unix_offset)
         if len(self._heap) > 0:
             self.at(self.now + LEASE / 3, self._renew)
 
@@ -162,7 +162,7 @@ class VirtualGateway:
             target=target,
             setup=self.setup,
             started=self.now,
-            wall=self.wall,
+            unix_offset=self.unix_offset,
             headers={},
             body=_body(recorded, target),
         )
@@ -195,10 +195,10 @@ class VirtualGateway:
             found = self._deployments[backend.name] = Deployment(limits_of(backend, observed))
         return found
 
-    # --- the waiting line, as runtime/queue_waker.py has it ----------------------------------------------
+    # --- the queue, as runtime/queue_waker.py has it ----------------------------------------------------
 
     def stand(self, running: _Running, until: float) -> None:
-        """Let a call wait in its line."""
+        """Let a call wait in its queue."""
         ident = running.call.id
         self.standing[ident] = (running, until)
         self._look()
@@ -218,7 +218,7 @@ class VirtualGateway:
             self.at(self.now, standing[0].woken)
 
     def _over(self, ident: str) -> None:
-        """Wake a call whose time in line is over, unless it is released just then."""
+        """Wake a call whose time in the queue is over, unless it is released just then."""
         if ident in self.standing:
             self._look()
             standing = self.standing.get(ident)
@@ -308,19 +308,21 @@ class _Running:
             case CountDelivered():
                 return Counted(now, Count(self.recorded.completion, True, "recorded"))
             case Reserve():
-                decision = gateway.counters.reserve(effect.reservation, now + gateway.wall)
+                decision = gateway.counters.reserve(effect.reservation, now + gateway.unix_offset)
                 if decision.admitted:
                     gateway.reservations[effect.reservation.id] = effect.reservation
                 return Reserved(now, decision)
             case Book():
                 gateway.reservations[effect.reservation.id] = effect.reservation
-                gateway.counters.book(effect.reservation, now + gateway.wall)
+                gateway.counters.book(effect.reservation, now + gateway.unix_offset)
             case Settle():
                 gateway.reservations.pop(effect.reservation.id, None)
-                gateway.counters.settle(effect.reservation, effect.tokens, now + gateway.wall, effect.cost)
+                gateway.counters.settle(
+                    effect.reservation, effect.tokens, now + gateway.unix_offset, effect.cost
+                )
             case Cancel():
                 gateway.reservations.pop(effect.reservation.id, None)
-                gateway.counters.cancel(effect.reservation, now + gateway.wall)
+                gateway.counters.cancel(effect.reservation, now + gateway.unix_offset)
             case Choose():
                 return Chosen(now, effect.candidates)
             case Renew():
@@ -350,7 +352,7 @@ class _Running:
     def _send(self, effect: Send) -> None:
         gateway, recorded, backend = self._gateway, self.recorded, effect.attempt.backend
         fault = recorded.faults.get(backend.name)
-        now, latest = gateway.now, gateway.now + effect.deadlines.first_byte
+        now, latest = gateway.now, gateway.now + effect.timeouts.first_byte
         begin, self._rest = self._pace(backend.name)
         if fault is not None:
             self._fail(fault.status, min(now + fault.seconds, latest))
@@ -412,7 +414,7 @@ class _Running:
         self.step(ClientGone(self._gateway.now, so_far))
 
     def woken(self) -> None:
-        """It is released, or its time in line is over."""
+        """It is released, or its time in the queue is over."""
         if not self.done:
             now = self._gateway.now
             self.step(ClientGone(now) if self.gone else Done(now))

@@ -36,12 +36,12 @@ class Slot:
     def document(self) -> dict[str, Any]:
         """Say what is known of it, for the status page."""
         child = self.child
-        wall = time.time() - time.monotonic()
+        unix_offset = time.time() - time.monotonic()
         return {
             "number": self.number,
             "pid": child.pid if child is not None else None,
             "status": "ended" if child is None else "ready" if child.ready else "starting",
-            "started": rfc3339(child.started + wall) if child is not None else None,
+            "started": rfc3339(child.started + unix_offset) if child is not None else None,
             "starts": self.starts,
             "last_end": self.last_end,
         }

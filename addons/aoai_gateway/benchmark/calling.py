@@ -141,7 +141,7 @@ class Caller:
         self._counter = counter
         self._random = random
         self._begun = begun
-        self._wall = time.time() - clock()
+        self._unix_offset = time.time() - clock()
         self._places = asyncio.Semaphore(clients)
         self._retries = retries
         self._timeout = timeout
@@ -243,7 +243,7 @@ class Caller:
         gaps = last.gaps.summary()
         ended = last.ended if last.ended is not None else self._clock()
         record = empty_record() | {
-            "time": written_time(due + self._wall),
+            "time": written_time(due + self._unix_offset),
             "call": str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
             "client": planned.consumer.name,
             "priority": planned.consumer.priority,

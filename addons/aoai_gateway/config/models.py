@@ -364,7 +364,7 @@ class Config(Model):
 
     @cached_property
     def minimum_shares(self) -> Mapping[str, float]:
-        """The share of the places in a line that come free which each class gets at least, by name."""
+        """The share of the places in a queue that come free which each class gets at least, by name."""
         return {cls.name: cls.minimum_share for cls in self.priority_classes}
 
     def priority_class(self, name: str | None) -> PriorityClass:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.engine.shared import Shared
+    from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.wire.errors import GatewayError
@@ -65,7 +65,7 @@ _FAULT = "fault"
 class Aftermath:
     """The failures of one call, and their consequences."""
 
-    def __init__(self, shared: Shared, call: Call, pool: Pool, now: float) -> None:
+    def __init__(self, shared: SharedState, call: Call, pool: Pool, now: float) -> None:
         self._shared = shared
         self._scheduler = shared.scheduler
         self._call = call
@@ -204,7 +204,7 @@ class Aftermath:
             return None
         if refuses_us(failed):
             return self._config.breaks.ceiling_seconds
-        hint = retry_hint(failed.headers, failed.body, failed.now + self._call.wall)
+        hint = retry_hint(failed.headers, failed.body, failed.now + self._call.unix_offset)
         attempt = self._call.attempt
         if hint and attempt is not None and attempt.spillover is not None and lacks_capacity(failed):
             # It is the time of the standard deployment; the provisioned one drains all the while.

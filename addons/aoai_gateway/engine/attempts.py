@@ -45,7 +45,7 @@ from aoai_gateway.engine.failures import (
     was_not_taken,
 )
 from aoai_gateway.engine.lessons import expected_begin, learn_answer, slowest_begin, speed_of
-from aoai_gateway.engine.timeouts import deadlines_for, is_foretold, patience
+from aoai_gateway.engine.timeouts import is_foretold, patience, timeouts_of
 from aoai_gateway.wire.hints import describe
 
 if TYPE_CHECKING:
@@ -215,24 +215,24 @@ class Attempts(Aftermath):
         if is_foretold(call):
             slowest = slowest_begin(self._shared, call, backend)
             within = expected_begin(self._shared, call, self._pool) if slowest is None else slowest
-        deadlines = deadlines_for(call, backend, slowest)
-        attempt.deadline = deadlines.first_byte
+        timeouts = timeouts_of(call, backend, slowest)
+        attempt.deadline = timeouts.first_byte
         liveness = attempt.liveness = self._scheduler.liveness(backend, call.deployment)
-        attempt.implausible = deadlines.implausible
+        attempt.implausible = timeouts.implausible
         liveness.sent(call.id, self._now, within)
         if call.streaming and self._lacks_usage(backend):
             call.usage_unknown.add(backend.key)
-        result = yield Send(attempt, deadlines, fresh=creates_state(call))
+        result = yield Send(attempt, timeouts, fresh=creates_state(call))
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
             attempt.resent = True
             liveness.sent(call.id, result.now, within)
-            result = yield Send(attempt, deadlines, fresh=True)
+            result = yield Send(attempt, timeouts, fresh=True)
         if isinstance(result, Failed) and result.fault is Fault.STREAM_OPTIONS:
             # It is the gateway that asked for usage: once more, as the client has it.
             attempt.resent = True
             call.usage_unknown.add(backend.key)
             liveness.sent(call.id, result.now, within)
-            result = yield Send(attempt, deadlines, fresh=creates_state(call))
+            result = yield Send(attempt, timeouts, fresh=creates_state(call))
             if isinstance(result, Answered) and result.status < 400:
                 self._shared.without_usage.put(self._version(backend), result.now + WITHOUT_USAGE_SECONDS)
         if (
@@ -244,7 +244,7 @@ class Attempts(Aftermath):
             result = yield from self._renew(attempt, refused)
             if isinstance(result, Renewed):
                 liveness.sent(call.id, result.now, within)
-                result = yield Send(attempt, deadlines, fresh=creates_state(call))
+                result = yield Send(attempt, timeouts, fresh=creates_state(call))
         if self._gone(result):
             return True
         self._now = result.now

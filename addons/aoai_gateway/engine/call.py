@@ -244,8 +244,8 @@ class Call:
     target: Target
     setup: Setup
     started: float
-    """Monotonic seconds; ``wall`` makes them seconds since the epoch."""
-    wall: float
+    """Monotonic seconds; ``unix_offset`` makes them seconds since the epoch."""
+    unix_offset: float
     headers: Headers
     """The request's headers, without credentials."""
     claims: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Deadlines:
+class AttemptTimeouts:
     """How long to wait in one attempt, in seconds."""
 
     connect: float
@@ -51,7 +51,7 @@ class Send:
     """Send the call to a backend. Leads to `Answered`, `Failed` or `ClientGone`."""
 
     attempt: Attempt
-    deadlines: Deadlines
+    timeouts: AttemptTimeouts
     fresh: bool = False
     """Not on a connection that was used before."""
 

@@ -35,7 +35,7 @@ from aoai_gateway.engine.estimates import Estimates
 from aoai_gateway.engine.fallback import fall_back, ways_out
 from aoai_gateway.engine.pools import pool_of
 from aoai_gateway.engine.settlement import Settlement
-from aoai_gateway.engine.shared import Shared
+from aoai_gateway.engine.shared import SharedState
 from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.quota.access import check_known
 from aoai_gateway.quota.priority import HEADER, class_of
@@ -61,8 +61,8 @@ NO_FALLBACKS: Final[Mapping[Refusal, str]] = MappingProxyType({})
 class Engine:
     """Decides for all calls of a gateway. ``shared``: what its calls share with those of other processes."""
 
-    def __init__(self, random: Random, shared: Shared | None = None) -> None:
-        self.shared = shared = Shared(random) if shared is None else shared
+    def __init__(self, random: Random, shared: SharedState | None = None) -> None:
+        self.shared = shared = SharedState(random) if shared is None else shared
         self.scheduler = shared.scheduler
         self.affinity = shared.affinity
         self.speeds = shared.speeds

@@ -13,19 +13,19 @@ from aoai_gateway.wire.client_secrets import Grant
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Attempt, Call
     from aoai_gateway.engine.effects import Ended
-    from aoai_gateway.engine.shared import Shared
+    from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, Pool
 
 BORROWED, LEAST_BORROWED = 2.0, 2.0
 """How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
 
 
-def slowest_begin(shared: Shared, call: Call, backend: Backend) -> float | None:
+def slowest_begin(shared: SharedState, call: Call, backend: Backend) -> float | None:
     """Return the seconds within which even slow answers to such a call begin at a backend; None: unknown."""
     return begins_within(call, shared.speeds.get(backend.serving(call.deployment)))
 
 
-def expected_begin(shared: Shared, call: Call, pool: Pool) -> float | None:
+def expected_begin(shared: SharedState, call: Call, pool: Pool) -> float | None:
     """Return the seconds within which an answer should begin, at a backend that has shown nothing yet.
 
     The speed of others of the pool is a hint, to be taken with care.
@@ -36,7 +36,7 @@ def expected_begin(shared: Shared, call: Call, pool: Pool) -> float | None:
     return max(LEAST_BORROWED, BORROWED * max(known)) if known else None
 
 
-def speed_of(shared: Shared, call: Call, backend: Backend) -> Speed:
+def speed_of(shared: SharedState, call: Call, backend: Backend) -> Speed:
     """Return what is known of a backend's speed, to be added to."""
     served = backend.serving(call.deployment)
     speed = shared.speeds.get(served)
@@ -46,7 +46,7 @@ def speed_of(shared: Shared, call: Call, backend: Backend) -> Speed:
     return speed
 
 
-def learn_answer(shared: Shared, call: Call, attempt: Attempt, end: Ended) -> None:
+def learn_answer(shared: SharedState, call: Call, attempt: Attempt, end: Ended) -> None:
     """Learn from a complete answer that has just ended."""
     if keeps_state(call):
         _learn_home(shared, call, attempt, end)
@@ -63,7 +63,7 @@ def learn_answer(shared: Shared, call: Call, attempt: Attempt, end: Ended) -> No
         speed.learn(took, tokens, call.body.text_size)
 
 
-def _learn_home(shared: Shared, call: Call, attempt: Attempt, end: Ended) -> None:
+def _learn_home(shared: SharedState, call: Call, attempt: Attempt, end: Ended) -> None:
     assert call.body is not None
     # What it refers to could be resolved there, too.
     keys = (call.response_id, session_of(call), desk_of(call), *end.made, *call.body.references)

@@ -1,8 +1,8 @@
 """Several processes that decide as one: each applies what the others have done.
 
 Theory of operation. What a process learns and decides about backends changes the state that all of its calls
-share (`Shared`). Here each of these changes is also a *change record*, a short list of plain values, in a
-journal. The processes exchange their journals through a store, within some milliseconds, and apply each
+share (`ReplicatedState`). Each of these changes is also a *change record*, a short list of plain values, in
+a journal. The processes exchange their journals through a store, within some milliseconds, and apply each
 other's records to their own state with the methods that made them. So each process has the whole gateway's
 state, and the decision that it makes alone is the one that any other would have made:
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Setup
     from aoai_gateway.engine.journal import Record
-    from aoai_gateway.engine.told_state import PeerShared
+    from aoai_gateway.engine.replicated_state import ReplicatedState
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.liveness import Liveness
@@ -48,7 +48,7 @@ LIVE_SECONDS = 1.0
 class Peers:
     """Applies what other processes have done. ``setup``: gives the configuration in force, if any."""
 
-    def __init__(self, shared: PeerShared, setup: Callable[[], Setup | None]) -> None:
+    def __init__(self, shared: ReplicatedState, setup: Callable[[], Setup | None]) -> None:
         self._shared = shared
         self._scheduler = shared.scheduler
         self._setup = setup
@@ -101,7 +101,7 @@ class Peers:
         pool: list[list[str]],
         deployment: str,
         operation: str,
-        line: str,
+        queue_name: str,
         tokens: int,
         arrived: float,
         weight: float,
@@ -126,7 +126,7 @@ class Peers:
             pool=backends,
             deployment=deployment,
             operation=operation,
-            line=line,
+            queue_name=queue_name,
             tokens=tokens,
             arrived=arrived + origin.shift,
             weight=weight,

@@ -47,7 +47,7 @@ class Plan:
     """Whether priority classes are configured. Else nothing waits, and a call asks for none."""
     weight: float
     """The client's, among others of its class."""
-    line: str
+    queue_name: str
     """The name of the queue."""
     strategy: Strategy
     fallbacks: Mapping[Refusal, str]
@@ -98,7 +98,7 @@ class Plans:
             cls=config.priority_class(client.priority),
             has_classes=bool(config.priorities),
             weight=client.weight or 1.0,
-            line=deployment if deployment in config.virtual_deployments else "",
+            queue_name=deployment if deployment in config.virtual_deployments else "",
             strategy=config.strategy_of(deployment),
             fallbacks={Refusal(cause): other for cause, other in written.items()},
             smallest_limit=min((limit for limit in limits if limit is not None), default=math.inf),

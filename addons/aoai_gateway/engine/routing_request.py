@@ -42,7 +42,7 @@ def routing_request_of(
         deployment=call.deployment,
         operation=operation.name,
         tier=call.requested_tier,
-        line=plan.line,
+        queue_name=plan.queue_name,
         tokens=_tokens(call),
         grows=not operation.reserves,
         size=len(call.body.raw),

@@ -50,10 +50,10 @@ SHARE_SECONDS = 1.0
 
 
 class _Queue:
-    """A queue, and the requests of the calls in it."""
+    """The queue of a virtual deployment: the tickets of the calls in it, and their requests."""
 
     def __init__(self) -> None:
-        self.line = WaitingQueue()
+        self.tickets = WaitingQueue()
         self.requests: dict[str, RoutingRequest] = {}
         self.wanted: Counter[tuple[int, Pool]] = Counter()
         """How many of them there are of each rank for each pool."""
@@ -100,7 +100,7 @@ class Scheduler:
             return
         pool = request.pool
         weights = [1.0] * len(pool)
-        if not self.breaks.none:
+        if not self.breaks.is_empty:
             open_parts = [self._open_part(backend, request, now) for backend in pool]
             weights = open_parts if any(open_parts) else weights
         capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
@@ -137,7 +137,7 @@ class Scheduler:
 
     def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.none and not self.breaks.may_probe(
+        if not self.breaks.is_empty and not self.breaks.may_probe(
             backend, request.cls.name, request.call_id, now, request.marks
         ):
             return False
@@ -153,7 +153,7 @@ class Scheduler:
             self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
         if request.call_id not in self._in_flight:
             queue = self._in_flight[request.call_id] = self._queue(request)
-            queue.line.began(request.client)
+            queue.tickets.began(request.client)
 
     def release(self, request: RoutingRequest, now: float) -> None:
         """Take back the backend that a call was given, since it was not sent there after all."""
@@ -170,7 +170,7 @@ class Scheduler:
 
     def is_free(self, request: RoutingRequest) -> bool:
         """Whether no call waits that comes before it, in its queue or in another for the same backends."""
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         if queue is not None and queue.requests:
             return False
         mine: set[BackendKey] | None = None
@@ -190,7 +190,7 @@ class Scheduler:
         In a full queue another call may lose its place; `serve_waiting` returns it then, without a backend.
         """
         queue = self._queue(request)
-        queue.line.minimum_shares = minimum_shares
+        queue.tickets.minimum_shares = minimum_shares
         cls = request.cls
         ticket = Ticket(
             request.call_id,
@@ -204,7 +204,7 @@ class Scheduler:
             stands_after=STANDING_SHARE * cls.wait_seconds,
         )
         max_size = request.cls.wait_bytes if request.cls.may_wait else math.inf
-        if not queue.line.join(ticket, max_length, max_size, push_out=partial(self._push_out, queue)):
+        if not queue.tickets.join(ticket, max_length, max_size, push_out=partial(self._push_out, queue)):
             return False
         queue.add(request)
         return True
@@ -216,15 +216,15 @@ class Scheduler:
 
     def leave(self, request: RoutingRequest) -> None:
         """Take a call out of its queue, if it is still in it."""
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         if queue is not None and request.call_id in queue.requests:
             queue.take(request.call_id)
-            queue.line.leave(request.call_id)
+            queue.tickets.leave(request.call_id)
 
     def standing_wait(self, request: RoutingRequest, now: float) -> float:
         """Seconds for which calls of its class wait at present in a queue that stands; else 0."""
-        queue = self._queues.get(request.line)
-        waits = queue.line.waits(request.cls.name, now) if queue is not None else 0.0
+        queue = self._queues.get(request.queue_name)
+        waits = queue.tickets.waits(request.cls.name, now) if queue is not None else 0.0
         return waits if waits > STANDING_SHARE * request.cls.wait_seconds else 0.0
 
     @property
@@ -244,12 +244,12 @@ class Scheduler:
         for lowest, queue in self._turns():
             while queue.requests:
                 can_serve = partial(self._serve, queue, lowest, smallest, now)
-                ticket = queue.line.next(now, can_serve, excess)
+                ticket = queue.tickets.next(now, can_serve, excess)
                 if ticket is None:
                     break
                 released.append(queue.take(ticket.id))
         for queue in self._queues.values():
-            hold_ends = queue.line.hold_ends(now)
+            hold_ends = queue.tickets.hold_ends(now)
             if hold_ends is not None:
                 self.look_again = min(self.look_again, hold_ends)
         return released
@@ -285,7 +285,7 @@ class Scheduler:
         """
         request = queue.requests[ticket.id]
         # What it must leave free would keep a low class out for as long as higher ones keep the rest busy.
-        has_deficit = queue.line.has_deficit(ticket.cls_name)
+        has_deficit = queue.tickets.has_deficit(ticket.cls_name)
         if ticket.cls_rank > lowest and not has_deficit:
             return False
         had_its_share = self._excess(now, ticket) > 0
@@ -307,10 +307,10 @@ class Scheduler:
             )
         return False
 
-    def lines(self) -> Iterator[tuple[str, WaitingQueue]]:
+    def queues(self) -> Iterator[tuple[str, WaitingQueue]]:
         """Iterate over the virtual deployments and their queues."""
         for name, queue in self._queues.items():
-            yield name, queue.line
+            yield name, queue.tickets
 
     def waiting(self, deployment: str) -> list[RoutingRequest]:
         """Return the calls that wait for a deployment, by arrival."""
@@ -320,9 +320,9 @@ class Scheduler:
         )
 
     def _queue(self, request: RoutingRequest) -> _Queue:
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         if queue is None:
-            queue = self._queues[request.line] = _Queue()
+            queue = self._queues[request.queue_name] = _Queue()
         return queue
 
     # --- what becomes of an attempt --------------------------------------------------------------------
@@ -382,4 +382,4 @@ class Scheduler:
             self.ended(request, None, now)
         queue = self._in_flight.pop(request.call_id, None)
         if queue is not None:
-            queue.line.ended(request.client)
+            queue.tickets.ended(request.client)

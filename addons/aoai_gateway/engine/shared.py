@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 MOST_WITHOUT_USAGE = 1_000
 
 
-class Shared:
-    """One for all calls; its contents live as long as the gateway."""
+class SharedState:
+    """The state that all calls of a process share; it lives as long as the gateway."""
 
     def __init__(self, random: Random) -> None:
         self.scheduler = Scheduler()
@@ -37,5 +37,5 @@ class Shared:
         self.random = random
 
     def muted(self) -> AbstractContextManager[None]:
-        """Share no change that is made meanwhile: see `PeerShared`."""
+        """Write no change that is made meanwhile into a journal: see `ReplicatedState`."""
         return nullcontext()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import DEFAULT_PATIENCE
-from aoai_gateway.engine.effects import Deadlines
+from aoai_gateway.engine.effects import AttemptTimeouts
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.operations import COMPLETIONS, Cost
 
@@ -113,19 +113,19 @@ def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> floa
     return max(0.0, allowed - max(known))
 
 
-def deadlines_for(call: Call, backend: Backend, slowest: float | None) -> Deadlines:
-    """Return the deadlines of an attempt; ``slowest``: when slow answers begin there (`begins_within`)."""
-    replay, timeouts = call.setup.config.replay, backend.endpoint.connections.timeouts
+def timeouts_of(call: Call, backend: Backend, slowest: float | None) -> AttemptTimeouts:
+    """Return the timeouts of an attempt; ``slowest``: when slow answers begin there (`begins_within`)."""
+    replay, configured = call.setup.config.replay, backend.endpoint.connections.timeouts
     asked = call.client_timeout()
     # A client that waits for less hangs up by itself.
-    allowed = max(asked, SHORTEST_SECONDS) if asked else timeouts.read or DEFAULT_PATIENCE
+    allowed = max(asked, SHORTEST_SECONDS) if asked else configured.read or DEFAULT_PATIENCE
     if call.target.operation.websocket:
         allowed = min(allowed, replay.handshake_seconds)
     if slowest is None:
-        return Deadlines(timeouts.connect, allowed, replay.preamble_seconds, replay.idle_seconds)
+        return AttemptTimeouts(configured.connect, allowed, replay.preamble_seconds, replay.idle_seconds)
     plausible = max(replay.first_byte_seconds, Speed.plausible(slowest))
     implausible = plausible < allowed
     first_byte = plausible if implausible else allowed
-    return Deadlines(
-        timeouts.connect, first_byte, replay.preamble_seconds, replay.idle_seconds, implausible=implausible
+    return AttemptTimeouts(
+        configured.connect, first_byte, replay.preamble_seconds, replay.idle_seconds, implausible=implausible
     )

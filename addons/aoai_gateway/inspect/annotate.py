@@ -36,7 +36,7 @@ gateway_duration_ms       from the call's begin to its end
 gateway_tokens_in         prompt tokens
 gateway_tokens_out        completion tokens
 gateway_tokens_cached     of the prompt tokens, what the backend had in its cache
-gateway_queue_ms          for how long it stood in a waiting line
+gateway_queue_ms          for how long it waited in a queue
 gateway_timeline          its attempts: backend, status, reason, and the times when each began and ended
 gateway_chunk_times_ms    when the chunks of a stream came, after the first one; of many, some
 gateway_run_by            who has sent it from the workbench

@@ -182,13 +182,13 @@ def _question(call: Call) -> str:
 
 def _before(call: Call, step: Step) -> Iterator[str]:
     match step.effect:
-        case Send(attempt=attempt, deadlines=deadlines):
+        case Send(attempt=attempt, timeouts=timeouts):
             number, name = attempt.number, attempt.backend.name
             yield from _passed_over(s for s in attempt.skipped if not _failed_before(call, s, number))
             if attempt.resent and step.effect.fresh and not creates_state(call):
                 yield f"attempt {number} once more to {name}, on a new connection: the old one was closed"
             else:
-                yield f"attempt {number}: {name}, which has {deadlines.first_byte:.3g} s to answer"
+                yield f"attempt {number}: {name}, which has {timeouts.first_byte:.3g} s to answer"
         case Announce(attempt=attempt):
             yield from _spillover(attempt)
             yield f"attempt {attempt.number} failed: {attempt.reason}; {_break(step)}"
@@ -223,7 +223,7 @@ def _after(step: Step, began: float) -> Iterator[str]:
         case WaitUntil(), Done():
             yield "held back until now"
         case WaitInQueue(), Done(now=now):
-            yield f"stood in line for a backend for {_seconds(now - began)}"
+            yield f"waited in the queue for a backend for {_seconds(now - began)}"
         case Choose(candidates=candidates), Chosen(candidates=chosen, error=error):
             if error is not None:
                 yield "a plugin refuses the call"

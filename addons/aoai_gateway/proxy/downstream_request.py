@@ -131,7 +131,7 @@ class DownstreamRequest:
         least = check_rights(admitted.setup, admitted.client, target)
         if least is not None:
             gateway = self._here.gateway
-            decision = yield from self._here.wait_for(gateway.state.peek(least, gateway.now()))
+            decision = yield from self._here.wait_for(gateway.state.peek(least, gateway.unix_time()))
             check_fits(decision)
 
     def clean(self) -> None:

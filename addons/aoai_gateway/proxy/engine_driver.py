@@ -105,7 +105,7 @@ class EngineDriver:
             target=target,
             setup=admitted.setup,
             started=now,
-            wall=here.clock.time() - now,
+            unix_offset=here.clock.time() - now,
             headers=head,
             claims=admitted.claims,
             brings_own_token=admitted.token is not None,

@@ -28,7 +28,7 @@ from aoai_gateway.proxy.messages import Connect, DeadlinePassed, GatewayLeaves
 from aoai_gateway.proxy.remains import take_apart
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
-from aoai_gateway.proxy.timers import Deadlines
+from aoai_gateway.proxy.timers import StreamDeadlines
 from aoai_gateway.proxy.upstream import connection_layers
 from aoai_gateway.runtime.connections import RESERVE_SECONDS
 from aoai_gateway.runtime.exception_log import log_exception
@@ -67,7 +67,7 @@ class GatewayLayer(HttpLayer):
     def __init__(self, context: Context, gateway: Gateway) -> None:
         super().__init__(context, HTTPMode.transparent)
         self._gateway = gateway
-        self.deadlines = Deadlines()
+        self.deadlines = StreamDeadlines()
         self.output = gateway.slow_readers.output(context.client.id)
         """What goes out to the client."""
         self._timers: set[commands.RequestWakeup] = set()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Connection, Server
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
-    from aoai_gateway.proxy.timers import Deadlines
+    from aoai_gateway.proxy.timers import StreamDeadlines
     from aoai_gateway.runtime.slow_readers import Output
 
 
@@ -110,7 +110,7 @@ class Crashed(HttpEvent):
 class StreamLayer(Protocol):
     """What a stream needs of the layer that it belongs to."""
 
-    deadlines: Deadlines
+    deadlines: StreamDeadlines
     output: Output
 
     @property

@@ -12,8 +12,8 @@ import math
 from typing import Any
 
 
-class Deadlines:
-    """What is due when. Times are on any monotonic clock, in seconds."""
+class StreamDeadlines:
+    """The time at which each stream of a connection has a step due, in seconds on any monotonic clock."""
 
     def __init__(self) -> None:
         self._due: dict[Any, float] = {}

@@ -96,7 +96,7 @@ class UpstreamAttempt:
         server, error = None if effect.fresh else here.layer.idle(address, tls), ""
         connect = None
         if server is None:
-            connect = Connect(address, tls, effect.deadlines.connect, effect.fresh)
+            connect = Connect(address, tls, effect.timeouts.connect, effect.fresh)
             server, error = yield connect
         now = here.now()
         if here.client_has_gone():
@@ -118,7 +118,7 @@ class UpstreamAttempt:
             effect.attempt,
             server,
             reused=connect is None or was_opened_ahead(here.layer.connections.get(server)),
-            deadlines=effect.deadlines,
+            timeouts=effect.timeouts,
             remove_usage=self._call.adds_usage(backend),
             names=self._names,
             now=now,
@@ -139,7 +139,7 @@ class UpstreamAttempt:
 
     def _send_upload(self, content: Pieces, server: Server) -> CommandGenerator[Result | None]:
         """Send what is on disk, as fast as the backend takes it. Gives what became of it if it went wrong."""
-        here, idle, blocks = self._here, self._effect.deadlines.idle, content.blocks()
+        here, idle, blocks = self._here, self._effect.timeouts.idle, content.blocks()
         while True:
             try:
                 block = yield from here.wait_for(self._next_block(blocks, server, idle))

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Replay
     from aoai_gateway.engine.call import Attempt, Call, Fault
-    from aoai_gateway.engine.effects import Deadlines, Result
+    from aoai_gateway.engine.effects import AttemptTimeouts, Result
     from aoai_gateway.wire.model_names import ModelNames
     from aoai_gateway.wire.refusals import Refusal
 
@@ -95,7 +95,7 @@ class UpstreamResponse:
         server: Server,
         *,
         reused: bool,
-        deadlines: Deadlines,
+        timeouts: AttemptTimeouts,
         remove_usage: bool,
         now: float,
         names: ModelNames | None = None,
@@ -124,7 +124,7 @@ class UpstreamResponse:
         self._backend = attempt.backend
         self._replay: Replay = call.setup.config.replay
         self._reused = reused
-        self._deadlines = deadlines
+        self._timeouts = timeouts
         self._remove_usage = remove_usage
         self._names = names
         self._phase = Phase.HEADERS
@@ -136,7 +136,7 @@ class UpstreamResponse:
         self._liveness = Liveness() if attempt.liveness is None else attempt.liveness
         self._sent = now
         self._must_end = now + call.setup.config.limits.answer_seconds
-        self._expect(now + deadlines.first_byte, now)
+        self._expect(now + timeouts.first_byte, now)
 
     def _expect(self, limit: float, now: float) -> None:
         """Set the time until which something must come, and the time (``due``) to look at it next."""
@@ -148,7 +148,7 @@ class UpstreamResponse:
         self._sent = now
         self._must_end = now + self._call.setup.config.limits.answer_seconds
         if self._phase is Phase.HEADERS:
-            self._expect(now + self._deadlines.first_byte, now)
+            self._expect(now + self._timeouts.first_byte, now)
 
     @property
     def is_plain(self) -> bool:
@@ -175,7 +175,7 @@ class UpstreamResponse:
     def came(self, now: float) -> None:
         """Note that something of a stream came, which is being delivered."""
         self._liveness.hear(now)
-        self.due = min(now + self._deadlines.idle, self._must_end)
+        self.due = min(now + self._timeouts.idle, self._must_end)
         # What cannot be read counts as content; a preamble that was let through after a while does not.
         reads_preamble = self.reader is not None and self.reader.verdict is Verdict.UNDECIDED
         if self.first_content is None and not reads_preamble:
@@ -183,7 +183,7 @@ class UpstreamResponse:
 
     def client_read_at(self, at: float) -> None:
         """Note that until then the client had something to read, so that the backend was not listened to."""
-        self.due = max(self.due, min(at + self._deadlines.idle, self._must_end))
+        self.due = max(self.due, min(at + self._timeouts.idle, self._must_end))
 
     def stream_ended(self, now: float) -> Ended:
         """Say how the stream that was delivered has ended, or what of it there is until now."""
@@ -253,7 +253,7 @@ class UpstreamResponse:
         if phase in (Phase.PREAMBLE, Phase.OPENING):
             # It may be thinking; from here on the client sees what comes.
             return self._answered(now)
-        seconds = self._deadlines.first_byte if phase is Phase.HEADERS else self._deadlines.idle
+        seconds = self._timeouts.first_byte if phase is Phase.HEADERS else self._timeouts.idle
         return Failed(now, FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s")
 
     # --- phases ----------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ class UpstreamResponse:
             operation.name, dialect=operation.dialect, remove_usage=self._remove_usage, names=self._names
         )
         self._phase = Phase.PREAMBLE
-        self._expect(now + self._deadlines.preamble, now)
+        self._expect(now + self._timeouts.preamble, now)
         return None
 
     def _in_handshake(self, status: int, now: float) -> Result | None:
@@ -316,7 +316,7 @@ class UpstreamResponse:
         if self._call.target.operation.opened_by:
             self.preamble = Preamble()
             self._phase = Phase.OPENING
-            self._expect(now + self._deadlines.preamble, now)
+            self._expect(now + self._timeouts.preamble, now)
             return None
         return self._answered(now)
 
@@ -344,7 +344,7 @@ class UpstreamResponse:
 
     def _expect_body(self, now: float) -> None:
         self._phase = Phase.BODY
-        self._expect(now + self._deadlines.idle, now)
+        self._expect(now + self._timeouts.idle, now)
 
     def _in_preamble(self, event: HttpEvent, now: float) -> Result | None:
         assert self.reader is not None
@@ -421,7 +421,7 @@ class UpstreamResponse:
         if isinstance(event, ResponseData):
             self._body.append(event.data)
             self._size += len(event.data)
-            self._expect(now + self._deadlines.idle, now)
+            self._expect(now + self._timeouts.idle, now)
             if self._size > MAX_ANSWER:
                 self._phase = Phase.OVER
                 return Failed(now, FailureKind.PROTOCOL, "its answer is too large")

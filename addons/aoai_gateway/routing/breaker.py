@@ -74,9 +74,9 @@ class Breaks:
         """Whether there may be a break that is for some calls only."""
 
     @property
-    def none(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether no backend is in a break or half open."""
-        return not self._breaks and self._probes.none
+        return not self._breaks and self._probes.is_empty
 
     def open(self, scope: Scope, brk: Break) -> None:
         """Open a break; of several on one scope the one that ends last counts. No half-open state follows."""
@@ -182,19 +182,19 @@ class Breaks:
         brk = self.on(backend, now, cls, marks)
         if brk is not None:
             return brk.remaining(now)
-        if self._probes.none:
+        if self._probes.is_empty:
             return 0.0
         return max(self._probes.wait(scope, cls, call_id, now) for scope in _scopes(backend))
 
     def is_half_open(self, backend: Backend, cls: str) -> bool:
         """Whether the backend has had a break since this class last succeeded there."""
-        if self._probes.none:
+        if self._probes.is_empty:
             return False
         return any(self._probes.on(scope, cls) for scope in _scopes(backend))
 
     def is_unknown(self, backend: Backend, cls: str, now: float) -> bool:
         """Whether it is half open, and has let in no call of this class since."""
-        if self._probes.none:
+        if self._probes.is_empty:
             return False
         return any(self._probes.is_unknown(scope, cls, now) for scope in _scopes(backend))
 
@@ -211,7 +211,7 @@ class Breaks:
         """
         if self.when(backend, cls, now, call_id, marks) > 0:
             return False
-        if self._probes.none:
+        if self._probes.is_empty:
             return True
         for scope in _scopes(backend):
             self._probes.lease(scope, cls, call_id, now)
@@ -222,7 +222,7 @@ class Breaks:
 
         So every success can be reported. A call that began before the break shows nothing about now.
         """
-        if self._probes.none:
+        if self._probes.is_empty:
             return
         for scope in _scopes(backend):
             if self._probes.holds(scope, cls, call_id):
@@ -230,7 +230,7 @@ class Breaks:
 
     def probe_ended(self, backend: Backend, cls: str, call_id: str) -> None:
         """Let another probe go: this call ended without telling anything (its client hung up)."""
-        if self._probes.none:
+        if self._probes.is_empty:
             return
         for scope in _scopes(backend):
             self._probes.release(scope, cls, call_id)

@@ -71,7 +71,7 @@ class Probes:
         self._half_open: dict[Scope, dict[str, _HalfOpen]] = {}
 
     @property
-    def none(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether no backend is half open."""
         return not self._half_open
 

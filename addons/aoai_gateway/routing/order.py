@@ -101,7 +101,7 @@ class RoutingRequest:
     pool: Pool
     deployment: str
     """The virtual deployment, or the requested name at an endpoint without any."""
-    line: str = ""
+    queue_name: str = ""
     """The name of its queue: the virtual deployment, if it is one."""
     tokens: int = 0
     """The tokens that a backend's limiter will count for it: its prompt, and the bound of its completion."""
@@ -192,7 +192,7 @@ def order(
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
-    has_failures = bool(request.tried) or not breaks.none
+    has_failures = bool(request.tried) or not breaks.is_empty
     left = client_shares.left(request.cls.name, request.client, now) if request.limited else None
     for backend in request.pool:
         skip = _never(request, backend)

@@ -176,7 +176,7 @@ class WaitingQueue:
         return True
 
     def serve(self, ticket_id: str) -> bool:
-        """Take a ticket out of the line that was served, in whichever order; False if there is none."""
+        """Take out a ticket that was served, in whichever order; False if there is none."""
         place = self._places.get(ticket_id)
         if place is None:
             return False
@@ -340,9 +340,9 @@ class WaitingQueue:
     def _pay(self, cls_name: str) -> None:
         """Each class that waits earns its share of a release; the one that got it pays."""
         for name, item in self._classes.items():
-            item.deficit = min(item.deficit + self.minimum_shares.get(name, 0.0), _MOST_DEFICIT)
-            if name == cls_name:
-                item.deficit = max(item.deficit - 1, 0.0)
+            deficit = item.deficit + self.minimum_shares.get(name, 0.0) - (name == cls_name)
+            # The bound comes last: a class that pays may have earned more than it until now.
+            item.deficit = min(max(deficit, 0.0), _MOST_DEFICIT)
 
     def _remove(self, place: Place) -> None:
         ticket = place.ticket

@@ -54,7 +54,7 @@ OURS = ""
 """Stands for the client where a body is the gateway's own business."""
 
 
-class _Line:
+class _Worker:
     """A process, and the turns at it."""
 
     def __init__(self, command: tuple[str, ...]) -> None:
@@ -71,7 +71,7 @@ class BodyReader:
 
     def __init__(self, *, command: tuple[str, ...] = COMMAND, patience: float = PATIENCE_SECONDS) -> None:
         self._patience = patience
-        self._shorter, self._longer = _Line(command), _Line(command)
+        self._shorter, self._longer = _Worker(command), _Worker(command)
         self._threads = FairThreads()
 
     async def parse(
@@ -182,11 +182,11 @@ class BodyReader:
     async def _ask(
         self, job: Job, raw: bytes, client: str, wanted: Callable[[], bool] = lambda: True
     ) -> bytes:
-        line = self._shorter if len(raw) <= SHORTER else self._longer
+        worker = self._shorter if len(raw) <= SHORTER else self._longer
         try:
-            async with asyncio.timeout(self._patience), line.turns.turn(client, len(raw)):
+            async with asyncio.timeout(self._patience), worker.turns.turn(client, len(raw)):
                 _see_that_it_is(wanted)
-                return await line.process.ask(job, raw)
+                return await worker.process.ask(job, raw)
         except TimeoutError:
             raise errors.unavailable("The gateway has too many large requests to read.") from None
         except (OSError, EOFError) as error:

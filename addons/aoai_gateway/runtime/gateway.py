@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
-    from aoai_gateway.engine.told_state import PeerShared
+    from aoai_gateway.engine.replicated_state import ReplicatedState
     from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.identity.verifier import TokenVerifier
@@ -207,10 +207,10 @@ class Gateway:
         """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()
         """Set once a configuration has been put in force."""
-        self.wall = self.clock.time() - self.clock.monotonic()
-        """What makes a monotonic time one since the epoch; see `follow_clock`."""
+        self.unix_offset = self.clock.time() - self.clock.monotonic()
+        """What is added to monotonic seconds to make them Unix time; see `follow_clock`."""
         self.engine.shared.unfinished.settle = self.settle
-        self.early = EarlyAnswers(self._put, lambda: self.wall)
+        self.early = EarlyAnswers(self._put, lambda: self.unix_offset)
         """Requests that are answered before they become calls."""
 
     async def prepare(self, config: Config) -> None:
@@ -224,11 +224,11 @@ class Gateway:
         if self.verifier is not None:
             await self.verifier.adopt(config.tokens)
 
-    def join_peers(self) -> PeerShared:
+    def join_peers(self) -> ReplicatedState:
         """Have calls share what they know with those of other processes. Before the first call."""
-        from aoai_gateway.engine.told_state import PeerShared
+        from aoai_gateway.engine.replicated_state import ReplicatedState
 
-        shared = PeerShared(self.engine.shared.random)
+        shared = ReplicatedState(self.engine.shared.random)
         self.engine = Engine(shared.random, shared)
         shared.unfinished.settle = self.settle
         self.waiting = QueueWaker(self.engine.scheduler)
@@ -360,7 +360,7 @@ class Gateway:
 
     def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
         """Book against the client's quotas."""
-        answer = self.state.reserve(effect.reservation, self.now())
+        answer = self.state.reserve(effect.reservation, self.unix_time())
         if isinstance(answer, Decision):
             return self._reserved(effect.reservation, answer)
         return self._reserved_elsewhere(effect.reservation, answer)
@@ -408,17 +408,17 @@ class Gateway:
         reservation = effect.reservation
         if isinstance(effect, Book):
             self.reservations[reservation.id] = reservation
-            self._in_background(self.state.book(reservation, self.now()))
+            self._in_background(self.state.book(reservation, self.unix_time()))
             return
         self.reservations.pop(reservation.id, None)
         if isinstance(effect, Settle):
-            self._in_background(self.state.settle(reservation, effect.tokens, self.now(), effect.cost))
+            self._in_background(self.state.settle(reservation, effect.tokens, self.unix_time(), effect.cost))
         else:
-            self._in_background(self.state.cancel(reservation, self.now()))
+            self._in_background(self.state.cancel(reservation, self.unix_time()))
 
-    def now(self) -> float:
-        """Return the time since the epoch on a clock that never goes back."""
-        return self.clock.monotonic() + self.wall
+    def unix_time(self) -> float:
+        """Return the Unix time in seconds, on a clock that never goes back."""
+        return self.clock.monotonic() + self.unix_offset
 
     def follow_clock(self) -> None:
         """Take over a step forward of the system's clock, as after a machine's sleep.
@@ -426,9 +426,9 @@ class Gateway:
         CLOCK_MONOTONIC stands still in a sleep (clock_gettime(2)), so budgets would begin their day late, and
         keys be taken after their end. A step back is not followed: bookings would lie in the future.
         """
-        wall = self.clock.time() - self.clock.monotonic()
-        if wall - self.wall >= CLOCK_STEP_SECONDS:
-            self.wall = wall
+        unix_offset = self.clock.time() - self.clock.monotonic()
+        if unix_offset - self.unix_offset >= CLOCK_STEP_SECONDS:
+            self.unix_offset = unix_offset
 
     def _in_background(self, answer: Awaitable[None] | None) -> None:
         if answer is not None:
@@ -473,4 +473,4 @@ class Gateway:
             grant = Grant.read(noted) if noted is not None else None
             if grant is not None:
                 return with_grant(config, grant, shown.value)
-        return identify(config, self.verifier, shown, self.now())
+        return identify(config, self.verifier, shown, self.unix_time())

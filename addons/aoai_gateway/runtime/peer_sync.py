@@ -22,11 +22,11 @@ from aoai_gateway.bounded import Bounded
 from aoai_gateway.engine.peers import Peers
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.state import StateUnavailableError
-from aoai_gateway.state.exchange import Told
+from aoai_gateway.state.exchange import ChangeBatch
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.journal import Record
-    from aoai_gateway.engine.told_state import PeerShared
+    from aoai_gateway.engine.replicated_state import ReplicatedState
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.state.exchange import Exchange
 
@@ -72,7 +72,7 @@ class _Batch:
 class PeerSync:
     """The exchange of one process. `start` it once, before calls are taken; `close` it in the end."""
 
-    def __init__(self, gateway: Gateway, shared: PeerShared, exchange: Exchange) -> None:
+    def __init__(self, gateway: Gateway, shared: ReplicatedState, exchange: Exchange) -> None:
         self._gateway = gateway
         self._shared = shared
         self._exchange = exchange
@@ -118,16 +118,16 @@ class PeerSync:
         await self._exchange.aclose()
 
     async def _catch_up(self) -> None:
-        now, wall = time.monotonic(), self._gateway.wall
+        now, unix_offset = time.monotonic(), self._gateway.unix_offset
         homes = [
-            ["home", digest, endpoint, at - wall]
+            ["home", digest, endpoint, at - unix_offset]
             async for some in self._exchange.homes()
             for digest, endpoint, at in some
         ]
         # The newest came first, and what is remembered last is kept longest.
         homes.reverse()
         for some in batched(homes, AT_ONCE):
-            self._apply(Told("the store", wall, some), now)
+            self._apply(ChangeBatch("the store", unix_offset, some), now)
             await asyncio.sleep(0)
         while told := await self._exchange.news(wait=False):
             await self._take_in(told)
@@ -164,7 +164,7 @@ class PeerSync:
             if self._batch is None:
                 self._number += 1
                 self._batch = _Batch(self._number, journal.take(AT_ONCE))
-            await self._exchange.tell(self._batch.records, self._gateway.wall, self._batch.number)
+            await self._exchange.tell(self._batch.records, self._gateway.unix_offset, self._batch.number)
             self._batch = None
             now = time.monotonic()
             was_silent, self._told = was_silent or now - self._told > LOST_SECONDS, now
@@ -178,10 +178,12 @@ class PeerSync:
 
     async def _tell_homes(self) -> None:
         """Have the store keep where state lives."""
-        wall, untold = self._gateway.wall, self._shared.affinity.untold
+        unix_offset, untold = self._gateway.unix_offset, self._shared.affinity.untold
         while homes := untold.take(AT_ONCE):
             try:
-                await self._exchange.tell_homes([(key.hex(), name, seen + wall) for key, name, seen in homes])
+                await self._exchange.tell_homes(
+                    [(key.hex(), name, seen + unix_offset) for key, name, seen in homes]
+                )
             except BaseException:
                 untold.put_back(homes)
                 raise
@@ -208,7 +210,7 @@ class PeerSync:
         except StateUnavailableError:
             return
 
-    async def _take_in(self, told: list[Told]) -> None:
+    async def _take_in(self, told: list[ChangeBatch]) -> None:
         for each in told:
             now = time.monotonic()
             self._heard[each.process] = now
@@ -221,8 +223,10 @@ class PeerSync:
             # Each may take a millisecond, and calls come first.
             await asyncio.sleep(0)
 
-    def _apply(self, told: Told, now: float) -> None:
-        failed = self._peers.apply(told.process, told.records, told.clock - self._gateway.wall, now)
+    def _apply(self, told: ChangeBatch, now: float) -> None:
+        failed = self._peers.apply(
+            told.process, told.records, told.unix_offset - self._gateway.unix_offset, now
+        )
         if failed and not self._failing.get(told.process):
             self._failing.put(told.process, True)
             log_exception("while a change at another process was applied; it was passed over.", failed[0])

@@ -106,7 +106,7 @@ class StateSync:
                 shared,
                 local,
                 random=random.Random(),  # noqa: S311 - spreads probes
-                clock=self._gateway.now,
+                clock=self._gateway.unix_time,
             )
             self._failover.start()
             self._gateway.state = self._failover
@@ -141,7 +141,7 @@ class StateSync:
         return True
 
     async def _keep_affinity(self, path: Path) -> bool:
-        affinity_file = AffinityFile(path, self._gateway.engine.affinity, lambda: self._gateway.wall)
+        affinity_file = AffinityFile(path, self._gateway.engine.affinity, lambda: self._gateway.unix_offset)
         try:
             await asyncio.to_thread(affinity_file.load)
         except AffinityFileError as error:
@@ -161,11 +161,11 @@ class StateSync:
             # What shares a store keeps the leases there itself.
             if now - self._renewed >= RENEWAL_SECONDS:
                 self._renewed = now
-                answer = gateway.state.renew(list(gateway.reservations.values()), gateway.now())
+                answer = gateway.state.renew(list(gateway.reservations.values()), gateway.unix_time())
                 if answer is not None:
                     await answer
             return
-        found = self._failover.breaks(gateway.now())
+        found = self._failover.breaks(gateway.unix_time())
         if not isinstance(found, dict):
             found = await found  # type: ignore[misc]  # what is no mapping is an awaitable of one
         theirs = {(_scope(name), _class(cls)): seconds for (name, cls), seconds in found.items()}
@@ -207,7 +207,7 @@ class StateSync:
         note = f"{process_name()}\n{reason[:LONGEST_REASON]}"
         for cls, seconds in seconds_by_class.items():
             answer = self._failover.open_break(
-                _name(scope), _class_name(cls), seconds, self._gateway.now(), note
+                _name(scope), _class_name(cls), seconds, self._gateway.unix_time(), note
             )
             if answer is not None:
                 await answer
@@ -219,7 +219,7 @@ class StateSync:
         classes = [cls.name for cls in self._gateway.config.priority_classes]
         for scope in scopes:
             for cls in dict.fromkeys((EVERY_CLASS, *map(_class_name, classes))):
-                answer = self._failover.close_break(_name(scope), cls, self._gateway.now())
+                answer = self._failover.close_break(_name(scope), cls, self._gateway.unix_time())
                 if answer is not None:
                     await answer
 
@@ -231,7 +231,9 @@ class StateSync:
             return
         await self.tell_end(scopes)
         for scope in scopes:
-            answer = self._failover.open_break(_name(scope), CLOSED, CLOSED_SECONDS, self._gateway.now())
+            answer = self._failover.open_break(
+                _name(scope), CLOSED, CLOSED_SECONDS, self._gateway.unix_time()
+            )
             if answer is not None:
                 await answer
 

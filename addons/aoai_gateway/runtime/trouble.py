@@ -81,7 +81,7 @@ def _sinks(gateway: Gateway) -> Iterator[Trouble]:
 
 
 def _expiries(gateway: Gateway) -> Iterator[Trouble]:
-    now = gateway.now()
+    now = gateway.unix_time()
     for name, end in gateway.expiries.items():
         if name not in OWN:
             continue  # A client's key is the client's trouble; the page lists it, and there is a metric.

@@ -54,14 +54,16 @@ class AffinityFileError(Exception):
 class AffinityFile:
     """Keeps what `affinity` learns in the file at ``path``.
 
-    ``wall`` gives what is to be added to a time of `affinity` to make it Unix time. `load` once before the
-    first call; then `run` as a task; at the end cancel it and `flush`.
+    ``unix_offset`` gives the seconds to add to a time of `affinity` to make it Unix time. `load` once before
+    the first call; then `run` as a task; at the end cancel it and `flush`.
     """
 
-    def __init__(self, path: Path, affinity: Affinity, wall: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self, path: Path, affinity: Affinity, unix_offset: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._path = path
         self._affinity = affinity
-        self._wall = wall
+        self._unix_offset = unix_offset
         self._untold = Untold()
         self._size = 0
         """Bytes of the file, as far as is known."""
@@ -79,11 +81,11 @@ class AffinityFile:
 
     def load(self) -> None:
         """Take in what the file says; a missing one says nothing. Raises AffinityFileError."""
-        wall, oldest = self._wall(), time.time() - LIFETIME
+        unix_offset, oldest = self._unix_offset(), time.time() - LIFETIME
         count = 0
         for digest, endpoint, seen in read(self._path):
             if seen > oldest:
-                self._affinity.take_in((digest, endpoint, seen - wall))
+                self._affinity.take_in((digest, endpoint, seen - unix_offset))
                 count += 1
         with suppress(OSError):
             self._size = self._path.stat().st_size
@@ -105,13 +107,13 @@ class AffinityFile:
         if not homes:
             return
         largest = min(max(2 * self._compact_size, ALWAYS_APPENDED), LARGEST_FILE)
-        wall = self._wall()
+        unix_offset = self._unix_offset()
         if self._size < len(HEADER):
-            work = asyncio.to_thread(self._replace, self._affinity.snapshot(), wall)
+            work = asyncio.to_thread(self._replace, self._affinity.snapshot(), unix_offset)
         elif self._size <= largest:
-            work = asyncio.to_thread(self._append, homes, wall)
+            work = asyncio.to_thread(self._append, homes, unix_offset)
         else:
-            work = asyncio.to_thread(self._compact, homes, wall)
+            work = asyncio.to_thread(self._compact, homes, unix_offset)
         # Whatever becomes of this flush, what could not be written is noted again.
         self._writing = asyncio.ensure_future(self._written(work, homes))
         await asyncio.shield(self._writing)
@@ -133,33 +135,35 @@ class AffinityFile:
 
     # These run in a thread ----------------------------------------------------------------------------------
 
-    def _append(self, homes: Iterable[Home], wall: float) -> None:
+    def _append(self, homes: Iterable[Home], unix_offset: float) -> None:
         # Not made anew, if it has been removed: it would lack its first line.
         flags = os.O_WRONLY | os.O_APPEND
         with open(self._path, "ab", opener=lambda path, _: os.open(path, flags)) as file:
             if not self._is_whole:
                 file.write(b"\n")
             self._is_whole = False
-            for portion in _lines(homes, wall):
+            for portion in _lines(homes, unix_offset):
                 file.write(portion)
             file.flush()
             os.fsync(file.fileno())
             self._is_whole = True
             self._size = file.tell()
 
-    def _compact(self, homes: Iterable[Home], wall: float) -> None:
+    def _compact(self, homes: Iterable[Home], unix_offset: float) -> None:
         """Write the last line of each name alone. The file has them all, so no call waits for a copy.
 
         Raises FileNotFoundError if it has been removed: it would have these homes alone.
         """
         kept: dict[bytes, Home] = {}
-        for digest, endpoint, seen in chain(_entries(self._path), ((k, e, at + wall) for k, e, at in homes)):
+        for digest, endpoint, seen in chain(
+            _entries(self._path), ((k, e, at + unix_offset) for k, e, at in homes)
+        ):
             kept.pop(digest, None)
             kept[digest] = (digest, endpoint, seen)
         self._replace(islice(kept.values(), max(0, len(kept) - CAPACITY), None), 0.0)
 
-    def _replace(self, homes: Iterable[Home], wall: float) -> None:
-        portions = list(_lines(homes, wall))
+    def _replace(self, homes: Iterable[Home], unix_offset: float) -> None:
+        portions = list(_lines(homes, unix_offset))
         size = sum(map(len, portions))
         while size > LARGEST_FILE // 2:
             size -= len(portions.pop(0))
@@ -215,9 +219,11 @@ def _home(line: bytes) -> Home | None:
     return found if len(found[0]) == DIGEST_BYTES and endpoint and line.endswith(b"\n") else None
 
 
-def _lines(homes: Iterable[Home], wall: float) -> Iterator[bytes]:
+def _lines(homes: Iterable[Home], unix_offset: float) -> Iterator[bytes]:
     for some in batched(homes, PORTION):
-        lines = (f"{key.hex()} {round(seen + wall)} {quote(name, safe='')}\n" for key, name, seen in some)
+        lines = (
+            f"{key.hex()} {round(seen + unix_offset)} {quote(name, safe='')}\n" for key, name, seen in some
+        )
         yield "".join(lines).encode()
 
 

@@ -41,14 +41,14 @@ type StoredHome = tuple[str, str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What one process has told. ``clock``: its Unix time less the time on its own clock.
+class ChangeBatch:
+    """Change records of one process. ``unix_offset``: seconds that make the times in them Unix time.
 
-    ``number``: those of one process grow. What was told twice, since its answer had been lost, has the same.
+    ``number`` grows. A batch that is sent again, since its answer was lost, has the same.
     """
 
     process: str
-    clock: float
+    unix_offset: float
     records: Sequence[Any]
     number: int | None = None
 
@@ -62,8 +62,8 @@ class Exchange:
         # In a cluster, keys with the same words in braces are on the same node.
         self._events = f"{prefix}:{{peers}}:events"
         self._homes = homes_key(prefix)
-        self._writer = _Line(store, self._events, TIMEOUT)
-        self._reader = _Line(store, self._events, BLOCK_SECONDS + TIMEOUT)
+        self._writer = _Connection(store, self._events, TIMEOUT)
+        self._reader = _Connection(store, self._events, BLOCK_SECONDS + TIMEOUT)
         self._last = "0-0"
         self._written_ms: int | None = None
         """When this process wrote last, in milliseconds on the store's clock, which names the entries."""
@@ -74,9 +74,9 @@ class Exchange:
         await self._writer.aclose()
         await self._reader.aclose()
 
-    async def tell(self, records: Sequence[Any], clock: float, number: int | None = None) -> None:
-        """Append what this process has done; nothing is a sign of life. ``number``: see `Told`."""
-        fields = ["p", self._process, "c", repr(clock), "r", json.dumps(records)]
+    async def tell(self, records: Sequence[Any], unix_offset: float, number: int | None = None) -> None:
+        """Append what this process has done; nothing is a sign of life. ``number``: see `ChangeBatch`."""
+        fields = ["p", self._process, "c", repr(unix_offset), "r", json.dumps(records)]
         if number is not None:
             fields += ("n", str(number))
         # By the store's clock: one here that is ahead would take away what others have not read.
@@ -106,7 +106,7 @@ class Exchange:
             if len(found or ()) < AT_ONCE:
                 return
 
-    async def news(self, *, wait: bool) -> list[Told]:
+    async def news(self, *, wait: bool) -> list[ChangeBatch]:
         """Read what others have told since the last time; ``wait``: for some time, if there is nothing."""
         block = ("BLOCK", int(BLOCK_SECONDS * 1000)) if wait else ()
         found = await self._reader.answer(
@@ -137,7 +137,7 @@ class Exchange:
             self._last = "0-0"
 
 
-class _Line(StoreClient):
+class _Connection(StoreClient):
     """A client whose commands come one at a time, each with an answer in ``seconds``."""
 
     def __init__(self, store: StoreAddress, key: str, seconds: float) -> None:
@@ -172,12 +172,12 @@ def read_homes(fields: Mapping[bytes, bytes]) -> list[StoredHome]:
     return [(str(key), str(endpoint), float(at)) for key, endpoint, at in json.loads(fields[b"h"])]
 
 
-def _told(fields: dict[bytes, bytes]) -> Told:
+def _told(fields: dict[bytes, bytes]) -> ChangeBatch:
     records = json.loads(fields[b"r"])
     if not isinstance(records, list):
         raise TypeError("no list of changes")
     number = int(fields[b"n"]) if b"n" in fields else None
-    return Told(fields[b"p"].decode(), float(fields[b"c"]), records, number)
+    return ChangeBatch(fields[b"p"].decode(), float(fields[b"c"]), records, number)
 
 
 def _pairs(words: Sequence[bytes]) -> dict[bytes, bytes]:

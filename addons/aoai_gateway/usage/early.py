@@ -70,10 +70,10 @@ class _Counted:
 class EarlyAnswers:
     """Counts early answers, and writes them down. ``write`` takes a usage record; times are monotonic."""
 
-    def __init__(self, write: Callable[[dict[str, Any]], None], wall: Callable[[], float]) -> None:
-        """``wall`` gives the seconds to add to a monotonic time for one since the epoch."""
+    def __init__(self, write: Callable[[dict[str, Any]], None], unix_offset: Callable[[], float]) -> None:
+        """``unix_offset`` gives the seconds to add to a monotonic time to make it Unix time."""
         self._write = write
-        self._wall = wall
+        self._unix_offset = unix_offset
         self._kinds: dict[EarlyAnswer, _Counted] = {}
 
     def note(self, answer: EarlyAnswer, now: float) -> None:
@@ -116,7 +116,7 @@ class EarlyAnswers:
 
     def _record(self, answer: EarlyAnswer, at: float, count: int) -> dict[str, Any]:
         return empty_record() | {
-            "time": written_time(at + self._wall()),
+            "time": written_time(at + self._unix_offset()),
             "client": answer.client,
             "operation": answer.operation,
             "outcome": answer.outcome.value,

@@ -150,7 +150,7 @@ class Metrics:
         )
         self._queue_wait = Distribution(
             "aoai_gateway_queue_wait_seconds",
-            "Time in a waiting line, of calls that stood in one.",
+            "Time in a queue, of calls that waited in one.",
             ("priority",),
             WAIT_SECONDS,
             registry,

@@ -68,7 +68,7 @@ def prompt_of(call: Call, secrets: Iterable[KnownSecrets]) -> dict[str, Any] | N
         return None
     return {
         "schema": SCHEMA,
-        "time": written_time(call.started + call.wall),
+        "time": written_time(call.started + call.unix_offset),
         "call": call.id,
         "client": call.client.name,
         "deployment": call.deployment or None,

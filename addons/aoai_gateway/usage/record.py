@@ -137,7 +137,7 @@ def usage_record(call: Call) -> dict[str, Any]:
     gaps, headers = call.chunk_gaps, _headers_read(call.headers)
     return {
         "schema": SCHEMA,
-        "time": written_time(call.started + call.wall),
+        "time": written_time(call.started + call.unix_offset),
         "call": call.id,
         "client": call.client.name,
         "priority": _priority(call),

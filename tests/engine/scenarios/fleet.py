@@ -10,7 +10,7 @@ from typing import Any
 from aoai_gateway.config.models import Config
 from aoai_gateway.engine.engine import Engine
 from aoai_gateway.engine.peers import Peers
-from aoai_gateway.engine.told_state import PeerShared
+from aoai_gateway.engine.replicated_state import ReplicatedState
 from tests.bench.goodput import EXHAUSTED
 from tests.bench.workloads import Job
 from tests.engine.scenarios.azure import Deployment
@@ -35,7 +35,7 @@ class Member(Traffic):
         self.first = first
         self._now = 0.0
         super().__init__(configuration, deployments, seed)
-        shared = PeerShared(Random(seed))
+        shared = ReplicatedState(Random(seed))
         self.engine = Engine(shared.random, shared)
         self.peers = Peers(shared, lambda: self.setup)
         self.journal = shared.journal

@@ -2,7 +2,7 @@
 
 A :class:`Traffic` is a heap of events and a clock. Each :class:`Caller` is one request to the gateway: its
 engine generator is led as the proxy leads it, with the proxy's own `UpstreamResponse` for every attempt; the
-backends are those of `azure`. The waiting line is driven as `runtime/queue_waker.py` drives it: asked after
+backends are those of `azure`. The queue is driven as `runtime/queue_waker.py` drives it: asked after
 every step of any call, at the time that the scheduler names, and when a call's own time is over.
 """
 
@@ -60,9 +60,9 @@ class Caller:
     received: UpstreamResponse | None = None
     served: Served | None = None
     released: list[float] = field(default_factory=list)
-    """When it was given a backend from the line."""
+    """When it was given a backend from the queue."""
     stood: list[tuple[float, float]] = field(default_factory=list)
-    """From when until when it stood in line."""
+    """From when until when it stood in a queue."""
     steps: int = 0
     done: bool = False
 
@@ -165,7 +165,7 @@ class Caller:
             attempt,
             _SERVER,
             reused=False,
-            deadlines=effect.deadlines,
+            timeouts=effect.timeouts,
             remove_usage=False,
             now=here.now,
         )
@@ -255,7 +255,7 @@ class Caller:
         self.step(ClientGone(here.now, so_far))
 
     def woken(self) -> None:
-        """It is released, or its time in line is over."""
+        """It is released, or its time in the queue is over."""
         here = self.traffic
         assert isinstance(self.pending, WaitInQueue)
         self.stood[-1] = (self.stood[-1][0], here.now)
@@ -322,10 +322,10 @@ class Traffic(Stage):
 
         self.at(due, look)
 
-    # --- the line, as runtime/queue_waker.py has it --------------------------------------------------------
+    # --- the queue, as runtime/queue_waker.py has it -------------------------------------------------------
 
     def stand(self, caller: Caller, until: float) -> None:
-        """Let a caller wait in its line."""
+        """Let a caller wait in its queue."""
         self._stands[caller.call.id] = (caller, until)
         caller.stood.append((self.now, self.now))
         self._look()
@@ -365,7 +365,7 @@ class Traffic(Stage):
 
     @property
     def waiting(self) -> list[Caller]:
-        """Who stands in line."""
+        """The callers that wait in the queue."""
         return [caller for caller, _ in self._stands.values()]
 
     # --- callers ---------------------------------------------------------------------------------------
@@ -435,11 +435,11 @@ class Traffic(Stage):
         scheduler = self.engine.scheduler
         assert not self.running, "every call ends"
         assert not self._stands, "nobody waits for ever"
-        assert not any(len(queue) for _, queue in scheduler.lines())
+        assert not any(len(queue) for _, queue in scheduler.queues())
         assert not scheduler._in_flight
-        for _, line in scheduler.lines():
-            assert len(line) == 0
-            assert line._total_in_flight == 0
+        for _, queue in scheduler.queues():
+            assert len(queue) == 0
+            assert queue._total_in_flight == 0
         for capacity in scheduler.capacities._capacities.values():
             assert not capacity._bookings, "no booking is left"
         for liveness in scheduler._livenesses.values():

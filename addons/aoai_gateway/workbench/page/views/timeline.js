@@ -1,4 +1,4 @@
-// When what happened in a call: the waiting line, the attempts, the first token, the stream.
+// When what happened in a call: the queue, the attempts, the first token, the stream.
 
 import { h } from "../lib/dom.js";
 import * as format from "../lib/format.js";
@@ -32,7 +32,7 @@ function tick(place) {
 function spansOf(call, total) {
   const { row } = call;
   const spans = [];
-  if (row.waited_ms) spans.push({ name: call.queue_ms ? "waiting line" : "waited", kind: "wait", from: 0, to: row.waited_ms });
+  if (row.waited_ms) spans.push({ name: call.queue_ms ? "queue" : "waited", kind: "wait", from: 0, to: row.waited_ms });
   for (const attempt of call.timeline) {
     const failed = Boolean(attempt.reason);
     const to = attempt.ended ?? (failed ? attempt.answered : row.first_ms ?? attempt.answered) ?? total;

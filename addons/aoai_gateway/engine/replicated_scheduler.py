@@ -1,4 +1,7 @@
-"""The scheduler of one process of several: its changes are told, and it has the calls of its peers, too."""
+"""The scheduler of one process of several: it has the calls of all of them.
+
+It writes its own changes into a journal, which peers apply to theirs: :mod:`~aoai_gateway.engine.peers`.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ HEARD_SECONDS = 0.25
 """How often signs of life of one backend are told."""
 
 
-class SharedBreaks(Breaks):
-    """Breaks that peers are told of."""
+class ReplicatedBreaks(Breaks):
+    """Breaks whose changes are written into the journal."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -68,14 +71,14 @@ class SharedBreaks(Breaks):
 
     def probe_elsewhere(self, backend: Backend, cls: str, call_id: str, now: float) -> None:
         """Note that a peer has sent a call, which is a probe where one is due."""
-        if self._probes.none:
+        if self._probes.is_empty:
             return
         for scope in (backend.key, (backend.key.endpoint, None)):
             self._probes.lease((scope[0], scope[1]), cls, call_id, now)
 
 
-class SharedLiveness(Liveness):
-    """Signs of life that peers are told of."""
+class ReplicatedLiveness(Liveness):
+    """Signs of life, a few of which are written into the journal: see `HEARD_SECONDS`."""
 
     __slots__ = ("_journal", "_name", "_told")
 
@@ -98,8 +101,8 @@ class SharedLiveness(Liveness):
             self._journal.write("heard", *self._name, now)
 
 
-class SharedSuspicions(Suspicions):
-    """Failures that peers are told of."""
+class ReplicatedSuspicions(Suspicions):
+    """Failures of which the journal has all."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -119,12 +122,12 @@ class SharedSuspicions(Suspicions):
         self._journal.write("no witness", call_id)
 
 
-class SharedScheduler(Scheduler):
+class ReplicatedScheduler(Scheduler):
     """A scheduler that has the calls of all processes: its own, and those that peers have told it of."""
 
-    def __init__(self, journal: Journal, breaks: SharedBreaks, suspicions: SharedSuspicions) -> None:
+    def __init__(self, journal: Journal, breaks: ReplicatedBreaks, suspicions: ReplicatedSuspicions) -> None:
         super().__init__()
-        self.breaks: SharedBreaks = breaks
+        self.breaks: ReplicatedBreaks = breaks
         self.suspicions = suspicions
         self._journal = journal
         self._told: set[str] = set()
@@ -172,7 +175,7 @@ class SharedScheduler(Scheduler):
 
     @override
     def leave(self, request: RoutingRequest) -> None:
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         waits = queue is not None and request.call_id in queue.requests
         super().leave(request)
         if waits and request.call_id in self._told:
@@ -229,7 +232,7 @@ class SharedScheduler(Scheduler):
 
     @override
     def _liveness_of(self, key: tuple[BackendKey, str], whole: Liveness) -> Liveness:
-        return SharedLiveness(whole, self._journal, key)
+        return ReplicatedLiveness(whole, self._journal, key)
 
     def _tell(self, request: RoutingRequest, now: float) -> None:
         """Tell peers of a call, before what is told of it."""
@@ -239,7 +242,12 @@ class SharedScheduler(Scheduler):
         takes = None if request.takes is None else list(request.takes)
         self._journal.write(
             *("call", now, request.call_id, request.client, request.cls.name),
-            *([backend.key for backend in request.pool], request.deployment, request.operation, request.line),
+            *(
+                [backend.key for backend in request.pool],
+                request.deployment,
+                request.operation,
+                request.queue_name,
+            ),
             *(request.tokens, request.arrived, request.weight, request.strategy, request.home),
             *(takes, list(request.too_small), request.limited),
         )
@@ -260,7 +268,7 @@ class SharedScheduler(Scheduler):
             for request in queue.requests.values():
                 if request.call_id not in self.elsewhere:
                     self._tell(request, request.arrived)
-                    self._tell_place(request, queue.line.minimum_shares)
+                    self._tell_place(request, queue.tickets.minimum_shares)
 
     # --- calls of peers --------------------------------------------------------------------------------
 
@@ -275,7 +283,7 @@ class SharedScheduler(Scheduler):
     ) -> None:
         """Take in that it waits there; a promise was too early, or too late, then."""
         self.take_back(request, now)
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         if queue is None or request.call_id not in queue.requests:
             super().join(request, minimum_shares, max_length=2**31)
 
@@ -286,10 +294,10 @@ class SharedScheduler(Scheduler):
             if request.backend.key == backend.key:
                 return
             super().release(request, now)
-        queue = self._queues.get(request.line)
+        queue = self._queues.get(request.queue_name)
         if queue is not None and request.call_id in queue.requests:
             queue.take(request.call_id)
-            queue.line.serve(request.call_id)
+            queue.tickets.serve(request.call_id)
         request.tokens = tokens
         self._begin(request, backend, now)
         self.breaks.probe_elsewhere(backend, request.cls.name, request.call_id, now)

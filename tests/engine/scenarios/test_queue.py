@@ -1,4 +1,4 @@
-"""The waiting line under load: who is served when, who gives up, and what those are told."""
+"""The queue under load: who is served when, who gives up, and what those are told."""
 
 from __future__ import annotations
 

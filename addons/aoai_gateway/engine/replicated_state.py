@@ -1,12 +1,19 @@
-"""The state that calls share, told to other processes as it changes (:mod:`~aoai_gateway.engine.peers`)."""
+"""The state that calls share, replicated: what changes it is in a journal, which peers apply to their own.
+
+How: :mod:`~aoai_gateway.engine.peers`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, override
 
 from aoai_gateway.engine.journal import Journal
-from aoai_gateway.engine.shared import Shared
-from aoai_gateway.engine.told_scheduler import SharedBreaks, SharedScheduler, SharedSuspicions
+from aoai_gateway.engine.replicated_scheduler import (
+    ReplicatedBreaks,
+    ReplicatedScheduler,
+    ReplicatedSuspicions,
+)
+from aoai_gateway.engine.shared import SharedState
 from aoai_gateway.engine.unfinished import Unfinished, UnfinishedWork
 from aoai_gateway.routing.affinity import Affinity, Home, Untold
 from aoai_gateway.routing.patience import Patience
@@ -16,8 +23,8 @@ if TYPE_CHECKING:
     from random import Random
 
 
-class SharedPatience(Patience):
-    """Hang-ups that peers are told of."""
+class ReplicatedPatience(Patience):
+    """Hang-ups, which are written into the journal."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -29,8 +36,8 @@ class SharedPatience(Patience):
         self._journal.write("hung up", client, cls, streaming, waited)
 
 
-class SharedAffinity(Affinity):
-    """Homes of state that peers are told of; ``untold``: those that the store does not keep yet."""
+class ReplicatedAffinity(Affinity):
+    """Homes of state, which are written into the journal; ``untold``: those that are not in the store yet."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -44,7 +51,7 @@ class SharedAffinity(Affinity):
         self._journal.write("home", digest.hex(), endpoint, seen)
 
 
-class SharedUnfinishedWork(UnfinishedWork):
+class ReplicatedUnfinishedWork(UnfinishedWork):
     """Work that goes on, whose end may be looked at in any process; the one that began it has its booking."""
 
     def __init__(self, journal: Journal) -> None:
@@ -63,18 +70,18 @@ class SharedUnfinishedWork(UnfinishedWork):
         self._journal.write("work ended", client, name, tokens, cost)
 
 
-class PeerShared(Shared):
-    """What the calls of several processes share, as far as it can be told; speeds each one learns alone."""
+class ReplicatedState(SharedState):
+    """The state of one of several processes. Only the speeds of backends each of them learns alone."""
 
     def __init__(self, random: Random) -> None:
         super().__init__(random)
         self.journal = Journal()
-        self.scheduler: SharedScheduler = SharedScheduler(
-            self.journal, SharedBreaks(self.journal), SharedSuspicions(self.journal)
+        self.scheduler: ReplicatedScheduler = ReplicatedScheduler(
+            self.journal, ReplicatedBreaks(self.journal), ReplicatedSuspicions(self.journal)
         )
-        self.affinity: SharedAffinity = SharedAffinity(self.journal)
-        self.patience = SharedPatience(self.journal)
-        self.unfinished = SharedUnfinishedWork(self.journal)
+        self.affinity: ReplicatedAffinity = ReplicatedAffinity(self.journal)
+        self.patience = ReplicatedPatience(self.journal)
+        self.unfinished = ReplicatedUnfinishedWork(self.journal)
 
     @override
     def muted(self) -> AbstractContextManager[None]:
