@@ -166,10 +166,10 @@ HOSTILE: dict[str, Callable[[], str]] = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_five_hostile_megabytes_take_bounded_time(kind: str, name: str, encodings: Encodings) -> None:
     texts = [HOSTILE[kind]()]
-    before = time.perf_counter()
+    before = time.thread_time()
     tokens, exact = count_texts(encodings.by_name[name], texts)
     # Some tenths of a second on an idle machine; whatever is quadratic takes minutes.
-    assert time.perf_counter() - before < 10
+    assert time.thread_time() - before < 10
     assert tokens > 0
     assert not exact
 
