@@ -6,8 +6,9 @@ of the suite.
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,32 @@ STARTS_PROCESSES = frozenset(
     {"e2e", "browser", "clients", "hostile", "soak", "deploy", "test_run_sh.py", "test_programs.py"}
 )
 """Folders and files of tests whose subject is a process: they take long, and run on one Python in CI."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Collect tests without collecting garbage: nearly all that is made then stays until the end.
+
+    Nor is it looked through again with each collection in a test.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even read a file of which the parts of the suite that are run leave all tests out."""
+    chosen = config.option.markexpr
+    if collection_path.suffix != ".py":
+        return None
+    if chosen == "serial" and "pytest.mark.serial" not in collection_path.read_text():
+        return True
+    if "not e2e" in chosen and STARTS_PROCESSES & set(collection_path.parts):
+        return True
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

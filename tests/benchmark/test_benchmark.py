@@ -17,10 +17,11 @@ from aoai_gateway.analysis.records import Reading, Selection, read, seconds
 from aoai_gateway.analysis.report import report
 from aoai_gateway.benchmark import command
 from aoai_gateway.benchmark.command import main
-from aoai_gateway.tokens import Counter, Encodings, load_encodings
+from aoai_gateway.tokens import Counter
 from aoai_gateway.usage.record import ATTEMPT_FIELDS, FIELDS
 from aoai_simulator.tokenizer import EncodingTokenizer
 from tests.e2e import certificates
+from tests.encodings import encodings
 from tests.simulator.running import INSTANT, KEY, Running
 
 SPEC = {
@@ -35,19 +36,14 @@ SPEC = {
 ENV = {"OPENAI_API_KEY": KEY}
 
 
-@pytest.fixture(scope="module")
-def encodings() -> Encodings:
-    return load_encodings()
-
-
 @pytest.fixture(autouse=True)
-def loaded(encodings: Encodings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "load_encodings", lambda: encodings)
+def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "load_encodings", encodings)
 
 
 @pytest.fixture(scope="module")
-def url(encodings: Encodings) -> Iterator[str]:
-    running = Running(SPEC, tokenizer=EncodingTokenizer(Counter(encodings)))
+def url() -> Iterator[str]:
+    running = Running(SPEC, tokenizer=EncodingTokenizer(Counter(encodings())))
     yield running.simulator.urls["sweden"]
     running.stop()
 

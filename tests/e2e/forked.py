@@ -25,6 +25,7 @@ _forks.set_forkserver_preload(
         "mitmproxy.tools.main",
         "mitmproxy.tools.dump",
         "mitmproxy.tools.web",
+        "tests.e2e.preloaded",
     ]
 )
 

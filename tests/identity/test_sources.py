@@ -47,10 +47,8 @@ def test_a_user_assigned_identity_and_another_scope_are_asked_for(imds: Identity
 @pytest.mark.parametrize("status", [400, 403, 404, 410, 429, 500, 503])
 def test_a_refusal_is_told_at_once_and_in_one_line(imds: IdentityServer, status: int) -> None:
     imds.status = status
-    begun = time.monotonic()
     error = failure(Identity(type="managed_identity"))
-    assert time.monotonic() - begun < 2  # repeating is not for here
-    assert len(imds.asked) == 1
+    assert len(imds.asked) == 1, "to repeat it is for the renewal"
     assert "client_id" in error.remedy
 
 
@@ -59,10 +57,10 @@ def test_an_endpoint_that_is_slow_or_never_answers_is_given_up(
     imds: IdentityServer, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:
     monkeypatch.setattr(sources, "READ_SECONDS", 0.2)
-    imds.hangs, imds.delay = hangs, 1.0
+    imds.hangs, imds.delay = hangs, 20.0
     begun = time.monotonic()
     failure(Identity(type="managed_identity"))
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15
 
 
 def test_a_short_lived_token_is_fetched_anew_each_time(imds: IdentityServer) -> None:

@@ -15,7 +15,8 @@ from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
-from aoai_gateway.tokens import Counter, load_encodings
+from aoai_gateway.tokens import Counter
+from tests.encodings import encodings
 from tests.engine_driver import ANYBODY
 from tests.proxy.layer_driver import Connection
 
@@ -173,7 +174,7 @@ LIMITED = ANYBODY.but(max_tokens_per_minute=100_000)
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_stream_without_usage_costs_what_its_text_says(made: Callable[..., Connection], gone: bool) -> None:
     here = made(clients=(LIMITED,))
-    here.gateway.counter = Counter(load_encodings())
+    here.gateway.counter = Counter(encodings())
     text = "你好，世界。" * 1_000
     tokens = here.gateway.counter.count_text(text, None).tokens
     here.ask(stream=True)
@@ -196,7 +197,7 @@ def test_a_stream_that_a_bug_of_ours_ends_costs_what_was_delivered(
     made: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = made(clients=(LIMITED,))
-    here.gateway.counter = Counter(load_encodings())
+    here.gateway.counter = Counter(encodings())
     text = "你好，世界。" * 1_000
     tokens = here.gateway.counter.count_text(text, None).tokens
     here.ask(stream=True)

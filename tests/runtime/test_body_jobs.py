@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aoai_gateway.runtime.body_jobs import Parse, ReadPrompt, perform
-from aoai_gateway.tokens import Counter, Encodings, load_encodings
+from aoai_gateway.tokens import Counter
 from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.tokens.text import EXACT_CHARS, EXACT_TEXTS
@@ -18,6 +18,7 @@ from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import OPERATIONS
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.targets import Target, parse_target
+from tests.encodings import encodings
 from tests.examples import examples
 
 TARGETS = [
@@ -137,19 +138,14 @@ def same_count(found: Prompt, target: Target, here: RequestBody, counter: Counte
     assert counted == counter.count_request(target.operation.name, here.parsed, "gpt-4o")
 
 
-@pytest.fixture(scope="module")
-def encodings() -> Encodings:
-    return load_encodings(environ={})
-
-
 @pytest.mark.parametrize("texts", [["word " * EXACT_CHARS], ["a"] * (2 * EXACT_TEXTS), ["🎈\ud800"] * 20])
-def test_of_a_long_prompt_a_sample_comes_back(texts: list[str], encodings: Encodings) -> None:
+def test_of_a_long_prompt_a_sample_comes_back(texts: list[str]) -> None:
     target = TARGETS[0]
     raw = json.dumps({"messages": [{"role": "user", "content": text} for text in texts]}).encode()
     found = elsewhere(ReadPrompt(target, "gpt-4o"), raw)
     assert len(found.texts) <= EXACT_TEXTS
     assert sum(map(len, found.texts)) <= EXACT_CHARS + 2**16
-    for counter in (Counter(), Counter(encodings)):
+    for counter in (Counter(), Counter(encodings())):
         same_count(found, target, parse_body(target, None, raw), counter)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.tokens import Counter, load_encodings
 from aoai_simulator import command
+from tests.encodings import encodings
 from tests.simulator.running import CHAT, KEY, SPEC, Connection
 
 HELLO = b'{"messages":[{"role":"user","content":"hello"}]}'
@@ -149,5 +149,5 @@ def test_prompts_are_counted_as_the_model_does() -> None:
             connection.send("POST", CHAT, body, api_key=KEY)
             counts.append(connection.receive().json["usage"]["prompt_tokens"])
     # A message's framing, its role, and the priming of the reply are 3 + 1 + 3 in both ways.
-    encoding = Counter(load_encodings()).encodings.by_name["o200k_base"]
+    encoding = encodings().by_name["o200k_base"]
     assert counts == [7 + -(-len(text) // 4), 7 + len(encoding.encode(text.decode()))]

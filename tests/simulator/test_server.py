@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import SimulatedEndpoint
-from aoai_gateway.tokens import Counter, load_encodings
+from aoai_gateway.tokens import Counter
 from aoai_simulator.blackhole import BlackHole
 from aoai_simulator.faults import Fault
 from aoai_simulator.resource import Settings
 from aoai_simulator.server import start
 from aoai_simulator.tokenizer import EncodingTokenizer
 from tests.e2e import certificates
+from tests.encodings import encodings
 from tests.simulator.running import CHAT, KEY, SPEC, Answer, Running, events, stream_text, wait_until
 
 HELLO = b'{"messages":[{"role":"user","content":"hello"}]}'
@@ -519,7 +520,7 @@ def test_reset_forgets_everything(running: Running) -> None:
 
 
 def test_faults_settings_and_the_count_can_be_given_at_the_start() -> None:
-    tokenizer = EncodingTokenizer(Counter(load_encodings()))
+    tokenizer = EncodingTokenizer(Counter(encodings()))
     running = Running(faults=[Fault("503")], settings=Settings(completion_tokens=7), tokenizer=tokenizer)
     try:
         assert running.chat().status == 503
@@ -533,7 +534,7 @@ def test_faults_settings_and_the_count_can_be_given_at_the_start() -> None:
 
 
 def test_a_completion_can_be_a_share_of_what_its_call_allows() -> None:
-    tokenizer = EncodingTokenizer(Counter(load_encodings()))
+    tokenizer = EncodingTokenizer(Counter(encodings()))
     running = Running(settings=Settings(completion_tokens=7), tokenizer=tokenizer)
     try:
         running.control("POST", "settings", {"completion_share": 0.8})

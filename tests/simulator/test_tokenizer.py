@@ -4,11 +4,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aoai_gateway.tokens import Counter, load_encodings
+from aoai_gateway.tokens import Counter
 from aoai_simulator import filler_text as words
 from aoai_simulator.tokenizer import ByteTokenizer, EncodingTokenizer
+from tests.encodings import encodings
 
-COUNTER = Counter(load_encodings())
+COUNTER = Counter(encodings())
 TOKENIZER = EncodingTokenizer(COUNTER)
 
 

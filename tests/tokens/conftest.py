@@ -7,7 +7,8 @@ import pytest
 import tiktoken
 
 from aoai_gateway.tokens.counting import Counter
-from aoai_gateway.tokens.ranks import DEFINITIONS, Encodings, load_encodings
+from aoai_gateway.tokens.ranks import DEFINITIONS, Encodings
+from tests import encodings as built
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, packaged: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def encodings() -> Encodings:
-    loaded = load_encodings(environ={})
-    assert not loaded.problems
-    return loaded
+    return built.encodings()
 
 
 @pytest.fixture(scope="session")

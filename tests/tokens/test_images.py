@@ -140,7 +140,7 @@ def test_any_bytes_are_tolerated(data: bytes, magic: bytes) -> None:
 
 
 def test_an_endless_jpeg_is_given_up() -> None:
-    before = time.perf_counter()
+    before = time.thread_time()
     assert size_of(url(b"\xff\xd8" + b"\xff" * 5_000_000)) is None
     assert size_of(url(b"\xff\xd8" + b"\xff\xe0\0\0" * 1_000_000)) is None
-    assert time.perf_counter() - before < 2
+    assert time.thread_time() - before < 2

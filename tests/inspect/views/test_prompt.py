@@ -18,7 +18,8 @@ from aoai_gateway.inspect.views import yaml_writer
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.inspect.views.prompt import reencode, show
 from aoai_gateway.inspect.views.yaml_reader import EditError
-from aoai_gateway.tokens import Counter, load_encodings
+from aoai_gateway.tokens import Counter
+from tests.encodings import encodings
 from tests.inspect.views.samples import OBJECTS, OPERATIONS, TEXTS, WEATHER_TOOL, same
 
 CHAT = Facts("chat.completions")
@@ -121,7 +122,7 @@ tools:
 
 @pytest.fixture(scope="module")
 def counter() -> Counter:
-    return Counter(load_encodings())
+    return Counter(encodings())
 
 
 def as_json(body: object, **style: Any) -> bytes:
