@@ -75,12 +75,40 @@ def test_a_password_in_a_url_is_never_repeated(url: str):
         ("two words", "holds a space"),
         ("schlüssel", "holds a space or a character that an HTTP header cannot carry"),
         ("line\nbreak", "holds a space"),
+        ("\u201ctypographic-quotes\u201d", "holds a space or a character that an HTTP header cannot carry"),
+        # Not the variable, and no secret: as a client's key, anyone could guess it.
+        ("os.environ/AZURE_KEY", "names a variable in another program's way"),
+        ("$AZURE_KEY", "names a variable in another program's way"),
+        ("$env:AZURE_KEY", "names a variable in another program's way"),
+        ("$(AZURE_KEY)", "names a variable in another program's way"),
+        ("%AZURE_KEY%", "names a variable in another program's way"),
+        ("#{AZURE_KEY}#", "names a variable in another program's way"),
     ],
 )
 def test_keys_that_no_header_can_carry(key: str, said: str):
     told = message(fields.Key, key)
     assert told.startswith(said)
     assert not key or key not in told
+
+
+@pytest.mark.parametrize("key", ["$2b$10$N9qo8uLOickgx2ZMRZoMye", "a$B", "pa%ss%", "$lower", "%41%42"])
+def test_a_key_may_hold_what_variables_are_written_with(key: str):
+    assert TypeAdapter(fields.Key).validate_python(key).get_secret_value() == key
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
+        "/team/openai/deployments/gpt-4o/",
+        "/openai/v1/responses",
+        "/openai/responses?api-version=2025-04-01-preview",
+        "/models/chat/completions?api-version=2024-05-01-preview",
+        "/anthropic/v1/messages",
+    ],
+)
+def test_the_address_of_one_operation_as_the_portal_shows_it(path: str):
+    assert message(fields.Url, f"https://a.example{path}").startswith("is the address of one operation")
 
 
 def test_one_key_or_a_list():
@@ -99,6 +127,7 @@ def test_deployments_as_text_or_list():
     assert names.validate_python(" gpt-4o,gpt-35-turbo , ") == ("gpt-4o", "gpt-35-turbo")
     assert names.validate_python(["gpt-4o*", "o?"]) == ("gpt-4o*", "o?")
     assert names.validate_python("") == ()
+    assert message(fields.DeploymentPattern, "gpt-4o o3").endswith("it holds a space")
 
 
 def test_a_header_pattern_ignores_case_as_powerproxy_does():

@@ -40,8 +40,16 @@ clients:
             "listen: {zzz: 80}",
             "listen.zzz: unknown key; known here: host, port, certificate, private_key, client_ca",
         ),
-        ("listen: 80", 'listen: is "80", but a mapping is expected (lines of key: value)'),
-        ("listen: [80]", "listen: is a list, but a mapping is expected (lines of key: value)"),
+        (
+            "listen: 80",
+            'listen: is "80", but a mapping is expected (lines of key: value); '
+            "its keys: host, port, certificate, private_key, client_ca",
+        ),
+        (
+            "listen: [80]",
+            "listen: is a list, but a mapping is expected (lines of key: value); "
+            "its keys: host, port, certificate, private_key, client_ca",
+        ),
         ("listen: {port: http}", 'listen.port: is "http", but a whole number is expected'),
         ("listen: {port: 1.5}", 'listen.port: is "1.5", but a whole number is expected'),
         ("listen: {port: 65536}", 'listen.port: is "65536", but it must be at most 65535'),
@@ -60,6 +68,22 @@ clients:
             'breaks.default_seconds: is "inf", but a finite number is expected',
         ),
         ("limits: {body_mb: 0}", 'limits.body_mb: is "0", but it must be greater than 0'),
+        # What people write where a plain number is expected.
+        ("limits: {body_mb: 5k}", 'limits.body_mb: is "5k", but a whole number is expected; write 5000'),
+        ("limits: {body_mb: 16 MB}", 'limits.body_mb: is "16 MB", but a whole number is expected; write 16'),
+        ("drain_seconds: 1,5", 'drain_seconds: is "1,5", but a number is expected; write 1.5'),
+        ("drain_seconds: 1,500", 'drain_seconds: is "1,500", but a number is expected'),
+        ("drain_seconds: 90s", 'drain_seconds: is "90s", but a number is expected; write 90'),
+        ("drain_seconds: 90ms", 'drain_seconds: is "90ms", but a number is expected; write 0.09'),
+        ("listen: {port: '8,080'}", 'listen.port: is "8,080", but a whole number is expected; write 8080'),
+        ("listen: {port: 8.5k}", 'listen.port: is "8.5k", but a whole number is expected; write 8500'),
+        ("listen: {port: 1.2345k}", 'listen.port: is "1.2345k", but a whole number is expected'),
+        (
+            "router_settings: {num_retries: 2}",
+            "router_settings: unknown key; it is LiteLLM's; docs/howto/litellm.md says what stands for its "
+            "settings here",
+        ),
+        ("num_retries: 2", 'num_retries: unknown key; did you mean "replay"?'),
         ("usage_log: ''", 'usage_log: is empty; write "stdout" or the path of a file'),
         ('listen: {port: "${NOT:-x}"}', 'listen.port: is "${NOT:-x}", but a whole number is expected'),
         (
@@ -117,7 +141,7 @@ def test_a_mapping_that_lacks_something_is_named_at_its_line(problems: Problems)
 
 
 def test_null_counts_as_missing_at_its_own_line(problems: Problems):
-    assert problems(HEAD + "  - key: k\n    name:\n") == ['gateway.yaml:10: clients[1]: "name" is missing']
+    assert problems(HEAD + "  - key: k\n    name:\n") == ["gateway.yaml:10: clients[1].name: has no value"]
 
 
 def test_an_empty_document(problems: Problems):
@@ -132,6 +156,21 @@ def test_no_endpoints(problems: Problems):
     assert problems("aoai: {endpoints: []}\nclients: [{name: a, key: b}]") == [
         "gateway.yaml:1: aoai.endpoints: is empty: at least one entry is needed"
     ]
+
+
+@pytest.mark.parametrize(
+    ("litellm", "here"),
+    [
+        ("max_budget", "max_cost_per_month"),
+        ("tpm_limit", "max_tokens_per_minute"),
+        ("rpm_limit", "max_requests_per_minute"),
+        ("models", "deployments_allowed"),
+        ("team_id", "group"),
+    ],
+)
+def test_what_litellm_calls_it(problems: Problems, litellm: str, here: str):
+    (said,) = problems(HEAD + f"    {litellm}: 5\n")
+    assert said == f'gateway.yaml:9: clients[0].{litellm}: unknown key; did you mean "{here}"?'
 
 
 def test_a_list_item_of_the_wrong_kind(problems: Problems):

@@ -132,6 +132,31 @@ def test_the_callers_own_failure_is_its_answer(here: Connection, body: bytes) ->
     assert "b.example" not in here.sent
 
 
+HALF = b'{"object":"chat.completion","choices":[{"index":0,"mess'
+PAGE = b"<html><title>Sign in</title></html>"
+
+
+@pytest.mark.parametrize("body", [HALF, PAGE, b""])
+def test_an_answer_that_is_no_json_is_replayed_unseen(here: Connection, body: bytes) -> None:
+    here.ask()
+    here.respond("a", 200, body)
+    here.respond("b", 200, b'{"id":"x"}')
+    assert here.result() == (200, b'{"id":"x"}')
+    assert not list(here.gateway.engine.breaks.all()), "one call alone may be the cause of it"
+
+
+def test_where_no_backend_has_a_whole_answer_no_half_one_is_taken_for_success(here: Connection) -> None:
+    here.ask()
+    call = call_of(here)
+    here.respond("a", 200, HALF)
+    here.respond("b", 200, HALF)
+    status, body = here.result()
+    assert (status, json.loads(body)["error"]["code"]) == (502, "upstream_disconnected")
+    assert call.outcome is not Outcome.OK
+    assert not list(here.gateway.engine.breaks.all())
+    assert here.at_rest
+
+
 # --- coded answers -------------------------------------------------------------------------------------
 
 ANSWER = json.dumps(

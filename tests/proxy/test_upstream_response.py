@@ -146,6 +146,35 @@ def test_an_answer_that_breaks_off_is_a_failure() -> None:
     assert (failed.kind, failed.reused) == (FailureKind.DROPPED, False), "it was taken; not idle"
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b'{"id": "chatc', b"<html>Sign in</html>", b'"text"', b"null", b"  \r\n"]
+)
+def test_a_200_that_is_no_object_of_json_is_no_answer(body: bytes) -> None:
+    attempt = Wire(stream=False)
+    attempt.head(200, JSON)
+    attempt.data(body)
+    failed = attempt.end()
+    assert (failed.kind, failed.reused) == (FailureKind.PROTOCOL, False)
+    assert failed.reason == "its answer is no JSON, or only a part of it"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, b" " * 9000 + b'{"a": 1}\r\n'),
+        (CHAT, b'\xef\xbb\xbf{"a": 1}'),
+        # What is asked for with a form can be answered in plain text (response_format: srt).
+        ("/openai/deployments/gpt/audio/transcriptions?api-version=v1", b"1\n00:00 --> 00:01\nHi\n"),
+    ],
+)
+def test_blanks_around_an_answer_and_texts_are_no_failure(path: str, body: bytes) -> None:
+    attempt = Wire(stream=False)
+    attempt.received._call.target = parse_target("POST", path)
+    attempt.head(200, {})
+    attempt.data(body)
+    assert isinstance(attempt.end(), Answered)
+
+
 def test_every_part_of_an_answer_gives_it_more_time() -> None:
     attempt = Wire(stream=False)
     attempt.now = 104

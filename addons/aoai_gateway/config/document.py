@@ -6,7 +6,6 @@ every message needs a line; scalars must stay the text that was written (YAML 1.
 contain themselves, and aliases of aliases of aliases ("billion laughs") are problems.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from aoai_gateway.config.problems import KeyPath, Place, Problem, problem
+from aoai_gateway.config.syntax import syntax_problem
 
 MAX_NODES = 200_000
 """A document may not have more values than this, aliases written out."""
@@ -145,7 +145,7 @@ def parse(file: Path, content: bytes) -> tuple[Node | None, list[Problem]]:
         _bound_depth(text)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        return None, [_syntax_problem(file, text, _in_known_words(text) or error)]
+        return None, [syntax_problem(file, text, error)]
     except _TooMuchError as error:
         return None, [problem(start, "", str(error))]
     if root is None:
@@ -261,56 +261,3 @@ class _Builder:
 
     def _place(self, source: yaml.Node) -> Place:
         return Place(self.file, source.start_mark.line + 1, source.start_mark.column + 1)
-
-
-_QUOTE_VARIABLES = 'inside [ ] and { }, put quotes around it: "${NAME}"'
-_SYNTAX = (
-    (
-        r".*cannot start any token",
-        "a character that cannot stand here",
-        "no tabs; quote a value that begins so",
-    ),
-    (r".*undefined alias", "an alias has no anchor", 'quote a value that begins with "*"'),
-    (
-        r".*mapping values are not allowed",
-        'a ":" cannot stand here',
-        "check the indentation, or quote the value",
-    ),
-    (r".*could not find expected ':'", 'a ":" is missing after a key', None),
-    (r".*',' or '[]}]'", 'a "," or a closing bracket is missing', None),
-    (r".*another document", "a second document begins", 'remove the "---"'),
-    (r".*duplicate anchor", "an anchor is used twice", None),
-    (r".*node content", "a value or a closing bracket is missing", None),
-    (r".*end of stream", "a quote or a bracket is not closed", None),
-    (r".*escape character", 'not a known escape after "\\"', "in single quotes, it is just a character"),
-    (r".*(characters are not allowed)", "a control character", None),
-    (r".*expected.*(block end|key|indicator|document start)", "the indentation does not fit", None),
-)
-"""How we say what PyYAML's own parser says."""
-
-
-def _in_known_words(text: str) -> yaml.YAMLError | None:
-    """Have PyYAML's own parser, slow and long the same, judge what libyaml refused in its words."""
-    try:
-        yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        return error
-    return None
-
-
-def _syntax_problem(file: Path, text: str, error: yaml.YAMLError) -> Problem:
-    """Say in plain words what the parser found. Its own can repeat a piece of a value: they are not used."""
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is not None:
-        line, column = mark.line + 1, mark.column + 1
-    else:  # a ReaderError knows only the index of the character that YAML does not allow
-        line, column = text.count("\n", 0, getattr(error, "position", 0)) + 1, 1
-    said = str(getattr(error, "problem", None) or getattr(error, "reason", None))
-    message, suggestion = "something is not YAML", None
-    for pattern, plainly, advice in _SYNTAX:
-        if re.match(pattern, said):
-            message, suggestion = plainly, advice
-            break
-    if "',' or" in said and any("${" in near for near in text.splitlines()[line - 1 : line + 1]):
-        suggestion = _QUOTE_VARIABLES
-    return problem(Place(file, line, column), "", f"YAML: {message}", suggestion)

@@ -30,7 +30,12 @@ UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
 NOT_IN_A_DEPLOYMENT = re.compile(r"[/?#%\\\s]")
 HEADER_TEXT = re.compile(r"[\x21-\x7e]+", re.ASCII)
 SHORTEST_TOKEN = 16
+_QUOTES = "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 PLACEHOLDER = re.compile(r"_{2,}|<.*>", re.DOTALL)
+_OTHER_VARIABLE = re.compile(
+    r"os\.environ/\w+|\$[A-Z_][A-Z0-9_]*|\$env:\w+|\$\(\w+\)|%[A-Z_][A-Z0-9_]*%|#\{\w+\}#?", re.ASCII
+)
+"""A variable as LiteLLM, shells, PowerShell, Kubernetes, Windows and Azure Pipelines write it."""
 
 
 def fault(message: str, suggestion: str | None = None) -> PydanticCustomError:
@@ -64,6 +69,10 @@ def _deployment(value: str) -> str:
 
 
 def _deployment_pattern(value: str) -> str:
+    if len(value.split()) > 1:
+        raise fault(
+            "is not a deployment name: it holds a space", "write a comma between two names, or a list"
+        )
     _deployment(value.replace("*", "x").replace("?", "x"))
     return value
 
@@ -95,8 +104,15 @@ def _key(value: SecretStr) -> SecretStr:
         raise fault(
             "is still a placeholder", "put in the real key, or ${ENV_VAR} to take it from the environment"
         )
+    if _OTHER_VARIABLE.fullmatch(text):
+        # Not a warning: as a client's key it would be a text that anyone can guess.
+        raise fault("names a variable in another program's way", "write ${NAME}")
     if not HEADER_TEXT.fullmatch(text):
-        raise fault("holds a space or a character that an HTTP header cannot carry")
+        quoted = text[0] in _QUOTES or text[-1] in _QUOTES
+        raise fault(
+            "holds a space or a character that an HTTP header cannot carry",
+            'its quotes are typographic ones: write " in their place' if quoted else None,
+        )
     return value
 
 
@@ -141,6 +157,11 @@ def split_url(url: str) -> SplitResult:
         raise fault("names no host", example)
     if parts.username is not None or parts.password is not None:
         raise fault("holds a user name or password", 'the credential belongs in "key"')
+    if operation := _ONE_OPERATION.search(parts.path):
+        raise fault(
+            "is the address of one operation, and each request brings its own path along",
+            f"write what stands before {operation[0]}",
+        )
     if "?" in url or "#" in url:
         raise fault("holds a query or a fragment", "the gateway passes on the query of each request")
     if PLACEHOLDER.search(host):
@@ -150,6 +171,13 @@ def split_url(url: str) -> SplitResult:
     if port == 0 or re.search(r"[\x00-\x20\x7f]|[^\x00-\x7f]", url):
         raise fault("is not a URL", example)
     return parts
+
+
+_ONE_OPERATION = re.compile(
+    r"/openai/(?:deployments/|(?:v1/)?(?:chat|completions|responses|embeddings|images|audio|realtime)\b)"
+    r"|/models/(?:chat/|embeddings\b)|/anthropic/v1/messages\b"
+)
+"""What the portal shows as a deployment's "target URI", after the address of its resource."""
 
 
 def _is_ipv6(parts: SplitResult) -> bool:

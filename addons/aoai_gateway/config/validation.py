@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from aoai_gateway.config import powerproxy
 from aoai_gateway.config.document import Mapping, Node, Scalar, Sequence, find, plain
+from aoai_gateway.config.figures import without_unit
 from aoai_gateway.config.models import Config, Model
 from aoai_gateway.config.problems import KeyPath, Problem, closest, did_you_mean, problem
 
@@ -64,28 +65,46 @@ _SYNONYMS = {
     "azure_endpoint": ("url",),
     "base_url": ("url",),
     "break": ("breaks",),
+    "budget": ("max_cost_per_month",),
     "content_policy": ("content_filter",),
     "content_policy_fallbacks": ("content_filter", "fallback"),
     "context_window": ("context_length",),
     "context_window_fallbacks": ("context_length", "fallback"),
+    "cooldown_time": ("default_seconds", "breaks"),
     "default_fallbacks": ("missing_model", "fallback"),
     "fallbacks": ("fallback",),
     "db": ("database",),
+    "key_alias": ("name",),
     "keys": ("key",),
     "master_name": ("master",),
+    "max_budget": ("max_cost_per_month",),
     "max_requests": ("max_requests_per_minute",),
+    "model_name": ("name",),
+    "models": ("deployments_allowed",),
     "nodes": ("hosts", "cluster"),
+    "num_retries": ("replay",),
     "redis": ("state",),
     "sentinels": ("hosts", "sentinel"),
     "service_name": ("master",),
     "ssl": ("tls",),
     "startup_nodes": ("cluster",),
     "rpm": ("requests_per_minute", "max_requests_per_minute"),
+    "rpm_limit": ("requests_per_minute", "max_requests_per_minute"),
+    "team": ("group",),
+    "team_alias": ("group",),
+    "team_id": ("group",),
+    "teams": ("groups",),
     "tier": ("group",),
     "tpm": ("tokens_per_minute", "max_tokens_per_minute"),
+    "tpm_limit": ("tokens_per_minute", "max_tokens_per_minute"),
     "user": ("username",),
 }
 """What other gateways and SDKs call it."""
+
+_LITELLM = {"environment_variables", "general_settings", "litellm_settings", "model_list", "router_settings"}
+"""The keys at the top of LiteLLM's own file."""
+
+_INSTEAD_OF_A_NUMBER = {"float_parsing", "int_parsing", "int_from_float"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +231,10 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
     kind, context = detail["type"], detail.get("ctx", {})
     path, node, place = find(document, detail["loc"])
     if kind == "missing":
-        around, _, _ = find(document, detail["loc"][:-1])
+        around, holder, _ = find(document, detail["loc"][:-1])
+        entry = holder.entries.get(str(detail["loc"][-1])) if isinstance(holder, Mapping) else None
+        if entry is not None:
+            return problem(entry.key_place, (*around, detail["loc"][-1]), "has no value")
         return problem(place, around, f'"{detail["loc"][-1]}" is missing')
     if kind == "extra_forbidden":
         return problem(place, path, "unknown key", _what_was_meant(path))
@@ -224,7 +246,25 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
         return problem(place, path, "is empty: at least one entry is needed")
     expected = _EXPECTED.get(kind, "something else is expected").format(**context)
     shown = _show(node, path)
-    return problem(place, path, f"is {shown}, but {expected}" if shown else expected)
+    return problem(
+        place,
+        path,
+        f"is {shown}, but {expected}" if shown else expected,
+        _right_kind(kind, node, path, shown),
+    )
+
+
+def _right_kind(kind: str, node: Node, path: KeyPath, shown: str | None) -> str | None:
+    """Say what could stand in the place of a value of the wrong kind; None where that is not known."""
+    if kind in _INSTEAD_OF_A_NUMBER and shown and isinstance(node, Scalar) and node.written is None:
+        number = without_unit(node.text or "", whole=kind != "float_parsing")
+        return f"write {number}" if number else None
+    if "a mapping" in _EXPECTED.get(kind, "") and isinstance(path[-1], str):
+        holder = _model_at(path[:-1])
+        model = _model_of_field(holder, path[-1]) if path[-1] in holder.model_fields else None
+        if model is not None and not _holds_many(holder, path[-1]):
+            return "its keys: " + ", ".join(model.model_fields)
+    return None
 
 
 def _show(node: Node, path: KeyPath) -> str | None:
@@ -242,6 +282,8 @@ def _show(node: Node, path: KeyPath) -> str | None:
 def _what_was_meant(path: KeyPath) -> str:
     model, word = _model_at(path[:-1]), str(path[-1])
     known = _known_keys(model, path)
+    if len(path) == 1 and word in _LITELLM:
+        return "it is LiteLLM's; docs/howto/litellm.md says what stands for its settings here"
     if synonym := _synonym(word, known):
         return f'did you mean "{synonym}"?'
     if outer := _belongs_under(model, word):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.failures import falls_back
-from aoai_gateway.wire.operations import UNKNOWN_NAME
+from aoai_gateway.wire.operations import UNKNOWN_NAME, Body, Cost
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.operations import Operation
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.stream import StreamReader
+
+_BLANKS = b" \t\r\n"
 
 
 def is_stream(call: Call, head: Headers) -> bool:
@@ -35,6 +37,20 @@ def is_download(call: Call, head: Headers) -> bool:
         return False
     content_type = (head.get("content-type") or "").lower()
     return not content_type.startswith(("application/json", "text/event-stream"))
+
+
+def is_no_answer(call: Call, body: bytes) -> bool:
+    """Whether the body of a 200 cannot be the operation's answer: a proxy's page, a part of JSON, or nothing.
+
+    What is asked for in JSON, and costs tokens, is answered with an object of JSON, sounds apart. Only the
+    ends are looked at, since a large one is not decoded at once; a length that is too short cuts an end off.
+    """
+    operation = call.target.operation
+    if operation.body is not Body.JSON or operation.cost is Cost.NONE or operation.binary:
+        return False
+    # Some servers send blanks for as long as they have nothing else. Without any, nothing is copied.
+    body = body.strip(_BLANKS)
+    return not (body.startswith((b"{", b"\xef\xbb\xbf{")) and body.endswith(b"}"))
 
 
 def refusal_in_stream(call: Call, reader: StreamReader | None) -> Refusal | None:

@@ -35,7 +35,7 @@ from wsproto.utilities import generate_accept_token
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
-from aoai_gateway.proxy.answer_kinds import is_download, is_stream, refusal_in_stream
+from aoai_gateway.proxy.answer_kinds import is_download, is_no_answer, is_stream, refusal_in_stream
 from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.session_side import Preamble
 from aoai_gateway.proxy.unfolding import Unfolding
@@ -444,6 +444,9 @@ class UpstreamResponse:
             self.decoded = None if error.too_large else body
             return self._answered(now)
         status = self.response.status_code
+        if status == 200 and is_no_answer(self._call, self.decoded):
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.PROTOCOL, "its answer is no JSON, or only a part of it")
         fault = fault_of(self._call, self._backend, status, self.decoded)
         if fault is not None:
             return self._kept(now, describe(status, self.decoded), fault=fault)
