@@ -9,7 +9,6 @@ import pytest
 from mitmproxy import exceptions
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
-from mitmproxy.proxy.layers.http import HttpRequestHook
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.config.models import Client
@@ -184,7 +183,7 @@ async def test_a_plain_function_may_have_something_to_wait_for(
         listeners.refresh(tctx.master.addons)
         assert listeners.can_be_called("request")
         flow = tflow.tflow()
-        rest = listeners.call(HttpRequestHook(flow), flow)
+        rest = listeners.call("request", flow)
         assert told == ["begin"], "the next one comes when it has waited"
         assert rest is not None
         await rest
@@ -197,7 +196,7 @@ def test_without_something_to_wait_for_nothing_is_left() -> None:
     with taddons.context(Tells(told), loadcore=False) as tctx:
         listeners.refresh(tctx.master.addons)
         flow = tflow.tflow()
-        assert listeners.call(HttpRequestHook(flow), flow) is None
+        assert listeners.call("request", flow) is None
     assert told == ["next", "update"]
 
 

@@ -85,7 +85,7 @@ def serving(setup: Setup, folder: Path, scenario: Callable[[Page], Awaitable[Non
 
     async def run() -> None:
         with taddons.context(Intercept()):
-            bench = Bench(FakeGateway(setup), Calls(), Runs(), CaseFiles(lambda: folder))  # type: ignore[arg-type]
+            bench = Bench(FakeGateway(setup), Calls(), Runs(lambda _: None), CaseFiles(lambda: folder))  # type: ignore[arg-type]
             (listening,) = netutil.bind_sockets(0, "127.0.0.1")
             server = HTTPServer(web.Application(list(rules(bench, Everyone())), log_function=lambda _: None))
             server.add_socket(listening)

@@ -293,7 +293,8 @@ def _asked(call: Call) -> str:
 
 def attempt_comment(call: Call, attempt: Attempt) -> str:
     """Tell a failed attempt in one line: reason, backend, break."""
-    route = f"{call.client.name}: {_asked(call)} → {attempt.backend.name}"
+    asked = call.deployment or call.target.operation.name
+    route = f"{call.client.name}: {asked} → {attempt.backend.name}"
     parts = [f"attempt {attempt.number} failed: {attempt.reason}", route]
     if attempt.break_seconds is not None:
         parts.append(f"break of {attempt.break_seconds:.1f} s")

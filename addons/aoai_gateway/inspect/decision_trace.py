@@ -21,6 +21,7 @@ from aoai_gateway.engine.effects import (
     Choose,
     Chosen,
     ClientGone,
+    CountDelivered,
     Counted,
     CountTokens,
     Deliver,
@@ -29,6 +30,8 @@ from aoai_gateway.engine.effects import (
     Drained,
     Ended,
     Failed,
+    ParseBody,
+    Parsed,
     Reject,
     Renew,
     Renewed,
@@ -68,6 +71,20 @@ NOTICES = {
 }
 
 
+TEXTS: Mapping[type, tuple[str, ...]] = {
+    ParseBody: ("raw",),
+    Parsed: ("body",),
+    CountTokens: ("body",),
+    CountDelivered: ("delivered",),
+    Announce: ("body",),
+    Return: ("body",),
+    Failed: ("body", "answer"),
+    Drained: ("body",),
+    Ended: ("delivered", "minted"),
+    ClientGone: ("so_far",),
+}
+"""What effects and results hold of prompts and answers."""
+
 NO_NOTICES: Mapping[Notice, str] = {}
 
 
@@ -93,6 +110,14 @@ class Notes:
 
     steps: list[Step] = field(default_factory=list)
 
+    def forget_texts(self) -> None:
+        """Let go of prompts and answers, which no story repeats, so that a call that has ended is small."""
+        for step in self.steps:
+            for kept in (step.effect, step.result):
+                for name in TEXTS.get(type(kept), ()):
+                    if getattr(kept, name) is not None:
+                        setattr(kept, name, b"")
+
 
 def follow[T](run: Generator[Effect, Result, T], call: Call, notes: Notes) -> Generator[Effect, Result, T]:
     """Drive one of the engine's generators on behalf of another driver, and note what passes."""
@@ -104,15 +129,12 @@ def follow[T](run: Generator[Effect, Result, T], call: Call, notes: Notes) -> Ge
             except StopIteration as stop:
                 value: T = stop.value
                 return value
-            attempt = call.attempt
-            step = Step(
-                effect,
-                call.skipped,
-                dict(call.notices) if call.notices else NO_NOTICES,
-                attempt.break_seconds if attempt is not None else None,
-                attempt.breaks if attempt is not None else None,
-                attempt.scope if attempt is not None else None,
-            )
+            notices = dict(call.notices) if call.notices else NO_NOTICES
+            if call.attempts:
+                last = call.attempts[-1]
+                step = Step(effect, call.skipped, notices, last.break_seconds, last.breaks, last.scope)
+            else:
+                step = Step(effect, call.skipped, notices, None, None, None)
             notes.steps.append(step)
             result = step.result = yield effect
     finally:

@@ -45,6 +45,7 @@ class ResponseIntercept:
     """Waits for the end of a flow's being held."""
 
     name = "gatewayhold"
+    gateway_asks = True
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -80,6 +81,7 @@ class ResponseIntercept:
         await self._hold(flow)
         if flow.response is not None:
             held = _in_words("answer held", begun, _differences(before, _parts(flow.response)))
+            self._gateway.observer.say(flow)
             add_to_story(flow, held)
 
     async def _hold(self, flow: HTTPFlow) -> None:

@@ -178,8 +178,9 @@ class StreamContext:
         if not self.gateway.needs_requests and hasattr(self, "flow"):
             # Nothing has the flow but layers, which are garbage that may wait for long.
             self.flow.request.data.content = None
-            if self.call is not None:
-                self.call.body = None
+        if self.call is not None and not self.gateway.gives_calls:
+            # What is kept of the call to be told later has no use for its texts.
+            self.call.body = self.call.delivered = None
 
     def end_trial(self) -> None:
         """Make room for the trial of another token."""
@@ -230,12 +231,11 @@ class StreamContext:
         heard = self.gateway.heard
         if kind.name not in heard:
             return
-        hook = kind(self.flow)
-        if self.flow.is_replay or not heard.can_be_called(hook.name):
+        if self.flow.is_replay or not heard.can_be_called(kind.name):
             # mitmproxy's replay waits for the events themselves.
-            yield hook
+            yield kind(self.flow)
             return
-        if (rest := heard.call(hook, self.flow)) is not None:
+        if (rest := heard.call(kind.name, self.flow)) is not None:
             yield from self.wait_for(rest)
         if self.flow.intercepted:
             yield GatewayAskHook(Resume(self.flow))

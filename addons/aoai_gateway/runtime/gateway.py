@@ -379,6 +379,11 @@ class Gateway:
         """Whether an addon may look at requests' bodies, which are in memory then."""
         return self.heard.any_of(LISTENED_TO)
 
+    @property
+    def gives_calls(self) -> bool:
+        """Whether plugins get calls, which they may look at when these are over."""
+        return self.heard.any_of(OUR_EVENTS)
+
     async def read_upload(
         self,
         client: str,

@@ -42,6 +42,9 @@ class Observer:
     def refused(self, flow: http.HTTPFlow, error: GatewayError) -> None:
         """See a request that never became a call."""
 
+    def say(self, flow: http.HTTPFlow) -> None:
+        """Write on a flow what became of its call, if that was put off until the flow is looked at."""
+
     async def attempt_failed(self, addons: AddonManager, failed: AttemptFailed) -> None:
         """See a failed attempt; the call does not wait for it."""
 

@@ -20,17 +20,16 @@ client gets a 500 and nothing is sent. So does a coroutine that takes more than 
 from __future__ import annotations
 
 import inspect
-from contextlib import suppress
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mitmproxy import exceptions, hooks
 from mitmproxy.addonmanager import safecall, traverse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
@@ -107,6 +106,9 @@ class GatewayCallFinishedHook(hooks.Hook):
 OPENING = ("server_connect", "tls_start_server")
 """mitmproxy's events in which an addon may change how a connection to a server is opened."""
 
+ASKS = "gateway_asks"
+"""An attribute of addons that ask what became of a call (`Observer.say`) before they read it on its flow."""
+
 OWN_MODULES = ("mitmproxy.", "aoai_gateway.")
 """Of addons that are no plugins."""
 
@@ -131,6 +133,8 @@ class Listeners:
         """Events with a listener that must be awaited; all of them until the first look."""
         self._any: dict[tuple[str, ...], bool] = {}
         """The answers of `any_of` since the last look."""
+        self.all_ask = False
+        """Whether all who see flows ask what became of a call before they read it on its flow."""
         self.plugins_open = True
         """Whether a plugin has a say in how connections to servers are opened; until then, it may."""
 
@@ -152,6 +156,11 @@ class Listeners:
         }
         self._awaited = frozenset(
             name for name, functions in self._functions.items() if any(map(iscoroutinefunction, functions))
+        )
+        self.all_ask = all(
+            getattr(getattr(function, "__self__", None), ASKS, False)
+            for functions in self._functions.values()
+            for function in functions
         )
         self.plugins_open = any(
             callable(getattr(addon, name, None))
@@ -175,52 +184,59 @@ class Listeners:
         """Whether all listeners of an event, and of the update after it, are plain functions."""
         return name not in self._awaited and "update" not in self._awaited
 
-    def call(self, hook: hooks.Hook, flow: Flow) -> Coroutine[Any, Any, None] | None:
+    def call(self, name: str, flow: Flow) -> Coroutine[Any, Any, None] | None:
         """Call the listeners of a flow's event, as mitmproxy does: an exception does not stop the next.
 
         Gives what is left to be awaited where one of them has something to wait for: that, and the next ones.
         """
-        steps = self._steps(hook, flow)
-        waited_for = next(steps, None)
-        return None if waited_for is None else _go_on(waited_for, steps)
+        updates, updated = self._functions["update"], [flow]
+        wait = _call(self._functions[name], flow)
+        if wait is not None:
+            return _go_on((wait, flow), (_Wait(None, updates), updated))
+        wait = _call(updates, updated)
+        return None if wait is None else _go_on((wait, updated))
 
-    def _steps(self, hook: hooks.Hook, flow: Flow) -> Steps:
-        yield from self._listeners_of(hook.name, hook.args())
-        yield from self._listeners_of("update", ([flow],))
 
-    def _listeners_of(self, name: str, arguments: Sequence[Any]) -> Steps:
-        for function in self._functions[name]:
-            result = None
+class _Wait(NamedTuple):
+    """What a listener has to wait for, and those that come after it."""
+
+    awaitable: Awaitable[Any] | None
+    left: Sequence[Callable[..., Any]]
+
+
+def _call(functions: Sequence[Callable[..., Any]], argument: Flow | list[Flow]) -> _Wait | None:
+    """Call listeners until one of them has something to wait for; None if none has."""
+    for place, function in enumerate(functions):
+        try:
+            result = function(argument)
+        except exceptions.AddonHalt:
+            return None
+        except Exception as error:
+            _tell(error)
+            continue
+        if result is not None and inspect.isawaitable(result):
+            return _Wait(result, functions[place + 1 :])
+    return None
+
+
+async def _go_on(*events: tuple[_Wait, Flow | list[Flow]]) -> None:
+    """Wait for the listeners of events, each with its argument, and call the next ones."""
+    for first, argument in events:
+        wait: _Wait | None = first
+        while wait is not None:
             try:
-                result = function(*arguments)
+                with safecall():
+                    if wait.awaitable is not None:
+                        await wait.awaitable
             except exceptions.AddonHalt:
-                return
-            except Exception as error:
-                _tell(error)
-            if result is not None and inspect.isawaitable(result) and (yield result):
-                return
+                break
+            wait = _call(wait.left, argument)
 
 
 def _tell(error: Exception) -> None:
     """Log an addon's exception as mitmproxy does; an `OptionsError` is raised again."""
     with safecall():
         raise error
-
-
-type Steps = Generator[Awaitable[Any], bool]
-"""What listeners have to wait for, one by one; is sent whether it ended the event."""
-
-
-async def _go_on(waited_for: Awaitable[Any], steps: Steps) -> None:
-    with suppress(StopIteration):
-        while True:
-            halted = False
-            try:
-                with safecall():
-                    await waited_for
-            except exceptions.AddonHalt:
-                halted = True
-            waited_for = steps.send(halted)
 
 
 async def ask(addons: AddonManager, hook: hooks.Hook) -> None:

@@ -1,8 +1,8 @@
 """The calls that the workbench shows, and who wants to hear of changes to them.
 
 A mitmproxy addon sees flows begin, end and change. It keeps references only: as long as no page is open,
-nothing is read of a flow but the sizes of its bodies. Pages hear of changes in batches (`Feed`), so that a
-busy gateway costs a page no more than an idle one.
+nothing is read of a flow but its path and the sizes of its bodies. Pages hear of changes in batches
+(`Feed`), so that a busy gateway costs a page no more than an idle one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aoai_gateway.workbench.kinds import kind_of
 from aoai_gateway.workbench.news import News
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mitmproxy.addons.view import View
     from mitmproxy.flow import Flow
@@ -64,12 +64,15 @@ class Calls:
 
     Args:
         view: mitmproxy's flow list, where there is one: then a call stays as long as it is in it.
+        say: writes on a flow what became of its call, if that was put off until the flow is looked at.
 
     """
 
     name = "gatewayworkbench"
+    gateway_asks = True
 
-    def __init__(self, view: View | None = None) -> None:
+    def __init__(self, view: View | None = None, say: Callable[[HTTPFlow], None] | None = None) -> None:
+        self._say = say
         self._flows: OrderedDict[str, HTTPFlow] = OrderedDict()
         self._attempts: dict[str, list[HTTPFlow]] = {}
         self._sizes: dict[str, int] = {}
@@ -85,12 +88,15 @@ class Calls:
         return len(self._flows)
 
     def __iter__(self) -> Iterator[HTTPFlow]:
-        """Give the calls, the oldest first."""
+        """Give the calls, the oldest first, with or without what became of them: see `get`."""
         return iter(list(self._flows.values()))
 
     def get(self, ident: str) -> HTTPFlow | None:
-        """Give the flow of a call, None if it is not (any more) here."""
-        return self._flows.get(ident)
+        """Give the flow of a call, on which is written what became of it; None if it is not here any more."""
+        flow = self._flows.get(ident)
+        if flow is not None and self._say is not None:
+            self._say(flow)
+        return flow
 
     def attempts_of(self, flow: HTTPFlow) -> list[HTTPFlow]:
         """Give the flows of a call's failed attempts, in their order."""
@@ -104,29 +110,8 @@ class Calls:
 
     # --- mitmproxy's events ------------------------------------------------------------------------------
 
-    def request(self, flow: HTTPFlow) -> None:
-        """Take a call whose request is complete."""
-        self._put(flow)
-
-    def response(self, flow: HTTPFlow) -> None:
-        """See the end of a call."""
-        self._put(flow)
-
-    def websocket_end(self, flow: HTTPFlow) -> None:
-        """See the end of a session."""
-        self._put(flow)
-
-    def error(self, flow: HTTPFlow) -> None:
-        """See a call that ended without an answer."""
-        self._put(flow)
-
-    def update(self, flows: Sequence[Flow]) -> None:
-        """See what a person has changed: held, released, edited."""
-        if self.feeds:
-            for flow in flows:
-                self.touched(flow.id)
-
-    def _put(self, flow: HTTPFlow) -> None:
+    def seen(self, flow: HTTPFlow) -> None:
+        """Take a call whose request is complete, and see its end, with or without an answer."""
         if "gateway_attempt" in flow.metadata:
             self._put_attempt(flow)
             return
@@ -135,9 +120,18 @@ class Calls:
                 return
             self._flows[flow.id] = flow
         self._measure(flow)
-        if self._bounded:
+        if self._bounded and (self._bytes > MOST_BYTES or len(self._flows) > MOST_CALLS):
             self._make_room()
-        self.touched(flow.id)
+        if self.feeds:
+            self.touched(flow.id)
+
+    request = response = websocket_end = error = seen
+
+    def update(self, flows: Sequence[Flow]) -> None:
+        """See what a person has changed: held, released, edited."""
+        if self.feeds:
+            for flow in flows:
+                self.touched(flow.id)
 
     def _put_attempt(self, flow: HTTPFlow) -> None:
         attempts = self._attempts.setdefault(str(flow.metadata.get("gateway_call", "")), [])
@@ -150,8 +144,10 @@ class Calls:
             self._measure(flow)
 
     def _measure(self, flow: HTTPFlow) -> None:
-        messages = (flow.request, flow.response)
-        size = sum(len(each.raw_content or b"") for each in messages if each is not None)
+        response = flow.response
+        size = len(flow.request.data.content or b"")
+        if response is not None:
+            size += len(response.data.content or b"")
         self._bytes += size - self._sizes.get(flow.id, 0)
         self._sizes[flow.id] = size
 

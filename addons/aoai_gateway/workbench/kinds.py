@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from aoai_gateway.inspect.views.facts import operation_of
 from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.operations import UNKNOWN_NAME
 from aoai_gateway.wire.targets import parse_target
+
+LONGEST_REMEMBERED = 256
+"""Characters of a path: clients use few, but may make up many."""
 
 LEFT_OUT = frozenset({UNKNOWN_NAME, "models", "models.retrieve"})
 
@@ -16,6 +21,10 @@ def kind_of(method: str, path: str) -> tuple[str, str]:
 
     ``method`` and ``path`` as they came, the path with its query.
     """
+    return (_remembered if len(path) <= LONGEST_REMEMBERED else _kind_of)(method, path)
+
+
+def _kind_of(method: str, path: str) -> tuple[str, str]:
     found = operation_of(path)
     if found[0]:
         return found
@@ -25,6 +34,9 @@ def kind_of(method: str, path: str) -> tuple[str, str]:
         return "", ""
     name = target.operation.name
     return ("", "") if name in LEFT_OUT else (name, target.deployment or "")
+
+
+_remembered = lru_cache(maxsize=1024)(_kind_of)
 
 
 def can_be_run(operation: str) -> bool:

@@ -91,14 +91,29 @@ class Run:
                 task.cancel()
 
 
-class Runs:
-    """A mitmproxy addon that starts runs, and reads their streams as they pass."""
+class Taps:
+    """A mitmproxy addon that reads the streams of runs as they pass."""
 
     name = "gatewayworkbenchruns"
+    gateway_asks = True
 
     def __init__(self) -> None:
+        self.under_way: dict[str, tuple[Run, Entry]] = {}
+
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        """Look at a run's stream as it passes."""
+        known = self.under_way.get(flow.id)
+        if known is not None and flow.response is not None:
+            flow.response.stream = _tap(*known, flow.response.stream)
+
+
+class Runs:
+    """Starts runs. ``listen`` adds what reads their streams, when it is first needed."""
+
+    def __init__(self, listen: Callable[[Taps], None]) -> None:
         self._runs: OrderedDict[str, Run] = OrderedDict()
-        self._under_way: dict[str, tuple[Run, Entry]] = {}
+        self._taps = Taps()
+        self._listen: Callable[[Taps], None] | None = listen
 
     def get(self, ident: str) -> Run | None:
         """Give a run, None if it is not (any more) known."""
@@ -115,13 +130,16 @@ class Runs:
             for place in places
             for number in range(1, count + 1)
         ]
+        if self._listen is not None:
+            self._listen(self._taps)
+            self._listen = None
         run = Run(entries[0].flow.id, entries)
         self._runs[run.ident] = run
         while len(self._runs) > MOST_RUNS:
             self._runs.popitem(last=False)
         room = asyncio.Semaphore(AT_ONCE)
         for entry in entries:
-            self._under_way[entry.flow.id] = run, entry
+            self._taps.under_way[entry.flow.id] = run, entry
             sent = self._send(run, entry, room)
             run.tasks.append(asyncio_utils.create_task(sent, name="run of the workbench", keep_ref=True))
         return run
@@ -144,14 +162,8 @@ class Runs:
             entry.state = "failed"
             log_exception("in a run of the workbench; it was given up.", error)
         finally:
-            self._under_way.pop(entry.flow.id, None)
+            self._taps.under_way.pop(entry.flow.id, None)
             run.tell()
-
-    def responseheaders(self, flow: HTTPFlow) -> None:
-        """Look at a run's stream as it passes."""
-        known = self._under_way.get(flow.id)
-        if known is not None and flow.response is not None:
-            flow.response.stream = _tap(*known, flow.response.stream)
 
 
 def _tap(run: Run, entry: Entry, before: Any) -> Callable[[bytes], Any]:

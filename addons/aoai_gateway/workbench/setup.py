@@ -36,9 +36,21 @@ FOLDER = "prompt-sets"
 class QuietIntercept(Intercept):
     """mitmproxy's, which copies its options for each event of a call even if nothing is to be held."""
 
+    gateway_asks = True  # it reads flows for a filter, which is the workbench's
+
     def should_intercept(self, f: Flow) -> bool:
         """Whether a flow is to be held."""
         return self.filt is not None and super().should_intercept(f)
+
+    def request(self, f: Flow) -> None:
+        """Hold a request, if it is to be."""
+        if self.filt is not None:
+            self.process_flow(f)
+
+    def response(self, f: Flow) -> None:
+        """Hold an answer, if it is to be."""
+        if self.filt is not None:
+            self.process_flow(f)
 
 
 def extend(application: Application, gateway: Gateway, addons: AddonManager) -> None:
@@ -69,8 +81,14 @@ def on_listener(
 
 
 def _bench(gateway: Gateway, addons: AddonManager, view: View | None) -> Bench:
-    calls, runs = Calls(view), Runs()
-    addons.add(calls, runs)
+    calls = Calls(view, lambda flow: gateway.observer.say(flow))
+
+    def listen(addon: object) -> None:
+        addons.add(addon)
+        gateway.look_for_listeners(addons)
+
+    runs = Runs(listen)
+    addons.add(calls)
     return Bench(gateway, calls, runs, CaseFiles(lambda: _folder(gateway)))
 
 
