@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aoai_gateway.routing.breaker import Breaks
-from aoai_gateway.routing.capacity import TOKEN_WINDOW, Capacities
+from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.liveness import Liveness
@@ -32,6 +32,7 @@ from aoai_gateway.routing.order import Order, RoutingRequest, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
+from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS
 from aoai_gateway.wire.spillover import own_rate_limits
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Scheduler:
         brk = self.breaks.on(backend, now, request.cls.name, request.marks)
         if brk is None:
             return 1.0
-        return max(0.0, 1 - brk.remaining(now) / TOKEN_WINDOW) if brk.lacks_room else 0.0
+        return max(0.0, 1 - brk.remaining(now) / TOKEN_WINDOW_SECONDS) if brk.lacks_room else 0.0
 
     def candidates(self, request: RoutingRequest, now: float, *, has_deficit: bool = False) -> Order:
         """Say which backends could take a call now, best first, and why others could not."""

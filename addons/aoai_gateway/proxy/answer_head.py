@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Cors
 
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-
 OURS_TO_SAY = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding"})
 """Fields of an answer that concern its connection only; each connection has its own."""
 
@@ -48,7 +46,7 @@ def answer_head(request: http.Request, response: http.Response, pages: Cors, *, 
     framed = bodiless or chunked or length is not None
     stays = stays and framed and heads.stays_open(version, request.data.headers.fields)
     closes = not (stays and heads.stays_open(b"HTTP/1.1", fields))
-    unwanted = OURS_TO_SAY | FRAMING if length is None or status == 204 else OURS_TO_SAY
+    unwanted = OURS_TO_SAY | heads.FRAMING if length is None or status == 204 else OURS_TO_SAY
     head = [f for f in fields if f[0].lower() not in unwanted]
     if pages.origins:
         head += cors.fields(pages, request, head)
@@ -64,5 +62,5 @@ def answer_head(request: http.Request, response: http.Response, pages: Cors, *, 
 
 def switching_head(response: http.Response) -> bytes:
     """Make the head that accepts a WebSocket's handshake: after it there is no HTTP (RFC 6455 §4.2.2)."""
-    head = [f for f in response.data.headers.fields if f[0].lower() not in OURS_TO_SAY | FRAMING]
+    head = [f for f in response.data.headers.fields if f[0].lower() not in OURS_TO_SAY | heads.FRAMING]
     return _SWITCHING + heads.lines([*head, *HANDSHAKE])

@@ -15,7 +15,7 @@ from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.downstream_response import Progress
 from aoai_gateway.proxy.stream_context import Led, StreamPart
 from aoai_gateway.proxy.stream_states import State
-from aoai_gateway.proxy.upstream_response import SLACK
+from aoai_gateway.proxy.timers import DEADLINE_SLACK
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.wire import errors
 
@@ -96,7 +96,7 @@ class Delivery(StreamPart):
         waits = here.gateway.slow_readers.is_waited_for(output, here.now())
         # Meanwhile nothing more was read from the backend.
         received.client_read_at(output.waited)
-        if received.due > here.now() + SLACK:
+        if received.due > here.now() + DEADLINE_SLACK:
             yield from self._attempt.watch()
             return
         if waits:

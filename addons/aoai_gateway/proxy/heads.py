@@ -27,6 +27,9 @@ CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 NOT_IN_TARGET = re.compile(rb"[^!-~]")
 """What no request target may hold (RFC 3986 §2)."""
 
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+"""The fields that say where a message's body ends, in lower case."""
+
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z_-]*) ([!-~]+) (HTTP/1\.[01])")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
@@ -138,7 +141,7 @@ def read_response(lines: Sequence[bytes], method: str) -> ResponseHead:
     if coding not in (b"", b"identity", b"chunked"):
         raise ValueError("transfer-encoding")
     length = _one_length(lengths) if lengths and coding != b"chunked" else None
-    fields = [f for f in fields if f[0].lower() not in _FRAMING]
+    fields = [f for f in fields if f[0].lower() not in FRAMING]
     if coding == b"chunked" and not bodiless:
         fields.append((b"transfer-encoding", b"chunked"))
     elif length is not None:
@@ -171,12 +174,9 @@ def _repaired(lines: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
             raise ValueError("field line")
         fields.append((name, value.strip(b" \t")))
     return [
-        (name, value if name.lower() in _FRAMING else CONTROL.sub(b" ", value).strip(b" \t"))
+        (name, value if name.lower() in FRAMING else CONTROL.sub(b" ", value).strip(b" \t"))
         for name, value in fields
     ]
-
-
-_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 def _framing(fields: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], list[bytes]]:

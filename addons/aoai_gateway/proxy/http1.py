@@ -37,6 +37,7 @@ from aoai_gateway.proxy.bodies import BodyReader
 from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.half_close import HalfClose, Sent
 from aoai_gateway.proxy.messages import WholeRequest, WholeResponse
+from aoai_gateway.proxy.timers import TIMER_SLACK
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.dialects import OPENAI, dialect_of
 
@@ -56,9 +57,6 @@ MOST_PIPELINED = 1024 * 1024
 
 FIRST_STREAM = 1
 """The id of a connection's first request; mitmproxy counts on by two."""
-
-TIMER_SLACK = 0.005
-"""Seconds by which a timer may come early and still count."""
 
 MOST_EMPTY_LINES = 8
 """Empty lines before a request that are ignored (RFC 9112 §2.2 wants one at least)."""

@@ -28,7 +28,7 @@ from aoai_gateway.proxy.messages import Connect, DeadlinePassed, GatewayLeaves
 from aoai_gateway.proxy.remains import take_apart
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
-from aoai_gateway.proxy.timers import StreamDeadlines
+from aoai_gateway.proxy.timers import TIMER_SLACK, StreamDeadlines
 from aoai_gateway.proxy.upstream import connection_layers
 from aoai_gateway.runtime.connections import RESERVE_SECONDS
 from aoai_gateway.runtime.exception_log import log_exception
@@ -54,9 +54,6 @@ RESPONSE_EVENTS = (
 
 BEFORE_HTTP = Rest(-math.inf, unused=True)
 """Of a connection in which no HTTP has begun."""
-
-TIMER_SLACK = 0.005
-"""Seconds by which a timer may come early and still count."""
 
 
 class GatewayLayer(HttpLayer):

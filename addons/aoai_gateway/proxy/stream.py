@@ -59,8 +59,8 @@ from aoai_gateway.proxy.request_steps import RequestSteps
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream_context import StreamContext
 from aoai_gateway.proxy.stream_states import STEPS, State
+from aoai_gateway.proxy.timers import DEADLINE_SLACK
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
-from aoai_gateway.proxy.upstream_response import SLACK
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from aoai_gateway.wire import errors
@@ -275,7 +275,7 @@ class GatewayStream(HttpStream):
         """Nothing of an answer came in time."""
         assert self._attempt is not None
         now, received = self._here.now(), self._received
-        result = None if received.due > now + SLACK else received.deadline_passed(now)
+        result = None if received.due > now + DEADLINE_SLACK else received.deadline_passed(now)
         if result is None:
             yield from self._attempt.watch()
         else:

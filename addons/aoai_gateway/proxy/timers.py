@@ -11,6 +11,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+TIMER_SLACK = 0.005
+"""Seconds by which a timer may come early and still count."""
+
+DEADLINE_SLACK = 2 * TIMER_SLACK
+"""The same of a deadline, which a timer that counts has told of."""
+
 
 class StreamDeadlines:
     """The time at which each stream of a connection has a step due, in seconds on any monotonic clock."""

@@ -38,6 +38,7 @@ from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_re
 from aoai_gateway.proxy.answer_kinds import is_download, is_no_answer, is_stream, refusal_in_stream
 from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.session_side import Preamble
+from aoai_gateway.proxy.timers import DEADLINE_SLACK
 from aoai_gateway.proxy.unfolding import Unfolding
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
@@ -61,9 +62,6 @@ if TYPE_CHECKING:
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""
-
-SLACK = 0.01
-"""Seconds by which a deadline may come early and still count."""
 
 MAX_ANSWER = 256 * 1024 * 1024
 """Bytes of an answer that is not a stream; more than that is none of Azure's."""
@@ -238,7 +236,7 @@ class UpstreamResponse:
 
     def deadline_passed(self, now: float) -> Result | None:
         """Say what it means that nothing came in time; None: wait on, until the new ``due``."""
-        if now < self._limit - SLACK:
+        if now < self._limit - DEADLINE_SLACK:
             if not self._liveness.is_lost(self._call.id, now):
                 self._expect(self._limit, now)
                 return None

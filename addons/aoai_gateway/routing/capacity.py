@@ -24,12 +24,12 @@ from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.backends import NOTHING_DECLARED, BackendKey, Declared
 from aoai_gateway.routing.ptu_size import PtuSize
 from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
+from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.wire.hints import RateLimits
 
-TOKEN_WINDOW = 60.0
 REQUEST_WINDOW = 10.0
 SMALL_REQUEST_WINDOW = 60.0
 """Below six requests per minute there is no whole one in ten seconds."""
@@ -113,7 +113,7 @@ class Capacity:
     def __init__(self, declared: Declared | None = None) -> None:
         self.declared = declared or NOTHING_DECLARED
         self.key = BackendKey("", "")
-        self._tokens = SlidingWindow(TOKEN_WINDOW)
+        self._tokens = SlidingWindow(TOKEN_WINDOW_SECONDS)
         self._requests = SlidingWindow(REQUEST_WINDOW)
         self._bucket = Bucket()
         self._utilized_at = -math.inf
@@ -166,7 +166,7 @@ class Capacity:
             # admitted before it.
             others = limits.limit_tokens - limits.remaining_tokens - booking.own
             others = max(0, others - max(0, self._tokens.around(booking.at) - booking.tokens))
-            self._tokens.others = Others(others, booking.at, booking.at + TOKEN_WINDOW, fades=True)
+            self._tokens.others = Others(others, booking.at, booking.at + TOKEN_WINDOW_SECONDS, fades=True)
 
     def refused(self, call_id: str, limits: RateLimits, retry_after: float | None, now: float) -> None:
         """The backend refused a call for want of capacity (429); this is its end.
@@ -179,7 +179,8 @@ class Capacity:
         if booking is None:
             return
         self._margin = min(LARGEST_MARGIN, self._margin + MARGIN_STEP)
-        wait = TOKEN_WINDOW if retry_after is None else min(max(retry_after, 0.0), TOKEN_WINDOW)
+        most = TOKEN_WINDOW_SECONDS
+        wait = most if retry_after is None else min(max(retry_after, 0.0), most)
         if self.provisioned:
             level = max(limits.utilization or 1.0, 1.0 if retry_after is None else 1.0 + wait / 60)
             self._utilized_at = now
@@ -295,7 +296,7 @@ class Capacity:
                 room = max(0.0, limit * share - tokens)
                 wait = self._tokens.when(room, now)
                 if expected:
-                    inflow = min(expected, most_expected * limit / TOKEN_WINDOW)
+                    inflow = min(expected, most_expected * limit / TOKEN_WINDOW_SECONDS)
                     room = max(0.0, limit * (1 - self._margin) - tokens)
                     wait = max(wait, self._tokens.when_beside(room, inflow, now))
             calls = self._requests_per_window(now)

@@ -23,9 +23,10 @@ from typing import NamedTuple
 
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.windows import SlidingWindow
+from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS
 
-SHARED_SECONDS = 60.0
-"""How far back is looked: as far as Azure's token window does."""
+SHARED_SECONDS = TOKEN_WINDOW_SECONDS
+"""How far back is looked: as far as Azure does."""
 
 MOST_CLASSES = 1_000
 MOST_CLIENTS = 10_000
