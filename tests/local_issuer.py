@@ -20,7 +20,7 @@ _made: list[rsa.RSAPrivateKey] = []
 
 
 def rsa_key(number: int) -> rsa.RSAPrivateKey:
-    """Give one of a few keys that are made once for all tests; it takes a while."""
+    """Return one of a few keys that are made once for all tests; it takes a while."""
     while len(_made) <= number:
         _made.append(rsa.generate_private_key(65537, 2048))
     return _made[number]
@@ -88,17 +88,17 @@ class LocalIssuer:
         self.keys[self.kid] = rsa_key(number)
 
     def jwks(self) -> dict[str, Any]:
-        """Give the published keys."""
+        """Return the published keys."""
         return {"keys": [{**_public(key), "kid": kid, "use": "sig"} for kid, key in self.keys.items()]}
 
     def pem(self) -> bytes:
-        """Give the public key that everybody can read."""
+        """Return the public key that everybody can read."""
         public = self.keys[self.kid].public_key()
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         return public.public_bytes(serialization.Encoding.PEM, form)
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """Give what a good token says; None takes a claim away."""
+        """Return what a good token says; None takes a claim away."""
         now = int(time.time())
         claims = {
             "iss": self.url,

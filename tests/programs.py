@@ -54,7 +54,7 @@ _skipped: dict[Program, set[str]] = {}
 
 
 def require(name: str) -> str:
-    """Give the path of a program of `PROGRAMS`; skip the test, or fail it in CI, where it is missing."""
+    """Return the path of a program of `PROGRAMS`; skip the test, or fail it in CI, where it is missing."""
     program = PROGRAMS[name]
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))
     found = next(filter(None, (shutil.which(each, path=path) for each in program.names)), None)
@@ -79,7 +79,7 @@ def in_ci() -> bool:
 
 
 def pack() -> dict[str, list[str]]:
-    """Give what was skipped so far in a form that one process can send to another: files by program."""
+    """Return what was skipped so far in a form that one process can send to another: files by program."""
     return {program.names[0]: sorted(files) for program, files in _skipped.items()}
 
 
@@ -90,7 +90,7 @@ def unpack(packed: dict[str, list[str]]) -> None:
 
 
 def summary() -> list[str]:
-    """Give the lines that a run ends with: what it skipped for want of a program, and how to mend that."""
+    """Return the lines that a run ends with: what it skipped for want of a program, and how to mend that."""
     if not _skipped:
         return []
     lines = ["Skipped, because a program is not installed:"]

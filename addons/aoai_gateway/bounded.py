@@ -51,18 +51,18 @@ class Bounded[Key: Hashable, Value]:
             self._values.popitem(last=False)
 
     def get(self, key: Key) -> Value | None:
-        """Give a key's value, which thereby counts as used; None if it is not known (any more)."""
+        """Return a key's value, which thereby counts as used; None if it is not known (any more)."""
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
         return value
 
     def take(self, most: int) -> list[tuple[Key, Value]]:
-        """Give so many keys at most with their values, the least recently used first, and forget them."""
+        """Return so many keys at most with their values, the least recently used first, and forget them."""
         return [self._values.popitem(last=False) for _ in range(min(most, len(self._values)))]
 
     def pop(self, key: Key) -> Value | None:
-        """Give a key's value and forget the key; None if it is not known (any more)."""
+        """Return a key's value and forget the key; None if it is not known (any more)."""
         return self._values.pop(key, None)
 
     def forget(self, key: Key) -> None:
@@ -85,7 +85,7 @@ class Recent[Value]:
             self._values.put(key, value)
 
     def get(self, name: str) -> Value | None:
-        """Give a name's value, which thereby counts as used; None if it is not known (any more)."""
+        """Return a name's value, which thereby counts as used; None if it is not known (any more)."""
         key = digest_of(name)
         return None if key is None else self._values.get(key)
 

@@ -28,7 +28,7 @@ def parser_of(command: str, description: str, *, epilog: str | None = None) -> a
 
 
 def installs(extra: str) -> str:
-    """Give the command that installs what an extra of this package brings, for this very Python.
+    """Return the command that installs what an extra of this package brings, for this very Python.
 
     It names the packages themselves: from an index, ``aoai-gateway[…]`` would be any package of that name.
     """

@@ -281,7 +281,7 @@ class Resource:
     def _admit(
         self, call: Call, deployment: Deployment, cost: int, now: float
     ) -> tuple[limits.Decision, Deployment]:
-        """Ask the limiter of a deployment, or of that to which the call is spilled over. Gives which one."""
+        """Ask the limiter of a deployment, or of the one to which the call spills over. Returns it, too."""
         decision, deployment.state = limits.admit(deployment.limits, deployment.state, cost, now)
         other = self.deployment(call.spillover) if call.spillover is not None else None
         provisioned = deployment.spec.provisioned_tokens_per_minute is not None

@@ -175,7 +175,7 @@ class Things:
     # --- reading a path ---------------------------------------------------------------------------------
 
     def _readings(self, method: str, parts: tuple[str, ...]) -> Iterator[tuple[str, Kind | None]]:
-        """Give the templates that a path fits: actions (without a kind), then collections and things."""
+        """Yield the templates that a path fits: actions (without a kind), then collections and things."""
         for of, template in self._actions:
             if of == method and _fits(template, parts):
                 yield template, None

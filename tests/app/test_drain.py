@@ -59,7 +59,7 @@ class Place:
         self._drain = Drain(self.gateway, self.open, lambda name: self.rests[name])
 
     def connect(self, name: str, rest: Rest | None) -> socket.socket:
-        """Have a connection. Gives the client's socket; what comes from it is read by the test alone."""
+        """Have a connection. Returns the client's socket; what comes from it is read by the test alone."""
         ours, theirs = socket.socketpair()
         self._sockets += ours, theirs
         client = tflow.tclient_conn()

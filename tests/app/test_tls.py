@@ -27,7 +27,7 @@ def listen(made: Certificates) -> Listen:
 
 
 def handshake(server: SSL.Connection, ca: Path, offers: list[bytes] | None = None) -> SSL.Connection:
-    """Shake hands in memory. Gives the client's side."""
+    """Shake hands in memory. Returns the client's side."""
     trusting = SSL.Context(SSL.TLS_CLIENT_METHOD)
     trusting.load_verify_locations(str(ca))
     trusting.set_verify(SSL.VERIFY_PEER)

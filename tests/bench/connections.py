@@ -76,7 +76,7 @@ async def call(ends: Ends, message: bytes) -> None:
 
 
 async def callers(port: int, message: bytes, args: argparse.Namespace, count: int, kept: bool) -> list[float]:
-    """Have so many callers send calls. Gives what each took in seconds."""
+    """Have so many callers send calls. Returns what each took in seconds."""
 
     async def one(number: int) -> list[float]:
         await asyncio.sleep(args.pause * number / count)

@@ -83,7 +83,7 @@ def records(count: int) -> Iterator[dict[str, Any]]:
 
 
 def copied(line: str, number: int) -> str:
-    """Give a line of the base as the copy of this number has it: days later, and its ids turned."""
+    """Return a line of the base as the copy of this number has it: days later, and its ids turned."""
     day = date.fromisoformat(_DAY.search(line)[0])  # type: ignore[index]
     line = _DAY.sub(str(day + timedelta(days=SPAN_DAYS * number)), line, count=1)
     return _ID.sub(lambda found: found[0][number:] + found[0][:number], line)

@@ -58,7 +58,7 @@ class Reader(asyncio.Protocol):
 
 
 async def run(port: int, streams: int, seconds: float) -> tuple[int, list[float], int]:
-    """Read so many streams at once. Gives the events that came in the time, the gaps, and failures."""
+    """Read so many streams at once. Returns the events that came in the time, the gaps, and failures."""
     gaps: list[float] = []
     message = load.request(CLASSIC, {**CHAT, "stream": True}, KEY)
     readers = []

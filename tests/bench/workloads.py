@@ -136,7 +136,7 @@ def served_in_order(
     knows_deadlines: bool,
     exhausted: Mapping[tuple[str, str], float] = EXHAUSTED,
 ) -> set[int]:
-    """Give the numbers of the jobs that an ideal queue answers in time.
+    """Return the numbers of the jobs that an ideal queue answers in time.
 
     It knows the state of Azure's limits exactly, so it is never refused; critical calls come first, and
     within a class `order` says who is next. With ``knows_deadlines`` it sends no call that cannot be answered

@@ -32,7 +32,7 @@ SCREENSHOTS = "AOAI_GATEWAY_SCREENSHOTS"
 
 
 def require_chromium() -> str:
-    """Give the path of Chromium; skip the test, or fail it in CI, where there is none."""
+    """Return the path of Chromium; skip the test, or fail it in CI, where there is none."""
     return require("chromium")
 
 

@@ -38,7 +38,7 @@ class MitmwebPage:
         socket.on("framereceived", lambda frame: self._messages.append(str(frame)))
 
     def read_all(self) -> str:
-        """Give what the page was told, whatever it has fetched so far, and what is in it now."""
+        """Return what the page was told, whatever it has fetched so far, and what is in it now."""
         # Chromium does not keep the bodies: they are fetched again.
         fetch = "url => fetch(url).then(answer => answer.text())"
         bodies = [self.page.evaluate(fetch, url) for url in sorted(self._fetched)]
@@ -52,7 +52,7 @@ class MitmwebPage:
         return self.page.locator(".flow-table tbody tr:has(td)")
 
     def row(self, *words: str) -> Locator:
-        """Give the rows that have all these words in them."""
+        """Return the rows that have all these words in them."""
         found = self.rows
         for word in words:
             found = found.filter(has_text=word)
@@ -123,7 +123,7 @@ class MitmwebPage:
         return self.page.locator(".contentview pre")
 
     def lines(self) -> list[str]:
-        """Give the lines that the view shows."""
+        """Return the lines that the view shows."""
         # Since 12.3 mitmweb keeps a blank line open with a no-break space.
         lines = self.content.locator("> div").all_text_contents()
         return ["" if line == "\N{NO-BREAK SPACE}" else line for line in lines]

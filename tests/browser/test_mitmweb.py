@@ -87,7 +87,7 @@ class Desk:
         return self._pool.submit(call)
 
     def records(self) -> list[dict[str, Any]]:
-        """Give the usage records so far."""
+        """Return the usage records so far."""
         return [json.loads(line) for line in self._records.read_text().splitlines()]
 
     def command(self, name: str, *arguments: str) -> Any:

@@ -51,11 +51,11 @@ class Place:
         expect(self.page.locator("#status")).to_contain_text(text)
 
     def backend(self, name: str) -> Locator:
-        """Give a backend's row."""
+        """Return a backend's row."""
         return self.page.locator(f'[data-backend="{name}"]')
 
     def client(self, name: str) -> Locator:
-        """Give a client's row."""
+        """Return a client's row."""
         return self.page.locator(f'[data-client="{name}"]')
 
     def press(self, row: Locator, action: str, reason: str = "") -> None:

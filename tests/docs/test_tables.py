@@ -80,7 +80,7 @@ def test_the_errors_are_those_of_the_code() -> None:
 
 
 def codes_in_use() -> set[str]:
-    """Give the codes of all errors that the gateway makes itself."""
+    """Return the codes of all errors that the gateway makes itself."""
     codes: set[str] = set()
     for path in (CHECKOUT / "addons" / "aoai_gateway").rglob("*.py"):
         # The simulator's errors are Azure's.

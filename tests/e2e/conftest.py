@@ -242,7 +242,7 @@ def sdk() -> Iterator[Sdk]:
 
 
 def node_folder() -> Path:
-    """Give the folder with the packages from npm; they are installed when they are not there yet."""
+    """Return the folder with the packages from npm; they are installed when they are not there yet."""
     if not all((NODE_FOLDER / "node_modules" / name).is_dir() for name in ("openai", "axe-core")):
         done = subprocess.run(
             [require("npm"), "ci", "--no-audit", "--no-fund"],

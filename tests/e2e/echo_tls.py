@@ -58,11 +58,11 @@ class EchoBackend:
             self.end(talk)
 
     def open(self) -> list[Talk]:
-        """Give the connections that are open."""
+        """Return the connections that are open."""
         return [talk for talk in self.talks if not talk.ended]
 
     def idle(self) -> list[Talk]:
-        """Give those of them that have shaken hands, and carried nothing."""
+        """Return those of them that have shaken hands, and carried nothing."""
         return [talk for talk in self.open() if talk.ready is not None and not talk.asked]
 
     @property
@@ -139,7 +139,7 @@ def _error(status: str, code: str, *fields: str) -> bytes:
 
 
 def _answer(text: str, *, streams: bool) -> Iterator[bytes | None]:
-    """Give the pieces of an answer; None ends the connection."""
+    """Yield the pieces of an answer; None ends the connection."""
     how = text.partition(":")[0]
     dice = random.Random(text)
     match how:

@@ -56,11 +56,11 @@ class Inspector(Gateway):
         return answer
 
     def flows(self) -> list[dict[str, Any]]:
-        """Give the flow list as the page gets it."""
+        """Return the flow list as the page gets it."""
         return self.api("GET", "/flows").json()  # type: ignore[no-any-return]
 
     def flow(self, ident: str) -> dict[str, Any]:
-        """Give one flow of the list."""
+        """Return one flow of the list."""
         (found,) = [flow for flow in self.flows() if flow["id"] == ident]
         return found
 
@@ -84,7 +84,7 @@ class Inspector(Gateway):
         self.api("PUT", "/options", {"intercept": expression})
 
     def content(self, ident: str, part: str) -> bytes:
-        """Give the body of a flow's ``request`` or ``response``."""
+        """Return the body of a flow's ``request`` or ``response``."""
         return self.api("GET", f"/flows/{ident}/{part}/content.data").body
 
     def edit(self, ident: str, **parts: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ def wait_for(path: Path, count: int, **members: Any) -> list[dict[str, Any]]:
 
 
 def at_rest(path: Path) -> int:
-    """Give how many lines there are once those of earlier calls have come, which gather for a moment."""
+    """Return how many lines there are once those of earlier calls have come, which gather for a moment."""
     before, found = -1, len(read(path))
     while found != before:
         time.sleep(3 * GATHER_SECONDS)

@@ -55,7 +55,7 @@ class Garbage:
         return int(told["open"])
 
     def take(self) -> dict[str, int]:
-        """Give the number of objects by class, those of Python's own left out."""
+        """Return the number of objects by class, those of Python's own left out."""
         found, self._found = self._found, Counter()
         return {n: count for n, count in found.items() if n.startswith(OURS) and not n.startswith(BRIEF)}
 

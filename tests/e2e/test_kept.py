@@ -56,7 +56,7 @@ class Page:
 
 
 def memory(pid: int) -> float:
-    """Give a process's resident memory, in MB."""
+    """Return a process's resident memory, in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 

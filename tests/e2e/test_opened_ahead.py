@@ -67,7 +67,7 @@ class Place:
         return json_lines.read(self._folder / "usage.jsonl")
 
     def opened_ahead(self) -> int:
-        """Give how many the gateway holds for the first backend."""
+        """Return how many the gateway holds for the first backend."""
         return int(self.status()["endpoints"][0]["opened_ahead"])
 
     def status(self) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Here:
         return done.stdout + done.stderr
 
     def record(self) -> dict[str, Any]:
-        """Give the newest usage record, once there is one."""
+        """Return the newest usage record, once there is one."""
         written = eventually(
             lambda: self.records.exists() and self.records.read_text().splitlines(), "a record is written"
         )

@@ -45,12 +45,12 @@ class Desk:
         return self._pool.submit(call)
 
     def record(self, flow: str) -> dict[str, Any]:
-        """Give the usage record of a flow's call."""
+        """Return the usage record of a flow's call."""
         call = eventually(lambda: self.metadata(flow).get("gateway_call"), "the call has an id")
         return json_lines.wait_for(self._records, 1, call=call)[0]
 
     def metadata(self, flow: str) -> dict[str, Any]:
-        """Give what is filtered by; the page itself does not show it."""
+        """Return what is filtered by; the page itself does not show it."""
         dump = self.web.api("GET", "/flows/dump").body
         return next(f.metadata for f in FlowReader(BytesIO(dump)).stream() if f.id == flow)
 

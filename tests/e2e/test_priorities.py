@@ -63,7 +63,7 @@ class Stage(NamedTuple):
         self.simulator.control("POST", "limits", full)
 
     def record(self, answer: Answer) -> dict[str, Any]:
-        """Give the usage record of a call, once it is written."""
+        """Return the usage record of a call, once it is written."""
         return json_lines.record_of(self.usage_path, answer)
 
     def waiting(self, count: int) -> None:

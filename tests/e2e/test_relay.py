@@ -42,7 +42,7 @@ def chunked(data: bytes) -> bytes:
 
 
 def pieces(way: str) -> Iterator[bytes]:
-    """Give what is written at once, a pause after each."""
+    """Yield what is written at once, a pause after each."""
     chunks = [chunked(event(index)) for index in range(WORDS)]
     rest = chunked(END) + b"0\r\n\r\n"
     match way.partition("-"):

@@ -82,7 +82,7 @@ class Workbench:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give the list, newest first."""
+        """Return the list, newest first."""
         events = self.events("/calls", lambda name, _: name == "ready")
         rows = [row for name, data in events if name == "rows" for row in data]
         return sorted(rows, key=lambda row: -row["at"])

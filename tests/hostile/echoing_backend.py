@@ -59,7 +59,7 @@ END = b"0\r\n\r\n"
 
 
 def spread(way: str, secrets: Sequence[str]) -> Iterator[bytes]:
-    """Give the pieces of an answer, in which every secret stands."""
+    """Yield the pieces of an answer, in which every secret stands."""
     kind, _, detail = way.partition("-")
     everything = " ".join(echo for secret in secrets for echo in echoes(secret))
     number = int(detail) if detail.isdigit() else 0

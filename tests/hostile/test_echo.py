@@ -96,7 +96,7 @@ class Found:
 
 
 def with_decoded(answer: bytes) -> bytes:
-    """Give an answer, followed by its body decoded where it came coded."""
+    """Return an answer, followed by its body decoded where it came coded."""
     head, _, body = answer.partition(b"\r\n\r\n")
     return answer + gzip.decompress(body) if b"content-encoding: gzip" in head.lower() else answer
 

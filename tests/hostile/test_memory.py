@@ -47,7 +47,7 @@ def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def resident(gateway: Gateway) -> int:
-    """Give the kilobytes of memory that the process has."""
+    """Return the kilobytes of memory that the process has."""
     status = Path(f"/proc/{gateway.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found

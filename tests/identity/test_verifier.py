@@ -28,7 +28,7 @@ from tests.local_issuer import AUDIENCE, TENANT, LocalIssuer, rsa_key, unsigned
 
 
 def soon(seconds: float) -> int:
-    """Give the time since the epoch, and so many seconds."""
+    """Return the time since the epoch, and so many seconds."""
     return int(time.time() + seconds)
 
 

@@ -45,7 +45,7 @@ def request(path: str = V1, body: Any = None, method: str = "POST") -> Request:
 
 
 def arguments(code: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give what a Python snippet passes to the client's constructor and to ``create``."""
+    """Return what a Python snippet passes to the client's constructor and to ``create``."""
     made: list[dict[str, Any]] = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Call) and node.keywords:

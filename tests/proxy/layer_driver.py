@@ -143,7 +143,7 @@ class Connection:
         self.feed(events.DataReceived(self.client, head.encode() + body))
 
     def server(self, host: str) -> Server:
-        """Give the last connection to a backend."""
+        """Return the last connection to a backend."""
         return [s for s in self.servers if s.address and s.address[0] == f"{host}.example"][-1]
 
     def answer(self, host: str, data: bytes) -> None:
@@ -165,7 +165,7 @@ class Connection:
         self.run_timers()
 
     def result(self) -> tuple[int, bytes]:
-        """Give the last answer's status and body, and forget it."""
+        """Return the last answer's status and body, and forget it."""
         head, _, body = self.received.partition(b"\r\n\r\n")
         self.received = b""
         return int(head.split()[1]), body

@@ -18,7 +18,7 @@ class Chunked:
         self.reader = BodyReader(make_body_reader(None))
 
     def read(self, data: bytes) -> list[bytes | None]:
-        """Give the pieces that came of a read; None is the end."""
+        """Return the pieces that came of a read; None is the end."""
         self.buffer += data
         pieces: list[bytes | None] = []
         while (event := self.reader(self.buffer)) is not None:

@@ -59,7 +59,7 @@ class Talk:
         self.here.answer(host, "\r\n".join((*lines, "", "")).encode())
 
     def head(self) -> str:
-        """Give the head of what the client got, and forget it."""
+        """Return the head of what the client got, and forget it."""
         head, _, self.here.received = self.here.received.partition(b"\r\n\r\n")
         return head.decode()
 
@@ -85,12 +85,12 @@ class Talk:
         self.here.answer(self.host, self.backend.send(event))
 
     def told(self) -> list[Any]:
-        """Give what the client has got since the last look: messages decoded, and closes by their code."""
+        """Return what the client has got since the last look: messages decoded, and closes by their code."""
         data, self.here.received = self.here.received, b""
         return _taken(self.client, data)
 
     def heard(self) -> list[Any]:
-        """Give what the backend has got since the last look."""
+        """Return what the backend has got since the last look."""
         sent = self.here.sent[f"{self.host}.example"]
         data, self._read = sent[self._read :], len(sent)
         return _taken(self.backend, data)

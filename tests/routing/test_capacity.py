@@ -180,7 +180,7 @@ LIMITS = {
 
 
 def refused_and_served(kind: str, **how: Any) -> tuple[float, float]:
-    """Give the share of the calls sent that was refused, and what was served of the most possible."""
+    """Return the share of the calls sent that was refused, and what was served of the most possible."""
     limits, declared = LIMITS[kind]
     sent = refused = served = possible = 0
     for seed in range(3):

@@ -14,7 +14,7 @@ type Job = tuple[str, int]
 
 
 def served(jobs: Iterable[Job], places: int = 1) -> list[str]:
-    """Give the order in which jobs, which all come while the first one is at work, have their turns."""
+    """Return the order in which jobs, which all come while the first one is at work, have their turns."""
     order: list[str] = []
 
     async def run() -> None:

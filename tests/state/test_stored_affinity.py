@@ -32,7 +32,7 @@ def learn(url: str, prefix: str, **homes: str) -> None:
 
 
 def known(url: str, prefix: str) -> set[str]:
-    """Give the digests that the store knows."""
+    """Return the digests that the store knows."""
 
     async def run() -> set[str]:
         exchange = Exchange(url, prefix, "other")

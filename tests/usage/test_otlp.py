@@ -75,7 +75,7 @@ def says(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
 
 
 def sent(*records: dict[str, Any], settings: OtlpSink = OTLP) -> Sent:
-    """Give what is sent of these, until the writer is closed."""
+    """Return what is sent of these, until the writer is closed."""
     found = Sent()
     writer = OtlpWriter(settings, send=found)
     writer.write(records)

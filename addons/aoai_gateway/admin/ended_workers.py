@@ -46,7 +46,7 @@ class WorkersMetrics:
             self._ended = Exposition.parse((folder / ENDED).read_text())
 
     def together(self, answers: Mapping[str, str | None]) -> str:
-        """Give one exposition. ``answers``: by a worker's socket, its own; None if it did not answer."""
+        """Return one exposition. ``answers``: by a worker's socket, its own; None if it did not answer."""
         self._take_what_was_left()
         self._known &= answers.keys()
         for gone in self._last.keys() - answers.keys():

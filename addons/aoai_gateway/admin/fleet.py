@@ -126,7 +126,7 @@ class FleetHandler(ReadInTimeHandler):
         self._pass_back(None)
 
     async def _ask_all(self) -> dict[str, Reply | None]:
-        """Give the replies by the names of the workers' sockets."""
+        """Return the replies by the names of the workers' sockets."""
         sockets = self.sockets()
         replies = await asyncio.gather(*map(self._ask, sockets))
         return {where.name: reply for where, reply in zip(sockets, replies, strict=True)}
@@ -144,7 +144,7 @@ class FleetHandler(ReadInTimeHandler):
 
     @staticmethod
     def _first(replies: Iterable[Reply | None]) -> Reply | None:
-        """Give the answer that counts: an action that one could do was done, whatever others found."""
+        """Return the answer that counts: an action that one could do was done, whatever others found."""
         answers = (reply for reply in replies if reply is not None)
         return min(answers, key=lambda reply: reply.status, default=None)
 

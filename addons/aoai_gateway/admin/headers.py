@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def headers(content_security_policy: str) -> dict[str, str]:
-    """Give those of a page with this policy: kept nowhere, framed by none, and taken for what it is."""
+    """Return those of a page with this policy: kept nowhere, framed by none, and taken for what it is."""
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy": content_security_policy,

@@ -15,7 +15,7 @@ SOON = timedelta(days=14)
 
 
 def identities(gateway: Gateway, now: float) -> dict[str, list[dict[str, Any]]]:
-    """Give the snapshot's member of this name. ``now``: monotonic seconds."""
+    """Return the snapshot's member of this name. ``now``: monotonic seconds."""
     issuers = gateway.verifier.all() if gateway.verifier is not None else ()
     return {
         "credentials": [

@@ -219,7 +219,7 @@ class MetricsHandler(_Handler):
     """For Prometheus."""
 
     async def get(self) -> None:
-        """Give all metrics as text."""
+        """Send all metrics as text."""
         if self.passes(guard.may_see(self.names, self.tokens)):
             body = await metrics.metrics(self.gateway)
             self.set_header("Content-Type", metrics.CONTENT_TYPE)
@@ -268,7 +268,7 @@ class _Control(_Handler):
             self.answer({"done": done})
 
     def understood(self, asked: dict[str, Any]) -> Callable[[], str]:
-        """Give the action that is asked for, all of it checked. Raises ValueError for a malformed request.
+        """Return the action that is asked for, all of it checked. Raises ValueError for a malformed request.
 
         The action gives a sentence about what it has done, or raises ControlError.
         """

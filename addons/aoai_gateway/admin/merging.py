@@ -35,7 +35,7 @@ ADDED_GAUGES = (
 
 
 def merged_status(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Give one status document (:mod:`~aoai_gateway.admin.snapshot`) for those of several workers."""
+    """Return one status document (:mod:`~aoai_gateway.admin.snapshot`) for those of several workers."""
     document: dict[str, Any] = _merged("", documents)
     about = document["gateway"]
     statuses = {each["gateway"]["status"] for each in documents}
@@ -132,7 +132,7 @@ class Exposition:
         return found
 
     def only(self, kinds: Container[str]) -> Exposition:
-        """Give the families of some kinds."""
+        """Return the families of some kinds."""
         families = [family for family, kind in self.kinds.items() if kind in kinds]
         return Exposition(
             {family: self.heads[family] for family in families},
@@ -150,7 +150,7 @@ class Exposition:
 
 
 def merged(expositions: Iterable[Exposition]) -> Exposition:
-    """Give one exposition for those of several workers.
+    """Return one exposition for those of several workers.
 
     Counters, histograms and summaries are added up, and gauges of what each process holds a part of.
     Of other gauges the largest value counts. Samples keep the order in which they came first.

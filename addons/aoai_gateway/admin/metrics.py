@@ -28,7 +28,7 @@ type Rows = list[tuple[tuple[str, ...], float | None]]
 
 
 async def metrics(gateway: Gateway) -> bytes:
-    """Give all metrics of a gateway in Prometheus's text format."""
+    """Return all metrics of a gateway in Prometheus's text format."""
     document = await snapshot(gateway)
     return await asyncio.to_thread(render, gateway.metrics.registry, document)
 
@@ -154,7 +154,7 @@ def _gauge(name: str, about: str, labels: tuple[str, ...], rows: Rows) -> Metric
 
 
 def _by_class(queue: dict[str, Any], classes: list[str]) -> dict[str, float]:
-    """Give how many calls of each class wait; of most classes none do."""
+    """Return how many calls of each class wait; of most classes none do."""
     # A call keeps the class that it came in with, when the configuration no longer has it.
     return dict.fromkeys(classes, 0.0) | {each["priority"]: each["waiting"] for each in queue["classes"]}
 

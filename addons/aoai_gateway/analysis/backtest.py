@@ -64,7 +64,7 @@ class Tally:
             self.priced += 1
 
     def document(self) -> dict[str, Any]:
-        """Give it as plain data."""
+        """Return it as plain data."""
         return {
             "calls": self.calls,
             "served": self.served,

@@ -71,7 +71,7 @@ def _lines(made: dict[str, Any], width: int) -> Iterator[str]:
 
 
 def _label(name: str) -> str:
-    """Give a name in few characters; of a path, its end tells most."""
+    """Return a name in few characters; of a path, its end tells most."""
     return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
 
 

@@ -122,7 +122,7 @@ class Consumer:
         return self.input_tokens + self.output_tokens
 
     def need(self, share: float) -> tuple[int, int]:
-        """Give the tokens and the requests per minute that suffice in this share of its minutes."""
+        """Return the tokens and the requests per minute that suffice in this share of its minutes."""
         mean = self.tokens / self.served if self.served else 0.0
         tokens = [self.tokens_at[minute] + mean * self.unmet_at[minute] for minute in self.requests_at]
         return math.ceil(quantile(tokens, share) or 0), math.ceil(
@@ -131,7 +131,7 @@ class Consumer:
 
 
 def consumers_of(records: Iterable[tuple[float, Record]]) -> tuple[list[Consumer], tuple[int, int] | None]:
-    """Count all records. Gives the consumers, largest first, and the first and last minute (None: none)."""
+    """Count all records. Returns the consumers, largest first, and the first and last minute (None: none)."""
     found: dict[tuple[str, str], Consumer] = {}
     first, last = math.inf, -math.inf
     for at, record in records:
@@ -167,7 +167,7 @@ def is_spilled(record: Record) -> bool:
 
 
 def quantile(values: Iterable[float], share: float, *, zeros: int = 0) -> float | None:
-    """Give the smallest value that at least this share of the values does not exceed; None without any.
+    """Return the smallest value that at least this share of the values does not exceed; None without any.
 
     That is the nearest-rank definition: a value that was measured, none between two. No value is below 0;
     ``zeros``: how many more there are that are 0.
@@ -181,7 +181,7 @@ def quantile(values: Iterable[float], share: float, *, zeros: int = 0) -> float 
 
 
 def figures(consumer: Consumer, minutes: int, share: float) -> dict[str, Any]:
-    """Give all figures of a consumer. ``minutes``: of the report; ``share``: of minutes, for the need."""
+    """Return all figures of a consumer. ``minutes``: of the report; ``share``: of minutes, for the need."""
     tokens, requests = consumer.tokens_at, consumer.requests_at
     need_tokens, need_requests = consumer.need(share)
     return {
@@ -221,7 +221,7 @@ def figures(consumer: Consumer, minutes: int, share: float) -> dict[str, Any]:
 
 
 def _peak(values: Mapping[int, int]) -> int | None:
-    """Give the minute of the largest value, the first of equal ones."""
+    """Return the minute of the largest value, the first of equal ones."""
     return max(sorted(values), key=lambda minute: values[minute]) if values else None
 
 

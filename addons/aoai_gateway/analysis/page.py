@@ -163,7 +163,7 @@ def _legend(names: Sequence[str]) -> str:
 
 
 def _round_up(value: float) -> float:
-    """Give a round number that is not below a value: the top of a chart."""
+    """Return a round number that is not below a value: the top of a chart."""
     if value <= 0:
         return 1.0
     unit = 10.0 ** math.floor(math.log10(value))

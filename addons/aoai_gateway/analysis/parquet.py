@@ -70,7 +70,7 @@ class MissingError(Exception):
 
 
 def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
-    """Write the wanted records to a file that only its owner may read. Gives how many there are.
+    """Write the wanted records to a file that only its owner may read. Returns how many there are.
 
     Raises RecordsError, OSError and `MissingError`.
     """
@@ -93,7 +93,7 @@ def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
 
 
 def _as_lines(file: Path, draft: Path) -> Path:
-    """Give a file of lines for a file of records: a capture's flows are written as records first."""
+    """Return a file of lines for a file of records: a capture's flows are written as records first."""
     # What cannot be opened is said in the system's words, not in DuckDB's.
     try:
         capture = is_capture(file)

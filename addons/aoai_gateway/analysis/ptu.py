@@ -43,7 +43,7 @@ class DeploymentLoad:
 def estimate(
     name: str, load: DeploymentLoad, minutes: int, share: float, config: Config | None
 ) -> dict[str, Any] | None:
-    """Give the units for this share of minutes, and both costs of a month; None without a price."""
+    """Return the units for this share of minutes, and both costs of a month; None without a price."""
     price = config.price_of(name, load.model) if config is not None else None
     if price is None or price.provisioned is None:
         return None

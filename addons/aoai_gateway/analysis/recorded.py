@@ -95,7 +95,7 @@ class Recording:
     """The median of all speeds, once it was asked for."""
 
     def speed(self, backend: str) -> Speed:
-        """Give the speed of a backend; of one that served nothing, the median of the others."""
+        """Return the speed of a backend; of one that served nothing, the median of the others."""
         found = self.speeds.get(backend)
         if found is not None or not self.speeds:
             return found or Speed()

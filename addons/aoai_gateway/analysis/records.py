@@ -142,7 +142,7 @@ def is_capture(path: Path) -> bool:
 
 
 def seconds(time: str) -> float:
-    """Give a record's time in seconds since the epoch."""
+    """Return a record's time in seconds since the epoch."""
     return datetime.fromisoformat(time).timestamp()
 
 

@@ -94,7 +94,7 @@ def _watched(
 
 
 def _has(consumer: Consumer, config: Config | None) -> dict[str, int | None]:
-    """Give the limits per minute that the configuration sets: the smaller one of two."""
+    """Return the limits per minute that the configuration sets: the smaller one of two."""
     client = config.client_named(consumer.client) if config is not None else None
     tokens: list[int] = []
     requests: list[int] = []

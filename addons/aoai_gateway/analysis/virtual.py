@@ -188,7 +188,7 @@ class VirtualGateway:
         self.outcomes.append(Outcomes(running.recorded, decision, call.waited, spilled, cost_of(call)))
 
     def deployment(self, backend: Backend) -> Deployment:
-        """Give a backend's limiter: declared limits, those of a simulated one, or what was observed."""
+        """Return a backend's limiter: declared limits, those of a simulated one, or what was observed."""
         found = self._deployments.get(backend.name)
         if found is None:
             observed = self.recording.observed_limits.get(backend.name)
@@ -378,7 +378,7 @@ class _Running:
         self._later(Failed(at, FailureKind.TIMEOUT, "no answer in time"))
 
     def _pace(self, backend: str) -> tuple[float, float]:
-        """Give the seconds until the answer begins, and from then to its end."""
+        """Return the seconds until the answer begins, and from then to its end."""
         recorded = self.recorded
         if backend == recorded.decision.backend and recorded.begin is not None:
             rest = (recorded.duration or recorded.begin) - recorded.begin

@@ -38,7 +38,7 @@ class Deployment:
 
 
 def limits_of(backend: Backend, observed: int | None) -> limits.Limits | None:
-    """Give a backend's limits: as declared, as simulated, or as observed. None: there are none."""
+    """Return a backend's limits: as declared, as simulated, or as observed. None: there are none."""
     standin = backend.standin
     simulated = backend.endpoint.simulated
     spec = simulated.deployments.get(standin.name) if simulated is not None and standin is not None else None

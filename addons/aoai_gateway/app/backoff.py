@@ -24,7 +24,7 @@ class Backoff:
     """In a row."""
 
     def ended(self, now: float, lived: float) -> float:
-        """Note that it has ended after so many seconds. Gives the pause."""
+        """Note that it has ended after so many seconds. Returns the pause."""
         self.failures = 0 if lived >= STEADY_SECONDS else self.failures + 1
         doublings = min(max(0, self.failures - 1), MOST_DOUBLINGS)
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**doublings)

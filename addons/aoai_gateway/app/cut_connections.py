@@ -108,7 +108,7 @@ async def _read_by_its_client(transport: asyncio.WriteTransport, seconds: Callab
 
 
 def _kept_open(io: ConnectionIO) -> socket.socket | None:
-    """Give a client's socket, to be closed later than asyncio closes it; None: its client has ended it."""
+    """Return a client's socket, to be closed later than asyncio closes it; None: its client has ended it."""
     reader, writer = io.reader, io.writer
     if not isinstance(reader, asyncio.StreamReader | WatchedReader):
         return None
@@ -164,7 +164,7 @@ def tell_of_slow_reader() -> None:
 
 
 def unread(connection: str) -> int:
-    """Give the bytes for a client, by its connection's id, that the system has not taken yet."""
+    """Return the bytes for a client, by its connection's id, that the system has not taken yet."""
     handler = _handlers().get(connection)
     transport = handler.transports.get(handler.client) if handler is not None else None
     writer = transport.writer if transport is not None else None

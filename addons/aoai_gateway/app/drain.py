@@ -85,7 +85,7 @@ class Drain:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _look(self, now: float) -> int:
-        """Close the connections whose time is over. Gives the number of busy ones."""
+        """Close the connections whose time is over. Returns the number of busy ones."""
         busy = 0
         due, self._due = self._due, set()
         for handler in list(self._connections.values()):

@@ -50,7 +50,7 @@ def let_go(handler: ConnectionHandler) -> None:
 
 
 def without_frames[E: BaseException](error: E) -> E:
-    """Give an exception that ends a connection, to be raised again: a frame that it came through has it."""
+    """Return an exception that ends a connection, to be raised again: a frame that it came through has it."""
     return error.with_traceback(None)
 
 

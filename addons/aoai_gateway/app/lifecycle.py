@@ -299,7 +299,7 @@ class Lifecycle:
             logger.info("%s was reloaded.", path)
 
     def _say_ready(self) -> bool:
-        """Log, once it listens, where. Gives whether that was said."""
+        """Log, once it listens, where. Returns whether that was said."""
         server = ctx.master.addons.get("proxyserver")
         addresses = server.listen_addrs() if server is not None else []
         if not addresses or self._loaded is None:

@@ -99,18 +99,18 @@ def write_no_more() -> None:
 
 
 def time_of(record: logging.LogRecord) -> str:
-    """Give a record's time, RFC 3339 in UTC, to the millisecond."""
+    """Return a record's time, RFC 3339 in UTC, to the millisecond."""
     return rfc3339(record.created, "milliseconds")
 
 
 def event_of(record: logging.LogRecord) -> str:
-    """Give the stable name of what a record tells of."""
+    """Return the stable name of what a record tells of."""
     event = getattr(record, "event", None)
     return event if isinstance(event, str) else record.name.removeprefix(OWN)
 
 
 def trace_of(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """Give an exception's text, as it was made safe when the record was made."""
+    """Return an exception's text, as it was made safe when the record was made."""
     if record.exc_text:
         return record.exc_text
     return formatter.formatException(record.exc_info) if record.exc_info else ""

@@ -37,7 +37,7 @@ class NoStoreError(Exception):
 
 
 def program() -> str:
-    """Give the path of the server. Raises NoStoreError, with the command that installs one."""
+    """Return the path of the server. Raises NoStoreError, with the command that installs one."""
     for name in PROGRAMS:
         if path := shutil.which(name):
             return path

@@ -25,7 +25,7 @@ class Simulators:
         self._lock = asyncio.Lock()
 
     async def get(self, name: str, endpoint: SimulatedEndpoint) -> tuple[str, str]:
-        """Give the URL and the key of one; it is started, or replaced, if it is not as it should be."""
+        """Return the URL and the key of one; it is started, or replaced, if it is not as it should be."""
         async with self._lock:
             found = self._running.get(name)
             if found is None or found[0] != endpoint:

@@ -53,7 +53,7 @@ def errors(config: Config, now: datetime | None = None, *, workers: int = 1) -> 
 
 
 def ports(config: Config) -> tuple[list[str], list[str]]:
-    """Give the errors and the warnings about the addresses that it is to listen on.
+    """Return the errors and the warnings about the addresses that it is to listen on.
 
     One that a gateway has is no error: that may be the very one whose changed file is checked.
     """
@@ -98,7 +98,7 @@ def warnings(config: Config, now: datetime | None = None) -> list[str]:
 
 
 def expiries(config: Config) -> dict[str, float]:
-    """Give what is valid for a time only, by its key in the configuration: until when, since the epoch."""
+    """Return what is valid for a time only, by its key in the configuration: until when, since the epoch."""
     found = {what: end.timestamp() for what, end in config.expiring()}
     certificate = _read(config)
     if certificate is not None:

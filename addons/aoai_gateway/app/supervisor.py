@@ -112,7 +112,7 @@ class Supervisor:
         return self._loaded.config
 
     def run(self) -> int:
-        """Keep the workers running until SIGTERM or SIGINT. Gives the exit code. Raises StartFailedError."""
+        """Run the workers until SIGTERM or SIGINT. Returns the exit code. Raises StartFailedError."""
         log_records.install(lambda: self._config)
         log_format.write_to_stdout(self._config.log)
         try:

@@ -75,7 +75,7 @@ class Worker:
             logger.error("The last counts of this worker are lost: %s", error)
 
     async def simulate(self, name: str, endpoint: SimulatedEndpoint) -> tuple[str, str]:
-        """Give the URL and the key of a simulated endpoint: it is one, however many workers there are."""
+        """Return the URL and the key of a simulated endpoint: it is one, however many workers there are."""
         asked = json.dumps({"name": name, "endpoint": endpoint.model_dump(mode="json")})
         reply = await ask(self.simulators, "POST", "/simulate", body=asked.encode())
         if reply.status != 200:

@@ -77,7 +77,7 @@ class Target:
         return self.api_version is None or self.api_version >= GIVES_NO_USAGE
 
     def headers(self, key: str, priority: str | None) -> dict[str, str]:
-        """Give the headers of a call."""
+        """Return the headers of a call."""
         shown = {"authorization": f"Bearer {key}"} if self.bearer else {"api-key": key}
         asked = {HEADER: priority} if priority is not None else {}
         return {"content-type": "application/json", **shown, **asked}
@@ -182,7 +182,7 @@ class Caller:
             await asyncio.sleep(wait)
 
     def _pause(self, sent: _Try, number: int) -> float | None:
-        """Give the seconds until the next try; None if there is to be none."""
+        """Return the seconds until the next try; None if there is to be none."""
         if sent.status not in (429, None):
             return None
         told = _milliseconds(sent.headers.get("retry-after-ms"))

@@ -13,7 +13,7 @@ OTHERS = 64
 
 
 def make_room(connections: int) -> int:
-    """Raise the limit as far as needed and allowed. Gives how many connections there is room for."""
+    """Raise the limit as far as needed and allowed. Returns how many connections there is room for."""
     if sys.platform == "win32":
         return connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -81,7 +81,7 @@ class Tally:
             getattr(self, name).extend(getattr(other, name))
 
     def document(self, seconds: float) -> dict[str, Any]:
-        """Give the figures. ``seconds``: the time in which these calls were to be sent."""
+        """Return the figures. ``seconds``: the time in which these calls were to be sent."""
         per_minute = 60 / seconds if seconds > 0 else 0.0
         found: dict[str, Any] = {
             "calls": self.calls,
@@ -114,7 +114,7 @@ class Window:
         self._spans[-1][1].add(record)
 
     def document(self, now: float) -> dict[str, Any]:
-        """Give the figures of the window, or since the begin, if that was later."""
+        """Return the figures of the window, or since the begin, if that was later."""
         while self._spans and self._spans[0][0] < now - self._seconds:
             self._spans.popleft()
         together, most = Tally(), max(1, MOST_SAMPLES // (len(self._spans) or 1))
@@ -124,7 +124,7 @@ class Window:
 
 
 def _thinned(tally: Tally, most: int) -> Tally:
-    """Give a copy with fewer times: to sort them all each second would delay the calls."""
+    """Return a copy with fewer times: to sort them all each second would delay the calls."""
     step = max(1, tally.calls // most)
     times = {name: getattr(tally, name)[::step] for name in (*TIMES, "utilization")}
     counts = {
@@ -145,7 +145,7 @@ def cause_of(record: Record) -> str:
 
 
 def tokens_of(record: Record) -> tuple[int, int]:
-    """Give the tokens in and out: as the answer says, else as they were counted here."""
+    """Return the tokens in and out: as the answer says, else as they were counted here."""
     if record["input_tokens"] is not None:
         return record["input_tokens"], record["output_tokens"] or 0
     return record["prompt_tokens_counted"] or 0, record["delivered_tokens"] or 0

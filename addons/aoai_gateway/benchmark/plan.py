@@ -127,6 +127,6 @@ def replayed(
 
 
 def length(drawn: Sequence[Drawn], speed: float) -> Step:
-    """Give the step that a replay is: its mean rate, and its length."""
+    """Return the step that a replay is: its mean rate, and its length."""
     seconds = drawn[-1].at / speed if drawn and drawn[-1].at else 1.0
     return Step(60.0 * len(drawn) / seconds, math.nextafter(seconds, math.inf))

@@ -87,14 +87,14 @@ class Run:
         self._over.set()
 
     def now(self) -> dict[str, Any]:
-        """Give the figures of the last seconds."""
+        """Return the figures of the last seconds."""
         elapsed = self.elapsed
         figures = self._window.document(elapsed)
         state = {"time": round(elapsed, 1), "requests": self.sent, "processing": self._caller.under_way}
         return state | {"waiting": len(self._tasks) - self._caller.under_way} | figures
 
     def document(self) -> dict[str, Any]:
-        """Give the figures of the whole run, of its steps and of its consumers."""
+        """Return the figures of the whole run, of its steps and of its consumers."""
         until = self.elapsed if self._sent_until is None else self._sent_until
         whole, begin, steps = Tally(), 0.0, []
         for number, step in enumerate(self._steps):

@@ -130,7 +130,7 @@ class UsageSinks(Model):
     """Azure Log Analytics."""
 
     def named(self) -> Mapping[str, UsageSink]:
-        """Give those that are set, by their key; standard output aside."""
+        """Return those that are set, by their key; standard output aside."""
         found = {
             "jsonl": self.jsonl,
             "csv": self.csv,

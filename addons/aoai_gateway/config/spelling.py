@@ -23,11 +23,11 @@ class Spellings:
         self._known: dict[str, str] = {}
 
     def learn(self, name: str) -> str:
-        """Give the spelling of a name; its own, if it is a new one."""
+        """Return the spelling of a name; its own, if it is a new one."""
         return self._known.setdefault(name.lower(), name)
 
     def of(self, name: str) -> str:
-        """Give the spelling of a name; its own, if it is not known."""
+        """Return the spelling of a name; its own, if it is not known."""
         return self._known.get(name.lower(), name)
 
     def policy[P: Policy](self, policy: P) -> P:
@@ -57,7 +57,7 @@ class Spellings:
 
 
 def spellings(aoai: Aoai, policies: Iterable[Policy] = ()) -> Spellings:
-    """Give the spelling of all virtual deployments, and of what policies name beside these."""
+    """Return the spelling of all virtual deployments, and of what policies name beside these."""
     known = Spellings()
     for endpoint in aoai.endpoints:
         for virtual in endpoint.virtual_deployments:

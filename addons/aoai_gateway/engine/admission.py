@@ -73,7 +73,7 @@ class Admission:
     def admit(
         self, call: Call, now: float, *, at_once: bool = False
     ) -> Generator[Effect, Result, float | None]:
-        """Hold a call to its client's limits and book it. Gives the time, or None if it has ended.
+        """Hold a call to its client's limits and book it. Returns the time, or None if it has ended.
 
         ``at_once``: it neither waits nor is degraded. Raises GatewayError when it is refused.
         """
@@ -129,7 +129,7 @@ class Admission:
                 call.edits[name] = value
 
     def _what_is_left(self, call: Call, decision: Decision, asked: int) -> int | None:
-        """Give the tokens to book for a call without a bound, for which not all was left that it can take.
+        """Return the tokens to book for a call without a bound, for which not all was left that it can take.
 
         It gets what is left, if that is usually enough. One of a client at a time, as it may take more: so
         the client stays within its limit and one call. None: it is not to be had now.

@@ -67,7 +67,7 @@ def check_unread_lines(client: Client, body: RequestBody) -> None:
 def check_rights(setup: Setup, client: Client, target: Target) -> Reservation | None:
     """See that the client may ask for what the path names. Raises GatewayError.
 
-    Gives what must fit its quotas at least: one request. None if that decides nothing.
+    Returns what must fit its quotas at least: one request. None if that decides nothing.
     """
     named = target.deployment if target.operation.model is not Model.NONE else None
     deployment = setup.config.spelled(named) if named else ""

@@ -69,7 +69,7 @@ class Attempts(Aftermath):
     def run(self) -> Generator[Effect, Result, Refusal | None]:
         """Try one backend after the other until the call has ended.
 
-        Gives the cause if another deployment is to serve it instead; if none can, `answer_refused` ends it.
+        Returns the cause if another deployment is to serve it instead; if none can, `answer_refused` ends it.
         """
         try:
             while True:
@@ -304,7 +304,7 @@ class Attempts(Aftermath):
     def _renew(
         self, attempt: Attempt, refused: Failed | ClientGone
     ) -> Generator[Effect, Result, Renewed | Failed | ClientGone]:
-        """Have another credential fetched. Gives the refusal as it was, if there is no other."""
+        """Have another credential fetched. Returns the refusal as it was, if there is no other."""
         if isinstance(refused, ClientGone):
             return refused
         renewed = yield Renew(attempt)

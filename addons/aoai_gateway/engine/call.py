@@ -370,7 +370,7 @@ class Call:
         self.notices[notice] = f"{said}; {words}" if said else words
 
     def next_booking(self) -> str:
-        """Give the name of the next booking.
+        """Return the name of the next booking.
 
         A refused booking and the next one are two questions; no store may take them for one.
         """

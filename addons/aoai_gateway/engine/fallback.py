@@ -76,7 +76,7 @@ class _Before:
 def fall_back(
     admission: Admission, call: Call, refusal: Refusal, now: float
 ) -> Generator[Effect, Result, tuple[Pool, float] | None]:
-    """Admit the call to the deployment for this cause. Gives the backends that may serve it, and the time.
+    """Admit the call to the deployment for this cause. Returns the backends that may serve it, and the time.
 
     None: it is not admitted there, and everything is as before; or it has ended, which its outcome tells.
     """

@@ -41,7 +41,7 @@ class Journal:
             self.written()
 
     def take(self, most: int | None = None) -> list[Record]:
-        """Give what there is, so much at most, to be told now."""
+        """Return what there is, so much at most, to be told now."""
         count = len(self.records) if most is None else min(most, len(self.records))
         return [self.records.popleft() for _ in range(count)]
 

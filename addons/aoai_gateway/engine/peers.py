@@ -302,7 +302,7 @@ class _Origin:
         self.now = now
 
     def when(self, at: float) -> float:
-        """Give the time to count a record's for: the present, unless it is old."""
+        """Return the time to count a record's for: the present, unless it is old."""
         own = at + self.shift
         return own if self.now - own > LIVE_SECONDS else self.now
 

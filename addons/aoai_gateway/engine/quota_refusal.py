@@ -42,7 +42,7 @@ def note_refused(call: Call, refused: PolicyAction | None) -> None:
 
 
 def _last(actions: list[PolicyAction]) -> PolicyAction | None:
-    """Give the last action, if it is a quota's."""
+    """Return the last action, if it is a quota's."""
     return actions[-1] if actions and actions[-1].action == "quota" else None
 
 

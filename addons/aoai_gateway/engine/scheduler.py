@@ -329,7 +329,7 @@ class Scheduler:
     # --- what becomes of an attempt --------------------------------------------------------------------
 
     def liveness(self, backend: Backend, deployment: str) -> Liveness:
-        """Give a backend's signs of life."""
+        """Return a backend's signs of life."""
         key = (backend.key, backend.deployment(deployment))
         liveness = self._livenesses.get(key)
         if liveness is None:

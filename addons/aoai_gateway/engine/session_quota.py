@@ -96,7 +96,7 @@ class SessionQuota:
         yield Settle(reservation, 0, None if reservation.cost is None else 0)
 
     def ask(self, bound: int | None, now: float) -> Generator[Effect, Result, GatewayError | None]:
-        """Book a response that the client asks for. Gives the refusal if it does not fit."""
+        """Book a response that the client asks for. Returns the refusal if it does not fit."""
         booking = yield from self._book(bound, now)
         if isinstance(booking, GatewayError):
             return booking
@@ -106,7 +106,7 @@ class SessionQuota:
         return None
 
     def created(self, response: str, now: float) -> Generator[Effect, Result, GatewayError | None]:
-        """Take in that a response has begun, asked for or not. Gives the refusal if it does not fit."""
+        """Take in that a response has begun, asked for or not. Returns the refusal if it does not fit."""
         if response in self._running:
             return None
         assert self._call.session is not None
@@ -211,7 +211,7 @@ class SessionQuota:
             yield Settle(reservation, tokens, self._spent(reservation, usage, took))
 
     def _spent(self, reservation: Reservation, usage: Usage | None, took: int | None) -> int | None:
-        """Give what a response, and what is unpaid, has cost in millionths; None without a budget."""
+        """Return what a response, and what is unpaid, has cost in millionths; None without a budget."""
         if reservation.cost is None:
             return None
         spent = money.spent_by(self._call, usage, reservation.cost if took is None else 0)

@@ -85,7 +85,7 @@ class Settlement:
     def _look_at_end(self, call: Call, name: str) -> int | None:
         """Settle the booking of an earlier call whose work an answer shows to have ended.
 
-        Gives the tokens that are charged for it, if any are.
+        Returns the tokens that are charged for it, if any are.
         """
         client, usage = call.client.name, call.usage or call.looked_at
         if not len(self._unfinished) or not (usage or call.answer_state):

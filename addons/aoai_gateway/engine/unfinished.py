@@ -79,7 +79,7 @@ class UnfinishedWork:
         return key is not None and key in self._work
 
     def end(self, client: str, name: str) -> Unfinished | None:
-        """Give work that has ended, and forget it; None if it is not known."""
+        """Return work that has ended, and forget it; None if it is not known."""
         key = _key(client, name)
         return None if key is None else self._work.pop(key)
 

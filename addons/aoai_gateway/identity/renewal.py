@@ -133,7 +133,7 @@ class Renewal[Value: Fetched]:
             await asyncio.wait_for(self.settled.wait(), seconds)
 
     async def renew(self) -> float:
-        """Make one attempt. Gives the seconds until the next one."""
+        """Make one attempt. Returns the seconds until the next one."""
         self._wanted.clear()
         try:
             value = await asyncio.wait_for(self._in_a_thread(), FETCH_SECONDS)

@@ -215,7 +215,7 @@ WORDS = 40
 
 
 def _prompt(call: Call) -> list[str]:
-    """Give the first words of a prompt; none of a body that was too large to be kept decoded."""
+    """Return the first words of a prompt; none of a body that was too large to be kept decoded."""
     body = call.body
     words = last_words(body.parsed, WORDS) if body is not None and body.whole else ""
     return [f"“{words}”"] if words else []
@@ -302,7 +302,7 @@ def attempt_comment(call: Call, attempt: Attempt) -> str:
 
 
 def metadata(call: Call) -> dict[str, Any]:
-    """Give the call's fields for filters such as ``~meta "gateway_client: Team 1"``."""
+    """Return the call's fields for filters such as ``~meta "gateway_client: Team 1"``."""
     usage, attempt = call.usage, call.attempt
     fields: dict[str, Any] = {
         "gateway_client": call.client.name,
@@ -336,7 +336,7 @@ def metadata(call: Call) -> dict[str, Any]:
 
 
 def _times(call: Call, attempt: Attempt) -> dict[str, str | int | None]:
-    """Give the times of an attempt, in milliseconds after the call's begin."""
+    """Return the times of an attempt, in milliseconds after the call's begin."""
     return {
         "backend": attempt.backend.name,
         "status": attempt.status,

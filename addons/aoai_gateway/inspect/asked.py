@@ -15,7 +15,7 @@ _READ = 8 * LONGEST
 
 
 def last_words(body: Mapping[str, Any], longest: int = LONGEST) -> str:
-    """Give the begin of the last user message of a decoded request, "" where there is none to be read.
+    """Return the begin of the last user message of a decoded request, "" where there is none to be read.
 
     Without a user's message it is the last message of any role; of several inputs the last one.
     """
@@ -24,7 +24,7 @@ def last_words(body: Mapping[str, Any], longest: int = LONGEST) -> str:
 
 
 def shortened(said: str, longest: int = LONGEST) -> str:
-    """Give the begin of a text in one line, an ellipsis at its end if there is more.
+    """Return the begin of a text in one line, an ellipsis at its end if there is more.
 
     What is not printable is left out: control characters, and what changes the direction of a line.
     """

@@ -38,13 +38,13 @@ def written(language: str, shown: flow.Flow) -> str:
 
 
 def head_of(shown: flow.Flow, call: http.HTTPFlow) -> snippets.Request:
-    """Give the request of a flow without its body; ``call`` is what `as_call` makes of the flow."""
+    """Return the request of a flow without its body; ``call`` is what `as_call` makes of the flow."""
     headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
     return snippets.Request(address_of(shown, call), call.request.method, call.request.path, headers, b"")
 
 
 def address_of(shown: flow.Flow, call: http.HTTPFlow) -> str:
-    """Give the gateway's address as the client of a flow knows it."""
+    """Return the gateway's address as the client of a flow knows it."""
     connection = shown.client_conn
     scheme = "https" if connection.tls else "http"
     host = call.request.headers.get("host")

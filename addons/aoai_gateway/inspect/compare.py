@@ -170,7 +170,7 @@ class Comparison:
 
 
 def _asked(request: http.Request) -> str:
-    """Give the end of what a request asks, in one line."""
+    """Return the end of what a request asks, in one line."""
     try:
         body = json.loads(readable(request.raw_content, request.headers.get("content-encoding")))
     except (ValueError, RecursionError):

@@ -25,7 +25,7 @@ class ComparisonContentview(contentviews.Contentview):
     name = "Comparison"
 
     def prettify(self, data: bytes, metadata: Metadata) -> str:
-        """Give the text."""
+        """Return the text."""
         return data.decode("utf-8", "replace")
 
     def render_priority(self, data: bytes, metadata: Metadata) -> float:

@@ -138,7 +138,7 @@ def _is_waited_for(flow: HTTPFlow) -> bool:
 
 
 def _parts(message: Message) -> dict[str, object]:
-    """Give what a user can edit, by its name."""
+    """Return what a user can edit, by its name."""
     parts: dict[str, object] = {"headers": message.headers.fields, "body": message.raw_content}
     for name in ("method", "path", "status_code", "reason"):
         if hasattr(message, name):

@@ -44,7 +44,7 @@ class SnippetContentview(contentviews.Contentview):
         return HIGHLIGHT[self._language]
 
     def prettify(self, data: bytes, metadata: Metadata) -> str:
-        """Give the code."""
+        """Return the code."""
         if metadata.flow is None:
             raise ValueError("there is no call")
         try:

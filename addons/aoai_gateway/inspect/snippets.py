@@ -137,7 +137,7 @@ class _Sdk:
     is_default: bool = True
 
     def where(self, request: Request, names: tuple[str, ...]) -> list[tuple[str, str]]:
-        """Give what a client is made with, by these names."""
+        """Return what a client is made with, by these names."""
         version = request.target.api_version or "2024-10-21"
         return list(zip(names, (request.address + self.base, version), strict=False))
 
@@ -273,7 +273,7 @@ def _on_one_line(value: Any, room: int, write: Callable[[Any], str]) -> str | No
 
 
 def _least_length(value: Any, room: int) -> int:
-    """Give how many characters a value takes at least; of one that takes more than ``room``, any above."""
+    """Return how many characters a value takes at least; of one that takes more than ``room``, any above."""
     if isinstance(value, str):
         return len(value) + 2
     if not isinstance(value, dict | list):

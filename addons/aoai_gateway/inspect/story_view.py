@@ -17,7 +17,7 @@ NONE_HERE = -1.0
 
 
 def story(of: Flow) -> list[str]:
-    """Give what was told of a flow's call, a line for each decision; empty if nothing was."""
+    """Return what was told of a flow's call, a line for each decision; empty if nothing was."""
     told = of.metadata.get("gateway_story")
     return [str(line) for line in told] if isinstance(told, list | tuple) else []
 
@@ -28,7 +28,7 @@ class StoryContentview(contentviews.Contentview):
     name = "Story"
 
     def prettify(self, data: bytes, metadata: Metadata) -> str:
-        """Give the story of the flow that the content is of."""
+        """Return the story of the flow that the content is of."""
         if metadata.flow is None or not (told := story(metadata.flow)):
             raise ValueError("no story was kept of this call")
         return "\n".join(told) + "\n"

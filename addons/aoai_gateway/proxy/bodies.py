@@ -29,7 +29,7 @@ class BodyReader:
         """What follows on the content that was given last."""
 
     def __call__(self, buffer: ReceiveBuffer) -> h11.Event | None:
-        """Give all content that is there, or the body's end. Raises h11.ProtocolError."""
+        """Return all content that is there, or the body's end. Raises h11.ProtocolError."""
         after, self._after = self._after, None
         if after is None:
             content = bytearray()

@@ -48,7 +48,7 @@ def preflight(cors: Cors, request: http.Request) -> http.Response | None:
 def fields(
     cors: Cors, request: http.Request, answered: Sequence[tuple[bytes, bytes]]
 ) -> list[tuple[bytes, bytes]]:
-    """Give the fields that an answer needs for a browser to show it to its page.
+    """Return the fields that an answer needs for a browser to show it to its page.
 
     ``answered``: the fields that the answer has.
     """

@@ -48,7 +48,7 @@ class Delivery(StreamPart):
         self._response = response
 
     def begin(self) -> CommandGenerator[Result | None]:
-        """Send the head, and what was held back. Gives the result if there will be no more."""
+        """Send the head, and what was held back. Returns the result if there will be no more."""
         here, received = self._here, self._received
         call, response = here.call, here.flow.response
         assert call is not None and response is not None
@@ -148,7 +148,7 @@ class Delivery(StreamPart):
         return result
 
     def all_sent(self) -> Ended | None:
-        """Give the end of a stream whose client has all of it; SDKs hang up at ``[DONE]``."""
+        """Return the end of a stream whose client has all of it; SDKs hang up at ``[DONE]``."""
         reader = self._received.reader
         if self._response.progress is Progress.BEGUN and reader is not None and reader.terminal_seen:
             return self._received.stream_ended(self._here.now())

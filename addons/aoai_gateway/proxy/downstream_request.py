@@ -65,7 +65,7 @@ class DownstreamRequest:
         """Bytes that had come when it was last looked whether more does."""
 
     def answer_for_machines(self, event: RequestHeaders) -> http.Response | None:
-        """Take in the head. Gives the answer if it is a browser's preflight or an orchestrator's probe.
+        """Take in the head. Returns the answer if it is a browser's preflight or an orchestrator's probe.
 
         Neither needs a key, and neither is shown to other addons.
         """

@@ -124,7 +124,7 @@ class EngineDriver:
         self._run = self._observation.follow(run)
 
     def advance(self, result: Result | None) -> CommandGenerator[StreamEffect | None]:
-        """Tell the engine what came of its last effect. Gives the next one for the stream, or None."""
+        """Tell the engine what came of its last effect. Returns the next one for the stream, or None."""
         assert self._run is not None
         gateway = self._here.gateway
         while True:
@@ -169,7 +169,7 @@ class EngineDriver:
         return self._quota
 
     def book[T](self, run: Generator[Effect, Result, T]) -> CommandGenerator[T]:
-        """Carry out bookings of a session. Gives what they came to."""
+        """Carry out bookings of a session. Returns what they came to."""
         assert self._quota is not None
         if self._quota.booked <= MOST_TOLD:
             run = self._observation.follow(run)

@@ -54,7 +54,7 @@ class HalfClose:
         self._look = 0.0
 
     def next_look(self) -> float:
-        """Give the seconds until the next look."""
+        """Return the seconds until the next look."""
         seconds, self._look = self._look, min(max(_SECOND_LOOK, 2 * self._look), _LOOKS)
         return seconds
 

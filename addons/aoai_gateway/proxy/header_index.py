@@ -40,7 +40,7 @@ class HeaderIndex:
                 self._values[low] = value
 
     def get(self, name: str, /) -> str | None:
-        """Give a field's value; ``name`` in lower case."""
+        """Return a field's value; ``name`` in lower case."""
         value = self._values.get(name.encode())
         return None if value is None else value.decode("utf-8", "surrogateescape")
 

@@ -71,13 +71,13 @@ def read_request(lines: Sequence[bytes]) -> http.Request:
 
 
 def request_body_size(request: http.Request) -> int | None:
-    """Give the size of the body of a request that was read here, in bytes; None: it is chunked."""
+    """Return the size of the body of a request that was read here, in bytes; None: it is chunked."""
     lengths, codings = _framing(request.data.headers.fields)
     return None if codings else int(lengths[0]) if lengths else 0
 
 
 def length_of(fields: Sequence[tuple[bytes, bytes]]) -> int | None:
-    """Give the length that a message's fields say; None: they say none that counts."""
+    """Return the length that a message's fields say; None: they say none that counts."""
     lengths, codings = _framing(fields)
     if codings or len(lengths) != 1 or not LENGTH.fullmatch(lengths[0]):
         return None
@@ -103,7 +103,7 @@ def stays_open(version: bytes, fields: Sequence[tuple[bytes, bytes]]) -> bool:
 
 
 def connection_options(fields: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
-    """Give what the Connection fields name, in lower case: options, and fields that end here."""
+    """Return what the Connection fields name, in lower case: options, and fields that end here."""
     options: set[bytes] = set()
     for name, value in fields:
         if name.lower() == b"connection":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def secrets_of(
     config: Config, fetched: Iterable[KnownSecrets] = (), token: KnownSecrets | None = None
 ) -> tuple[KnownSecrets, ...]:
-    """Give what is to be masked in a call.
+    """Return what is to be masked in a call.
 
     ``fetched``: credentials that the configuration does not hold; ``token``: the client's own.
     """
@@ -41,7 +41,7 @@ def mask_head(response: http.Response, secrets: Sequence[KnownSecrets]) -> None:
 def mask_decoded(response: http.Response, decoded: bytes | None, secrets: Sequence[KnownSecrets]) -> bytes:
     """Mask secrets in a body that came encoded, where they could not be seen as it passed.
 
-    ``decoded``: the body as text. Gives it without secrets; if it held any, it takes the encoded one's place.
+    ``decoded``: the body as text. Returns it without secrets; if it had any, it replaces the encoded one.
     """
     if not decoded or not is_coded(response):
         return decoded or b""

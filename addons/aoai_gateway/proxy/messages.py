@@ -52,7 +52,7 @@ class WholeResponse(ResponseHeaders):
         self.data = data
 
     def rest(self) -> Iterator[ResponseData | ResponseEndOfMessage]:
-        """Give the events that say after the head what is left to be said."""
+        """Yield the events that say after the head what is left to be said."""
         if self.data:
             yield ResponseData(self.stream_id, self.data)
         yield ResponseEndOfMessage(self.stream_id)
@@ -118,7 +118,7 @@ class StreamLayer(Protocol):
         """The layers of the client's connection and of those to backends."""
 
     def idle(self, address: tuple[str, int], tls: bool) -> Server | None:
-        """Give an open connection to a backend on which nothing is under way; None: there is none."""
+        """Return an open connection to a backend on which nothing is under way; None: there is none."""
 
     def set_deadline(self, owner: Connect | DeadlinePassed, at: float) -> CommandGenerator[None]:
         """Have the owner told when its time has come (monotonic seconds)."""

@@ -89,7 +89,7 @@ def place(request: http.Request, connection: ClientConnection) -> None:
 
 
 def address_of(connection: ClientConnection) -> str | None:
-    """Give the IP address that a client's connection comes from."""
+    """Return the IP address that a client's connection comes from."""
     return connection.peername[0] if connection.peername else None
 
 
@@ -186,7 +186,7 @@ def check_request(
 ) -> Target:
     """See that an identified client's request is one that can be served, before its body is read.
 
-    ``head``: the request's fields, where they were read. Gives what it asks for. Raises GatewayError.
+    ``head``: the request's fields, where they were read. Returns what it asks for. Raises GatewayError.
     """
     head = HeaderIndex(request.data.headers.fields) if head is None else head
     if gateway.draining:

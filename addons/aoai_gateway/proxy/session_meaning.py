@@ -124,7 +124,7 @@ class SessionMeaning:
         return Passed(passed) if refusal is None else Passed(None, refusal=refusal)
 
     def _bound(self, message: Message) -> int | None:
-        """Give what the client's limits make of a message's bound; None: it stays. Raises GatewayError."""
+        """Return what the client's limits make of a message's bound; None: it stays. Raises GatewayError."""
         kept = self._quota.bound is not None and not message.says_bound
         is_settings = message.type in SETTINGS and (message.says_bound or not message.is_of_transcription)
         # One that says nothing leaves the session's bound as it is, which holds for its responses.

@@ -48,7 +48,7 @@ class SessionNames:
         return with_models(message, self._shown)
 
     def real_name(self, asked: str) -> str:
-        """Give the name that a deployment has at the backend; raises as `real`."""
+        """Return the name that a deployment has at the backend; raises as `real`."""
         call = self._call
         config, name = call.setup.config, call.setup.config.spelled(asked)
         if self.is_own(asked):

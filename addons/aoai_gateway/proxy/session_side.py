@@ -29,7 +29,7 @@ _READ = 65_536
 
 
 def pieces(content: bytes, *, text: bool) -> Iterator[TextMessage | BytesMessage]:
-    """Give a message in pieces, each for a frame of a size that nothing else has to wait for."""
+    """Yield a message in pieces, each for a frame of a size that nothing else has to wait for."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for start in range(0, len(content) or 1, FRAME):
         piece, last = content[start : start + FRAME], start + FRAME >= len(content)
@@ -55,7 +55,7 @@ class Side:
         self.size += len(piece)
 
     def whole(self) -> bytes:
-        """Give the message that is complete."""
+        """Return the message that is complete."""
         content = b"".join(self.parts)
         self.parts, self.size = [], 0
         return content

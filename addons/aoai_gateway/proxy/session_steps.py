@@ -155,7 +155,7 @@ class SessionSteps(StreamPart):
     # --- the session -----------------------------------------------------------------------------------
 
     def begin(self, attempt: UpstreamAttempt) -> CommandGenerator[Result | None]:
-        """Begin the session that a backend has accepted. Gives the result if it has ended already."""
+        """Begin the session that a backend has accepted. Returns the result if it has ended already."""
         here, received = self._here, attempt.received
         assert received is not None
         if here.client_has_gone():

@@ -398,7 +398,7 @@ class GatewayStream(HttpStream):
         return self.delivery.so_far() if self.delivery is not None else None
 
     def _all_sent(self) -> Ended | None:
-        """Give the end of an answer that the client has all of, if it has."""
+        """Return the end of an answer that the client has all of, if it has."""
         if self._delayed is not None and isinstance(self._delayed[1], Ended):
             return self._delayed[1]
         if self._here.state is State.DELIVERING and self.delivery is not None:

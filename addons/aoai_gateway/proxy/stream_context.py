@@ -152,7 +152,7 @@ class StreamContext:
     # --- time ------------------------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Give the monotonic time in seconds."""
+        """Return the monotonic time in seconds."""
         return self.clock.monotonic()
 
     def set_deadline(self, at: float) -> CommandGenerator[None]:
@@ -245,7 +245,7 @@ class StreamContext:
         yield from self._perform(Ask(hook))
 
     def wait_for(self, answer: Any) -> CommandGenerator[Any]:
-        """Give an answer that may still be on its way. Raises what goes wrong with it."""
+        """Return an answer that may still be on its way. Raises what goes wrong with it."""
         if not isinstance(answer, Awaitable):
             return answer
         awaited = Awaited(answer)

@@ -27,7 +27,7 @@ class StreamDeadlines:
         """When the timers under way fire."""
 
     def set(self, owner: Any, at: float) -> float | None:
-        """Set (or move) an owner's deadline. Gives the time for which a timer must be started, if any."""
+        """Set (or move) an owner's deadline. Returns the time for which a timer must be started, if any."""
         self._due[owner] = at
         return self._timer(at)
 
@@ -36,7 +36,7 @@ class StreamDeadlines:
         self._due.pop(owner, None)
 
     def fired(self, now: float) -> tuple[list[Any], float | None]:
-        """Give the owners whose time has come, and the time for which the next timer must be started."""
+        """Return the owners whose time has come, and the time for which the next timer must be started."""
         self._timers = {at for at in self._timers if at > now}
         expired = [owner for owner, at in self._due.items() if at <= now]
         for owner in expired:

@@ -74,7 +74,7 @@ class Unfolding:
         return not self._is_flooded
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Give what a part of the stream says, a piece for each turn. Raises NotDecodedError."""
+        """Yield what a part of the stream says, a piece for each turn. Raises NotDecodedError."""
         self._waiting = max(0, self._waiting - len(data) - _EACH)
         for piece in self._decoder.feed(data):
             if self._is_flooded:

@@ -85,7 +85,7 @@ class UpstreamAttempt:
     # --- sending ---------------------------------------------------------------------------------------
 
     def start(self) -> CommandGenerator[Result | None]:
-        """Connect and send the request. Gives what became of it if that is known already."""
+        """Connect and send the request. Returns what became of it if that is known already."""
         here, effect = self._here, self._effect
         backend = effect.attempt.backend
         endpoint = backend.endpoint
@@ -138,7 +138,7 @@ class UpstreamAttempt:
         return None
 
     def _send_upload(self, content: Pieces, server: Server) -> CommandGenerator[Result | None]:
-        """Send what is on disk, as fast as the backend takes it. Gives what became of it if it went wrong."""
+        """Send what is on disk, as fast as the backend takes it. Returns the result if it failed."""
         here, idle, blocks = self._here, self._effect.timeouts.idle, content.blocks()
         while True:
             try:
@@ -177,7 +177,7 @@ class UpstreamAttempt:
             return await here.gateway.disk.run(self._call.client.name, BLOCK, next, blocks, None)
 
     def _credential(self, endpoint: Endpoint) -> CommandGenerator[tuple[bytes, bytes] | None]:
-        """Give the header field that lets the call in; waits, within a bound, for one that is on its way."""
+        """Return the header field that lets the call in; waits, within a bound, for one under way."""
         here, credentials = self._here, self._here.gateway.credentials
         assert here.admitted is not None
         if here.admitted.token is not None:
@@ -219,11 +219,11 @@ class UpstreamAttempt:
         return self._screened.feed(data)
 
     def screened_rest(self) -> bytes:
-        """Give what was held back, at the end of the body."""
+        """Return what was held back, at the end of the body."""
         return b"" if self._screened is None else self._screened.finish()
 
     def receive(self, event: HttpEvent) -> Result | None:
-        """Take in an event of the response. Gives the attempt's fate once it is known."""
+        """Take in an event of the response. Returns the attempt's fate once it is known."""
         assert self.received is not None
         if isinstance(event, ResponseHeaders):
             mask_head(event.response, self._here.secrets)
@@ -236,7 +236,7 @@ class UpstreamAttempt:
         return self.received.receive(event, self._here.now())
 
     def receive_body(self, data: bytes) -> Result:
-        """Take in all of the body of an answer that is no stream. Gives the attempt's fate."""
+        """Take in all of the body of an answer that is no stream. Returns the attempt's fate."""
         assert self.received is not None
         return self.received.receive_body(masked(data, self._here.secrets), self._here.now())
 
@@ -313,7 +313,7 @@ class UpstreamAttempt:
         return ended if minted is None else replace(ended, minted=minted)
 
     def failed_answer(self) -> http.Response:
-        """Give the answer of a failed attempt as the client gets it, whose body is all there."""
+        """Return the answer of a failed attempt as the client gets it, whose body is all there."""
         assert self.received is not None and self.received.response is not None
         response = self.received.response
         text = self.received.decoded
@@ -326,7 +326,7 @@ class UpstreamAttempt:
         return response
 
     def _conceal_minted(self, response: http.Response, decoded: bytes) -> str | None:
-        """Put a name in the place of a secret, which only the client is to see. Gives its digest.
+        """Put a name in the place of a secret, which only the client is to see. Returns its digest.
 
         What the answer says of the session names the deployment as the client does.
         """

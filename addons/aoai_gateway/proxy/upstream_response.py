@@ -165,7 +165,7 @@ class UpstreamResponse:
         return self._read_answer(now)
 
     def take_body(self) -> bytes:
-        """Give what has been held back or read so far, once."""
+        """Return what has been held back or read so far, once."""
         body = b"".join(self._body)
         self._body.clear()
         return body
@@ -217,7 +217,7 @@ class UpstreamResponse:
         self.due = self._limit = now + self._replay.error_body_seconds
 
     def receive(self, event: HttpEvent, now: float) -> Result | None:
-        """Take in an event of the response. Gives the attempt's fate once it is known."""
+        """Take in an event of the response. Returns the attempt's fate once it is known."""
         if not isinstance(event, ResponseProtocolError):
             self._liveness.hear(now)
         match self._phase:

@@ -61,11 +61,11 @@ class Case:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
-        """Give the body with its variables put in."""
+        """Return the body with its variables put in."""
         return {key: with_variables(value, self.variables) for key, value in self.body.items()}
 
     def document(self) -> dict[str, Any]:
-        """Give it as it is written."""
+        """Return it as it is written."""
         written: dict[str, Any] = {"name": self.name, "operation": self.operation, "body": dict(self.body)}
         if self.variables:
             written["variables"] = dict(self.variables)
@@ -83,7 +83,7 @@ class CaseSet:
     judge: Mapping[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """Give it as it is written."""
+        """Return it as it is written."""
         written: dict[str, Any] = {"name": self.name}
         if self.deployment:
             written["deployment"] = self.deployment
@@ -109,7 +109,7 @@ def read_set(path: Path) -> CaseSet:
 
 
 def read_file(path: Path) -> bytes:
-    """Give a file's bytes. Raises SetError."""
+    """Return a file's bytes. Raises SetError."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise SetError(f"{path} is larger than {LARGEST_FILE // 1024 // 1024} MB.")
@@ -204,7 +204,7 @@ def write_set(path: Path, cases: CaseSet) -> None:
 
 
 def text_of(cases: CaseSet, path: Path) -> bytes:
-    """Give what a set's file holds. A pure function."""
+    """Return what a set's file holds. A pure function."""
     document = cases.document()
     if path.suffix == ".jsonl":
         lines: list[Any] = document.pop("cases")

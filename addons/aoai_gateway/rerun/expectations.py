@@ -52,7 +52,7 @@ def check(expectations: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) 
 
 
 def one(expectation: Mapping[str, Any]) -> tuple[str, Any]:
-    """Give an expectation's name and value. Raises ExpectationError where it is none."""
+    """Return an expectation's name and value. Raises ExpectationError where it is none."""
     if len(expectation) != 1:
         raise ExpectationError(f"an expectation has one member, not {len(expectation)}")
     name, value = next(iter(expectation.items()))

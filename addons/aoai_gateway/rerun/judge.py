@@ -28,7 +28,7 @@ def deployment_of(judge: Mapping[str, Any], of_set: Mapping[str, Any]) -> str | 
 
 
 def request(rubric: str, asked: str, answer: str, deployment: str) -> dict[str, Any]:
-    """Give the body of the chat completion that asks it."""
+    """Return the body of the chat completion that asks it."""
     content = {"rubric": rubric, "prompt": asked[:LONGEST_ANSWER], "answer": answer[:LONGEST_ANSWER]}
     return {
         "model": deployment,

@@ -177,7 +177,7 @@ def total_line(results: Sequence[Result]) -> str:
 
 
 def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Give all results as a document's member."""
+    """Return all results as a document's member."""
     return [
         {
             "case": result.case.name,

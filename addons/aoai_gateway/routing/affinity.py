@@ -94,7 +94,7 @@ class Untold:
         self._homes.put(digest, (endpoint, seen))
 
     def take(self, most: int) -> list[Home]:
-        """Give so many at most, the oldest first; they are noted no more."""
+        """Return so many at most, the oldest first; they are noted no more."""
         return [(digest, *place) for digest, place in self._homes.take(most)]
 
     def put_back(self, homes: Iterable[Home]) -> None:

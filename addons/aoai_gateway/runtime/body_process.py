@@ -68,7 +68,7 @@ class BodyProcess:
             raise
 
     async def running(self) -> Process:
-        """Give the process, started if it is not there."""
+        """Return the process, started if it is not there."""
         if self._process is None or self._process.returncode is not None:
             environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
             environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

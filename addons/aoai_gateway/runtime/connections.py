@@ -37,7 +37,7 @@ class Place(Enum):
 
 
 def most_connections(descriptors: int) -> int:
-    """Give how many connections that many descriptors are enough for, with a backend's for each."""
+    """Return how many connections that many descriptors are enough for, with a backend's for each."""
     return max(RESERVE, min(MOST, (descriptors - OWN_DESCRIPTORS - RESERVE) // 2))
 
 
@@ -94,7 +94,7 @@ class Connections:
         self._silent.pop(connection, None)
 
     def silent_for(self, seconds: float, now: float) -> set[str]:
-        """Give, once, the connections in which no HTTP has begun for so long."""
+        """Return, once, the connections in which no HTTP has begun for so long."""
         found = set()
         for connection, since in self._silent.items():
             if now - since < seconds:

@@ -440,7 +440,7 @@ class Gateway:
             asyncio_utils.create_task(_finish(answer), name="quota", keep_ref=True)
 
     def write_down(self, call: Call, secrets: Iterable[KnownSecrets] = ()) -> dict[str, Any]:
-        """Write a finished call into the usage log, if there is one. Gives the record; never blocks.
+        """Write a finished call into the usage log, if there is one. Returns the record; never blocks.
 
         ``secrets``: what is masked in its prompt, if that is written down.
         """

@@ -26,7 +26,7 @@ class HeldBytes:
         self._of: Counter[str] = Counter()
 
     def of(self, client: str) -> int:
-        """Give the bytes that the calls of a client hold."""
+        """Return the bytes that the calls of a client hold."""
         return self._of[client]
 
     def open(self, client: str, most: int) -> Held:
@@ -38,7 +38,7 @@ class HeldBytes:
         return size <= self.room(client, most)
 
     def room(self, client: str, most: int) -> int:
-        """Give how many bytes more a client may hold; may be negative."""
+        """Return how many bytes more a client may hold; may be negative."""
         return (most - self.total - self._of[client]) // 2
 
     def take(self, client: str, size: int) -> None:

@@ -187,7 +187,7 @@ class Listeners:
     def call(self, name: str, flow: Flow) -> Coroutine[Any, Any, None] | None:
         """Call the listeners of a flow's event, as mitmproxy does: an exception does not stop the next.
 
-        Gives what is left to be awaited where one of them has something to wait for: that, and the next ones.
+        Where one of them has something to wait for, returns what is to be awaited: it, and the next ones.
         """
         updates, updated = self._functions["update"], [flow]
         wait = _call(self._functions[name], flow)

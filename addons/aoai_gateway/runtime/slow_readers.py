@@ -86,7 +86,7 @@ class SlowReaders:
         return False
 
     def look(self, seconds: float, now: float) -> list[str]:
-        """Give, once, the connections whose clients have read too little for so long."""
+        """Return, once, the connections whose clients have read too little for so long."""
         found = []
         for output in list(self._busy):
             unread = self.unread(output.connection)

@@ -45,7 +45,7 @@ def troubles(gateway: Gateway) -> list[Trouble]:
 
 
 def empty_pools(gateway: Gateway) -> dict[str, float]:
-    """Give the virtual deployments of which no backend may be tried, and the seconds until one may."""
+    """Return the virtual deployments of which no backend may be tried, and the seconds until one may."""
     if gateway.setup is None:
         return {}
     config, table = gateway.setup.config, gateway.setup.table

@@ -66,7 +66,7 @@ def _content(prompt: Prompt, content: object) -> None:
 
 
 def _block(prompt: Prompt, block: Mapping[str, Any]) -> tuple[object, ...]:
-    """Add one block. Gives the contents in it that are still to be added."""
+    """Add one block. Returns the contents in it that are still to be added."""
     match block.get("type"):
         case "text":
             return (block.get("text"),)

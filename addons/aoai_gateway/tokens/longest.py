@@ -34,6 +34,6 @@ UNKNOWN_MOST = 16_384
 
 @lru_cache(maxsize=1024)
 def most_output_tokens(model: str | None) -> int:
-    """Give the tokens that one answer of a base model can have, reasoning included."""
+    """Return the tokens that one answer of a base model can have, reasoning included."""
     name = (model or "").strip().lower()
     return next((most for prefix, most in _LONGEST_FIRST if name.startswith(prefix)), UNKNOWN_MOST)

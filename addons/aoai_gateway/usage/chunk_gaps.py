@@ -43,7 +43,7 @@ class ChunkGaps:
             self._step *= 2
 
     def summary(self) -> tuple[float, float] | None:
-        """Give the median and the longest gap in seconds; None without a gap. The longest is exact."""
+        """Return the median and the longest gap in seconds; None without a gap. The longest is exact."""
         return (median(self._gaps), self._longest) if self._gaps else None
 
     def times(self) -> list[int]:

@@ -105,7 +105,7 @@ def was_answered(record: Record) -> bool:
 
 
 def row(record: Record) -> tuple[Any, ...]:
-    """Give the values of PowerProxy's columns; empty where the answer did not say."""
+    """Return the values of PowerProxy's columns; empty where the answer did not say."""
     begun = datetime.fromisoformat(record["time"])
     taken, given = record["input_tokens"], record["output_tokens"]
     return (

@@ -18,7 +18,7 @@ class DeploymentLabels:
         self._labels: dict[str, str] = {"": ""}
 
     def label(self, deployment: str, *, exists: bool) -> str:
-        """Give the label of a deployment. ``exists``: whether this call shows that there is one."""
+        """Return the label of a deployment. ``exists``: whether this call shows that there is one."""
         # Azure makes no difference between upper and lower case.
         key = deployment.casefold()
         found = self._labels.get(key)

@@ -30,7 +30,7 @@ type Aside = Callable[[os.stat_result], Path | None]
 def append(path: Path, data: bytes, aside: Aside | None = None) -> bool:
     """Append to a file, which is made if it is not there; all or nothing. Raises OSError.
 
-    ``aside`` is asked before, while no other process writes to the file. Gives whether the file was set
+    ``aside`` is asked before, while no other process writes to the file. Returns whether the file was set
     aside. One that cannot be renamed is written to as it is.
     """
     set_aside = False

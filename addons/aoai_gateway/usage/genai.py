@@ -76,18 +76,18 @@ ATTEMPT_FIGURES = {"break_ms": "aoai_gateway.break_ms", "request_id": "aoai_gate
 
 
 def provider(api: str | None) -> str:
-    """Give ``gen_ai.provider.name``, by the form of the API."""
+    """Return ``gen_ai.provider.name``, by the form of the API."""
     return DIALECTS.get(api or "", OPENAI).provider
 
 
 def operation_name(record: Record) -> str:
-    """Give ``gen_ai.operation.name``."""
+    """Return ``gen_ai.operation.name``."""
     operation = record["operation"] or "unknown"
     return OPERATIONS.get(operation, operation)
 
 
 def metric_attributes(record: Record, deployments: DeploymentLabels) -> dict[str, Any]:
-    """Give the attributes of a call's measurements: few values each, so that series stay few."""
+    """Return the attributes of a call's measurements: few values each, so that series stay few."""
     served = record["outcome"] == "ok" and record["status"] == 200
     found: dict[str, Any] = {
         "gen_ai.operation.name": operation_name(record),
@@ -111,7 +111,7 @@ ATTEMPT_KIND_FIELDS = (*ATTEMPT_ATTRIBUTES, "failure")
 
 
 def kind_attributes(kind: Record) -> dict[str, Any]:
-    """Give the attributes of the spans of all calls of a kind. ``kind``: the fields of `KIND_FIELDS`."""
+    """Return the attributes of the spans of all calls of a kind. ``kind``: the fields of `KIND_FIELDS`."""
     found: dict[str, Any] = {
         "gen_ai.operation.name": operation_name(kind),
         "gen_ai.provider.name": provider(kind["api"]),
@@ -127,7 +127,7 @@ def kind_attributes(kind: Record) -> dict[str, Any]:
 
 
 def call_attributes(record: Record) -> dict[str, Any]:
-    """Give the other attributes of a call's span."""
+    """Return the other attributes of a call's span."""
     found = _said(record, CALL_FIGURES)
     if record["first_token_ms"] is not None and record["streaming"]:
         found["gen_ai.response.time_to_first_chunk"] = record["first_token_ms"] / 1000
@@ -135,7 +135,7 @@ def call_attributes(record: Record) -> dict[str, Any]:
 
 
 def attempt_kind_attributes(kind: Record, api: str | None) -> dict[str, Any]:
-    """Give the attributes of the spans of all attempts of a kind (`ATTEMPT_KIND_FIELDS`)."""
+    """Return the attributes of the spans of all attempts of a kind (`ATTEMPT_KIND_FIELDS`)."""
     found: dict[str, Any] = {"gen_ai.provider.name": provider(api)}
     found |= _said(kind, ATTEMPT_ATTRIBUTES)
     if kind["failure"]:
@@ -144,7 +144,7 @@ def attempt_kind_attributes(kind: Record, api: str | None) -> dict[str, Any]:
 
 
 def attempt_attributes(attempt: Record) -> dict[str, Any]:
-    """Give the other attributes of an attempt's span."""
+    """Return the other attributes of an attempt's span."""
     return _said(attempt, ATTEMPT_FIGURES)
 
 
@@ -153,7 +153,7 @@ def _said(about: Record, table: Mapping[str, str]) -> dict[str, Any]:
 
 
 def error_type(record: Record) -> str:
-    """Give ``error.type``; empty for a call that went well."""
+    """Return ``error.type``; empty for a call that went well."""
     if record["error"]:
         return str(record["error"])
     if record["status"] is not None and record["status"] >= 400:

@@ -96,7 +96,7 @@ def _line(record: Record) -> str:
 
 
 def stamped(path: Path, now: datetime) -> Iterator[Path]:
-    """Give names with this time in them, beside a path: ``usage.20261129-093000.jsonl``, ``…-2.jsonl``, …"""
+    """Yield names with this time in them, beside a path: ``usage.20261129-093000.jsonl``, ``…-2.jsonl``, …"""
     stamp = now.strftime("%Y%m%d-%H%M%S")
     yield path.with_name(f"{path.stem}.{stamp}{path.suffix}")
     for number in itertools.count(2):

@@ -207,7 +207,7 @@ class Metrics:
         self._early.add((str(answer.status), answer.error or ""))
 
     def failed_attempts(self, backend: str) -> int:
-        """Give how many attempts at a backend have failed so far."""
+        """Return how many attempts at a backend have failed so far."""
         return self._failed.get(backend, 0)
 
     def lag(self, seconds: float) -> None:

@@ -38,5 +38,5 @@ def _set(message: AnyValue, value: Any) -> None:
 
 
 def text(value: str) -> str:
-    """Give text that can be encoded: halves of surrogate pairs become question marks."""
+    """Return text that can be encoded: halves of surrogate pairs become question marks."""
     return value if value.isascii() else value.encode(errors="replace").decode()

@@ -98,7 +98,7 @@ class Collector:
             pause *= 2
 
     def _post(self, body: bytes, seconds: float) -> tuple[int | str, float | None]:
-        """Give the answer's status, or the error without one; and for how long to wait, if it says so."""
+        """Return the answer's status, or the error without one; and for how long to wait, if it says so."""
         try:
             answer = self._session.post(
                 self._url,

@@ -75,7 +75,7 @@ class Measures:
         return found
 
     def take(self, now: int) -> list[Metric]:
-        """Give all metrics that there are. ``now``: nanoseconds since the epoch."""
+        """Return all metrics that there are. ``now``: nanoseconds since the epoch."""
         metrics = {figure.metric: Metric(name=figure.metric, unit=figure.unit) for figure in FIGURES}
         with self._lock:
             for attributes, kind in self._kinds.items():

@@ -79,7 +79,7 @@ def prompt_of(call: Call, secrets: Iterable[KnownSecrets]) -> dict[str, Any] | N
 
 
 def weight(record: Record) -> int:
-    """Give the bytes of a prompt that waits."""
+    """Return the bytes of a prompt that waits."""
     return len(record["body"])
 
 

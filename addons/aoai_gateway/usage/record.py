@@ -276,7 +276,7 @@ def _action(action: PolicyAction) -> dict[str, Any]:
 
 
 def _refused_by(call: Call) -> dict[str, Any] | None:
-    """Give the quota that the call was refused for: its kind and size, what was asked and what was left."""
+    """Return the quota that the call was refused for: its kind and size, what was asked and what was left."""
     if call.error is None or call.error.code not in QUOTA_EXCEEDED:
         return None
     quotas = (each for each in reversed(call.policy) if each.action == "quota" and not each.dry_run)
@@ -293,7 +293,7 @@ def _refused_by(call: Call) -> dict[str, Any] | None:
 
 
 def _retry_after_ms(call: Call) -> float | None:
-    """Give what the client was told in ``retry-after-ms`` or ``retry-after``."""
+    """Return what the client was told in ``retry-after-ms`` or ``retry-after``."""
     told = dict(call.error.headers) if call.error is not None else {}
     if "retry-after-ms" in told:
         return float(told["retry-after-ms"])
@@ -301,7 +301,7 @@ def _retry_after_ms(call: Call) -> float | None:
 
 
 def cost_of(call: Call) -> float | None:
-    """Give what the call costs by the price table; of an answer without usage, what was counted here."""
+    """Return what the call costs by the price table; of an answer without usage, what was counted here."""
     if not call.served or call.goes_on:
         return None
     price = call.setup.config.price_of(call.deployment, call.model)
@@ -312,7 +312,7 @@ def cost_of(call: Call) -> float | None:
 
 
 def _headers_read(headers: Headers) -> Mapping[str, str]:
-    """Give the headers that a record has something of, by their names in lower case."""
+    """Return the headers that a record has something of, by their names in lower case."""
     fields: Sequence[tuple[bytes, bytes]] | None = getattr(headers, "fields", None)
     if fields is None:
         return {name: value for name in _READ.values() if (value := headers.get(name)) is not None}
@@ -327,7 +327,7 @@ def _headers_read(headers: Headers) -> Mapping[str, str]:
 
 
 def _header(headers: Mapping[str, str], *names: str) -> str | None:
-    """Give the first of these headers that the client sent and that is fit for a record."""
+    """Return the first of these headers that the client sent and that is fit for a record."""
     for name in names:
         value = headers.get(name)
         if value and len(value) <= LONGEST_ID and value.isprintable():

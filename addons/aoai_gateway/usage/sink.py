@@ -38,7 +38,7 @@ class Writer(Protocol):
     """Writes records somewhere; used by one thread."""
 
     def write(self, records: Sequence[Record]) -> int | None:
-        """Write all of a batch. Gives how many of it are lost for reasons of their own.
+        """Write all of a batch. Returns how many of it are lost for reasons of their own.
 
         None: nothing of the batch is for this place, so nothing is known of it. Any exception means that all
         of them are lost.
@@ -192,7 +192,7 @@ class Sink:
             self._lose(lost, why)
 
     def _take(self) -> tuple[list[Record], bool]:
-        """Wait for a record and those that come soon after. Gives them, and whether they are the last."""
+        """Wait for a record and those that come soon after. Returns them, and whether they are the last."""
         self._come.wait()
         if len(self._queue) < MOST_AT_ONCE:
             self._ends.wait(max(0.0, self._taken + self._gather_seconds - time.monotonic()))

@@ -65,7 +65,7 @@ class Sinks:
             self._prompts[1].put(record)
 
     def adopt(self, config: Config) -> list[Sink]:
-        """Open what a configuration names. Gives the sinks that are no longer wanted, to be closed.
+        """Open what a configuration names. Returns the sinks that are no longer wanted, to be closed.
 
         If one cannot be opened, all stays as it was, and its error is raised.
         """
@@ -102,7 +102,7 @@ class Sinks:
         return before if before is not None and before[0] == wanted else (wanted, _prompt_sink(wanted))
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Give by name how many records were written and lost, also by sinks that are closed."""
+        """Return by name how many records were written and lost, also by sinks that are closed."""
         with self._lock:
             found = dict(self._ended)
             for sink in self._counted:
@@ -111,7 +111,7 @@ class Sinks:
         return found
 
     def take_all(self) -> list[Sink]:
-        """Give all of them, to be closed: no record goes to them from now on."""
+        """Return all of them, to be closed: no record goes to them from now on."""
         sinks, self._open, self._prompts = list(self), {}, None
         return sinks
 

@@ -225,7 +225,7 @@ def _integer(text: str | None) -> int | None:
 
 
 def utilization_of(headers: Headers) -> float | None:
-    """Give how full the provisioned deployment that answered says to be; 1.0 is full, more is possible."""
+    """Return how full the provisioned deployment that answered says to be; 1.0 is full, more is possible."""
     return _percentage(headers.get("azure-openai-deployment-utilization"))
 
 

@@ -46,7 +46,7 @@ def parse_json(target: Target, raw: bytes, *, short: bool) -> RequestBody:
 def text_at(target: Target, raw: bytes, ways: Iterable[tuple[str, ...]]) -> tuple[str, Span] | None:
     """Find the text at the end of the first of some ways through a JSON object that leads to one.
 
-    Gives it, and its place in the bytes, without the quotes. Raises `NotJsonError`, and `GatewayError` 400
+    Returns it, and its place in the bytes, without the quotes. Raises `NotJsonError`, and `GatewayError` 400
     where a key on the way occurs twice.
     """
     reader = _reader_of(target, raw)

@@ -66,7 +66,7 @@ class StreamDecoder:
         return self._decoder.is_at_end or not self._taken
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give what a part of the stream says, in pieces of about `PIECE` bytes, or of none.
+        """Yield what a part of the stream says, in pieces of about `PIECE` bytes, or of none.
 
         Raises NotDecodedError, if it is not in its coding or says too much.
         """

@@ -243,7 +243,7 @@ class _Reader:
         )
 
     def _walk(self) -> tuple[Node | None, tuple[str, ...]]:
-        """Follow the path through the table's tree. Gives where it ends, and its ids."""
+        """Follow the path through the table's tree. Returns where it ends, and its ids."""
         node: Node | None = TABLES[self.dialect.name].tree
         ids: list[str] = []
         for segment in self.rest:
@@ -267,7 +267,7 @@ class _Reader:
         return operation.classic is Classic.EITHER or self.deployment is not None
 
     def _unknown(self) -> Operation:
-        """Give an operation that is not in the table, or raise why this can be none."""
+        """Return an operation that is not in the table, or raise why this can be none."""
         first = self.rest[0] if self.rest else ""
         not_served = NOT_SERVED if self.dialect is OPENAI else {}
         if first in not_served and (self.api == "classic" or first not in CLASSIC_ONLY):
@@ -285,7 +285,7 @@ class _Reader:
         return operation
 
     def _named_in(self, query: list[tuple[str, str]], operation: Operation) -> str | None:
-        """Give the deployment that the query names; all parameters that may name it must name the same."""
+        """Return the deployment that the query names; all parameters that may name it must name the same."""
         named = {value for name, value in query if name in operation.in_query}
         if len(named) > 1:
             raise invalid_target(

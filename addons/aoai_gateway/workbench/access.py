@@ -48,7 +48,7 @@ class ListenerAccess:
         return self.may_see(handler) or guard.may_change(_names(handler), self._tokens)
 
     def name_of(self, handler: RequestHandler) -> str:
-        """Give the name of the token's holder."""
+        """Return the name of the token's holder."""
         holder = guard.holder_of(_names(handler), self._tokens)
         return holder.name if holder is not None else ""
 
@@ -74,7 +74,7 @@ class MitmwebAccess:
         return self.may_see(handler) or guard.is_own_page(_names(handler))
 
     def name_of(self, handler: RequestHandler) -> str:
-        """Give nothing: mitmweb knows one password."""
+        """Return nothing: mitmweb knows one password."""
         return ""
 
 

@@ -86,12 +86,12 @@ class Bench:
         }
 
     def row(self, ident: str) -> dict[str, Any] | None:
-        """Give the line of a call."""
+        """Return the line of a call."""
         flow = self.calls.get(ident)
         return self._rows.row(flow, self.config) if flow is not None else None
 
     async def search(self, text: str) -> list[str]:
-        """Give the ids of calls whose prompt or answer has a text in it, in any case of ASCII letters."""
+        """Return the ids of calls whose prompt or answer has a text in it, in any case of ASCII letters."""
         async with self._searching:
             return await asyncio.to_thread(_search, list(self.calls), text)
 

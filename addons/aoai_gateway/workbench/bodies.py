@@ -42,7 +42,7 @@ def with_contents(function: Callable[..., Any], codings: Sequence[str | None], *
 
 
 def begin_of(message: Message | None, characters: int) -> str:
-    """Give how a body begins, as text; of one that is large when it is decoded, nothing."""
+    """Return how a body begins, as text; of one that is large when it is decoded, nothing."""
     if message is None or not message.raw_content:
         return ""
     raw, coding = message.raw_content, message.headers.get("content-encoding")
@@ -54,7 +54,7 @@ def begin_of(message: Message | None, characters: int) -> str:
 
 
 def _small(message: Message | None) -> bytes | None:
-    """Give a decoded body, or None where that is large, or cannot be decoded."""
+    """Return a decoded body, or None where that is large, or cannot be decoded."""
     if message is None or not message.raw_content:
         return b""
     try:

@@ -37,7 +37,7 @@ class PageHandler(Handler):
         pass
 
     def get(self, name: str = "") -> None:
-        """Give a file."""
+        """Send a file."""
         found = site.files().get(name or site.INDEX)
         if found is None:
             self.fail(404, "There is nothing here; the page is at /workbench.")
@@ -50,7 +50,7 @@ class SetupHandler(Handler):
     """What there is to choose from."""
 
     def get(self) -> None:
-        """Give it."""
+        """Send it."""
         self.answer(self.bench.setup())
 
 
@@ -111,7 +111,7 @@ class CallHandler(Handler):
     largest = LARGEST_BODY
 
     async def get(self, ident: str) -> None:
-        """Give all of it."""
+        """Send all of it."""
         flow, bench = self.flow(ident), self.bench
         found, shown = await document(
             flow, bench.calls.attempts_of(flow), bench.config, bench.gateway.counter
@@ -130,7 +130,7 @@ class PartHandler(Handler):
     """A long string of a request, or an image or a sound of an answer, for which the page has a stand-in."""
 
     async def get(self, ident: str) -> None:
-        """Give it: pictures and sounds as such, anything else as plain text."""
+        """Send it: pictures and sounds as such, anything else as plain text."""
         flow = self.flow(ident)
         of_answer = self.get_query_argument("of", "request") == "answer"
         message = flow.response if of_answer else flow.request
@@ -146,7 +146,7 @@ class CodeHandler(Handler):
     """A call as code."""
 
     async def get(self, ident: str) -> None:
-        """Give it in a language: python, js or curl."""
+        """Send it in a language: python, js or curl."""
         flow = self.flow(ident)
         call = as_call(flow)
         language, head = self.get_query_argument("language", "python"), head_of(flow, call)
@@ -160,7 +160,7 @@ class SearchHandler(Handler):
     """Calls with a text in them."""
 
     async def get(self) -> None:
-        """Give their ids."""
+        """Send their ids."""
         self.answer({"ids": await self.bench.search(self.get_query_argument("text")[:1000])})
 
 

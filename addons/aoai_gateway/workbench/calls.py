@@ -49,7 +49,7 @@ class Feed:
         self._news.tell()
 
     def take(self, most: int) -> tuple[list[str], list[str]]:
-        """Give the next changes, and all that is gone."""
+        """Return the next changes, and all that is gone."""
         changed = list(itertools.islice(self.changed, most))
         for ident in changed:
             del self.changed[ident]
@@ -88,18 +88,18 @@ class Calls:
         return len(self._flows)
 
     def __iter__(self) -> Iterator[HTTPFlow]:
-        """Give the calls, the oldest first, with or without what became of them: see `get`."""
+        """Return the calls, the oldest first, with or without what became of them: see `get`."""
         return iter(list(self._flows.values()))
 
     def get(self, ident: str) -> HTTPFlow | None:
-        """Give the flow of a call, on which is written what became of it; None if it is not here any more."""
+        """Return the flow of a call, on which is written what became of it; None if it is not here any more."""
         flow = self._flows.get(ident)
         if flow is not None and self._say is not None:
             self._say(flow)
         return flow
 
     def attempts_of(self, flow: HTTPFlow) -> list[HTTPFlow]:
-        """Give the flows of a call's failed attempts, in their order."""
+        """Return the flows of a call's failed attempts, in their order."""
         return self._attempts.get(str(flow.metadata.get("gateway_call", "")), [])
 
     def touched(self, ident: str) -> None:

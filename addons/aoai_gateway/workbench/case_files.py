@@ -41,7 +41,7 @@ class CaseFiles:
         return await asyncio.to_thread(_names, self.folder)
 
     async def read(self, name: str) -> tuple[bytes, str]:
-        """Give a set as JSON, and its version. Raises SetError and ChildError."""
+        """Return a set as JSON, and its version. Raises SetError and ChildError."""
         data, version = await asyncio.to_thread(_read, self._path(name))
         return await child.perform(set_texts.shown, data, name), version
 

@@ -44,7 +44,7 @@ SHOWN_METADATA = (
 async def document(
     flow: HTTPFlow, attempts: Sequence[HTTPFlow], config: Config | None, counter: Counter
 ) -> tuple[dict[str, Any], bytes]:
-    """Give one call: ``messages`` (tokens of each), ``story``, ``attempts``, …, and its bodies as JSON.
+    """Return one call: ``messages`` (tokens of each), ``story``, ``attempts``, …, and its bodies as JSON.
 
     Those are the members ``request`` and ``answer``, without braces (see `shape.shapes`): they may be large.
     """

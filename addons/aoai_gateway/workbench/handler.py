@@ -137,11 +137,11 @@ class Handler(web.RequestHandler):
         return bytes(self._body)
 
     def asked(self) -> dict[str, Any]:
-        """Give the body of one that is not large. Raises BadRequestError."""
+        """Return the body of one that is not large. Raises BadRequestError."""
         return members.document(self.body)
 
     def flow(self, ident: str) -> HTTPFlow:
-        """Give a call's flow. Raises NotFoundError."""
+        """Return a call's flow. Raises NotFoundError."""
         flow = self.bench.calls.get(ident)
         if flow is None:
             raise NotFoundError("The call is no longer here: only so many are kept.")

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 def rules(bench: Bench, access: Access) -> Sequence[Rule | tuple[Any, ...]]:
-    """Give the handlers, for a tornado application."""
+    """Return the handlers, for a tornado application."""
     settings = {"bench": bench, "access": access}
     ident = r"([0-9a-f-]{1,64})"
     found = [

@@ -17,7 +17,7 @@ LEFT_OUT = frozenset({UNKNOWN_NAME, "models", "models.retrieve"})
 
 
 def kind_of(method: str, path: str) -> tuple[str, str]:
-    """Give the operation, and the deployment that the path names; both empty for what is no call.
+    """Return the operation, and the deployment that the path names; both empty for what is no call.
 
     ``method`` and ``path`` as they came, the path with its query.
     """

@@ -22,7 +22,7 @@ def document(raw: bytes) -> Asked:
 
 
 def member(asked: Asked, key: str) -> dict[str, Any]:
-    """Give an object."""
+    """Return an object."""
     found = asked.get(key)
     if not isinstance(found, dict):
         raise BadRequestError(f'"{key}" must be an object.')
@@ -30,7 +30,7 @@ def member(asked: Asked, key: str) -> dict[str, Any]:
 
 
 def text(asked: Asked, key: str) -> str:
-    """Give a text; "" where there is none."""
+    """Return a text; "" where there is none."""
     found = asked.get(key)
     if found is None:
         return ""
@@ -40,7 +40,7 @@ def text(asked: Asked, key: str) -> str:
 
 
 def texts(asked: Asked, key: str) -> list[str]:
-    """Give a list of texts."""
+    """Return a list of texts."""
     found = asked.get(key)
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise BadRequestError(f'"{key}" must be a list of texts.')
@@ -48,7 +48,7 @@ def texts(asked: Asked, key: str) -> list[str]:
 
 
 def objects(asked: Asked, key: str) -> list[dict[str, Any]]:
-    """Give a list of objects."""
+    """Return a list of objects."""
     found = asked.get(key)
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise BadRequestError(f'"{key}" must be a list of objects.')
@@ -56,7 +56,7 @@ def objects(asked: Asked, key: str) -> list[dict[str, Any]]:
 
 
 def values(asked: Asked, key: str) -> dict[str, str]:
-    """Give an object of texts; an empty one where there is none."""
+    """Return an object of texts; an empty one where there is none."""
     found = asked.get(key)
     if found is None:
         return {}
@@ -66,7 +66,7 @@ def values(asked: Asked, key: str) -> dict[str, str]:
 
 
 def count(asked: Asked, key: str) -> int:
-    """Give a whole number; 1 where there is none."""
+    """Return a whole number; 1 where there is none."""
     found = asked.get(key, 1)
     if isinstance(found, bool) or not isinstance(found, int):
         raise BadRequestError(f'"{key}" must be a whole number.')

@@ -25,7 +25,7 @@ class Body:
     rest: bytes
 
     def asking_for(self, model: str) -> bytes:
-        """Give the whole of it, for a model; "" names none."""
+        """Return the whole of it, for a model; "" names none."""
         if not model:
             return self.rest
         begin = b'{"model": ' + json.dumps(model).encode()

@@ -45,7 +45,7 @@ class Rows:
         self._digests: dict[str, tuple[tuple[int, int], Digest]] = {}
 
     def row(self, flow: HTTPFlow, config: Config | None) -> dict[str, Any]:
-        """Give the line of a call. ``cost`` is in the currency of ``prices``; times are milliseconds."""
+        """Return the line of a call. ``cost`` is in the currency of ``prices``; times are milliseconds."""
         noted = flow.metadata
         digest = self._digest(flow)
         operation, deployment = kind_of(flow.request.method, flow.request.path)

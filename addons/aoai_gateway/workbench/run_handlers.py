@@ -104,7 +104,7 @@ class SetHandler(Handler):
     largest = LARGEST_BODY
 
     async def get(self, name: str) -> None:
-        """Give it, and its version."""
+        """Send it, and its version."""
         found, version = await self.bench.sets.read(name)
         self.set_header("Content-Type", "application/json")
         self.finish(b'{"set":' + found + b',"version":' + as_json(version) + b"}")

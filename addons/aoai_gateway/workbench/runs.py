@@ -52,7 +52,7 @@ class Entry:
     began: float | None = None
 
     def told(self, since: int) -> dict[str, Any]:
-        """Give what a page does not know yet, of which it has ``since`` characters."""
+        """Return what a page does not know yet, of which it has ``since`` characters."""
         return {
             "id": self.flow.id,
             "place": self.place,
@@ -116,7 +116,7 @@ class Runs:
         self._listen: Callable[[Taps], None] | None = listen
 
     def get(self, ident: str) -> Run | None:
-        """Give a run, None if it is not (any more) known."""
+        """Return a run, None if it is not (any more) known."""
         return self._runs.get(ident)
 
     def start(self, edited: Edited, places: Sequence[str], count: int, setup: Setup) -> Run:
@@ -167,7 +167,7 @@ class Runs:
 
 
 def _tap(run: Run, entry: Entry, before: Any) -> Callable[[bytes], Any]:
-    """Give what reads a stream's text on its way, after another addon that looks at it."""
+    """Return what reads a stream's text on its way, after another addon that looks at it."""
     reader = TextReader()
 
     def pass_on(data: bytes) -> Any:

@@ -54,7 +54,7 @@ async def session_of(flow: HTTPFlow) -> dict[str, Any] | None:
 
 
 def read_session(began: float, messages: Sequence[tuple[bool, float, bytes]]) -> dict[str, Any]:
-    """Give ``lines`` and ``hidden``, the number of earlier ones. A pure function that raises nothing.
+    """Return ``lines`` and ``hidden``, the number of earlier ones. A pure function that raises nothing.
 
     ``messages``: whether the client sent it, its Unix time, and its content.
     """

@@ -11,7 +11,7 @@ from aoai_gateway.workbench.shape import as_json
 
 
 def shown(data: bytes, name: str) -> bytes:
-    """Give a file's set as JSON. Raises SetError."""
+    """Return a file's set as JSON. Raises SetError."""
     return as_json(parse(data, Path(name)).document())
 
 

@@ -63,7 +63,7 @@ def extend(application: Application, gateway: Gateway, addons: AddonManager) -> 
 def on_listener(
     gateway: Gateway, addons: AddonManager, tokens: Tokens
 ) -> Sequence[Rule | tuple[object, ...]]:
-    """Give the rules for the admin listener of a process without mitmweb; empty if it has them already."""
+    """Return the rules for the admin listener of a process without mitmweb; empty if it has them already."""
     if addons.get(Calls.name) is not None:
         return ()
     if addons.get("clientplayback") is None:

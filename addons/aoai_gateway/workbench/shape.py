@@ -49,7 +49,7 @@ MEDIA = ("image", "audio")
 
 
 def shapes(request: bytes, answer: bytes, facts: Facts, request_type: str = "") -> bytes:
-    """Give request and answer as the members of a JSON object, without its braces.
+    """Return request and answer as the members of a JSON object, without its braces.
 
     ``facts`` are those of the answer; ``request_type`` is the request's content type.
     """
@@ -59,7 +59,7 @@ def shapes(request: bytes, answer: bytes, facts: Facts, request_type: str = "") 
 
 
 def request_shape(body: bytes, content_type: str = "") -> dict[str, Any]:
-    """Give the request: ``body`` as JSON with stand-ins, or ``raw`` and ``problem`` if it is no JSON.
+    """Return the request: ``body`` as JSON with stand-ins, or ``raw`` and ``problem`` if it is no JSON.
 
     A form is shown as if it were JSON. A request without a body has neither: ``empty`` is true.
     """
@@ -77,7 +77,7 @@ def request_shape(body: bytes, content_type: str = "") -> dict[str, Any]:
 
 
 def answer_shape(body: bytes, facts: Facts) -> dict[str, Any]:
-    """Give the answer: ``choices`` with their parts, ``error``, ``usage``, ``notes``, and ``raw``.
+    """Return the answer: ``choices`` with their parts, ``error``, ``usage``, ``notes``, and ``raw``.
 
     ``media`` are stand-ins for images and sounds, which may be all of it.
     """
@@ -253,7 +253,7 @@ def has_stand_ins(document: Any) -> bool:
 
 
 def whole(body: bytes) -> dict[str, Any]:
-    """Give the members of a request, or nothing if it is none."""
+    """Return the members of a request, or nothing if it is none."""
     try:
         return dict(mapping(decode(body)))
     except Unreadable:

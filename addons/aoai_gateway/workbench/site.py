@@ -36,7 +36,7 @@ HEADERS = headers(CONTENT_SECURITY_POLICY)
 
 @cache
 def files() -> dict[str, tuple[str, bytes]]:
-    """Give the page's files by name, each with its media type. They are few and small, and stay in memory."""
+    """Return the page's files by name, each with its media type. They are small, and stay in memory."""
     return {
         path.relative_to(FOLDER).as_posix(): (f"{TYPES[path.suffix]}; charset=utf-8", path.read_bytes())
         for path in sorted(FOLDER.rglob("*"))

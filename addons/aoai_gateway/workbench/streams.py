@@ -17,7 +17,7 @@ class TextReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> str:
-        """Give the text that has come with these bytes."""
+        """Return the text that has come with these bytes."""
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > LONGEST_EVENT:

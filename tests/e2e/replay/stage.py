@@ -193,11 +193,11 @@ class Stage:
     # --- what a test uses ------------------------------------------------------------------------------
 
     def lane(self, kind: Kind = "plain") -> Lane:
-        """Give a lane that nobody has used."""
+        """Return a lane that nobody has used."""
         return Lane(f"{kind}-{next(self._numbers[kind])}")
 
     def caller(self) -> Caller:
-        """Give a client with a connection of its own; it is closed with the test."""
+        """Return a client with a connection of its own; it is closed with the test."""
         caller = Caller(self.gateway.port)
         self._callers.append(caller)
         return caller

@@ -423,7 +423,7 @@ class Traffic(Stage):
         caller.trace.check(self.config)
 
     def of(self, client: str) -> list[Caller]:
-        """Give a client's requests, by arrival."""
+        """Return a client's requests, by arrival."""
         return [caller for caller in self.callers if caller.call.client.name == client]
 
     def become(self, endpoint: str, state: State) -> None:

@@ -27,12 +27,12 @@ _BY_OPERATION = {"responses": RESPONSES, "messages": MESSAGES}
 
 
 def form_of(operation: str) -> Form:
-    """Give the form of an operation's answers, by its SDK name."""
+    """Return the form of an operation's answers, by its SDK name."""
     return _BY_OPERATION.get(operation, CHAT)
 
 
 def form_of_events(events: Events, operation: str) -> Form:
-    """Give the form of a stream, which may be of an unknown operation."""
+    """Return the form of a stream, which may be of an unknown operation."""
     names = [name for name, _ in events.named[:3]]
     if any(name.startswith("response.") for name in names):
         return RESPONSES
@@ -40,7 +40,7 @@ def form_of_events(events: Events, operation: str) -> Form:
 
 
 def form_of_body(body: Mapping[str, Any], operation: str = "") -> Form | None:
-    """Give the form of a decoded answer; None if it is none of those with a text."""
+    """Return the form of a decoded answer; None if it is none of those with a text."""
     if body.get("object") == "response" or "output" in body:
         return RESPONSES
     if body.get("error"):

@@ -80,7 +80,7 @@ def _editor(put: str, found: re.Match[str]) -> str:
 
 
 def amend(script: str) -> str:
-    """Give the page's script with the changes, or any other as it is."""
+    """Return the page's script with the changes, or any other as it is."""
     script = _CHECK.sub(_filter, script, count=1)
     script = _RESULT.sub(_result, script, count=1)
     put = _PUT.search(script)

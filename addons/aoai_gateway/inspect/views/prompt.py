@@ -65,7 +65,7 @@ def show(data: bytes, facts: Facts, counter: Counter | None = None, model: str |
 
 
 def reencode(edited: str, data: bytes, facts: Facts) -> bytes:
-    """Give ``data``, a request's body, the edits that were made to what `show` made of it.
+    """Return ``data``, a request's body, the edits that were made to what `show` made of it.
 
     What was not edited stays as it is, to the byte.
 

@@ -30,12 +30,12 @@ LARGEST = 1024 * 1024
 
 
 def text_of(body: bytes, facts: Facts) -> str:
-    """Give a request's body as it is edited."""
+    """Return a request's body as it is edited."""
     return prompt.show(body, facts, None, None) if _is_prompt(body, facts) else body.decode(errors="replace")
 
 
 def body_of(text: str, body: bytes, facts: Facts) -> bytes:
-    """Give the body that an edited text stands for. Raises EditError that says where it is wrong."""
+    """Return the body that an edited text stands for. Raises EditError that says where it is wrong."""
     if _is_prompt(body, facts):
         return prompt.reencode(text, body, facts)
     edited = text.encode(errors="surrogateescape")
@@ -62,7 +62,7 @@ class EditHandler(RequestHandler):
     """The text of one request."""
 
     def get(self, flow_id: str) -> None:
-        """Give it."""
+        """Send it."""
         _, body, facts = self._request()
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.write(text_of(body, facts).encode(errors="replace"))
