@@ -268,7 +268,7 @@ class Resource:
             return messages.count(ask.prompt_tokens)
         if deployment is None or ask is None:
             return self._models(call.target) if call.target.operation == "models" else self._item(call.target)
-        decision, deployment = self._admit(call, deployment, ask.cost, now)
+        decision, deployment = self._ask_limiter(call, deployment, ask.cost, now)
         if call.target.operation in CLAUDE:
             call.limit_headers = messages.limit_headers(decision.headers, unix_time)
         if not decision.admitted:
@@ -278,7 +278,7 @@ class Resource:
         except InvalidError as invalid:
             return invalid.reply
 
-    def _admit(
+    def _ask_limiter(
         self, call: Call, deployment: Deployment, cost: int, now: float
     ) -> tuple[limits.Decision, Deployment]:
         """Ask the limiter of a deployment, or of the one to which the call spills over. Returns it, too."""

@@ -11,9 +11,9 @@ from mitmproxy.test import tflow, tutils
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.identity.identify import Identified
 from aoai_gateway.proxy.request_head import (
-    Admitted,
-    admit,
-    admit_replayed,
+    AcceptedRequest,
+    accept_replayed,
+    accept_request,
     check_request,
     credential_in,
     place,
@@ -43,16 +43,16 @@ def request(
     return tutils.treq(**given, scheme=but.pop("scheme", b""), authority=but.pop("authority", b""), **but)
 
 
-def let_in(asked: http.Request, at: Gateway | None = None, *, tls: bool = False) -> Admitted:
+def let_in(asked: http.Request, at: Gateway | None = None, *, tls: bool = False) -> AcceptedRequest:
     connection = tflow.tclient_conn()
     connection.tls = tls
     at = at or gateway(ENTRA)
     setup = at.in_force()
     identified = at.identify(setup.config, credential_in(setup, asked, connection))
     assert isinstance(identified, Identified)
-    admitted = admit(at, setup, asked, identified)
-    check_request(at, admitted.setup, asked)
-    return admitted
+    accepted = accept_request(at, setup, asked, identified)
+    check_request(at, accepted.setup, asked)
+    return accepted
 
 
 def refused(asked: http.Request, at: Gateway | None = None) -> tuple[int, str]:
@@ -75,17 +75,17 @@ def refused(asked: http.Request, at: Gateway | None = None) -> tuple[int, str]:
 )
 def test_a_key_identifies_its_client_and_is_taken_out(fields: dict[str, str], path: str) -> None:
     asked = request(fields, path=path)
-    admitted = let_in(asked)
-    assert (admitted.client.name, admitted.token) == ("anybody", None)
+    accepted = let_in(asked)
+    assert (accepted.client.name, accepted.token) == ("anybody", None)
     assert "key-of" not in f"{asked.get_state()}"
 
 
 def test_a_token_identifies_the_entra_client_and_is_passed_on() -> None:
     asked = request({"authorization": f"Bearer {TOKEN}"})
-    admitted = let_in(asked)
-    assert (admitted.client.name, admitted.token) == ("entra", TOKEN)
+    accepted = let_in(asked)
+    assert (accepted.client.name, accepted.token) == ("entra", TOKEN)
     assert TOKEN not in f"{asked.get_state()}"
-    assert TOKEN not in repr(admitted)
+    assert TOKEN not in repr(accepted)
 
 
 @pytest.mark.parametrize(
@@ -219,19 +219,19 @@ def test_with_a_certificate_plain_http_is_refused(tmp_path) -> None:  # type: ig
 
 
 def test_a_replayed_flow_comes_in_as_its_client() -> None:
-    admitted = admit_replayed(gateway(ENTRA), request(), {"gateway_client": "anybody"})
-    assert (admitted.client.name, admitted.token, admitted.only_backend) == ("anybody", None, None)
+    accepted = accept_replayed(gateway(ENTRA), request(), {"gateway_client": "anybody"})
+    assert (accepted.client.name, accepted.token, accepted.only_backend) == ("anybody", None, None)
 
 
 def test_a_replay_by_hand_goes_to_one_backend() -> None:
     metadata = {"gateway_client": "anybody", "gateway_only_backend": "ptu@a"}
-    assert admit_replayed(gateway(ENTRA), request(), metadata).only_backend == "ptu@a"
+    assert accept_replayed(gateway(ENTRA), request(), metadata).only_backend == "ptu@a"
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "entra"])
 def test_a_replayed_flow_of_nobody_does_not(name: str) -> None:
     with pytest.raises(GatewayError) as caught:
-        admit_replayed(gateway(ENTRA), request(), {"gateway_client": name})
+        accept_replayed(gateway(ENTRA), request(), {"gateway_client": name})
     assert caught.value.status == 401
 
 

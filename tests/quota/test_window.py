@@ -7,8 +7,8 @@ from aoai_gateway.quota.window import (
     GRAIN,
     SPAN,
     Window,
-    admit,
     advance,
+    book,
     correct,
     microseconds,
     room,
@@ -23,7 +23,7 @@ def filled(*admissions: tuple[int, int]) -> Window:
     """A window with (stamp, tokens) booked, one request each."""
     window = Window()
     for stamp, tokens in admissions:
-        window, _ = admit(advance(window, stamp, None), stamp, tokens, 1)
+        window, _ = book(advance(window, stamp, None), stamp, tokens, 1)
     return window
 
 
@@ -52,12 +52,12 @@ def test_memory_is_bounded_whatever_the_traffic(pauses):
     window, now = Window(), T
     for pause in pauses:
         now += pause
-        window, _ = admit(advance(window, now, None), now, 1, 1)
+        window, _ = book(advance(window, now, None), now, 1, 1)
         assert len(window.buckets) <= SPAN // GRAIN + 1
 
 
 def test_a_correction_is_free_at_once_and_an_empty_bucket_goes():
-    window, number = admit(filled((T, 50)), T + SPAN // 2, 30, 1)
+    window, number = book(filled((T, 50)), T + SPAN // 2, 30, 1)
     now = T + SPAN // 2 + 5
     assert correct(window, number, -20, 0, now, 100).tokens == 60
     assert correct(window, number, -30, -1, now, 100).buckets == filled((T, 50)).buckets
@@ -101,7 +101,7 @@ def test_how_often_one_looks_makes_no_difference(admissions, excess, limit, look
         now += pause
         window = advance(window, now, limit)
         if room(window, limit, "tokens") >= tokens:
-            window, _ = admit(window, now, tokens, 1)
+            window, _ = book(window, now, tokens, 1)
     owing = correct(window, 0, excess, 0, now, limit)
     end = now + 400_000_000
     stepwise = owing
@@ -128,7 +128,7 @@ def test_a_wait_is_exact_and_bookings_never_exceed_the_limit(admissions, excess,
         now += pause
         window = advance(window, now, limit)
         if room(window, limit, "tokens") >= tokens:
-            window, _ = admit(window, now, tokens, 1)
+            window, _ = book(window, now, tokens, 1)
             charged += tokens
         window = correct(window, 0, excess // 10, 0, now, limit)
         assert window.tokens <= limit

@@ -109,7 +109,7 @@ class Engine:
         assert call.body is not None
         admitted: float | None = now
         try:
-            pool = self._admit(call, call.body)
+            pool = self._check_rights(call, call.body)
             if not call.plan.is_free:
                 admitted = yield from self.admission.admit(call, now)
                 if call.priority is not None:
@@ -161,8 +161,8 @@ class Engine:
             attempts = self._attempts(call, *moved)
             refusal = yield from attempts.run()
 
-    def _admit(self, call: Call, body: RequestBody) -> Pool:
-        """See that the call asks for what its client may use, and say which backends may serve it."""
+    def _check_rights(self, call: Call, body: RequestBody) -> Pool:
+        """Check that the client may have what its call asks for. Returns the backends that may serve it."""
         check_known(call.setup.config, call.target)
         named = body.deployment(call.target)
         if call.granted is not None:

@@ -16,9 +16,9 @@ from aoai_gateway.proxy import cors, health
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.proxy.request_head import (
-    Admitted,
-    admit,
-    admit_replayed,
+    AcceptedRequest,
+    accept_replayed,
+    accept_request,
     body_limit,
     check_request,
     credential_in,
@@ -92,43 +92,43 @@ class DownstreamRequest:
             raise errors.unavailable("The gateway has too many open connections.")
         if replayed:
             # Only our own replay handler gets here with a flow; its metadata was written by us.
-            here.admitted = admit_replayed(gateway, request, flow.metadata)
+            here.accepted = accept_replayed(gateway, request, flow.metadata)
         else:
             setup = gateway.in_force()
             credential = credential_in(setup, request, here.client)
             identified = yield from here.wait_for(gateway.identify(setup.config, credential))
-            here.admitted = admit(gateway, setup, request, identified)
+            here.accepted = accept_request(gateway, setup, request, identified)
             place(request, here.client)
             self._checked = (request.data.headers.fields, request.data.path)
-        flow.metadata["gateway_client"] = here.admitted.client.name
-        target = check_request(gateway, here.admitted.setup, request, here.admitted.granted, here.head)
-        yield from self._make_room(here.admitted, target)
+        flow.metadata["gateway_client"] = here.accepted.client.name
+        target = check_request(gateway, here.accepted.setup, request, here.accepted.granted, here.head)
+        yield from self._make_room(here.accepted, target)
         if "gateway_client_identified" in gateway.heard:
-            identified = ClientIdentified(flow, here.admitted.client)
+            identified = ClientIdentified(flow, here.accepted.client)
             yield from here.ask(GatewayClientIdentifiedHook(identified))
 
-    def _make_room(self, admitted: Admitted, target: Target) -> CommandGenerator[None]:
+    def _make_room(self, accepted: AcceptedRequest, target: Target) -> CommandGenerator[None]:
         """See that there is room for the body, in memory or on disk. Raises GatewayError."""
         here, gateway, head = self._here, self._here.gateway, self._here.head
-        limits, name = admitted.setup.config.limits, admitted.share
+        limits, name = accepted.setup.config.limits, accepted.share
         spooled = is_spooled(gateway, head, target)
-        self._limit = body_limit(gateway, admitted.setup, head, target)
+        self._limit = body_limit(gateway, accepted.setup, head, target)
         if spooled:
             here.held = gateway.spooled.open(name, limits.spooled_bytes)
         else:
             here.held = gateway.held.open(name, limits.held_bytes)
         here.held.expect(head.length or 0)
         if may_be_large(head):
-            yield from self._look_ahead(admitted, target)
+            yield from self._look_ahead(accepted, target)
         if spooled:
             if not gateway.connections.has_room_for_file:
                 raise errors.unavailable("The gateway has too many uploads.", COME_BACK_SECONDS)
             here.upload = Spool()
             gateway.connections.files += 1
 
-    def _look_ahead(self, admitted: Admitted, target: Target) -> CommandGenerator[None]:
+    def _look_ahead(self, accepted: AcceptedRequest, target: Target) -> CommandGenerator[None]:
         """See that a large request would not be refused with its body, whatever that is."""
-        least = check_rights(admitted.setup, admitted.client, target)
+        least = check_rights(accepted.setup, accepted.client, target)
         if least is not None:
             gateway = self._here.gateway
             decision = yield from self._here.wait_for(gateway.state.peek(least, gateway.unix_time()))
@@ -186,9 +186,9 @@ class DownstreamRequest:
         yield from here.set_deadline(now + seconds)
 
     def _body_seconds(self) -> float:
-        admitted = self._here.admitted
-        assert admitted is not None
-        return admitted.setup.config.limits.body_seconds
+        accepted = self._here.accepted
+        assert accepted is not None
+        return accepted.setup.config.limits.body_seconds
 
     def complete(self) -> None:
         """Put the body, which is all there, on the flow."""
@@ -201,12 +201,12 @@ class DownstreamRequest:
     def target(self) -> Target:
         """Say what is asked for, now that a user may have edited the request. Raises GatewayError."""
         here, request = self._here, self._here.flow.request
-        assert here.admitted is not None
+        assert here.accepted is not None
         fields, path = self._checked
         if request.data.headers.fields is not fields or request.data.path is not path:
             # The edit may have brought a credential in.
             strip_secrets(request)
-            strip_known(request, here.admitted.secrets)
+            strip_known(request, here.accepted.secrets)
         return target_of(request, here.head)
 
     def swallow(self, data: bytes) -> bool:

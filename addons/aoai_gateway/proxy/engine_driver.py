@@ -85,8 +85,8 @@ class EngineDriver:
     @property
     def _client(self) -> str:
         """The name by which the call has its turns."""
-        assert self._here.admitted is not None
-        return self._here.admitted.share
+        assert self._here.accepted is not None
+        return self._here.accepted.share
 
     def begin(self, target: Target, first: bytes | None = None) -> None:
         """Hand the request to the engine; :meth:`advance` leads it on.
@@ -94,28 +94,28 @@ class EngineDriver:
         ``first``: the message that takes the place of the body in a session.
         """
         here = self._here
-        admitted, gateway, request = here.admitted, here.gateway, here.flow.request
-        assert admitted is not None
+        accepted, gateway, request = here.accepted, here.gateway, here.flow.request
+        assert accepted is not None
         head = here.head
         now = here.now()
         call = here.call = Call(
             # A flow that is played again is another call.
             id=str(uuid.uuid4()) if here.flow.is_replay else here.flow.id,
-            client=admitted.client,
+            client=accepted.client,
             target=target,
-            setup=admitted.setup,
+            setup=accepted.setup,
             started=now,
             unix_offset=here.clock.time() - now,
             headers=head,
-            claims=admitted.claims,
-            brings_own_token=admitted.token is not None,
-            unproven=admitted.unproven,
+            claims=accepted.claims,
+            brings_own_token=accepted.token is not None,
+            unproven=accepted.unproven,
             consult="gateway_backend_chosen" in gateway.heard,
-            only_backend=admitted.only_backend,
-            run_by=admitted.run_by,
-            granted=admitted.granted,
+            only_backend=accepted.only_backend,
+            run_by=accepted.run_by,
+            granted=accepted.granted,
         )
-        here.secrets = admitted.secrets
+        here.secrets = accepted.secrets
         gateway.begun(call)
         here.flow.metadata["gateway_call"] = call.id
         raw = (here.upload or request.raw_content or b"") if first is None else first

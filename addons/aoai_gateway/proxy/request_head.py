@@ -52,8 +52,8 @@ HOST = re.compile(r"[A-Za-z0-9._~:%\[\]-]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """A request that may come in: the configuration that counts for it, and who it is from.
+class AcceptedRequest:
+    """A request whose client is known: the configuration that counts for it, and who it is from.
 
     ``token`` is the client's own bearer token, where that goes on to the backend; ``secrets`` what is masked
     in the answer; ``only_backend`` the one backend to which a user of the inspector sends it; ``run_by`` the
@@ -77,7 +77,7 @@ class Admitted:
         return f"{self.client.name} (unproven)" if self.unproven else self.client.name
 
     def __repr__(self) -> str:
-        return f"Admitted({self.client.name!r})"
+        return f"AcceptedRequest({self.client.name!r})"
 
 
 def place(request: http.Request, connection: ClientConnection) -> None:
@@ -111,8 +111,10 @@ def credential_in(
     return shown
 
 
-def admit(gateway: Gateway, setup: Setup, request: http.Request, identified: Identified) -> Admitted:
-    """Let the request of an identified client in: its credential is taken out of it.
+def accept_request(
+    gateway: Gateway, setup: Setup, request: http.Request, identified: Identified
+) -> AcceptedRequest:
+    """Accept the request of an identified client, and take its credential out.
 
     Whether what is asked for may be had is for `check_request`.
     """
@@ -122,7 +124,7 @@ def admit(gateway: Gateway, setup: Setup, request: http.Request, identified: Ide
     strip_known(request, secrets)
     token = identified.token
     unproven = not identified.verified and token is not None and not gateway.token_trials.is_accepted(token)
-    return Admitted(
+    return AcceptedRequest(
         setup,
         identified.client,
         token,
@@ -133,8 +135,10 @@ def admit(gateway: Gateway, setup: Setup, request: http.Request, identified: Ide
     )
 
 
-def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[str, object]) -> Admitted:
-    """Let a flow's request in once more, as the client that its metadata names. Raises GatewayError.
+def accept_replayed(
+    gateway: Gateway, request: http.Request, metadata: Mapping[str, object]
+) -> AcceptedRequest:
+    """Accept a flow's request once more, as that of the client that its metadata names. Raises GatewayError.
 
     Metadata are what the inspector writes, never what a client has sent.
     """
@@ -146,7 +150,7 @@ def admit_replayed(gateway: Gateway, request: http.Request, metadata: Mapping[st
         raise errors.invalid_token("it was not kept, so the call cannot be replayed")
     only, run_by = (metadata.get(f"gateway_{name}") for name in ("only_backend", "run_by"))
     secrets = secrets_of(setup.config, gateway.credentials.masks())
-    return Admitted(
+    return AcceptedRequest(
         setup, client, None, secrets, str(only) if only else None, run_by=str(run_by) if run_by else None
     )
 

@@ -134,19 +134,19 @@ class RequestSteps(StreamPart):
             yield from self._stream.respond()
             return
         if target.operation.family == MODELS.name:
-            assert here.admitted is not None
-            client = here.admitted.client
+            assert here.accepted is not None
+            client = here.accepted.client
             listed = EarlyAnswer(200, None, Outcome.OK, client.name, address_of(here.client), MODELS.name)
             here.gateway.answered_early(listed)
-            here.flow.response = models.answer(here.admitted.setup, client, target)
+            here.flow.response = models.answer(here.accepted.setup, client, target)
             yield from self._stream.respond()
             return
         yield from self._begin_call(target)
 
     def _begin_call(self, target: Target) -> CommandGenerator[None]:
         here = self._here
-        assert here.admitted is not None
-        if here.admitted.unproven:
+        assert here.accepted is not None
+        if here.accepted.unproven:
             address = address_of(here.client) or ""
             try:
                 here.trial = yield from here.wait_for(here.gateway.token_trials.begin(address))

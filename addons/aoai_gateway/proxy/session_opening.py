@@ -45,10 +45,10 @@ class SessionOpening:
     """One session, until it is one. ``opened_by``: the type of the first message."""
 
     def __init__(self, here: StreamContext, opened_by: str) -> None:
-        assert here.admitted is not None
+        assert here.accepted is not None
         self._here = here
         self._opened_by = opened_by
-        self._limits = here.admitted.setup.config.limits
+        self._limits = here.accepted.setup.config.limits
         self.side = Side(ConnectionType.SERVER, "client")
         self.first: bytes | None = None
         """The first message, once it has come."""

@@ -95,8 +95,8 @@ class SessionSteps(StreamPart):
 
     @property
     def _most_in_one_message(self) -> int:
-        assert self._here.admitted is not None
-        return self._here.admitted.setup.config.limits.message_mb * 1024 * 1024
+        assert self._here.accepted is not None
+        return self._here.accepted.setup.config.limits.message_mb * 1024 * 1024
 
     # --- the opening -----------------------------------------------------------------------------------
 

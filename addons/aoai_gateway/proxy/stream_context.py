@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Result
     from aoai_gateway.proxy.messages import StreamLayer
-    from aoai_gateway.proxy.request_head import Admitted
+    from aoai_gateway.proxy.request_head import AcceptedRequest
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.runtime.held_bytes import Held
     from aoai_gateway.runtime.spool import Spool
@@ -118,7 +118,7 @@ class StreamContext:
         self.layer = layer
         self.clock = gateway.clock
         self._queued = queued
-        self.admitted: Admitted | None = None
+        self.accepted: AcceptedRequest | None = None
         """Set once the client is known."""
         self.call: Call | None = None
         """Set once all of the request is there and the engine has it."""
@@ -267,5 +267,5 @@ class StreamContext:
     def refused(self, error: GatewayError) -> None:
         """Write down that the request is refused before it became a call."""
         self.gateway.observer.refused(self.flow, error)
-        client = self.admitted.client.name if self.admitted is not None else None
+        client = self.accepted.client.name if self.accepted is not None else None
         self.gateway.answered_early(EarlyAnswer.refused(error, client, address_of(self.client)))

@@ -65,7 +65,7 @@ class UpstreamAttempt:
     """One attempt. Which one is made, and when, the engine says."""
 
     def __init__(self, here: StreamContext, effect: Send) -> None:
-        assert here.call is not None and here.admitted is not None
+        assert here.call is not None and here.accepted is not None
         self._here = here
         self._call = here.call
         self._effect = effect
@@ -179,9 +179,9 @@ class UpstreamAttempt:
     def _credential(self, endpoint: Endpoint) -> CommandGenerator[tuple[bytes, bytes] | None]:
         """Return the header field that lets the call in; waits, within a bound, for one under way."""
         here, credentials = self._here, self._here.gateway.credentials
-        assert here.admitted is not None
-        if here.admitted.token is not None:
-            return (b"authorization", b"Bearer " + here.admitted.token.encode())
+        assert here.accepted is not None
+        if here.accepted.token is not None:
+            return (b"authorization", b"Bearer " + here.accepted.token.encode())
         if credentials.is_coming(endpoint):
             yield from here.wait_for(credentials.wait_for(endpoint))
         # One may have been renewed since the call came in.
@@ -243,9 +243,9 @@ class UpstreamAttempt:
     def _learn_of_token(self, status: int) -> None:
         """Learn whether the backend takes the client's own token."""
         here = self._here
-        assert here.admitted is not None
-        if here.admitted.token is not None:
-            here.gateway.token_trials.answered(here.admitted.token, status)
+        assert here.accepted is not None
+        if here.accepted.token is not None:
+            here.gateway.token_trials.answered(here.accepted.token, status)
             here.end_trial()
 
     def open_session(self) -> CommandGenerator[None]:

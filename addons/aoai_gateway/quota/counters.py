@@ -203,7 +203,7 @@ class Counters:
                 tokens = min(tokens, quota.tokens_per_minute)
             if quota.requests_per_minute is not None:
                 requests = min(requests, quota.requests_per_minute)
-            account.window, bucket = windows.admit(account.window, now, tokens, requests)
+            account.window, bucket = windows.book(account.window, now, tokens, requests)
             account.open_tokens += tokens
             account.open_requests += requests
             periods = []

@@ -89,7 +89,7 @@ def advance(window: Window, now: int, limit: int | None) -> Window:
     return _pay(_expire_and_pay(_skip_whole_cycles(window, now, limit), now, limit), now, limit)
 
 
-def admit(window: Window, now: int, tokens: int, requests: int) -> tuple[Window, int]:
+def book(window: Window, now: int, tokens: int, requests: int) -> tuple[Window, int]:
     """Book an admission at `now`; also returns the number of its bucket, for `correct`.
 
     The window must have been advanced to `now`. Whether there is room is not asked: see `wait`.
@@ -228,7 +228,7 @@ def _pay(window: Window, now: int, limit: int | None) -> Window:
     paid = _payable(window.debt, window.tokens, limit)
     if not paid:
         return window
-    window, _ = admit(window, now, paid, 0)
+    window, _ = book(window, now, paid, 0)
     return window._replace(debt=window.debt - paid)
 
 
