@@ -35,6 +35,13 @@ def state(gateway_with: Callable[[Config], Gateway]) -> dict[str, Any]:
     return asyncio.run(snapshot(gateway))
 
 
+def test_a_backend_after_its_break_is_half_open(state: dict[str, Any]) -> None:
+    backend = next(each for each in state["backends"] if each["name"] == "a@one")
+    backend["status"] = "probation"
+    backend["classes"] = [{"priority": "batch", "break": None, "on_probation": True}]
+    assert " half open" in line_with(render(state, width=120, colour=False), "a@one")
+
+
 def line_with(text: str, what: str) -> str:
     (line,) = [each for each in text.splitlines() if each.startswith(what)]
     return line

@@ -18,9 +18,9 @@ It holds names, never URLs of endpoints, keys or tokens, and nothing of any prom
 ``backends``          list, in the order written, of: ``name``, ``endpoint``, ``standin`` (null: the
                       endpoint takes any deployment), ``kind`` (``provisioned``, ``standard``),
                       ``enabled``, ``switched_off`` (its own or its endpoint's), ``status`` (``ok``,
-                      ``break``, ``probation``, ``off``), ``classes`` (for each priority class:
-                      ``priority``, ``break``, ``on_probation``), ``breaks_for_some`` (breaks of one
-                      client or operation: ``reason``, ``only``, ``seconds_left``),
+                      ``break``, ``probation`` (half open), ``off``), ``classes`` (for each priority
+                      class: ``priority``, ``break``, ``on_probation``), ``breaks_for_some`` (breaks of
+                      one client or operation: ``reason``, ``only``, ``seconds_left``),
                       ``headroom`` (the free share),
                       ``tokens_per_minute`` and ``requests_per_minute`` (the limit, declared or
                       learned), ``in_flight``, ``recent``

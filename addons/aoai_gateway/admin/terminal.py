@@ -144,7 +144,7 @@ class _View:
                 since = each["break"]["since"].partition("T")[2]
                 reasons.append(f"{printable(each['break']['reason'])}{whole}, since {since}")
             else:
-                words.append((each["priority"], "probation" if each["on_probation"] else "ok", "yellow"))
+                words.append((each["priority"], "half open" if each["on_probation"] else "ok", "yellow"))
         if len({word for _, word, _ in words}) == 1:
             words = [("", *words[0][1:])]
         state = " ".join(self.paint(f"{who} {word}".strip(), style) for who, word, style in words)
