@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layer import Layer
 from mitmproxy.test import taddons
 
 from aoai_gateway.engine.call import Outcome
@@ -642,6 +643,28 @@ def test_a_client_that_does_not_read_to_the_end_of_its_time(made: Callable[..., 
     assert not here.client.connected
     assert [each["outcome"] for each in records] == ["client_stalled"]
     here.hang_up()
+    assert here.at_rest
+
+
+def test_what_is_wrong_with_a_connection_that_is_gone_costs_no_call(
+    here: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.ask()
+    here.respond("a", 200)
+    assert here.result()[0] == 200
+    here.hang_up("a")
+    taken_apart = []
+
+    def take_apart(top: Layer) -> bool:
+        taken_apart.append(top)
+        raise LookupError("a layer that is not as expected")
+
+    monkeypatch.setattr("aoai_gateway.proxy.layer.take_apart", take_apart)
+    here.ask()
+    here.respond("a", 200, b'{"id":"next"}')
+    assert here.result() == (200, b'{"id":"next"}')
+    assert len(taken_apart) == 1
+    assert "LookupError" in caplog.text
     assert here.at_rest
 
 

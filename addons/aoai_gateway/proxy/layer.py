@@ -87,8 +87,7 @@ class GatewayLayer(HttpLayer):
         of a stream, and a head comes before its body. Each piece on its own would cost a system call, which
         is more than all the rest that is done with it.
         """
-        while self._dead:
-            take_apart(self._dead.pop())
+        self._tidy()
         connection: Connection | None = None
         pieces: list[bytes] = []
         try:
@@ -110,6 +109,14 @@ class GatewayLayer(HttpLayer):
             return
         if connection is not None:
             yield self._piece(connection, pieces)
+
+    def _tidy(self) -> None:
+        """Take apart what is left of connections that are gone. What goes wrong with that costs no call."""
+        while self._dead:
+            try:
+                take_apart(self._dead.pop())
+            except Exception as error:
+                log_exception("where the rest of a connection is let go of; it stays in memory.", error)
 
     def _piece(self, connection: Connection, pieces: list[bytes]) -> commands.SendData:
         data = b"".join(pieces)
