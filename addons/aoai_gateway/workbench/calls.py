@@ -92,7 +92,7 @@ class Calls:
         return iter(list(self._flows.values()))
 
     def get(self, ident: str) -> HTTPFlow | None:
-        """Return the flow of a call, with what became of it written on it; None if it is not here any more."""
+        """Return the flow of a call, with what became of it; None if it is not here any more."""
         flow = self._flows.get(ident)
         if flow is not None and self._say is not None:
             self._say(flow)

@@ -35,7 +35,8 @@ from aoai_gateway.engine.effects import (
     WaitInQueue,
     WaitUntil,
 )
-from aoai_gateway.proxy.upstream_response import SLACK, UpstreamResponse
+from aoai_gateway.proxy.timers import DEADLINE_SLACK
+from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.queue_waker import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
 from tests.engine.scenarios.azure import LATENCY, Azure, Deployment, Served, State, Work
@@ -226,7 +227,7 @@ class Caller:
         here, received = self.traffic, self.received
         if self.done or received is None or self.served is None:
             return
-        if received.due > here.now + SLACK:
+        if received.due > here.now + DEADLINE_SLACK:
             self._watch()
         elif isinstance(self.pending, Deliver):
             self._abandon()
