@@ -36,12 +36,12 @@ class Flaky:
         self.calls: list[str] = []
         self.cut = ""
         self.ended: set[str] = set()
+        self.tasks: set[asyncio.Future[None]] = set()
         self.bookings = asyncio.Semaphore(1_000_000)  # how many more `book`s may go on
 
     def __getattr__(self, name: str):
         async def operation(*arguments, **named):
             self.calls.append(name)
-            named.pop("soon", None)
             await asyncio.sleep(0)
             if name == "book":
                 await self.bookings.acquire()
@@ -69,6 +69,22 @@ class Flaky:
             return answer
 
         return operation
+
+    def tell_end(self, reservation, used, took) -> None:
+        async def end() -> None:
+            error = None
+            try:
+                if used is None:
+                    await self.cancel(reservation, 0)
+                else:
+                    await self.settle(reservation, used[0], 0, cost=used[1])
+            except StateUnavailableError as cut:
+                error = cut
+            took(error)
+
+        task = asyncio.ensure_future(end())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def aclose(self) -> None:
         pass

@@ -47,14 +47,24 @@ async def written(server: RedisServer, ask: Callable[[], Awaitable[object]]) -> 
         return int((await admin.info("stats"))["total_reads_processed"]) - reads - 1
 
 
+async def told(runner: Runner, script: Script, words: bytes) -> object:
+    """Tell the store something of two words, and wait for what is heard of it."""
+    heard: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    runner.tell(script, 2, words, heard.set_result)
+    return await heard
+
+
 def test_all_questions_of_one_turn_are_one_writing(redis_server: RedisServer) -> None:
     async def story(runner: Runner) -> None:
         await runner.run(ECHO, (), (1,))
         words = packed_words((0, 7))
 
         async def several() -> None:
-            asked = [runner.ask(ECHO, 2, words, soon=n != 1) for n in range(3)]
-            assert await asyncio.gather(*asked) == [[7]] * 3
+            told: list[object] = []
+            first = runner.ask(ECHO, 2, words)
+            runner.tell(ECHO, 2, words, told.append)
+            assert await asyncio.gather(first, runner.ask(ECHO, 2, words)) == [[7]] * 2
+            assert told == [[7]]
 
         assert await written(redis_server, several) == 1
 
@@ -67,14 +77,14 @@ def test_an_end_waits_for_company_and_goes_before_it(redis_server: RedisServer) 
         words = packed_words((1, "company"))
 
         async def both() -> None:
-            end = runner.ask(COUNT, 2, words, soon=False)
+            told: list[object] = []
+            runner.tell(COUNT, 2, words, told.append)
             await asyncio.sleep(0)
             assert await runner.ask(COUNT, 2, words) == [3]
-            assert end.done()
-            assert end.result() == [2]
+            assert told == [[2]]
 
         assert await written(redis_server, both) == 1
-        assert await runner.ask(COUNT, 2, words, soon=False) == [4], "and is sent without any"
+        assert await told(runner, COUNT, words) == [4], "and is sent without any"
 
     play(redis_server, story)
 
@@ -83,12 +93,68 @@ def test_what_waits_at_the_end_is_sent(redis_server: RedisServer) -> None:
     async def main() -> None:
         client = StoreClient(redis_server.url, key="any", connect_seconds=5, answer_seconds=5)
         runner = Runner(client, 5)
-        last = runner.ask(COUNT, 2, packed_words((1, "at the end")), soon=False)
+        told: list[object] = []
+        runner.tell(COUNT, 2, packed_words((1, "at the end")), told.append)
         await runner.aclose()
-        assert last.result() == [1]
+        assert told == [[1]]
         await client.aclose()
 
     asyncio.run(main())
+
+
+def test_at_the_end_what_has_no_answer_is_told_so(own_redis: RedisServer) -> None:
+    async def main() -> None:
+        client = StoreClient(own_redis.url, key="any", connect_seconds=5, answer_seconds=5)
+        runner = Runner(client, 0.2)
+        assert await runner.run(ECHO, (), (1,)) == [1]
+        assert own_redis.process is not None
+        own_redis.process.send_signal(signal.SIGSTOP)
+        told: list[object] = []
+        asked = runner.ask(ECHO, 2, packed_words((0, 2)))
+        await asyncio.sleep(0)  # it is sent, and the rest waits for its answer
+        runner.tell(ECHO, 2, packed_words((0, 3)), told.append)
+        await runner.aclose()
+        with pytest.raises((TimeoutError, asyncio.CancelledError)):
+            await asked
+        ((last),) = told
+        assert isinstance(last, TimeoutError | asyncio.CancelledError)
+        own_redis.process.send_signal(signal.SIGCONT)
+        await client.aclose()
+
+    asyncio.run(main())
+
+
+def test_who_cannot_take_an_answer_costs_the_others_none(redis_server: RedisServer) -> None:
+    async def story(runner: Runner) -> None:
+        raised: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: raised.append(said["exception"]))
+        told: list[object] = []
+        words = packed_words((0, 4))
+
+        def cannot(_: object) -> None:
+            raise LookupError("a bug")
+
+        runner.tell(ECHO, 2, words, told.append)
+        runner.tell(ECHO, 2, words, cannot)
+        runner.tell(ECHO, 2, words, told.append)
+        assert await runner.ask(ECHO, 2, words) == [4]
+        assert told == [[4]] * 2
+        assert [type(error) for error in raised] == [LookupError]
+
+    play(redis_server, story)
+
+
+def test_a_connection_that_the_server_has_closed_meanwhile_costs_nothing(redis_server: RedisServer) -> None:
+    async def story(runner: Runner) -> None:
+        async with Redis.from_url(redis_server.url) as admin:
+            for n in range(5):
+                told: list[object] = []
+                runner.tell(ECHO, 2, packed_words((0, n)), told.append)
+                assert await runner.run(ECHO, (), (n,)) == [n]
+                assert told == [[n]]
+                await admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
+
+    play(redis_server, story)
 
 
 def test_a_server_that_became_a_replica_is_looked_for_anew(own_redis: RedisServer) -> None:
@@ -108,6 +174,8 @@ def test_a_server_that_became_a_replica_is_looked_for_anew(own_redis: RedisServe
 
 def test_questions_are_answered_though_the_connection_cannot_be_let_go() -> None:
     class Broken:
+        channel = None
+
         async def ask(self, commands: Sequence[bytes]) -> list[Any]:
             raise OSError("gone")
 

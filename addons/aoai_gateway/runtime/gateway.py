@@ -436,7 +436,8 @@ class Gateway:
             self.unix_offset = unix_offset
 
     def _in_background(self, answer: Awaitable[None] | None) -> None:
-        if answer is not None:
+        # A future is under way by itself.
+        if answer is not None and not isinstance(answer, asyncio.Future):
             asyncio_utils.create_task(_finish(answer), name="quota", keep_ref=True)
 
     def write_down(self, call: Call, secrets: Iterable[KnownSecrets] = ()) -> dict[str, Any]:

@@ -160,26 +160,38 @@ class FailoverState:
         if self._degraded_since is not None:
             self._outbox.owe(running, used, now)
             return None
-        return self._tell_end(running, used, now)
+        if used is not None and not running.booked:
+            return self._charge(running, used, now)
+        # No caller waits for it, and most calls end so: without a task.
+        told = asyncio.get_running_loop().create_future()
 
-    async def _tell_end(self, running: Running, used: Used | None, now: float) -> None:
+        def took(error: StateUnavailableError | None) -> None:
+            if error is not None:
+                self._lose_end(error, running, used, now)
+            if not told.done():
+                told.set_result(None)
+
+        self._shared.tell_end(reservation, used, took)
+        return told
+
+    async def _charge(self, running: Running, used: Used, now: float) -> None:
+        tokens, cost = used
         try:
-            if used is None:
-                await self._shared.cancel(running.reservation, now, soon=False)
-                return
-            tokens, cost = used
-            if running.booked:
-                await self._shared.settle(running.reservation, tokens, now, cost=cost, soon=False)
-            else:
-                age = self._clock() - running.admitted_at
-                await self._shared.charge(running.reservation, tokens, age, cost=cost)
+            await self._shared.charge(
+                running.reservation, tokens, self._clock() - running.admitted_at, cost=cost
+            )
         except StateUnavailableError as error:
-            self._degrade(error, now)
-            # The store may have counted it, and lost its answer alone.
-            self._outbox.owe(replace(running, sent=True), used, now)
+            self._lose_end(error, running, used, now)
         except asyncio.CancelledError:
-            self._later(self._tell_end(running, used, now))
+            self._later(self._charge(running, used, now))
             raise
+
+    def _lose_end(
+        self, error: StateUnavailableError, running: Running, used: Used | None, now: float
+    ) -> None:
+        self._degrade(error, now)
+        # The store may have counted it, and lost its answer alone.
+        self._outbox.owe(replace(running, sent=True), used, now)
 
     def renew(self, reservations: Iterable[Reservation], now: float) -> Answer[None]:
         """Keep reservations from lapsing; `start` does so for all that run."""

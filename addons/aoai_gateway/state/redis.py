@@ -24,7 +24,8 @@ from aoai_gateway.quota.counters import LEASE
 from aoai_gateway.quota.quotas import Decision, Quota, Reservation, Standing
 from aoai_gateway.quota.window import microseconds
 from aoai_gateway.state import Break, Left, StateUnavailableError
-from aoai_gateway.state.scripts import Reply, Runner, Script
+from aoai_gateway.state.outbox import Used
+from aoai_gateway.state.scripts import Outcome, Reply, Runner, Script
 from aoai_gateway.state.store_client import NOT_REDIS, StoreClient, keys_prefix, packed_words
 
 TIMEOUT: Final = 1.0
@@ -34,8 +35,8 @@ Losing it lets every process spend the whole limit, and costs the calls under wa
 long enough not to take a busy event loop for a lost store.
 """
 
-ACCOUNTS_KEPT: Final = 10_000
-"""Clients, and accounts of clients, of which it is kept how their keys and limits travel."""
+FORMS_KEPT: Final = 4_000
+"""Of clients, with some of their quotas: a kilobyte or so each."""
 
 SERVER_CLOCK: Final = """
 local function clock()
@@ -98,31 +99,41 @@ class RedisState:
 
     async def book(self, reservation: Reservation, age: float) -> None:
         """Book a call that was admitted `age` seconds ago without this store, and is running."""
-        await self._decide("book", reservation, age=age)
+        await self._run("book", reservation, age=age)
 
     async def charge(
         self, reservation: Reservation, tokens: int, age: float, cost: int | None = None
     ) -> None:
         """Settle a call if it is held here, else count what it used, admitted `age` seconds ago."""
-        await self._decide("charge", reservation, used=(tokens, cost), age=age)
+        await self._run("charge", reservation, (tokens, cost), age)
 
     async def settle(
+        self, reservation: Reservation, tokens: int, now: float = 0, cost: int | None = None
+    ) -> None:
+        """Replace what was reserved by the tokens used, and the money."""
+        await self._run("settle", reservation, _checked(tokens, cost))
+
+    async def cancel(self, reservation: Reservation, now: float = 0) -> None:
+        """Take back a reservation that no backend served."""
+        await self._run("cancel", reservation)
+
+    def tell_end(
         self,
         reservation: Reservation,
-        tokens: int,
-        now: float = 0,
-        cost: int | None = None,
-        *,
-        soon: bool = True,
+        used: Used | None,
+        took: Callable[[StateUnavailableError | None], None],
     ) -> None:
-        """Replace what was reserved by the tokens used, and the money. ``soon``: whether a caller waits."""
-        if tokens < 0 or (cost or 0) < 0:
-            raise ValueError(f"cannot settle with {tokens} tokens and a cost of {cost}")
-        await self._decide("settle", reservation, used=(tokens, cost), soon=soon)
+        """Settle with what was ``used``, or cancel, without a caller that waits.
 
-    async def cancel(self, reservation: Reservation, now: float = 0, *, soon: bool = True) -> None:
-        """Take back a reservation that no backend served. ``soon``: as in `settle`."""
-        await self._decide("cancel", reservation, soon=soon)
+        ``took`` hears of it once, later: with what went wrong, if anything did. At the end of the process
+        nothing is to be done about that any more: the lease lapses.
+        """
+
+        def take(outcome: Outcome) -> None:
+            took(self._client.unavailable(outcome) if isinstance(outcome, Exception) else None)
+
+        operation, used = ("cancel", None) if used is None else ("settle", _checked(*used))
+        self._scripts.tell(self._quotas, *self._words(operation, reservation, used), take)
 
     async def renew(self, reservations: Iterable[Reservation], now: float = 0) -> None:
         """Keep reservations from lapsing; one script call per client."""
@@ -151,7 +162,7 @@ class RedisState:
     # ---------------------------------------------------------------------------------------------
 
     async def _decision(self, operation: str, reservation: Reservation) -> Decision:
-        answer = await self._decide(operation, reservation)
+        answer = await self._run(operation, reservation)
         return self._understood(partial(_decision, reservation), answer)
 
     def _understood[T](self, read: Callable[[Reply], T], answer: Reply) -> T:
@@ -160,32 +171,29 @@ class RedisState:
         except (TypeError, ValueError) as error:
             raise StateUnavailableError(f"{self.address}: {NOT_REDIS}") from error
 
-    async def _decide(
-        self,
-        operation: str,
-        reservation: Reservation,
-        *,
-        used: tuple[int, int | None] | None = None,
-        age: float = 0,
-        soon: bool = True,
-    ) -> Reply:
-        client, quotas = reservation.client, reservation.quotas
-        keys, ended = _packed_client_keys(self._prefix, client)
-        accounts = [_account(self._prefix, client, limits) for limits in quotas]
-        id_ = reservation.id
-        words = [
-            packed_words((len(CLIENT_KEYS) + 2 * len(quotas) + 1,)),
-            keys,
-            *[account.keys for account in accounts],
-            packed_words((ended % id_, operation, id_, self._lease, max(0, microseconds(age)))),
+    def _run(
+        self, operation: str, reservation: Reservation, used: Used | None = None, age: float = 0
+    ) -> Awaitable[Reply]:
+        count, words = self._words(operation, reservation, used, age)
+        return self._answer(self._scripts.ask(self._quotas, count, words))
+
+    def _words(
+        self, operation: str, reservation: Reservation, used: Used | None = None, age: float = 0
+    ) -> tuple[int, bytes]:
+        """Return how many words ask for an operation, and how they travel."""
+        quotas, id_ = reservation.quotas, reservation.id.encode()
+        form = _form(self._prefix, reservation.client, quotas, self._lease)
+        microseconds_ago = max(0, microseconds(age))
+        varying: list[int | bytes] = [
+            *(form.ended_length + len(id_), id_, len(operation), operation.encode()),
+            *(len(id_), id_, len(str(microseconds_ago)), microseconds_ago),
         ]
-        for account, limits in zip(accounts, quotas, strict=True):
-            tokens, requests = reservation.asked(limits)
+        for quota in quotas:
+            tokens, requests = reservation.asked(quota)
             if used is not None:
-                tokens = reservation.used(limits, *used)
-            words += (account.name, packed_words((tokens, requests)), account.limits)
-        count = 1 + len(CLIENT_KEYS) + 1 + 4 + (2 + 7) * len(quotas)
-        return await self._answer(self._scripts.ask(self._quotas, count, b"".join(words), soon=soon))
+                tokens = reservation.used(quota, *used)
+            varying += (len(str(tokens)), tokens, len(str(requests)), requests)
+        return form.number, form.words % tuple(varying)
 
     async def _break(self, operation: str, of: Break, length: int = 0, note: str = "") -> Reply:
         words = (len(self._breaks_keys), *self._breaks_keys, operation, json.dumps(of), length, note)
@@ -201,7 +209,7 @@ class RedisState:
 CLIENT_KEYS: Final = ("leases", "holds", "budgets")
 
 
-@lru_cache(ACCOUNTS_KEPT)
+@lru_cache(FORMS_KEPT)
 def _tagged(prefix: str, client: str) -> str:
     # In a cluster, keys with the same words in braces are on the same node.
     return f"{prefix}:{{{quote(client, safe='')}}}"
@@ -211,31 +219,47 @@ def _client_keys(prefix: str, client: str) -> list[str]:
     return [f"{_tagged(prefix, client)}:{key}" for key in CLIENT_KEYS]
 
 
-@lru_cache(ACCOUNTS_KEPT)
-def _packed_client_keys(prefix: str, client: str) -> tuple[bytes, str]:
-    """Pack the keys of a client; and give the key of a reservation that has ended, with %s for its id."""
-    ended = _tagged(prefix, client).replace("%", "%%")
-    return packed_words(_client_keys(prefix, client)), f"{ended}:%s:ended"
+class _Form(NamedTuple):
+    """How a client's operations on some of its quotas travel, but for what each call has of its own.
+
+    ``words``: so many (``number``), packed, with the place of each length and value that varies.
+    ``ended_length``: of the key of a reservation that has ended, in bytes, without the reservation's id.
+    """
+
+    number: int
+    words: bytes
+    ended_length: int
 
 
-class _Account(NamedTuple):
-    """How an account travels: its keys, its name and its limits."""
-
-    keys: bytes
-    name: bytes
-    limits: bytes
+_VARYING_NUMBER: Final = b"$%d\r\n%d\r\n"
+_VARYING_TEXT: Final = b"$%d\r\n%b\r\n"
 
 
-@lru_cache(ACCOUNTS_KEPT)
-def _account(prefix: str, client: str, quota: Quota) -> _Account:
+@lru_cache(FORMS_KEPT)
+def _form(prefix: str, client: str, quotas: tuple[Quota, ...], lease: int) -> _Form:
+    tagged = _tagged(prefix, client)
     # A quoted name is never "*", so the account over all has a name of its own.
-    name = "*" if quota.deployment is None else quote(quota.deployment, safe="")
-    account = f"{_tagged(prefix, client)}:{name}"
-    return _Account(
-        packed_words((f"{account}:window", f"{account}:sums")),
-        packed_words((name,)),
-        packed_words([-1 if limit is None else limit for limit in quota.limits]),
-    )
+    names = ["*" if quota.deployment is None else quote(quota.deployment, safe="") for quota in quotas]
+    keys = _client_keys(prefix, client)
+    keys += [f"{tagged}:{name}:{key}" for name in names for key in ("window", "sums")]
+    before, after = (_fixed(part) for part in (f"{tagged}:", ":ended"))
+    parts = [
+        *(_fixed_words(len(keys) + 1, *keys), b"$%d\r\n", before, b"%b", after, b"\r\n"),
+        *(_VARYING_TEXT, _VARYING_TEXT, _fixed_words(lease), _VARYING_NUMBER),  # operation, id, lease, age
+    ]
+    for name, quota in zip(names, quotas, strict=True):
+        limits = [-1 if limit is None else limit for limit in quota.limits]
+        parts += (_fixed_words(name), _VARYING_NUMBER, _VARYING_NUMBER, _fixed_words(*limits))
+    number = 1 + len(keys) + 1 + 4 + 7 * len(quotas)
+    return _Form(number, b"".join(parts), len(f"{tagged}::ended".encode()))
+
+
+def _fixed_words(*words: str | int) -> bytes:
+    return packed_words(words).replace(b"%", b"%%")
+
+
+def _fixed(text: str) -> bytes:
+    return text.encode().replace(b"%", b"%%")
 
 
 def _script(clock: str, name: str) -> Script:
@@ -263,6 +287,12 @@ def _decision(reservation: Reservation, answer: Reply) -> Decision:
         )
     ]
     return Decision(bool(admitted), tuple(standings))
+
+
+def _checked(tokens: int, cost: int | None) -> Used:
+    if tokens < 0 or (cost or 0) < 0:
+        raise ValueError(f"cannot settle with {tokens} tokens and a cost of {cost}")
+    return tokens, cost
 
 
 def _breaks(answer: Reply) -> dict[Break, Left]:

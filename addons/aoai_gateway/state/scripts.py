@@ -13,17 +13,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, override
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from aoai_gateway.state.store_client import packed_words
+from aoai_gateway.state.store_client import of_the_keeper, packed_words
 
 if TYPE_CHECKING:
+    from aoai_gateway.state.channel import Answers
     from aoai_gateway.state.store_client import StoreClient
 
 LARGEST_BATCH: Final = 500
@@ -32,6 +33,9 @@ LINGER_SECONDS: Final = 0.005
 """For which a question waits for company that no caller waits for."""
 
 type Reply = int | bytes | Sequence[int | bytes]
+
+type Outcome = Reply | BaseException
+"""The answer, or why there is none; CancelledError at the end of the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +55,81 @@ class Script:
         return cls(text, digest, packed_words(("EVALSHA", digest)), packed_words(("EVAL", text)))
 
 
-@dataclass(slots=True)
 class _Question:
-    script: Script
-    count: int
-    words: bytes
-    asked: float
-    reply: asyncio.Future[Reply]
+    """One call of a script."""
+
+    __slots__ = ("asked", "count", "script", "words")
+
+    def __init__(self, script: Script, count: int, words: bytes, asked: float) -> None:
+        self.script = script
+        self.count = count
+        self.words = words
+        self.asked = asked
 
     def command(self, *, teach: bool) -> bytes:
         """Return what is sent; with `teach`, the script's text instead of its digest."""
         first = self.script.by_text if teach else self.script.by_digest
         return b"*%d\r\n%b%b" % (self.count + 2, first, self.words)
+
+    def is_given_up(self) -> bool:
+        """Whether the caller does not want to know any more, and the script is not to run."""
+        raise NotImplementedError
+
+    def take(self, outcome: Outcome) -> None:
+        """Pass on what came of it. A second time does nothing."""
+        raise NotImplementedError
+
+
+class _Asked(_Question):
+    """One that a caller waits for."""
+
+    __slots__ = ("reply",)
+
+    def __init__(self, script: Script, count: int, words: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(script, count, words, loop.time())
+        self.reply: asyncio.Future[Reply] = loop.create_future()
+
+    @override
+    def is_given_up(self) -> bool:
+        return self.reply.done()
+
+    @override
+    def take(self, outcome: Outcome) -> None:
+        if self.reply.done():
+            pass
+        elif isinstance(outcome, asyncio.CancelledError):
+            self.reply.cancel()
+        elif isinstance(outcome, BaseException):
+            self.reply.set_exception(outcome)
+        else:
+            self.reply.set_result(outcome)
+
+
+class _Told(_Question):
+    """One that no caller waits for; ``took`` hears what came of it in the turn in which the answer comes."""
+
+    __slots__ = ("took",)
+
+    def __init__(
+        self, script: Script, count: int, words: bytes, asked: float, took: Callable[[Outcome], None]
+    ) -> None:
+        super().__init__(script, count, words, asked)
+        self.took: Callable[[Outcome], None] | None = took
+
+    @override
+    def is_given_up(self) -> bool:
+        return False
+
+    @override
+    def take(self, outcome: Outcome) -> None:
+        took, self.took = self.took, None
+        if took is None:
+            return
+        try:
+            took(outcome)
+        except Exception as error:  # a bug of ours; the rest of the batch has its answers all the same
+            told = {"message": "an answer of the shared store could not be taken", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(told)
 
 
 class Runner:
@@ -76,80 +143,141 @@ class Runner:
         self._client = client
         self._timeout = timeout
         self._waiting: deque[_Question] = deque()
-        self._sender: asyncio.Task[None] | None = None
+        self._is_urgent = False
+        """Whether a caller waits for one of them."""
         self._start: asyncio.Handle | None = None
-        """The turn of the event loop in which what waits is sent."""
+        """The turn of the event loop in which what waits is sent; ``_starts_at_once``: the next one."""
         self._starts_at_once = False
+        self._under_way: list[_Question] = []
+        """The batch that was sent, until its answers come."""
+        self._mending: asyncio.Task[None] | None = None
+        """What does for a batch what is more than to send it and to pass on its answers."""
+        self._look: asyncio.TimerHandle | None = None
+        """When it is looked next whether the batch under way is overdue; it is not before."""
+        self._emptied: asyncio.Future[None] | None = None
+        """At the end: has a result when nothing waits any more."""
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
         """Return what the script returns. Raises what redis-py does, and TimeoutError after `timeout` s."""
         words = (len(keys), *keys, *arguments)
         return await self.ask(script, len(words), packed_words(words))
 
-    def ask(self, script: Script, count: int, words: bytes, *, soon: bool = True) -> asyncio.Future[Reply]:
+    def ask(self, script: Script, count: int, words: bytes) -> asyncio.Future[Reply]:
         """Ask what `run` does, now; returns what will have the answer.
 
         ``words``: so many (``count``) that follow on the script, packed: how many keys, keys, arguments.
-        ``soon``: whether a caller waits for it.
         """
         loop = asyncio.get_running_loop()
-        question = _Question(script, count, words, loop.time(), loop.create_future())
+        question = _Asked(script, count, words, loop)
         self._waiting.append(question)
-        if self._sender is None and not self._starts_at_once:
-            if soon:
-                self._starts_at_once = True
-                if self._start is not None:
-                    self._start.cancel()
-                self._start = loop.call_soon(self._begin)
-            elif self._start is None:
-                self._start = loop.call_later(LINGER_SECONDS, self._begin)
+        self._is_urgent = True
+        if not (self._starts_at_once or self._is_busy()):
+            self._starts_at_once = True
+            if self._start is not None:
+                self._start.cancel()
+            self._start = loop.call_soon(self._begin)
         return question.reply
+
+    def tell(self, script: Script, count: int, words: bytes, took: Callable[[Outcome], None]) -> None:
+        """Ask without waiting. ``took`` is given the answer, or an exception; CancelledError at the end."""
+        loop = asyncio.get_running_loop()
+        self._waiting.append(_Told(script, count, words, loop.time(), took))
+        if self._start is None and not self._is_busy():
+            self._start = loop.call_later(LINGER_SECONDS, self._begin)
 
     async def aclose(self) -> None:
         """Send what waits, and stop; questions without an answer are cancelled then."""
-        if self._start is not None:
-            self._begin()
-        if self._sender is not None:
-            await asyncio.wait({self._sender}, timeout=self._timeout)
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.wait({self._sender})
-        while self._waiting:
-            self._waiting.popleft().reply.cancel()
+        self._emptied = asyncio.get_running_loop().create_future()
+        self._begin()
+        await asyncio.wait({self._emptied}, timeout=self._timeout)
+        for handle in (self._start, self._look):
+            if handle is not None:
+                handle.cancel()
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.wait({self._mending})
+        for question in (*self._under_way, *self._waiting):
+            question.take(asyncio.CancelledError())
+        self._under_way = []
+        self._waiting.clear()
+
+    def _is_busy(self) -> bool:
+        """Whether a batch is on its way; what waits follows on it."""
+        return bool(self._under_way) or self._mending is not None
 
     def _begin(self) -> None:
+        """Send what waits, unless a batch is on its way."""
+        if self._is_busy():
+            return
         if self._start is not None:
             self._start.cancel()
         self._start, self._starts_at_once = None, False
-        if self._sender is None:
-            sender = asyncio.get_running_loop().create_task(self._send())
-            if not sender.done():
-                self._sender = sender
-
-    async def _send(self) -> None:
-        try:
-            while self._waiting:
-                await self._send_batch(self._next_batch())
-        finally:
-            self._sender = None
+        batch = self._next_batch()
+        if not batch:
+            if self._emptied is not None and not self._emptied.done():
+                self._emptied.set_result(None)
+            return
+        channel = self._client.channel
+        if channel is None:
+            self._mend(batch, None)
+            return
+        self._under_way = batch
+        channel.send(b"".join(_commands(batch, teach=False)), len(batch), self._answered)
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_at(self._overdue(batch), self._see)
 
     def _next_batch(self) -> list[_Question]:
         batch: list[_Question] = []
         while self._waiting and len(batch) < LARGEST_BATCH:
             question = self._waiting.popleft()
-            if not question.reply.done():  # the caller may have given up
+            if not question.is_given_up():
                 batch.append(question)
+        self._is_urgent = bool(self._waiting)
         return batch
 
-    async def _send_batch(self, batch: list[_Question]) -> None:
-        if not batch:
+    def _overdue(self, batch: list[_Question]) -> float:
+        return batch[0].asked + self._timeout
+
+    def _see(self) -> None:
+        """Give up the batch under way, if it is overdue. One timer does for all batches of its time."""
+        loop = asyncio.get_running_loop()
+        self._look = None
+        if not self._under_way:
             return
+        if loop.time() < self._overdue(self._under_way):
+            self._look = loop.call_at(self._overdue(self._under_way), self._see)
+        else:
+            self._answered(TimeoutError())
+
+    def _answered(self, answers: Answers) -> None:
+        batch, self._under_way = self._under_way, []
+        if isinstance(answers, Exception) or any(isinstance(answer, Exception) for answer in answers):
+            self._mend(batch, answers)
+            return
+        for question, answer in zip(batch, answers, strict=True):
+            question.take(answer)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Send what has come meanwhile: at once if a caller waits for it."""
+        if self._is_urgent or self._emptied is not None:
+            self._begin()
+        elif self._waiting and self._start is None:
+            self._start = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._begin)
+
+    def _mend(self, batch: list[_Question], answers: Answers | None) -> None:
+        mending = asyncio.get_running_loop().create_task(self._mended(batch, answers))
+        if not mending.done():
+            self._mending = mending
+
+    async def _mended(self, batch: list[_Question], answers: Answers | None) -> None:
+        """Connect, connect anew, or teach scripts, as far as there is time; then pass on what came of it."""
         try:
-            async with asyncio.timeout_at(batch[0].asked + self._timeout):
-                await self._answer(batch)
+            async with asyncio.timeout_at(self._overdue(batch)):
+                await self._answer(batch, answers)
         except asyncio.CancelledError:
             for question in batch:
-                question.reply.cancel()
+                question.take(asyncio.CancelledError())
             raise
         except Exception as error:
             # It may have stopped in the middle of an answer, the rest of which is not to be read as the
@@ -158,27 +286,30 @@ class Runner:
                 await self._client.drop()
             finally:
                 for question in batch:
-                    if not question.reply.done():
-                        question.reply.set_exception(error)
+                    question.take(error)
+        finally:
+            self._mending = None
+        self._go_on()
 
-    async def _answer(self, batch: list[_Question], *, teach: bool = False) -> None:
+    async def _answer(self, batch: list[_Question], answers: Answers | None, *, teach: bool = False) -> None:
         unknown = []
-        for question, reply in zip(batch, await self._together(batch, teach), strict=True):
-            if isinstance(reply, NoScriptError) and not teach:
+        for question, answer in zip(batch, await self._together(batch, answers, teach), strict=True):
+            if isinstance(answer, NoScriptError) and not teach:
                 unknown.append(question)
-            elif question.reply.done():
-                pass
-            elif isinstance(reply, Exception):
-                question.reply.set_exception(reply)
             else:
-                question.reply.set_result(reply)
+                question.take(answer)
         if unknown:
-            await self._answer(unknown, teach=True)
+            await self._answer(unknown, None, teach=True)
 
-    async def _together(self, batch: list[_Question], teach: bool) -> list[Reply | Exception]:
-        commands = _commands(batch, teach)
+    async def _together(self, batch: list[_Question], answers: Answers | None, teach: bool) -> list[Outcome]:
+        """Return the answers of the store, if these (``answers``) do not do."""
+        commands = _commands(batch, teach=teach)
         try:
-            return await self._client.ask(commands)
+            if answers is None:
+                return await self._client.ask(commands)
+            if isinstance(answers, Exception):
+                raise answers
+            return of_the_keeper(answers)
         except RedisTimeoutError:
             raise
         except (RedisConnectionError, MovedError):
@@ -188,7 +319,7 @@ class Runner:
             return await self._client.ask(commands)
 
 
-def _commands(batch: list[_Question], teach: bool) -> list[bytes]:
+def _commands(batch: list[_Question], *, teach: bool) -> list[bytes]:
     """Return what is sent; with `teach`, each script's text once: the server was restarted or flushed."""
     if not teach:
         return [question.command(teach=False) for question in batch]

@@ -8,9 +8,9 @@ In a Cluster all keys of the gateways with one prefix are in one slot, by a hash
 one round trip then, in the order in which it was asked, and the counters are lost and come back as a whole:
 keys on three shards would be lost three times as often. So one shard carries it all, as a single Redis would.
 
-redis-py finds and opens the connection, signs in on it and reads what comes. Its commands and pipelines are
-not used: for each command they take a connection out of a pool and give it back, set several timers and pack
-each argument anew, which is most of what a decision costs this process.
+redis-py finds and opens the connection and signs in on it. Its commands and pipelines are not used: for each
+command they take a connection out of a pool and give it back, set several timers and pack each argument anew,
+which is most of what a decision costs this process. What is asked goes through a `Channel`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisClusterException,
     RedisError,
-    ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from aoai_gateway.config.shared_store import (
     REDIS_PORT,
@@ -48,6 +48,7 @@ from aoai_gateway.config.shared_store import (
 )
 from aoai_gateway.config.shared_store import Sentinel as SentinelAddress
 from aoai_gateway.state import StateUnavailableError
+from aoai_gateway.state.channel import Channel
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
@@ -64,7 +65,7 @@ LONGEST_TOLD: Final = 200
 NOT_REDIS: Final = "what answers there does not speak as Redis does"
 
 
-ELSEWHERE: Final = (AskError, ClusterDownError, ReadOnlyError, TryAgainError)
+ELSEWHERE: Final = (AskError, ClusterDownError, ReadOnlyError, TryAgainError, RedisConnectionError)
 """What a server answers that does not, or not now, hold the keys: another one may."""
 
 
@@ -83,6 +84,8 @@ class StoreClient:
         self._seconds = answer_seconds
         self._key = key
         self._connection: AbstractConnection | None = None
+        self._channel: Channel | None = None
+        """What goes through the connection, once it is open."""
         self._redis: Redis | None = None
         self._cluster: RedisCluster | None = None
         self._sentinels: Sentinel | None = None
@@ -107,24 +110,26 @@ class StoreClient:
             more = _sign_in(store) | _tls(store.tls)
             self._redis = Redis(host=host, port=port, db=store.database, **options, **more)
 
-    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands (see `packed`) and return their answers, each a ResponseError if it is one.
+    @property
+    def channel(self) -> Channel | None:
+        """The connection, if there is one."""
+        channel = self._channel
+        return channel if channel is not None and channel.is_open else None
 
-        Raises what redis-py does if the store is not there, or what answers does not hold the keys.
+    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send commands (see `packed`) and return their answers, connecting if need be.
+
+        One that is an error is an exception in the list. Raises what redis-py does if the store is not there,
+        or what answers does not hold the keys.
         """
-        connection = self._connection
-        if connection is None or not connection.is_connected:
-            connection = self._connection = await self._connected()
-        await connection.send_packed_command(commands, check_health=False)
-        answers: list[Any] = []
-        for _ in commands:
-            try:
-                answers.append(await connection.read_response())
-            except ELSEWHERE:
-                raise
-            except ResponseError as error:
-                answers.append(error)
-        return answers
+        channel = self.channel
+        if channel is None:
+            # One that the server has closed is not closed on this side yet.
+            if self._channel is not None:
+                await self.drop()
+            self._connection = await self._connected()
+            channel = self._channel = Channel.on(self._connection)
+        return of_the_keeper(await channel.ask(b"".join(commands), len(commands)))
 
     async def _connected(self) -> AbstractConnection:
         """Return a connection to where the keys are now."""
@@ -147,6 +152,9 @@ class StoreClient:
 
     async def drop(self) -> None:
         """Let go of the connection: what was asked through it gets no answer, and the next looks anew."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
         with contextlib.suppress(RedisError, OSError):
             async with asyncio.timeout(CLOSING_SECONDS):
                 if self._cluster is not None:
@@ -184,6 +192,14 @@ class StoreClient:
             return f"{type(error).__name__}: {str(error)[:LONGEST_TOLD]}"
         # On bytes of another protocol, the client's parser may raise any exception.
         return NOT_REDIS
+
+
+def of_the_keeper(answers: list[Any]) -> list[Any]:
+    """Return answers that are those of the server that holds the keys. Raises the first of `ELSEWHERE`."""
+    for answer in answers:
+        if isinstance(answer, ELSEWHERE):
+            raise answer
+    return answers
 
 
 class _NoCommands:
