@@ -412,3 +412,16 @@ def test_mitmwebs_own_way_in(bench: Workbench) -> None:
     assert request(f"{bench.url}/workbench/api/setup", headers={"cookie": cookie}).status == 200
     other = {"cookie": cookie, "origin": "https://evil.example"}
     assert request(f"{bench.url}/workbench/api/hold", "POST", headers=other, json_body={}).status == 403
+
+
+def test_a_plugin_sees_what_became_of_a_call_though_no_page_does(tmp_path: Path, home: Path) -> None:
+    admin, addon = {"port": 0, "token": TOKEN}, Path(__file__).parent / "addons" / "log_comments.py"
+    with running("serve", tmp_path, home, addons=[addon], admin=admin, workbench={"enabled": True}) as (
+        gateway,
+        _,
+    ):
+        gateway.wait_until(lambda: "Workbench at" in gateway.log, "showing its workbench")
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Where is order 4711?"}]}
+        assert gateway.request("POST", PATH, key=CLIENT_KEY, json_body=body).status == 200
+        gateway.wait_until(lambda: "comment:" in gateway.log, "telling the plugin")
+        assert re.search("comment: “Where is order 4711[?]” .*; story: [4-9]", gateway.log), gateway.log

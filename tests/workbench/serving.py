@@ -61,9 +61,13 @@ class FakeGateway:
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.counter = setup, Counter()
+        self.counts_exactly = False
 
     def in_force(self) -> Setup:
         return self.setup
+
+    async def count_exactly(self) -> None:
+        self.counts_exactly = True
 
 
 class Page:

@@ -16,7 +16,7 @@ from tornado.httpclient import HTTPResponse
 from aoai_gateway.engine.call import Setup
 from aoai_gateway.workbench import call_handlers, child, handler, runs
 from aoai_gateway.workbench.bench import Bench
-from tests.workbench.serving import Page, made_setup, serving
+from tests.workbench.serving import FakeGateway, Page, made_setup, serving
 from tests.workbench.test_calls import call
 
 NESTED = b'{"a":' * 3000 + b"1" + b"}" * 3000
@@ -95,6 +95,21 @@ def all_here(monkeypatch: pytest.MonkeyPatch) -> None:
         return await child.by_size(0, function, *arguments)
 
     monkeypatch.setattr(child, "perform", here)
+
+
+def test_what_counts_tokens_exactly_is_loaded_when_the_first_call_is_read(
+    setup: Setup, tmp_path: Path
+) -> None:
+    async def scenario(page: Page) -> None:
+        page.bench.calls.response(known())
+        gateway = page.bench.gateway
+        assert isinstance(gateway, FakeGateway)
+        assert (await page.ask("GET", "/setup")).code == 200
+        assert not gateway.counts_exactly, "it takes 100 MB"
+        assert (await page.ask("GET", f"/calls/{CALL}")).code == 200
+        assert gateway.counts_exactly
+
+    serving(setup, tmp_path, scenario)
 
 
 @pytest.mark.parametrize(("method", "path", "whole"), ENDPOINTS, ids=lambda each: str(each)[:24])

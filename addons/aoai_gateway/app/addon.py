@@ -267,7 +267,6 @@ class GatewayAddon:
             from aoai_gateway.workbench import setup as workbench
 
             self._followed = True
-            self.lifecycle.inspected = True
             tokens = tuple(config.admin.holders())
             self.lifecycle.admin.extend(workbench.on_listener(self.gateway, addons, tokens))
 

@@ -74,6 +74,7 @@ class Lifecycle:
         self._garbage = Garbage()
         self._simulators = Simulators(gateway.counter)
         self._watcher: asyncio.Task[None] | None = None
+        gateway.count_exactly = self._count_exactly
         self.inspected = False
         """Whether people look at prompts, and so at their numbers of tokens."""
         self.worker: Worker | None = None
@@ -84,6 +85,7 @@ class Lifecycle:
         self._told_ready = False
         self._started_with: Config | None = None
         self._adopting = asyncio.Lock()
+        self._loading = asyncio.Lock()
         self._reload = asyncio.Event()
 
     # --- signals ---------------------------------------------------------------------------------------
@@ -157,8 +159,7 @@ class Lifecycle:
             self._watch(), name="watcher of the gateway's configuration", keep_ref=True
         )
         if self.inspected:
-            await self._load_encodings()
-            self._garbage.set_aside()
+            await self._count_exactly()
 
     async def _listen_as(self, worker: Worker, config: Config) -> None:
         """Accept connections: not before it could serve them, since a predecessor still does."""
@@ -219,6 +220,13 @@ class Lifecycle:
             self._gateway.adopt(config)
             self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
             self._loaded = loaded
+
+    async def _count_exactly(self) -> None:
+        async with self._loading:
+            if not self._gateway.counter.encodings.by_name:
+                await self._load_encodings()
+                # They stay, and have very many objects.
+                self._garbage.set_aside()
 
     async def _load_encodings(self) -> None:
         if self._gateway.counter.encodings.by_name:

@@ -78,12 +78,13 @@ TEXTS: Mapping[type, tuple[str, ...]] = {
     CountDelivered: ("delivered",),
     Announce: ("body",),
     Return: ("body",),
-    Failed: ("body", "answer"),
+    Answered: ("headers",),
+    Failed: ("headers", "body", "answer"),
     Drained: ("body",),
     Ended: ("delivered", "minted"),
     ClientGone: ("so_far",),
 }
-"""What effects and results hold of prompts and answers."""
+"""What effects and results hold of requests and answers, and no story tells."""
 
 NO_NOTICES: Mapping[Notice, str] = {}
 
@@ -111,7 +112,7 @@ class Notes:
     steps: list[Step] = field(default_factory=list)
 
     def forget_texts(self) -> None:
-        """Let go of prompts and answers, which no story repeats, so that a call that has ended is small."""
+        """Let go of what stands in requests and answers: no story repeats it, and it may be large."""
         for step in self.steps:
             for kept in (step.effect, step.result):
                 for name in TEXTS.get(type(kept), ()):

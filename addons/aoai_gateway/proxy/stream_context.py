@@ -179,8 +179,9 @@ class StreamContext:
             # Nothing has the flow but layers, which are garbage that may wait for long.
             self.flow.request.data.content = None
         if self.call is not None and not self.gateway.gives_calls:
-            # What is kept of the call to be told later has no use for its texts.
+            # It may be kept, to be told later, and its texts and fields are of no use for that.
             self.call.body = self.call.delivered = None
+            self.call.headers = NO_HEAD
 
     def end_trial(self) -> None:
         """Make room for the trial of another token."""

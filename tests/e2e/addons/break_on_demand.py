@@ -16,7 +16,7 @@ from typing import Any
 
 from aoai_gateway.app import addon
 from aoai_gateway.engine import aftermath, attempts, engine, plan, scheduler
-from aoai_gateway.inspect import attempt_flows, inspector
+from aoai_gateway.inspect import attempt_flows, put_off
 from aoai_gateway.proxy import (
     delivery,
     downstream_request,
@@ -75,7 +75,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (downstream_request, "target_of"),
     (upstream_attempt, "build_request"),
     (upstream_attempt, "without_secrets"),
-    (inspector, "annotate"),
+    (put_off, "annotate"),
     (engine, "parse_body"),
     (plan.Plans, "of"),
     (aftermath, "routing_request_of"),

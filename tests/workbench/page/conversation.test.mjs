@@ -23,9 +23,22 @@ test("a conversation with Claude", () => {
   const all = turns("messages", body);
   assert.deepEqual(all.map((turn) => turn.role), ["system", "user", "assistant", "user", "assistant"]);
   assert.deepEqual(all.map((turn) => turn.index), [null, 0, 1, 2, 3]);
-  assert.deepEqual(all.map((turn) => turn.texts), [["Be brief."], ["And this?", kept], ["Hm."], ["A cat"], ["A cat."]]);
+  assert.deepEqual(all.map((turn) => turn.texts), [["Be brief."], ["And this?", kept], [{ type: "thinking", text: "Hm." }], ["A cat"], ["A cat."]]);
   assert.deepEqual(all[2].calls, [{ id: "t1", name: "look", arguments: { at: 1 } }]);
   assert.equal(answersById(all).get("t1"), 3);
+});
+
+test("what Claude thought is not what it said, and Anthropic's own tools are called, too", () => {
+  const content = [{ type: "thinking", thinking: null }, { type: "redacted_thinking", data: "QUJD" }, { type: "server_tool_use", id: "s1", name: "web_search", input: { query: "x" } }, { type: "text", text: "So." }];
+  const [turn] = turns("messages", { messages: [{ role: "assistant", content }] });
+  assert.deepEqual(turn.texts, [{ type: "thinking", text: "" }, { type: "thinking", text: "", redacted: true }, "So."]);
+  assert.deepEqual(turn.calls, [{ id: "s1", name: "web_search", arguments: { query: "x" } }]);
+});
+
+test("a number that a browser cannot hold is a parameter, and a form's sound is not", () => {
+  const file = { $kept: "/file", kind: "audio", words: "2 KB" };
+  const all = turns("audio.transcriptions", { seed: { $kept: "/seed", kind: "data", words: "the number 1" }, file });
+  assert.deepEqual(all.map((turn) => turn.role), ["file"]);
 });
 
 test("its tools", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { turns, tools } from "../../../addons/aoai_gateway/workbench/page/lib/conversation.js";
-import { add, addTool, emptyBody, messages, move, remove, setRole } from "../../../addons/aoai_gateway/workbench/page/lib/draft.js";
+import { add, addTool, duplicate, emptyBody, messages, move, remove, setRole } from "../../../addons/aoai_gateway/workbench/page/lib/draft.js";
 import { check, typed, PARAMETERS } from "../../../addons/aoai_gateway/workbench/page/lib/parameters.js";
 import { names } from "../../../addons/aoai_gateway/workbench/page/lib/variables.js";
 import { lines } from "../../../addons/aoai_gateway/workbench/page/lib/threads.js";
@@ -17,6 +17,27 @@ test("messages are added, moved and removed", () => {
   remove(draft, 0);
   assert.deepEqual(draft.body.messages.map((each) => each.role), ["assistant", "user"]);
   assert.equal(move(draft, 0, -1), 0);
+});
+
+test("a copy of a message is another one", () => {
+  const draft = chat();
+  duplicate(draft, 0);
+  draft.body.messages[1].content = "changed";
+  assert.deepEqual(draft.body.messages.map((each) => each.content), ["s", "changed", "u"]);
+});
+
+test("a tool can be added where what was sent as tools is no list", () => {
+  const draft = { operation: "chat.completions", body: { tools: "text" } };
+  addTool(draft);
+  assert.equal(draft.body.tools.length, 1);
+});
+
+test("what begins a parameter's box is valid there", () => {
+  for (const [operation, rules] of Object.entries(PARAMETERS)) {
+    for (const [name, rule] of Object.entries(rules)) {
+      if (rule.begin) assert.equal(check(operation, name, rule.begin, "gpt-4o").problem, undefined, `${operation} ${name}`);
+    }
+  }
 });
 
 test("a role brings and takes what only it has", () => {

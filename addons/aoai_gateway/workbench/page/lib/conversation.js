@@ -3,6 +3,9 @@
 /** The member beside the messages that instructs the model, where there is one. */
 export const SYSTEM = { responses: "instructions", messages: "system" };
 
+/** Claude's blocks that call a tool: the caller's own, one of Anthropic's, one of an MCP server's. */
+const CALLS = ["tool_use", "server_tool_use", "mcp_tool_use"];
+
 /**
  * Read the turns of a request.
  * @returns {Array<{role: string, key: string, index: number|null, texts: Array<any>, calls: Array<object>,
@@ -20,7 +23,7 @@ export function turns(operation, body) {
   const key = ["messages", "input", "prompt"].find((each) => each in body);
   for (const [name, value] of Object.entries(body)) {
     // Forms have their sounds and images beside the prompt.
-    const files = (Array.isArray(value) ? value : [value]).filter((each) => each && typeof each === "object" && "$kept" in each);
+    const files = (Array.isArray(value) ? value : [value]).filter((each) => each && typeof each === "object" && "$kept" in each && each.kind !== "data");
     if (name !== key && files.length) found.push(turn(name, name, null, files));
   }
   if (!key) return found;
@@ -55,7 +58,7 @@ function read(item, key, index, operation) {
     return { id: call?.id, name: inner.name ?? "?", arguments: inner.arguments ?? inner.input ?? "" };
   });
   const blocks = Array.isArray(content) ? content.filter((each) => each && typeof each === "object") : [];
-  for (const each of blocks.filter((block) => block.type === "tool_use")) calls.push({ id: each.id, name: each.name ?? "?", arguments: each.input ?? {} });
+  for (const each of blocks.filter((block) => CALLS.includes(block.type))) calls.push({ id: each.id, name: each.name ?? "?", arguments: each.input ?? {} });
   const result = blocks.find((block) => block.type === "tool_result");
   if (item.function_call) calls.push({ id: "", name: item.function_call.name, arguments: item.function_call.arguments ?? "" });
   return turn(String(item.role ?? "?"), key, index, texts.filter((each) => each !== ""), {
@@ -65,14 +68,15 @@ function read(item, key, index, operation) {
 
 /** Give the parts that a block of content is shown as: calls of tools are shown elsewhere, results hold parts. */
 function parts(value) {
-  if (value?.type === "tool_use") return [];
+  if (CALLS.includes(value?.type)) return [];
   if (value?.type === "tool_result") return Array.isArray(value.content) ? value.content.map(part) : [value.content ?? ""];
   return [part(value)];
 }
 
 function part(value) {
   if (!value || typeof value !== "object") return value;
-  if (value.type === "thinking") return value.thinking;
+  if (value.type === "thinking") return { type: "thinking", text: typeof value.thinking === "string" ? value.thinking : "" };
+  if (value.type === "redacted_thinking") return { type: "thinking", text: "", redacted: true };
   if (value.source && typeof value.source === "object") return source(value.source) ?? value;
   if (typeof value.text === "string" || (value.text && "$kept" in value.text)) return value.text;
   const image = value.image_url?.url ?? value.image_url ?? null;

@@ -38,6 +38,11 @@ export function add(draft, at) {
   list.splice(place, 0, { role, content: "" });
 }
 
+export function duplicate(draft, at) {
+  const list = messages(draft);
+  list?.splice(at + 1, 0, copied(list[at]));
+}
+
 export function remove(draft, at) {
   messages(draft)?.splice(at, 1);
 }
@@ -67,7 +72,7 @@ export function addTool(draft) {
     responses: { type: "function", ...named, parameters: schema },
     messages: { ...named, input_schema: schema },
   };
-  draft.body.tools = [...(draft.body.tools ?? []), made[draft.operation]];
+  draft.body.tools = [...(Array.isArray(draft.body.tools) ? draft.body.tools : []), made[draft.operation]];
 }
 
 /** Copy a JSON value. */

@@ -7,6 +7,10 @@ const one = (...values) => ({ kind: "one", values });
 const flag = { kind: "flag" };
 const text = { kind: "text" };
 const json = { kind: "json" };
+/** What a JSON box begins with, where few remember what belongs there. */
+const begun = (begin) => ({ kind: "json", begin });
+
+const FORM = { name: "answer", strict: true, schema: { type: "object", properties: { answer: { type: "string" } }, required: ["answer"], additionalProperties: false } };
 
 const SAMPLING = { temperature: number(0, 2), top_p: number(0, 1) };
 const PENALTIES = { frequency_penalty: number(-2, 2), presence_penalty: number(-2, 2) };
@@ -15,17 +19,17 @@ export const PARAMETERS = {
   "chat.completions": {
     stream: flag, ...SAMPLING, max_completion_tokens: integer(1), max_tokens: integer(1), n: integer(1, 128), seed: integer(), stop: json,
     ...PENALTIES, reasoning_effort: one("none", "minimal", "low", "medium", "high", "xhigh"), verbosity: one("low", "medium", "high"),
-    response_format: json, tool_choice: json, parallel_tool_calls: flag, logprobs: flag, top_logprobs: integer(0, 20),
+    response_format: begun({ type: "json_schema", json_schema: FORM }), tool_choice: json, parallel_tool_calls: flag, logprobs: flag, top_logprobs: integer(0, 20),
     logit_bias: json, user: text, prompt_cache_key: text, stream_options: json, service_tier: one("auto", "default", "priority", "flex"),
     store: flag, metadata: json,
   },
   responses: {
-    stream: flag, ...SAMPLING, max_output_tokens: integer(16), reasoning: json, text: json, tool_choice: json, parallel_tool_calls: flag,
+    stream: flag, ...SAMPLING, max_output_tokens: integer(16), reasoning: begun({ effort: "medium" }), text: begun({ format: { type: "json_schema", ...FORM } }), tool_choice: json, parallel_tool_calls: flag,
     max_tool_calls: integer(1), previous_response_id: text, store: flag, truncation: one("auto", "disabled"), background: flag, include: json,
     metadata: json, prompt_cache_key: text, user: text, service_tier: one("auto", "default", "priority", "flex"),
   },
   messages: {
-    stream: flag, max_tokens: integer(1), thinking: json, output_config: json, stop_sequences: json, tool_choice: json, ...SAMPLING,
+    stream: flag, max_tokens: integer(1), thinking: begun({ type: "enabled", budget_tokens: 1024 }), output_config: json, stop_sequences: json, tool_choice: json, ...SAMPLING,
     top_k: integer(0), metadata: json, service_tier: one("auto", "standard_only"), cache_control: json,
   },
   completions: {

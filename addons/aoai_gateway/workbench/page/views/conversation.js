@@ -29,7 +29,7 @@ function message(call, turn, { raw, all, answers }) {
   return h("article.message", { class: roleClass(turn.role), "aria-label": turn.role },
     h("header", {}, h("span.role", {}, turn.role), turn.name ? h("span.name", {}, turn.name) : null,
       turn.answers ? h("span.name", {}, `answers ${turn.answers}`) : null, figures(call, tokens)),
-    turn.texts.map((text) => content(text, call.id, raw)),
+    turn.texts.length || turn.calls.length ? turn.texts.map((text) => content(text, call.id, raw)) : h("p.quiet-text", {}, "It is empty."),
     turn.calls.map((each) => toolCall(each, answers.has(each.id))));
 }
 
@@ -43,11 +43,18 @@ function figures(call, tokens) {
 function content(value, callId, raw) {
   if (typeof value === "string") return folded(value, (text) => suited(text, raw));
   if (isStandIn(value)) return standIn(value, callId);
+  if (value?.type === "thinking" && "text" in value) return thinking(value, raw);
   if (value?.type === "image" && typeof value.address === "string") {
     // Nothing is fetched from elsewhere.
     return h("div.stand-in", {}, h("span.words", {}, "image at "), h("code", {}, value.address));
   }
   return code(JSON.stringify(value, null, 2), "json");
+}
+
+/** Show what a model thought before it said something, so that it is not taken for what it said. */
+function thinking({ text, redacted }, raw) {
+  if (!text) return h("p.quiet-text", {}, redacted ? "redacted thinking, which Anthropic keeps encrypted" : "thinking, without its text");
+  return h("details.reasoning", { open: text.length < 600 }, h("summary", {}, "thinking"), suited(text, raw));
 }
 
 function toolCall(call, answered) {

@@ -37,6 +37,7 @@ export function openDraft(key, draft) {
 async function draftOf(id, setup) {
   const call = await get(`/calls/${id}`);
   if (!call.can_be_run) throw new Error("This kind of call is here to be read: it has no prompt that could be edited.");
+  if (call.request.empty) throw new Error("The request has no body that could be edited.");
   if (!call.request.body) throw new Error(`Its body is no JSON, and cannot be edited here: ${call.request.problem}.`);
   const { row } = call;
   const where = row.only || row.asked || row.deployment;

@@ -2,8 +2,8 @@
 
 import { h, button, fill, labelled, select, textBox } from "../lib/dom.js";
 import { CONTENT, PARAMETERS, check, typed } from "../lib/parameters.js";
-import { ROLES, addTool } from "../lib/draft.js";
-import { jsonBox } from "./messages.js";
+import { ROLES, addTool, copied } from "../lib/draft.js";
+import { jsonBox, valueBox } from "./messages.js";
 
 /** Draw the parameters; gives a function that says how many keep the draft from being sent. */
 export function parameterForm(place, draft, modelOf, changed) {
@@ -21,7 +21,7 @@ export function parameterForm(place, draft, modelOf, changed) {
 function initial(rule) {
   if (rule.kind === "flag") return true;
   if (rule.kind === "one") return rule.values[0];
-  if (rule.kind === "json") return {};
+  if (rule.kind === "json") return copied(rule.begin ?? {});
   if (rule.kind === "text") return "";
   return rule.least ?? 0;
 }
@@ -57,24 +57,29 @@ function input(rule, value, take) {
 
 /** Draw the tools. */
 export function toolForm(place, draft, changed) {
-  const draw = () => fill(place, (draft.body.tools ?? []).map((tool, at) => toolBox(draft, tool, at, changed, draw)),
+  const given = () => draft.body.tools ?? [];
+  const draw = () => fill(place, Array.isArray(given())
+    ? given().map((tool, at) => toolBox(draft, tool, at, changed, draw))
+    : valueBox(given(), "Tools, as JSON", (read) => { draft.body.tools = read; changed(); }),
     ROLES[draft.operation] ? button("Add a tool", () => { addTool(draft); draw(); changed(); }, { data: { action: "add-tool" } }) : null);
   draw();
 }
 
 function toolBox(draft, tool, at, changed, redraw) {
-  const own = tool?.function ?? tool;
+  const own = tool?.function ?? tool ?? {};
   const drop = button("Remove", () => {
     draft.body.tools.splice(at, 1);
     if (!draft.body.tools.length) { delete draft.body.tools; delete draft.body.tool_choice; }
     redraw();
     changed();
   }, { "aria-label": `Remove tool ${at + 1}`, class: "quiet" });
-  if ((tool?.type ?? "custom") !== (draft.operation === "messages" ? "custom" : "function")) return h("fieldset.tool-box", {}, h("legend", {}, `tool ${at + 1}: ${tool?.type ?? ""}`), jsonBox(tool, `Tool ${at + 1}`, changed), drop);
+  const isOdd = !tool || typeof own !== "object" || Array.isArray(own) || (tool.type ?? "custom") !== (draft.operation === "messages" ? "custom" : "function");
+  if (isOdd) return h("fieldset.tool-box", {}, h("legend", {}, `tool ${at + 1}: ${tool?.type ?? ""}`), valueBox(tool, `Tool ${at + 1}`, (read) => { draft.body.tools[at] = read; changed(); }), drop);
   const member = draft.operation === "messages" ? "input_schema" : "parameters";
-  const schema = own[member] ?? (own[member] = { type: "object", properties: {} });
+  // A function may have none, and is not to get some by being looked at.
+  const schema = own[member] ?? { type: "object", properties: {} };
   return h("fieldset.tool-box", {}, h("legend", {}, `tool ${at + 1}`),
     labelled("name", h("input", { type: "text", value: own.name ?? "", pattern: "[A-Za-z0-9_\\-]{1,64}", oninput: (event) => { own.name = event.target.value; changed(); } })),
     labelled("description", textBox(own.description ?? "", (text) => { own.description = text; changed(); })),
-    h("div.field", {}, h("span.label", {}, "parameters (JSON schema)"), jsonBox(schema, `Parameters of tool ${at + 1}`, changed)), drop);
+    h("div.field", {}, h("span.label", {}, "parameters (JSON schema)"), jsonBox(schema, `Parameters of tool ${at + 1}`, () => { own[member] = schema; changed(); })), drop);
 }
