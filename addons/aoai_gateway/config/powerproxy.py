@@ -214,7 +214,7 @@ class _Translation:
             self._warning(place, ("plugins",), f"{plugin} is not listed, but {key} is always enforced here")
 
     def _one_limit_for_all(self, document: Mapping) -> None:
-        """Tell whose single number is for each deployment there, and for all together here: a smaller share."""
+        """Tell whose number is for each deployment there and for all together here: a smaller share."""
         found = [
             (path, client, limit)
             for path, client in _policies(document, "clients")
