@@ -221,6 +221,48 @@ def test_a_log_that_holds_other_lines_will_do(tmp_path: Path) -> None:
     assert (made["records"], made["unreadable"]) == (2, 2)
 
 
+def test_a_file_without_any_record_is_named(tmp_path: Path) -> None:
+    rows, log, empty = tmp_path / "logs.csv", tmp_path / "mixed.log", tmp_path / "empty.jsonl"
+    rows.write_text("request_received_utc,client\n2026-11-28 09:00:00,Team 1\n")
+    log.write_text("2026 INFO started\n" + json.dumps(record()) + "\n")
+    empty.write_text("\n")
+    reading = Reading()
+    made = report(read([rows, log, empty], Selection(), reading), reading, percentile=99)
+    assert (made["records"], made["unreadable"]) == (1, 0)
+    assert made["passed_over"] == f"no line of {rows} is a usage record"
+    assert f"Passed over: no line of {rows}"[:60] in text(of(rows), 200)
+
+
+def test_an_editors_byte_order_mark_costs_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    path.write_text(json.dumps(record()) + "\n", encoding="utf-8-sig")
+    assert (of(path)["records"], of(path)["passed_over"]) == (1, "")
+
+
+def test_a_record_of_a_later_version_says_where_it_stands(written: Write) -> None:
+    path = written([record(), record(schema=99)])
+    with pytest.raises(RecordsError, match=f"^{re.escape(str(path))}, line 2: a record has schema 99"):
+        of(path)
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "html"])
+def test_half_of_a_character_in_a_name_is_written_as_a_mark(
+    written: Write, tmp_path: Path, form: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    path, out = written([record(client="half \ud83d of")]), tmp_path / "out"
+    assert main([str(path), "--format", form, "--output", str(out)], lambda _: None) == 0
+    assert "half ? of" in out.read_text(encoding="utf-8") or form == "text"
+    with open(tmp_path / "piped", "w", encoding="ascii") as piped, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", piped)
+        assert main([str(path), "--format", form], lambda _: None) == 0
+    assert b"gpt" in (tmp_path / "piped").read_bytes()
+
+
+def test_one_is_not_a_plural(written: Write) -> None:
+    said = text(of(written([record()])))
+    assert "UTC, 1 minute, 1 record\n1 request: 1 served, 0 refused, 0 errors, 0 aborted\n" in said
+
+
 NUMBERS = ["100", True, -1, 1.5, 10**400, [], {}]
 WRONG = [
     *({name: value} for name in ("input_tokens", "output_tokens", "count", "status") for value in NUMBERS),

@@ -264,6 +264,26 @@ def test_what_a_plugin_requires_of_each_client(problems: Lines, plugin: str, key
     )
 
 
+def test_one_number_for_several_deployments_is_a_smaller_share_here(warnings: Lines):
+    clients = """\
+clients:
+  - {name: B, key: b, deployments_allowed: "gpt, o3", max_tokens_per_minute_in_k: 30}
+  - {name: C, key: c, deployments_allowed: "gpt,", max_tokens_per_minute_in_k: 30}
+  - {name: D, key: d, deployments_allowed: [gpt, o3], max_tokens_per_minute_in_k: {gpt: 30, o3: 30}}
+  - {name: E, key: e, deployments_allowed: [gpt, o3], max_tokens_per_minute_in_k: 30}
+  - {name: F, key: f, deployments_allowed: [gpt, o3], max_tokens_per_minute: 30000}
+  - {name: G, key: g, max_tokens_per_minute_in_k: 1}
+"""
+    endpoint = "aoai: {endpoints: [{name: a, url: 'https://a.example', key: b}]}\n"
+    said = warnings(endpoint + clients + "plugins: [{name: LimitUsage}]\n")
+    assert (
+        "gateway.yaml:3: clients[0].max_tokens_per_minute_in_k: is for all deployments together, not for "
+        "each as in PowerProxy (at B, E and G); write a mapping (deployment: limit) for one each" in said
+    )
+    said = warnings(endpoint + clients + "plugins: [{name: LogUsageToConsole}]\n")
+    assert not any("for all deployments together" in each for each in said), "no limit was in force there"
+
+
 def test_allowed_deployments_are_enforced_with_or_without_the_plugin(warnings: Lines):
     said = warnings(SMALL + "plugins: [{name: LimitUsage}]\n")
     assert (

@@ -642,7 +642,10 @@ def test_powerproxys_own_probe_gets_its_204(gateway: Gateway) -> None:
 
 
 @pytest.mark.each_host
-@pytest.mark.parametrize("path", ["/health/live", "/healthz", "/health/ready", "/readyz"])
+@pytest.mark.parametrize(
+    "path",
+    ["/health/live", "/healthz", "/health/ready", "/readyz", "/health/liveliness", "/health/readiness"],
+)
 def test_health_needs_no_key(gateway: Gateway, path: str) -> None:
     reply = exchange(gateway, head(f"GET {path} HTTP/1.1"))
     assert reply.status == 200

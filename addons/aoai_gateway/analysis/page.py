@@ -11,7 +11,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.text import money, percent, short, span
+from aoai_gateway.analysis.text import counted, money, percent, short, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ def _body(report: dict[str, Any]) -> Iterator[str]:
         return
     yield (
         f'<p class="lead">{_time(report["from"])} to {_time(report["to"])} UTC · '
-        f"{report['records']:,} records of {report['minutes']:,} minutes</p>"
+        f"{counted(report['records'], 'record')} of {counted(report['minutes'], 'minute')}</p>"
     )
     yield from _tiles(report["totals"])
     yield from _tokens_chart(report["series"])

@@ -69,6 +69,8 @@ class Reading:
     """Lines that begin like a record but cannot be read: cut off, another program's, of other types."""
     first_unreadable: str | None = None
     """The first of them, ``usage.jsonl, line 3 (input_tokens)``."""
+    foreign: list[str] = field(default_factory=list)
+    """Files that hold text, of which no line begins as a record does: a CSV, another program's log."""
     files: list[str] = field(default_factory=list)
 
     def pass_over(self, place: str, wrong: str) -> None:
@@ -79,8 +81,10 @@ class Reading:
     def told(self) -> str:
         """Say how many lines were passed over, and where to look; empty without any."""
         lines = "line is" if self.unreadable == 1 else "lines are"
-        said = f"{self.unreadable:,} {lines} no usage record; the first: {self.first_unreadable}"
-        return said if self.unreadable else ""
+        said = [f"no line of {path} is a usage record" for path in self.foreign]
+        if self.unreadable:
+            said.append(f"{self.unreadable:,} {lines} no usage record; the first: {self.first_unreadable}")
+        return "; ".join(said)
 
 
 def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Iterator[tuple[float, Record]]:
@@ -100,16 +104,24 @@ def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Itera
 
 def _lines(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
     plain = empty_record()
+    has_objects = has_text = False
     with _open(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.startswith("{"):
+                # Usage records may go to stdout, among the lines of a log.
+                has_text = has_text or not line.isspace()
                 continue
+            has_objects = True
             try:
                 found = _record(line, plain)
             except _NoRecordError as error:
                 reading.pass_over(f"{path}, line {number}", str(error))
                 continue
+            except RecordsError as error:
+                raise RecordsError(f"{path}, line {number}: {error}") from None
             yield found
+    if has_text and not has_objects:
+        reading.foreign.append(str(path))
 
 
 def _flows(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
@@ -164,8 +176,8 @@ def moment(text: str, now: datetime) -> float:
 
 def _open(path: Path) -> io.TextIOBase | Any:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", errors="replace")
-    return path.open(encoding="utf-8", errors="replace")
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace")
+    return path.open(encoding="utf-8-sig", errors="replace")
 
 
 def _record(line: str, plain: Record) -> tuple[float, Record]:

@@ -38,12 +38,15 @@ def main(words: Sequence[str], load_config: Any) -> int:
     written = _written(made, args.format)
     if args.output:
         try:
-            Path(args.output).write_text(written, encoding="utf-8")
+            # A name that a client made up may hold half of a character.
+            Path(args.output).write_text(written, encoding="utf-8", errors="replace")
         except OSError as error:
             print(f"aoai-gateway: {args.output}: {error.strerror}", file=sys.stderr)
             return 1
     else:
-        sys.stdout.write(written)
+        # A terminal may know fewer characters than names have.
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(written.encode(encoding, "replace").decode(encoding))
     return 0
 
 

@@ -35,13 +35,13 @@ def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
         return
     totals = report["totals"]
     yield (
-        f"{report['from'][:16]} to {report['to'][:16]} UTC, {report['minutes']:,} minutes, "
-        f"{report['records']:,} records"
+        f"{report['from'][:16]} to {report['to'][:16]} UTC, {counted(report['minutes'], 'minute')}, "
+        f"{counted(report['records'], 'record')}"
     )
     cost = f", cost {money(totals['cost'])}" if totals["cost"] is not None else ""
     yield (
-        f"{totals['requests']:,} requests: {totals['served']:,} served, {totals['refused']:,} refused, "
-        f"{totals['errors']:,} errors, {totals['aborted']:,} aborted"
+        f"{counted(totals['requests'], 'request')}: {totals['served']:,} served, "
+        f"{totals['refused']:,} refused, {counted(totals['errors'], 'error')}, {totals['aborted']:,} aborted"
     )
     yield f"{short(totals['input_tokens'])} tokens in, {short(totals['output_tokens'])} out{cost}"
     yield from _passed_over(report)
@@ -53,6 +53,11 @@ def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
     yield from _section("Throttled", _throttled(report), width)
     yield from _section("Service tiers", _tiers(report), width)
     yield from _section("Provisioned throughput, per month", _provisioned(report), width)
+
+
+def counted(number: int, noun: str) -> str:
+    """Write ``1 record`` or ``2,000 records``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _passed_over(report: dict[str, Any]) -> Iterator[str]:

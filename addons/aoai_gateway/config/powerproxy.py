@@ -57,6 +57,7 @@ _LOG_ANALYTICS = {
 CSV_FOLDER = "logs"
 """LogUsageToCsvFile writes to ``../logs``, as seen from PowerProxy's ``app``; here it is beside the file."""
 
+_LIMIT = "max_tokens_per_minute_in_k"
 _REDIS_KEYS = ("redis_host", "redis_password")
 _REDIS_PORT = 6380
 """Its Redis is an Azure Cache, reached by TLS at this port, always."""
@@ -119,6 +120,8 @@ class _Translation:
         self._require_what_plugins_need(document, names)
         if "AllowDeployments" not in names:
             self._enforced_anyway(document, plugins.place, "AllowDeployments", "deployments_allowed")
+        if "LimitUsage" in names:
+            self._one_limit_for_all(document)
         document = self._redis(document, plugins)
         if "LogUsageToConsole" in names and "usage_log" not in document.entries:
             document = document.with_entries(usage_log=Scalar(plugins.place, "stdout"))
@@ -209,6 +212,26 @@ class _Translation:
         policies = (*_policies(document, "clients"), *_policies(document, "groups"))
         if any(key in policy.entries for _, policy in policies):
             self._warning(place, ("plugins",), f"{plugin} is not listed, but {key} is always enforced here")
+
+    def _one_limit_for_all(self, document: Mapping) -> None:
+        """Tell whose number is for each deployment there and for all together here: a smaller share."""
+        found = [
+            (path, client, limit)
+            for path, client in _policies(document, "clients")
+            if isinstance(limit := client.get(_LIMIT), Scalar) and limit.text and _may_use_several(client)
+        ]
+        if found:
+            path, _, limit = found[0]
+            names = listed(
+                name.text if isinstance(name := client.get("name"), Scalar) and name.text else "a client"
+                for _, client, _ in found
+            )
+            self._warning(
+                limit.place,
+                (*path, _LIMIT),
+                f"is for all deployments together, not for each as in PowerProxy (at {names})",
+                "write a mapping (deployment: limit) for one each",
+            )
 
     def _redis(self, document: Mapping, plugins: Sequence) -> Mapping:
         """``LimitUsage`` can share its counts through Redis: here, that is what ``state`` says."""
@@ -356,6 +379,13 @@ def _group_of(document: Mapping, client: Mapping) -> Iterator[Mapping]:
         other = group.get("name")
         if isinstance(name, Scalar) and isinstance(other, Scalar) and name.text == other.text:
             yield group
+
+
+def _may_use_several(client: Mapping) -> bool:
+    allowed = client.get("deployments_allowed")
+    if isinstance(allowed, Scalar) and allowed.text is not None:
+        return len([name for name in allowed.text.split(",") if name.strip()]) > 1
+    return not isinstance(allowed, Sequence) or len(allowed.items) > 1
 
 
 def _nothing_allowed(policy: Node) -> Node:

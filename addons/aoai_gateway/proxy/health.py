@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.state import State
 
-LIVE = frozenset({"/health/live", "/healthz"})
+LIVE = frozenset({"/health/live", "/healthz", "/health/liveliness", "/health/liveness"})
+"""The last two are LiteLLM's."""
 PATHS = (b"/health", b"/readyz", b"/powerproxy/")
 """How the paths of all probes begin."""
 
 POWERPROXY_LIVE = "/powerproxy/health/liveness"
 """PowerProxy's own path; its probes want a 204."""
-READY = frozenset({"/health/ready", "/readyz"})
+READY = frozenset({"/health/ready", "/readyz", "/health/readiness"})
+"""The last one is LiteLLM's."""
 
 
 def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
