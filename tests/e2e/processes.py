@@ -27,13 +27,13 @@ READY_PATH = "/health/ready"
 
 Host = Literal["mitmdump", "serve"]
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 """How long a process may take until it is ready; two cores may be busy with something else."""
 
-STOP_SECONDS = 20.0
+STOP_SECONDS = 40.0
 """How long it may take to end after SIGTERM, when nothing is running in it."""
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 40.0
 """How long anything else is waited for that comes at once on a machine with nothing else to do.
 
 A wait that is in vain is a failure, so patience costs nothing. Where a test is about how soon something

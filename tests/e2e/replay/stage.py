@@ -11,6 +11,7 @@ import http.client
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,8 +47,11 @@ ERROR_BODY_SECONDS = 1.0
 DEFAULT_BREAK_SECONDS = 2
 LONGEST_BREAK_SECONDS = 90
 BODY_MB = 16
-GONE_SECONDS = 2.0
-"""How long a backend may work on for a client that has hung up: a second, and one for a busy machine."""
+GONE_SECONDS = 10.0
+"""How long a backend may work on for a client that has hung up: not long, but machines are busy at times.
+
+Nothing else ends these calls so soon: a connection is waited for 15 s, and what hangs, hangs for ever.
+"""
 
 Kind = str
 _KINDS: Mapping[Kind, int] = {"plain": 260, "patient": 12, "scripted": 20, "solo": 20}
@@ -148,14 +152,23 @@ class Stage:
     """A gateway on one of the hosts, the simulator and the scripted backend behind it."""
 
     def __init__(
-        self, host: Host, simulator: Simulator, scripted: ScriptedBackend, folder: Path, *, home: Path
+        self,
+        host: Host,
+        simulator: Simulator,
+        scripted: ScriptedBackend,
+        folder: Path,
+        *,
+        home: Path,
+        **replay: float,
     ) -> None:
+        """Start the gateway; ``replay``: what of that section is to be otherwise than it is said above."""
         self.simulator = simulator
         self.scripted = scripted
         self.usage_path = folder / "usage.jsonl"
         self._numbers: dict[Kind, Iterator[int]] = {kind: iter(range(n)) for kind, n in _KINDS.items()}
         self._callers: list[Caller] = []
         self._read = (0, 0)
+        self._replay = replay
         self.gateway = Gateway(host, self._configuration(), folder, home=home)
 
     def _configuration(self) -> dict[str, Any]:
@@ -168,6 +181,7 @@ class Stage:
                 "idle_seconds": IDLE_SECONDS,
                 "preamble_seconds": PREAMBLE_SECONDS,
                 "error_body_seconds": ERROR_BODY_SECONDS,
+                **self._replay,
             },
             "breaks": {"default_seconds": DEFAULT_BREAK_SECONDS, "ceiling_seconds": LONGEST_BREAK_SECONDS},
             "usage_log": str(self.usage_path),
@@ -257,3 +271,16 @@ class Stage:
         print(news)
         assert self.gateway.exit_code is None, "the gateway has ended"
         assert "Traceback" not in news
+
+
+@contextmanager
+def running_stage(
+    host: Host, simulator: Simulator, folder: Path, home: Path, **replay: float
+) -> Iterator[Stage]:
+    """Run a stage; its gateway must end in an orderly way."""
+    scripted = ScriptedBackend()
+    stage = Stage(host, simulator, scripted, folder, home=home, **replay)
+    yield stage
+    code = stage.gateway.stop()
+    scripted.close()
+    assert code == 0, stage.gateway.log

@@ -1,4 +1,4 @@
-"""The client hangs up: the backend is free of the call within a second, and nobody else is asked."""
+"""The client hangs up: the backend is free of the call soon, and nobody else is asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e import json_lines
 from tests.e2e.conftest import Sdk
-from tests.e2e.processes import Gateway, Simulator, eventually
+from tests.e2e.processes import Gateway, Host, Simulator, eventually
 from tests.e2e.replay.stage import (
     GONE_SECONDS,
     PROMPT,
@@ -26,6 +26,7 @@ from tests.e2e.replay.stage import (
     Lane,
     Stage,
     chat,
+    running_stage,
     text_of,
     where,
 )
@@ -41,6 +42,16 @@ How = Literal["fin", "rst"]
 def how(request: pytest.FixtureRequest) -> How:
     """In which way the client's connection ends: closed, or torn down."""
     return request.param  # type: ignore[no-any-return]  # pytest types it as Any
+
+
+@pytest.fixture(scope="session")
+def shared_stage(
+    host: Host, shared_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory, home: Path
+) -> Iterator[Stage]:
+    """A gateway that would wait for backends much longer than these clients do."""
+    folder = tmp_path_factory.mktemp(f"hangup-{host}")
+    with running_stage(host, shared_simulator, folder, home, idle_seconds=60, preamble_seconds=60) as stage:
+        yield stage
 
 
 class Quitter:

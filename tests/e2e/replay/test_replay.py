@@ -80,7 +80,7 @@ class TestOrder:
         stage.scripted.answers(b"HTTP/1.1 429 Too Many\r\ncontent-length: 100\r\n\r\n{")
         begun = time.monotonic()
         check(caller.chat(stage.lane("scripted"), stream=streaming), SPARE, 2)
-        assert ERROR_BODY_SECONDS <= time.monotonic() - begun < 10
+        assert time.monotonic() - begun >= ERROR_BODY_SECONDS
 
     def test_a_late_body_is_waited_for(self, stage: Stage, lane: Lane, caller: Caller) -> None:
         """It holds the code for log and record."""
@@ -105,12 +105,12 @@ class TestBreaks:
     def test_what_has_failed_is_skipped_until_its_break_is_over(
         self, stage: Stage, lane: Lane, caller: Caller
     ) -> None:
-        fail(stage, "429", PTU, retry_after_seconds=1.2)
-        check(caller.chat(lane), PAYGO, 2)
         begun = time.monotonic()
+        fail(stage, "429", PTU, retry_after_seconds=3)
+        check(caller.chat(lane), PAYGO, 2)
         check(stage.caller().chat(lane), PAYGO, 1)
         eventually(lambda: where(caller.chat(lane).headers) == PTU, "the PTU is back")
-        assert time.monotonic() - begun > 0.5
+        assert time.monotonic() - begun > 2.9
 
     @pytest.mark.each_host
     def test_the_same_connection_uses_a_recovered_backend(
