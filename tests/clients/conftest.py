@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from tests.e2e.conftest import home
 from tests.e2e.processes import Gateway
 from tests.e2e.settings import POOLS, SPEC
 from tests.e2e.shared import running
-from tests.programs import give_up, in_ci, require
+from tests.npm import install
+from tests.programs import in_ci, require
 
 __all__ = ["home"]
 
@@ -52,15 +52,5 @@ def clients_python() -> str:
 def node() -> str:
     """The program; the packages are installed when they are not there yet."""
     program = require("node")
-    if not (NODE_FOLDER / "node_modules" / "ai").is_dir():
-        done = subprocess.run(
-            [require("npm"), "ci", "--no-audit", "--no-fund"],
-            cwd=NODE_FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        if done.returncode:
-            give_up("npm", f"npm could not install the AI SDK: {done.stderr.strip()[-300:]}")
+    install(NODE_FOLDER, "ai")
     return program

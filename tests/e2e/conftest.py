@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -16,7 +15,8 @@ import pytest
 from tests.e2e import certificates
 from tests.e2e.processes import Gateway, Host, Process, Simulator
 from tests.e2e.settings import API_VERSION, CLIENT_KEY, SPEC, configuration
-from tests.programs import give_up, require
+from tests.npm import install
+from tests.programs import require
 
 Kind = Literal["azure", "v1"]
 NODE_FOLDER = Path(__file__).parent / "node"
@@ -243,16 +243,7 @@ def sdk() -> Iterator[Sdk]:
 
 def node_folder() -> Path:
     """Return the folder with the packages from npm; they are installed when they are not there yet."""
-    if not all((NODE_FOLDER / "node_modules" / name).is_dir() for name in ("openai", "axe-core")):
-        done = subprocess.run(
-            [require("npm"), "ci", "--no-audit", "--no-fund"],
-            cwd=NODE_FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        if done.returncode:
-            give_up("npm", f"npm could not install its packages: {done.stderr.strip()[-300:]}")
+    install(NODE_FOLDER, "openai", "axe-core")
     return NODE_FOLDER
 
 

@@ -7,6 +7,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ PATH = "/openai/v1/chat/completions"
 HEAD = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\napi-key: " + CLIENT_KEY.encode() + b"\r\n"
 BODY = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}'
 LIMITS = {"head_seconds": 1, "body_seconds": 1, "keep_alive_seconds": 2, "answer_seconds": 3}
+SOON = 20
+"""Seconds within which these limits end something, on a busy machine as well; others begin at 30."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def until_closed(connection: socket.socket, drip: bytes = b"", pause: float = 0.
     """Read to the connection's end, sending a bit now and then; what came, and how long it took."""
     began, came = time.monotonic(), b""
     connection.settimeout(pause)
-    while time.monotonic() - began < 10:
+    while time.monotonic() - began < SOON:
         try:
             more = connection.recv(65536)
         except TimeoutError:
@@ -93,7 +96,7 @@ def test_a_connection_that_says_nothing_is_closed(gateway: Gateway) -> None:
     with connect(gateway) as connection:
         came, took = until_closed(connection)
     assert came == b""
-    assert took < 5
+    assert took < SOON
 
 
 @pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "dripping"])
@@ -103,42 +106,48 @@ def test_half_a_head_has_an_end(gateway: Gateway, drip: bytes) -> None:
         came, took = until_closed(connection, drip)
     assert came.startswith(b"HTTP/1.1 408 ")
     assert b'"request_timeout"' in came
-    assert took < 5
+    assert took < SOON
 
 
 @pytest.mark.parametrize("drip", [b"", b" "], ids=["silent", "dripping"])
 def test_half_a_body_has_an_end(gateway: Gateway, drip: bytes) -> None:
     with connect(gateway) as connection:
         connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + BODY[:20])
-        connection.settimeout(8)
         began = time.monotonic()
         came = b""
         connection.settimeout(0.2)
-        while b"request_timeout" not in came and time.monotonic() - began < 8:
+        while b"request_timeout" not in came and time.monotonic() - began < SOON:
             try:
                 came += connection.recv(65536)
             except TimeoutError:
                 connection.sendall(drip)
     assert came.startswith(b"HTTP/1.1 408 ")
-    assert time.monotonic() - began < 6
 
 
 def test_a_body_that_comes_steadily_may_take_its_time(gateway: Gateway) -> None:
     text = json.dumps({"model": "gpt-4o", "messages": [], "padding": "x" * 20_000}).encode()
-    with connect(gateway) as connection:
-        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(text))
-        for start_at in range(0, len(text), 2_000):
-            connection.sendall(text[start_at : start_at + 2_000])
-            time.sleep(0.25)
-        assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
+    while True:
+        answer, longest, last = b"", 0.0, time.monotonic()
+        with connect(gateway) as connection, suppress(OSError):
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(text))
+            for start_at in range(0, len(text), 2_000):
+                connection.sendall(text[start_at : start_at + 2_000])
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+                time.sleep(0.25)
+            answer = connection.recv(64)
+        # Where the machine stands still for as long as a pause may be, the client was not steady.
+        if longest < LIMITS["body_seconds"] / 2:
+            break
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_idle_connection_is_closed(gateway: Gateway) -> None:
+    began = time.monotonic()
     with connect(gateway) as connection:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        _, took = until_closed(connection)
-    assert 1 < took < 6
+        until_closed(connection)
+    assert LIMITS["keep_alive_seconds"] <= time.monotonic() - began < SOON
 
 
 @pytest.mark.parametrize("more", [b"0\r\nX: ", b"0\r\n", b"1;"], ids=["trailer", "trailers", "chunk line"])
@@ -148,7 +157,7 @@ def test_after_a_refusal_what_never_ends_is_not_taken(gateway: Gateway, more: by
             b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + more
         )
         sent, began = 0, time.monotonic()
-        connection.settimeout(5)
+        connection.settimeout(2 * SOON)
         try:
             while sent < 64 * 1024 * 1024:
                 connection.sendall(b"x" * 65536 if more != b"0\r\n" else b"a: b\r\n" * 10_000)
@@ -156,7 +165,7 @@ def test_after_a_refusal_what_never_ends_is_not_taken(gateway: Gateway, more: by
         except OSError:
             pass
     assert sent < 16 * 1024 * 1024
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < SOON
 
 
 def test_an_answer_that_drips_has_an_end(gateway: Gateway, backend: ScriptedBackend) -> None:
@@ -166,7 +175,7 @@ def test_an_answer_that_drips_has_an_end(gateway: Gateway, backend: ScriptedBack
         streamed = BODY[:-1] + b', "stream": true}'
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(streamed) + streamed)
         _, took = until_closed(connection)
-    assert took < 8
+    assert took < SOON
     assert exchange(gateway, post(PATH, BODY, key=CLIENT_KEY)).status in (200, 429), "it goes on"
 
 

@@ -107,8 +107,7 @@ def test_at_the_end_what_has_no_answer_is_told_so(own_redis: RedisServer) -> Non
         client = StoreClient(own_redis.url, key="any", connect_seconds=5, answer_seconds=5)
         runner = Runner(client, 0.2)
         assert await runner.run(ECHO, (), (1,)) == [1]
-        assert own_redis.process is not None
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.stun()
         told: list[object] = []
         asked = runner.ask(ECHO, 2, packed_words((0, 2)))
         await asyncio.sleep(0)  # it is sent, and the rest waits for its answer
@@ -118,7 +117,7 @@ def test_at_the_end_what_has_no_answer_is_told_so(own_redis: RedisServer) -> Non
             await asked
         ((last),) = told
         assert isinstance(last, TimeoutError | asyncio.CancelledError)
-        own_redis.process.send_signal(signal.SIGCONT)
+        own_redis.wake()
         await client.aclose()
 
     asyncio.run(main())
