@@ -58,3 +58,12 @@ def test_a_table_of_our_own_keys_forgets_the_least_recently_used() -> None:
     assert list(table) == [("a", 1), ("c", 1)]
     table.forget(("a", 1))
     assert (len(table), table.get(("a", 1))) == (1, None)
+
+
+def test_what_is_only_looked_at_does_not_count_as_used() -> None:
+    table: Bounded[str, int] = Bounded(2)
+    table.put("a", 1)
+    table.put("b", 2)
+    assert (table.peek("a"), table.peek("c")) == (1, None)
+    table.put("c", 3)
+    assert list(table) == ["b", "c"]

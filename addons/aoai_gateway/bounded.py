@@ -57,6 +57,10 @@ class Bounded[Key: Hashable, Value]:
             self._values.move_to_end(key)
         return value
 
+    def peek(self, key: Key) -> Value | None:
+        """Give a key's value, which does not count as used; None if it is not known (any more)."""
+        return self._values.get(key)
+
     def take(self, most: int) -> list[tuple[Key, Value]]:
         """Return so many keys at most with their values, the least recently used first, and forget them."""
         return [self._values.popitem(last=False) for _ in range(min(most, len(self._values)))]

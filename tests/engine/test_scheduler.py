@@ -162,7 +162,6 @@ def test_a_break_that_ends_is_a_time_to_look_again() -> None:
     join(here, waits)
     assert released(here, 1) == []
     assert here.look_again == 3
-    assert [skip.cause for skip in waits.skipped] == [Cause.BREAK, Cause.BREAK]
     assert released(here, 3) == ["1"]
     assert waits.backend is ONE
 

@@ -17,6 +17,7 @@ from mitmproxy.http import Headers
 
 from aoai_gateway.routing.backends import Declared, RoutingTable
 from aoai_gateway.routing.capacity import EXPECTED_SECONDS, Capacities, Capacity
+from aoai_gateway.routing.windows import SlidingWindow
 from aoai_gateway.wire.hints import RateLimits, read_rate_limits, retry_hint
 from aoai_simulator import limits as truth
 from tests.engine_driver import config
@@ -482,7 +483,24 @@ def test_one_burst_of_a_higher_class_does_not_keep_a_provisioned_backend_empty()
     size = 60_000
     capacity = Capacity(Declared(tokens_per_minute=size, provisioned=True))
     capacity.begin("1", size, 0)
-    wait, expecting = (capacity.when(100, 0, 0, expected) for expected in (0.0, 1e6))
+    wait, expecting = capacity.when(100, 0, 0), capacity.when_beside(100, 0, 0, 1e6)
     assert wait == pytest.approx(1.8, abs=0.1)
-    assert expecting is not None
     assert wait < expecting <= wait + EXPECTED_SECONDS
+
+
+@given(
+    put=st.lists(st.tuples(st.floats(0, 59), st.integers(0, 400)), min_size=1, max_size=12),
+    share=st.floats(0, 1),
+)
+def test_a_window_has_room_as_soon_as_enough_has_left_it(put: list[tuple[float, int]], share: float) -> None:
+    window = SlidingWindow(60)
+    for at, amount in sorted(put):
+        window.add(amount, at)
+    now, room = 59.5, share * window.own(59.5)
+    wait = window.when(room, now)
+    assert window.own(now + wait) <= room
+    if wait:
+        before = SlidingWindow(60)
+        for at, amount in sorted(put):
+            before.add(amount, at)
+        assert before.own(now + wait - 1e-3) > room

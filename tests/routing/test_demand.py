@@ -86,21 +86,20 @@ def test_a_lower_class_leaves_what_higher_ones_will_need() -> None:
     capacity = Capacity(Declared(60_000))
     assert capacity.fits(50_000, 0, 0)
     # Four tenths of the limit are asked for by higher classes.
-    assert capacity.when(50_000, 0, 0, 400) != 0
-    assert capacity.when(30_000, 0, 0, 400) == 0
+    assert capacity.when_beside(50_000, 0, 0, 400) != 0
+    assert capacity.when_beside(30_000, 0, 0, 400) == 0
     capacity.begin("1", 30_000, 0)
-    assert capacity.when(10_000, 0, 1, 400) != 0
+    assert capacity.when_beside(10_000, 0, 1, 400) != 0
     assert capacity.fits(10_000, 0, 1)
     # What was put in leaves after a minute, and then there is room for both again.
-    wait = capacity.when(10_000, 0, 1, 400)
-    assert wait is not None
+    wait = capacity.when_beside(10_000, 0, 1, 400)
     assert 35 < wait < 61
 
 
 def test_however_much_is_expected_a_part_is_left() -> None:
     capacity = Capacity(Declared(60_000))
-    assert capacity.when(10_000, 0, 0, 100_000) == 0
-    assert capacity.when(13_000, 0, 0, 100_000) != 0
+    assert capacity.when_beside(10_000, 0, 0, 100_000) == 0
+    assert capacity.when_beside(13_000, 0, 0, 100_000) != 0
 
 
 def test_a_provisioned_backend_is_kept_open_for_a_few_seconds_of_them() -> None:
@@ -108,7 +107,7 @@ def test_a_provisioned_backend_is_kept_open_for_a_few_seconds_of_them() -> None:
     capacity.begin("1", 56_000, 0)
     assert capacity.fits(1_000, 0, 0)
     # 600 tokens a second for 5 s are a twentieth of it, beside the usual margin of 3 %.
-    assert capacity.when(1_000, 0, 0, 600) == pytest.approx((56 / 60 - (0.97 - 0.05)) * 60, abs=0.01)
+    assert capacity.when_beside(1_000, 0, 0, 600) == pytest.approx((56 / 60 - (0.97 - 0.05)) * 60, abs=0.01)
 
 
 def test_what_a_call_reserved_and_did_not_use_is_not_expected_of_the_next() -> None:

@@ -17,7 +17,7 @@ from aoai_gateway.routing.breaker import Break, Breaks
 from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
-from aoai_gateway.routing.order import Cause, Order, RoutingRequest, draw_lots, draw_takers, order
+from aoai_gateway.routing.order import Cause, Order, RoutingRequest, draw_lots, draw_takers, opens, order
 from tests.engine_driver import DEPLOYMENT, config
 
 TABLE = RoutingTable(config("ptu@a", "paygo@a", "b", "c"))
@@ -232,6 +232,52 @@ def test_it_is_not_kept_longer_than_what_they_asked_for_is_remembered() -> None:
     assert found.soonest is not None
     assert 0 < found.soonest <= 41, "a caller is told when, and a line looks again"
     assert names(scarce(tokens=600, now=20.0 + found.soonest, **but)) == ["paygo@a"]
+
+
+@given(st.data())
+def test_a_queue_learns_when_a_call_may_be_sent_as_far_as_it_is_soon_enough(data: st.DataObject) -> None:
+    tokens, keys = st.integers(0, 1_500), [backend.key for backend in SCARCE]
+    capacities, breaks, demands, shares = Capacities(), Breaks(), Demands(), ClientShares()
+    low = PriorityClass("low", 1, LENGTHS, leave_free=data.draw(st.sampled_from([0.0, 0.3])))
+    for number, backend in enumerate(SCARCE):
+        capacities.of(backend, DEPLOYMENT).begin(str(number), data.draw(tokens), data.draw(st.floats(0, 20)))
+        demands.note(ANY, {backend.key: data.draw(tokens)}, 20.0)
+        demands.note(low, {backend.key: data.draw(tokens)}, 20.0)
+    for client in ("team", "other"):
+        shares.asked(low.name, client, 1.0, data.draw(tokens), 20.0)
+        shares.given(low.name, client, 1.0, data.draw(tokens), 20.0)
+    for key in data.draw(st.sets(st.sampled_from(keys))):
+        breaks.open(tuple(key), Break(0, data.draw(st.floats(21, 60)), "429", "1"))
+    request = RoutingRequest(
+        "1",
+        "team",
+        data.draw(st.sampled_from([ANY, low])),
+        SCARCE,
+        DEPLOYMENT,
+        tokens=data.draw(tokens),
+        higher=("standard",),
+        limited=data.draw(st.booleans()),
+        tried=data.draw(st.sets(st.sampled_from(keys), max_size=2)),
+        too_small=data.draw(st.sets(st.sampled_from(keys), max_size=2)),
+    )
+    now, before = 25.0, data.draw(st.one_of(st.just(math.inf), st.floats(25, 90)))
+    known: dict[str, Any] = {
+        "now": now,
+        "breaks": breaks,
+        "capacities": capacities,
+        "demands": demands,
+        "client_shares": shares,
+        "has_deficit": data.draw(st.booleans()),
+    }
+    found = order(request, **known)
+    wait = 0.0 if found.candidates else found.opens(request.tried)
+    told = opens(request, before=before, **known)
+    if wait is None or told is None:
+        assert told is wait is None
+    elif now + wait < before:
+        assert told == wait
+    else:
+        assert now + told >= before
 
 
 def test_what_is_larger_than_the_whole_limit_never_fits() -> None:

@@ -209,7 +209,12 @@ class VirtualGateway:
         """Look whether a call can be released, once in a turn."""
         if not self._asked:
             self._asked = True
-            self.at(self.now, self._look)
+            self.at(self.now, self._look_if_changed)
+
+    def _look_if_changed(self) -> None:
+        """Look, unless that has been done since."""
+        if self._asked:
+            self._look()
 
     def wake(self, ident: str) -> None:
         """End the wait of a call."""

@@ -28,7 +28,7 @@ from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.liveness import Liveness
-from aoai_gateway.routing.order import Order, RoutingRequest, order
+from aoai_gateway.routing.order import Order, RoutingRequest, opens, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
@@ -294,19 +294,34 @@ class Scheduler:
         kind = (has_deficit, client, request.kind, request.marks if self.breaks.any_for_some else ())
         if request.tokens >= smallest.get(kind, math.inf):
             return False
-        found = self.candidates(request, now, has_deficit=has_deficit)
-        request.skipped = found.skipped
-        for backend in found.candidates:
-            if self.acquire(request, backend, now):
-                return True
+        before = min(self.look_again, now + SHARE_SECONDS) if had_its_share else self.look_again
+        opening = self._opens(request, now, has_deficit=has_deficit, before=before)
+        if opening == 0:
+            found = self.candidates(request, now, has_deficit=has_deficit)
+            request.skipped = found.skipped
+            for backend in found.candidates:
+                if self.acquire(request, backend, now):
+                    return True
+            opening = found.opens(request.tried)
         smallest[kind] = request.tokens
-        opens = found.opens(request.tried)
-        if opens is not None:
+        if opening is not None:
             # When a client has had no more than its share again, nothing is reported.
-            self.look_again = min(
-                self.look_again, now + (min(opens, SHARE_SECONDS) if had_its_share else opens)
-            )
+            self.look_again = min(before, now + opening)
         return False
+
+    def _opens(
+        self, request: RoutingRequest, now: float, *, has_deficit: bool, before: float
+    ) -> float | None:
+        return opens(
+            request,
+            now=now,
+            breaks=self.breaks,
+            capacities=self.capacities,
+            demands=self.demands,
+            client_shares=self.client_shares,
+            has_deficit=has_deficit,
+            before=before,
+        )
 
     def queues(self) -> Iterator[tuple[str, WaitingQueue]]:
         """Iterate over the virtual deployments and their queues."""

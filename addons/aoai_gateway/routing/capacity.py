@@ -265,45 +265,59 @@ class Capacity:
         """Whether a call of so many tokens fits now and leaves that share (0..1) of the whole free."""
         return self.when(tokens, leave_free, now) == 0
 
-    def when(
-        self,
-        tokens: int,
-        leave_free: float,
-        now: float,
-        expected: float = 0.0,
-        most_expected: float = MOST_EXPECTED,
-    ) -> float | None:
+    def when(self, tokens: int, leave_free: float, now: float) -> float | None:
         """Seconds until it would fit, if nothing else is sent; 0: now; None: never, it is above the limit.
 
-        ``expected``: the tokens per second that higher classes will ask for; they are to fit as well, from
-        then on, as far as they are no more than the share ``most_expected`` of its limit. It may be sooner:
-        calls under way can end with less than they had reserved.
+        It may be sooner: calls under way can end with less than they had reserved.
         """
         wait = 0.0
-        share = 1 - leave_free - self._margin
         if self.provisioned:
-            size = self._size
-            if size is not None or now - self._utilized_at < UTILIZATION_AGE:
-                # More than it drains is not available to any class, however much of it is kept open.
-                inflow = min(expected, most_expected * size / 60) if size else 0.0
-                ahead = EXPECTED_SECONDS * inflow / size if size else 0.0
-                wait = self._bucket.when(max(0.0, share - PROVISIONED_MARGIN - ahead), now)
+            if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
+                wait = self._bucket.when(self._most_level(leave_free), now)
         else:
             limit = self._tokens_per_minute(now)
             if limit is not None and tokens > limit:
                 return None
             if limit is not None:
-                room = max(0.0, limit * share - tokens)
-                wait = self._tokens.when(room, now)
-                if expected:
-                    inflow = min(expected, most_expected * limit / TOKEN_WINDOW_SECONDS)
-                    room = max(0.0, limit * (1 - self._margin) - tokens)
-                    wait = max(wait, self._tokens.when_beside(room, inflow, now))
+                room = limit * (1 - leave_free - self._margin) - tokens
+                wait = self._tokens.when(max(0.0, room), now)
             calls = self._requests_per_window(now)
             if calls is not None:
-                room = max(1, math.floor(calls * (1 - leave_free) + _ROUNDING)) - 1
-                wait = max(wait, self._requests.when(room, now))
+                most = max(1, math.floor(calls * (1 - leave_free) + _ROUNDING)) - 1
+                wait = max(wait, self._requests.when(most, now))
         return wait if wait > _ROUNDING else 0.0
+
+    def when_beside(
+        self,
+        tokens: int,
+        leave_free: float,
+        now: float,
+        expected: float,
+        most_expected: float = MOST_EXPECTED,
+    ) -> float:
+        """Seconds until it has room beside what higher classes will ask for; 0: now, or as soon as `when`.
+
+        ``expected``: the tokens per second that they ask for. These are to fit as well, from then on, as far
+        as they are no more than the share ``most_expected`` of its limit.
+        """
+        wait = 0.0
+        if self.provisioned:
+            size = self._size
+            if size is not None:
+                # More than it drains is not available to any class, however much of it is kept open.
+                inflow = min(expected, most_expected * size / 60)
+                ahead = EXPECTED_SECONDS * inflow / size
+                wait = self._bucket.when(self._most_level(leave_free, ahead), now)
+        else:
+            limit = self._tokens_per_minute(now)
+            if limit is not None:
+                inflow = min(expected, most_expected * limit / TOKEN_WINDOW_SECONDS)
+                room = max(0.0, limit * (1 - self._margin) - tokens)
+                wait = self._tokens.when_beside(room, inflow, now)
+        return wait if wait > _ROUNDING else 0.0
+
+    def _most_level(self, leave_free: float, ahead: float = 0.0) -> float:
+        return max(0.0, 1 - leave_free - self._margin - PROVISIONED_MARGIN - ahead)
 
     def limits(self, now: float) -> tuple[int | None, int | None]:
         """Return its tokens and requests per minute, declared or from its headers; None: unknown."""

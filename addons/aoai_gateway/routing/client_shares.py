@@ -17,6 +17,7 @@ Times are seconds on any monotonic clock, amounts are tokens.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -59,9 +60,13 @@ class _Class:
         self.given = SlidingWindow(SHARED_SECONDS)
         self.weights = 0.0
         """Of all clients."""
+        self.excesses: dict[str, float] = {}
+        """What is known of some clients, at the time `excesses_at`: a queue asks often at the same time."""
+        self.excesses_at = -math.inf
 
     def client(self, name: str, weight: float, now: float) -> _Client:
         """Return a client, who has just asked or been served."""
+        self.excesses.clear()
         self.forget_old(now)
         client = self.clients.get(name)
         if client is None:
@@ -76,6 +81,14 @@ class _Class:
     def forget_old(self, now: float) -> None:
         while self.clients and now - next(iter(self.clients.values())).last > SHARED_SECONDS:
             self._forget_first()
+
+    def excess(self, name: str, now: float) -> float:
+        """Return how many times its fair part a client was given, as `ClientShares.excess` does."""
+        client = self.clients.get(name)
+        if client is None or len(self.clients) < 2:
+            return 0.0
+        given, fair = client.given.own(now) * self.weights, self.given.own(now) * client.weight
+        return given / fair if given > fair > 0 else 0.0
 
     def _forget_first(self) -> None:
         _, client = self.clients.popitem(last=False)
@@ -115,22 +128,25 @@ class ClientShares:
         if item is not None and own is not None:
             own.given.give_back(tokens, at)
             item.given.give_back(tokens, at)
+            item.excesses.clear()
 
     def excess(self, cls: str, client: str, now: float) -> float:
         """Return how many times its fair part a client was given, if that is more than once; else 0."""
-        item = self._classes.get(cls)
+        item = self._classes.peek(cls)
         if item is None:
             return 0.0
-        item.forget_old(now)
-        own = item.clients.get(client)
-        if own is None or len(item.clients) < 2:
-            return 0.0
-        given, fair = own.given.own(now) * item.weights, item.given.own(now) * own.weight
-        return given / fair if given > fair > 0 else 0.0
+        if item.excesses_at != now:
+            item.forget_old(now)
+            item.excesses.clear()
+            item.excesses_at = now
+        excess = item.excesses.get(client)
+        if excess is None:
+            excess = item.excesses[client] = item.excess(client, now)
+        return excess
 
     def left(self, cls: str, client: str, now: float) -> Left | None:
         """Return what a client leaves to others of its class; None if it has had no more than its part."""
-        item, excess = self._classes.get(cls), self.excess(cls, client, now)
+        item, excess = self._classes.peek(cls), self.excess(cls, client, now)
         if item is None or not excess:
             return None
         asked = item.asked.own(now)

@@ -60,19 +60,19 @@ class Demands:
         """Return the tokens per second that higher ones of the named classes will ask of a backend."""
         expected = 0.0
         for name in classes:
-            asked = self._asked.get((key, name))
+            asked = self._asked.peek((key, name))
             if asked is not None and asked[0] < cls.rank:
                 expected += SAFETY * _rate(asked, now)
         return expected
 
     def of(self, cls: PriorityClass, key: BackendKey, now: float) -> float:
         """Return the tokens per second that a class itself asks of a backend at present."""
-        asked = self._asked.get((key, cls.name))
+        asked = self._asked.peek((key, cls.name))
         return _rate(asked, now) if asked is not None else 0.0
 
     def forgotten_in(self, cls: PriorityClass, classes: Iterable[str], key: BackendKey, now: float) -> float:
         """Return the seconds after which `above` is 0 if no more such calls come, at most a window's."""
-        asked = (self._asked.get((key, name)) for name in classes)
+        asked = (self._asked.peek((key, name)) for name in classes)
         return max((each[2].when(0, now) for each in asked if each and each[0] < cls.rank), default=0.0)
 
 

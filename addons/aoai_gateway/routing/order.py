@@ -212,6 +212,50 @@ def order(
     return Order(tuple(candidates), tuple(skipped))
 
 
+def opens(
+    request: RoutingRequest,
+    *,
+    now: float,
+    breaks: Breaks,
+    capacities: Capacities,
+    demands: Demands,
+    client_shares: ClientShares,
+    has_deficit: bool = False,
+    before: float = math.inf,
+) -> float | None:
+    """Return the seconds until a call may be sent to one of its backends; None: there is none to wait for.
+
+    0 says that there may be one now: `order` decides. A queue asks this of many calls, to find the first one;
+    so what comes no sooner than the time ``before`` is not computed exactly.
+    """
+    soonest: float | None = None
+    left: Left | None = None
+    is_left_known = not request.limited
+    has_failures = bool(request.tried) or not breaks.is_empty
+    for backend in request.pool:
+        if backend.key in request.tried or _never(request, backend) is not None:
+            continue
+        skip = _after_failure(request, backend, now, breaks) if has_failures else None
+        if skip is not None:
+            wait = skip.seconds
+        elif not request.limited or breaks.is_unknown(backend, request.cls.name, now):
+            return 0.0
+        else:
+            capacity = capacities.of(backend, request.deployment)
+            wait = capacity.when(request.tokens, 0.0 if has_deficit else _leaves_free(request), now)
+            may_be_first = wait is not None and (soonest is None or wait < soonest) and now + wait < before
+            if may_be_first and not has_deficit:
+                if not is_left_known:
+                    left = client_shares.left(request.cls.name, request.client, now)
+                    is_left_known = True
+                wait = _wait_beside(request, capacity, wait or 0.0, demands, left, now)
+        if wait == 0:
+            return 0.0
+        if wait is not None and (soonest is None or wait < soonest):
+            soonest = wait
+    return soonest
+
+
 def able(request: RoutingRequest) -> Pool:
     """Return the backends that may serve a call at some time."""
     return tuple(backend for backend in request.pool if _never(request, backend) is None)
@@ -269,32 +313,56 @@ def _without_room(
         # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
     capacity = capacities.of(backend, request.deployment)
-    leave_free = expected = to_others = 0.0
-    most = MOST_EXPECTED
-    if demands is not None and request.cls.rank:
-        leave_free = request.cls.leave_free
-        expected = demands.above(request.cls, request.higher, capacity.key, now)
-    if demands is not None and left is not None:
-        to_others = left.demand * demands.of(request.cls, capacity.key, now)
-        expected += to_others
-        # The more it has had beyond its part, the less stays open to it: with twice its part, 2.5 %.
-        most = 1 - (1 - MOST_EXPECTED) / left.excess**3
-    wait = capacity.when(request.tokens, leave_free, now, expected, most)
+    leave_free = _leaves_free(request) if demands is not None else 0.0
+    alone = capacity.when(request.tokens, leave_free, now)
+    if alone is None:
+        return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
+    wait = alone
+    if demands is not None:
+        wait = _wait_beside(request, capacity, alone, demands, left, now)
     if wait == 0:
         return None
-    if wait is None:
-        return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
-    if demands is not None and expected:
-        # Should they ask for less than expected, there is room earlier.
-        forgotten = demands.forgotten_in(request.cls, request.higher, capacity.key, now)
-        if to_others:
-            forgotten = max(forgotten, SHARED_SECONDS)
-        wait = min(wait, max(forgotten, capacity.when(request.tokens, leave_free, now) or 0.0))
-    if (leave_free or expected) and capacity.fits(request.tokens, 0.0, now):
+    if demands is not None and (not alone or (leave_free and capacity.fits(request.tokens, 0.0, now))):
+        to_others = left is not None and demands.of(request.cls, capacity.key, now)
         to = "clients of its class that have had less" if to_others else "higher classes"
         reason = f"the room that it has is left to {to}"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
     return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
+
+
+def _leaves_free(request: RoutingRequest) -> float:
+    return request.cls.leave_free if request.cls.rank else 0.0
+
+
+def _wait_beside(
+    request: RoutingRequest,
+    capacity: Capacity,
+    alone: float,
+    demands: Demands,
+    left: Left | None,
+    now: float,
+) -> float:
+    """Return the seconds until it has room beside what it leaves to others. ``alone``: without them."""
+    expected = to_others = 0.0
+    most = MOST_EXPECTED
+    if request.cls.rank:
+        expected = demands.above(request.cls, request.higher, capacity.key, now)
+    if left is not None:
+        to_others = left.demand * demands.of(request.cls, capacity.key, now)
+        expected += to_others
+        # The more it has had beyond its part, the less stays open to it: with twice its part, 2.5 %.
+        most = 1 - (1 - MOST_EXPECTED) / left.excess**3
+    if not expected:
+        return alone
+    wait = capacity.when_beside(request.tokens, _leaves_free(request), now, expected, most)
+    if wait <= alone:
+        return alone
+    # Should they ask for less than expected, there is room earlier.
+    earliest = max(alone, SHARED_SECONDS) if to_others else alone
+    if wait <= earliest:
+        return wait
+    forgotten = demands.forgotten_in(request.cls, request.higher, capacity.key, now)
+    return min(wait, max(forgotten, earliest))
 
 
 def _has_standard(request: RoutingRequest) -> bool:

@@ -7,9 +7,12 @@ seconds on any monotonic clock.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 GRAIN = 0.125
 """Length of a window's slices in seconds, so that its memory is bounded."""
@@ -46,45 +49,9 @@ class Others:
 NO_OTHERS = Others(0.0, 0.0, 0.0, fades=False)
 
 
-class _Piece(NamedTuple):
-    """How full a window is at the begin and the end of a piece of time, in seconds from now."""
-
-    begin: float
-    end: float
-    at_begin: float
-    at_end: float
-
-
-class _Course:
-    """How full a window will be in the course of time.
-
-    Only those pieces count in which it is fuller than in all later ones: `add` takes the last one first.
-    """
-
-    def __init__(self, end: float) -> None:
-        self._end = end
-        self._peaks: list[_Piece] = []
-        self._mosts: list[float] = []
-        """How full it is in each of them at most."""
-
-    def add(self, begin: float, end: float, at_begin: float, at_end: float) -> None:
-        """Take in the piece before those that were added."""
-        most = max(at_begin, at_end)
-        if not self._mosts or most > self._mosts[-1]:
-            self._peaks.append(_Piece(begin, end, at_begin, at_end))
-            self._mosts.append(most)
-
-    def falls_to(self, room: float) -> float:
-        """Seconds until not more than `room` is used from then on; infinite if that never is."""
-        index = bisect_right(self._mosts, room)
-        if index == len(self._peaks):
-            return 0.0
-        piece = self._peaks[index]
-        if piece.at_end > room:
-            return piece.end if piece.end < self._end else math.inf
-        # What others use fades faster than the rest comes in.
-        share = (piece.at_begin - room) / (piece.at_begin - piece.at_end)
-        return piece.begin + (piece.end - piece.begin) * share
+type _Piece = tuple[int, float, float, float, float]
+"""A piece of time in which nothing leaves a window at once: what is in the window of our own, the begin and
+the end in seconds from now, and what others have in it then and then."""
 
 
 class SlidingWindow:
@@ -94,19 +61,22 @@ class SlidingWindow:
         self.seconds = seconds
         self.others = NO_OTHERS
         self._slices: dict[int, int] = {}
+        """Amounts by the number of their slice, the oldest first."""
+        self._oldest: float = math.inf
+        """The number of the oldest slice; infinite without one."""
         self._total = 0
-        self._courses: dict[float, _Course] = {}
-        """By inflow; of one time, and of the window's contents then."""
-        self._courses_of: tuple[float, float, Others] | None = None
+        self._pieces: list[_Piece] = []
+        """The last pieces, as far as they have been needed; the others are made by `_earlier_pieces`."""
+        self._earlier_pieces: Iterator[_Piece] = iter(())
+        self._pieces_of: tuple[float, float, Others] | None = None
+        """Of which time they are, and of which window; None: they are to be made anew."""
 
     def own(self, now: float) -> int:
         """Return the amount in the window that this process has put in."""
-        while self._slices:
-            index = next(iter(self._slices))
-            if self._leaves(index) > now:
-                break
-            self._total -= self._slices.pop(index)
-            self._courses.clear()
+        while self._leaves(self._oldest) <= now:
+            self._total -= self._slices.pop(int(self._oldest))
+            self._oldest = next(iter(self._slices), math.inf)
+            self._pieces_of = None
         return self._total
 
     def used(self, now: float) -> float:
@@ -118,7 +88,8 @@ class SlidingWindow:
         index = self._index(now)
         self._slices[index] = self._slices.get(index, 0) + amount
         self._total += amount
-        self._courses.clear()
+        self._oldest = min(self._oldest, index)
+        self._pieces_of = None
 
     def give_back(self, amount: int, at: float) -> None:
         """Take out what was put in at a time; nothing if that has left the window."""
@@ -127,7 +98,7 @@ class SlidingWindow:
             returned = min(amount, self._slices[index])
             self._slices[index] -= returned
             self._total -= returned
-            self._courses.clear()
+            self._pieces_of = None
 
     def around(self, at: float) -> int:
         """How much was put in about the time, and so may have reached the backend in any order."""
@@ -143,10 +114,7 @@ class SlidingWindow:
         if own + others <= room:
             return 0.0
         if not others:
-            for index, amount in self._slices.items():
-                own -= amount
-                if own <= room:
-                    return self._leaves(index) - now
+            return self._leaves(self._last_above(room)) - now
         last: int | None = None
         for index, amount in self._slices.items():
             if own <= room:
@@ -158,48 +126,88 @@ class SlidingWindow:
         since = now if last is None else self._leaves(last)
         return max(since, self.others.falls_to(room - own)) - now
 
+    def _last_above(self, room: float) -> int:
+        """Return the last slice of which it is so that more than `room` is used until it leaves.
+
+        More than that is used now. The shorter way is from the side of the slices to which it is nearer.
+        """
+        if 2 * room < self._total:
+            later = 0
+            for index, amount in reversed(self._slices.items()):
+                later += amount
+                if later > room:
+                    return index
+        left = self._total
+        for index, amount in self._slices.items():
+            left -= amount
+            if left <= room:
+                return index
+        raise AssertionError("a window without slices is empty")
+
     def when_beside(self, room: float, inflow: float, now: float) -> float:
         """Seconds until not more than `room` is used from then on, while `inflow` per second comes in.
 
-        For one length of the window, that is: calls that come in now are gone after that.
+        For one length of the window, that is: calls that come in now are gone after that. Infinite if there
+        is no such time.
         """
-        self.own(now)
-        of = (now, self.seconds, self.others)
-        if self._courses_of != of:
-            # Many calls are asked about at the same time.
-            self._courses_of = of
-            self._courses.clear()
-        course = self._courses.get(inflow)
-        if course is None:
-            course = self._courses[inflow] = self._course(inflow, now)
-        return course.falls_to(room)
+        lasts = now + self.seconds - now
+        if self.own(now) + inflow * lasts + self.others.at(now) <= room:
+            return 0.0
+        # What matters is the last time at which more is used, so the last piece comes first.
+        for left, begin, end, others_at_begin, others_at_end in self._pieces_back(now):
+            at_end = left + inflow * end + others_at_end
+            if at_end > room:
+                return end if end < lasts else math.inf
+            if others_at_begin > others_at_end:
+                at_begin = left + inflow * begin + others_at_begin
+                if at_begin > room:
+                    # What others use fades faster than the rest comes in.
+                    return begin + (end - begin) * ((at_begin - room) / (at_begin - at_end))
+        return 0.0
 
-    def _course(self, inflow: float, now: float) -> _Course:
-        """Return how full it will be, while `inflow` per second comes in."""
-        until, others = now + self.seconds, self.others
-        ends = [(min(self._leaves(index), until), amount) for index, amount in self._slices.items()]
-        if now < others.until < until:
-            ends = sorted([*ends, (others.until, 0)])
-        ends.append((until, 0))
-        # The pieces of time in which nothing leaves the window at once; the last one is empty.
-        course, left = _Course(until - now), 0
-        begins = [now, *(end for end, _ in ends[:-1])]
-        for begin, (end, amount) in zip(reversed(begins), reversed(ends), strict=True):
-            left += amount
-            at_begin = left + inflow * (begin - now)
-            at_end = left + inflow * (end - now)
+    def _pieces_back(self, now: float) -> Iterable[_Piece]:
+        """Give the pieces of time in which nothing leaves the window at once, from the last one back."""
+        of = now, self.seconds, self.others
+        if self._pieces_of != of:
+            # Many calls are asked about at the same time.
+            self._pieces_of = of
+            self._pieces = []
+            self._earlier_pieces = self._new_pieces(now, self._pieces)
+        return chain(self._pieces, self._earlier_pieces)
+
+    def _new_pieces(self, now: float, pieces: list[_Piece]) -> Iterator[_Piece]:
+        """Make the pieces one by one, and add them to those that there are."""
+        others = self.others
+        end, left = now + self.seconds, 0
+        for begin, amount in self._seams(now):
+            at_begin = at_end = 0.0
             if begin < others.until:
-                at_begin += others.at(begin)
-                at_end += others.at(end) if others.fades else others.amount
-            course.add(begin - now, end - now, at_begin, at_end)
-        return course
+                at_begin, at_end = others.at(begin), others.at(end) if others.fades else others.amount
+            piece = (left, begin - now, end - now, at_begin, at_end)
+            pieces.append(piece)
+            yield piece
+            left, end = left + amount, begin
+
+    def _seams(self, now: float) -> Iterator[tuple[float, int]]:
+        """Give the times between pieces, and how much of our own leaves then, from the last one back."""
+        until, ends = now + self.seconds, self.others.until
+        for index, amount in reversed(self._slices.items()):
+            leaves = min(self._leaves(index), until)
+            if leaves < ends:
+                if ends < until:
+                    yield ends, 0
+                ends = now
+            yield leaves, amount
+        if now < ends < until:
+            yield ends, 0
+        yield now, 0
 
     def _index(self, now: float) -> int:
         # Never behind the newest slice: they stay in the order of time even if the clock goes back.
         index = math.floor(now / GRAIN)
         return max(index, next(reversed(self._slices), index))
 
-    def _leaves(self, index: int) -> float:
+    def _leaves(self, index: float) -> float:
         return (index + 1) * GRAIN + self.seconds + LATE
 
 
