@@ -12,7 +12,7 @@ import pytest
 from mitmproxy.addons.termlog import TermLogHandler
 
 from aoai_gateway.app import log_format
-from aoai_gateway.usage.lines import StdoutWriter
+from aoai_gateway.usage.lines import StdoutWriter, line_of
 from aoai_gateway.whole_lines import AT_ONCE, WholeLines, write_lines
 
 
@@ -54,7 +54,7 @@ def test_the_log_and_the_records_share_it(monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(2):
         log_format.write_whole_lines()
     handler.emit(logging.LogRecord("x", logging.WARNING, __file__, 1, "two\nlines", (), None))
-    StdoutWriter().write([{"n": 1}, {"n": 2}])
+    StdoutWriter().write([line_of({"n": 1}), line_of({"n": 2})])
     assert all(text.endswith("\n") for text in out.written)
     assert out.getvalue().splitlines()[-2:] == ['{"n":1}', '{"n":2}']
     assert "two" in out.written[0]
@@ -62,12 +62,12 @@ def test_the_log_and_the_records_share_it(monkeypatch: pytest.MonkeyPatch) -> No
 
 PROGRAM = """
 import json, sys, threading
-from aoai_gateway.usage.lines import StdoutWriter
+from aoai_gateway.usage.lines import StdoutWriter, line_of
 from aoai_gateway.whole_lines import WholeLines
 
 def records():
     for n in range(300):
-        StdoutWriter().write([{"n": "r" * 900}] * 6)
+        StdoutWriter().write([line_of({"n": "r" * 900})] * 6)
 
 def log():
     file = WholeLines(sys.stdout)

@@ -586,8 +586,8 @@ class Kept:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
 
-    def put(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
+    def put(self, records: list[dict[str, Any]]) -> None:
+        self.records += records
 
 
 def kept_records(here: Connection) -> list[dict[str, Any]]:

@@ -137,12 +137,12 @@ def test_bodies_that_wait_have_a_bound() -> None:
     stuck = Hanging()
     sink = Sink("prompts", stuck, weigh=weight, most=250)
     for _ in range(5):
-        sink.put({"body": b"x" * 100})
+        sink.put([{"body": b"x" * 100}])
     assert (sink.waiting, sink.dropped) == (2, 3)
     stuck.goes_on.set()
     while sink.waiting:
         time.sleep(0.001)
-    sink.put({"body": b"x" * 200})
+    sink.put([{"body": b"x" * 200}])
     sink.close()
     assert (sink.written, sink.dropped) == (3, 3)
 

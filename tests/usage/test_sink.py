@@ -12,21 +12,30 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aoai_gateway.usage import sink as sinks
-from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter
-from aoai_gateway.usage.sink import Sink
+from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter, line_of
+from aoai_gateway.usage.sink import Line, LineSink, Sink
+from aoai_gateway.usage.sinks import AnySink
 
 
-def opened(target: Path | str) -> Sink:
+def opened(target: Path | str) -> LineSink:
     writer = StdoutWriter() if target == "stdout" else JsonLinesWriter(Path(target))
-    return Sink(str(target), writer)
+    return LineSink(str(target), writer)
+
+
+def put(made: AnySink, *records: dict[str, Any]) -> None:
+    if isinstance(made, LineSink):
+        made.put([line_of(record) for record in records])
+    else:
+        made.put(records)
 
 
 @contextmanager
-def sink(target: Path | str) -> Iterator[Sink]:
+def sink(target: Path | str) -> Iterator[LineSink]:
     made = opened(target)
     try:
         yield made
@@ -39,7 +48,7 @@ def lines(path: Path) -> list[object]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def written_or_dropped(made: Sink) -> None:
+def written_or_dropped(made: AnySink) -> None:
     """Wait until the thread has taken all that was put."""
     end = time.monotonic() + 10
     while made._queue and time.monotonic() < end:
@@ -50,7 +59,7 @@ def test_a_record_is_a_line(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     with sink(path) as made:
         for n in range(1_000):
-            made.put({"n": n, "client": "Büro\n"})
+            put(made, {"n": n, "client": "Büro\n"})
     assert lines(path) == [{"n": n, "client": "Büro\n"} for n in range(1_000)]
     assert made.dropped == 0
 
@@ -59,25 +68,25 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     for n in range(2):
         with sink(path) as made:
-            made.put({"n": n})
+            put(made, {"n": n})
     assert lines(path) == [{"n": 0}, {"n": 1}]
 
 
 def test_a_file_that_was_rotated_away_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     with sink(path) as made:
-        made.put({"n": 0})
+        put(made, {"n": 0})
         end = time.monotonic() + 10
         while not path.exists() and time.monotonic() < end:
             time.sleep(0.005)
         path.rename(tmp_path / "usage.jsonl.1")
-        made.put({"n": 1})
+        put(made, {"n": 1})
     assert lines(path) == [{"n": 1}]
 
 
 def test_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     with sink("stdout") as made:
-        made.put({"n": 1})
+        put(made, {"n": 1})
     assert capsys.readouterr().out == '{"n":1}\n'
 
 
@@ -87,8 +96,8 @@ def test_no_encoding_stops_the_log(text: str, tmp_path: Path, monkeypatch: pytes
     with out.open("w", encoding="ascii") as narrow:
         monkeypatch.setattr(sys, "stdout", narrow)
         with sink("stdout") as made:
-            made.put({"client": text})
-            made.put({"n": 2})
+            put(made, {"client": text})
+            put(made, {"n": 2})
     assert lines(out) == [{"client": text}, {"n": 2}]
 
 
@@ -97,7 +106,7 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pyte
     path = folder / "usage.jsonl"
     with caplog.at_level(logging.WARNING), sink(path) as made:
         for n in range(3):
-            made.put({"n": n})
+            put(made, {"n": n})
             written_or_dropped(made)
             time.sleep(0.02)
         assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
@@ -105,7 +114,7 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pyte
         assert str(path) in caplog.text
         assert "No such file" in caplog.text
         folder.mkdir()
-        made.put({"n": 3})
+        put(made, {"n": 3})
     assert lines(path) == [{"n": 3}]
     assert made.dropped == 3
     assert "can be written again; 3 records are lost." in caplog.text
@@ -119,7 +128,7 @@ def test_a_closed_standard_output_is_told_once(
     gone.close()
     monkeypatch.setattr(sys, "stdout", gone)
     with caplog.at_level(logging.WARNING), sink("stdout") as made:
-        made.put({"n": 1})
+        put(made, {"n": 1})
     assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
     assert made.dropped == 1
 
@@ -127,7 +136,7 @@ def test_a_closed_standard_output_is_told_once(
 def test_a_full_disk_says_how_many_records_were_lost(caplog: pytest.LogCaptureFixture) -> None:
     with sink("/dev/full") as made:
         for n in range(100):
-            made.put({"n": n})
+            put(made, {"n": n})
             written_or_dropped(made)
     assert made.dropped == 100
     assert "No space left on device; 1 records are lost." in caplog.text
@@ -149,13 +158,13 @@ def test_half_a_record_is_taken_back_and_the_next_one_is_whole(
 
     monkeypatch.setattr(os, "write", some)
     with sink(path) as made:
-        made.put({"n": 1})
+        put(made, {"n": 1})
         written_or_dropped(made)
         end = time.monotonic() + 10
         while not made.dropped and time.monotonic() < end:
             time.sleep(0.005)
         full = False
-        made.put({"n": 2})
+        put(made, {"n": 2})
     assert lines(path) == [{"n": 2}]
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -166,17 +175,17 @@ def test_a_slow_disk_drops_records_and_counts_them(tmp_path: Path, monkeypatch: 
     path = tmp_path / "usage.jsonl"
     write = JsonLinesWriter.write
 
-    def wait(self: JsonLinesWriter, batch: list[dict[str, int]]) -> int:
+    def wait(self: JsonLinesWriter, batch: list[Line]) -> int:
         assert slow.wait(10)
         return write(self, batch)
 
     monkeypatch.setattr(JsonLinesWriter, "write", wait)
     with sink(path) as made:
-        made.put({"n": 0})
+        put(made, {"n": 0})
         written_or_dropped(made)  # the thread holds this one now
         begin = time.monotonic()
         for n in range(1, 31):
-            made.put({"n": n})
+            put(made, {"n": n})
         assert time.monotonic() - begin < 5, "putting never waits"
         assert made.dropped == 20
         slow.set()
@@ -188,9 +197,9 @@ def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_pat
     stuck = threading.Event()
     monkeypatch.setattr(JsonLinesWriter, "write", lambda self, batch: int(not stuck.wait(10)))
     made = opened(tmp_path / "usage.jsonl")
-    made.put({"n": 0})
+    put(made, {"n": 0})
     written_or_dropped(made)
-    made.put({"n": 1})
+    put(made, {"n": 1})
     begin = time.monotonic()
     made.close(seconds=0.05)
     assert time.monotonic() - begin < 5
@@ -203,7 +212,7 @@ def test_a_batch_in_the_hands_of_a_writer_that_hangs_is_lost_too(caplog: pytest.
     stuck = Hanging()
     made = Sink("x", stuck)
     for n in range(3):
-        made.put({"n": n})
+        put(made, {"n": n})
         stuck.begun.wait(10)
     assert made.waiting == 3
     made.close(seconds=0.01)
@@ -220,7 +229,7 @@ def test_a_record_that_comes_after_the_end_is_counted() -> None:
     stuck.goes_on.set()
     made = Sink("x", stuck)
     made.close()
-    made.put({"n": 0})
+    put(made, {"n": 0})
     assert (made.written, made.dropped, made.waiting) == (0, 1, 0)
 
 
@@ -247,7 +256,7 @@ def test_a_batch_of_which_nothing_is_written_does_not_say_that_all_is_well(
     made = Sink("x", away, gather_seconds=0.0)
     for n in (1, 0):
         away.wrote.clear()
-        made.put({"n": n})
+        put(made, {"n": n})
         assert away.wrote.wait(10)
     made.close()
     assert made.trouble(time.monotonic()) == "it is away"
@@ -278,10 +287,10 @@ class Noting:
 def test_records_gather_and_the_end_does_not_wait_for_more() -> None:
     noting = Noting()
     made = Sink("x", noting, gather_seconds=600.0)
-    made.put({"n": 0})
+    put(made, {"n": 0})
     assert noting.wrote.wait(10), "one that comes alone does not wait"
     for n in range(1, 10):
-        made.put({"n": n})
+        put(made, {"n": n})
     assert noting.batches == [[0]]
     made.close()
     assert noting.batches == [[0], list(range(1, 10))]
@@ -293,7 +302,7 @@ def test_a_record_that_stays_alone_is_written_too() -> None:
     made = Sink("x", noting)
     for n in range(3):
         noting.wrote.clear()
-        made.put({"n": n})
+        put(made, {"n": n})
         assert noting.wrote.wait(10)
     assert noting.batches == [[0], [1], [2]]
     made.close()

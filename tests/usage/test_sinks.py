@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,16 +13,16 @@ from aoai_gateway.config.models import Config
 from aoai_gateway.config.sinks import UsageSinks
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage import sinks as module
-from aoai_gateway.usage.sink import Record, Sink
-from aoai_gateway.usage.sinks import Sinks
+from aoai_gateway.usage.sink import Line, Record, Sink
+from aoai_gateway.usage.sinks import AnySink, Sinks
 
 
 class Collecting:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
-    def write(self, records: Sequence[Record]) -> int:
-        self.records += records
+    def write(self, records: Sequence[Record | Line]) -> int:
+        self.records += [json.loads(each) if isinstance(each, bytes) else each for each in records]
         return 0
 
     def close(self) -> None:
@@ -49,17 +51,17 @@ def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, Collecting]:
 def test_a_change_while_a_record_is_put_disturbs_neither(
     written: dict[str, Collecting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sinks, put, gone = Sinks(), Sink.put, list[Sink]()
+    sinks, put, gone = Sinks(), Sink.put, list[AnySink]()
     sinks.adopt(config("one"))
 
-    def change_and_put(sink: Sink, record: Record) -> None:
+    def change_and_put(sink: AnySink, records: Sequence[Any]) -> None:
         if not gone:
             gone.extend(sinks.adopt(config("two")))
-        put(sink, record)
+        put(sink, records)
 
     monkeypatch.setattr(Sink, "put", change_and_put)
-    sinks.put({"n": 0})
-    sinks.put({"n": 1})
+    sinks.put([{"n": 0}])
+    sinks.put([{"n": 1}])
     sinks.close([*gone, *sinks.take_all()])
     assert {name: [r["n"] for r in writer.records] for name, writer in written.items()} == {
         "stdout": [0, 1],
@@ -75,7 +77,7 @@ def test_while_new_sinks_are_made_the_old_ones_take_records(
     sinks.adopt(config("one"))
 
     def slow(key: module.UsageSink | str) -> Collecting:
-        sinks.put({"n": 0})
+        sinks.put([{"n": 0}])
         made = make(key)
         assert isinstance(made, Collecting)
         return made
@@ -99,7 +101,7 @@ def test_if_a_sink_cannot_be_made_all_stays_as_it_was(
     monkeypatch.setattr(module, "_writer", fail)
     with pytest.raises(ImportError):
         sinks.adopt(config("two"))
-    sinks.put({"n": 0})
+    sinks.put([{"n": 0}])
     sinks.close(sinks.take_all())
     assert [len(written[name].records) for name in ("stdout", "one")] == [1, 1]
 
@@ -107,10 +109,10 @@ def test_if_a_sink_cannot_be_made_all_stays_as_it_was(
 def test_counts_stay_when_a_sink_is_replaced_or_closed(written: dict[str, Collecting]) -> None:
     sinks = Sinks()
     sinks.adopt(config("one"))
-    sinks.put({"n": 0})
+    sinks.put([{"n": 0}])
     for folder in ("two", "one"):
         sinks.close(sinks.adopt(config(folder)))
-        sinks.put({"n": 1})
+        sinks.put([{"n": 1}])
     sinks.close(sinks.take_all())
     assert sinks.counts() == {"stdout": (3, 0), "one": (2, 0), "two": (1, 0)}
 
@@ -118,7 +120,7 @@ def test_counts_stay_when_a_sink_is_replaced_or_closed(written: dict[str, Collec
 def test_the_metrics_have_the_counts_of_all_sinks(written: dict[str, Collecting]) -> None:
     gateway = Gateway()
     gateway.sinks.adopt(config("one"))
-    gateway.sinks.put({"n": 0})
+    gateway.sinks.put([{"n": 0}])
     gateway.sinks.close(gateway.sinks.take_all())
     said = gateway.metrics.text().decode()
     assert 'aoai_gateway_sink_records_total{sink="one"} 1.0' in said
@@ -131,6 +133,6 @@ def test_two_sinks_of_one_name_are_one_in_the_metrics(written: dict[str, Collect
     gateway.sinks.adopt(
         config("one").but(usage_log=path, usage_sinks=UsageSinks.model_validate({"jsonl": {"path": path}}))
     )
-    gateway.sinks.put({"n": 0})
+    gateway.sinks.put([{"n": 0}])
     gateway.sinks.close(gateway.sinks.take_all())
     assert gateway.metrics.text().decode().count("aoai_gateway_sink_records_total{") == 1

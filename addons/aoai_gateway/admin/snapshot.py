@@ -96,6 +96,7 @@ def snapshot_at_once(gateway: Gateway) -> dict[str, Any]:
 
 class _Snapshot:
     def __init__(self, gateway: Gateway, now: float) -> None:
+        gateway.catch_up()
         self._gateway = gateway
         self._now = now
         self._scheduler: Scheduler = gateway.engine.scheduler

@@ -210,6 +210,7 @@ class Lifecycle:
             if counts_prompts(config):
                 # Before the configuration is in force: its first calls are to be counted, not estimated.
                 await self._load_encodings()
+            self._gateway.catch_up()  # These calls are for the sinks as they were.
             # Some need libraries that take a while to load.
             gone = await asyncio.to_thread(self._gateway.sinks.adopt, config)
             await asyncio.to_thread(self._gateway.sinks.close, gone)
@@ -347,6 +348,7 @@ class Lifecycle:
         await self.admin.stop()
         await gateway.close()
         await self.state_sync.close()
+        gateway.catch_up()
         gateway.early.close()
         await asyncio.to_thread(gateway.sinks.close, gateway.sinks.take_all())
         if self.worker is not None:

@@ -26,8 +26,8 @@ from aoai_gateway.benchmark.prompts import Prompts
 from aoai_gateway.benchmark.running import Run
 from aoai_gateway.benchmark.showing import Progress, summary
 from aoai_gateway.tokens import Counter, load_encodings
-from aoai_gateway.usage.lines import JsonLinesWriter
-from aoai_gateway.usage.sink import Sink
+from aoai_gateway.usage.lines import JsonLinesWriter, line_of
+from aoai_gateway.usage.sink import LineSink
 
 ONLY = "benchmark"
 """The consumer's name, if none is given."""
@@ -75,7 +75,7 @@ async def _run(
         usage=target.gives_usage,
         cached=args.cached_prompts,
     )
-    sink = Sink(str(args.output), JsonLinesWriter(args.output)) if args.output is not None else None
+    sink = LineSink(str(args.output), JsonLinesWriter(args.output)) if args.output is not None else None
     async with target.session() as session:
         begun = time.monotonic()
         how = {"clients": args.clients, "retries": args.retry == "exponential", "timeout": args.timeout}
@@ -86,7 +86,7 @@ async def _run(
             caller,
             begun=begun,
             clock=time.monotonic,
-            write=sink.put if sink is not None else lambda record: None,
+            write=lambda record: sink.put([line_of(record)]) if sink is not None else None,
             window_seconds=args.aggregation_window,
             most=args.requests,
         )

@@ -264,7 +264,9 @@ class EngineDriver:
             call.ended = call.ended or self._here.now()
 
     def note_bug(self, call: Call) -> None:
-        """Say how a call ends that the gateway has failed."""
+        """Say how a call ends that the gateway has failed, unless its end has been written down already."""
+        if self._written_down:
+            return
         call.outcome, call.ended = Outcome.ERROR, self._here.now()
         call.status = call.status or 500
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import random
 import time
@@ -24,6 +23,7 @@ from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.connections import Connections
+from aoai_gateway.runtime.ended_calls import EndedCalls
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
@@ -48,7 +48,7 @@ from aoai_gateway.wire.client_secrets import Grant, digest_of, looks_minted
 from aoai_gateway.wire.secrets import Credential
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
@@ -192,8 +192,9 @@ class Gateway:
         self.sessions: set[str] = set()
         """The clients' connections that are sessions of messages, by id."""
         self.traffic = Traffic()
-        self.metrics = Metrics(self.clock.monotonic)
-        self.metrics.registry.register(SinkCounts(self.sinks.counts))
+        self._ended = EndedCalls(self._write_down)
+        self._metrics = Metrics(self.clock.monotonic)
+        self._metrics.registry.register(SinkCounts(self.sinks.counts))
         self.switches = Switches()
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
@@ -447,34 +448,53 @@ class Gateway:
             asyncio_utils.create_task(_finish(answer), name="quota", keep_ref=True)
 
     def write_down(self, call: Call, secrets: Iterable[KnownSecrets] = ()) -> dict[str, Any]:
-        """Write a finished call into the usage log, if there is one. Returns the record; never blocks.
+        """Count a finished call, and write it into the usage log, if there is one; never blocks.
 
+        That is done for some calls together. Gives the record if a plugin hears of it, else nothing.
         ``secrets``: what is masked in its prompt, if that is written down.
         """
         if self.sinks.records_prompts_of(call.client.name):
             prompt = prompt_of(call, secrets)
             if prompt is not None:
                 self.sinks.put_prompt(prompt)
-        self.traffic.finished(call, self.clock.monotonic())
-        self.metrics.finished(call)
-        heard = "gateway_call_finished" in self.heard
-        if not self.sinks and not heard:
-            return {}
-        record = usage_record(call)
-        self.sinks.put(record)
-        # What a plugin does to its record is not to reach the sinks, which write in threads of their own.
-        return copy.deepcopy(record) if heard else record
+        self._ended.add(call)
+        return usage_record(call) if "gateway_call_finished" in self.heard else {}
+
+    def catch_up(self) -> None:
+        """Count and write down all calls that have ended, for what reads of them next."""
+        self._ended.write()
+
+    @property
+    def metrics(self) -> Metrics:
+        """What calls came to. All that have ended are counted."""
+        self.catch_up()
+        return self._metrics
+
+    def _write_down(self, calls: Sequence[Call]) -> None:
+        now, records = self.clock.monotonic(), []
+        for call in calls:
+            try:
+                self.traffic.finished(call, now)
+                self._metrics.finished(call)
+                if self.sinks:
+                    records.append(usage_record(call))
+            except Exception as error:
+                # The others are not to be lost with it.
+                log_exception("while a call was written down; its record is lost.", error)
+        if records:
+            self.sinks.put(records)
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Write down a request that was answered before it became a call."""
         now = self.clock.monotonic()
         if answer.error is not None:
             self.traffic.refused(answer.client, now)
-        self.metrics.answered_early(answer)
+        self._metrics.answered_early(answer)
         self.early.note(answer, now)
 
     def _put(self, record: dict[str, Any]) -> None:
-        self.sinks.put(record)
+        self.catch_up()
+        self.sinks.put([record])
 
     def identify(
         self, config: Config, shown: Credential | ShownCertificate | None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic_core import PydanticSerializationError, to_json
+import msgspec
 
 from aoai_gateway.usage.files import append, prune
 from aoai_gateway.whole_lines import write_lines
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-    from aoai_gateway.usage.sink import Record
+    from aoai_gateway.usage.sink import Line, Record
 
 
 class StdoutWriter:
     """Writes to standard output."""
 
-    def write(self, records: Sequence[Record]) -> int:
-        """Write a line for each."""
-        write_lines(sys.stdout, lines_of(records))
+    def write(self, records: Sequence[Line]) -> int:
+        """Write lines."""
+        write_lines(sys.stdout, b"".join(records).decode("ascii"))
         return 0
 
     def close(self) -> None:
@@ -59,9 +59,9 @@ class JsonLinesWriter:
         self._keep = keep
         self._clock = clock
 
-    def write(self, records: Sequence[Record]) -> int:
-        """Append a line for each; all or nothing."""
-        data = lines_of(records).encode()
+    def write(self, records: Sequence[Line]) -> int:
+        """Append lines; all or nothing."""
+        data = b"".join(records)
         rotates = bool(self._rotate_bytes) or self._daily
         if append(self._path, data, (lambda found: self._aside(found, len(data))) if rotates else None):
             prune(self._path.parent, f"{self._path.stem}.[0-9]*{self._path.suffix}", self._keep)
@@ -79,20 +79,22 @@ class JsonLinesWriter:
         return next(name for name in stamped(self._path, now) if not name.exists())
 
 
-def lines_of(records: Sequence[Record]) -> str:
-    """Write records as lines. ASCII: no terminal's encoding, and no odd name, can stop the log."""
-    return "".join(map(_line, records))
+def line_of(record: Record) -> Line:
+    """Write a record as a line. ASCII: no terminal's encoding, and no odd name, can stop the log.
 
-
-def _line(record: Record) -> str:
-    # The validation library's writer takes a third of the time, but does not escape what is not ASCII.
+    Raises TypeError if it holds what JSON cannot.
+    """
+    # The quick encoder takes a seventh of the time, but does not escape what is not ASCII.
     try:
-        written = to_json(record)
-    except PydanticSerializationError:  # half of a surrogate pair
+        written = _ENCODER.encode(record)
+    except UnicodeEncodeError:  # half of a surrogate pair
         written = b"\x80"
     if not written.isascii():
-        return json.dumps(record, separators=(",", ":")) + "\n"
-    return written.decode("ascii") + "\n"
+        written = json.dumps(record, separators=(",", ":")).encode("ascii")
+    return written + b"\n"
+
+
+_ENCODER = msgspec.json.Encoder()
 
 
 def stamped(path: Path, now: datetime) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
+from aoai_gateway.usage.lines import line_of
 from aoai_gateway.usage.record import written_time
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class PromptWriter:
 
     def write(self, records: Sequence[Record]) -> int:
         """Write a line for each."""
-        return self._lines.write([self._line(record) for record in records])
+        return self._lines.write([line_of(self._line(record)) for record in records])
 
     def close(self) -> None:
         """Nothing is open."""

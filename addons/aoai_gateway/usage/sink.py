@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 type Record = Mapping[str, Any]
 
+type Line = bytes
+"""A record as a line of JSON, with its end (`lines.line_of`)."""
+
 CAPACITY = 20_000
 """Records that may wait for a slow writer; beyond, they are dropped and counted."""
 
@@ -34,10 +37,10 @@ HANGS_SECONDS = 30.0
 """A writer that takes longer than this for a batch is said to hang."""
 
 
-class Writer(Protocol):
-    """Writes records somewhere; used by one thread."""
+class Writer[T](Protocol):
+    """Writes records, or lines of them, somewhere; used by one thread."""
 
-    def write(self, records: Sequence[Record]) -> int | None:
+    def write(self, records: Sequence[T]) -> int | None:
         """Write all of a batch. Returns how many of it are lost for reasons of their own.
 
         None: nothing of the batch is for this place, so nothing is known of it. Any exception means that all
@@ -48,8 +51,8 @@ class Writer(Protocol):
         """Let go of what is open."""
 
 
-class Sink:
-    """Takes records, and has them written. ``name`` is for the log, the status page and metrics.
+class Sink[T]:
+    """Takes what its writer does, and has it written. ``name`` is for the log, the status page and metrics.
 
     ``gather_seconds``: the least time from one batch to the next. ``trouble``: says what is
     wrong with the writer though no record is lost. ``weigh`` gives the bytes of a record that waits, of which
@@ -59,11 +62,11 @@ class Sink:
     def __init__(
         self,
         name: str,
-        writer: Writer,
+        writer: Writer[T],
         *,
         gather_seconds: float = GATHER_SECONDS,
         trouble: Callable[[], str] = str,
-        weigh: Callable[[Record], int] = lambda _: 0,
+        weigh: Callable[[T], int] = lambda _: 0,
         most: int = 0,
     ) -> None:
         self.name = name
@@ -89,7 +92,7 @@ class Sink:
         self._given_up = False
         """Whether all that was unsettled has been counted as lost."""
         self._gather_seconds = gather_seconds
-        self._queue: deque[Record] = deque()
+        self._queue: deque[T] = deque()
         self._taken = float("-inf")
         """When the last batch was taken (monotonic)."""
         self._come = threading.Event()
@@ -111,19 +114,30 @@ class Sink:
             return f"has hung for {now - since:.0f} s"
         return self.failing or self._writers_trouble()
 
-    def put(self, record: Record) -> None:
-        """Take a record, which is not changed from now on; never blocks."""
-        weight, queue = self._weigh(record), self._queue
+    def put(self, records: Sequence[T]) -> None:
+        """Take records, which are not changed from now on; never blocks."""
+        taken = 0
         with self._lock:
-            is_full = len(queue) >= CAPACITY or self._weight + weight > self._most > 0
-            if not (is_full or self._closed):
-                queue.append(record)
-                self._unsettled += 1
-                self._weight += weight
-                if len(queue) == 1:
+            if not self._closed:
+                taken = self._room_for(records)
+                self._queue.extend(records[:taken])
+                self._unsettled += taken
+                if taken:
                     self._come.set()
-                return
-        self._lose(1, "it is closed" if self._closed else "it is too slow")
+        if taken < len(records):
+            self._lose(len(records) - taken, "it is closed" if self._closed else "it is too slow")
+
+    def _room_for(self, records: Sequence[T]) -> int:
+        """Say how many of them fit, the first ones, and count what they weigh."""
+        room = min(len(records), CAPACITY - len(self._queue))
+        if not self._most:
+            return room
+        for number, record in enumerate(records[:room]):
+            weight = self._weigh(record)
+            if self._weight + weight > self._most:
+                return number
+            self._weight += weight
+        return room
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what is waiting, for so long at most; what is not written by then counts as lost."""
@@ -162,7 +176,7 @@ class Sink:
         except Exception as error:
             logger.warning("The usage log %s could not be closed: %s.", self.name, reason(error))
 
-    def _write(self, records: list[Record]) -> None:
+    def _write(self, records: list[T]) -> None:
         self._since = time.monotonic()
         try:
             lost = self._writer.write(records)
@@ -179,7 +193,7 @@ class Sink:
         finally:
             self._since = None
 
-    def _settle(self, records: list[Record], lost: int, why: str) -> None:
+    def _settle(self, records: list[T], lost: int, why: str) -> None:
         """Count a batch, unless that was done when it did not end in time."""
         count, weight = len(records), sum(map(self._weigh, records))
         with self._lock:
@@ -191,7 +205,7 @@ class Sink:
         if lost:
             self._lose(lost, why)
 
-    def _take(self) -> tuple[list[Record], bool]:
+    def _take(self) -> tuple[list[T], bool]:
         """Wait for a record and those that come soon after. Returns them, and whether they are the last."""
         self._come.wait()
         if len(self._queue) < MOST_AT_ONCE:
@@ -202,6 +216,10 @@ class Sink:
             if not self._queue and not self._closed:
                 self._come.clear()
             return records, self._closed and not self._queue
+
+
+class LineSink(Sink[Line]):
+    """Takes records as lines."""
 
 
 def reason(error: Exception) -> str:

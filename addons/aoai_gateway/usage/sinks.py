@@ -5,20 +5,22 @@ from __future__ import annotations
 import importlib.util
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink
 from aoai_gateway.usage.csv_files import CsvWriter
-from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter
+from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter, line_of
 from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
-from aoai_gateway.usage.sink import GATHER_SECONDS, Sink
+from aoai_gateway.usage.sink import GATHER_SECONDS, LineSink, Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.config.sinks import RecordPrompts, UsageSink
-    from aoai_gateway.usage.sink import Record, Writer
+    from aoai_gateway.usage.sink import Line, Record, Writer
+
+type AnySink = Sink[Record] | LineSink
 
 MEGABYTE = 1_000_000
 
@@ -33,16 +35,16 @@ class Sinks:
     """The sinks of the configuration in force. Those that it still names live on when it changes."""
 
     def __init__(self) -> None:
-        self._open: dict[UsageSink | str, Sink] = {}
-        self._prompts: tuple[RecordPrompts, Sink] | None = None
-        self._counted: list[Sink] = []
+        self._open: dict[UsageSink | str, AnySink] = {}
+        self._prompts: tuple[RecordPrompts, Sink[Record]] | None = None
+        self._counted: list[AnySink] = []
         """All that are open, or about to be closed."""
         self._ended: dict[str, tuple[int, int]] = {}
         """By name, what those wrote and lost that are closed by now."""
         self._lock = threading.Lock()
         """For these two, which are read and changed in several threads."""
 
-    def __iter__(self) -> Iterator[Sink]:
+    def __iter__(self) -> Iterator[AnySink]:
         prompts = () if self._prompts is None else (self._prompts[1],)
         return iter((*self._open.values(), *prompts))
 
@@ -50,10 +52,15 @@ class Sinks:
         """Whether there is any for usage records."""
         return bool(self._open)
 
-    def put(self, record: Record) -> None:
-        """Give a record to all of them; never blocks."""
+    def put(self, records: Sequence[Record]) -> None:
+        """Give records to all of them; never blocks."""
+        lines: list[Line] = []
         for sink in self._open.values():
-            sink.put(record)
+            if isinstance(sink, LineSink):
+                lines = lines or list(map(line_of, records))
+                sink.put(lines)
+            else:
+                sink.put(records)
 
     def records_prompts_of(self, client: str) -> bool:
         """Whether a client's prompts are written down."""
@@ -62,9 +69,9 @@ class Sinks:
     def put_prompt(self, record: Record) -> None:
         """Have a prompt written (:func:`~aoai_gateway.usage.prompts.prompt_of`); never blocks."""
         if self._prompts is not None:
-            self._prompts[1].put(record)
+            self._prompts[1].put([record])
 
-    def adopt(self, config: Config) -> list[Sink]:
+    def adopt(self, config: Config) -> list[AnySink]:
         """Open what a configuration names. Returns the sinks that are no longer wanted, to be closed.
 
         If one cannot be opened, all stays as it was, and its error is raised.
@@ -75,7 +82,7 @@ class Sinks:
         if config.usage_log is not None:
             wanted[config.usage_log] = None
         before = self._open
-        made: dict[UsageSink | str, Sink] = {}
+        made: dict[UsageSink | str, AnySink] = {}
         try:
             for key in wanted:
                 if key not in before:
@@ -95,7 +102,7 @@ class Sinks:
         replaced = prompts_before is not None and prompts_before is not prompts_made
         return [*gone, prompts_before[1]] if prompts_before is not None and replaced else gone
 
-    def _made_for_prompts(self, config: Config) -> tuple[RecordPrompts, Sink] | None:
+    def _made_for_prompts(self, config: Config) -> tuple[RecordPrompts, Sink[Record]] | None:
         wanted, before = config.record_prompts, self._prompts
         if wanted is None:
             return None
@@ -110,12 +117,12 @@ class Sinks:
                 found[sink.name] = written + sink.written, dropped + sink.dropped
         return found
 
-    def take_all(self) -> list[Sink]:
+    def take_all(self) -> list[AnySink]:
         """Return all of them, to be closed: no record goes to them from now on."""
         sinks, self._open, self._prompts = list(self), {}, None
         return sinks
 
-    def close(self, sinks: list[Sink]) -> None:
+    def close(self, sinks: list[AnySink]) -> None:
         """Close sinks of these, one after the other; blocks for some seconds at most."""
         for sink in sinks:
             sink.close()
@@ -154,7 +161,7 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _prompt_sink(settings: RecordPrompts) -> Sink:
+def _prompt_sink(settings: RecordPrompts) -> Sink[Record]:
     lines = JsonLinesWriter(
         settings.path,
         rotate_bytes=round(settings.rotate_mb * MEGABYTE),
@@ -164,11 +171,12 @@ def _prompt_sink(settings: RecordPrompts) -> Sink:
     return Sink(str(settings.path), PromptWriter(settings, lines), weigh=weight, most=MOST_WAITING)
 
 
-def _made(key: UsageSink | str) -> Sink:
+def _made(key: UsageSink | str) -> AnySink:
     writer = _writer(key)
     # What else a writer does than to write records, it answers for itself.
     trouble: Callable[[], str] = getattr(writer, "trouble", str)
-    return Sink(name_of(key), writer, gather_seconds=_gather_seconds(key), trouble=trouble)
+    make = LineSink if isinstance(key, str | JsonLinesSink) else Sink
+    return make(name_of(key), writer, gather_seconds=_gather_seconds(key), trouble=trouble)
 
 
 def _gather_seconds(key: UsageSink | str) -> float:
@@ -176,7 +184,7 @@ def _gather_seconds(key: UsageSink | str) -> float:
     return REQUEST_SECONDS if isinstance(key, OtlpSink | LogAnalyticsSink) else GATHER_SECONDS
 
 
-def _writer(key: UsageSink | str) -> Writer:
+def _writer(key: UsageSink | str) -> Writer[Any]:
     match key:
         case "stdout":
             return StdoutWriter()
