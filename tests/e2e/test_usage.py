@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -26,6 +27,7 @@ from tests.e2e.processes import Gateway, Simulator, eventually, request
 from tests.e2e.settings import CLIENT_KEY
 from tests.ports import free_port
 from tests.programs import require
+from tests.usage.receiver import receiving
 
 pytestmark = pytest.mark.e2e
 
@@ -176,6 +178,59 @@ def test_sinks_that_fail_and_hang_cost_records_and_no_calls(
         metrics = request(f"{url}/metrics", "GET").body.decode()
         assert f'aoai_gateway_sink_dropped_total{{sink="{lost}"}} 20.0' in metrics
         gateway.stop()
+
+
+def writers_of(gateway: Gateway) -> list[int]:
+    """The processes beside a gateway in which its writers are."""
+    found = []
+    for about in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
+            parent = int((about / "stat").read_text().rpartition(")")[2].split()[1])
+            is_writer = b"aoai_gateway.usage.writer_child" in (about / "cmdline").read_bytes()
+            if parent == gateway.pid and is_writer:
+                found.append(int(about.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
+def test_the_process_beside_the_gateway_may_be_killed_and_ends_with_it(
+    start_gateway: Callable[..., Gateway], simulator: Simulator
+) -> None:
+    with receiving() as collector:
+        gateway = start_gateway(
+            simulator,
+            admin={"port": 0},
+            usage_sinks={"otlp": {"endpoint": collector.url, "metrics": False}},
+        )
+        url = admin_url(gateway)
+
+        def sink() -> dict[str, Any]:
+            (found,) = request(f"{url}/api/status", "GET").json()["sinks"]
+            return dict(found)
+
+        assert ask(gateway) == 200
+        eventually(lambda: sink()["written"] == 1, "the call's spans are taken", seconds=60)
+        (first,) = writers_of(gateway)
+        os.kill(first, signal.SIGSTOP)
+        assert [ask(gateway) for _ in range(5)] == [200] * 5, "traffic does not wait for it"
+        os.kill(first, signal.SIGKILL)
+        assert ask(gateway) == 200
+        eventually(lambda: sink()["waiting"] == 0, "another one goes on", seconds=60)
+        counted = sink()
+        assert counted["written"] + counted["dropped"] == 7, "each is written or lost"
+        assert ask(gateway) == 200
+        eventually(lambda: sink()["written"] == counted["written"] + 1, "the next is written", seconds=60)
+        (second,) = writers_of(gateway)
+        assert second != first
+        gateway.send(signal.SIGKILL)
+        gateway.wait()
+        eventually(lambda: not is_alive(second), "it ends, too")
 
 
 def test_the_log_is_json_if_it_is_to_be(start_gateway: Callable[..., Gateway], simulator: Simulator) -> None:

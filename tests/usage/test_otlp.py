@@ -5,9 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -23,11 +21,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from aoai_gateway.config.sinks import OtlpSink
 from aoai_gateway.usage import otlp_measures
-from aoai_gateway.usage.otlp import SLICE, OtlpWriter
+from aoai_gateway.usage.otlp import OtlpWriter
 from aoai_gateway.usage.otlp_attributes import describe
 from aoai_gateway.usage.otlp_http import TIMEOUT_SECONDS, Collector
 from aoai_gateway.usage.otlp_measures import Measures
 from aoai_gateway.usage.sink import SinkError
+from tests.usage.receiver import Receiver
 from tests.usage.records import attempt, record
 
 OTLP = OtlpSink(endpoint="http://localhost:4318")
@@ -147,11 +146,11 @@ def test_a_call_that_is_like_another_has_its_own_figures() -> None:
 
 
 def test_all_of_a_large_batch_is_sent_at_once() -> None:
-    found = sent(*(record(call=f"call-{number}") for number in range(3 * SLICE)))
+    found = sent(*(record(call=f"call-{number}") for number in range(150)))
     assert len(found.bodies["traces"]) == 1
     of_calls = [span for span in found.spans if span.kind == Span.SPAN_KIND_SERVER]
     calls = [attributes(span)["aoai_gateway.call"] for span in of_calls]
-    assert calls == [f"call-{number}" for number in range(3 * SLICE)]
+    assert calls == [f"call-{number}" for number in range(150)]
 
 
 @pytest.mark.parametrize(
@@ -352,47 +351,6 @@ def test_points_are_since_the_start_or_since_the_last_ones(
 
 
 # --- the way to the collector ---------------------------------------------------------------------------
-
-
-class Receiver(ThreadingHTTPServer):
-    """A collector that answers as it is told, and keeps what comes."""
-
-    def __init__(self, *answers: tuple[int, dict[str, str]]) -> None:
-        self.answers = list(answers)
-        self.got: list[tuple[str, dict[str, str], bytes]] = []
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Receiver
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        names = {name.lower(): value for name, value in self.headers.items()}
-        self.server.got.append((self.path, names, body))
-        status, headers = self.server.answers.pop(0) if self.server.answers else (200, {})
-        self.send_response(status)
-        for name, value in {**headers, "content-length": "0"}.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield made
-        made.shutdown()
-        thread.join()
 
 
 class Time:

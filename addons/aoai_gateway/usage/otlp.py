@@ -1,9 +1,9 @@
 """Records to OpenTelemetry, by OTLP over HTTP (extra ``otel``): spans of each call, and metrics.
 
 A batch is sent at once, and its loss is counted: the SDK's own batching drops spans without a word. Messages
-are made of records here, off the event loop: by the SDK's spans and instruments that takes six times as long,
-in a thread that takes the time from traffic. All around is OpenTelemetry's: encoding, resource, propagation,
-sampling and ids.
+are made of records here, in a process of its own (`usage.writer_child`): by the SDK's spans and instruments
+that takes six times as long. All around is OpenTelemetry's: encoding, resource, propagation, sampling and
+ids.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import threading
 import time
 import uuid
-from itertools import batched
 from typing import TYPE_CHECKING
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -36,11 +35,6 @@ if TYPE_CHECKING:
     from aoai_gateway.usage.sink import Record
 
 logger = logging.getLogger(__name__)
-
-SLICE = 50
-"""Calls whose spans are made at once, in about a millisecond. Then other threads have their turn."""
-
-BREATH_SECONDS = 0.001
 
 SCOPE = InstrumentationScope(name="aoai_gateway")
 
@@ -78,14 +72,11 @@ class OtlpWriter:
         """
         request = ExportTraceServiceRequest()
         scope = request.resource_spans.add(resource=self._resource).scope_spans.add(scope=SCOPE)
-        for number, some in enumerate(batched(records, SLICE)):
-            if number:
-                time.sleep(BREATH_SECONDS)
-            if self._measures is not None:
-                self._measures.add(some)
-            if self._spans is not None:
-                for record in some:
-                    self._spans.add(record, scope)
+        if self._measures is not None:
+            self._measures.add(records)
+        if self._spans is not None:
+            for record in records:
+                self._spans.add(record, scope)
         if not scope.spans:
             return None
         self._send("traces", request.SerializeToString())

@@ -12,6 +12,7 @@ from aoai_gateway.usage.csv_files import CsvWriter
 from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter, line_of
 from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
 from aoai_gateway.usage.sink import GATHER_SECONDS, LineSink, Sink
+from aoai_gateway.usage.writer_process import ProcessWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -175,7 +176,7 @@ def _made(key: UsageSink | str) -> AnySink:
     writer = _writer(key)
     # What else a writer does than to write records, it answers for itself.
     trouble: Callable[[], str] = getattr(writer, "trouble", str)
-    make = LineSink if isinstance(key, str | JsonLinesSink) else Sink
+    make = Sink if isinstance(key, CsvSink) else LineSink
     return make(name_of(key), writer, gather_seconds=_gather_seconds(key), trouble=trouble)
 
 
@@ -204,12 +205,5 @@ def _writer(key: UsageSink | str) -> Writer[Any]:
                 daily=key.rotate_daily,
                 keep=key.keep,
             )
-        # Loaded only where they are wanted: each brings a family of packages.
-        case OtlpSink():
-            from aoai_gateway.usage.otlp import OtlpWriter
-
-            return OtlpWriter(key)
-        case LogAnalyticsSink():
-            from aoai_gateway.usage.log_analytics import LogAnalyticsWriter
-
-            return LogAnalyticsWriter(key)
+        case OtlpSink() | LogAnalyticsSink():
+            return ProcessWriter(key)

@@ -1,0 +1,181 @@
+"""A writer of usage records in a process of its own, for what is made of many records at great cost.
+
+Spans, and requests with rows, take several times as long as the record itself. In a thread of the gateway
+they would take that time from calls, and some more, since threads take turns. So lines of records go through
+a pipe, a batch at a time, and a process beside the gateway makes of them what is wanted, and sends it.
+
+The sink's thread waits for what becomes of each batch, so a sink of this kind is bounded, counts, hangs and
+ends as any other does. The process ends by itself with the gateway, having written what it was given.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.usage.sink import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aoai_gateway.config.sinks import LogAnalyticsSink, OtlpSink
+    from aoai_gateway.usage.sink import Line
+
+FRAME = struct.Struct("!I")
+"""Before each message to the process: its bytes. The first one holds settings, and each later one lines."""
+
+COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.usage.writer_child")
+
+PATIENCE_SECONDS = 90.0
+"""For a batch; all that writers do has shorter bounds. A process that takes longer is ended."""
+
+END_SECONDS = 4.0
+"""For the last of it when the sink is closed."""
+
+LAST_SECONDS = 1.0
+"""For a process that has said its last to be gone."""
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+"""Before a process that has failed starts again; twice as long each time."""
+
+
+class ProcessWriter:
+    """Writes lines where ``settings`` say, in a process that is started again when it has ended."""
+
+    def __init__(self, settings: OtlpSink | LogAnalyticsSink, *, patience: float = PATIENCE_SECONDS) -> None:
+        self._settings, self._patience = settings, patience
+        self._over = threading.Event()
+        self._pause = 0.0
+        self._process = _Process(settings)
+
+    @property
+    def pid(self) -> int:
+        """That of the process."""
+        return self._process.pid
+
+    def write(self, records: Sequence[Line]) -> int | None:
+        """Have a batch written. Raises SinkError if it was not, or if nothing is known of it."""
+        if self._process.has_ended():
+            self._start_again()
+        watch = threading.Timer(self._patience, self._process.kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            said = self._process.ask(b"".join(records))
+        except EOFError:
+            raise SinkError(f"its process {self._process.end()}") from None
+        finally:
+            watch.cancel()
+        self._pause = 0.0
+        if said["error"] is not None:
+            raise SinkError(said["error"])
+        lost: int | None = said["lost"]
+        return lost
+
+    def trouble(self) -> str:
+        """Say what the writer says of itself."""
+        return self._process.trouble
+
+    def close(self) -> None:
+        """Have it end what it has begun, for some seconds at most."""
+        self._over.set()
+        self._process.close()
+
+    def _start_again(self) -> None:
+        """Start it anew, after a pause if the last one has done nothing. The batch waits meanwhile."""
+        self._over.wait(self._pause)
+        self._pause = min(max(2 * self._pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        self._process = _Process(self._settings)
+
+
+class _Process:
+    """One life of the process. Used by the sink's thread, beside one that hears what the process says."""
+
+    def __init__(self, settings: OtlpSink | LogAnalyticsSink) -> None:
+        self.trouble = ""
+        self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        """What it says of each batch; None once it has ended."""
+        path = os.pathsep.join(each for each in sys.path if each)
+        self._process = subprocess.Popen(  # noqa: S603 - this Python, a module of ours
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Its libraries read much of the environment, as they did in this process.
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self.pid = self._process.pid
+        threading.Thread(target=self._hear, name="usage writer's process", daemon=True).start()
+        with suppress(OSError):
+            self._send(pickle.dumps(settings))
+
+    def ask(self, batch: bytes) -> dict[str, Any]:
+        """Hand it a batch; gives ``lost`` and ``error``. Raises EOFError if it has ended before."""
+        with suppress(OSError):  # It has ended, and so the answers have.
+            self._send(batch)
+        said = self._answers.get()
+        if said is None:
+            raise EOFError
+        return said
+
+    def has_ended(self) -> bool:
+        """Whether it can be asked no more."""
+        return self._process.poll() is not None
+
+    def end(self) -> str:
+        """See that it ends, and say how it has ended."""
+        try:
+            code = self._process.wait(LAST_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self._process.wait()
+        self._let_go()
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def close(self) -> None:
+        """Let it end, and see that it does."""
+        self._let_go()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.end()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    def _let_go(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+
+    def _send(self, what: bytes) -> None:
+        requests = self._process.stdin
+        assert requests is not None
+        requests.write(FRAME.pack(len(what)))
+        requests.write(what)
+        requests.flush()
+
+    def _hear(self) -> None:
+        """Take what it says, until it ends: of batches, of its trouble, and for the log."""
+        assert self._process.stdout is not None
+        with self._process.stdout as said:
+            for line in said:
+                told: dict[str, Any] = json.loads(line)
+                if "log" in told:
+                    name, level, text = told["log"]
+                    logging.getLogger(name).log(level, "%s", text)
+                elif "trouble" in told:
+                    self.trouble = told["trouble"]
+                else:
+                    self._answers.put(told)
+        self._answers.put(None)

@@ -1,0 +1,252 @@
+"""A writer in a process of its own: what becomes of its batches, and of itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from aoai_gateway.config.sinks import OtlpSink
+from aoai_gateway.usage import writer_child
+from aoai_gateway.usage.lines import line_of
+from aoai_gateway.usage.sink import LineSink, Record, SinkError
+from aoai_gateway.usage.writer_process import FRAME, ProcessWriter
+from tests.usage.receiver import Receiver
+from tests.usage.records import record
+
+needs_stop = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="it has no such signal")
+
+
+def settings(receiver: Receiver, **values: Any) -> OtlpSink:
+    return OtlpSink.model_validate({"endpoint": receiver.url, "metrics": False, **values})
+
+
+def lines(*names: str) -> list[bytes]:
+    return [line_of(record(call=name)) for name in names]
+
+
+def calls(receiver: Receiver) -> list[str]:
+    """The calls whose spans came, in their order."""
+    found = []
+    for path, _, body in receiver.got:
+        if path == "/v1/traces":
+            (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
+            for span in resource.scope_spans[0].spans:
+                found += [a.value.string_value for a in span.attributes if a.key == "aoai_gateway.call"]
+    return found
+
+
+@contextmanager
+def writer(to: OtlpSink, **values: Any) -> Iterator[ProcessWriter]:
+    made = ProcessWriter(to, **values)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def ends(pid: int) -> bool:
+    """Whether a child of this process that was let go is gone, zombies aside."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_batches_reach_the_collector_with_the_key(receiver: Receiver) -> None:
+    with writer(settings(receiver, key="collectors-key")) as made:
+        assert made.write(lines("one", "two")) == 0
+        assert made.write([line_of(record(call=None))]) is None, "that became no call, so it has no spans"
+        assert made.write(lines("Büro \ud800")) == 0
+        pid = made.pid
+    assert calls(receiver) == ["one", "two", "Büro ?"]
+    assert {names["authorization"] for _, names, _ in receiver.got} == {"Bearer collectors-key"}
+    assert ends(pid)
+
+
+def test_a_refusal_is_the_batchs_loss_in_the_writers_own_words(receiver: Receiver) -> None:
+    receiver.answers = [(400, {})]
+    with writer(settings(receiver)) as made:
+        with pytest.raises(SinkError, match=r"^the collector did not take the traces: 400$"):
+            made.write(lines("one"))
+        assert made.write(lines("two")) == 0
+
+
+def test_a_process_that_was_killed_between_batches_costs_none(receiver: Receiver) -> None:
+    with writer(settings(receiver)) as made:
+        made.write(lines("one"))
+        before = made.pid
+        os.kill(before, signal.SIGKILL)
+        wait_until(made._process.has_ended)
+        assert made.write(lines("two")) == 0
+        assert made.pid != before
+    assert calls(receiver) == ["one", "two"]
+
+
+@needs_stop
+def test_a_process_that_is_killed_with_a_batch_loses_it_and_no_other(receiver: Receiver) -> None:
+    with writer(settings(receiver)) as made:
+        made.write(lines("one"))
+        os.kill(made.pid, signal.SIGSTOP)
+        errors: list[str] = []
+
+        def write() -> None:
+            with pytest.raises(SinkError) as caught:
+                made.write(lines("two"))
+            errors.append(str(caught.value))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        os.kill(made.pid, signal.SIGKILL)
+        thread.join(60)
+        assert errors == ["its process was ended by SIGKILL"]
+        assert made.write(lines("three")) == 0
+    assert calls(receiver) == ["one", "three"]
+
+
+@needs_stop
+def test_a_process_that_hangs_with_a_batch_is_ended(receiver: Receiver) -> None:
+    with writer(settings(receiver)) as made:
+        made.write(lines("one"))
+        made._patience = 0.05
+        os.kill(made.pid, signal.SIGSTOP)
+        # More than a pipe holds, so that handing it over hangs, too.
+        with pytest.raises(SinkError, match="SIGKILL"):
+            made.write(lines(*map(str, range(200))))
+        made._patience = 60.0
+        assert made.write(lines("two")) == 0
+    assert calls(receiver) == ["one", "two"]
+
+
+@needs_stop
+def test_a_process_that_hangs_at_the_end_is_ended(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aoai_gateway.usage.writer_process.END_SECONDS", 0.05)
+    made = ProcessWriter(settings(receiver))
+    made.write(lines("one"))
+    os.kill(made.pid, signal.SIGSTOP)
+    made.close()
+    assert ends(made.pid)
+
+
+def test_metrics_that_are_not_taken_are_told_between_batches(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.answers = [(400, {})] * 1000
+    to = settings(receiver, traces=False, metrics=True, metrics_seconds=1)
+    with caplog.at_level(logging.WARNING), writer(to) as made:
+        made.write(lines("one"))
+        wait_until(lambda: made.trouble() == "the collector did not take the metrics: 400")
+        wait_until(lambda: "Those taken next hold all since the start" in caplog.text)
+        receiver.answers = []
+        wait_until(lambda: made.trouble() == "")
+        wait_until(lambda: "Metrics are taken by the collector again." in caplog.text)
+    assert {each.name for each in caplog.records} == {"aoai_gateway.usage.otlp"}
+
+
+def test_what_metrics_hold_is_exported_at_the_end(receiver: Receiver) -> None:
+    with writer(settings(receiver, traces=False, metrics=True, metrics_seconds=3600)) as made:
+        made.write(lines("one"))
+    assert [path for path, _, _ in receiver.got] == ["/v1/metrics"]
+
+
+def test_a_writer_that_cannot_be_made_is_tried_again_after_a_pause(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aoai_gateway.usage.writer_process.COMMAND", ("false",))
+    made = ProcessWriter(settings(receiver))
+    made.close()  # pauses are over at once, as when the sink is closed
+    for pause in (1.0, 2.0, 4.0):
+        with pytest.raises(SinkError, match=r"^its process ended with exit code 1$"):
+            made.write(lines("one"))
+        wait_until(made._process.has_ended)
+        assert made._pause == pause
+
+
+def test_a_sink_of_this_kind_counts_as_any_other(receiver: Receiver) -> None:
+    receiver.answers = [(400, {})]
+    sink = LineSink("x", ProcessWriter(settings(receiver)), gather_seconds=0.0)
+    sink.put(lines("one"))
+    wait_until(lambda: sink.waiting == 0)
+    sink.put(lines("two", "three"))
+    sink.close(30)
+    assert (sink.written, sink.dropped, sink.waiting) == (2, 1, 0)
+
+
+# --- the process itself ---------------------------------------------------------------------------------
+
+
+class Noting:
+    """In the place of the writer."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.batches: list[list[Any]] = []
+        self.closed, self._fails = False, fails
+
+    def write(self, records: Sequence[Record]) -> int:
+        if self._fails:
+            raise ValueError("secret")
+        self.batches.append([each["call"] for each in records])
+        return 0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def _log_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def served(writer: Noting, *messages: bytes, cut: int = 0) -> list[dict[str, Any]]:
+    """What the process says of messages; ``cut``: bytes that the last one lacks."""
+    packed = pickle.dumps(OtlpSink(endpoint="http://localhost:4318"))
+    data = b"".join(FRAME.pack(len(each)) + each for each in (packed, *messages))
+    said = io.BytesIO()
+    writer_child.serve(io.BytesIO(data[: len(data) - cut]), said, lambda _: writer)
+    return [json.loads(line) for line in said.getvalue().splitlines()]
+
+
+@pytest.mark.usefixtures("_log_as_before")
+def test_each_batch_is_answered_and_the_end_of_the_input_is_the_end() -> None:
+    noting = Noting()
+    said = served(noting, b"".join(lines("one", "two")), b"".join(lines("three")))
+    assert noting.batches == [["one", "two"], ["three"]]
+    assert said == [{"lost": 0, "error": None}] * 2
+    assert noting.closed
+
+
+@pytest.mark.usefixtures("_log_as_before")
+def test_half_a_batch_is_none() -> None:
+    noting = Noting()
+    served(noting, b"".join(lines("one")), b"".join(lines("two")), cut=1)
+    assert noting.batches == [["one"]]
+
+
+@pytest.mark.usefixtures("_log_as_before")
+def test_an_error_is_told_without_its_words() -> None:
+    assert served(Noting(fails=True), b"".join(lines("one"))) == [{"lost": None, "error": "ValueError"}]
