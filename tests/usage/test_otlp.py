@@ -19,8 +19,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from aoai_gateway.config.sinks import OtlpSink
 from aoai_gateway.usage import otlp_measures
+from aoai_gateway.usage.elsewhere import Otlp
 from aoai_gateway.usage.otlp import OtlpWriter
 from aoai_gateway.usage.otlp_attributes import describe
 from aoai_gateway.usage.otlp_http import TIMEOUT_SECONDS, Collector
@@ -29,7 +29,7 @@ from aoai_gateway.usage.sink import SinkError
 from tests.usage.receiver import Receiver
 from tests.usage.records import attempt, record
 
-OTLP = OtlpSink(endpoint="http://localhost:4318")
+OTLP = Otlp(endpoint="http://localhost:4318")
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
@@ -73,7 +73,7 @@ def says(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
         monkeypatch.setenv(name, value)
 
 
-def sent(*records: dict[str, Any], settings: OtlpSink = OTLP) -> Sent:
+def sent(*records: dict[str, Any], settings: Otlp = OTLP) -> Sent:
     """Return what is sent of these, until the writer is closed."""
     found = Sent()
     writer = OtlpWriter(settings, send=found)
@@ -313,7 +313,7 @@ def test_each_process_is_an_instance_and_says_what_its_environment_says(
 def test_the_configuration_names_the_service_or_else_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, {"OTEL_SERVICE_NAME": "of-environment"})
     assert resource(sent(record()))["service.name"] == "of-environment"
-    named = OtlpSink(endpoint="http://localhost:4318", service="of-file")
+    named = Otlp(endpoint="http://localhost:4318", service="of-file")
     assert resource(sent(record(), settings=named))["service.name"] == "of-file"
 
 
@@ -497,7 +497,7 @@ def test_metrics_that_the_collector_does_not_take_are_told_once(caplog: pytest.L
         if refuses.is_set():
             raise SinkError("the collector did not take the metrics: 401")
 
-    settings = OtlpSink(endpoint="http://localhost:4318", traces=False)
+    settings = Otlp(endpoint="http://localhost:4318", traces=False)
     writer = OtlpWriter(settings, send=send, metrics_seconds=0.01)
     assert writer.trouble() == ""
     writer.write([record()])

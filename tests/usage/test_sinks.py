@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.config.sinks import UsageSinks
+from aoai_gateway.config.sinks import LogAnalyticsSink, OtlpSink, UsageSinks
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage import sinks as module
+from aoai_gateway.usage.elsewhere import LogAnalytics, Otlp
 from aoai_gateway.usage.sink import Line, Record, Sink
 from aoai_gateway.usage.sinks import AnySink, Sinks
 
@@ -136,3 +137,19 @@ def test_two_sinks_of_one_name_are_one_in_the_metrics(written: dict[str, Collect
     gateway.sinks.put([{"n": 0}])
     gateway.sinks.close(gateway.sinks.take_all())
     assert gateway.metrics.text().decode().count("aoai_gateway_sink_records_total{") == 1
+
+
+def test_what_the_configuration_says_goes_elsewhere() -> None:
+    otlp = {"endpoint": "https://c.example/", "key": "collectors", "traces": False, "metrics_seconds": 5}
+    table = {"endpoint": "https://x.example/", "rule_id": "dcr-1", "stream": "s"}
+    principal = {"tenant_id": "t", "client_id": "c", "client_secret": "principals"}
+    assert module.elsewhere(OtlpSink.model_validate(otlp)) == Otlp(
+        "https://c.example/", "collectors", traces=False, metrics=True, metrics_seconds=5, service=None
+    )
+    named = module.elsewhere(OtlpSink.model_validate(otlp | {"service": "aoai-gateway"}))
+    assert isinstance(named, Otlp)
+    assert named.service == "aoai-gateway", "what is said holds against the environment"
+    assert "collectors" not in repr(named)
+    found = module.elsewhere(LogAnalyticsSink.model_validate(table | principal))
+    assert found == LogAnalytics("https://x.example/", "dcr-1", "s", "t", "c", "principals")
+    assert "principals" not in repr(found)

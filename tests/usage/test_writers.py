@@ -16,8 +16,8 @@ from azure.core.exceptions import HttpResponseError, ServiceRequestError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.config.sinks import LogAnalyticsSink
 from aoai_gateway.usage.csv_files import COLUMNS, CsvWriter
+from aoai_gateway.usage.elsewhere import LogAnalytics
 from aoai_gateway.usage.lines import JsonLinesWriter, line_of
 from aoai_gateway.usage.log_analytics import LogAnalyticsWriter
 from aoai_gateway.usage.sink import SinkError
@@ -204,7 +204,7 @@ def test_a_csv_file_that_was_moved_away_is_left_alone(tmp_path: Path) -> None:
 
 # --- Log Analytics --------------------------------------------------------------------------------------
 
-ANALYTICS = LogAnalyticsSink(endpoint="https://x.example/", rule_id="dcr-1")
+ANALYTICS = LogAnalytics("https://x.example/", "dcr-1", "Custom-AzureOpenAIUsage_PP_CL")
 
 
 class Ingestion:

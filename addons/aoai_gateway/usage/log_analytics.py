@@ -15,7 +15,7 @@ from aoai_gateway.usage.sink import SinkError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aoai_gateway.config.sinks import LogAnalyticsSink
+    from aoai_gateway.usage.elsewhere import LogAnalytics
     from aoai_gateway.usage.sink import Record
 
 TIMEOUT_SECONDS = 20.0
@@ -27,7 +27,7 @@ RETRIES = 1
 class LogAnalyticsWriter:
     """Uploads batches. ``client``: a LogsIngestionClient, or what takes its place in a test."""
 
-    def __init__(self, settings: LogAnalyticsSink, client: Any = None) -> None:
+    def __init__(self, settings: LogAnalytics, client: Any = None) -> None:
         self._settings = settings
         self._client = client
 
@@ -70,14 +70,14 @@ def _row(record: Record) -> dict[str, Any]:
     return found
 
 
-def _client(settings: LogAnalyticsSink) -> Any:
+def _client(settings: LogAnalytics) -> Any:
     from azure.identity import ClientSecretCredential, ManagedIdentityCredential
     from azure.monitor.ingestion import LogsIngestionClient
 
     credential: Any
     if settings.client_secret is not None:
         credential = ClientSecretCredential(
-            settings.tenant_id or "", settings.client_id or "", settings.client_secret.get_secret_value()
+            settings.tenant_id or "", settings.client_id or "", settings.client_secret
         )
     elif settings.client_id is not None:
         credential = ManagedIdentityCredential(client_id=settings.client_id)

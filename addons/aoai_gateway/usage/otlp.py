@@ -22,6 +22,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.sdk import resources
 
+from aoai_gateway.usage.elsewhere import SERVICE
 from aoai_gateway.usage.otlp_attributes import describe
 from aoai_gateway.usage.otlp_http import Collector
 from aoai_gateway.usage.otlp_measures import Measures
@@ -31,7 +32,7 @@ from aoai_gateway.usage.sink import SinkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aoai_gateway.config.sinks import OtlpSink
+    from aoai_gateway.usage.elsewhere import Otlp
     from aoai_gateway.usage.sink import Record
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class OtlpWriter:
 
     def __init__(
         self,
-        settings: OtlpSink,
+        settings: Otlp,
         *,
         send: Callable[[str, bytes], None] | None = None,
         metrics_seconds: float | None = None,
@@ -54,7 +55,7 @@ class OtlpWriter:
         if send is None:
             headers = {}
             if settings.key is not None:
-                headers["authorization"] = f"Bearer {settings.key.get_secret_value()}"
+                headers["authorization"] = f"Bearer {settings.key}"
             for signal, wanted in (("traces", settings.traces), ("metrics", settings.metrics)):
                 if wanted:
                     self._collectors[signal] = Collector(settings.endpoint, signal, headers)
@@ -143,16 +144,15 @@ class _Exported:
                 logger.warning("Metrics are taken by the collector again.")
 
 
-def _resource(settings: OtlpSink) -> Resource:
+def _resource(settings: Otlp) -> Resource:
     """Say who exports. Each process is an instance of its own, or the sums of workers would be one series."""
-    name = {"service.name": settings.service}
     found = resources.Resource.create(
         {
             "service.instance.id": str(uuid.uuid4()),
             "service.version": importlib.metadata.version("aoai-gateway"),
-            **name,
+            "service.name": SERVICE,
             **resources.OTELResourceDetector().detect().attributes,
-            **(name if "service" in settings.model_fields_set else {}),
+            **({"service.name": settings.service} if settings.service is not None else {}),
         }
     )
     resource = Resource()

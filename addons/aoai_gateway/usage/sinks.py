@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink
 from aoai_gateway.usage.csv_files import CsvWriter
+from aoai_gateway.usage.elsewhere import LogAnalytics, Otlp
 from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter, line_of
 from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
 from aoai_gateway.usage.sink import GATHER_SECONDS, LineSink, Sink
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.config.sinks import RecordPrompts, UsageSink
+    from aoai_gateway.usage.elsewhere import Elsewhere
     from aoai_gateway.usage.sink import Line, Record, Writer
 
 type AnySink = Sink[Record] | LineSink
@@ -206,4 +208,21 @@ def _writer(key: UsageSink | str) -> Writer[Any]:
                 keep=key.keep,
             )
         case OtlpSink() | LogAnalyticsSink():
-            return ProcessWriter(key)
+            return ProcessWriter(elsewhere(key))
+
+
+def elsewhere(key: OtlpSink | LogAnalyticsSink) -> Elsewhere:
+    """Say in plain values where a writer in a process of its own writes to."""
+    secret = key.secret.get_secret_value() if key.secret is not None else None
+    match key:
+        case OtlpSink():
+            return Otlp(
+                key.endpoint,
+                secret,
+                key.traces,
+                key.metrics,
+                key.metrics_seconds,
+                key.service if "service" in key.model_fields_set else None,
+            )
+        case LogAnalyticsSink():
+            return LogAnalytics(key.endpoint, key.rule_id, key.stream, key.tenant_id, key.client_id, secret)

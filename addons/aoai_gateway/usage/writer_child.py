@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, BinaryIO, override
 
 import msgspec
 
-from aoai_gateway.config.sinks import LogAnalyticsSink, OtlpSink
+from aoai_gateway.usage.elsewhere import LogAnalytics, Otlp
 from aoai_gateway.usage.sink import reason
 from aoai_gateway.usage.writer_process import FRAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aoai_gateway.usage.elsewhere import Elsewhere
     from aoai_gateway.usage.sink import Record, Writer
 
 logger = logging.getLogger(__name__)
@@ -52,14 +53,14 @@ def main() -> None:
     serve(sys.stdin.buffer, said, writer_of)
 
 
-def writer_of(settings: OtlpSink | LogAnalyticsSink) -> Writer[Record]:
+def writer_of(settings: Elsewhere) -> Writer[Record]:
     """Make the writer; only its own family of packages is loaded."""
     match settings:
-        case OtlpSink():
+        case Otlp():
             from aoai_gateway.usage.otlp import OtlpWriter
 
             return OtlpWriter(settings)
-        case LogAnalyticsSink():
+        case LogAnalytics():
             from aoai_gateway.usage.log_analytics import LogAnalyticsWriter
 
             return LogAnalyticsWriter(settings)
@@ -68,7 +69,7 @@ def writer_of(settings: OtlpSink | LogAnalyticsSink) -> Writer[Record]:
 def serve(
     requests: BinaryIO,
     said: BinaryIO,
-    make: Callable[[OtlpSink | LogAnalyticsSink], Writer[Record]],
+    make: Callable[[Elsewhere], Writer[Record]],
 ) -> None:
     """Write each batch, and say what became of it."""
     voice = _Voice(said)

@@ -28,7 +28,7 @@ from aoai_gateway.usage.sink import SinkError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aoai_gateway.config.sinks import LogAnalyticsSink, OtlpSink
+    from aoai_gateway.usage.elsewhere import Elsewhere
     from aoai_gateway.usage.sink import Line
 
 FRAME = struct.Struct("!I")
@@ -52,7 +52,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 class ProcessWriter:
     """Writes lines where ``settings`` say, in a process that is started again when it has ended."""
 
-    def __init__(self, settings: OtlpSink | LogAnalyticsSink, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, settings: Elsewhere, *, patience: float = PATIENCE_SECONDS) -> None:
         self._settings, self._patience = settings, patience
         self._over = threading.Event()
         self._pause = 0.0
@@ -101,7 +101,7 @@ class ProcessWriter:
 class _Process:
     """One life of the process. Used by the sink's thread, beside one that hears what the process says."""
 
-    def __init__(self, settings: OtlpSink | LogAnalyticsSink) -> None:
+    def __init__(self, settings: Elsewhere) -> None:
         self.trouble = ""
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         """What it says of each batch; None once it has ended."""
