@@ -95,8 +95,8 @@ def process(
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    """CPU time that a process has used, in all of its threads (clock_getcpuclockid(3), as Linux has it)."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def ratios(name: str, figures: dict[str, list[float]], base: str, unit: str) -> None:

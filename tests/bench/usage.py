@@ -3,11 +3,12 @@
     .venv/bin/python tests/bench/usage.py [--rounds 15] [--seconds 3]
 
 Six gateways stand before the same instant upstream, as in ``proxy.py``: each has the first core to itself
-while it is asked; upstream, load, collector and scraper share the second. *Nothing* does not even count for
-Prometheus (``uncounted.py``), which every other one does, whether it is scraped or not. Scrapes come once a
-second, spans go to a collector as they come, and metrics every second. Rounds go through all gateways in
-turn; what counts is the median of a round's ratios. In the end the script checks that each has
-written what it should have. The parts' CPU times, which it prints first, say more on a machine that is busy.
+while it is asked; upstream, load, collector and scraper share the second, and so do the processes beside the
+gateways, whose CPU is told by itself and with the gateway's. *Nothing* does not even count for Prometheus
+(``uncounted.py``), which every other one does, whether it is scraped or not. Scrapes come once a second,
+spans go to a collector as they come, and metrics every second. Rounds go through all gateways in turn; what
+counts is the median of a round's ratios. In the end the script checks that each has written what it should
+have. The parts' CPU times, which it prints first, say more on a machine that is busy.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -32,11 +34,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import load
 from proxy import BIN, CHAT, CONFIG, HERE, KEY, cpu_seconds, free_port, process, ratios
 
-from aoai_gateway.config.sinks import OtlpSink
-from aoai_gateway.usage.lines import JsonLinesWriter
+from aoai_gateway.usage.elsewhere import Otlp
+from aoai_gateway.usage.lines import JsonLinesWriter, line_of
 from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.usage.otlp import OtlpWriter
 from aoai_gateway.usage.record import usage_record
+from aoai_gateway.usage.writer_child import records_of
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, world
 
@@ -107,13 +110,17 @@ async def measure(rounds: int, seconds: float, folder: Path) -> None:
             command += ["-s", HERE / "uncounted.py"] if name == NOTHING else []
             pids[name] = stack.enter_context(process(command, ports[name], 0, folder / f"{name}.log"))
         os.sched_setaffinity(0, {1})
+        beside = {name: children(pid) for name, pid in pids.items()}
+        for pid in itertools.chain(*beside.values()):
+            os.sched_setaffinity(pid, {1})
 
         throughput: dict[str, list[float]] = {name: [] for name in names}
         cpu: dict[str, list[float]] = {name: [] for name in names}
+        together: dict[str, list[float]] = {name: [] for name in names}
         p99: dict[str, list[float]] = {name: [] for name in names}
         for number in range(rounds + 1):
             for name, port in ports.items():
-                before = cpu_seconds(pids[name])
+                before, before_beside = cpu_seconds(pids[name]), sum(map(cpu_seconds, beside[name]))
                 async with contextlib.AsyncExitStack() as around:
                     if name in (SCRAPED, ALL):
                         await around.enter_async_context(scraped(admin[name], sizes))
@@ -122,14 +129,28 @@ async def measure(rounds: int, seconds: float, folder: Path) -> None:
                 answers[name] += done.answers
                 if number:  # the first round warms up
                     throughput[name].append(done.answers / done.seconds)
-                    cpu[name].append(1e6 * (cpu_seconds(pids[name]) - before) / done.answers)
+                    took = cpu_seconds(pids[name]) - before
+                    cpu[name].append(1e6 * took / done.answers)
+                    took += sum(map(cpu_seconds, beside[name])) - before_beside
+                    together[name].append(1e6 * took / done.answers)
                     p99[name].append(1e3 * load.percentile(done.whole, 0.99))
             print(f"round {number} of {rounds} done", file=sys.stderr)
-    ratios("CPU per request", cpu, NOTHING, "µs")
+    ratios("CPU per request, of the gateway", cpu, NOTHING, "µs")
+    ratios("CPU per request, with the process beside it", together, NOTHING, "µs")
     ratios("Requests per second (16 keep-alive connections)", throughput, NOTHING, "req/s")
     ratios("99th percentile of an answer's time", p99, NOTHING, "ms")
     print(f"\n{statistics.median(sizes):.0f} bytes a scrape")
     check(folder, answers)
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for about in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((about / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(about.name))
+    return found
 
 
 def check(folder: Path, answers: dict[str, int]) -> None:
@@ -161,15 +182,19 @@ def parts(folder: Path) -> None:
         record["attempts"][0]["request_id"] = ids
     metrics, lines = Metrics(), JsonLinesWriter(folder / "parts.jsonl", rotate_bytes=10**9, daily=True)
     collector = "http://127.0.0.1:1"
-    spans = OtlpWriter(OtlpSink(endpoint=collector, metrics=False), send=lambda *_: None)
-    measures = OtlpWriter(OtlpSink(endpoint=collector, traces=False), send=lambda *_: None)
+    spans = OtlpWriter(Otlp(collector, metrics=False), send=lambda *_: None)
+    measures = OtlpWriter(Otlp(collector, traces=False), send=lambda *_: None)
+    written = [line_of(record) for record in records]
+    batch = b"".join(written)
     print("\nCPU per call of each part (µs)")
     for name, work in (
         ("counting for Prometheus", lambda: [metrics.finished(call) for call in calls]),
         ("making the record", lambda: [usage_record(call) for call in calls]),
-        ("writing it as a line of JSON", lambda: lines.write(records)),
-        ("its spans for OpenTelemetry", lambda: spans.write(records)),
-        ("its metrics for OpenTelemetry", lambda: measures.write(records)),
+        ("making a line of it", lambda: [line_of(record) for record in records]),
+        ("writing the line to a file", lambda: lines.write(written)),
+        ("beside: reading the line", lambda: records_of(batch)),
+        ("beside: its spans", lambda: spans.write(records)),
+        ("beside: its metrics", lambda: measures.write(records)),
     ):
         print(f"  {name:32} {1e6 * least(work) / len(calls):6.1f}")
 

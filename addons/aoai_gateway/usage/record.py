@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Attempt, Call, PolicyAction
     from aoai_gateway.routing.order import Skip
+    from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
 
 SCHEMA = 1
@@ -163,13 +164,13 @@ def usage_record(call: Call) -> dict[str, Any]:
         "degraded": call.notices.get(Notice.DEGRADED),
         "dry_run": call.notices.get(Notice.DRY_RUN),
         "asked_deployment": call.asked or None,
-        "waited_ms": _ms(0.0, call.waited),
-        "in_line_ms": _ms(0.0, call.queue_wait),
+        "waited_ms": call.waited and _ms(0.0, call.waited),
+        "in_line_ms": call.queue_wait and _ms(0.0, call.queue_wait),
         "first_token_ms": _ms(call.started, call.first_content),
         "duration_ms": _ms(call.started, call.ended),
-        "client_retry": _retry_count(headers),
+        "client_retry": _retry_count(headers) if headers else None,
         "response_id": call.response_id,
-        "attempts": [_attempt(a, call) for a in call.attempts],
+        "attempts": [_attempt(a, call.started) for a in call.attempts],
         "skipped": [_skip(each) for each in call.skipped],
         "count": 1,
         "address": None,
@@ -186,12 +187,12 @@ def usage_record(call: Call) -> dict[str, Any]:
         "chunk_gap_p50_ms": _ms(0.0, gaps[0]) if gaps else None,
         "chunk_gap_max_ms": _ms(0.0, gaps[1]) if gaps else None,
         "policy": [_action(each) for each in call.policy],
-        "refused_by": _refused_by(call),
-        "retry_after_ms": _retry_after_ms(call),
-        "client_request_id": _header(headers, *CLIENT_REQUEST_IDS),
+        "refused_by": _refused_by(call) if call.error is not None else None,
+        "retry_after_ms": _retry_after_ms(call.error) if call.error is not None else None,
+        "client_request_id": _header(headers, *CLIENT_REQUEST_IDS) if headers else None,
         "backend_request_id": attempt.request_id if attempt else None,
         "backend_processing_ms": attempt.processing_ms if attempt else None,
-        "traceparent": _header(headers, TRACEPARENT),
+        "traceparent": _header(headers, TRACEPARENT) if headers else None,
         "run_by": call.run_by,
         "utilization": attempt.utilization if attempt else None,
         "fallback": call.notices.get(Notice.FALLBACK),
@@ -223,21 +224,23 @@ def written_time(seconds: float) -> str:
     return rfc3339(seconds, "milliseconds")
 
 
-def _attempt(attempt: Attempt, call: Call) -> dict[str, Any]:
+def _attempt(attempt: Attempt, begun: float) -> dict[str, Any]:
+    """``begun``: when the call began."""
+    started = attempt.started
     return {
         "backend": attempt.backend.name,
         "status": attempt.status,
         "failure": attempt.failure.value if attempt.failure else None,
         "reason": attempt.reason or None,
         "break_ms": _ms(0.0, attempt.break_seconds),
-        "answered_ms": _ms(attempt.started, attempt.answered),
-        "duration_ms": _ms(attempt.started, attempt.ended),
+        "answered_ms": _ms(started, attempt.answered),
+        "duration_ms": _ms(started, attempt.ended),
         "resent": attempt.resent,
         "skipped": [_skip(each) for each in attempt.skipped],
         "region": attempt.region,
         "request_id": attempt.request_id,
-        "started_ms": _ms(call.started, attempt.started),
-        "first_token_ms": _ms(attempt.started, attempt.first_content),
+        "started_ms": _ms(begun, started),
+        "first_token_ms": _ms(started, attempt.first_content),
         "spillover": _spillover(attempt),
     }
 
@@ -292,9 +295,9 @@ def _refused_by(call: Call) -> dict[str, Any] | None:
     }
 
 
-def _retry_after_ms(call: Call) -> float | None:
+def _retry_after_ms(error: GatewayError) -> float | None:
     """Return what the client was told in ``retry-after-ms`` or ``retry-after``."""
-    told = dict(call.error.headers) if call.error is not None else {}
+    told = dict(error.headers)
     if "retry-after-ms" in told:
         return float(told["retry-after-ms"])
     return 1000 * float(told["retry-after"]) if "retry-after" in told else None

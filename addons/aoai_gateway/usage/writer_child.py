@@ -82,7 +82,7 @@ def serve(
     while (batch := _message(requests)) is not None:
         lost, error = None, None
         try:
-            lost = writer.write(_records(batch))
+            lost = writer.write(records_of(batch))
         except Exception as problem:
             error = reason(problem)
         watch.look()
@@ -91,7 +91,8 @@ def serve(
     watch.end()
 
 
-def _records(lines: bytes) -> list[Record]:
+def records_of(lines: bytes) -> list[Record]:
+    """Read a batch."""
     try:
         found: list[Record] = _DECODER.decode_lines(lines)
     except msgspec.DecodeError:
