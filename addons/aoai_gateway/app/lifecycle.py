@@ -288,6 +288,7 @@ class Lifecycle:
         if self._memory.look(now, gateway.held.given_back):
             gateway.held.given_back = 0
         self._garbage.look(now, gateway.idle_seconds(now))
+        gateway.catch_up()
         self._pool_watch.look()
         waiting = gateway.queued
         gateway.traffic.seen(in_flight=len(gateway.calls) - waiting, waiting=waiting, now=now)

@@ -193,8 +193,8 @@ class Gateway:
         """The clients' connections that are sessions of messages, by id."""
         self.traffic = Traffic()
         self._ended = EndedCalls(self._write_down)
-        self._metrics = Metrics(self.clock.monotonic)
-        self._metrics.registry.register(SinkCounts(self.sinks.counts))
+        self.metrics = Metrics(self.clock.monotonic)
+        self.metrics.registry.register(SinkCounts(self.sinks.counts))
         self.switches = Switches()
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
@@ -461,21 +461,15 @@ class Gateway:
         return usage_record(call) if "gateway_call_finished" in self.heard else {}
 
     def catch_up(self) -> None:
-        """Count and write down all calls that have ended, for what reads of them next."""
+        """Count and write down all calls that have ended, before something reads of them."""
         self._ended.write()
-
-    @property
-    def metrics(self) -> Metrics:
-        """What calls came to. All that have ended are counted."""
-        self.catch_up()
-        return self._metrics
 
     def _write_down(self, calls: Sequence[Call]) -> None:
         now, records = self.clock.monotonic(), []
         for call in calls:
             try:
                 self.traffic.finished(call, now)
-                self._metrics.finished(call)
+                self.metrics.finished(call)
                 if self.sinks:
                     records.append(usage_record(call))
             except Exception as error:
@@ -489,7 +483,7 @@ class Gateway:
         now = self.clock.monotonic()
         if answer.error is not None:
             self.traffic.refused(answer.client, now)
-        self._metrics.answered_early(answer)
+        self.metrics.answered_early(answer)
         self.early.note(answer, now)
 
     def _put(self, record: dict[str, Any]) -> None:
