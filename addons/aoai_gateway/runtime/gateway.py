@@ -450,7 +450,7 @@ class Gateway:
     def write_down(self, call: Call, secrets: Iterable[KnownSecrets] = ()) -> dict[str, Any]:
         """Count a finished call, and write it into the usage log, if there is one; never blocks.
 
-        That is done for some calls together. Gives the record if a plugin hears of it, else nothing.
+        That is done for some calls together. Returns the record if a plugin hears of it, else nothing.
         ``secrets``: what is masked in its prompt, if that is written down.
         """
         if self.sinks.records_prompts_of(call.client.name):

@@ -119,7 +119,7 @@ class _Process:
             self._send(pickle.dumps(settings))
 
     def ask(self, batch: bytes) -> dict[str, Any]:
-        """Hand it a batch; gives ``lost`` and ``error``. Raises EOFError if it has ended before."""
+        """Hand it a batch; returns ``lost`` and ``error``. Raises EOFError if it has ended before."""
         with suppress(OSError):  # It has ended, and so the answers have.
             self._send(batch)
         said = self._answers.get()
