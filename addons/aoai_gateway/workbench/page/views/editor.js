@@ -180,7 +180,7 @@ function runBar(draft, setup, run, changed, takes) {
       labelled("times each", h("input", { type: "number", min: 1, max: 32, value: draft.count, oninput: (event) => { draft.count = Number(event.target.value) || 1; } })),
       labelled("as client", select(setup.clients, draft.client, (client) => { draft.client = client; }), "its quotas and rules apply"),
       labelled("your name", h("input", { type: "text", value: userName(), maxlength: 64, placeholder: "for the records", oninput: (event) => localStorage.setItem(NAME, event.target.value) })),
-      takes, button("Run", run, { class: "primary", title: "Run (Ctrl+Enter)", data: { action: "run" } })));
+      h("div.run-start", {}, takes, button("Run", run, { class: "primary", title: "Run (Ctrl+Enter)", data: { action: "run" } }))));
 }
 
 function used(draft) {
