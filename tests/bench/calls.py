@@ -1,11 +1,11 @@
 """How many Python functions a call through ``serve`` calls: the same on every machine, however busy.
 
-    .venv/bin/python tests/bench/calls.py [--against CHECKOUT] [--policies] [--top 20]
+    .venv/bin/python tests/bench/calls.py [--against CHECKOUT] [--policies] [--workbench] [--top 20]
 
 One client sends one call after the other on a connection that is kept, to a gateway before an instant
 upstream; ``count_calls.py`` counts in the gateway's process. ``--policies``: the client has all limits of
-``policies.py``. ``--against`` counts in another checkout, too; ``--top`` lists the functions that are called
-most.
+``policies.py``; ``--workbench``: the gateway has one, and no page is open. ``--against`` counts in another
+checkout, too; ``--top`` lists the functions that are called most.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ async def send(port: int, message: bytes, calls: int) -> None:
         writer.close()
 
 
-async def count(tree: Path, folder: Path, *, with_policies: bool) -> dict[tuple[str, str], float]:
+async def count(
+    tree: Path, folder: Path, *, with_policies: bool, with_workbench: bool
+) -> dict[tuple[str, str], float]:
     """Count the calls of each function, by its file and name, for one call through the gateway."""
     up, port, counts = free_port(), free_port(), folder / "counts"
     config = folder / "gateway.yaml"
@@ -74,6 +76,9 @@ async def count(tree: Path, folder: Path, *, with_policies: bool) -> dict[tuple[
     else:
         config.write_text(CONFIG.format(port=up, key=KEY))
         message = load.request(CLASSIC, CHAT, KEY)
+    if with_workbench:
+        with config.open("a") as more:
+            more.write(f"\nadmin: {{port: {free_port()}}}\nworkbench: true\n")
     serve = [BIN / "python", "-m", "aoai_gateway.app.cli", "serve", "--config", config, "--port", str(port)]
     env = {"PYTHONPATH": str(tree / "addons"), "COUNTS": str(counts)}
     with contextlib.ExitStack() as stack:
@@ -112,12 +117,15 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
     parser.add_argument("--policies", action="store_true")
+    parser.add_argument("--workbench", action="store_true")
     parser.add_argument("--top", type=int, default=0)
     args = parser.parse_args()
     trees = [CHECKOUT] if args.against is None else [args.against.resolve(), CHECKOUT]
     for tree in trees:
         with tempfile.TemporaryDirectory() as folder:
-            found = await count(tree, Path(folder), with_policies=args.policies)
+            found = await count(
+                tree, Path(folder), with_policies=args.policies, with_workbench=args.workbench
+            )
         show(tree.name, found, args.top)
 
 

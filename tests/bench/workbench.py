@@ -1,10 +1,11 @@
 """What the workbench adds to calls: without a page, with a reader of the list, and with a page in Chromium.
 
-    .venv/bin/python tests/bench/workbench.py [--rounds 3] [--seconds 5] [--rate 200]
+    .venv/bin/python tests/bench/workbench.py [--rounds 3] [--seconds 5] [--rate 200] [--against CHECKOUT]
 
 Two gateways (``aoai-gateway serve``, one of them with ``workbench: true``) have the first core to themselves;
 an instant upstream, the load and the browser share the second, the browser with the least priority. Calls
-come at a rate, whatever becomes of them. Rounds go through all states in turn, and through direct calls to
+come at a rate, whatever becomes of them. ``--against`` adds the two gateways of another checkout, without a
+page. Rounds go through all states in turn, and through direct calls to
 the upstream: what is added is the difference to those of the same round.
 """
 
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import load
 from playwright.async_api import async_playwright
-from proxy import BIN, CHAT, CONFIG, HERE, KEY, cpu_seconds, free_port, process
+from proxy import BIN, CHAT, CHECKOUT, CONFIG, HERE, KEY, cpu_seconds, free_port, process
 
 PATH = "/openai/v1/chat/completions"
 TOKEN = "token-of-the-benchmark"
@@ -107,14 +108,20 @@ async def page(admin: int, folder: Path, tasks: list[float]) -> AsyncIterator[No
             await browser.close()
 
 
-async def measure(rounds: int, seconds: float, rate: float, folder: Path) -> None:
+async def measure(rounds: int, seconds: float, rate: float, folder: Path, other: Path | None) -> None:
     """Start everything, go through the rounds, print."""
     up, plain, bench, admin = (free_port() for _ in range(4))
     config = CONFIG.format(port=up, key=KEY)
-    (folder / "plain.yaml").write_text(f"{config}\nadmin: {{enabled: false}}\n")
-    (folder / "bench.yaml").write_text(
-        f"{config}\nadmin: {{port: {admin}, token: {TOKEN}}}\nworkbench: true\n"
-    )
+    gateways = {"plain": (plain, 0, CHECKOUT), "bench": (bench, admin, CHECKOUT)}
+    if other is not None:
+        gateways |= {
+            "plain before": (free_port(), 0, other),
+            "bench before": (free_port(), free_port(), other),
+        }
+    for name, (_, its_admin, _) in gateways.items():
+        more = f"admin: {{port: {its_admin}, token: {TOKEN}}}\nworkbench: true"
+        text = more if its_admin else "admin: {enabled: false}"
+        (folder / f"{name}.yaml").write_text(f"{config}\n{text}\n")
     message, tasks = load.request(PATH, CHAT, KEY), list[float]()
 
     async def calls(port: int) -> Round:
@@ -138,30 +145,40 @@ async def measure(rounds: int, seconds: float, rate: float, folder: Path) -> Non
         "workbench, one reader": with_reader,
         "workbench, one page in Chromium": with_page,
     }
+    if other is not None:
+        plain_before, bench_before = (gateways[f"{name} before"][0] for name in ("plain", "bench"))
+        states |= {
+            "before: serve": lambda: calls(plain_before),
+            "before: workbench, no page": lambda: calls(bench_before),
+        }
     pids = dict[int, int]()
     figures = {name: Figures() for name in states}
     with contextlib.ExitStack() as stack:
         stack.enter_context(
             process([sys.executable, HERE / "upstream.py", str(up)], up, 1, folder / "up.log")
         )
-        for name, port in (("plain", plain), ("bench", bench)):
-            words: list[str | Path] = [
-                BIN / "aoai-gateway",
-                "serve",
-                "--config",
-                folder / f"{name}.yaml",
-                "--port",
-                str(port),
-            ]
-            pids[port] = stack.enter_context(process(words, port, 0, folder / f"{name}.log"))
+        for name, (port, _, tree) in gateways.items():
+            serve = [BIN / "python", "-m", "aoai_gateway.app.cli", "serve"]
+            words: list[str | Path] = [*serve, "--config", folder / f"{name}.yaml", "--port", str(port)]
+            env = {"PYTHONPATH": str(tree / "addons")}
+            pids[port] = stack.enter_context(process(words, port, 0, folder / f"{name}.log", env))
         os.sched_setaffinity(0, {1})
-        for name in ("serve", "workbench, no page"):
-            await states[name]()  # to warm up
+        started = {name: memory(pids[port]) for name, (port, _, _) in gateways.items()}
+        for port, _, _ in gateways.values():
+            await calls(port)  # to warm up
         for number in range(rounds):
             for name, state in states.items():
                 figures[name].take(*await state())
             print(f"round {number + 1} of {rounds} done", file=sys.stderr)
+        ended = {name: memory(pids[port]) for name, (port, _, _) in gateways.items()}
     tell(figures, tasks, rate)
+    for name, first in started.items():
+        print(f"  memory of {name}: {first:.0f} MB at its start, {ended[name]:.0f} MB in the end")
+
+
+def memory(pid: int) -> float:
+    """Megabytes of memory that a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def tell(figures: dict[str, Figures], tasks: list[float], rate: float) -> None:
@@ -186,11 +203,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT")
     args = parser.parse_args()
     busy = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {busy}")
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(measure(args.rounds, args.seconds, args.rate, Path(folder)))
+        asyncio.run(measure(args.rounds, args.seconds, args.rate, Path(folder), args.against))
 
 
 if __name__ == "__main__":

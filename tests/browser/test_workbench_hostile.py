@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +11,8 @@ from mitmproxy.http import HTTPFlow
 from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
 
-from tests.browser.chromium import PATIENCE_MS
-from tests.workbench.serving import Page, made_setup, serving
+from tests.browser.served import tab_of, workbench
+from tests.workbench.serving import Page
 from tests.workbench.test_calls import call
 
 RUN = "document.title='run'"
@@ -97,7 +94,6 @@ def hostile(trick: str) -> HTTPFlow:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    ready, over, found = threading.Event(), threading.Event(), list[Page]()
     folder = tmp_path_factory.mktemp("sets")
     text = TRICKS["breakout"]
     case = {
@@ -108,37 +104,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     }
     (folder / "hostile.yaml").write_text(json.dumps({"name": text, "cases": [case]}))
 
-    async def scenario(page: Page) -> None:
-        for trick in TRICKS.values():
-            page.bench.calls.response(hostile(trick))
-        found.append(page)
-        ready.set()
-        await asyncio.to_thread(over.wait)
-
-    thread = threading.Thread(target=serving, args=(made_setup(), Path(folder), scenario), daemon=True)
-    thread.start()
-    assert ready.wait(60)
-    yield found[0]
-    over.set()
-    thread.join(30)
+    with workbench(map(hostile, TRICKS.values()), folder) as found:
+        yield found
 
 
 @pytest.fixture
 def tab(browser: Browser, bench: Page) -> Iterator[Tab]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    requested, problems = list[str](), list[str]()
-    page.on("request", lambda request: requested.append(request.url))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.accept()))
-    page.goto(f"{bench.url}/workbench")
-    expect(page.locator("body")).to_have_attribute("data-ready", "true")
-    yield page
-    assert problems == []
-    assert {url for url in requested if not url.startswith((bench.url, "blob:"))} == set()
-    assert page.title() == "Workbench"
-    context.close()
+    with tab_of(browser, bench) as page:
+        yield page
 
 
 def nothing_but_ours(page: Tab) -> None:

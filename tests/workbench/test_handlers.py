@@ -16,6 +16,7 @@ from tornado.httpclient import HTTPResponse
 from aoai_gateway.engine.call import Setup
 from aoai_gateway.workbench import call_handlers, child, handler, runs
 from aoai_gateway.workbench.bench import Bench
+from aoai_gateway.workbench.counts import MOST_BYTES
 from tests.workbench.serving import FakeGateway, Page, made_setup, serving
 from tests.workbench.test_calls import call
 
@@ -45,6 +46,8 @@ CALL = "00000000-0000-0000-0000-000000000000"
 ENDPOINTS: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/runs", {"operation": "chat.completions", "body": {"messages": []}, "client": "Bot",
                        "by": "Ada", "places": ["gpt-4o"], "count": 1, "variables": {}, "call": CALL}),
+    ("POST", "/count", {"operation": "chat.completions", "body": {"messages": []}, "client": "Bot", "by": "",
+                        "places": ["gpt-4o", "mini@b"], "variables": {}, "call": CALL}),
     ("POST", "/hold", {"client": "Bot"}),
     ("PUT", f"/calls/{CALL}", {"body": {"messages": []}}),
     ("POST", "/check", {"call": CALL, "expect": [{"contains": "a"}], "client": "Bot", "by": "", "judge": {}}),
@@ -112,6 +115,26 @@ def test_what_counts_tokens_exactly_is_loaded_when_the_first_call_is_read(
     serving(setup, tmp_path, scenario)
 
 
+def test_a_prompt_is_counted_for_each_place_before_it_is_sent(setup: Setup, tmp_path: Path) -> None:
+    async def count(page: Page, **changes: Any) -> Any:
+        body = {"messages": [{"role": "user", "content": "{{greeting}} there"}]}
+        asked = {"operation": "chat.completions", "body": body, "variables": {"greeting": "Hello"},
+                 "client": "Bot", "by": "", "places": ["gpt-4o", "mini@b"]}  # fmt: skip
+        answer = await page.ask("POST", "/count", json.dumps(asked | changes).encode())
+        assert answer.code == 200, answer.body
+        return json.loads(answer.body)["counts"]
+
+    async def scenario(page: Page) -> None:
+        found = await count(page)
+        assert [(each["place"], each["cost"]) for each in found] == [("gpt-4o", None), ("mini@b", None)]
+        longer = await count(page, variables={"greeting": "Hello " * 100})
+        assert longer[0]["tokens"] > found[0]["tokens"] > 3
+        assert await count(page, body={"messages": [], "pad": "x" * MOST_BYTES}) == []
+        assert await count(page, places=[]) == []
+
+    serving(setup, tmp_path, scenario)
+
+
 @pytest.mark.parametrize(("method", "path", "whole"), ENDPOINTS, ids=lambda each: str(each)[:24])
 def test_a_body_may_be_anything(
     setup: Setup, tmp_path: Path, method: str, path: str, whole: Any, all_here: None
@@ -124,7 +147,7 @@ def test_a_body_may_be_anything(
     serving(setup, tmp_path, scenario)
 
 
-@pytest.mark.parametrize(("method", "path", "whole"), ENDPOINTS[:6], ids=lambda each: str(each)[:24])
+@pytest.mark.parametrize(("method", "path", "whole"), ENDPOINTS[:7], ids=lambda each: str(each)[:24])
 def test_a_member_may_be_anything(
     setup: Setup, tmp_path: Path, method: str, path: str, whole: dict[str, Any], all_here: None
 ) -> None:

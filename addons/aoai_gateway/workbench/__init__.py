@@ -7,6 +7,7 @@ documents  a flow -> all that the page shows of one call
 bodies     the bodies of messages: read here or elsewhere, by their size
 child      what could take long, in a process of its own with bounds of time and memory
 edits      an edited prompt -> the flow that is to be sent
+counts     what an edited prompt takes, before it is sent
 runs       an edited prompt to several places at once, streaming
 hold       the calls of one client, caught before they are sent
 case_files sets of cases in a folder

@@ -10,6 +10,7 @@ Paths are below ``/workbench``; bodies and answers are JSON, errors ``{"error": 
 ``GET /api/calls/ID/part?pointer=``     a long string of its request, whole: an image, a pasted book
 ``GET /api/calls/ID/code?language=``    the call as code
 ``GET /api/search?text=``               ids of the calls whose prompt or answer has the text in it
+``POST /api/count``                     the tokens of an edited prompt, and their price
 ``POST /api/runs``                      run an edited prompt; answers ``{"run": id}``
 ``GET, DELETE /api/runs/ID``            server-sent events of a run: ``entries``; end it
 ``POST /api/hold``                      hold the calls of a client from now on, or none
@@ -41,6 +42,7 @@ from aoai_gateway.workbench.call_handlers import (
 from aoai_gateway.workbench.run_handlers import (
     CasesHandler,
     CheckHandler,
+    CountHandler,
     RunHandler,
     SetHandler,
     SetsHandler,
@@ -70,6 +72,7 @@ def rules(bench: Bench, access: Access) -> Sequence[Rule | tuple[Any, ...]]:
         (rf"/api/calls/{ident}/code", CodeHandler),
         (rf"/api/calls/{ident}/(release|drop)", HeldHandler),
         (r"/api/search", SearchHandler),
+        (r"/api/count", CountHandler),
         (r"/api/runs", StartRunHandler),
         (rf"/api/runs/{ident}", RunHandler),
         (r"/api/hold", HoldHandler),

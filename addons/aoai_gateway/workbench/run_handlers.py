@@ -9,27 +9,52 @@ from tornado import iostream
 
 from aoai_gateway.workbench import bodies, child, members
 from aoai_gateway.workbench.bench import Judging
+from aoai_gateway.workbench.counts import counts
 from aoai_gateway.workbench.edits import Edited
 from aoai_gateway.workbench.faults import NotFoundError
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
 from aoai_gateway.workbench.prompts import asked_for, ready
+from aoai_gateway.workbench.runs import MOST
 from aoai_gateway.workbench.shape import as_json
 
 if TYPE_CHECKING:
+    from mitmproxy.http import HTTPFlow
+
+    from aoai_gateway.workbench.prompts import Asked, Body
     from aoai_gateway.workbench.runs import Run
 
 
-class StartRunHandler(Handler):
-    """Runs of an edited prompt."""
+class PromptHandler(Handler):
+    """Something that is to be done with an edited prompt."""
 
     largest = LARGEST_BODY
 
-    async def post(self) -> None:
-        """Start one."""
+    async def prompt(self) -> tuple[Asked, HTTPFlow | None, Body]:
+        """Return what is asked, the call that it was made of, and the prompt, filled in from that."""
         asked = await child.by_size(len(self.body), asked_for, self.body)
         origin = self.flow(asked.call) if asked.call else None
         request = origin.request if origin is not None else None
-        body = await bodies.read(ready, (request,), asked.body, asked.variables)
+        return asked, origin, await bodies.read(ready, (request,), asked.body, asked.variables)
+
+
+class CountHandler(PromptHandler):
+    """What a prompt takes, before it is sent."""
+
+    async def post(self) -> None:
+        """Count it for each of the places."""
+        asked, _, body = await self.prompt()
+        gateway, config = self.bench.gateway, self.bench.config
+        await gateway.count_exactly()
+        found = await counts(gateway.counter, config, asked.operation, body.rest, asked.places[:MOST])
+        self.answer({"counts": found})
+
+
+class StartRunHandler(PromptHandler):
+    """Runs of an edited prompt."""
+
+    async def post(self) -> None:
+        """Start one."""
+        asked, origin, body = await self.prompt()
         by = self.access.name_of(self) or asked.by
         edited = Edited(asked.operation, body, asked.client, by, origin)
         setup = self.bench.gateway.in_force()

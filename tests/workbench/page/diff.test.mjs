@@ -46,3 +46,13 @@ test("variance of several answers", () => {
   assert.ok(found.agreement > 0.7 && found.agreement < 1);
   assert.equal(alike("x", "x"), 1);
 });
+
+test("an element that is put in or taken out is one difference, wherever it is", () => {
+  const list = [{ a: 1 }, { a: 2 }, { a: 3 }];
+  const put = [list[0], { a: 9 }, ...list.slice(1)];
+  assert.deepEqual(structure({ list }, { list: put }), [{ path: "$.list[1]", kind: "new", after: { a: 9 } }]);
+  assert.deepEqual(structure({ list: put }, { list }), [{ path: "$.list[1]", kind: "gone", before: { a: 9 } }]);
+  assert.deepEqual(structure([1, 2, 3], [1, 5, 3]), [{ path: "$[1]", kind: "changed", before: 2, after: 5 }]);
+  assert.deepEqual(structure([1, 1], [1]), [{ path: "$[1]", kind: "gone", before: 1 }]);
+  assert.deepEqual(structure([{ a: 1 }, 2], [{ a: 2 }, 2, 3]).map((each) => each.path), ["$[0].a", "$[2]"]);
+});

@@ -102,9 +102,10 @@ export function asJson(text) {
 export function structure(before, after, path = "$", found = []) {
   if (found.length > 500 || Object.is(before, after)) return found;
   const both = [before, after];
-  if (both.every(Array.isArray) || both.every((each) => each && typeof each === "object" && !Array.isArray(each))) {
+  if (both.every(Array.isArray)) return lists(before, after, path, found);
+  if (both.every((each) => each && typeof each === "object" && !Array.isArray(each))) {
     for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) {
-      const inner = Array.isArray(before) ? `${path}[${key}]` : `${path}.${key}`;
+      const inner = `${path}.${key}`;
       if (!(key in after)) found.push({ path: inner, kind: "gone", before: before[key] });
       else if (!(key in before)) found.push({ path: inner, kind: "new", after: after[key] });
       else structure(before[key], after[key], inner, found);
@@ -112,6 +113,22 @@ export function structure(before, after, path = "$", found = []) {
     return found;
   }
   found.push({ path, kind: "changed", before, after });
+  return found;
+}
+
+/** What is alike at the begin and at the end of two lists stays out, or all after a new element would differ. */
+function lists(before, after, path, found) {
+  const [a, b] = [before, after].map((list) => list.map((each) => JSON.stringify(each)));
+  let head = 0;
+  while (head < a.length && head < b.length && a[head] === b[head]) head += 1;
+  let tail = 0;
+  while (tail < a.length - head && tail < b.length - head && a[a.length - 1 - tail] === b[b.length - 1 - tail]) tail += 1;
+  for (let at = head; at < Math.max(a.length, b.length) - tail; at += 1) {
+    const inner = `${path}[${at}]`;
+    if (at >= b.length - tail) found.push({ path: inner, kind: "gone", before: before[at] });
+    else if (at >= a.length - tail) found.push({ path: inner, kind: "new", after: after[at] });
+    else structure(before[at], after[at], inner, found);
+  }
   return found;
 }
 

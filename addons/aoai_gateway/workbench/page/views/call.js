@@ -93,7 +93,7 @@ export function outcome(row) {
 function attempts(call) {
   if (!call.attempts.length) return null;
   return h("section.panel", { "aria-label": "Failed attempts" }, h("h3", {}, format.plural(call.attempts.length, "failed attempt")),
-    call.attempts.map((attempt) => h("details.attempt", {},
+    call.attempts.map((attempt) => h("details.attempt", { data: { attempt: String(attempt.number) } },
       h("summary", {}, h("span.mark.failed", {}, String(attempt.status ?? "–")), ` ${attempt.backend}: ${attempt.reason}`),
       attempt.comment ? h("p", {}, attempt.comment) : null,
       attempt.answer ? code(pretty(attempt.answer)) : null,

@@ -2,16 +2,21 @@
 
 import { h, button, fill, labelled, note, select, textBox } from "../lib/dom.js";
 import { get, send } from "../lib/api.js";
+import { structure } from "../lib/diff.js";
 import { copied, emptyBody } from "../lib/draft.js";
+import * as format from "../lib/format.js";
 import { groups } from "../lib/places.js";
 import { names } from "../lib/variables.js";
 import { messageBoxes } from "./messages.js";
 import { parameterForm, toolForm } from "./parameters.js";
 import { heldBar } from "./held.js";
+import { changeLines } from "./differences.js";
 import { placeBoxes } from "./places.js";
 import { showRun } from "./runs.js";
 
 const drafts = new Map();
+const COUNT_MS = 400;
+const MOST_COUNTED = 6;
 const NAME = "workbench-name";
 
 /** Give the name by which this user's runs are marked. */
@@ -22,15 +27,42 @@ export async function showEditor(place, id, setup) {
   fill(place, h("p.quiet-text", {}, "Reading the call…"));
   try {
     const key = id ?? "new";
-    if (!drafts.has(key)) drafts.set(key, id ? await draftOf(id, setup) : newDraft(setup));
+    if (!drafts.has(key)) drafts.set(key, { ...(id ? await draftOf(id, setup) : newDraft(setup)), ...kept(key, setup) });
     draw(place, drafts.get(key), setup, key);
   } catch (error) {
     fill(place, h("p.problem", {}, error.message));
   }
 }
 
+const KEPT = "workbench-draft-";
+const MOST_KEPT = 500_000;
+
+/** Keep a draft for when the page is loaded again: in this tab only, and as long as the tab is open. */
+function keep(key, draft) {
+  const { operation, body, client, places, count, variables, expect } = draft;
+  const written = JSON.stringify({ operation, body, client, places, count, variables, expect });
+  try {
+    if (written.length <= MOST_KEPT) sessionStorage.setItem(KEPT + key, written);
+  } catch { /* the tab keeps no more */ }
+}
+
+function kept(key, setup) {
+  const written = sessionStorage.getItem(KEPT + key);
+  if (!written) return {};
+  const found = JSON.parse(written);
+  // Where it ran may be gone since.
+  const places = found.places.filter((each) => setup.places.includes(each));
+  return { ...found, places, client: setup.clients.includes(found.client) ? found.client : setup.clients[0] ?? "" };
+}
+
+function forget(key) {
+  drafts.delete(key);
+  sessionStorage.removeItem(KEPT + key);
+}
+
 /** Begin with a prompt that comes from elsewhere: a case. */
 export function openDraft(key, draft) {
+  forget(key);
   drafts.set(key, draft);
 }
 
@@ -62,7 +94,14 @@ function draw(place, draft, setup, key) {
   const results = h("section.results", { "aria-label": "Results" });
   const again = () => draw(place, draft, setup, key);
   const modelOf = () => setup.models[draft.places[0]] ?? draft.places[0]?.split("@")[0];
-  const changed = () => variableForm(variables, draft);
+  const takes = countLine(draft);
+  const changes = changeList(draft);
+  const changed = () => {
+    variableForm(variables, draft, changed);
+    takes.later();
+    changes.later();
+    keep(key, draft);
+  };
   const problems = parameterForm(parameters, draft, modelOf, changed);
   messageBoxes(boxes, draft, changed);
   toolForm(tools, draft, changed);
@@ -71,35 +110,77 @@ function draw(place, draft, setup, key) {
   fill(place,
     h("header.call-head", {}, h("h2", {}, draft.held ? "A held call" : draft.origin ? "Edit and run" : "New prompt"),
       h("div.buttons", {}, draft.origin ? button("Back to the call", () => { location.hash = `#/call/${draft.origin}`; }) : null,
-        button("Start again", () => { drafts.delete(key); showEditor(place, draft.origin, setup); }))),
+        button("Start again", () => { forget(key); showEditor(place, draft.origin, setup); }))),
     draft.held ? heldBar(draft.origin, () => send("PUT", `/calls/${draft.origin}`, { body: draft.body })) : null,
-    draft.origin ? null : labelled("operation", select(setup.operations, draft.operation, (operation) => { drafts.set(key, newDraft(setup, operation)); draw(place, drafts.get(key), setup, key); })),
+    draft.origin ? null : labelled("operation", select(setup.operations, draft.operation, (operation) => { forget(key); drafts.set(key, newDraft(setup, operation)); draw(place, drafts.get(key), setup, key); })),
     h("div.editor", {},
-      h("div.editor-main", {}, boxes, variables),
+      h("div.editor-main", {}, boxes, variables, changes.place),
       h("aside.editor-side", { "aria-label": "Parameters and tools" }, h("h3", {}, "Parameters"), parameters, h("h3", {}, "Tools"), tools)),
-    runBar(draft, setup, run, again), results);
+    runBar(draft, setup, run, changed, takes.place), results);
   place.onkeydown = (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter") { event.preventDefault(); run(); }
   };
   if (draft.run) showRun(results, draft.run, draft, setup);
 }
 
-function variableForm(place, draft) {
+function variableForm(place, draft, changed) {
   const found = names(draft.body);
   const shown = [...place.querySelectorAll("textarea")].map((box) => box.dataset.variable);
   if (found.join() === shown.join()) return;
   fill(place, found.length ? h("h3", {}, "Variables") : null,
-    found.map((name) => labelled(`{{${name}}}`, textBox(draft.variables[name] ?? "", (text) => { draft.variables[name] = text; }, { data: { variable: name } }))));
+    found.map((name) => labelled(`{{${name}}}`, textBox(draft.variables[name] ?? "", (text) => { draft.variables[name] = text; changed(); }, { data: { variable: name } }))));
 }
 
-function runBar(draft, setup, run, again) {
+/** Give a line that says what the prompt takes at each place, counted when its edits pause. */
+function countLine(draft) {
+  const place = h("p.quiet-text.takes", { role: "status" });
+  let timer = null;
+  let latest = 0;
+  const count = async () => {
+    const own = latest += 1;
+    const places = draft.places.slice(0, MOST_COUNTED);
+    try {
+      const asked = { call: draft.origin, operation: draft.operation, body: draft.body, variables: used(draft), client: draft.client, by: "", places };
+      const { counts } = places.length ? await send("POST", "/count", asked) : { counts: [] };
+      if (own === latest) fill(place, counts.length ? takes(counts) : null);
+    } catch {
+      fill(place); // it says why when it is run
+    }
+  };
+  return { place, later: () => { clearTimeout(timer); timer = setTimeout(count, COUNT_MS); } };
+}
+
+function takes(counts) {
+  const said = ({ tokens, exact, cost }) => `${exact ? "" : "about "}${format.plural(tokens, "token")}${cost == null ? "" : ` · ${format.cost(cost)}`}`;
+  const alike = counts.every((each) => said(each) === said(counts[0]));
+  return `The prompt takes ${alike ? said(counts[0]) : counts.map((each) => `${said(each)} at ${each.place}`).join(", ")}.`;
+}
+
+/** Give a list of what was changed against the call as it was, made when it is opened, and then after each edit. */
+function changeList(draft) {
+  const original = draft.original?.call.request.body;
+  if (!original) return { place: null, later: () => {} };
+  const list = h("div");
+  const title = h("summary", {}, "Changes to the call");
+  const place = h("details.changes", {}, title, list);
+  let timer = null;
+  const compare = () => {
+    const found = structure(original, draft.body);
+    title.textContent = found.length ? `Changes to the call (${found.length})` : "Nothing is changed yet";
+    if (place.open) fill(list, changeLines(found));
+  };
+  place.addEventListener("toggle", compare);
+  return { place, later: () => { clearTimeout(timer); timer = setTimeout(compare, COUNT_MS); } };
+}
+
+function runBar(draft, setup, run, changed, takes) {
   return h("section.run-bar", { "aria-label": "Run" },
-    placeBoxes(setup, [draft.operation], draft.places, (places) => { draft.places = places; }),
+    placeBoxes(setup, [draft.operation], draft.places, (places) => { draft.places = places; changed(); }),
     h("div.run-options", {},
       labelled("times each", h("input", { type: "number", min: 1, max: 32, value: draft.count, oninput: (event) => { draft.count = Number(event.target.value) || 1; } })),
       labelled("as client", select(setup.clients, draft.client, (client) => { draft.client = client; }), "its quotas and rules apply"),
       labelled("your name", h("input", { type: "text", value: userName(), maxlength: 64, placeholder: "for the records", oninput: (event) => localStorage.setItem(NAME, event.target.value) })),
-      button("Run", run, { class: "primary", title: "Run (Ctrl+Enter)", data: { action: "run" } })));
+      h("div.run-start", {}, takes, button("Run", run, { class: "primary", title: "Run (Ctrl+Enter)", data: { action: "run" } }))));
 }
 
 function used(draft) {

@@ -56,7 +56,7 @@ function box(draft, list, message, at, changed, redraw) {
       button("↑", () => { redraw(move(draft, at, -1)); }, { "aria-label": `Move ${of} up`, disabled: at === 0 }),
       button("↓", () => { redraw(move(draft, at, 1)); }, { "aria-label": `Move ${of} down`, disabled: at === list.length - 1 }),
       button("+", () => { add(draft, at + 1); redraw(at + 1); }, { "aria-label": `Add a message after ${of}`, title: "Add a message" }),
-      button("⧉", () => { duplicate(draft, at); redraw(at + 1); }, { "aria-label": `Duplicate ${of}`, title: "Duplicate" }),
+      button("", () => { duplicate(draft, at); redraw(at + 1); }, { "aria-label": `Duplicate ${of}`, title: "Duplicate", class: "duplicate" }),
       button("×", () => { remove(draft, at); redraw(Math.max(0, at - 1)); }, { "aria-label": `Remove ${of}` })),
     !isObject || isStandIn(message)
       ? textOrStandIn(message, draft, `Text of ${of}`, (value) => { list[at] = value; changed(); })

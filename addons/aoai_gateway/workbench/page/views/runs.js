@@ -2,9 +2,10 @@
 
 import { h, button, fill, nodes, note, select } from "../lib/dom.js";
 import { follow, get, send } from "../lib/api.js";
-import { alike, asJson, structure, variance, words } from "../lib/diff.js";
+import { alike, asJson, structure, variance } from "../lib/diff.js";
 import * as format from "../lib/format.js";
 import { copyButtons, facts } from "./call.js";
+import { changeLines, wordLine } from "./differences.js";
 import { suited } from "./richtext.js";
 import { saveAsCase } from "./save.js";
 
@@ -147,8 +148,7 @@ class RunView {
     const before = said(base.call);
     const jsons = [asJson(before), asJson(own)];
     if (jsons.every((each) => each !== undefined)) return structureList(structure(...jsons));
-    return [h("p.quiet-text", {}, `${Math.round(100 * alike(before, own))} % alike`), h("div.text.plain.diff", { dir: "auto" }, words(before, own).map(({ kind, text }) =>
-      kind === "same" ? nodes(text) : h(kind === "gone" ? "del" : "ins", {}, nodes(text))))];
+    return [h("p.quiet-text", {}, `${Math.round(100 * alike(before, own))} % alike`), h("div.text.plain.diff", { dir: "auto" }, wordLine(before, own))];
   }
 }
 
@@ -159,7 +159,5 @@ export function said(call) {
 }
 
 function structureList(found) {
-  if (!found.length) return h("p.quiet-text", {}, "The same JSON value.");
-  return h("ul.structure", {}, found.map((each) => h("li", {}, h("code", {}, each.path), " ",
-    "before" in each ? h("del", {}, nodes(JSON.stringify(each.before) ?? "")) : null, " ", "after" in each ? h("ins", {}, nodes(JSON.stringify(each.after) ?? "")) : null)));
+  return found.length ? changeLines(found) : h("p.quiet-text", {}, "The same JSON value.");
 }

@@ -1,6 +1,6 @@
 // When what happened in a call: the queue, the attempts, the first token, the stream.
 
-import { h } from "../lib/dom.js";
+import { button, h } from "../lib/dom.js";
 import * as format from "../lib/format.js";
 
 /** Show the time axis of a call; null where no times were kept. */
@@ -14,13 +14,23 @@ export function timeline(call) {
     const bar = h("span.bar", { class: span.kind });
     bar.style.insetInlineStart = share(span.from);
     bar.style.inlineSize = share(Math.max(span.to - span.from, total / 200));
-    const lane = h("div.lane", {}, h("span.lane-name", {}, span.name), h("span.track", { "aria-hidden": "true" }, bar),
+    const name = span.attempt ? button(span.name, () => openAttempt(span.attempt), { class: "quiet", title: "Show what the failed attempt answered" }) : span.name;
+    const lane = h("div.lane", {}, h("span.lane-name", {}, name), h("span.track", { "aria-hidden": "true" }, bar),
       h("span.lane-time", {}, span.words ?? format.duration(span.to - span.from)));
     if (span.ticks) for (const at of span.ticks) lane.querySelector(".track").append(tick(share(at)));
     return lane;
   });
   return h("section.timeline", { "aria-label": "Time axis" }, lanes,
     h("div.lane.axis", {}, h("span.lane-name"), h("span.track", {}, h("span", {}, "0"), h("span", {}, format.duration(total / 2)), h("span", {}, format.duration(total))), h("span.lane-time")));
+}
+
+/** Open a failed attempt, and go to it. */
+function openAttempt(number) {
+  const found = document.querySelector(`.attempt[data-attempt="${number}"]`);
+  if (!found) return;
+  found.open = true;
+  found.scrollIntoView({ block: "center" });
+  found.querySelector("summary").focus();
 }
 
 function tick(place) {
@@ -33,10 +43,11 @@ function spansOf(call, total) {
   const { row } = call;
   const spans = [];
   if (row.waited_ms) spans.push({ name: call.queue_ms ? "queue" : "waited", kind: "wait", from: 0, to: row.waited_ms });
-  for (const attempt of call.timeline) {
+  for (const [place, attempt] of call.timeline.entries()) {
     const failed = Boolean(attempt.reason);
     const to = attempt.ended ?? (failed ? attempt.answered : row.first_ms ?? attempt.answered) ?? total;
     spans.push({
+      attempt: call.attempts.some((each) => each.number === place + 1) ? place + 1 : null,
       name: attempt.backend, kind: failed ? "failed" : "sent", from: attempt.started ?? 0, to: failed ? to : row.first_ms ?? attempt.answered ?? to,
       words: failed ? attempt.reason : `answered after ${format.duration((row.first_ms ?? attempt.answered ?? to) - (attempt.started ?? 0))}`,
     });
