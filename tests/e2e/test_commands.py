@@ -85,7 +85,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[St
 @pytest.fixture
 def stage(running: Stage) -> Stage:
     running.simulator.reset()
-    running.web.wait_until(running.available, "out of its breaks", 5)
+    running.web.wait_until(running.available, "out of its breaks")
     return running
 
 
@@ -184,7 +184,7 @@ def test_a_failed_attempt_is_replayed_as_its_call(stage: Stage) -> None:
     stage.simulator.fault("429", deployment="gpt-4o-ptu")
     call = stage.ask()
     (attempt,) = [f for f in stage.web.flows() if f["marked"] == "❌" and f["comment"].count("ptu")][-1:]
-    stage.web.wait_until(stage.available, "out of its breaks", 5)
+    stage.web.wait_until(stage.available, "out of its breaks")
     stage.command("replay.client", f"~meta {call} & ~meta gateway_reason")
     flow = stage.web.await_flow(
         lambda f: f["id"] == attempt["id"] and f["comment"] and f["marked"] == "", "the replay"

@@ -259,7 +259,7 @@ ELSEWHERE = {
     "Delivery.so_far",
     "DownstreamResponse.tell_of_bug",
     "Scheduler._liveness_of",  # only the first call of a backend needs it
-    "Scheduler.lines",
+    "Scheduler.queues",
     "Scheduler.release",
     "Scheduler.waiting",
     "Gateway.adopt",

@@ -232,10 +232,9 @@ def lines_with(gateway: Gateway, words: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def unsteady(
+def two_and_their_redis(
     counting_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory, home: Path
 ) -> Iterator[tuple[Two, RedisServer]]:
-    """Two gateways and a Redis that a test may take from them; it gives it back."""
     require_redis()
     folder = tmp_path_factory.mktemp("unsteady")
     server = RedisServer(folder)
@@ -245,6 +244,18 @@ def unsteady(
             yield two, server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def unsteady(two_and_their_redis: tuple[Two, RedisServer]) -> Iterator[tuple[Two, RedisServer]]:
+    """Two gateways and a Redis that a test may take from them; afterwards it is there again in any case."""
+    two, server = two_and_their_redis
+    yield two, server
+    if server.process is None:
+        server.start()
+    else:
+        server.wake()
+    two.wait_for_state("shared")
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -43,14 +43,16 @@ def call(gateway: Gateway) -> int:
 
 def test_sighup_reloads(gateway: Gateway) -> None:
     text = gateway.config_path.read_text()
-    gateway.config_path.write_text(text + "\n# changed\n")
-    gateway.send(signal.SIGHUP)
-    eventually(lambda: "was reloaded" in gateway.log, "a word of the reload")
-    gateway.config_path.write_text("aoai: nonsense\n")
-    gateway.send(signal.SIGHUP)
-    eventually(lambda: "has errors; the configuration in force stays" in gateway.log, "a word of errors")
-    assert call(gateway) == 200
-    gateway.config_path.write_text(text)
+    try:
+        gateway.config_path.write_text(text + "\n# changed\n")
+        gateway.send(signal.SIGHUP)
+        eventually(lambda: "was reloaded" in gateway.log, "a word of the reload")
+        gateway.config_path.write_text("aoai: nonsense\n")
+        gateway.send(signal.SIGHUP)
+        eventually(lambda: "has errors; the configuration in force stays" in gateway.log, "a word of errors")
+        assert call(gateway) == 200
+    finally:
+        gateway.config_path.write_text(text)
     before = gateway.log.count("was reloaded")
     gateway.send(signal.SIGHUP)
     eventually(lambda: gateway.log.count("was reloaded") > before, "the old one is back")

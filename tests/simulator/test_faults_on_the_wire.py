@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulator.running import CHAT, Running, events, stream_text, wait_until
+from tests.simulator.running import CHAT, Connection, Running, events, stream_text, wait_until
 
 STREAM = json.dumps({"stream": True, "messages": [{"role": "user", "content": "say: a b c d e f"}]}).encode()
 PLAIN = json.dumps({"messages": [{"role": "user", "content": "hello"}]}).encode()
@@ -17,6 +17,13 @@ RESPONSES = "/openai/v1/responses"
 
 def stream(running: Running) -> Any:
     return running.post(CHAT, STREAM)
+
+
+def nothing_comes(connection: Connection) -> None:
+    """Listen for a moment, which a busy machine only makes longer."""
+    connection.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        connection.receive_all()
 
 
 # Refusals and errors
@@ -71,13 +78,13 @@ def test_429_with_zero_milliseconds_is_the_capture(running: Running) -> None:
 
 def test_429_with_a_late_body_sends_its_head_first(running: Running) -> None:
     running.fault("429-late-body", body_seconds=0.2)
+    begin = time.monotonic()
     with running.connect() as connection:
         connection.send("POST", CHAT, PLAIN)
         status, headers = connection.receive_head()
-        begin = time.monotonic()
         body = connection.receive_body(headers)
     assert status == 429
-    assert time.monotonic() - begin >= 0.15
+    assert time.monotonic() - begin >= 0.2
     assert json.loads(body)["error"]["code"] == "RateLimitReached"
 
 
@@ -143,26 +150,24 @@ def test_reset_may_be_an_orderly_close(running: Running) -> None:
 
 def test_a_hanging_call_ends_when_the_client_goes(running: Running) -> None:
     running.fault("hang")
-    with running.connect(timeout=0.2) as connection:
+    with running.connect() as connection:
         connection.send("POST", CHAT, PLAIN)
-        with pytest.raises(TimeoutError):
-            connection.receive_all()
-        assert running.control("GET", "active")["in_flight"] == 1
+        wait_until(lambda: running.control("GET", "active")["in_flight"] == 1)
+        nothing_comes(connection)
         gone = time.time()
     entry = running.last_request(outcome="client_gone")
-    assert 0 <= entry["ended_at"] - gone < 1
+    assert entry["ended_at"] >= gone
     wait_until(lambda: running.control("GET", "active")["in_flight"] == 0)
 
 
 def test_a_hang_can_come_after_the_head(running: Running) -> None:
     running.fault("hang", after_head=True)
-    with running.connect(timeout=0.2) as connection:
+    with running.connect() as connection:
         connection.send("POST", CHAT, STREAM)
         status, headers = connection.receive_head()
         assert status == 200
         assert headers["content-type"].startswith("text/event-stream")
-        with pytest.raises(TimeoutError):
-            connection.receive_chunk()
+        nothing_comes(connection)
 
 
 def test_an_idle_connection_is_dropped_after_the_answer(running: Running) -> None:
@@ -321,12 +326,11 @@ def test_a_whole_answer_can_be_cut(running: Running) -> None:
 
 def test_a_stream_can_stall(running: Running) -> None:
     running.fault("stall", events=3)
-    with running.connect(timeout=0.2) as connection:
+    with running.connect() as connection:
         connection.send("POST", CHAT, STREAM)
         connection.receive_head()
         assert connection.receive_chunk().count(b"data: ") == 3
-        with pytest.raises(TimeoutError):
-            connection.receive_chunk()
+        nothing_comes(connection)
     assert running.last_request(outcome="client_gone")["fault"] == "stall"
 
 

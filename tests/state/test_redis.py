@@ -255,9 +255,9 @@ def test_tls_and_acl(tmp_path):
 
         address = f"127.0.0.1:{server.port}/0"
         trusted = f"?ssl_ca_certs={made.ca}"
-        with_state(f"rediss://gateway:s3cret@{address}{trusted}", allowed, timeout=2)
-        with_state(f"rediss://gateway:wrong@{address}{trusted}", refused, timeout=2)
-        with_state(f"rediss://{address}{trusted}", refused, timeout=2)
-        with_state(f"rediss://gateway:s3cret@{address}", refused, timeout=2)  # not trusted
+        with_state(f"rediss://gateway:s3cret@{address}{trusted}", allowed, timeout=20)
+        with_state(f"rediss://gateway:wrong@{address}{trusted}", refused, timeout=20)
+        with_state(f"rediss://{address}{trusted}", refused, timeout=20)
+        with_state(f"rediss://gateway:s3cret@{address}", refused, timeout=20)  # not trusted
     finally:
         server.stop()

@@ -183,7 +183,7 @@ def test_questions_are_answered_though_the_connection_cannot_be_let_go() -> None
 
     async def main() -> None:
         runner = Runner(Broken(), 0.2)  # type: ignore[arg-type]  # all that is called of it
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with pytest.raises(OSError, match="gone"):
                 await runner.run(COUNT, ["any"], ())
 
