@@ -69,7 +69,21 @@ def test_the_recovery_says_how_long_it_took(caplog: pytest.LogCaptureFixture) ->
     for _ in range(100):
         here.clock.now += 0.5
         here.watch.look()
-    assert "a@a is back after 30 s, in which 0 attempts failed." in caplog.text
+    assert "a@a is back after 30 s; meanwhile, 0 attempts failed." in caplog.text
+
+
+def test_an_endpoint_that_breaks_as_a_whole_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    here = Watched(caplog)
+    here.gateway.adopt(config("gpt@a", "mini@a", "embed@a", "b"))
+    for name in ("gpt@a", "mini@a", "embed@a", "b@b"):
+        here.break_(name, 30)
+    here.watch.look()
+    said = [record.getMessage() for record in caplog.records if record.event.endswith(".broken")]
+    assert said == [
+        "a is in a break for 30.0 s with its 3 backends: 429 (call call-1)",
+        "b@b is in a break for 30.0 s: 429 (call call-1)",
+    ]
+    assert here.after(40)[-2:] == ["endpoint.recovered", "backend.recovered"]
 
 
 def test_a_pool_that_empties_is_an_error_and_trouble_until_it_has_a_backend(
