@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from aoai_gateway.config.document import Scalar
 from aoai_gateway.config.model import Model
+from aoai_gateway.config.prices import Price
 from aoai_gateway.config.problems import Place
 from aoai_gateway.config.validation import _EXPECTED, _show
 from tests.config.all_models import all_models
@@ -68,6 +69,11 @@ clients:
             'breaks.default_seconds: is "inf", but a finite number is expected',
         ),
         ("limits: {body_mb: 0}", 'limits.body_mb: is "0", but it must be greater than 0'),
+        (
+            "prices: {gpt-4o: 5}",
+            'prices.gpt-4o: is "5", but a mapping is expected (lines of key: value); '
+            "its keys: " + ", ".join(Price.model_fields),
+        ),
         # What people write where a plain number is expected.
         ("limits: {body_mb: 5k}", 'limits.body_mb: is "5k", but a whole number is expected; write 5000'),
         ("limits: {body_mb: 16 MB}", 'limits.body_mb: is "16 MB", but a whole number is expected; write 16'),

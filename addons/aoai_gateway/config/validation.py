@@ -261,8 +261,10 @@ def _right_kind(kind: str, node: Node, path: KeyPath, shown: str | None) -> str 
         return f"write {number}" if number else None
     if "a mapping" in _EXPECTED.get(kind, "") and isinstance(path[-1], str):
         holder = _model_at(path[:-1])
-        model = _model_of_field(holder, path[-1]) if path[-1] in holder.model_fields else None
-        if model is not None and not _holds_many(holder, path[-1]):
+        # A price, say, stands under a name that no model knows: the holder's model is its own.
+        is_field = path[-1] in holder.model_fields
+        model = _model_of_field(holder, path[-1]) if is_field else holder if len(path) > 1 else None
+        if model is not None and not (is_field and _holds_many(holder, path[-1])):
             return "its keys: " + ", ".join(model.model_fields)
     return None
 
