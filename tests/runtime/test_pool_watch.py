@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.breaker import BY_HAND, NO_CREDENTIAL, Break
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.pool_watch import STEADY_SECONDS, PoolWatch
 from aoai_gateway.runtime.trouble import troubles
@@ -33,10 +33,10 @@ class Watched:
         self.caplog = caplog
         caplog.set_level(logging.INFO)
 
-    def break_(self, name: str, seconds: float) -> None:
+    def break_(self, name: str, seconds: float, call_id: str = "call-1") -> None:
         backend = next(b for b in self.gateway.setup.table.backends if b.name == name)
         now = self.clock.now
-        self.gateway.engine.breaks.open(backend.key, Break(now, now + seconds, "429", "call-1"))
+        self.gateway.engine.breaks.open(backend.key, Break(now, now + seconds, "429", call_id))
 
     def after(self, seconds: float) -> list[str]:
         """Let time pass, looking twice a second; give the events that were logged."""
@@ -84,6 +84,14 @@ def test_an_endpoint_that_breaks_as_a_whole_is_one_line(caplog: pytest.LogCaptur
         "b@b is in a break for 30.0 s: 429 (call call-1)",
     ]
     assert here.after(40)[-2:] == ["endpoint.recovered", "backend.recovered"]
+
+
+@pytest.mark.parametrize("nobody", [BY_HAND, NO_CREDENTIAL])
+def test_a_break_that_no_call_has_opened_names_none(caplog: pytest.LogCaptureFixture, nobody: str) -> None:
+    here = Watched(caplog)
+    here.break_("a@a", 30, nobody)
+    here.watch.look()
+    assert caplog.messages == ["a@a is in a break for 30.0 s: 429"]
 
 
 def test_a_pool_that_empties_is_an_error_and_trouble_until_it_has_a_backend(

@@ -74,12 +74,12 @@ class PoolWatch:
             for name, event, count in _lines(endpoint, [backend for backend, _ in found], backends):
                 left = max(brk.remaining(now) for backend, brk in found if name in (backend.name, endpoint))
                 logger.warning(
-                    "%s is in a break for %.1f s%s: %s (call %s)",
+                    "%s is in a break for %.1f s%s: %s%s",
                     name,
                     left,
                     count,
                     reason,
-                    call_id,
+                    f" (call {call_id})" if found[0][1].is_of_a_call else "",
                     extra={"event": f"{event}.broken", event: name},
                 )
 
