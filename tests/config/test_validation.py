@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from aoai_gateway.config.document import Scalar
 from aoai_gateway.config.model import Model
+from aoai_gateway.config.prices import Price
 from aoai_gateway.config.problems import Place
 from aoai_gateway.config.validation import _EXPECTED, _show
 from tests.config.all_models import all_models
@@ -68,6 +69,12 @@ clients:
             'breaks.default_seconds: is "inf", but a finite number is expected',
         ),
         ("limits: {body_mb: 0}", 'limits.body_mb: is "0", but it must be greater than 0'),
+        (
+            "prices: {gpt-4o: 5}",
+            'prices.gpt-4o: is "5", but a mapping is expected (lines of key: value); '
+            "its keys: " + ", ".join(Price.model_fields),
+        ),
+        ("breaks: {min_seconds: 1}", 'breaks.min_seconds: unknown key; did you mean "floor_seconds"?'),
         # What people write where a plain number is expected.
         ("limits: {body_mb: 5k}", 'limits.body_mb: is "5k", but a whole number is expected; write 5000'),
         ("limits: {body_mb: 16 MB}", 'limits.body_mb: is "16 MB", but a whole number is expected; write 16'),
@@ -175,7 +182,8 @@ def test_what_litellm_calls_it(problems: Problems, litellm: str, here: str):
 
 def test_a_list_item_of_the_wrong_kind(problems: Problems):
     assert problems(HEAD + "  - Team 2\n") == [
-        'gateway.yaml:9: clients[1]: is "Team 2", but a mapping is expected (lines of key: value)'
+        'gateway.yaml:9: clients[1]: is "Team 2", but a mapping is expected (lines of key: value); '
+        'write "- name: Team 2"'
     ]
 
 

@@ -157,6 +157,18 @@ def test_where_no_backend_has_a_whole_answer_no_half_one_is_taken_for_success(he
     assert here.at_rest
 
 
+@pytest.mark.parametrize(("coding", "encode"), [("gzip", gzip.compress), ("br", brotli.compress)])
+def test_half_of_a_coded_answer_is_replayed_unseen(
+    here: Connection, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    here.ask()
+    half = encode(b'{"object":"chat.completion","choices":[]}')[:-9]
+    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {len(half)}\r\n\r\n"
+    here.answer("a", head.encode() + half)
+    here.respond("b", 200, b'{"id":"x"}')
+    assert here.result() == (200, b'{"id":"x"}')
+
+
 # --- coded answers -------------------------------------------------------------------------------------
 
 ANSWER = json.dumps(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.engine.call import FailureKind
+from aoai_gateway.engine.call import FailureKind, Fault
 from aoai_gateway.runtime.attempt_log import STORM_SECONDS, AttemptLog
 from tests.engine_driver import Answer, Fail, throttled, world
 
@@ -65,3 +65,18 @@ def test_the_systems_words_are_in_the_line(caplog: pytest.LogCaptureFixture) -> 
     attempt.attempt.detail = "certificate has expired"
     AttemptLog().log(attempt, 0.0)
     assert "no TLS connection (certificate has expired)" in caplog.text
+
+
+def test_a_client_that_asks_the_wrong_model_is_no_error_of_the_operators(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = failed("400 OperationNotSupported")
+    asked.attempt.fault = Fault.OPERATION
+    AttemptLog().log(asked, 0.0)
+    (record,) = caplog.records
+    assert (record.levelname, record.event) == ("WARNING", "backend.wrong_model")  # type: ignore[attr-defined]
+    assert record.getMessage() == (
+        "a@a does not do chat.completions (400 OperationNotSupported), which the client anybody asks gpt "
+        "for. If its other backends do, remove the standin 'a' in aoai.endpoints, at the endpoint 'a'; "
+        "else the client means another model."
+    )

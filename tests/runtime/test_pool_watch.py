@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.breaker import BY_HAND, NO_CREDENTIAL, Break
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.pool_watch import STEADY_SECONDS, PoolWatch
 from aoai_gateway.runtime.trouble import troubles
@@ -33,10 +33,10 @@ class Watched:
         self.caplog = caplog
         caplog.set_level(logging.INFO)
 
-    def break_(self, name: str, seconds: float) -> None:
+    def break_(self, name: str, seconds: float, call_id: str = "call-1") -> None:
         backend = next(b for b in self.gateway.setup.table.backends if b.name == name)
         now = self.clock.now
-        self.gateway.engine.breaks.open(backend.key, Break(now, now + seconds, "429", "call-1"))
+        self.gateway.engine.breaks.open(backend.key, Break(now, now + seconds, "429", call_id))
 
     def after(self, seconds: float) -> list[str]:
         """Let time pass, looking twice a second; give the events that were logged."""
@@ -69,7 +69,29 @@ def test_the_recovery_says_how_long_it_took(caplog: pytest.LogCaptureFixture) ->
     for _ in range(100):
         here.clock.now += 0.5
         here.watch.look()
-    assert "a@a is back after 30 s, in which 0 attempts failed." in caplog.text
+    assert "a@a is back after 30 s; meanwhile, 0 attempts failed." in caplog.text
+
+
+def test_an_endpoint_that_breaks_as_a_whole_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    here = Watched(caplog)
+    here.gateway.adopt(config("gpt@a", "mini@a", "embed@a", "b"))
+    for name in ("gpt@a", "mini@a", "embed@a", "b@b"):
+        here.break_(name, 30)
+    here.watch.look()
+    said = [record.getMessage() for record in caplog.records if record.event.endswith(".broken")]
+    assert said == [
+        "a is in a break for 30.0 s with its 3 backends: 429 (call call-1)",
+        "b@b is in a break for 30.0 s: 429 (call call-1)",
+    ]
+    assert here.after(40)[-2:] == ["endpoint.recovered", "backend.recovered"]
+
+
+@pytest.mark.parametrize("nobody", [BY_HAND, NO_CREDENTIAL])
+def test_a_break_that_no_call_has_opened_names_none(caplog: pytest.LogCaptureFixture, nobody: str) -> None:
+    here = Watched(caplog)
+    here.break_("a@a", 30, nobody)
+    here.watch.look()
+    assert caplog.messages == ["a@a is in a break for 30.0 s: 429"]
 
 
 def test_a_pool_that_empties_is_an_error_and_trouble_until_it_has_a_backend(

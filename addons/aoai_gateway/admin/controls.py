@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.admin.snapshot import BY_HAND, all_backends
+from aoai_gateway.admin.snapshot import all_backends
 from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.config.problems import did_you_mean, listed
 from aoai_gateway.config.switches import KINDS, Kind, UnknownNameError, enabled_in_file
-from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.breaker import BY_HAND, Break
 from aoai_gateway.wire.masking import known
 from aoai_gateway.wire.printing import printable
 from aoai_gateway.wire.rfc3339 import rfc3339

@@ -62,6 +62,7 @@ from aoai_gateway.config.models import StandinAtEndpoint
 from aoai_gateway.config.switches import Kind, Switches
 from aoai_gateway.proxy.health import state_in_words
 from aoai_gateway.routing.backends import Backend, RoutingTable
+from aoai_gateway.routing.breaker import BY_HAND, Break
 from aoai_gateway.runtime.trouble import troubles
 from aoai_gateway.wire.rfc3339 import rfc3339
 
@@ -71,13 +72,9 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.scheduler import Scheduler
-    from aoai_gateway.routing.breaker import Break
     from aoai_gateway.runtime.gateway import Gateway
 
 VERSION = importlib.metadata.version("aoai-gateway")
-
-BY_HAND = "by hand"
-"""The reason of a break that a person has opened, in the place of its call's id too."""
 
 EVERY_DEPLOYMENT = "(every deployment)"
 """Stands for the pool of a configuration without virtual deployments."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OWN = "aoai_gateway."
 
-DETAILS = ("backend", "deployment", "call", "client", "priority")
+DETAILS = ("backend", "endpoint", "deployment", "call", "client", "priority")
 """What a message may say of its subject besides its words; members of a line of JSON."""
 
 

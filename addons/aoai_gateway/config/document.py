@@ -235,7 +235,9 @@ class _Builder:
         for key, value in source.value:
             place = self._place(key)
             if not isinstance(key, yaml.ScalarNode):
-                self.problems.append(problem(place, path, "a key must be a single word or text"))
+                # "{{ NAME }}" of a template, for instance.
+                advice = 'quote a value that begins with "{"' if isinstance(key, yaml.MappingNode) else None
+                self.problems.append(problem(place, path, "a key must be a single word or text", advice))
             elif key.tag == _CORE + "merge":
                 merged = self._merged(value, path) | merged
             elif key.value in entries:

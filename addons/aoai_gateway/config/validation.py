@@ -77,6 +77,8 @@ _SYNONYMS = {
     "key_alias": ("name",),
     "keys": ("key",),
     "master_name": ("master",),
+    "max_seconds": ("ceiling_seconds",),
+    "min_seconds": ("floor_seconds",),
     "max_budget": ("max_cost_per_month",),
     "max_requests": ("max_requests_per_minute",),
     "model_name": ("name",),
@@ -259,10 +261,15 @@ def _right_kind(kind: str, node: Node, path: KeyPath, shown: str | None) -> str 
     if kind in _INSTEAD_OF_A_NUMBER and shown and isinstance(node, Scalar) and node.written is None:
         number = without_unit(node.text or "", whole=kind != "float_parsing")
         return f"write {number}" if number else None
+    if "a mapping" in _EXPECTED.get(kind, "") and isinstance(path[-1], int):
+        text = node.text if isinstance(node, Scalar) and node.written is None and shown else None
+        return f'write "- name: {text}"' if text and "name" in _model_at(path).model_fields else None
     if "a mapping" in _EXPECTED.get(kind, "") and isinstance(path[-1], str):
         holder = _model_at(path[:-1])
-        model = _model_of_field(holder, path[-1]) if path[-1] in holder.model_fields else None
-        if model is not None and not _holds_many(holder, path[-1]):
+        # A price, say, stands under a name that no model knows: the holder's model is its own.
+        is_field = path[-1] in holder.model_fields
+        model = _model_of_field(holder, path[-1]) if is_field else holder if len(path) > 1 else None
+        if model is not None and not (is_field and _holds_many(holder, path[-1])):
             return "its keys: " + ", ".join(model.model_fields)
     return None
 

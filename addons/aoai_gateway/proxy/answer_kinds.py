@@ -39,18 +39,24 @@ def is_download(call: Call, head: Headers) -> bool:
     return not content_type.startswith(("application/json", "text/event-stream"))
 
 
-def is_no_answer(call: Call, body: bytes) -> bool:
-    """Whether the body of a 200 cannot be the operation's answer: a proxy's page, a part of JSON, or nothing.
+def expects_object(call: Call, status: int) -> bool:
+    """Whether this answer is an object of JSON, as all are to what is asked for in JSON and costs tokens.
 
-    What is asked for in JSON, and costs tokens, is answered with an object of JSON, sounds apart. Only the
-    ends are looked at, since a large one is not decoded at once; a length that is too short cuts an end off.
+    Sounds are none. What is asked for with a form may be answered in plain text.
     """
     operation = call.target.operation
-    if operation.body is not Body.JSON or operation.cost is Cost.NONE or operation.binary:
-        return False
+    is_asked_in_json = operation.body is Body.JSON and operation.cost is not Cost.NONE
+    return status == 200 and is_asked_in_json and not operation.binary
+
+
+def is_object(body: bytes) -> bool:
+    """Whether a body begins and ends as an object: a proxy's page, nothing, and a part of JSON do not.
+
+    A large one is not decoded at once, and a length that is too short cuts its end off.
+    """
     # Some servers send blanks for as long as they have nothing else. Without any, nothing is copied.
     body = body.strip(_BLANKS)
-    return not (body.startswith((b"{", b"\xef\xbb\xbf{")) and body.endswith(b"}"))
+    return body.startswith((b"{", b"\xef\xbb\xbf{")) and body.endswith(b"}")
 
 
 def refusal_in_stream(call: Call, reader: StreamReader | None) -> Refusal | None:

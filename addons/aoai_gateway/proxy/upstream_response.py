@@ -35,7 +35,13 @@ from wsproto.utilities import generate_accept_token
 from aoai_gateway.engine.call import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
-from aoai_gateway.proxy.answer_kinds import is_download, is_no_answer, is_stream, refusal_in_stream
+from aoai_gateway.proxy.answer_kinds import (
+    expects_object,
+    is_download,
+    is_object,
+    is_stream,
+    refusal_in_stream,
+)
 from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.session_side import Preamble
 from aoai_gateway.proxy.timers import DEADLINE_SLACK
@@ -435,16 +441,15 @@ class UpstreamResponse:
         """Read an answer that is no stream, as far as that is a matter of a moment."""
         assert self.response is not None
         self._body = [body := b"".join(self._body)]
-        coding = self._head.get("content-encoding")
+        coding, status = self._head.get("content-encoding"), self.response.status_code
         try:
             self.decoded = decode(body, coding, MOST_AT_ONCE)
         except NotDecodedError as error:
             self.decoded = None if error.too_large else body
-            return self._answered(now)
-        status = self.response.status_code
-        if status == 200 and is_no_answer(self._call, self.decoded):
-            self._phase = Phase.OVER
-            return Failed(now, FailureKind.PROTOCOL, "its answer is no JSON, or only a part of it")
+            is_part = error.broken and expects_object(self._call, status)
+            return self._no_object(now) if is_part else self._answered(now)
+        if expects_object(self._call, status) and not is_object(self.decoded):
+            return self._no_object(now)
         fault = fault_of(self._call, self._backend, status, self.decoded)
         if fault is not None:
             return self._kept(now, describe(status, self.decoded), fault=fault)
@@ -466,6 +471,10 @@ class UpstreamResponse:
                 names = (error_object.get("code"), error_object.get("type"))
                 return self._failed_inside(now, meant, names, "its answer")
         return self._answered(now)
+
+    def _no_object(self, now: float) -> Failed:
+        self._phase = Phase.OVER
+        return Failed(now, FailureKind.PROTOCOL, "its answer is no JSON, or only a part of it")
 
     def _kept(
         self,

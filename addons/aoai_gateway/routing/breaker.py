@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
     from aoai_gateway.routing.backends import Backend
 
-__all__ = ["Break", "BreakLengths", "Breaks", "Scope"]
+__all__ = ["BY_HAND", "NO_CREDENTIAL", "Break", "BreakLengths", "Breaks", "Scope"]
+
+BY_HAND = "by hand"
+"""The reason of a break that a person has opened, in the place of its call's id too."""
+
+NO_CREDENTIAL = "no credential"
+"""What opens and ends the break of an endpoint for which the gateway has nothing to show."""
 
 BELIEVED = 5
 """How many times in a row a backend may name a time and refuse after it, until its breaks grow longer."""
@@ -52,6 +58,11 @@ class Break:
     """The mark of the calls that it is for, such as ``client ann`` or ``operation embeddings``; None: all."""
     lacks_room: bool = False
     """Whether the backend only lacks capacity, and has said when it has some again."""
+
+    @property
+    def is_of_a_call(self) -> bool:
+        """Whether a call has opened it, whose id it has."""
+        return self.call_id not in (BY_HAND, NO_CREDENTIAL)
 
     def remaining(self, now: float) -> float:
         """Seconds until the backend is tried again."""

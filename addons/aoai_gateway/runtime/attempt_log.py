@@ -24,9 +24,13 @@ _ADVICE = {
     "aoai.endpoints, at the endpoint {endpoint!r}, or create the deployment.",
     Fault.PATH: "has nothing at this path ({reason}). Correct 'url' in aoai.endpoints, at the endpoint "
     "{endpoint!r}, with its path prefix.",
-    Fault.OPERATION: "does not do {operation} ({reason}). Remove the standin {standin!r} in aoai.endpoints, "
-    "at the endpoint {endpoint!r}, from this virtual deployment, or let it lead to another model.",
 }
+_WRONG_MODEL = (
+    "does not do {operation} ({reason}), which the client {client} asks {asked} for. If its other backends "
+    "do, remove the standin {standin!r} in aoai.endpoints, at the endpoint {endpoint!r}; else the client "
+    "means another model."
+)
+"""No error: it takes no more than a client that asks a chat model for embeddings."""
 
 
 class AttemptLog:
@@ -76,11 +80,24 @@ def _log(failed: AttemptFailed, more: str) -> None:
         return
     advice = _ADVICE.get(attempt.fault) if attempt.fault is not None else None
     if advice is not None:
-        backend, operation = attempt.backend, call.target.operation.name
+        backend = attempt.backend
         endpoint, standin = backend.key
-        told = advice.format(reason=attempt.reason, standin=standin, endpoint=endpoint, operation=operation)
+        told = advice.format(reason=attempt.reason, standin=standin, endpoint=endpoint)
         event = {"event": "backend.misconfigured", **details}
         logger.error("%s %s%s", backend.name, told, more, extra=event)
+        return
+    if attempt.fault is Fault.OPERATION:
+        endpoint, standin = attempt.backend.key
+        told = _WRONG_MODEL.format(
+            reason=attempt.reason,
+            standin=standin,
+            endpoint=endpoint,
+            operation=call.target.operation.name,
+            client=call.client.name,
+            asked=call.deployment or "it",
+        )
+        event = {"event": "backend.wrong_model", **details}
+        logger.warning("%s %s%s", attempt.backend.name, told, more, extra=event)
         return
     length = f"; break of {attempt.break_seconds:.1f} s" if attempt.break_seconds is not None else ""
     logger.info(

@@ -20,7 +20,7 @@ from aoai_gateway.identity.credentials import Credentials
 from aoai_gateway.identity.identify import identify, with_grant
 from aoai_gateway.quota.quotas import Decision
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.breaker import NO_CREDENTIAL, Break
 from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.connections import Connections
 from aoai_gateway.runtime.ended_calls import EndedCalls
@@ -109,9 +109,6 @@ COUNT_SECONDS = 60.0
 
 CLOCK_STEP_SECONDS = 1.0
 """By how much the system's clock must have gone ahead for it to be followed."""
-
-NO_CREDENTIAL = "no credential"
-"""What opens and ends the break of an endpoint for which the gateway has nothing to show."""
 
 logger = logging.getLogger(__name__)
 

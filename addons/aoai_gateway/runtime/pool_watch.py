@@ -1,18 +1,24 @@
 """Tells the log when a backend breaks and recovers, and when a pool empties and fills again: a line each.
 
-It looks now and then, so a storm of failures is one line; what it counted meanwhile is said at the end.
+An endpoint whose backends all break for one reason, or all recover, is one line: a key that is refused breaks
+dozens at once. It looks now and then, so a storm of failures is one line; what it counted meanwhile is said
+at the end.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aoai_gateway.runtime.trouble import empty_pools
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.routing.breaker import Break
     from aoai_gateway.runtime.gateway import Gateway
 
 logger = logging.getLogger(__name__)
@@ -46,36 +52,60 @@ class PoolWatch:
         backends = {backend.name: backend for backend in gateway.setup.table.backends}
         for name in [name for name in self._broken if name not in backends]:
             del self._broken[name]  # no longer configured, or switched off
-        for name, backend in backends.items():
-            self._look_at(name, backend, now)
+        self._tell_breaks([*backends.values()], now)
+        self._tell_recoveries([*backends.values()], now)
         self._look_at_pools(now)
 
-    def _look_at(self, name: str, backend: Backend, now: float) -> None:
-        gateway, known = self._gateway, self._broken.get(name)
-        brk = gateway.engine.breaks.on(backend, now)
-        if brk is not None:
-            if known is None:
-                self._broken[name] = _Broken(brk.since, gateway.metrics.failed_attempts(name))
-                logger.warning(
-                    "%s is in a break for %.1f s: %s (call %s)",
-                    name,
-                    brk.remaining(now),
-                    brk.reason,
-                    brk.call_id,
-                    extra={"event": "backend.broken", "backend": name},
-                )
-            else:
+    def _tell_breaks(self, backends: list[Backend], now: float) -> None:
+        """Tell which backends have come into a break since the last look."""
+        gateway = self._gateway
+        begun: dict[tuple[str, str, str], list[tuple[Backend, Break]]] = defaultdict(list)
+        for backend in backends:
+            brk, known = gateway.engine.breaks.on(backend, now), self._broken.get(backend.name)
+            if brk is None:
+                continue
+            if known is not None:
                 known.free_since = None
-        elif known is not None:
+                continue
+            failed = gateway.metrics.failed_attempts(backend.name)
+            self._broken[backend.name] = _Broken(brk.since, failed)
+            begun[backend.key.endpoint, brk.reason, brk.call_id].append((backend, brk))
+        for (endpoint, reason, call_id), found in begun.items():
+            for name, event, count in _lines(endpoint, [backend for backend, _ in found], backends):
+                left = max(brk.remaining(now) for backend, brk in found if name in (backend.name, endpoint))
+                logger.warning(
+                    "%s is in a break for %.1f s%s: %s%s",
+                    name,
+                    left,
+                    count,
+                    reason,
+                    f" (call {call_id})" if found[0][1].is_of_a_call else "",
+                    extra={"event": f"{event}.broken", event: name},
+                )
+
+    def _tell_recoveries(self, backends: list[Backend], now: float) -> None:
+        gateway = self._gateway
+        back: dict[str, list[Backend]] = defaultdict(list)
+        for backend in backends:
+            known = self._broken.get(backend.name)
+            if known is None or gateway.engine.breaks.on(backend, now) is not None:
+                continue
             known.free_since = known.free_since or now
             if now - known.free_since >= STEADY_SECONDS:
-                del self._broken[name]
+                back[backend.key.endpoint].append(backend)
+        for endpoint, recovered in back.items():
+            was = {backend.name: self._broken.pop(backend.name) for backend in recovered}
+            for name, event, count in _lines(endpoint, recovered, backends):
+                of = was if event == "endpoint" else {name: was[name]}
+                failed = sum(gateway.metrics.failed_attempts(each) - of[each].failed_before for each in of)
                 logger.warning(
-                    "%s is back after %.0f s, in which %d attempts failed.",
+                    "%s is back after %.0f s%s; meanwhile, %d %s failed.",
                     name,
-                    known.free_since - known.since,
-                    gateway.metrics.failed_attempts(name) - known.failed_before,
-                    extra={"event": "backend.recovered", "backend": name},
+                    max((each.free_since or now) - each.since for each in of.values()),
+                    count,
+                    failed,
+                    "attempt" if failed == 1 else "attempts",
+                    extra={"event": f"{event}.recovered", event: name},
                 )
 
     def _look_at_pools(self, now: float) -> None:
@@ -96,3 +126,16 @@ class PoolWatch:
                 now - self._empty.pop(name),
                 extra={"event": "pool.back", "deployment": name},
             )
+
+
+def _lines(endpoint: str, changed: list[Backend], backends: list[Backend]) -> Iterator[tuple[str, str, str]]:
+    """Give a line for each backend that has changed, or one for their endpoint where all of its own have.
+
+    A line is a name, what it is the name of, and how many backends that is.
+    """
+    own = [backend for backend in backends if backend.key.endpoint == endpoint]
+    if len(changed) == len(own) > 1:
+        yield endpoint, "endpoint", f" with its {len(own)} backends"
+        return
+    for backend in changed:
+        yield backend.name, "backend", ""

@@ -31,11 +31,16 @@ _GZIP_START = b"\x1f\x8b"
 
 
 class NotDecodedError(ValueError):
-    """A body cannot be decoded. ``too_large``: it could, but is larger than asked for."""
+    """A body cannot be decoded.
 
-    def __init__(self, *, too_large: bool) -> None:
+    ``too_large``: it could, but is larger than asked for; ``broken``: its coding is known, and it is not in
+    it, or not all of it is there.
+    """
+
+    def __init__(self, *, too_large: bool = False, broken: bool = False) -> None:
         super().__init__("it is larger than can be read" if too_large else "it is not in its coding")
         self.too_large = too_large
+        self.broken = broken
 
 
 def decode(raw: bytes, coding: str | None, most: int) -> bytes:
@@ -48,11 +53,11 @@ def decode(raw: bytes, coding: str | None, most: int) -> bytes:
         return raw
     decoder = _DECODERS.get(name)
     if decoder is None:
-        raise NotDecodedError(too_large=False)
+        raise NotDecodedError
     try:
         decoded = decoder(raw, most + 1)
     except Exception:  # each library has errors of its own
-        raise NotDecodedError(too_large=False) from None
+        raise NotDecodedError(broken=True) from None
     if len(decoded) > most:
         raise NotDecodedError(too_large=True)
     return decoded
