@@ -13,6 +13,7 @@ from tests.bench.workloads import (
     jobs,
     newest_first,
     served_in_order,
+    without_the_largest,
 )
 
 
@@ -66,3 +67,11 @@ def test_critical_calls_come_first_then_the_order_decides() -> None:
     assert served_in_order(batch, deadline_first, knows_deadlines=True, exhausted=full) == {2}
     slower = [job(1, patience=25, size=size), batch[1]]
     assert served_in_order(slower, deadline_first, knows_deadlines=True, exhausted=full) == {1}
+
+
+def test_the_largest_batch_calls_are_left_out_and_no_critical_one() -> None:
+    work = [job(number, size=100 * number) for number in range(1, 11)]
+    work.append(job(11, cls="critical", size=5_000))
+    assert [each.number for each in without_the_largest(work, 0.6)] == [1, 2, 3, 4, 5, 6, 11]
+    assert without_the_largest(work, 1.0) == work
+    assert [each.number for each in without_the_largest(work, 0.0)] == [11]

@@ -25,6 +25,8 @@ MOST = 1.25
 """Times its answer that a call says as max_tokens."""
 SURGE_SECONDS = 20.0
 """For how long the `surge` workload asks for 300 %."""
+SMALL_SHARE = 0.6
+"""Of the batch calls, the smallest, which the ideal queue serves that knows how much will be asked for."""
 LONG_ANSWER = 6
 """How many times longer the answers of the `long` workload are than usual; there are as many fewer calls."""
 
@@ -127,6 +129,17 @@ def newest_first(job: Job) -> float:
 def deadline_first(job: Job) -> float:
     """The order of deadlines (EDF)."""
     return job.at + job.patience - job.takes
+
+
+def without_the_largest(work: Sequence[Job], share: float) -> list[Job]:
+    """Leave out the largest batch calls, so that this share (0..1) of them is left; critical ones all stay.
+
+    A queue that knew how much will be asked for would refuse these at once: for the tokens of a large call,
+    two small ones get their answers.
+    """
+    costs = sorted(job.cost for job in work if job.cls == "batch")
+    left = costs[: round(share * len(costs))]
+    return [job for job in work if job.cls == "critical" or (left and job.cost <= left[-1])]
 
 
 def served_in_order(
