@@ -283,7 +283,8 @@ class Aftermath:
             busy = (Cause.FULL, Cause.KEPT_FREE)
             would_tell = any(s.cause in busy and s.backend.endpoint.name not in failed for s in found.skipped)
             attempt, like, body = self._last
-            if attempt.fault is Fault.STANDIN and Refusal.MISSING_MODEL in call.fallbacks and not would_tell:
+            is_missing = attempt.fault is Fault.STANDIN and not would_tell
+            if is_missing and call.may_fall_back(Refusal.MISSING_MODEL):
                 self._withdraw(like)
                 self._refused, self.refusal = (attempt, None, body), Refusal.MISSING_MODEL
                 return
