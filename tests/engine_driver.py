@@ -405,7 +405,7 @@ class World(Stage):
                         trace.breaks_at_send.append(backend.name)
                     behaviour = self._next(backend)
                     if isinstance(behaviour, Block):
-                        if behaviour.refusal in call.fallbacks:
+                        if call.may_fall_back(behaviour.refusal):
                             result = self._block(behaviour)
                             continue
                         behaviour = behaviour.answer

@@ -1,11 +1,12 @@
 """How many Python functions a call through ``serve`` calls: the same on every machine, however busy.
 
-    .venv/bin/python tests/bench/calls.py [--against CHECKOUT] [--policies] [--workbench] [--top 20]
+    .venv/bin/python tests/bench/calls.py [--against CHECKOUT] [--policies] [--redis] [--workbench] [--top 20]
 
 One client sends one call after the other on a connection that is kept, to a gateway before an instant
 upstream; ``count_calls.py`` counts in the gateway's process. ``--policies``: the client has all limits of
-``policies.py``; ``--workbench``: the gateway has one, and no page is open. ``--against`` counts in another
-checkout, too; ``--top`` lists the functions that are called most.
+``policies.py``; ``--redis``: it has them, with their counters in Redis on loopback; ``--workbench``: the
+gateway has one, and no page is open. ``--against`` counts in another checkout, too; ``--top`` lists the
+functions that are called most.
 """
 
 from __future__ import annotations
@@ -65,13 +66,17 @@ async def send(port: int, message: bytes, calls: int) -> None:
 
 
 async def count(
-    tree: Path, folder: Path, *, with_policies: bool, with_workbench: bool
+    tree: Path, folder: Path, *, with_policies: bool, with_workbench: bool, redis: int | None = None
 ) -> dict[tuple[str, str], float]:
-    """Count the calls of each function, by its file and name, for one call through the gateway."""
+    """Count the calls of each function, by its file and name, for one call through the gateway.
+
+    ``redis``: the port of the server for the counters; None: they are in memory.
+    """
     up, port, counts = free_port(), free_port(), folder / "counts"
     config = folder / "gateway.yaml"
     if with_policies:
-        config.write_text(policies.ENDPOINTS.format(port=up, key=KEY) + policies.LIMITS)
+        state = f"state: redis://127.0.0.1:{redis}/0\n" if redis is not None else ""
+        config.write_text(policies.ENDPOINTS.format(port=up, key=KEY) + policies.LIMITS + state)
         message = policies.message(policies.PROMPT)
     else:
         config.write_text(CONFIG.format(port=up, key=KEY))
@@ -117,14 +122,21 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
     parser.add_argument("--policies", action="store_true")
+    parser.add_argument("--redis", action="store_true")
     parser.add_argument("--workbench", action="store_true")
     parser.add_argument("--top", type=int, default=0)
     args = parser.parse_args()
     trees = [CHECKOUT] if args.against is None else [args.against.resolve(), CHECKOUT]
     for tree in trees:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+            folder, redis = Path(name), None
+            if args.redis:
+                redis = free_port()
+                server = ["redis-server", "--port", str(redis), "--save", "", "--appendonly", "no"]
+                stack.enter_context(process(server, redis, 1, folder / "redis.log"))
+            policies_on, workbench = args.policies or args.redis, args.workbench
             found = await count(
-                tree, Path(folder), with_policies=args.policies, with_workbench=args.workbench
+                tree, folder, with_policies=policies_on, with_workbench=workbench, redis=redis
             )
         show(tree.name, found, args.top)
 

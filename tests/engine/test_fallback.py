@@ -98,7 +98,7 @@ def test_a_deployment_that_exists_nowhere_leads_to_the_one_for_that():
     assert _missing(there).sends == ["s-a@on_a", "s-b@on_b"]
 
 
-def _missing(there: World) -> Trace:
+def _missing(there: World, **more: Any) -> Trace:
     send = there._send
 
     def with_fault(effect: Any, behaviour: Any) -> Any:
@@ -112,7 +112,7 @@ def _missing(there: World) -> Trace:
 
     there._send = with_fault  # type: ignore[method-assign]  # the driver's backends know no faults
     try:
-        return call(there)
+        return call(there, **more)
     finally:
         there._send = send  # type: ignore[method-assign]  # as it was
 
@@ -128,18 +128,36 @@ def test_it_falls_on_from_there_but_never_back():
     trace = call(circle.script(on_a=Block(FILTER), on_b=Block(FILTER)))
     assert trace.sends == ["s-a@on_a", "s-b@on_b"]
     assert trace.call.status == 400
+    assert trace.call.fallback_refused == "content_filter b -> a: left_before"
 
 
 def test_only_to_what_the_client_may_use():
     there = world(a={"content_filter": "b"}, b={}).script(on_a=Block(FILTER), on_b=USED)
     for name, policy in {
-        "deployments": {"deployments_allowed": ["a"]},
-        "endpoints": {"endpoints_allowed": ["on_a"]},
-        "limits": {"max_tokens_per_minute": {"a": 100_000}},
+        "not_allowed": {"deployments_allowed": ["a"]},
+        "no_backend": {"endpoints_allowed": ["on_a"]},
+        "no_limit": {"max_tokens_per_minute": {"a": 100_000}},
     }.items():
         trace = call(there, client=team(name, **policy))
         assert trace.sends == ["s-a@on_a"], policy
         assert trace.call.status == 400
+        assert usage_record(trace.call)["fallback_refused"] == f"content_filter a -> b: {name}"
+
+
+def test_nothing_is_said_of_deployments_that_nothing_led_to():
+    there = world(a={"content_filter": "b", "missing_model": "b"}, b={})
+    barred = team("barred", deployments_allowed=["a"])
+    for answer in (USED, Block(LENGTH), throttled()):
+        trace = call(there.script(on_a=answer), client=barred)
+        assert trace.sends == ["s-a@on_a"]
+        assert usage_record(trace.call)["fallback_refused"] is None
+
+
+def test_a_deployment_that_exists_nowhere_says_why_no_other_serves():
+    there = world(a={"missing_model": "b"}, b={}).script(on_a=MISSING, on_b=USED)
+    trace = _missing(there, client=team("barred", deployments_allowed=["a"]))
+    assert trace.sends == ["s-a@on_a"]
+    assert trace.call.fallback_refused == "missing_model a -> b: not_allowed"
 
 
 def test_the_booking_is_for_the_new_deployment_and_the_request_counts_once():
@@ -169,6 +187,7 @@ def test_what_does_not_fit_its_quota_there_gets_the_first_answer_and_the_first_b
     done = trace.call
     assert (done.status, done.deployment, done.asked) == (400, "a", "")
     assert Notice.FALLBACK not in done.notices
+    assert usage_record(done)["fallback_refused"] == "content_filter a -> b: quota_exceeded"
     assert there.counters.open_reservations == 0
     assert call(there, client=team(**policy)).error.code == "quota_exceeded", "the request counted"
 
@@ -219,6 +238,7 @@ def test_what_a_call_refers_to_is_where_it_was_understood():
     trace = call(there, path=RESPONSES, body={"previous_response_id": "resp_1234567890"})
     assert trace.sends == ["s-a@on_a"]
     assert trace.call.status == 400
+    assert trace.call.fallback_refused == "context_length a -> b: no_backend"
 
 
 def test_a_client_that_leaves_while_it_falls_back_has_nothing_booked():
@@ -303,8 +323,7 @@ def test_the_limits_of_both_deployments_hold():
     assert trace.call.edits == {"max_tokens": 50, "n": 1}
 
 
-def test_the_story_tells_of_it():
-    there = world(a={"content_filter": "b"}, b={}).script(on_a=Block(FILTER), on_b=USED)
+def story_of(there: World, **more: Any) -> str:
     notes = Notes()
     run = there.engine.run
 
@@ -312,6 +331,17 @@ def test_the_story_tells_of_it():
         return follow(run(asked, *rest), asked, notes)
 
     there.engine.run = followed  # type: ignore[method-assign]  # an observer stands between
-    story = "\n".join(tell(call(there).call, notes))
+    return "\n".join(tell(call(there, **more).call, notes))
+
+
+def test_the_story_tells_why_no_other_deployment_served():
+    there = world(a={"content_filter": "b"}, b={}).script(on_a=Block(FILTER), on_b=USED)
+    story = story_of(there, client=team(max_tokens_per_minute={"a": 9_000, "b": 0}))
+    assert "no other deployment serves it: content_filter a -> b: quota_exceeded" in story
+
+
+def test_the_story_tells_of_it():
+    there = world(a={"content_filter": "b"}, b={}).script(on_a=Block(FILTER), on_b=USED)
+    story = story_of(there)
     assert "attempt 1 failed: 400 content_filter; no break" in story
     assert "another deployment serves it: content_filter a -> b" in story

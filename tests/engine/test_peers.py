@@ -11,6 +11,7 @@ from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.engine.effects import Settle
 from aoai_gateway.engine.unfinished import Unfinished
 from aoai_gateway.quota.quotas import Quota, Reservation
+from aoai_gateway.routing.breaker import Break, BreakLengths
 from aoai_simulator.limits import PaygLimits
 from tests.bench.workloads import jobs
 from tests.engine.scenarios.azure import Deployment
@@ -56,6 +57,22 @@ def test_what_one_has_sent_is_full_for_the_other() -> None:
     capacities = [each.engine.scheduler.capacities.of(backend, DEPLOYMENT) for each in (first, second)]
     assert capacities[0].headroom(first.now) == pytest.approx(capacities[1].headroom(first.now), abs=0.01)
     assert capacities[1].headroom(first.now) < 0.7
+
+
+def test_a_break_that_a_peer_opened_ends_with_the_credential_that_was_refused() -> None:
+    first, second = two()
+    backend = first.backend("paygo@one")
+    lengths = {"high": BreakLengths(default=10, floor=1, ceiling=600)}
+    first.engine.breaks.open_for(("one", None), 600, first.now, "401", "a call", lengths, refuses_us=True)
+    first.engine.breaks.open(
+        ("one", None), Break(first.now, first.now + 600, "403", "another", only="client low", refuses_us=True)
+    )
+    first.run(2 * LAG)
+    assert second.engine.breaks.on(backend, second.now, "high") is not None
+    assert second.engine.breaks.for_some(backend, second.now)
+    assert second.engine.breaks.credential_changed("one", second.now) == (("one", None),)
+    assert second.engine.breaks.on(backend, second.now) is None
+    assert not second.engine.breaks.for_some(backend, second.now)
 
 
 def test_what_a_client_was_given_in_one_process_counts_for_its_share_in_the_other() -> None:

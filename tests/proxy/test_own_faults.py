@@ -11,6 +11,7 @@ import pytest
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import events
 from mitmproxy.test import taddons
+from pydantic import SecretStr
 
 from aoai_gateway.runtime.attempt_log import AttemptLog
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
@@ -86,6 +87,52 @@ def test_a_deployment_that_is_gone_breaks_its_standin_and_says_what_to_change(
     assert here.result()[0] == 200
     assert in_break(here) == {"old@a": "404 DeploymentNotFound"}
     assert "standin 'old' in aoai.endpoints, at the endpoint 'a'" in caplog.text
+
+
+def with_other_keys(here: Connection, *names: str) -> None:
+    """Reload the configuration, with other keys for some endpoints."""
+    before = here.gateway.config
+    endpoints = tuple(
+        each.but(key=SecretStr(f"other-key-of-{each.name}")) if each.name in names else each
+        for each in before.aoai.endpoints
+    )
+    here.gateway.adopt(before.but(aoai=before.aoai.but(endpoints=endpoints)))
+
+
+REFUSED = b'{"error":{"code":"401","message":"Access denied due to invalid subscription key."}}'
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_another_key_ends_the_break_that_the_one_before_caused(
+    made: Callable[..., Connection], status: int
+) -> None:
+    here = made("a", "b")
+    told: list[object] = []
+    here.gateway.credential_breaks.tell_ends = told.append
+    ask(here)
+    here.respond("a", status, REFUSED)
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    assert set(in_break(here)) == {"a@a"}
+    with_other_keys(here, "b")
+    assert set(in_break(here)) == {"a@a"}
+    with_other_keys(here, "a")
+    assert in_break(here) == {}
+    assert told == [(("a", None),)]
+    ask(here)
+    assert b"api-key: other-key-of-a" in here.sent["a.example"]
+    here.respond("a", 200)
+    assert here.result()[0] == 200
+
+
+def test_another_key_ends_no_break_for_another_cause(made: Callable[..., Connection]) -> None:
+    here = made("a", "b")
+    ask(here)
+    here.respond("a", 429)
+    here.respond("b", 200)
+    here.result()
+    with_other_keys(here, "a")
+    assert set(in_break(here)) == {"a@a"}
 
 
 def test_if_no_standin_exists_the_last_answer_is_the_clients_and_nothing_is_broken(

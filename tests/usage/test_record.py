@@ -99,6 +99,7 @@ def test_a_replayed_call() -> None:
         "close_code": None,
         "closed_by": None,
         "usage_of": None,
+        "fallback_refused": None,
         "utilization": 0.42,
     }
     assert record["attempts"] == [

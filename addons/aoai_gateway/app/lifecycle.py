@@ -32,13 +32,14 @@ from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.masking import known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.config.models import Config
     from aoai_gateway.proxy.http1 import Rest
+    from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.runtime.gateway import Gateway
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Lifecycle:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.state_sync = StateSync(gateway)
+        gateway.credential_breaks.tell_ends = self._tell_ends
         self.controls = Controls(gateway, self.state_sync)
         """The controls behind mitmproxy's commands; the admin listener has the same."""
         self.admin = AdminListener(gateway, self.controls)
@@ -228,6 +230,10 @@ class Lifecycle:
                 await self._load_encodings()
                 # They stay, and have very many objects.
                 self._garbage.set_aside()
+
+    def _tell_ends(self, scopes: Sequence[Scope]) -> None:
+        told = self.state_sync.tell_end(scopes)
+        asyncio_utils.create_task(told, name="breaks that ended", keep_ref=True)
 
     async def _load_encodings(self) -> None:
         if self._gateway.counter.encodings.by_name:

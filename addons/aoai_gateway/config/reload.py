@@ -89,6 +89,15 @@ def _stat(file: Path) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def changed_credentials(before: Config, now: Config) -> Iterator[str]:
+    """Iterate over the endpoints that are shown something else since, by name."""
+    shown = {endpoint.name: (endpoint.key, endpoint.auth) for endpoint in before.aoai.endpoints}
+    for endpoint in now.aoai.endpoints:
+        credential = (endpoint.key, endpoint.auth)
+        if shown.get(endpoint.name, credential) != credential:
+            yield endpoint.name
+
+
 _READ_AT_START: tuple[tuple[str, Callable[[Config], Any]], ...] = (
     ("listen.host and listen.port take", lambda config: (config.listen.host, config.listen.port)),
     ("The section admin takes", lambda config: config.admin),

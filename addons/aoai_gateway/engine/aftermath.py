@@ -190,11 +190,19 @@ class Aftermath:
             seconds = request.cls.breaks.length(hint)
             mark = f"client {request.client}"
             reason = f"{failed.reason} (for calls of {request.client} only)"
-            breaks.open(scope, Break(now, now + seconds, reason, call.id, only=mark))
+            refused = refuses_us(failed)
+            breaks.open(scope, Break(now, now + seconds, reason, call.id, only=mark, refuses_us=refused))
         elif finding is not Finding.SUSPICION:
             lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
             opened = breaks.open_for(
-                scope, hint, now, failed.reason, call.id, lengths, lacks_room=lacks_capacity(failed)
+                scope,
+                hint,
+                now,
+                failed.reason,
+                call.id,
+                lengths,
+                lacks_room=lacks_capacity(failed),
+                refuses_us=refuses_us(failed),
             )
             attempt.break_seconds, attempt.scope = opened[request.cls.name], scope
             attempt.breaks = opened
@@ -275,7 +283,8 @@ class Aftermath:
             busy = (Cause.FULL, Cause.KEPT_FREE)
             would_tell = any(s.cause in busy and s.backend.endpoint.name not in failed for s in found.skipped)
             attempt, like, body = self._last
-            if attempt.fault is Fault.STANDIN and Refusal.MISSING_MODEL in call.fallbacks and not would_tell:
+            is_missing = attempt.fault is Fault.STANDIN and not would_tell
+            if is_missing and call.may_fall_back(Refusal.MISSING_MODEL):
                 self._withdraw(like)
                 self._refused, self.refusal = (attempt, None, body), Refusal.MISSING_MODEL
                 return

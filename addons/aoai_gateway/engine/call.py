@@ -167,6 +167,13 @@ class FellBack(NamedTuple):
     end: str
 
 
+class Barred(NamedTuple):
+    """A virtual deployment to which a call may not fall back, and why."""
+
+    end: str
+    why: str
+
+
 class Notice(StrEnum):
     """In what a call is not served as it asked; the answer has each as the header ``x-gateway-{notice}``."""
 
@@ -313,6 +320,10 @@ class Call:
     """The deployment that the client asked for, where its policy or a fallback led to another one."""
     fallbacks: Mapping[Refusal, str] = field(default_factory=dict)
     """The virtual deployments to which it may fall back from where it is, by the cause."""
+    barred: Mapping[Refusal, Barred] = field(default_factory=dict)
+    """Those to which it may not, though the configuration names them."""
+    fallback_refused: str | None = None
+    """Why no other deployment took the place of a refused answer: ``content_filter a -> b: not_allowed``."""
     fell_back: list[FellBack] = field(default_factory=list)
     """How it came to where it is."""
     bookings: int = 0
@@ -368,6 +379,16 @@ class Call:
         """Note what was done to it, for its answer's headers."""
         said = self.notices.get(notice)
         self.notices[notice] = f"{said}; {words}" if said else words
+
+    def may_fall_back(self, refusal: Refusal) -> bool:
+        """Whether another deployment may serve it for this cause; where none may, why is noted."""
+        if refusal in self.barred:
+            self.stay(refusal, *self.barred[refusal])
+        return refusal in self.fallbacks
+
+    def stay(self, refusal: Refusal, end: str, why: str) -> None:
+        """Note that it keeps a refused answer, and why another deployment (``end``) does not serve it."""
+        self.fallback_refused = f"{refusal} {self.deployment} -> {end}: {why}"
 
     def next_booking(self) -> str:
         """Return the name of the next booking.

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Final
 from aoai_gateway.engine.admission import Admission
 from aoai_gateway.engine.ahead import check_deployment, check_lines, check_unread_lines
 from aoai_gateway.engine.attempts import Attempts
-from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.call import Barred, Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.engine.estimates import Estimates
-from aoai_gateway.engine.fallback import fall_back, ways_out
+from aoai_gateway.engine.fallback import fall_back, find_ways_out
 from aoai_gateway.engine.pools import pool_of
 from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import SharedState
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 
 NO_FALLBACKS: Final[Mapping[Refusal, str]] = MappingProxyType({})
+NO_BARS: Final[Mapping[Refusal, Barred]] = MappingProxyType({})
 
 
 class Engine:
@@ -140,7 +141,10 @@ class Engine:
         return self.settlement.abandoned(call)
 
     def _attempts(self, call: Call, pool: Pool, now: float) -> Attempts:
-        call.fallbacks = ways_out(call) if call.plan.fallbacks else NO_FALLBACKS
+        if call.plan.fallbacks:
+            find_ways_out(call)
+        else:
+            call.fallbacks, call.barred = NO_FALLBACKS, NO_BARS
         return Attempts(self.shared, call, pool, now)
 
     def _fall_back(

@@ -107,11 +107,11 @@ def falls_back(
 
     ``error`` is that of a 200; ``finish_reasons`` are those of an answer of which nothing was delivered yet.
     """
-    if not call.fallbacks:
+    if not (call.fallbacks or call.barred):
         return None
     blocked = bool(finish_reasons) and set(finish_reasons) <= BLOCKED
     refusal = Refusal.CONTENT_FILTER if blocked else refusal_in(error) if error else refusal_of(status, body)
-    return refusal if refusal in call.fallbacks else None
+    return refusal if refusal is not None and call.may_fall_back(refusal) else None
 
 
 NAME_DEPLOYMENTS = ("x-ms-spillover-deployment", "x-ms-oai-image-generation-deployment")

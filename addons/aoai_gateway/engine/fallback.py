@@ -13,18 +13,17 @@ A call never comes back to a deployment that it has left.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.engine.call import Call, FellBack, Notice
+from aoai_gateway.engine.call import Barred, Call, FellBack, Notice
 from aoai_gateway.engine.effects import Cancel, Effect, Result
 from aoai_gateway.engine.pools import has_backends, pool_of
 from aoai_gateway.engine.settlement import book_again
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
     from aoai_gateway.engine.admission import Admission
     from aoai_gateway.engine.plan import Plan
@@ -32,17 +31,34 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.refusals import Refusal
 
 
-def ways_out(call: Call) -> Mapping[Refusal, str]:
-    """Return the deployments to which a call may fall back from where it is, by the cause."""
-    return {cause: other for cause, other in call.plan.fallbacks.items() if _is_open(call, other)}
+NO_BACKEND = "no_backend"
+"""No backend that may serve it has not seen the call: of those the client may use, with what it refers to."""
 
 
-def _is_open(call: Call, other: str) -> bool:
+def find_ways_out(call: Call) -> None:
+    """Find the deployments to which a call may fall back from where it is, and those to which it may not."""
+    fallbacks: dict[Refusal, str] = {}
+    barred: dict[Refusal, Barred] = {}
+    for cause, other in call.plan.fallbacks.items():
+        why = _bar(call, other)
+        if why:
+            barred[cause] = Barred(other, why)
+        else:
+            fallbacks[cause] = other
+    call.fallbacks, call.barred = fallbacks, barred
+
+
+def _bar(call: Call, other: str) -> str:
+    """Say why a call may not go on to a deployment; "": it may."""
     plan = call.setup.plans.of(call.client, other)
     terms = plan.terms
-    limited = terms.has_limit_here or terms.dry_run
-    been_there = any(step.start == other for step in call.fell_back)
-    return not been_there and limited and terms.may_use and has_backends(call, plan)
+    if any(step.start == other for step in call.fell_back):
+        return "left_before"
+    if not terms.may_use:
+        return "not_allowed"
+    if not (terms.has_limit_here or terms.dry_run):
+        return "no_limit"
+    return "" if has_backends(call, plan) else NO_BACKEND
 
 
 @dataclass(slots=True)
@@ -84,9 +100,9 @@ def fall_back(
     plan = call.setup.plans.of(call.client, other)
     pool = _pool(call, plan)
     if not pool:
+        call.stay(refusal, other, NO_BACKEND)
         return None
-    before = _Before.of(call)
-    admitted = None
+    before, admitted, why = _Before.of(call), None, ""
     # From here on, until it is booked there: wherever this ends, the first booking is made anew.
     call.taken_back, call.reserved = call.reserved, None
     try:
@@ -94,12 +110,16 @@ def fall_back(
             yield Cancel(call.taken_back)
         call.asked = call.asked or first
         call.assign(plan)
-        with suppress(GatewayError):
+        try:
             admitted = yield from admission.admit(call, now, at_once=True)
+        except GatewayError as error:
+            why = error.code
     finally:
         if admitted is None:
             before.restore(call)
     if admitted is None:
+        if why:
+            call.stay(refusal, other, why)
         yield from book_again(call)
         return None
     call.taken_back = None

@@ -200,9 +200,11 @@ class Peers:
         call_id: str,
         cls: str | None,
         only: str | None,
+        refuses_us: bool = False,
     ) -> None:
         if until + origin.shift > origin.now:
-            brk = Break(since + origin.shift, until + origin.shift, reason, call_id, cls, only)
+            times = (since + origin.shift, until + origin.shift)
+            brk = Break(*times, reason, call_id, cls, only, refuses_us=refuses_us)
             self._scheduler.breaks.open(_scope(scope), brk)
 
     def _failed(
@@ -214,13 +216,21 @@ class Peers:
         reason: str,
         call_id: str,
         lacks_room: bool = False,
+        refuses_us: bool = False,
     ) -> None:
         setup = self._setup()
         if setup is not None:
             lengths = {cls.name: cls.breaks for cls in setup.config.priority_classes}
             told = f"{reason} (at another gateway process, {origin.peer[:64]})"
             self._scheduler.breaks.open_for(
-                _scope(scope), hint, at + origin.shift, told, call_id, lengths, lacks_room=lacks_room
+                _scope(scope),
+                hint,
+                at + origin.shift,
+                told,
+                call_id,
+                lengths,
+                lacks_room=lacks_room,
+                refuses_us=refuses_us,
             )
 
     def _withdrawn(self, origin: _Origin, scope: list[Any], call_id: str) -> None:

@@ -41,7 +41,8 @@ class ReplicatedBreaks(Breaks):
     @override
     def open(self, scope: Scope, brk: Break) -> None:
         super().open(scope, brk)
-        self._journal.write("break", scope, brk.since, brk.until, brk.reason, brk.call_id, brk.cls, brk.only)
+        told = (brk.since, brk.until, brk.reason, brk.call_id, brk.cls, brk.only, brk.refuses_us)
+        self._journal.write("break", scope, *told)
 
     @override
     def open_for(
@@ -54,9 +55,12 @@ class ReplicatedBreaks(Breaks):
         lengths: Mapping[str, BreakLengths],
         *,
         lacks_room: bool = False,
+        refuses_us: bool = False,
     ) -> dict[str, float]:
-        opened = super().open_for(scope, hint, now, reason, call_id, lengths, lacks_room=lacks_room)
-        self._journal.write("failed", scope, now, hint, reason, call_id, lacks_room)
+        opened = super().open_for(
+            scope, hint, now, reason, call_id, lengths, lacks_room=lacks_room, refuses_us=refuses_us
+        )
+        self._journal.write("failed", scope, now, hint, reason, call_id, lacks_room, refuses_us)
         return opened
 
     @override

@@ -36,8 +36,9 @@ logger = logging.getLogger(__name__)
 
 type Kept = Renewal[Secret]
 
-type Told = Callable[[str, str, float], None]
-"""Called with an endpoint's name, the reason why it has no credential ("": it has one), and seconds."""
+type Told = Callable[[str, str, float, bool], None]
+"""Called with an endpoint's name, the reason why it has no credential ("": it has one), seconds, and whether
+it is shown another one from now on."""
 
 
 class Credentials:
@@ -70,7 +71,7 @@ class Credentials:
             self._asked.pop(gone, None)
         before = {name for names in self._endpoints.values() for name in names}
         for name in before - {name for names in wanted.values() for name in names}:
-            self._told(name, "", 0.0)
+            self._told(name, "", 0.0, False)
         self._endpoints = {}
         for source, names in wanted.items():
             if source not in self._renewals:
@@ -93,7 +94,8 @@ class Credentials:
     def _changed(self, renewal: Kept) -> None:
         secret = renewal.value
         earlier = self._masks.get(renewal, ())
-        if secret is not None and secret not in earlier:
+        is_another = secret is not None and secret not in earlier
+        if secret is not None and is_another:
             # The one before may still turn up in answers that are under way.
             masked = self._masks[renewal] = (secret, *earlier[:1])
             self._known[renewal] = KnownSecrets(each.value for each in masked)
@@ -105,7 +107,7 @@ class Credentials:
             if renewal.retry_at is not None:
                 seconds = max(0.0, renewal.retry_at - time.monotonic())
         for name in self._endpoints.get(renewal, ()):
-            self._told(name, reason, seconds + MARGIN_SECONDS)
+            self._told(name, reason, seconds + MARGIN_SECONDS, is_another)
 
     def header(self, endpoint: Endpoint) -> tuple[bytes, bytes] | None:
         """Return the header field that an endpoint is to see; None if there is nothing to show now."""

@@ -162,6 +162,8 @@ def tell(call: Call, notes: Notes) -> list[str]:
             lines += [(now, text) for text in _after(step, began)]
     for scope in call.withdrawn:
         lines.append((now, f"the break on {_place(scope)} is taken back: the call is the likely cause"))
+    if call.fallback_refused is not None:
+        lines.append((call.ended or now, f"no other deployment serves it: {call.fallback_refused}"))
     if call.session is not None:
         lines.append((call.ended or now, _session(call.session)))
     if call.outcome is not None:

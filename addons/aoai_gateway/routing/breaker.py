@@ -58,6 +58,8 @@ class Break:
     """The mark of the calls that it is for, such as ``client ann`` or ``operation embeddings``; None: all."""
     lacks_room: bool = False
     """Whether the backend only lacks capacity, and has said when it has some again."""
+    refuses_us: bool = False
+    """Whether it did not accept the endpoint's credential, so that another one may end it."""
 
     @property
     def is_of_a_call(self) -> bool:
@@ -106,6 +108,7 @@ class Breaks:
         lengths: Mapping[str, BreakLengths],
         *,
         lacks_room: bool = False,
+        refuses_us: bool = False,
     ) -> dict[str, float]:
         """Open a break for every class after a call has failed; gives its seconds by class.
 
@@ -113,7 +116,7 @@ class Breaks:
         class, that class's break is twice as long as it would be, and doubles with every probe that fails in
         a row, up to the ceiling. With one, a class that came back before its time waits all of it then, and
         doubling begins after several such failures. ``lacks_room``: the backend refused the call for want of
-        capacity; multipliers above 1 do not count then, if there is a hint.
+        capacity; multipliers above 1 do not count then, if there is a hint. ``refuses_us``: as in `Break`.
         """
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > now}
         self._classes = frozenset(lengths)
@@ -133,7 +136,8 @@ class Breaks:
             if hint and doublings:
                 told += f"; the time that it names was too short {failures} times in a row"
             knows = lacks_room and bool(hint) and not doublings
-            _keep(kept, Break(now, now + opened[cls], told, call_id, cls, lacks_room=knows))
+            brk = Break(now, now + opened[cls], told, call_id, cls, lacks_room=knows, refuses_us=refuses_us)
+            _keep(kept, brk)
         # A probe of a standin may have found that the whole endpoint is out: it is over all the same.
         self._probes.release_all(scope[0], call_id)
         self._breaks[scope] = kept
@@ -153,6 +157,24 @@ class Breaks:
         """End all breaks and half-open states of a scope."""
         self._breaks.pop(scope, None)
         self._probes.end(scope)
+
+    def credential_changed(self, endpoint: str, now: float) -> tuple[Scope, ...]:
+        """End the breaks of an endpoint that did not accept its credential. Returns the scopes that had some.
+
+        Calls show it another one from now on. What else is wrong with it keeps its breaks.
+        """
+        ended = []
+        for scope in [scope for scope in self._breaks if scope[0] == endpoint]:
+            breaks = self._breaks[scope]
+            kept = {key: brk for key, brk in breaks.items() if not brk.refuses_us}
+            if len(kept) == len(breaks) or not any(brk.until > now for brk in breaks.values()):
+                continue
+            ended.append(scope)
+            if kept:
+                self._breaks[scope] = kept
+            else:
+                self.close(scope)
+        return tuple(ended)
 
     def half_open(self, scope: Scope) -> None:
         """End a scope's breaks before their time; one call of each class finds out whether it is well."""

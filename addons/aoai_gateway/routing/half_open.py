@@ -8,6 +8,9 @@ A backend that only lacked capacity says no at once, while an answer may take it
 that was not refused within a moment has been let in, and lets one more go beside the next: 1, 2, 4, 8 calls,
 each time after that moment. (Slow start: Jacobson, "Congestion Avoidance and Control", 1988.) To wait for the
 first one's answer would leave a window unused that calls wait for, and what is used late comes back late.
+A backend that hangs after it lacked room lets no call in, and is taken for one that does: until it is found
+silent (:mod:`~aoai_gateway.routing.liveness`), which two of these calls show once it is known how soon
+answers begin; all are sent elsewhere then. Where no backend has answered yet, they wait for their deadlines.
 """
 
 from __future__ import annotations

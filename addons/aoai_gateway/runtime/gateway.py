@@ -20,9 +20,9 @@ from aoai_gateway.identity.credentials import Credentials
 from aoai_gateway.identity.identify import identify, with_grant
 from aoai_gateway.quota.quotas import Decision
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.breaker import NO_CREDENTIAL, Break
 from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.connections import Connections
+from aoai_gateway.runtime.credential_breaks import CredentialBreaks
 from aoai_gateway.runtime.ended_calls import EndedCalls
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.fair_turns import FairThreads
@@ -178,7 +178,11 @@ class Gateway:
         self.is_reset: Callable[[str], bool] = lambda connection: False
         """Whether a client, by its connection's id, can be sent nothing any more."""
         self.state: State = MemoryState()
-        self.credentials = Credentials(self._credential_changed)
+        # The engine and what wakes its queue may be replaced, see `join_peers`.
+        self.credential_breaks = CredentialBreaks(
+            lambda: self.engine.breaks, self.clock.monotonic, lambda: self.waiting.changed()
+        )
+        self.credentials = Credentials(self.credential_breaks.told)
         """What endpoints are shown whose key the configuration does not hold."""
         self.verifier: TokenVerifier | None = None
         """Verifies clients' tokens, once a configuration trusts an issuer."""
@@ -271,8 +275,10 @@ class Gateway:
 
     def adopt(self, config: Config) -> None:
         """Put a configuration in force. Calls under way keep the one they began with."""
-        self.written, self.adopted = config, self.clock.monotonic()
+        before, self.written, self.adopted = self.written, config, self.clock.monotonic()
         self.switched()
+        if before is not None:
+            self.credential_breaks.adopted(before, config)
         self.configured.set()
         self.waiting.changed()
 
@@ -282,14 +288,6 @@ class Gateway:
             config = self.switches.applied(self.written)
             self.setup = Setup(config, RoutingTable(config))
             self.opened_ahead.adopt(config)
-
-    def _credential_changed(self, endpoint: str, why_none: str, seconds: float) -> None:
-        """Skip an endpoint for which there is no credential, and use it again when there is one."""
-        breaks, scope, now = self.engine.scheduler.breaks, (endpoint, None), self.clock.monotonic()
-        breaks.withdraw(scope, NO_CREDENTIAL)
-        if why_none:
-            breaks.open(scope, Break(now, now + seconds, why_none, NO_CREDENTIAL))
-        self.waiting.changed()
 
     def look_for_listeners(self, addons: AddonManager) -> None:
         """Look again which addons listen to which event, and have calls observed if their flows are seen."""

@@ -39,6 +39,7 @@ CALL_ATTRIBUTES = {
     "service_tier": "openai.response.service_tier",
     "service_tier_requested": "openai.request.service_tier",
     "fallback": "aoai_gateway.fallback",
+    "fallback_refused": "aoai_gateway.fallback_refused",
     "client": "aoai_gateway.client",
     "priority": "aoai_gateway.priority",
     "outcome": "aoai_gateway.outcome",

@@ -95,6 +95,7 @@ FIELDS = (
     "close_code",
     "closed_by",
     "usage_of",
+    "fallback_refused",
 )
 """The fields of every record, in their order."""
 
@@ -205,6 +206,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         "close_code": session.close_code if session else None,
         "closed_by": session.closed_by if session else None,
         "usage_of": call.usage_of,
+        "fallback_refused": call.fallback_refused,
     }
 
 

@@ -435,6 +435,7 @@ class TestUsageRecord:
             "close_code": None,
             "closed_by": None,
             "usage_of": None,
+            "fallback_refused": None,
             "call": answer.headers["x-gateway-call"],
             "count": 1,
             "address": None,

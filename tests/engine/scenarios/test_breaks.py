@@ -67,6 +67,27 @@ def test_after_a_break_one_probe_of_each_class_goes_first_and_the_others_follow_
     here.check_nothing_is_left()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_backend_that_hangs_after_it_lacked_room_costs_each_call_some_seconds_at_most(stream: bool) -> None:
+    room = PaygLimits(600_000)
+    here = pool("a", "b", classes=[{**STANDARD, "breaks": {}}], a=room, b=room)
+    for n in range(6):
+        here.come(n * 0.2, "standard", stream=stream)
+    here.on(2, lambda: here.azure.deployments["a@a"].fill(4, here.now))
+    here.on(2, lambda: here.azure.deployments["b@b"].fill(12, here.now))
+    here.on(3, lambda: here.become("a", "hanging"))
+    for n in range(80):
+        here.come(2.5 + n * 0.005, "standard", stream=stream)
+    here.run(60)
+    sent = here.azure.places["a"].sent_into
+    assert 2 <= len(sent) <= 31, "until it was found silent: 1, 2, 4, 8 and 16 at a time"
+    assert max(sent) - min(sent) < 4
+    assert all(caller.ok for caller in here.callers)
+    into = [sum(at in sent for at, name in caller.sends if name == "a@a") for caller in here.callers]
+    assert max(into) == 1, "no call is sent into it twice"
+    here.check_nothing_is_left()
+
+
 def test_a_success_closes_for_its_class_only() -> None:
     here = pool("a", classes=[{**CRITICAL, "breaks": {}}, {**STANDARD, "breaks": {}}])
     here.become("a", "refusing")
