@@ -58,7 +58,7 @@ class Bounded[Key: Hashable, Value]:
         return value
 
     def peek(self, key: Key) -> Value | None:
-        """Give a key's value, which does not count as used; None if it is not known (any more)."""
+        """Return a key's value, which does not count as used; None if it is not known (any more)."""
         return self._values.get(key)
 
     def take(self, most: int) -> list[tuple[Key, Value]]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from aoai_gateway.config.models import SimulatedEndpoint
-from aoai_simulator.resource import Settings
 from aoai_simulator.server import start
+from aoai_simulator.settings import Settings
 from aoai_simulator.tokenizer import ByteTokenizer, EncodingTokenizer, Tokenizer
 
 _ENDPOINTS = TypeAdapter(dict[str, SimulatedEndpoint])

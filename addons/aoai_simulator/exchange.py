@@ -25,7 +25,8 @@ from aoai_simulator.limits import Headers
 from aoai_simulator.log import Entry
 from aoai_simulator.messages import shaped
 from aoai_simulator.replies import Frames, Upgrade, Whole
-from aoai_simulator.resource import Call, Request, Resource, Settings
+from aoai_simulator.resource import Call, Request, Resource
+from aoai_simulator.settings import Settings
 from aoai_simulator.targets import parse_target
 from aoai_simulator.timing import Pace
 from aoai_simulator.web_socket import WebSocket

@@ -25,7 +25,8 @@ from aoai_simulator.exchange import Exchange
 from aoai_simulator.fault_injection import strike
 from aoai_simulator.faults import FaultQueue
 from aoai_simulator.log import Entry, RequestLog
-from aoai_simulator.resource import Call, Resource, Settings
+from aoai_simulator.resource import Call, Resource
+from aoai_simulator.settings import Settings
 from aoai_simulator.timing import Pace
 
 MAX_BODY_BYTES = 512 * 1024 * 1024

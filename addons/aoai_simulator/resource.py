@@ -6,16 +6,14 @@ A request goes through three steps, between which the server may let a fault str
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import random
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
+from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_simulator import (
     chat,
     completions,
@@ -28,21 +26,22 @@ from aoai_simulator import (
     replies,
     responses,
 )
+from aoai_simulator.authorization import unauthorised
 from aoai_simulator.claude import Claude
 from aoai_simulator.conversation import sent_items
+from aoai_simulator.deployments import Deployment, models_of
 from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.handshake import handshake
-from aoai_simulator.limits import Headers, PaygLimits, PtuLimits
-from aoai_simulator.replies import JSON_TYPE, InvalidError, Refused, Reply, Upgrade, Whole, compact
+from aoai_simulator.limits import Headers
+from aoai_simulator.replies import InvalidError, Refused, Reply, Upgrade, Whole
 from aoai_simulator.requests import Ask, read_ask, read_object
 from aoai_simulator.response_session import ResponseSession
-from aoai_simulator.sessions import Secret, Sessions, key_in_query, no_handshake
+from aoai_simulator.sessions import Secret, Sessions, no_handshake
+from aoai_simulator.settings import Settings
+from aoai_simulator.stored_responses import StoredResponses
 from aoai_simulator.targets import CLAUDE, MEDIA, RESPONSES_SOCKET, Target, parse_target
 from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
-
-MAX_STORED = 1000
-"""How many responses a resource stores; the oldest goes first."""
 
 WITH_MODEL = ("assistants", "threads", "video", "videos")
 """Families in which `model` is a deployment."""
@@ -50,57 +49,12 @@ WITH_MODEL = ("assistants", "threads", "video", "videos")
 MEDIA_COST = 16
 """Tokens that the limiter reserves for a call without a completion."""
 
-MAX_TURNS = 100
-"""How many stored responses are looked at for what a conversation has called already."""
-
 _FRONT_DOOR: Headers = (
     ("cache-control", "no-cache, must-revalidate"),
     ("access-control-allow-origin", "*"),
     ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
     ("x-content-type-options", "nosniff"),
 )
-
-
-@dataclass(slots=True)
-class Settings:
-    """What can be changed while the simulator runs.
-
-    `completion_tokens` fixes the natural length of completions, and `completion_share` makes it that share
-    of the call's own max_tokens, where it has such a bound; `burst_seconds` is for how long the
-    tokens of a stream are collected (0: every frame is written on its own); `responses_done` ends
-    responses streams with `data: [DONE]`; `late_filter` makes chat streams like those of a deployment
-    with the asynchronous content filter.
-    """
-
-    gzip: bool = False
-    log_requests: bool = True
-    burst_seconds: float = 0.02
-    completion_tokens: int | None = None
-    completion_share: float | None = None
-    responses_done: bool = True
-    late_filter: bool = False
-
-    def update(self, values: Mapping[str, Any]) -> None:
-        """Change some; raises ValueError, and changes nothing, if a name or a value is wrong."""
-        for name, value in values.items():
-            kind = _SETTINGS.get(name)
-            if kind is None:
-                raise ValueError(f"unknown setting {name!r}; there are: {', '.join(_SETTINGS)}")
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise ValueError(f"setting {name!r} cannot be {value!r}")
-        for name, value in values.items():
-            setattr(self, name, value)
-
-
-_SETTINGS: Mapping[str, Any] = {
-    "gzip": bool,
-    "log_requests": bool,
-    "burst_seconds": int | float,
-    "completion_tokens": int | None,
-    "completion_share": int | float | None,
-    "responses_done": bool,
-    "late_filter": bool,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +65,6 @@ class Request:
     target: str
     headers: Mapping[str, str]
     body: bytes
-
-
-class Deployment:
-    """A deployment and the state of its limiter."""
-
-    def __init__(self, name: str, spec: SimulatedDeployment) -> None:
-        self.name = name
-        self.spec = spec
-        self.snapshot = models.snapshot(spec.model)
-        self.limits = limits_of(spec)
-        self.state: limits.State = self.limits.empty()
-
-
-def limits_of(spec: SimulatedDeployment) -> limits.Limits:
-    """The limits of a deployment; without a request limit Azure grants 6 per 1,000 tokens per minute."""
-    if spec.provisioned_tokens_per_minute is not None:
-        return PtuLimits(spec.provisioned_tokens_per_minute)
-    tpm, rpm = spec.tokens_per_minute, spec.requests_per_minute
-    if rpm is None and tpm is not None:
-        rpm = max(1, tpm * 6 // 1000)
-    return PaygLimits(tpm, rpm)
 
 
 @dataclass(slots=True)
@@ -177,7 +110,7 @@ class Resource:
         self._settings = settings
         self._randomness = randomness
         self._tokenizer = tokenizer
-        self._stored: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._stored = StoredResponses()
         self._claude = Claude(tokenizer)
         self.things = Things(randomness, self.deployment, self._line)
         self.sessions = Sessions(randomness, spec.seed, tokenizer)
@@ -202,9 +135,10 @@ class Resource:
     def begin(self, request: Request, unix_time: float) -> Call | Whole:
         """Understand a request, or answer with the error that AOAI would. Times are in seconds."""
         secret = self.sessions.secret(request.headers, unix_time)
-        refused = None if secret is not None else self._unauthorised(request, unix_time)
-        if refused is not None:
-            return refused
+        if secret is None:
+            refused = unauthorised(request.target, request.headers, self.key, unix_time)
+            if refused is not None:
+                return refused
         target = parse_target(request.method, request.target)
         if target is None:
             return replies.resource_not_found()
@@ -247,7 +181,7 @@ class Resource:
                     deployment,
                     self._claude.read(target, request.headers, body, deployment.spec.model),
                 )
-            earlier = self._earlier(body.get("previous_response_id"))
+            earlier = self._stored.conversation(body.get("previous_response_id"))
             ask = read_ask(target, body, deployment.spec.model, self._tokenizer, earlier)
             return Call(target, deployment, ask, spillover=request.headers.get("x-ms-spillover-deployment"))
         except InvalidError as invalid:
@@ -266,8 +200,10 @@ class Resource:
             return self._media_reply(call, deployment, now, unix_time)
         if call.target.operation == message_requests.COUNT and ask is not None:
             return messages.count(ask.prompt_tokens)
+        if call.target.operation == "models":
+            return models_of(self.deployments.values(), call.target)
         if deployment is None or ask is None:
-            return self._models(call.target) if call.target.operation == "models" else self._item(call.target)
+            return self._stored.answer(call.target)
         decision, deployment = self._ask_limiter(call, deployment, ask.cost, now)
         if call.target.operation in CLAUDE:
             call.limit_headers = messages.limit_headers(decision.headers, unix_time)
@@ -440,21 +376,6 @@ class Resource:
         common += [("x-ms-rai-invoked", "true"), ("x-accel-buffering", "no")]
         return (*common, *call.limit_headers)
 
-    def _unauthorised(self, request: Request, unix_time: float) -> Whole | None:
-        headers = request.headers
-        key = headers.get("api-key", headers.get("x-api-key")) or key_in_query(request.target)
-        if key is not None:
-            return None if key == self.key else replies.wrong_key()
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return replies.wrong_key()
-        token = token.strip()
-        if token == self.key:
-            return None
-        if token.startswith("eyJ") and token.count(".") == 2:
-            return None if _current(token, unix_time) else replies.wrong_token()
-        return replies.wrong_key()
-
     def _rejection(self, deployment: Deployment, ask: Ask) -> Whole | None:
         """The 400s that come after admission: they count against the limits like any call."""
         if completions.PROMPT_FILTER_TRIGGER in ask.text:
@@ -514,9 +435,7 @@ class Resource:
         made = self.made(deployment.name, unix_time)
         if ask.body.get("store") is not False:
             stored = responses.body(ask, completion, made)
-            self._stored[stored["id"]] = {"body": stored, "input": ask.body.get("input")}
-            if len(self._stored) > MAX_STORED:
-                self._stored.popitem(last=False)
+            self._stored.put(stored, ask.body.get("input"))
             self.things.remember(
                 ask.body.get("conversation"), (*sent_items(ask.body), *stored["output"]), int(unix_time)
             )
@@ -524,51 +443,5 @@ class Resource:
             return responses.stream(ask, completion, made, done_marker=self._settings.responses_done)
         return responses.whole(ask, completion, made)
 
-    def _earlier(self, ident: object) -> list[Mapping[str, Any]]:
-        """The items of a stored response and of those that it continues, the oldest first."""
-        turns: list[list[Any]] = []
-        while isinstance(ident, str) and ident in self._stored and len(turns) < MAX_TURNS:
-            stored = self._stored[ident]
-            asked = stored["input"]
-            items = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
-            turns.append([*items, *stored["body"]["output"]])
-            ident = stored["body"]["previous_response_id"]
-        return [item for turn in reversed(turns) for item in turn if isinstance(item, Mapping)]
-
-    def _item(self, target: Target) -> Whole:
-        """GET or DELETE of a stored response, its input items, or a cancellation."""
-        ident = target.item or ""
-        stored = self._stored.get(ident)
-        if stored is None:
-            return responses.not_found(ident)
-        if target.method == "DELETE":
-            del self._stored[ident]
-            return Whole(200, (JSON_TYPE,), compact({"id": ident, "object": "response", "deleted": True}))
-        if target.part == "cancel" and not stored["body"]["background"]:
-            return replies.invalid_request("Only background responses can be cancelled.")
-        if target.part == "input_items":
-            return Whole(200, (JSON_TYPE,), compact(responses.input_items(ident, stored["input"])))
-        return Whole(200, (JSON_TYPE,), compact(stored["body"]))
-
-    def _models(self, target: Target) -> Whole:
-        """The models available to the resource; as on Azure these are not its deployments."""
-        known = sorted({deployment.spec.model for deployment in self.deployments.values()})
-        listed = [{"id": name, "object": "model", "status": "succeeded"} for name in known]
-        if target.item is None:
-            return Whole(200, (JSON_TYPE,), compact({"data": listed, "object": "list"}))
-        found = next((model for model in listed if model["id"] == target.item), None)
-        return Whole(200, (JSON_TYPE,), compact(found)) if found else replies.resource_not_found()
-
     def _ident(self) -> str:
         return f"{self._randomness.getrandbits(160):040x}"
-
-
-def _current(token: str, unix_time: float) -> bool:
-    """Whether a JWT has claims and has not expired; its signature is not looked at."""
-    payload = token.split(".")[1]
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except ValueError:
-        return False
-    expires = claims.get("exp") if isinstance(claims, dict) else None
-    return not isinstance(expires, int | float) or expires > unix_time

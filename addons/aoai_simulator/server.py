@@ -11,7 +11,8 @@ from pathlib import Path
 from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_simulator import control
 from aoai_simulator.faults import Fault
-from aoai_simulator.resource import Resource, Settings
+from aoai_simulator.resource import Resource
+from aoai_simulator.settings import Settings
 from aoai_simulator.simulator import Simulator
 from aoai_simulator.tokenizer import ByteTokenizer, Tokenizer
 

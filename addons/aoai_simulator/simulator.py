@@ -15,7 +15,8 @@ from aoai_simulator.blackhole import bound_socket
 from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.listener import Listener, Numbers
 from aoai_simulator.log import RequestLog
-from aoai_simulator.resource import Resource, Settings
+from aoai_simulator.resource import Resource
+from aoai_simulator.settings import Settings
 
 
 class Simulator:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.app import cli, greeting, start_checks
+from aoai_gateway.app import cli, greeting, serving, start_checks
 from tests.ports import free_port
 
 DEMO = """\
@@ -79,7 +79,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
     module = ModuleType("aoai_gateway.app.host")
     module.serve = stand_in.serve  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "aoai_gateway.app.host", module)
-    monkeypatch.setattr(cli, "run_mitmweb", stand_in.run_mitmweb)
+    monkeypatch.setattr(serving, "run_mitmweb", stand_in.run_mitmweb)
     return stand_in
 
 
@@ -340,14 +340,14 @@ def test_a_real_configuration_shows_no_key(
 @pytest.mark.parametrize(
     ("address", "url"),
     [
-        (cli.Address("127.0.0.1", 8080, False), "http://127.0.0.1:8080"),
-        (cli.Address("0.0.0.0", 80, True), "https://127.0.0.1:80"),
-        (cli.Address("::", 8080, False), "http://[::1]:8080"),
-        (cli.Address("fe80::1", 8080, False), "http://[fe80::1]:8080"),
-        (cli.Address("gateway.example", 443, True), "https://gateway.example:443"),
+        (greeting.Address("127.0.0.1", 8080, False), "http://127.0.0.1:8080"),
+        (greeting.Address("0.0.0.0", 80, True), "https://127.0.0.1:80"),
+        (greeting.Address("::", 8080, False), "http://[::1]:8080"),
+        (greeting.Address("fe80::1", 8080, False), "http://[fe80::1]:8080"),
+        (greeting.Address("gateway.example", 443, True), "https://gateway.example:443"),
     ],
 )
-def test_an_address_is_shown_as_a_client_would_use_it(address: cli.Address, url: str) -> None:
+def test_an_address_is_shown_as_a_client_would_use_it(address: greeting.Address, url: str) -> None:
     assert address.url == url
 
 

@@ -123,7 +123,7 @@ def test_it_is_forgotten_with_its_flow() -> None:
 
 
 def reachable_texts(root: object) -> list[str]:
-    """Give all texts that an object keeps in memory, code aside."""
+    """Return all texts that an object keeps in memory, code aside."""
     seen, left, texts = set[int](), [root], list[str]()
     while left:
         each = left.pop()

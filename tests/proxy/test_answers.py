@@ -13,7 +13,7 @@ from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.proxy.downstream_response import DownstreamResponse
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
-from aoai_gateway.runtime.gateway import Gateway
+from aoai_gateway.runtime.counting import TokenCounting
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from aoai_gateway.tokens import Counter
 from tests.encodings import encodings
@@ -211,9 +211,9 @@ LIMITED = ANYBODY.but(max_tokens_per_minute=100_000)
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_stream_without_usage_costs_what_its_text_says(made: Callable[..., Connection], gone: bool) -> None:
     here = made(clients=(LIMITED,))
-    here.gateway.counter = Counter(encodings())
+    here.gateway.counting.counter = Counter(encodings())
     text = "你好，世界。" * 1_000
-    tokens = here.gateway.counter.count_text(text, None).tokens
+    tokens = here.gateway.counting.counter.count_text(text, None).tokens
     here.ask(stream=True)
     call = call_of(here)
     piece = json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode()
@@ -234,9 +234,9 @@ def test_a_stream_that_a_bug_of_ours_ends_costs_what_was_delivered(
     made: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = made(clients=(LIMITED,))
-    here.gateway.counter = Counter(encodings())
+    here.gateway.counting.counter = Counter(encodings())
     text = "你好，世界。" * 1_000
-    tokens = here.gateway.counter.count_text(text, None).tokens
+    tokens = here.gateway.counting.counter.count_text(text, None).tokens
     here.ask(stream=True)
     call = call_of(here)
     piece = json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode()
@@ -252,7 +252,7 @@ def test_a_stream_that_a_bug_of_ours_ends_costs_what_was_delivered(
     assert not here.gateway.reservations
 
 
-@pytest.mark.parametrize("broken", [(Gateway, "count_delivered"), (UpstreamResponse, "stream_ended")])
+@pytest.mark.parametrize("broken", [(TokenCounting, "count_delivered"), (UpstreamResponse, "stream_ended")])
 def test_a_second_bug_leaves_no_booking_behind(
     made: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.rerun import judge
-from aoai_gateway.rerun.case_set import Case, CaseSet, SetError, read_set, write_set
+from aoai_gateway.rerun.case_set import Case, CaseSet, SetError, read_set, text_of, write_file
 from aoai_gateway.rerun.expectations import CHECKS, ExpectationError, check, one
 
 SET = """\
@@ -30,6 +30,10 @@ cases:
       - contains: Tuesday
       - max_output_tokens: 100
 """
+
+
+def write_set(path: Path, cases: CaseSet) -> None:
+    write_file(path, text_of(cases, path))
 
 
 def saved(folder: Path, text: str, name: str = "set.yaml") -> Path:

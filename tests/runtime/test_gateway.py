@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from aoai_gateway.engine.effects import Book, Cancel, CountDelivered, CountTokens, Reserve, Settle
+from aoai_gateway.engine.effects import Book, Cancel, Reserve, Settle
 from aoai_gateway.proxy.health import readiness
 from aoai_gateway.quota.quotas import Decision, Quota, Reservation
-from aoai_gateway.runtime import gateway as gateway_module
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.state_sync import StateSync
 from aoai_gateway.state.memory import MemoryState
-from aoai_gateway.tokens.counting import ESTIMATE
-from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.delivered import Delivered
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.targets import parse_target
 
 
 def call(name: str, tokens: int = 60) -> Reservation:
@@ -102,43 +93,6 @@ def test_the_time_of_day_is_the_systems_unless_that_goes_back(
     clock.of_day += gone_by
     asyncio.run(StateSync(gateway).look())
     assert gateway.unix_time() - before == pytest.approx(seen)
-
-
-@pytest.fixture
-def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
-    """A gateway whose threads have all something to do that does not end, and that waits a moment only."""
-    gateway, free = Gateway(), threading.Event()
-    monkeypatch.setattr(gateway_module, "COUNT_SECONDS", 0.01)
-    monkeypatch.setattr(gateway.counter, "count_request", lambda *_: free.wait(30))
-    monkeypatch.setattr(gateway.counter, "count_delivered", lambda *_: free.wait(30))
-    yield gateway
-    free.set()
-    gateway.threads.close()
-
-
-def test_a_prompt_whose_turn_does_not_come_is_refused(busy: Gateway) -> None:
-    raw = json.dumps({"messages": [{"role": "user", "content": "word " * 10_000}]}).encode()
-    chat = parse_target("POST", "/openai/deployments/gpt-4o/chat/completions")
-    body = parse_body(chat, "application/json", raw)
-
-    async def counted() -> Any:
-        return await busy.count_tokens(CountTokens(chat, body, "gpt-4o"), "team")  # type: ignore[misc]
-
-    with pytest.raises(GatewayError, match="too many long texts") as refused:
-        asyncio.run(counted())
-    assert refused.value.status == 503
-
-
-def test_an_answer_whose_turn_does_not_come_is_estimated(busy: Gateway) -> None:
-    answer = json.dumps({"choices": [{"message": {"content": "word " * 10_000}}]}).encode()
-    delivered = Delivered.of_answer("chat.completions", answer)
-
-    async def counted() -> Any:
-        return await busy.count_delivered(CountDelivered(delivered, "gpt-4o"), "team")  # type: ignore[misc]
-
-    count = asyncio.run(counted())
-    assert (count.exact, count.encoding) == (False, ESTIMATE)
-    assert 10_000 <= count.tokens <= 20_000
 
 
 def test_readiness_says_where_counters_live() -> None:

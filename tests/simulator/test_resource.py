@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
 from aoai_simulator import limits
+from aoai_simulator.deployments import limits_of
 from aoai_simulator.replies import Frames, Reply, Whole
-from aoai_simulator.resource import MAX_STORED, Call, Request, Resource, Settings, limits_of
+from aoai_simulator.resource import Call, Request, Resource
+from aoai_simulator.settings import Settings
+from aoai_simulator.stored_responses import MAX_STORED
 from aoai_simulator.tokenizer import ByteTokenizer
 from tests.simulator.running import SPEC
 

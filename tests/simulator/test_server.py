@@ -21,8 +21,8 @@ from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_gateway.tokens import Counter
 from aoai_simulator.blackhole import BlackHole
 from aoai_simulator.faults import Fault
-from aoai_simulator.resource import Settings
 from aoai_simulator.server import start
+from aoai_simulator.settings import Settings
 from aoai_simulator.tokenizer import EncodingTokenizer
 from tests.e2e import certificates
 from tests.encodings import encodings

@@ -35,6 +35,7 @@ from aoai_gateway.admin.unread import ReadInTimeHandler
 from aoai_gateway.proxy import health
 from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.json_members import read_document
+from aoai_gateway.wire.printing import is_encodable
 
 if TYPE_CHECKING:
     import socket
@@ -319,15 +320,6 @@ def _text(asked: dict[str, Any], key: str, default: str | None = None) -> str:
     value = asked.get(key, default)
     if not isinstance(value, str):
         raise ValueError(f'"{key}" must be a text')
-    if not _is_unicode(value):
+    if not is_encodable(value):
         raise ValueError(f'"{key}" must be a text; it holds half of a surrogate pair')
     return value
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it can be encoded: JSON can spell halves of surrogate pairs (RFC 8259 §8.2)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -46,7 +46,7 @@ class Simulators:
     async def _start(self, name: str, endpoint: SimulatedEndpoint) -> Simulator:
         # Loaded only where an endpoint is simulated: real ones do without its memory and start-up time.
         from aoai_simulator import server
-        from aoai_simulator.resource import Settings
+        from aoai_simulator.settings import Settings
         from aoai_simulator.tokenizer import EncodingTokenizer
 
         # It is not to show its requests, or to be made to fail: no control plane, no log of requests.

@@ -5,16 +5,42 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MOST_UNTOLD = 20_000
 """Records that are kept for a store which does not answer."""
 
 type Record = list[Any]
 """A change: its kind, and what the method of that kind takes."""
+
+
+class CallRecord(NamedTuple):
+    """The values of a record of the kind ``call``, in order: what peers must know of a `RoutingRequest`.
+
+    Times are on the clock of the process that writes it, in seconds.
+    """
+
+    at: float
+    call_id: str
+    client: str
+    cls_name: str
+    pool: Sequence[Sequence[str]]
+    """The keys of the backends."""
+    deployment: str
+    operation: str
+    queue_name: str
+    tokens: int
+    arrived: float
+    weight: float
+    strategy: Any
+    home: str | None
+    takes: Sequence[Sequence[str]] | None
+    """The keys of the backends that take it; None: all do."""
+    too_small: Sequence[Sequence[str]]
+    limited: bool
 
 
 class Journal:

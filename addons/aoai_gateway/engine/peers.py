@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.engine.journal import CallRecord
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.engine.unfinished import Unfinished
 from aoai_gateway.routing.backends import BackendKey
@@ -91,54 +92,35 @@ class Peers:
 
     # --- calls -----------------------------------------------------------------------------------------
 
-    def _call(
-        self,
-        origin: _Origin,
-        at: float,
-        call_id: str,
-        client: str,
-        cls_name: str,
-        pool: list[list[str]],
-        deployment: str,
-        operation: str,
-        queue_name: str,
-        tokens: int,
-        arrived: float,
-        weight: float,
-        strategy: Any,
-        home: str | None,
-        takes: list[list[str]] | None,
-        too_small: list[list[str]],
-        limited: bool,
-    ) -> None:
-        setup = self._setup()
+    def _call(self, origin: _Origin, *values: Any) -> None:
+        told, setup = CallRecord(*values), self._setup()
         if setup is None:
             return
-        cls = next((c for c in setup.config.priority_classes if c.name == cls_name), None)
+        cls = next((c for c in setup.config.priority_classes if c.name == told.cls_name), None)
         by_key = {backend.key: backend for backend in setup.table.backends}
-        backends = tuple(by_key[key] for each in pool if (key := BackendKey(*each)) in by_key)
+        backends = tuple(by_key[key] for each in told.pool if (key := BackendKey(*each)) in by_key)
         if cls is None or not backends:
             return
         request = RoutingRequest(
-            call_id=call_id,
-            client=client,
+            call_id=told.call_id,
+            client=told.client,
             cls=cls,
             pool=backends,
-            deployment=deployment,
-            operation=operation,
-            queue_name=queue_name,
-            tokens=tokens,
-            arrived=arrived + origin.shift,
-            weight=weight,
-            strategy=strategy,
-            home=home,
-            takes=None if takes is None else frozenset(BackendKey(*each) for each in takes),
-            too_small={BackendKey(*each) for each in too_small},
+            deployment=told.deployment,
+            operation=told.operation,
+            queue_name=told.queue_name,
+            tokens=told.tokens,
+            arrived=told.arrived + origin.shift,
+            weight=told.weight,
+            strategy=told.strategy,
+            home=told.home,
+            takes=None if told.takes is None else frozenset(BackendKey(*each) for each in told.takes),
+            too_small={BackendKey(*each) for each in told.too_small},
             higher=tuple(c.name for c in setup.config.priority_classes[: cls.rank]),
-            limited=limited,
+            limited=told.limited,
         )
-        self._calls.setdefault(origin.peer, set()).add(call_id)
-        self._scheduler.meet(request, origin.when(at))
+        self._calls.setdefault(origin.peer, set()).add(told.call_id)
+        self._scheduler.meet(request, origin.when(told.at))
 
     def _joined(
         self,

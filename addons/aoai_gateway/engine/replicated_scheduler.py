@@ -9,6 +9,7 @@ import math
 from dataclasses import astuple
 from typing import TYPE_CHECKING, override
 
+from aoai_gateway.engine.journal import CallRecord
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
 from aoai_gateway.routing.liveness import Liveness
@@ -243,18 +244,25 @@ class ReplicatedScheduler(Scheduler):
         if request.call_id in self._told:
             return
         self._told.add(request.call_id)
-        takes = None if request.takes is None else list(request.takes)
-        self._journal.write(
-            *("call", now, request.call_id, request.client, request.cls.name),
-            *(
-                [backend.key for backend in request.pool],
-                request.deployment,
-                request.operation,
-                request.queue_name,
-            ),
-            *(request.tokens, request.arrived, request.weight, request.strategy, request.home),
-            *(takes, list(request.too_small), request.limited),
+        told = CallRecord(
+            at=now,
+            call_id=request.call_id,
+            client=request.client,
+            cls_name=request.cls.name,
+            pool=[backend.key for backend in request.pool],
+            deployment=request.deployment,
+            operation=request.operation,
+            queue_name=request.queue_name,
+            tokens=request.tokens,
+            arrived=request.arrived,
+            weight=request.weight,
+            strategy=request.strategy,
+            home=request.home,
+            takes=None if request.takes is None else list(request.takes),
+            too_small=list(request.too_small),
+            limited=request.limited,
         )
+        self._journal.write("call", *told)
 
     def _tell_place(self, request: RoutingRequest, minimum_shares: Mapping[str, float]) -> None:
         tried, too_small = list(request.tried), list(request.too_small)

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aoai_gateway.config.credentials import source_name
-from aoai_gateway.identity.renewal import Renewal
+from aoai_gateway.identity.renewal import Renewal, cancel_all
 from aoai_gateway.identity.sources import Secret, fetcher, forget
 from aoai_gateway.wire.masking import KnownSecrets
 
@@ -174,11 +174,7 @@ class Credentials:
 
     async def close(self) -> None:
         """Fetch nothing any more."""
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
 
 
 def _is_newer(renewal: Kept, than: float) -> bool:

@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,15 @@ RETRY_SECONDS = (1.0, 30.0)
 """The first pause after a failure, and the longest."""
 
 logger = logging.getLogger(__name__)
+
+
+async def cancel_all(tasks: dict[Any, asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait until they have ended; no exception of theirs is raised."""
+    ending = list(tasks.values())
+    tasks.clear()
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 class FetchError(Exception):

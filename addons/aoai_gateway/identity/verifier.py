@@ -27,7 +27,7 @@ import jwt
 from aoai_gateway.bounded import Recent
 from aoai_gateway.identity.claims import Values, clients_by_token, values_of
 from aoai_gateway.identity.jwks import LONGEST_KID, KeySet, PublicKey, key_fetcher
-from aoai_gateway.identity.renewal import Renewal
+from aoai_gateway.identity.renewal import Renewal, cancel_all
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.masking import KnownSecrets
 from aoai_gateway.wire.token_errors import token_refused
@@ -125,11 +125,7 @@ class TokenVerifier:
 
     async def close(self) -> None:
         """Fetch nothing any more."""
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
 
     # --- tokens ----------------------------------------------------------------------------------------
 

@@ -140,7 +140,9 @@ class EngineDriver:
                 case CountTokens():
                     result = yield from self._count(effect)
                 case CountDelivered():
-                    count = yield from self._here.wait_for(gateway.count_delivered(effect, self._client))
+                    count = yield from self._here.wait_for(
+                        gateway.counting.count_delivered(effect, self._client)
+                    )
                     result = Counted(self._here.now(), count)
                 case Reserve() | Book() | Settle() | Cancel():
                     result = yield from self._book(effect)
@@ -220,7 +222,7 @@ class EngineDriver:
 
     def _count(self, effect: CountTokens) -> CommandGenerator[Result]:
         try:
-            counted = self._here.gateway.count_tokens(effect, self._client)
+            counted = self._here.gateway.counting.count_tokens(effect, self._client)
             count = yield from self._here.wait_for(counted)
         except GatewayError as error:
             return Refused(self._here.now(), error.without_frames())
@@ -309,7 +311,9 @@ class EngineDriver:
         uncounted = gateway.engine.settlement.uncounted(call)
         if uncounted is not None:
             try:
-                counted = yield from self._here.wait_for(gateway.count_delivered(uncounted, self._client))
+                counted = yield from self._here.wait_for(
+                    gateway.counting.count_delivered(uncounted, self._client)
+                )
                 call.take_delivered(counted.tokens)
             except Exception as error:
                 # It is perhaps the second one of this call, which has to be settled all the same.

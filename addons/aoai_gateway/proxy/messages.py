@@ -12,8 +12,6 @@ from mitmproxy.proxy.layers.http import (
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
-    ResponseProtocolError,
-    ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._base import HttpEvent
 
@@ -56,12 +54,6 @@ class WholeResponse(ResponseHeaders):
         if self.data:
             yield ResponseData(self.stream_id, self.data)
         yield ResponseEndOfMessage(self.stream_id)
-
-
-type ResponseEvent = (
-    ResponseHeaders | ResponseData | ResponseTrailers | ResponseEndOfMessage | ResponseProtocolError
-)
-"""What a backend's connection says of an answer."""
 
 
 class Connect(GetHttpConnection):

@@ -154,3 +154,8 @@ def _then(flow: HTTPFlow, operation: str) -> Outcome:
     if response.timestamp_end and flow.request.timestamp_start:
         total = response.timestamp_end - flow.request.timestamp_start
     return Outcome(answer, first / 1000 if first is not None else None, total)
+
+
+def milliseconds(seconds: float | None) -> int | None:
+    """Return a time as reports have it; None stays None."""
+    return None if seconds is None else round(1000 * seconds)

@@ -198,11 +198,6 @@ def parse_case(document: Any, where: str = "the case") -> Case:
     return Case(str(document.get("name") or where), operation, body, tuple(expect or ()), named)
 
 
-def write_set(path: Path, cases: CaseSet) -> None:
-    """Write a file, all or nothing. Raises OSError."""
-    write_file(path, text_of(cases, path))
-
-
 def text_of(cases: CaseSet, path: Path) -> bytes:
     """Return what a set's file holds. A pure function."""
     document = cases.document()

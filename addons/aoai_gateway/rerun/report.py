@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aoai_gateway.rerun.calls import CapturedCall, Outcome
+from aoai_gateway.rerun.calls import CapturedCall, Outcome, milliseconds
 from aoai_gateway.rerun.comparison import Comparison, Verdict
 
 _INDENT = " " * 5
@@ -121,8 +121,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "finish_reason": answer.finish_reason or None,
         "input_tokens": answer.input_tokens,
         "output_tokens": answer.output_tokens,
-        "first_token_ms": _milliseconds(outcome.first_token),
-        "total_ms": _milliseconds(outcome.total),
+        "first_token_ms": milliseconds(outcome.first_token),
+        "total_ms": milliseconds(outcome.total),
     }
 
 
@@ -137,10 +137,6 @@ def _times(then: float | None, now: float | None) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else round(1000 * seconds)
 
 
 def _sums(pairs: Iterable[tuple[int | None, int | None]]) -> dict[str, int] | None:

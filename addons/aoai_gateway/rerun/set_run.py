@@ -13,7 +13,7 @@ import yaml
 from aoai_gateway.config.prices import Price
 from aoai_gateway.rerun import judge
 from aoai_gateway.rerun.answers import Answer
-from aoai_gateway.rerun.calls import CapturedCall, Outcome
+from aoai_gateway.rerun.calls import CapturedCall, Outcome, milliseconds
 from aoai_gateway.rerun.case_set import PATHS, Case, CaseSet
 from aoai_gateway.rerun.expectations import check
 from aoai_gateway.rerun.sending import Gateway, send_all
@@ -133,8 +133,8 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
         "finish_reason": answer.finish_reason,
         "input_tokens": answer.input_tokens,
         "output_tokens": answer.output_tokens,
-        "total_ms": _ms(outcome.total),
-        "first_ms": _ms(outcome.first_token),
+        "total_ms": milliseconds(outcome.total),
+        "first_ms": milliseconds(outcome.first_token),
     }
 
 
@@ -143,10 +143,6 @@ def _cost(outcome: Outcome, deployment: str, prices: Mapping[str, Price]) -> flo
     if price is None or answer.input_tokens is None:
         return None
     return price.cost(answer.input_tokens, answer.output_tokens or 0)
-
-
-def _ms(seconds: float | None) -> int | None:
-    return None if seconds is None else round(1000 * seconds)
 
 
 # --- words ----------------------------------------------------------------------------------------------

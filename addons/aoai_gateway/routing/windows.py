@@ -166,7 +166,7 @@ class SlidingWindow:
         return 0.0
 
     def _pieces_back(self, now: float) -> Iterable[_Piece]:
-        """Give the pieces of time in which nothing leaves the window at once, from the last one back."""
+        """Return the pieces of time in which nothing leaves the window at once, from the last one back."""
         of = now, self.seconds, self.others
         if self._pieces_of != of:
             # Many calls are asked about at the same time.
@@ -189,7 +189,7 @@ class SlidingWindow:
             left, end = left + amount, begin
 
     def _seams(self, now: float) -> Iterator[tuple[float, int]]:
-        """Give the times between pieces, and how much of our own leaves then, from the last one back."""
+        """Yield the times between pieces, and how much of our own leaves then, from the last one back."""
         until, ends = now + self.seconds, self.others.until
         for index, amount in reversed(self._slices.items()):
             leaves = min(self._leaves(index), until)

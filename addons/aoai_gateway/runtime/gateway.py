@@ -22,6 +22,7 @@ from aoai_gateway.quota.quotas import Decision
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.connections import Connections
+from aoai_gateway.runtime.counting import TokenCounting
 from aoai_gateway.runtime.credential_breaks import CredentialBreaks
 from aoai_gateway.runtime.ended_calls import EndedCalls
 from aoai_gateway.runtime.exception_log import log_exception
@@ -35,7 +36,7 @@ from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.runtime.slow_readers import SlowReaders
 from aoai_gateway.runtime.token_trials import TokenTrials
 from aoai_gateway.state.memory import MemoryState
-from aoai_gateway.tokens import Counter, cost_hint
+from aoai_gateway.tokens import Counter
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
 from aoai_gateway.usage.metrics import Metrics, SinkCounts
 from aoai_gateway.usage.prompts import prompt_of
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.engine.effects import Cancel, CountDelivered, CountTokens, Reserve
+    from aoai_gateway.engine.effects import Cancel, Reserve
     from aoai_gateway.engine.replicated_state import ReplicatedState
     from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.runtime.opened_ahead import Opened
     from aoai_gateway.state import State
-    from aoai_gateway.tokens import Count
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
@@ -103,9 +103,6 @@ LINES_SECONDS = 300.0
 
 UPLOAD_SECONDS = 60.0
 """For the reading of an upload's form; a gigabyte takes some seconds."""
-
-COUNT_SECONDS = 60.0
-"""For a long prompt or answer to have its turn and be counted. 100 MB take some seconds."""
 
 CLOCK_STEP_SECONDS = 1.0
 """By how much the system's clock must have gone ahead for it to be followed."""
@@ -159,6 +156,7 @@ class Gateway:
         self.reader = BodyReader()
         self.threads = FairThreads()
         """For what takes longer than a moment: counting tokens, decoding answers."""
+        self.counting = TokenCounting(self.counter, self.reader, self.threads)
         self.disk = FairThreads()
         """For reading uploads on disk."""
         self.connections = Connections()
@@ -315,50 +313,6 @@ class Gateway:
         return self.engine.scheduler.queued
 
     # --- quotas ----------------------------------------------------------------------------------------
-
-    def count_tokens(self, effect: CountTokens, client: str) -> Count | Awaitable[Count]:
-        """Count a prompt: a small one at once, a large one in a thread, by turns of clients."""
-        counter, body = self.counter, effect.body
-        if not body.whole:
-            return self._counted(self._count_large(effect, client))
-        operation = effect.target.operation.prompt_form
-        if cost_hint(len(body.raw)):
-            return counter.count_request(operation, body.parsed, effect.model)
-        size = len(body.raw)
-        work = self.threads.run(client, size, counter.count_request, operation, body.parsed, effect.model)
-        return self._counted(work)
-
-    def count_delivered(self, effect: CountDelivered, client: str) -> Count | Awaitable[Count]:
-        """Count an answer's text: a short one at once, a long one in a thread."""
-        delivered = effect.delivered
-        if cost_hint(delivered.kept_bytes):
-            return self.counter.count_delivered(delivered, effect.model)
-        return self._count_long_answer(effect, client)
-
-    async def _count_long_answer(self, effect: CountDelivered, client: str) -> Count:
-        delivered, counter = effect.delivered, self.counter
-        work = self.threads.run(
-            client, delivered.kept_bytes, counter.count_delivered, delivered, effect.model
-        )
-        try:
-            return await self._counted(work)
-        except errors.GatewayError:
-            # The client has its answer, and is to be charged for it.
-            return counter.estimate_delivered(delivered)
-
-    async def _counted(self, counting: Awaitable[Count]) -> Count:
-        """Wait for a thread to count. Raises GatewayError (503) if it has too much to do."""
-        try:
-            async with asyncio.timeout(COUNT_SECONDS):
-                return await counting
-        except TimeoutError:
-            raise errors.unavailable("The gateway has too many long texts to count.") from None
-
-    async def _count_large(self, effect: CountTokens, client: str) -> Count:
-        """Have a body read once more for its prompt; the result is no more than can be counted."""
-        raw = effect.body.raw
-        read = await self.reader.read_prompt(effect.target, effect.model, raw, client)
-        return await self.threads.run(client, len(raw), lambda: self.counter.count_prompt(read()))
 
     def reserve(self, effect: Reserve) -> Decision | Awaitable[Decision]:
         """Book against the client's quotas."""

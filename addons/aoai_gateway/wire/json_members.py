@@ -84,7 +84,7 @@ def _trailing_comma(text: str, position: int) -> int | None:
     """Return the place of a comma before a closing bracket, if the position is that of either."""
     if text[position : position + 1] in ("}", "]"):
         position = len(text[:position].rstrip(" \t\n\r")) - 1
-    after = _skip(text, position + 1)
+    after = past_blanks(text, position + 1)
     is_last = text[position : position + 1] == "," and text[after : after + 1] in ("}", "]")
     return position if is_last else None
 
@@ -118,7 +118,7 @@ def _read_object(text: str, start: int) -> tuple[list[Member], int]:
     if text[start : start + 1] != "{":
         raise NotJsonError(f"an object is expected {_place(text, start)}")
     members: list[Member] = []
-    position = _skip(text, start + 1)
+    position = past_blanks(text, start + 1)
     if text[position : position + 1] == "}":
         return members, position + 1
     while True:
@@ -127,7 +127,7 @@ def _read_object(text: str, start: int) -> tuple[list[Member], int]:
         key, end = _value_at(text, position)
         colon = _COLON.match(text, end)
         if colon is None:
-            raise NotJsonError(fault_at(text, _skip(text, end), "a colon is expected"))
+            raise NotJsonError(fault_at(text, past_blanks(text, end), "a colon is expected"))
         value_start = colon.end()
         value, end = _value_at(text, value_start)
         members.append(Member(key, value, position, value_start, end))
@@ -135,7 +135,7 @@ def _read_object(text: str, start: int) -> tuple[list[Member], int]:
             raise NotJsonError(f"it has more than {MOST_MEMBERS} members")
         delimiter = _DELIMITER.match(text, end)
         if delimiter is None:
-            raise NotJsonError(fault_at(text, _skip(text, end), "a comma is expected"))
+            raise NotJsonError(fault_at(text, past_blanks(text, end), "a comma is expected"))
         if delimiter[1] == "}":
             return members, delimiter.end(1)
         position = delimiter.end()
@@ -146,11 +146,11 @@ def read_document(text: str) -> list[Member]:
 
     Raises `NotJsonError` also when it is valid JSON but no object.
     """
-    start = _skip(text, 0)
+    start = past_blanks(text, 0)
     if start < len(text) and text[start] != "{" and _is_json(text):
         raise NotJsonError("it is not an object")
     members, end = read_object(text, start)
-    end = _skip(text, end)
+    end = past_blanks(text, end)
     if end != len(text):
         raise NotJsonError(f"more follows after its end {_place(text, end)}")
     return members
@@ -168,7 +168,8 @@ def without_member(text: str, members: list[Member], key: str) -> str:
     return text
 
 
-def _skip(text: str, position: int) -> int:
+def past_blanks(text: str, position: int) -> int:
+    """Return the position of the first character from ``position`` on that is no blank of JSON."""
     blank = _BLANK.match(text, position)
     return blank.end() if blank else position
 

@@ -24,3 +24,12 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return a text of several lines in the same way: line feeds and tabs stay."""
     return _UNPRINTABLE_IN_LINES.sub(" ", text)
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text has an encoding: JSON can spell halves of surrogate pairs (RFC 8259 §8.2)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoai_gateway.inspect.views.yaml_writer import Kept
-from aoai_gateway.wire.json_members import Member, read_object
+from aoai_gateway.wire.json_members import Member, past_blanks, read_object
+from aoai_gateway.wire.printing import is_encodable
 
-_BLANK = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
 
 
 def apply_edit(text: str, base: Any, edited: Any) -> str:
     """Make ``text`` say what ``edited`` does. Raises ValueError if ``text`` is not JSON."""
-    start = _skip(text, 0)
+    start = past_blanks(text, 0)
     _, end = _DECODER.raw_decode(text, start)
     return text[:start] + _Patch(text).value(start, end, base, edited) + text[end:]
 
@@ -145,7 +145,7 @@ class _Patch:
 
     def _string(self, value: str) -> str:
         written = json.dumps(value, ensure_ascii=self._ascii)
-        return written if written.isascii() or _encodes(written) else json.dumps(value)
+        return written if written.isascii() or is_encodable(written) else json.dumps(value)
 
 
 def _at(members: list[Member], kept: list[Member]) -> list[int | None]:
@@ -156,25 +156,11 @@ def _at(members: list[Member], kept: list[Member]) -> list[int | None]:
 def _elements(text: str, start: int) -> list[tuple[int, int]]:
     """Where the elements of the array that begins at ``start`` stand."""
     places: list[tuple[int, int]] = []
-    position = _skip(text, start + 1)
+    position = past_blanks(text, start + 1)
     while text[position] != "]":
         _, end = _DECODER.raw_decode(text, position)
         places.append((position, end))
-        position = _skip(text, end)
+        position = past_blanks(text, end)
         if text[position] == ",":
-            position = _skip(text, position + 1)
+            position = past_blanks(text, position + 1)
     return places
-
-
-def _skip(text: str, position: int) -> int:
-    blank = _BLANK.match(text, position)
-    return blank.end() if blank else position
-
-
-def _encodes(text: str) -> bool:
-    """Whether it holds no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,0 +1,66 @@
+"""The responses that a simulated resource stores, and the conversations that they make."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from aoai_simulator import replies, responses
+from aoai_simulator.replies import JSON_TYPE, Whole, compact
+from aoai_simulator.targets import Target
+
+MAX_STORED = 1000
+"""How many responses a resource stores; the oldest goes first."""
+
+MAX_TURNS = 100
+"""How many stored responses are looked at for what a conversation has called already."""
+
+
+class StoredResponses:
+    """Responses by their ids, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._by_id: OrderedDict[str, dict[str, Any]] = OrderedDict()
+
+    def __contains__(self, ident: object) -> bool:
+        return ident in self._by_id
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._by_id.clear()
+
+    def put(self, body: dict[str, Any], asked: object) -> None:
+        """Store a response; ``asked`` is the input that it answers."""
+        self._by_id[body["id"]] = {"body": body, "input": asked}
+        if len(self._by_id) > MAX_STORED:
+            self._by_id.popitem(last=False)
+
+    def conversation(self, ident: object) -> list[Mapping[str, Any]]:
+        """The items of a stored response and of those that it continues, the oldest first."""
+        turns: list[list[Any]] = []
+        while isinstance(ident, str) and ident in self._by_id and len(turns) < MAX_TURNS:
+            stored = self._by_id[ident]
+            asked = stored["input"]
+            items = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
+            turns.append([*items, *stored["body"]["output"]])
+            ident = stored["body"]["previous_response_id"]
+        return [item for turn in reversed(turns) for item in turn if isinstance(item, Mapping)]
+
+    def answer(self, target: Target) -> Whole:
+        """Answer GET or DELETE of a stored response, a question for its input items, or a cancellation."""
+        ident = target.item or ""
+        stored = self._by_id.get(ident)
+        if stored is None:
+            return responses.not_found(ident)
+        if target.method == "DELETE":
+            del self._by_id[ident]
+            return Whole(200, (JSON_TYPE,), compact({"id": ident, "object": "response", "deleted": True}))
+        if target.part == "cancel" and not stored["body"]["background"]:
+            return replies.invalid_request("Only background responses can be cancelled.")
+        if target.part == "input_items":
+            return Whole(200, (JSON_TYPE,), compact(responses.input_items(ident, stored["input"])))
+        return Whole(200, (JSON_TYPE,), compact(stored["body"]))
