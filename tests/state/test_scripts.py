@@ -176,6 +176,7 @@ def test_questions_are_answered_though_the_connection_cannot_be_let_go() -> None
         channel = None
 
         async def ask(self, commands: Sequence[bytes]) -> list[Any]:
+            await asyncio.sleep(0.01)
             raise OSError("gone")
 
         async def drop(self) -> None:
@@ -184,8 +185,13 @@ def test_questions_are_answered_though_the_connection_cannot_be_let_go() -> None
     async def main() -> None:
         runner = Runner(Broken(), 0.2)  # type: ignore[arg-type]  # all that is called of it
         async with asyncio.timeout(20):
-            with pytest.raises(OSError, match="gone"):
-                await runner.run(COUNT, ["any"], ())
+            first = asyncio.ensure_future(runner.run(COUNT, ["any"], ()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            waiting = asyncio.ensure_future(runner.run(COUNT, ["any"], ()))
+            for asked in (first, waiting):
+                with pytest.raises(OSError, match="gone"):
+                    await asked
 
     asyncio.run(main())
 

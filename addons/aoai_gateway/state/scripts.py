@@ -149,13 +149,14 @@ class Runner:
         """The turn of the event loop in which what waits is sent; ``_starts_at_once``: the next one."""
         self._starts_at_once = False
         self._under_way: list[_Question] = []
-        """The batch that was sent, until its answers come."""
+        """The batch that is sent; until its answers have come, what waits stays where it is."""
         self._mending: asyncio.Task[None] | None = None
-        """What does for a batch what is more than to send it and to pass on its answers."""
+        """What does for it what is more than to send it and to pass on its answers."""
         self._look: asyncio.TimerHandle | None = None
         """When it is looked next whether the batch under way is overdue; it is not before."""
         self._emptied: asyncio.Future[None] | None = None
         """At the end: has a result when nothing waits any more."""
+        self._is_closed = False
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
         """Return what the script returns. Raises what redis-py does, and TimeoutError after `timeout` s."""
@@ -193,6 +194,7 @@ class Runner:
         for handle in (self._start, self._look):
             if handle is not None:
                 handle.cancel()
+        self._is_closed = True
         if self._mending is not None:
             self._mending.cancel()
             await asyncio.wait({self._mending})
@@ -203,7 +205,7 @@ class Runner:
 
     def _is_busy(self) -> bool:
         """Whether a batch is on its way; what waits follows on it."""
-        return bool(self._under_way) or self._mending is not None
+        return bool(self._under_way)
 
     def _begin(self) -> None:
         """Send what waits, unless a batch is on its way."""
@@ -217,14 +219,14 @@ class Runner:
             if self._emptied is not None and not self._emptied.done():
                 self._emptied.set_result(None)
             return
+        self._under_way = batch
         channel = self._client.channel
         if channel is None:
-            self._mend(batch, None)
+            self._mend(None)
             return
-        self._under_way = batch
-        channel.send(b"".join(_commands(batch, teach=False)), len(batch), self._answered)
         if self._look is None:
             self._look = asyncio.get_running_loop().call_at(self._overdue(batch), self._see)
+        channel.send(b"".join(_commands(batch, teach=False)), len(batch), self._answered)
 
     def _next_batch(self) -> list[_Question]:
         batch: list[_Question] = []
@@ -242,7 +244,7 @@ class Runner:
         """Give up the batch under way, if it is overdue. One timer does for all batches of its time."""
         loop = asyncio.get_running_loop()
         self._look = None
-        if not self._under_way:
+        if not self._under_way or self._mending is not None:  # which has its own bound
             return
         if loop.time() < self._overdue(self._under_way):
             self._look = loop.call_at(self._overdue(self._under_way), self._see)
@@ -250,10 +252,10 @@ class Runner:
             self._answered(TimeoutError())
 
     def _answered(self, answers: Answers) -> None:
-        batch, self._under_way = self._under_way, []
         if isinstance(answers, Exception) or any(isinstance(answer, Exception) for answer in answers):
-            self._mend(batch, answers)
+            self._mend(answers)
             return
+        batch, self._under_way = self._under_way, []
         for question, answer in zip(batch, answers, strict=True):
             question.take(answer)
         self._go_on()
@@ -265,8 +267,8 @@ class Runner:
         elif self._waiting and self._start is None:
             self._start = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._begin)
 
-    def _mend(self, batch: list[_Question], answers: Answers | None) -> None:
-        mending = asyncio.get_running_loop().create_task(self._mended(batch, answers))
+    def _mend(self, answers: Answers | None) -> None:
+        mending = asyncio.get_running_loop().create_task(self._mended(self._under_way, answers))
         if not mending.done():
             self._mending = mending
 
@@ -275,10 +277,6 @@ class Runner:
         try:
             async with asyncio.timeout_at(self._overdue(batch)):
                 await self._answer(batch, answers)
-        except asyncio.CancelledError:
-            for question in batch:
-                question.take(asyncio.CancelledError())
-            raise
         except Exception as error:
             # It may have stopped in the middle of an answer, the rest of which is not to be read as the
             # next. Or the store has moved, and the next question must look where to.
@@ -289,7 +287,9 @@ class Runner:
                     question.take(error)
         finally:
             self._mending = None
-        self._go_on()
+            if not self._is_closed:
+                self._under_way = []
+                self._go_on()
 
     async def _answer(self, batch: list[_Question], answers: Answers | None, *, teach: bool = False) -> None:
         unknown = []
