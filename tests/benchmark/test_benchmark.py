@@ -15,7 +15,7 @@ import pytest
 
 from aoai_gateway.analysis.records import Reading, Selection, read, seconds
 from aoai_gateway.analysis.report import report
-from aoai_gateway.benchmark import command
+from aoai_gateway.benchmark import command, showing
 from aoai_gateway.benchmark.command import main
 from aoai_gateway.tokens import Counter
 from aoai_gateway.usage.record import ATTEMPT_FIELDS, FIELDS
@@ -190,7 +190,7 @@ def test_a_stall_counts_for_every_call_that_falls_into_it(capsys: pytest.Capture
         made = run(capsys, url, "-e", "x", *CUSTOM, *options)
     assert made["completed"] == 20
     # The calls were due at 0, 0.05, 0.1 … 0.95 s, and all of them had to wait for the stall's end.
-    assert made["e2e_avg"] == pytest.approx(0.525, abs=0.15)
+    assert made["e2e_avg"] > 0.5
     assert made["late_max"] > 0.8
 
 
@@ -331,9 +331,13 @@ def test_records_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.Ca
     assert "none.jsonl: No such file" in capsys.readouterr().err
 
 
-def test_the_summary_fits_a_terminal(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_fits_a_terminal(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "LATE_SECONDS", -1.0)  # as if calls had been late
     assert main([url, "-e", "ptu", "-r", "600", "-n", "4", *CUSTOM], ENV) == 0
     out = capsys.readouterr().out
     assert "4 calls in" in out
     assert "time to first token" in out
+    assert "calls were sent more than" in out
     assert max(map(len, out.splitlines())) <= 80

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -98,7 +99,8 @@ def _summary(made: dict[str, Any], width: int) -> Iterator[str]:
         f"{made['throttled']:,} throttled, {made['failures']:,} failed"
     )
     if made["causes"]:
-        yield "Not served: " + ", ".join(f"{cause} {count:,}" for cause, count in made["causes"].items())
+        causes = ", ".join(f"{cause} {count:,}" for cause, count in made["causes"].items())
+        yield from textwrap.wrap(f"Not served: {causes}", width)
     steps = [(f"{short(step['rate'])}/min", step) for step in made["steps"]]
     yield from _section("At each rate", steps, width)
     if len(made["consumers"]) > 1:
@@ -108,9 +110,10 @@ def _summary(made: dict[str, Any], width: int) -> Iterator[str]:
     late = made["late_99th"]
     if late is not None and late > LATE_SECONDS:
         yield ""
-        yield (
+        yield from textwrap.wrap(
             f"1 % of the calls were sent more than {_time(late)} late: all clients were busy, "
-            f"or this machine is."
+            f"or this machine is.",
+            width,
         )
 
 
