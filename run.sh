@@ -48,7 +48,7 @@ is_set_up() {
     "$python" -P -c '
 import importlib.util, sys
 sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))' \
-        aoai_gateway mitmproxy pydantic yaml tiktoken tornado redis azure.identity azure.monitor.ingestion jwt jsonschema prometheus_client msgspec ${extras:+pytest} 2>/dev/null
+        aoai_gateway mitmproxy pydantic yaml tiktoken tornado redis azure.identity azure.monitor.ingestion jwt jsonschema prometheus_client msgspec hiredis ${extras:+pytest} 2>/dev/null
 }
 
 # --- finding a Python ---------------------------------------------------------------------------------------
