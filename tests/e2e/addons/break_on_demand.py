@@ -66,7 +66,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (lane, "whole_chunks"),
     (health, "answer"),
     (models, "answer"),
-    (downstream_request, "admit"),
+    (downstream_request, "accept_request"),
     (downstream_request, "check_request"),
     (downstream_request, "strip_known"),
     (upstream_attempt, "mask_head"),
