@@ -112,6 +112,26 @@ def test_the_same_failure_inside_a_second_stream_is_returned_and_breaks_nobody(h
     assert here.at_rest
 
 
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason"),
+    [
+        (ERROR, Outcome.TRUNCATED, "failed in its stream: server_error"),
+        (ERROR.replace(b"server_error", b"429"), Outcome.TRUNCATED, "failed in its stream: 429"),
+        (ERROR.replace(b"server_error", b"content_filter"), Outcome.OK, ""),
+    ],
+)
+def test_a_failure_that_is_told_after_content_passes_and_is_no_success(
+    here: Connection, error: bytes, outcome: Outcome, reason: str
+) -> None:
+    here.ask(stream=True)
+    call = call_of(here)
+    here.answer("a", SSE + chunk(TEXT) + chunk(error) + END)
+    assert here.received.endswith(chunk(TEXT + error) + END), "the client has all that the backend sent"
+    assert (call.outcome, call.attempts[0].reason) == (outcome, reason)
+    assert b"b.example" not in here.received
+    assert here.at_rest
+
+
 FAILED = b'{"object":"response","status":"failed","error":{"code":"server_error","message":"m"}}'
 
 

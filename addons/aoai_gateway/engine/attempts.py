@@ -404,9 +404,10 @@ class Attempts(Aftermath):
             self._gone(end)
             return
         self._now = call.ended = end.now
-        call.outcome = Outcome.OK if end.complete else Outcome.TRUNCATED
-        if not end.complete:
-            attempt.reason = end.reason
+        call.outcome = Outcome.OK if end.complete and not end.failed else Outcome.TRUNCATED
+        call.is_whole = end.complete
+        if call.outcome is Outcome.TRUNCATED:
+            attempt.reason = end.failed or end.reason
         if end.error is not None:
             call.error, call.outcome = end.error, Outcome.REJECTED
         if call.outcome is Outcome.OK and status < 300:

@@ -330,6 +330,8 @@ class Call:
     """How often quotas were asked to book it: each booking has a name of its own."""
 
     outcome: Outcome | None = None
+    is_whole: bool = True
+    """Whether an answer that has ended is all that the backend had to send, be it that it failed."""
     status: int | None = None
     error: GatewayError | None = None
     ended: float | None = None

@@ -304,6 +304,8 @@ class Ended:
     """How long the audio was that was transcribed, where the answer says so."""
     error: GatewayError | None = None
     """Why the gateway ended a session."""
+    failed: str = ""
+    """How the backend itself has told, in its stream, that it failed: the client has all of that."""
     minted: str | None = None
     """The digest of a secret that was made (`wire.client_secrets`)."""
     state: str | None = None

@@ -20,7 +20,6 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
 )
 
-from aoai_gateway.engine.call import Outcome
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.header_index import set_fields
 from aoai_gateway.proxy.heads import FRAMING
@@ -93,7 +92,7 @@ class DownstreamResponse:
     def is_whole(self) -> bool:
         """Whether the answer is all that it should be, and may end on the wire as if it were."""
         call = self._here.call
-        return call is None or call.outcome is not Outcome.TRUNCATED
+        return call is None or call.is_whole
 
     @property
     def chunk_gaps(self) -> tuple[float, float] | None:

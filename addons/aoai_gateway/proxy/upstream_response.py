@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.effects import AttemptTimeouts, Result
     from aoai_gateway.wire.model_names import ModelNames
     from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.stream_kinds import StreamError
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""
@@ -199,6 +200,7 @@ class UpstreamResponse:
             now,
             complete=complete,
             reason="" if complete else "ended its stream without saying so",
+            failed=self._failure_told(reader.error),
             first_content=self.first_content,
             usage=reader.usage,
             model=reader.model,
@@ -208,6 +210,16 @@ class UpstreamResponse:
             service_tier=reader.service_tier,
             delivered=reader.delivered,
         )
+
+    @staticmethod
+    def _failure_told(error: StreamError | None) -> str:
+        """Say how a stream has failed by its own words; nothing of an error that is the caller's."""
+        if error is None or error.status is None:
+            return ""
+        named = next(
+            (each for each in (error.code, error.type) if each and CODE.fullmatch(each)), error.status
+        )
+        return f"failed in its stream: {named}"
 
     def stream_broken_off(self, now: float, reason: str) -> Ended:
         """Say how the stream has ended whose connection did not end as HTTP has it."""
