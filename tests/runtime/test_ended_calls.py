@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from aoai_gateway.runtime import gateway as gateway_module
 from aoai_gateway.runtime.ended_calls import LARGE_BODY, MOST_AT_ONCE, EndedCalls
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage.sinks import Sinks
+from aoai_gateway.wire.bodies import parse_body
 from tests.engine_driver import config, world
 
 pytestmark = pytest.mark.anyio
@@ -109,10 +110,17 @@ class Kept:
         self.records += records
 
 
-def gateway_that_keeps() -> tuple[Gateway, Kept]:
+class Heard(set[str]):
+    """In the place of the addons that listen."""
+
+    def any_of(self, names: Iterable[str]) -> bool:
+        return not self.isdisjoint(names)
+
+
+def gateway_that_keeps(*heard: str) -> tuple[Gateway, Kept]:
     gateway, kept = Gateway(), Kept()
     gateway.adopt(config("a"))
-    gateway.heard = set()  # type: ignore[assignment]
+    gateway.heard = Heard(heard)  # type: ignore[assignment]
     gateway.sinks._open["kept"] = kept  # type: ignore[assignment]
     return gateway, kept
 
@@ -157,9 +165,25 @@ async def test_a_call_that_cannot_be_written_takes_no_others_along(
     assert "secret" not in caplog.text
 
 
+@pytest.mark.parametrize("heard", [(), ("gateway_call_finished",)])
+async def test_texts_are_let_go_once_they_are_written_down_unless_a_plugin_has_the_call(
+    heard: tuple[str, ...],
+) -> None:
+    gateway, kept = gateway_that_keeps(*heard)
+    (call,) = calls(1, "a long text")
+    call.body = parse_body(call.target, "application/json", b'{"stream": true, "service_tier": "flex"}')
+    call.headers = {"x-request-id": "from the client"}
+    gateway.write_down(call)
+    assert call.body is not None, "its record is not made yet"
+    gateway.catch_up()
+    (record,) = kept.records
+    assert (record["streaming"], record["service_tier_requested"]) == (True, "flex")
+    assert record["client_request_id"] == "from the client"
+    assert (call.body is None, not call.headers) == ((False, False) if heard else (True, True))
+
+
 async def test_a_plugin_has_the_record_at_once_and_its_own() -> None:
-    gateway, kept = gateway_that_keeps()
-    gateway.heard = {"gateway_call_finished"}  # type: ignore[assignment]
+    gateway, kept = gateway_that_keeps("gateway_call_finished")
     (call,) = calls(1)
     record = gateway.write_down(call)
     assert record["call"] == call.id

@@ -377,6 +377,11 @@ class Call:
         if prompt is not None:
             self.usage = replace(prompt, output_tokens=tokens, total_tokens=prompt.input_tokens + tokens)
 
+    def forget_texts(self) -> None:
+        """Let go of the prompt, the answer and the headers of a call that is over, but may be kept."""
+        self.body = self.delivered = None
+        self.headers = {}
+
     def note(self, notice: Notice, words: str) -> None:
         """Note what was done to it, for its answer's headers."""
         said = self.notices.get(notice)

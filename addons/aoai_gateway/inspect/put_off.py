@@ -5,8 +5,7 @@ Where a flow list shows them, or plugins see flows, it is done at the end of eac
 calls only while a page is open, and asks for each that it shows; so there a call's facts are kept as they
 are, as long as its flow is.
 
-They are kept without the call's texts (`StreamContext.release_body` sees to that): its prompt is read once
-more, from the flow.
+They are kept without the call's texts (`Call.forget_texts`): its prompt is read once more, from the flow.
 """
 
 from __future__ import annotations

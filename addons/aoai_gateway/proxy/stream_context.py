@@ -179,9 +179,8 @@ class StreamContext:
             # Nothing has the flow but layers, which are garbage that may wait for long.
             self.flow.request.data.content = None
         if self.call is not None and not self.gateway.gives_calls:
-            # It may be kept, to be told later, and its texts and fields are of no use for that.
-            self.call.body = self.call.delivered = None
-            self.call.headers = NO_HEAD
+            # Its prompt and header fields are read once more, when it is written down.
+            self.call.delivered = None
 
     def end_trial(self) -> None:
         """Make room for the trial of another token."""

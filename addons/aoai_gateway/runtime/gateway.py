@@ -414,7 +414,7 @@ class Gateway:
         self._ended.write()
 
     def _write_down(self, calls: Sequence[Call]) -> None:
-        now, records = self.clock.monotonic(), []
+        now, records, kept = self.clock.monotonic(), [], self.gives_calls
         for call in calls:
             try:
                 self.traffic.finished(call, now)
@@ -424,6 +424,8 @@ class Gateway:
             except Exception as error:
                 # The others are not to be lost with it.
                 log_exception("while a call was written down; its record is lost.", error)
+            if not kept:
+                call.forget_texts()
         if records:
             self.sinks.put(records)
 
