@@ -263,7 +263,6 @@ ELSEWHERE = {
     "Scheduler.release",
     "Scheduler.waiting",
     "Gateway.adopt",
-    "Gateway.idle",
     "Gateway.join_peers",
     "Gateway.prepare",
     "Gateway.switched",
@@ -370,6 +369,7 @@ def check(stage: Stage, name: str, scene_name: str) -> None:
 
 IN_LINE = {
     "Scheduler._excess",
+    "Scheduler._opens",
     "Scheduler._serve",
     "Scheduler._turns",
     "Scheduler.serve_waiting",
