@@ -25,7 +25,7 @@ def key_of(client: str) -> str:
     return f"key-of-{client}-61ce"
 
 
-class Line:
+class Queue:
     """A gateway whose one backend is out, by hand, so that calls wait in the queue until it is back."""
 
     def __init__(self, gateway: Gateway, admin: str) -> None:
@@ -42,7 +42,7 @@ class Line:
 
 
 @pytest.fixture
-def line(host: Host, tmp_path: Path, home: Path) -> Iterator[Line]:
+def queue(host: Host, tmp_path: Path, home: Path) -> Iterator[Queue]:
     backend, admin = ScriptedBackend(), free_port()
     endpoint = {
         "name": "only",
@@ -58,9 +58,9 @@ def line(host: Host, tmp_path: Path, home: Path) -> Iterator[Line]:
     }
     gateway = Gateway(host, config, tmp_path, home=home)
     try:
-        line = Line(gateway, f"http://127.0.0.1:{admin}")
-        line.control("open", name="only", seconds=200)
-        yield line
+        queue = Queue(gateway, f"http://127.0.0.1:{admin}")
+        queue.control("open", name="only", seconds=200)
+        yield queue
         assert gateway.stop() == 0
         assert "Traceback" not in gateway.log
     finally:
@@ -74,15 +74,15 @@ def ask(client: str) -> bytes:
 
 
 @pytest.fixture
-def wait(line: Line) -> Iterator[Callable[[str], Connection]]:
+def wait(queue: Queue) -> Iterator[Callable[[str], Connection]]:
     """Have a call of a client wait; by its number of those of this client."""
     with ExitStack() as connections:
 
         def begin(client: str) -> Connection:
-            before = line.waiting
-            connection = connections.enter_context(Connection(line.gateway, seconds=60))
+            before = queue.waiting
+            connection = connections.enter_context(Connection(queue.gateway, seconds=60))
             connection.send(ask(client))
-            eventually(lambda: line.waiting != before, f"a call of {client} waits")
+            eventually(lambda: queue.waiting != before, f"a call of {client} waits")
             return connection
 
         yield begin
@@ -92,19 +92,19 @@ def is_refused(reply: Reply) -> bool:
     return (reply.status, reply.error["code"]) == (429, "waiting_line_full")
 
 
-def test_who_fills_the_queue_makes_room(line: Line, wait: Callable[[str], Connection]) -> None:
+def test_who_fills_the_queue_makes_room(queue: Queue, wait: Callable[[str], Connection]) -> None:
     greedy = [wait("greedy") for _ in range(PLACES)]
-    assert is_refused(exchange(line.gateway, ask("greedy")))
-    assert line.waiting == {"greedy": PLACES}
+    assert is_refused(exchange(queue.gateway, ask("greedy")))
+    assert queue.waiting == {"greedy": PLACES}
     # Another client gets places, until both have the same. The newest calls leave.
     modest = []
     for number in range(1, PLACES // 2 + 1):
         modest.append(wait("modest"))
         assert is_refused(greedy.pop().reply())
-        assert line.waiting == {"greedy": PLACES - number, "modest": number}
+        assert queue.waiting == {"greedy": PLACES - number, "modest": number}
     for client in ("modest", "greedy"):
-        assert is_refused(exchange(line.gateway, ask(client)))
+        assert is_refused(exchange(queue.gateway, ask(client)))
     # Those that have kept their places are served.
-    line.control("close")
+    queue.control("close")
     assert [connection.reply().status for connection in (*greedy, *modest)] == [200] * PLACES
-    assert line.waiting == {}
+    assert queue.waiting == {}

@@ -58,7 +58,7 @@ class World:
     served: int = 0
     others_served: int = 0
     now: float = 0.0
-    line: deque[Ask] = field(default_factory=deque)
+    queue: deque[Ask] = field(default_factory=deque)
 
     def run(self) -> World:
         self._random = Random(self.seed)
@@ -111,16 +111,16 @@ class World:
             self._at(self.now + ask.seconds, lambda: self._settle(ask, decision))
 
     def _ours(self, ask: Ask) -> None:
-        self.line.append(ask)
+        self.queue.append(ask)
 
     def _send(self) -> None:
-        while self.line and self.now >= self._closed_until:
-            ask = self.line[0]
+        while self.queue and self.now >= self._closed_until:
+            ask = self.queue[0]
             if self.capacity is None:
                 if not truth.admit(self.limits, self._state, ask.estimate, self.now)[0].admitted:
                     self._wake(self.now + 0.05)
                     return
-                self.line.popleft()
+                self.queue.popleft()
                 self._arrived("", ask, 0)
                 continue
             estimate = round(ask.estimate * (1 + self.error * (self.sent % 5 - 2) / 2))
@@ -130,7 +130,7 @@ class World:
             if wait:
                 self._wake(self.now + wait)
                 return
-            self.line.popleft()
+            self.queue.popleft()
             self.sent += 1
             name = str(self.sent)
             self.capacity.begin(name, estimate, self.now)

@@ -230,7 +230,7 @@ def test_it_is_not_kept_longer_than_what_they_asked_for_is_remembered() -> None:
     found = scarce(tokens=600, now=20.0, **but)
     assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
     assert found.soonest is not None
-    assert 0 < found.soonest <= 41, "a caller is told when, and a line looks again"
+    assert 0 < found.soonest <= 41, "a caller is told when, and a queue looks again"
     assert names(scarce(tokens=600, now=20.0 + found.soonest, **but)) == ["paygo@a"]
 
 

@@ -142,7 +142,7 @@ def recording_of(records: Iterable[tuple[float, Record]], *, retries: bool = Tru
 
 
 def decision_of(record: Record) -> Decision:
-    """Say what became of a recorded call."""
+    """Return what became of a recorded call."""
     attempts = record["attempts"]
     backend = attempts[-1]["backend"] if attempts else ""
     cause = refusal_of(record)

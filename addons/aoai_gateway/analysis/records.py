@@ -79,7 +79,7 @@ class Reading:
         self.first_unreadable = self.first_unreadable or f"{place} ({wrong})"
 
     def told(self) -> str:
-        """Say how many lines were passed over, and where to look; empty without any."""
+        """Return how many lines were passed over, and where to look; empty without any."""
         lines = "line is" if self.unreadable == 1 else "lines are"
         said = [f"no line of {path} is a usage record" for path in self.foreign]
         if self.unreadable:

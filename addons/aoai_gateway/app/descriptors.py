@@ -46,7 +46,7 @@ def raise_limit() -> int:
 
 
 def warning(limits: Limits, descriptors: int, most: int) -> str | None:
-    """Say what is wrong with the number of descriptors; None if there are enough.
+    """Return what is wrong with the number of descriptors; None if there are enough.
 
     ``most``: the connections for which they are enough.
     """

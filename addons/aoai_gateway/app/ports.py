@@ -53,7 +53,7 @@ def _refusal(place: str, port: int, error: OSError) -> Refusal:
 
 
 def has_gateway(host: str, port: int, *, tls: bool = False) -> bool:
-    """Say whether a gateway answers there, as it does to probes; within `PROBE_SECONDS` for each step."""
+    """Return whether a gateway answers there, as it does to probes; within `PROBE_SECONDS` for each step."""
     near = reachable(host)
     connection: http.client.HTTPConnection
     if tls:

@@ -103,7 +103,7 @@ class PrivateStore:
         return True
 
     def ended(self) -> str | None:
-        """Say why it has ended; None as long as it runs."""
+        """Return why it has ended; None as long as it runs."""
         if self._process is None or self._process.poll() is None:
             return None
         return self._last_words()

@@ -68,7 +68,7 @@ class Child:
             return
 
     def ended(self) -> str | None:
-        """Say how it has ended; None as long as it runs. To be asked until it says so, and not again."""
+        """Return how it has ended; None as long as it runs. To be asked until it says so, and not again."""
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:

@@ -76,7 +76,7 @@ _ATTRIBUTES: tuple[tuple[type, tuple[str, ...]], ...] = (
 
 
 def problems() -> list[str]:
-    """Say what is unknown or different about the installed mitmproxy; nothing, if it is as expected."""
+    """Return what is unknown or different about the installed mitmproxy; nothing, if it is as expected."""
     found = []
     if not version.VERSION.startswith(KNOWN):
         found.append(

@@ -34,7 +34,7 @@ class Slot:
         return [each for each in (self.child, self.successor, *self.old) if each is not None]
 
     def document(self) -> dict[str, Any]:
-        """Say what is known of it, for the status page."""
+        """Return what is known of it, for the status page."""
         child = self.child
         unix_offset = time.time() - time.monotonic()
         return {

@@ -44,7 +44,7 @@ def fault(message: str, suggestion: str | None = None) -> PydanticCustomError:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach an address or name."""
+    """Return whether only this machine can reach an address or name."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -78,7 +78,7 @@ def _deployment_pattern(value: str) -> str:
 
 
 def _distinct[T](by_name: Mapping[str, T]) -> Mapping[str, T]:
-    """See that no two names differ in their case only: to Azure they are one."""
+    """Check that no two names differ in their case only: to Azure they are one."""
     seen: dict[str, str] = {}
     for name in by_name:
         first = seen.setdefault(name.lower(), name)

@@ -33,7 +33,7 @@ PRIORITIES: KeyPath = ("priorities", "*", "name")
 
 
 def is_uncertain(finding: Finding, broken: Iterable[KeyPath]) -> bool:
-    """Say whether a finding is about a broken value, a part of it, around it, or may follow from it."""
+    """Return whether a finding is about a broken value, a part of it, around it, or may follow from it."""
     paths = (finding.path, *finding.rests_on)
     return any(_meets(path, each) for path in paths for each in broken)
 

@@ -177,6 +177,6 @@ TokenClaimsList = Annotated[
 
 
 def may_both_match(one: TokenClaims, other: TokenClaims) -> bool:
-    """Say whether a token can match both; two roles that differ can be held at once, but need not be."""
+    """Return whether a token can match both; two roles that differ can be held at once, but need not be."""
     first, second = one.named, other.named
     return all(set(values) & set(second[name]) for name, values in first.items() if name in second)

@@ -284,7 +284,7 @@ class Config(Model):
         return tuple(StandinAtEndpoint(endpoint, None) for endpoint in self.open_endpoints)
 
     def knows(self, deployment: str) -> bool:
-        """Say whether clients may ask for this name at all.
+        """Return whether clients may ask for this name at all.
 
         As in PowerProxy: with a virtual deployment anywhere (switched off or not), only virtual ones
         are known; an endpoint without any then serves those, under their own names. Without virtual

@@ -12,22 +12,22 @@ _WILD = re.compile(r"[*?]")
 
 
 def is_pattern(text: str) -> bool:
-    """Say whether a text can match other names than itself."""
+    """Return whether a text can match other names than itself."""
     return _WILD.search(text) is not None
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Say whether a pattern matches the whole of a name."""
+    """Return whether a pattern matches the whole of a name."""
     return _compiled(pattern).fullmatch(name) is not None if is_pattern(pattern) else pattern == name
 
 
 def matches_any(patterns: Iterable[str], name: str) -> bool:
-    """Say whether one of the patterns matches the whole of a name."""
+    """Return whether one of the patterns matches the whole of a name."""
     return any(matches(pattern, name) for pattern in patterns)
 
 
 def matches_deployment(pattern: str, name: str) -> bool:
-    """Say whether a pattern matches the whole of a deployment's name, of which the case does not count."""
+    """Return whether a pattern matches the whole of a deployment's name, of which the case does not count."""
     return matches(pattern.lower(), name.lower())
 
 

@@ -62,7 +62,7 @@ class Amounts:
     deployments: Mapping[str, int]
 
     def covers(self, deployment: str) -> bool:
-        """Say whether it limits a deployment. A client is refused where a limit that it has does not."""
+        """Return whether it limits a deployment. A client is refused where a limit that it has does not."""
         return self.total is not None or deployment in self.deployments
 
 

@@ -58,7 +58,7 @@ class PriorityClass:
         return self.wait_seconds > 0 and self.wait_length > 0
 
     def may_use(self, *, provisioned: bool, beside_provisioned: bool) -> bool:
-        """Say whether a backend is open to the class.
+        """Return whether a backend is open to the class.
 
         ``beside_provisioned``: whether a provisioned backend is in the same pool. Only there is a
         pay-as-you-go backend one to spill to; elsewhere it is all there is.

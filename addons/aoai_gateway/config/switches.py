@@ -77,7 +77,7 @@ class Switches:
 
 
 def enabled_in_file(config: Config, kind: Kind, name: str) -> bool:
-    """Say whether the configuration as written has this switched on.
+    """Return whether the configuration as written has this switched on.
 
     :raises UnknownNameError: there is nothing of this kind and name.
     """

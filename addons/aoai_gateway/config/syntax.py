@@ -40,7 +40,7 @@ _ODD_BLANK = re.compile(r"[ \t]*[^\S \t]")
 
 
 def syntax_problem(file: Path, text: str, error: yaml.YAMLError) -> Problem:
-    """Say what a parser found. Its own words can repeat a piece of a value: they are not used."""
+    """Return what a parser found. Its own words can repeat a piece of a value: they are not used."""
     error = _in_known_words(text) or error
     lines = text.splitlines()
     line, column = _position(text, error)

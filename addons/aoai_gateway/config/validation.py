@@ -148,7 +148,7 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
 
 
 def _known(detail: ErrorDetails, broken: Set[KeyPath], document: Mapping) -> bool:
-    """Say whether an error comes from mending: its value was left out, or a part of what it is about."""
+    """Return whether an error comes from mending: its value was left out, or a part of what it is about."""
     loc, about_the_whole = detail["loc"], detail["type"] == "config"
     # Without the names that pydantic gives to the kinds of a value.
     whole, _, _ = find(document, loc)
@@ -257,7 +257,7 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
 
 
 def _right_kind(kind: str, node: Node, path: KeyPath, shown: str | None) -> str | None:
-    """Say what could stand in the place of a value of the wrong kind; None where that is not known."""
+    """Return what could stand in the place of a value of the wrong kind; None where that is not known."""
     if kind in _INSTEAD_OF_A_NUMBER and shown and isinstance(node, Scalar) and node.written is None:
         number = without_unit(node.text or "", whole=kind != "float_parsing")
         return f"write {number}" if number else None

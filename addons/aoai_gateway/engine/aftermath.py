@@ -319,7 +319,7 @@ class Aftermath:
         yield from self._reject(error, Outcome.BACKENDS_OUT)
 
     def _what_helps(self) -> str:
-        """Say how a call gets below the limits: by that of its two parts which makes it large."""
+        """Return how a call gets below the limits: by that of its two parts which makes it large."""
         answer = completion_bound(self._call) or 0
         if 2 * answer < self._call.estimate:
             return "Send a shorter prompt."

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def check_deployment(setup: Setup, client: Client, deployment: str) -> None:
-    """See that a deployment exists and is the client's to use. Raises GatewayError."""
+    """Check that a deployment exists and is the client's to use. Raises GatewayError."""
     if setup.table.pool(deployment) is None:
         visible = visible_deployments(client, setup.table.deployments)
         raise errors.deployment_not_found(deployment, visible)
@@ -39,7 +39,7 @@ def check_deployment(setup: Setup, client: Client, deployment: str) -> None:
 
 
 def check_lines(setup: Setup, client: Client, lines: Lines, deployment: str) -> None:
-    """See that a batch's lines name one deployment, and that it is the client's to use. Raises GatewayError.
+    """Check that a batch's lines name one deployment, which the client may use. Raises GatewayError.
 
     Where every client may use every name, it is the endpoint's to find faults in the file.
     """
@@ -55,7 +55,7 @@ def check_lines(setup: Setup, client: Client, lines: Lines, deployment: str) -> 
 
 
 def check_unread_lines(client: Client, body: RequestBody) -> None:
-    """See that a client whose lines are not read here may use every deployment. Raises GatewayError."""
+    """Check that a client whose lines are not read here may use every deployment. Raises GatewayError."""
     if client.deployments_allowed is not None and has_unread_lines(body):
         raise errors.forbidden(
             "You may not use every deployment, so the lines of a batch must be read here. Upload them in one "
@@ -65,7 +65,7 @@ def check_unread_lines(client: Client, body: RequestBody) -> None:
 
 
 def check_rights(setup: Setup, client: Client, target: Target) -> Reservation | None:
-    """See that the client may ask for what the path names. Raises GatewayError.
+    """Check that the client may ask for what the path names. Raises GatewayError.
 
     Returns what must fit its quotas at least: one request. None if that decides nothing.
     """
@@ -85,7 +85,7 @@ def check_rights(setup: Setup, client: Client, target: Target) -> Reservation | 
 
 
 def check_fits(decision: Decision) -> None:
-    """See that one request fits. Raises GatewayError (429)."""
+    """Check that one request fits. Raises GatewayError (429)."""
     if not decision.admitted:
         text = f"Your quota of {limit_of(decision)} is used up."
         raise errors.rate_limited(text, decision.retry_after)

@@ -315,7 +315,7 @@ class Ended:
     def of_answer(
         cls, now: float, facts: AnswerFacts, *, made: tuple[str, ...] = (), delivered: Delivered | None = None
     ) -> Ended:
-        """Say what a complete answer that is no stream has told."""
+        """Return what a complete answer that is no stream has told."""
         return cls(
             now,
             complete=True,

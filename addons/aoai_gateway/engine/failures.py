@@ -71,7 +71,7 @@ def is_replayed(call: Call, status: int) -> bool:
 
 
 def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> Fault | None:
-    """Say what is wrong with a refused call that its client has not put in; None: it is the client's answer.
+    """Return what is wrong with a refused call that its client has not put in; None: the client's answer.
 
     The client's own fields remain its own: an api-version, ``stream_options``, a header that names another
     deployment (for spill-over or images).

@@ -29,7 +29,7 @@ reference of the completions API)."""
 def routing_request_of(
     call: Call, pool: Pool, now: float, affinity: Affinity, draw: Callable[[], float]
 ) -> RoutingRequest:
-    """Say what an admitted call wants of a pool. ``draw`` gives a number in [0, 1)."""
+    """Return what an admitted call wants of a pool. ``draw`` gives a number in [0, 1)."""
     config, plan, operation = call.setup.config, call.plan, call.target.operation
     assert call.cls is not None and call.body is not None
     if call.estimate > plan.smallest_limit:

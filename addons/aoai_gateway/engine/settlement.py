@@ -108,7 +108,7 @@ class Settlement:
         return tokens if work.is_charged else None
 
     def uncounted(self, call: Call) -> CountDelivered | None:
-        """Say what of an answer is to be counted here, since it has brought no usage."""
+        """Return what of an answer is to be counted here, since it has brought no usage."""
         if not (call.served and call.usage is None and call.delivered):
             return None
         return CountDelivered(call.delivered, self._estimates.model(call))
@@ -124,7 +124,7 @@ class Settlement:
             yield self._closing(call, reservation)
 
     def _closing(self, call: Call, reservation: Reservation) -> Settle | Cancel:
-        """Say what becomes of a call's booking: it counts if a backend may have begun to work on it."""
+        """Return what becomes of a call's booking: it counts if a backend may have begun to work on it."""
         delivered = call.delivered_tokens or 0
         taken = any(attempt.taken for attempt in call.attempts)
         prompt, answer = self._estimates.prompt_tokens(call), _answer_tokens(call, delivered)

@@ -26,7 +26,7 @@ def said_in(flow: http.HTTPFlow) -> Said:
 
 
 def unread(flow: http.HTTPFlow) -> Said:
-    """Say why a flow has no answer that could be read."""
+    """Return why a flow has no answer that could be read."""
     if flow.response is not None:
         return Said(NOT_KEPT)
     return Said(f"({flow.error.msg})" if flow.error is not None else "(No answer.)")

@@ -94,7 +94,7 @@ class ResponseIntercept:
         await let_go(flow)
 
     async def _mistake(self, flow: HTTPFlow) -> str | None:
-        """Say why a request is no call that can be sent; None if it is one."""
+        """Return why a request is no call that can be sent; None if it is one."""
         try:
             await self._check(flow)
         except GatewayError as error:

@@ -63,7 +63,7 @@ class Retention:
         )
 
     def configure(self, updated: Collection[str]) -> None:
-        """See that the bounds are some."""
+        """Check that the bounds are not negative."""
         for name in ("gateway_keep_flows", "gateway_keep_messages"):
             if name in updated and getattr(ctx.options, name) < 0:
                 raise exceptions.OptionsError(f"{name} must be 0, which keeps all, or more.")

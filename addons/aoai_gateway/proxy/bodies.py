@@ -55,7 +55,7 @@ class BodyReader:
         )
 
     def read_eof(self) -> h11.Event | None:
-        """Say what it means that the connection ended here. Raises h11.ProtocolError."""
+        """Return what it means that the connection ended here. Raises h11.ProtocolError."""
         return self._reader.read_eof()
 
     def _read(self, buffer: ReceiveBuffer, content: bytearray) -> h11.EndOfMessage | h11.ProtocolError | None:

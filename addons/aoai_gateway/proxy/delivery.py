@@ -155,7 +155,7 @@ class Delivery(StreamPart):
         return None
 
     def so_far(self) -> Ended | None:
-        """Say what there is of an answer that goes to the client as it comes; None: it has got nothing."""
+        """Return what there is of an answer that goes to the client as it comes; None: it has got nothing."""
         if self._response.progress not in (Progress.BEGUN, Progress.HELD):
             return None
         try:

@@ -108,7 +108,7 @@ class DownstreamRequest:
             yield from here.ask(GatewayClientIdentifiedHook(identified))
 
     def _make_room(self, accepted: AcceptedRequest, target: Target) -> CommandGenerator[None]:
-        """See that there is room for the body, in memory or on disk. Raises GatewayError."""
+        """Check that there is room for the body, in memory or on disk. Raises GatewayError."""
         here, gateway, head = self._here, self._here.gateway, self._here.head
         limits, name = accepted.setup.config.limits, accepted.share
         spooled = is_spooled(gateway, head, target)
@@ -127,7 +127,7 @@ class DownstreamRequest:
             gateway.connections.files += 1
 
     def _look_ahead(self, accepted: AcceptedRequest, target: Target) -> CommandGenerator[None]:
-        """See that a large request would not be refused with its body, whatever that is."""
+        """Check that a large request would not be refused with its body, whatever that is."""
         least = check_rights(accepted.setup, accepted.client, target)
         if least is not None:
             gateway = self._here.gateway
@@ -199,7 +199,7 @@ class DownstreamRequest:
         request.data.timestamp_end = self._here.clock.time()
 
     def target(self) -> Target:
-        """Say what is asked for, now that a user may have edited the request. Raises GatewayError."""
+        """Return what is asked for, now that a user may have edited the request. Raises GatewayError."""
         here, request = self._here, self._here.flow.request
         assert here.accepted is not None
         fields, path = self._checked

@@ -156,7 +156,7 @@ def accept_replayed(
 
 
 def _check_form(request: http.Request, head: HeaderIndex) -> None:
-    """See that the head, which is valid HTTP, asks for what a gateway does. Raises GatewayError."""
+    """Check that the head, which is valid HTTP, asks for what a gateway does. Raises GatewayError."""
     if request.data.scheme or request.data.authority:
         # Absolute form, and CONNECT: a target that names a host is for a forward proxy.
         raise errors.invalid_target("This is a gateway, not a forward proxy: send a path only.")
@@ -188,7 +188,7 @@ def check_request(
     granted: Grant | None = None,
     head: HeaderIndex | None = None,
 ) -> Target:
-    """See that an identified client's request is one that can be served, before its body is read.
+    """Check that an identified client's request is one that can be served, before its body is read.
 
     ``head``: the request's fields, where they were read. Returns what it asks for. Raises GatewayError.
     """
@@ -230,13 +230,13 @@ def may_be_large(head: HeaderIndex) -> bool:
 
 
 def target_of(request: http.Request, head: HeaderIndex | None = None) -> Target:
-    """Say what a request asks for. ``head``: its fields, where they were read. Raises GatewayError."""
+    """Return what a request asks for. ``head``: its fields, where they were read. Raises GatewayError."""
     websocket = (head is None or b"upgrade" in head) and asks_for_websocket(request)
     return parse_target(request.method, request.path, websocket=websocket)
 
 
 def _check_handshake(request: http.Request, head: HeaderIndex) -> None:
-    """See that a request for a WebSocket is its handshake (RFC 6455 §4.2.1). Raises GatewayError (426)."""
+    """Check that a request for a WebSocket is its handshake (RFC 6455 §4.2.1). Raises GatewayError (426)."""
     wrong = (
         request.data.http_version != b"HTTP/1.1"
         or b"upgrade" not in heads.connection_options(request.data.headers.fields)

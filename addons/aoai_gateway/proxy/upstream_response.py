@@ -191,7 +191,7 @@ class UpstreamResponse:
         self.due = max(self.due, min(at + self._timeouts.idle, self._must_end))
 
     def stream_ended(self, now: float) -> Ended:
-        """Say how the stream that was delivered has ended, or what of it there is until now."""
+        """Return how the stream that was delivered has ended, or what of it there is until now."""
         reader = self.reader
         if reader is None:
             return Ended(now, complete=True, first_content=self.first_content)
@@ -222,7 +222,7 @@ class UpstreamResponse:
         return f"failed in its stream: {named}"
 
     def stream_broken_off(self, now: float, reason: str) -> Ended:
-        """Say how the stream has ended whose connection did not end as HTTP has it."""
+        """Return how the stream has ended whose connection did not end as HTTP has it."""
         self.cut_short = True
         result = self.stream_ended(now)
         if self.reader is not None and result.complete:
@@ -253,7 +253,7 @@ class UpstreamResponse:
                 return None
 
     def deadline_passed(self, now: float) -> Result | None:
-        """Say what it means that nothing came in time; None: wait on, until the new ``due``."""
+        """Return what it means that nothing came in time; None: wait on, until the new ``due``."""
         if now < self._limit - DEADLINE_SLACK:
             if not self._liveness.is_lost(self._call.id, now):
                 self._expect(self._limit, now)

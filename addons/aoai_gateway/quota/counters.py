@@ -301,7 +301,7 @@ def _fits(asked: list[_Asked]) -> bool:
 
 
 def _report(asked: list[_Asked], now: int, *, admitted: bool, booked: bool) -> Decision:
-    """Say how every limit stands after the decision. ``booked``: what is asked was booked since."""
+    """Return how every limit stands after the decision. ``booked``: what is asked was booked since."""
     standings = []
     for quota, account, _, _, limits in asked:
         for kind, limit, amount, room in limits:

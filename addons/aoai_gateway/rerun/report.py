@@ -30,7 +30,7 @@ class Row:
 
 
 def left_out(reasons: Mapping[str, int]) -> str:
-    """Say what of a capture is no call of the run."""
+    """Return what of a capture is no call of the run."""
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
 
 
@@ -74,7 +74,7 @@ def totals(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def total_lines(rows: Iterable[Row]) -> list[str]:
-    """Tell what a run amounts to."""
+    """Return what a run amounts to."""
     sums = totals(rows)
     calls = f"{sums['calls']} call{'' if sums['calls'] == 1 else 's'}"
     lines = [f"{calls}: {', '.join(f'{sums[verdict.value]} {verdict.value}' for verdict in Verdict)}"]

@@ -165,7 +165,7 @@ def result_lines(number: int, result: Result) -> list[str]:
 
 
 def total_line(results: Sequence[Result]) -> str:
-    """Tell what the run amounts to."""
+    """Return what the run amounts to."""
     passed = sum(result.passed for result in results)
     line = f"{len(results)} cases: {passed} passed, {len(results) - passed} failed"
     costs = [result.cost for result in results if result.cost is not None]
@@ -191,7 +191,7 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
 async def tell(
     results: AsyncIterator[Result], say: Callable[[str], None], *, as_document: bool
 ) -> list[Result]:
-    """Say what came of each as it comes, and in the end of all."""
+    """Return what came of each as it comes, and in the end of all."""
     found: list[Result] = []
     async for result in results:
         found.append(result)

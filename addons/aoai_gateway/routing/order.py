@@ -262,7 +262,7 @@ def able(request: RoutingRequest) -> Pool:
 
 
 def _never(request: RoutingRequest, backend: Backend) -> Skip | None:
-    """Say why a backend is never tried for the call."""
+    """Return why a backend is never tried for the call."""
     if request.home is not None and backend.endpoint.name != request.home:
         return Skip(backend, f"the call refers to state held at {request.home}", None, Cause.ELSEWHERE)
     if request.takes is not None and backend.key not in request.takes:
@@ -282,7 +282,7 @@ def _never(request: RoutingRequest, backend: Backend) -> Skip | None:
 
 
 def _after_failure(request: RoutingRequest, backend: Backend, now: float, breaks: Breaks) -> Skip | None:
-    """Say why a backend is not tried after a failure, of this call or of others."""
+    """Return why a backend is not tried after a failure, of this call or of others."""
     cls = request.cls.name
     brk = breaks.on(backend, now, cls, request.marks)
     if brk is not None:
@@ -305,7 +305,7 @@ def _without_room(
     demands: Demands | None,
     left: Left | None,
 ) -> Skip | None:
-    """Say why a backend's capacity does not let the call in at this time.
+    """Return why a backend's capacity does not let the call in at this time.
 
     ``left``: what its client leaves to others of its class, if it has had more than its part.
     """

@@ -300,7 +300,7 @@ class Gateway:
         self._last_begun = call.started
 
     def idle_seconds(self, now: float) -> float:
-        """Tell for how long no call has been under way, from the begin of the last one (monotonic times)."""
+        """Return for how long no call has been under way, since the last one began. Monotonic seconds."""
         return 0.0 if self.calls else now - self._last_begun
 
     def over(self, call_id: str) -> None:

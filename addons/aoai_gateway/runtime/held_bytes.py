@@ -70,7 +70,7 @@ class Held:
         return self._all.room(self._client, self._most)
 
     def expect(self, size: int) -> None:
-        """See that there is room for so many bytes more, which are not there yet.
+        """Check that there is room for so many bytes more, which are not there yet.
 
         Raises GatewayError (503).
         """

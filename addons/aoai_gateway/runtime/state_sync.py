@@ -252,7 +252,7 @@ class StateSync:
 
 
 def process_name() -> str:
-    """Say how this process is named to others: its host and its id."""
+    """Return how this process is named to others: its host and its id."""
     return f"{socket.gethostname()[:48]}:{os.getpid()}"
 
 

@@ -34,7 +34,7 @@ class Trouble:
 
 
 def troubles(gateway: Gateway) -> list[Trouble]:
-    """Say what is wrong now; nothing, as a rule."""
+    """Return what is wrong now; nothing, as a rule."""
     return [
         *_empty_pools(gateway),
         *_sinks(gateway),

@@ -173,7 +173,7 @@ class AffinityFile:
 
 
 def check(path: Path) -> None:
-    """See that it can be used: read its beginning. Raises AffinityFileError."""
+    """Check that it can be used: read its beginning. Raises AffinityFileError."""
     next(read(path), None)
 
 

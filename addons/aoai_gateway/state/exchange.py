@@ -131,7 +131,7 @@ class Exchange:
             logger.warning("Another gateway process tells what cannot be read here; that is passed over.")
 
     async def follow(self) -> None:
-        """See that the stream is the one that was read last: one that began anew is read from its begin."""
+        """Check that the stream is the one that was read last: one that began anew is read from its begin."""
         newest = await self._reader.answer("XREVRANGE", self._events, "+", "-", "COUNT", 1)
         if not newest or _order(newest[0][0].decode()) < _order(self._last):
             self._last = "0-0"

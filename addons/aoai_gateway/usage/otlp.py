@@ -84,7 +84,7 @@ class OtlpWriter:
         return 0
 
     def trouble(self) -> str:
-        """Say why the collector does not take metrics; empty if it does."""
+        """Return why the collector does not take metrics; empty if it does."""
         return self._measures.failing if self._measures is not None else ""
 
     def close(self) -> None:

@@ -108,7 +108,7 @@ class Sink[T]:
         return self._unsettled
 
     def trouble(self, now: float) -> str:
-        """Say what is wrong with it at this monotonic time; empty if nothing is."""
+        """Return what is wrong with it at this monotonic time; empty if nothing is."""
         since = self._since
         if since is not None and now - since > HANGS_SECONDS:
             return f"has hung for {now - since:.0f} s"

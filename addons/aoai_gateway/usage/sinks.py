@@ -183,7 +183,7 @@ def _made(key: UsageSink | str) -> AnySink:
 
 
 def _gather_seconds(key: UsageSink | str) -> float:
-    """Say for how long records gather: longer where each batch is a request of its own."""
+    """Return for how long records gather: longer where each batch is a request of its own."""
     return REQUEST_SECONDS if isinstance(key, OtlpSink | LogAnalyticsSink) else GATHER_SECONDS
 
 

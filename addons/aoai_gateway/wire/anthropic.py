@@ -113,7 +113,7 @@ class MessageEvents:
         return bool(self._reason)
 
     def read(self, event: SseEvent, *, accepted: bool) -> Reading:
-        """Say what an event with data means."""
+        """Return what an event with data means."""
         name = event.event or type_of(event.data)
         match name:
             case b"content_block_delta":

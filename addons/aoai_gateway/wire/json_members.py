@@ -60,7 +60,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def fault_at(text: str, position: int, expected: str = "something else is expected") -> str:
-    """Say what is wrong where a decoder could not go on: ``a comma is expected (line 1, column 9)``.
+    """Return what is wrong where a decoder could not go on: ``a comma is expected (line 1, column 9)``.
 
     Decoders of several versions have several words, and places, for the same mistake. So this looks at the
     text itself. It quotes none of it.

@@ -62,7 +62,7 @@ class EventReader(Protocol):
     """Reads the events of one stream, in their order. One that has been accepted may be read in haste."""
 
     def read(self, event: SseEvent, *, accepted: bool) -> Reading:
-        """Say what an event with data means."""
+        """Return what an event with data means."""
         ...
 
     @property

@@ -22,10 +22,10 @@ class Access(Protocol):
     """Decides about requests."""
 
     def may_see(self, handler: RequestHandler) -> guard.Refusal | None:
-        """Say why a request may not see what is here; None if it may."""
+        """Return why a request may not see what is here; None if it may."""
 
     def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
-        """Say why a request may not change or send anything; None if it may."""
+        """Return why a request may not change or send anything; None if it may."""
 
     def name_of(self, handler: RequestHandler) -> str:
         """Name who asks, as far as the key tells; "" where it does not."""

@@ -170,7 +170,7 @@ class Calls:
         self._forget(flow.id)
 
     def _refreshed(self) -> None:
-        """See that the flow list was cleared, or tidied."""
+        """Check that the flow list was cleared, or tidied."""
         assert self._view is not None
         for ident in [ident for ident in self._flows if self._view.get_by_id(ident) is None]:
             self._forget(ident)

@@ -139,7 +139,7 @@ def _text_of_item(item: Mapping[str, Any]) -> str:
 
 
 def _decoded(value: object) -> int:
-    """Say how many bytes base64 stands for."""
+    """Return how many bytes base64 stands for."""
     return len(value) * 3 // 4 if isinstance(value, str) else 0
 
 

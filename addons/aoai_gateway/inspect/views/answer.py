@@ -73,7 +73,7 @@ def rule(title: str) -> str:
 
 
 def timing(facts: Facts) -> list[str]:
-    """Say how fast a stream was, in summary words, as far as it was noted."""
+    """Return how fast a stream was, in summary words, as far as it was noted."""
     words = []
     first = facts.number("gateway_first_content_ms")
     if first is not None:
@@ -160,7 +160,7 @@ def _warnings(answer: Answer) -> list[str]:
 
 
 def verdict_lines(whose: str, verdicts: list[Verdict]) -> list[str]:
-    """Say what the content filter found: first what it withheld, then what it only remarked on."""
+    """Return what the content filter found: first what it withheld, then what it only remarked on."""
     lines = []
     if filtered := [verdict.text for verdict in verdicts if verdict.filtered]:
         lines.append(f"⚠ FILTERED: {whose}, for {', '.join(filtered)}.")

@@ -33,7 +33,7 @@ _PDF = "JVBERi0"
 
 
 def describe(value: object, key: str = "") -> tuple[str, str] | None:
-    """Say what the value of a member ``key`` is, if it is not for reading: its kind, and a few words.
+    """Return what the value of a member ``key`` is, if it is not for reading: its kind, and a few words.
 
     The kinds are ``image``, ``audio``, ``file`` and ``data``. None for what can be shown as it is.
     """

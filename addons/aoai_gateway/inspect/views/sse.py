@@ -35,7 +35,7 @@ class Events:
     unread: int = 0
 
     def notes(self) -> list[str]:
-        """Say what is wrong with the stream itself, a line each."""
+        """Return what is wrong with the stream itself, a line each."""
         notes = []
         if self.unreadable:
             notes.append(f"{self.unreadable:,} of its events are not JSON; they are left out here.")
