@@ -112,6 +112,8 @@ class Answer:
     takes: float = 1.0
     """From the answer's headers to its end."""
     complete: bool = True
+    failed: str = ""
+    """How its stream says that it has failed."""
     usage: Usage | None = None
     model: str | None = None
     response_id: str | None = None
@@ -428,6 +430,7 @@ class World(Stage):
                         self.now,
                         behaviour.complete,
                         reason="" if behaviour.complete else "broke off its stream",
+                        failed=behaviour.failed,
                         usage=behaviour.usage,
                         model=behaviour.model,
                         response_id=behaviour.response_id,

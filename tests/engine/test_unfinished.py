@@ -174,6 +174,14 @@ def test_a_background_stream_that_is_left_is_charged_when_its_end_is_looked_at()
     assert charged(there) == 410
 
 
+def test_a_background_stream_that_tells_of_its_failure_is_over() -> None:
+    there = world("a").script(a=Answer(response_id=NAME, failed="failed in its stream: server_error"))
+    asked = ask(there, team(), stream=True)
+    assert asked.call.outcome is Outcome.TRUNCATED
+    assert there.counters.open_reservations == 0
+    assert not asked.call.goes_on
+
+
 RUN = "run_0123456789"
 RUNS = "/openai/v1/threads/thread_1/runs"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import brotli
 import pytest
+from mitmproxy.proxy import events
 
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.proxy.downstream_response import DownstreamResponse
@@ -130,6 +131,18 @@ def test_a_failure_that_is_told_after_content_passes_and_is_no_success(
     assert (call.outcome, call.attempts[0].reason) == (outcome, reason)
     assert b"b.example" not in here.received
     assert here.at_rest
+
+
+def test_a_look_at_a_failed_response_has_not_failed(here: Connection) -> None:
+    look = (
+        b"GET /openai/v1/responses/resp_1?stream=true HTTP/1.1\r\nhost: gw\r\napi-key: key-of-anybody\r\n\r\n"
+    )
+    here.feed(events.DataReceived(here.client, look))
+    call = call_of(here)
+    failed = b'{"id":"resp_1","status":"failed","error":{"code":"server_error"}}'
+    event = b'event: response.failed\ndata: {"type":"response.failed","response":%b}\n\n' % failed
+    here.answer("a", SSE + chunk(event) + END)
+    assert (call.outcome, call.attempts[0].reason) == (Outcome.OK, "")
 
 
 FAILED = b'{"object":"response","status":"failed","error":{"code":"server_error","message":"m"}}'

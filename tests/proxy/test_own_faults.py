@@ -13,6 +13,7 @@ from mitmproxy.proxy import events
 from mitmproxy.test import taddons
 from pydantic import SecretStr
 
+from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.attempt_log import AttemptLog
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from tests.engine_driver import config
@@ -123,6 +124,38 @@ def test_another_key_ends_the_break_that_the_one_before_caused(
     assert b"api-key: other-key-of-a" in here.sent["a.example"]
     here.respond("a", 200)
     assert here.result()[0] == 200
+
+
+def test_a_call_of_before_another_key_breaks_nothing(made: Callable[..., Connection]) -> None:
+    here = made("a", "b")
+    ask(here)
+    here.clock.now += 1
+    with_other_keys(here, "a")
+    here.respond("a", 401, REFUSED)
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    assert in_break(here) == {}
+    ask(here)
+    here.respond("a", 401, REFUSED)
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    assert set(in_break(here)) == {"a@a"}, "the other one is refused, too"
+
+
+def test_another_key_leaves_a_break_by_hand(made: Callable[..., Connection]) -> None:
+    here = made("a", "b")
+    told: list[object] = []
+    here.gateway.credential_breaks.tell_ends = told.append
+    ask(here)
+    here.respond("a", 401, REFUSED)
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    now = here.clock.now
+    here.gateway.engine.breaks.open(("a", None), Break(now, now + 300, "by hand", ""))
+    here.clock.now += 1
+    with_other_keys(here, "a")
+    assert in_break(here) == {"a@a": "by hand"}
+    assert told == [], "others would end it"
 
 
 def test_another_key_ends_no_break_for_another_cause(made: Callable[..., Connection]) -> None:

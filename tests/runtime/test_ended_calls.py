@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,6 +165,29 @@ async def test_a_call_that_cannot_be_written_takes_no_others_along(
     assert [each["call"] for each in kept.records] == [made[0].id, made[2].id]
     assert "its record is lost" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_a_record_that_no_line_can_hold_is_lost_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    gateway = Gateway()
+    gateway.adopt(config("a"))
+    gateway.heard = Heard()  # type: ignore[assignment]
+    log = tmp_path / "usage.jsonl"
+    gateway.sinks.adopt(config("a").but(usage_log=str(log)))
+    made = calls(3)
+    record = gateway_module.usage_record
+    odd = {"odd": object()}
+    monkeypatch.setattr(
+        gateway_module, "usage_record", lambda call: record(call) | (odd if call is made[1] else {})
+    )
+    for call in made:
+        gateway.write_down(call)
+    gateway.catch_up()
+    gateway.sinks.close(gateway.sinks.take_all())
+    found = [json.loads(line)["call"] for line in log.read_text().splitlines()]
+    assert found == [made[0].id, made[2].id]
+    assert "it is lost" in caplog.text
 
 
 @pytest.mark.parametrize("heard", [(), ("gateway_call_finished",)])

@@ -117,6 +117,11 @@ def test_at_the_end_what_has_no_answer_is_told_so(own_redis: RedisServer) -> Non
             await asked
         ((last),) = told
         assert isinstance(last, TimeoutError | asyncio.CancelledError)
+        runner.tell(ECHO, 2, packed_words((0, 4)), told.append)
+        with pytest.raises(asyncio.CancelledError):
+            await runner.ask(ECHO, 2, packed_words((0, 5)))
+        await asyncio.sleep(0)
+        assert isinstance(told[1], asyncio.CancelledError)
         own_redis.wake()
         await client.aclose()
 

@@ -88,3 +88,6 @@ def test_a_body_of_thousands_of_empty_members_is_left_alone(name: str) -> None:
     begun = time.process_time()
     assert readable(many, coding) == many
     assert time.process_time() - begun < 1
+    with pytest.raises(NotDecodedError) as raised:
+        decode(encode(b"{") + many + encode(b"}"), coding, MIB)
+    assert not raised.value.broken, "a reader without a bound can read it"

@@ -182,6 +182,8 @@ class Aftermath:
     def _break(self, attempt: Attempt, failed: Failed, scope: Scope, hint: float | None) -> None:
         """Open a break for all, for the call's client, or none yet, as far as there is evidence."""
         call, request, breaks, now = self._call, self._request, self._scheduler.breaks, self._now
+        if refuses_us(failed) and breaks.is_shown_another(scope[0], call.started):
+            return  # it refuses a key that was mended since
         finding = Finding.FOR_ALL
         if not lacks_capacity(failed):
             witness = Witness(call.id, request.client, content_of(call), now, is_proof(failed, hint))

@@ -145,7 +145,9 @@ def _goes_on(call: Call) -> bool:
     if not (call.served and costs(call)):
         return False
     body = call.body
-    left = body is not None and body.background and call.outcome is not Outcome.OK
+    told_failure = call.outcome is Outcome.TRUNCATED and call.is_whole
+    is_over = call.outcome is Outcome.OK or told_failure
+    left = body is not None and body.background and not is_over
     return call.answer_state in GOES_ON or (left and call.usage is None)
 
 

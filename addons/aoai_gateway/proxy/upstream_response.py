@@ -200,7 +200,7 @@ class UpstreamResponse:
             now,
             complete=complete,
             reason="" if complete else "ended its stream without saying so",
-            failed=self._failure_told(reader.error),
+            failed=self._failure_told(reader.error) if self._may_fail_inside else "",
             first_content=self.first_content,
             usage=reader.usage,
             model=reader.model,

@@ -85,6 +85,8 @@ class Breaks:
         """The classes for which breaks were opened last."""
         self.any_for_some = False
         """Whether there may be a break that is for some calls only."""
+        self._credentials_since: dict[str, float] = {}
+        """Since when endpoints are shown the credentials that they are shown now, where that is known."""
 
     @property
     def is_empty(self) -> bool:
@@ -159,22 +161,27 @@ class Breaks:
         self._probes.end(scope)
 
     def credential_changed(self, endpoint: str, now: float) -> tuple[Scope, ...]:
-        """End the breaks of an endpoint that did not accept its credential. Returns the scopes that had some.
+        """End the breaks of an endpoint that did not accept its credential. Returns scopes with none left.
 
         Calls show it another one from now on. What else is wrong with it keeps its breaks.
         """
+        self._credentials_since[endpoint] = now
         ended = []
         for scope in [scope for scope in self._breaks if scope[0] == endpoint]:
             breaks = self._breaks[scope]
             kept = {key: brk for key, brk in breaks.items() if not brk.refuses_us}
-            if len(kept) == len(breaks) or not any(brk.until > now for brk in breaks.values()):
+            if not any(brk.until > now for brk in breaks.values() if brk.refuses_us):
                 continue
-            ended.append(scope)
             if kept:
                 self._breaks[scope] = kept
             else:
+                ended.append(scope)
                 self.close(scope)
         return tuple(ended)
+
+    def is_shown_another(self, endpoint: str, since: float) -> bool:
+        """Whether a call that began then may have shown an endpoint another credential than calls do now."""
+        return since < self._credentials_since.get(endpoint, since)
 
     def half_open(self, scope: Scope) -> None:
         """End a scope's breaks before their time; one call of each class finds out whether it is well."""

@@ -426,8 +426,17 @@ class Gateway:
                 log_exception("while a call was written down; its record is lost.", error)
             if not kept:
                 call.forget_texts()
-        if records:
+        try:
             self.sinks.put(records)
+        except Exception:
+            for record in records:
+                self._put_alone(record)
+
+    def _put_alone(self, record: dict[str, Any]) -> None:
+        try:
+            self.sinks.put([record])
+        except Exception as error:
+            log_exception("while a record was written; it is lost.", error)
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Write down a request that was answered before it became a call."""

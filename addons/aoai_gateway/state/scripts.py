@@ -170,6 +170,9 @@ class Runner:
         """
         loop = asyncio.get_running_loop()
         question = _Asked(script, count, words, loop)
+        if self._is_closed:
+            question.take(asyncio.CancelledError())
+            return question.reply
         self._waiting.append(question)
         self._is_urgent = True
         if not (self._starts_at_once or self._is_busy()):
@@ -182,7 +185,11 @@ class Runner:
     def tell(self, script: Script, count: int, words: bytes, took: Callable[[Outcome], None]) -> None:
         """Ask without waiting. ``took`` is given the answer, or an exception; CancelledError at the end."""
         loop = asyncio.get_running_loop()
-        self._waiting.append(_Told(script, count, words, loop.time(), took))
+        question = _Told(script, count, words, loop.time(), took)
+        if self._is_closed:
+            loop.call_soon(question.take, asyncio.CancelledError())
+            return
+        self._waiting.append(question)
         if self._start is None and not self._is_busy():
             self._start = loop.call_later(LINGER_SECONDS, self._begin)
 

@@ -56,11 +56,12 @@ class Sinks:
         return bool(self._open)
 
     def put(self, records: Sequence[Record]) -> None:
-        """Give records to all of them; never blocks."""
-        lines: list[Line] = []
-        for sink in self._open.values():
+        """Give records to all; never blocks. Raises TypeError, before one has any, as `line_of` does."""
+        sinks = self._open.values()
+        takes_lines = any(isinstance(sink, LineSink) for sink in sinks)
+        lines: list[Line] = list(map(line_of, records)) if takes_lines else []
+        for sink in sinks:
             if isinstance(sink, LineSink):
-                lines = lines or list(map(line_of, records))
                 sink.put(lines)
             else:
                 sink.put(records)

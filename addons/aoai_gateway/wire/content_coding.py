@@ -56,6 +56,8 @@ def decode(raw: bytes, coding: str | None, most: int) -> bytes:
         raise NotDecodedError
     try:
         decoded = decoder(raw, most + 1)
+    except NotDecodedError:
+        raise
     except Exception:  # each library has errors of its own
         raise NotDecodedError(broken=True) from None
     if len(decoded) > most:
@@ -90,7 +92,7 @@ def _inflate(raw: bytes, most: int) -> bytes:
             raise EOFError
         if not raw.startswith(_GZIP_START):
             return bytes(found)
-    raise ValueError("too many members")
+    raise NotDecodedError
 
 
 def _unbrotli(raw: bytes, most: int) -> bytes:
@@ -130,7 +132,7 @@ def _unzstd(raw: bytes, most: int) -> bytes:
         raw = decoder.unused_data
         if not raw or len(found) >= most:
             return bytes(found)
-    raise ValueError("too many frames")
+    raise NotDecodedError
 
 
 def zstd_module() -> Any:
