@@ -160,7 +160,6 @@ def wrong_credential(start: Start, simulator: Simulator, folder: Path) -> None:
     here.gateway.write(configuration(simulator.urls, simulator.keys, **here.sections))
     eventually(lambda: ".yaml was reloaded." in here.gateway.log, "the new key is in force")
     here.run("check", "--config", str(here.gateway.config_path))
-    here.run("break", "close", "sweden")
     assert here.ask().headers["x-gateway-backend"] == "gpt-4o-ptu@sweden"
 
 

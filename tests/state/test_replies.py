@@ -32,7 +32,10 @@ answers: st.SearchStrategy[Answer] = st.recursive(
 def read(reader: Reader, data: bytes) -> list[Any]:
     """Return the answers that are whole by now."""
     reader.feed(data)
-    return list(iter(reader.gets, False))
+    found = []
+    while (answer := reader.gets()) is not False:  # 0 is an answer
+        found.append(answer)
+    return found
 
 
 def written(answer: Answer) -> bytes:
