@@ -92,11 +92,16 @@ class Bench:
         item = {"type": "message", "role": "user", "content": content}
         settings = {"type": "realtime", "instructions": SYSTEM, "output_modalities": ["text"]}
         with connect(url, additional_headers={"api-key": CLIENT_KEY}, proxy=None) as session:
+
+            def hear(kind: str) -> None:
+                while json.loads(session.recv(timeout=30))["type"] != kind:
+                    pass
+
             session.send(json.dumps({"type": "session.update", "session": settings}))
+            hear("session.updated")  # or it might come between the messages
             session.send(json.dumps({"type": "conversation.item.create", "item": item}))
             session.send(json.dumps({"type": "response.create"}))
-            while json.loads(session.recv(timeout=30))["type"] != "response.done":
-                pass
+            hear("response.done")
 
     def meanwhile(self, call: Callable[[], Answer]) -> Future[Answer]:
         return self._pool.submit(call)
@@ -323,7 +328,7 @@ def test_a_session_reads_as_a_conversation(bench: Bench) -> None:
     )
     expect(page.locator('[data-action="edit"]')).to_have_count(0)
     page.locator("details.events").first.click()
-    expect(page.locator("details.events").first).to_contain_text("session.updated")
+    expect(page.locator("details.events").first).to_contain_text("response.output_item.added")
     page.locator("details.events").first.locator("summary").first.click()
     bench.close_note()
     take_picture(page, "workbench-session")
