@@ -8,18 +8,25 @@ import logging
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from aoai_gateway.config.models import Config
 from aoai_gateway.usage import writer_child
 from aoai_gateway.usage.elsewhere import Otlp
 from aoai_gateway.usage.lines import line_of
 from aoai_gateway.usage.sink import LineSink, Record, SinkError
+from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.writer_process import FRAME, ProcessWriter
 from tests.usage.receiver import Receiver
 from tests.usage.records import record
@@ -29,6 +36,12 @@ needs_stop = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="it has n
 
 def settings(receiver: Receiver, **values: Any) -> Otlp:
     return Otlp(**{"endpoint": receiver.url, "metrics": False, **values})
+
+
+def config(receiver: Receiver) -> Config:
+    endpoint = {"name": "a", "url": "https://a.example/", "key": "key-of-a"}
+    sinks = {"otlp": {"endpoint": receiver.url, "metrics": False}}
+    return Config.model_validate({"aoai": {"endpoints": [endpoint]}, "usage_sinks": sinks})
 
 
 def lines(*names: str) -> list[bytes]:
@@ -146,12 +159,127 @@ def test_a_writer_that_cannot_be_made_is_tried_again_after_a_pause(
 ) -> None:
     monkeypatch.setattr("aoai_gateway.usage.writer_process.COMMAND", ("false",))
     made = ProcessWriter(settings(receiver))
-    made.close()  # pauses are over at once, as when the sink is closed
+    wait_until(made._process.has_ended)
+    made.hurry()  # pauses are over at once
     for pause in (1.0, 2.0, 4.0):
         with pytest.raises(SinkError, match=r"^its process ended with exit code 1$"):
             made.write(lines("one"))
         wait_until(made._process.has_ended)
         assert made._pause == pause
+
+
+def test_what_waits_for_the_process_to_start_again_is_written_when_the_sink_is_closed(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("aoai_gateway.usage.writer_process.COMMAND", ("false",))
+        broken.setattr("aoai_gateway.usage.writer_process.LONGEST_PAUSE_SECONDS", 600.0)
+        broken.setattr("aoai_gateway.usage.writer_process.FIRST_PAUSE_SECONDS", 600.0)
+        made = ProcessWriter(settings(receiver))
+        wait_until(made._process.has_ended)
+        monkeypatch.setattr("aoai_gateway.usage.sinks._writer", lambda key: made)
+        sinks = Sinks()
+        sinks.adopt(config(receiver))
+        (sink,) = sinks
+        sinks.put([record(call="one")])
+        wait_until(lambda: sink.dropped == 1)
+        sinks.put([record(call="two")])
+        wait_until(lambda: sink._since is not None)
+    sink.close(60.0)
+    assert (sink.written, sink.dropped) == (1, 1)
+    assert calls(receiver) == ["two"]
+
+
+SAYING = """
+import sys, time
+sys.stdin.buffer.read(4)  # settings come, or a batch
+print(end={said!r}, flush=True)
+{then}
+"""
+"""In the place of the process: says something, and then ends or stays."""
+
+
+OUTLIVED = """
+import subprocess
+subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.buffer.read()"])
+print('{"trouble": "outlived"}', flush=True)
+time.sleep(600)
+"""
+
+
+def saying(monkeypatch: pytest.MonkeyPatch, said: str, then: str = "") -> None:
+    command = (sys.executable, "-c", SAYING.format(said=said, then=then))
+    monkeypatch.setattr("aoai_gateway.usage.writer_process.COMMAND", command)
+
+
+@pytest.mark.parametrize("said", ['{"lost": 0, "er', '{"log": ["a"]}\n', "[]\n", "7\n", '"\ud800\n'])
+def test_a_line_that_cannot_be_read_does_not_hold_up_what_waits_for_it(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    saying(monkeypatch, said)
+    with writer(settings(receiver)) as made, pytest.raises(SinkError, match=r"^its process ended with"):
+        made.write(lines("one"))
+
+
+class Exiting(logging.Handler):
+    """What mitmproxy's handler does when its terminal is gone."""
+
+    def emit(self, entry: logging.LogRecord) -> None:
+        raise SystemExit(1)
+
+
+class Raising(logging.Handler):
+    def emit(self, entry: logging.LogRecord) -> None:
+        raise OSError("no space")
+
+
+@pytest.mark.parametrize("handler", [Exiting(), Raising()])
+def test_a_log_that_cannot_be_written_costs_no_batch(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, handler: logging.Handler
+) -> None:
+    told = logging.getLogger("told")
+    told.addHandler(handler)
+    answer = '{"log": ["told", 40, "hello"]}\n{"lost": 3, "error": null}\n'
+    saying(monkeypatch, answer, "sys.stdin.buffer.read()")
+    try:
+        with writer(settings(receiver)) as made:
+            assert made.write(lines("one")) == 3
+    finally:
+        told.removeHandler(handler)
+
+
+def test_a_batch_of_which_nothing_is_heard_is_given_up(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another process has its output open, so it does not end when it is killed.
+    saying(monkeypatch, "", OUTLIVED)
+    monkeypatch.setattr("aoai_gateway.usage.writer_process.LAST_SECONDS", 0.05)
+    with writer(settings(receiver), patience=0.05) as made:
+        wait_until(lambda: made.trouble() == "outlived")
+        with pytest.raises(SinkError, match=r"^its process was ended by SIGKILL$"):
+            made.write(lines("one"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here")
+@pytest.mark.parametrize("module", ["aoai_gateway.usage.writer_child", "aoai_gateway.runtime.body_worker"])
+def test_signals_for_the_gateway_are_not_for_processes_beside_it(module: str) -> None:
+    started = subprocess.Popen([sys.executable, "-P", "-m", module], stdin=PIPE, stdout=PIPE)
+    try:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+            number = getattr(signal, name)
+            wait_until(partial(ignores, started.pid, number))
+            os.kill(started.pid, number)
+        started.communicate(timeout=60)
+        assert started.returncode == 0
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def ignores(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_a_sink_of_this_kind_counts_as_any_other(receiver: Receiver) -> None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 from azure.core.exceptions import HttpResponseError, ServiceRequestError
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import HTTPResponse
 
 from aoai_gateway.usage.csv_files import COLUMNS, CsvWriter
 from aoai_gateway.usage.elsewhere import LogAnalytics
 from aoai_gateway.usage.lines import JsonLinesWriter, line_of
-from aoai_gateway.usage.log_analytics import LogAnalyticsWriter
+from aoai_gateway.usage.log_analytics import BATCH_SECONDS, CONNECT_SECONDS, READ_SECONDS, LogAnalyticsWriter
 from aoai_gateway.usage.sink import SinkError
 from tests.usage.records import record
 
@@ -245,6 +250,101 @@ def test_a_refused_upload_is_told_without_what_the_service_said(error: Exception
     with pytest.raises(SinkError) as caught:
         LogAnalyticsWriter(ANALYTICS, Ingestion(error)).write([record()])
     assert "secret" not in str(caught.value)
+
+
+TOKEN = {"access_token": "token", "token_type": "Bearer", "expires_in": 86_400}
+ENTRA = {
+    "issuer": "https://login.microsoftonline.com/tenant/v2.0",
+    "authorization_endpoint": "https://login.microsoftonline.com/tenant/oauth2/v2.0/authorize",
+    "token_endpoint": "https://login.microsoftonline.com/tenant/oauth2/v2.0/token",
+}
+
+
+class Network:
+    """In the place of the network below Azure's libraries: gives tokens, and answers uploads as told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.seconds = 0.0
+        """That an upload takes."""
+        self.answers: list[tuple[int, dict[str, str]]] = []
+        """To the next uploads: status and headers; then 204."""
+        self.limits: dict[str, Any] = {}
+        """Of the requests to each host."""
+        self.uploads: list[float] = []
+        """When each began."""
+        monkeypatch.setattr(requests.Session, "request", self.request)
+        monkeypatch.setattr("azure.core.pipeline.transport.RequestsTransport.sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def request(self, method: str, url: str, *, timeout: Any, **_: Any) -> requests.Response:
+        host = urlsplit(url).hostname
+        self.limits[str(host)] = timeout
+        if host == "x.example":
+            self.uploads.append(self.now)
+            self.now += self.seconds
+            return answer(*(self.answers.pop(0) if self.answers else (204, {})))
+        return answer(200, {"content-type": "application/json"}, {**ENTRA, **TOKEN})
+
+
+def answer(status: int, headers: dict[str, str], body: object = None) -> requests.Response:
+    made = requests.Response()
+    made.status_code = status
+    made.headers.update(headers)
+    data = io.BytesIO(b"" if body is None else json.dumps(body).encode())
+    made.raw = HTTPResponse(data, headers, status, preload_content=False)
+    return made
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Network:
+    return Network(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("identity", "host"),
+    [
+        ({"tenant_id": "tenant", "client_id": "id", "client_secret": "secret"}, "login.microsoftonline.com"),
+        ({"client_id": "id"}, "169.254.169.254"),
+        ({}, "169.254.169.254"),
+    ],
+)
+def test_requests_for_a_token_have_the_time_limits_that_uploads_have(
+    network: Network, identity: dict[str, str], host: str
+) -> None:
+    writer = LogAnalyticsWriter(replace(ANALYTICS, **identity))
+    assert writer.write([record()]) == 0
+    writer.close()
+    assert network.limits == dict.fromkeys((host, "x.example"), (CONNECT_SECONDS, READ_SECONDS))
+
+
+@pytest.mark.parametrize("pause", ["59", "60", "3600"])
+def test_an_upload_is_tried_again_after_a_pause_if_there_is_time(network: Network, pause: str) -> None:
+    writer = LogAnalyticsWriter(ANALYTICS, clock=lambda: network.now)
+    for _ in range(2):
+        network.now, network.uploads, network.answers = 100.0, [], [(429, {"Retry-After": pause})]
+        if float(pause) < BATCH_SECONDS:
+            assert writer.write([record()]) == 0
+            assert network.uploads == [100.0, 100.0 + float(pause)]
+        else:
+            with pytest.raises(SinkError, match=r"^Log Analytics answered 429$"):
+                writer.write([record()])
+            assert network.now == 100.0
+
+
+def test_nothing_of_a_batch_is_begun_when_its_time_is_over(network: Network) -> None:
+    writer = LogAnalyticsWriter(ANALYTICS, clock=lambda: network.now)
+    many = [record(client="x" * 300_000) for _ in range(12)]
+    network.seconds = 25.0
+    with pytest.raises(SinkError, match=r"^ServiceRequestTimeoutError$"):
+        writer.write(many)
+    assert network.uploads == [0.0, 25.0, 50.0]
+    network.seconds = 1.0
+    network.uploads.clear()
+    assert writer.write(many) == 0
+    assert len(network.uploads) > 3
 
 
 # --- lines of JSON --------------------------------------------------------------------------------------

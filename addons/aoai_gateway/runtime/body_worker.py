@@ -14,12 +14,15 @@ from aoai_gateway.runtime.body_jobs import FRAME, Bug, Job, perform
 
 NICENESS = 5
 
+IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""They are for the gateway, but reach all processes of a terminal or a unit. Each would end this one."""
+
 
 def main() -> None:
     """Work until the input ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # They are for the gateway, which may still have calls to finish.
-        signal.signal(number, signal.SIG_IGN)
+    for name in IGNORED:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(os, "nice"):
         # Where processors are few, the gateway's event loop goes first.
         os.nice(NICENESS)

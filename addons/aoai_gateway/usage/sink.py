@@ -54,9 +54,10 @@ class Writer[T](Protocol):
 class Sink[T]:
     """Takes what its writer does, and has it written. ``name`` is for the log, the status page and metrics.
 
-    ``gather_seconds``: the least time from one batch to the next. ``trouble``: says what is
-    wrong with the writer though no record is lost. ``weigh`` gives the bytes of a record that waits, of which
-    there may be no more than ``most`` together.
+    ``gather_seconds``: the least time from one batch to the next. ``trouble``: says what is wrong with the
+    writer though no record is lost. ``hurry``: tells the writer, which may be amid a batch, that the end is
+    near. ``weigh`` gives the bytes of a record that waits, of which there may be no more than ``most``
+    together.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Sink[T]:
         *,
         gather_seconds: float = GATHER_SECONDS,
         trouble: Callable[[], str] = str,
+        hurry: Callable[[], object] = lambda: None,
         weigh: Callable[[T], int] = lambda _: 0,
         most: int = 0,
     ) -> None:
@@ -79,6 +81,7 @@ class Sink[T]:
         """How many of the lost ones the log has been told of."""
         self._writer = writer
         self._writers_trouble = trouble
+        self._hurry = hurry
         self._since: float | None = None
         """When the batch that is being written was begun (monotonic)."""
         self._lock = threading.Lock()
@@ -145,6 +148,7 @@ class Sink[T]:
             self._closed = True
         self._ends.set()
         self._come.set()
+        self._hurry()
         self._thread.join(seconds)
         with self._lock:
             left, self._unsettled = self._unsettled, 0

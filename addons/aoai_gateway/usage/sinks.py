@@ -179,8 +179,9 @@ def _made(key: UsageSink | str) -> AnySink:
     writer = _writer(key)
     # What else a writer does than to write records, it answers for itself.
     trouble: Callable[[], str] = getattr(writer, "trouble", str)
+    hurry: Callable[[], object] = getattr(writer, "hurry", lambda: None)
     make = Sink if isinstance(key, CsvSink) else LineSink
-    return make(name_of(key), writer, gather_seconds=_gather_seconds(key), trouble=trouble)
+    return make(name_of(key), writer, gather_seconds=_gather_seconds(key), trouble=trouble, hurry=hurry)
 
 
 def _gather_seconds(key: UsageSink | str) -> float:

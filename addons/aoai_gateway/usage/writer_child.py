@@ -35,8 +35,8 @@ NICENESS = 5
 TROUBLE_SECONDS = 1.0
 """Between two looks whether something is wrong with the writer though batches are written."""
 
-IGNORED = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Signals that are for the gateway, which may still have calls to finish."""
+IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""They are for the gateway, but reach all processes of a terminal or a unit. Each would end this one."""
 
 
 def main() -> None:

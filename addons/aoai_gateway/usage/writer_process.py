@@ -5,7 +5,9 @@ they would take that time from calls, and some more, since threads take turns. S
 a pipe, a batch at a time, and a process beside the gateway makes of them what is wanted, and sends it.
 
 The sink's thread waits for what becomes of each batch, so a sink of this kind is bounded, counts, hangs and
-ends as any other does. The process ends by itself with the gateway, having written what it was given.
+ends as any other does. The process ends by itself after the gateway, having written what it was given, unless
+it is killed with it: so it is where the gateway is a container's first process, or the main one of a systemd
+unit with ``KillMode=mixed``.
 """
 
 from __future__ import annotations
@@ -31,19 +33,26 @@ if TYPE_CHECKING:
     from aoai_gateway.usage.elsewhere import Elsewhere
     from aoai_gateway.usage.sink import Line
 
+logger = logging.getLogger(__name__)
+
 FRAME = struct.Struct("!I")
 """Before each message to the process: its bytes. The first one holds settings, and each later one lines."""
 
 COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.usage.writer_child")
 
 PATIENCE_SECONDS = 90.0
-"""For a batch; all that writers do has shorter bounds. A process that takes longer is ended."""
+"""For a batch. A process that takes longer is ended.
+
+Writers begin no request with records after the first 60 s of it, and each request has time limits of its own.
+So this is for what these do not bound: a token that takes many slow requests, or before which Entra ID asks
+for a pause; a name server; an answer that comes byte by byte.
+"""
 
 END_SECONDS = 4.0
 """For the last of it when the sink is closed."""
 
 LAST_SECONDS = 1.0
-"""For a process that has said its last to be gone."""
+"""For a process that has said its last to be gone, and for one that was killed to be heard no more."""
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """Before a process that has failed starts again; twice as long each time."""
@@ -71,7 +80,7 @@ class ProcessWriter:
         watch.daemon = True
         watch.start()
         try:
-            said = self._process.ask(b"".join(records))
+            said = self._process.ask(b"".join(records), self._patience + LAST_SECONDS)
         except EOFError:
             raise SinkError(f"its process {self._process.end()}") from None
         finally:
@@ -86,9 +95,12 @@ class ProcessWriter:
         """Say what the writer says of itself."""
         return self._process.trouble
 
+    def hurry(self) -> None:
+        """Have it started again without a pause from now on; for another thread than that of the sink."""
+        self._over.set()
+
     def close(self) -> None:
         """Have it end what it has begun, for some seconds at most."""
-        self._over.set()
         self._process.close()
 
     def _start_again(self) -> None:
@@ -118,11 +130,16 @@ class _Process:
         with suppress(OSError):
             self._send(pickle.dumps(settings))
 
-    def ask(self, batch: bytes) -> dict[str, Any]:
-        """Hand it a batch; returns ``lost`` and ``error``. Raises EOFError if it has ended before."""
+    def ask(self, batch: bytes, seconds: float) -> dict[str, Any]:
+        """Hand it a batch; returns ``lost`` and ``error``.
+
+        Raises EOFError if it has ended before, or if nothing was heard of the batch for so many seconds.
+        """
         with suppress(OSError):  # It has ended, and so the answers have.
             self._send(batch)
-        said = self._answers.get()
+        said = None
+        with suppress(queue.Empty):
+            said = self._answers.get(timeout=seconds)
         if said is None:
             raise EOFError
         return said
@@ -166,16 +183,30 @@ class _Process:
         requests.flush()
 
     def _hear(self) -> None:
-        """Take what it says, until it ends: of batches, of its trouble, and for the log."""
+        """Take what it says, until it ends."""
         assert self._process.stdout is not None
-        with self._process.stdout as said:
-            for line in said:
-                told: dict[str, Any] = json.loads(line)
-                if "log" in told:
-                    name, level, text = told["log"]
-                    logging.getLogger(name).log(level, "%s", text)
-                elif "trouble" in told:
-                    self.trouble = told["trouble"]
-                else:
-                    self._answers.put(told)
-        self._answers.put(None)
+        try:
+            with self._process.stdout as said:
+                for line in said:
+                    # Handlers of the log may raise; mitmproxy's even exits when its terminal is gone.
+                    with suppress(Exception, SystemExit):
+                        self._take(line)
+        finally:
+            self._answers.put(None)
+
+    def _take(self, line: bytes) -> None:
+        """Take a line: of a batch, of its trouble, or for the log."""
+        try:
+            told = json.loads(line)
+        except ValueError:
+            told = None
+        match told:
+            case {"log": [str(name), int(level), str(text)]}:
+                logging.getLogger(name).log(level, "%s", text)
+            case {"trouble": str(trouble)}:
+                self.trouble = trouble
+            case {"lost": _, "error": _}:
+                self._answers.put(told)
+            case _:
+                # It was killed amid this line, most likely. Else `ask` bounds the wait for an answer.
+                logger.warning("A usage log's process (%d) has said what cannot be read.", self.pid)
