@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SECONDS = 30.0
-"""For a job to have its turn and be done, once the encodings are there that the process begins with."""
+"""For a job to have its turn and be done. The first one waits for the encodings as well."""
 
 IDLE_SECONDS = 300.0
 """Without a job, after which the process ends; it takes some 130 MB."""
