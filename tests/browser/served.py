@@ -37,9 +37,13 @@ def workbench(flows: Iterable[HTTPFlow], folder: Path) -> Iterator[Page]:
 
 
 @contextmanager
-def tab_of(browser: Browser, bench: Page) -> Iterator[Tab]:
-    """Open the workbench in a tab of its own, in which nothing may go wrong or elsewhere."""
+def tab_of(browser: Browser, bench: Page, *, before: str = "") -> Iterator[Tab]:
+    """Open the workbench in a tab of its own, in which nothing may go wrong or elsewhere.
+
+    ``before``: a script that runs before the page's.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.add_init_script(before)
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     requested, problems = list[str](), list[str]()

@@ -140,6 +140,60 @@ def test_a_draft_is_there_when_the_page_is_loaded_again_until_it_is_begun_anew(t
     expect(tab.locator(".message-box textarea").first).to_have_value("Where is {{order}}?")
 
 
+def test_a_draft_is_kept_from_its_first_edit_on_and_no_longer_when_it_is_too_large(
+    tab: Tab, bench: Page
+) -> None:
+    kept = "Object.keys(sessionStorage).filter((name) => name.startsWith('workbench-draft-')).length"
+    with tab.expect_request("**/api/count"):
+        tab.goto(f"{address(bench, 'plain')}/edit")
+    box = tab.locator(".message-box textarea").first
+    assert tab.evaluate(kept) == 0
+    box.fill("Edited {{order}}")
+    assert tab.evaluate(kept) == 1
+    box.fill("x" * 500_001)
+    assert tab.evaluate(kept) == 0
+    tab.reload()
+    expect(box).to_have_value("Where is {{order}}?")
+
+
+def test_what_is_too_large_to_be_counted_is_not_sent_for_that(tab: Tab, bench: Page) -> None:
+    asked = list[str]()
+    tab.on(
+        "request", lambda request: asked.append(request.post_data or "") if "/count" in request.url else None
+    )
+    tab.goto(f"{address(bench, 'plain')}/edit")
+    takes, box = tab.locator(".takes"), tab.locator(".message-box textarea").first
+    expect(takes).to_contain_text("tokens")
+    box.fill("x" * 300_000)
+    expect(takes).to_have_text("")
+    box.fill("short again")
+    expect(takes).to_contain_text("tokens")
+    assert max(map(len, asked)) < 300_000
+
+
+def test_a_number_that_is_out_of_date_is_no_longer_asked_for(tab: Tab, bench: Page) -> None:
+    ended = list[str]()
+    tab.on("requestfailed", lambda request: ended.append(request.failure or ""))
+    tab.route("**/api/count", lambda _: None)  # it is never answered
+    with tab.expect_request("**/api/count"):
+        tab.goto(f"{address(bench, 'plain')}/edit")
+    with tab.expect_event("requestfailed"):
+        tab.locator(".message-box textarea").first.fill("Edited")
+    assert ended == ["net::ERR_ABORTED"]
+
+
+def test_a_browser_that_forbids_storage_shows_the_editor_all_the_same(browser: Browser, bench: Page) -> None:
+    forbidden = """for (const name of ["sessionStorage", "localStorage"]) {
+      const get = () => { throw new DOMException("forbidden", "SecurityError"); };
+      Object.defineProperty(window, name, { get });
+    }"""
+    with tab_of(browser, bench, before=forbidden) as tab:
+        tab.goto(f"{address(bench, 'plain')}/edit")
+        tab.locator(".message-box textarea").first.fill("Edited {{order}}")
+        expect(tab.locator(".takes")).to_contain_text("tokens")
+        tab.get_by_label("your name").fill("Ada")
+
+
 def test_a_schema_for_answers_begins_with_one_that_is_valid(tab: Tab, bench: Page) -> None:
     tab.goto(f"{address(bench, 'plain')}/edit")
     tab.get_by_label("Add a parameter").select_option("response_format")

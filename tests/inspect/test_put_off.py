@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 from collections.abc import Callable
@@ -15,9 +14,10 @@ from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.config.models import Client
 from aoai_gateway.engine.call import Call, Session
+from aoai_gateway.inspect import put_off as putting_off
 from aoai_gateway.inspect.decision_trace import Notes, follow
 from aoai_gateway.inspect.inspector import Inspector
-from aoai_gateway.inspect.put_off import AT_ONCE, PutOff, can_wait, say
+from aoai_gateway.inspect.put_off import STEP_SECONDS, PutOff, can_wait, say
 from aoai_gateway.runtime.gateway import FLOW_HOOKS
 from aoai_gateway.runtime.plugin_events import Listeners
 from aoai_gateway.wire.usage import Usage
@@ -88,12 +88,19 @@ def gone() -> Ended:
     return Ended(world("a"), gone_at=1)
 
 
+def keeping(ended: Ended) -> PutOff:
+    """Return what puts off while the call's own configuration is in force."""
+    setup = ended.call.setup
+    return PutOff(lambda: setup)
+
+
 SCENES = [plain, replayed, out, over_quota, counted, gone]
 
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_same_is_said_as_at_once(scene: Callable[[], Ended]) -> None:
-    at_once, later, put_off = scene(), scene(), PutOff()
+    at_once, later = scene(), scene()
+    put_off = keeping(later)
     say(at_once.flow, at_once.call, at_once.notes, "a conversation")
     later.put(put_off)
     assert later.said() == ("", "", {}), "nothing is said yet"
@@ -105,7 +112,8 @@ def test_the_same_is_said_as_at_once(scene: Callable[[], Ended]) -> None:
 
 
 def test_it_is_said_once() -> None:
-    ended, put_off = plain(), PutOff()
+    ended = plain()
+    put_off = keeping(ended)
     ended.put(put_off)
     put_off.say(ended.flow)
     ended.flow.comment = "edited by hand"
@@ -114,7 +122,8 @@ def test_it_is_said_once() -> None:
 
 
 def test_it_is_forgotten_with_its_flow() -> None:
-    ended, put_off = plain(), PutOff()
+    ended = plain()
+    put_off = keeping(ended)
     ended.put(put_off)
     assert len(put_off) == 1
     del ended
@@ -141,28 +150,107 @@ def reachable_texts(root: object) -> list[str]:
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_no_prompt_is_kept_beside_the_flow(scene: Callable[[], Ended]) -> None:
-    ended, put_off = scene(), PutOff()
+    ended = scene()
+    put_off = keeping(ended)
     ended.put(put_off)
     (kept,) = put_off._unsaid.values()
     assert not [text for text in reachable_texts(kept) if PROMPT in text]
 
 
-def test_no_old_configuration_is_kept_for_its_calls() -> None:
-    async def scenario() -> None:
-        put_off, at = PutOff(), world("a")
-        old = [Ended(at) for _ in range(AT_ONCE + 5)]
-        for each in old:
-            each.put(put_off)
-        at.adopt(at.config)
-        new = Ended(at)
-        new.put(put_off)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert len(put_off) == 1
-        assert new.flow.comment == ""
-        assert all(PROMPT[:20] in each.flow.comment for each in old)
+class Steps:
+    """A clock by which each call takes a third of a step, and the steps that are due, which tests take."""
 
-    asyncio.run(scenario())
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.due: list[tuple[float, Callable[[], None]]] = []
+        monkeypatch.setattr(putting_off, "asyncio", self)
+
+    def get_running_loop(self) -> Steps:
+        return self
+
+    def call_later(self, seconds: float, step: Callable[[], None]) -> object:
+        self.due.append((seconds, step))
+        return step
+
+    def clock(self) -> float:
+        self.now += STEP_SECONDS / 3
+        return self.now
+
+    def take(self) -> None:
+        """Take the one step that is due."""
+        ((seconds, step),) = self.due
+        assert seconds > 0, "other work has its turn"
+        self.due.clear()
+        step()
+
+
+def unsaid(calls: list[Ended]) -> int:
+    return sum(each.flow.comment == "" for each in calls)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    return Steps(monkeypatch)
+
+
+def test_no_old_configuration_is_kept_for_its_calls_and_nothing_waits_for_that(steps: Steps) -> None:
+    at = world("a")
+    put_off = PutOff(lambda: at.setup, steps.clock)
+    old = [Ended(at) for _ in range(8)]
+    for each in old:
+        each.put(put_off)
+    assert steps.due == []
+    at.adopt(at.config)
+    new = Ended(at)
+    new.put(put_off)
+    assert unsaid(old) == 8, "the end of a call is no place for the words of others"
+    for left in (5, 2, 0):
+        steps.take()
+        assert unsaid(old) == left
+    assert steps.due == []
+    assert len(put_off) == 1
+    assert new.flow.comment == ""
+    assert all(PROMPT[:20] in each.flow.comment for each in old)
+
+
+def test_long_streams_of_an_old_configuration_have_nothing_else_said(steps: Steps) -> None:
+    at = world("a")
+    put_off = PutOff(lambda: at.setup, steps.clock)
+    streams = [Ended(at) for _ in range(4)]
+    at.adopt(at.config)
+    new = [Ended(at) for _ in range(4)]
+    for stream, each in zip(streams, new, strict=True):
+        each.put(put_off)
+        stream.put(put_off)
+        assert len(steps.due) == 1, "one chain of steps"
+    for left in (1, 0):
+        steps.take()
+        assert (unsaid(streams), unsaid(new)) == (left, 4)
+    assert steps.due == []
+
+
+def test_a_call_that_cannot_be_put_into_words_keeps_no_other_from_it(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    at = world("a")
+    put_off = PutOff(lambda: at.setup, steps.clock)
+    old = [Ended(at) for _ in range(2)]
+    for each in old:
+        each.put(put_off)
+    at.adopt(at.config)
+    Ended(at).put(put_off)
+    annotate = putting_off.annotate
+
+    def fails_for_one(flow: HTTPFlow, *arguments: Any) -> None:
+        if flow is old[0].flow:
+            raise ValueError(PROMPT)
+        annotate(flow, *arguments)
+
+    monkeypatch.setattr(putting_off, "annotate", fails_for_one)
+    steps.take()
+    assert [each.flow.comment == "" for each in old] == [True, False]
+    assert "ValueError" in caplog.text
+    assert PROMPT not in caplog.text
 
 
 def no_body(ended: Ended) -> None:
@@ -214,7 +302,7 @@ def test_where_something_reads_flows_all_is_said_at_once(
     addons: tuple[object, ...], *, is_put_off: bool
 ) -> None:
     listeners, ended = Listeners(FLOW_HOOKS), plain()
-    inspector = Inspector(listeners, lambda: True)
+    inspector = Inspector(listeners, lambda: True, lambda: ended.call.setup)
     with taddons.context(*addons, loadcore=False) as tctx:
         listeners.refresh(tctx.master.addons)
     inspector.begun(ended.call).finished(ended.flow)

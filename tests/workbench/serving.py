@@ -23,6 +23,7 @@ from aoai_gateway.workbench.calls import Calls
 from aoai_gateway.workbench.case_files import CaseFiles
 from aoai_gateway.workbench.handlers import rules
 from aoai_gateway.workbench.runs import Runs
+from tests.encodings import encodings
 
 
 def made_setup() -> Setup:
@@ -60,14 +61,11 @@ class FakeGateway:
     config_file = None
 
     def __init__(self, setup: Setup) -> None:
-        self.setup, self.counter = setup, Counter()
-        self.counts_exactly = False
+        # So that no process has to load them for each test.
+        self.setup, self.counter = setup, Counter(encodings())
 
     def in_force(self) -> Setup:
         return self.setup
-
-    async def count_exactly(self) -> None:
-        self.counts_exactly = True
 
 
 class Page:
@@ -97,6 +95,7 @@ def serving(setup: Setup, folder: Path, scenario: Callable[[Page], Awaitable[Non
                 await scenario(Page(bench, f"http://127.0.0.1:{listening.getsockname()[1]}"))
             finally:
                 server.stop()
+                await bench.counting.done()
                 await server.close_all_connections()
 
     asyncio.run(run())

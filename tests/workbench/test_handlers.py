@@ -14,10 +14,12 @@ from mitmproxy.http import HTTPFlow
 from tornado.httpclient import HTTPResponse
 
 from aoai_gateway.engine.call import Setup
+from aoai_gateway.tokens import Counter
 from aoai_gateway.workbench import call_handlers, child, handler, runs
 from aoai_gateway.workbench.bench import Bench
+from aoai_gateway.workbench.counting import Counting
 from aoai_gateway.workbench.counts import MOST_BYTES
-from tests.workbench.serving import FakeGateway, Page, made_setup, serving
+from tests.workbench.serving import Page, made_setup, serving
 from tests.workbench.test_calls import call
 
 NESTED = b'{"a":' * 3000 + b"1" + b"}" * 3000
@@ -100,17 +102,35 @@ def all_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "perform", here)
 
 
-def test_what_counts_tokens_exactly_is_loaded_when_the_first_call_is_read(
-    setup: Setup, tmp_path: Path
-) -> None:
+def test_the_gateway_loads_no_encodings_for_what_a_page_shows(setup: Setup, tmp_path: Path) -> None:
+    prompt = "Where is order 4711, which a customer was promised for Friday?"
+    asked = {"operation": "chat.completions", "body": {"messages": [{"role": "user", "content": prompt}]},
+             "variables": {}, "client": "Bot", "by": "", "places": ["gpt-4o"]}  # fmt: skip
+
+    async def shown(page: Page) -> list[int]:
+        read = await page.ask("GET", f"/calls/{CALL}")
+        counted = await page.ask("POST", "/count", json.dumps(asked).encode())
+        found = [*json.loads(read.body)["messages"], *json.loads(counted.body)["counts"]]
+        return [each["tokens"] for each in found]
+
     async def scenario(page: Page) -> None:
-        page.bench.calls.response(known())
-        gateway = page.bench.gateway
-        assert isinstance(gateway, FakeGateway)
-        assert (await page.ask("GET", "/setup")).code == 200
-        assert not gateway.counts_exactly, "it takes 100 MB"
-        assert (await page.ask("GET", f"/calls/{CALL}")).code == 200
-        assert gateway.counts_exactly
+        page.bench.calls.response(known(call(prompt)))
+        exact = await shown(page)
+        counter = Counter()
+        page.bench.counting = Counting(counter)
+        try:
+            assert await shown(page) == exact
+        finally:
+            await page.bench.counting.done()
+        assert not counter.encodings.by_name, "to build them would have calls wait"
+
+    serving(setup, tmp_path, scenario)
+
+
+def test_what_is_to_be_counted_is_no_larger_than_it_is_counted(setup: Setup, tmp_path: Path) -> None:
+    async def scenario(page: Page) -> None:
+        large = json.dumps({"body": {"messages": [], "pad": "x" * 1024 * 1024}}).encode()
+        assert (await page.ask("POST", "/count", large)).code in (400, 413, 599)
 
     serving(setup, tmp_path, scenario)
 

@@ -156,7 +156,7 @@ class GatewayAddon:
         """Load the inspector, when flows are seen."""
         from aoai_gateway.inspect.inspector import Inspector
 
-        return Inspector(self.gateway.heard, lambda: self._followed)
+        return Inspector(self.gateway.heard, lambda: self._followed, lambda: self.gateway.setup)
 
     def _serve_replays(self) -> None:
         """Where mitmproxy can replay flows, have it replay them through the gateway."""

@@ -76,7 +76,6 @@ class Lifecycle:
         self._garbage = Garbage()
         self._simulators = Simulators(gateway.counter)
         self._watcher: asyncio.Task[None] | None = None
-        gateway.count_exactly = self._count_exactly
         self.inspected = False
         """Whether people look at prompts, and so at their numbers of tokens."""
         self.worker: Worker | None = None
@@ -87,7 +86,6 @@ class Lifecycle:
         self._told_ready = False
         self._started_with: Config | None = None
         self._adopting = asyncio.Lock()
-        self._loading = asyncio.Lock()
         self._reload = asyncio.Event()
 
     # --- signals ---------------------------------------------------------------------------------------
@@ -160,8 +158,11 @@ class Lifecycle:
         self._watcher = asyncio_utils.create_task(
             self._watch(), name="watcher of the gateway's configuration", keep_ref=True
         )
-        if self.inspected:
-            await self._count_exactly()
+        if self.inspected and not self._gateway.counter.encodings.by_name:
+            # Views show a prompt's tokens, and cannot wait for a process that counts them.
+            await self._load_encodings()
+            # They stay, and have very many objects.
+            self._garbage.set_aside()
 
     async def _listen_as(self, worker: Worker, config: Config) -> None:
         """Accept connections: not before it could serve them, since a predecessor still does."""
@@ -223,13 +224,6 @@ class Lifecycle:
             self._gateway.adopt(config)
             self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
             self._loaded = loaded
-
-    async def _count_exactly(self) -> None:
-        async with self._loading:
-            if not self._gateway.counter.encodings.by_name:
-                await self._load_encodings()
-                # They stay, and have very many objects.
-                self._garbage.set_aside()
 
     def _tell_ends(self, scopes: Sequence[Scope]) -> None:
         told = self.state_sync.tell_end(scopes)

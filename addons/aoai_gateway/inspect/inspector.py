@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
 
-    from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.call import Call, Setup
     from aoai_gateway.engine.effects import Effect, Result
     from aoai_gateway.runtime.plugin_events import Listeners
     from aoai_gateway.runtime.stream_hooks import AttemptFailed
@@ -32,14 +32,16 @@ class Inspector(Observer):
     """Writes comments, markers, metadata and stories on flows, and shows failed attempts as flows.
 
     ``heard``: which events have a listener; ``follows``: whether flows are looked at or saved, so that each
-    decision of their calls is worth noting.
+    decision of their calls is worth noting; ``in_force``: gives the setup for new calls.
     """
 
-    def __init__(self, heard: Listeners, follows: Callable[[], bool]) -> None:
+    def __init__(
+        self, heard: Listeners, follows: Callable[[], bool], in_force: Callable[[], Setup | None]
+    ) -> None:
         self._heard = heard
         self._follows = follows
         self._conversations = Conversations()
-        self._put_off = PutOff()
+        self._put_off = PutOff(in_force)
 
     def begun(self, call: Call) -> Observation:
         """Look at a call. Its decisions are noted if they are going to be read."""

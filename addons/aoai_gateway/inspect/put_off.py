@@ -6,23 +6,28 @@ calls only while a page is open, and asks for each that it shows; so there a cal
 are, as long as its flow is.
 
 They are kept without the call's texts (`Call.forget_texts`): its prompt is read once more, from the flow.
+
+No configuration is kept for the sake of calls that were made under it. When another one is in force, what was
+kept before is said little by little, and calls wait for one step of that at most.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from aoai_gateway.inspect.annotate import annotate
 from aoai_gateway.inspect.decision_trace import tell
+from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from weakref import ReferenceType
 
     from mitmproxy.http import HTTPFlow, Request
@@ -31,8 +36,11 @@ if TYPE_CHECKING:
     from aoai_gateway.inspect.decision_trace import Notes
     from aoai_gateway.wire.request_body import RequestBody
 
-AT_ONCE = 20
-"""Calls of an old configuration that are put into words in one turn of the event loop."""
+STEP_SECONDS = 0.001
+"""For which calls of an old configuration are put into words at a time; one of them in any case."""
+
+PAUSE_SECONDS = 0.01
+"""Between two such steps: the event loop has calls to serve."""
 
 
 @dataclass(slots=True)
@@ -46,25 +54,41 @@ class Unsaid:
 
 
 class PutOff:
-    """Keeps what is to be said of calls for as long as their flows are kept."""
+    """Keeps what is to be said of calls for as long as their flows are kept.
 
-    def __init__(self) -> None:
+    ``in_force`` gives the setup for new calls; ``clock`` tells seconds.
+    """
+
+    def __init__(
+        self, in_force: Callable[[], Setup | None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._in_force = in_force
+        self._clock = clock
         self._unsaid: WeakKeyDictionary[HTTPFlow, Unsaid] = WeakKeyDictionary()
         self._setup: Setup | None = None
+        """The one that was in force when a call ended last."""
+        self._old: deque[ReferenceType[HTTPFlow]] = deque()
+        """The flows of calls of other setups, which are said next."""
+        self._next: asyncio.TimerHandle | None = None
+        """The next step; None: there is nothing to say."""
 
     def __len__(self) -> int:
         return len(self._unsaid)
 
     def put(self, flow: HTTPFlow, call: Call, notes: Notes | None, conversation: str | None) -> None:
         """Keep a call that has ended."""
-        if call.setup is not self._setup:
-            # No configuration is kept for the sake of calls that were made under it.
-            if self._unsaid:
-                self._say_some(iter(self._unsaid.keyrefs()))
-            self._setup = call.setup
+        # Not the setup of the last call that ended: calls that began before a reload end beside later ones.
+        in_force = self._in_force()
+        if in_force is not self._setup:
+            self._setup = in_force
+            self._old = deque(self._unsaid.keyrefs())
         if notes is not None:
             notes.forget_texts()
         self._unsaid[flow] = Unsaid(call, notes, conversation, call.body is not None)
+        if call.setup is not in_force:
+            self._old.append(ref(flow))
+        if self._old and self._next is None:
+            self._pause()
 
     def say(self, flow: HTTPFlow) -> None:
         """Write on a flow what was put off, if something was."""
@@ -76,12 +100,24 @@ class PutOff:
             call.body = _read_again(call, flow.request)
         say(flow, call, unsaid.notes, unsaid.conversation)
 
-    def _say_some(self, flows: Iterator[ReferenceType[HTTPFlow]]) -> None:
-        some = list(islice(flows, AT_ONCE))
-        for flow in filter(None, (reference() for reference in some)):
-            self.say(flow)
-        if some:
-            asyncio.get_running_loop().call_soon(self._say_some, flows)
+    def _pause(self) -> None:
+        self._next = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._step)
+
+    def _step(self) -> None:
+        """Say something of old calls, and go on after a pause."""
+        self._next = None
+        end = self._clock() + STEP_SECONDS
+        while self._old:
+            flow = self._old.popleft()()
+            if flow is not None:
+                try:
+                    self.say(flow)
+                except Exception as error:
+                    log_exception("while a call was put into words; its flow says nothing of it.", error)
+            if self._clock() >= end:
+                break
+        if self._old:
+            self._pause()
 
 
 def can_wait(flow: HTTPFlow, call: Call, largest: int) -> bool:

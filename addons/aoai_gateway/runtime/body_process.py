@@ -8,12 +8,8 @@ import pickle
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from aoai_gateway.runtime.body_jobs import FRAME
-
-if TYPE_CHECKING:
-    from aoai_gateway.runtime.body_jobs import Job
 
 COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.runtime.body_worker")
 
@@ -35,7 +31,7 @@ class BodyProcess:
         self._process: Process | None = None
         self._ending: set[asyncio.Future[tuple[bytes, bytes]]] = set()
 
-    async def ask(self, job: Job, raw: bytes) -> bytes:
+    async def ask(self, job: object, raw: bytes) -> bytes:
         """Have a job done with a body; gives the pickled result. Raises OSError or EOFError if it fails."""
         try:
             return await self._received(job, raw)
@@ -49,7 +45,7 @@ class BodyProcess:
         if self._ending:
             await asyncio.wait(self._ending, timeout=END_SECONDS)
 
-    async def _received(self, job: Job, raw: bytes) -> bytes:
+    async def _received(self, job: object, raw: bytes) -> bytes:
         try:
             process = await self.running()
             requests, answers = process.stdin, process.stdout

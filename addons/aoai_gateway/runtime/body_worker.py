@@ -8,9 +8,14 @@ import pickle
 import signal
 import sys
 import traceback
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from aoai_gateway.runtime.body_jobs import FRAME, Bug, Job, perform
+from aoai_gateway.runtime.body_jobs import FRAME, Bug, perform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    type Do = Callable[[Any, bytes], object]
 
 NICENESS = 5
 
@@ -18,8 +23,8 @@ IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 """They are for the gateway, but reach all processes of a terminal or a unit. Each would end this one."""
 
 
-def main() -> None:
-    """Work until the input ends."""
+def main(do: Do | None = None) -> None:
+    """Work until the input ends. ``do`` does a job with a body: by default, those of `body_jobs`."""
     for name in IGNORED:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -32,24 +37,24 @@ def main() -> None:
     # JSON has no cycles, so there is nothing to look for in a million objects while they are made.
     gc.freeze()
     gc.disable()
-    serve(sys.stdin.buffer, answers)
+    serve(sys.stdin.buffer, answers, do)
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: BinaryIO, answers: BinaryIO, do: Do | None = None) -> None:
     """Answer every request."""
     while len(head := requests.read(FRAME.size)) == FRAME.size:
         job_size, raw_size = FRAME.unpack(head)
-        answer = _answer(requests.read(job_size), requests.read(raw_size))
+        answer = _answer(do or perform, requests.read(job_size), requests.read(raw_size))
         answers.write(FRAME.pack(len(answer), 0))
         answers.write(answer)
         answers.flush()
         gc.collect()
 
 
-def _answer(packed: bytes, raw: bytes) -> bytes:
+def _answer(do: Do, packed: bytes, raw: bytes) -> bytes:
     try:
-        job: Job = pickle.loads(packed)  # noqa: S301 - written by the gateway itself
-        return pickle.dumps(perform(job, raw))
+        job = pickle.loads(packed)  # noqa: S301 - written by the gateway itself
+        return pickle.dumps(do(job, raw))
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         bug = Bug("; ".join([type(error).__name__, *(f"{f.filename}:{f.lineno}" for f in frames)]))

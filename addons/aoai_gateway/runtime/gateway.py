@@ -117,10 +117,6 @@ async def _finish(answer: Awaitable[None]) -> None:
         log_exception("while a quota was settled; its lease will lapse.", error)
 
 
-async def _nothing_to_load() -> None:
-    """Have nothing to load."""
-
-
 def _never(_: http.HTTPFlow) -> bool:
     return False
 
@@ -207,8 +203,6 @@ class Gateway:
         """Actions by hand, newest first: ``time`` and ``text``."""
         self.expiries: dict[str, float] = {}
         """What is valid for a time only, a certificate say, and until when (since the epoch)."""
-        self.count_exactly: Callable[[], Awaitable[None]] = _nothing_to_load
-        """Has prompts counted, not estimated, from then on: where a user looks at them."""
         self.is_held: Callable[[http.HTTPFlow], bool] = _never
         """Whether a user wants to see a flow's answer before its client does."""
         self.configured = asyncio.Event()

@@ -101,8 +101,8 @@ def load_encodings(folder: Path | None = None, environ: Mapping[str, str] = os.e
     """Read, check and build every encoding; blocking, for a thread before or beside the start.
 
     Building holds the GIL (almost 0.2 s at a stretch for o200k_base, measured), so a host that must
-    not stall calls this before it listens. Never raises for the state
-    of the disk: encodings that cannot be loaded are in `problems`.
+    not stall calls this before it listens, or in another process. Never raises for the state of the disk:
+    encodings that cannot be loaded are in `problems`.
     """
     try:
         from tiktoken import Encoding

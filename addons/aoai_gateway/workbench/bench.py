@@ -19,6 +19,7 @@ from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.workbench import bodies, hold
 from aoai_gateway.workbench.checks import Checked, checked
+from aoai_gateway.workbench.counting import Counting
 from aoai_gateway.workbench.edits import Edited
 from aoai_gateway.workbench.faults import EditError
 from aoai_gateway.workbench.kinds import kind_of
@@ -60,6 +61,7 @@ class Bench:
         self.calls = calls
         self.runs = runs
         self.sets = sets
+        self.counting = Counting(gateway.counter)
         self._rows = Rows()
         self._searching = asyncio.Semaphore(1)
 

@@ -113,10 +113,7 @@ class CallHandler(Handler):
     async def get(self, ident: str) -> None:
         """Send all of it."""
         flow, bench = self.flow(ident), self.bench
-        await bench.gateway.count_exactly()
-        found, shown = await document(
-            flow, bench.calls.attempts_of(flow), bench.config, bench.gateway.counter
-        )
+        found, shown = await document(flow, bench.calls.attempts_of(flow), bench.config, bench.counting)
         self.set_header("Content-Type", "application/json")
         self.finish(as_json(found | {"row": bench.row(ident)})[:-1] + b"," + shown + b"}")
 

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.workbench.count_jobs import CountPrompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.tokens import Count, Counter
+    from aoai_gateway.workbench.counting import Counting
 
 MOST_BYTES = 256 * 1024
-"""Of a body that is counted while it is edited; calls wait while a larger one is decoded."""
+"""Of a body that is counted while it is edited: that is to take no longer than a pause of its edits."""
 
 
 async def counts(
-    counter: Counter, config: Config | None, operation: str, body: bytes, places: Sequence[str]
+    counting: Counting, config: Config | None, operation: str, body: bytes, places: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return the ``tokens`` and the ``cost`` of a prompt for each place; nothing of a large one.
 
     ``exact``: whether the tokens are counted as the model counts them. ``cost`` is in the currency of
     ``prices``, and None where the deployment has no price.
     """
-    if len(body) > MOST_BYTES:
+    deployments = {place: place.partition("@")[0] for place in places}
+    if len(body) > MOST_BYTES or not deployments:
         return []
-    found = []
-    for place in dict.fromkeys(places):
-        deployment = place.partition("@")[0]
-        model = config.model_of(deployment) if config is not None else None
-        count = await asyncio.to_thread(_count, counter, operation, body, model)
+    models = tuple(config.model_of(each) if config is not None else None for each in deployments.values())
+    found = await counting.count(CountPrompt(operation, models), body)
+    told = []
+    for (place, deployment), count in zip(deployments.items(), found, strict=False):  # none if nested deeply
         price = config.price_of(deployment) if config is not None else None
         cost = price.cost(count.tokens, 0, 0) if price is not None else None
-        found.append({"place": place, "tokens": count.tokens, "exact": count.exact, "cost": cost})
-    return found
-
-
-def _count(counter: Counter, operation: str, body: bytes, model: str | None) -> Count:
-    return counter.count_request(operation, json.loads(body), model)
+        told.append({"place": place, "tokens": count.tokens, "exact": count.exact, "cost": cost})
+    return told

@@ -11,9 +11,10 @@ from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.secrets import SECRET_HEADERS, redact_target
 from aoai_gateway.workbench import bodies
+from aoai_gateway.workbench.count_jobs import CountMessages
 from aoai_gateway.workbench.kinds import can_be_run, kind_of
 from aoai_gateway.workbench.sessions import session_of
-from aoai_gateway.workbench.shape import shapes, whole
+from aoai_gateway.workbench.shape import shapes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow, Message
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.tokens import Counter
+    from aoai_gateway.workbench.counting import Counting
 
 MOST_COUNTED = 1_000
 """Messages whose tokens are counted, of requests of so many bytes: `MOST_BYTES_COUNTED`."""
@@ -42,7 +43,7 @@ SHOWN_METADATA = (
 
 
 async def document(
-    flow: HTTPFlow, attempts: Sequence[HTTPFlow], config: Config | None, counter: Counter
+    flow: HTTPFlow, attempts: Sequence[HTTPFlow], config: Config | None, counting: Counting
 ) -> tuple[dict[str, Any], bytes]:
     """Return one call: ``messages`` (tokens of each), ``story``, ``attempts``, …, and its bodies as JSON.
 
@@ -67,7 +68,7 @@ async def document(
         "request_bytes": _size(flow.request),
         "answer_bytes": _size(flow.response),
         "kept": flow.response is None or flow.response.raw_content is not None,
-        "messages": _tokens(counter, operation, flow.request, model),
+        "messages": await _tokens(counting, operation, flow.request, model),
         "price": _price(config, deployment),
         "story": _lines(flow.metadata.get("gateway_story")),
         "timeline": flow.metadata.get("gateway_timeline", []),
@@ -85,16 +86,18 @@ def _size(message: Message | None) -> int:
     return len(message.raw_content or b"") if message is not None else 0
 
 
-def _tokens(counter: Counter, operation: str, request: Message, model: str | None) -> list[dict[str, Any]]:
+async def _tokens(
+    counting: Counting, operation: str, request: Message, model: str | None
+) -> list[dict[str, Any]]:
     try:
         content = decode(
             request.raw_content or b"", request.headers.get("content-encoding"), MOST_BYTES_COUNTED
         )
-        if len(content) > MOST_BYTES_COUNTED:
-            return []
-        counts = counter.count_messages(operation, whole(content), model, at_most=MOST_COUNTED)
-    except (NotDecodedError, RecursionError):
+    except NotDecodedError:
         return []
+    if not 0 < len(content) <= MOST_BYTES_COUNTED:
+        return []
+    counts = await counting.count(CountMessages(operation, model, MOST_COUNTED), content)
     return [{"tokens": count.tokens, "exact": count.exact} for count in counts]
 
 

@@ -9,7 +9,7 @@ from tornado import iostream
 
 from aoai_gateway.workbench import bodies, child, members
 from aoai_gateway.workbench.bench import Judging
-from aoai_gateway.workbench.counts import counts
+from aoai_gateway.workbench.counts import MOST_BYTES, counts
 from aoai_gateway.workbench.edits import Edited
 from aoai_gateway.workbench.faults import NotFoundError
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from aoai_gateway.workbench.prompts import Asked, Body
     from aoai_gateway.workbench.runs import Run
+
+LARGEST_COUNTED = 4 * MOST_BYTES
+"""Bytes of what is sent to be counted: the page writes a body otherwise, and adds values of variables."""
 
 
 class PromptHandler(Handler):
@@ -40,12 +43,13 @@ class PromptHandler(Handler):
 class CountHandler(PromptHandler):
     """What a prompt takes, before it is sent."""
 
+    largest = LARGEST_COUNTED
+
     async def post(self) -> None:
         """Count it for each of the places."""
         asked, _, body = await self.prompt()
-        gateway, config = self.bench.gateway, self.bench.config
-        await gateway.count_exactly()
-        found = await counts(gateway.counter, config, asked.operation, body.rest, asked.places[:MOST])
+        bench, places = self.bench, asked.places[:MOST]
+        found = await counts(bench.counting, bench.config, asked.operation, body.rest, places)
         self.answer({"counts": found})
 
 

@@ -88,8 +88,9 @@ def _bench(gateway: Gateway, addons: AddonManager, view: View | None) -> Bench:
         gateway.look_for_listeners(addons)
 
     runs = Runs(listen)
-    addons.add(calls)
-    return Bench(gateway, calls, runs, CaseFiles(lambda: _folder(gateway)))
+    bench = Bench(gateway, calls, runs, CaseFiles(lambda: _folder(gateway)))
+    addons.add(calls, bench.counting)
+    return bench
 
 
 def _folder(gateway: Gateway) -> Path:

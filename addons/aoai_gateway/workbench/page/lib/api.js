@@ -1,6 +1,7 @@
 // The server: JSON, and event streams. The key is asked for when it is needed, and kept in this tab only.
 
 import { EventReader } from "./sse.js";
+import { ofTab } from "./storage.js";
 
 const KEPT = "workbench-token";
 const BASE = "/workbench/api";
@@ -17,13 +18,21 @@ export function takeToken() {
   const url = new URL(location.href);
   const token = url.searchParams.get("token");
   if (!token) return;
-  sessionStorage.setItem(KEPT, token);
+  keepKey(token);
   url.searchParams.delete("token");
   history.replaceState(null, "", url);
 }
 
 let asking = null;
 let ask = null;
+let key = null; // of this page, where the browser keeps nothing
+
+const knownKey = () => key ??= ofTab.read(KEPT);
+
+function keepKey(token) {
+  key = token;
+  ofTab.write(KEPT, token);
+}
 
 /** Say how a key is asked for: a function that gives a promise of it. */
 export function onKeyNeeded(asker) {
@@ -32,12 +41,12 @@ export function onKeyNeeded(asker) {
 
 async function fetched(path, options = {}) {
   for (;;) {
-    const token = sessionStorage.getItem(KEPT);
+    const token = knownKey();
     const headers = { ...(token ? { authorization: `Bearer ${token}` } : {}), ...options.headers };
     const answer = await fetch(BASE + path, { ...options, headers, cache: "no-store" });
     if (answer.status !== 401 || !ask) return answer;
     asking ??= ask(Boolean(token)).finally(() => { asking = null; });
-    sessionStorage.setItem(KEPT, await asking);
+    keepKey(await asking);
   }
 }
 
@@ -58,9 +67,9 @@ export async function getBlob(path) {
   return (await checked(await fetched(path))).blob();
 }
 
-export async function send(method, path, body = {}) {
+export async function send(method, path, body = {}, signal = undefined) {
   const headers = { "content-type": "application/json" };
-  return (await checked(await fetched(path, { method, headers, body: JSON.stringify(body) }))).json();
+  return (await checked(await fetched(path, { method, headers, body: JSON.stringify(body), signal }))).json();
 }
 
 /** Follow an event stream to its end; `take(event, data)` is called for each. */

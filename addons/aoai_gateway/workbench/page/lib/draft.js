@@ -77,3 +77,21 @@ export function addTool(draft) {
 
 /** Copy a JSON value. */
 export const copied = (value) => structuredClone(value);
+
+/** Tell whether a JSON value has more than so many characters, about; a large one is not gone through to its end. */
+export function isLarger(value, most) {
+  let left = most;
+  const waiting = [value];
+  while (waiting.length && left >= 0) {
+    const each = waiting.pop();
+    left -= typeof each === "string" ? each.length + 2 : 4;
+    if (Array.isArray(each)) for (const one of each) waiting.push(one);
+    else if (each && typeof each === "object") {
+      for (const [name, one] of Object.entries(each)) {
+        left -= name.length + 2;
+        waiting.push(one);
+      }
+    }
+  }
+  return left < 0;
+}

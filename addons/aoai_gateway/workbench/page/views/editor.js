@@ -3,9 +3,11 @@
 import { h, button, fill, labelled, note, select, textBox } from "../lib/dom.js";
 import { get, send } from "../lib/api.js";
 import { structure } from "../lib/diff.js";
-import { copied, emptyBody } from "../lib/draft.js";
+import { copied, emptyBody, isLarger } from "../lib/draft.js";
 import * as format from "../lib/format.js";
+import * as store from "../lib/kept.js";
 import { groups } from "../lib/places.js";
+import { ofBrowser } from "../lib/storage.js";
 import { names } from "../lib/variables.js";
 import { messageBoxes } from "./messages.js";
 import { parameterForm, toolForm } from "./parameters.js";
@@ -17,53 +19,41 @@ import { showRun } from "./runs.js";
 const drafts = new Map();
 const COUNT_MS = 400;
 const MOST_COUNTED = 6;
+const LARGEST_COUNTED = 256 * 1024; // as the gateway has it, of bytes
 const NAME = "workbench-name";
 
 /** Give the name by which this user's runs are marked. */
-export const userName = () => localStorage.getItem(NAME) ?? "";
+export const userName = () => name ??= ofBrowser.read(NAME) ?? "";
+
+let name = null; // of this page, where the browser keeps nothing
+
+function setName(given) {
+  name = given;
+  ofBrowser.write(NAME, given);
+}
 
 /** Show the editor of a call, or of a new prompt where `id` is null. */
 export async function showEditor(place, id, setup) {
   fill(place, h("p.quiet-text", {}, "Reading the call…"));
   try {
     const key = id ?? "new";
-    if (!drafts.has(key)) drafts.set(key, { ...(id ? await draftOf(id, setup) : newDraft(setup)), ...kept(key, setup) });
+    if (!drafts.has(key)) drafts.set(key, { ...(id ? await draftOf(id, setup) : newDraft(setup)), ...store.kept(key, setup) });
     draw(place, drafts.get(key), setup, key);
   } catch (error) {
     fill(place, h("p.problem", {}, error.message));
   }
 }
 
-const KEPT = "workbench-draft-";
-const MOST_KEPT = 500_000;
-
-/** Keep a draft for when the page is loaded again: in this tab only, and as long as the tab is open. */
-function keep(key, draft) {
-  const { operation, body, client, places, count, variables, expect } = draft;
-  const written = JSON.stringify({ operation, body, client, places, count, variables, expect });
-  try {
-    if (written.length <= MOST_KEPT) sessionStorage.setItem(KEPT + key, written);
-  } catch { /* the tab keeps no more */ }
-}
-
-function kept(key, setup) {
-  const written = sessionStorage.getItem(KEPT + key);
-  if (!written) return {};
-  const found = JSON.parse(written);
-  // Where it ran may be gone since.
-  const places = found.places.filter((each) => setup.places.includes(each));
-  return { ...found, places, client: setup.clients.includes(found.client) ? found.client : setup.clients[0] ?? "" };
-}
-
 function forget(key) {
   drafts.delete(key);
-  sessionStorage.removeItem(KEPT + key);
+  store.forget(key);
 }
 
-/** Begin with a prompt that comes from elsewhere: a case. */
+/** Begin with a prompt that was chosen: a case, or a kind of call. */
 export function openDraft(key, draft) {
   forget(key);
   drafts.set(key, draft);
+  store.keep(key, draft);
 }
 
 async function draftOf(id, setup) {
@@ -92,27 +82,29 @@ function draw(place, draft, setup, key) {
   const tools = h("div");
   const variables = h("div.variables");
   const results = h("section.results", { "aria-label": "Results" });
-  const again = () => draw(place, draft, setup, key);
   const modelOf = () => setup.models[draft.places[0]] ?? draft.places[0]?.split("@")[0];
   const takes = countLine(draft);
   const changes = changeList(draft);
-  const changed = () => {
+  const follow = () => {
     variableForm(variables, draft, changed);
     takes.later();
     changes.later();
-    keep(key, draft);
+  };
+  const changed = () => {
+    follow();
+    store.keep(key, draft);
   };
   const problems = parameterForm(parameters, draft, modelOf, changed);
   messageBoxes(boxes, draft, changed);
   toolForm(tools, draft, changed);
-  changed();
+  follow();
   const run = () => start(place, draft, results, problems, setup);
   fill(place,
     h("header.call-head", {}, h("h2", {}, draft.held ? "A held call" : draft.origin ? "Edit and run" : "New prompt"),
       h("div.buttons", {}, draft.origin ? button("Back to the call", () => { location.hash = `#/call/${draft.origin}`; }) : null,
         button("Start again", () => { forget(key); showEditor(place, draft.origin, setup); }))),
     draft.held ? heldBar(draft.origin, () => send("PUT", `/calls/${draft.origin}`, { body: draft.body })) : null,
-    draft.origin ? null : labelled("operation", select(setup.operations, draft.operation, (operation) => { forget(key); drafts.set(key, newDraft(setup, operation)); draw(place, drafts.get(key), setup, key); })),
+    draft.origin ? null : labelled("operation", select(setup.operations, draft.operation, (operation) => { openDraft(key, newDraft(setup, operation)); draw(place, drafts.get(key), setup, key); })),
     h("div.editor", {},
       h("div.editor-main", {}, boxes, variables, changes.place),
       h("aside.editor-side", { "aria-label": "Parameters and tools" }, h("h3", {}, "Parameters"), parameters, h("h3", {}, "Tools"), tools)),
@@ -131,23 +123,31 @@ function variableForm(place, draft, changed) {
     found.map((name) => labelled(`{{${name}}}`, textBox(draft.variables[name] ?? "", (text) => { draft.variables[name] = text; changed(); }, { data: { variable: name } }))));
 }
 
-/** Give a line that says what the prompt takes at each place, counted when its edits pause. */
+/** Give a line that says what the prompt takes at each place, counted when its edits pause; nothing of a large one. */
 function countLine(draft) {
   const place = h("p.quiet-text.takes", { role: "status" });
   let timer = null;
-  let latest = 0;
+  let asking = new AbortController();
   const count = async () => {
-    const own = latest += 1;
+    const { signal } = asking;
     const places = draft.places.slice(0, MOST_COUNTED);
+    const variables = used(draft);
     try {
-      const asked = { call: draft.origin, operation: draft.operation, body: draft.body, variables: used(draft), client: draft.client, by: "", places };
-      const { counts } = places.length ? await send("POST", "/count", asked) : { counts: [] };
-      if (own === latest) fill(place, counts.length ? takes(counts) : null);
+      const asked = { call: draft.origin, operation: draft.operation, body: draft.body, variables, client: draft.client, by: "", places };
+      const none = !places.length || isLarger([draft.body, variables], LARGEST_COUNTED);
+      const { counts } = none ? { counts: [] } : await send("POST", "/count", asked, signal);
+      if (!signal.aborted) fill(place, counts.length ? takes(counts) : null);
     } catch {
-      fill(place); // it says why when it is run
+      if (!signal.aborted) fill(place); // it says why when it is run
     }
   };
-  return { place, later: () => { clearTimeout(timer); timer = setTimeout(count, COUNT_MS); } };
+  const later = () => {
+    asking.abort(); // what is answered now would be of a prompt as it was
+    asking = new AbortController();
+    clearTimeout(timer);
+    timer = setTimeout(count, COUNT_MS);
+  };
+  return { place, later };
 }
 
 function takes(counts) {
@@ -179,7 +179,7 @@ function runBar(draft, setup, run, changed, takes) {
     h("div.run-options", {},
       labelled("times each", h("input", { type: "number", min: 1, max: 32, value: draft.count, oninput: (event) => { draft.count = Number(event.target.value) || 1; } })),
       labelled("as client", select(setup.clients, draft.client, (client) => { draft.client = client; }), "its quotas and rules apply"),
-      labelled("your name", h("input", { type: "text", value: userName(), maxlength: 64, placeholder: "for the records", oninput: (event) => localStorage.setItem(NAME, event.target.value) })),
+      labelled("your name", h("input", { type: "text", value: userName(), maxlength: 64, placeholder: "for the records", oninput: (event) => setName(event.target.value) })),
       h("div.run-start", {}, takes, button("Run", run, { class: "primary", title: "Run (Ctrl+Enter)", data: { action: "run" } }))));
 }
 

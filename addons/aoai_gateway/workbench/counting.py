@@ -1,0 +1,111 @@
+"""Tokens that a page shows, counted as the model counts them.
+
+Where quotas need the encodings, the gateway has them from its start. Else a process beside it loads them: to
+build them holds the interpreter's lock for a fifth of a second, and no call goes on meanwhile. It is started
+when a page asks for the first number, and ended when no page has asked for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import pickle
+import sys
+from typing import TYPE_CHECKING
+
+from aoai_gateway.runtime.body_jobs import Bug
+from aoai_gateway.runtime.body_process import BodyProcess
+from aoai_gateway.workbench.count_jobs import count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aoai_gateway.tokens import Count, Counter
+    from aoai_gateway.workbench.count_jobs import Counted, CountJob
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 30.0
+"""For a job to have its turn and be done. The first one waits for the encodings as well."""
+
+IDLE_SECONDS = 300.0
+"""Without a job, after which the process ends; it takes some 130 MB."""
+
+REST_SECONDS = 60.0
+"""After a failure, in which tokens are estimated and nothing is tried again."""
+
+
+_COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.workbench.count_worker")
+
+
+class Counting:
+    """Counts for pages. A mitmproxy addon, so that it hears of the end.
+
+    ``counter``: the gateway's; ``folder``: of rank files, if it is not the one that tiktoken knows.
+    """
+
+    name = "gatewaycounting"
+
+    def __init__(
+        self,
+        counter: Counter,
+        folder: str | None = None,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._counter = counter
+        folder = os.environ.get("TIKTOKEN_CACHE_DIR", "") if folder is None else folder
+        self._process = BodyProcess((*_COMMAND, folder))
+        self._turn = asyncio.Lock()
+        self._idle_seconds = idle_seconds
+        self._idle: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Future[None] | None = None
+        self._rests_until = -math.inf
+        self._told: set[str] = set()
+
+    async def count(self, job: CountJob, body: bytes) -> Sequence[Count]:
+        """Count a body, which is JSON; exactly, if that is possible. Of one nested too deeply, nothing."""
+        loop = asyncio.get_running_loop()
+        if not self._counter.encodings.by_name and loop.time() >= self._rests_until:
+            try:
+                async with asyncio.timeout(SECONDS), self._turn:
+                    return await self._count_elsewhere(job, body)
+            except (OSError, EOFError) as error:  # a TimeoutError is an OSError
+                self._rests_until = loop.time() + REST_SECONDS
+                self._tell(f"The process that counts tokens for the workbench failed ({error!r})")
+        return (await asyncio.to_thread(count, self._counter, job, body)).counts
+
+    async def done(self) -> None:
+        """End the process."""
+        self._rests_until = math.inf
+        if self._idle is not None:
+            self._idle.cancel()
+        await self._process.close()
+
+    async def _count_elsewhere(self, job: CountJob, body: bytes) -> Sequence[Count]:
+        if self._idle is not None:
+            self._idle.cancel()
+        try:
+            found: Counted | Bug = pickle.loads(await self._process.ask(job, body))  # noqa: S301 - our worker's
+        finally:
+            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._end_soon)
+        if isinstance(found, Bug):
+            raise RuntimeError(f"in the process that counts tokens: {found.where}")
+        for problem in found.problems:
+            self._tell(problem)
+        return found.counts
+
+    def _end_soon(self) -> None:
+        self._ending = asyncio.ensure_future(self._end())
+
+    async def _end(self) -> None:
+        async with self._turn:
+            await self._process.close()
+
+    def _tell(self, problem: str) -> None:
+        """Log what is wrong: once, however often a page asks."""
+        if problem not in self._told:
+            self._told.add(problem)
+            logger.warning("%s", problem)
