@@ -160,12 +160,15 @@ def test_a_writer_that_cannot_be_made_is_tried_again_after_a_pause(
     monkeypatch.setattr("aoai_gateway.usage.writer_process.COMMAND", ("false",))
     made = ProcessWriter(settings(receiver))
     wait_until(made._process.has_ended)
+    first = made._process._process.stdin
     made.hurry()  # pauses are over at once
     for pause in (1.0, 2.0, 4.0):
         with pytest.raises(SinkError, match=r"^its process ended with exit code 1$"):
             made.write(lines("one"))
         wait_until(made._process.has_ended)
         assert made._pause == pause
+    assert first is not None
+    assert first.closed, "or the collector would send what it holds"
 
 
 def test_what_waits_for_the_process_to_start_again_is_written_when_the_sink_is_closed(

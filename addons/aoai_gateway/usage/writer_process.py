@@ -105,6 +105,8 @@ class ProcessWriter:
 
     def _start_again(self) -> None:
         """Start it anew, after a pause if the last one has done nothing. The batch waits meanwhile."""
+        # Its pipe may hold what could not be sent: let go here, it is not written once more by a collector.
+        self._process.end()
         self._over.wait(self._pause)
         self._pause = min(max(2 * self._pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
         self._process = _Process(self._settings)
