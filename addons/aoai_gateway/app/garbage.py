@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-STEPS = (700, 5, 1)
+STEPS = (700, 2, 1)
 """A collection of the youngest objects is due after so many new ones, one of the next generation after so
-many of these, and a full one after so many of those: when some 8,000 objects have come that stay."""
+many of these, and a full one after so many of those: when some 4,000 objects have come that stay."""
 
-LONG = 0.002
+LONG = 0.001
 """Seconds of a full collection from which on what has survived it is set aside."""
 
 IDLE_SECONDS = 5.0
