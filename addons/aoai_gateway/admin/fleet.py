@@ -144,7 +144,7 @@ class FleetHandler(ReadInTimeHandler):
 
     @staticmethod
     def _first(replies: Iterable[Reply | None]) -> Reply | None:
-        """Return the answer that counts: an action that one could do was done, whatever others found."""
+        """Return the answer that counts: what one process could do was done, even if the others could not."""
         answers = (reply for reply in replies if reply is not None)
         return min(answers, key=lambda reply: reply.status, default=None)
 

@@ -31,7 +31,7 @@ def main(do: Do | None = None) -> None:
     if hasattr(os, "nice"):
         # Where processors are few, the gateway's event loop goes first.
         os.nice(NICENESS)
-    # Whatever prints must not get into the answers.
+    # A library that prints must not write into the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # JSON has no cycles, so there is nothing to look for in a million objects while they are made.

@@ -2,7 +2,7 @@
 
 A call is half a millisecond of work of many kinds, after which a processor's caches hold nothing of metrics
 and records: these take two to three times as long for each call by itself as for the next one of a batch. So
-calls gather for a moment. Whatever reads what was counted has those that gathered counted first.
+calls gather for a moment. A reader of the counts has those that gathered counted first.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class LogAnalyticsWriter:
             self._client.close()
 
 
-class _InTime(RetryPolicy):  # type: ignore[type-arg]
+class _InTime(RetryPolicy[Any, Any]):
     """Sends the requests of a batch, and each again if need be, until its end (by ``clock``)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -47,7 +47,7 @@ def main() -> None:
     if hasattr(os, "nice"):
         # Where processors are few, the gateway's event loop goes first.
         os.nice(NICENESS)
-    # Whatever prints must not get into what is said.
+    # A library that prints must not write into the answers.
     said = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin.buffer, said, writer_of)

@@ -207,7 +207,7 @@ class Stage:
     # --- what a test uses ------------------------------------------------------------------------------
 
     def lane(self, kind: Kind = "plain") -> Lane:
-        """Return a lane that nobody has used."""
+        """Return a lane that is not used yet."""
         return Lane(f"{kind}-{next(self._numbers[kind])}")
 
     def caller(self) -> Caller:
