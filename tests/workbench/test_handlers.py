@@ -307,6 +307,31 @@ def test_a_page_that_is_closed_gives_its_seat_back_at_once(setup: Setup, tmp_pat
     serving(setup, tmp_path, scenario)
 
 
+def test_a_page_that_is_behind_catches_up(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine so slow that each batch has a single row: with a pause after each, it would take 150 s."""
+    monkeypatch.setattr(call_handlers, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(call_handlers, "PAUSE", 1.0)
+
+    async def scenario(page: Page) -> None:
+        host, port = page.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /workbench/api/calls HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"event: ready"), 20)
+        flows = [call(f"Parcel {number}") for number in range(150)]
+        for flow in flows:
+            page.bench.calls.response(flow)
+        waiting = {flow.id.encode() for flow in flows}
+        async with asyncio.timeout(60):
+            while waiting:
+                line = await reader.readuntil(b"\n")
+                waiting -= {ident for ident in waiting if ident in line}
+        writer.close()
+
+    serving(setup, tmp_path, scenario)
+
+
 def test_a_page_that_reads_nothing_loses_its_seat(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

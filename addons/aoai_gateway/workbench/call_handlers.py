@@ -25,6 +25,9 @@ ROWS_AT_ONCE = 200
 MOST_SECONDS = 0.001
 """For which rows are made and written at a time: the event loop has calls to serve."""
 
+CATCHING_UP = 0.01
+"""Seconds between two batches of a page that is behind, for each open page: a tenth of the loop in all."""
+
 MOST_PAGES = 20
 """Pages that are told of calls at a time."""
 
@@ -87,9 +90,13 @@ class CallsHandler(Events):
             if not ready and not feed.changed:
                 ready = True
                 await self.send("ready", {})
-            await asyncio.sleep(PAUSE if ready else 0)
+            await asyncio.sleep(self._pause(feed) if ready else 0)
             if not feed.changed and not feed.gone and not await self.news.wait(QUIET):
                 await self.send("quiet", {})
+
+    def _pause(self, feed: Feed) -> float:
+        """Return the seconds until the next batch: few while the page is behind, so that it catches up."""
+        return min(PAUSE, CATCHING_UP * len(self.bench.calls.feeds)) if feed.changed else PAUSE
 
     def _rows(self, changed: list[str], feed: Feed) -> list[bytes]:
         """Write the lines of calls, as many as there is time for; the rest is told with the next ones."""
