@@ -102,7 +102,6 @@ def test_a_store_that_began_anew_takes_nothing_away(own_redis: RedisServer, tmp_
 def test_a_store_that_hangs_holds_nothing_up_and_is_said_once(
     own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(stored_affinity, "STORE_SECONDS", 0.1)
     learn(own_redis.url, "hangs", resp_1="sweden")
     file = tmp_path / "budgets.affinity"
 
@@ -110,9 +109,11 @@ def test_a_store_that_hangs_holds_nothing_up_and_is_said_once(
         keeper = AffinityKeeper(own_redis.url, "hangs", file)
         own_redis.stun()
         try:
-            async with asyncio.timeout(30):
-                await keeper.flush()
-                await keeper.flush()
+            with monkeypatch.context() as impatient:
+                impatient.setattr(stored_affinity, "STORE_SECONDS", 0.1)
+                async with asyncio.timeout(30):
+                    await keeper.flush()
+                    await keeper.flush()
         finally:
             own_redis.wake()
         await keeper.flush()
