@@ -70,7 +70,7 @@ async def meet(kind: str, caplog: pytest.LogCaptureFixture) -> None:
             assert not (await found if asyncio.iscoroutine(found) else found)
             # Probes fail too, and say no more.
             await asyncio.sleep(0.1)
-            await asyncio.wait_for(state.aclose(), 20)
+            await asyncio.wait_for(state.aclose(), 60)
         assert time.monotonic() - begun < 20
     said = [record.getMessage() for record in caplog.records if record.name.startswith("aoai_gateway")]
     assert len(said) == 1, said

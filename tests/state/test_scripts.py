@@ -189,7 +189,7 @@ def test_questions_are_answered_though_the_connection_cannot_be_let_go() -> None
 
     async def main() -> None:
         runner = Runner(Broken(), 0.2)  # type: ignore[arg-type]  # all that is called of it
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             first = asyncio.ensure_future(runner.run(COUNT, ["any"], ()))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
