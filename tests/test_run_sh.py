@@ -182,7 +182,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run(path: Path) -> Run:
     def run_it(checkout: Checkout, *words: str, **how: object) -> subprocess.CompletedProcess[str]:
         process = checkout.start(*words, **{"path": path, **how})  # type: ignore[arg-type]
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=200)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run_it
@@ -412,7 +412,7 @@ def test_a_first_installation_that_failed_is_tried_again(fresh: Checkout, run: R
 
 def test_two_at_once_set_up_once(fresh: Checkout, path: Path) -> None:
     both = [fresh.start(word, path=path) for word in ("one", "two")]
-    said = [process.communicate(timeout=100) for process in both]
+    said = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert [out.split()[1] for out, _ in said] == ["one", "two"]
     assert len(fresh.installs) == 1

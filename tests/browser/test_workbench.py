@@ -285,7 +285,7 @@ def test_a_failing_call_becomes_a_case_that_passes(bench: Bench, tmp_path: Path)
         env={**os.environ, "AOAI_GATEWAY_KEY": CLIENT_KEY},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -72,7 +72,7 @@ def records(pair: Pair) -> list[dict[str, Any]]:
 
 def records_so_far(pair: Pair) -> int:
     """How many there are, with those of sessions that have just ended."""
-    json_lines.at_rest(pair.gateway.config_path.parent / "usage.jsonl")
+    json_lines.caught_up(pair.gateway.config_path.parent / "usage.jsonl", pair.gateway, CLIENT_KEY)
     return len(records(pair))
 
 
