@@ -36,6 +36,9 @@ class LocalIssuer:
         """The one that signs."""
         self.status = 200
         self.delay = 0.0
+        self.goes_on = threading.Event()
+        """While it is not set, no answer is given."""
+        self.goes_on.set()
         self.hangs = False
         self.document: bytes | None = None
         """Served instead of the key set."""
@@ -65,6 +68,7 @@ class LocalIssuer:
             self._over.wait(60)
             return
         time.sleep(self.delay)
+        self.goes_on.wait(60)
         if handler.path.endswith("/.well-known/openid-configuration"):
             metadata = {"issuer": self.named or self.url, "jwks_uri": f"{self.url}/keys"}
             content = json.dumps(metadata).encode()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.programs import give_up, require
 
-INSTALL_SECONDS = 100
+INSTALL_SECONDS = 250
 
 
 def install(folder: Path, *packages: str) -> None:

@@ -134,6 +134,8 @@ class Cluster:
         self.slot = key_slot(f"{{{prefix}}}".encode())
         self._bus = [free_port() for _ in range(4)]
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(DOWN_MS)]
+        # A replica takes over however long the machine has kept it from its primary.
+        options += ["--cluster-replica-validity-factor", "0"]
         if security.password:
             options += ["--masterauth", security.password]
         self.servers = [

@@ -34,7 +34,7 @@ def run(folder: Path, *words: str, ci: str = "") -> subprocess.CompletedProcess[
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(folder))), "CI": ci},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

@@ -82,7 +82,7 @@ for thread in threads: thread.join()
 
 def test_two_processes_share_a_pipe() -> None:
     both = f"{sys.executable} -c '{PROGRAM}' & {sys.executable} -c '{PROGRAM}'; wait"
-    done = subprocess.run(["sh", "-c", both], stdout=subprocess.PIPE, timeout=60, check=True)
+    done = subprocess.run(["sh", "-c", both], stdout=subprocess.PIPE, timeout=200, check=True)
     found = done.stdout.decode().splitlines()
     assert len(found) == 2 * 300 * 7
     for line in found:
@@ -105,7 +105,7 @@ def test_a_fork_does_not_wait_for_a_thread_that_it_does_not_have() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK],
         stdout=subprocess.PIPE,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, b"written\n")

@@ -54,7 +54,7 @@ def test_the_connection_of_a_reader_that_does_not_read_is_closed(monkeypatch: py
             scraper.setblocking(False)
             await loop.sock_connect(scraper, listening.getsockname())
             await loop.sock_sendall(scraper, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await Large.closed.wait()
         server.stop()
 

@@ -26,7 +26,7 @@ from aoai_gateway.app import ahead, cut_connections
 from aoai_gateway.app.ahead import AheadConnection, open_ahead
 from tests.e2e.certificates import Certificates, make
 
-SECONDS = 20.0
+SECONDS = 50.0
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 def story(run: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(run, 60))
+    asyncio.run(asyncio.wait_for(run, 2 * SECONDS))
 
 
 async def until(condition: Callable[[], object]) -> None:

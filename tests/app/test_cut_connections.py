@@ -105,7 +105,7 @@ def test_a_connection_that_is_asked_for_later_is_not_opened() -> None:
                 [commands.OpenConnection(server)] if isinstance(event, events.Wakeup) else []
             )
             await handler.server_event(events.Wakeup(commands.RequestWakeup(0)))
-            await asyncio.wait_for(handler.transports[server].handler, 5)
+            await asyncio.wait_for(handler.transports[server].handler, 60)
             assert (scripted.opened, seen) == ([cut_connections.TOO_LATE], [])
             assert server.state is ConnectionState.CLOSED
 
@@ -129,12 +129,12 @@ def test_the_end_of_a_connection_that_leads_to_another_leaves_none() -> None:
         async with between(react) as (handler, client, server, seen):
             servers += server, Server(address=server.address)
             handling = asyncio.create_task(handler.handle_client())
-            await asyncio.wait_for(gone.wait(), 5)
+            await asyncio.wait_for(gone.wait(), 60)
             client.close()
-            await asyncio.wait_for(handling, 5)
+            await asyncio.wait_for(handling, 60)
             assert all(io.handler is None or io.handler.done() for io in handler.transports.values())
             for ended in seen:
-                await asyncio.wait_for(ended.wait(), 5)
+                await asyncio.wait_for(ended.wait(), 60)
 
     asyncio.run(story())
 
@@ -158,9 +158,9 @@ def test_a_client_that_still_sends_can_read_its_last_answer() -> None:
         async with between(one_answer()) as (handler, client, *_):
             client.write(b"x" * 1_000_000)
             handling = asyncio.create_task(handler.handle_client())
-            assert await asyncio.wait_for(client.reader.read(), 10) == b"answer"
+            assert await asyncio.wait_for(client.reader.read(), 60) == b"answer"
             client.close()
-            await asyncio.wait_for(handling, 10)
+            await asyncio.wait_for(handling, 60)
 
     asyncio.run(story())
 
@@ -171,7 +171,7 @@ def test_a_client_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     async def story() -> None:
         async with between(one_answer()) as (handler, client, *_):
             client.write(b"x")
-            await asyncio.wait_for(handler.handle_client(), 10)
+            await asyncio.wait_for(handler.handle_client(), 60)
 
     asyncio.run(story())
 
@@ -183,8 +183,8 @@ def test_nor_where_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         async with between(one_answer()) as (handler, client, *_):
             client.write(b"x")
             handling = asyncio.create_task(handler.handle_client())
-            assert await asyncio.wait_for(client.reader.read(), 10) == b"answer"
+            assert await asyncio.wait_for(client.reader.read(), 60) == b"answer"
             cut_connections.stop_lingering()
-            await asyncio.wait_for(handling, 10)
+            await asyncio.wait_for(handling, 60)
 
     asyncio.run(story())

@@ -13,7 +13,7 @@ START = "from aoai_gateway.app import lean_addons; lean_addons.install(); "
 
 def said(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", START + program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", START + program], capture_output=True, text=True, check=True, timeout=200
     )
     return done.stdout.strip()
 
@@ -55,7 +55,7 @@ def test_a_package_that_is_there_already_stays() -> None:
         "import mitmproxy.addons as there; " + START + "import mitmproxy.addons as now; print(now is there)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=200
     )
     assert done.stdout.strip() == "True"
 
@@ -83,6 +83,6 @@ def test_serve_is_such_a_host(tmp_path: Path) -> None:
     command = ["serve", "--config", str(config), "--port", str(free_port()), "--script", str(plugin)]
     program = "import sys; from aoai_gateway.app.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=90, check=False
+        [sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=200, check=False
     )
     assert plugin.with_suffix(".found").read_text() == "[]", done.stdout + done.stderr

@@ -58,7 +58,7 @@ def test_what_one_look_raises_ends_neither_the_watcher_nor_the_reload(
             watching = asyncio.create_task(lifecycle._watch())
             path.write_text(FILE.replace("SECONDS", "77"))
             try:
-                return await asyncio.wait_for(taken, 5)
+                return await asyncio.wait_for(taken, 60)
             finally:
                 watching.cancel()
 

@@ -79,7 +79,7 @@ def test_none_is_lost_between_one_and_its_successor(listener: socket.socket, ste
             await asyncio.sleep(0)
         await listening.stop_accepting([old], [own], empty_queues=False)
         new = await instance(listener, begun)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(begun) < CLIENTS:  # noqa: ASYNC110 - a server tells of nothing
                 await asyncio.sleep(0)
         new._servers[0].close()

@@ -241,16 +241,16 @@ async def never(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "outcome", "cause"),
-    [(cut_off, "truncated", "ClientPayloadError"), (never, "client_gone", "timeout")],
+    ("answer", "patience", "outcome", "cause"),
+    [(cut_off, "60", "truncated", "ClientPayloadError"), (never, "0.3", "client_gone", "timeout")],
 )
 def test_answers_that_do_not_come_whole(
-    answer: Any, outcome: str, cause: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    answer: Any, patience: str, outcome: str, cause: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.jsonl"
     with server(answer) as url:
         made = run(
-            capsys, url, "-e", "x", "-r", "6000", "-n", "3", "--timeout", "0.3", *CUSTOM, "-o", str(path)
+            capsys, url, "-e", "x", "-r", "6000", "-n", "3", "--timeout", patience, *CUSTOM, "-o", str(path)
         )
     assert made["causes"] == {cause: 3}
     assert {each["outcome"] for each in records(path)} == {outcome}

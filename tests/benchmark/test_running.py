@@ -60,7 +60,7 @@ async def stopped(*, answers: bool) -> tuple[Run, list[Any]]:
         caller.answers.set()
     else:
         run.stop()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
     return run, written
 
 
@@ -68,7 +68,7 @@ def test_a_run_that_is_stopped_waits_for_its_answers() -> None:
     run, written = asyncio.run(stopped(answers=True))
     made = run.document()
     assert len(written) == run.sent == made["calls"] == made["completed"]
-    assert made["steps"][0]["seconds"] < 5
+    assert made["steps"][0]["seconds"] < 60, "not the seconds that were planned, which have no end"
 
 
 def test_told_twice_it_gives_them_up_and_writes_them_down() -> None:

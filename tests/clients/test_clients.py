@@ -27,7 +27,7 @@ def run(command: list[str | Path], gateway: Gateway, folder: Path) -> dict[str, 
         env={"PATH": os.environ["PATH"], "HOME": str(folder)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

@@ -152,7 +152,7 @@ def test_deep_nesting_is_refused(text: str):
         "print(*parse(Path('gateway.yaml'), sys.stdin.buffer.read())[1])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], input=text.encode(), capture_output=True, timeout=60, check=True
+        [sys.executable, "-c", program], input=text.encode(), capture_output=True, timeout=200, check=True
     )
     assert done.stdout.decode() == f"gateway.yaml:1: is nested more than {MAX_DEPTH} levels deep\n"
 

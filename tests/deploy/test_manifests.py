@@ -101,7 +101,7 @@ def test_the_unit_gives_time_to_drain() -> None:
 
 def test_haproxy_reads_its_file() -> None:
     subprocess.run(
-        [require("haproxy"), "-c", "-f", DEPLOY / "haproxy" / "haproxy.cfg"], check=True, timeout=30
+        [require("haproxy"), "-c", "-f", DEPLOY / "haproxy" / "haproxy.cfg"], check=True, timeout=200
     )
 
 
@@ -116,4 +116,4 @@ def test_nginx_reads_its_file(tmp_path: Path) -> None:
         f"pid {tmp_path}/pid; error_log {tmp_path}/log; events {{}}\n"
         f"http {{ access_log off; {folders} include {ours}; }}\n"
     )
-    subprocess.run([require("nginx"), "-t", "-c", file, "-p", tmp_path], check=True, timeout=30)
+    subprocess.run([require("nginx"), "-t", "-c", file, "-p", tmp_path], check=True, timeout=200)

@@ -43,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())
     build = f"from setuptools.build_meta import build_wheel; build_wheel({str(folder)!r})"
-    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=110)
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=200)
     (made,) = folder.glob("*.whl")
     return made
 
@@ -128,7 +128,7 @@ def test_its_commands_run(installed: Path, tmp_path: Path, module: str, words: l
     look = f"import {module.partition('.')[0]} as m; print(m.__file__)"
     env = {**os.environ, **environment(installed)}
     found = subprocess.run(
-        [sys.executable, "-P", "-c", look], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-c", look], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200
     )
     assert found.stdout.startswith(str(installed)), "it is the wheel that runs"
     done = subprocess.run(
@@ -137,7 +137,7 @@ def test_its_commands_run(installed: Path, tmp_path: Path, module: str, words: l
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
@@ -151,6 +151,6 @@ def test_check_reads_a_configuration(installed: Path, tmp_path: Path) -> None:
         env={**os.environ, **environment(installed)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr

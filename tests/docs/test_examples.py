@@ -68,7 +68,7 @@ class Shown:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.process.log}"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
-from aoai_gateway.usage.sink import GATHER_SECONDS
-from tests.e2e.processes import Answer, eventually
+from tests.e2e.processes import READY_PATH, Answer, Gateway, eventually
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -33,16 +31,18 @@ def wait_for(path: Path, count: int, **members: Any) -> list[dict[str, Any]]:
     return eventually(enough, f"{count} lines with {members} in {path.name}")  # type: ignore[no-any-return]
 
 
-def at_rest(path: Path) -> int:
-    """Return how many lines there are once those of earlier calls have come, which gather for a moment."""
-    before, found = -1, len(read(path))
-    while found != before:
-        time.sleep(3 * GATHER_SECONDS)
-        before, found = found, len(read(path))
-    return found
-
-
 def record_of(path: Path, answer: Answer) -> dict[str, Any]:
     """Wait for the usage record of an answered call: it is written after the answer was delivered."""
     (record,) = wait_for(path, 1, call=answer.headers["x-gateway-call"])
     return record
+
+
+def caught_up(path: Path, gateway: Gateway, key: str) -> int:
+    """Return how many lines there are once those of all earlier calls have come.
+
+    They come in the order in which calls end, so one more call is made, which is refused.
+    """
+    eventually(lambda: gateway.request("GET", READY_PATH).json()["calls"] == 0, "no call is under way")
+    body = {"model": "no-such-deployment", "messages": []}
+    record_of(path, gateway.request("POST", "/openai/v1/chat/completions", key=key, json_body=body))
+    return len(read(path))

@@ -27,17 +27,17 @@ READY_PATH = "/health/ready"
 
 Host = Literal["mitmdump", "serve"]
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 """How long a process may take until it is ready; two cores may be busy with something else."""
 
-STOP_SECONDS = 40.0
+STOP_SECONDS = 55.0
 """How long it may take to end after SIGTERM, when nothing is running in it."""
 
-WAIT_SECONDS = 40.0
+WAIT_SECONDS = 55.0
 """How long anything else is waited for that comes at once on a machine with nothing else to do.
 
-A wait that is in vain is a failure, so patience costs nothing. Where a test is about how soon something
-happens, it says so itself.
+A wait that is in vain is a failure, so patience costs nothing, up to a minute: then windows of quotas and
+breaks end by themselves. Where a test is about how soon something happens, it says so itself.
 """
 
 

@@ -36,7 +36,7 @@ class Terminal:
     def _tmux(self, *words: str) -> str:
         command = ["tmux", "-S", str(self._socket), *words]
         return subprocess.run(
-            command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=30,
+            command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=200,
             env={"LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "PATH": "/usr/bin:/bin"},
         ).stdout  # fmt: skip
 
@@ -76,5 +76,5 @@ class Terminal:
     def end(self) -> None:
         """Kill the program and its terminal."""
         subprocess.run(
-            ["tmux", "-S", str(self._socket), "kill-server"], capture_output=True, check=False, timeout=30
+            ["tmux", "-S", str(self._socket), "kill-server"], capture_output=True, check=False, timeout=200
         )

@@ -56,7 +56,7 @@ class Admin:
             **env,
         }
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, env=environment, capture_output=True, text=True, timeout=200, check=False
         )
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from pydantic import BaseModel
 
-from tests.e2e.json_lines import at_rest, read
+from tests.e2e.json_lines import caught_up, read
 from tests.e2e.processes import Gateway, Host, Simulator, request
 from tests.e2e.raw import exchange
 from tests.e2e.settings import CLIENT_KEY
@@ -94,7 +94,7 @@ def all_available(gateway: Gateway) -> bool:
 @pytest.fixture
 def records(gateway: Gateway) -> Callable[[int], list[dict[str, Any]]]:
     log = gateway.config_path.parent / "usage.jsonl"
-    before = at_rest(log)
+    before = caught_up(log, gateway, CLIENT_KEY)
 
     def newest(count: int) -> list[dict[str, Any]]:
         gateway.wait_until(lambda: len(read(log)) >= before + count, "written down")

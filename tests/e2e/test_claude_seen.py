@@ -149,7 +149,7 @@ def test_its_code_runs(bench: Workbench, called: dict[str, Any]) -> None:
         env={"AOAI_GATEWAY_KEY": CLIENT_KEY},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -168,6 +168,6 @@ def test_an_answer_is_a_case_that_is_checked(bench: Workbench) -> None:
             "--to", bench.gateway.url, "--json",
         ],
         env={"AOAI_GATEWAY_KEY": CLIENT_KEY, "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

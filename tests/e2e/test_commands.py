@@ -134,7 +134,7 @@ def test_a_python_snippet_makes_the_call_again(stage: Stage, path: str) -> None:
         env={"AOAI_GATEWAY_KEY": CLIENT_KEY, "NO_PROXY": "*"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=True,
     )
     assert done.stdout == "Hello\n"

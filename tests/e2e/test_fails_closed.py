@@ -184,7 +184,8 @@ def stage(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> I
             },
             {"name": "others"},
         ],
-        replay={"idle_seconds": 0.2},
+        # Much longer than the slow stream pauses.
+        replay={"idle_seconds": 1},
         limits={"body_seconds": 0.3},
         breaks={"default_seconds": 0.02, "floor_seconds": 0.01, "ceiling_seconds": 0.02},
         drain_seconds=1,  # the functions that count calls out are broken too

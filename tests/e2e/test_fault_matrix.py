@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from aoai_simulator.faults import KINDS
 from tests.e2e.fault_matrix import CLASSES, EXPECTED, REDIS, WORKERS, Setting, a_part, cases, differences
 from tests.redis_server import require_redis
 
 
-@pytest.mark.timeout(180)
 def test_every_fault_ends_as_the_table_says(tmp_path: Path, home: Path) -> None:
     require_redis()
     setting = Setting(a_part(cases()), tmp_path, home)

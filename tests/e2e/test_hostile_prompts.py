@@ -20,6 +20,7 @@ from tests.e2e import json_lines
 from tests.e2e.processes import Answer, Gateway
 from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import running
+from tests.machine_speed import slowness
 
 pytestmark = pytest.mark.serial
 
@@ -29,7 +30,7 @@ SIZE = 5 * 1024 * 1024
 LONGEST_STALL = 0.020
 ATTEMPTS = 5
 
-BOUNDED_SECONDS = 15
+BOUNDED_SECONDS = 45
 
 FREE_KEY = "key-of-a-client-without-limits"
 
@@ -105,10 +106,10 @@ class Watched(NamedTuple):
             assert answer.status == status, answer.body[:300]
             assert seconds < BOUNDED_SECONDS
             worst.append(round(1000 * stall, 1))
-            if stall <= LONGEST_STALL:
+            if stall <= LONGEST_STALL * slowness():
                 break
         print(f"{len(body):,} bytes: {seconds:.2f} s, longest stalls {worst} ms")
-        assert min(worst) <= 1000 * LONGEST_STALL, f"longest stalls: {worst} ms"
+        assert min(worst) <= 1000 * LONGEST_STALL * slowness(), f"longest stalls: {worst} ms"
 
 
 @pytest.fixture(scope="module")

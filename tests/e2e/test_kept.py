@@ -21,7 +21,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from tests.e2e.inspector import PASSWORD, Inspector, inspecting
-from tests.e2e.processes import Simulator
+from tests.e2e.processes import WAIT_SECONDS, Simulator
 from tests.e2e.settings import CLIENT_KEY
 
 V1 = "/openai/v1/chat/completions"
@@ -40,7 +40,7 @@ class Page:
         self.connected = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._follow()), daemon=True)
         self._thread.start()
-        assert self.connected.wait(10)
+        assert self.connected.wait(WAIT_SECONDS)
 
     async def _follow(self) -> None:
         asked = HTTPRequest(self._url, headers={"authorization": f"Bearer {PASSWORD}"})

@@ -58,7 +58,7 @@ class Here:
             env=dict(os.environ),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr

@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletion
 from tests.e2e import json_lines
 from tests.e2e.conftest import Sdk
 from tests.e2e.inspector import Inspector, inspecting
-from tests.e2e.processes import Simulator, eventually
+from tests.e2e.processes import WAIT_SECONDS, Simulator, eventually
 from tests.e2e.raw import Connection, post
 from tests.e2e.settings import CLIENT_KEY
 
@@ -113,7 +113,7 @@ def test_nothing_is_sent_before_a_held_call_is_resumed_and_then_what_it_says_now
     other = [{"role": "user", "content": "And now for something completely different. " * 8}]
     desk.web.edit(flow["id"], request=edited(messages=other))
     desk.web.resume(flow["id"])
-    answer: ChatCompletion = asked.result(10)
+    answer: ChatCompletion = asked.result(WAIT_SECONDS)
     (seen,) = desk.simulator.requests()
     assert seen["deployment"] == "gpt-4o-ptu"
     assert answer.usage is not None
@@ -133,7 +133,7 @@ def test_a_stream_of_an_edited_call_streams(desk: Desk, sdk: Sdk) -> None:
     flow = desk.web.held()
     desk.web.edit(flow["id"], request=edited(model="gpt-4o-mini", stream=True))
     desk.web.resume(flow["id"])
-    assert len(asked.result(10).split()) > 3
+    assert len(asked.result(WAIT_SECONDS).split()) > 3
     (seen,) = desk.simulator.requests()
     assert seen["deployment"] == "gpt-4o-mini"
 
@@ -147,7 +147,7 @@ def test_an_edited_call_is_replayed_as_any_other(desk: Desk, sdk: Sdk, stream: b
     flow = desk.web.held()
     desk.web.edit(flow["id"], request=edited(stream=stream, user="edited"))
     desk.web.resume(flow["id"])
-    answer = asked.result(10)
+    answer = asked.result(WAIT_SECONDS)
     assert answer.headers["x-gateway-attempts"] == "2"
     assert [seen["deployment"] for seen in desk.simulator.requests()] == ["gpt-4o-ptu", "gpt-4o-paygo"]
     if stream:
@@ -171,7 +171,7 @@ def test_an_edit_to_a_deployment_that_the_client_may_not_use_is_refused(desk: De
     desk.web.edit(flow["id"], request=edited(model="gpt-4o-mini"))
     desk.web.resume(flow["id"])
     with pytest.raises(openai.PermissionDeniedError, match="gpt-4o-mini"):
-        asked.result(10)
+        asked.result(WAIT_SECONDS)
     assert desk.simulator.requests() == []
 
 
@@ -182,7 +182,7 @@ def test_an_edit_of_the_host_chooses_no_upstream(desk: Desk, sdk: Sdk) -> None:
     flow = desk.web.held()
     desk.web.edit(flow["id"], request={"host": "elsewhere.example", "port": 81})
     desk.web.resume(flow["id"])
-    asked.result(10)
+    asked.result(WAIT_SECONDS)
     assert len(desk.simulator.requests()) == 1
 
 
@@ -193,7 +193,7 @@ def test_an_edit_beyond_the_clients_limits_is_clamped(desk: Desk, sdk: Sdk) -> N
     flow = desk.web.held()
     desk.web.edit(flow["id"], request=edited(max_tokens=5000))
     desk.web.resume(flow["id"])
-    assert asked.result(10).headers["x-gateway-clamped"] == "max_tokens 5000->100"
+    assert asked.result(WAIT_SECONDS).headers["x-gateway-clamped"] == "max_tokens 5000->100"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_an_edit_beyond_the_clients_limits_is_refused(
     desk.web.edit(flow["id"], request=edited(**{"max_tokens": 10, **members}))
     desk.web.resume(flow["id"])
     with pytest.raises(openai.BadRequestError) as refused:
-        asked.result(10)
+        asked.result(WAIT_SECONDS)
     assert refused.value.code == "parameter_over_limit"
     assert param is None or refused.value.param == param
     assert desk.simulator.requests() == []
@@ -227,7 +227,7 @@ def test_an_edited_prompt_is_counted_as_edited(desk: Desk, sdk: Sdk) -> None:
     longer = [{"role": "user", "content": "word " * 300}]
     desk.web.edit(flow["id"], request=edited(messages=longer, max_tokens=20))
     desk.web.resume(flow["id"])
-    asked.result(10)
+    asked.result(WAIT_SECONDS)
     reserved = desk.record(flow["id"])["reserved_tokens"]
     assert 320 <= reserved <= 340
 
@@ -240,7 +240,7 @@ def test_a_credential_that_is_written_into_a_held_call_is_neither_kept_nor_sent(
     typed = [["host", "gateway"], ["content-type", "application/json"], ["api-key", "typed-by-hand-33"]]
     desk.web.edit(flow["id"], request={"headers": typed})
     desk.web.resume(flow["id"])
-    asked.result(10)
+    asked.result(WAIT_SECONDS)
     (seen,) = desk.simulator.requests()
     assert "typed-by-hand-33" not in json.dumps(seen)
     assert all(name.lower() != "api-key" for name, _ in desk.web.flow(flow["id"])["request"]["headers"])
@@ -277,7 +277,7 @@ def test_a_call_that_was_edited_into_none_stays_held_and_says_why(desk: Desk, sd
     assert desk.simulator.requests() == []
     desk.web.edit(flow["id"], request={**before, **edited(user="mended")})
     desk.web.resume(flow["id"])
-    assert asked.result(10).choices
+    assert asked.result(WAIT_SECONDS).choices
     desk.web.await_flow(lambda f: f["id"] == flow["id"] and "gpt-4o-ptu" in f["comment"], "told as a call")
     assert "edited: body" in desk.metadata(flow["id"])["gateway_story"][0]
 
@@ -292,7 +292,7 @@ def test_a_call_that_cannot_be_sent_as_edited_can_be_killed(desk: Desk, sdk: Sdk
     desk.web.await_flow(lambda f: f["intercepted"] and f["comment"], "held with a comment")
     desk.web.kill_flow(flow["id"])
     with pytest.raises(openai.APIConnectionError):
-        asked.result(10)
+        asked.result(WAIT_SECONDS)
 
 
 def test_a_wrong_call_that_nobody_has_edited_gets_its_error(desk: Desk) -> None:
@@ -300,7 +300,7 @@ def test_a_wrong_call_that_nobody_has_edited_gets_its_error(desk: Desk) -> None:
     asked = desk.ask(lambda: desk.web.request("POST", V1, key=CLIENT_KEY, body=b"{"))
     flow = desk.web.held()
     desk.web.resume(flow["id"])
-    assert asked.result(10).status == 400
+    assert asked.result(WAIT_SECONDS).status == 400
 
 
 def test_a_story_tells_that_the_call_and_its_answer_were_held(desk: Desk, sdk: Sdk) -> None:
@@ -312,7 +312,7 @@ def test_a_story_tells_that_the_call_and_its_answer_were_held(desk: Desk, sdk: S
     desk.web.resume(flow["id"])
     desk.web.await_flow(lambda f: f["intercepted"] and f.get("response"), "an answer that is held")
     desk.web.resume(flow["id"])
-    asked.result(10)
+    asked.result(WAIT_SECONDS)
     story = desk.metadata(flow["id"])["gateway_story"]
     assert "held by hand for " in story[0]
     assert "edited: body" in story[0]
@@ -332,7 +332,7 @@ def test_a_held_answer_reaches_the_client_as_edited(desk: Desk, sdk: Sdk) -> Non
     answer["choices"][0]["message"]["content"] = "Edited by hand."
     desk.web.edit(flow["id"], response={"content": json.dumps(answer)})
     desk.web.resume(flow["id"])
-    assert asked.result(10).choices[0].message.content == "Edited by hand."
+    assert asked.result(WAIT_SECONDS).choices[0].message.content == "Edited by hand."
 
 
 def test_a_held_stream_reaches_the_client_as_edited(desk: Desk, sdk: Sdk) -> None:
@@ -356,7 +356,7 @@ def test_a_held_stream_reaches_the_client_as_edited(desk: Desk, sdk: Sdk) -> Non
     events[last_text] = b"data: " + json.dumps(changed).encode()
     desk.web.edit(flow["id"], response={"content": b"\n\n".join(events).decode()})
     desk.web.resume(flow["id"])
-    assert asked.result(10).endswith(" Edited by hand.")
+    assert asked.result(WAIT_SECONDS).endswith(" Edited by hand.")
     record = desk.record(flow["id"])
     assert record["outcome"] == "ok"
     assert record["output_tokens"] > 0
@@ -370,7 +370,7 @@ def test_a_stream_that_breaks_off_while_it_is_held_says_so(desk: Desk, sdk: Sdk)
     flow = desk.web.held()
     desk.web.resume(flow["id"])
     with pytest.raises(openai.APIError, match="broke off"):
-        asked.result(10)
+        asked.result(WAIT_SECONDS)
 
 
 # --- ends that are none --------------------------------------------------------------------------------

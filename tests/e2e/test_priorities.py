@@ -187,7 +187,7 @@ def test_who_hangs_up_leaves_the_line_at_once(stage: Stage) -> None:
     stage.fill(60)
     assert stage.ask("batch").status == 429
     asked = len(stage.simulator.requests())
-    before = json_lines.at_rest(stage.usage_path)
+    before = json_lines.caught_up(stage.usage_path, stage.gateway, key_of("batch"))
     with Connection(stage.gateway) as connection:
         connection.send(post(CHAT, json.dumps(stage.body()).encode(), key=key_of("critical")))
         stage.waiting(1)

@@ -19,7 +19,7 @@ from mitmproxy.io import FlowReader
 from websockets.asyncio.client import ClientConnection
 
 from tests.e2e import json_lines
-from tests.e2e.processes import Gateway, Host, Process, eventually, request
+from tests.e2e.processes import START_SECONDS, Gateway, Host, Process, eventually, request
 from tests.e2e.settings import CLIENT_KEY, POOLS, SPEC, configuration
 from tests.e2e.shared import Pair, running
 
@@ -72,7 +72,7 @@ def records(pair: Pair) -> list[dict[str, Any]]:
 
 def records_so_far(pair: Pair) -> int:
     """How many there are, with those of sessions that have just ended."""
-    json_lines.at_rest(pair.gateway.config_path.parent / "usage.jsonl")
+    json_lines.caught_up(pair.gateway.config_path.parent / "usage.jsonl", pair.gateway, CLIENT_KEY)
     return len(records(pair))
 
 
@@ -97,7 +97,7 @@ async def say(connection: ClientConnection, kind: str, **members: Any) -> None:
 async def until(connection: ClientConnection, kind: str) -> list[dict[str, Any]]:
     """All events until one of a kind."""
     events: list[dict[str, Any]] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(START_SECONDS):
         while not events or events[-1]["type"] != kind:
             events.append(json.loads(await connection.recv()))
     return events
@@ -399,7 +399,7 @@ def test_sessions_end_with_the_gateway(
 
 def test_many_sessions_at_once(pair: Pair) -> None:
     async def one(number: int) -> int:
-        async with plain(pair, open_timeout=60) as connection:
+        async with plain(pair, open_timeout=START_SECONDS) as connection:
             taken = 0
             for turn in range(2):
                 events = await ask(connection, f"say: session {number} turn {turn}")

@@ -66,6 +66,10 @@ def pieces(way: str) -> Iterator[bytes]:
                     yield each
             yield rest[:-3]
             yield rest[-3:]
+        case "endless", _, _:
+            yield HEAD
+            while True:
+                yield from chunks
         case "broken", _, _:
             yield HEAD + chunks[0]
             yield from chunks[1:40]
@@ -214,7 +218,7 @@ def test_a_client_may_leave_at_any_time(stage: Stage) -> None:
     before = gone()
     for patience in (0.0, 0.02, 0.05, 0.08):
         with Connection(stage.gateway) as connection:
-            connection.send(stage.request("plain"))
+            connection.send(stage.request("endless"))
             time.sleep(patience)
     eventually(lambda: gone() == before + 4, "records of all four")
     with Connection(stage.gateway) as connection:

@@ -329,7 +329,7 @@ class TestJavaScript:
             [*node, json.dumps(ask)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
             env={"PATH": "/usr/bin:/bin", "NODE_EXTRA_CA_CERTS": str(gateway.ca or "")},
         )

@@ -15,18 +15,28 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.e2e.processes import READY_PATH, Gateway, Simulator, eventually
+from tests.e2e.processes import READY_PATH, WAIT_SECONDS, Gateway, Simulator, eventually
 from tests.e2e.raw import Connection, post
 from tests.e2e.replay.stage import Caller
 from tests.e2e.settings import configuration
-from tests.e2e.two import CHAT, ENDPOINTS, HELLO, HOWS, POOLS, Two, client, key_of, running_two
+from tests.e2e.two import (
+    BACK,
+    CHAT,
+    ENDPOINTS,
+    HASTY,
+    HELLO,
+    HOWS,
+    LOST,
+    POOLS,
+    Two,
+    client,
+    key_of,
+    running_two,
+)
 from tests.redis_groups import Cluster, Sentinels
 from tests.redis_server import RedisServer, require_redis
 
 CALLERS = 64
-
-LOST = "Shared state lost"
-BACK = "Shared state is back"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +71,10 @@ def two(
 
 
 def test_sixty_four_callers_share_one_budget_to_the_percent(two: Two) -> None:
+    two.steadily("crowd", lambda crowd: share_one_budget(two, crowd))
+
+
+def share_one_budget(two: Two, crowd: str) -> None:
     limit = 12_000
     begun = time.monotonic()
     served = [0] * CALLERS
@@ -74,16 +88,16 @@ def test_sixty_four_callers_share_one_budget_to_the_percent(two: Two) -> None:
         # The first refusals may be due to reservations of calls that turn out to need less.
         while refused < 3:
             asked[number] += 1
-            status = caller.post(CHAT, HELLO, key=key_of("crowd")).status
+            status = caller.post(CHAT, HELLO, key=key_of(crowd)).status
             assert status in (200, 429)
             served[number] += status == 200
             refused += status == 429
 
     with ThreadPoolExecutor(CALLERS) as pool:
         list(pool.map(call, range(CALLERS)))
-    last = two.call(0, "crowd"), two.call(1, "crowd")
+    last = two.call(0, crowd), two.call(1, crowd)
     assert time.monotonic() - begun < 50, "the window must not have moved on, for the sums to mean something"
-    found = two.records("crowd", sum(asked) + 2)
+    found = two.records(crowd, sum(asked) + 2)
     everything = [record for each in found for record in each]
     admitted = [record for record in everything if record["reserved_tokens"] is not None]
     assert max(record["reserved_tokens"] for record in admitted) <= 0.005 * limit
@@ -98,14 +112,16 @@ def test_sixty_four_callers_share_one_budget_to_the_percent(two: Two) -> None:
 
 
 def test_what_one_gateway_serves_the_other_knows(two: Two) -> None:
-    begun = time.monotonic()
-    assert two.states() == ["shared", "shared"]
-    answers = [two.call(number, "known") for number in range(6)]
-    assert [answer.status for answer in answers] == [200] * 5 + [429]
-    remaining = [int(answer.headers["x-ratelimit-remaining-requests"]) for answer in answers]
-    assert remaining == [4, 3, 2, 1, 0, 0]
-    passed = 1000 * (time.monotonic() - begun)
-    assert 60_000 - passed - 1 <= int(answers[-1].headers["retry-after-ms"]) <= 60_000
+    def play(known: str) -> None:
+        begun = time.monotonic()
+        answers = [two.call(number, known) for number in range(6)]
+        assert [answer.status for answer in answers] == [200] * 5 + [429]
+        remaining = [int(answer.headers["x-ratelimit-remaining-requests"]) for answer in answers]
+        assert remaining == [4, 3, 2, 1, 0, 0]
+        passed = 1000 * (time.monotonic() - begun)
+        assert 60_000 - passed - 1 <= int(answers[-1].headers["retry-after-ms"]) <= 60_000
+
+    two.steadily("known", play)
 
 
 # --- a wait ------------------------------------------------------------------------------------------
@@ -123,45 +139,59 @@ def make_older(server: RedisServer, two: Two, client: str, seconds: float) -> No
 
 
 def test_a_call_waits_until_there_is_room(two: Two, redis_server: RedisServer) -> None:
-    assert two.call(0, "patient").status == 200
-    make_older(redis_server, two, "patient", 55)
-    begun = time.monotonic()
-    assert two.call(1, "patient").status == 200
-    assert time.monotonic() - begun < 30
-    (_, (record,)) = two.records("patient", 2)
-    assert 0 < record["waited_ms"] < 30_000
-    assert record["charged_tokens"] > 0
+    def play(patient: str) -> None:
+        assert two.call(0, patient).status == 200
+        make_older(redis_server, two, patient, 55)
+        begun = time.monotonic()
+        assert two.call(1, patient).status == 200
+        assert time.monotonic() - begun < 30
+        (_, (record,)) = two.records(patient, 2)
+        assert 0 < record["waited_ms"] < 30_000
+        assert record["charged_tokens"] > 0
+
+    two.steadily("patient", play)
 
 
 def test_of_two_that_wait_for_one_place_one_is_refused_and_told_how_long_it_waited(
     two: Two, redis_server: RedisServer
 ) -> None:
-    assert two.call(0, "hasty").status == 200
-    make_older(redis_server, two, "hasty", 58.5)
-    with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda number: two.call(number, "hasty"), range(2)))
-    refused, served = sorted(answers, key=lambda answer: -answer.status)
-    assert (refused.status, served.status) == (429, 200)
-    error = refused.json()["error"]
-    assert error["code"] == "quota_exceeded"
-    # The place was taken in the second one, and used a moment later: it stays so for a minute.
-    assert re.search(r"The call has waited for [12]\.\d s", error["message"])
-    assert 50_000 < int(refused.headers["retry-after-ms"]) <= 60_000
+    def play(hasty: str) -> None:
+        assert two.call(0, hasty).status == 200
+        make_older(redis_server, two, hasty, 58)
+        begun = time.monotonic()
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda number: two.call(number, hasty), range(2)))
+        refused, served = sorted(answers, key=lambda answer: -answer.status)
+        assert (refused.status, served.status) == (429, 200)
+        error = refused.json()["error"]
+        assert error["code"] == "quota_exceeded"
+        # The place was free after two seconds, and used a moment later: it stays so for a minute. So it is
+        # no use to wait for as long as the client may.
+        waited = re.search(r"The call has waited for (\d\.\d) s", error["message"])
+        assert waited
+        assert 0 < float(waited.group(1)) < min(HASTY["seconds"], time.monotonic() - begun + 0.05)
+        assert 50_000 < int(refused.headers["retry-after-ms"]) <= 60_000
+
+    two.steadily("hasty", play)
 
 
 def test_who_hangs_up_while_waiting_has_nothing_booked(
     two: Two, redis_server: RedisServer, simulator: Simulator
 ) -> None:
-    assert two.call(0, "leaving").status == 200
-    make_older(redis_server, two, "leaving", 52)
-    with Connection(two.gateways[1]) as connection:
-        connection.send(post(CHAT, json.dumps(HELLO).encode(), key=key_of("leaving")))
-        eventually(lambda: calls_at(two.gateways[1]) == 1, "the call is waiting")
-    (_, (gone,)) = two.records("leaving", 2)
-    assert (gone["outcome"], gone["reserved_tokens"]) == ("client_gone", None)
-    make_older(redis_server, two, "leaving", 9)
-    assert two.call(1, "leaving").status == 200
-    assert len(simulator.requests()) == 2
+    def play(leaving: str) -> None:
+        simulator.reset()
+        assert two.call(0, leaving).status == 200
+        make_older(redis_server, two, leaving, 52)
+        with Connection(two.gateways[1]) as connection:
+            connection.send(post(CHAT, json.dumps(HELLO).encode(), key=key_of(leaving)))
+            eventually(lambda: calls_at(two.gateways[1]) == 1, "the call is waiting")
+        (_, (gone,)) = two.records(leaving, 2)
+        assert (gone["outcome"], gone["reserved_tokens"]) == ("client_gone", None)
+        make_older(redis_server, two, leaving, 9)
+        assert two.call(1, leaving).status == 200
+        assert len(simulator.requests()) == 2
+
+    two.steadily("leaving", play)
 
 
 def calls_at(gateway: Gateway) -> int:
@@ -227,10 +257,6 @@ def load(two: Two, client: str) -> Iterator[Counter[int | str]]:
             thread.join(30)
 
 
-def lines_with(gateway: Gateway, words: str) -> int:
-    return sum(words in line for line in gateway.log.splitlines())
-
-
 @pytest.fixture(scope="module")
 def two_and_their_redis(
     counting_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory, home: Path
@@ -264,11 +290,15 @@ def test_no_request_fails_when_redis_is_lost_and_comes_back(
 ) -> None:
     two, server = unsteady
     assert server.process is not None
-    team, later = f"team {how}", f"later {how}"
-    said = [(lines_with(gateway, LOST), lines_with(gateway, BACK)) for gateway in two.gateways]
+    team = f"team {how}"
+
+    def share(later: str) -> None:
+        assert [two.call(number, later).status for number in range(6)] == [200] * 4 + [429] * 2
+
+    before = two.lines_with(LOST)
     with load(two, "busy") as seen:
         eventually(lambda: seen[200] > 50, "some calls")
-        assert two.states() == ["shared", "shared"]
+        two.wait_for_state("shared")
         if how == "killed":
             server.stop()
         else:
@@ -287,12 +317,13 @@ def test_no_request_fails_when_redis_is_lost_and_comes_back(
         served = seen[200]
         # Both have told what they admitted alone; from now on there is one budget.
         assert [two.call(number, team).status for number in range(2)] == [429] * 2
-        assert [two.call(number, later).status for number in range(6)] == [200] * 4 + [429] * 2
+        two.steadily(f"later {how}", share)
         eventually(lambda: seen[200] > served + 50, "calls with Redis")
     assert set(seen) == {200}, seen
-    for gateway, (lost, back) in zip(two.gateways, said, strict=True):
-        assert lines_with(gateway, LOST) == lost + 1, gateway.log
-        assert lines_with(gateway, BACK) == back + 1, gateway.log
+    two.wait_for_state("shared")
+    assert all(lost > earlier for lost, earlier in zip(two.lines_with(LOST), before, strict=True))
+    assert two.lines_with(BACK) == two.lines_with(LOST)
+    for gateway in two.gateways:
         assert "Traceback" not in gateway.log
 
 
@@ -307,19 +338,25 @@ def test_no_request_fails_when_another_server_takes_the_place_of_one_that_is_los
         with running_two(simulator, servers, tmp_path, home) as two:
             with load(two, "busy") as seen:
                 eventually(lambda: seen[200] > 50, "some calls")
-                assert two.states() == ["shared", "shared"]
+                two.wait_for_state("shared")
                 servers.primary().stop()
                 two.wait_for_state("degraded since 20")
                 served = seen[200]
                 two.wait_for_state("shared")
                 assert seen[200] > served, "calls went on meanwhile"
                 served = seen[200]
+
+                def share(known: str) -> None:
+                    assert [two.call(number, known).status for number in range(6)] == [200] * 5 + [429]
+
                 # One budget again, at the server that has taken its place.
-                assert [two.call(number, "known").status for number in range(6)] == [200] * 5 + [429]
+                two.steadily("known", share)
                 eventually(lambda: seen[200] > served + 50, "calls with Redis")
             assert set(seen) == {200}, seen
+            two.wait_for_state("shared")
+            assert two.lines_with(BACK) == two.lines_with(LOST)
+            assert min(two.lines_with(LOST)) >= 1
             for gateway in two.gateways:
-                assert lines_with(gateway, LOST) == lines_with(gateway, BACK) >= 1, gateway.log
                 assert "Traceback" not in gateway.log
     finally:
         servers.stop()
@@ -356,7 +393,7 @@ def test_the_log_names_redis_without_its_password(
 def tell_of_its_loss(gateway: Gateway, own_redis: RedisServer) -> None:
     body = {"key": key_of("team"), "json_body": HELLO}
     assert gateway.request("POST", CHAT, **body).status == 200
-    assert gateway.request("GET", READY_PATH).json()["state"] == "shared"
+    eventually(lambda: gateway.request("GET", READY_PATH).json()["state"] == "shared", "shared counters")
     own_redis.stop()
     assert gateway.request("POST", CHAT, **body).status == 200
     gateway.wait_until(lambda: LOST in gateway.log, "without Redis")
@@ -371,21 +408,25 @@ def tell_of_its_loss(gateway: Gateway, own_redis: RedisServer) -> None:
 def test_what_a_crashed_gateway_held_comes_back_when_its_lease_ends(
     two: Two, redis_server: RedisServer, simulator: Simulator
 ) -> None:
-    (doomed,) = two.start("doomed")
-    simulator.fault("hang")
-    begun = time.time()
-    with ThreadPoolExecutor(1) as pool:
-        body = HELLO | {"max_tokens": 900}
-        lost = pool.submit(doomed.request, "POST", CHAT, key=key_of("crashing"), json_body=body)
-        eventually(lambda: simulator.active()["in_flight"] == 1, "a call under way")
-        doomed.kill()
-        two.gateways.remove(doomed)
-        assert lost.exception(10) is not None
-    refused = two.call(1, "crashing", max_tokens=500)
-    assert refused.status == 429
-    with redis.Redis.from_url(redis_server.url) as store:
-        leases = f"{two.prefix}:{{crashing}}:leases"
-        ((held, until),) = store.zrange(leases, 0, -1, withscores=True)
-        assert 0 < until / 1e6 - begun < 130
-        store.zadd(leases, {held: (time.time() - 1) * 1e6})  # as if that time had passed
-    assert two.call(1, "crashing", max_tokens=500).status == 200
+    def play(crashing: str) -> None:
+        simulator.reset()
+        (doomed,) = two.start(f"doomed-{crashing}")
+        simulator.fault("hang")
+        begun = time.time()
+        with ThreadPoolExecutor(1) as pool:
+            body = HELLO | {"max_tokens": 900}
+            lost = pool.submit(doomed.request, "POST", CHAT, key=key_of(crashing), json_body=body)
+            eventually(lambda: simulator.active()["in_flight"] == 1, "a call under way")
+            doomed.kill()
+            two.gateways.remove(doomed)
+            assert lost.exception(WAIT_SECONDS) is not None
+        refused = two.call(1, crashing, max_tokens=500)
+        assert refused.status == 429
+        with redis.Redis.from_url(redis_server.url) as store:
+            leases = f"{two.prefix}:{{{crashing}}}:leases"
+            ((held, until),) = store.zrange(leases, 0, -1, withscores=True)
+            assert 0 < until / 1e6 - begun < 130
+            store.zadd(leases, {held: (time.time() - 1) * 1e6})  # as if that time had passed
+        assert two.call(1, crashing, max_tokens=500).status == 200
+
+    two.steadily("crashing", play)

@@ -364,7 +364,7 @@ def test_javascript(pair: Pair, kind: str, family: str, outcome: dict[str, objec
         [require("node"), str(node_folder() / "families.mjs"), json.dumps(ask)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.stdout, done.stderr

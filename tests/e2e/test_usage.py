@@ -86,7 +86,7 @@ def test_a_real_prometheus_scrapes_it_and_takes_the_alerts(
             found = query("query?query=" + quote("sum(aoai_gateway_calls_total)"))
             return bool(found and found["result"] and float(found["result"][0]["value"][1]) >= 3)
 
-        eventually(counted, "Prometheus has the calls", seconds=30)
+        eventually(counted, "Prometheus has the calls")
         (group,) = query("rules")["groups"]
         assert len(group["rules"]) > 10
         assert {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}

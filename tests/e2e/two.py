@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.e2e import json_lines
-from tests.e2e.processes import READY_PATH, Answer, Gateway, Simulator, eventually
+from tests.e2e.processes import READY_PATH, START_SECONDS, Answer, Gateway, Simulator, eventually
 from tests.e2e.settings import configuration
 from tests.redis_groups import Group
 from tests.redis_server import RedisServer
@@ -32,20 +32,32 @@ def client(name: str, **limits: Any) -> dict[str, Any]:
     return {"name": name, "key": key_of(name), **limits}
 
 
-HASTY = {"action": "wait", "seconds": 4}
+TRIES = 5
+"""How often what two gateways share is looked at where the machine keeps Redis from answering meanwhile."""
+
+HASTY: dict[str, Any] = {"action": "wait", "seconds": 4}
 PATIENT = {"action": "wait", "seconds": 10}
+AGAIN: dict[str, dict[str, Any]] = {
+    "crowd": {"max_tokens_per_minute": 12_000},
+    "known": {"max_requests_per_minute": 5, "max_tokens_per_day": 100_000},
+    "patient": {"max_requests_per_minute": 1, "when_exceeded": PATIENT},
+    "hasty": {"max_requests_per_minute": 1, "when_exceeded": HASTY},
+    "leaving": {"max_requests_per_minute": 1, "when_exceeded": PATIENT},
+    "crashing": {"max_tokens_per_day": 1000},
+    **{f"later {how}": {"max_requests_per_minute": 4} for how in HOWS},
+}
+"""Clients of which there is another one for each try, see `Two.steadily`."""
+
 CLIENTS = [
-    client("crowd", max_tokens_per_minute=12_000),
     client("team"),
-    client("known", max_requests_per_minute=5, max_tokens_per_day=100_000),
-    client("patient", max_requests_per_minute=1, when_exceeded=PATIENT),
-    client("hasty", max_requests_per_minute=1, when_exceeded=HASTY),
-    client("leaving", max_requests_per_minute=1, when_exceeded=PATIENT),
-    client("crashing", max_tokens_per_day=1000),
     client("busy", max_tokens_per_minute=10_000_000),
-    *(client(f"{name} {how}", max_requests_per_minute=4) for name in ("team", "later") for how in HOWS),
+    *(client(f"team {how}", max_requests_per_minute=4) for how in HOWS),
+    *(client(f"{name}-{number}", **limits) for name, limits in AGAIN.items() for number in range(TRIES)),
 ]
 """Every test has clients of its own: the processes are shared, and so are the counters."""
+
+LOST = "Shared state lost"
+BACK = "Shared state is back"
 
 _INSTANT = {"model": "gpt-4o", "first_token_seconds": 0, "tokens_per_second": 0}
 ENDPOINTS = {
@@ -105,8 +117,31 @@ class Two:
         return [gateway.request("GET", READY_PATH).json()["state"] for gateway in self.gateways]
 
     def wait_for_state(self, state: str) -> None:
-        """Wait until both say so."""
-        eventually(lambda: all(s.startswith(state) for s in self.states()), f"{state} counters")
+        """Wait until both say so: a lost server needs a successor, and to be asked again."""
+        eventually(
+            lambda: all(s.startswith(state) for s in self.states()), f"{state} counters", START_SECONDS
+        )
+
+    def lines_with(self, words: str) -> list[int]:
+        """In how many lines of its log each has these words."""
+        return [sum(words in line for line in gateway.log.splitlines()) for gateway in self.gateways]
+
+    def steadily(self, name: str, play: Callable[[str], None]) -> None:
+        """Play a scene as a client of that name while the counters are shared.
+
+        On a busy machine Redis may not answer in its second, and each counts alone for a moment, as it
+        should. What was seen then says nothing, and the scene is played again as another client.
+        """
+        for number in range(TRIES):
+            self.wait_for_state("shared")
+            before = self.lines_with(LOST)
+            try:
+                play(f"{name}-{number}")
+            except AssertionError:
+                if self.lines_with(LOST) == before or number == TRIES - 1:
+                    raise
+            else:
+                return
 
     def records(self, client: str, count: int) -> list[list[dict[str, Any]]]:
         """The usage records of a client at each of them, once there are so many in all."""
@@ -131,3 +166,4 @@ def running_two(simulator: Simulator, server: RedisServer | Group, folder: Path,
     finally:
         for gateway in two.gateways:
             gateway.kill()
+            print(gateway.log)

@@ -25,6 +25,7 @@ from tests.hostile.test_answers import ANSWERS, BOMBS, SSE, coded, whole
 from tests.hostile.test_http import REFUSED
 from tests.hostile.test_memory import ENDLESS, push, resident
 from tests.hostile.test_shares import body
+from tests.machine_speed import slowness
 
 pytestmark = [pytest.mark.e2e, pytest.mark.serial]
 
@@ -290,14 +291,14 @@ def do_all(place: Place) -> float:
         calm = pool.submit(calls_all_the_while, place, over)
         try:
             for kind in [pool.submit(kind, place) for kind in KINDS]:
-                kind.result(120)
+                kind.result(600)
         finally:
             over.set()
-        assert calm.result(30) > 10
+        assert calm.result(60) > 10
     return place.longest_stall(begun)
 
 
-@pytest.mark.timeout(600)  # two rounds of all kinds
+@pytest.mark.timeout(1800)  # two to four rounds of all kinds, on a busy machine
 def test_a_gateway_outlives_all_of_it(place: Place) -> None:
     prepare(place)
     # The first time, threads, their stacks and their pools of memory are made, which stay.
@@ -306,11 +307,11 @@ def test_a_gateway_outlives_all_of_it(place: Place) -> None:
     start = resident(place.gateway)
     for _ in range(ROUNDS):
         stalls.append(do_all(place))
-        if stalls[-1] <= LONGEST_STALL:
+        if stalls[-1] <= LONGEST_STALL * slowness():
             break
         # What the machine's noise has done is not there every time.
     left = settled(place, start + MARGIN)
     print(f"stalls of {[round(1000 * each) for each in stalls]} ms, {(left - start) / 1024:.1f} MB left")
-    assert min(stalls) <= LONGEST_STALL
+    assert min(stalls) <= LONGEST_STALL * slowness()
     assert left < start + MARGIN
     assert request(f"http://127.0.0.1:{place.gateway.port}{READY_PATH}").status == 200

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Gateway, Host
+from tests.e2e.processes import WAIT_SECONDS, Gateway, Host
 from tests.e2e.raw import Connection, exchange, post
 from tests.e2e.settings import CLIENT_KEY, configuration
 from tests.hostile.scripted import OK, ScriptedBackend
@@ -43,8 +43,9 @@ class Place:
     def ask(self, text: str, key: str = CLIENT_KEY) -> int:
         return exchange(self.gateway, post(CHAT, body(text), key=key)).status
 
-    def south_has_more_than(self, count: int) -> bool:
-        return len(self.south.received) > count
+    @staticmethod
+    def has_more_than(backend: ScriptedBackend, count: int) -> bool:
+        return len(backend.received) > count
 
     def served_by_north(self) -> bool:
         """Whether another client is still sent to the first endpoint."""
@@ -95,10 +96,14 @@ def test_a_prompt_that_one_firewall_blocks_takes_nothing_down(place: Place) -> N
 def test_impatience_takes_nothing_down(place: Place) -> None:
     for n in range(3):
         place.north.answers = [b""]
+        place.north.closed.clear()
+        seen = len(place.north.received)
         request = post(CHAT, body(f"slow {n}"), "x-stainless-read-timeout: 0.05", key=CLIENT_KEY)
         with Connection(place.gateway) as connection:
             connection.send(request)
+            place.gateway.wait_until(partial(place.has_more_than, place.north, seen), "at the first endpoint")
             time.sleep(0.2)
+        assert place.north.closed.wait(WAIT_SECONDS)
     assert place.served_by_north()
 
 
@@ -108,7 +113,9 @@ def test_a_hang_up_after_a_failure_takes_it_back(place: Place) -> None:
         seen = len(place.south.received)
         with Connection(place.gateway) as connection:
             connection.send(post(CHAT, body(f"hello {n}"), key=CLIENT_KEY))
-            place.gateway.wait_until(partial(place.south_has_more_than, seen), "at the second endpoint")
+            place.gateway.wait_until(
+                partial(place.has_more_than, place.south, seen), "at the second endpoint"
+            )
     place.south.answers = [OK]
     assert place.served_by_north()
 

@@ -152,8 +152,8 @@ def test_a_backend_that_does_not_read_leaves_no_socket(place: Place) -> None:
         body = json.dumps({"model": "gpt-4o", "messages": [], "x": "x" * 20_000_000}).encode()
         # The process that reads such a body is there from now on.
         assert exchange(place.gateway, post(PATH, body, key=CLIENT_KEY)).status == 200
-        place.gateway.config_path.write_text(text.replace(f":{place.backend.port}", f":{port}"))
         reloaded = place.gateway.log.count("was reloaded")
+        place.gateway.config_path.write_text(text.replace(f":{place.backend.port}", f":{port}"))
         eventually(lambda: place.gateway.log.count("was reloaded") > reloaded, "the reload")
         message = post(PATH, body, "x-stainless-read-timeout: 1", "Connection: close", key=CLIENT_KEY)
         assert exchange(place.gateway, message).status in (408, 429, 504)

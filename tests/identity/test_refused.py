@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -38,10 +39,13 @@ class Source:
     def __init__(self) -> None:
         self.fetches = 0
         self.same = self.fails = False
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     def __call__(self) -> Secret:
         self.fetches += 1
         time.sleep(0.05)
+        self.goes_on.wait(60)
         if self.fails:
             raise FetchError("no answer", "Start it.")
         return Secret("token", "token-1" if self.same else f"token-{self.fetches}", 3600.0)
@@ -113,7 +117,11 @@ def test_a_fetch_that_fails_or_hangs_takes_nothing_away(
         source.fails = False
         monkeypatch.setattr(credentials, "BETWEEN_SECONDS", 0.0)
         monkeypatch.setattr(credentials, "WAIT_SECONDS", 0.01)
-        assert not await made.renew(A, time.monotonic()), "it does not wait for the fetch"
+        source.goes_on.clear()
+        try:
+            assert not await made.renew(A, time.monotonic()), "it does not wait for the fetch"
+        finally:
+            source.goes_on.set()
 
     with_source(script, monkeypatch)
 

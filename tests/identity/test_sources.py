@@ -169,7 +169,7 @@ def test_azure_identity_is_loaded_only_where_it_is_needed() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=200,
     )
     assert seen.stdout.strip() == "False"
 

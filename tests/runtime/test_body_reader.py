@@ -151,7 +151,7 @@ def test_it_ends_with_the_gateway() -> None:
             assert process is not None
             assert process.stdin is not None
             process.stdin.close()
-            assert await asyncio.wait_for(process.wait(), 10) == 0
+            assert await asyncio.wait_for(process.wait(), 60) == 0
 
     asyncio.run(run())
 

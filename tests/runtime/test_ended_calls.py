@@ -44,7 +44,7 @@ class Written:
         self._wrote.set()
 
     async def has_written(self) -> None:
-        await asyncio.wait_for(self._wrote.wait(), 30)
+        await asyncio.wait_for(self._wrote.wait(), 60)
         self._wrote.clear()
 
 

@@ -96,7 +96,7 @@ DEFAULT = setup(("https://one.example/", None), ("https://two.example:8443/prefi
 
 
 def story(run: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(run, 20))
+    asyncio.run(asyncio.wait_for(run, 60))
 
 
 def test_nothing_is_opened_before_a_call_needs_a_connection() -> None:

@@ -54,7 +54,7 @@ def run(url: str, prefix: str, script: Callable[[Process, Process], Awaitable[No
 
 
 async def soon(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while not condition():  # noqa: ASYNC110 - what it waits for has no event
             await asyncio.sleep(0.01)
 
@@ -116,14 +116,35 @@ def _counted(exchange: Exchange) -> Counter[str]:
     return asked
 
 
+def _watched(exchange: Exchange) -> list[str]:
+    """Give a list of what an exchange is being told."""
+    under_way: list[str] = []
+
+    def watching(name: str) -> Callable[..., Any]:
+        tell = getattr(exchange, name)
+
+        async def told(*arguments: Any, **named: Any) -> None:
+            under_way.append(name)
+            try:
+                await tell(*arguments, **named)
+            finally:
+                under_way.remove(name)
+
+        return told
+
+    for name in ("tell", "tell_homes"):
+        setattr(exchange, name, watching(name))
+    return under_way
+
+
 def test_one_that_starts_knows_what_the_others_know(redis_server: RedisServer) -> None:
     async def script(one: Process, other: Process) -> None:
-        now = time.monotonic()
+        now, under_way = time.monotonic(), _watched(one.sync._exchange)
         for number in range(3):
             one.gateway.engine.affinity.remember(f"resp_{number}", "sweden", now)
             one.gateway.engine.patience.hung_up("Ann", "default", False, 9.0)
         await soon(lambda: not one.shared.journal.records and not one.shared.affinity.untold)
-        await asyncio.sleep(0.05)
+        await soon(lambda: not under_way)
         await other.sync.start()
         assert other.gateway.engine.affinity.home("resp_2", time.monotonic()) == "sweden"
         assert other.gateway.engine.patience.of("Ann", "default", False) == 9.0

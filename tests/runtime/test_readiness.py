@@ -17,6 +17,7 @@ from aoai_gateway.runtime.readiness import ReadinessPolls
         ([0.0, 0.1, 0.2, 0.3, 0.4], False),
         ([0.0, 5.0, 10.0], True),
         ([0.0, 1.0, 2.0, 3.0], True),
+        ([0.1, 1.0, 2.05, 2.95], True),
         ([-100.0, -95.0, -90.0], False),
         ([-100.0, -95.0, 10.0], False),
     ],

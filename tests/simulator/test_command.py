@@ -18,6 +18,7 @@ import pytest
 
 from aoai_simulator import command
 from tests.encodings import encodings
+from tests.ports import free_ports
 from tests.simulator.running import CHAT, KEY, SPEC, Connection
 
 HELLO = b'{"messages":[{"role":"user","content":"hello"}]}'
@@ -63,8 +64,7 @@ def test_it_prints_one_line_serves_and_stops_on_sigterm() -> None:
 
 
 def test_ports_from_a_base_and_one_key_for_all() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        base = probe.getsockname()[1]
+    base = free_ports(3)
     with program("--port-base", str(base), "--key", KEY, "--no-log", "--gzip") as (_, ready):
         assert ready["control_url"] == f"http://127.0.0.1:{base}"
         assert ready["urls"] == {

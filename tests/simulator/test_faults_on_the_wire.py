@@ -231,16 +231,19 @@ def test_a_slow_first_token(running: Running) -> None:
     assert time.monotonic() - begin >= 0.3
 
 
-@pytest.mark.serial
 def test_a_slow_first_token_may_come_after_the_head(running: Running) -> None:
-    running.fault("slow-first-token", seconds=0.5, head_first=True)
-    with running.connect() as connection:
-        begin = time.monotonic()
-        connection.send("POST", CHAT, STREAM)
-        connection.receive_head()
-        assert time.monotonic() - begin < 0.5
-        connection.receive_chunk()
-        assert time.monotonic() - begin >= 0.5
+    for seconds in (0.5, 2, 8):  # a busy machine may take half a second for the head alone
+        running.fault("slow-first-token", seconds=seconds, head_first=True)
+        with running.connect() as connection:
+            begin = time.monotonic()
+            connection.send("POST", CHAT, STREAM)
+            connection.receive_head()
+            took = time.monotonic() - begin
+            connection.receive_chunk()
+            assert time.monotonic() - begin >= seconds
+        if took < seconds:
+            return
+    pytest.fail("the head came with the first token")
 
 
 def test_a_refusal_inside_a_200_of_chat(running: Running) -> None:

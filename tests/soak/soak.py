@@ -56,7 +56,7 @@ FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("slow-first-token", {"seconds": 0.5}),
 )
 PATHS = ("/openai/v1/chat/completions", "/openai/v1/responses")
-REST_SECONDS = 20.0
+REST_SECONDS = 60.0
 """For breaks to end, connections to time out or be closed, and leases to be given back."""
 
 LEAST_CALLS = 40

@@ -13,7 +13,7 @@ from tests.soak.soak import soaking
 ROUND_SECONDS = float(os.environ.get("AOAI_SOAK_SECONDS", "12")) / 3
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("workers", "https"), [(1, True), (2, False)])
 def test_what_calls_hold_is_given_back(
     workers: int, https: bool, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory

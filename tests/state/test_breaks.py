@@ -49,7 +49,7 @@ def test_a_break_keeps_the_note_of_the_longer_one(at):
 def test_two_gateways_see_the_same_breaks(redis_server):
     async def story():
         prefix = next(prefixes)
-        one, two = (RedisState(redis_server.url, prefix=prefix) for _ in range(2))
+        one, two = (RedisState(redis_server.url, prefix=prefix, timeout=5) for _ in range(2))
         await one.open_break("sweden/gpt-4o", "batch", 10, note="host:1\n429")
         await one.open_break("sweden/gpt-4o", "batch", 5, note="host:2\n500")
         seen = await two.breaks()

@@ -12,7 +12,7 @@ from aoai_gateway.quota.quotas import Budget, Decision, Quota, Reservation
 from aoai_gateway.state import StateUnavailableError
 from aoai_gateway.state.failover import FailoverState
 from aoai_gateway.state.memory import MemoryState
-from aoai_gateway.state.redis import RedisState
+from aoai_gateway.state.redis import TIMEOUT, RedisState
 
 ids = (f"call{n}" for n in itertools.count())
 
@@ -111,14 +111,14 @@ def scenario(story):
     asyncio.run(run())
 
 
-async def until(condition, seconds: float = 20) -> None:
+async def until(condition, seconds: float = 40, *, pause: float = 0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause)
 
 
-async def until_back(state: FailoverState, seconds: float = 20) -> None:
-    await until(lambda: state.degraded_since is None, seconds)
+async def until_back(state: FailoverState) -> None:
+    await until(lambda: state.degraded_since is None)
 
 
 def remaining(store: MemoryState, quota: Quota, now: float) -> list[int]:
@@ -330,14 +330,14 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
         shared = RedisState(own_redis.url)
         state = FailoverState(shared, MemoryState(), random=Random(1))
         state.start()
-        served, slowest, stalled, stop = 0, 0.0, 0.0, False
+        served, slowest, stalled, stop = 0, 0.0, 0.0, False  # stalled: seconds in which nothing ran
 
         async def caller():
             nonlocal served, slowest
             while not stop:
-                reservation, began = call(100, quota), time.perf_counter()
+                reservation, began = call(100, quota), time.perf_counter() - stalled
                 decision = await got(state.reserve(reservation, time.time()))
-                slowest = max(slowest, time.perf_counter() - began)
+                slowest = max(slowest, time.perf_counter() - stalled - began)
                 assert decision.admitted
                 await asyncio.sleep(0.002)
                 await got(state.settle(reservation, 50, time.time()))
@@ -348,24 +348,23 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
             while not stop:
                 began = time.perf_counter()
                 await asyncio.sleep(0.01)
-                stalled = max(stalled, time.perf_counter() - began - 0.01)
+                stalled += max(0.0, time.perf_counter() - began - 0.01)
 
         callers = [asyncio.create_task(caller()) for _ in range(16)]
         callers.append(asyncio.create_task(watch()))
-        await asyncio.sleep(0.4)
+        await until(lambda: served > 100, pause=0.01)
         await asyncio.to_thread(own_redis.stop)
         lost = served
-        await asyncio.sleep(0.6)
-        assert state.degraded_since is not None
-        assert served > lost
+        await until(lambda: state.degraded_since is not None, pause=0.01)
+        alone = served
+        await until(lambda: served > alone + 100, pause=0.01)
         assert await got(state.peek(call(0, quota), time.time()))
         await asyncio.to_thread(own_redis.start)
-        await until_back(state)
+        await until(lambda: state.degraded_since is None, pause=0.01)
         back = served
-        await asyncio.sleep(0.3)
+        await until(lambda: served > back + 100, pause=0.01)
         stop = True
         await asyncio.gather(*callers)
-        assert served > back
         # One budget again: what this process does, another sees.
         other = RedisState(own_redis.url)
         here = await got(state.peek(call(0, quota), time.time()))
@@ -375,9 +374,9 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
         assert known >= 50 * (served - lost - 16)
         await other.aclose()
         await state.aclose()
-        # Losing it costs the calls in flight one timeout, and nobody else anything: all that a busy
-        # machine may add is what it stops the whole process for.
-        assert slowest < 2 * 0.25 + stalled
+        # Losing it costs the calls in flight one timeout, and nobody else anything; and what a busy machine
+        # stops this process for is nobody's.
+        assert slowest < TIMEOUT + 0.5
 
     with caplog.at_level(logging.INFO, "aoai_gateway.state"):
         asyncio.run(story())

@@ -70,8 +70,8 @@ async def meet(kind: str, caplog: pytest.LogCaptureFixture) -> None:
             assert not (await found if asyncio.iscoroutine(found) else found)
             # Probes fail too, and say no more.
             await asyncio.sleep(0.1)
-            await asyncio.wait_for(state.aclose(), 20)
-        assert time.monotonic() - begun < 20
+            await asyncio.wait_for(state.aclose(), 60)
+        assert time.monotonic() - begun < 60  # and not for ever
     said = [record.getMessage() for record in caplog.records if record.name.startswith("aoai_gateway")]
     assert len(said) == 1, said
     assert f"redis://127.0.0.1:{port}" in said[0]

@@ -189,7 +189,7 @@ def test_questions_are_answered_though_the_connection_cannot_be_let_go() -> None
 
     async def main() -> None:
         runner = Runner(Broken(), 0.2)  # type: ignore[arg-type]  # all that is called of it
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             first = asyncio.ensure_future(runner.run(COUNT, ["any"], ()))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -271,10 +271,10 @@ def test_a_server_that_does_not_answer_costs_all_of_a_batch_one_time_out(own_red
         answers = await asyncio.gather(
             *(runner.run(ECHO, (), (n,)) for n in range(50)), return_exceptions=True
         )
-        assert 0.15 < time.monotonic() - begun < 9  # and not 50 times 0.2 s
+        assert 0.9 < time.monotonic() - begun < 25  # and not 50 times 1 s
         assert {type(answer) for answer in answers} == {TimeoutError}
         own_redis.wake()
         # Late answers to what was given up must not be taken for those to new questions.
         assert await runner.run(ECHO, (), (77,)) == [77]
 
-    play(own_redis, story, timeout=0.2)
+    play(own_redis, story, timeout=1)

@@ -26,7 +26,7 @@ def spend(url: str, prefix: str, tokens: int, call: str) -> int:
     """Spend tokens of a budget in the store; gives what is left of the day's."""
 
     async def run() -> int:
-        state = RedisState(url, prefix=prefix)
+        state = RedisState(url, prefix=prefix, timeout=5)
         try:
             reservation = Reservation(call, "team {a} *", QUOTAS, tokens=tokens)
             decision = await state.reserve(reservation)

@@ -12,6 +12,7 @@ from aoai_gateway.tokens.counting import (
     cost_hint,
 )
 from aoai_gateway.tokens.ranks import CL100K, O200K, Encodings
+from tests.machine_speed import slowness
 
 HELLO = {"messages": [{"role": "user", "content": "Hello there, how are you?"}]}
 
@@ -82,4 +83,4 @@ def test_what_the_event_loop_counts_does_not_stall_it(kind: str, counter: Counte
         before = time.thread_time()
         counter.count_request(operation_name, body, "gpt-4o")
         took.append(time.thread_time() - before)
-    assert min(took) < 0.02
+    assert min(took) < 0.02 * slowness()

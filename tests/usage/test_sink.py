@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,16 @@ def lines(path: Path) -> list[object]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def wait_until(is_so: Callable[[], object], seconds: float = 40) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def written_or_dropped(made: AnySink) -> None:
     """Wait until the thread has taken all that was put."""
-    end = time.monotonic() + 10
-    while made._queue and time.monotonic() < end:
-        time.sleep(0.005)
+    wait_until(lambda: not made._queue)
 
 
 def test_a_record_is_a_line(tmp_path: Path) -> None:
@@ -76,9 +81,7 @@ def test_a_file_that_was_rotated_away_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     with sink(path) as made:
         put(made, {"n": 0})
-        end = time.monotonic() + 10
-        while not path.exists() and time.monotonic() < end:
-            time.sleep(0.005)
+        wait_until(path.exists)
         path.rename(tmp_path / "usage.jsonl.1")
         put(made, {"n": 1})
     assert lines(path) == [{"n": 1}]
@@ -107,8 +110,7 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.WARNING), sink(path) as made:
         for n in range(3):
             put(made, {"n": n})
-            written_or_dropped(made)
-            time.sleep(0.02)
+            wait_until(lambda lost=n + 1: made.dropped == lost)
         assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
         assert caplog.records[-1].getMessage().endswith("2 records are lost.")
         assert str(path) in caplog.text
@@ -160,9 +162,7 @@ def test_half_a_record_is_taken_back_and_the_next_one_is_whole(
     with sink(path) as made:
         put(made, {"n": 1})
         written_or_dropped(made)
-        end = time.monotonic() + 10
-        while not made.dropped and time.monotonic() < end:
-            time.sleep(0.005)
+        wait_until(lambda: made.dropped)
         full = False
         put(made, {"n": 2})
     assert lines(path) == [{"n": 2}]
@@ -176,7 +176,7 @@ def test_a_slow_disk_drops_records_and_counts_them(tmp_path: Path, monkeypatch: 
     write = JsonLinesWriter.write
 
     def wait(self: JsonLinesWriter, batch: list[Line]) -> int:
-        assert slow.wait(10)
+        assert slow.wait(40)
         return write(self, batch)
 
     monkeypatch.setattr(JsonLinesWriter, "write", wait)
@@ -195,7 +195,7 @@ def test_a_slow_disk_drops_records_and_counts_them(tmp_path: Path, monkeypatch: 
 def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sinks, "CAPACITY", 1)
     stuck = threading.Event()
-    monkeypatch.setattr(JsonLinesWriter, "write", lambda self, batch: int(not stuck.wait(10)))
+    monkeypatch.setattr(JsonLinesWriter, "write", lambda self, batch: int(not stuck.wait(40)))
     made = opened(tmp_path / "usage.jsonl")
     put(made, {"n": 0})
     written_or_dropped(made)

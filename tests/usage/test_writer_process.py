@@ -272,7 +272,7 @@ def test_signals_for_the_gateway_are_not_for_processes_beside_it(module: str) ->
             number = getattr(signal, name)
             wait_until(partial(ignores, started.pid, number))
             os.kill(started.pid, number)
-        started.communicate(timeout=60)
+        started.communicate(timeout=200)
         assert started.returncode == 0
     finally:
         started.kill()

@@ -152,9 +152,8 @@ def test_spellings_in_the_error(error: dict[str, object], seconds: float | None)
         assert hint({"retry-after": "3"}, body) == 3.0
 
 
-@pytest.mark.serial
 def test_what_reads_a_hint_is_linear() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     for body in (
         b"retry after " * 5_400,
         b"wait 1" * 10_900,
@@ -162,7 +161,7 @@ def test_what_reads_a_hint_is_linear() -> None:
         b"retry in " + b"1" * 65_000,
     ):
         hint({"retry-after": "1s" * 30_000, "ratelimit": "t=1" * 20_000}, body)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5, "some milliseconds; whatever is quadratic takes minutes"
 
 
 def test_zero_with_exhausted_tokens_means_until_the_window_renews() -> None:

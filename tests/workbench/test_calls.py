@@ -156,7 +156,7 @@ def test_a_page_that_was_closed_waits_for_nothing_more() -> None:
         waiting = asyncio.create_task(news.wait(60))
         await asyncio.sleep(0)
         news.close()
-        assert await asyncio.wait_for(waiting, 5)
+        assert await asyncio.wait_for(waiting, 60)
         news.heard()
         assert await news.wait(0.1)
         assert news.closed

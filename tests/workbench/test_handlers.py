@@ -292,7 +292,7 @@ def test_a_page_that_is_closed_gives_its_seat_back_at_once(setup: Setup, tmp_pat
         for _ in range(call_handlers.MOST_PAGES):
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(b"GET /workbench/api/calls HTTP/1.1\r\nHost: a\r\n\r\n")
-            await asyncio.wait_for(reader.readuntil(b"event: ready"), 20)
+            await asyncio.wait_for(reader.readuntil(b"event: ready"), 60)
             pages.append(writer)
         assert len(seats) == len(pages)
         assert (await page.ask("GET", "/calls")).code == 503
@@ -343,7 +343,7 @@ def test_a_page_that_reads_nothing_loses_its_seat(
         host, port = page.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
         writer.write(b"GET /workbench/api/calls HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.wait_for(reader.readuntil(b"\r\n"), 20)
+        await asyncio.wait_for(reader.readuntil(b"\r\n"), 60)
         for _ in range(250):
             if not page.bench.calls.feeds:
                 break

@@ -15,7 +15,7 @@ SUITES = sorted((Path(__file__).parent / "page").glob("*.test.mjs"))
 @pytest.mark.parametrize("suite", SUITES, ids=lambda path: path.name.partition(".")[0])
 def test_a_module(suite: Path) -> None:
     done = subprocess.run(
-        [require("node"), "--test", str(suite)], capture_output=True, text=True, timeout=100, check=False
+        [require("node"), "--test", str(suite)], capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stdout
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 POLLS = 3
 """Questions that make a poll: a person, or a script that waits for the start, asks less often."""
 
-APART_SECONDS = 1.0
-"""Questions closer together than this are one."""
+APART_SECONDS = 0.8
+"""Questions closer together than this are one. A balancer's that come each second may be late, one more than
+the next."""
 
 REMEMBERED_SECONDS = 60.0
 """Within which they must have come."""

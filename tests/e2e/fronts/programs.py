@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from tests.e2e.processes import WAIT_SECONDS
 from tests.ports import free_port
 
 Kind = Literal["nginx", "nginx-tuned", "haproxy", "haproxy-tcp"]
@@ -51,6 +52,7 @@ defaults
     timeout connect 5s
     timeout client 600s
     timeout server 600s
+    timeout check 20s
     {settings}
 frontend front
     bind 127.0.0.1:{port}
@@ -86,7 +88,7 @@ class Front:
         self._log = (folder / f"{kind}.out").open("wb")
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
 
-    def wait(self, seconds: float = 20) -> None:
+    def wait(self, seconds: float = WAIT_SECONDS) -> None:
         """Wait until it answers from the gateway."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

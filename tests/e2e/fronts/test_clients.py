@@ -20,7 +20,7 @@ LONG = {**SAY, "stream": True, "messages": [{"role": "user", "content": "say: " 
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 
 @pytest.mark.each_host

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +85,22 @@ def test_json_and_a_connection_that_is_kept(front: Front) -> None:
 
 def test_a_stream_comes_as_it_is_made(front: Front, kind: Kind) -> None:
     words = " ".join(["word"] * 12)
-    here = connection(front)
-    begun = time.monotonic()
-    answer = ask(here, model="slow", stream=True, messages=[{"role": "user", "content": f"say: {words}"}])
-    arrived, lines = [], []
-    while line := answer.readline():
-        if line.startswith(b"data: "):
-            arrived.append(time.monotonic() - begun)
-            lines.append(line)
-    assert lines[-1] == b"data: [DONE]\n"
-    assert len(lines) > 10
-    if kind != "nginx":
-        # It takes a second in all. Held back by the proxy, all would come at its end.
-        assert arrived[0] < 0.6 * arrived[-1]
-        assert len({round(at / arrived[-1], 1) for at in arrived}) >= 4
+    here, parts = connection(front), 0
+    for _ in range(5):
+        answer = ask(here, model="slow", stream=True, messages=[{"role": "user", "content": f"say: {words}"}])
+        arrived, lines = [], []
+        while line := answer.readline():
+            if line.startswith(b"data: "):
+                arrived.append(time.monotonic())
+                lines.append(line)
+        assert lines[-1] == b"data: [DONE]\n"
+        assert len(lines) > 10
+        # It takes a second in all. Held back by the proxy, all would come at its end; a busy machine may let
+        # some of it come together, though not each time.
+        parts = 1 + sum(later - sooner > 0.02 for sooner, later in pairwise(arrived))
+        if kind == "nginx" or parts >= 4:
+            break
+    assert kind == "nginx" or parts >= 4
     here.close()
 
 
@@ -114,12 +117,12 @@ def test_a_large_prompt(front: Front, kind: Kind) -> None:
 def test_a_client_that_leaves_stops_its_call(front: Front, pair: Pair) -> None:
     here = connection(front)
     answer = ask(
-        here, model="slow", stream=True, messages=[{"role": "user", "content": "say: " + "word " * 400}]
+        here, model="slow", stream=True, messages=[{"role": "user", "content": "say: " + "word " * 900}]
     )
     assert answer.readline()
     answer.close()
     here.close()
-    eventually(lambda: pair.simulator.active()["in_flight"] == 0, "the backend's call is over", 15)
+    eventually(lambda: pair.simulator.active()["in_flight"] == 0, "the backend's call is over")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -131,7 +134,7 @@ def test_a_client_that_leaves_before_its_answer_stops_its_call(
     here.request("POST", CHAT, body, {"api-key": CLIENT_KEY, "content-type": "application/json"})
     eventually(lambda: pair.simulator.active()["in_flight"] == 1, "the backend is asked")
     here.close()
-    eventually(lambda: pair.simulator.active()["in_flight"] == 0, "the backend's call is over", 15)
+    eventually(lambda: pair.simulator.active()["in_flight"] == 0, "the backend's call is over")
 
 
 def test_hints_pass(front: Front) -> None:

@@ -77,7 +77,6 @@ def load(port: int, callers: int = 4) -> Iterator[Counter[int | str]]:
             thread.join(30)
 
 
-@pytest.mark.timeout(240)
 def test_a_rolling_restart_fails_no_call(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     simulator = Simulator(SPEC, tmp_path)
     config = configuration(simulator.urls, simulator.keys)

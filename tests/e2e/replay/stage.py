@@ -40,9 +40,9 @@ PROMPT = "say: It was answered after all."
 TEXT = "It was answered after all."
 """What every simulated backend answers to `PROMPT`."""
 
-CONNECT_SECONDS = 0.4
+CONNECT_SECONDS = 1.0
 IDLE_SECONDS = 1.0
-PREAMBLE_SECONDS = 0.6
+PREAMBLE_SECONDS = 1.5
 ERROR_BODY_SECONDS = 1.0
 DEFAULT_BREAK_SECONDS = 2
 LONGEST_BREAK_SECONDS = 90

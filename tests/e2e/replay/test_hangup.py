@@ -50,7 +50,8 @@ def shared_stage(
 ) -> Iterator[Stage]:
     """A gateway that would wait for backends much longer than these clients do."""
     folder = tmp_path_factory.mktemp(f"hangup-{host}")
-    with running_stage(host, shared_simulator, folder, home, idle_seconds=60, preamble_seconds=60) as stage:
+    waits = dict.fromkeys(("idle_seconds", "preamble_seconds", "error_body_seconds"), 60.0)
+    with running_stage(host, shared_simulator, folder, home, **waits) as stage:
         yield stage
 
 
@@ -146,7 +147,7 @@ def test_while_the_backend_reads(stage: Stage, lane: Lane, quitter: Quitter, how
 def test_while_a_failed_answer_runs_out(
     stage: Stage, lane: Lane, quitter: Quitter, streaming: bool, how: How
 ) -> None:
-    stage.fault("429-late-body", body_seconds=1.2)
+    stage.fault("429-late-body", body_seconds=50)
     quitter.send(lane, stream=streaming)
     eventually(lambda: stage.entries() and stage.entries()[0]["status"] == 429, "the backend refuses")
     quitter.hang_up(how)
