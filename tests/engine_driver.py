@@ -17,7 +17,8 @@ from mitmproxy.http import Headers
 
 from aoai_gateway.config.fallbacks import fallbacks_of
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
-from aoai_gateway.engine.call import Call, FailureKind, Outcome, Setup
+from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.call import Call, Outcome, Setup
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from aoai_gateway.wire.operations import CLAUDES, OPERATIONS, Classic, Cost, Model, Operation
+from aoai_gateway.wire.operation import Classic, Cost, Model, Operation
+from aoai_gateway.wire.operations import CLAUDES, OPERATIONS
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "operations.md"
 BEGIN, END = "<!-- the table begins -->\n", "<!-- the table ends -->\n"

@@ -28,6 +28,7 @@ RANKED = (
     "bounded",
     "command_line",
     "whole_lines",
+    "child_process",
     "config",
     "wire",
     "tokens",

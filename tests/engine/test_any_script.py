@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import Deliver
 from aoai_gateway.wire.bodies import LARGE_BODY
 from tests.engine_driver import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import Deliver, Reject, Return
 from tests.engine_driver import (
     DROP,

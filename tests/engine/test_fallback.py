@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import Client, Config
-from aoai_gateway.engine.call import FailureKind, Fault, Notice, Outcome
+from aoai_gateway.engine.attempt import FailureKind, Fault
+from aoai_gateway.engine.call import Notice, Outcome
 from aoai_gateway.engine.effects import (
     Book,
     Cancel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aoai_gateway.config.models import Client
-from aoai_gateway.engine.call import FailureKind
+from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.effects import Return, Send
 from tests.engine_driver import (
     DROP,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from mitmproxy.proxy import commands, events
 
-from aoai_gateway.engine.call import Call, FailureKind, Outcome
+from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.proxy.unfolding import MOST_WAITING
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from tests.coded_streams import CODINGS

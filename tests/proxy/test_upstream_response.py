@@ -16,7 +16,8 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.test import tflow
 
-from aoai_gateway.engine.call import Attempt, Call, FailureKind, Setup
+from aoai_gateway.engine.attempt import Attempt, FailureKind
+from aoai_gateway.engine.call import Call, Setup
 from aoai_gateway.engine.effects import Answered, AttemptTimeouts, Drained, Failed
 from aoai_gateway.proxy import upstream_response as module
 from aoai_gateway.proxy.upstream_response import UpstreamResponse

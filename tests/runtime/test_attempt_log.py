@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.engine.call import FailureKind, Fault
+from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.runtime.attempt_log import STORM_SECONDS, AttemptLog
 from tests.engine_driver import Answer, Fail, throttled, world
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from aoai_gateway.admin.metrics import metrics, render
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.config.models import Client
-from aoai_gateway.engine.call import FailureKind
+from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage.deployment_labels import MOST_DEPLOYMENTS, OTHER
 from aoai_gateway.usage.metrics import UTILIZATION_SECONDS, Metrics

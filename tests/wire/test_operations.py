@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from aoai_gateway.wire.operations import OPERATIONS, UNKNOWN, Body, Classic, Model, Operation, State
+from aoai_gateway.wire.operation import Body, Classic, Model, Operation, State
+from aoai_gateway.wire.operations import OPERATIONS, UNKNOWN
 from aoai_gateway.wire.targets import parse_target
 from tests import operations_page
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.recorded import PATHS, Decision
 from aoai_gateway.analysis.virtual_backends import Deployment, limits_of
-from aoai_gateway.engine.call import Call, FailureKind, Outcome, Setup
+from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.call import Call, Outcome, Setup
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,

@@ -170,32 +170,32 @@ class Endpoint(Model):
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return parts.scheme, parts.hostname, port, parts.path.rstrip("/")
 
-    @property
+    @cached_property
     def scheme(self) -> str:
         """``https`` or ``http``. This and the next three raise ValueError for a simulator not yet started."""
         return self._parts[0]
 
-    @property
+    @cached_property
     def host(self) -> str:
         """The host name in lower case, or an IP address without brackets."""
         return self._parts[1]
 
-    @property
+    @cached_property
     def port(self) -> int:
         """The port, also where the URL names none."""
         return self._parts[2]
 
-    @property
+    @cached_property
     def path_prefix(self) -> str:
         """What stands before ``/openai/…`` in the path: ``""``, or ``/prefix`` without a slash at its end."""
         return self._parts[3]
 
-    @property
+    @cached_property
     def written_key(self) -> str | None:
         """Its key, where the configuration itself holds it."""
         return written(self.key)
 
-    @property
+    @cached_property
     def credential_source(self) -> Source | None:
         """Where its credential comes from, if the configuration does not hold it."""
         return self.auth or (self.key if isinstance(self.key, KeySource) else None)

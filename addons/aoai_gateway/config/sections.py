@@ -1,5 +1,6 @@
 """The sections of the configuration that say how a process serves: addresses, bounds, replay, breaks."""
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -110,22 +111,22 @@ class Limits(Model):
     connections_per_address: Count | None = None
     """Connections of one IP address at a time; half of all if not set. A proxy is one address."""
 
-    @property
+    @cached_property
     def body_bytes(self) -> int:
         """Bytes that a request's body may have."""
         return self.body_mb * MIB
 
-    @property
+    @cached_property
     def upload_bytes(self) -> int:
         """Bytes that an upload on disk may have."""
         return max(self.upload_mb, self.body_mb) * MIB
 
-    @property
+    @cached_property
     def spooled_bytes(self) -> int:
         """Bytes of all uploads on disk; a client alone gets half of them, and one upload must fit."""
         return max(self.uploads_mb * MIB, 2 * self.upload_bytes)
 
-    @property
+    @cached_property
     def held_bytes(self) -> int:
         """Bytes of all bodies in memory; a client alone gets half of them, and one body must fit."""
         return max(self.bodies_mb, 2 * self.body_mb) * MIB

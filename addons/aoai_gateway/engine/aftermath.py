@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.call import Attempt, Call, FailureKind, Fault, Outcome
+from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
+from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import (
     Announce,
     Effect,

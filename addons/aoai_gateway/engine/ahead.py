@@ -18,7 +18,7 @@ from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import has_unread_lines
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.operations import Cost, Model
+from aoai_gateway.wire.operation import Cost, Model
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Client

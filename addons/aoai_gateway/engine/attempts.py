@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.aftermath import Aftermath
-from aoai_gateway.engine.call import Attempt, FailureKind, Fault, Outcome
-from aoai_gateway.engine.delivery import note_delivery, note_head
+from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,
@@ -270,7 +270,7 @@ class Attempts(Aftermath):
             assert isinstance(result, Failed)
             failed = result
             if failed.headers is not None:
-                note_head(attempt, failed.headers)
+                attempt.note_head(failed.headers)
         attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
         attempt.detail = failed.detail
         if failed.refusal is not None:
@@ -336,7 +336,7 @@ class Attempts(Aftermath):
     def _note_answered(attempt: Attempt, answered: Answered) -> None:
         attempt.unseen = False
         attempt.answered, attempt.status = answered.now, answered.status
-        note_head(attempt, answered.headers)
+        attempt.note_head(answered.headers)
 
     # --- a refusal after which another deployment may be asked -----------------------------------------
 
@@ -369,7 +369,7 @@ class Attempts(Aftermath):
 
     def _note_answer(self, attempt: Attempt, told: Ended) -> None:
         """Keep the facts of an answer."""
-        note_delivery(self._call, attempt, told)
+        self._call.note_delivery(attempt, told)
         if told.usage is not None and told.usage.reasoning_tokens and attempt.spillover is None:
             speed_of(self._shared, self._call, attempt.backend).thinks = True
 

@@ -11,17 +11,19 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.engine.plan import Plans
+from aoai_gateway.wire.operation import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.config.priorities import PriorityClass
+    from aoai_gateway.engine.attempt import Attempt
+    from aoai_gateway.engine.effects import Ended
     from aoai_gateway.engine.plan import Plan
     from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.routing.liveness import Liveness
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.tokens import Count
     from aoai_gateway.wire.client_secrets import Grant
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
-    from aoai_gateway.wire.spillover import Spillover
     from aoai_gateway.wire.targets import Target
     from aoai_gateway.wire.usage import Usage
 
@@ -45,40 +46,6 @@ class Setup:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plans", Plans(self.config, self.table))
-
-
-class Fault(StrEnum):
-    """The fault of a refused call, where the client did not put it in."""
-
-    STANDIN = "standin"
-    """The deployment, which the configuration names, does not exist there."""
-    PATH = "path"
-    """The endpoint's URL or path prefix leads nowhere."""
-    OPERATION = "operation"
-    """The standin's model does not do what is asked for."""
-    STREAM_OPTIONS = "stream_options"
-    """It does not know the usage that the gateway asks for."""
-    ELSEWHERE = "elsewhere"
-    """The call refers to state that another resource holds."""
-
-
-class FailureKind(StrEnum):
-    """Why an attempt failed."""
-
-    STATUS = "status"
-    """The backend answered with a status that another backend may not give."""
-    REFUSED_IN_STREAM = "refused in stream"
-    """A 200 that was, before any content, an error which stands for a status that is replayed."""
-    CREDENTIAL = "credential"
-    """The gateway has no token or key to show there just now; nothing was sent."""
-    CONNECT = "connect"
-    TLS = "tls"
-    DROPPED = "dropped"
-    """The connection ended before the response's headers."""
-    TIMEOUT = "timeout"
-    """No answer within the deadline."""
-    PROTOCOL = "protocol"
-    """The bytes that came are no HTTP response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,63 +67,6 @@ class PolicyAction:
     limit: float | None = None
     deployment: str | None = None
     seconds: float | None = None
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One send of a call to one backend. Times are on the gateway's monotonic clock, in seconds."""
-
-    number: int
-    backend: Backend
-    started: float
-    deadline: float = 0.0
-    """Seconds that it had for the response's headers."""
-    implausible: bool = False
-    """Whether that is what the backend's own speed makes plausible, less than the client waits."""
-    answered: float | None = None
-    ended: float | None = None
-    status: int | None = None
-    failure: FailureKind | None = None
-    reason: str = ""
-    """Why it failed, in a few words, without anything secret: ``429 RateLimitReached``."""
-    detail: str = field(default="", repr=False)
-    """The system's own words for it, for the log alone."""
-    break_seconds: float | None = None
-    """Length of the break that it opened for its own class; None if it opened none."""
-    breaks: Mapping[str, float] | None = None
-    """Length of the break that it opened for each class."""
-    scope: Scope | None = None
-    """The scope of that break."""
-    skipped: tuple[Skip, ...] = ()
-    """Backends that were passed over when this one was chosen."""
-    fault: Fault | None = None
-    refusal: Refusal | None = None
-    """Why another deployment was asked: the backend itself is well."""
-    taken: bool = True
-    """Whether the backend may have begun to work on it."""
-    unseen: bool = True
-    """Whether it may have worked for an answer of which nothing, or not the end, was waited for."""
-    liveness: Liveness | None = None
-    """The backend's signs of life."""
-    resent: bool = False
-    """Whether it was sent a second time because an idle connection turned out to be closed."""
-    first_content: float | None = None
-    """When the first content of its stream came."""
-    region: str | None = None
-    """Where the backend runs, as its answer says (``x-ms-region``)."""
-    request_id: str | None = None
-    """The backend's own name for the request, for a ticket to Azure."""
-    spillover: Spillover | None = None
-    """Where Azure let another deployment of the resource answer: what it says of that."""
-    processing_ms: float | None = None
-    """How long the backend says that it took (``openai-processing-ms``)."""
-    utilization: float | None = None
-    """How full a provisioned deployment says to be; 1.0 is full, more is possible."""
-
-    @property
-    def is_backends_failure(self) -> bool:
-        """Whether it failed, and not only refused what another deployment may serve."""
-        return self.failure is not None and self.refusal is None
 
 
 class FellBack(NamedTuple):
@@ -369,6 +279,19 @@ class Call:
     def assign(self, plan: Plan) -> None:
         """Assign it to the deployment of a plan."""
         self.plan, self.deployment = plan, plan.deployment
+
+    def note_delivery(self, attempt: Attempt, told: Ended) -> None:
+        """Take over what the answer says that goes to the client, as far as it has come."""
+        self.served = (attempt.status or 0) < 400
+        self.first_content = attempt.first_content = told.first_content
+        self.model, self.response_id = told.model, told.response_id
+        self.answer_state = told.state
+        if self.target.operation.cost is not Cost.NONE:
+            self.usage = told.usage
+        else:
+            self.looked_at = told.usage
+        self.finish_reason, self.service_tier = told.finish_reason, told.service_tier
+        self.delivered, self.heard_seconds = told.delivered, told.seconds
 
     def take_delivered(self, tokens: int) -> None:
         """Note the tokens of an answer that brought no usage. Of its prompt, the backend may have told."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aoai_gateway.engine.call import Attempt, FailureKind, Fault
+    from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
     from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.tokens import Count

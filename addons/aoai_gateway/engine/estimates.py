@@ -13,7 +13,8 @@ from aoai_gateway.engine import media
 from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.tokens import Correction
 from aoai_gateway.tokens.longest import most_output_tokens
-from aoai_gateway.wire.operations import CHAT_COMPLETIONS, RESPONSES, Cost
+from aoai_gateway.wire.operation import Cost
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, RESPONSES
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call

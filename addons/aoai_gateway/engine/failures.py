@@ -18,12 +18,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.call import Call, FailureKind, Fault
+from aoai_gateway.engine.attempt import FailureKind, Fault
+from aoai_gateway.engine.call import Call
 from aoai_gateway.engine.effects import Failed
 from aoai_gateway.routing.order import FLEX
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 from aoai_gateway.wire.hints import error_code
-from aoai_gateway.wire.operations import State
+from aoai_gateway.wire.operation import State
 from aoai_gateway.wire.refusals import (
     BLOCKED,
     Refusal,

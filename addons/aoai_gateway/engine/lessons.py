@@ -11,7 +11,8 @@ from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.client_secrets import Grant
 
 if TYPE_CHECKING:
-    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.engine.attempt import Attempt
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Ended
     from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, Pool

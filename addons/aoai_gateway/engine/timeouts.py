@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from aoai_gateway.engine.call import DEFAULT_PATIENCE
 from aoai_gateway.engine.effects import AttemptTimeouts
 from aoai_gateway.routing.speed import Speed
-from aoai_gateway.wire.operations import COMPLETIONS, Cost
+from aoai_gateway.wire.operation import Cost
+from aoai_gateway.wire.operations import COMPLETIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from mitmproxy import http
     from mitmproxy.flow import Flow
 
-    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.engine.attempt import Attempt
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.wire.errors import GatewayError
 
 BUG = ":boom:"

@@ -50,7 +50,8 @@ from aoai_gateway.quota.quotas import Limit
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
-    from aoai_gateway.engine.call import Attempt, Call, Outcome, Session
+    from aoai_gateway.engine.attempt import Attempt
+    from aoai_gateway.engine.call import Call, Outcome, Session
     from aoai_gateway.engine.effects import Effect, Result
     from aoai_gateway.quota.quotas import Decision, Reservation, Standing
     from aoai_gateway.routing.breaker import Scope

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.failures import falls_back
-from aoai_gateway.wire.operations import UNKNOWN_NAME, Body, Cost
+from aoai_gateway.wire.operation import Body, Cost
+from aoai_gateway.wire.operations import UNKNOWN_NAME
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.wire.hints import Headers
-    from aoai_gateway.wire.operations import Operation
+    from aoai_gateway.wire.operation import Operation
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.stream import StreamReader
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.call import Attempt, Call, Outcome, Session
-from aoai_gateway.engine.delivery import note_delivery
+from aoai_gateway.engine.attempt import Attempt
+from aoai_gateway.engine.call import Call, Outcome, Session
 from aoai_gateway.engine.effects import (
     Announce,
     Book,
@@ -306,7 +306,7 @@ class EngineDriver:
 
     def _count_so_far(self, call: Call, attempt: Attempt, so_far: Ended) -> CommandGenerator[None]:
         gateway = self._here.gateway
-        note_delivery(call, attempt, so_far)
+        call.note_delivery(attempt, so_far)
         attempt.ended = attempt.ended or so_far.now
         uncounted = gateway.engine.settlement.uncounted(call)
         if uncounted is not None:

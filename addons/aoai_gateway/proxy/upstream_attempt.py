@@ -24,7 +24,7 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 
-from aoai_gateway.engine.call import FailureKind
+from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
 from aoai_gateway.engine.failures import keeps_state
 from aoai_gateway.proxy.masks import is_coded, mask_decoded, mask_head, masked

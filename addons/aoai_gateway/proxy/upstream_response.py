@@ -32,7 +32,7 @@ from mitmproxy.proxy.layers.http import (
 )
 from wsproto.utilities import generate_accept_token
 
-from aoai_gateway.engine.call import FailureKind
+from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.answer_kinds import (
@@ -50,7 +50,7 @@ from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
 from aoai_gateway.wire.hints import describe
-from aoai_gateway.wire.operations import Cost
+from aoai_gateway.wire.operation import Cost
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
@@ -61,7 +61,8 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layers.http import HttpEvent
 
     from aoai_gateway.config.models import Replay
-    from aoai_gateway.engine.call import Attempt, Call, Fault
+    from aoai_gateway.engine.attempt import Attempt, Fault
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import AttemptTimeouts, Result
     from aoai_gateway.wire.model_names import ModelNames
     from aoai_gateway.wire.refusals import Refusal

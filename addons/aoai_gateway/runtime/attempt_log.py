@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.call import FailureKind, Fault
+from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.engine.failures import OUR_CREDENTIAL_REFUSED
 
 if TYPE_CHECKING:
-    from aoai_gateway.engine.call import Attempt
+    from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.runtime.stream_hooks import AttemptFailed
 
 logger = logging.getLogger(__name__)

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
-import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
+from aoai_gateway import child_process
 from aoai_gateway.runtime.body_jobs import FRAME
 
-COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.runtime.body_worker")
+COMMAND = child_process.command_of("aoai_gateway.runtime.body_worker")
 
 END_SECONDS = 5.0
 """For a killed process to be gone."""
-
-CHUNK = 256 * 1024
-"""Bytes that are handed to the pipe at a time, or all of a body would be copied at once."""
-
-_NEEDED = ("SYSTEMROOT", "LANG", "LC_ALL")
-"""Of the gateway's environment; the rest may hold keys."""
 
 
 class BodyProcess:
@@ -52,10 +45,7 @@ class BodyProcess:
             assert requests is not None and answers is not None
             packed = pickle.dumps(job)
             requests.write(FRAME.pack(len(packed), len(raw)) + packed)
-            view = memoryview(raw)
-            for start in range(0, len(raw), CHUNK):
-                requests.write(view[start : start + CHUNK])
-                await requests.drain()
+            await child_process.write_body(requests, raw)
             size, _ = FRAME.unpack(await answers.readexactly(FRAME.size))
             return await answers.readexactly(size)
         except BaseException:
@@ -66,10 +56,8 @@ class BodyProcess:
     async def running(self) -> Process:
         """Return the process, started if it is not there."""
         if self._process is None or self._process.returncode is not None:
-            environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
-            environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=PIPE, env=environment
+                *self._command, stdin=PIPE, stdout=PIPE, env=child_process.environment()
             )
         return self._process
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 import pickle
-import signal
-import sys
 import traceback
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from aoai_gateway import child_process
 from aoai_gateway.runtime.body_jobs import FRAME, Bug, perform
 
 if TYPE_CHECKING:
@@ -17,27 +15,14 @@ if TYPE_CHECKING:
 
     type Do = Callable[[Any, bytes], object]
 
-NICENESS = 5
-
-IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-"""They are for the gateway, but reach all processes of a terminal or a unit. Each would end this one."""
-
 
 def main(do: Do | None = None) -> None:
     """Work until the input ends. ``do`` does a job with a body: by default, those of `body_jobs`."""
-    for name in IGNORED:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        # Where processors are few, the gateway's event loop goes first.
-        os.nice(NICENESS)
-    # A library that prints must not write into the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    requests, answers = child_process.begin()
     # JSON has no cycles, so there is nothing to look for in a million objects while they are made.
     gc.freeze()
     gc.disable()
-    serve(sys.stdin.buffer, answers, do)
+    serve(requests, answers, do)
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, do: Do | None = None) -> None:

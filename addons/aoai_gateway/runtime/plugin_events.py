@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from mitmproxy.flow import Flow
 
     from aoai_gateway.config.models import Client
-    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.engine.attempt import Attempt
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.routing.backends import Backend
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from mitmproxy.addonmanager import AddonManager
     from mitmproxy.connection import Server
 
-    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.engine.attempt import Attempt
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.runtime.plugin_events import CallFinished
 

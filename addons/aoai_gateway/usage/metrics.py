@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.counts import Counts, Distribution
 from aoai_gateway.usage.deployment_labels import OTHER, DeploymentLabels
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.engine.attempt import Attempt
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.usage.early import EarlyAnswer
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)

@@ -10,13 +10,15 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.engine.call import FailureKind, Outcome
+from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.call import Outcome
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aoai_gateway.engine.call import Attempt, Call
+    from aoai_gateway.engine.attempt import Attempt
+    from aoai_gateway.engine.call import Call
 
 BUCKET_SECONDS = 10.0
 BUCKETS = 90

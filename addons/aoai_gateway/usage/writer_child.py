@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
-import signal
-import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, override
 
 import msgspec
 
+from aoai_gateway import child_process
 from aoai_gateway.usage.elsewhere import LogAnalytics, Otlp
 from aoai_gateway.usage.sink import reason
 from aoai_gateway.usage.writer_process import FRAME
@@ -30,27 +28,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NICENESS = 5
-
 TROUBLE_SECONDS = 1.0
 """Between two looks whether something is wrong with the writer though batches are written."""
-
-IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-"""They are for the gateway, but reach all processes of a terminal or a unit. Each would end this one."""
 
 
 def main() -> None:
     """Work until the input ends."""
-    for name in IGNORED:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        # Where processors are few, the gateway's event loop goes first.
-        os.nice(NICENESS)
-    # A library that prints must not write into the answers.
-    said = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, said, writer_of)
+    requests, said = child_process.begin()
+    serve(requests, said, writer_of)
 
 
 def writer_of(settings: Elsewhere) -> Writer[Record]:

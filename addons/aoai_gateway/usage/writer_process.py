@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import queue
 import signal
 import struct
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway import child_process
 from aoai_gateway.usage.sink import SinkError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 FRAME = struct.Struct("!I")
 """Before each message to the process: its bytes. The first one holds settings, and each later one lines."""
 
-COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.usage.writer_child")
+COMMAND = child_process.command_of("aoai_gateway.usage.writer_child")
 
 PATIENCE_SECONDS = 90.0
 """For a batch. A process that takes longer is ended.
@@ -119,13 +118,12 @@ class _Process:
         self.trouble = ""
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         """What it says of each batch; None once it has ended."""
-        path = os.pathsep.join(each for each in sys.path if each)
         self._process = subprocess.Popen(  # noqa: S603 - this Python, a module of ours
             COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Its libraries read much of the environment, as they did in this process.
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_process.environment(with_secrets=True),
         )
         self.pid = self._process.pid
         threading.Thread(target=self._hear, name="usage writer's process", daemon=True).start()

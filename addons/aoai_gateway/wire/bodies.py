@@ -21,7 +21,8 @@ from aoai_gateway.wire.errors import body_too_large, invalid_body
 from aoai_gateway.wire.forms import LONGEST_VALUE, Field, NotAFormError, is_form, read_form
 from aoai_gateway.wire.json_body import checked_model, parse_json, text_at
 from aoai_gateway.wire.json_members import NotJsonError
-from aoai_gateway.wire.operations import FOR_BATCHES, Body, Model
+from aoai_gateway.wire.operation import Body, Model
+from aoai_gateway.wire.operations import FOR_BATCHES
 from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
 from aoai_gateway.wire.stored import InMemory, Stored, StoredText
 from aoai_gateway.wire.targets import Target

@@ -15,7 +15,8 @@ from typing import Any
 
 from aoai_gateway.wire.errors import GatewayError, invalid_body
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
-from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, State
+from aoai_gateway.wire.operation import State
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES
 from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
 from aoai_gateway.wire.sizes import text_size

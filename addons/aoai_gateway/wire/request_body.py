@@ -8,7 +8,7 @@ from typing import Any
 
 from aoai_gateway.wire.batch_file import Lines
 from aoai_gateway.wire.errors import missing_deployment
-from aoai_gateway.wire.operations import Classic, Model, Operation
+from aoai_gateway.wire.operation import Classic, Model, Operation
 from aoai_gateway.wire.stored import InMemory, Pieces, Stored
 from aoai_gateway.wire.targets import Target
 

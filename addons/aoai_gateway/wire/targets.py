@@ -35,14 +35,12 @@ from aoai_gateway.wire.errors import (
     not_built,
     not_found,
 )
+from aoai_gateway.wire.operation import Classic, Operation
 from aoai_gateway.wire.operations import (
     CLASSIC_ONLY,
     NOT_SERVED,
     OPERATIONS,
     TABLES,
-    Classic,
-    Node,
-    Operation,
 )
 from aoai_gateway.wire.references import is_id
 from aoai_gateway.wire.session_errors import no_websocket_here, upgrade_required
@@ -242,9 +240,9 @@ class _Reader:
             self.span,
         )
 
-    def _walk(self) -> tuple[Node | None, tuple[str, ...]]:
+    def _walk(self) -> tuple[_Node | None, tuple[str, ...]]:
         """Follow the path through the table's tree. Returns where it ends, and its ids."""
-        node: Node | None = TABLES[self.dialect.name].tree
+        node: _Node | None = _TREES[self.dialect.name]
         ids: list[str] = []
         for segment in self.rest:
             assert node is not None
@@ -325,6 +323,29 @@ def unknown_path_refused(target: Target) -> GatewayError:
     """404: a path that is not in the table, where only those in it may be asked for."""
     return _not_ours(target.with_prefix(""))
 
+
+@dataclass(slots=True)
+class _Node:
+    """A place in the tree of paths: the operations there by method, and what comes below it."""
+
+    operations: dict[str, Operation] = field(default_factory=dict)
+    below: dict[str, _Node] = field(default_factory=dict)
+    """By segment; ``{}`` stands for an id."""
+
+
+def _tree(operations: tuple[Operation, ...]) -> _Node:
+    root = _Node()
+    for operation in operations:
+        node = root
+        for segment in operation.path.split("/"):
+            node = node.below.setdefault("{}" if segment.startswith("{") else segment, _Node())
+        assert operation.method not in node.operations, operation
+        node.operations[operation.method] = operation
+    return root
+
+
+_TREES = {name: _tree(table.operations) for name, table in TABLES.items()}
+"""By dialect, its operations by the segments of their paths."""
 
 _PLAIN = [operation for operation in OPERATIONS if "{" not in operation.path]
 _IN_DEPLOYMENTS = tuple(dict.fromkeys(o.path for o in _PLAIN if o.classic is Classic.PATH))

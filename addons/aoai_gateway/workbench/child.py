@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import pickle
 import struct
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from aoai_gateway import child_process
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.errors import GatewayError
@@ -37,14 +37,10 @@ SMALL = 16 * 1024
 MEMORY = 2 * 1024 * 1024 * 1024
 """Bytes that a process may have: 64 MB of empty lists would take more."""
 
-CHUNK = 256 * 1024
-"""Bytes that are handed to the pipe at a time, or all of a body would be copied at once."""
-
 FAULTS = (BadRequestError, EditError, ExpectationError, GatewayError, NotFoundError, SetError)
 """What a function says of its arguments; anything else is a bug in it."""
 
-_COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.workbench.child")
-_NEEDED = ("SYSTEMROOT", "LANG", "LC_ALL")
+_COMMAND = child_process.command_of("aoai_gateway.workbench.child")
 _FRAME = struct.Struct(">Q")
 _room = asyncio.Semaphore(AT_ONCE)
 
@@ -80,10 +76,10 @@ async def perform(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 async def _asked(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[int, bytes]:
-    environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=pipe, stdout=pipe, env=environment)
+    process = await asyncio.create_subprocess_exec(
+        *_COMMAND, stdin=pipe, stdout=pipe, env=child_process.environment()
+    )
     assert process.stdin is not None and process.stdout is not None
     try:
         async with asyncio.timeout(SECONDS):
@@ -106,10 +102,7 @@ async def _tell(pipe: asyncio.StreamWriter, function: Callable[..., Any], argume
     head = pickle.dumps((function, kept, rest))
     pipe.write(_FRAME.pack(len(head)) + head)
     for body in bodies:
-        view = memoryview(body)
-        for start in range(0, len(body), CHUNK):
-            pipe.write(view[start : start + CHUNK])
-            await pipe.drain()
+        await child_process.write_body(pipe, body)
     await pipe.drain()
     pipe.close()
 

@@ -12,9 +12,9 @@ import logging
 import math
 import os
 import pickle
-import sys
 from typing import TYPE_CHECKING
 
+from aoai_gateway.child_process import command_of
 from aoai_gateway.runtime.body_jobs import Bug
 from aoai_gateway.runtime.body_process import BodyProcess
 from aoai_gateway.workbench.count_jobs import count
@@ -36,8 +36,7 @@ IDLE_SECONDS = 300.0
 REST_SECONDS = 60.0
 """After a failure, in which tokens are estimated and nothing is tried again."""
 
-
-_COMMAND = (sys.executable, "-P", "-m", "aoai_gateway.workbench.count_worker")
+_COMMAND = command_of("aoai_gateway.workbench.count_worker")
 
 
 class Counting:

@@ -20,7 +20,8 @@ from mitmproxy.proxy.layers.http import HttpEvent, ResponseEndOfMessage, Respons
 from mitmproxy.test import tflow
 
 from aoai_gateway.config.models import Client, Config, Priority
-from aoai_gateway.engine.call import Call, FailureKind, Outcome
+from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.effects import (
     ClientGone,
     Deliver,
