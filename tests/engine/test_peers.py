@@ -12,6 +12,7 @@ from aoai_gateway.engine.effects import Settle
 from aoai_gateway.engine.unfinished import Unfinished
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.routing.breaker import Break, BreakLengths
+from aoai_gateway.routing.half_open import MOST_UNHEARD
 from aoai_simulator.limits import PaygLimits
 from tests.bench.workloads import jobs
 from tests.engine.scenarios.azure import Deployment
@@ -117,6 +118,42 @@ def test_one_probe_is_sent_after_a_break_whichever_process_has_calls() -> None:
     first.run()
     assert one.ok
     assert other.ok
+
+
+def lacking_and_hanging() -> tuple[Member, Member]:
+    """Two processes whose backend refuses a call for want of room, and then answers nothing."""
+    first, second = two(tokens_per_minute=600_000)
+    backend = first.backend("paygo@one")
+    lengths = {cls.name: cls.breaks for cls in first.config.priority_classes}
+    first.engine.breaks.open_for(backend.key, 1.0, first.now, "429", "call before", lengths, lacks_room=True)
+    first.become("one", "hanging")
+    for n in range(60):
+        (first, second)[n % 2].come(1.1 + n * 0.05, ("low", "high")[n // 2 % 2], prompt=10, most=10)
+    return first, second
+
+
+def test_a_backend_that_hangs_after_it_lacked_room_takes_as_many_calls_of_two_processes_as_of_one() -> None:
+    first, _ = lacking_and_hanging()
+    first.run(8)
+    sent = first.azure.places["one"].sent_into
+    assert MOST_UNHEARD <= len(sent) <= MOST_UNHEARD + 2, "but for those of the same milliseconds"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_word_to_one_process_lets_the_calls_of_both_in(told: bool) -> None:
+    first, second = lacking_and_hanging()
+    first.run(8)
+    assert first.waiting
+    assert second.waiting
+    backend = first.backend("paygo@one")
+    first.become("one", "healthy")
+    if told:
+        first.engine.scheduler.liveness(backend, DEPLOYMENT).hear(first.now)
+    first.run(10)
+    sent = sum(bool(caller.sends) for each in (first, second) for caller in each.callers)
+    assert sent == 60 if told else sent <= MOST_UNHEARD + 2
+    first.run(30)
+    assert all(caller.sends for each in (first, second) for caller in each.callers), "the next probe tells"
 
 
 def test_a_backend_that_lacks_room_is_known_to_have_some_again_in_both() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
-from aoai_gateway.routing.half_open import REFUSES_WITHIN
+from aoai_gateway.routing.half_open import MOST_UNHEARD, REFUSES_WITHIN
 from tests.engine_driver import config
 
 PTU, PAYGO, OTHER = RoutingTable(config("ptu@a", "paygo@a", "other@b")).backends
@@ -206,6 +206,7 @@ def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
 
 def test_a_backend_that_lacked_room_lets_in_twice_as_many_each_time_it_refuses_none() -> None:
     breaks, now = lacking(), 4.0
+    breaks.listen(lambda _scope: now)
     sent = []
     for _ in range(4):
         sent.append(sum(breaks.may_probe(PTU, "standard", f"{now}/{n}", now) for n in range(20)))
@@ -249,6 +250,51 @@ def test_only_the_first_call_after_a_break_is_let_in_whatever_is_known_of_room()
     assert not breaks.is_unknown(PTU, "standard", 4 + REFUSES_WITHIN)
     assert breaks.is_half_open(PTU, "standard")
     assert not breaks.is_unknown(OTHER, "standard", 4)
+
+
+def slow_start(breaks: Breaks, seconds: float, *classes: str, since: float = 4.0) -> list[float]:
+    """Return when calls are sent if one of each class asks every tenth of a second."""
+    sent = []
+    for tick in range(round(seconds * 10)):
+        now = since + tick / 10
+        for cls in classes:
+            while breaks.may_probe(PTU, cls, f"{cls}{len(sent)}", now):
+                sent.append(now)
+    return sent
+
+
+@pytest.mark.parametrize("classes", [("standard",), CLASSES])
+def test_a_backend_that_says_nothing_is_sent_no_more_than_is_believed(classes: tuple[str, ...]) -> None:
+    breaks = lacking()
+    sent = slow_start(breaks, 4, *classes, since=8)
+    assert len(sent) == MOST_UNHEARD, "of all classes together"
+    last = sent[-1]
+    assert breaks.when(PTU, "standard", 12) == pytest.approx(last + 5 - 12), "then one each lease"
+    after = slow_start(breaks, 11, *classes, since=last + 1)
+    assert after == pytest.approx([last + 5, last + 10], abs=0.11)
+
+
+def test_whatever_it_says_lets_more_in() -> None:
+    breaks, heard = lacking(), -1.0
+    breaks.listen(lambda scope: heard if scope == SCOPE else -1.0)
+    assert len(slow_start(breaks, 4, "standard")) == MOST_UNHEARD
+    heard = 9.0
+    assert len(slow_start(breaks, 4, "standard", since=9)) == MOST_UNHEARD, "as many again"
+    heard = 14.0
+    breaks.probe_succeeded(PTU, "critical", "a call of before the break")
+    assert breaks.when(PTU, "standard", 14) == 0
+    breaks.probe_ended(PTU, "standard", "standard0")
+    breaks.probe_succeeded(PTU, "standard", "standard1")
+    assert len([n for n in range(100) if breaks.may_probe(PTU, "standard", f"all{n}", 14)]) == 100
+
+
+def test_probes_that_end_without_a_word_are_not_with_it_any_more() -> None:
+    breaks = lacking()
+    assert len(slow_start(breaks, 4, "standard")) == MOST_UNHEARD
+    assert not breaks.may_probe(PTU, "standard", "more", 8)
+    breaks.probe_ended(PTU, "standard", "standard0")
+    assert breaks.may_probe(PTU, "standard", "more", 8)
+    assert not breaks.may_probe(PTU, "standard", "still more", 8)
 
 
 STEPS = st.lists(

@@ -131,7 +131,7 @@ class ReplicatedScheduler(Scheduler):
     """A scheduler that has the calls of all processes: its own, and those that peers have told it of."""
 
     def __init__(self, journal: Journal, breaks: ReplicatedBreaks, suspicions: ReplicatedSuspicions) -> None:
-        super().__init__()
+        super().__init__(breaks)
         self.breaks: ReplicatedBreaks = breaks
         self.suspicions = suspicions
         self._journal = journal

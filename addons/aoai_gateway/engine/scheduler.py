@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
+    from aoai_gateway.routing.half_open import Scope
     from aoai_gateway.wire.hints import Headers, RateLimits
 
 
@@ -77,8 +78,9 @@ class _Queue:
 class Scheduler:
     """The state of a gateway's backends that all calls share. Times are monotonic seconds."""
 
-    def __init__(self) -> None:
-        self.breaks = Breaks()
+    def __init__(self, breaks: Breaks | None = None) -> None:
+        self.breaks = Breaks() if breaks is None else breaks
+        self.breaks.listen(self._heard)
         self.suspicions = Suspicions()
         self.capacities = Capacities()
         self.demands = Demands()
@@ -355,6 +357,15 @@ class Scheduler:
 
     def _liveness_of(self, key: tuple[BackendKey, str], whole: Liveness) -> Liveness:
         return Liveness(whole)
+
+    def _heard(self, scope: Scope) -> float:
+        """Return when something last came from a backend or, without a standin, from an endpoint."""
+        endpoint, standin = scope
+        if standin is None:
+            whole = self._endpoint_livenesses.get(endpoint)
+            return -math.inf if whole is None else whole.heard
+        found = (each.heard for (key, _), each in self._livenesses.items() if key == scope)
+        return max(found, default=-math.inf)
 
     def answered(
         self, request: RoutingRequest, headers: Headers, now: float, sent: float = -math.inf

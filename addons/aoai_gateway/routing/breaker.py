@@ -28,7 +28,7 @@ from aoai_gateway.config.priorities import BreakLengths
 from aoai_gateway.routing.half_open import Probes, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend
 
@@ -87,6 +87,10 @@ class Breaks:
         """Whether there may be a break that is for some calls only."""
         self._credentials_since: dict[str, float] = {}
         """Since when endpoints are shown the credentials that they are shown now, where that is known."""
+
+    def listen(self, heard: Callable[[Scope], float]) -> None:
+        """Have it told when something last came from a backend or endpoint (seconds, -inf: never)."""
+        self._probes.heard = heard
 
     @property
     def is_empty(self) -> bool:

@@ -8,14 +8,20 @@ A backend that only lacked capacity says no at once, while an answer may take it
 that was not refused within a moment has been let in, and lets one more go beside the next: 1, 2, 4, 8 calls,
 each time after that moment. (Slow start: Jacobson, "Congestion Avoidance and Control", 1988.) To wait for the
 first one's answer would leave a window unused that calls wait for, and what is used late comes back late.
-A backend that hangs after it lacked room lets no call in, and is taken for one that does: until it is found
-silent (:mod:`~aoai_gateway.routing.liveness`), which two of these calls show once it is known how soon
-answers begin; all are sent elsewhere then. Where no backend has answered yet, they wait for their deadlines.
+A backend that hangs after it lacked room lets no call in, and looks like one that does. So silence is
+believed for a bounded number of calls, of all classes together: once so many (`MOST_UNHEARD`) were sent since
+the backend was last heard, its further probes go one at a time, as after any other failure, until something
+of any call comes from it. Which backend was heard, :mod:`~aoai_gateway.routing.liveness` knows; there two of
+these calls may also show that it is silent, and all of them are sent elsewhere then.
+
+Of several processes, each counts the probes of all, and hears what any of them hears. No probe waits for such
+news: without it, the lease of the last one that was sent runs out, and the next goes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,6 +33,12 @@ REMEMBERED_SECONDS = 600.0
 
 REFUSES_WITHIN = 0.5
 """Seconds within which a backend that has no room for a call refuses it."""
+
+MOST_UNHEARD = 8
+"""How many calls may be with a backend that lacked room and says nothing, until it is probed slowly.
+
+A backend that is full is heard all the time: overloads come out the same with 4 and without a bound.
+"""
 
 MOST_DOUBLINGS = 16
 """Bounds the factor; every ceiling is reached long before."""
@@ -64,6 +76,16 @@ class _HalfOpen:
             return 0
         return sum(lease.until <= now and lease.since >= self.failed_at for lease in self.leases.values())
 
+    def believed(self) -> list[float]:
+        """Return when the probes were sent whose silence counts as an admission, now or in a moment."""
+        if not self.lacks_room:
+            return []
+        return [lease.since for lease in self.leases.values() if lease.since >= self.failed_at]
+
+
+def _unheard(_scope: Scope) -> float:
+    return -math.inf
+
 
 class Probes:
     """The backends that are half open, by class. ``limit``: probes at a time; ``seconds``: their lease."""
@@ -71,6 +93,8 @@ class Probes:
     def __init__(self, limit: int = 1, seconds: float = 10.0) -> None:
         self._limit = limit
         self._seconds = seconds
+        self.heard: Callable[[Scope], float] = _unheard
+        """When something last came from a backend or endpoint, whatever it was."""
         self._half_open: dict[Scope, dict[str, _HalfOpen]] = {}
 
     @property
@@ -142,7 +166,18 @@ class Probes:
         if half_open is None or (call_id in half_open.leases and half_open.leases[call_id].until > now):
             return 0.0
         running = half_open.running(now)
-        return 0.0 if len(running) < self._limit + half_open.let_in(now) else min(running) - now
+        if len(running) >= self._limit + half_open.let_in(now):
+            return min(running) - now
+        return self._wait_unheard(scope, now) if half_open.lacks_room else 0.0
+
+    def _wait_unheard(self, scope: Scope, now: float) -> float:
+        """Seconds until one more call may be sent to a backend that lacked room, if it stays silent."""
+        sent = [since for each in self._half_open[scope].values() for since in each.believed()]
+        if len(sent) < MOST_UNHEARD:
+            return 0.0
+        heard = self.heard(scope)
+        sent = [since for since in sent if since >= heard]
+        return max(0.0, max(sent) + self._seconds - now) if len(sent) >= MOST_UNHEARD else 0.0
 
     def lease(self, scope: Scope, cls: str, call_id: str, now: float) -> None:
         """Make the call a probe, if the scope is half open for its class."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from aoai_gateway.state.replies import reply_reader
+from aoai_gateway.state.replies import ReplyReader
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
@@ -34,7 +34,7 @@ class Channel(asyncio.Protocol):
     def __init__(self, transport: asyncio.WriteTransport, before: asyncio.BaseProtocol) -> None:
         self._transport = transport
         self._before = before
-        self._replies = reply_reader()
+        self._replies = ReplyReader()
         self._taken: Callable[[Answers], None] | None = None
         self._count = 0
         self._answers: list[Any] = []
@@ -87,9 +87,7 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read answers."""
         try:
-            self._replies.feed(data)
-            while (answer := self._replies.gets()) is not False:
-                self._answers.append(answer)
+            self._answers += self._replies.read(data)
         except RedisError as error:
             self._end(error)
             return

@@ -8,9 +8,11 @@ In a Cluster all keys of the gateways with one prefix are in one slot, by a hash
 one round trip then, in the order in which it was asked, and the counters are lost and come back as a whole:
 keys on three shards would be lost three times as often. So one shard carries it all, as a single Redis would.
 
-redis-py finds and opens the connection and signs in on it. Its commands and pipelines are not used: for each
-command they take a connection out of a pool and give it back, set several timers and pack each argument anew,
-which is most of what a decision costs this process. What is asked goes through a `Channel`.
+redis-py finds and opens the connection and signs in on it, with its own reader: hiredis makes room for
+whatever a wrong server says that it will send (:mod:`~aoai_gateway.state.replies`). Its commands and
+pipelines are not used: for each command they take a connection out of a pool and give it back, set several
+timers and pack each argument anew, which is most of what a decision costs this process. What is asked goes
+through a `Channel`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
@@ -65,6 +68,9 @@ LONGEST_TOLD: Final = 200
 NOT_REDIS: Final = "what answers there does not speak as Redis does"
 
 
+READER: Final = {"parser_class": _AsyncRESP2Parser}
+"""What reads the answers until the connection is open."""
+
 ELSEWHERE: Final = (AskError, ClusterDownError, ReadOnlyError, TryAgainError, RedisConnectionError)
 """What a server answers that does not, or not now, hold the keys: another one may."""
 
@@ -105,10 +111,16 @@ class StoreClient:
             self._cluster = RedisCluster(startup_nodes=nodes, **options, **_sign_in(store), **_tls(store.tls))
             # It has the two methods that the client calls, and is no subclass: redis-py's own reads COMMAND.
             self._cluster.commands_parser = _NoCommands()  # type: ignore[assignment]  # has the method that is called
+            # Its first nodes have copies of what it knows of connections.
+            self._cluster.connection_kwargs.update(READER)
+            for node in self._cluster.nodes_manager.startup_nodes.values():
+                node.connection_kwargs.update(READER)
         else:
             host, port = host_and_port(store.host or "", REDIS_PORT)
             more = _sign_in(store) | _tls(store.tls)
             self._redis = Redis(host=host, port=port, db=store.database, **options, **more)
+        if self._redis is not None:
+            self._redis.connection_pool.connection_kwargs.update(READER)
 
     @property
     def channel(self) -> Channel | None:
@@ -239,12 +251,15 @@ def keys_prefix(store: StoreAddress, prefix: str) -> str:
 def _sentinels(sentinel: SentinelAddress, store: SharedStore, options: dict[str, Any]) -> Sentinel:
     seconds = max(SENTINEL_SECONDS, options["socket_connect_timeout"] / len(sentinel.hosts))
     quick = dict.fromkeys(("socket_connect_timeout", "socket_timeout"), seconds)
-    return Sentinel(  # type: ignore[no-untyped-call]  # redis-py has not typed it
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has not typed it
         _pairs(sentinel.hosts, SENTINEL_PORT),
         sentinel_kwargs=options | quick | _sign_in(sentinel) | _tls(store.tls),
         db=store.database,
         **(options | _sign_in(store) | _tls(store.tls)),
     )
+    for each in sentinels.sentinels:
+        each.connection_pool.connection_kwargs.update(READER)
+    return sentinels
 
 
 def _pairs(hosts: Sequence[str], port: int) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from aoai_gateway.routing.half_open import MOST_UNHEARD
 from aoai_simulator.limits import PaygLimits
 from tests.engine.scenarios.azure import Deployment
 from tests.engine.scenarios.traffic import Traffic, traffic
@@ -80,11 +81,33 @@ def test_a_backend_that_hangs_after_it_lacked_room_costs_each_call_some_seconds_
         here.come(2.5 + n * 0.005, "standard", stream=stream)
     here.run(60)
     sent = here.azure.places["a"].sent_into
-    assert 2 <= len(sent) <= 31, "until it was found silent: 1, 2, 4, 8 and 16 at a time"
+    assert 2 <= len(sent) <= MOST_UNHEARD, "until it was found silent"
     assert max(sent) - min(sent) < 4
     assert all(caller.ok for caller in here.callers)
     into = [sum(at in sent for at, name in caller.sends if name == "a@a") for caller in here.callers]
     assert max(into) == 1, "no call is sent into it twice"
+    here.check_nothing_is_left()
+
+
+def test_a_backend_that_never_answered_and_hangs_is_sent_a_bounded_number_of_calls() -> None:
+    room = PaygLimits(600_000)
+    here = pool("a", "b", classes=[{**CRITICAL, "breaks": {}}, {**STANDARD, "breaks": {}}], a=room, b=room)
+    here.azure.deployments["a@a"].fill(4, here.now)
+    here.azure.deployments["b@b"].fill(40, here.now)
+    here.call("standard")
+    here.on(1, lambda: here.become("a", "hanging"))
+    for n in range(100):
+        here.come(4 + n * 0.1, CLASSES[n % 2])
+    here.run(20)
+    sent = here.azure.places["a"].sent_into
+    first = [at for at in sent if at < here.begun + 8]
+    assert len(first) == MOST_UNHEARD, "nothing is known that would show it to be silent"
+    assert 1 <= len(sent) - len(first) <= 2, "then one each lease"
+    here.become("a", "healthy")
+    here.run()
+    lost = [caller for caller in here.callers if not caller.ok]
+    assert len(lost) == len(sent), "those that were sent into it, each once, wait for their deadlines"
+    assert all(caller.sends[-1][0] in sent for caller in lost)
     here.check_nothing_is_left()
 
 
