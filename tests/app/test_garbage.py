@@ -38,10 +38,10 @@ class Machine:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
+    """A process; what it has set aside stays aside, with the tests themselves (see tests/conftest.py)."""
     made = Machine()
     yield made
     made.garbage.end()
-    gc.unfreeze()
 
 
 def set_aside(thing: object) -> bool:
@@ -63,7 +63,6 @@ def test_what_is_there_at_the_start_is_set_aside() -> None:
         assert set_aside(early)
     finally:
         machine.garbage.end()
-        gc.unfreeze()
 
 
 def test_what_survives_a_long_collection_is_set_aside(machine: Machine) -> None:
@@ -157,10 +156,10 @@ def test_a_collection_by_itself_goes_through_few_objects(machine: Machine) -> No
 
 
 def test_after_the_end_the_collector_is_left_alone() -> None:
-    steps, kept, machine = gc.get_threshold(), Circle(), Machine()
+    steps, machine = gc.get_threshold(), Machine()
     machine.garbage.end()
-    gc.unfreeze()
     assert gc.get_threshold() == steps
+    kept = Circle()
     machine.took = 2 * LONG
     gc.collect()
     assert not set_aside(kept)
@@ -170,6 +169,4 @@ def test_after_the_end_the_collector_is_left_alone() -> None:
 def test_before_the_begin_nothing_is_gone_through() -> None:
     circle = lost_circle()
     Garbage(lambda: 0.0, lambda: 10**9).look(BETWEEN_SECONDS, idle=IDLE_SECONDS)
-    found = circle() is not None
-    gc.unfreeze()
-    assert found
+    assert circle() is not None
