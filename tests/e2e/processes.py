@@ -30,8 +30,8 @@ Host = Literal["mitmdump", "serve"]
 START_SECONDS = 120.0
 """How long a process may take until it is ready; two cores may be busy with something else."""
 
-STOP_SECONDS = 55.0
-"""How long it may take to end after SIGTERM, when nothing is running in it."""
+STOP_SECONDS = 120.0
+"""How long it may take to end: after SIGTERM, when nothing is running in it, or by itself after its start."""
 
 WAIT_SECONDS = 55.0
 """How long anything else is waited for that comes at once on a machine with nothing else to do.
