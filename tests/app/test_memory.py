@@ -71,12 +71,25 @@ def test_collections_take_a_small_share_of_the_time(
     collected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([0.0, 0.1, 10.0, 10.1])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(time, "thread_time", lambda: next(times))
     memory = looked(Process(100))
     assert memory.look(0, GARBAGE + 1)
     assert not memory.look(4, GARBAGE + 1), "the last one took a tenth of a second"
     assert memory.look(6, GARBAGE + 1)
     assert len(collected) == 2
+
+
+def test_what_other_processes_take_meanwhile_is_not_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = iter(range(0, 1000, 10))
+    for clock in ("perf_counter", "monotonic"):
+        monkeypatch.setattr(time, clock, lambda: float(next(wall)))
+    process = Process(100)
+    memory = looked(process)
+    memory.look(0)
+    process.size = 150 * MIB
+    for number in range(1, 4):
+        memory.look(number * SECONDS)
+        assert process.trims == number
 
 
 def test_where_the_size_is_not_known_nothing_is_done() -> None:

@@ -39,7 +39,7 @@ LONGEST_STALL = 0.100
 """Seconds by which another client's call may be longer."""
 
 ROUNDS = 3
-SETTLE_SECONDS = 60
+SETTLE_SECONDS = 300
 REST_SECONDS = 15
 """Until a gateway has given back what it does not need."""
 

@@ -80,10 +80,10 @@ class FreeMemory:
         before = self._resident()
         if before is not None and (collect or before > self._least + WORTH):
             # What stays is set aside (see `app.garbage`), so that this is a matter of milliseconds.
-            began = time.perf_counter()
+            began = time.thread_time()  # other processes may take turns
             gc.collect()
             self._trim()
-            took = time.perf_counter() - began
+            took = time.thread_time() - began
             self._next = now + max(SECONDS, SHARE * took)
             self._soonest = now + LEAST_SHARE * took
             before = self._resident()
