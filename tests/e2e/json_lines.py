@@ -21,6 +21,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written.split(b"\n")[:-1]]
 
 
+def of_calls(path: Path) -> list[dict[str, Any]]:
+    """Return those of calls, of a usage log.
+
+    What is refused before it becomes a call is told at once, and how often it came, a minute later.
+    """
+    return [line for line in read(path) if line["call"] is not None]
+
+
 def wait_for(path: Path, count: int, **members: Any) -> list[dict[str, Any]]:
     """Return the lines with these `members` as soon as there are at least so many of them."""
 
@@ -38,11 +46,11 @@ def record_of(path: Path, answer: Answer) -> dict[str, Any]:
 
 
 def caught_up(path: Path, gateway: Gateway, key: str) -> int:
-    """Return how many lines there are once those of all earlier calls have come.
+    """Return how many lines of calls there are once those of all earlier ones have come.
 
     They come in the order in which calls end, so one more call is made, which is refused.
     """
     eventually(lambda: gateway.request("GET", READY_PATH).json()["calls"] == 0, "no call is under way")
     body = {"model": "no-such-deployment", "messages": []}
     record_of(path, gateway.request("POST", "/openai/v1/chat/completions", key=key, json_body=body))
-    return len(read(path))
+    return len(of_calls(path))

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from pydantic import BaseModel
 
-from tests.e2e.json_lines import caught_up, read
+from tests.e2e.json_lines import caught_up, of_calls
 from tests.e2e.processes import Gateway, Host, Simulator, request
 from tests.e2e.raw import exchange
 from tests.e2e.settings import CLIENT_KEY
@@ -97,8 +97,8 @@ def records(gateway: Gateway) -> Callable[[int], list[dict[str, Any]]]:
     before = caught_up(log, gateway, CLIENT_KEY)
 
     def newest(count: int) -> list[dict[str, Any]]:
-        gateway.wait_until(lambda: len(read(log)) >= before + count, "written down")
-        return read(log)[before:]
+        gateway.wait_until(lambda: len(of_calls(log)) >= before + count, "written down")
+        return of_calls(log)[before:]
 
     return newest
 
