@@ -21,7 +21,7 @@ from tests.redis_server import OPEN, RedisServer, Security
 HOST = "127.0.0.1"
 MASTER = "mymaster"
 SLOTS = 16384
-DOWN_MS = 1000
+DOWN_MS = 2500
 """Milliseconds of silence after which a server counts as gone: no shorter, since the machine may be busy."""
 
 

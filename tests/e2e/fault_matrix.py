@@ -100,7 +100,7 @@ EXPECTED: tuple[Row, ...] = (
 
 SILENT = ("hang", "slow-first-token")
 """Only the client's patience ends these."""
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 3.0
 
 CALLS_AT_ONCE = 16
 
@@ -207,7 +207,7 @@ class Setting:
             "aoai": {"endpoints": endpoints},
             "clients": clients,
             "priorities": [{"name": cls} for cls in CLASSES],
-            "replay": {"idle_seconds": 1.0, "preamble_seconds": 1.5},
+            "replay": {"idle_seconds": 3.0, "preamble_seconds": 2.0},
             "state": self.redis.url,
             "state_prefix": f"matrix-{workers}",
         }

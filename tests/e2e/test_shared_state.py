@@ -304,7 +304,7 @@ def test_no_request_fails_when_redis_is_lost_and_comes_back(
         else:
             server.stun()
         two.wait_for_state("degraded since 20")
-        served = seen[200]
+        served, begun = seen[200], time.monotonic()
         # Each counts alone, and the whole limit.
         assert [two.call(number, team).status for number in range(8)] == [200] * 8
         assert [two.call(number, team).status for number in range(2)] == [429] * 2
@@ -316,7 +316,8 @@ def test_no_request_fails_when_redis_is_lost_and_comes_back(
         two.wait_for_state("shared")
         served = seen[200]
         # Both have told what they admitted alone; from now on there is one budget.
-        assert [two.call(number, team).status for number in range(2)] == [429] * 2
+        again = [two.call(number, team).status for number in range(2)]
+        assert again == [429] * 2 or time.monotonic() - begun > 50, "its minute is not over"
         two.steadily(f"later {how}", share)
         eventually(lambda: seen[200] > served + 50, "calls with Redis")
     assert set(seen) == {200}, seen
@@ -367,11 +368,13 @@ def test_a_gateway_can_start_without_redis(
 ) -> None:
     own_redis.stop()
     with running_two(simulator, own_redis, tmp_path, home) as two:
+        begun = time.monotonic()
         assert [two.call(number, "team killed").status for number in range(4)] == [200] * 4
         two.wait_for_state("degraded since 20")
         own_redis.start()
         two.wait_for_state("shared")
-        assert two.call(0, "team killed").status == 429
+        again = two.call(0, "team killed").status
+        assert again == 429 or time.monotonic() - begun > 50, "its minute is not over"
 
 
 def test_the_log_names_redis_without_its_password(

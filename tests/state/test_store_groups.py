@@ -219,7 +219,7 @@ class Watched:
             await ended
         return decision.admitted
 
-    async def until(self, *, degraded: bool, client: str, seconds: float = 60) -> int:
+    async def until(self, *, degraded: bool, client: str, seconds: float = 100) -> int:
         """Make calls until the state is so; returns how many were admitted."""
         admitted = 0
         async with asyncio.timeout(seconds):
