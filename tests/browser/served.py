@@ -33,7 +33,7 @@ def workbench(flows: Iterable[HTTPFlow], folder: Path) -> Iterator[Page]:
     assert ready.wait(60)
     yield found[0]
     over.set()
-    thread.join(30)
+    thread.join(60)
 
 
 @contextmanager

@@ -192,7 +192,7 @@ class Process:
         """End it and whatever it has started, at once; harmless when it has ended."""
         if self.exit_code is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 class Simulator(Process):

@@ -123,7 +123,7 @@ def shed(start: Start, simulator: Simulator, folder: Path) -> None:
         assert re.search(r"gpt-4o +0 of 3 +0 +1 batch; longest ", here.run("status"))
     finally:
         here.run("break", "close", "--all")
-        waiting.join(30)
+        waiting.join(60)
 
 
 def wrong_key(start: Start, simulator: Simulator, folder: Path) -> None:

@@ -254,7 +254,7 @@ def load(two: Two, client: str) -> Iterator[Counter[int | str]]:
     finally:
         over.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def test_a_real_prometheus_scrapes_it_and_takes_the_alerts(
         assert {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
     finally:
         prometheus.kill()
-        prometheus.wait(10)
+        prometheus.wait(60)
 
 
 def test_a_gateway_that_is_killed_under_load_loses_no_more_than_the_last_moment(
@@ -126,7 +126,7 @@ def test_a_gateway_that_is_killed_under_load_loses_no_more_than_the_last_moment(
         gateway.send(signal.SIGKILL)
         over.set()
         for each in callers:
-            each.join(30)
+            each.join(60)
     gateway.wait()
     assert more > 0, "it was killed in the middle of its work"
     records = [json.loads(line) for line in path.read_text().splitlines()]

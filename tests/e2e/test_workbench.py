@@ -391,7 +391,7 @@ def test_calls_of_a_client_are_held_edited_and_let_go(bench: Workbench) -> None:
         body["messages"][0]["content"] = "say:as edited"
         bench.send("PUT", f"/calls/{row['id']}", body=body)
         bench.send("POST", f"/calls/{row['id']}/release")
-        waiting.join(20)
+        waiting.join(60)
     finally:
         bench.send("POST", "/hold", client=None)
     assert b"as edited" in answers[0].body

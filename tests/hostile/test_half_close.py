@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import certificates, json_lines
-from tests.e2e.processes import Gateway, Host
+from tests.e2e.processes import WAIT_SECONDS, Gateway, Host
 from tests.e2e.raw import Connection, exchange, post
 from tests.e2e.settings import CLIENT_KEY
 from tests.hostile.scripted import OK, ScriptedBackend
@@ -93,10 +93,10 @@ class Running:
 
     def ask(self, body: bytes, version: str = "1.1") -> socket.socket:
         """Send a request, and wait until the backend has it."""
-        client = socket.create_connection(("127.0.0.1", self.gateway.port), 20)
+        client = socket.create_connection(("127.0.0.1", self.gateway.port), WAIT_SECONDS)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.sendall(post(CHAT, body, key=CLIENT_KEY).replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1))
-        assert self.backend.asked.wait(20)
+        assert self.backend.asked.wait(WAIT_SECONDS)
         return client
 
 
@@ -230,7 +230,7 @@ def test_all_that_it_has_sent_is_answered(running: Running) -> None:
         request = post(CHAT, JSON, key=CLIENT_KEY)
         client.send(request + request + request[:-1])
         client.finish()
-        assert running.backend.asked.wait(20)
+        assert running.backend.asked.wait(WAIT_SECONDS)
         running.backend.first.set()
         replies = [client.reply() for _ in range(3)]
         assert client.rest() == b""
@@ -243,7 +243,7 @@ def test_all_that_it_has_sent_is_answered(running: Running) -> None:
 @pytest.mark.parametrize("body", [JSON, STREAM], ids=["json", "stream"])
 def test_a_client_that_left_is_gone(running: Running, body: bytes, version: str) -> None:
     running.ask(body, version).close()
-    assert running.backend.closed.wait(20)
+    assert running.backend.closed.wait(WAIT_SECONDS)
     assert running.outcome() == "client_gone"
 
 
@@ -256,7 +256,7 @@ def test_a_client_that_leaves_a_silent_stream_is_gone(running: Running, version:
     while BEGIN not in got:
         got += client.recv(65536)
     client.close()
-    assert running.backend.closed.wait(20)
+    assert running.backend.closed.wait(WAIT_SECONDS)
     assert running.outcome() == "client_gone"
 
 
@@ -267,7 +267,7 @@ def test_a_client_that_leaves_later_is_gone(running: Running, version: str) -> N
     half_close(client)
     assert client.recv(1) == b"H"
     client.close()
-    assert running.backend.closed.wait(20)
+    assert running.backend.closed.wait(WAIT_SECONDS)
     assert running.outcome() == "client_gone"
 
 
@@ -283,7 +283,7 @@ def test_a_client_that_leaves_while_its_stream_flows_is_gone(running: Running) -
     while got.count(b"One") < 2:
         got += client.recv(65536)
     client.close()
-    assert running.backend.closed.wait(20)
+    assert running.backend.closed.wait(WAIT_SECONDS)
     assert running.outcome() == "client_gone"
 
 
@@ -316,9 +316,9 @@ def relay(gateway: Gateway) -> int:
 def test_a_client_behind_a_relay_that_left_is_gone(running: Running) -> None:
     client = socket.create_connection(("127.0.0.1", relay(running.gateway)), 20)
     client.sendall(post(CHAT, JSON, key=CLIENT_KEY))
-    assert running.backend.asked.wait(20)
+    assert running.backend.asked.wait(WAIT_SECONDS)
     client.close()
-    assert running.backend.closed.wait(20)
+    assert running.backend.closed.wait(WAIT_SECONDS)
     assert running.outcome() == "client_gone"
 
 
@@ -329,15 +329,15 @@ def test_the_end_of_tls_is_a_hang_up(
     """What protects the answer has ended with it."""
     context = ssl.create_default_context(cafile=tls.ca)
     with serving(host, tmp_path, home, tls) as running:
-        plain = socket.create_connection(("127.0.0.1", running.gateway.port), 20)
+        plain = socket.create_connection(("127.0.0.1", running.gateway.port), WAIT_SECONDS)
         with plain, context.wrap_socket(plain, server_hostname="localhost") as client:
             client.sendall(post(CHAT, JSON, key=CLIENT_KEY))
-            assert running.backend.asked.wait(20)
+            assert running.backend.asked.wait(WAIT_SECONDS)
             if by == "close_notify":
                 with suppress(ssl.SSLEOFError):  # the gateway says no farewell
                     client.unwrap()
             else:
                 client.shutdown(socket.SHUT_WR)
-            assert running.backend.closed.wait(20)
+            assert running.backend.closed.wait(WAIT_SECONDS)
             assert running.outcome() == "client_gone"
         running.backend.first.set()

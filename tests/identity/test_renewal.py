@@ -130,7 +130,7 @@ def test_a_source_that_never_answers_holds_one_thread_and_nothing_else(
 
     def hang() -> Secret:
         calls.append(1)
-        let_go.wait(10)
+        let_go.wait(60)
         return token("late", 600)
 
     kept = Kept(hang)

@@ -132,12 +132,12 @@ class Running:
         self.url = next(iter(self.simulator.urls.values()))
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def stop(self) -> None:
         self.run(self.simulator.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def connect(self, endpoint: str = "sweden", **options: Any) -> Connection:

@@ -41,7 +41,7 @@ def program(*arguments: str, spec: Any = SPEC) -> Iterator[tuple[subprocess.Pope
         yield process, json.loads(process.stdout.readline())
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 
@@ -57,8 +57,8 @@ def test_it_prints_one_line_serves_and_stops_on_sigterm() -> None:
             connection.send("POST", CHAT, HELLO, api_key=ready["keys"]["sweden"])
             begin = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-            assert time.monotonic() - begin < 10  # the call that hangs would never end
+            assert process.wait(60) == 0
+            assert time.monotonic() - begin < 50  # the call that hangs would never end
         assert process.stdout
         assert process.stdout.read() == ""
 

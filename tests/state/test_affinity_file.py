@@ -276,7 +276,7 @@ def test_what_a_cancelled_flush_could_not_write_is_written_by_the_next(
 
     def fail(_: int) -> None:
         begun.set()
-        goes_on.wait(10)
+        goes_on.wait(60)
         raise OSError("disk gone")
 
     async def story(affinity: Affinity, file: AffinityFile) -> None:

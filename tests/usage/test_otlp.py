@@ -502,11 +502,11 @@ def test_metrics_that_the_collector_does_not_take_are_told_once(caplog: pytest.L
     assert writer.trouble() == ""
     writer.write([record()])
     for _ in range(3):
-        assert tries.acquire(timeout=10)
+        assert tries.acquire(timeout=60)
     assert writer.trouble() == "the collector did not take the metrics: 401"
     refuses.clear()
     for _ in range(2):
-        assert tries.acquire(timeout=10)
+        assert tries.acquire(timeout=60)
     writer.close()
     assert writer.trouble() == ""
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]

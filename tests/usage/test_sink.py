@@ -213,13 +213,13 @@ def test_a_batch_in_the_hands_of_a_writer_that_hangs_is_lost_too(caplog: pytest.
     made = Sink("x", stuck)
     for n in range(3):
         put(made, {"n": n})
-        stuck.begun.wait(10)
+        stuck.begun.wait(60)
     assert made.waiting == 3
     made.close(seconds=0.01)
     assert (made.written, made.dropped, made.waiting) == (0, 3, 0)
     assert caplog.text.endswith("x lacks 3 records.\n")
     stuck.goes_on.set()
-    made._thread.join(10)
+    made._thread.join(60)
     assert (made.written, made.dropped) == (0, 3), "what has been told stays true"
     assert stuck.closed
 
@@ -257,7 +257,7 @@ def test_a_batch_of_which_nothing_is_written_does_not_say_that_all_is_well(
     for n in (1, 0):
         away.wrote.clear()
         put(made, {"n": n})
-        assert away.wrote.wait(10)
+        assert away.wrote.wait(60)
     made.close()
     assert made.trouble(time.monotonic()) == "it is away"
     assert (made.written, made.dropped) == (1, 1)
@@ -288,7 +288,7 @@ def test_records_gather_and_the_end_does_not_wait_for_more() -> None:
     noting = Noting()
     made = Sink("x", noting, gather_seconds=600.0)
     put(made, {"n": 0})
-    assert noting.wrote.wait(10), "one that comes alone does not wait"
+    assert noting.wrote.wait(60), "one that comes alone does not wait"
     for n in range(1, 10):
         put(made, {"n": n})
     assert noting.batches == [[0]]
@@ -303,7 +303,7 @@ def test_a_record_that_stays_alone_is_written_too() -> None:
     for n in range(3):
         noting.wrote.clear()
         put(made, {"n": n})
-        assert noting.wrote.wait(10)
+        assert noting.wrote.wait(60)
     assert noting.batches == [[0], [1], [2]]
     made.close()
 
@@ -326,7 +326,7 @@ class Hanging:
 
     def write(self, records: list[dict[str, int]]) -> int:
         self.begun.set()
-        assert self.goes_on.wait(10)
+        assert self.goes_on.wait(60)
         return 0
 
     def close(self) -> None:

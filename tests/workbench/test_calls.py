@@ -128,7 +128,7 @@ def test_a_feed_waits_for_news() -> None:
         feed = Feed(news)
         assert not await news.wait(0)
         feed.tell("a")
-        assert await news.wait(5)
+        assert await news.wait(60)
         feed.tell("a", gone=True)
         assert feed.take(5) == ([], ["a"])
         assert not await news.wait(0)

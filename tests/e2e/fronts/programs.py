@@ -106,5 +106,5 @@ class Front:
     def stop(self) -> None:
         """End it."""
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
         self._log.close()

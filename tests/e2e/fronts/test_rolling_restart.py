@@ -43,7 +43,7 @@ def balancer(folder: Path, gateways: list[Gateway]) -> Iterator[int]:
         yield port
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def load(port: int, callers: int = 4) -> Iterator[Counter[int | str]]:
     finally:
         over.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
 
 
 def test_a_rolling_restart_fails_no_call(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
