@@ -110,8 +110,13 @@ ALLOWED_NAMES = frozenset({("random", "Random")})
 FORBIDDEN_CALLS = frozenset({"now", "today", "utcnow", "urandom", "getrandbits", "localtime", "Random"})
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[int, str, str | None]]:
+@cache
+def imports(source: str) -> tuple[tuple[int, str, str | None], ...]:
     """(line, module, name) of every import, wherever it stands; the name is None for ``import module``."""
+    return tuple(_imports(ast.parse(source)))
+
+
+def _imports(tree: ast.AST) -> Iterator[tuple[int, str, str | None]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -124,16 +129,15 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str, str | None]]:
 
 def impurities(source: str) -> list[str]:
     """What in this source the sans-I/O rule forbids."""
-    tree = ast.parse(source)
     found = []
-    for line, module, name in imports(tree):
+    for line, module, name in imports(source):
         parents = module.split(".")
         prefixes = {".".join(parents[: count + 1]) for count in range(len(parents))}
         if name is not None:
             prefixes.add(f"{module}.{name}")
         if prefixes & FORBIDDEN_MODULES and (module, name) not in ALLOWED_NAMES:
             found.append(f"line {line}: imports {module}")
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             function = node.func
             called = getattr(function, "attr", None) or getattr(function, "id", None)
@@ -158,7 +162,7 @@ def outward_imports(source: str, part: str) -> list[str]:
     """Imports in `part` (a package) of one that does not stand before it."""
     allowed = SEEN_BY_SIMULATOR if part == SIMULATOR else RANKED[: RANKED.index(part)]
     found = []
-    for line, module, name in imports(ast.parse(source)):
+    for line, module, name in imports(source):
         inner = inside_of(module, name)
         if inner is not None and inner != part and inner not in allowed:
             found.append(f"line {line}: {part} imports {inner}")
@@ -200,7 +204,7 @@ def imports_of_modules() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for own, path in named.items():
         of = found[own] = set()
-        for _, module, name in imports(ast.parse(path.read_text())):
+        for _, module, name in imports(path.read_text()):
             longer = f"{module}.{name}"
             of.update({longer if longer in named else module} & named.keys())
     return found

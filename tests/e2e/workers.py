@@ -67,7 +67,7 @@ def workers(simulator: Simulator, folder: Path, home: Path, **sections: Any) -> 
     ]
     sections = {"admin": {"port": 0}, "clients": clients, "usage_log": str(folder / "usage.jsonl")} | sections
     config = configuration(simulator.urls, simulator.keys, **sections)
-    gateway = Workers("serve", config, folder, home=home, wait=False, forked=False)
+    gateway = Workers("serve", config, folder, home=home, wait=False)
     try:
         gateway.wait_until(gateway.both_ready, "ready")
         yield gateway

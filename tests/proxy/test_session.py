@@ -551,7 +551,8 @@ def test_a_session_that_waits_takes_so_much_and_no_more(
     Perform(talk)
     talk.here.layer.streams[1]._here.clock = talk.here.gateway.clock
     talk.here.takes_time = GatewayAskHook
-    some = b"".join(talk.client.send(TextMessage('{"type": "x"}')) for _ in range(50))
+    message = json.dumps({"type": "x", "text": "x" * 200})
+    some = b"".join(talk.client.send(TextMessage(message)) for _ in range(5))
     for _ in range(3_000):
         talk.here.feed(events.DataReceived(talk.here.client, some))
     queued = talk.here.layer.streams[1]._paused_event_queue
