@@ -30,7 +30,7 @@ from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.opened_ahead import OpenedAhead
-from aoai_gateway.runtime.plugin_events import Listeners
+from aoai_gateway.runtime.plugin_events import LISTENED_TO, OUR_EVENTS, SEEN_BY, Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.runtime.slow_readers import SlowReaders
@@ -70,28 +70,6 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
-
-FLOW_HOOKS = (
-    "requestheaders",
-    "request",
-    "responseheaders",
-    "response",
-    "error",
-    "websocket_start",
-    "websocket_message",
-    "websocket_end",
-)
-OUR_EVENTS = (
-    "gateway_client_identified",
-    "gateway_backend_chosen",
-    "gateway_backend_failed",
-    "gateway_call_finished",
-)
-
-LISTENED_TO = FLOW_HOOKS + OUR_EVENTS
-
-SEEN_BY = ("response", "error", "gateway_call_finished")
-"""Events whose listeners see a call's flow at its end; without any, its comments have no reader."""
 
 ACTIONS_KEPT = 20
 

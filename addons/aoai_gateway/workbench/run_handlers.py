@@ -9,7 +9,7 @@ from tornado import iostream
 
 from aoai_gateway.workbench import bodies, child, members
 from aoai_gateway.workbench.bench import Judging
-from aoai_gateway.workbench.counts import MOST_BYTES, counts
+from aoai_gateway.workbench.counting import MOST_BYTES, counts
 from aoai_gateway.workbench.edits import Edited
 from aoai_gateway.workbench.faults import NotFoundError
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
