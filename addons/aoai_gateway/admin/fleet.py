@@ -88,7 +88,7 @@ class FleetHandler(ReadInTimeHandler):
         """Nothing here is to be kept."""
 
     async def prepare(self) -> None:
-        """Answer, whatever the method."""
+        """Answer a request of any method."""
         path = self.request.path
         if path in ("/api/status", "/metrics") and self.request.method == "GET":
             await self._together(path)

@@ -1,10 +1,10 @@
-"""The headers of all that the status page and the workbench answer."""
+"""The headers of all answers of the status page and the workbench."""
 
 from __future__ import annotations
 
 
 def headers(content_security_policy: str) -> dict[str, str]:
-    """Return those of a page with this policy: kept nowhere, framed by none, and taken for what it is."""
+    """Return the headers of a page with this policy: no cache keeps it, and no other page frames it."""
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy": content_security_policy,

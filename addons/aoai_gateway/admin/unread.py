@@ -1,7 +1,7 @@
-"""Answers that nothing reads: a scraper that hangs must not collect connections and what is written to them.
+"""Answers that are not read: a scraper that hangs must not pile up connections and unread answers.
 
-What the system's buffers hold is out of our hands; such a connection is idle, and closed as one. This is for
-answers that are larger than these.
+An answer that fits into the system's buffers has been sent as far as this process can tell; its connection is
+idle, and closed as such. This is for larger answers.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def _consumers(args: argparse.Namespace, env: Mapping[str, str]) -> list[plan.Co
 
 
 def _make_room(connections: int) -> int:
-    """Raise the limit as far as needed and allowed. Returns how many connections there is room for."""
+    """Raise the limit of open files as far as needed and allowed. Returns how many connections fit in."""
     if sys.platform == "win32":
         return connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -218,11 +218,11 @@ class Gateway:
         return self.in_force().config
 
     def cors(self) -> Cors:
-        """Return what is in force for pages of other origins; none may, as long as nothing is in force."""
+        """Return the rules in force for pages of other origins; without a configuration, no page may call."""
         return self.setup.config.cors if self.setup is not None else NO_PAGES
 
     def limits(self) -> Limits:
-        """Return the limits in force; the defaults, as long as nothing is in force."""
+        """Return the limits in force; without a configuration, the defaults."""
         return self.setup.config.limits if self.setup is not None else NO_CONFIGURATION_LIMITS
 
     def in_force(self) -> Setup:
@@ -234,7 +234,7 @@ class Gateway:
         return self.setup
 
     async def close(self) -> None:
-        """Let go of what prepares calls, and charge what they have begun: no more come."""
+        """Close the readers and threads that calls use, and charge unfinished work. No more calls come."""
         self.engine.shared.unfinished.close()
         await self.reader.close()
         self.threads.close()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024 * 1024
-"""Bytes of what a page sends where that is a prompt with its images, or a set of them."""
+"""Bytes of a page's request with a prompt and its images, or with a set of prompts."""
 
 LARGEST_ASKED = 128 * 1024
 """Of anything else: it is decoded on the event loop."""
@@ -152,7 +152,7 @@ class Events(Handler):
     """A stream of server-sent events (WHATWG HTML §9.2)."""
 
     def initialize(self, bench: Bench, access: Access) -> None:
-        """Take the same, and what wakes the stream."""
+        """Take the same arguments, and make the news that wake the stream."""
         super().initialize(bench, access)
         self.news = News()
 
