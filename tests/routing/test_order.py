@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
-from aoai_gateway.routing.breaker import Break, Breaks
+from aoai_gateway.routing.breaker import Break, Breaks, FailedCall
 from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
@@ -85,7 +85,7 @@ def test_a_break_of_another_class_does_not_count() -> None:
 
 def test_without_those_that_another_call_is_trying() -> None:
     breaks = Breaks(probe_seconds=10)
-    breaks.open_for(("b", "b"), 2, 0, "429", "other", {"standard": LENGTHS})
+    breaks.open_for(FailedCall(("b", "b"), 0, 2, "429", "other"), {"standard": LENGTHS})
     assert breaks.may_probe(POOL[2], "standard", "probe", 3)
     found = ordered(breaks=breaks, now=4)
     assert names(found) == ["ptu@a", "paygo@a", "c@c"]
