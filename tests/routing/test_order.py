@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -26,6 +27,14 @@ LENGTHS = BreakLengths(10, 0.2, 60)
 ANY = PriorityClass("standard", 0, LENGTHS)
 
 
+@dataclass
+class State:
+    breaks: Breaks
+    capacities: Capacities
+    demands: Demands
+    client_shares: ClientShares
+
+
 def ordered(
     *,
     pool: tuple[Backend, ...] = POOL,
@@ -40,15 +49,13 @@ def ordered(
     request = RoutingRequest(
         **{"call_id": "1", "client": "team", "cls": ANY, "pool": pool, "deployment": DEPLOYMENT, **but}
     )
-    return order(
-        request,
-        now=now,
-        breaks=breaks or Breaks(),
-        capacities=capacities or Capacities(),
-        demands=demands or Demands(),
-        client_shares=client_shares or ClientShares(),
-        has_deficit=has_deficit,
+    state = State(
+        breaks or Breaks(),
+        capacities or Capacities(),
+        demands or Demands(),
+        client_shares or ClientShares(),
     )
+    return order(request, state, now, has_deficit=has_deficit)
 
 
 def names(found: Order) -> list[str]:
@@ -261,17 +268,10 @@ def test_a_queue_learns_when_a_call_may_be_sent_as_far_as_it_is_soon_enough(data
         too_small=data.draw(st.sets(st.sampled_from(keys), max_size=2)),
     )
     now, before = 25.0, data.draw(st.one_of(st.just(math.inf), st.floats(25, 90)))
-    known: dict[str, Any] = {
-        "now": now,
-        "breaks": breaks,
-        "capacities": capacities,
-        "demands": demands,
-        "client_shares": shares,
-        "has_deficit": data.draw(st.booleans()),
-    }
-    found = order(request, **known)
+    state, has_deficit = State(breaks, capacities, demands, shares), data.draw(st.booleans())
+    found = order(request, state, now, has_deficit=has_deficit)
     wait = 0.0 if found.candidates else found.opens(request.tried)
-    told = opens(request, before=before, **known)
+    told = opens(request, state, now, has_deficit=has_deficit, before=before)
     if wait is None or told is None:
         assert told is wait is None
     elif now + wait < before:
