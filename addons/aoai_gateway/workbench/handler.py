@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, override
 from mitmproxy import exceptions
 from tornado import iostream, web
 
+from aoai_gateway.admin.answers import AnswerHandler
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.errors import GatewayError
@@ -60,9 +61,10 @@ _WRONG = (
 
 
 @web.stream_request_body
-class Handler(web.RequestHandler):
+class Handler(AnswerHandler):
     """Headers, access, errors as JSON. The body is read only of a request that may change something."""
 
+    default_headers = site.HEADERS
     largest = LARGEST_ASKED
 
     def initialize(self, bench: Bench, access: Access) -> None:
@@ -71,17 +73,8 @@ class Handler(web.RequestHandler):
         self._body = bytearray()
 
     @override
-    def set_default_headers(self) -> None:
-        for name, value in site.HEADERS.items():
-            self.set_header(name, value)
-
-    @override
     def check_xsrf_cookie(self) -> None:
         """Pages of other origins are kept off by `access`."""
-
-    @override
-    def compute_etag(self) -> None:
-        """Nothing here is to be kept."""
 
     @override
     def prepare(self) -> None:
