@@ -17,14 +17,11 @@ def test_the_least_recently_used_goes_first() -> None:
     assert len(recent) == 2
 
 
-def test_the_last_value_counts_until_it_is_forgotten() -> None:
+def test_the_last_value_counts() -> None:
     recent: Recent[int] = Recent(2)
     recent.put("one", 1)
     recent.put("one", 2)
     assert recent.get("one") == 2
-    recent.forget("one")
-    recent.forget("never seen")
-    assert recent.get("one") is None
 
 
 def test_a_long_name_takes_no_more_room_than_a_short_one() -> None:
@@ -39,7 +36,6 @@ def test_what_is_no_name_is_not_remembered() -> None:
     recent: Recent[int] = Recent(2)
     recent.put("x" * (LONGEST_NAME + 1), 1)
     assert recent.get("x" * (LONGEST_NAME + 1)) is None
-    recent.forget("x" * (LONGEST_NAME + 1))
     assert len(recent) == 0
 
 

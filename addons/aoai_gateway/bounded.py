@@ -93,11 +93,6 @@ class Recent[Value]:
         key = digest_of(name)
         return None if key is None else self._values.get(key)
 
-    def forget(self, name: str) -> None:
-        """Forget a name, if it is known."""
-        if (key := digest_of(name)) is not None:
-            self._values.forget(key)
-
 
 def digest_of(name: str) -> bytes | None:
     """Return the `DIGEST_BYTES` under which a name is remembered; None if it is too long for that."""

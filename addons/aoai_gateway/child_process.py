@@ -1,7 +1,7 @@
 """The processes that this one starts for work of its own: how they are started, and how they begin.
 
-Each takes requests from its standard input and answers on its standard output, until the input ends. That is
-when the process that has started it ends, in whatever way.
+Each takes requests from its standard input and answers on its standard output, until the input ends. It ends
+with the process that has started it, even if that is killed.
 """
 
 from __future__ import annotations

@@ -36,12 +36,6 @@ class BlackHole:
     def __repr__(self) -> str:
         return f"BlackHole({self.address[0]}:{self.address[1]})"
 
-    @property
-    def url(self) -> str:
-        """The address as an http URL."""
-        host, port = self.address
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
     def close(self) -> None:
         """Give the port up."""
         self.release().close()

@@ -10,7 +10,7 @@ from aoai_simulator.limits import Headers
 
 
 def handshake(headers: Mapping[str, str]) -> Headers | None:
-    """The fields that accept a handshake (RFC 6455 §4.2.2); None for what is none."""
+    """The fields that accept a handshake (RFC 6455 §4.2.2); None for a request that is no handshake."""
     key = headers.get("sec-websocket-key", "")
     if headers.get("upgrade", "").lower() != "websocket" or not key:
         return None

@@ -189,11 +189,6 @@ class Decision(NamedTuple):
     """Provisioned only: the bucket's level as a fraction of its size; may be above 1."""
     reservation: Reservation | None = None
 
-    @property
-    def status(self) -> int:
-        """The HTTP status: 200 or 429."""
-        return 200 if self.admitted else 429
-
 
 def admit(limits: Limits, state: State, cost: int, now: float) -> tuple[Decision, State]:
     """Decide on a call estimated at `cost` tokens; returns the decision and the state after it."""

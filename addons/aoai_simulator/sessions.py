@@ -69,7 +69,7 @@ class Sessions:
         return parts[1:] in (("calls",), *((each,) for each in MINTS))
 
     def asked(self, content_type: str, body: bytes) -> str | None:
-        """The deployment that is named in what is sent: of a secret, or of a call."""
+        """Return the deployment that a request names: that of a secret, or of a call."""
         sent = read_sent(content_type, body)
         if not isinstance(sent, Sent):
             return None

@@ -14,7 +14,7 @@ MAX_STORED = 1000
 """How many responses a resource stores; the oldest goes first."""
 
 MAX_TURNS = 100
-"""How many stored responses are looked at for what a conversation has called already."""
+"""How many stored responses are searched for the tools that a conversation has called already."""
 
 
 class StoredResponses:

@@ -13,6 +13,7 @@ from aoai_gateway.admin.controls import ControlError, Controls, NothingOfThatNam
 from aoai_gateway.config.models import Config
 from aoai_gateway.config.priorities import BreakLengths
 from aoai_gateway.routing.backends import Backend
+from aoai_gateway.routing.breaker import FailedCall
 from aoai_gateway.runtime.gateway import Gateway
 from tests.engine_driver import DEPLOYMENT, config
 
@@ -47,7 +48,7 @@ def backend(gateway: Gateway, name: str) -> Backend:
 
 def fail(gateway: Gateway, scope: tuple[str, str | None]) -> None:
     """Have a call fail there, just now."""
-    gateway.engine.breaks.open_for(scope, 30, time.monotonic(), "429", "call", LENGTHS)
+    gateway.engine.breaks.open_for(FailedCall(scope, time.monotonic(), 30, "429", "call"), LENGTHS)
 
 
 def test_a_break_on_a_backend_and_on_an_endpoint(gateway: Gateway, controls: Controls) -> None:

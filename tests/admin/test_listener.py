@@ -12,10 +12,10 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from aoai_gateway.admin import unread
+from aoai_gateway.admin.answers import ReadInTimeHandler
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.fleet import FleetHandler
 from aoai_gateway.admin.listener import AdminListener, MetricsHandler, StatusHandler
-from aoai_gateway.admin.unread import ReadInTimeHandler
 from aoai_gateway.config.models import Admin, Config
 from aoai_gateway.runtime.gateway import Gateway
 from tests.engine_driver import config

@@ -17,6 +17,7 @@ from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.config.models import Config
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.quota.quotas import Decision, Reservation
+from aoai_gateway.routing.breaker import FailedCall
 from aoai_gateway.routing.order import RoutingRequest
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.state.memory import MemoryState
@@ -63,7 +64,7 @@ def test_breaks_by_class(gateway_with: Make) -> None:
     gateway = gateway_with(config("a@one", "b@one").but(priorities=PRIORITIES))
     lengths = {"critical": BreakLengths(10, 1, 60, 0.5), "batch": BreakLengths(10, 1, 60, 2)}
     now = time.monotonic()
-    gateway.engine.breaks.open_for(("one", "a"), 10, now, "429 RateLimitReached", "call", lengths)
+    gateway.engine.breaks.open_for(FailedCall(("one", "a"), now, 10, "429 RateLimitReached", "call"), lengths)
     document = taken(gateway)
     found = named(document["backends"])
     critical, batch = found["a@one"]["classes"]
@@ -86,7 +87,9 @@ def test_what_only_the_highest_class_may_try_again_is_not_available(gateway_with
     gateway = gateway_with(config("a@one", "b@one").but(priorities=PRIORITIES))
     lengths = {"critical": BreakLengths(10, 1, 60, 0.5), "batch": BreakLengths(10, 1, 60, 2)}
     then = time.monotonic() - 10
-    gateway.engine.breaks.open_for(("one", "a"), 10, then, "429 RateLimitReached", "call", lengths)
+    gateway.engine.breaks.open_for(
+        FailedCall(("one", "a"), then, 10, "429 RateLimitReached", "call"), lengths
+    )
     document = taken(gateway)
     critical, batch = named(document["backends"])["a@one"]["classes"]
     assert (critical["break"], critical["on_probation"]) == (None, True)

@@ -381,7 +381,7 @@ def test_the_last_in_line_among_the_allowed_endpoints(warnings: Lines):
         "[{name: b}]", "[{name: b, non_streaming_fraction: 0.5}]"
     )
     (said,) = warnings(text)
-    assert "clients[0].endpoints_allowed: b@one becomes the last in line for big, and nobody is left" in said
+    assert "clients[0].endpoints_allowed: b@one becomes the last backend for big, and no other" in said
 
 
 def test_where_budgets_are_kept(warnings: Lines, tmp_path):

@@ -13,7 +13,7 @@ from aoai_gateway.admin import flow_commands as state_commands
 from aoai_gateway.app import cli
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.inspect import annotate, commands
-from aoai_gateway.runtime.gateway import OUR_EVENTS
+from aoai_gateway.runtime.plugin_events import OUR_EVENTS
 from aoai_gateway.usage import record
 from tests.docs.generated import GENERATED, SEE, error_rows, keys, parts_of
 from tests.docs.pages import first_cells, page, rows

@@ -11,7 +11,7 @@ from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.engine.effects import Settle
 from aoai_gateway.engine.unfinished import Unfinished
 from aoai_gateway.quota.quotas import Quota, Reservation
-from aoai_gateway.routing.breaker import Break, BreakLengths
+from aoai_gateway.routing.breaker import Break, BreakLengths, FailedCall
 from aoai_gateway.routing.half_open import MOST_UNHEARD
 from aoai_simulator.limits import PaygLimits
 from tests.bench.workloads import jobs
@@ -64,7 +64,9 @@ def test_a_break_that_a_peer_opened_ends_with_the_credential_that_was_refused() 
     first, second = two()
     backend = first.backend("paygo@one")
     lengths = {"high": BreakLengths(default=10, floor=1, ceiling=600)}
-    first.engine.breaks.open_for(("one", None), 600, first.now, "401", "a call", lengths, refuses_us=True)
+    first.engine.breaks.open_for(
+        FailedCall(("one", None), first.now, 600, "401", "a call", refuses_us=True), lengths
+    )
     first.engine.breaks.open(
         ("one", None), Break(first.now, first.now + 600, "403", "another", only="client low", refuses_us=True)
     )
@@ -106,7 +108,7 @@ def test_one_probe_is_sent_after_a_break_whichever_process_has_calls() -> None:
     first, second = two()
     backend = first.backend("paygo@one")
     lengths = {cls.name: cls.breaks for cls in first.config.priority_classes}
-    first.engine.breaks.open_for(backend.key, 1.0, first.now, "429", "call before", lengths)
+    first.engine.breaks.open_for(FailedCall(backend.key, first.now, 1.0, "429", "call before"), lengths)
     first.run(2 * LAG)
     assert second.engine.breaks.on(backend, second.now, "high") is not None
     first.run(2.0)
@@ -125,7 +127,9 @@ def lacking_and_hanging() -> tuple[Member, Member]:
     first, second = two(tokens_per_minute=600_000)
     backend = first.backend("paygo@one")
     lengths = {cls.name: cls.breaks for cls in first.config.priority_classes}
-    first.engine.breaks.open_for(backend.key, 1.0, first.now, "429", "call before", lengths, lacks_room=True)
+    first.engine.breaks.open_for(
+        FailedCall(backend.key, first.now, 1.0, "429", "call before", lacks_room=True), lengths
+    )
     first.become("one", "hanging")
     for n in range(60):
         (first, second)[n % 2].come(1.1 + n * 0.05, ("low", "high")[n // 2 % 2], prompt=10, most=10)
@@ -163,7 +167,7 @@ def test_a_backend_that_lacks_room_is_known_to_have_some_again_in_both() -> None
     for lacks_room in (True, False):
         call = f"call {lacks_room}"
         first.engine.breaks.open_for(
-            backend.key, 20.0, first.now, "429", call, lengths, lacks_room=lacks_room
+            FailedCall(backend.key, first.now, 20.0, "429", call, lacks_room=lacks_room), lengths
         )
         first.run(first.now - first.begun + 2 * LAG)
         brk = second.engine.breaks.on(backend, second.now, "high")

@@ -14,7 +14,7 @@ from mitmproxy.http import Headers
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import Cause, Order, RoutingRequest
 from aoai_gateway.wire.hints import RateLimits
 from tests.engine_driver import DEPLOYMENT, config
@@ -120,7 +120,9 @@ def test_demand_is_spread_by_the_part_of_the_next_minute_in_which_backends_are_o
         for scope, hint in (("a", "one"), hints.get("one")), (("b", "two"), hints.get("two")):
             if hint is not None:
                 lacks_room = hints.get("lacks_room", True)
-                here.breaks.open_for(scope, hint, 0, "429", "0", {"critical": LENGTHS}, lacks_room=lacks_room)
+                here.breaks.open_for(
+                    FailedCall(scope, 0, hint, "429", "0", lacks_room=lacks_room), {"critical": LENGTHS}
+                )
         each = request("1")
         here.expect(each, 0)
         assert each.expected is not None
@@ -134,7 +136,7 @@ def test_demand_is_spread_by_the_part_of_the_next_minute_in_which_backends_are_o
 
 def test_only_one_call_probes() -> None:
     here = Scheduler()
-    here.breaks.open_for(("a", "one"), 5, 0, "429", "0", {"critical": LENGTHS})
+    here.breaks.open_for(FailedCall(("a", "one"), 0, 5, "429", "0"), {"critical": LENGTHS})
     first, second = request("1", tokens=10), request("2", tokens=10)
     assert claimed(here, 6, first, second) == ["one@a", "two@b"]
     assert not here.acquire(request("3"), ONE, 6)
@@ -337,7 +339,9 @@ class AnyOrder(RuleBasedStateMachine):
                 if how == "refused":
                     self.here.refused(one, limits, 5.0, self.now)
                 lengths = dict.fromkeys(CLASSES, LENGTHS)
-                self.here.breaks.open_for(one.backend.key, 5.0, self.now, how, one.call_id, lengths)
+                self.here.breaks.open_for(
+                    FailedCall(one.backend.key, self.now, 5.0, how, one.call_id), lengths
+                )
             self.here.ended(one, used, self.now)
         assert one.backend is None
 

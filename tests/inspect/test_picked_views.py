@@ -9,8 +9,7 @@ from mitmproxy.contentviews import Metadata
 from mitmproxy.test import tflow
 
 from aoai_gateway.inspect.compare import NOWHERE
-from aoai_gateway.inspect.comparison_view import ComparisonContentview
-from aoai_gateway.inspect.snippet_view import SnippetContentview
+from aoai_gateway.inspect.picked_views import ComparisonContentview, SnippetContentview
 from aoai_gateway.inspect.snippets import FORMATS
 
 TABLE = "        gpt-4o │ gpt-4o-mini\n─────────────────────\nstatus  200    │ 200\n".encode()

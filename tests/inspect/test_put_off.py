@@ -18,8 +18,7 @@ from aoai_gateway.inspect import put_off as putting_off
 from aoai_gateway.inspect.decision_trace import Notes, follow
 from aoai_gateway.inspect.inspector import Inspector
 from aoai_gateway.inspect.put_off import STEP_SECONDS, PutOff, can_wait, say
-from aoai_gateway.runtime.gateway import FLOW_HOOKS
-from aoai_gateway.runtime.plugin_events import Listeners
+from aoai_gateway.runtime.plugin_events import FLOW_HOOKS, Listeners
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import NO_CONNECTION, OK, Answer, World, throttled, world
 

@@ -511,7 +511,7 @@ def test_a_body_for_which_there_is_no_room_is_refused_as_it_comes(crowded: Conne
     here, others = crowded, crowded.gateway.held.total
     here.feed(events.DataReceived(here.client, CHUNKED + chunk(b"x" * MIB)))
     assert here.received == b""
-    assert here.gateway.held.of("anybody") == MIB
+    assert here.gateway.held.by_client["anybody"] == MIB
     here.feed(events.DataReceived(here.client, chunk(b"x")))
     assert here.received.lower().count(b"retry-after: 1\r\n") == 1
     assert here.result()[0] == 503

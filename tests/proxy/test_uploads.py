@@ -229,7 +229,7 @@ def test_without_room_on_disk_it_is_503(
     made: Callable[..., Connection], spools: list[Spool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = made()
-    here.gateway.spooled.take("another", here.gateway.limits().spooled_bytes)
+    here.gateway.spooled.total = here.gateway.limits().spooled_bytes
     upload(here, form())
     assert here.result()[0] == 503
     assert spools == []

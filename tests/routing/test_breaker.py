@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.routing.backends import Backend, RoutingTable
-from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
+from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks, FailedCall
 from tests.engine_driver import config
 
 PTU, PAYGO, OTHER = RoutingTable(config("ptu@a", "paygo@a", "other@b")).backends
@@ -116,7 +116,7 @@ def test_an_open_endpoint_has_breaks_like_any_backend() -> None:
 
 def test_what_is_in_a_break_or_half_open_is_listed_once() -> None:
     breaks = opened(("a", None), 5)
-    breaks.open_for(("a", "gpt"), 3, 0.0, "429", "call", {"all": BreakLengths(10, 1, 60)})
+    breaks.open_for(FailedCall(("a", "gpt"), 0.0, 3, "429", "call"), {"all": BreakLengths(10, 1, 60)})
     assert list(breaks.scopes()) == [("a", None), ("a", "gpt")]
     found = breaks.at(("a", "gpt"), 1.0)
     assert found is not None
@@ -131,7 +131,7 @@ def test_what_is_in_a_break_or_half_open_is_listed_once() -> None:
 def test_a_class_that_a_reload_renames_keeps_its_breaks() -> None:
     breaks = Breaks()
     lengths = {"gold": BreakLengths(10, 1, 60), "lead": BreakLengths(20, 1, 60)}
-    breaks.open_for(("a", "ptu"), None, 0, "503", "1", lengths)
+    breaks.open_for(FailedCall(("a", "ptu"), 0, None, "503", "1"), lengths)
     for name, until in (("gold", 10), ("lead", 20), ("platinum", 20)):
         found = breaks.on(PTU, 1, name)
         assert found is not None
@@ -140,7 +140,7 @@ def test_a_class_that_a_reload_renames_keeps_its_breaks() -> None:
 
 def test_a_break_that_is_ended_early_leaves_one_probe() -> None:
     breaks = Breaks()
-    breaks.open_for(("a", "ptu"), 30, 0, "429", "1", {"gold": BreakLengths(10, 1, 60)})
+    breaks.open_for(FailedCall(("a", "ptu"), 0, 30, "429", "1"), {"gold": BreakLengths(10, 1, 60)})
     breaks.half_open(("a", "ptu"))
     assert breaks.on(PTU, 1, "gold") is None
     assert breaks.may_probe(PTU, "gold", "2", 1)

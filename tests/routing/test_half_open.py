@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
+from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks, FailedCall
 from aoai_gateway.routing.half_open import MOST_UNHEARD, REFUSES_WITHIN
 from tests.engine_driver import config
 
@@ -22,7 +22,7 @@ CLASSES = tuple(LENGTHS)
 
 
 def failed(breaks: Breaks, now: float, *, call: str = "1", hint: float | None = 4, scope=SCOPE) -> dict:
-    return breaks.open_for(scope, hint, now, "429", call, LENGTHS)
+    return breaks.open_for(FailedCall(scope, now, hint, "429", call), LENGTHS)
 
 
 def unhinted(breaks: Breaks, now: float, *, call: str) -> dict:
@@ -30,7 +30,7 @@ def unhinted(breaks: Breaks, now: float, *, call: str) -> dict:
 
 
 def lacks(breaks: Breaks, now: float, *, call: str) -> dict:
-    return breaks.open_for(SCOPE, 4, now, "429", call, LENGTHS, lacks_room=True)
+    return breaks.open_for(FailedCall(SCOPE, now, 4, "429", call, lacks_room=True), LENGTHS)
 
 
 def lacking() -> Breaks:
@@ -237,7 +237,7 @@ def test_a_backend_that_failed_otherwise_shows_nothing_by_its_silence() -> None:
     assert breaks.may_probe(PTU, "critical", "3", 7)
     assert not breaks.may_probe(PTU, "critical", "4", 7.1), "a lease that has run out is no success"
     lacks(breaks, 7.2, call="3")
-    breaks.open_for(SCOPE, 4, 12, "500", "5", LENGTHS)
+    breaks.open_for(FailedCall(SCOPE, 12, 4, "500", "5"), LENGTHS)
     assert breaks.may_probe(PTU, "critical", "6", 20)
     assert not breaks.may_probe(PTU, "critical", "7", 20 + 2 * REFUSES_WITHIN), "and so after it lacked room"
 
@@ -334,10 +334,10 @@ def test_never_more_probes_than_allowed_and_never_blocked_for_ever(steps: list, 
 
 def test_no_class_waits_longer_than_a_backend_that_lacks_room_says() -> None:
     breaks = Breaks()
-    assert breaks.open_for(SCOPE, 4, 0, "429", "1", LENGTHS, lacks_room=True) == {
+    assert breaks.open_for(FailedCall(SCOPE, 0, 4, "429", "1", lacks_room=True), LENGTHS) == {
         "critical": 2,
         "standard": 4,
         "batch": 4,
     }
     assert all(brk.lacks_room for _, brk in breaks.all())
-    assert breaks.open_for(SCOPE, None, 10, "429", "2", LENGTHS, lacks_room=True)["batch"] == 20
+    assert breaks.open_for(FailedCall(SCOPE, 10, None, "429", "2", lacks_room=True), LENGTHS)["batch"] == 20

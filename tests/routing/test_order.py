@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
-from aoai_gateway.routing.breaker import Break, Breaks
+from aoai_gateway.routing.breaker import Break, Breaks, FailedCall
 from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
@@ -24,6 +25,14 @@ TABLE = RoutingTable(config("ptu@a", "paygo@a", "b", "c"))
 POOL = TABLE.pool(DEPLOYMENT) or ()
 LENGTHS = BreakLengths(10, 0.2, 60)
 ANY = PriorityClass("standard", 0, LENGTHS)
+
+
+@dataclass
+class State:
+    breaks: Breaks
+    capacities: Capacities
+    demands: Demands
+    client_shares: ClientShares
 
 
 def ordered(
@@ -40,15 +49,13 @@ def ordered(
     request = RoutingRequest(
         **{"call_id": "1", "client": "team", "cls": ANY, "pool": pool, "deployment": DEPLOYMENT, **but}
     )
-    return order(
-        request,
-        now=now,
-        breaks=breaks or Breaks(),
-        capacities=capacities or Capacities(),
-        demands=demands or Demands(),
-        client_shares=client_shares or ClientShares(),
-        has_deficit=has_deficit,
+    state = State(
+        breaks or Breaks(),
+        capacities or Capacities(),
+        demands or Demands(),
+        client_shares or ClientShares(),
     )
+    return order(request, state, now, has_deficit=has_deficit)
 
 
 def names(found: Order) -> list[str]:
@@ -85,7 +92,7 @@ def test_a_break_of_another_class_does_not_count() -> None:
 
 def test_without_those_that_another_call_is_trying() -> None:
     breaks = Breaks(probe_seconds=10)
-    breaks.open_for(("b", "b"), 2, 0, "429", "other", {"standard": LENGTHS})
+    breaks.open_for(FailedCall(("b", "b"), 0, 2, "429", "other"), {"standard": LENGTHS})
     assert breaks.may_probe(POOL[2], "standard", "probe", 3)
     found = ordered(breaks=breaks, now=4)
     assert names(found) == ["ptu@a", "paygo@a", "c@c"]
@@ -261,17 +268,10 @@ def test_a_queue_learns_when_a_call_may_be_sent_as_far_as_it_is_soon_enough(data
         too_small=data.draw(st.sets(st.sampled_from(keys), max_size=2)),
     )
     now, before = 25.0, data.draw(st.one_of(st.just(math.inf), st.floats(25, 90)))
-    known: dict[str, Any] = {
-        "now": now,
-        "breaks": breaks,
-        "capacities": capacities,
-        "demands": demands,
-        "client_shares": shares,
-        "has_deficit": data.draw(st.booleans()),
-    }
-    found = order(request, **known)
+    state, has_deficit = State(breaks, capacities, demands, shares), data.draw(st.booleans())
+    found = order(request, state, now, has_deficit=has_deficit)
     wait = 0.0 if found.candidates else found.opens(request.tried)
-    told = opens(request, before=before, **known)
+    told = opens(request, state, now, has_deficit=has_deficit, before=before)
     if wait is None or told is None:
         assert told is wait is None
     elif now + wait < before:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from aoai_gateway.config.credentials import KeySource
-from aoai_gateway.routing.breaker import BreakLengths
+from aoai_gateway.routing.breaker import BreakLengths, FailedCall
 from aoai_gateway.runtime.gateway import Gateway
 from tests.engine_driver import config
 
@@ -27,7 +27,7 @@ def test_a_key_in_a_file_that_changes_ends_the_break(tmp_path: Path) -> None:
             gateway.adopt(made)
             (backend,) = gateway.in_force().table.backends
             breaks, now = gateway.engine.breaks, gateway.clock.monotonic()
-            breaks.open_for(("a", None), 600, now, "401", "a call", LENGTHS, refuses_us=True)
+            breaks.open_for(FailedCall(("a", None), now, 600, "401", "a call", refuses_us=True), LENGTHS)
             ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
             gateway.credential_breaks.tell_ends = ended.set_result
             await gateway.prepare(made)

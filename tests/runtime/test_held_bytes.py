@@ -10,13 +10,13 @@ MOST = 1024
 
 def filled(held: HeldBytes, client: str) -> int:
     """Let a client's calls take all that they get."""
-    before = held.of(client)
-    while held.has_room(client, 1, MOST):
+    before = held.by_client[client]
+    while held.open(client, MOST).room >= 1:
         held.open(client, MOST).grow(1)
     with pytest.raises(GatewayError) as caught:
         held.open(client, MOST).grow(1)
     assert (caught.value.status, dict(caught.value.headers)["retry-after"]) == (503, "1")
-    return held.of(client) - before
+    return held.by_client[client] - before
 
 
 def test_each_client_leaves_room_for_the_next_one() -> None:
@@ -35,7 +35,7 @@ def test_room_that_is_given_back_can_be_had_again() -> None:
     assert (call.size, held.total) == (400, 400)
     call.release()
     call.release()
-    assert (held.total, held.of("a")) == (0, 0)
+    assert (held.total, held.by_client["a"]) == (0, 0)
     held.open("a", MOST).grow(512)
 
 
@@ -44,10 +44,10 @@ def test_a_part_is_given_back_once() -> None:
     call = held.open("a", MOST)
     call.grow(400)
     call.shrink(300)
-    assert (call.size, held.total, held.of("a"), held.given_back) == (100, 100, 100, 300)
+    assert (call.size, held.total, held.by_client["a"], held.given_back) == (100, 100, 100, 300)
     call.release()
     call.shrink(50)
-    assert (call.size, held.total, held.of("a"), held.given_back) == (0, 0, 0, 400)
+    assert (call.size, held.total, held.by_client["a"], held.given_back) == (0, 0, 0, 400)
 
 
 def test_to_expect_bytes_takes_none() -> None:

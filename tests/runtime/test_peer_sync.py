@@ -15,6 +15,7 @@ import pytest
 from aoai_gateway.config.priorities import BreakLengths
 from aoai_gateway.engine.replicated_state import ReplicatedState
 from aoai_gateway.routing.affinity import Untold
+from aoai_gateway.routing.breaker import FailedCall
 from aoai_gateway.routing.order import RoutingRequest
 from aoai_gateway.runtime import peer_sync
 from aoai_gateway.runtime.gateway import Gateway
@@ -64,7 +65,9 @@ def test_they_hear_of_each_other_within_some_milliseconds(redis_server: RedisSer
         await other.sync.start()
         backend = one.gateway.in_force().table.backends[0]
         now = time.monotonic()
-        one.gateway.engine.breaks.open_for(backend.key, 30.0, now, "429", "call", {"default": _LENGTHS})
+        one.gateway.engine.breaks.open_for(
+            FailedCall(backend.key, now, 30.0, "429", "call"), {"default": _LENGTHS}
+        )
         await soon(lambda: other.gateway.engine.breaks.on(backend, time.monotonic()))
         brk = other.gateway.engine.breaks.on(backend, time.monotonic())
         assert brk is not None

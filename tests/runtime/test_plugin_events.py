@@ -13,8 +13,14 @@ from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.config.models import Client
 from aoai_gateway.runtime import stream_hooks
-from aoai_gateway.runtime.gateway import FLOW_HOOKS, OUR_EVENTS
-from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook, Listeners, ask
+from aoai_gateway.runtime.plugin_events import (
+    FLOW_HOOKS,
+    OUR_EVENTS,
+    ClientIdentified,
+    GatewayClientIdentifiedHook,
+    Listeners,
+    ask,
+)
 from aoai_gateway.runtime.stream_hooks import Ask
 from aoai_gateway.wire.errors import forbidden
 

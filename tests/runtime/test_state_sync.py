@@ -13,7 +13,7 @@ from aoai_gateway.config.models import Priority
 from aoai_gateway.config.priorities import IMPLICIT
 from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.runtime import state_sync
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.state_sync import CLOSED, StateSync, process_name
@@ -141,7 +141,7 @@ async def test_the_echo_of_its_own_break_does_not_hide_its_reason() -> None:
     gateway.adopt(config("ptu@sweden"))
     now, breaks = time.monotonic(), gateway.engine.breaks
     lengths = {cls.name: cls.breaks for cls in gateway.config.priority_classes}
-    breaks.open_for(SWEDEN, 9, now, "429 RateLimitReached", "call 1", lengths)
+    breaks.open_for(FailedCall(SWEDEN, now, 9, "429 RateLimitReached", "call 1"), lengths)
     store.found = {("sweden\nptu", "*"): 9.01}
     await state_sync.look()
     brk = breaks.on(PTU, now, IMPLICIT)

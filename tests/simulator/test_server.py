@@ -503,7 +503,6 @@ def test_a_black_hole_never_answers() -> None:
         for _ in range(5):
             with pytest.raises(TimeoutError):
                 socket.create_connection(hole.address, 0.1)
-        assert hole.url == f"http://127.0.0.1:{hole.address[1]}"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(hole.address, 1)
 

@@ -47,6 +47,11 @@ def dispatched(events: list[SseEvent]) -> list[tuple[bytes | None, bytes]]:
     return [(event.event, event.data) for event in events if event.data]
 
 
+def is_mid_event(scanner: SseScanner) -> bool:
+    """Whether an event has begun and not ended: a stream that ends now was cut off."""
+    return scanner.oversized or bool(scanner.pending.strip(b"\r\n"))
+
+
 def by_the_book(data: bytes) -> list[tuple[bytes | None, bytes]]:
     """The standard's algorithm, line by line over the whole of a finished stream."""
     text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -100,7 +105,7 @@ def test_an_event_comes_with_the_byte_that_ends_it(end: bytes) -> None:
     stream = b"event: x" + end + b"data: 1" + end + end
     events = [event for byte in stream for event in scanner.feed(bytes([byte]))]
     assert dispatched(events) == [(b"x", b"1")]
-    assert not scanner.mid_event
+    assert not is_mid_event(scanner)
 
 
 def test_an_event_at_a_carriage_return_does_not_wait_for_a_line_feed() -> None:
@@ -126,16 +131,16 @@ def test_one_byte_is_not_an_event() -> None:
     scanner = SseScanner()
     assert scanner.feed(b"d") == []
     assert scanner.feed(b"") == []
-    assert scanner.mid_event
+    assert is_mid_event(scanner)
 
 
 def test_mid_event() -> None:
     scanner = SseScanner()
-    assert not scanner.mid_event
+    assert not is_mid_event(scanner)
     scanner.feed(b"data: 1\n")
-    assert scanner.mid_event
+    assert is_mid_event(scanner)
     scanner.feed(b"\n\n")
-    assert not scanner.mid_event, "an empty line more is no event"
+    assert not is_mid_event(scanner), "an empty line more is no event"
 
 
 def test_a_byte_order_mark_is_passed_on_but_not_read() -> None:
@@ -158,13 +163,13 @@ def test_an_oversized_event_passes_in_pieces_and_the_next_is_read_again() -> Non
     assert scanner.feed(b"data: 123") == []
     (first,) = scanner.feed(b"4567")
     assert (first.raw, first.whole, first.data) == (b"data: 1234567", False, b"")
-    assert scanner.mid_event
+    assert is_mid_event(scanner)
     (second,) = scanner.feed(b"89\n")
     assert not second.whole
     last, following = scanner.feed(b"\ndata: x\n\n")
     assert (last.raw, last.whole) == (b"\n", False)
     assert (following.data, following.whole) == (b"x", True)
-    assert not scanner.mid_event
+    assert not is_mid_event(scanner)
 
 
 def test_work_is_linear_in_a_slow_large_event() -> None:

@@ -17,8 +17,7 @@ from aoai_gateway.engine.call import Setup
 from aoai_gateway.tokens import Counter
 from aoai_gateway.workbench import call_handlers, child, handler, runs
 from aoai_gateway.workbench.bench import Bench
-from aoai_gateway.workbench.counting import Counting
-from aoai_gateway.workbench.counts import MOST_BYTES
+from aoai_gateway.workbench.counting import MOST_BYTES, Counting
 from tests.workbench.serving import Page, made_setup, serving
 from tests.workbench.test_calls import call
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.admin.answers import ReadInTimeHandler
 from aoai_gateway.admin.merging import merged_status
-from aoai_gateway.admin.unread import ReadInTimeHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,16 +79,8 @@ class FleetHandler(ReadInTimeHandler):
         """Take what the application gives."""
         self.sockets, self.workers, self.metrics = sockets, workers, metrics
 
-    @override
-    def set_default_headers(self) -> None:
-        self.set_header("Server", "aoai-gateway")
-
-    @override
-    def compute_etag(self) -> None:
-        """Nothing here is to be kept."""
-
     async def prepare(self) -> None:
-        """Answer, whatever the method."""
+        """Answer a request of any method."""
         path = self.request.path
         if path in ("/api/status", "/metrics") and self.request.method == "GET":
             await self._together(path)

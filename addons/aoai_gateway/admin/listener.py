@@ -28,10 +28,9 @@ from tornado import netutil, web
 from tornado.httpserver import HTTPServer
 
 from aoai_gateway.admin import guard, metrics, page
+from aoai_gateway.admin.answers import ReadInTimeHandler, headers
 from aoai_gateway.admin.controls import LONGEST_BREAK, ControlError, NothingOfThatNameError
-from aoai_gateway.admin.headers import headers
 from aoai_gateway.admin.snapshot import snapshot
-from aoai_gateway.admin.unread import ReadInTimeHandler
 from aoai_gateway.proxy import health
 from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.json_members import read_document
@@ -144,18 +143,11 @@ class AdminListener:
 class _Handler(ReadInTimeHandler):
     """The base of all handlers: headers, errors as JSON, and no pages of tornado's own."""
 
+    default_headers = HEADERS
+
     def initialize(self, gateway: Gateway, controls: Controls, tokens: guard.Tokens) -> None:
         self.gateway, self.controls, self.tokens = gateway, controls, tokens
         self.names = {name.lower(): value for name, value in self.request.headers.items()}
-
-    @override
-    def set_default_headers(self) -> None:
-        for name, value in HEADERS.items():
-            self.set_header(name, value)
-
-    @override
-    def compute_etag(self) -> None:
-        """Nothing here is to be kept."""
 
     @override
     def write_error(self, status_code: int, **kwargs: Any) -> None:

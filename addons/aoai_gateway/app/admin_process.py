@@ -65,7 +65,7 @@ class SimulateHandler(web.RequestHandler):
         self.finish(json.dumps({"url": url, "key": key}))
 
 
-def run(
+async def serve(
     folder: Path,
     sockets: list[socket.socket],
     encodings: Encodings | None,
@@ -77,16 +77,6 @@ def run(
     ``folder``: that of the workers' sockets; ``sockets``: of the admin listener; ``keepers``: write what is
     in the workers' own store.
     """
-    return asyncio.run(_run(folder, sockets, encodings, keepers, pipe))
-
-
-async def _run(
-    folder: Path,
-    sockets: list[socket.socket],
-    encodings: Encodings | None,
-    keepers: Sequence[Keeper],
-    pipe: int,
-) -> int:
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     inner = folder / "simulators.sock"

@@ -5,6 +5,7 @@ Neither carries traffic. The end of one costs no call: it is started again, afte
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -153,4 +154,4 @@ class AdminCompanion:
         self._let_go()
         log_format.write_to_stdout(config.log)
         keepers = self.store.keepers() if self.store is not None else []
-        return admin_process.run(self._folder, self.sockets, self.encodings, keepers, pipe)
+        return asyncio.run(admin_process.serve(self._folder, self.sockets, self.encodings, keepers, pipe))

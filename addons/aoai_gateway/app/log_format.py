@@ -44,7 +44,7 @@ class JsonFormatter(logging.Formatter):
     """Lines for programs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Make a line, whatever it holds."""
+        """Make a line of a record of any content."""
         line = {
             "time": time_of(record),
             "level": record.levelname.lower(),

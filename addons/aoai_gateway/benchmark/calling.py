@@ -154,7 +154,7 @@ class Caller:
         return Ready(planned, *self._prompts.body(planned.shape))
 
     async def call(self, ready: Ready) -> Record:
-        """Make a call, and give its record, whatever becomes of it."""
+        """Make a call, and return its record, however the call ends."""
         due = self._begun + ready.planned.at
         tries: list[_Try] = []
         outcome = "ok"

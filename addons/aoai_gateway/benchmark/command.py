@@ -20,7 +20,6 @@ from typing import Any
 from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
 from aoai_gateway.benchmark import plan
 from aoai_gateway.benchmark.calling import Caller, Target
-from aoai_gateway.benchmark.descriptors import make_room
 from aoai_gateway.benchmark.options import parser
 from aoai_gateway.benchmark.prompts import Prompts
 from aoai_gateway.benchmark.running import Run
@@ -28,6 +27,12 @@ from aoai_gateway.benchmark.showing import Progress, summary
 from aoai_gateway.tokens import Counter, load_encodings
 from aoai_gateway.usage.lines import JsonLinesWriter, line_of
 from aoai_gateway.usage.sink import LineSink
+
+if sys.platform != "win32":
+    import resource
+
+OTHER_FILES = 64
+"""Descriptors that are not connections: files, libraries, the event loop's own."""
 
 ONLY = "benchmark"
 """The consumer's name, if none is given."""
@@ -43,7 +48,7 @@ def main(words: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     try:
         consumers = _consumers(args, env)
         drawn = _drawn(args.records)
-        room = make_room(args.clients)
+        room = _make_room(args.clients)
         if room < args.clients:
             raise BenchmarkError(
                 f"this machine allows {room:,} connections at a time: `ulimit -n`, or --clients {room}"
@@ -165,3 +170,17 @@ def _consumers(args: argparse.Namespace, env: Mapping[str, str]) -> list[plan.Co
     if asked:
         return [make(key_of) for make in asked]
     return [plan.Consumer(ONLY, key_of(args.api_key_env), priority=args.priority)]
+
+
+def _make_room(connections: int) -> int:
+    """Raise the limit of open files as far as needed and allowed. Returns how many connections fit in."""
+    if sys.platform == "win32":
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return connections if soft == resource.RLIM_INFINITY else max(0, min(connections, soft - OTHER_FILES))

@@ -132,7 +132,7 @@ def _check_names(config: Config, place: _Place) -> Iterator[Finding]:
         if not policy.endpoints_allowed:
             yield Finding(
                 path,
-                f"is empty: nobody may serve the {_word(policy)}",
+                f"is empty: no endpoint may serve the {_word(policy)}",
                 "leave it out to allow all endpoints",
                 fatal=False,
             )
@@ -289,7 +289,7 @@ def _check_what_is_left(config: Config, place: _Place, usable: Iterable[str]) ->
         elif left and left[-1].non_streaming_fraction != 1:
             yield Finding(
                 path,
-                f"{left[-1].name} becomes the last in line for {name}, and nobody is left to take the "
+                f"{left[-1].name} becomes the last backend for {name}, and no other is left for the "
                 "non-streaming requests that it turns down",
                 "allow an endpoint whose non_streaming_fraction is 1",
                 fatal=False,

@@ -259,7 +259,7 @@ class Config(Model):
 
     @cached_property
     def entra_client(self) -> Client | None:
-        """The enabled client that stands for everybody who comes with an Entra ID token."""
+        """The enabled client to which all calls with an Entra ID token belong."""
         return next((client for client in self.clients if client.enabled and client.uses_entra_id_auth), None)
 
     @cached_property
@@ -333,7 +333,7 @@ class Config(Model):
         }
 
     def strategy_of(self, deployment: str) -> Strategy:
-        """Return how the backends of a deployment are ordered, at whichever endpoint that is written."""
+        """Return how the backends of a deployment are ordered; any of its endpoints may say it."""
         return self._strategies.get(deployment, "ordered")
 
     @cached_property

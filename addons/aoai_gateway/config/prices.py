@@ -25,7 +25,7 @@ class ProvisionedPrice(Model):
 
 
 class Price(Model):
-    """What a million tokens of a model cost, in dollars or whatever one reckons in."""
+    """What a million tokens of a model cost, in dollars or another currency."""
 
     input: Amount
     """The price of a million tokens of the prompt."""

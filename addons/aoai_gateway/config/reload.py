@@ -112,7 +112,7 @@ _READ_AT_START: tuple[tuple[str, Callable[[Config], Any]], ...] = (
 
 
 def waits_for_restart(start: Config, before: Config, now: Config) -> Iterator[str]:
-    """Say what was changed that stays as it was at the start; nothing of what was changed back."""
+    """Name the changes that count after a restart only, without those that were changed back."""
     for what, read_from in _READ_AT_START:
         if read_from(now) not in (read_from(before), read_from(start)):
             yield f"{what} effect when the gateway is restarted."

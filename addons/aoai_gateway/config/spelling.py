@@ -57,7 +57,7 @@ class Spellings:
 
 
 def spellings(aoai: Aoai, policies: Iterable[Policy] = ()) -> Spellings:
-    """Return the spelling of all virtual deployments, and of what policies name beside these."""
+    """Return the spelling of all virtual deployments, and of other names that policies hold."""
     known = Spellings()
     for endpoint in aoai.endpoints:
         for virtual in endpoint.virtual_deployments:

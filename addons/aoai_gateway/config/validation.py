@@ -148,7 +148,7 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
 
 
 def _known(detail: ErrorDetails, broken: Set[KeyPath], document: Mapping) -> bool:
-    """Return whether an error comes from mending: its value was left out, or a part of what it is about."""
+    """Return whether an error comes from mending: its value, or a part of it, was left out."""
     loc, about_the_whole = detail["loc"], detail["type"] == "config"
     # Without the names that pydantic gives to the kinds of a value.
     whole, _, _ = find(document, loc)

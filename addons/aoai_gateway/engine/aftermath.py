@@ -42,7 +42,7 @@ from aoai_gateway.engine.failures import (
 )
 from aoai_gateway.engine.routing_request import routing_request_of
 from aoai_gateway.engine.timeouts import completion_bound
-from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
 from aoai_gateway.wire import errors
@@ -131,7 +131,8 @@ class Aftermath:
             whole = fault is Fault.PATH
             attempt.scope = (backend.key.endpoint, None if whole else backend.key.standin)
             lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
-            attempt.breaks = breaks.open_for(attempt.scope, seconds, now, failed.reason, call.id, lengths)
+            told = FailedCall(attempt.scope, now, seconds, failed.reason, call.id)
+            attempt.breaks = breaks.open_for(told, lengths)
             attempt.break_seconds = attempt.breaks[request.cls.name]
         self._scheduler.ended(request, 0, now)
         yield Announce(attempt, failed.body)
@@ -197,16 +198,10 @@ class Aftermath:
             breaks.open(scope, Break(now, now + seconds, reason, call.id, only=mark, refuses_us=refused))
         elif finding is not Finding.SUSPICION:
             lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
-            opened = breaks.open_for(
-                scope,
-                hint,
-                now,
-                failed.reason,
-                call.id,
-                lengths,
-                lacks_room=lacks_capacity(failed),
-                refuses_us=refuses_us(failed),
+            told = FailedCall(
+                scope, now, hint, failed.reason, call.id, lacks_capacity(failed), refuses_us(failed)
             )
+            opened = breaks.open_for(told, lengths)
             attempt.break_seconds, attempt.scope = opened[request.cls.name], scope
             attempt.breaks = opened
 

@@ -352,7 +352,7 @@ class Attempts(Aftermath):
         yield Announce(attempt, failed.body)
 
     def answer_refused(self) -> Generator[Effect, Result]:
-        """Answer with what would have led to another deployment, since there is none for the call."""
+        """Answer with the refusal that would have led to another deployment: there is none for the call."""
         assert self._refused is not None
         attempt, _, body = self._refused
         yield from self._return(attempt, body)

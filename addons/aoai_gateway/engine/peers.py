@@ -27,7 +27,7 @@ from aoai_gateway.engine.journal import CallRecord
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.engine.unfinished import Unfinished
 from aoai_gateway.routing.backends import BackendKey
-from aoai_gateway.routing.breaker import Break
+from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import RoutingRequest
 from aoai_gateway.routing.suspicion import Witness
 from aoai_gateway.wire.hints import RateLimits
@@ -204,16 +204,8 @@ class Peers:
         if setup is not None:
             lengths = {cls.name: cls.breaks for cls in setup.config.priority_classes}
             told = f"{reason} (at another gateway process, {origin.peer[:64]})"
-            self._scheduler.breaks.open_for(
-                _scope(scope),
-                hint,
-                at + origin.shift,
-                told,
-                call_id,
-                lengths,
-                lacks_room=lacks_room,
-                refuses_us=refuses_us,
-            )
+            failed = FailedCall(_scope(scope), at + origin.shift, hint, told, call_id, lacks_room, refuses_us)
+            self._scheduler.breaks.open_for(failed, lengths)
 
     def _withdrawn(self, origin: _Origin, scope: list[Any], call_id: str) -> None:
         self._scheduler.breaks.withdraw(_scope(scope), call_id)

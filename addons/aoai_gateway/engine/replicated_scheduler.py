@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, override
 
 from aoai_gateway.engine.journal import CallRecord
 from aoai_gateway.engine.scheduler import Scheduler
-from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks
+from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks, FailedCall
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.suspicion import Finding, Suspicions, Witness
 from aoai_gateway.wire.spillover import own_rate_limits
@@ -46,22 +46,9 @@ class ReplicatedBreaks(Breaks):
         self._journal.write("break", scope, *told)
 
     @override
-    def open_for(
-        self,
-        scope: Scope,
-        hint: float | None,
-        now: float,
-        reason: str,
-        call_id: str,
-        lengths: Mapping[str, BreakLengths],
-        *,
-        lacks_room: bool = False,
-        refuses_us: bool = False,
-    ) -> dict[str, float]:
-        opened = super().open_for(
-            scope, hint, now, reason, call_id, lengths, lacks_room=lacks_room, refuses_us=refuses_us
-        )
-        self._journal.write("failed", scope, now, hint, reason, call_id, lacks_room, refuses_us)
+    def open_for(self, failed: FailedCall, lengths: Mapping[str, BreakLengths]) -> dict[str, float]:
+        opened = super().open_for(failed, lengths)
+        self._journal.write("failed", *failed)
         return opened
 
     @override

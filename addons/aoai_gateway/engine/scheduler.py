@@ -128,15 +128,7 @@ class Scheduler:
 
     def candidates(self, request: RoutingRequest, now: float, *, has_deficit: bool = False) -> Order:
         """Say which backends could take a call now, best first, and why others could not."""
-        return order(
-            request,
-            now=now,
-            breaks=self.breaks,
-            capacities=self.capacities,
-            demands=self.demands,
-            client_shares=self.client_shares,
-            has_deficit=has_deficit,
-        )
+        return order(request, self, now, has_deficit=has_deficit)
 
     def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
@@ -297,7 +289,7 @@ class Scheduler:
         if request.tokens >= smallest.get(kind, math.inf):
             return False
         before = min(self.look_again, now + SHARE_SECONDS) if had_its_share else self.look_again
-        opening = self._opens(request, now, has_deficit=has_deficit, before=before)
+        opening = opens(request, self, now, has_deficit=has_deficit, before=before)
         if opening == 0:
             found = self.candidates(request, now, has_deficit=has_deficit)
             request.skipped = found.skipped
@@ -310,20 +302,6 @@ class Scheduler:
             # When a client has had no more than its share again, nothing is reported.
             self.look_again = min(before, now + opening)
         return False
-
-    def _opens(
-        self, request: RoutingRequest, now: float, *, has_deficit: bool, before: float
-    ) -> float | None:
-        return opens(
-            request,
-            now=now,
-            breaks=self.breaks,
-            capacities=self.capacities,
-            demands=self.demands,
-            client_shares=self.client_shares,
-            has_deficit=has_deficit,
-            before=before,
-        )
 
     def queues(self) -> Iterator[tuple[str, WaitingQueue]]:
         """Iterate over the virtual deployments and their queues."""

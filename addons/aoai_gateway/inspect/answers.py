@@ -17,7 +17,7 @@ NOT_KEPT = "(The answer was streamed and not kept; with store_streamed_bodies it
 
 
 def said_in(flow: http.HTTPFlow) -> Said:
-    """Read the answer of a flow; never raises for what is in it."""
+    """Read the answer of a flow; no content of it raises an exception."""
     response = flow.response
     if response is None or response.raw_content is None:
         return unread(flow)

@@ -1,4 +1,4 @@
-"""What a prompt asks: the first words of its last user message, in one line."""
+"""The question of a prompt: the first words of its last user message, in one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def last_words(body: Mapping[str, Any], longest: int = LONGEST) -> str:
 def shortened(said: str, longest: int = LONGEST) -> str:
     """Return the begin of a text in one line, an ellipsis at its end if there is more.
 
-    What is not printable is left out: control characters, and what changes the direction of a line.
+    Unprintable characters are left out: control characters, and marks that change the direction of a line.
     """
     words = said[: 8 * longest].split()
     line = " ".join(words)

@@ -28,7 +28,7 @@ async def show(addons: AddonManager, failed: AttemptFailed) -> None:
 
 
 def make_flow(failed: AttemptFailed) -> http.HTTPFlow:
-    """Make the flow of a failed attempt: what was sent, less its secrets, and what came."""
+    """Make the flow of a failed attempt: the request as sent, less its secrets, and the response."""
     shown = http.HTTPFlow(failed.flow.client_conn, failed.server)
     shown.request = failed.request
     # Flow lists are ordered by this: it stands right after its call, whatever other calls came meanwhile.

@@ -1,8 +1,8 @@
-"""What in a captured session is a call and its answer, and what is something else.
+"""Tells the calls with their answers from the other flows of a captured session.
 
 A dump file holds everything that was seen: failed attempts beside their calls, refusals, calls that were cut
-off, health checks of other addons. What makes the calls again (`aoai-gateway rerun`, ``server_replay``) wants
-those that a backend has answered to the end.
+off, health checks of other addons. To make the calls again (`aoai-gateway rerun`, ``server_replay``), only
+those count that a backend has answered to the end.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def restore(flow: http.HTTPFlow) -> None:
-    """Make the flow of a failed attempt ask for what its client asked for; others stay as they are.
+    """Give the flow of a failed attempt its client's request again; other flows stay as they are.
 
     Edits that a user has made to the body stay, but for the deployment's name.
     """

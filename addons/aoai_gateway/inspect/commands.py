@@ -21,10 +21,13 @@ from mitmproxy.utils import asyncio_utils
 from aoai_gateway.inspect import compare, snippets
 from aoai_gateway.inspect.call_code import written
 from aoai_gateway.inspect.client_replay import play
-from aoai_gateway.inspect.comparison_view import ComparisonContentview
+from aoai_gateway.inspect.picked_views import (
+    ComparisonContentview,
+    SnippetContentview,
+    StoryContentview,
+    story,
+)
 from aoai_gateway.inspect.replays import aimed, places
-from aoai_gateway.inspect.snippet_view import SnippetContentview
-from aoai_gateway.inspect.story_view import StoryContentview, story
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.mitmproxy_host import command, is_unset
 from aoai_gateway.wire.errors import GatewayError

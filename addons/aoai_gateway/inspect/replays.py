@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def as_call(flow: Flow) -> http.HTTPFlow:
-    """Copy a flow as what its client had sent, to be sent or shown again. Raises CommandError if it is none.
+    """Copy a flow with the request as its client sent it, to be sent or shown again.
 
-    What was said of it is forgotten, but for its client's name.
+    The copy has no metadata but its client's name. Raises CommandError if the flow is no call.
     """
     if not isinstance(flow, http.HTTPFlow):
         raise exceptions.CommandError("This is no HTTP call.")

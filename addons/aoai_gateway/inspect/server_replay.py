@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class RecordedAnswers(ServerPlayback):
-    """mitmproxy's, with another idea of what can be an answer, and to what."""
+    """mitmproxy's server replay, with rules of its own for the answers and the calls that they belong to."""
 
     def add_flows(self, flows: Sequence[Flow]) -> None:
-        """Offer what of these flows was answered."""
+        """Offer those of the flows that were answered."""
         reasons = [why_left_out(flow) for flow in flows]
         left_out = Counter(reason for reason in reasons if reason is not None)
         if left_out:

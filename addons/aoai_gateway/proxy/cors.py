@@ -1,6 +1,6 @@
 """Pages of other origins: which of them may call the gateway from a browser (Fetch standard, CORS).
 
-Off unless ``cors.origins`` names some. Keys in a page are for everybody to read, so this is for pages whose
+Off unless ``cors.origins`` names some. Every visitor can read the keys in a page, so this is for pages whose
 users bring their own key or token. Cookies are never involved: no answer allows credentials.
 """
 

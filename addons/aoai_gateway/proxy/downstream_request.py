@@ -127,7 +127,7 @@ class DownstreamRequest:
             gateway.connections.files += 1
 
     def _look_ahead(self, accepted: AcceptedRequest, target: Target) -> CommandGenerator[None]:
-        """Check that a large request would not be refused with its body, whatever that is."""
+        """Check that a large request would not be refused with any body."""
         least = check_rights(accepted.setup, accepted.client, target)
         if least is not None:
             gateway = self._here.gateway

@@ -1,10 +1,9 @@
 """Clients that have sent all they will, and may still read their answers.
 
-The end of what a client sends (FIN) says no more than that. A client that has closed its socket, or died,
-sends the same as one that has only shut its sending side. The two differ in what they do with what they are
-sent: a closed socket resets the connection (RFC 9293 §3.6.1, SHLD-3), a half-closed one takes it. So a
-client whose answer is not there yet is sent something that is part of any answer, and it is watched for a
-reset:
+A client that sends no more (FIN) may have closed its socket, may have died, or may only have shut its sending
+side. The FIN is the same. The difference shows when the client is sent something: a closed socket resets the
+connection (RFC 9293 §3.6.1, SHLD-3), a half-closed one takes the bytes. So a client whose answer is not there
+yet is sent bytes that are part of any answer, and its connection is watched for a reset:
 
 - Before the answer has begun, the begin of its status line, a byte at a time. All status lines of the
   gateway begin in the same way, and where a line is cut into packets means nothing. An interim response

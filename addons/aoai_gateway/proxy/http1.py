@@ -70,7 +70,7 @@ BROKEN_OFF = ErrorCode.GENERIC_SERVER_ERROR
 BAD_HEAD = "A client sent an incomplete or malformed request head."
 
 HEAD_ENDS = (b"\n\r\n", b"\n\n")
-"""An empty line, after a line that ends in whichever way."""
+"""An empty line, after a line that ends with CR LF or with LF alone."""
 
 
 class Rest(NamedTuple):

@@ -8,8 +8,8 @@ It differs from mitmproxy's in what replays need:
 - Events of an abandoned attempt (its connection's end, more of its body) arrive under the id of a stream
   that is already about its next attempt, and events carry no connection; but here it is still known which
   connection an event comes from.
-- Whatever goes wrong in a stream fails closed, and whatever goes wrong in a connection's own layer ends
-  that connection: mitmproxy would leave the client waiting.
+- An exception in a stream fails closed, and one in a connection's own layer ends that connection: mitmproxy
+  would leave the client waiting.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class SessionSteps(StreamPart):
         """Set where the client's first message says what is asked for …"""
         self._opened: Target | None = None
         """… and what its path says."""
-        self._ahead = 0
+        self.ahead = 0
         """Bytes that the client has sent and that were not looked at."""
         self.is_flooded = False
         """Whether these were too many."""
@@ -75,18 +75,17 @@ class SessionSteps(StreamPart):
 
     def comes(self, event: RequestData) -> bool:
         """Count what the client has sent. Whether that is, for the first time, too much."""
-        self._ahead += len(event.data) + READ_COSTS
-        self.is_flooded = self._ahead > self._most_in_one_message + MOST_AHEAD
+        self.ahead += len(event.data) + READ_COSTS
+        self.is_flooded = self.ahead > self._most_in_one_message + MOST_AHEAD
         return self.is_flooded
 
-    def taken(self, event: events.Event) -> None:
-        """Count an event that is looked at now."""
-        if self._ahead and isinstance(event, RequestData):
-            self._ahead -= len(event.data) + READ_COSTS
+    def taken(self, event: RequestData) -> None:
+        """Count what is looked at now."""
+        self.ahead -= len(event.data) + READ_COSTS
 
     def forget_ahead(self) -> None:
         """Forget what was not looked at: it is gone."""
-        self._ahead = 0
+        self.ahead = 0
 
     def refuse_flood(self) -> CommandGenerator[None]:
         """Say so to a client that sends too much before there is a session; a backend may be far off."""

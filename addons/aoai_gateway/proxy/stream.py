@@ -132,7 +132,8 @@ class GatewayStream(HttpStream):
         yield from super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        self.sessions.taken(event)
+        if self.sessions.ahead and isinstance(event, RequestData):
+            self.sessions.taken(event)
         unfolding = self._unfolding
         if unfolding is not None and isinstance(event, ResponseData | ResponseEndOfMessage):
             assert self._attempt is not None
@@ -383,7 +384,7 @@ class GatewayStream(HttpStream):
     # --- ends before the end ---------------------------------------------------------------------------
 
     def client_gone(self, _: events.Event) -> CommandGenerator[None]:
-        """The client hung up: whatever is under way for it stops."""
+        """The client hung up: stop all that is under way for it."""
         here, ended = self._here, self._all_sent()
         stalled = here.layer.output.is_cut
         self._delayed = None

@@ -2,8 +2,8 @@
 
 mitmproxy's timers cannot be cancelled, and each is a task until it fires. One per request, for a time that
 hardly ever passes, would pile up thousands on a busy keep-alive connection. So a timer that is under way is
-reused for everything that is due later than it: when it fires, whatever is due is told, and the timer is
-set anew for the rest.
+reused for all deadlines after it: when it fires, the streams whose time has come are told, and the timer is
+set anew for the others.
 """
 
 from __future__ import annotations

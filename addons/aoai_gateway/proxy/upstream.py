@@ -131,7 +131,7 @@ class BackendHttp1Client(Http1Client):
             yield from super().read_headers(event)
             return
         if self.request is None:
-            yield commands.Log("A backend sent data that nobody had asked for.")
+            yield commands.Log("A backend sent data without a request.")
             yield commands.CloseConnection(self.conn)
             return
         while (lines := self.buf.maybe_extract_lines()) is not None:

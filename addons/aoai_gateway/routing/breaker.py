@@ -22,7 +22,7 @@ want it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.config.priorities import BreakLengths
 from aoai_gateway.routing.half_open import Probes, Scope
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.routing.backends import Backend
 
-__all__ = ["BY_HAND", "NO_CREDENTIAL", "Break", "BreakLengths", "Breaks", "Scope"]
+__all__ = ["BY_HAND", "NO_CREDENTIAL", "Break", "BreakLengths", "Breaks", "FailedCall", "Scope"]
 
 BY_HAND = "by hand"
 """The reason of a break that a person has opened, in the place of its call's id too."""
@@ -71,6 +71,21 @@ class Break:
         return max(0.0, self.until - now)
 
 
+class FailedCall(NamedTuple):
+    """A call that has failed, so that breaks open for all classes. Peers get the members in this order."""
+
+    scope: Scope
+    now: float
+    hint: float | None
+    """The seconds that the backend asked for, if it did."""
+    reason: str
+    call_id: str
+    lacks_room: bool = False
+    """Whether the backend refused the call for want of capacity."""
+    refuses_us: bool = False
+    """As in `Break`."""
+
+
 class Breaks:
     """The breaks in force, by name, so that they survive a reload of the configuration.
 
@@ -104,26 +119,15 @@ class Breaks:
         self._breaks[scope] = kept
         self.any_for_some = self.any_for_some or brk.only is not None
 
-    def open_for(
-        self,
-        scope: Scope,
-        hint: float | None,
-        now: float,
-        reason: str,
-        call_id: str,
-        lengths: Mapping[str, BreakLengths],
-        *,
-        lacks_room: bool = False,
-        refuses_us: bool = False,
-    ) -> dict[str, float]:
+    def open_for(self, failed: FailedCall, lengths: Mapping[str, BreakLengths]) -> dict[str, float]:
         """Open a break for every class after a call has failed; gives its seconds by class.
 
-        ``hint``: the seconds that the backend asked for, if it did. Without one, if the call was a probe of a
-        class, that class's break is twice as long as it would be, and doubles with every probe that fails in
-        a row, up to the ceiling. With one, a class that came back before its time waits all of it then, and
-        doubling begins after several such failures. ``lacks_room``: the backend refused the call for want of
-        capacity; multipliers above 1 do not count then, if there is a hint. ``refuses_us``: as in `Break`.
+        Without a hint, if the call was a probe of a class, that class's break is twice as long as it would
+        be, and doubles with every probe that fails in a row, up to the ceiling. With one, a class that came
+        back before its time waits all of it then, and doubling begins after several such failures. Where the
+        backend lacks room, multipliers above 1 do not count, if there is a hint.
         """
+        scope, now, hint, reason, call_id, lacks_room, refuses_us = failed
         kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > now}
         self._classes = frozenset(lengths)
         opened = {}

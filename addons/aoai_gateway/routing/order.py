@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aoai_gateway.routing.capacity import MOST_EXPECTED
 from aoai_gateway.routing.client_shares import SHARED_SECONDS, Left
@@ -176,31 +176,30 @@ class RoutingRequest:
         )
 
 
-def order(
-    request: RoutingRequest,
-    *,
-    now: float,
-    breaks: Breaks,
-    capacities: Capacities,
-    demands: Demands,
-    client_shares: ClientShares,
-    has_deficit: bool = False,
-) -> Order:
+class RoutingState(Protocol):
+    """The state of backends, and of the calls for them, by which backends are chosen: a scheduler's."""
+
+    breaks: Breaks
+    capacities: Capacities
+    demands: Demands
+    client_shares: ClientShares
+
+
+def order(request: RoutingRequest, state: RoutingState, now: float, *, has_deficit: bool = False) -> Order:
     """Order a pool for one call.
 
     ``has_deficit``: its class need not leave anything to higher ones, nor its client to others.
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
-    has_failures = bool(request.tried) or not breaks.is_empty
-    left = client_shares.left(request.cls.name, request.client, now) if request.limited else None
+    has_failures = bool(request.tried) or not state.breaks.is_empty
+    left = state.client_shares.left(request.cls.name, request.client, now) if request.limited else None
     for backend in request.pool:
         skip = _never(request, backend)
         if skip is None and has_failures:
-            skip = _after_failure(request, backend, now, breaks)
+            skip = _after_failure(request, backend, now, state.breaks)
         if skip is None and request.limited:
-            demanded = None if has_deficit else demands
-            skip = _without_room(request, backend, now, breaks, capacities, demanded, left)
+            skip = _without_room(request, backend, now, state, left, has_deficit=has_deficit)
         if skip is None:
             candidates.append(backend)
         else:
@@ -208,18 +207,15 @@ def order(
     if request.strategy == "weighted":
         candidates.sort(key=lambda backend: request.lots.get(backend.key, math.inf))
     elif request.strategy == "most_headroom" and len(candidates) > 1:
-        candidates.sort(key=lambda backend: -_headroom(request, backend, now, capacities))
+        candidates.sort(key=lambda backend: -_headroom(request, backend, now, state.capacities))
     return Order(tuple(candidates), tuple(skipped))
 
 
 def opens(
     request: RoutingRequest,
-    *,
+    state: RoutingState,
     now: float,
-    breaks: Breaks,
-    capacities: Capacities,
-    demands: Demands,
-    client_shares: ClientShares,
+    *,
     has_deficit: bool = False,
     before: float = math.inf,
 ) -> float | None:
@@ -231,6 +227,7 @@ def opens(
     soonest: float | None = None
     left: Left | None = None
     is_left_known = not request.limited
+    breaks = state.breaks
     has_failures = bool(request.tried) or not breaks.is_empty
     for backend in request.pool:
         if backend.key in request.tried or _never(request, backend) is not None:
@@ -241,14 +238,14 @@ def opens(
         elif not request.limited or breaks.is_unknown(backend, request.cls.name, now):
             return 0.0
         else:
-            capacity = capacities.of(backend, request.deployment)
+            capacity = state.capacities.of(backend, request.deployment)
             wait = capacity.when(request.tokens, 0.0 if has_deficit else _leaves_free(request), now)
             may_be_first = wait is not None and (soonest is None or wait < soonest) and now + wait < before
             if may_be_first and not has_deficit:
                 if not is_left_known:
-                    left = client_shares.left(request.cls.name, request.client, now)
+                    left = state.client_shares.left(request.cls.name, request.client, now)
                     is_left_known = True
-                wait = _wait_beside(request, capacity, wait or 0.0, demands, left, now)
+                wait = _wait_beside(request, capacity, wait or 0.0, state.demands, left, now)
         if wait == 0:
             return 0.0
         if wait is not None and (soonest is None or wait < soonest):
@@ -300,30 +297,31 @@ def _without_room(
     request: RoutingRequest,
     backend: Backend,
     now: float,
-    breaks: Breaks,
-    capacities: Capacities,
-    demands: Demands | None,
+    state: RoutingState,
     left: Left | None,
+    *,
+    has_deficit: bool,
 ) -> Skip | None:
     """Return why a backend's capacity does not let the call in at this time.
 
-    ``left``: what its client leaves to others of its class, if it has had more than its part.
+    ``left``: what its client leaves to others of its class, if it has had more than its part;
+    ``has_deficit``: as in `order`.
     """
-    if breaks.is_unknown(backend, request.cls.name, now):
+    if state.breaks.is_unknown(backend, request.cls.name, now):
         # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
-    capacity = capacities.of(backend, request.deployment)
-    leave_free = _leaves_free(request) if demands is not None else 0.0
+    capacity = state.capacities.of(backend, request.deployment)
+    leave_free = 0.0 if has_deficit else _leaves_free(request)
     alone = capacity.when(request.tokens, leave_free, now)
     if alone is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
     wait = alone
-    if demands is not None:
-        wait = _wait_beside(request, capacity, alone, demands, left, now)
+    if not has_deficit:
+        wait = _wait_beside(request, capacity, alone, state.demands, left, now)
     if wait == 0:
         return None
-    if demands is not None and (not alone or (leave_free and capacity.fits(request.tokens, 0.0, now))):
-        to_others = left is not None and demands.of(request.cls, capacity.key, now)
+    if not has_deficit and (not alone or (leave_free and capacity.fits(request.tokens, 0.0, now))):
+        to_others = left is not None and state.demands.of(request.cls, capacity.key, now)
         to = "clients of its class that have had less" if to_others else "higher classes"
         reason = f"the room that it has is left to {to}"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)

@@ -30,7 +30,7 @@ from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.opened_ahead import OpenedAhead
-from aoai_gateway.runtime.plugin_events import Listeners
+from aoai_gateway.runtime.plugin_events import LISTENED_TO, OUR_EVENTS, SEEN_BY, Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.runtime.slow_readers import SlowReaders
@@ -70,28 +70,6 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
-
-FLOW_HOOKS = (
-    "requestheaders",
-    "request",
-    "responseheaders",
-    "response",
-    "error",
-    "websocket_start",
-    "websocket_message",
-    "websocket_end",
-)
-OUR_EVENTS = (
-    "gateway_client_identified",
-    "gateway_backend_chosen",
-    "gateway_backend_failed",
-    "gateway_call_finished",
-)
-
-LISTENED_TO = FLOW_HOOKS + OUR_EVENTS
-
-SEEN_BY = ("response", "error", "gateway_call_finished")
-"""Events whose listeners see a call's flow at its end; without any, its comments have no reader."""
 
 ACTIONS_KEPT = 20
 
@@ -240,11 +218,11 @@ class Gateway:
         return self.in_force().config
 
     def cors(self) -> Cors:
-        """Return what is in force for pages of other origins; none may, as long as nothing is in force."""
+        """Return the rules in force for pages of other origins; without a configuration, no page may call."""
         return self.setup.config.cors if self.setup is not None else NO_PAGES
 
     def limits(self) -> Limits:
-        """Return the limits in force; the defaults, as long as nothing is in force."""
+        """Return the limits in force; without a configuration, the defaults."""
         return self.setup.config.limits if self.setup is not None else NO_CONFIGURATION_LIMITS
 
     def in_force(self) -> Setup:
@@ -256,7 +234,7 @@ class Gateway:
         return self.setup
 
     async def close(self) -> None:
-        """Let go of what prepares calls, and charge what they have begun: no more come."""
+        """Close the readers and threads that calls use, and charge unfinished work. No more calls come."""
         self.engine.shared.unfinished.close()
         await self.reader.close()
         self.threads.close()

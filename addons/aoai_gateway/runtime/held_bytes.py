@@ -23,36 +23,11 @@ class HeldBytes:
         self.total = 0
         self.given_back = 0
         """Bytes that were held, since it was last set to 0. Some may wait for a garbage collection."""
-        self._of: Counter[str] = Counter()
-
-    def of(self, client: str) -> int:
-        """Return the bytes that the calls of a client hold."""
-        return self._of[client]
+        self.by_client: Counter[str] = Counter()
 
     def open(self, client: str, most: int) -> Held:
         """Begin to count for one call. ``most``: bytes for all calls of all clients."""
         return Held(self, client, most)
-
-    def has_room(self, client: str, size: int, most: int) -> bool:
-        """Whether a client may hold so many bytes more."""
-        return size <= self.room(client, most)
-
-    def room(self, client: str, most: int) -> int:
-        """Return how many bytes more a client may hold; may be negative."""
-        return (most - self.total - self._of[client]) // 2
-
-    def take(self, client: str, size: int) -> None:
-        """Count bytes as held."""
-        self.total += size
-        self._of[client] += size
-
-    def give_back(self, client: str, size: int) -> None:
-        """Count bytes as held no more."""
-        self.total -= size
-        self.given_back += size
-        self._of[client] -= size
-        if not self._of[client]:
-            del self._of[client]
 
 
 class Held:
@@ -67,29 +42,35 @@ class Held:
     @property
     def room(self) -> int:
         """How many bytes more may be held now; may be negative."""
-        return self._all.room(self._client, self._most)
+        return (self._most - self._all.total - self._all.by_client[self._client]) // 2
 
     def expect(self, size: int) -> None:
         """Check that there is room for so many bytes more, which are not there yet.
 
         Raises GatewayError (503).
         """
-        if not self._all.has_room(self._client, size, self._most):
+        if size > self.room:
             raise errors.unavailable("The gateway holds too many large requests.", COME_BACK_SECONDS)
 
     def grow(self, size: int) -> None:
         """Hold so many bytes more. Raises GatewayError (503) if there is no room for them."""
         self.expect(size)
-        self._all.take(self._client, size)
-        self.size += size
+        self._count(size)
 
     def shrink(self, size: int) -> None:
         """Hold so many bytes less; of what is held no more, nothing is given back twice."""
         size = min(size, self.size)
         if size:
-            self._all.give_back(self._client, size)
-            self.size -= size
+            self._count(-size)
+            self._all.given_back += size
 
     def release(self) -> None:
         """Hold nothing any more."""
         self.shrink(self.size)
+
+    def _count(self, size: int) -> None:
+        self.size += size
+        self._all.total += size
+        self._all.by_client[self._client] += size
+        if not self._all.by_client[self._client]:
+            del self._all.by_client[self._client]

@@ -41,6 +41,29 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
 
 
+FLOW_HOOKS = (
+    "requestheaders",
+    "request",
+    "responseheaders",
+    "response",
+    "error",
+    "websocket_start",
+    "websocket_message",
+    "websocket_end",
+)
+OUR_EVENTS = (
+    "gateway_client_identified",
+    "gateway_backend_chosen",
+    "gateway_backend_failed",
+    "gateway_call_finished",
+)
+
+LISTENED_TO = FLOW_HOOKS + OUR_EVENTS
+
+SEEN_BY = ("response", "error", "gateway_call_finished")
+"""Events whose listeners see a call's flow at its end; without any, its comments have no reader."""
+
+
 @dataclass(slots=True)
 class ClientIdentified:
     """A request's headers came, and its client is known. ``flow.request`` has no body yet."""

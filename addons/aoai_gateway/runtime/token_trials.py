@@ -1,6 +1,6 @@
 """Tokens that only Azure verifies, until it has accepted them.
 
-Where a client's tokens are not verified here, everybody can make tokens up. So a call with a token that no
+Where a client's tokens are not verified here, any caller can make tokens up. So a call with a token that no
 backend has accepted yet takes nothing of what the client has: no quota, no share of turns and of memory. Its
 trial ends when a backend accepts the token, or after a moment: a wrong token is refused at once. There is a
 bound of trials at a time, of which one address has half, so that made-up tokens do not flood backends

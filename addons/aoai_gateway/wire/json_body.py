@@ -19,7 +19,6 @@ from aoai_gateway.wire.operation import State
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES
 from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
-from aoai_gateway.wire.sizes import text_size
 from aoai_gateway.wire.targets import Target, knows_stream_options
 
 LARGEST_NUMBER = 2**31 - 1
@@ -28,6 +27,12 @@ LARGEST_NUMBER = 2**31 - 1
 SHORT_MEMBER = 4096
 """Characters of a value that is kept of a large body, too. It must also be flat: there is no telling how deep
 another one is."""
+
+SMALL_BODY = 8192
+"""Bytes of a body that is not worth a look."""
+
+SHORTEST_ATTACHMENT = 1024
+"""Bytes of a string without a space in it that is taken for base64."""
 
 _SPEAKABLE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _LONGEST_MODEL = 256
@@ -291,3 +296,30 @@ class _Reader:
     def byte(self, offset: int) -> int:
         """From an offset into the text to one into the bytes."""
         return offset if self.ascii else len(self.text[:offset].encode())
+
+
+def text_size(raw: bytes) -> int:
+    """Return the bytes of a body, less those of images, audio and files, whose length means no tokens."""
+    size = len(raw)
+    if size < SMALL_BODY:
+        return size
+    attachments = start = 0
+    while start + SHORTEST_ATTACHMENT <= size:
+        # A body can have a million quotes. Looking back from where a long string would still go on passes
+        # over all the short ones before it at once.
+        quote = raw.rfind(b'"', start, start + SHORTEST_ATTACHMENT)
+        if quote >= 0:
+            start = quote + 1
+            continue
+        end = raw.find(b'"', start + SHORTEST_ATTACHMENT)
+        end = size if end < 0 else end
+        if _is_attachment(raw, start, end):
+            attachments += end - start
+        start = end + 1
+    return size - attachments
+
+
+def _is_attachment(raw: bytes, start: int, end: int) -> bool:
+    if raw.find(b" ", start, end) >= 0 or raw.find(b"\\u", start, end) >= 0:
+        return False
+    return raw[start:end].isascii()

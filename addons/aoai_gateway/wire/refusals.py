@@ -23,7 +23,7 @@ _KEY_CODES = frozenset(
         "lackofpermission",
     }
 )
-# Facts §3.5; OpenAI's own, for compatible backends, last.
+# Parts of Azure's messages about a key or token that is refused; last, OpenAI's, for compatible backends.
 _KEY_MESSAGES = (
     "access denied due to",
     "access token is missing",

@@ -117,7 +117,7 @@ class RequestBody:
         return self.edited(model=name)
 
     def with_lines(self, lines: Lines) -> RequestBody:
-        """The same body, with what its file for a batch names."""
+        """Return the same body with the deployment that the lines of its batch file name."""
         return replace(self, lines=lines, model=lines.model)
 
     def sent(self, model: str | None, **edits: Any) -> bytes | Pieces:

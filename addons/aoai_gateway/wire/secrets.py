@@ -8,7 +8,6 @@ have other headers for it (`wire.dialects`).
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,7 +77,6 @@ _PAIRED_PROTOCOL = "authorization"
 _OURS_IN_QUERY = ("api-key", "authorization")
 """Query parameters with a client's credential for the gateway."""
 
-_SHORTEST_HINTED = 12
 _BASE64URL = r"[A-Za-z0-9_-]"
 # A JWT's header is the base64url of a JSON object: of '{"', it always begins with eyJ (RFC 7519 §3).
 _JWT = re.compile(rf"eyJ{_BASE64URL}+\.{_BASE64URL}+\.{_BASE64URL}*", re.ASCII)
@@ -152,18 +150,6 @@ def _split_protocols(offered: str) -> tuple[list[str], list[str]]:
         elif not paired:
             kept.append(protocol)
     return kept, secrets
-
-
-def mask(secret: str) -> str:
-    """Return a name for a secret that can be compared but not used, such as ``sk-…3f9a``.
-
-    Three characters of it and 16 bits of its SHA-256: enough to tell a handful of keys apart. Of a secret
-    shorter than 12 characters, which those bits would help to guess, nothing.
-    """
-    if len(secret) < _SHORTEST_HINTED:
-        return "***"
-    digest = hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
-    return f"{secret[:3]}…{digest[:4]}"
 
 
 def without_tokens(text: str) -> str:

@@ -175,7 +175,7 @@ def _written(usage: Usage) -> dict[str, Any]:
 
 
 def read_asked(content: bytes) -> Message:
-    """Read a client's message. Raises `GatewayError` (400) for what is no JSON object, or ambiguous."""
+    """Read a client's message. Raises `GatewayError` (400) if it is no JSON object, or ambiguous."""
     try:
         members = json.loads(content, object_pairs_hook=_once)
     except _TwiceError:

@@ -88,11 +88,6 @@ class SseScanner:
         """Whether the scanner is in the midst of an event that it gives out in pieces."""
         return self._oversized
 
-    @property
-    def mid_event(self) -> bool:
-        """Whether an event has begun and not ended: a stream that ends now was cut off."""
-        return self._oversized or any(piece.strip(b"\r\n") for piece in self._held)
-
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that ``data`` completes."""
         if b"\r" in data:

@@ -147,11 +147,6 @@ class StreamReader:
         return True
 
     @property
-    def mid_event(self) -> bool:
-        """Whether the backend is in the midst of an event."""
-        return self._scanner.mid_event
-
-    @property
     def client_mid_event(self) -> bool:
         """Whether the client has part of an event (one over the limit, which is passed on in pieces)."""
         return self._scanner.oversized

@@ -1,4 +1,4 @@
-"""What the events of a stream mean to the gateway, in whichever dialect they are written."""
+"""The meaning of a stream's events for the gateway, the same for all dialects."""
 
 from __future__ import annotations
 

@@ -191,8 +191,8 @@ def _read(method: str, path: str, *, websocket: bool) -> Target:
 
 
 _ENCODED_PLAIN = re.compile(r"%(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])")
-"""A character in the escaped form that never needs to be (RFC 3986 §2.3): ``%63hat`` is ``chat`` to whatever
-stands behind the gateway, and would be another name here."""
+"""A character in the escaped form that never needs to be (RFC 3986 §2.3): ``%63hat`` is ``chat`` to servers
+behind the gateway, and would be another name here."""
 
 
 @dataclass(frozen=True, slots=True)

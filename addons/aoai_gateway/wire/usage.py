@@ -98,7 +98,7 @@ def read_usage(usage: object) -> Usage | None:
 
 
 def _read_counts(usage: Mapping[str, Any]) -> Usage | None:
-    """The same, of what an object counts itself."""
+    """Read the usage that an object counts itself, without those beside it."""
     taken = _first_count(usage, "prompt_tokens", "input_tokens")
     given = _first_count(usage, "completion_tokens", "output_tokens")
     total = _count(usage.get("total_tokens"))

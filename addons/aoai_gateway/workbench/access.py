@@ -70,7 +70,7 @@ class MitmwebAccess:
         return None
 
     def may_change(self, handler: RequestHandler) -> guard.Refusal | None:
-        """Also only for this very page: a cookie comes along with what other pages send."""
+        """Allow changes from this very page only: browsers add a cookie to requests of other pages, too."""
         return self.may_see(handler) or guard.is_own_page(_names(handler))
 
     def name_of(self, handler: RequestHandler) -> str:

@@ -1,4 +1,4 @@
-"""The calls that the workbench shows, and who wants to hear of changes to them.
+"""The calls that the workbench shows, and the pages that are told of changes to them.
 
 A mitmproxy addon sees flows begin, end and change. It keeps references only: as long as no page is open,
 nothing is read of a flow but its path and the sizes of its bodies. Pages hear of changes in batches

@@ -1,4 +1,4 @@
-"""Whether an answer keeps to what is expected of it: of bodies, so that it can be found out elsewhere."""
+"""Whether an answer meets its expectations; told of bytes, so that another process can find it out."""
 
 from __future__ import annotations
 

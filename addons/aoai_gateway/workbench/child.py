@@ -1,4 +1,4 @@
-"""What could take long, in a process of its own with bounds of time and memory: the event loop never waits.
+"""Long work in a process of its own, with bounds of time and memory: the event loop never waits for it.
 
 A prompt of 20 MB takes a second to decode, holding the interpreter's lock all that time, so a thread is no
 help; and a regular expression of a case may take for ever. Such work is a pure function. The process is

@@ -12,16 +12,17 @@ import logging
 import math
 import os
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.child_process import command_of
 from aoai_gateway.runtime.body_jobs import Bug
 from aoai_gateway.runtime.body_process import BodyProcess
-from aoai_gateway.workbench.count_jobs import count
+from aoai_gateway.workbench.count_jobs import CountPrompt, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aoai_gateway.config.models import Config
     from aoai_gateway.tokens import Count, Counter
     from aoai_gateway.workbench.count_jobs import Counted, CountJob
 
@@ -35,6 +36,9 @@ IDLE_SECONDS = 300.0
 
 REST_SECONDS = 60.0
 """After a failure, in which tokens are estimated and nothing is tried again."""
+
+MOST_BYTES = 256 * 1024
+"""Of a body that is counted while it is edited: that is to take no longer than a pause of its edits."""
 
 _COMMAND = command_of("aoai_gateway.workbench.count_worker")
 
@@ -108,3 +112,24 @@ class Counting:
         if problem not in self._told:
             self._told.add(problem)
             logger.warning("%s", problem)
+
+
+async def counts(
+    counting: Counting, config: Config | None, operation: str, body: bytes, places: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the ``tokens`` and the ``cost`` of a prompt for each place; nothing of a large one.
+
+    ``exact``: whether the tokens are counted as the model counts them. ``cost`` is in the currency of
+    ``prices``, and None where the deployment has no price.
+    """
+    deployments = {place: place.partition("@")[0] for place in places}
+    if len(body) > MOST_BYTES or not deployments:
+        return []
+    models = tuple(config.model_of(each) if config is not None else None for each in deployments.values())
+    found = await counting.count(CountPrompt(operation, models), body)
+    told = []
+    for (place, deployment), made in zip(deployments.items(), found, strict=False):  # none if nested deeply
+        price = config.price_of(deployment) if config is not None else None
+        cost = price.cost(made.tokens, 0, 0) if price is not None else None
+        told.append({"place": place, "tokens": made.tokens, "exact": made.exact, "cost": cost})
+    return told

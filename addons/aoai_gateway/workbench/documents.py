@@ -30,7 +30,7 @@ MOST_COUNTED = 1_000
 MOST_BYTES_COUNTED = 64 * 1024
 
 MOST_ATTEMPT = 4_000
-"""Characters of what a failed attempt answered."""
+"""Characters that are shown of a failed attempt's answer."""
 
 SHOWN_METADATA = (
     "gateway_conversation",

@@ -1,4 +1,4 @@
-"""What can be wrong with what the page asks. The text of each is a sentence, and is shown."""
+"""The faults of a page's requests. The text of each is a sentence, and is shown."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, override
 from mitmproxy import exceptions
 from tornado import iostream, web
 
+from aoai_gateway.admin.answers import AnswerHandler
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.errors import GatewayError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024 * 1024
-"""Bytes of what a page sends where that is a prompt with its images, or a set of them."""
+"""Bytes of a page's request with a prompt and its images, or with a set of prompts."""
 
 LARGEST_ASKED = 128 * 1024
 """Of anything else: it is decoded on the event loop."""
@@ -60,9 +61,10 @@ _WRONG = (
 
 
 @web.stream_request_body
-class Handler(web.RequestHandler):
+class Handler(AnswerHandler):
     """Headers, access, errors as JSON. The body is read only of a request that may change something."""
 
+    default_headers = site.HEADERS
     largest = LARGEST_ASKED
 
     def initialize(self, bench: Bench, access: Access) -> None:
@@ -71,17 +73,8 @@ class Handler(web.RequestHandler):
         self._body = bytearray()
 
     @override
-    def set_default_headers(self) -> None:
-        for name, value in site.HEADERS.items():
-            self.set_header(name, value)
-
-    @override
     def check_xsrf_cookie(self) -> None:
         """Pages of other origins are kept off by `access`."""
-
-    @override
-    def compute_etag(self) -> None:
-        """Nothing here is to be kept."""
 
     @override
     def prepare(self) -> None:
@@ -152,7 +145,7 @@ class Events(Handler):
     """A stream of server-sent events (WHATWG HTML §9.2)."""
 
     def initialize(self, bench: Bench, access: Access) -> None:
-        """Take the same, and what wakes the stream."""
+        """Take the same arguments, and make the news that wake the stream."""
         super().initialize(bench, access)
         self.news = News()
 

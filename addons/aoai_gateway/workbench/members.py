@@ -1,4 +1,4 @@
-"""The members of what the page asks, each of the type that it must be. All raise BadRequestError."""
+"""The members of a page's request, each checked for its type. All raise BadRequestError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That there is something new for a page. Each page that follows has its own, so all hear of it at once."""
+"""News for the pages that follow the calls. Each page has its own, so all of them hear at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class News:
         self.closed = False
 
     def tell(self) -> None:
-        """Wake who waits."""
+        """Wake the page's stream."""
         self._event.set()
 
     def close(self) -> None:
@@ -22,12 +22,12 @@ class News:
         self._event.set()
 
     def heard(self) -> None:
-        """Wait for what comes next; after this, look at what there is."""
+        """Wait for the next news; after this call, send all that there is."""
         if not self.closed:
             self._event.clear()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for news, for so long at most. Whether there are some."""
+        """Wait for news, for so many seconds at most. False if there were none."""
         try:
             await asyncio.wait_for(self._event.wait(), seconds)
         except TimeoutError:

@@ -9,7 +9,7 @@ from tornado import iostream
 
 from aoai_gateway.workbench import bodies, child, members
 from aoai_gateway.workbench.bench import Judging
-from aoai_gateway.workbench.counts import MOST_BYTES, counts
+from aoai_gateway.workbench.counting import MOST_BYTES, counts
 from aoai_gateway.workbench.edits import Edited
 from aoai_gateway.workbench.faults import NotFoundError
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aoai_gateway.workbench.runs import Run
 
 LARGEST_COUNTED = 4 * MOST_BYTES
-"""Bytes of what is sent to be counted: the page writes a body otherwise, and adds values of variables."""
+"""Bytes of a request to count: the page writes a body in another way, and adds the values of variables."""
 
 
 class PromptHandler(Handler):
@@ -105,7 +105,7 @@ class RunHandler(Events):
 
 
 class CheckHandler(Handler):
-    """Whether an answer keeps to what is expected of it."""
+    """Whether an answer meets its expectations."""
 
     async def post(self) -> None:
         """Check a call."""

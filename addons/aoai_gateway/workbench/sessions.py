@@ -115,7 +115,7 @@ def _role(kind: str, by: str, message: Mapping[str, Any]) -> str:
 
 
 def _text(kind: str, message: Mapping[str, Any]) -> str:
-    """Find what is said in a message: by its item, in a piece of an answer, or of what went wrong."""
+    """Find the text of a message: of its item, of a piece of an answer, or of an error."""
     if kind == "error":
         return text(mapping(message.get("error")).get("message"))
     item = mapping(message.get("item"))

@@ -1,4 +1,4 @@
-"""The texts of sets, and what the page asks of them: pure functions of bytes, which may be many."""
+"""The texts of sets, and the page's changes to them: pure functions of bytes, which may be many."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def shown(data: bytes, name: str) -> bytes:
 
 
 def replaced(asked: bytes, name: str) -> tuple[bytes, str]:
-    """Make a file of what is asked: its text, and the version that it is to replace, "" if any.
+    """Make a file of a page's request: its text, and the version that it is to replace, "" for any.
 
     Raises SetError and BadRequestError.
     """

@@ -29,7 +29,7 @@ LONGEST_STRING = 100_000
 
 HEAD = 4_000
 BUDGET = 2_000_000
-"""Characters of what is shown of a body; when they are used up all else is kept behind, whole lists too."""
+"""Characters of a body that are shown; once they are used up, the rest is kept behind, whole lists too."""
 
 SLOT = 80
 """Characters that a list or an object needs for each of its values: each can be a stand-in at least."""
@@ -45,7 +45,7 @@ LARGEST_INTEGER = 2**53 - 1
 KEPT = "$kept"
 
 MEDIA = ("image", "audio")
-"""Kinds of what is shown as such."""
+"""Kinds of content that the page shows as pictures and sounds."""
 
 
 def shapes(request: bytes, answer: bytes, facts: Facts, request_type: str = "") -> bytes:
@@ -198,7 +198,7 @@ class _Cutter:
         return {**_stand_in(pointer, "text", words), "head": head, "length": len(value)}
 
     def _takes(self, characters: int) -> bool:
-        """Take some of what is left; whether there is as much."""
+        """Take so many characters of the budget. False if fewer are left."""
         if characters > self._left:
             return False
         self._left -= characters

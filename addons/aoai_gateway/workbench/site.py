@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from aoai_gateway.admin.headers import headers
+from aoai_gateway.admin.answers import headers
 
 FOLDER = Path(__file__).with_name("page")
 INDEX = "index.html"

@@ -1,8 +1,7 @@
-"""What a prompt and its answer look like to a person: the content views *Prompt* and *Completion*.
+"""A prompt and its answer as people read them: the content views *Prompt* and *Completion*.
 
-A request's body becomes YAML that reads like a script, and can be edited and put back. An answer's body,
-whatever its form on the wire, becomes the text that the model wrote, with what is to be known about it
-above and below.
+A request's body becomes YAML that reads like a script, and can be edited and put back. An answer's body, in
+any of its forms on the wire, becomes the text that the model wrote; above and below stand the facts about it.
 
     facts        what a flow tells beside its bytes
     shapes       reading decoded JSON that may be anything

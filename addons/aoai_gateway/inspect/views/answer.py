@@ -34,7 +34,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Answer:
-    """What came back, whatever its form on the wire.
+    """An answer, in the same form for all operations and dialects.
 
     ``error`` is a text of its own, for streams that failed after they had begun; ``notes`` are lines for
     below; ``broken`` says that the answer ended without its proper end.
