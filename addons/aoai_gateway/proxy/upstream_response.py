@@ -37,6 +37,7 @@ from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.answer_kinds import (
     expects_object,
+    lacks_body,
     is_download,
     is_object,
     is_stream,
@@ -455,6 +456,9 @@ class UpstreamResponse:
         assert self.response is not None
         self._body = [body := b"".join(self._body)]
         coding, status = self._head.get("content-encoding"), self.response.status_code
+        if lacks_body(self._call, status, body):
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.PROTOCOL, f"its answer ({status}) has no body")
         try:
             self.decoded = decode(body, coding, MOST_AT_ONCE)
         except NotDecodedError as error:
