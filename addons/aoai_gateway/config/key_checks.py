@@ -15,8 +15,8 @@ PUBLIC_KEY = "demo-key"
 """How every client key ends that stands in the shipped files, which are public."""
 
 SHORTEST_KEY = 16
-"""Characters. As many hex digits are 64 bits, which NIST SP 800-63B (§5.1.2) asks of a secret to look up; with
-half of them, a thousand guesses a second find the key within weeks."""
+"""Characters. As many hex digits are 64 bits, as much as NIST SP 800-63B (§5.1.2) asks of a secret. Half of
+them are found within weeks by a thousand guesses a second."""
 
 BETTER = "`aoai-gateway key new NAME` makes one"
 
@@ -65,8 +65,8 @@ def _check_strength(config: Config, client: Client, path: KeyPath) -> Iterator[F
     if shortest < SHORTEST_KEY and client.enabled and any(map(_is_elsewhere, real)):
         yield Finding(
             path,
-            f"has only {shortest} of the {SHORTEST_KEY} characters that make a key hard to guess, and opens real "
-            "endpoints here to whoever guesses it",
+            f"has only {shortest} of the {SHORTEST_KEY} characters that make a key hard to guess, and opens "
+            "real endpoints here to whoever guesses it",
             f"write a longer one; {BETTER}",
             fatal=False,
         )
@@ -81,8 +81,8 @@ def _check_endpoints_keys(config: Config, client: Client, path: KeyPath) -> Iter
         if endpoint.written_key is not None and digest_of(endpoint.written_key) in digests:
             yield Finding(
                 (*path, "key" if client.key else "key_sha256"),
-                f'is the key of the endpoint "{endpoint.name}": its client can call that without the gateway, '
-                "past every limit",
+                f'is the key of the endpoint "{endpoint.name}": its client can call that without the '
+                "gateway, past every limit",
                 f"give it a key of its own; {BETTER}",
                 fatal=False,
             )

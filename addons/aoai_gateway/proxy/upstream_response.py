@@ -37,10 +37,10 @@ from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
 from aoai_gateway.proxy.answer_kinds import (
     expects_object,
-    lacks_body,
     is_download,
     is_object,
     is_stream,
+    lacks_body,
     refusal_in_stream,
 )
 from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
