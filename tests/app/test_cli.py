@@ -381,7 +381,7 @@ def test_check_tells_beside_errors_of_warnings_and_of_what_the_machine_lacks(
     (tmp_path / "pem").touch()
     path.write_text(
         "aoai: {endpoints: [{name: a, url: 'http://a.example/openai/v1', key: k}]}\n"
-        "clients: [{name: a, key: b}]\ndrain_seconds: soon\nlisten: {certificate: pem}\n"
+        "clients: [{name: a, key: key-of-a-0123456789}]\ndrain_seconds: soon\nlisten: {certificate: pem}\n"
     )
     assert cli.main(["check", str(path)]) == 1
     lines = capsys.readouterr().err.splitlines()

@@ -10,6 +10,8 @@ import pytest
 
 from aoai_gateway.config.loader import ConfigErrors, Loaded, Source, compile_sources
 
+SHORT_KEY = "characters that make a key hard to guess"
+
 ENV = {"SECRET": "s3cr3t-from-the-environment"}
 
 
@@ -41,9 +43,13 @@ def problems(compiled: Callable[..., Loaded]) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def warnings(compiled: Callable[..., Loaded]) -> Callable[..., list[str]]:
-    """Load text without problems; return its warnings, one line each."""
+    """Load text without problems; return its warnings, one line each.
+
+    But for those about short keys, which is how keys are written in tests: see test_key_checks.py.
+    """
 
     def run(text: str, *policies: str, env: Mapping[str, str] = ENV) -> list[str]:
-        return [str(warning) for warning in compiled(text, *policies, env=env).warnings]
+        said = [str(warning) for warning in compiled(text, *policies, env=env).warnings]
+        return [line for line in said if SHORT_KEY not in line]
 
     return run

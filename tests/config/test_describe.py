@@ -27,7 +27,7 @@ aoai:
       enabled: false
 clients:
   - name: Team
-    key: [client-s3cr3t-number-one, short-s3cr3t]
+    key: [client-s3cr3t-number-one, short-s3cr3t-too]
     priority: critical
     deployments_allowed: big
     max_tokens_per_minute_in_k: {big: 5, total: 9}

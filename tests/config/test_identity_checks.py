@@ -63,7 +63,7 @@ def test_claims_without_an_issuer_cannot_match(problems: Lines, warnings: Lines)
     assert "no issuer of tokens is trusted" in said
     (said,) = problems(TOKENS + clients("{appid: a, issuer: 'https://login.microsoftonline.com/t2/v2.0'}"))
     assert "is none of the issuers under tokens" in said
-    (said,) = warnings(TOKENS + "clients: [{name: c, key: k}]")
+    (said,) = warnings(TOKENS + "clients: [{name: c, key: c}]")
     assert "tokens: has no effect" in said
 
 

@@ -11,7 +11,7 @@ MAIN = "aoai: {endpoints: [{name: one, url: 'https://one.example', key: k}]}\n"
 
 
 def client(name: str) -> str:
-    return f"clients:\n  - name: {name}\n    key: key-of-{name}\n"
+    return f"clients:\n  - name: {name}\n    key: key-of-the-client-{name}\n"
 
 
 def write(folder: Path, **files: str) -> Path:

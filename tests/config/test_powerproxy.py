@@ -113,7 +113,7 @@ def test_what_has_no_meaning_is_named_in_one_warning(warnings: Lines):
 
 
 KEYLESS = """\
-clients: [{name: Team, key: t}]
+clients: [{name: Team, key: 3f0c2a7d9b5e4168}]
 aoai: {endpoints: [{name: one, url: 'https://one.example'}, {name: two, url: 'https://two.example', key: k}]}
 user_assigned_managed_identity_client_id: """
 

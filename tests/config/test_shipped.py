@@ -12,7 +12,7 @@ from aoai_gateway.quota.quotas import Quota
 from aoai_gateway.quota.request_limits import RequestLimits
 
 ROOT = Path(__file__).parents[2]
-AZURE = {"AOAI_SWEDEN_KEY": "a", "AOAI_FRANCE_KEY": "b", "TEAM1_KEY": "c"}
+AZURE = {"AOAI_SWEDEN_KEY": "a", "AOAI_FRANCE_KEY": "b", "TEAM1_KEY": "3f0c2a7d9b5e4168"}
 
 
 def test_the_default_needs_nothing_and_warns_of_nothing():

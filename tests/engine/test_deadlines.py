@@ -19,7 +19,7 @@ TEXT = "/openai/v1/completions"
 def asked(path: str, raw: bytes, **edits: int) -> Call:
     call = world("a").make_call("one", Client(name="a", key="key-of-a"), path=path)
     call.body = parse_body(call.target, None, raw)
-    call.edits |= edits
+    call.edits = edits
     return call
 
 

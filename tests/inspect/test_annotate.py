@@ -116,7 +116,7 @@ def test_a_call_that_was_served_in_a_lesser_way() -> None:
     at = world("a")
     client = limited(when_exceeded={"action": "degrade", "priority": "low"})
     call = at.call(client=client).call
-    call.notices[Notice.DEGRADED] = "max_tokens 800 -> 200"
+    call.note(Notice.DEGRADED, "max_tokens 800 -> 200")
     assert comment(call).startswith("degraded: max_tokens 800 -> 200 · limited: gpt")
     assert module.marker(call) == ":chart_with_downwards_trend:"
     assert metadata(call)["gateway_degraded"] == "max_tokens 800 -> 200"

@@ -30,7 +30,7 @@ def shown() -> dict[str, HTTPFlow]:
     waited = world("a").call().call
     waited.waited = 2.0
     degraded = world("a").call().call
-    degraded.notices[Notice.DEGRADED] = "deployment a -> b"
+    degraded.note(Notice.DEGRADED, "deployment a -> b")
     flows = {name: tflow.tflow() for name in ("replayed", "attempt", "plain", "waited", "degraded")}
     flows["refused"], flows["over quota"] = tflow.tflow(), tflow.tflow()
     annotate(flows["replayed"], replayed, "resp_1")

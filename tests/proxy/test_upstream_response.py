@@ -111,12 +111,6 @@ def test_a_redirect_is_the_backends_fault(status: int) -> None:
     assert failed.reason == f"a redirect ({status}); check the endpoint's url"
 
 
-def test_not_modified_is_an_answer() -> None:
-    attempt = Wire()
-    assert attempt.head(304) is None
-    assert attempt.end().status == 304
-
-
 @pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 502, 503, 504])
 def test_a_status_that_may_be_replayed_is_known_at_once(status: int) -> None:
     answered = Wire().head(status, {**JSON, "retry-after": "3"})
@@ -159,13 +153,48 @@ def test_a_200_that_is_no_object_of_json_is_no_answer(body: bytes) -> None:
     assert failed.reason == "its answer is no JSON, or only a part of it"
 
 
+TRANSCRIPTIONS = "/openai/deployments/gpt/audio/transcriptions?api-version=v1"
+SPEECH = "/openai/deployments/gpt/audio/speech?api-version=v1"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [201, 202, 204, 205, 304])
+@pytest.mark.parametrize(
+    "path", [CHAT, "/openai/v1/responses", TRANSCRIPTIONS, SPEECH, "/openai/v1/embeddings"]
+)
+def test_a_success_with_nothing_in_it_is_no_answer(path: str, status: int, stream: bool) -> None:
+    attempt = Wire(path, stream=stream)
+    assert attempt.head(status, {}) is None
+    failed = attempt.end()
+    assert (failed.kind, failed.reused) == (FailureKind.PROTOCOL, False)
+    assert failed.reason == f"its answer ({status}) has no body"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("DELETE", "/openai/v1/responses/resp_1", 204),
+        ("POST", "/openai/v1/responses/resp_1/cancel", 204),
+        ("POST", "/openai/v1/what/is/not/known", 204),
+        ("GET", "/openai/v1/files/file_1", 304),
+        # Nobody has spoken.
+        ("POST", TRANSCRIPTIONS, 200),
+    ],
+)
+def test_what_asks_for_no_content_may_be_answered_without(method: str, path: str, status: int) -> None:
+    attempt = Wire(stream=False)
+    attempt.received._call.target = parse_target(method, path)
+    attempt.head(status, {})
+    assert isinstance(attempt.end(), Answered)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
         (CHAT, b" " * 9000 + b'{"a": 1}\r\n'),
         (CHAT, b'\xef\xbb\xbf{"a": 1}'),
         # What is asked for with a form can be answered in plain text (response_format: srt).
-        ("/openai/deployments/gpt/audio/transcriptions?api-version=v1", b"1\n00:00 --> 00:01\nHi\n"),
+        (TRANSCRIPTIONS, b"1\n00:00 --> 00:01\nHi\n"),
     ],
 )
 def test_blanks_around_an_answer_and_texts_are_no_failure(path: str, body: bytes) -> None:

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Iterator
 
 from aoai_gateway.config.findings import ENDPOINTS, GROUPS, VIRTUAL_DEPLOYMENTS, Finding, Locate, repeated
 from aoai_gateway.config.identity_checks import check_identities
+from aoai_gateway.config.key_checks import check_keys
 from aoai_gateway.config.models import Client, Config, Group, Policy
 from aoai_gateway.config.patterns import is_pattern, matches, matches_any, matches_deployment
 from aoai_gateway.config.policies import LIMITS, TOTAL
 from aoai_gateway.config.priority_checks import check_priority_name, priority_names
 from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
-
-PUBLIC_KEY = "demo-key"
-"""How every client key ends that stands in the shipped files, which are public."""
 
 BUDGETS = ("max_tokens_per_day", "max_tokens_per_month", "max_cost_per_day", "max_cost_per_month")
 
@@ -20,7 +18,7 @@ def check_clients(config: Config, locate: Locate) -> Iterator[Finding]:
     """Yield everything that is wrong with groups and clients, or that the writer should know of."""
     yield from repeated([group.name for group in config.groups], ("groups",), "a group", locate)
     yield from repeated([client.name for client in config.clients], ("clients",), "a client", locate)
-    yield from _check_keys(config)
+    yield from check_keys(config)
     yield from check_identities(config)
     for place in _places(config):
         yield from _check_names(config, place)
@@ -63,39 +61,6 @@ def _clients(config: Config) -> Iterator[_Place]:
         groups.setdefault(group.name, _Place(group, ("groups", index)))
     for index, client in enumerate(config.clients):
         yield _Place(client, ("clients", index), groups.get(client.group or ""))
-
-
-# --- who they are ------------------------------------------------------------------------------------------
-
-
-def _check_keys(config: Config) -> Iterator[Finding]:
-    owners: dict[str, str] = {}
-    for index, client in enumerate(config.clients):
-        if not (client.key or client.key_sha256 or client.certificate or client.token) and not (
-            client.uses_entra_id_auth
-        ):
-            yield Finding(
-                ("clients", index), '"key" is missing', 'give it a key, or "token:" with claims of its tokens'
-            )
-        for key in client.key:
-            owner = owners.setdefault(key.get_secret_value(), client.name)
-            if owner != client.name:
-                yield Finding(
-                    ("clients", index, "key"),
-                    f'the clients "{owner}" and "{client.name}" have the same key',
-                    "a key must tell who is calling",
-                )
-        if len({key.get_secret_value() for key in client.key}) < len(client.key):
-            yield Finding(("clients", index, "key"), "the same key stands here twice")
-        if any(key.get_secret_value().endswith(PUBLIC_KEY) for key in client.key) and any(
-            endpoint.enabled and endpoint.simulated is None for endpoint in config.aoai.endpoints
-        ):
-            yield Finding(
-                ("clients", index, "key"),
-                "is the public one of the shipped examples, and opens real endpoints here",
-                "give it a key of its own, or keep your file in a folder without these clients",
-                fatal=False,
-            )
 
 
 # --- what they name ----------------------------------------------------------------------------------------

@@ -106,8 +106,8 @@ class Admission:
         except errors.GatewayError as error:
             if not terms.dry_run:
                 raise
-            call.notices[Notice.DRY_RUN] = error.code
-            call.policy.append(PolicyAction("reject", error.code, dry_run=True))
+            call.note_alone(Notice.DRY_RUN, error.code)
+            call.policy += (PolicyAction("reject", error.code, dry_run=True),)
 
     def _bound(self, call: Call, terms: EffectivePolicy) -> None:
         """Bound what a call asks for. Raises GatewayError when that is not to be lowered."""
@@ -117,16 +117,15 @@ class Admission:
         limited = apply(terms.request_limits, body, prompt)
         if not limited.changes:
             return
-        for change in limited.changes:
-            call.policy.append(PolicyAction("clamp", *change, dry_run=terms.dry_run))
+        call.policy += tuple(PolicyAction("clamp", *each, dry_run=terms.dry_run) for each in limited.changes)
         if terms.dry_run:
-            call.notices[Notice.DRY_RUN] = ", ".join(limited.notes)
+            call.note_alone(Notice.DRY_RUN, ", ".join(limited.notes))
             return
-        call.notices[Notice.CLAMPED] = ", ".join(limited.notes)
+        call.note_alone(Notice.CLAMPED, ", ".join(limited.notes))
         for name in ("max_tokens", "n", "best_of"):
             value = getattr(limited, name)
             if value is not None:
-                call.edits[name] = value
+                call.edit(name, value)
 
     def _what_is_left(self, call: Call, decision: Decision, asked: int) -> int | None:
         """Return the tokens to book for a call without a bound, for which not all was left that it can take.
@@ -242,7 +241,7 @@ class Admission:
                 call.asked = call.asked or call.deployment
                 call.assign(plan)
                 call.note(Notice.DEGRADED, f"deployment {call.asked} -> {other}")
-                call.policy.append(PolicyAction("degrade", "deployment", call.asked, other))
+                call.policy += (PolicyAction("degrade", "deployment", call.asked, other),)
                 # The other deployment's own quota counts, the ways out stay those of the first.
                 return replace(plan.terms, on_exceed=exceeded)
         if exceeded.max_tokens is not None and "max_tokens" not in tried:
@@ -250,14 +249,14 @@ class Admission:
             assert call.body is not None
             asked = call.edits.get("max_tokens", call.body.max_tokens)
             if asked is None or asked > exceeded.max_tokens:
-                call.edits["max_tokens"] = exceeded.max_tokens
-                call.policy.append(PolicyAction("degrade", "max_tokens", asked, exceeded.max_tokens))
+                call.edit("max_tokens", exceeded.max_tokens)
+                call.policy += (PolicyAction("degrade", "max_tokens", asked, exceeded.max_tokens),)
                 call.note(Notice.DEGRADED, f"max_tokens {asked or 'unbounded'} -> {exceeded.max_tokens}")
                 return terms
         if exceeded.priority is not None and "priority" not in tried:
             tried.add("priority")
             before, call.priority = call.priority or call.client.priority, exceeded.priority
-            call.policy.append(PolicyAction("degrade", "priority", before, exceeded.priority))
+            call.policy += (PolicyAction("degrade", "priority", before, exceeded.priority),)
             call.note(Notice.DEGRADED, f"priority {exceeded.priority}, over {limit_of(decision)}")
             # It runs outside the quota, when there is nothing better to do.
             return replace(terms, quotas=(), per_user=None)

@@ -159,7 +159,7 @@ class Aftermath:
         limits = own_rate_limits(failed.headers) if failed.headers is not None else None
         if limits is not None and lacking and (limits.limit_tokens or math.inf) < call.estimate:
             # The call is too large for it, which shows nothing about others.
-            call.too_small.add(backend.key)
+            call.too_small = request.too_small = call.too_small | {backend.key}
         elif not self._is_impatience(attempt, failed):
             hint = self._hint(failed)
             if lacks_tier(failed, request.tier):
@@ -250,7 +250,7 @@ class Aftermath:
         for earlier, scope in self._alike.get(like, ()):
             self._scheduler.breaks.withdraw(scope, call.id)
             if earlier.scope is not None:
-                call.withdrawn.append(scope)
+                call.withdrawn += (scope,)
             earlier.break_seconds = None
 
     def _return(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:

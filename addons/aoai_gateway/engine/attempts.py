@@ -221,7 +221,7 @@ class Attempts(Aftermath):
         attempt.implausible = timeouts.implausible
         liveness.sent(call.id, self._now, within)
         if call.streaming and self._lacks_usage(backend):
-            call.usage_unknown.add(backend.key)
+            call.usage_unknown |= {backend.key}
         result = yield Send(attempt, timeouts, fresh=creates_state(call))
         if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
             attempt.resent = True
@@ -230,7 +230,7 @@ class Attempts(Aftermath):
         if isinstance(result, Failed) and result.fault is Fault.STREAM_OPTIONS:
             # It is the gateway that asked for usage: once more, as the client has it.
             attempt.resent = True
-            call.usage_unknown.add(backend.key)
+            call.usage_unknown |= {backend.key}
             liveness.sent(call.id, result.now, within)
             result = yield Send(attempt, timeouts, fresh=creates_state(call))
             if isinstance(result, Answered) and result.status < 400:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aoai_gateway.engine.plan import Plans
 from aoai_gateway.wire.operation import Cost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.config.priorities import PriorityClass
@@ -151,10 +153,19 @@ _PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 _TIER = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
 
+NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+"""What most calls have in the place of a mapping."""
+
+NO_BACKENDS: Final[AbstractSet[BackendKey]] = frozenset()
+
 
 @dataclass(slots=True)
 class Call:
-    """The facts about one request. The driver of the engine fills in the first block."""
+    """The facts about one request. The driver of the engine fills in the first block.
+
+    What it notes of itself is replaced and never changed, so that calls share what is empty, as it mostly is:
+    many are kept, and the garbage collector looks at each list and set of them.
+    """
 
     id: str
     client: Client
@@ -165,7 +176,7 @@ class Call:
     unix_offset: float
     headers: Headers
     """The request's headers, without credentials."""
-    claims: Mapping[str, str] = field(default_factory=dict, repr=False)
+    claims: Mapping[str, str] = field(default=NOTHING, repr=False)
     """What the client's verified token says, if it came with one."""
     user: str | None = field(default=None, repr=False)
     """The name of its end user, if it has one."""
@@ -195,17 +206,17 @@ class Call:
     attempts: list[Attempt] = field(default_factory=list)
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when the last attempt was chosen."""
-    decisions: list[str] = field(default_factory=list)
+    decisions: Sequence[str] = ()
     """The decisions, in order and in words; filled at its end, if flows are looked at."""
-    too_small: set[BackendKey] = field(default_factory=set)
+    too_small: AbstractSet[BackendKey] = NO_BACKENDS
     """Backends whose whole limit is below the estimate."""
-    usage_unknown: set[BackendKey] = field(default_factory=set)
+    usage_unknown: AbstractSet[BackendKey] = NO_BACKENDS
     """Backends that do not know ``stream_options.include_usage`` in the call's api-version."""
-    edits: dict[str, int] = field(default_factory=dict)
+    edits: Mapping[str, int] = NOTHING
     """Members of the body that the client's limits or policy set to another value."""
-    notices: dict[Notice, str] = field(default_factory=dict)
+    notices: Mapping[Notice, str] = NOTHING
     """The effects of the client's limits and quotas, in words."""
-    policy: list[PolicyAction] = field(default_factory=list)
+    policy: tuple[PolicyAction, ...] = ()
     """The same as data, and every quota that refused it."""
     quota: Decision | None = None
     """The last decision on its quotas."""
@@ -215,7 +226,7 @@ class Call:
     """The booking for the call, until it is settled or cancelled."""
     taken_back: Reservation | None = None
     """The booking that was cancelled for another deployment, until the call is booked there."""
-    withdrawn: list[Scope] = field(default_factory=list)
+    withdrawn: tuple[Scope, ...] = ()
     """Breaks that it had opened and that were taken back, since it was the cause itself."""
     stretched: bool = False
     """Whether it may take more than is booked for it: no bound was set, and so much was not left."""
@@ -228,13 +239,13 @@ class Call:
     """Of these, the seconds in the queue."""
     asked: str = ""
     """The deployment that the client asked for, where its policy or a fallback led to another one."""
-    fallbacks: Mapping[Refusal, str] = field(default_factory=dict)
+    fallbacks: Mapping[Refusal, str] = NOTHING
     """The virtual deployments to which it may fall back from where it is, by the cause."""
-    barred: Mapping[Refusal, Barred] = field(default_factory=dict)
+    barred: Mapping[Refusal, Barred] = NOTHING
     """Those to which it may not, though the configuration names them."""
     fallback_refused: str | None = None
     """Why no other deployment took the place of a refused answer: ``content_filter a -> b: not_allowed``."""
-    fell_back: list[FellBack] = field(default_factory=list)
+    fell_back: tuple[FellBack, ...] = ()
     """How it came to where it is."""
     bookings: int = 0
     """How often quotas were asked to book it: each booking has a name of its own."""
@@ -303,12 +314,20 @@ class Call:
     def forget_texts(self) -> None:
         """Let go of the prompt, the answer and the headers of a call that is over, but may be kept."""
         self.body = self.delivered = None
-        self.headers = {}
+        self.headers = NOTHING
 
     def note(self, notice: Notice, words: str) -> None:
         """Note what was done to it, for its answer's headers."""
         said = self.notices.get(notice)
-        self.notices[notice] = f"{said}; {words}" if said else words
+        self.note_alone(notice, f"{said}; {words}" if said else words)
+
+    def note_alone(self, notice: Notice, words: str) -> None:
+        """Note it in the place of what was noted of the kind before."""
+        self.notices = {**self.notices, notice: words}
+
+    def edit(self, member: str, value: int) -> None:
+        """Note to what a member of the body is set."""
+        self.edits = {**self.edits, member: value}
 
     def may_fall_back(self, refusal: Refusal) -> bool:
         """Whether another deployment may serve it for this cause; where none may, why is noted."""

@@ -23,13 +23,12 @@ A call goes through these stages:
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.admission import Admission
 from aoai_gateway.engine.ahead import check_deployment, check_lines, check_unread_lines
 from aoai_gateway.engine.attempts import Attempts
-from aoai_gateway.engine.call import Barred, Call, Outcome
+from aoai_gateway.engine.call import NOTHING, Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.engine.estimates import Estimates
 from aoai_gateway.engine.fallback import fall_back, find_ways_out
@@ -43,7 +42,7 @@ from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator
     from random import Random
 
     from aoai_gateway.config.priorities import PriorityClass
@@ -53,10 +52,6 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
-
-
-NO_FALLBACKS: Final[Mapping[Refusal, str]] = MappingProxyType({})
-NO_BARS: Final[Mapping[Refusal, Barred]] = MappingProxyType({})
 
 
 class Engine:
@@ -144,7 +139,7 @@ class Engine:
         if call.plan.fallbacks:
             find_ways_out(call)
         else:
-            call.fallbacks, call.barred = NO_FALLBACKS, NO_BARS
+            call.fallbacks = call.barred = NOTHING
         return Attempts(self.shared, call, pool, now)
 
     def _fall_back(

@@ -75,14 +75,14 @@ class _Before:
         "quota",
         "reserved_tokens",
         "stretched",
+        "edits",
+        "notices",
+        "policy",
     )
-    COPIED = ("edits", "notices", "policy")
 
     @classmethod
     def of(cls, call: Call) -> _Before:
-        kept = {name: getattr(call, name) for name in cls.CHANGED}
-        kept |= {name: getattr(call, name).copy() for name in cls.COPIED}
-        return cls(kept)
+        return cls({name: getattr(call, name) for name in cls.CHANGED})
 
     def restore(self, call: Call) -> None:
         for name, value in self.fields.items():
@@ -124,8 +124,8 @@ def fall_back(
         return None
     call.taken_back = None
     for name, value in before.fields["edits"].items():
-        call.edits[name] = min(value, call.edits.get(name, value))
-    call.fell_back.append(FellBack(refusal, first, other))
+        call.edit(name, min(value, call.edits.get(name, value)))
+    call.fell_back += (FellBack(refusal, first, other),)
     call.note(Notice.FALLBACK, f"{refusal} {first} -> {other}")
     return pool, admitted
 

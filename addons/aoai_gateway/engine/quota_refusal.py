@@ -12,6 +12,8 @@ from aoai_gateway.quota.quotas import Limit
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aoai_gateway.engine.call import Call
     from aoai_gateway.quota.quotas import Decision, Reservation, Standing
 
@@ -37,11 +39,11 @@ def note_refused(call: Call, refused: PolicyAction | None) -> None:
     if refused is None:
         return
     if refused.what == getattr(_last(call.policy), "what", None):
-        call.policy.pop()
-    call.policy.append(refused)
+        call.policy = call.policy[:-1]
+    call.policy += (refused,)
 
 
-def _last(actions: list[PolicyAction]) -> PolicyAction | None:
+def _last(actions: Sequence[PolicyAction]) -> PolicyAction | None:
     """Return the last action, if it is a quota's."""
     return actions[-1] if actions and actions[-1].action == "quota" else None
 

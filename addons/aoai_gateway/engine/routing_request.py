@@ -88,10 +88,8 @@ def _tokens(call: Call) -> int:
 
 
 def _note_too_small(call: Call, pool: Pool) -> None:
-    for backend in pool:
-        limit = backend.declared.tokens_per_minute
-        if limit is not None and call.estimate > limit:
-            call.too_small.add(backend.key)
+    limits = ((backend.key, backend.declared.tokens_per_minute) for backend in pool)
+    call.too_small |= {key for key, limit in limits if limit is not None and call.estimate > limit}
 
 
 def _refers(call: Call) -> bool:

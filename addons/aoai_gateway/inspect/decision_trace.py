@@ -131,7 +131,7 @@ def follow[T](run: Generator[Effect, Result, T], call: Call, notes: Notes) -> Ge
             except StopIteration as stop:
                 value: T = stop.value
                 return value
-            notices = dict(call.notices) if call.notices else NO_NOTICES
+            notices = call.notices
             if call.attempts:
                 last = call.attempts[-1]
                 step = Step(effect, call.skipped, notices, last.break_seconds, last.breaks, last.scope)

@@ -50,6 +50,17 @@ def expects_object(call: Call, status: int) -> bool:
     return status == 200 and is_asked_in_json and not operation.binary
 
 
+def lacks_body(call: Call, status: int, body: bytes) -> bool:
+    """Whether a success has nothing in it, though the call asked for content, which costs tokens.
+
+    Azure answers such a call with 200 and a body. A proxy in its place may say 204, 205 or, to a POST, 304;
+    a deletion and a cancellation may be answered so, too. A transcript that is text (200) may be empty.
+    """
+    operation = call.target.operation
+    asks_for_content = operation.cost is not Cost.NONE and operation.name != UNKNOWN_NAME
+    return asks_for_content and status < 400 and status != 200 and not body.strip(_BLANKS)
+
+
 def is_object(body: bytes) -> bool:
     """Whether a body begins and ends as an object: a proxy's page, nothing, and a part of JSON do not.
 

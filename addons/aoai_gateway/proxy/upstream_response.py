@@ -40,6 +40,7 @@ from aoai_gateway.proxy.answer_kinds import (
     is_download,
     is_object,
     is_stream,
+    lacks_body,
     refusal_in_stream,
 )
 from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
@@ -455,6 +456,9 @@ class UpstreamResponse:
         assert self.response is not None
         self._body = [body := b"".join(self._body)]
         coding, status = self._head.get("content-encoding"), self.response.status_code
+        if lacks_body(self._call, status, body):
+            self._phase = Phase.OVER
+            return Failed(now, FailureKind.PROTOCOL, f"its answer ({status}) has no body")
         try:
             self.decoded = decode(body, coding, MOST_AT_ONCE)
         except NotDecodedError as error:

@@ -12,6 +12,7 @@ from aoai_gateway.routing.client_shares import SHARED_SECONDS, Left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from aoai_gateway.config.endpoints import Strategy
     from aoai_gateway.config.priorities import PriorityClass
@@ -125,7 +126,7 @@ class RoutingRequest:
     """Whether it goes only where there is known to be room."""
     tried: set[BackendKey] = field(default_factory=set)
     """The backends that have failed it, and are not asked again."""
-    too_small: set[BackendKey] = field(default_factory=set)
+    too_small: AbstractSet[BackendKey] = frozenset()
     """The backends whose whole limit is below its tokens."""
     expected: tuple[Mapping[BackendKey, int], float] | None = None
     """The tokens that lower classes leave free for others like it, by backend, and since when."""
