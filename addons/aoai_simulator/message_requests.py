@@ -101,8 +101,13 @@ def _conversation(body: Mapping[str, Any]) -> Conversation:
         conversation.texts.append(_joined(system))
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, Mapping) else None
-        if role not in ("user", "assistant"):
-            raise InvalidError(f"messages.{number}.role: Input should be 'user' or 'assistant'")
+        if role == "system" and not number:
+            raise InvalidError(
+                'messages: Unexpected role "system". The first message is the user\'s; '
+                "instructions before it are the parameter `system`."
+            )
+        if role not in ("user", "assistant", "system"):
+            raise InvalidError(f"messages.{number}.role: Input should be 'user', 'assistant' or 'system'")
         _add(conversation, role, message.get("content"), f"messages.{number}")
     return conversation
 
@@ -117,7 +122,7 @@ def _add(conversation: Conversation, role: str, content: Any, where: str) -> Non
         conversation.called += [str(block.get("name")) for block in blocks if block.get("type") == "tool_use"]
     elif any(block.get("type") == "tool_result" for block in blocks):
         conversation.answered = True
-    else:
+    elif role == "user":
         conversation.user(text)
 
 

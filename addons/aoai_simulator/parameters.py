@@ -81,6 +81,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
             "access_programs",
             "background",
             "background_options",
+            "client_metadata",
             "context_management",
             "conversation",
             "image",

@@ -264,6 +264,7 @@ def _call_item(
         "input" if custom else "arguments": call.text if done else "",
         "call_id": f"call_{made.ident[: 24 - len(suffix)]}{suffix}",
         "name": call.tool.name,
+        **({"namespace": call.tool.namespace} if call.tool.namespace else {}),
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from aoai_simulator.conversation import Conversation
@@ -32,6 +32,10 @@ HOSTED: Mapping[str, str] = {
     "apply_patch": "patch edit file",
 }
 """The built-in tools of the Responses API, with words that call for them."""
+
+_NAMESPACE = "namespace"
+_WAYS = ("tool_search", "programmatic_tool_calling")
+"""Ways by which a model comes to the other tools. They are taken, and never called: all tools are at hand."""
 
 _FINAL = re.compile(
     r"final|^(output|answer|respond|response|finish|submit|done|complete|return)(_|$)|structured_output",
@@ -82,12 +86,16 @@ _GENERIC = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool; `type` is the built-in tool's, `definition` the object that describes it."""
+    """One tool; `type` is the built-in tool's, `definition` the object that describes it.
+
+    `namespace`: the group that it is in, as Codex offers its sub-agents; empty outside of one.
+    """
 
     kind: Kind
     name: str
     type: str
     definition: Mapping[str, Any]
+    namespace: str = ""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -179,7 +187,7 @@ def read_toolbox(operation: str, body: Mapping[str, Any]) -> Toolbox:
         return _legacy(body)
     if offered is not None and not isinstance(offered, list):
         raise InvalidError("Invalid type for 'tools': expected an array.", param="tools", code="invalid_type")
-    tools = tuple(_tool(tool, f"tools[{index}]", chat=chat) for index, tool in enumerate(offered or ()))
+    tools = tuple(_all(offered or (), chat=chat))
     choice = body.get("tool_choice")
     if not tools:
         if choice in (None, "none", "auto"):
@@ -216,6 +224,32 @@ def _legacy(body: Mapping[str, Any]) -> Toolbox:
     return Toolbox((_chosen(tools, choice, "function_call"),), "named", parallel=False)
 
 
+def _all(offered: Sequence[Any], *, chat: bool) -> Iterator[Tool]:
+    """All tools that may be called, those in namespaces too."""
+    for index, tool in enumerate(offered):
+        where = f"tools[{index}]"
+        kind = tool.get("type") if isinstance(tool, Mapping) else None
+        if not chat and kind == _NAMESPACE:
+            yield from _grouped(tool, where)
+        elif chat or kind not in _WAYS:
+            yield _tool(tool, where, chat=chat)
+
+
+def _grouped(group: Mapping[str, Any], where: str) -> Iterator[Tool]:
+    """The functions and custom tools of a namespace."""
+    name = _name(group, where)
+    listed = group.get("tools")
+    if not isinstance(listed, list) or not listed:
+        param = f"{where}.tools"
+        message = f"Invalid '{param}': expected a non-empty array."
+        raise InvalidError(message, param=param, code="invalid_type")
+    for index, tool in enumerate(listed):
+        place = f"{where}.tools[{index}]"
+        if isinstance(tool, Mapping) and tool.get("type") in HOSTED:
+            raise _no_such_type(tool["type"], place, ("function", "custom"))
+        yield replace(_tool(tool, place, chat=False), namespace=name)
+
+
 def _tool(tool: Any, where: str, *, chat: bool) -> Tool:
     if not isinstance(tool, Mapping):
         raise InvalidError(
@@ -238,10 +272,13 @@ def _tool(tool: Any, where: str, *, chat: bool) -> Tool:
         return Tool("custom", name, "custom", definition)
     if not chat and isinstance(kind, str) and kind in HOSTED:
         return Tool("hosted", kind, kind, tool)
-    supported = ("function", "custom", *(() if chat else HOSTED))
+    raise _no_such_type(kind, where, ("function", "custom", *(() if chat else (*HOSTED, _NAMESPACE, *_WAYS))))
+
+
+def _no_such_type(kind: Any, where: str, supported: Sequence[str]) -> InvalidError:
     listed = ", ".join(f"'{name}'" for name in supported[:-1]) + f" and '{supported[-1]}'"
     message = f"Invalid value: {kind!r}. Supported values are: {listed}."
-    raise InvalidError(message, param=f"{where}.type", code="invalid_value")
+    return InvalidError(message, param=f"{where}.type", code="invalid_value")
 
 
 def _function(definition: Any, where: str, kind: Kind) -> Tool:

@@ -129,6 +129,14 @@ def test_the_path_that_requests_bring_along_is_not_part_of_the_url(warnings: Lin
     assert [("ends with /openai" in each) for each in said] == [True] * warned
 
 
+@pytest.mark.parametrize(("path", "warned"), [("api/projects/search", True), ("", False)])
+def test_a_project_of_foundry_is_not_the_resource(warnings: Lines, path: str, warned: bool):
+    """Foundry's portal shows a project's address first."""
+    host = "contoso.services.ai.azure.com"
+    said = warnings(CLIENT + f"aoai: {{endpoints: [{{name: a, url: 'https://{host}/{path}', key: b}}]}}")
+    assert [f"write the resource's: https://{host}/" in each for each in said] == [True] * warned
+
+
 def test_http_is_for_this_machine_only(warnings: Lines):
     (said,) = warnings(CLIENT + "aoai: {endpoints: [{name: a, url: 'http://a.example', key: b}]}")
     assert "keys and prompts would travel unencrypted" in said

@@ -180,6 +180,19 @@ def test_what_litellm_calls_it(problems: Problems, litellm: str, here: str):
     assert said == f'gateway.yaml:9: clients[0].{litellm}: unknown key; did you mean "{here}"?'
 
 
+@pytest.mark.parametrize(
+    ("litellm", "said"),
+    [
+        ("api_version", "leave it out: each request brings its own, which goes on to Azure"),
+        ("azure_ad_token", 'did you mean "auth"?'),
+        ("tenant_id", 'it belongs under "auth"'),
+    ],
+)
+def test_what_litellm_says_of_a_resource(problems: Problems, litellm: str, said: str):
+    endpoint = HEAD.replace("      key: ${SECRET}\n", f"      key: ${{SECRET}}\n      {litellm}: x\n")
+    assert problems(endpoint) == [f"gateway.yaml:6: aoai.endpoints[0].{litellm}: unknown key; {said}"]
+
+
 def test_a_list_item_of_the_wrong_kind(problems: Problems):
     assert problems(HEAD + "  - Team 2\n") == [
         'gateway.yaml:9: clients[1]: is "Team 2", but a mapping is expected (lines of key: value); '

@@ -270,6 +270,45 @@ def test_a_built_in_tool_is_used_when_the_words_call_for_it() -> None:
     assert [i["type"] for i in respond(asked)["output"]] == ["web_search_call", "message"]
 
 
+def test_a_namespace_groups_functions_and_custom_tools() -> None:
+    inner = [
+        {"type": "function", "name": "spawn_agent", "parameters": WEATHER, "strict": True},
+        {"type": "custom", "name": "note"},
+    ]
+    tools = [{"type": "namespace", "name": "agents", "description": "Sub-agents.", "tools": inner}]
+    item = respond({"tools": tools, "input": "Spawn an agent"})["output"][0]
+    assert (item["type"], item["name"], item["namespace"]) == ("function_call", "spawn_agent", "agents")
+    asked = {"tools": tools, "tool_choice": {"type": "custom", "name": "note"}}
+    item = respond(asked)["output"][0]
+    assert (item["type"], item["name"], item["namespace"]) == ("custom_tool_call", "note", "agents")
+    added = [each["item"] for each in respond({**asked, "stream": True}) if "item" in each]
+    assert {each["namespace"] for each in added} == {"agents"}
+    plain = respond({"tools": inner, "tool_choice": "required"})["output"][0]
+    assert "namespace" not in plain
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"description": "Nameless.", "tools": [{"type": "custom", "name": "a"}]}, "tools[0].name"),
+        ({"name": "a"}, "tools[0].tools"),
+        ({"name": "a", "tools": []}, "tools[0].tools"),
+        ({"name": "a", "tools": [{"type": "shell"}]}, "tools[0].tools[0].type"),
+        ({"name": "a", "tools": [{"type": "function"}]}, "tools[0].tools[0].name"),
+    ],
+)
+def test_a_namespace_that_is_not_one(wrong: dict[str, Any], param: str) -> None:
+    error = respond({"tools": [{"type": "namespace", **wrong}]})["error"]
+    assert error["param"] == param
+
+
+@pytest.mark.parametrize("kind", ["tool_search", "programmatic_tool_calling"])
+def test_ways_to_other_tools_are_taken_and_not_called(kind: str) -> None:
+    tools = [{"type": kind}, {"type": "function", "name": "weather", "defer_loading": True}]
+    assert respond({"tools": tools, "tool_choice": "required"})["output"][0]["name"] == "weather"
+    assert [item["type"] for item in respond({"tools": tools[:1]})["output"]] == ["message"]
+
+
 def test_chat_knows_no_built_in_tools() -> None:
     error = chat({"tools": [{"type": "web_search"}]})["error"]
     assert (error["code"], error["param"]) == ("invalid_value", "tools[0].type")
@@ -376,6 +415,9 @@ def test_two_limits_at_once_are_refused() -> None:
 def test_unknown_parameters_are_refused() -> None:
     assert chat({"colour": 1})["error"]["message"] == "Unrecognized request argument supplied: colour"
     assert respond({"colour": 1})["error"]["code"] == "unknown_parameter"
+    assert respond({"client_metadata": {"session_id": "1"}})["status"] == "completed", (
+        "Codex sends it to Azure, too"
+    )
 
 
 @pytest.mark.parametrize("stop", ["three", ["never", "three"]])

@@ -201,6 +201,19 @@ def test_tokens_are_counted_without_an_answer(resource: Resource) -> None:
     assert json.loads(reply.body) == {"input_tokens": message(resource)["usage"]["input_tokens"]}
 
 
+def test_a_system_message_in_the_middle_is_context(resource: Resource) -> None:
+    """Claude Code puts one after the user's words, and asks for them to be answered all the same."""
+    between = {"role": "system", "content": [{"type": "text", "text": "say: two"}]}
+    messages = [{"role": "user", "content": "say: one"}, between]
+    assert message(resource, messages=messages)["content"][0]["text"] == "one"
+    alone = message(resource, messages=messages[:1])["usage"]["input_tokens"]
+    assert message(resource, messages=messages)["usage"]["input_tokens"] > alone
+    refused = ask(resource, {**ASK, "messages": [between, *messages]})
+    assert isinstance(refused, Whole)
+    assert refused.status == 400
+    assert "`system`" in json.loads(refused.body)["error"]["message"]
+
+
 WRONG: list[tuple[int, str, Any]] = [
     (400, "invalid_request_error", b"{"),
     (400, "invalid_request_error", {**ASK, "messages": []}),

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from aoai_gateway.wire.references import DIGESTED, MOST_ITEMS, SEARCHED, references_in
+from aoai_gateway.wire.references import DIGESTED, MOST_ITEMS, SEARCHED, is_id, references_in
 from tests.machine_speed import slowness
 
 
@@ -44,6 +44,22 @@ def test_ids_are_found_at_both_ends() -> None:
     assert references_in(data) == (first, last)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("resp_" + "aZ-_9" * 100 + "=", True),
+        ("resp_" + "a" * 2_048, True),
+        ("resp_" + "a" * 2_049, False),
+        ("file_search_preview_2025_03_11", False),
+        ("run_step2_details_long", False),
+    ],
+)
+def test_a_long_id_may_have_the_alphabet_of_base64_urls(text: str, found: bool) -> None:
+    """Other gateways write their route into ids; words with underscores are shorter than those."""
+    assert is_id(text) is found
+    assert references_in(b'{"id":"%s"}' % text.encode()) == ((text,) if found else ())
+
+
 MEGABYTES = 8 * 1024 * 1024
 
 
@@ -53,11 +69,13 @@ MEGABYTES = 8 * 1024 * 1024
         b"x",
         b'"',
         b'"resp_abcdefghijk-abcdef",',
+        b'"resp_%s",' % (b"abcdefghij_" * 100),
+        b'"resp_%s",' % (b"abcdefghij_" * 300),
         b'"encrypted_content":',
         b'"encrypted_content":"x",',
         b'"encrypted_content":"%s",' % (b"A" * 60_000),
     ],
-    ids=["text", "quotes", "ids", "names", "items", "long items"],
+    ids=["text", "quotes", "ids", "long ids", "no ids", "names", "items", "long items"],
 )
 def test_a_large_text_takes_a_moment(piece: bytes) -> None:
     data, took = piece * (MEGABYTES // len(piece)), []

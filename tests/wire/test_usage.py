@@ -116,6 +116,14 @@ def test_a_large_answer_is_searched_and_not_decoded() -> None:
     assert read_answer(json.dumps(answer).encode()) == AnswerFacts()
 
 
+@pytest.mark.parametrize("filler", ["", "x" * 70_000])
+def test_a_long_id_is_kept_whole(filler: str) -> None:
+    """By it the response is found again, at its backend and in the books."""
+    ident = "resp_" + "aZ-_9" * 100 + "="
+    answer = {"id": ident, "object": "response", "status": "completed", "output": filler}
+    assert read_answer(json.dumps(answer).encode()).response_id == ident
+
+
 def test_in_a_large_answer_only_an_object_with_counts_is_usage() -> None:
     quoted = '"usage":{"prompt_tokens":99,"total_tokens":99}'
     answer = {

@@ -64,6 +64,9 @@ def _needs_ours(client: Client) -> bool:
     return client.enabled and not client.brings_own_token
 
 
+_FOUNDRY, _PROJECT = ".services.ai.azure.com", "/api/projects/"
+
+
 def _check_url(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
     if endpoint.url is None:
         return
@@ -72,6 +75,13 @@ def _check_url(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
             (*path, "url"),
             "ends with /openai, which the path of every request brings along: it would be there twice",
             "leave it out, unless a gateway in front of Azure asks for it",
+            fatal=False,
+        )
+    if endpoint.host.endswith(_FOUNDRY) and endpoint.path_prefix.startswith(_PROJECT):
+        yield Finding(
+            (*path, "url"),
+            "is the address of a project, which serves responses and no chat completions or embeddings",
+            f"write the resource's: https://{endpoint.host}/",
             fatal=False,
         )
     if endpoint.scheme == "http" and not is_loopback(endpoint.host):

@@ -62,6 +62,7 @@ _SYNONYMS = {
     "apikey": ("key",),
     "allowed_deployments": ("deployments_allowed",),
     "allowed_endpoints": ("endpoints_allowed",),
+    "azure_ad_token": ("auth",),
     "azure_endpoint": ("url",),
     "base_url": ("url",),
     "break": ("breaks",),
@@ -105,6 +106,12 @@ _SYNONYMS = {
 
 _LITELLM = {"environment_variables", "general_settings", "litellm_settings", "model_list", "router_settings"}
 """The keys at the top of LiteLLM's own file."""
+
+_NEEDLESS = {
+    "api_version": "leave it out: each request brings its own, which goes on to Azure",
+    "deployment_id": "leave it out: each request names its deployment",
+}
+"""What others want to know of a resource, and this gateway does not."""
 
 _INSTEAD_OF_A_NUMBER = {"float_parsing", "int_parsing", "int_from_float"}
 
@@ -291,6 +298,8 @@ def _what_was_meant(path: KeyPath) -> str:
     known = _known_keys(model, path)
     if len(path) == 1 and word in _LITELLM:
         return "it is LiteLLM's; docs/howto/litellm.md says what stands for its settings here"
+    if word in _NEEDLESS:
+        return _NEEDLESS[word]
     if synonym := _synonym(word, known):
         return f'did you mean "{synonym}"?'
     if outer := _belongs_under(model, word):

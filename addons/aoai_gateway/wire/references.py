@@ -20,6 +20,9 @@ MOST_ITEMS = 128
 SEARCHED = 256 * 1024
 """Bytes at either end of a body in which ids are looked for."""
 
+LONGEST_ID = 2_048
+"""Characters. Azure's have up to some 100; LiteLLM, as a backend, writes its route into them: some 450."""
+
 DIGESTED = 16 * 1024
 """Bytes at either end of an encrypted item by which it is remembered, besides its length."""
 
@@ -51,8 +54,10 @@ _KINDS = (
     "vs_",
     "vsfb_",
 )
-# The rest is random: not a word, as in "file_search", and of 16 characters at least.
-_ID = re.compile(rf"(?:{'|'.join(_KINDS)})(?=[a-z-]*[0-9A-Z])[A-Za-z0-9-]{{16,128}}", re.ASCII)
+# The rest is random: not a word, as in "file_search", and of 16 characters at least. With underscores, as
+# base64 for URLs has them, it is longer than words that are joined by them.
+_RANDOM = rf"(?=[a-z-]*[0-9A-Z])[A-Za-z0-9-]{{16,128}}|[A-Za-z0-9_-]{{129,{LONGEST_ID}}}={{0,2}}"
+_ID = re.compile(rf"(?:{'|'.join(_KINDS)})(?:{_RANDOM})", re.ASCII)
 # A look at the first letter spares most quotes the comparison with each kind.
 _FIRST = "".join(sorted({kind[0] for kind in _KINDS}))
 _QUOTED_ID = re.compile(rf'"(?=[{_FIRST}])({_ID.pattern})"'.encode())

@@ -70,7 +70,7 @@ _UNREADABLE = ("could not be verified", "could not be decrypted")
 _NOT_FOUND = ("not found", "no such", "does not exist", "could not be found")
 _STREAM_OPTIONS = "stream_options"
 _MOST_FAULTS = 20
-_ID = re.compile(r"\b(?:[a-z]{2,12}[_-])[A-Za-z0-9_-]{6,128}")
+_ID = re.compile(r"\b(?:[a-z]{2,12}[_-])[A-Za-z0-9_-]{6,2048}={0,2}")
 _MOST_IDS = 4
 
 
@@ -137,7 +137,7 @@ def is_held_elsewhere(status: int, body: bytes | None, request: bytes) -> bool:
     message = read_error(body).get("message")
     if not isinstance(message, str) or not any(words in message.lower() for words in _NOT_FOUND):
         return False
-    named = _ID.findall(message[:1_024])[:_MOST_IDS]
+    named = _ID.findall(message[:4_096])[:_MOST_IDS]
     return any(f'"{name}"'.encode() in request for name in named)
 
 

@@ -42,7 +42,7 @@ from aoai_gateway.wire.operations import (
     OPERATIONS,
     TABLES,
 )
-from aoai_gateway.wire.references import is_id
+from aoai_gateway.wire.references import LONGEST_ID, is_id
 from aoai_gateway.wire.session_errors import no_websocket_here, upgrade_required
 
 Api = Literal["classic", "v1", "anthropic"]
@@ -50,10 +50,9 @@ Api = Literal["classic", "v1", "anthropic"]
 DEPLOYMENT_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}", re.ASCII)
 """The form of a deployment's name in a path. Azure's own names are up to 64 of these characters."""
 
-ID = re.compile(r"(?!\.+$)[A-Za-z0-9._~:@=+-]{1,256}", re.ASCII)
-"""The form of an id in a path."""
+ID = re.compile(rf"(?!\.+$)[A-Za-z0-9._~:@=+-]{{1,{LONGEST_ID}}}", re.ASCII)
+"""The form of an id in a path, and of each segment of a path that is not in the table."""
 
-PLAIN_SEGMENT = re.compile(r"(?!\.+$)[A-Za-z0-9._~:@=+-]{1,128}", re.ASCII)
 MOST_SEGMENTS = 12
 """Of a path that is not in the table."""
 
@@ -271,7 +270,7 @@ class _Reader:
         if first in not_served and (self.api == "classic" or first not in CLASSIC_ONLY):
             raise not_built(not_served[first])
         passes = self.api != "classic" and self.rest and len(self.rest) <= MOST_SEGMENTS
-        if not passes or not all(PLAIN_SEGMENT.fullmatch(unquote(part)) for part in self.rest):
+        if not passes or not all(ID.fullmatch(unquote(part)) for part in self.rest):
             raise _not_ours(self.raw)
         literals = _LITERALS[self.dialect.name]
         if path_hints.is_slip(self.rest, literals) or any(map(_ENCODED_PLAIN.search, self.rest)):

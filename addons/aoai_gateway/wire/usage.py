@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aoai_gateway.wire.references import LONGEST_ID
+
 _LARGEST_PLAUSIBLE = 10**12
 _LONGEST_AUDIO = 7 * 24 * 3600
 _LARGE_ANSWER = 65_536
@@ -26,10 +28,11 @@ _SEARCHED = 256 * 1024
 """Bytes at either end of a large answer that are searched: the facts about the whole of it are there."""
 
 _MOST_FOUND = 32
-_LONGEST_FACT = 512
+_LONGEST_TEXT = 256
+_LONGEST_FACT = LONGEST_ID + 256
 _BLANK = rb"[ \t\r\n]*+"
 _OBJECT = re.compile(_BLANK + rb":" + _BLANK + rb"(?=\{)")
-_STRING = re.compile(_BLANK + rb":" + _BLANK + rb'"([^"\\]{1,256})"')
+_STRING = re.compile(_BLANK + rb":" + _BLANK + rb'"([^"\\]{1,%d})"' % LONGEST_ID)
 _IDS = (b"resp_", b"chatcmpl-", b"cmpl-", b"msg_")
 _NOTHING: Mapping[str, Any] = {}
 _BESIDE, _MOST_ITERATIONS = "compaction", 64
@@ -163,7 +166,7 @@ def search_answer(raw: bytes) -> AnswerFacts:
     return AnswerFacts(
         usage=_find_usage(raw),
         model=_plain(models[-1]) if models else None,
-        response_id=_plain(ids[0]) if ids else None,
+        response_id=ids[0].decode(errors="replace") if ids else None,
         finish_reasons=tuple(_plain(reason) for reason in reasons),
         status=_plain(status) if status else None,
     )
@@ -176,7 +179,7 @@ def facts_of(document: object) -> AnswerFacts:
     return AnswerFacts(
         usage=read_usage(document.get("usage")),
         model=_text(document.get("model")),
-        response_id=_text(document.get("id")),
+        response_id=_text(document.get("id"), LONGEST_ID),
         finish_reasons=_finish_reasons(document),
         status=_text(document.get("status")),
         error=error if isinstance(error := document.get("error"), dict) and error else None,
@@ -258,7 +261,7 @@ def _add_string(found: dict[int, bytes], raw: bytes, at: int, key: bytes) -> Non
 
 
 def _plain(text: bytes) -> str:
-    return text.decode(errors="replace")
+    return text[:_LONGEST_TEXT].decode(errors="replace")
 
 
 def _decode_usage(raw: bytes) -> Usage | None:
@@ -290,5 +293,5 @@ def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     return _NOTHING
 
 
-def _text(value: object) -> str | None:
-    return value[:256] if isinstance(value, str) and value else None
+def _text(value: object, longest: int = _LONGEST_TEXT) -> str | None:
+    return value[:longest] if isinstance(value, str) and value else None
