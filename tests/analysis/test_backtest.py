@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.backtest import backtest, uncollected
+from aoai_gateway.analysis.backtest import backtest
 from aoai_gateway.analysis.backtest_command import text
 from aoai_gateway.analysis.recorded import Recording, Speed, recording_of
-from aoai_gateway.analysis.records import seconds
+from aoai_gateway.analysis.records import seconds, uncollected
 from aoai_gateway.analysis.virtual import VirtualGateway
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.usage.record import usage_record
@@ -162,7 +162,7 @@ def test_a_client_that_the_candidate_does_not_have_is_said() -> None:
     call = record(client="Gone", deployment="gpt")
     found = backtest(recording([call]), {"own": pools(clients=clients())})
     assert found["candidates"][0]["unknown_clients"] == 1
-    assert "own does not have the clients of 1 calls." in text(found, 80)
+    assert "own does not have the client of 1 call." in text(found, 80)
 
 
 def test_an_empty_recording_is_none() -> None:

@@ -11,10 +11,8 @@ backend) and ``cost``.
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,22 +73,6 @@ class Tally:
             "backends": dict(self.backends.most_common()),
             "cost": round(self.cost, 6) if self.priced else None,
         }
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep the collector of circular garbage off.
-
-    Calls that are read or led leave none behind, and the collector would look through all of them again and
-    again: a quarter of the time, for millions of them.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def backtest(

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.arguments import parser_of_records
-from aoai_gateway.analysis.backtest import backtest, uncollected
+from aoai_gateway.analysis.backtest import backtest
 from aoai_gateway.analysis.recorded import recording_of
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
-from aoai_gateway.analysis.text import columns, money, percent, short
+from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read, uncollected
+from aoai_gateway.analysis.text import columns, counted, money, passed_over, percent, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aoai_gateway.analysis.recorded import Recording
     from aoai_gateway.config.models import Config
 
 BAR = 30
@@ -34,6 +35,8 @@ def main(words: Sequence[str], load_config: Callable[[str], Config]) -> int:
         selection = Selection(args.since, args.until)
         with uncollected():
             recording = recording_of(read(args.files, selection, reading), retries=not args.without_retries)
+            if not recording.calls:
+                raise RecordsError(_nothing(recording, reading))
             made = backtest(recording, candidates, seed=args.seed, progress=_progress(len(recording.calls)))
     except RecordsError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
@@ -46,16 +49,22 @@ def main(words: Sequence[str], load_config: Callable[[str], Config]) -> int:
     return 0
 
 
+def _nothing(recording: Recording, reading: Reading) -> str:
+    """Say why there is no call to lead."""
+    if not reading.read:
+        return reading.why_nothing()
+    return f"{counted(recording.left_out, 'record')}, none of a call that can be sent again"
+
+
 def text(made: dict[str, Any], width: int) -> str:
     """Write the result as lines of at most this width."""
     return "\n".join(line[:width].rstrip() for line in _lines(made, width)) + "\n"
 
 
 def _lines(made: dict[str, Any], width: int) -> Iterator[str]:
-    left_out = f"; {made['left_out']:,} records cannot be sent again" if made["left_out"] else ""
-    yield f"{made['calls']:,} calls{left_out}"
-    if passed_over := made.get("passed_over"):
-        yield f"Passed over: {passed_over}"
+    left_out = f"; {counted(made['left_out'], 'record')} cannot be sent again" if made["left_out"] else ""
+    yield f"{counted(made['calls'], 'call')}{left_out}"
+    yield from passed_over(made.get("passed_over", ""), width)
     yield ""
     runs = [run | {"name": _label(run["name"])} for run in (made["recorded"], *made["candidates"])]
     head = ("", "served", "refused", "waited", "mean wait", "spilled", "cost", "same")
@@ -66,8 +75,9 @@ def _lines(made: dict[str, Any], width: int) -> Iterator[str]:
             yield f"{run['name']}: " + ", ".join(f"{cause} {count:,}" for cause, count in refused.items())
     yield from _clients(runs, width)
     for run in runs[1:]:
-        if run["unknown_clients"]:
-            yield f"{run['name']} does not have the clients of {run['unknown_clients']:,} calls."
+        if unknown := run["unknown_clients"]:
+            clients = "client" if unknown == 1 else "clients"
+            yield f"{run['name']} does not have the {clients} of {counted(unknown, 'call')}."
 
 
 def _label(name: str) -> str:

@@ -11,6 +11,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.analysis import shown
 from aoai_gateway.analysis.text import counted, money, percent, short, span
 
 if TYPE_CHECKING:
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 960, 240, 56, 24, 12
 
 SHADES = 7
+"""Colours that the style sheet has: six for consumers, one for the others."""
 
 LABELS = 6
 """Times below a chart, at most."""
-"""Colours that the style sheet has: six for consumers, one for the others."""
 
 
-def page(report: dict[str, Any]) -> str:
-    """Make the page."""
-    body = "\n".join(_body(report))
+def page(report: dict[str, Any], most: int = shown.MOST) -> str:
+    """Make the page. ``most``: rows of each table; 0: all."""
+    body = "\n".join(_body(report, most))
     style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -37,7 +38,7 @@ def page(report: dict[str, Any]) -> str:
     )
 
 
-def _body(report: dict[str, Any]) -> Iterator[str]:
+def _body(report: dict[str, Any], most: int) -> Iterator[str]:
     yield "<h1>Usage report</h1>"
     if not report["consumers"]:
         yield "<p>There are no records in this time.</p>"
@@ -50,10 +51,13 @@ def _body(report: dict[str, Any]) -> Iterator[str]:
     yield from _tokens_chart(report["series"])
     if report["totals"]["refused"]:
         yield from _refused_chart(report["series"])
-    yield from _needs(report)
-    yield from _consumers(report["consumers"])
-    yield from _throttled(report["throttled"])
-    yield from _tiers(report["service_tiers"])
+    if said := shown.left_out(report, most):
+        yield f'<p class="note">{said}.</p>'
+    yield f"<h2>Quota that each needs in {report['percentile']:g} % of its minutes</h2>"
+    yield from _needs(shown.needs(report, most).rows)
+    yield from _consumers(shown.consumers(report, most))
+    yield from _throttled(shown.throttled(report, most))
+    yield from _tiers(shown.service_tiers(report, most))
     yield from _provisioned(report["provisioned"])
     yield (
         '<p class="note">A call belongs to the minute (UTC) in which it began. Averages are over all '
@@ -173,17 +177,10 @@ def _round_up(value: float) -> float:
 # --- tables ----------------------------------------------------------------------------------------------
 
 
-def _needs(report: dict[str, Any]) -> Iterator[str]:
-    yield f"<h2>Quota that each needs in {report['percentile']:g} % of its minutes</h2>"
-    top = max(
-        (
-            max(row["need_tokens_per_minute"], row["has_tokens_per_minute"] or 0)
-            for row in report["consumers"]
-        ),
-        default=0,
-    )
+def _needs(consumers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    top = max(max(row["need_tokens_per_minute"], row["has_tokens_per_minute"] or 0) for row in consumers)
     rows = []
-    for row in report["consumers"]:
+    for row in consumers:
         need, has = row["need_tokens_per_minute"], row["has_tokens_per_minute"]
         shade = "bad" if has is not None and need > has else "s0"
         bar = f'<div class="bar"><i class="{shade}" style="width:{_part(need, top)}%"></i>'
@@ -208,7 +205,7 @@ def _part(value: float, top: float) -> str:
     return f"{100 * value / top:.1f}" if top else "0"
 
 
-def _consumers(consumers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _consumers(found: shown.Shown) -> Iterator[str]:
     yield "<h2>Consumers</h2>"
     head = (
         "client",
@@ -245,17 +242,17 @@ def _consumers(consumers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             percent(row["spill_share"]),
             escape(money(row["cost"])),
         )
-        for row in consumers
+        for row in found.all
     ]
     yield from _table(head, rows)
 
 
-def _throttled(throttled: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if not throttled:
+def _throttled(found: shown.Shown) -> Iterator[str]:
+    if not found.rows:
         return
     yield "<h2>Throttled</h2>"
     rows = []
-    for row in throttled:
+    for row in found.all:
         causes = [f"{cause} {count:,}" for cause, count in row["by_cause"].items()]
         causes += [f"dry run: {cause} {count:,}" for cause, count in row["dry_run_by_cause"].items()]
         worst = f"{_time(row['worst_minute'])} ({row['in_worst_minute']:,})" if row["worst_minute"] else "–"
@@ -293,8 +290,8 @@ def _provisioned(provisioned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from _table(head, rows)
 
 
-def _tiers(tiers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if not tiers:
+def _tiers(found: shown.Shown) -> Iterator[str]:
+    if not found.rows:
         return
     yield "<h2>Service tiers</h2>"
     rows = [
@@ -308,7 +305,7 @@ def _tiers(tiers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             short(row["output_tokens"]),
             escape(money(row["cost"])),
         )
-        for row in tiers
+        for row in found.all
     ]
     yield from _table(("client", "deployment", "asked for", "served", "requests", "in", "out", "cost"), rows)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, is_capture, read
+from aoai_gateway.analysis.records import Reading, RecordsError, Selection, is_capture, open_error, read
 from aoai_gateway.usage.record import SCHEMA
 
 if TYPE_CHECKING:
@@ -85,11 +85,20 @@ def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
         draft = folder / "draft.parquet"
         with duckdb.connect(config=OFFLINE) as connection:
             count = _written(connection, lines, selection, draft, duckdb.Error)
+        if not count:
+            _look_for_records(files)
         draft.chmod(0o600)
         draft.replace(output)
         return count
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _look_for_records(files: Sequence[Path]) -> None:
+    """Raise RecordsError if files hold no record at all, selected or not."""
+    reading = Reading()
+    if next(read(files, Selection(), reading), None) is None:
+        raise RecordsError(reading.why_nothing())
 
 
 def _as_lines(file: Path, draft: Path) -> Path:
@@ -98,7 +107,7 @@ def _as_lines(file: Path, draft: Path) -> Path:
     try:
         capture = is_capture(file)
     except OSError as error:
-        raise RecordsError(f"{file}: {error.strerror}") from None
+        raise open_error(file, error) from None
     if not capture:
         return file
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:

@@ -4,9 +4,9 @@ Its members: ``from`` and ``to`` (RFC 3339; the first and the last minute), ``mi
 ``left_out``, ``unreadable`` (a count), ``passed_over`` (a sentence about these), ``files``, ``percentile``,
 ``totals``, ``consumers`` (`consumers.figures` each, with ``has_tokens_per_minute`` and
 ``has_requests_per_minute``: what the configuration gives it, null: no limit), ``throttled`` (`_throttled`
-each), ``provisioned`` (`ptu.estimate` each), ``service_tiers`` (`tiers.Tiers.rows`) and ``series``: for
-charts, ``starts`` (of buckets, seconds since the epoch), ``bucket_minutes``, and ``tokens`` of each consumer
-and ``refused`` in each of them.
+each, the most 429s first), ``provisioned`` (`ptu.estimate` each), ``service_tiers`` (`tiers.Tiers.rows`) and
+``series``: for charts, ``starts`` (of buckets, seconds since the epoch), ``bucket_minutes``, and ``tokens``
+of each consumer and ``refused`` in each of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.consumers import MINUTE, Consumer, consumers_of, figures
+from aoai_gateway.analysis.consumers import MINUTE, Consumer, consumers_of, figures, ranked
 from aoai_gateway.analysis.ptu import DeploymentLoad, estimate
 from aoai_gateway.analysis.tiers import Tiers
 from aoai_gateway.quota.effective_policy import effective_policy
@@ -66,7 +66,10 @@ def report(
         "percentile": percentile,
         "totals": _totals(rows),
         "consumers": rows,
-        "throttled": [_throttled(each) for each in found if each.refused or each.dry_run],
+        "throttled": sorted(
+            (_throttled(each) for each in found if each.refused or each.dry_run),
+            key=lambda row: -row["refused"],
+        ),
         "provisioned": [
             made
             for name, load in sorted(loads.items())
@@ -128,8 +131,8 @@ def _throttled(consumer: Consumer) -> dict[str, Any]:
         "deployment": consumer.deployment,
         "refused": sum(consumer.refused.values()),
         "of": consumer.calls,
-        "by_cause": dict(consumer.refused.most_common()),
-        "dry_run_by_cause": dict(consumer.dry_run.most_common()),
+        "by_cause": ranked(consumer.refused),
+        "dry_run_by_cause": ranked(consumer.dry_run),
         "first": _time(minutes[0]) if minutes else None,
         "last": _time(minutes[-1]) if minutes else None,
         "minutes": len(minutes),

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.arguments import parser_of_records
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
+from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read, uncollected
 from aoai_gateway.analysis.report import report
+from aoai_gateway.analysis.shown import MOST
 from aoai_gateway.analysis.text import text
 
 if TYPE_CHECKING:
@@ -30,12 +31,17 @@ def main(words: Sequence[str], load_config: Any) -> int:
     """Run one command line. ``load_config``: gives the configuration of a path."""
     args = _parser().parse_args(words)
     config: Config | None = load_config(args.config) if args.config else None
+    reading = Reading()
     try:
-        made = _report(args, config)
+        with uncollected():
+            made = _report(args, config, reading)
     except RecordsError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
-    written = _written(made, args.format)
+    if not reading.read and not reading.left_out:
+        print(f"aoai-gateway: {reading.why_nothing()}", file=sys.stderr)
+        return 1
+    written = _written(made, args.format, args.top)
     if args.output:
         try:
             # A name that a client made up may hold half of a character.
@@ -50,9 +56,8 @@ def main(words: Sequence[str], load_config: Any) -> int:
     return 0
 
 
-def _report(args: argparse.Namespace, config: Config | None) -> dict[str, Any]:
+def _report(args: argparse.Namespace, config: Config | None, reading: Reading) -> dict[str, Any]:
     selection = Selection(args.since, args.until, frozenset(args.client), frozenset(args.deployment))
-    reading = Reading()
     return report(
         read(args.files, selection, reading),
         reading,
@@ -62,7 +67,7 @@ def _report(args: argparse.Namespace, config: Config | None) -> dict[str, Any]:
     )
 
 
-def _written(made: dict[str, Any], form: str) -> str:
+def _written(made: dict[str, Any], form: str, most: int) -> str:
     match form:
         case "json":
             return json.dumps(made, indent=2) + "\n"
@@ -71,9 +76,9 @@ def _written(made: dict[str, Any], form: str) -> str:
         case "html":
             from aoai_gateway.analysis.page import page
 
-            return page(made)
+            return page(made, most)
         case _:
-            return text(made, min(WIDEST, shutil.get_terminal_size((80, 24)).columns))
+            return text(made, min(WIDEST, shutil.get_terminal_size((80, 24)).columns), most)
 
 
 def as_csv(made: dict[str, Any]) -> str:
@@ -114,6 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", metavar="FILE", help="the configuration, for what each has, and PTU prices"
     )
+    parser.add_argument(
+        "--top",
+        type=_count,
+        default=MOST,
+        metavar="N",
+        help=f"rows of each table, the largest consumers; 0: all; text and html (default: {MOST})",
+    )
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--output", "-o", metavar="FILE", help="where to write it (default: standard output)")
     return parser
@@ -127,3 +139,9 @@ def _percentile(value: str) -> float:
     if not 0 < found <= 100:
         raise argparse.ArgumentTypeError(f"{value!r} is no percentile: above 0, up to 100")
     return found
+
+
+def _count(value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of rows: 0 or more")
+    return int(value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.analysis import shown
 from aoai_gateway.wire.printing import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 NARROWEST = 60
 
@@ -20,18 +22,16 @@ QUOTAS = {
 """Causes in fewer characters."""
 
 
-def text(report: dict[str, Any], width: int = 80) -> str:
-    """Write the report as lines of at most this width."""
+def text(report: dict[str, Any], width: int = 80, most: int = shown.MOST) -> str:
+    """Write the report as lines of at most this width. ``most``: rows of each table; 0: all."""
     width = max(width, NARROWEST)
-    return "\n".join(line[:width].rstrip() for line in _lines(report, width)) + "\n"
+    return "\n".join(line[:width].rstrip() for line in _lines(report, width, most)) + "\n"
 
 
-def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
+def _lines(report: dict[str, Any], width: int, most: int) -> Iterator[str]:
     if not report["consumers"]:
-        yield "No records" + (
-            f"; {report['left_out']:,} are outside of what was asked for" * bool(report["left_out"])
-        )
-        yield from _passed_over(report)
+        yield f"No records; {outside(report['left_out'])}" if report["left_out"] else "No records"
+        yield from passed_over(report["passed_over"], width)
         return
     totals = report["totals"]
     yield (
@@ -44,14 +44,14 @@ def _lines(report: dict[str, Any], width: int) -> Iterator[str]:
         f"{totals['refused']:,} refused, {counted(totals['errors'], 'error')}, {totals['aborted']:,} aborted"
     )
     yield f"{short(totals['input_tokens'])} tokens in, {short(totals['output_tokens'])} out{cost}"
-    yield from _passed_over(report)
-    yield from _section("Consumers", _consumers(report), width)
-    yield from _section("Times and shape", _times(report), width)
-    yield from _section(
-        f"Quota per minute: need in {report['percentile']:g} % of minutes", _needs(report), width
-    )
-    yield from _section("Throttled", _throttled(report), width)
-    yield from _section("Service tiers", _tiers(report), width)
+    yield from passed_over(report["passed_over"], width)
+    yield from wrap(shown.left_out(report, most), width)
+    yield from _section("Consumers", _consumers(shown.consumers(report, most)), width)
+    yield from _section("Times and shape", _times(shown.consumers(report, most).rows), width)
+    title = f"Quota per minute: need in {report['percentile']:g} % of minutes"
+    yield from _section(title, _needs(shown.needs(report, most).rows), width)
+    yield from _section("Throttled", _throttled(shown.throttled(report, most)), width)
+    yield from _section("Service tiers", _tiers(shown.service_tiers(report, most)), width)
     yield from _section("Provisioned throughput, per month", _provisioned(report), width)
 
 
@@ -60,14 +60,20 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _passed_over(report: dict[str, Any]) -> Iterator[str]:
-    if report["passed_over"]:
-        yield f"Passed over: {report['passed_over']}"
+def outside(count: int) -> str:
+    """Say how many records were not wanted."""
+    return f"{count:,} {'is' if count == 1 else 'are'} outside of what was asked for"
 
 
-def _consumers(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+def passed_over(said: str, width: int) -> Iterator[str]:
+    """Say what was passed over, in as many lines as that takes; nothing, if nothing was."""
+    if said:
+        yield from wrap(printable(f"Passed over: {said}"), width)
+
+
+def _consumers(found: shown.Shown) -> Iterator[Sequence[str]]:
     yield "client", "deployment", "requests", "429", "in", "out", "TPM avg", "p95", "peak", "cost"
-    for row in report["consumers"]:
+    for row in found.all:
         yield (
             row["client"],
             row["deployment"],
@@ -82,9 +88,9 @@ def _consumers(report: dict[str, Any]) -> Iterator[Sequence[str]]:
         )
 
 
-def _times(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+def _times(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
     yield "client", "deployment", "in:out", "stream", "RPM p95", "p50", "p95", "ttft50", "ttft95", "spill"
-    for row in report["consumers"]:
+    for row in rows:
         yield (
             row["client"],
             row["deployment"],
@@ -99,13 +105,12 @@ def _times(report: dict[str, Any]) -> Iterator[Sequence[str]]:
         )
 
 
-def _needs(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+def _needs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
     yield "client", "deployment", "tokens: need", "has", "requests: need", "has", ""
-    for row in report["consumers"]:
+    for row in rows:
         need, has = row["need_tokens_per_minute"], row["has_tokens_per_minute"]
-        verdict = (
-            "" if has is None else "too little" if need > has else "half unused" if need < has / 2 else ""
-        )
+        half_unused = has is not None and need < has / 2
+        verdict = "too little" if shown.needs_more(row) else "half unused" if half_unused else ""
         yield (
             row["client"],
             row["deployment"],
@@ -117,9 +122,9 @@ def _needs(report: dict[str, Any]) -> Iterator[Sequence[str]]:
         )
 
 
-def _throttled(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+def _throttled(found: shown.Shown) -> Iterator[Sequence[str]]:
     yield "client", "deployment", "429", "of", "from", "to", "min", "why"
-    for row in report["throttled"]:
+    for row in found.all:
         why = ", ".join(f"{QUOTAS.get(cause, cause)} {count:,}" for cause, count in row["by_cause"].items())
         tried = ", ".join(f"{QUOTAS.get(c, c)} {n:,}" for c, n in row["dry_run_by_cause"].items())
         yield (
@@ -129,7 +134,7 @@ def _throttled(report: dict[str, Any]) -> Iterator[Sequence[str]]:
             short(row["of"]),
             (row["first"] or "–")[5:16].replace("T", " "),
             (row["last"] or "–")[5:16].replace("T", " "),
-            str(row["minutes"]),
+            short(row["minutes"]),
             "; ".join(filter(None, (why, f"dry run: {tried}" if tried else ""))),
         )
 
@@ -149,9 +154,9 @@ def _provisioned(report: dict[str, Any]) -> Iterator[Sequence[str]]:
         )
 
 
-def _tiers(report: dict[str, Any]) -> Iterator[Sequence[str]]:
+def _tiers(found: shown.Shown) -> Iterator[Sequence[str]]:
     yield "client", "deployment", "asked for", "served", "requests", "in", "out", "cost"
-    for row in report["service_tiers"]:
+    for row in found.all:
         yield (
             row["client"],
             row["deployment"],

@@ -152,7 +152,10 @@ def _members(args: argparse.Namespace) -> dict[str, Any]:
 def _drawn(files: list[Path]) -> list[plan.Drawn]:
     if not files:
         return []
-    found = plan.drawn_from(read(files, Selection(), Reading()))
+    reading = Reading()
+    found = plan.drawn_from(read(files, Selection(), reading))
+    if not reading.read:
+        raise BenchmarkError(reading.why_nothing())
     if not found:
         raise BenchmarkError("the records have no call of a chat that tells its tokens")
     return found
