@@ -11,7 +11,7 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from aoai_gateway.admin import unread
+from aoai_gateway.admin import answers
 from aoai_gateway.admin.answers import ReadInTimeHandler
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.fleet import FleetHandler
@@ -41,7 +41,7 @@ class Large(ReadInTimeHandler):
 
 
 def test_the_connection_of_a_reader_that_does_not_read_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unread, "UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr(answers, "UNREAD_SECONDS", 0.1)
 
     async def ask_and_do_not_read() -> None:
         Large.closed = asyncio.Event()
