@@ -24,6 +24,7 @@ from aoai_gateway.app.companions import AdminCompanion
 from aoai_gateway.app.supervisor import DRAIN_MARGIN, SILENT_SECONDS, StartFailedError, Supervisor
 from aoai_gateway.app.worker import Worker
 from aoai_gateway.config.loader import load
+from aoai_gateway.tokens import Encodings
 
 FILE = """\
 clients: [{name: Team, key: a-key-of-a-team}]
@@ -77,6 +78,28 @@ def test_no_room_for_a_process_is_waited_for(supervisor: Supervisor, monkeypatch
     slot = supervisor._slots[0]
     assert supervisor._start_worker(slot) is None
     assert slot.backoff.due > time.monotonic()
+
+
+def test_encodings_that_a_later_configuration_needs_are_loaded_once_for_all_its_workers(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Encodings] = []
+
+    def load_encodings() -> Encodings:
+        loads.append(Encodings())
+        return loads[-1]
+
+    monkeypatch.setattr("aoai_gateway.app.supervisor.load_encodings", load_encodings)
+    monkeypatch.setattr(processes, "try_to_start", lambda _name, _run: None)
+    slot = supervisor._slots[0]
+    supervisor._start_worker(slot)
+    assert loads == [], "no quota counts tokens"
+    text = FILE.replace("SECONDS", "30").replace("team}", "team, max_tokens_per_minute: 1000}")
+    supervisor._path.write_text(text)
+    for _ in range(2):
+        supervisor._start_worker(slot)
+    assert len(loads) == 1
+    assert supervisor._encodings is loads[0], "the workers are forked with them"
 
 
 def told(supervisor: Supervisor) -> Any:

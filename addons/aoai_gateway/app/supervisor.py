@@ -141,9 +141,7 @@ class Supervisor:
                 self._store.start()
             except NoStoreError as error:
                 raise StartFailedError(str(error)) from None
-        simulated = bool(self._config.simulated_endpoints)
-        if counts_prompts(self._config) or simulated:
-            self._encodings = load_encodings()
+        self._load_encodings()
         if self._config.admin.enabled:
             self._admin.sockets = bind(self._config.admin)
         self._admin.store, self._admin.encodings = self._store, self._encodings
@@ -153,6 +151,13 @@ class Supervisor:
         # What is there now is in every child, and not copied until it is changed.
         gc.collect()
         gc.freeze()
+
+    def _load_encodings(self) -> None:
+        """Load what counts tokens once for all children, if the configuration needs it."""
+        config = self._config
+        if self._encodings is None and (counts_prompts(config) or config.simulated_endpoints):
+            self._encodings = load_encodings()
+            gc.freeze()
 
     def _catch_signals(self) -> None:
         self._wake_read.setblocking(False)
@@ -206,6 +211,8 @@ class Supervisor:
         slot.starts += 1
         # A file that is broken just now is no reason to serve with less.
         self._read(self._watch.read)
+        # A reload may have brought the first quota of tokens: the worker shares them, and does not load them.
+        self._load_encodings()
 
         def run(pipe: int) -> int:
             self._let_go(slot)
