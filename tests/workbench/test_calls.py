@@ -234,6 +234,35 @@ def test_turns_of_one_conversation_have_one_thread() -> None:
     assert first != thread(("system", "s"), ("user", "other"))
 
 
+def test_the_cache_marks_that_claude_code_moves_do_not_part_a_thread() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    hello = {"type": "text", "text": "hello"}
+
+    def thread(*messages: dict[str, Any], marked: dict[str, Any] | None = None) -> str:
+        body = {"system": [{"type": "text", "text": "s", **(marked or {})}], "messages": messages}
+        return read_digest(json.dumps(body).encode()).thread
+
+    first = thread({"role": "user", "content": [{**hello, **mark}]}, marked=mark)
+    more = {"role": "user", "content": [{"type": "text", "text": "more", **mark}]}
+    assert first == thread({"role": "user", "content": [hello]}, {"role": "assistant", "content": "b"}, more)
+    assert first != thread(more)
+
+
+@pytest.mark.parametrize(
+    ("parts", "prompt"),
+    [
+        (["<system-reminder>\nThe date is known.\n</system-reminder>\n\n", "hi there"], "hi there"),
+        (["<environment>x</environment>"], "<environment>x</environment>"),
+        (["<b>bold</b> words", "and more"], "<b>bold</b> words and more"),
+        (["what is this?", "<document>x</document>"], "what is this?"),
+    ],
+)
+def test_what_a_program_puts_around_a_users_words_is_no_prompt(parts: list[str], prompt: str) -> None:
+    content = [{"type": "text", "text": part} for part in parts]
+    body = {"messages": [{"role": "user", "content": content}]}
+    assert read_digest(json.dumps(body).encode()).prompt == prompt
+
+
 @pytest.mark.parametrize(
     ("raw", "prompt"),
     [

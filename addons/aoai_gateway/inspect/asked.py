@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ LONGEST = 80
 
 _READ = 8 * LONGEST
 """Characters of a message that are looked at; the rest may be megabytes."""
+
+_OPENING = re.compile(r"\s{0,80}<([a-zA-Z][\w-]{0,40})>")
 
 
 def last_words(body: Mapping[str, Any], longest: int = LONGEST) -> str:
@@ -61,4 +64,12 @@ def _text_of(message: object) -> str:
     if isinstance(message, str):
         return message[:_READ]
     parts = message if isinstance(message, list) else []
-    return " ".join(text(part.get("text"))[:_READ] for part in parts if isinstance(part, Mapping))
+    said = [text(part.get("text")) for part in parts if isinstance(part, Mapping)]
+    own = [each for each in said if not _is_tagged(each)]
+    return " ".join(each[:_READ] for each in own if each) or " ".join(each[:_READ] for each in said)
+
+
+def _is_tagged(said: str) -> bool:
+    """Whether a part is one element in angle brackets, as Claude Code puts before the words of its user."""
+    opening = _OPENING.match(said)
+    return opening is not None and said[-_READ:].rstrip().endswith(f"</{opening[1]}>")

@@ -120,13 +120,28 @@ def _thread(body: Mapping[str, Any]) -> str:
     messages = body.get("messages", body.get("input"))
     if not isinstance(messages, list) or not messages:
         return ""
-    begin = [body["system"]] if "system" in body else []
+    begin = [_unmarked(body["system"])] if "system" in body else []
     for message in messages[:8]:
-        begin.append(message)
+        begin.append(_unmarked(message))
         if isinstance(message, dict) and message.get("role") == "user":
             break
     written = json.dumps(begin, sort_keys=True).encode()
     return "~" + hashlib.blake2b(written, digest_size=6).hexdigest()
+
+
+def _unmarked(said: Any) -> Any:
+    """Leave out the marks of Claude's cache, which move to the newest message with each turn."""
+    if isinstance(said, list):
+        return [_unmarked_part(part) for part in said]
+    if isinstance(said, dict) and isinstance(said.get("content"), list):
+        return {**_unmarked_part(said), "content": [_unmarked_part(part) for part in said["content"]]}
+    return _unmarked_part(said)
+
+
+def _unmarked_part(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {name: value for name, value in part.items() if name != "cache_control"}
 
 
 def _state(flow: HTTPFlow) -> str:

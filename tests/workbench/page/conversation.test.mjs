@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
+import { names } from "../../../addons/aoai_gateway/workbench/page/lib/format.js";
 import { answersById, tools, turns } from "../../../addons/aoai_gateway/workbench/page/lib/conversation.js";
 import { addTool, emptyBody } from "../../../addons/aoai_gateway/workbench/page/lib/draft.js";
 import { check } from "../../../addons/aoai_gateway/workbench/page/lib/parameters.js";
@@ -39,6 +40,19 @@ test("a number that a browser cannot hold is a parameter, and a form's sound is 
   const file = { $kept: "/file", kind: "audio", words: "2 KB" };
   const all = turns("audio.transcriptions", { seed: { $kept: "/seed", kind: "data", words: "the number 1" }, file });
   assert.deepEqual(all.map((turn) => turn.role), ["file"]);
+});
+
+test("a line of names ends with a whole one", () => {
+  assert.equal(names(["one", "two"]), "one, two");
+  assert.equal(names(["one", "two", "three"], 10), "one, two, …");
+  assert.equal(names(["one", "two", "three"], 7), "one, …");
+});
+
+test("tools in a namespace are tools", () => {
+  const grouped = { type: "namespace", name: "agents", tools: [{ type: "function", name: "spawn", parameters: { type: "object" } }] };
+  const found = tools({ tools: [grouped, { type: "function", name: "look" }, { type: "namespace" }] });
+  assert.deepEqual(found.map((each) => each.name), ["agents.spawn", "look", "namespace"]);
+  assert.deepEqual(found[0].parameters, { type: "object" });
 });
 
 test("its tools", () => {

@@ -105,11 +105,14 @@ export function answersById(all) {
   return new Map(all.flatMap((each, place) => (each.answers ? [[each.answers, place]] : [])));
 }
 
-/** List a request's tools: `{name, description, parameters, place}`. */
+/** List a request's tools, those in namespaces too: `{name, description, parameters, tool}`. */
 export function tools(body) {
   const listed = [...(Array.isArray(body?.tools) ? body.tools : []), ...(Array.isArray(body?.functions) ? body.functions : [])];
-  return listed.map((tool) => {
+  return listed.flatMap((tool) => {
     const own = tool?.function ?? tool ?? {};
+    if (tool?.type === "namespace" && Array.isArray(tool.tools)) {
+      return tools({ tools: tool.tools }).map((each) => ({ ...each, name: `${own.name ?? "namespace"}.${each.name}` }));
+    }
     return { name: String(own.name ?? tool?.type ?? "tool"), description: String(own.description ?? ""), parameters: own.parameters ?? own.input_schema ?? null, tool };
   });
 }

@@ -29,6 +29,12 @@ export function plural(number, one, several = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : several}`;
 }
 
+/** As many names as a line takes; an ellipsis for the rest. */
+export function names(all, longest = 200) {
+  const line = all.join(", ");
+  return line.length <= longest ? line : `${line.slice(0, longest).replace(/,[^,]*$/, "")}, …`;
+}
+
 /** Two whole numbers from least to most; one, if they are the same. */
 export function span(least, most) {
   return least === most ? count(least) : `${count(least)} to ${count(most)}`;

@@ -66,7 +66,7 @@ function toolCall(call, answered) {
 function toolList(body) {
   const found = tools(body);
   if (!found.length) return null;
-  return h("details.tools", {}, h("summary", {}, format.plural(found.length, "tool"), ": ", found.map((tool) => tool.name).join(", ").slice(0, 200)),
+  return h("details.tools", {}, h("summary", {}, format.plural(found.length, "tool"), ": ", format.names(found.map((tool) => tool.name))),
     found.map((tool) => h("div.tool", {}, h("p.tool-name", {}, tool.name), tool.description ? plain(tool.description) : null,
       tool.parameters ? code(JSON.stringify(tool.parameters, null, 2), "json") : null)));
 }
