@@ -33,7 +33,7 @@ class Reply(NamedTuple):
 class Connection:
     """A connection to a gateway. Everything that comes is kept until it is read as a reply."""
 
-    def __init__(self, gateway: Gateway, *, seconds: float = 40) -> None:
+    def __init__(self, gateway: Gateway, *, seconds: float = 90) -> None:
         self._seconds = seconds
         self._socket = socket.create_connection(("127.0.0.1", gateway.port), seconds)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

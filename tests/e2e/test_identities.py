@@ -95,7 +95,7 @@ def test_without_a_token_others_serve_and_it_comes_back_by_itself(
     if how == "hangs":
         assert time.monotonic() - begun < first, "and only the first one"
     imds.hangs, imds.status = False, 200
-    eventually(lambda: where(call(gateway)).endswith("@sweden"), "the token has come", 40)
+    eventually(lambda: where(call(gateway)).endswith("@sweden"), "the token has come")
 
 
 def test_a_key_that_is_rotated_in_its_file_counts_at_once(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Gateway, Simulator, eventually
+from tests.e2e.processes import START_SECONDS, Gateway, Simulator, eventually
 from tests.e2e.raw import Connection, Reply, post
 from tests.e2e.settings import CLIENT_KEY, SPEC
 from tests.e2e.workers import key_of, runs, workers
@@ -156,7 +156,9 @@ def test_a_reload_answers_on_every_open_connection(backends: Simulator, tmp_path
         old = gateway.pids()
         with callers(gateway, STAGES * 4, key_of("team")) as opened:
             gateway.send(signal.SIGHUP)
-            eventually(lambda: not set(old) & set(gateway.ready_pids() or old), "all were replaced", 60)
+            eventually(
+                lambda: not set(old) & set(gateway.ready_pids() or old), "all were replaced", START_SECONDS
+            )
             for each in opened:
                 each.go_on()
             replies = [(each.stage, each.last_reply()) for each in opened]
@@ -180,7 +182,9 @@ def test_the_end_of_workers_answers_what_was_begun_and_what_waits(
         old = gateway.pids()
         stack.enter_context(callers(gateway, ["a call was answered"] * 8, key))
         gateway.send(signal.SIGHUP)
-        eventually(lambda: not set(old) & set(gateway.ready_pids() or old), "all were replaced", 60)
+        eventually(
+            lambda: not set(old) & set(gateway.ready_pids() or old), "all were replaced", START_SECONDS
+        )
         begun = stack.enter_context(callers(gateway, ["half a body came"] * 8, key))
         with standing_still(gateway.pids()):
             late = [stack.enter_context(Connection(gateway)) for _ in range(24)]

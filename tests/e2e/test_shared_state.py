@@ -208,9 +208,9 @@ def available(gateway: Gateway, backend: str) -> bool:
 
 
 def test_a_break_is_seen_by_the_other_gateway(two: Two, simulator: Simulator) -> None:
-    simulator.fault("429", deployment="told-1", retry_after_seconds=30)
+    simulator.fault("429", deployment="told-1", retry_after_seconds=60)
     assert two.call(0, "team", model="told").headers["x-gateway-backend"] == "told-2@norway"
-    eventually(lambda: not available(two.gateways[1], "told-1@norway"), "a break at the other", 20)
+    eventually(lambda: not available(two.gateways[1], "told-1@norway"), "a break at the other", 50)
     simulator.reset()
     assert two.call(1, "team", model="told").headers["x-gateway-backend"] == "told-2@norway"
     assert [entry["deployment"] for entry in simulator.requests()] == ["told-2"]

@@ -23,7 +23,7 @@ import pytest
 
 from aoai_gateway.usage.sink import GATHER_SECONDS
 from tests.e2e import json_lines
-from tests.e2e.processes import Gateway, Simulator, eventually, request
+from tests.e2e.processes import START_SECONDS, Gateway, Simulator, eventually, request
 from tests.e2e.settings import CLIENT_KEY
 from tests.ports import free_port
 from tests.programs import require
@@ -215,17 +215,19 @@ def test_the_process_beside_the_gateway_may_be_killed_and_ends_with_it(
             return dict(found)
 
         assert ask(gateway) == 200
-        eventually(lambda: sink()["written"] == 1, "the call's spans are taken", seconds=60)
+        eventually(lambda: sink()["written"] == 1, "the call's spans are taken", seconds=START_SECONDS)
         (first,) = writers_of(gateway)
         os.kill(first, signal.SIGSTOP)
         assert [ask(gateway) for _ in range(5)] == [200] * 5, "traffic does not wait for it"
         os.kill(first, signal.SIGKILL)
         assert ask(gateway) == 200
-        eventually(lambda: sink()["waiting"] == 0, "another one goes on", seconds=60)
+        eventually(lambda: sink()["waiting"] == 0, "another one goes on", seconds=START_SECONDS)
         counted = sink()
         assert counted["written"] + counted["dropped"] == 7, "each is written or lost"
         assert ask(gateway) == 200
-        eventually(lambda: sink()["written"] == counted["written"] + 1, "the next is written", seconds=60)
+        eventually(
+            lambda: sink()["written"] == counted["written"] + 1, "the next is written", seconds=START_SECONDS
+        )
         (second,) = writers_of(gateway)
         assert second != first
         gateway.send(signal.SIGKILL)

@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 
 from aoai_gateway.runtime.readiness import APART_SECONDS, POLLS
 from tests.e2e import json_lines
-from tests.e2e.processes import READY_PATH, Gateway, Simulator, eventually, request
+from tests.e2e.processes import READY_PATH, START_SECONDS, Gateway, Simulator, eventually, request
 from tests.e2e.settings import SPEC, configuration
 from tests.e2e.workers import LIMIT, Workers, key_of, runs, workers
 from tests.redis_server import require_redis
@@ -169,7 +169,9 @@ def test_a_reload_replaces_the_workers_and_fails_no_call(gateway: Workers) -> No
     before = set(gateway.pids())
     with load(gateway) as seen:
         gateway.send(signal.SIGHUP)
-        eventually(lambda: not before & set(gateway.ready_pids() or before), "all were replaced", 40)
+        eventually(
+            lambda: not before & set(gateway.ready_pids() or before), "all were replaced", START_SECONDS
+        )
         served = seen[200]
         eventually(lambda: seen[200] > served + 20, "the new ones serve")
     assert set(seen) == {200}
@@ -188,10 +190,10 @@ def test_no_counter_falls_when_workers_come_and_go(gateway: Workers) -> None:
     before = set(gateway.pids())
     gateway.send(signal.SIGHUP)
     assert {call(gateway) for _ in range(12)} == {200}
-    eventually(lambda: not before & set(gateway.ready_pids() or before), "all were replaced", 40)
+    eventually(lambda: not before & set(gateway.ready_pids() or before), "all were replaced", START_SECONDS)
     eventually(lambda: calls() == known + 24, "what the old ones counted is kept")
     os.kill(gateway.pids()[0], signal.SIGKILL)
-    eventually(gateway.both_ready, "it is back", 40)
+    eventually(gateway.both_ready, "it is back", START_SECONDS)
     assert calls() == known + 24
 
 
@@ -233,7 +235,7 @@ def test_a_break_at_one_is_a_break_at_the_other(gateway: Workers, simulator: Sim
         assert {call(gateway) for _ in range(12)} == {200}
         return "gpt-4o-ptu" not in {entry["deployment"] for entry in simulator.requests()[seen:]}
 
-    eventually(passed_over_by_both, "both know of the break", 30)
+    eventually(passed_over_by_both, "both know of the break", 50)
     request(f"{gateway.admin_url}/api/breaks/close", "POST", json_body={})
 
 

@@ -106,4 +106,4 @@ def load(gateway: Gateway, lane: Lane, *, workers: int = 4, key: str = CLIENT_KE
 def more(answers: list[Answer], count: int = 40) -> None:
     """Wait until so many more calls have been answered."""
     wanted = len(answers) + count
-    eventually(lambda: len(answers) >= wanted, f"{count} more answers", 30)
+    eventually(lambda: len(answers) >= wanted, f"{count} more answers")

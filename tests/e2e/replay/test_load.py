@@ -123,7 +123,7 @@ def test_many_calls_on_few_connections(gateway: Gateway, simulator: Simulator, u
     eventually(is_well, "a first backend that is well")
     simulator.reset()
     with load(gateway, FAST, workers=8, key=key_of("Caller")) as answers:
-        eventually(lambda: len(answers) > 400, "enough calls", 60)
+        eventually(lambda: len(answers) > 400, "enough calls", 120)
     assert Counter(answer.status for answer in answers) == {200: len(answers)}
     assert len({entry["connection"] for entry in simulator.requests()}) == 8
     eventually(lambda: len(records(usage_path, "Caller")) == len(answers), "all are written down")
