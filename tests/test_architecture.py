@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.one_python
+
 CHECKOUT = Path(__file__).parent.parent
 ADDONS = CHECKOUT / "addons"
 NAME = "aoai_gateway"

@@ -2,7 +2,8 @@
 
 The checkout of these tests has the real run.sh. Its pyproject.toml names a build backend that lies in the
 checkout, and stubs stand in for the dependencies; every installation is counted. Unpacking pip takes most of
-the time that an environment costs, so only one of them gets its own; the others are lent that of another.
+the time that an environment costs, so only one of them gets its own; some are lent that of another. And pip
+takes most of what is left: where it is not about what pip does, a program with its options stands in for it.
 """
 
 from __future__ import annotations
@@ -81,6 +82,30 @@ if __name__ == "__main__":
     venv.EnvBuilder(clear="--clear" in sys.argv, symlinks=True).create(target)
     (packages,) = target.glob("lib/python*/site-packages")
     (packages / "pip.pth").write_text(os.environ["LENT_PIP"] + "\\n")
+'''
+
+QUICK_PIP = '''\
+"""Installs what there is in these tests: nothing from a lock file, and the project by its backend."""
+import argparse, os, pathlib, sys, sysconfig, tempfile, zipfile
+
+parser = argparse.ArgumentParser(prog="pip", allow_abbrev=False)
+parser.add_argument("command", choices=["install"])
+for flag in ("quiet", "disable-pip-version-check", "require-hashes", "no-deps", "no-build-isolation"):
+    parser.add_argument(f"--{flag}", action="store_true")
+what = parser.add_mutually_exclusive_group(required=True)
+what.add_argument("--requirement", type=pathlib.Path)
+what.add_argument("--editable", type=pathlib.Path)
+words = parser.parse_args()
+if words.requirement:
+    words.requirement.read_text()
+else:
+    os.chdir(words.editable)
+    sys.path.insert(0, os.getcwd())
+    import backend
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = os.path.join(folder, backend.build_editable(folder))
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(sysconfig.get_path("purelib"))
 '''
 
 CLI = """\
@@ -199,21 +224,33 @@ def made(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Checkout:
 
 
 @pytest.fixture(scope="module")
-def quick(made: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Variables under which environments are made in no time."""
+def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables under which environments are made, and the project is installed, in no time."""
     folder = tmp_path_factory.mktemp("quick")
-    (pip,) = made.root.glob(".venv/lib/python*/site-packages/pip")
-    packages = folder / "lent"
-    packages.mkdir()
-    (packages / "pip").symlink_to(pip)
+    pip = folder / "lent" / "pip"
+    pip.mkdir(parents=True)
+    (pip / "__init__.py").touch()
+    (pip / "__main__.py").write_text(QUICK_PIP)
     (folder / "modules").mkdir()
     (folder / "modules" / "venv.py").write_text(QUICK_VENV)
-    return {"PYTHONPATH": str(folder / "modules"), "LENT_PIP": str(packages)}
+    return {"PYTHONPATH": str(folder / "modules"), "LENT_PIP": str(pip.parent)}
 
 
 @pytest.fixture
 def fresh(tmp_path: Path, quick: dict[str, str]) -> Checkout:
+    """A checkout that was never set up."""
     return Checkout(tmp_path / "check out", quick)
+
+
+@pytest.fixture
+def with_pip(fresh: Checkout, made: Checkout, tmp_path: Path) -> Checkout:
+    """The same, with the real pip."""
+    (pip,) = made.root.glob(".venv/lib/python*/site-packages/pip")
+    packages = tmp_path / "lent"
+    packages.mkdir()
+    (packages / "pip").symlink_to(pip)
+    fresh.env = {**fresh.env, "LENT_PIP": str(packages)}
+    return fresh
 
 
 # --- what a set-up makes ------------------------------------------------------------------------------------
@@ -281,12 +318,12 @@ def test_the_exit_code_is_the_commands(made: Checkout, run: Run) -> None:
 # --- when it is made again ----------------------------------------------------------------------------------
 
 
-def test_a_changed_lock_installs_again(fresh: Checkout, run: Run) -> None:
-    assert run(fresh, "--version").returncode == 0
-    with (fresh.root / "requirements.lock").open("a") as file:
+def test_a_changed_lock_installs_again(with_pip: Checkout, run: Run) -> None:
+    assert run(with_pip, "--version").returncode == 0
+    with (with_pip.root / "requirements.lock").open("a") as file:
         file.write("# another version\n")
-    assert run(fresh, "--version").returncode == 0
-    assert len(fresh.installs) == 2
+    assert run(with_pip, "--version").returncode == 0
+    assert len(with_pip.installs) == 2
 
 
 def test_a_missing_lock_is_named(fresh: Checkout, run: Run) -> None:
@@ -296,11 +333,11 @@ def test_a_missing_lock_is_named(fresh: Checkout, run: Run) -> None:
     assert "requirements.lock is missing" in done.stderr
 
 
-def test_the_newest_versions_are_installed_where_that_is_asked_for(fresh: Checkout, run: Run) -> None:
-    (fresh.root / "requirements.lock").unlink()
-    done = run(fresh, "--version", env={"AOAI_GATEWAY_LOCK": "none"})
+def test_the_newest_versions_are_installed_where_that_is_asked_for(with_pip: Checkout, run: Run) -> None:
+    (with_pip.root / "requirements.lock").unlink()
+    done = run(with_pip, "--version", env={"AOAI_GATEWAY_LOCK": "none"})
     assert done.returncode == 0, done.stderr
-    assert len(fresh.installs) == 1
+    assert len(with_pip.installs) == 1
 
 
 def test_a_changed_pyproject_installs_again(fresh: Checkout, run: Run) -> None:
@@ -339,7 +376,7 @@ def test_a_checkout_that_moved_is_set_up_anew(fresh: Checkout, run: Run, tmp_pat
     assert run(fresh).stderr == ""
 
 
-@pytest.mark.parametrize("damage", ["python is gone", "python dangles", "module is gone", "stamp is garbage"])
+@pytest.mark.parametrize("damage", ["python is gone", "python dangles", "stamp is garbage"])
 def test_a_broken_environment_is_repaired(fresh: Checkout, run: Run, damage: str) -> None:
     run(fresh)
     venv = fresh.root / ".venv"
@@ -350,15 +387,22 @@ def test_a_broken_environment_is_repaired(fresh: Checkout, run: Run, damage: str
             for name in ("python", "python3", PYTHON.name):
                 (venv / "bin" / name).unlink(missing_ok=True)
             (venv / "bin" / "python").symlink_to("/nowhere/python3")
-        case "module is gone":
-            (pth,) = venv.glob("lib/python*/site-packages/aoai_gateway.pth")
-            pth.unlink()
         case "stamp is garbage":
             fresh.stamp.write_bytes(b"\xff\0\n\n")
     repaired = run(fresh)
     assert (repaired.returncode, repaired.stdout) == (0, f"cli in {fresh.root}\n"), repaired.stderr
     assert len(fresh.installs) == 2
     assert run(fresh).stderr == ""
+
+
+def test_a_module_that_is_gone_is_installed_again(with_pip: Checkout, run: Run) -> None:
+    run(with_pip)
+    (pth,) = with_pip.root.glob(".venv/lib/python*/site-packages/aoai_gateway.pth")
+    pth.unlink()
+    repaired = run(with_pip)
+    assert (repaired.returncode, repaired.stdout) == (0, f"cli in {with_pip.root}\n"), repaired.stderr
+    assert len(with_pip.installs) == 2
+    assert run(with_pip).stderr == ""
 
 
 def test_a_set_up_that_was_killed_is_made_anew(fresh: Checkout, run: Run, path: Path) -> None:
@@ -388,19 +432,19 @@ def test_an_environment_that_somebody_made_is_used_as_it_is(fresh: Checkout, run
     assert mine.exists()
 
 
-def test_a_failed_installation_leaves_what_worked(fresh: Checkout, run: Run) -> None:
-    run(fresh)
-    good = (fresh.root / "pyproject.toml").read_text()
-    with (fresh.root / "pyproject.toml").open("a") as file:
+def test_a_failed_installation_leaves_what_worked(with_pip: Checkout, run: Run) -> None:
+    run(with_pip)
+    good = (with_pip.root / "pyproject.toml").read_text()
+    with (with_pip.root / "pyproject.toml").open("a") as file:
         file.write("# changed\n")
-    (fresh.root / "broken").touch()
-    failed = run(fresh)
+    (with_pip.root / "broken").touch()
+    failed = run(with_pip)
     assert failed.returncode == 1
     assert "the installation failed" in failed.stderr
     assert failed.stdout == ""
     # Back to the old one: nothing needs to be installed.
-    (fresh.root / "pyproject.toml").write_text(good)
-    assert run(fresh).stderr == ""
+    (with_pip.root / "pyproject.toml").write_text(good)
+    assert run(with_pip).stderr == ""
 
 
 def test_a_first_installation_that_failed_is_tried_again(fresh: Checkout, run: Run) -> None:
@@ -422,9 +466,9 @@ def test_two_at_once_set_up_once(fresh: Checkout, path: Path) -> None:
 # --- the environment's variables ----------------------------------------------------------------------------
 
 
-def test_pips_own_variables_are_respected(fresh: Checkout, run: Run) -> None:
-    run(fresh, env={"PIP_INDEX_URL": "https://pip.invalid/simple"})
-    assert fresh.installs == ["https://pip.invalid/simple"]
+def test_pips_own_variables_are_respected(with_pip: Checkout, run: Run) -> None:
+    run(with_pip, env={"PIP_INDEX_URL": "https://pip.invalid/simple"})
+    assert with_pip.installs == ["https://pip.invalid/simple"]
 
 
 def test_the_environment_may_be_elsewhere(fresh: Checkout, run: Run, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mitmproxy.http import HTTPFlow
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 from playwright.sync_api import Page as Tab
 
 from tests.browser.chromium import PATIENCE_MS
@@ -37,15 +37,15 @@ def workbench(flows: Iterable[HTTPFlow], folder: Path) -> Iterator[Page]:
 
 
 @contextmanager
-def tab_of(browser: Browser, bench: Page, *, before: str = "") -> Iterator[Tab]:
+def tab_of(context: BrowserContext, bench: Page) -> Iterator[Tab]:
     """Open the workbench in a tab of its own, in which nothing may go wrong or elsewhere.
 
-    ``before``: a script that runs before the page's.
+    Nothing is stored there yet; but what the page consists of need not be loaded and compiled for each tab.
     """
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.add_init_script(before)
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
+    everything = {"origin": bench.url, "storageTypes": "all"}
+    context.new_cdp_session(page).send("Storage.clearDataForOrigin", everything)
     requested, problems = list[str](), list[str]()
     page.on("request", lambda request: requested.append(request.url))
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -56,4 +56,4 @@ def tab_of(browser: Browser, bench: Page, *, before: str = "") -> Iterator[Tab]:
     assert problems == []
     assert {url for url in requested if not url.startswith((bench.url, "blob:"))} == set()
     assert page.title() == "Workbench"
-    context.close()
+    page.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from mitmproxy.http import HTTPFlow
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 from playwright.sync_api import Page as Tab
 
 from tests.browser.served import tab_of, workbench
@@ -81,8 +81,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture
-def tab(browser: Browser, bench: Page) -> Iterator[Tab]:
-    with tab_of(browser, bench) as page:
+def tab(context: BrowserContext, bench: Page) -> Iterator[Tab]:
+    with tab_of(context, bench) as page:
         yield page
 
 
@@ -187,11 +187,14 @@ def test_a_browser_that_forbids_storage_shows_the_editor_all_the_same(browser: B
       const get = () => { throw new DOMException("forbidden", "SecurityError"); };
       Object.defineProperty(window, name, { get });
     }"""
-    with tab_of(browser, bench, before=forbidden) as tab:
+    context = browser.new_context()
+    context.add_init_script(forbidden)
+    with tab_of(context, bench) as tab:
         tab.goto(f"{address(bench, 'plain')}/edit")
         tab.locator(".message-box textarea").first.fill("Edited {{order}}")
         expect(tab.locator(".takes")).to_contain_text("tokens")
         tab.get_by_label("your name").fill("Ada")
+    context.close()
 
 
 def test_a_schema_for_answers_begins_with_one_that_is_valid(tab: Tab, bench: Page) -> None:

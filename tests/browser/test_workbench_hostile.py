@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from mitmproxy.http import HTTPFlow
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 from playwright.sync_api import Page as Tab
 
 from tests.browser.served import tab_of, workbench
@@ -109,8 +109,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture
-def tab(browser: Browser, bench: Page) -> Iterator[Tab]:
-    with tab_of(browser, bench) as page:
+def tab(context: BrowserContext, bench: Page) -> Iterator[Tab]:
+    with tab_of(context, bench) as page:
         yield page
 
 

@@ -78,7 +78,7 @@ class Shown:
 def start(folder: Path, home: Path, *words: str | Path) -> Iterator[Shown]:
     port = free_port()
     command = [sys.executable, "-P", "-m", "aoai_gateway.app.cli", "--port", str(port), *words]
-    process = Process("gateway", command, folder, env={"HOME": str(home)})
+    process = Process("gateway", command, folder, env={"HOME": str(home)}, forked=True)
 
     def is_ready() -> bool:
         try:

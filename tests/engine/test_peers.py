@@ -38,6 +38,7 @@ def two(*, tokens_per_minute: int = 60_000, low: tuple[str, ...] = ("low",)) -> 
     return first, second
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("seed", [1, 2])
 def test_two_serve_a_lasting_overload_as_one_does(seed: int) -> None:
     work = jobs(120.0, seed)

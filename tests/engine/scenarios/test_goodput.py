@@ -12,6 +12,8 @@ from aoai_gateway.engine.effects import Deliver
 from tests.bench.goodput import HANG_SECONDS, HANG_SHARES, RESET_SECONDS, SHARES
 from tests.engine.scenarios.goodput import Asked, Run, figures, run
 
+pytestmark = pytest.mark.one_python
+
 SECONDS = 120.0
 HANGS = (SECONDS - HANG_SECONDS - RESET_SECONDS) / 2
 

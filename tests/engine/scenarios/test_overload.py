@@ -11,6 +11,8 @@ from tests.bench.goodput import TOKENS_PER_SECOND
 from tests.bench.workloads import jobs
 from tests.engine.scenarios.overload import Run, figures, run
 
+pytestmark = pytest.mark.one_python
+
 SECONDS = 120.0
 UNLOADED_P95 = 6.2
 """Seconds of the longest critical answers but for 5 %, when nobody is in the way."""
