@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect
 from aoai_gateway.wire.operation import Body, Classic, Cost, Model, Operation, State
@@ -123,20 +124,20 @@ MODELS = Operation("models", "GET", "models")
 MODEL = Operation("models.retrieve", "GET", "models/{model}")
 
 
-def _on_deployment(
-    name: str, path: str, body: Body, cost: Cost, *, streams: bool = False, binary: bool = False
-) -> Operation:
-    """Make a row of an operation of one deployment that leaves nothing behind."""
-    where = (Model.REQUIRED, Classic.PATH)
-    return Operation(name, "POST", path, *where, body, cost=cost, streams=streams, binary=binary)
+# An operation of one deployment, which leaves nothing behind.
+_on_deployment = partial(Operation, method="POST", model=Model.REQUIRED, classic=Classic.PATH)
 
+# Operations on what lives at one resource.
+_get = partial(Operation, method="GET", state=State.ALWAYS)
+_post = partial(Operation, method="POST", body=Body.JSON, state=State.ALWAYS)
+_delete = partial(Operation, method="DELETE", state=State.ALWAYS)
 
-_METHODS: Mapping[str, str] = {
-    "create": "POST",
-    "update": "POST",
-    "list": "GET",
-    "retrieve": "GET",
-    "delete": "DELETE",
+_VERBS: Mapping[str, Callable[..., Operation]] = {
+    "create": partial(_post, creates=True),
+    "update": _post,
+    "list": _get,
+    "retrieve": _get,
+    "delete": _delete,
 }
 
 
@@ -149,39 +150,7 @@ def _kept(collection: str, name: str, *verbs: str) -> Iterator[Operation]:
     thing = things.removesuffix("es" if things.endswith("ches") else "s")
     for verb in verbs:
         path = collection if verb in ("create", "list") else f"{collection}/{{{thing}_id}}"
-        yield _act(f"{name}.{verb}", _METHODS[verb], path, creates=verb == "create")
-
-
-def _act(
-    name: str,
-    method: str,
-    path: str,
-    *,
-    body: Body | None = None,
-    model: Model = Model.NONE,
-    cost: Cost = Cost.NONE,
-    streams: bool = False,
-    binary: bool = False,
-    creates: bool = False,
-    bounds: tuple[str, ...] = (),
-) -> Operation:
-    """Make a row of an operation on what lives at one resource."""
-    if body is None:
-        body = Body.JSON if method == "POST" else Body.NONE
-    return Operation(
-        name,
-        method,
-        path,
-        model,
-        Classic.BODY,
-        body,
-        State.ALWAYS,
-        cost,
-        streams=streams,
-        binary=binary,
-        creates=creates,
-        bounds=bounds,
-    )
+        yield _VERBS[verb](f"{name}.{verb}", path=path)
 
 
 _ALL = ("create", "list", "retrieve", "update", "delete")
@@ -203,89 +172,87 @@ OPERATIONS: tuple[Operation, ...] = (
     COMPLETIONS,
     EMBEDDINGS,
     # audio, images
-    _on_deployment("audio.transcriptions", "audio/transcriptions", Body.FORM, Cost.ANSWER, streams=True),
-    _on_deployment("audio.translations", "audio/translations", Body.FORM, Cost.ANSWER),
-    _on_deployment("audio.speech", "audio/speech", Body.JSON, Cost.PROMPT, binary=True),
-    _on_deployment("images.generations", "images/generations", Body.JSON, Cost.ANSWER, streams=True),
-    _on_deployment("images.edits", "images/edits", Body.FORM, Cost.ANSWER, streams=True),
+    _on_deployment(
+        "audio.transcriptions", path="audio/transcriptions", body=Body.FORM, cost=Cost.ANSWER, streams=True
+    ),
+    _on_deployment("audio.translations", path="audio/translations", body=Body.FORM, cost=Cost.ANSWER),
+    _on_deployment("audio.speech", path="audio/speech", body=Body.JSON, cost=Cost.PROMPT, binary=True),
+    _on_deployment(
+        "images.generations", path="images/generations", body=Body.JSON, cost=Cost.ANSWER, streams=True
+    ),
+    _on_deployment("images.edits", path="images/edits", body=Body.FORM, cost=Cost.ANSWER, streams=True),
     # responses, and what is stored of them
     RESPONSES,
-    _act("responses.retrieve", "GET", "responses/{response_id}", streams=True),
-    _act("responses.delete", "DELETE", "responses/{response_id}"),
-    _act("responses.cancel", "POST", "responses/{response_id}/cancel"),
-    _act("responses.input_items", "GET", "responses/{response_id}/input_items"),
-    _act("responses.compact", "POST", "responses/compact", model=Model.REQUIRED, cost=Cost.ANSWER),
-    _act("responses.input_tokens", "POST", "responses/input_tokens", model=Model.REQUIRED),
+    _get("responses.retrieve", path="responses/{response_id}", streams=True),
+    _delete("responses.delete", path="responses/{response_id}"),
+    _post("responses.cancel", path="responses/{response_id}/cancel"),
+    _get("responses.input_items", path="responses/{response_id}/input_items"),
+    _post("responses.compact", path="responses/compact", model=Model.REQUIRED, cost=Cost.ANSWER),
+    _post("responses.input_tokens", path="responses/input_tokens", model=Model.REQUIRED),
     *_kept("conversations", "conversations", "create", "retrieve", "update", "delete"),
     *_kept("conversations/{conversation_id}/items", "conversations.items", "create", "list"),
     *_kept("conversations/{conversation_id}/items", "conversations.items", "retrieve", "delete"),
     # stored chat completions
     *_kept("chat/completions", "chat.completions", "list", "retrieve", "update", "delete"),
-    _act("chat.completions.messages", "GET", "chat/completions/{completion_id}/messages"),
+    _get("chat.completions.messages", path="chat/completions/{completion_id}/messages"),
     # files, and what is made of them
-    _act("files.create", "POST", "files", body=Body.FORM, model=Model.LINES, creates=True),
+    _post("files.create", path="files", body=Body.FORM, model=Model.LINES, creates=True),
     *_kept("files", "files", "list", "retrieve", "delete"),
-    _act("files.content", "GET", "files/{file_id}/content", binary=True),
-    replace(_act("files.import", "POST", "files/import", creates=True), unread_lines=FOR_BATCHES),
-    replace(_act("uploads.create", "POST", "uploads", creates=True), unread_lines=FOR_BATCHES),
-    _act("uploads.parts", "POST", "uploads/{upload_id}/parts", body=Body.FORM, creates=True),
-    _act("uploads.complete", "POST", "uploads/{upload_id}/complete", creates=True),
-    _act("uploads.cancel", "POST", "uploads/{upload_id}/cancel"),
-    replace(_act("batches.create", "POST", "batches", creates=True), unread_lines=("input_blob", "")),
+    _get("files.content", path="files/{file_id}/content", binary=True),
+    _post("files.import", path="files/import", creates=True, unread_lines=FOR_BATCHES),
+    _post("uploads.create", path="uploads", creates=True, unread_lines=FOR_BATCHES),
+    _post("uploads.parts", path="uploads/{upload_id}/parts", body=Body.FORM, creates=True),
+    _post("uploads.complete", path="uploads/{upload_id}/complete", creates=True),
+    _post("uploads.cancel", path="uploads/{upload_id}/cancel"),
+    _post("batches.create", path="batches", creates=True, unread_lines=("input_blob", "")),
     *_kept("batches", "batches", "list", "retrieve"),
-    _act("batches.cancel", "POST", "batches/{batch_id}/cancel"),
+    _post("batches.cancel", path="batches/{batch_id}/cancel"),
     *_kept("vector_stores", "vector_stores", *_ALL),
-    _act("vector_stores.search", "POST", "vector_stores/{vector_store_id}/search"),
+    _post("vector_stores.search", path="vector_stores/{vector_store_id}/search"),
     *_kept("vector_stores/{vector_store_id}/files", "vector_stores.files", *_ALL),
-    _act("vector_stores.files.content", "GET", "vector_stores/{vector_store_id}/files/{file_id}/content"),
+    _get("vector_stores.files.content", path="vector_stores/{vector_store_id}/files/{file_id}/content"),
     *_kept(
         "vector_stores/{vector_store_id}/file_batches", "vector_stores.file_batches", "create", "retrieve"
     ),
-    _act(
+    _post(
         "vector_stores.file_batches.cancel",
-        "POST",
-        "vector_stores/{vector_store_id}/file_batches/{file_batch_id}/cancel",
+        path="vector_stores/{vector_store_id}/file_batches/{file_batch_id}/cancel",
     ),
-    _act(
+    _get(
         "vector_stores.file_batches.files",
-        "GET",
-        "vector_stores/{vector_store_id}/file_batches/{file_batch_id}/files",
+        path="vector_stores/{vector_store_id}/file_batches/{file_batch_id}/files",
     ),
     *_kept("containers", "containers", "create", "list", "retrieve", "delete"),
-    _act(
+    _post(
         "containers.files.create",
-        "POST",
-        "containers/{container_id}/files",
+        path="containers/{container_id}/files",
         body=Body.ANY,
         creates=True,
     ),
     *_kept("containers/{container_id}/files", "containers.files", "list", "retrieve", "delete"),
-    _act(
+    _get(
         "containers.files.content",
-        "GET",
-        "containers/{container_id}/files/{file_id}/content",
+        path="containers/{container_id}/files/{file_id}/content",
         binary=True,
     ),
     # assistants, threads
-    _act("assistants.create", "POST", "assistants", model=Model.REQUIRED, creates=True),
-    _act("assistants.update", "POST", "assistants/{assistant_id}", model=Model.OPTIONAL),
+    _post("assistants.create", path="assistants", model=Model.REQUIRED, creates=True),
+    _post("assistants.update", path="assistants/{assistant_id}", model=Model.OPTIONAL),
     *_kept("assistants", "assistants", "list", "retrieve", "delete"),
     *_kept("threads", "threads", "create", "retrieve", "update", "delete"),
     *_kept("threads/{thread_id}/messages", "threads.messages", *_ALL),
-    _act(
+    _post(
         "threads.runs.create",
-        "POST",
-        "threads/{thread_id}/runs",
+        path="threads/{thread_id}/runs",
         model=Model.OPTIONAL,
         cost=Cost.ANSWER,
         streams=True,
         creates=True,
         bounds=_RUN_BOUNDS,
     ),
-    _act(
+    _post(
         "threads.create_and_run",
-        "POST",
-        "threads/runs",
+        path="threads/runs",
         model=Model.OPTIONAL,
         cost=Cost.ANSWER,
         streams=True,
@@ -293,11 +260,10 @@ OPERATIONS: tuple[Operation, ...] = (
         bounds=_RUN_BOUNDS,
     ),
     *_kept("threads/{thread_id}/runs", "threads.runs", "list", "retrieve", "update"),
-    _act("threads.runs.cancel", "POST", f"{_RUN}/cancel"),
-    _act(
+    _post("threads.runs.cancel", path=f"{_RUN}/cancel"),
+    _post(
         "threads.runs.submit_tool_outputs",
-        "POST",
-        f"{_RUN}/submit_tool_outputs",
+        path=f"{_RUN}/submit_tool_outputs",
         cost=Cost.ANSWER,
         streams=True,
         creates=True,
@@ -307,20 +273,17 @@ OPERATIONS: tuple[Operation, ...] = (
     # realtime sessions
     REALTIME,
     LIVE,
-    _act("live.create", "POST", "live/sessions", model=Model.OPTIONAL, creates=True),
-    _act("live.content", "GET", "live/sessions/{live_id}/content"),
+    _post("live.create", path="live/sessions", model=Model.OPTIONAL, creates=True),
+    _get("live.content", path="live/sessions/{live_id}/content"),
     *(
-        _act(f"live.{verb}", "POST", f"live/sessions/{{live_id}}/{verb}", creates=verb in ("refer", "fork"))
+        _post(f"live.{verb}", path=f"live/sessions/{{live_id}}/{verb}", creates=verb in ("refer", "fork"))
         for verb in ("accept", "fork", "hangup", "refer", "reject")
     ),
     *(
-        Operation(
+        _post(
             f"realtime.{path.replace('/', '.')}.create",
-            "POST",
-            f"realtime/{path}",
-            Model.OPTIONAL,
-            body=Body.JSON,
-            state=State.ALWAYS,
+            path=f"realtime/{path}",
+            model=Model.OPTIONAL,
             model_in=_SESSION_MODELS,
             mints=True,
         )
@@ -328,60 +291,59 @@ OPERATIONS: tuple[Operation, ...] = (
         for path in ("client_secrets", "translations/client_secrets", "sessions", "transcription_sessions")
     ),
     *(
-        _act(f"realtime.calls.{verb}", "POST", f"realtime/calls/{{call_id}}/{verb}", creates=verb == "refer")
+        _post(f"realtime.calls.{verb}", path=f"realtime/calls/{{call_id}}/{verb}", creates=verb == "refer")
         for verb in ("accept", "hangup", "refer", "reject")
     ),
-    Operation(
+    _post(
         "realtime.calls.create",
-        "POST",
-        "realtime/calls",
-        Model.OPTIONAL,
+        path="realtime/calls",
+        model=Model.OPTIONAL,
         body=Body.ANY,
-        state=State.ALWAYS,
         creates=True,
         model_in=_SESSION_MODELS,
     ),
     # fine-tuning, evals
     *_kept("fine_tuning/jobs", "fine_tuning.jobs", "create", "list", "retrieve", "delete"),
     *(
-        _act(f"fine_tuning.jobs.{verb}", "POST", f"fine_tuning/jobs/{{job_id}}/{verb}")
+        _post(f"fine_tuning.jobs.{verb}", path=f"fine_tuning/jobs/{{job_id}}/{verb}")
         for verb in ("cancel", "pause", "resume")
     ),
-    _act("fine_tuning.jobs.events", "GET", "fine_tuning/jobs/{job_id}/events"),
-    _act("fine_tuning.jobs.checkpoints", "GET", "fine_tuning/jobs/{job_id}/checkpoints"),
-    _act(
+    _get("fine_tuning.jobs.events", path="fine_tuning/jobs/{job_id}/events"),
+    _get("fine_tuning.jobs.checkpoints", path="fine_tuning/jobs/{job_id}/checkpoints"),
+    _post(
         "fine_tuning.jobs.checkpoints.copy",
-        "POST",
-        "fine_tuning/jobs/{job_id}/checkpoints/{checkpoint_id}/copy",
+        path="fine_tuning/jobs/{job_id}/checkpoints/{checkpoint_id}/copy",
         creates=True,
     ),
-    _act("fine_tuning.alpha.graders.run", "POST", "fine_tuning/alpha/graders/run"),
-    _act("fine_tuning.alpha.graders.validate", "POST", "fine_tuning/alpha/graders/validate"),
+    _post("fine_tuning.alpha.graders.run", path="fine_tuning/alpha/graders/run"),
+    _post("fine_tuning.alpha.graders.validate", path="fine_tuning/alpha/graders/validate"),
     *_kept("evals", "evals", *_ALL),
     # A run asks a deployment for the answers that it grades.
-    replace(
-        _act("evals.runs.create", "POST", "evals/{eval_id}/runs", model=Model.OPTIONAL, creates=True),
+    _post(
+        "evals.runs.create",
+        path="evals/{eval_id}/runs",
+        model=Model.OPTIONAL,
+        creates=True,
         model_in=(("data_source", "model"),),
     ),
     *_kept("evals/{eval_id}/runs", "evals.runs", "list", "retrieve", "delete"),
-    _act("evals.runs.cancel", "POST", "evals/{eval_id}/runs/{run_id}/cancel"),
+    _post("evals.runs.cancel", path="evals/{eval_id}/runs/{run_id}/cancel"),
     # Azure's first form of it.
-    _act("evals.runs.update", "POST", "evals/{eval_id}/runs/{run_id}"),
+    _post("evals.runs.update", path="evals/{eval_id}/runs/{run_id}"),
     *_kept("evals/{eval_id}/runs/{run_id}/output_items", "evals.runs.output_items", "list", "retrieve"),
     # videos
-    _act("videos.create", "POST", "videos", body=Body.FORM, model=Model.REQUIRED, creates=True),
+    _post("videos.create", path="videos", body=Body.FORM, model=Model.REQUIRED, creates=True),
     *_kept("videos", "videos", "list", "retrieve", "delete"),
-    _act("videos.content", "GET", "videos/{video_id}/content", binary=True),
-    _act("videos.remix", "POST", "videos/{video_id}/remix", body=Body.FORM, creates=True),
+    _get("videos.content", path="videos/{video_id}/content", binary=True),
+    _post("videos.remix", path="videos/{video_id}/remix", body=Body.FORM, creates=True),
     # the same before it was OpenAI's, in Azure's first preview
-    _act(f"{_JOBS}.create", "POST", _JOB_PATH, body=Body.FORM, model=Model.REQUIRED, creates=True),
+    _post(f"{_JOBS}.create", path=_JOB_PATH, body=Body.FORM, model=Model.REQUIRED, creates=True),
     *_kept(_JOB_PATH, _JOBS, "list", "retrieve", "delete"),
-    _act("video.generations.retrieve", "GET", _GENERATION),
+    _get("video.generations.retrieve", path=_GENERATION),
     *(
-        _act(
+        _get(
             f"video.generations.{what}",
-            "GET",
-            f"video/generations/{{generation_id}}/content/{what}",
+            path=f"video/generations/{{generation_id}}/content/{what}",
             binary=True,
         )
         for what in ("video", "thumbnail")
