@@ -44,7 +44,13 @@ from aoai_gateway.engine.failures import (
     is_replayed,
     was_not_taken,
 )
-from aoai_gateway.engine.lessons import expected_begin, learn_answer, slowest_begin, speed_of
+from aoai_gateway.engine.lessons import (
+    expected_begin,
+    learn_answer,
+    learn_cut_off,
+    slowest_begin,
+    speed_of,
+)
 from aoai_gateway.engine.timeouts import is_foretold, patience, timeouts_of
 from aoai_gateway.wire.hints import describe
 
@@ -177,7 +183,8 @@ class Attempts(Aftermath):
             return self._now
         speeds = (self._shared.speeds.get(self._served(backend)) for backend in self._pool)
         learned = self._shared.patience.of(call.client.name, cls.name, call.streaming)
-        bound = patience(call, [speed for speed in speeds if speed is not None], learned)
+        known = [speed for speed in speeds if speed is not None]
+        bound = patience(call, known, learned, self._shared.answer_lengths)
         until = self._now + cls.wait_seconds - call.queue_wait
         return max(self._now, min(until, call.started + bound))
 
@@ -202,6 +209,7 @@ class Attempts(Aftermath):
         self._scheduler.suspicions.withdraw(call.id)
         if call.attempt is not None and call.attempt.ended is None:
             call.attempt.ended = result.now
+            learn_cut_off(self._shared, call, call.attempt, result.now)
         return True
 
     # --- one attempt -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.failures import keeps_state
 from aoai_gateway.engine.routing_request import desk_of, session_of
-from aoai_gateway.engine.timeouts import begins_within
+from aoai_gateway.engine.timeouts import begins_within, completion_bound
 from aoai_gateway.routing.speed import Speed
 from aoai_gateway.wire.client_secrets import Grant
 
@@ -62,6 +62,18 @@ def learn_answer(shared: SharedState, call: Call, attempt: Attempt, end: Ended) 
     speed.learn_answer(took, tokens)
     if not call.body.stream:
         speed.learn(took, tokens, call.body.text_size)
+    bound = completion_bound(call)
+    if bound and tokens:
+        shared.answer_lengths.learn(call.client.name, call.deployment, tokens / bound)
+
+
+def learn_cut_off(shared: SharedState, call: Call, attempt: Attempt, now: float) -> None:
+    """Learn from an answer whose client has just left: it is longer than what had come by then."""
+    speed = shared.speeds.get(attempt.backend.serving(call.deployment))
+    bound = completion_bound(call)
+    if speed is not None and bound and call.target.operation.paced:
+        written = speed.written_within(now - attempt.started)
+        shared.answer_lengths.cut_off(call.client.name, call.deployment, written / bound)
 
 
 def _learn_home(shared: SharedState, call: Call, attempt: Attempt, end: Ended) -> None:

@@ -9,6 +9,7 @@ from aoai_gateway.bounded import Bounded, Recent
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.engine.unfinished import UnfinishedWork
 from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.routing.answer_lengths import AnswerLengths
 from aoai_gateway.routing.capacity import MOST_BACKENDS
 from aoai_gateway.routing.patience import Patience
 
@@ -31,6 +32,7 @@ class SharedState:
         self.speeds: Bounded[BackendKey, Speed] = Bounded(MOST_BACKENDS)
         """By real deployment: an endpoint without standins serves fast and slow ones."""
         self.patience = Patience()
+        self.answer_lengths = AnswerLengths()
         self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)
         """By backend and api-version: until when it is known not to take ``stream_options``."""
         self.unfinished = UnfinishedWork()

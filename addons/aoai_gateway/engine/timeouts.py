@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.routing.answer_lengths import AnswerLengths
     from aoai_gateway.routing.backends import Backend
 
 COMPLETIONS_DEFAULT_OUTPUT = 16
@@ -96,18 +97,19 @@ def begins_within(call: Call, speed: Speed | None) -> float | None:
     return speed.head_within(completion_bound(call), stream=body.stream, prompt=body.text_size)
 
 
-def patience(call: Call, speeds: Sequence[Speed], learned: float | None) -> float:
+def patience(call: Call, speeds: Sequence[Speed], learned: float | None, lengths: AnswerLengths) -> float:
     """Return the seconds from its begin for which a call may be held back, so that its client still waits.
 
     ``speeds``: the known speeds of the backends that may serve it. ``learned``: the time after which calls of
     this client were seen to hang up; it counts where the client does not name its time-out. The answer is
-    taken to be as slow as the slowest of late, and as long as it may be: a margin beyond that would only send
-    calls away that can be answered.
+    taken to be as slow as the slowest of late, and as long as the longest of this client: a margin beyond
+    that would only send calls away that can be answered.
     """
     allowed = call.client_timeout() or learned
     if allowed is None:
         return DEFAULT_PATIENCE
-    expected = [speed.answered_within(completion_bound(call)) for speed in speeds]
+    tokens = lengths.likely(call.client.name, call.deployment, completion_bound(call))
+    expected = [speed.answered_within(tokens) for speed in speeds]
     known = [seconds for seconds in expected if seconds is not None]
     if not known:
         return allowed * (1 - ANSWER_SHARE)

@@ -65,12 +65,17 @@ class Speed:
         self.answer.learn(seconds)
         self.answer_per_token.learn(seconds / max(1, output_tokens))
 
-    def answered_within(self, max_output_tokens: int | None) -> float | None:
+    def answered_within(self, output_tokens: int | None) -> float | None:
         """Seconds within which even the slowest answers of late were complete; None: unknown."""
         slowest, per_token = self.answer.known(), self.answer_per_token.known()
-        if slowest is None or per_token is None or max_output_tokens is None:
+        if slowest is None or per_token is None or output_tokens is None:
             return slowest
-        return min(slowest, per_token * max_output_tokens)
+        return min(slowest, per_token * output_tokens)
+
+    def written_within(self, seconds: float) -> float:
+        """Tokens that even the slowest answers of late had written after so long; 0 if that is not known."""
+        per_token = self.answer_per_token.known()
+        return seconds / per_token if per_token else 0.0
 
     def learn(self, seconds: float, output_tokens: int, prompt: int = 0) -> None:
         """Take in one complete answer. ``seconds``: from the sending of the request to its last byte."""

@@ -285,3 +285,22 @@ def test_a_clock_that_jumps_breaks_nothing() -> None:
     here.run()
     assert here.callers[-1].ok
     assert here.callers[-1].sent_at == pytest.approx(1.0)
+
+
+def test_a_call_waits_for_as_long_as_leaves_time_for_an_answer_like_those_before() -> None:
+    limit = 6_000
+    here = traffic(
+        ("paygo", {"tokens_per_minute": limit}),
+        azure={"paygo@paygo": Deployment(PaygLimits(limit), first_token=0.0, speed=100.0)},
+        classes=[BATCH],
+    )
+    for n in range(5):
+        here.come(n, "batch", prompt=10, most=400, completion=200)
+    here.come(6, "batch", prompt=10, most=1600, completion=800)
+    here.come(73, "batch", prompt=limit - 60, most=20, completion=10)
+    here.come(110, "batch", prompt=10, most=800, completion=400, timeout=30, patience=30)
+    here.run()
+    last = here.of("batch")[-1]
+    assert last.sends[-1][0] - here.begun == pytest.approx(134, abs=1), "there is room 23 s after it came"
+    assert last.ok, "it takes 4 s; as long as max_tokens allows, it would take 8 s, and not come in time"
+    here.check_nothing_is_left()
