@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -187,3 +188,17 @@ def test_the_result_fits_a_terminal_and_is_json(tmp_path: Path) -> None:
     assert max(map(len, said.splitlines())) <= 80
     assert "quota_exceeded" in said
     assert json.loads(json.dumps(found)) == found
+
+
+def test_of_many_clients_those_are_shown_of_which_most_changes() -> None:
+    crowd = [f"client {number:03}" for number in range(120)]
+    records = [record(client=name, deployment="gpt") for name in crowd for _ in range(2)]
+    everyone = tuple(Client(name=name, key=f"key-of-{name[-3:]}") for name in crowd)
+    own, without = pools(clients=everyone), pools(clients=everyone[:77] + everyone[78:])
+    found = backtest(recording(records), {"own": own, "less": without})
+    lines = text(found, 80).splitlines()
+    table = lines[lines.index("Served, and the difference to what was recorded") + 1 :]
+    assert len([line for line in table if line.startswith("client 0")]) == 50
+    assert re.search(r"^client 077 +2 +2 +2 +0 \(-2\)$", "\n".join(table), re.MULTILINE)
+    assert re.search(r"^70 more +140 +140 +140 +140$", "\n".join(table), re.MULTILINE)
+    assert "Refused, less: 2 × unknown client" in lines

@@ -7,12 +7,14 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.arguments import parser_of_records
 from aoai_gateway.analysis.backtest import backtest
 from aoai_gateway.analysis.recorded import recording_of
 from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read, uncollected
+from aoai_gateway.analysis.shown import MOST
 from aoai_gateway.analysis.text import columns, counted, money, passed_over, percent, short
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
 
 BAR = 30
+
+CAUSES = {"401": "unknown client"}
+"""Ends of calls whose codes say little."""
 
 LONGEST_LABEL = 20
 
@@ -72,7 +77,8 @@ def _lines(made: dict[str, Any], width: int) -> Iterator[str]:
     for run in runs:
         refused = run["totals"]["refused"]
         if refused:
-            yield f"{run['name']}: " + ", ".join(f"{cause} {count:,}" for cause, count in refused.items())
+            causes = (f"{count:,} × {CAUSES.get(cause, cause)}" for cause, count in refused.items())
+            yield from wrap(f"Refused, {run['name']}: {', '.join(causes)}", width)
     yield from _clients(runs, width)
     for run in runs[1:]:
         if unknown := run["unknown_clients"]:
@@ -100,20 +106,36 @@ def _row(name: str, totals: dict[str, Any], same: float | None) -> tuple[str, ..
 
 
 def _clients(runs: list[dict[str, Any]], width: int) -> Iterator[str]:
-    """One line for each client: its calls, and of each run those that are served, with the difference."""
+    """One line for each client: its calls, and of each run those that are served, with the difference.
+
+    Of very many clients those are shown of which most changes; the others are one.
+    """
+    served = {
+        name: (recorded["calls"], *(run["clients"][name]["served"] for run in runs))
+        for name, recorded in runs[0]["clients"].items()
+    }
+    names, table = list(served), [("client", "calls", *(run["name"] for run in runs))]
+    if len(names) > MOST:
+        names = sorted(sorted(names, key=lambda name: _importance(served[name]))[:MOST])
+    table += [(name, *_served(*served[name])) for name in names]
+    if rest := [served[name] for name in served.keys() - names]:
+        table.append((f"{len(rest):,} more", *_served(*map(sum, zip(*rest, strict=True)))))
     yield ""
-    head = ("client", "calls", *(run["name"] for run in runs))
-    table: list[tuple[str, ...]] = [head]
-    before = runs[0]["clients"]
-    for name, recorded in before.items():
-        cells = [short(recorded["served"])]
-        for run in runs[1:]:
-            served = run["clients"][name]["served"]
-            change = served - recorded["served"]
-            cells.append(short(served) + (f" ({change:+,})" if change else ""))
-        table.append((name, short(recorded["calls"]), *cells))
     yield "Served, and the difference to what was recorded"
     yield from columns(table, width)
+
+
+def _importance(figures: tuple[int, ...]) -> tuple[int, int]:
+    """Sort by the largest difference, then by calls. ``figures``: as `_served` takes them."""
+    calls, recorded, *others = figures
+    return -max(abs(served - recorded) for served in others), -calls
+
+
+def _served(calls: int, recorded: int, *others: int) -> tuple[str, ...]:
+    """Write a client's calls, and how many are served in each run."""
+    changes = ((served, served - recorded) for served in others)
+    told = (short(served) + (f" ({change:+,})" if change else "") for served, change in changes)
+    return short(calls), short(recorded), *told
 
 
 def _progress(total: int) -> Callable[[str, int], None]:
