@@ -34,7 +34,7 @@ GATHER_SECONDS = 0.5
 """The least time between two batches, for which records gather, unless a sink says something else.
 
 Each batch takes a thread some system calls, and after each of them it waits for its turn among the threads.
-Ten batches a second cost a call 7 to 10 µs so, two a second cost it 2.
+Ten batches a second cost a call 5 to 10 µs so, two a second 2 to 3.
 """
 
 HANGS_SECONDS = 30.0
