@@ -2,7 +2,7 @@
 
 A mitmproxy addon sees flows begin, end and change. It keeps references only: as long as no page is open,
 nothing is read of a flow but its path and the sizes of its bodies. Pages hear of changes in batches
-(`Feed`), so that a busy gateway costs a page no more than an idle one.
+(`Feed`), which take a bounded part of the event loop however busy the gateway is.
 """
 
 from __future__ import annotations

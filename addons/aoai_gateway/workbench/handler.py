@@ -41,7 +41,7 @@ LARGEST_ASKED = 128 * 1024
 """Of anything else: it is decoded on the event loop."""
 
 PAUSE = 0.1
-"""Seconds between two batches, so that a busy gateway costs a page no more than an idle one."""
+"""Seconds between two batches for a page that has heard of everything."""
 
 QUIET = 15.0
 """Seconds after which a stream says that it is still there."""
