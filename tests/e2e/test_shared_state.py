@@ -413,15 +413,13 @@ def test_what_a_crashed_gateway_held_comes_back_when_its_lease_ends(
 ) -> None:
     def play(crashing: str) -> None:
         simulator.reset()
-        (doomed,) = two.start(f"doomed-{crashing}")
-        simulator.fault("hang")
-        begun = time.time()
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, two.another(f"doomed-{crashing}") as doomed:
+            simulator.fault("hang")
+            begun = time.time()
             body = HELLO | {"max_tokens": 900}
             lost = pool.submit(doomed.request, "POST", CHAT, key=key_of(crashing), json_body=body)
             eventually(lambda: simulator.active()["in_flight"] == 1, "a call under way")
             doomed.kill()
-            two.gateways.remove(doomed)
             assert lost.exception(WAIT_SECONDS) is not None
         refused = two.call(1, crashing, max_tokens=500)
         assert refused.status == 429
