@@ -58,6 +58,8 @@ CLIENTS = [
 
 LOST = "Shared state lost"
 BACK = "Shared state is back"
+LATE = ": no answer in "
+"""In a line with `LOST`: the time-out was the reason."""
 
 _INSTANT = {"model": "gpt-4o", "first_token_seconds": 0, "tokens_per_second": 0}
 ENDPOINTS = {
@@ -138,7 +140,15 @@ class Two:
 
     def lines_with(self, words: str) -> list[int]:
         """In how many lines of its log each has these words."""
-        return [sum(words in line for line in gateway.log.splitlines()) for gateway in self.gateways]
+        return [len(lines) for lines in self.said(words)]
+
+    def said(self, words: str) -> list[list[str]]:
+        """The lines with these words that each has in its log."""
+        return [[line for line in gateway.log.splitlines() if words in line] for gateway in self.gateways]
+
+    def wait_until_all_is_told(self) -> None:
+        """Wait until each has said that Redis is back, as often as it has said that it is lost."""
+        eventually(lambda: self.lines_with(BACK) == self.lines_with(LOST), "news of each return")
 
     def steadily(self, name: str, play: Callable[[str], None]) -> None:
         """Play a scene as a client of that name while the counters are shared.
