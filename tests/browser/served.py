@@ -31,9 +31,11 @@ def workbench(flows: Iterable[HTTPFlow], folder: Path) -> Iterator[Page]:
     thread = threading.Thread(target=serving, args=(made_setup(), folder, scenario), daemon=True)
     thread.start()
     assert ready.wait(60)
-    yield found[0]
-    over.set()
-    thread.join(60)
+    try:
+        yield found[0]
+    finally:
+        over.set()
+        thread.join(60)
 
 
 @contextmanager
@@ -41,8 +43,16 @@ def tab_of(context: BrowserContext, bench: Page) -> Iterator[Tab]:
     """Open the workbench in a tab of its own, in which nothing may go wrong or elsewhere.
 
     Nothing is stored there yet; but what the page consists of need not be loaded and compiled for each tab.
+    A tab of a test that fails is closed, too: what it goes on to store would be there in the next one's.
     """
     page = context.new_page()
+    try:
+        yield from _watched(page, context, bench)
+    finally:
+        page.close()
+
+
+def _watched(page: Tab, context: BrowserContext, bench: Page) -> Iterator[Tab]:
     page.set_default_timeout(PATIENCE_MS)
     everything = {"origin": bench.url, "storageTypes": "all"}
     context.new_cdp_session(page).send("Storage.clearDataForOrigin", everything)
@@ -56,4 +66,3 @@ def tab_of(context: BrowserContext, bench: Page) -> Iterator[Tab]:
     assert problems == []
     assert {url for url in requested if not url.startswith((bench.url, "blob:"))} == set()
     assert page.title() == "Workbench"
-    page.close()

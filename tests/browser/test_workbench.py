@@ -524,32 +524,32 @@ def test_axe_finds_nothing_serious(bench: Bench, browser: Browser, scheme: Any) 
     axe = (node_folder() / "node_modules" / "axe-core" / "axe.min.js").read_text()
     bench.ask(LATE, stream=True, tools=[GET_ORDER])
     # The page's own policy would keep the checker out.
-    context = browser.new_context(viewport=WINDOW, bypass_csp=True, color_scheme=scheme)  # type: ignore[arg-type]
-    page = context.new_page()
-    page.goto(f"{bench.url}?token={PASSWORD}")
-    page.locator("#filter").fill("warehouse on friday")
+    with browser.new_context(viewport=WINDOW, bypass_csp=True, color_scheme=scheme) as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(f"{bench.url}?token={PASSWORD}")
+        page.locator("#filter").fill("warehouse on friday")
 
-    def check() -> None:
-        page.evaluate(axe)
-        found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
-        serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
-        assert serious == [], json.dumps(
-            [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in serious], indent=1
-        )
+        def check() -> None:
+            page.evaluate(axe)
+            found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+            serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+            assert serious == [], json.dumps(
+                [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in serious],
+                indent=1,
+            )
 
-    page.locator(".row").first.click()
-    expect(page.locator(".conversation")).to_be_visible()
-    check()
-    page.locator('[data-action="edit"]').click()
-    expect(page.locator(".message-box").first).to_be_visible()
-    check()
-    page.locator('[data-action="run"]').click()
-    expect(page.locator(".card [data-action=keep]").first).to_be_visible()
-    check()
-    page.locator('[data-action="save-case"]').first.click()
-    check()
-    page.keyboard.press("Escape")
-    page.goto(f"{bench.url}#/sets")
-    expect(page.locator(".call-head")).to_be_visible()
-    check()
-    context.close()
+        page.locator(".row").first.click()
+        expect(page.locator(".conversation")).to_be_visible()
+        check()
+        page.locator('[data-action="edit"]').click()
+        expect(page.locator(".message-box").first).to_be_visible()
+        check()
+        page.locator('[data-action="run"]').click()
+        expect(page.locator(".card [data-action=keep]").first).to_be_visible()
+        check()
+        page.locator('[data-action="save-case"]').first.click()
+        check()
+        page.keyboard.press("Escape")
+        page.goto(f"{bench.url}#/sets")
+        expect(page.locator(".call-head")).to_be_visible()
+        check()

@@ -187,14 +187,13 @@ def test_a_browser_that_forbids_storage_shows_the_editor_all_the_same(browser: B
       const get = () => { throw new DOMException("forbidden", "SecurityError"); };
       Object.defineProperty(window, name, { get });
     }"""
-    context = browser.new_context()
-    context.add_init_script(forbidden)
-    with tab_of(context, bench) as tab:
-        tab.goto(f"{address(bench, 'plain')}/edit")
-        tab.locator(".message-box textarea").first.fill("Edited {{order}}")
-        expect(tab.locator(".takes")).to_contain_text("tokens")
-        tab.get_by_label("your name").fill("Ada")
-    context.close()
+    with browser.new_context() as context:
+        context.add_init_script(forbidden)
+        with tab_of(context, bench) as tab:
+            tab.goto(f"{address(bench, 'plain')}/edit")
+            tab.locator(".message-box textarea").first.fill("Edited {{order}}")
+            expect(tab.locator(".takes")).to_contain_text("tokens")
+            tab.get_by_label("your name").fill("Ada")
 
 
 def test_a_schema_for_answers_begins_with_one_that_is_valid(tab: Tab, bench: Page) -> None:

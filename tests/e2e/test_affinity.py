@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 TURNS = 50
 TRIES = 3
+SELDOM = 2
 _MODEL = {"model": "gpt-4o", "first_token_seconds": 0, "tokens_per_second": 0}
 SPEC = {name: {"region": name, "deployments": {"gpt": _MODEL}} for name in ("sweden", "france", "norway")}
 POOLS = {name: {"gpt-4o": ["gpt"]} for name in SPEC}
@@ -149,9 +150,12 @@ def test_two_gateways_that_share_redis_know_the_way_for_each_other(
         return misled(simulator)
 
     # Where the machine is busy, a call may come to one before it has heard of what was made at the other a
-    # moment ago. Then it finds its way by a 404; but not in each of some runs.
+    # moment ago. Then it finds its way by a 404; but seldom, and not in each of some runs.
     found = [("", 0, "")]
     for number in range(TRIES):
-        if not (found := play(f"agent-{tmp_path.name}-{number}")):
+        found = play(f"agent-{tmp_path.name}-{number}")
+        print(found)
+        assert len(found) <= SELDOM
+        if not found:
             break
     assert found == []

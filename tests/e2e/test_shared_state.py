@@ -20,12 +20,12 @@ from tests.e2e.raw import Connection, post
 from tests.e2e.replay.stage import Caller
 from tests.e2e.settings import configuration
 from tests.e2e.two import (
-    BACK,
     CHAT,
     ENDPOINTS,
     HASTY,
     HELLO,
     HOWS,
+    LATE,
     LOST,
     POOLS,
     Two,
@@ -322,8 +322,12 @@ def test_no_request_fails_when_redis_is_lost_and_comes_back(
         eventually(lambda: seen[200] > served + 50, "calls with Redis")
     assert set(seen) == {200}, seen
     two.wait_for_state("shared")
-    assert all(lost > earlier for lost, earlier in zip(two.lines_with(LOST), before, strict=True))
-    assert two.lines_with(BACK) == two.lines_with(LOST)
+    two.wait_until_all_is_told()
+    for lines, earlier in zip(two.said(LOST), before, strict=True):
+        losses = lines[earlier:]
+        assert losses
+        # Where the machine is busy, Redis is late at other times, too.
+        assert len([loss for loss in losses if LATE not in loss]) <= 1, "each is told once"
     for gateway in two.gateways:
         assert "Traceback" not in gateway.log
 
@@ -355,7 +359,7 @@ def test_no_request_fails_when_another_server_takes_the_place_of_one_that_is_los
                 eventually(lambda: seen[200] > served + 50, "calls with Redis")
             assert set(seen) == {200}, seen
             two.wait_for_state("shared")
-            assert two.lines_with(BACK) == two.lines_with(LOST)
+            two.wait_until_all_is_told()
             assert min(two.lines_with(LOST)) >= 1
             for gateway in two.gateways:
                 assert "Traceback" not in gateway.log
@@ -413,15 +417,13 @@ def test_what_a_crashed_gateway_held_comes_back_when_its_lease_ends(
 ) -> None:
     def play(crashing: str) -> None:
         simulator.reset()
-        (doomed,) = two.start(f"doomed-{crashing}")
-        simulator.fault("hang")
-        begun = time.time()
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, two.another(f"doomed-{crashing}") as doomed:
+            simulator.fault("hang")
+            begun = time.time()
             body = HELLO | {"max_tokens": 900}
             lost = pool.submit(doomed.request, "POST", CHAT, key=key_of(crashing), json_body=body)
             eventually(lambda: simulator.active()["in_flight"] == 1, "a call under way")
             doomed.kill()
-            two.gateways.remove(doomed)
             assert lost.exception(WAIT_SECONDS) is not None
         refused = two.call(1, crashing, max_tokens=500)
         assert refused.status == 429

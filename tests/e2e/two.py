@@ -58,6 +58,8 @@ CLIENTS = [
 
 LOST = "Shared state lost"
 BACK = "Shared state is back"
+LATE = ": no answer in "
+"""In a line with `LOST`: the time-out was the reason."""
 
 _INSTANT = {"model": "gpt-4o", "first_token_seconds": 0, "tokens_per_second": 0}
 ENDPOINTS = {
@@ -84,6 +86,7 @@ class Two:
         self._folder = folder
         self._home = home
         self._logs: list[Path] = []
+        self._started: list[Gateway] = []
         self.gateways: list[Gateway] = []
 
     def start(self, *names: str) -> list[Gateway]:
@@ -103,10 +106,23 @@ class Two:
             gateway = Gateway("serve", config, self._folder, home=self._home, name=name, wait=False)
             started.append(gateway)
             self.gateways.append(gateway)
+            self._started.append(gateway)
             self._logs.append(log)
         for gateway in started:
             gateway.wait_until(gateway.is_ready, "ready")
         return started
+
+    @contextmanager
+    def another(self, name: str) -> Iterator[Gateway]:
+        """Have one more gateway, which is killed in the end if it has not been before."""
+        known = list(self.gateways)
+        try:
+            (started,) = self.start(name)
+            yield started
+        finally:
+            for gateway in self.gateways[len(known) :]:
+                gateway.kill()
+            self.gateways[:] = known
 
     def call(self, number: int, client: str, **body: Any) -> Answer:
         """Send a call to one of the two."""
@@ -124,7 +140,15 @@ class Two:
 
     def lines_with(self, words: str) -> list[int]:
         """In how many lines of its log each has these words."""
-        return [sum(words in line for line in gateway.log.splitlines()) for gateway in self.gateways]
+        return [len(lines) for lines in self.said(words)]
+
+    def said(self, words: str) -> list[list[str]]:
+        """The lines with these words that each has in its log."""
+        return [[line for line in gateway.log.splitlines() if words in line] for gateway in self.gateways]
+
+    def wait_until_all_is_told(self) -> None:
+        """Wait until each has said that Redis is back, as often as it has said that it is lost."""
+        eventually(lambda: self.lines_with(BACK) == self.lines_with(LOST), "news of each return")
 
     def steadily(self, name: str, play: Callable[[str], None]) -> None:
         """Play a scene as a client of that name while the counters are shared.
@@ -134,14 +158,18 @@ class Two:
         """
         for number in range(TRIES):
             self.wait_for_state("shared")
-            before = self.lines_with(LOST)
+            before = self._losses()
             try:
                 play(f"{name}-{number}")
             except AssertionError:
-                if self.lines_with(LOST) == before or number == TRIES - 1:
+                if self._losses() == before or number == TRIES - 1:
                     raise
             else:
                 return
+
+    def _losses(self) -> int:
+        """How often any of them has lost Redis, those included that are gone."""
+        return sum(gateway.log.count(LOST) for gateway in self._started)
 
     def records(self, client: str, count: int) -> list[list[dict[str, Any]]]:
         """The usage records of a client at each of them, once there are so many in all."""

@@ -308,12 +308,15 @@ def test_a_gateway_outlives_all_of_it(place: Place) -> None:
     left = [resident(place.gateway)]
     for _ in range(ROUNDS - 1):
         stalls.append(do_all(place))
-        left.append(settled(place, left[-1] + MARGIN))
+        # A little each time is lost, too: later rounds are compared with the second.
+        most = MARGIN + min([left[-1], *left[1:2]])
+        left.append(settled(place, most))
         # What the machine's noise has done is not there every time.
-        if stalls[-1] <= LONGEST_STALL * slowness() and left[-1] < left[-2] + MARGIN:
+        if stalls[-1] <= LONGEST_STALL * slowness() and left[-1] < most:
             break
     sizes = ", ".join(f"{each / 1024:.1f}" for each in left)
     print(f"stalls of {[round(1000 * each) for each in stalls]} ms; {sizes} MB")
     assert min(stalls) <= LONGEST_STALL * slowness()
     assert left[-1] < left[-2] + MARGIN
+    assert left[-1] < left[1] + MARGIN
     assert request(f"http://127.0.0.1:{place.gateway.port}{READY_PATH}").status == 200

@@ -1,4 +1,4 @@
-"""Breaks by class, and what follows them: probes, back-off, and nobody blocked for ever."""
+"""Breaks by class, and what follows them: probes, back-off, and no class blocked for ever."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_a_backend_that_says_nothing_is_sent_no_more_than_is_believed(classes: t
     assert after == pytest.approx([last + 5, last + 10], abs=0.11)
 
 
-def test_whatever_it_says_lets_more_in() -> None:
+def test_any_word_of_a_backend_lets_more_in() -> None:
     breaks, heard = lacking(), -1.0
     breaks.listen(lambda scope: heard if scope == SCOPE else -1.0)
     assert len(slow_start(breaks, 4, "standard")) == MOST_UNHEARD

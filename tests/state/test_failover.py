@@ -12,7 +12,7 @@ from aoai_gateway.quota.quotas import Budget, Decision, Quota, Reservation
 from aoai_gateway.state import StateUnavailableError
 from aoai_gateway.state.failover import FailoverState
 from aoai_gateway.state.memory import MemoryState
-from aoai_gateway.state.redis import TIMEOUT, RedisState
+from aoai_gateway.state.redis import RedisState
 
 ids = (f"call{n}" for n in itertools.count())
 
@@ -321,34 +321,46 @@ def test_breaks_outlive_the_loss():
     scenario(story)
 
 
+type Span = tuple[float, float]
+"""When something began, and when it ended."""
+
+
+def unstalled(span: Span, stalls: list[Span]) -> float:
+    """Return the seconds of a span in which the process was not stalled."""
+    began, ended = span
+    return ended - began - sum(max(0.0, min(ended, end) - max(began, start)) for start, end in stalls)
+
+
 @pytest.mark.serial
 def test_redis_killed_and_back_during_load(own_redis, caplog):
     """Sixteen callers for a few seconds; the server dies and returns empty in between."""
     quota = Quota("gpt-4o", 10_000_000, None, 50_000_000)
+    patience = 5  # seconds: a busy machine must not lose the server before it is killed
 
     async def story():
-        shared = RedisState(own_redis.url)
+        shared = RedisState(own_redis.url, timeout=patience)
         state = FailoverState(shared, MemoryState(), random=Random(1))
         state.start()
-        served, slowest, stalled, stop = 0, 0.0, 0.0, False  # stalled: seconds in which nothing ran
+        served, stop = 0, False
+        slow, stalls = list[Span](), list[Span]()  # calls that took long; when nothing ran here
 
         async def caller():
-            nonlocal served, slowest
+            nonlocal served
             while not stop:
-                reservation, began = call(100, quota), time.perf_counter() - stalled
+                reservation, began = call(100, quota), time.perf_counter()
                 decision = await got(state.reserve(reservation, time.time()))
-                slowest = max(slowest, time.perf_counter() - stalled - began)
+                if (ended := time.perf_counter()) - began > patience / 2:
+                    slow.append((began, ended))
                 assert decision.admitted
                 await asyncio.sleep(0.002)
                 await got(state.settle(reservation, 50, time.time()))
                 served += 1
 
         async def watch():
-            nonlocal stalled
             while not stop:
-                began = time.perf_counter()
+                due = time.perf_counter() + 0.01
                 await asyncio.sleep(0.01)
-                stalled += max(0.0, time.perf_counter() - began - 0.01)
+                stalls.append((due, max(due, time.perf_counter())))
 
         callers = [asyncio.create_task(caller()) for _ in range(16)]
         callers.append(asyncio.create_task(watch()))
@@ -366,7 +378,7 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
         stop = True
         await asyncio.gather(*callers)
         # One budget again: what this process does, another sees.
-        other = RedisState(own_redis.url)
+        other = RedisState(own_redis.url, timeout=patience)
         here = await got(state.peek(call(0, quota), time.time()))
         there = await other.peek(call(0, quota))
         assert [s.remaining for s in here.standings] == [s.remaining for s in there.standings]
@@ -374,9 +386,10 @@ def test_redis_killed_and_back_during_load(own_redis, caplog):
         assert known >= 50 * (served - lost - 16)
         await other.aclose()
         await state.aclose()
-        # Losing it costs the calls in flight one timeout, and nobody else anything; and what a busy machine
-        # stops this process for is nobody's.
-        assert slowest < TIMEOUT + 0.5
+        # A server that was killed resets its connections: not even the calls in flight wait for the time-out.
+        # What stalls this process counts for no call, and is known in the end: a call may see it before the
+        # watcher does.
+        assert [span for span in slow if unstalled(span, stalls) > patience / 2] == []
 
     with caplog.at_level(logging.INFO, "aoai_gateway.state"):
         asyncio.run(story())

@@ -70,7 +70,7 @@ def test_an_answer_comes_with_its_last_byte() -> None:
         ("MOVED 3999 127.0.0.1:6381", MovedError, "3999"),
         ("ASK 3999 127.0.0.1:6381", AskError, "3999"),
         ("ERR unknown command", ResponseError, "ERR unknown command"),
-        ("MOVED to where nobody knows", ResponseError, "MOVED to where"),
+        ("MOVED to an unknown place", ResponseError, "MOVED to an"),
         ("", ResponseError, ""),
     ],
 )
@@ -155,7 +155,7 @@ def test_an_answer_is_not_kept_without_bound_until_it_is_whole() -> None:
 
 
 @given(st.binary(max_size=60), st.lists(st.sampled_from([b"*", b"$", b"1", b"9999999", b"\r\n", b":", b"~"])))
-def test_whatever_comes_is_answers_or_none(noise: bytes, words: list[bytes]) -> None:
+def test_any_bytes_are_answers_or_an_error(noise: bytes, words: list[bytes]) -> None:
     reader = ReplyReader()
     try:
         for word in (*words, noise):

@@ -161,7 +161,7 @@ def test_what_reads_a_hint_is_linear() -> None:
         b"retry in " + b"1" * 65_000,
     ):
         hint({"retry-after": "1s" * 30_000, "ratelimit": "t=1" * 20_000}, body)
-    assert time.thread_time() - began < 0.5, "some milliseconds; whatever is quadratic takes minutes"
+    assert time.thread_time() - began < 0.5, "some milliseconds; a quadratic search takes minutes"
 
 
 def test_zero_with_exhausted_tokens_means_until_the_window_renews() -> None:
@@ -205,7 +205,7 @@ def test_the_messages_text_is_the_last_resort(message: str, seconds: float | Non
 
 
 @given(st.dictionaries(st.sampled_from(sorted(CAPTURED_429)), st.text(max_size=12)), st.binary(max_size=64))
-def test_whatever_comes_a_hint_is_a_time_or_nothing(headers: dict[str, str], body: bytes) -> None:
+def test_any_headers_and_body_give_a_time_or_nothing(headers: dict[str, str], body: bytes) -> None:
     seconds = hint(headers, body)
     assert seconds is None or 0 <= seconds <= 1e9
 
