@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from aoai_gateway.config import key_checks
+from aoai_gateway.config.clients import digest_of
 from aoai_gateway.config.key_checks import SHORTEST_KEY
 from aoai_gateway.config.loader import Loaded
 
@@ -29,8 +31,8 @@ def said(compiled: Compiled, client: str, endpoint: str = AZURE) -> list[str]:
 def test_a_key_that_can_be_guessed_is_told_with_its_length(compiled: Compiled, key: str) -> None:
     (line,) = said(compiled, f"key: {key}")
     assert line == (
-        "gateway.yaml:2: clients[0].key: has only 7 of the 16 characters that make a key hard to guess, and "
-        "opens real endpoints here to whoever guesses it; write a longer one; "
+        "gateway.yaml:2: clients[0].key: has only 7 of the 16 characters that make a key hard to guess: a "
+        "caller who guesses it gets to the real endpoints here; write a longer one; "
         "`aoai-gateway key new NAME` makes one"
     )
 
@@ -49,18 +51,40 @@ def test_a_key_that_is_long_or_opens_nothing_is_good(compiled: Compiled, client:
     assert not any("hard to guess" in line for line in said(compiled, client, endpoint))
 
 
+DIGEST = hashlib.sha256(ENDPOINT_KEY.encode()).hexdigest()
+
+
 @pytest.mark.parametrize(
-    "client",
+    ("client", "key"),
     [
-        f"key: {ENDPOINT_KEY}",
-        f"key: [{LONG}, {ENDPOINT_KEY}]",
-        f"key_sha256: {hashlib.sha256(ENDPOINT_KEY.encode()).hexdigest()}",
+        (f"key: {ENDPOINT_KEY}", "key"),
+        (f"key: [{LONG}, {ENDPOINT_KEY}]", "key"),
+        (f"key_sha256: {DIGEST}", "key_sha256"),
+        (f"key: {LONG}, key_sha256: {DIGEST}", "key_sha256"),
     ],
 )
-def test_an_endpoints_own_key_is_no_clients(compiled: Compiled, client: str) -> None:
+def test_an_endpoints_own_key_is_no_clients(compiled: Compiled, client: str, key: str) -> None:
     (line,) = said(compiled, client)
-    key = "key_sha256" if client.startswith("key_sha256") else "key"
     assert line.startswith(f'gateway.yaml:2: clients[0].{key}: is the key of the endpoint "one": its client')
+
+
+def test_an_endpoints_own_key_opens_nothing_at_a_client_that_is_switched_off(compiled: Compiled) -> None:
+    (line,) = said(compiled, f"key: {ENDPOINT_KEY}, enabled: false")
+    assert line.endswith("every client is switched off")
+
+
+def test_an_endpoints_own_key_is_digested_once(compiled: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    digested: list[str] = []
+
+    def digest(key: str) -> bytes:
+        digested.append(key)
+        return digest_of(key)
+
+    monkeypatch.setattr(key_checks, "digest_of", digest)
+    clients = "".join(f"  - {{name: Team {n}, key: {LONG}{n}}}\n" for n in range(20))
+    compiled(f"clients:\n{clients}aoai:\n  endpoints:\n    - {{name: one, {AZURE}}}\n")
+    assert digested.count(ENDPOINT_KEY) == 1
+    assert len(digested) == 21
 
 
 @pytest.mark.parametrize("key", [LONG, ENDPOINT_KEY])

@@ -6,13 +6,13 @@ import pytest
 
 from aoai_gateway.routing import answer_lengths
 from aoai_gateway.routing.answer_lengths import AnswerLengths
-from aoai_gateway.routing.speed import SAMPLES_NEEDED
+from aoai_gateway.routing.speed import SAMPLES_NEEDED, Speed
 
 
 def taught(*parts: float, client: str = "team") -> AnswerLengths:
     here = AnswerLengths()
     for part in parts:
-        here.learn(client, "gpt", part)
+        here.learn(client, "gpt", part * 1000, 1000)
     return here
 
 
@@ -32,7 +32,7 @@ def test_what_nothing_bounds_is_not_foretold() -> None:
 def test_clients_and_deployments_are_apart() -> None:
     here = taught(*[0.1] * 10)
     for _ in range(SAMPLES_NEEDED):
-        here.learn("other", "gpt", 0.5)
+        here.learn("other", "gpt", 500, 1000)
     assert here.likely("team", "gpt", 1000) == 100
     assert here.likely("other", "gpt", 1000) == 500
     assert here.likely("team", "mini", 1000) == 1000
@@ -40,24 +40,82 @@ def test_clients_and_deployments_are_apart() -> None:
 
 def test_of_an_unknown_client_the_others_tell() -> None:
     here = taught(0.1, 0.1, 0.4, client="a")
-    here.learn("b", "gpt", 0.1)
-    here.learn("c", "gpt", 0.1)
+    here.learn("b", "gpt", 100, 1000)
+    here.learn("c", "gpt", 100, 1000)
     assert here.likely("new", "gpt", 1000) == pytest.approx(385, abs=1)
 
 
-def test_an_answer_that_was_cut_off_is_longer_than_that_and_never_shorter() -> None:
+def test_an_answer_that_was_cut_off_counts_as_twice_as_long_as_what_came_and_never_shorter() -> None:
     here = taught(*[0.1] * 10)
-    here.cut_off("team", "gpt", 0.6)
+    here.cut_off("team", "gpt", 300, 1000)
     assert here.likely("team", "gpt", 1000) == 600
-    here.cut_off("team", "gpt", 0.2)
+    here.cut_off("team", "gpt", 200, 1000)
     assert here.likely("team", "gpt", 1000) == 600
+    here.cut_off("team", "gpt", 600, 1000)
+    assert here.likely("team", "gpt", 1000) == 1000
+
+
+@pytest.mark.parametrize(("tokens", "lost"), [(220, 1), (300, 1), (600, 2), (1_500, 3), (4_096, 5)])
+def test_a_client_whose_answers_become_longer_loses_few_calls_of_a_standing_queue(
+    tokens: int, lost: int
+) -> None:
+    """Each call is sent when as much time is left as the longest answer takes, as far as is known then."""
+    here, speed = AnswerLengths(), Speed()
+    bound, per_token, allowed = 4_096, 0.02, 60.0
+    for _ in range(20):
+        speed.learn_answer(200 * per_token, 200)
+        here.learn("team", "gpt", 200, bound)
+    speed.answer.raise_to(90)
+    cut_off = 0
+    for _ in range(200):
+        expected = speed.answered_within(here.likely("team", "gpt", bound))
+        assert expected is not None
+        # Where not even all of its patience is enough, a call does not wait.
+        left = expected if expected <= allowed else 90
+        if tokens * per_token <= left:
+            here.learn("team", "gpt", tokens, bound)
+            speed.learn_answer(tokens * per_token, tokens)
+        else:
+            cut_off += 1
+            here.cut_off("team", "gpt", speed.written_within(left), bound)
+    assert cut_off <= lost
 
 
 def test_hang_ups_alone_teach_nothing() -> None:
     here = AnswerLengths()
     for _ in range(10):
-        here.cut_off("team", "gpt", 0.1)
+        here.cut_off("team", "gpt", 100, 1000)
     assert here.likely("team", "gpt", 1000) == 1000
+
+
+def test_answers_that_are_as_long_under_any_bound_are_not_foretold_to_be_a_part_of_a_small_one() -> None:
+    here = AnswerLengths()
+    for _ in range(SAMPLES_NEEDED):
+        here.learn("team", "gpt", 400, 16_000)
+    assert here.likely("team", "gpt", 16_000) == 400
+    assert here.likely("team", "gpt", 400) == 400
+    assert here.likely("team", "gpt", 2_000) == 400
+    assert here.likely("team", "gpt", 100) == 100
+    assert here.likely("team", "gpt", 64_000) == 1_600
+
+
+def test_the_longest_answer_fades_as_its_part_does() -> None:
+    here = AnswerLengths()
+    here.learn("team", "gpt", 800, 16_000)
+    for _ in range(100):
+        here.learn("team", "gpt", 100, 16_000)
+    assert here.likely("team", "gpt", 1_000) == pytest.approx(800 * 0.98**100, abs=1)
+
+
+def test_under_bounds_of_its_size_a_clients_answers_tell_alone() -> None:
+    here = AnswerLengths()
+    for _ in range(SAMPLES_NEEDED):
+        here.learn("team", "gpt", 3_200, 4_000)
+        here.learn("team", "gpt", 160, 200)
+    assert here.likely("team", "gpt", 200) == 160
+    assert here.likely("team", "gpt", 400) == 400, "none was of this size"
+    here.cut_off("team", "gpt", 90, 200)
+    assert here.likely("team", "gpt", 200) == 180
 
 
 def test_an_answer_beyond_its_bound_is_as_long_as_that() -> None:
@@ -68,5 +126,5 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer_lengths, "MOST_CLIENTS", 10)
     here = AnswerLengths()
     for number in range(100):
-        here.learn(f"client {number}", "gpt", 0.5)
-    assert len(here._parts) == 10
+        here.learn(f"client {number}", "gpt", 500, 1000)
+    assert len(here._longest) == 10

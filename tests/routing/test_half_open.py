@@ -269,9 +269,49 @@ def test_a_backend_that_says_nothing_is_sent_no_more_than_is_believed(classes: t
     sent = slow_start(breaks, 4, *classes, since=8)
     assert len(sent) == MOST_UNHEARD, "of all classes together"
     last = sent[-1]
-    assert breaks.when(PTU, "standard", 12) == pytest.approx(last + 5 - 12), "then one each lease"
-    after = slow_start(breaks, 11, *classes, since=last + 1)
+    after = slow_start(breaks, 11, *classes, since=12)
+    assert 2 * len(classes) <= len(after) <= 3 * len(classes), "then one of each class each lease"
+    assert after[0] >= last + 3, "each since its own last one"
+
+
+def test_of_one_class_the_next_is_sent_a_lease_after_the_last_one() -> None:
+    breaks = lacking()
+    last = slow_start(breaks, 4, "standard", since=8)[-1]
+    assert breaks.when(PTU, "standard", 12) == pytest.approx(last + 5 - 12)
+    after = slow_start(breaks, 11, "standard", since=last + 1)
     assert after == pytest.approx([last + 5, last + 10], abs=0.11)
+
+
+def test_silent_probes_of_a_low_class_do_not_shut_out_the_highest() -> None:
+    breaks = lacking()
+    batch = slow_start(breaks, 4, "batch", since=8)
+    assert len(batch) == MOST_UNHEARD
+    assert breaks.may_probe(PTU, "critical", "first", 12), "its own first one always goes"
+    assert not breaks.may_probe(PTU, "critical", "second", 12 + REFUSES_WITHIN)
+    assert breaks.may_probe(PTU, "batch", "slow", batch[-1] + 5)
+    assert breaks.when(PTU, "critical", batch[-1] + 5) == pytest.approx(12 - batch[-1]), "as if it were alone"
+    assert breaks.may_probe(PTU, "critical", "second", 17)
+
+
+def test_a_backend_that_is_heard_all_the_time_is_not_taken_for_a_silent_one() -> None:
+    """Nothing asks again when something comes from it. So what it says within a moment is waited for."""
+    breaks, now, sent = lacking(), 4.0, []
+    breaks.listen(lambda _scope: now - 0.01)
+    for _ in range(7):
+        sent.append(sum(breaks.may_probe(PTU, "standard", f"{now}/{n}", now) for n in range(40)))
+        assert breaks.when(PTU, "standard", now) == pytest.approx(REFUSES_WITHIN)
+        now += REFUSES_WITHIN
+    assert sent == [1, 2, 4, *[MOST_UNHEARD] * 4]
+
+
+def test_after_a_moment_of_silence_a_lease_is_waited_for() -> None:
+    breaks, heard = lacking(), -1.0
+    breaks.listen(lambda _scope: heard)
+    last = slow_start(breaks, 4, "standard", since=8)[-1]
+    assert breaks.when(PTU, "standard", last + 0.1) == pytest.approx(REFUSES_WITHIN - 0.1)
+    assert breaks.when(PTU, "standard", last + REFUSES_WITHIN) == pytest.approx(5 - REFUSES_WITHIN)
+    heard = last + 0.2
+    assert breaks.when(PTU, "standard", last + REFUSES_WITHIN) == 0
 
 
 def test_any_word_of_a_backend_lets_more_in() -> None:

@@ -1,6 +1,6 @@
 """Which rows of a report people are shown: the first ones, and all others together in one.
 
-Clients may be counted in their tens of thousands, and nobody reads a page of as many lines. CSV and JSON hold
+Clients may be counted in their tens of thousands, and no reader gets through as many lines. CSV and JSON hold
 all rows.
 """
 

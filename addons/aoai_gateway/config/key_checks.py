@@ -3,7 +3,7 @@
 No message shows one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from aoai_gateway.config.clients import digest_of
 from aoai_gateway.config.fields import is_loopback
@@ -24,11 +24,16 @@ BETTER = "`aoai-gateway key new NAME` makes one"
 def check_keys(config: Config) -> Iterator[Finding]:
     """Yield everything that is wrong with keys, or that the writer should know of."""
     owners: dict[str, str] = {}
+    endpoints = {
+        digest_of(endpoint.written_key): endpoint
+        for endpoint in reversed(config.aoai.endpoints)
+        if endpoint.written_key is not None
+    }
     for index, client in enumerate(config.clients):
         path: KeyPath = ("clients", index, "key")
         yield from _check_owner(client, path, owners)
         yield from _check_strength(config, client, path)
-        yield from _check_endpoints_keys(config, client, ("clients", index))
+        yield from _check_endpoints_keys(endpoints, client, ("clients", index))
     yield from _check_addresses(config)
 
 
@@ -65,27 +70,33 @@ def _check_strength(config: Config, client: Client, path: KeyPath) -> Iterator[F
     if shortest < SHORTEST_KEY and client.enabled and any(map(_is_elsewhere, real)):
         yield Finding(
             path,
-            f"has only {shortest} of the {SHORTEST_KEY} characters that make a key hard to guess, and opens "
-            "real endpoints here to whoever guesses it",
+            f"has only {shortest} of the {SHORTEST_KEY} characters that make a key hard to guess: a "
+            "caller who guesses it gets to the real endpoints here",
             f"write a longer one; {BETTER}",
             fatal=False,
         )
 
 
-def _check_endpoints_keys(config: Config, client: Client, path: KeyPath) -> Iterator[Finding]:
-    """Who has an endpoint's own key needs no gateway, and is bound by no limit."""
-    digests = {digest_of(key) for key in _keys(client)} | {
-        bytes.fromhex(each.sha256) for each in client.key_sha256
-    }
-    for endpoint in config.aoai.endpoints:
-        if endpoint.written_key is not None and digest_of(endpoint.written_key) in digests:
-            yield Finding(
-                (*path, "key" if client.key else "key_sha256"),
-                f'is the key of the endpoint "{endpoint.name}": its client can call that without the '
-                "gateway, past every limit",
-                f"give it a key of its own; {BETTER}",
-                fatal=False,
-            )
+def _check_endpoints_keys(
+    endpoints: Mapping[bytes, Endpoint], client: Client, path: KeyPath
+) -> Iterator[Finding]:
+    """A client that has an endpoint's own key needs no gateway, and is bound by no limit.
+
+    ``endpoints``: those with a written key, by its digest.
+    """
+    if not client.enabled:
+        return
+    # By digest: where in the client it stands.
+    places = {bytes.fromhex(each.sha256): "key_sha256" for each in client.key_sha256}
+    places |= {digest_of(key): "key" for key in _keys(client)}
+    for digest in places.keys() & endpoints.keys():
+        yield Finding(
+            (*path, places[digest]),
+            f'is the key of the endpoint "{endpoints[digest].name}": its client can call that without the '
+            "gateway, past every limit",
+            f"give it a key of its own; {BETTER}",
+            fatal=False,
+        )
 
 
 def _check_addresses(config: Config) -> Iterator[Finding]:

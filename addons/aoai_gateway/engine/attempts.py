@@ -209,7 +209,7 @@ class Attempts(Aftermath):
         self._scheduler.suspicions.withdraw(call.id)
         if call.attempt is not None and call.attempt.ended is None:
             call.attempt.ended = result.now
-            learn_cut_off(self._shared, call, call.attempt, result.now)
+            learn_cut_off(self._shared, call, call.attempt, result)
         return True
 
     # --- one attempt -----------------------------------------------------------------------------------
@@ -396,6 +396,8 @@ class Attempts(Aftermath):
     def _end_delivery(self, attempt: Attempt, status: int, end: Result) -> None:
         """Note the end of an answer of this status, complete or not."""
         call = self._call
+        if isinstance(end, ClientGone) and status < 400:
+            learn_cut_off(self._shared, call, attempt, end)
         attempt.ended = end.now
         told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
         if told is not None:

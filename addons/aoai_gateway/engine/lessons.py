@@ -13,12 +13,15 @@ from aoai_gateway.wire.client_secrets import Grant
 if TYPE_CHECKING:
     from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.engine.effects import Ended
+    from aoai_gateway.engine.effects import ClientGone, Ended
     from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, Pool
 
 BORROWED, LEAST_BORROWED = 2.0, 2.0
 """How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
+
+BYTES_PER_TOKEN = 4.0
+"""Of the text of an answer that is not over: it is counted when its call has ended, off the event loop."""
 
 
 def slowest_begin(shared: SharedState, call: Call, backend: Backend) -> float | None:
@@ -64,16 +67,32 @@ def learn_answer(shared: SharedState, call: Call, attempt: Attempt, end: Ended) 
         speed.learn(took, tokens, call.body.text_size)
     bound = completion_bound(call)
     if bound and tokens:
-        shared.answer_lengths.learn(call.client.name, call.deployment, tokens / bound)
+        shared.answer_lengths.learn(call.client.name, call.deployment, tokens, bound)
 
 
-def learn_cut_off(shared: SharedState, call: Call, attempt: Attempt, now: float) -> None:
-    """Learn from an answer whose client has just left: it is longer than what had come by then."""
-    speed = shared.speeds.get(attempt.backend.serving(call.deployment))
+def learn_cut_off(shared: SharedState, call: Call, attempt: Attempt, gone: ClientGone) -> None:
+    """Learn from an answer whose client has just left: it is longer than what had come by then.
+
+    A client that was cut off itself did not find the answer too long; of a session, no answer is the last.
+    """
     bound = completion_bound(call)
-    if speed is not None and bound and call.target.operation.paced:
-        written = speed.written_within(now - attempt.started)
-        shared.answer_lengths.cut_off(call.client.name, call.deployment, written / bound)
+    if gone.stalled or not bound or call.session is not None or not call.target.operation.paced:
+        return
+    told = gone.so_far
+    if attempt.spillover is not None or (told is not None and told.finish_reason is not None):
+        return
+    written = _written(told) if told is not None else 0.0
+    if not written:
+        speed = shared.speeds.get(attempt.backend.serving(call.deployment))
+        written = speed.written_within(gone.now - attempt.started) if speed is not None else 0.0
+    shared.answer_lengths.cut_off(call.client.name, call.deployment, written, bound)
+
+
+def _written(told: Ended) -> float:
+    """Return about how many tokens of an answer had come; 0 if it is not known."""
+    tokens = told.usage.output_tokens if told.usage is not None else 0
+    text = told.delivered
+    return max(tokens, (text.kept_bytes + text.beyond) / BYTES_PER_TOKEN if text is not None else 0.0)
 
 
 def _learn_home(shared: SharedState, call: Call, attempt: Attempt, end: Ended) -> None:

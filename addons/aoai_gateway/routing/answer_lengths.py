@@ -1,17 +1,24 @@
 """How much of what they may write a client's answers do write, learned from those that came.
 
 Callers say as max_tokens what no answer may go beyond, and most answers end before it. A call that waits only
-for as long as the longest answer that it allows would still come in time is given up too early. So the part
-of their bound counts that the longest answers of late have had, by client and deployment. Of a client that
-has had hardly any, those of all clients count: else one with many calls could wait for longer than others.
+for as long as the longest answer that it allows would still come in time is given up too early. So the
+longest answers of late count, by client and deployment. Of a client that has had hardly any, those of all
+clients count: else one with many calls could wait for longer than others.
+
+Some callers' answers grow with their bound, others' are as long under any bound. So the part is that of
+answers whose bounds were about as large. Where those were hardly any, an answer is foretold to be as large a
+part of its bound as that of any other one was, and to have at least as many tokens.
 
 An answer whose client left before its end teaches, too: it is longer than what had come by then. Were that
-not learned, long answers would be sent for too late, be cut off each time, and never be seen.
+not learned, long answers would be sent for too late, be cut off each time, and never be seen. By how much it
+is longer is not known. A call that has waited is sent when as much time is left as the longest answer takes,
+so one that is cut off then has shown just the length that was known. It counts as twice as long as what came.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.speed import Largest
@@ -22,37 +29,72 @@ MOST_CLIENTS = 10_000
 _ALL = ""
 """In the place of a client: all of them."""
 
+LONGER = 2
+"""How many times as long as what had come an answer that was cut off is taken to be."""
+
+
+@dataclass(slots=True)
+class _Longest:
+    """The longest answers of late."""
+
+    parts: dict[int, Largest] = field(default_factory=dict)
+    """As parts (0..1) of the bound, by the power of two that is above the bound."""
+    part: Largest = field(default_factory=Largest)
+    """Under bounds of any size."""
+    tokens: Largest = field(default_factory=Largest)
+
+    def learn(self, tokens: float, bound: int) -> None:
+        for part in (self._near(bound), self.part):
+            part.learn(tokens / bound)
+        self.tokens.learn(tokens)
+
+    def raise_to(self, tokens: float, bound: int) -> None:
+        for part in (self._near(bound), self.part):
+            part.raise_to(tokens / bound)
+        self.tokens.raise_to(tokens)
+
+    def likely(self, bound: int) -> float | None:
+        near = self.parts.get(bound.bit_length())
+        near_part = near.known() if near is not None else None
+        if near_part is not None:
+            return near_part * bound
+        part, tokens = self.part.known(), self.tokens.known()
+        return None if part is None or tokens is None else max(part * bound, tokens)
+
+    def _near(self, bound: int) -> Largest:
+        return self.parts.setdefault(bound.bit_length(), Largest())
+
 
 class AnswerLengths:
-    """The longest answers of late, as parts (0..1) of what they could have been at most."""
+    """The longest answers of late, in tokens and as parts of what they could have had at most."""
 
     def __init__(self) -> None:
-        self._parts: Bounded[tuple[str, str], Largest] = Bounded(MOST_CLIENTS)
+        self._longest: Bounded[tuple[str, str], _Longest] = Bounded(MOST_CLIENTS)
 
-    def learn(self, client: str, deployment: str, part: float) -> None:
-        """Note a complete answer."""
+    def learn(self, client: str, deployment: str, tokens: float, bound: int) -> None:
+        """Note a complete answer. ``bound``: the most tokens that it could have had."""
         for name in (client, _ALL):
-            self._largest(name, deployment).learn(min(part, 1.0))
+            self._of(name, deployment).learn(min(tokens, bound), bound)
 
-    def cut_off(self, client: str, deployment: str, part: float) -> None:
-        """Note an answer that was given up when so much of it had been written."""
+    def cut_off(self, client: str, deployment: str, tokens: float, bound: int) -> None:
+        """Note an answer that was given up when so many of its tokens had been written."""
         for name in (client, _ALL):
-            self._largest(name, deployment).raise_to(min(part, 1.0))
+            self._of(name, deployment).raise_to(min(LONGER * tokens, bound), bound)
 
     def likely(self, client: str, deployment: str, bound: int | None) -> int | None:
         """Return the tokens that an answer takes at most, as far as is known; None: nothing bounds it."""
         if bound is None:
             return None
         for name in (client, _ALL):
-            largest = self._parts.get((name, deployment))
-            part = largest.known() if largest is not None else None
-            if part is not None:
-                return math.ceil(part * bound)
+            longest = self._longest.get((name, deployment))
+            likely = longest.likely(bound) if longest is not None else None
+            if likely is not None:
+                return min(bound, math.ceil(likely))
         return bound
 
-    def _largest(self, client: str, deployment: str) -> Largest:
-        largest = self._parts.get((client, deployment))
-        if largest is None:
-            largest = Largest()
-            self._parts.put((client, deployment), largest)
-        return largest
+    def _of(self, client: str, deployment: str) -> _Longest:
+        longest = self._longest.get((client, deployment))
+        if longest is None:
+            longest = _Longest()
+            self._longest.put((client, deployment), longest)
+        return longest

@@ -10,9 +10,12 @@ each time after that moment. (Slow start: Jacobson, "Congestion Avoidance and Co
 first one's answer would leave a window unused that calls wait for, and what is used late comes back late.
 A backend that hangs after it lacked room lets no call in, and looks like one that does. So silence is
 believed for a bounded number of calls, of all classes together: once so many (`MOST_UNHEARD`) were sent since
-the backend was last heard, its further probes go one at a time, as after any other failure, until something
-of any call comes from it. Which backend was heard, :mod:`~aoai_gateway.routing.liveness` knows; there two of
-these calls may also show that it is silent, and all of them are sent elsewhere then.
+the backend was last heard, and it stays silent for a moment, each class has one further probe at a time, as
+after any other failure, until something of any call comes from it. The first one of a class goes in any case:
+low classes, whose calls are many, would shut the highest one out. So a silent backend is sent that number of
+calls and one for each class at most, and then one for each lease and class. Which backend was heard,
+:mod:`~aoai_gateway.routing.liveness` knows; there two of these calls may also show that it is silent, and all
+of them are sent elsewhere then.
 
 Of several processes, each counts the probes of all, and hears what any of them hears. No probe waits for such
 news: without it, the lease of the last one that was sent runs out, and the next goes.
@@ -94,7 +97,7 @@ class Probes:
         self._limit = limit
         self._seconds = seconds
         self.heard: Callable[[Scope], float] = _unheard
-        """When something last came from a backend or endpoint, whatever it was."""
+        """When bytes of any kind last came from a backend or endpoint."""
         self._half_open: dict[Scope, dict[str, _HalfOpen]] = {}
 
     @property
@@ -168,16 +171,24 @@ class Probes:
         running = half_open.running(now)
         if len(running) >= self._limit + half_open.let_in(now):
             return min(running) - now
-        return self._wait_unheard(scope, now) if half_open.lacks_room else 0.0
+        return self._wait_unheard(scope, half_open, now) if half_open.lacks_room else 0.0
 
-    def _wait_unheard(self, scope: Scope, now: float) -> float:
-        """Seconds until one more call may be sent to a backend that lacked room, if it stays silent."""
+    def _wait_unheard(self, scope: Scope, half_open: _HalfOpen, now: float) -> float:
+        """Seconds until one more call of a class may be sent to a backend that lacked room.
+
+        If it stays silent: nothing asks again when it is heard. A busy one is heard all the time, and the
+        last call that is believed may just have been sent. So that one's moment is waited for first.
+        """
         sent = [since for each in self._half_open[scope].values() for since in each.believed()]
         if len(sent) < MOST_UNHEARD:
             return 0.0
         heard = self.heard(scope)
-        sent = [since for since in sent if since >= heard]
-        return max(0.0, max(sent) + self._seconds - now) if len(sent) >= MOST_UNHEARD else 0.0
+        sent = sorted(since for since in sent if since >= heard)
+        own = [since for since in half_open.believed() if since >= heard]
+        if len(sent) < MOST_UNHEARD or not own:
+            return 0.0
+        moment = sent[MOST_UNHEARD - 1] + REFUSES_WITHIN
+        return moment - now if moment > now else max(0.0, max(own) + self._seconds - now)
 
     def lease(self, scope: Scope, cls: str, call_id: str, now: float) -> None:
         """Make the call a probe, if the scope is half open for its class."""

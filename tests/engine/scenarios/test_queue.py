@@ -295,7 +295,7 @@ def test_a_call_waits_for_as_long_as_leaves_time_for_an_answer_like_those_before
         classes=[BATCH],
     )
     for n in range(5):
-        here.come(n, "batch", prompt=10, most=400, completion=200)
+        here.come(n, "batch", prompt=10, most=800, completion=400)
     here.come(6, "batch", prompt=10, most=1600, completion=800)
     here.come(73, "batch", prompt=limit - 60, most=20, completion=10)
     here.come(110, "batch", prompt=10, most=800, completion=400, timeout=30, patience=30)
