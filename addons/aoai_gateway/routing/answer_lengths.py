@@ -37,32 +37,37 @@ LONGER = 2
 class _Longest:
     """The longest answers of late."""
 
-    parts: dict[int, Largest] = field(default_factory=dict)
-    """As parts (0..1) of the bound, by the power of two that is above the bound."""
-    part: Largest = field(default_factory=Largest)
-    """Under bounds of any size."""
+    parts: tuple[tuple[int, Largest], ...] = ()
+    """As parts (0..1) of the bound, by the power of two that is above it; pairs take less than a dict."""
     tokens: Largest = field(default_factory=Largest)
+    """Under bounds of any size."""
 
     def learn(self, tokens: float, bound: int) -> None:
-        for part in (self._near(bound), self.part):
-            part.learn(tokens / bound)
+        self._near(bound).learn(tokens / bound)
         self.tokens.learn(tokens)
 
     def raise_to(self, tokens: float, bound: int) -> None:
-        for part in (self._near(bound), self.part):
-            part.raise_to(tokens / bound)
+        self._near(bound).raise_to(tokens / bound)
         self.tokens.raise_to(tokens)
 
     def likely(self, bound: int) -> float | None:
-        near = self.parts.get(bound.bit_length())
+        near = self._under(bound)
         near_part = near.known() if near is not None else None
         if near_part is not None:
             return near_part * bound
-        part, tokens = self.part.known(), self.tokens.known()
-        return None if part is None or tokens is None else max(part * bound, tokens)
+        tokens = self.tokens.known()
+        return None if tokens is None else max(tokens, *(part.amount * bound for _, part in self.parts))
+
+    def _under(self, bound: int) -> Largest | None:
+        size = bound.bit_length()
+        return next((part for known, part in self.parts if known == size), None)
 
     def _near(self, bound: int) -> Largest:
-        return self.parts.setdefault(bound.bit_length(), Largest())
+        part = self._under(bound)
+        if part is None:
+            part = Largest()
+            self.parts = (*self.parts, (bound.bit_length(), part))
+        return part
 
 
 class AnswerLengths:
