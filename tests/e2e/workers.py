@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.processes import Gateway, Simulator, request
+from tests.e2e.processes import Gateway, Simulator, eventually, request
 from tests.e2e.settings import configuration
 
 LIMIT = 20_000
@@ -55,7 +55,8 @@ class Workers(Gateway):
         return ready if len(ready) == 2 else []
 
     def pids(self) -> list[int]:
-        return [worker["pid"] for worker in self.status()["workers"]]
+        """The same, waited for: one that is about to come back has no id yet."""
+        return list(eventually(self.ready_pids, "both are ready"))
 
 
 @contextmanager
