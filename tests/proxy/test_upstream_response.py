@@ -153,6 +153,18 @@ def test_a_200_that_is_no_object_of_json_is_no_answer(body: bytes) -> None:
     assert failed.reason == "its answer is no JSON, or only a part of it"
 
 
+@pytest.mark.parametrize("status", [201, 202, 203])
+def test_a_page_is_no_answer_with_any_status_of_success(status: int) -> None:
+    attempt = Wire(stream=False)
+    attempt.head(status, {"content-type": "text/html"})
+    attempt.data(b"<html>Sign in</html>")
+    failed = attempt.end()
+    assert (failed.kind, failed.reason) == (
+        FailureKind.PROTOCOL,
+        "its answer is no JSON, or only a part of it",
+    )
+
+
 TRANSCRIPTIONS = "/openai/deployments/gpt/audio/transcriptions?api-version=v1"
 SPEECH = "/openai/deployments/gpt/audio/speech?api-version=v1"
 
@@ -170,6 +182,25 @@ def test_a_success_with_nothing_in_it_is_no_answer(path: str, status: int, strea
     assert failed.reason == f"its answer ({status}) has no body"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, "/openai/v1/responses", TRANSCRIPTIONS, SPEECH])
+def test_a_part_of_an_answer_is_no_answer(path: str, stream: bool) -> None:
+    attempt = Wire(path, stream=stream)
+    failed = attempt.head(206, {"content-range": "bytes 0-1/99", "content-type": "application/json"})
+    assert failed is not None
+    assert (failed.kind, failed.reason) == (
+        FailureKind.PROTOCOL,
+        "a part of an answer (206), though all of it was asked for",
+    )
+
+
+def test_a_part_of_a_file_may_be_asked_for() -> None:
+    attempt = Wire(stream=False)
+    attempt.received._call.target = parse_target("GET", "/openai/v1/files/file_1/content")
+    answered = attempt.head(206, {"content-range": "bytes 0-1/99", "content-type": "text/plain"})
+    assert isinstance(answered, Answered)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -177,7 +208,7 @@ def test_a_success_with_nothing_in_it_is_no_answer(path: str, status: int, strea
         ("POST", "/openai/v1/responses/resp_1/cancel", 204),
         ("POST", "/openai/v1/what/is/not/known", 204),
         ("GET", "/openai/v1/files/file_1", 304),
-        # Nobody has spoken.
+        # A recording without speech.
         ("POST", TRANSCRIPTIONS, 200),
     ],
 )

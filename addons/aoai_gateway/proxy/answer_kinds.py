@@ -47,18 +47,33 @@ def expects_object(call: Call, status: int) -> bool:
     """
     operation = call.target.operation
     is_asked_in_json = operation.body is Body.JSON and operation.cost is not Cost.NONE
-    return status == 200 and is_asked_in_json and not operation.binary
+    return 200 <= status < 300 and is_asked_in_json and not operation.binary
+
+
+def is_no_answer(call: Call, status: int) -> str | None:
+    """Return why a response with this status, no failure, is no answer to the call; None if it may be one."""
+    if 300 <= status < 400 and status != 304:
+        # An SDK would follow it, with a prompt in its hands. Azure sends none: the URL must be wrong.
+        return f"a redirect ({status}); check the endpoint's url"
+    if status == 206 and _asks_for_content(call.target.operation):
+        # Parts are for GET alone (RFC 9110 §14.2).
+        return "a part of an answer (206), though all of it was asked for"
+    return None
 
 
 def lacks_body(call: Call, status: int, body: bytes) -> bool:
-    """Whether a success has nothing in it, though the call asked for content, which costs tokens.
+    """Whether a success has nothing in it, though the call asked for content.
 
     Azure answers such a call with 200 and a body. A proxy in its place may say 204, 205 or, to a POST, 304;
     a deletion and a cancellation may be answered so, too. A transcript that is text (200) may be empty.
     """
-    operation = call.target.operation
-    asks_for_content = operation.cost is not Cost.NONE and operation.name != UNKNOWN_NAME
-    return asks_for_content and status < 400 and status != 200 and not body.strip(_BLANKS)
+    asked = _asks_for_content(call.target.operation)
+    return asked and status < 400 and status != 200 and not body.strip(_BLANKS)
+
+
+def _asks_for_content(operation: Operation) -> bool:
+    """Whether it costs tokens, as far as is known: then its answer has content, and is wanted whole."""
+    return operation.cost is not Cost.NONE and operation.name != UNKNOWN_NAME
 
 
 def is_object(body: bytes) -> bool:

@@ -38,6 +38,7 @@ from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_re
 from aoai_gateway.proxy.answer_kinds import (
     expects_object,
     is_download,
+    is_no_answer,
     is_object,
     is_stream,
     lacks_body,
@@ -287,10 +288,10 @@ class UpstreamResponse:
         response = self.response = event.response
         self._head = HeaderIndex(response.data.headers.fields)
         status = response.status_code
-        if 300 <= status < 400 and status != 304:
-            # An SDK would follow it, with a prompt in its hands. Azure sends none: the URL must be wrong.
+        why_not = is_no_answer(self._call, status)
+        if why_not is not None:
             self._phase = Phase.OVER
-            return Failed(now, FailureKind.PROTOCOL, f"a redirect ({status}); check the endpoint's url")
+            return Failed(now, FailureKind.PROTOCOL, why_not)
         if is_failure(status):
             self._phase = Phase.OVER
             return Answered(now, status, self._head)
