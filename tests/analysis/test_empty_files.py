@@ -110,4 +110,4 @@ def test_records_of_which_no_call_can_be_sent_again_are_said(
     path = tmp_path / "usage.jsonl"
     path.write_text(2 * (json.dumps(record(operation="models.list")) + "\n"))
     assert run_backtest([str(path)]) == 1
-    assert capsys.readouterr().err == "aoai-gateway: 2 records, none of a call that can be sent again\n"
+    assert capsys.readouterr().err == "aoai-gateway: 2 records, but no call that can be sent again\n"

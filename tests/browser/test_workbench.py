@@ -524,7 +524,7 @@ def test_axe_finds_nothing_serious(bench: Bench, browser: Browser, scheme: Any) 
     axe = (node_folder() / "node_modules" / "axe-core" / "axe.min.js").read_text()
     bench.ask(LATE, stream=True, tools=[GET_ORDER])
     # The page's own policy would keep the checker out.
-    with browser.new_context(viewport=WINDOW, bypass_csp=True, color_scheme=scheme) as context:  # type: ignore[arg-type]
+    with browser.new_context(viewport=WINDOW, bypass_csp=True, color_scheme=scheme) as context:
         page = context.new_page()
         page.goto(f"{bench.url}?token={PASSWORD}")
         page.locator("#filter").fill("warehouse on friday")

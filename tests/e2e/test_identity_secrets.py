@@ -81,7 +81,7 @@ def traffic(
     for name, token in refused.items():
         assert ask(gateway, run, "gpt-4o", authorization=f"Bearer {token}").status in (401, 403), name
     # Its identity is lost: the token at hand goes on to be used, and the log says what is wrong. One that is
-    # refused is asked for anew, and there is none.
+    # refused is asked for anew, and does not come.
     identity.status, asked = 500, len(identity.asked)
     for kind in ("401", "500", "reset", "429"):
         simulator.fault(kind, endpoint="sweden", deployment="gpt-4o-ptu")

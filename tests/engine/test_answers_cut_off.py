@@ -57,7 +57,7 @@ def gone(here: Traffic, *, stalled: bool = False, session: bool = False, **told:
     assert attempt is not None
     call.session = Session() if session else None
     now = attempt.started + 0.1
-    so_far = Ended(now, complete=False, **told) if told else None  # type: ignore[arg-type]
+    so_far = Ended(now, complete=False, **told) if told else None
     learn_cut_off(here.engine.shared, call, attempt, ClientGone(now, so_far, stalled=stalled))
     return likely(here)
 
@@ -81,4 +81,4 @@ def test_without_either_the_time_tells() -> None:
 @pytest.mark.parametrize("but", [{"stalled": True}, {"session": True}, {"finish_reason": "stop"}])
 def test_these_do_not_leave_before_the_end(but: dict[str, object]) -> None:
     here = known(stream=True)
-    assert gone(here, delivered=delivered(300), **but) == math.ceil(likely(here) or 0) == 100  # type: ignore[arg-type]
+    assert gone(here, delivered=delivered(300), **but) == math.ceil(likely(here) or 0) == 100

@@ -58,7 +58,7 @@ def _nothing(recording: Recording, reading: Reading) -> str:
     """Say why there is no call to lead."""
     if not reading.read:
         return reading.why_nothing()
-    return f"{counted(recording.left_out, 'record')}, none of a call that can be sent again"
+    return f"{counted(recording.left_out, 'record')}, but no call that can be sent again"
 
 
 def text(made: dict[str, Any], width: int) -> str:

@@ -75,6 +75,12 @@ class StartFailedError(Exception):
     """The workers could not be started; the message says why."""
 
 
+def _share_with_children() -> None:
+    """Have the collector leave alone all that is here: every child has it, and copies what is changed."""
+    gc.collect()
+    gc.freeze()
+
+
 class Supervisor:
     """The processes of one gateway.
 
@@ -148,16 +154,14 @@ class Supervisor:
         logger.info(
             "%d workers share %s.", len(self._slots), "a store of their own" if self._store else "state"
         )
-        # What is there now is in every child, and not copied until it is changed.
-        gc.collect()
-        gc.freeze()
+        _share_with_children()
 
     def _load_encodings(self) -> None:
         """Load what counts tokens once for all children, if the configuration needs it."""
         config = self._config
         if self._encodings is None and (counts_prompts(config) or config.simulated_endpoints):
             self._encodings = load_encodings()
-            gc.freeze()
+            _share_with_children()
 
     def _catch_signals(self) -> None:
         self._wake_read.setblocking(False)

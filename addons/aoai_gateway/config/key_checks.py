@@ -115,7 +115,7 @@ def _check_addresses(config: Config) -> Iterator[Finding]:
 
 
 def _is_elsewhere(endpoint: Endpoint) -> bool:
-    """Whether calls to it may be paid for: it is none that only this machine can reach."""
+    """Whether other machines than this one can reach it: calls to it may have to be paid for."""
     return endpoint.url is not None and not is_loopback(endpoint.host)
 
 

@@ -25,7 +25,9 @@ REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id", "request-id
 """Headers in which a backend names the request, the most useful one first."""
 
 _LONGEST_FACT = 128
-_MILLISECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+
+PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+"""As peers write times. ``nan``, ``1e309`` and the like are no times."""
 
 
 class Fault(StrEnum):
@@ -126,7 +128,7 @@ class Attempt:
         self.request_id = _request_id(headers)
         self.utilization = utilization_of(headers)
         said = headers.get("openai-processing-ms")
-        self.processing_ms = float(said) if said is not None and _MILLISECONDS.fullmatch(said) else None
+        self.processing_ms = float(said) if said is not None and PLAIN_NUMBER.fullmatch(said) else None
 
 
 def _request_id(headers: Headers) -> str | None:

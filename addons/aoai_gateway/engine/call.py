@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from aoai_gateway.engine.attempt import PLAIN_NUMBER
 from aoai_gateway.engine.plan import Plans
 from aoai_gateway.wire.operation import Cost
 
@@ -146,10 +147,6 @@ LONGEST_TIMEOUT = 86_400.0
 
 DEFAULT_PATIENCE = 600.0
 """Seconds for which the official SDKs wait for an answer by default."""
-
-_PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
-"""As clients write their time-outs. ``nan``, ``1e309`` and the like are no times."""
-
 
 _TIER = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
 
@@ -352,7 +349,7 @@ class Call:
         units = ((DEADLINE_HEADER, 0.001), ("x-stainless-read-timeout", 1), ("x-stainless-timeout", 1))
         for name, unit in units:
             value = self.headers.get(name)
-            if value is not None and _PLAIN_NUMBER.fullmatch(value):
+            if value is not None and PLAIN_NUMBER.fullmatch(value):
                 seconds = unit * float(value)
                 if 0 < seconds < LONGEST_TIMEOUT:
                     return seconds

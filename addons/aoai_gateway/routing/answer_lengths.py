@@ -56,7 +56,7 @@ class _Longest:
         if near_part is not None:
             return near_part * bound
         tokens = self.tokens.known()
-        return None if tokens is None else max(tokens, *(part.amount * bound for _, part in self.parts))
+        return None if tokens is None else max([tokens, *(part.amount * bound for _, part in self.parts)])
 
     def _under(self, bound: int) -> Largest | None:
         size = bound.bit_length()

@@ -75,7 +75,7 @@ class ReplyReader:
         """Bytes of the pieces that came since an answer last ended."""
 
     def read(self, data: bytes) -> list[Any]:
-        """Return the answers that are whole now. Raises InvalidResponse on what is none, or too large."""
+        """Return the answers that are whole now. Raises InvalidResponse on other bytes, or too many."""
         seen = self._end + data
         if _TOO_LARGE.search(seen):
             _check_arrays(b"".join((*self._pieces, data)))

@@ -1,6 +1,6 @@
 """The operations of Azure's resources, as one table: how each is addressed, classed and answered.
 
-Each row is an `Operation`. Parsing, policy, replay and affinity read the row; none of them knows a path of
+Each row is an `Operation`. Parsing, policy, replay and affinity read the row; no other module has a path of
 its own. What reads a prompt, a usage or a price knows the operation by its name.
 
 Names are those of the official SDKs' methods (``files.content``), paths those below ``/openai/v1/`` and
