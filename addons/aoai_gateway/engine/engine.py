@@ -18,7 +18,7 @@ A call goes through these stages:
 4. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
 5. **Settlement.** What the call has cost takes the place of what was booked for it
    (:mod:`~aoai_gateway.engine.settlement`). Where its work goes on after the answer, that is when a later
-   call looks at its end (:mod:`~aoai_gateway.engine.unfinished`).
+   call looks at its end (:mod:`~aoai_gateway.engine.settlement`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from aoai_gateway.engine.call import NOTHING, Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.engine.estimates import Estimates
 from aoai_gateway.engine.fallback import fall_back, find_ways_out
-from aoai_gateway.engine.pools import pool_of
+from aoai_gateway.engine.routing_request import pool_of
 from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import SharedState
 from aoai_gateway.engine.timeouts import completion_bound

@@ -14,7 +14,7 @@ from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks, FailedCall
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.suspicion import Finding, Suspicions, Witness
-from aoai_gateway.wire.spillover import own_rate_limits
+from aoai_gateway.wire.hints import own_rate_limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

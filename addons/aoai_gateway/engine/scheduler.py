@@ -32,8 +32,7 @@ from aoai_gateway.routing.order import Order, RoutingRequest, opens, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
-from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS
-from aoai_gateway.wire.spillover import own_rate_limits
+from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS, own_rate_limits
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping

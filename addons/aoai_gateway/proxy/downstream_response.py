@@ -21,8 +21,7 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.header_index import set_fields
-from aoai_gateway.proxy.heads import FRAMING
+from aoai_gateway.proxy.heads import FRAMING, set_fields
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.messages import WholeResponse
 from aoai_gateway.usage.chunk_gaps import ChunkGaps

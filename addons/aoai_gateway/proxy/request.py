@@ -14,7 +14,7 @@ from mitmproxy import http
 
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.answer_kinds import may_be_download
-from aoai_gateway.proxy.header_index import make_request
+from aoai_gateway.proxy.heads import make_request
 from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.secrets import PROTOCOLS, SECRET_HEADERS, without_secret_protocols
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.identity.certificates import read_certificate
 from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.header_index import HeaderIndex, set_fields
+from aoai_gateway.proxy.heads import HeaderIndex, set_fields
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.quota.access import check_known
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.runtime.gateway import Gateway
-    from aoai_gateway.wire.client_secrets import Grant
     from aoai_gateway.wire.masking import KnownSecrets
-    from aoai_gateway.wire.secrets import Credential
+    from aoai_gateway.wire.secrets import Credential, Grant
     from aoai_gateway.wire.targets import Target
 
 SPOOLED_ABOVE = 1024 * 1024

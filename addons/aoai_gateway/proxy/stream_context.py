@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.proxy.error_responses import error_response
-from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
+from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream_states import State

@@ -44,7 +44,7 @@ from aoai_gateway.proxy.answer_kinds import (
     lacks_body,
     refusal_in_stream,
 )
-from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
+from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.session_side import Preamble
 from aoai_gateway.proxy.timers import DEADLINE_SLACK
 from aoai_gateway.proxy.unfolding import Unfolding

@@ -45,8 +45,7 @@ from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import parse_upload
-from aoai_gateway.wire.client_secrets import Grant, digest_of, looks_minted
-from aoai_gateway.wire.secrets import Credential
+from aoai_gateway.wire.secrets import Credential, Grant, digest_of, looks_minted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
