@@ -26,7 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.admission import Admission
-from aoai_gateway.engine.ahead import check_deployment, check_lines, check_unread_lines
+from aoai_gateway.engine.ahead import check_deployment, check_lines, check_lines_are_read
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import NOTHING, Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
@@ -36,7 +36,7 @@ from aoai_gateway.engine.routing_request import pool_of
 from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import SharedState
 from aoai_gateway.engine.timeouts import completion_bound
-from aoai_gateway.quota.access import check_known
+from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.quota.priority import HEADER, class_of
 from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
@@ -162,13 +162,15 @@ class Engine:
 
     def _check_rights(self, call: Call, body: RequestBody) -> Pool:
         """Check that the client may have what its call asks for. Returns the backends that may serve it."""
-        check_known(call.setup.config, call.target)
+        if not call.target.operation.known:
+            check_passed_on(call.setup.config, call.target)
         named = body.deployment(call.target)
         if call.granted is not None:
             named = call.granted.deployment or named
         plan = call.setup.plans.of(call.client, named)
         call.assign(plan)
-        check_unread_lines(call.client, body)
+        if call.client.deployments_allowed is not None:
+            check_lines_are_read(body)
         if body.lines is not None:
             check_lines(call.setup, call.client, body.lines, call.deployment)
         elif call.deployment and not (plan.is_known and plan.terms.may_use):

@@ -309,7 +309,8 @@ class ReplicatedScheduler(Scheduler):
         if backend is not None and capacity is not None:
             capacity.learn(request.call_id, limits, now)
             self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
-            self.suspicions.acquit(*backend.key, sent)
+            if self.suspicions.witnesses:
+                self.suspicions.acquit(*backend.key, sent)
 
     def over_elsewhere(self, request: RoutingRequest, now: float) -> None:
         """Take in that it is over."""

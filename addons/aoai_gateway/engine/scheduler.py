@@ -354,7 +354,8 @@ class Scheduler:
             if request.limited or request.strategy == "most_headroom" or capacity.is_stale(now):
                 capacity.learn(request.call_id, own_rate_limits(headers), now)
             self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
-            self.suspicions.acquit(*backend.key, sent)
+            if self.suspicions.witnesses:
+                self.suspicions.acquit(*backend.key, sent)
 
     def refused(
         self, request: RoutingRequest, limits: RateLimits, retry_after: float | None, now: float

@@ -243,13 +243,11 @@ class Settlement:
 
 def _goes_on(call: Call) -> bool:
     """Whether a backend works on, after an answer that says no more than that it has begun."""
-    if not (call.served and costs(call)):
-        return False
     body = call.body
     told_failure = call.outcome is Outcome.TRUNCATED and call.is_whole
     is_over = call.outcome is Outcome.OK or told_failure
-    left = body is not None and body.background and not is_over
-    return call.answer_state in GOES_ON or (left and call.usage is None)
+    left = body is not None and body.background and not is_over and call.usage is None
+    return (left or call.answer_state in GOES_ON) and call.served and costs(call)
 
 
 def book_again(call: Call) -> Iterator[Book]:

@@ -110,7 +110,7 @@ class EngineDriver:
             claims=accepted.claims,
             brings_own_token=accepted.token is not None,
             unproven=accepted.unproven,
-            consult="gateway_backend_chosen" in gateway.heard,
+            consult="gateway_backend_chosen" in gateway.heard.events,
             only_backend=accepted.only_backend,
             run_by=accepted.run_by,
             granted=accepted.granted,
@@ -294,14 +294,15 @@ class EngineDriver:
         if self._quota is not None:
             for left in self._quota.close(here.now()):
                 here.gateway.settle(left)
-        for booking in here.gateway.engine.abandoned(call):
-            here.gateway.settle(booking)
+        if call.has_bookings:
+            for booking in here.gateway.engine.abandoned(call):
+                here.gateway.settle(booking)
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         call.chunk_gaps = chunk_gaps
         self._observation.finished(here.flow)
         record = here.gateway.write_down(call, here.secrets)
-        if "gateway_call_finished" in here.gateway.heard:
+        if "gateway_call_finished" in here.gateway.heard.events:
             yield GatewayCallEndedHook(CallFinished(here.flow, call, record))
 
     def _count_so_far(self, call: Call, attempt: Attempt, so_far: Ended) -> CommandGenerator[None]:
