@@ -308,11 +308,6 @@ class Call:
         if prompt is not None:
             self.usage = replace(prompt, output_tokens=tokens, total_tokens=prompt.input_tokens + tokens)
 
-    @property
-    def has_bookings(self) -> bool:
-        """Whether anything of it is booked, or noted by admission, that is not settled yet."""
-        return self.reserved is not None or self.taken_back is not None or self.stretched
-
     def forget_texts(self) -> None:
         """Let go of the prompt, the answer and the headers of a call that is over, but may be kept."""
         self.body = self.delivered = None

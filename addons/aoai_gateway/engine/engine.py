@@ -132,7 +132,8 @@ class Engine:
 
         What was delivered of its answer is charged, so it is to be known by then (`Settlement.uncounted`).
         """
-        self.admission.forget(call)
+        if call.stretched:
+            self.admission.forget(call)
         return self.settlement.abandoned(call)
 
     def _attempts(self, call: Call, pool: Pool, now: float) -> Attempts:

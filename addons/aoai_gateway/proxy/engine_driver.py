@@ -294,9 +294,8 @@ class EngineDriver:
         if self._quota is not None:
             for left in self._quota.close(here.now()):
                 here.gateway.settle(left)
-        if call.has_bookings:
-            for booking in here.gateway.engine.abandoned(call):
-                here.gateway.settle(booking)
+        for booking in here.gateway.engine.abandoned(call):
+            here.gateway.settle(booking)
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         call.chunk_gaps = chunk_gaps
