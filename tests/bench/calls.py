@@ -1,12 +1,16 @@
 """How many Python functions a call through ``serve`` calls: the same on every machine, however busy.
 
     .venv/bin/python tests/bench/calls.py [--against CHECKOUT] [--policies] [--redis] [--workbench] [--top 20]
+    .venv/bin/python tests/bench/calls.py --layer [--against CHECKOUT] [--modules]
 
 One client sends one call after the other on a connection that is kept, to a gateway before an instant
 upstream; ``count_calls.py`` counts in the gateway's process. ``--policies``: the client has all limits of
 ``policies.py``; ``--redis``: it has them, with their counters in Redis on loopback; ``--workbench``: the
 gateway has one, and no page is open. ``--against`` counts in another checkout, too; ``--top`` lists the
-functions that are called most.
+functions that are called most, ``--modules`` the modules of the gateway with theirs.
+
+``--layer``: one call through the gateway's layer alone, without a process, its sockets and its periodic
+looks; ``count_layer.py`` counts.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -104,6 +109,30 @@ async def count(
     return {(file, name): number / CALLS for file, name, number in found}
 
 
+def count_in_layer(tree: Path) -> dict[tuple[str, str], float]:
+    """Count the calls of each function for one call through the layer of a checkout."""
+    paths = os.pathsep.join((str(tree), str(tree / "addons"), os.environ.get("PYTHONPATH", "")))
+    done = subprocess.run(
+        [BIN / "python", HERE / "count_layer.py"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {(file, name): number for file, name, number in json.loads(done.stdout)}
+
+
+def show_modules(found: dict[tuple[str, str], float]) -> None:
+    """Print the modules of the gateway that a call enters, with their functions."""
+    by_module: dict[str, list[str]] = {}
+    for (file, name), number in found.items():
+        _, ours, module = file.partition("/aoai_gateway/")
+        if ours and number >= 1:
+            by_module.setdefault(module, []).append(f"{name} ×{number:.0f}" if number > 1 else name)
+    for module, names in sorted(by_module.items()):
+        print(f"  {module}: {', '.join(names)}")
+
+
 def show(title: str, found: dict[tuple[str, str], float], top: int) -> None:
     """Print the calls by whose functions they are, the modules of the gateway, and the most frequent ones."""
     by_owner: Counter[str] = Counter()
@@ -124,10 +153,17 @@ async def main() -> None:
     parser.add_argument("--policies", action="store_true")
     parser.add_argument("--redis", action="store_true")
     parser.add_argument("--workbench", action="store_true")
+    parser.add_argument("--layer", action="store_true")
+    parser.add_argument("--modules", action="store_true")
     parser.add_argument("--top", type=int, default=0)
     args = parser.parse_args()
     trees = [CHECKOUT] if args.against is None else [args.against.resolve(), CHECKOUT]
     for tree in trees:
+        if args.layer:
+            show(tree.name, found := count_in_layer(tree), args.top)
+            if args.modules:
+                show_modules(found)
+            continue
         with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
             folder, redis = Path(name), None
             if args.redis:
@@ -139,6 +175,8 @@ async def main() -> None:
                 tree, folder, with_policies=policies_on, with_workbench=workbench, redis=redis
             )
         show(tree.name, found, args.top)
+        if args.modules:
+            show_modules(found)
 
 
 if __name__ == "__main__":

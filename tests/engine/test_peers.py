@@ -9,7 +9,7 @@ import pytest
 from aoai_gateway.bounded import digest_of
 from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.engine.effects import Settle
-from aoai_gateway.engine.unfinished import Unfinished
+from aoai_gateway.engine.settlement import Unfinished
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.routing.breaker import Break, BreakLengths, FailedCall
 from aoai_gateway.routing.half_open import MOST_UNHEARD

@@ -10,7 +10,7 @@ from aoai_gateway.config.models import Client
 from aoai_gateway.config.prices import Price
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import Settle
-from aoai_gateway.engine.unfinished import LONGEST, Unfinished, UnfinishedWork
+from aoai_gateway.engine.settlement import LONGEST, Unfinished, UnfinishedWork
 from aoai_gateway.quota.calendar import period
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.quota.window import microseconds

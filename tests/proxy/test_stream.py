@@ -10,8 +10,8 @@ import pytest
 from mitmproxy.proxy.layers.http import RequestProtocolError
 
 from aoai_gateway.proxy.delivery import Delivery
+from aoai_gateway.proxy.downstream_request import RequestSteps
 from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
-from aoai_gateway.proxy.request_steps import RequestSteps
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream import GatewayStream
 from aoai_gateway.proxy.stream_states import STEPS, State

@@ -79,4 +79,4 @@ def test_words_are_forgotten_in_time_and_bounded_in_number() -> None:
     assert heard(here, "2", "bob", "y", REMEMBERED_SECONDS) is Finding.SUSPICION
     for n in range(10 * MOST_WITNESSES):
         heard(here, str(n), "ann", str(n), REMEMBERED_SECONDS)
-    assert all(len(known) <= MOST_WITNESSES for known in here._witnesses.values())
+    assert all(len(known) <= MOST_WITNESSES for known in here.witnesses.values())

@@ -28,8 +28,8 @@ def test_one_address_gets_its_part():
 def test_when_all_are_used_up_a_reserve_remains_for_other_addresses():
     connections = filled()
     assert connections.opened("late", "c", LIMITS, 0.0) is Place.RESERVE
-    assert connections.is_reserve("late")
-    assert not connections.is_reserve("0")
+    assert "late" in connections.reserve
+    assert "0" not in connections.reserve
     taken = [connections.opened(f"{n} of {a}", a, LIMITS, 0.0) for a in "abcdef" for n in range(20)]
     assert Place.FULL in taken
     assert Place.ORDINARY not in taken

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +113,17 @@ class Kept:
         self.records += records
 
 
-class Heard(set[str]):
+@dataclass
+class Heard:
     """In the place of the addons that listen."""
 
-    def any_of(self, names: Iterable[str]) -> bool:
-        return not self.isdisjoint(names)
+    events: frozenset[str]
 
 
 def gateway_that_keeps(*heard: str) -> tuple[Gateway, Kept]:
     gateway, kept = Gateway(), Kept()
     gateway.adopt(config("a"))
-    gateway.heard = Heard(heard)  # type: ignore[assignment]
+    gateway.heard = Heard(frozenset(heard))  # type: ignore[assignment]
     gateway.sinks._open["kept"] = kept  # type: ignore[assignment]
     return gateway, kept
 
@@ -172,7 +173,7 @@ async def test_a_record_that_no_line_can_hold_is_lost_alone(
 ) -> None:
     gateway = Gateway()
     gateway.adopt(config("a"))
-    gateway.heard = Heard()  # type: ignore[assignment]
+    gateway.heard = Heard(frozenset())  # type: ignore[assignment]
     log = tmp_path / "usage.jsonl"
     gateway.sinks.adopt(config("a").but(usage_log=str(log)))
     made = calls(3)

@@ -58,25 +58,25 @@ class Nested:
 
 def test_until_it_is_known_everything_is_heard() -> None:
     listeners = Listeners(FLOW_HOOKS + OUR_EVENTS)
-    assert all(name in listeners for name in FLOW_HOOKS + OUR_EVENTS)
+    assert all(name in listeners.events for name in FLOW_HOOKS + OUR_EVENTS)
 
 
 def test_only_what_somebody_implements_is_heard() -> None:
     listeners = Listeners(FLOW_HOOKS + OUR_EVENTS)
     with taddons.context(Hears(), loadcore=False) as tctx:
         listeners.refresh(tctx.master.addons)
-        heard = {name for name in FLOW_HOOKS + OUR_EVENTS if name in listeners}
+        heard = {name for name in FLOW_HOOKS + OUR_EVENTS if name in listeners.events}
         assert heard == {"gateway_client_identified", "request"}
         tctx.master.addons.clear()
         listeners.refresh(tctx.master.addons)
-        assert "request" not in listeners
+        assert "request" not in listeners.events
 
 
 def test_scripts_within_scripts_are_heard() -> None:
     listeners = Listeners(OUR_EVENTS)
     with taddons.context(Nested(Nested(Hears())), loadcore=False) as tctx:
         listeners.refresh(tctx.master.addons)
-    assert "gateway_client_identified" in listeners
+    assert "gateway_client_identified" in listeners.events
 
 
 def test_what_is_no_function_does_not_listen() -> None:
@@ -86,7 +86,7 @@ def test_what_is_no_function_does_not_listen() -> None:
     listeners = Listeners(FLOW_HOOKS)
     with taddons.context(Odd(), loadcore=False) as tctx:
         listeners.refresh(tctx.master.addons)
-    assert "request" not in listeners
+    assert "request" not in listeners.events
 
 
 @pytest.mark.anyio
@@ -213,7 +213,7 @@ def test_addons_are_told_apart_though_one_takes_anothers_place_in_memory() -> No
         for kind in kinds:
             with taddons.context(kind(), loadcore=False) as tctx:
                 listeners.refresh(tctx.master.addons)
-                assert ("request" in listeners) is (kind is Hears)
+                assert ("request" in listeners.events) is (kind is Hears)
 
 
 class Silent:

@@ -19,7 +19,7 @@ from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.config.models import Client
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.runtime.gateway import Gateway
-from aoai_gateway.usage.deployment_labels import MOST_DEPLOYMENTS, OTHER
+from aoai_gateway.usage.counts import MOST_DEPLOYMENTS, OTHER
 from aoai_gateway.usage.metrics import UTILIZATION_SECONDS, Metrics
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, Fail, config, throttled, world

@@ -7,9 +7,16 @@ import json
 import pytest
 
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.client_secrets import Grant, digest_of, looks_minted, minted_in
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.secrets import client_credential, redact_target, without_secret_protocols
+from aoai_gateway.wire.secrets import (
+    Grant,
+    client_credential,
+    digest_of,
+    looks_minted,
+    minted_in,
+    redact_target,
+    without_secret_protocols,
+)
 from aoai_gateway.wire.targets import parse_target
 
 SECRET = "ek_0123456789abcdef"

@@ -3,8 +3,7 @@
 import pytest
 from mitmproxy.http import Headers
 
-from aoai_gateway.wire.hints import RateLimits
-from aoai_gateway.wire.spillover import Spillover, own_rate_limits, read_spillover
+from aoai_gateway.wire.hints import RateLimits, Spillover, own_rate_limits, read_spillover
 
 
 def headers(**fields: str) -> Headers:

@@ -36,8 +36,8 @@ from aoai_gateway.engine.effects import (
 )
 from aoai_gateway.engine.end_users import EndUsers, user_of
 from aoai_gateway.engine.estimates import completion_tokens, costs
-from aoai_gateway.engine.pools import has_backends
 from aoai_gateway.engine.quota_refusal import excess, limit_of, note_refused, refusal, refused_by
+from aoai_gateway.engine.routing_request import has_backends
 from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
 from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_response

@@ -54,9 +54,9 @@ def check_lines(setup: Setup, client: Client, lines: Lines, deployment: str) -> 
         raise replace(error, message=message, param="file") from None
 
 
-def check_unread_lines(client: Client, body: RequestBody) -> None:
-    """Check that a client whose lines are not read here may use every deployment. Raises GatewayError."""
-    if client.deployments_allowed is not None and has_unread_lines(body):
+def check_lines_are_read(body: RequestBody) -> None:
+    """Check a call of a client that may not use every deployment: its lines are read. Raises GatewayError."""
+    if has_unread_lines(body):
         raise errors.forbidden(
             "You may not use every deployment, so the lines of a batch must be read here. Upload them in one "
             "piece: POST files, with the purpose 'batch'.",

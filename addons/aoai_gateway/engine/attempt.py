@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from aoai_gateway.wire.hints import utilization_of
-from aoai_gateway.wire.spillover import read_spillover
+from aoai_gateway.wire.hints import read_spillover, utilization_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +16,8 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.liveness import Liveness
     from aoai_gateway.routing.order import Skip
-    from aoai_gateway.wire.hints import Headers
+    from aoai_gateway.wire.hints import Headers, Spillover
     from aoai_gateway.wire.refusals import Refusal
-    from aoai_gateway.wire.spillover import Spillover
 
 REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id", "request-id")
 """Headers in which a backend names the request, the most useful one first."""

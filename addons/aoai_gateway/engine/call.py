@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.tokens import Count
-    from aoai_gateway.wire.client_secrets import Grant
     from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
+    from aoai_gateway.wire.secrets import Grant
     from aoai_gateway.wire.targets import Target
     from aoai_gateway.wire.usage import Usage
 

@@ -18,7 +18,7 @@ A call goes through these stages:
 4. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
 5. **Settlement.** What the call has cost takes the place of what was booked for it
    (:mod:`~aoai_gateway.engine.settlement`). Where its work goes on after the answer, that is when a later
-   call looks at its end (:mod:`~aoai_gateway.engine.unfinished`).
+   call looks at its end (:mod:`~aoai_gateway.engine.settlement`).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.admission import Admission
-from aoai_gateway.engine.ahead import check_deployment, check_lines, check_unread_lines
+from aoai_gateway.engine.ahead import check_deployment, check_lines, check_lines_are_read
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import NOTHING, Call, Outcome
 from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
 from aoai_gateway.engine.estimates import Estimates
 from aoai_gateway.engine.fallback import fall_back, find_ways_out
-from aoai_gateway.engine.pools import pool_of
+from aoai_gateway.engine.routing_request import pool_of
 from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import SharedState
 from aoai_gateway.engine.timeouts import completion_bound
-from aoai_gateway.quota.access import check_known
+from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.quota.priority import HEADER, class_of
 from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
@@ -132,7 +132,8 @@ class Engine:
 
         What was delivered of its answer is charged, so it is to be known by then (`Settlement.uncounted`).
         """
-        self.admission.forget(call)
+        if call.stretched:
+            self.admission.forget(call)
         return self.settlement.abandoned(call)
 
     def _attempts(self, call: Call, pool: Pool, now: float) -> Attempts:
@@ -162,13 +163,15 @@ class Engine:
 
     def _check_rights(self, call: Call, body: RequestBody) -> Pool:
         """Check that the client may have what its call asks for. Returns the backends that may serve it."""
-        check_known(call.setup.config, call.target)
+        if not call.target.operation.known:
+            check_passed_on(call.setup.config, call.target)
         named = body.deployment(call.target)
         if call.granted is not None:
             named = call.granted.deployment or named
         plan = call.setup.plans.of(call.client, named)
         call.assign(plan)
-        check_unread_lines(call.client, body)
+        if call.client.deployments_allowed is not None:
+            check_lines_are_read(body)
         if body.lines is not None:
             check_lines(call.setup, call.client, body.lines, call.deployment)
         elif call.deployment and not (plan.is_known and plan.terms.may_use):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import Barred, Call, FellBack, Notice
 from aoai_gateway.engine.effects import Cancel, Effect, Result
-from aoai_gateway.engine.pools import has_backends, pool_of
+from aoai_gateway.engine.routing_request import has_backends, pool_of
 from aoai_gateway.engine.settlement import book_again
 from aoai_gateway.wire.errors import GatewayError
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.journal import CallRecord
 from aoai_gateway.engine.scheduler import Scheduler
-from aoai_gateway.engine.unfinished import Unfinished
+from aoai_gateway.engine.settlement import Unfinished
 from aoai_gateway.routing.backends import BackendKey
 from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import RoutingRequest

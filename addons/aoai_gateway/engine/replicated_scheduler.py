@@ -14,7 +14,7 @@ from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks, FailedCall
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.suspicion import Finding, Suspicions, Witness
-from aoai_gateway.wire.spillover import own_rate_limits
+from aoai_gateway.wire.hints import own_rate_limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -309,7 +309,8 @@ class ReplicatedScheduler(Scheduler):
         if backend is not None and capacity is not None:
             capacity.learn(request.call_id, limits, now)
             self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
-            self.suspicions.acquit(*backend.key, sent)
+            if self.suspicions.witnesses:
+                self.suspicions.acquit(*backend.key, sent)
 
     def over_elsewhere(self, request: RoutingRequest, now: float) -> None:
         """Take in that it is over."""

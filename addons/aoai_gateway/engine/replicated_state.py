@@ -13,8 +13,8 @@ from aoai_gateway.engine.replicated_scheduler import (
     ReplicatedScheduler,
     ReplicatedSuspicions,
 )
+from aoai_gateway.engine.settlement import Unfinished, UnfinishedWork
 from aoai_gateway.engine.shared import SharedState
-from aoai_gateway.engine.unfinished import Unfinished, UnfinishedWork
 from aoai_gateway.routing.affinity import Affinity, Home, Untold
 from aoai_gateway.routing.patience import Patience
 

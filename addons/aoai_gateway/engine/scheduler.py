@@ -32,8 +32,7 @@ from aoai_gateway.routing.order import Order, RoutingRequest, opens, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
-from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS
-from aoai_gateway.wire.spillover import own_rate_limits
+from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS, own_rate_limits
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
@@ -355,7 +354,8 @@ class Scheduler:
             if request.limited or request.strategy == "most_headroom" or capacity.is_stale(now):
                 capacity.learn(request.call_id, own_rate_limits(headers), now)
             self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
-            self.suspicions.acquit(*backend.key, sent)
+            if self.suspicions.witnesses:
+                self.suspicions.acquit(*backend.key, sent)
 
     def refused(
         self, request: RoutingRequest, limits: RateLimits, retry_after: float | None, now: float

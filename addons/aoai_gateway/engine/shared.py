@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Bounded, Recent
 from aoai_gateway.engine.scheduler import Scheduler
-from aoai_gateway.engine.unfinished import UnfinishedWork
+from aoai_gateway.engine.settlement import UnfinishedWork
 from aoai_gateway.routing.affinity import Affinity
 from aoai_gateway.routing.answer_lengths import AnswerLengths
 from aoai_gateway.routing.capacity import MOST_BACKENDS

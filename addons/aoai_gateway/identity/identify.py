@@ -16,7 +16,7 @@ from aoai_gateway.wire.token_errors import token_refused
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.identity.verifier import TokenVerifier, Verified
-    from aoai_gateway.wire.client_secrets import Grant
+    from aoai_gateway.wire.secrets import Grant
 
 
 @dataclass(frozen=True, slots=True)

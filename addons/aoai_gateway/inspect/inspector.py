@@ -45,7 +45,7 @@ class Inspector(Observer):
 
     def begun(self, call: Call) -> Observation:
         """Look at a call. Its decisions are noted if they are going to be read."""
-        noted = self._follows() or "gateway_call_finished" in self._heard
+        noted = self._follows() or "gateway_call_finished" in self._heard.events
         put_off = self._put_off if self._heard.all_ask else None
         return InspectedCall(call, self._conversations, Notes() if noted else None, put_off)
 
@@ -59,7 +59,7 @@ class Inspector(Observer):
 
     async def attempt_failed(self, addons: AddonManager, failed: AttemptFailed) -> None:
         """Show a failed attempt as a flow of its own."""
-        if any(name in self._heard for name in FLOW_ENDS):
+        if not self._heard.events.isdisjoint(FLOW_ENDS):
             await attempt_flows.show(addons, failed)
 
 

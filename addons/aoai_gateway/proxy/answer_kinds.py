@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.failures import falls_back
 from aoai_gateway.wire.operation import Body, Cost
-from aoai_gateway.wire.operations import UNKNOWN_NAME
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
@@ -29,7 +28,7 @@ def is_stream(call: Call, head: Headers) -> bool:
 
 def may_be_download(operation: Operation) -> bool:
     """Whether an answer may be a file."""
-    return operation.binary or operation.name == UNKNOWN_NAME
+    return operation.binary or not operation.known
 
 
 def is_download(call: Call, head: Headers) -> bool:
@@ -73,7 +72,7 @@ def lacks_body(call: Call, status: int, body: bytes) -> bool:
 
 def _asks_for_content(operation: Operation) -> bool:
     """Whether it costs tokens, as far as is known: then its answer has content, and is wanted whole."""
-    return operation.cost is not Cost.NONE and operation.name != UNKNOWN_NAME
+    return operation.cost is not Cost.NONE and operation.known
 
 
 def is_object(body: bytes) -> bool:

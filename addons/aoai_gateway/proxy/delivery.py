@@ -13,9 +13,9 @@ from mitmproxy.proxy.layers.http import HttpResponseHeadersHook
 
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.downstream_response import Progress
+from aoai_gateway.proxy.messages import DEADLINE_SLACK
 from aoai_gateway.proxy.stream_context import Led, StreamPart
 from aoai_gateway.proxy.stream_states import State
-from aoai_gateway.proxy.timers import DEADLINE_SLACK
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.wire import errors
 

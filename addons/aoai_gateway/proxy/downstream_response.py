@@ -21,8 +21,7 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.header_index import set_fields
-from aoai_gateway.proxy.heads import FRAMING
+from aoai_gateway.proxy.heads import FRAMING, set_fields
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.messages import WholeResponse
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
@@ -86,7 +85,8 @@ class DownstreamResponse:
         self._kept = bytearray()
         """What has gone out of a stream, if the UI is to show it."""
         self._keeps = False
-        self._gaps = ChunkGaps()
+        self._gaps: ChunkGaps | None = None
+        """Of a stream that has begun."""
 
     @property
     def is_whole(self) -> bool:
@@ -97,18 +97,19 @@ class DownstreamResponse:
     @property
     def chunk_gaps(self) -> tuple[float, float] | None:
         """Of a stream, the median and the longest time between two chunks, in seconds."""
-        return self._gaps.summary()
+        return self._gaps.summary() if self._gaps is not None else None
 
     def note_times(self) -> None:
         """Note on the flow of a stream that is stored, to be looked at, when its chunks came."""
         here = self._here
-        if self._keeps and (times := self._gaps.times()):
+        if self._keeps and self._gaps is not None and (times := self._gaps.times()):
             here.flow.metadata["gateway_chunk_times_ms"] = times
 
     def begin(self, *, hold: bool) -> CommandGenerator[None]:
         """Begin to send a stream, or to collect it (`hold`)."""
         here = self._here
         assert here.flow.response is not None
+        self._gaps = ChunkGaps()
         self._keeps = bool(here.proxy.options.store_streamed_bodies)
         if not hold:
             yield here.send(ResponseHeaders(here.id, here.flow.response, False))
@@ -144,7 +145,7 @@ class DownstreamResponse:
 
     def note(self, data: bytes) -> None:
         """Note a part of a stream that goes out, or is held."""
-        if not data:
+        if not data or self._gaps is None:
             return
         self._gaps.note(self._here.now())
         if self.progress is Progress.HELD:

@@ -110,7 +110,7 @@ class EngineDriver:
             claims=accepted.claims,
             brings_own_token=accepted.token is not None,
             unproven=accepted.unproven,
-            consult="gateway_backend_chosen" in gateway.heard,
+            consult="gateway_backend_chosen" in gateway.heard.events,
             only_backend=accepted.only_backend,
             run_by=accepted.run_by,
             granted=accepted.granted,
@@ -301,7 +301,7 @@ class EngineDriver:
         call.chunk_gaps = chunk_gaps
         self._observation.finished(here.flow)
         record = here.gateway.write_down(call, here.secrets)
-        if "gateway_call_finished" in here.gateway.heard:
+        if "gateway_call_finished" in here.gateway.heard.events:
             yield GatewayCallEndedHook(CallFinished(here.flow, call, record))
 
     def _count_so_far(self, call: Call, attempt: Attempt, so_far: Ended) -> CommandGenerator[None]:

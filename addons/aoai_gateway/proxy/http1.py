@@ -36,8 +36,7 @@ from aoai_gateway.proxy.answer_head import answer_head, switching_head
 from aoai_gateway.proxy.bodies import BodyReader
 from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.half_close import HalfClose, Sent
-from aoai_gateway.proxy.messages import WholeRequest, WholeResponse
-from aoai_gateway.proxy.timers import TIMER_SLACK
+from aoai_gateway.proxy.messages import TIMER_SLACK, WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.dialects import OPENAI, dialect_of
 

@@ -24,11 +24,10 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from aoai_gateway.proxy.http1 import GatewayHttp1Server, Rest
-from aoai_gateway.proxy.messages import Connect, DeadlinePassed, GatewayLeaves
+from aoai_gateway.proxy.messages import TIMER_SLACK, Connect, DeadlinePassed, GatewayLeaves, StreamDeadlines
 from aoai_gateway.proxy.remains import take_apart
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
-from aoai_gateway.proxy.timers import TIMER_SLACK, StreamDeadlines
 from aoai_gateway.proxy.upstream import connection_layers
 from aoai_gateway.runtime.connections import RESERVE_SECONDS
 from aoai_gateway.runtime.exception_log import log_exception
@@ -134,7 +133,7 @@ class GatewayLayer(HttpLayer):
             if client not in self.connections and client.alpn != b"h2":
                 self._gateway.connections.speaks(client.id)
                 limits = self._gateway.limits()
-                if self._gateway.connections.is_reserve(client.id):
+                if client.id in self._gateway.connections.reserve:
                     limits = limits.model_copy(update={"head_seconds": RESERVE_SECONDS})
                 self.connections[client] = GatewayHttp1Server(
                     self.context.fork(),

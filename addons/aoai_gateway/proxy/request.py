@@ -8,13 +8,14 @@ connection to the client, and otherwise the client's own bytes.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.answer_kinds import may_be_download
-from aoai_gateway.proxy.header_index import make_request
+from aoai_gateway.proxy.heads import make_request
 from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.secrets import PROTOCOLS, SECRET_HEADERS, without_secret_protocols
 
@@ -81,7 +82,7 @@ def build_request(
     named = heads.connection_options(received)
     # What is not read as a whole has to be text: secrets are masked in it as it passes.
     is_read_as_it_passes = body.stream or may_be_download(call.target.operation)
-    fields = [(b"host", _authority(backend))]
+    fields = [(b"host", _authority(endpoint.scheme, endpoint.host, endpoint.port))]
     for name, value in received:
         low = name.lower()
         if low in _NOT_FORWARDED or low in named or low.startswith(_OURS):
@@ -137,7 +138,7 @@ def strip_secrets(request: http.Request) -> None:
             headers[PROTOCOLS] = kept
 
 
-def _authority(backend: Backend) -> bytes:
-    endpoint = backend.endpoint
-    default = {"https": 443, "http": 80}[endpoint.scheme]
-    return authority(endpoint.host, None if endpoint.port == default else endpoint.port).encode()
+@lru_cache(maxsize=1024)
+def _authority(scheme: str, host: str, port: int) -> bytes:
+    """Return what the field Host of a request to an endpoint says."""
+    return authority(host, None if port == {"https": 443, "http": 80}[scheme] else port).encode()

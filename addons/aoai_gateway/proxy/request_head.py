@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.identity.certificates import read_certificate
 from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.header_index import HeaderIndex, set_fields
+from aoai_gateway.proxy.heads import HeaderIndex, set_fields
 from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.request import strip_secrets
-from aoai_gateway.quota.access import check_known
+from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, is_upload
 from aoai_gateway.wire.dialects import dialect_of
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from aoai_gateway.identity.certificates import ShownCertificate
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.runtime.gateway import Gateway
-    from aoai_gateway.wire.client_secrets import Grant
     from aoai_gateway.wire.masking import KnownSecrets
-    from aoai_gateway.wire.secrets import Credential
+    from aoai_gateway.wire.secrets import Credential, Grant
     from aoai_gateway.wire.targets import Target
 
 SPOOLED_ABOVE = 1024 * 1024
@@ -196,7 +195,8 @@ def check_request(
     if gateway.draining:
         raise errors.unavailable("The gateway is shutting down.")
     target = target_of(request, head)
-    check_known(setup.config, target)
+    if not target.operation.known:
+        check_passed_on(setup.config, target)
     if granted is not None and (target.operation.family != REALTIME.name or target.operation.mints):
         raise errors.forbidden("This secret was made for a realtime session, and is good for nothing else.")
     if target.operation.websocket:

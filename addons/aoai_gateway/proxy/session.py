@@ -341,7 +341,7 @@ class MessageSession:
 
     def _show(self, message: WebSocketMessage) -> CommandGenerator[None]:
         """Let other addons see a message, where there are any."""
-        heard, flow = self._here.gateway.heard, self._here.flow
+        heard, flow = self._here.gateway.heard.events, self._here.flow
         data = flow.websocket
         assert data is not None
         if not any(f"websocket_{event}" in heard for event in ("message", "end")):

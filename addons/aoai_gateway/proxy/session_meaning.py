@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aoai_gateway.proxy.session_names import SessionNames
+from aoai_gateway.proxy.shown_names import SessionNames
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError

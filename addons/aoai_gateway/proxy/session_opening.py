@@ -17,7 +17,7 @@ from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, TextMessage
 from wsproto.utilities import generate_accept_token
 
-from aoai_gateway.proxy.header_index import HeaderIndex
+from aoai_gateway.proxy.heads import HeaderIndex
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.session_side import MOST_PARTS, TURN_SECONDS, Side
 from aoai_gateway.wire.errors import GatewayError

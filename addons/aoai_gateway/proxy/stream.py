@@ -51,15 +51,14 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.proxy.delivery import Delivery
+from aoai_gateway.proxy.downstream_request import RequestSteps
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
 from aoai_gateway.proxy.lane import Lane
-from aoai_gateway.proxy.messages import Crashed, DeadlinePassed, WholeResponse
-from aoai_gateway.proxy.request_steps import RequestSteps
+from aoai_gateway.proxy.messages import DEADLINE_SLACK, Crashed, DeadlinePassed, WholeResponse
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream_context import StreamContext
 from aoai_gateway.proxy.stream_states import STEPS, State
-from aoai_gateway.proxy.timers import DEADLINE_SLACK
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
@@ -74,6 +73,7 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.unfolding import Unfolding
     from aoai_gateway.proxy.upstream_response import UpstreamResponse
     from aoai_gateway.runtime.gateway import Gateway
+    from aoai_gateway.wire.targets import Target
 
 
 STALLED = "The client did not read its answer."
@@ -90,8 +90,8 @@ class GatewayStream(HttpStream):
         self._here = here = StreamContext(stream_id, context, gateway, layer, self._paused_event_queue)
         self._response = DownstreamResponse(here)
         self._driver = EngineDriver(here)
-        self.sessions = SessionSteps(here, self._response, self._driver, self)
-        self.request = RequestSteps(here, self._response, self._driver, self.sessions, self)
+        self.request = RequestSteps(here, self._response, self._driver, self)
+        self._sessions: SessionSteps | None = None
         self._attempt: UpstreamAttempt | None = None
         self.delivery: Delivery | None = None
         """Set once a stream has begun to go to the client."""
@@ -102,6 +102,13 @@ class GatewayStream(HttpStream):
 
     def __repr__(self) -> str:
         return f"GatewayStream(id={self.stream_id}, {self._here.state.name})"
+
+    @property
+    def sessions(self) -> SessionSteps:
+        """The steps of a session; a stream that never is one has none."""
+        if self._sessions is None:
+            self._sessions = SessionSteps(self._here, self._response, self._driver, self)
+        return self._sessions
 
     @property
     def upstream(self) -> Server | None:
@@ -120,10 +127,11 @@ class GatewayStream(HttpStream):
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event, or queue it while the stream is paused: of a session's client, within a bound."""
-        if isinstance(event, RequestData) and self.sessions.is_any:
-            if self.sessions.is_flooded:
+        sessions = self._sessions
+        if sessions is not None and isinstance(event, RequestData) and sessions.is_any:
+            if sessions.is_flooded:
                 return
-            if self.sessions.comes(event):
+            if sessions.comes(event):
                 yield from self._flooded()
                 return
         unfolding = self._unfolding if self._paused else None
@@ -132,8 +140,8 @@ class GatewayStream(HttpStream):
         yield from super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if self.sessions.ahead and isinstance(event, RequestData):
-            self.sessions.taken(event)
+        if self._sessions is not None and self._sessions.ahead and isinstance(event, RequestData):
+            self._sessions.taken(event)
         unfolding = self._unfolding
         if unfolding is not None and isinstance(event, ResponseData | ResponseEndOfMessage):
             assert self._attempt is not None
@@ -216,6 +224,10 @@ class GatewayStream(HttpStream):
             _, result = self._delayed
             self._delayed = None
             yield from self.advance(result)
+
+    def open_session(self, target: Target) -> CommandGenerator[None]:
+        """Accept a handshake, and wait for the message that says what is asked for."""
+        yield from self.sessions.open(target)
 
     # --- the attempt -----------------------------------------------------------------------------------
 
@@ -337,13 +349,13 @@ class GatewayStream(HttpStream):
 
     def _end(self) -> CommandGenerator[None]:
         """The engine is done with the call: write it down, and finish the answer."""
-        here, progress = self._here, self._response.progress
+        here, progress, sessions = self._here, self._response.progress, self._sessions
         here.clear_deadline()
         self._response.note_times()
         yield from self._driver.write_down(self._response.chunk_gaps)
         assert here.call is not None
-        if self.sessions.has_begun:
-            yield from self.sessions.tell_end()
+        if sessions is not None and sessions.has_begun:
+            yield from sessions.tell_end()
             yield from self.vanish()
         elif here.call.outcome is not None and here.call.outcome.is_the_clients:
             stalled = here.call.outcome is Outcome.CLIENT_STALLED
@@ -351,8 +363,8 @@ class GatewayStream(HttpStream):
         elif progress is Progress.BEGUN and self._received.reader is None and not self._response.is_whole:
             # No error can be told inside a body that cannot be read: only a cut tells it.
             yield from self._hang_up("The backend broke off its answer.")
-        elif self.sessions.is_any:
-            yield from self.sessions.end_opening()
+        elif sessions is not None and sessions.is_any:
+            yield from sessions.end_opening()
         elif progress is Progress.NOTHING:
             self._response.mark(here.call)
             yield from self.respond()
@@ -429,7 +441,8 @@ class GatewayStream(HttpStream):
         self._here.release_body()
         self._here.end_trial()
         self._attempt = self.delivery = self.lane = None
-        self.sessions.count_out()
+        if self._sessions is not None:
+            self._sessions.count_out()
         if self._here.call is not None:
             self._here.gateway.over(self._here.call.id)
 
@@ -439,7 +452,8 @@ class GatewayStream(HttpStream):
         """Make the event that tells the stream of an exception of its own."""
         self._paused = None
         self._paused_event_queue.clear()
-        self.sessions.forget_ahead()
+        if self._sessions is not None:
+            self._sessions.forget_ahead()
         return Crashed(self.stream_id, error)
 
     def fail_closed(self, event: Crashed) -> CommandGenerator[None]:

@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.proxy.error_responses import error_response
-from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
+from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.messages import DeadlinePassed
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream_states import State
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.token_trials import Trial
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.masking import KnownSecrets
+    from aoai_gateway.wire.targets import Target
 
 
 class Led(Protocol):
@@ -76,6 +77,9 @@ class Led(Protocol):
 
     def client_gone(self, event: Event) -> CommandGenerator[None]:
         """Stop all that is under way for the client."""
+
+    def open_session(self, target: Target) -> CommandGenerator[None]:
+        """Accept a handshake, and wait for the message that says what is asked for."""
 
 
 class StreamPart:
@@ -229,7 +233,7 @@ class StreamContext:
     def tell(self, kind: type[StartHook]) -> CommandGenerator[None]:
         """Let mitmproxy's addons have an event of the flow; waits if one of them holds the flow."""
         heard = self.gateway.heard
-        if kind.name not in heard:
+        if kind.name not in heard.events:
             return
         if self.flow.is_replay or not heard.can_be_called(kind.name):
             # mitmproxy's replay waits for the events themselves.

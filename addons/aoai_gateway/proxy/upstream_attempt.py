@@ -30,18 +30,17 @@ from aoai_gateway.engine.failures import keeps_state
 from aoai_gateway.proxy.masks import is_coded, mask_decoded, mask_head, masked
 from aoai_gateway.proxy.messages import Connect, WholeRequest
 from aoai_gateway.proxy.request import build_request, without_secrets
-from aoai_gateway.proxy.session_names import SessionNames
 from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
-from aoai_gateway.proxy.shown_names import shown_names
+from aoai_gateway.proxy.shown_names import SessionNames, shown_names
 from aoai_gateway.proxy.upstream import was_opened_ahead
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
-from aoai_gateway.wire.client_secrets import digest_of, minted_in
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.references import is_id, references_in
+from aoai_gateway.wire.secrets import digest_of, minted_in
 from aoai_gateway.wire.session_messages import read_asked
 from aoai_gateway.wire.stored import BLOCK, Pieces
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
@@ -303,7 +302,7 @@ class UpstreamAttempt:
             client, size = self._call.client.name, len(decoded)
             searching = self._here.gateway.threads.run(client, size, references_in, decoded)
             made = yield from self._here.wait_for(searching)
-        if is_id(placed := (head.get("location") or "").rpartition("/")[2]):
+        if (location := head.get("location")) and is_id(placed := location.rpartition("/")[2]):
             made = (*made, placed)  # a call by WebRTC
         operation, delivered = self._call.target.operation, None
         minted = self._conceal_minted(response, decoded) if operation.mints else None

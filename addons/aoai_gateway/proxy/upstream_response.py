@@ -44,9 +44,9 @@ from aoai_gateway.proxy.answer_kinds import (
     lacks_body,
     refusal_in_stream,
 )
-from aoai_gateway.proxy.header_index import NO_HEAD, HeaderIndex
+from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
+from aoai_gateway.proxy.messages import DEADLINE_SLACK
 from aoai_gateway.proxy.session_side import Preamble
-from aoai_gateway.proxy.timers import DEADLINE_SLACK
 from aoai_gateway.proxy.unfolding import Unfolding
 from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
@@ -461,7 +461,7 @@ class UpstreamResponse:
             self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, f"its answer ({status}) has no body")
         try:
-            self.decoded = decode(body, coding, MOST_AT_ONCE)
+            self.decoded = body if coding is None else decode(body, coding, MOST_AT_ONCE)
         except NotDecodedError as error:
             self.decoded = None if error.too_large else body
             is_part = error.broken and expects_object(self._call, status)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.config.patterns import matches_any, matches_deployment
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.operations import UNKNOWN_NAME
 from aoai_gateway.wire.targets import unknown_path_refused
 
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ def check_access(policy: Policy, deployment: str) -> None:
         raise errors.deployment_not_allowed(deployment, policy.deployments_allowed or ())
 
 
-def check_known(config: Config, target: Target) -> None:
-    """Raise a 404 for an operation that the gateway does not know, where such are not passed on."""
-    if target.operation.name == UNKNOWN_NAME and not config.aoai.forward_unknown_paths:
+def check_passed_on(config: Config, target: Target) -> None:
+    """Raise a 404 for an operation that the gateway does not know, unless such are passed on."""
+    if not config.aoai.forward_unknown_paths:
         raise unknown_path_refused(target)
 
 

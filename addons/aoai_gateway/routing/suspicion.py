@@ -60,37 +60,36 @@ class Suspicions:
     """The failures that are held against backends, by scope and by the way in which they failed."""
 
     def __init__(self) -> None:
-        self._witnesses: dict[tuple[Scope, str], list[Witness]] = {}
+        self.witnesses: dict[tuple[Scope, str], list[Witness]] = {}
+        """By scope and way of failing, the oldest first; without any, nothing is held against a backend."""
 
     def hear(self, scope: Scope, way: str, witness: Witness) -> Finding:
         """Take in a failure. ``way``: failures of the same way confirm each other."""
         since = witness.at - REMEMBERED_SECONDS
-        known = [w for w in self._witnesses.get((scope, way), ()) if w.at > since]
-        proven = [w for w in self._witnesses.get(((scope[0], None), way), ()) if w.proof and w.at > since]
+        known = [w for w in self.witnesses.get((scope, way), ()) if w.at > since]
+        proven = [w for w in self.witnesses.get(((scope[0], None), way), ()) if w.proof and w.at > since]
         others = bool(proven) or any(w.client != witness.client or w.proof for w in known)
         own = [w.content for w in known if w.client == witness.client]
         if witness.content not in own:
             known.append(witness)
-        self._witnesses[scope, way] = known[-MOST_WITNESSES:]
+        self.witnesses[scope, way] = known[-MOST_WITNESSES:]
         if witness.proof or (others and witness.content not in own):
             return Finding.FOR_ALL
         return Finding.FOR_CLIENT if any(content != witness.content for content in own) else Finding.SUSPICION
 
     def withdraw(self, call_id: str) -> None:
         """Forget what a call witnessed: it left, or it turned out to be the cause."""
-        for key, witnesses in list(self._witnesses.items()):
+        for key, witnesses in list(self.witnesses.items()):
             self._keep(key, [w for w in witnesses if w.call_id != call_id])
 
     def acquit(self, endpoint: str, standin: str, sent: float) -> None:
         """Forget failures from before the time at which a call was sent that has been answered."""
-        if not self._witnesses:
-            return
-        for key, witnesses in list(self._witnesses.items()):
+        for key, witnesses in list(self.witnesses.items()):
             if key[0] in ((endpoint, standin), (endpoint, None)):
                 self._keep(key, [w for w in witnesses if w.at > sent])
 
     def _keep(self, key: tuple[Scope, str], witnesses: list[Witness]) -> None:
         if witnesses:
-            self._witnesses[key] = witnesses
+            self.witnesses[key] = witnesses
         else:
-            del self._witnesses[key]
+            del self.witnesses[key]

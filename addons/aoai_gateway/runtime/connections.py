@@ -49,13 +49,14 @@ class Connections:
         self.files = 0
         """Files of uploads that are open; where descriptors are few, two take the place of a connection."""
         self._open: dict[str, str] = {}
-        self._reserve: dict[str, str] = {}
+        self.reserve: dict[str, str] = {}
+        """The addresses of those beyond the bound, which are told of health only."""
         self._by_address: Counter[str] = Counter()
         self._silent: dict[str, float] = {}
         """Those in which no HTTP has begun, and since when (monotonic seconds), the oldest first."""
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._reserve)
+        return len(self._open) + len(self.reserve)
 
     @property
     def has_room_for_file(self) -> bool:
@@ -72,9 +73,9 @@ class Connections:
             self._by_address[address] += 1
             return Place.ORDINARY
         # Of one address at most half of the reserve, or one that has used up the rest would have it, too.
-        reserved = sum(each == address for each in self._reserve.values())
-        if len(self._reserve) < RESERVE and reserved < RESERVE // 2:
-            self._reserve[connection] = address
+        reserved = sum(each == address for each in self.reserve.values())
+        if len(self.reserve) < RESERVE and reserved < RESERVE // 2:
+            self.reserve[connection] = address
             self._silent[connection] = now
             return Place.RESERVE
         return Place.FULL
@@ -82,7 +83,7 @@ class Connections:
     def closed(self, connection: str) -> None:
         """Count a connection no more; nothing if it was not counted."""
         self._silent.pop(connection, None)
-        self._reserve.pop(connection, None)
+        self.reserve.pop(connection, None)
         address = self._open.pop(connection, None)
         if address is not None:
             self._by_address[address] -= 1
@@ -103,7 +104,3 @@ class Connections:
         for connection in found:
             del self._silent[connection]
         return found
-
-    def is_reserve(self, connection: str) -> bool:
-        """Whether a connection is beyond the bound, and told of health only."""
-        return connection in self._reserve

@@ -45,8 +45,7 @@ from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import parse_upload
-from aoai_gateway.wire.client_secrets import Grant, digest_of, looks_minted
-from aoai_gateway.wire.secrets import Credential
+from aoai_gateway.wire.secrets import Credential, Grant, digest_of, looks_minted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -263,7 +262,7 @@ class Gateway:
         """Look again which addons listen to which event, and have calls observed if their flows are seen."""
         changed = self.heard.refresh(addons)
         # An observer stays when they have gone: they may come back, and it remembers conversations.
-        if changed and self.observer is UNOBSERVED and self.heard.any_of(SEEN_BY):
+        if changed and self.observer is UNOBSERVED and not self.heard.events.isdisjoint(SEEN_BY):
             self.observer = self.make_observer()
 
     def begun(self, call: Call) -> None:
@@ -305,12 +304,12 @@ class Gateway:
     @property
     def needs_requests(self) -> bool:
         """Whether an addon may look at requests' bodies, which are in memory then."""
-        return self.heard.any_of(LISTENED_TO)
+        return not self.heard.events.isdisjoint(LISTENED_TO)
 
     @property
     def gives_calls(self) -> bool:
         """Whether plugins get calls, which they may look at when these are over."""
-        return self.heard.any_of(OUR_EVENTS)
+        return not self.heard.events.isdisjoint(OUR_EVENTS)
 
     async def read_upload(
         self,
@@ -379,7 +378,7 @@ class Gateway:
             if prompt is not None:
                 self.sinks.put_prompt(prompt)
         self._ended.add(call)
-        return usage_record(call) if "gateway_call_finished" in self.heard else {}
+        return usage_record(call) if "gateway_call_finished" in self.heard.events else {}
 
     def catch_up(self) -> None:
         """Count and write down all calls that have ended, before something reads of them."""
@@ -398,6 +397,8 @@ class Gateway:
                 log_exception("while a call was written down; its record is lost.", error)
             if not kept:
                 call.forget_texts()
+        if not records:
+            return
         try:
             self.sinks.put(records)
         except Exception:

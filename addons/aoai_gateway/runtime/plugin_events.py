@@ -155,8 +155,8 @@ class Listeners:
         self._functions: dict[str, tuple[Callable[..., Any], ...]] = {}
         self._awaited: frozenset[str] = frozenset(self._names)
         """Events with a listener that must be awaited; all of them until the first look."""
-        self._any: dict[tuple[str, ...], bool] = {}
-        """The answers of `any_of` since the last look."""
+        self.events: frozenset[str] = frozenset(self._names)
+        """Events that have a listener, likewise."""
         self.all_ask = False
         """Whether all who see flows ask what became of a call before they read it on its flow."""
         self.plugins_open = True
@@ -173,11 +173,11 @@ class Listeners:
         if len(loaded) == len(self._loaded) and all(map(is_, loaded, self._loaded)):
             return False
         self._loaded = loaded
-        self._any.clear()
         self._functions = {
             name: tuple(f for f in (getattr(addon, name, None) for addon in loaded) if callable(f))
             for name in self._names
         }
+        self.events = frozenset(name for name, functions in self._functions.items() if functions)
         self._awaited = frozenset(
             name for name, functions in self._functions.items() if any(map(iscoroutinefunction, functions))
         )
@@ -193,16 +193,6 @@ class Listeners:
             for name in OPENING
         )
         return True
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._awaited or bool(self._functions[name])
-
-    def any_of(self, names: tuple[str, ...]) -> bool:
-        """Whether an addon listens to one of these events."""
-        found = self._any.get(names)
-        if found is None:
-            found = self._any[names] = any(name in self for name in names)
-        return found
 
     def can_be_called(self, name: str) -> bool:
         """Whether all listeners of an event, and of the update after it, are plain functions."""

@@ -2,7 +2,8 @@
 
 prometheus-client's own take a lock and a look-up of a child object, 1 to 2 µs a count, and a call is counted
 in a dozen places. These are counted by the event loop alone, and become its families when they are asked for.
-That may be in another thread: it copies what it reads in one step.
+That may be in another thread: it copies what it reads in one step. Names of deployments become labels only
+within a bound (`DeploymentLabels`): each is a series, and clients may make names up.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
     from prometheus_client.registry import CollectorRegistry
+
 
 type Labels = tuple[str, ...]
 
@@ -77,3 +79,31 @@ class Distribution(Collector):
             *counts, total = values.copy()
             family.add_metric(labels, list(zip(self._ends, accumulate(counts), strict=True)), total)
         yield family
+
+
+MOST_DEPLOYMENTS = 200
+
+OTHER = "(other)"
+
+
+class DeploymentLabels:
+    """The labels that have been given.
+
+    A name has a label of its own if the configuration has the deployment, or if a backend has once answered a
+    call for it well, as where every name is passed on to Azure.
+    """
+
+    def __init__(self) -> None:
+        self._labels: dict[str, str] = {"": ""}
+
+    def label(self, deployment: str, *, exists: bool) -> str:
+        """Return the label of a deployment. ``exists``: whether this call shows that there is one."""
+        # Azure makes no difference between upper and lower case.
+        key = deployment.casefold()
+        found = self._labels.get(key)
+        if found is not None:
+            return found
+        if not exists or len(self._labels) > MOST_DEPLOYMENTS:
+            return OTHER
+        self._labels[key] = deployment
+        return deployment

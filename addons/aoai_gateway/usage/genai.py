@@ -13,7 +13,7 @@ from aoai_gateway.wire.dialects import DIALECTS, OPENAI
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aoai_gateway.usage.deployment_labels import DeploymentLabels
+    from aoai_gateway.usage.counts import DeploymentLabels
     from aoai_gateway.usage.sink import Record
 
 OPERATIONS = {

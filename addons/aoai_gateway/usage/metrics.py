@@ -2,7 +2,7 @@
 
 Labels are bounded: names of clients, backends and classes are the configuration's, statuses are told in a few
 words, and of deployments, whose names clients may make up, those are told apart that exist
-(:mod:`~aoai_gateway.usage.deployment_labels`).
+(:mod:`~aoai_gateway.usage.counts`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from prometheus_client.registry import Collector
 
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.usage.counts import Counts, Distribution
-from aoai_gateway.usage.deployment_labels import OTHER, DeploymentLabels
+from aoai_gateway.usage.counts import OTHER, Counts, DeploymentLabels, Distribution
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
 from aoai_gateway.usage import genai
-from aoai_gateway.usage.deployment_labels import DeploymentLabels
+from aoai_gateway.usage.counts import DeploymentLabels
 from aoai_gateway.usage.otlp_attributes import describe
 
 if TYPE_CHECKING:

@@ -82,7 +82,8 @@ class Operation:
     where in a JSON body ``model`` may stand if not at its top, the places in their order; ``mints``: its
     answer gives a secret that opens sessions; ``opened_by``: the type of the client's first message, where it
     is that which asks for something, as the body of a request does; ``reserves``: the limiter of a backend
-    counts the bound of the answer when the call comes, and not only the answer as it is written.
+    counts the bound of the answer when the call comes, and not only the answer as it is written; ``known``:
+    it is one that the gateway knows, and not any other path.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Operation:
     """A member of the body, and its value (empty: any), that tells of lines of a batch which are not read, as
     they come in parts or lie elsewhere."""
     reserves: bool = True
+    known: bool = True
 
     @property
     def family(self) -> str:

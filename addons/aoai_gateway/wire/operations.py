@@ -383,6 +383,7 @@ def _unknown(dialect: Dialect) -> Mapping[str, Operation]:
             cost=Cost.NONE if method in ("GET", "DELETE") else Cost.ANSWER,
             streams=method in ("GET", "POST"),
             creates=method not in ("GET", "DELETE"),
+            known=False,
             dialect=dialect,
         )
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE")

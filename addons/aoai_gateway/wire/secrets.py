@@ -3,14 +3,16 @@
 Azure OpenAI takes a key in ``api-key``, an Entra ID token in ``Authorization: Bearer``, on ``/openai/v1/``
 also a key there (the plain OpenAI client sends it so), and, for WebSockets from browsers, which cannot set
 headers, a key or a token as a query parameter, or as one of the subprotocols that are offered. Other dialects
-have other headers for it (`wire.dialects`).
+have other headers for it (`wire.dialects`), and realtime sessions secrets of their own (`Grant`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -188,3 +190,63 @@ def _redact(pair: str) -> str:
 def _name(pair: str) -> str:
     # Decoded: a parameter spelled api%2Dkey is the same one.
     return unquote_plus(pair.partition("=")[0]).lower()
+
+
+_MINTED = "ek_"
+"""How a realtime session's secret begins."""
+
+_LONGEST_MINTED = 1_024
+_MOST_READ = 256 * 1024
+"""Bytes of an answer in which such a secret is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a short-lived secret is good for: sessions of a client, for a deployment ("" for none).
+
+    A browser shows one to a realtime session, and so never has a key. It is made by one resource, for one
+    session's settings, and is known only there (Azure OpenAI, realtime by WebRTC). The gateway remembers
+    whose it is and where it is from, and by its digest only.
+    """
+
+    endpoint: str
+    client: str
+    deployment: str
+
+    def written(self) -> str:
+        """The same as text."""
+        return json.dumps(astuple(self))
+
+    @classmethod
+    def read(cls, text: str) -> Grant | None:
+        """Read what `written` gives; None for anything else."""
+        try:
+            endpoint, client, deployment = json.loads(text)
+        except (ValueError, TypeError):
+            return None
+        return cls(str(endpoint), str(client), str(deployment))
+
+
+def looks_minted(shown: str) -> bool:
+    """Whether a credential has the form of a realtime session's secret."""
+    return shown.startswith(_MINTED) and len(shown) <= _LONGEST_MINTED
+
+
+def digest_of(secret: str) -> str:
+    """The name under which a secret is remembered; it says nothing of the secret."""
+    return f"secret {hashlib.blake2b(secret.encode(errors='surrogatepass'), digest_size=16).hexdigest()}"
+
+
+def minted_in(answer: bytes) -> str | None:
+    """The secret that an answer (JSON) gives: ``value``, or that of ``client_secret`` in the previews."""
+    if len(answer) > _MOST_READ:
+        return None
+    try:
+        told = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    inner = told.get("client_secret")
+    value = inner.get("value") if isinstance(inner, dict) else told.get("value")
+    return value if isinstance(value, str) and 8 <= len(value) <= _LONGEST_MINTED else None

@@ -27,7 +27,6 @@ from aoai_gateway.proxy import (
     lane,
     layer,
     models,
-    request_steps,
     stream,
     stream_context,
     upstream,
@@ -40,7 +39,7 @@ from aoai_gateway.wire import masking
 CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
     stream_context.StreamContext,
-    request_steps.RequestSteps,
+    downstream_request.RequestSteps,
     downstream_request.DownstreamRequest,
     downstream_response.DownstreamResponse,
     delivery.Delivery,
@@ -105,7 +104,7 @@ def functions() -> dict[str, tuple[Any, str]]:
 
 
 # Scenes whose client sends the half of a request would take that long each time.
-request_steps.SWALLOW_SECONDS = 0.5
+downstream_request.SWALLOW_SECONDS = 0.5
 
 NAMES = sorted([*functions(), *(f"Plugin.{event}" for event in PLUGIN)])
 
