@@ -71,7 +71,7 @@ def _log(failed: AttemptFailed, more: str) -> None:
     details = {
         "backend": attempt.backend.name,
         "call": call.id,
-        "client": call.client.name,
+        "client_name": call.client.name,
         "priority": call.cls.name if call.cls is not None else None,
     }
     ours = attempt.failure is FailureKind.STATUS and attempt.status in OUR_CREDENTIAL_REFUSED
