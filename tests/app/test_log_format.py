@@ -27,7 +27,7 @@ def test_a_line_without_an_event_names_its_module() -> None:
 
 
 def test_a_line_of_json_has_the_details_as_members() -> None:
-    said = record('odd "\n\ud800', event="attempt.failed", backend="a@b", client="Team 1", priority=None)
+    said = record('odd "\n\ud800', event="attempt.failed", backend="a@b", client_name="Team 1", priority=None)
     line = JsonFormatter().format(said)
     assert "\n" not in line
     document = json.loads(line)
@@ -39,3 +39,9 @@ def test_a_line_of_json_has_the_details_as_members() -> None:
         "backend": "a@b",
         "client": "Team 1",
     }
+
+
+def test_the_address_in_a_message_of_mitmproxys_is_no_client() -> None:
+    document = json.loads(JsonFormatter().format(record("client connect", client=("10.0.0.3", 51_234))))
+    assert "client" not in document
+    assert document["address"] == "10.0.0.3"

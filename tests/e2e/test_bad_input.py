@@ -643,6 +643,31 @@ def test_powerproxys_own_probe_gets_its_204(gateway: Gateway) -> None:
 
 @pytest.mark.each_host
 @pytest.mark.parametrize(
+    "path", ["/", "/anthropic", "/anthropic/", "/anthropic/api/hello", "/api/hello", "/openai/v1/?a=b"]
+)
+def test_a_program_may_ask_whether_its_base_address_is_reachable(gateway: Gateway, path: str) -> None:
+    before = len(gateway.log)
+    with Connection(gateway) as connection:
+        for _ in range(2):
+            connection.send(head(f"HEAD {path} HTTP/1.1"))
+            reply = connection.reply(head_only=True)
+            assert (reply.status, reply.headers["content-length"]) == (200, "0")
+    assert "Refused" not in gateway.log[before:]
+    get = head(f"GET {path} HTTP/1.1")
+    assert exchange(gateway, get).status == 401, "only a HEAD is such a question"
+
+
+@pytest.mark.parametrize(
+    "path", ["/openai/v1/models", "/anthropic/v1/messages", "//", "/anthropic/../", "/api/hello/"]
+)
+def test_any_other_head_needs_a_key(gateway: Gateway, path: str) -> None:
+    with Connection(gateway) as connection:
+        connection.send(head(f"HEAD {path} HTTP/1.1"))
+        assert connection.reply(head_only=True).status == 401
+
+
+@pytest.mark.each_host
+@pytest.mark.parametrize(
     "path",
     ["/health/live", "/healthz", "/health/ready", "/readyz", "/health/liveliness", "/health/readiness"],
 )

@@ -13,6 +13,7 @@ from mitmproxy.proxy import events
 from mitmproxy.test import taddons
 from pydantic import SecretStr
 
+from aoai_gateway.config.models import Client
 from aoai_gateway.routing.breaker import Break
 from aoai_gateway.runtime.attempt_log import AttemptLog
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
@@ -64,10 +65,18 @@ def ask(here: Connection, path: str = "/openai/v1/chat/completions", *headers: s
     here.feed(events.DataReceived(here.client, "\r\n".join((*lines, "", "")).encode() + body))
 
 
-def in_break(here: Connection) -> dict[str, str]:
+def in_break(here: Connection, *marks: str) -> dict[str, str]:
+    """Return the reasons of breaks for all calls, and for those with these marks, by backend."""
     breaks, now = here.gateway.engine.breaks, here.clock.now
-    found = {b.name: breaks.on(b, now) for b in here.gateway.in_force().table.backends}
+    found = {b.name: breaks.on(b, now, marks=marks) for b in here.gateway.in_force().table.backends}
     return {name: brk.reason for name, brk in found.items() if brk is not None}
+
+
+def log_failed(here: Connection) -> None:
+    """Log the failed attempts that were announced."""
+    for hook in here.hooks:
+        if isinstance(hook, GatewayAttemptFailedHook):
+            AttemptLog().log(hook.data, 0.0)
 
 
 def asked(here: Connection, host: str) -> int:
@@ -81,9 +90,7 @@ def test_a_deployment_that_is_gone_breaks_its_standin_and_says_what_to_change(
     ask(here)
     with caplog.at_level(logging.ERROR):
         here.respond("a", 404, MISSING)
-        for hook in here.hooks:
-            if isinstance(hook, GatewayAttemptFailedHook):
-                AttemptLog().log(hook.data, 0.0)
+        log_failed(here)
     here.respond("a", 200)
     assert here.result()[0] == 200
     assert in_break(here) == {"old@a": "404 DeploymentNotFound"}
@@ -201,21 +208,101 @@ def test_a_deployment_that_the_client_names_in_a_header_is_its_own(made: Callabl
 
 
 @pytest.mark.parametrize("body", [NO_PATH, b"<html>404</html>", b""])
-def test_a_path_prefix_that_leads_nowhere(made: Callable[..., Connection], body: bytes) -> None:
+def test_a_path_prefix_that_leads_nowhere(
+    made: Callable[..., Connection], caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
     here = made("one@a", "two@a", "b", prefix="apim/wrong")
     ask(here)
     here.respond("a", 404, body)
+    log_failed(here)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "Correct 'url' in aoai.endpoints" in caplog.text
     here.respond("b", 200)
     assert here.result()[0] == 200
-    assert set(in_break(here)) == {"one@a", "two@a"}
+    assert set(in_break(here, "operation chat.completions")) == {"one@a", "two@a"}
+    assert in_break(here, "operation embeddings") == {}, "perhaps it only lacks this one"
 
 
-def test_an_api_version_that_the_client_sent_is_its_own(made: Callable[..., Connection]) -> None:
-    here = made("a", "b")
-    ask(here, "/openai/deployments/gpt/chat/completions?api-version=1999-01-01")
+CLASSIC = "/openai/deployments/gpt/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("query", "prefix", "told"),
+    [
+        ("", "", "the query has no api-version"),
+        ("?api-version=", "", "the query has no api-version"),
+        ("", "apim", "the query has no api-version"),
+        ("?api-version=1999-01-01", "", "no such operation in the api-version '1999-01-01'"),
+    ],
+)
+def test_a_client_is_told_what_azures_bare_404_is_about(
+    made: Callable[..., Connection], query: str, prefix: str, told: str
+) -> None:
+    here = made("a", "b", prefix=prefix)
+    ask(here, CLASSIC + query)
     here.respond("a", 404, NO_PATH)
-    assert here.result() == (404, NO_PATH)
+    status, body = here.result()
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (404, "404")
+    assert error["message"].startswith("Resource not found: ")
+    assert told in error["message"]
     assert in_break(here) == {}
+    assert asked(here, "b") == 0
+
+
+def test_a_backend_that_needs_no_api_version_serves_a_call_without_one(
+    made: Callable[..., Connection],
+) -> None:
+    here = made("a")
+    ask(here, CLASSIC)
+    here.respond("a", 200)
+    assert here.result()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CLASSIC, MISSING),
+        (CLASSIC, b'{"error":{"code":"404","message":"No such thing"}}'),
+        ("/openai/v1/chat/completions", NO_PATH),
+    ],
+)
+def test_another_404_is_passed_on_as_it_came(made: Callable[..., Connection], path: str, body: bytes) -> None:
+    here = made("a")
+    ask(here, path)
+    here.respond("a", 404, body)
+    assert here.result() == (404, body)
+
+
+def test_an_api_version_of_one_client_takes_no_endpoint_with_a_prefix_from_the_others(
+    made: Callable[..., Connection],
+) -> None:
+    """Below a prefix, Azure's 404 is about the path or about the api-version."""
+    clients = [Client(name=name, key=f"key-of-{name}") for name in ("anybody", "other")]
+    here = made("a", "b", prefix="apim", clients=clients)
+    ask(here, CLASSIC + "?api-version=1999-01-01")
+    here.respond("a", 404, NO_PATH)
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    assert in_break(here, "client other", "operation chat.completions") == {}
+    assert set(in_break(here, "client anybody")) == {"a@a"}
+
+
+def test_a_path_that_a_client_makes_up_takes_no_endpoint_from_the_others(
+    made: Callable[..., Connection], caplog: pytest.LogCaptureFixture
+) -> None:
+    here = made("a", "b", prefix="apim")
+    ask(here, "/openai/v1/new_things")
+    with caplog.at_level(logging.INFO):
+        here.respond("a", 404, NO_PATH)
+        log_failed(here)
+    here.respond("b", 200)
+    assert here.result()[0] == 200
+    (line,) = caplog.records
+    assert line.levelno == logging.WARNING
+    assert "'anybody'" in line.getMessage()
+    assert in_break(here, "client other", "operation unknown") == {}
+    assert set(in_break(here, "client anybody")) == {"a@a"}
 
 
 def test_what_a_model_does_not_do_keeps_only_such_calls_from_it(made: Callable[..., Connection]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mitmproxy.log import MitmFormatter
 
+from aoai_gateway.app.log_format import JsonFormatter
+from aoai_gateway.config.models import Client
 from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.runtime.attempt_log import STORM_SECONDS, AttemptLog
-from tests.engine_driver import Answer, Fail, throttled, world
+from tests.engine_driver import KEY_REFUSED, Answer, Fail, throttled, world
 
 
 def failed(reason: str = "429", script: Answer | Fail | None = None) -> Any:
@@ -37,6 +42,21 @@ def test_other_reasons_have_lines_of_their_own(caplog: pytest.LogCaptureFixture)
         log.log(failed(reason), 0.0)
     assert len(caplog.records) == 2
     assert {record.event for record in caplog.records} == {"attempt.failed"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("failure", [throttled(), KEY_REFUSED])
+def test_a_client_of_any_name_is_no_address_to_mitmproxys_log(
+    failure: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a record has as its ``client`` is an address to mitmproxy, which shows it before the message."""
+    caplog.set_level(logging.INFO)
+    client = Client(name="A", key="key-of-a")
+    call = world("a", clients=(client,)).script(a=failure).call(client=client).call
+    AttemptLog().log(SimpleNamespace(attempt=call.attempts[0], call=call), 0.0)  # type: ignore[arg-type]
+    (record,) = caplog.records
+    line = MitmFormatter(colorize=False).format(record)
+    assert re.fullmatch(r"\[[0-9:.]+\] a(@a)? .*", line)
+    assert json.loads(JsonFormatter().format(record))["client"] == "A"
 
 
 @pytest.mark.parametrize(

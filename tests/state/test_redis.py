@@ -9,8 +9,10 @@ import pytest
 import redis
 from redis.crc import key_slot
 
+from aoai_gateway.config.shared_store import SharedStore
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.state import StateUnavailableError
+from aoai_gateway.state.exchange import Exchange
 from aoai_gateway.state.redis import RedisState
 from tests.e2e import certificates
 from tests.redis_server import RedisServer, Security
@@ -216,6 +218,27 @@ def test_a_server_that_does_not_answer_is_given_up_in_time():
             assert time.perf_counter() - began < 20  # nothing else would end it
 
         with_state(f"redis://user:secret@127.0.0.1:{silent.getsockname()[1]}", story, timeout=0.1)
+
+
+def test_how_long_an_answer_is_waited_for_is_a_setting():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+
+        async def story():
+            store = SharedStore(host=host, answer_seconds=0.125)
+            state, exchange = RedisState(store), Exchange(store, "x", "me")
+            try:
+                with pytest.raises(StateUnavailableError, match=r"no answer in 0\.125 s"):
+                    await state.reserve(reservation("silent"))
+                with pytest.raises(StateUnavailableError, match=r"no answer in 0\.125 s"):
+                    await exchange.tell([1], 0.0)
+            finally:
+                await state.aclose()
+                await exchange.aclose()
+
+        asyncio.run(story())
 
 
 @pytest.mark.parametrize("path", ["", "/2"])

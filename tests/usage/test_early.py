@@ -46,6 +46,28 @@ def test_the_first_of_a_kind_is_written_at_once(book: Book, caplog: pytest.LogCa
     ]
 
 
+def test_what_was_asked_for_is_said_where_that_is_the_cause(
+    book: Book, caplog: pytest.LogCaptureFixture
+) -> None:
+    hint = errors.not_found("/openai/v2/chat", "")
+    for path in (
+        "/openai/v2/chat?api-key=hunter2",
+        "/openai/v2/chat",
+        "/x\r\nERROR made up",
+        "/" + "x" * 500,
+    ):
+        book.answers.note(EarlyAnswer.refused(hint, "Team 1", None, path), 0.0)
+    book.answers.note(EarlyAnswer.refused(errors.body_too_large(5), "Team 1", None, "/openai/v1/files"), 0.0)
+    book.answers.note(EarlyAnswer.refused(errors.unauthorized(), None, None, "/made/up"), 0.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Refused: 404 no path of Azure OpenAI's ('/openai/v2/chat'), client Team 1.",
+        "Refused: 404 no path of Azure OpenAI's ('/x?ERROR made up'), client Team 1.",
+        f"Refused: 404 no path of Azure OpenAI's ('/{'x' * 79}…'), client Team 1.",
+        "Refused: 413 request_too_large, client Team 1.",
+        "Refused: 401 no key that is known.",
+    ]
+
+
 def test_a_flood_is_a_count(book: Book, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(1_000):
         book.answers.note(WRONG_KEY, number / 100)
@@ -81,6 +103,21 @@ def test_kinds_are_bounded_and_the_count_stays_exact(
     assert sum(count for _, count in book.counts) == 500
     assert book.records[-1]["address"] is None
     assert len(caplog.records) == 12
+
+
+def test_paths_that_a_client_makes_up_are_bounded_and_its_name_stays(
+    book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(early, "MOST_KINDS", 10)
+    for number in range(500):
+        book.answers.note(EarlyAnswer.refused(errors.not_found("/", ""), "Team 1", "::1", f"/{number}"), 0)
+    book.answers.close()
+    assert len(caplog.records) == 7
+    assert caplog.records[-1].getMessage() == (
+        "Refused 494 more within a minute: 404 no path of Azure OpenAI's, client Team 1, from ::1."
+    )
+    assert {record["client"] for record in book.records} == {"Team 1"}
+    assert sum(count for _, count in book.counts) == 500
 
 
 def test_an_answer_that_is_no_refusal_is_not_logged(book: Book, caplog: pytest.LogCaptureFixture) -> None:

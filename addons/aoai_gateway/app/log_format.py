@@ -26,8 +26,18 @@ if TYPE_CHECKING:
 
 OWN = "aoai_gateway."
 
-DETAILS = ("backend", "endpoint", "deployment", "call", "client", "priority")
-"""What a message may say of its subject besides its words; members of a line of JSON."""
+DETAILS = {
+    "backend": "backend",
+    "endpoint": "endpoint",
+    "deployment": "deployment",
+    "call": "call",
+    "client_name": "client",
+    "priority": "priority",
+}
+"""What a message may say of its subject besides its words, and the member of a line of JSON that it becomes.
+
+A record's ``client`` is an address to mitmproxy, which shows it before the message.
+"""
 
 
 class TextFormatter(logging.Formatter):
@@ -51,7 +61,14 @@ class JsonFormatter(logging.Formatter):
             "event": event_of(record),
             "message": record.getMessage(),
         }
-        line |= {key: value for key in DETAILS if (value := getattr(record, key, None)) is not None}
+        line |= {
+            member: value
+            for name, member in DETAILS.items()
+            if (value := getattr(record, name, None)) is not None
+        }
+        peer = getattr(record, "client", None)
+        if isinstance(peer, tuple) and peer:
+            line["address"] = peer[0]
         trace = trace_of(self, record)
         if trace:
             line["exception"] = trace

@@ -12,6 +12,13 @@ from aoai_gateway.config.model import Model
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 
+ANSWER_SECONDS = 1.0
+"""Seconds for one decision, connecting included, before Redis counts as gone.
+
+Losing it lets every process spend the whole limit, and costs the calls under way this time once. So it is
+long enough not to take a busy event loop for a lost store.
+"""
+
 _EXAMPLE = (
     "write memory, or redis://user:password@host:6379/0 (rediss:// for TLS), or a mapping for Sentinels, a "
     "Cluster or certificates"
@@ -160,6 +167,10 @@ class SharedStore(Model):
     )
     """TLS, towards the Sentinels as well."""
 
+    answer_seconds: Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)] = ANSWER_SECONDS
+    """How long a decision may take, connecting included, before Redis counts as gone. Calls that wait for one
+    wait so long then; too short a time takes a slow network for a lost store."""
+
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
         if [self.host, self.sentinel, self.cluster].count(None) != 2:
@@ -197,6 +208,11 @@ def _check_user(username: str | None, password: SecretStr | None) -> None:
 
 type StoreAddress = str | SharedStore
 """Where a store is: a URL, which may hold a password, or what a mapping says."""
+
+
+def answer_seconds(store: StoreAddress) -> float:
+    """Return the seconds that a store has for an answer."""
+    return store.answer_seconds if isinstance(store, SharedStore) else ANSWER_SECONDS
 
 
 def _kind(value: object) -> str:

@@ -9,7 +9,9 @@
   endpoint go down together. And if another one only had no room, the breaks stay: it might have answered.
   Silence is the exception: there, other calls are the witnesses.
 - *A fault in the gateway's own part of a request* breaks the standin, and every other backend is asked. If
-  none can do better, the last answer is the client's, and the breaks are withdrawn.
+  none can do better, the last answer is the client's, and the breaks are withdrawn. Where there is nothing at
+  a path, the break is for that operation alone; for that client alone, if the path or the api-version that
+  it chose may be the cause.
 - *A call larger than a backend's whole limit* is not held against the backend.
 """
 
@@ -36,6 +38,7 @@ from aoai_gateway.engine.failures import (
     is_proof,
     lacks_capacity,
     lacks_tier,
+    may_be_clients_path,
     refuses_us,
     was_not_taken,
     way_of,
@@ -117,18 +120,24 @@ class Aftermath:
         """
         call, request, now = self._call, self._request, self._now
         backend, breaks = attempt.backend, self._scheduler.breaks
-        seconds, scope = self._config.breaks.ceiling_seconds, attempt.backend.key
+        seconds = self._config.breaks.ceiling_seconds
+        scope: Scope = (backend.key.endpoint, backend.key.standin)
         request.tried.add(backend.key)
         known = request.home is not None
         if fault is Fault.ELSEWHERE:
             request.home = None
             request.tried.update(b.key for b in self._pool if b.endpoint.name == backend.endpoint.name)
-        elif fault is Fault.OPERATION:
+        elif fault in (Fault.OPERATION, Fault.PATH):
             mark = f"operation {request.operation}"
+            if fault is Fault.PATH:
+                scope, attempt.of_client = (
+                    (backend.key.endpoint, None),
+                    may_be_clients_path(call, failed.body),
+                )
+                mark = f"client {request.client}" if attempt.of_client else mark
             breaks.open(scope, Break(now, now + seconds, failed.reason, call.id, only=mark))
         else:
-            whole = fault is Fault.PATH
-            attempt.scope = (backend.key.endpoint, None if whole else backend.key.standin)
+            attempt.scope = scope
             lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
             told = FailedCall(attempt.scope, now, seconds, failed.reason, call.id)
             attempt.breaks = breaks.open_for(told, lengths)
@@ -136,7 +145,7 @@ class Aftermath:
         self._scheduler.ended(request, 0, now)
         yield Announce(attempt, failed.body)
         self._last = (attempt, _FAULT, failed.body)
-        self._alike.setdefault(_FAULT, []).append((attempt, attempt.scope or scope))
+        self._alike.setdefault(_FAULT, []).append((attempt, scope))
         if fault is Fault.ELSEWHERE and known and not is_encryption_foreign(failed.status or 0, failed.body):
             # It is not where it was made either: it has expired.
             yield from self._answer_failure(*self._last)

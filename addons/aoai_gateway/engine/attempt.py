@@ -90,6 +90,8 @@ class Attempt:
     skipped: tuple[Skip, ...] = ()
     """Backends that were passed over when this one was chosen."""
     fault: Fault | None = None
+    of_client: bool = False
+    """Whether what the client chose may be the fault's cause: only its calls are kept from the backend."""
     refusal: Refusal | None = None
     """Why another deployment was asked: the backend itself is well."""
     taken: bool = True

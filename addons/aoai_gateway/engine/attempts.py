@@ -261,6 +261,11 @@ class Attempts(Aftermath):
             if attempt.taken:
                 self._note_answered(attempt, result)
                 self._begin_delivery(attempt, result)
+                if result.error is not None:
+                    attempt.ended = self._now
+                    self._scheduler.ended(self._request, 0, self._now)
+                    yield from self._reject(result.error, Outcome.REJECTED)
+                    return True
                 self._end_delivery(attempt, result.status, (yield Deliver(attempt)))
                 return True
             read = yield from self._drain(attempt, result)

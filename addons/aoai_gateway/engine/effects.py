@@ -223,6 +223,8 @@ class Answered:
     now: float
     status: int
     headers: Headers
+    error: GatewayError | None = None
+    """What the client is told in the place of the answer, all of which has come: it says more."""
 
 
 @dataclass(slots=True)

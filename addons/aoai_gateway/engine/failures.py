@@ -22,9 +22,11 @@ from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.engine.call import Call
 from aoai_gateway.engine.effects import Failed
 from aoai_gateway.routing.order import FLEX
+from aoai_gateway.wire.errors import api_version_refused
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 from aoai_gateway.wire.hints import error_code
 from aoai_gateway.wire.operation import State
+from aoai_gateway.wire.operations import UNKNOWN_NAME
 from aoai_gateway.wire.refusals import (
     BLOCKED,
     Refusal,
@@ -34,6 +36,7 @@ from aoai_gateway.wire.refusals import (
     is_operation_unsupported,
     is_path_missing,
     is_stream_options_unknown,
+    is_version_refused,
     refusal_in,
     refusal_of,
 )
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.wire.errors import GatewayError
 
 RETRYABLE = frozenset({408, 500, 502, 503, 504}) | OUT_OF_CAPACITY
 """Statuses after which Azure's and Anthropic's documentation recommend to retry."""
@@ -92,8 +96,32 @@ def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> F
             return Fault.STANDIN
         if is_operation_unsupported(status, body):
             return Fault.OPERATION
-    below = backend.endpoint.path_prefix not in ("", "/")
-    return Fault.PATH if is_path_missing(status, body, below_prefix=below) else None
+    return Fault.PATH if is_path_missing(status, body, below_prefix=has_prefix(backend)) else None
+
+
+def version_refused(call: Call, backend: Backend, status: int, body: bytes | None) -> GatewayError | None:
+    """Return what to tell a client whose api-version is missing or unknown.
+
+    None: the answer is about something else. Below a prefix, and with an id in the path, the same answer has
+    other causes, unless there is no api-version.
+    """
+    target = call.target
+    if target.api != "classic" or not is_version_refused(status, body):
+        return None
+    certain = not target.api_version or not (has_prefix(backend) or target.ids)
+    return api_version_refused(target.api_version) if certain else None
+
+
+def has_prefix(backend: Backend) -> bool:
+    """Whether the paths of a backend's endpoint begin with a prefix."""
+    return backend.endpoint.path_prefix not in ("", "/")
+
+
+def may_be_clients_path(call: Call, body: bytes | None) -> bool:
+    """Whether a call's path, which is in no table, or its api-version may be why nothing is there."""
+    target = call.target
+    made_up = target.operation.name == UNKNOWN_NAME
+    return made_up or (target.api == "classic" and is_version_refused(404, body))
 
 
 def falls_back(

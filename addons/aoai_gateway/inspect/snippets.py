@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.dialects import ANTHROPIC
-from aoai_gateway.wire.errors import invalid_body
+from aoai_gateway.wire.errors import LAST_DATED, invalid_body
 from aoai_gateway.wire.operations import EMBEDDINGS, MODELS
 from aoai_gateway.wire.secrets import SECRET_HEADERS, SECRET_PARAMETERS
 from aoai_gateway.wire.targets import Target, parse_target
@@ -138,7 +138,7 @@ class _Sdk:
 
     def where(self, request: Request, names: tuple[str, ...]) -> list[tuple[str, str]]:
         """Return what a client is made with, by these names."""
-        version = request.target.api_version or "2024-10-21"
+        version = request.target.api_version or LAST_DATED
         return list(zip(names, (request.address + self.base, version), strict=False))
 
 

@@ -84,9 +84,10 @@ class DownstreamRequest:
         """Bytes that had come when it was last looked whether more does."""
 
     def answer_for_machines(self, event: RequestHeaders) -> http.Response | None:
-        """Take in the head. Returns the answer if it is a browser's preflight or an orchestrator's probe.
+        """Take in the head. Returns the answer to a browser's preflight, and to a probe of an orchestrator or
+        of a program that asks whether the gateway is reachable.
 
-        Neither needs a key, and neither is shown to other addons.
+        None of them needs a key, and none is shown to other addons.
         """
         here, request = self._here, event.request
         here.gateway.look_for_listeners(ctx.master.addons)
@@ -99,6 +100,10 @@ class DownstreamRequest:
             preflight = cors.preflight(here.gateway.cors(), request)
             if preflight is not None:
                 return preflight
+        if request.data.method == b"HEAD":
+            reached = health.answer_reached(request.path)
+            if reached is not None:
+                return reached
         if request.data.path.startswith(health.PATHS):
             return health.answer(here.gateway, request.method, request.path)
         return None

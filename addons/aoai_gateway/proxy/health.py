@@ -8,6 +8,7 @@ pod out of the pool: the status is 200 still, and the body says ``degraded``, an
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ PATHS = (b"/health", b"/readyz", b"/powerproxy/")
 
 POWERPROXY_LIVE = "/powerproxy/health/liveness"
 """PowerProxy's own path; its probes want a 204."""
+REACHED = re.compile(r"(?:/anthropic(?:/v1)?|/openai(?:/v1)?)?(?:/|/api/hello)?")
+"""The paths at which programs ask with a HEAD, and without a key, whether their base address is reachable:
+Claude Code at that address itself, or at ``/api/hello`` below it."""
 READY = frozenset({"/health/ready", "/readyz", "/health/readiness"})
 """The last one is LiteLLM's."""
 
@@ -48,6 +52,16 @@ def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
             gateway.readiness_polls.note(time.monotonic())
         return _json(200 if ready else 503, readiness(gateway, ready), method)
     return None
+
+
+def answer_reached(path: str) -> http.Response | None:
+    """Answer a HEAD by which a program asks whether a base address is reachable; None if it is another path.
+
+    The answer is empty, and the same whatever its sender shows: it tells nothing, and nothing is forwarded.
+    """
+    if not REACHED.fullmatch(path.partition("?")[0]):
+        return None
+    return http.Response.make(200, b"", {"cache-control": "no-store"})
 
 
 def readiness(gateway: Gateway, ready: bool) -> dict[str, Any]:

@@ -272,4 +272,5 @@ class StreamContext:
         """Write down that the request is refused before it became a call."""
         self.gateway.observer.refused(self.flow, error)
         client = self.accepted.client.name if self.accepted is not None else None
-        self.gateway.answered_early(EarlyAnswer.refused(error, client, address_of(self.client)))
+        path = self.flow.request.path
+        self.gateway.answered_early(EarlyAnswer.refused(error, client, address_of(self.client), path))

@@ -34,7 +34,7 @@ from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
-from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed
+from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed, version_refused
 from aoai_gateway.proxy.answer_kinds import (
     expects_object,
     is_download,
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.attempt import Attempt, Fault
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import AttemptTimeouts, Result
+    from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.model_names import ModelNames
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.stream_kinds import StreamError
@@ -468,6 +469,9 @@ class UpstreamResponse:
             return self._no_object(now) if is_part else self._answered(now)
         if expects_object(self._call, status) and not is_object(self.decoded):
             return self._no_object(now)
+        instead = version_refused(self._call, self._backend, status, self.decoded)
+        if instead is not None:
+            return self._answered(now, instead)
         fault = fault_of(self._call, self._backend, status, self.decoded)
         if fault is not None:
             return self._kept(now, describe(status, self.decoded), fault=fault)
@@ -541,7 +545,7 @@ class UpstreamResponse:
             return Drained(now, None)
         return None
 
-    def _answered(self, now: float) -> Answered:
+    def _answered(self, now: float, error: GatewayError | None = None) -> Answered:
         self._phase = Phase.OVER
         assert self.response is not None
-        return Answered(now, self.response.status_code, self._head)
+        return Answered(now, self.response.status_code, self._head, error)

@@ -23,8 +23,14 @@ _ADVICE = {
     Fault.STANDIN: "has no such deployment ({reason}). Correct or remove the standin {standin!r} in "
     "aoai.endpoints, at the endpoint {endpoint!r}, or create the deployment.",
     Fault.PATH: "has nothing at this path ({reason}). Correct 'url' in aoai.endpoints, at the endpoint "
-    "{endpoint!r}, with its path prefix.",
+    "{endpoint!r}, with its path prefix, if it should do {operation}.",
 }
+_CLIENTS_PATH = (
+    "has nothing at the path of a call of the client {client!r} ({reason}): the client may ask for what "
+    "there is not, by its path or its api-version. If calls of others fail there too, 'url' in "
+    "aoai.endpoints is wrong, at the endpoint {endpoint!r}."
+)
+"""No error either: only this client's calls are kept from it."""
 _WRONG_MODEL = (
     "does not do {operation} ({reason}), which the client {client} asks {asked} for. If its other backends "
     "do, remove the standin {standin!r} in aoai.endpoints, at the endpoint {endpoint!r}; else the client "
@@ -65,7 +71,7 @@ def _log(failed: AttemptFailed, more: str) -> None:
     details = {
         "backend": attempt.backend.name,
         "call": call.id,
-        "client": call.client.name,
+        "client_name": call.client.name,
         "priority": call.cls.name if call.cls is not None else None,
     }
     ours = attempt.failure is FailureKind.STATUS and attempt.status in OUR_CREDENTIAL_REFUSED
@@ -78,16 +84,20 @@ def _log(failed: AttemptFailed, more: str) -> None:
             extra={"event": "backend.credential_refused", **details},
         )
         return
+    endpoint, standin = attempt.backend.key
+    if attempt.of_client:
+        told = _CLIENTS_PATH.format(reason=attempt.reason, client=call.client.name, endpoint=endpoint)
+        event = {"event": "backend.nothing_there", **details}
+        logger.warning("%s %s%s", attempt.backend.name, told, more, extra=event)
+        return
     advice = _ADVICE.get(attempt.fault) if attempt.fault is not None else None
     if advice is not None:
-        backend = attempt.backend
-        endpoint, standin = backend.key
-        told = advice.format(reason=attempt.reason, standin=standin, endpoint=endpoint)
+        operation = call.target.operation.name
+        told = advice.format(reason=attempt.reason, standin=standin, endpoint=endpoint, operation=operation)
         event = {"event": "backend.misconfigured", **details}
-        logger.error("%s %s%s", backend.name, told, more, extra=event)
+        logger.error("%s %s%s", attempt.backend.name, told, more, extra=event)
         return
     if attempt.fault is Fault.OPERATION:
-        endpoint, standin = attempt.backend.key
         told = _WRONG_MODEL.format(
             reason=attempt.reason,
             standin=standin,

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from aoai_gateway.config.shared_store import answer_seconds
 from aoai_gateway.state.store_client import StoreClient, keys_prefix, packed
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ BLOCK_SECONDS: Final = 0.5
 
 AT_ONCE: Final = 100
 """Entries that are read at once."""
-
-TIMEOUT: Final = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +61,8 @@ class Exchange:
         # In a cluster, keys with the same words in braces are on the same node.
         self._events = f"{prefix}:{{peers}}:events"
         self._homes = homes_key(prefix)
-        self._writer = _Connection(store, self._events, TIMEOUT)
-        self._reader = _Connection(store, self._events, BLOCK_SECONDS + TIMEOUT)
+        self._writer = _Connection(store, self._events)
+        self._reader = _Connection(store, self._events, BLOCK_SECONDS)
         self._last = "0-0"
         self._written_ms: int | None = None
         """When this process wrote last, in milliseconds on the store's clock, which names the entries."""
@@ -138,11 +137,15 @@ class Exchange:
 
 
 class _Connection(StoreClient):
-    """A client whose commands come one at a time, each with an answer in ``seconds``."""
+    """A client whose commands come one at a time, each with an answer in time.
 
-    def __init__(self, store: StoreAddress, key: str, seconds: float) -> None:
-        super().__init__(store, key=key, connect_seconds=TIMEOUT, answer_seconds=seconds)
-        self._bound = seconds
+    ``blocks``: for how long a command may wait at the store, in seconds.
+    """
+
+    def __init__(self, store: StoreAddress, key: str, blocks: float = 0.0) -> None:
+        seconds = answer_seconds(store)
+        self._bound = seconds + blocks
+        super().__init__(store, key=key, connect_seconds=seconds, answer_seconds=self._bound)
 
     async def answer(self, *words: str | int) -> Any:
         """Return the answer to a command. Raises StateUnavailableError."""

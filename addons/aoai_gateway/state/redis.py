@@ -19,7 +19,7 @@ from itertools import batched
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from aoai_gateway.config.shared_store import StoreAddress
+from aoai_gateway.config.shared_store import StoreAddress, answer_seconds
 from aoai_gateway.quota.counters import LEASE
 from aoai_gateway.quota.quotas import Decision, Quota, Reservation, Standing
 from aoai_gateway.quota.window import microseconds
@@ -27,13 +27,6 @@ from aoai_gateway.state import Break, Left, StateUnavailableError
 from aoai_gateway.state.outbox import Used
 from aoai_gateway.state.scripts import Outcome, Reply, Runner, Script
 from aoai_gateway.state.store_client import NOT_REDIS, StoreClient, keys_prefix, packed_words
-
-TIMEOUT: Final = 1.0
-"""Seconds for one decision, connecting included, before Redis counts as gone.
-
-Losing it lets every process spend the whole limit, and costs the calls under way this time once. So it is
-long enough not to take a busy event loop for a lost store.
-"""
 
 FORMS_KEPT: Final = 4_000
 """Of clients, with some of their quotas: a kilobyte or so each."""
@@ -49,8 +42,8 @@ end
 class RedisState:
     """A store in Redis at `store`: one server, behind Sentinels, or a Cluster.
 
-    `prefix` starts every key. `timeout` and `lease` are in seconds. `clock` is the Lua source of
-    a function clock() that returns the time in microseconds; tests put a virtual one there.
+    `prefix` starts every key. `timeout` (None: the one of `store`) and `lease` are in seconds. `clock` is the
+    Lua source of a function clock() that returns the time in microseconds; tests put a virtual one there.
 
     All methods are as in `aoai_gateway.state.State`, are awaited, ignore `now`, and raise
     StateUnavailableError.
@@ -63,10 +56,11 @@ class RedisState:
         store: StoreAddress,
         *,
         prefix: str = "aoai-gateway",
-        timeout: float = TIMEOUT,
+        timeout: float | None = None,
         lease: float = LEASE,
         clock: str = SERVER_CLOCK,
     ) -> None:
+        timeout = answer_seconds(store) if timeout is None else timeout
         self._prefix = keys_prefix(store, prefix)
         self._lease = microseconds(lease)
         breaks = f"{self._prefix}:{{breaks}}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.record import empty_record, written_time
+from aoai_gateway.wire.errors import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,11 @@ SECONDS = 60.0
 """For how long the requests of a kind are counted into one record."""
 
 MOST_KINDS = 200
-"""Kinds that are counted apart at a time. Beyond, addresses and clients are left out: then they are few."""
+"""Kinds that are counted apart at a time. From half of them on, paths are left out, which one client can make
+up; from all of them on, addresses and clients too: then they are few."""
+
+ABOUT_PATH = frozenset({403, 404, 405, 501})
+"""Statuses whose cause is the path, with the deployment in it."""
 
 IN_WORDS = {"401": "no key that is known", "404": "no path of Azure OpenAI's"}
 """Azure's codes that are only the status again."""
@@ -45,17 +50,24 @@ class EarlyAnswer:
     address: str | None = None
     """The IP address that the request came from."""
     operation: str | None = None
+    path: str | None = None
+    """The path, in quotes, if it is the cause and the client is known."""
 
     @classmethod
-    def refused(cls, error: GatewayError, client: str | None, address: str | None) -> EarlyAnswer:
-        """Make one of an error of the gateway's own."""
+    def refused(
+        cls, error: GatewayError, client: str | None, address: str | None, target: str = ""
+    ) -> EarlyAnswer:
+        """Make one of an error of the gateway's own. ``target``: the request's, without known secrets."""
         outcome = Outcome.ERROR if error.status == 500 else Outcome.REJECTED
-        return cls(error.status, error.code, outcome, client, address)
+        told = client is not None and error.status in ABOUT_PATH and target
+        path = quoted(target.partition("?")[0]) if told else None
+        return cls(error.status, error.code, outcome, client, address, path=path)
 
     def __str__(self) -> str:
         """Return it in a few words for the log."""
         error = self.error or ""
         words = f"{self.status} {IN_WORDS.get(error, error)}".rstrip()
+        words += f" ({self.path})" if self.path is not None else ""
         words += f", client {self.client}" if self.client is not None else ""
         return f"{words}, from {self.address}" if self.address is not None else words
 
@@ -80,6 +92,9 @@ class EarlyAnswers:
         """Take one that was just given."""
         self.look(now)
         counted = self._kinds.get(answer)
+        if counted is None and len(self._kinds) >= MOST_KINDS // 2 and answer.path is not None:
+            answer = replace(answer, path=None)
+            counted = self._kinds.get(answer)
         if counted is None and len(self._kinds) >= MOST_KINDS:
             answer = replace(answer, client=None, address=None)
             counted = self._kinds.get(answer)

@@ -15,7 +15,8 @@ no_price_configured     403     the client's budget is in money, and this deploy
 no_limit_configured     403     the client's limits are per deployment, and this one has none
 forbidden               403     a plugin refuses the call
 DeploymentNotFound      404     no such virtual deployment; the message lists those of the client
-404                     404     a path that is not Azure OpenAI's; the message names the probable one
+404                     404     a path that is not Azure OpenAI's; the message names the probable one. Or no
+                                `api-version`, or one in which the backend has no such operation
 not_recorded            404     with `server_replay`: no answer to this call was captured
 method_not_allowed      405     a known path with another method
 invalid_target          400     a request for a forward proxy, a WebSocket where none is, no valid `Host`, or
@@ -66,6 +67,9 @@ Header = tuple[str, str]
 
 LONGEST_HONOURED_SECONDS = 60.0
 """The longest hint that every SDK obeys: openai-node and openai-python up to 2.51 ignore hints above 60 s."""
+
+LAST_DATED = "2024-10-21"
+"""Azure's last api-version with a date that is no preview; the v1 API took the place of later ones."""
 
 SHORTEST_WAIT = 0.05
 """Seconds in the queue that a message mentions; less than that is the time it takes to look."""
@@ -145,7 +149,7 @@ def forbidden(message: str, code: str = "forbidden") -> GatewayError:
 def deployment_not_allowed(name: str, allowed: Iterable[str]) -> GatewayError:
     """403: the client may not use the deployment; the message lists those that it may use."""
     return forbidden(
-        f"You may not use the deployment {_quote(name)}. {_choose_from(allowed, 'You may use')}",
+        f"You may not use the deployment {quoted(name)}. {_choose_from(allowed, 'You may use')}",
         code="DeploymentNotAllowed",
     )
 
@@ -153,7 +157,7 @@ def deployment_not_allowed(name: str, allowed: Iterable[str]) -> GatewayError:
 def no_limit_configured(name: str) -> GatewayError:
     """403: the client's limits are per deployment, and there is none for this one."""
     return forbidden(
-        f"Your limits are set per deployment, and there is none for {_quote(name)}. "
+        f"Your limits are set per deployment, and there is none for {quoted(name)}. "
         "Ask the gateway's administrator to add one.",
         code="no_limit_configured",
     )
@@ -167,7 +171,7 @@ def deployment_not_found(name: str, known: Iterable[str] = ()) -> GatewayError:
     return GatewayError(
         404,
         "DeploymentNotFound",
-        f"The API deployment {_quote(name)} does not exist. {_choose_from(known, 'You may use')}",
+        f"The API deployment {quoted(name)} does not exist. {_choose_from(known, 'You may use')}",
         param="model",
     )
 
@@ -187,7 +191,23 @@ def not_found(path: str, hint: str) -> GatewayError:
 
     ``hint`` names the right path, in a sentence.
     """
-    return GatewayError(404, "404", f"Resource not found: {_quote(path.partition('?')[0])}. {hint}")
+    return GatewayError(404, "404", f"Resource not found: {quoted(path.partition('?')[0])}. {hint}")
+
+
+def api_version_refused(version: str | None) -> GatewayError:
+    """404: the api-version of a classic path is missing (None, or ""), or Azure has no such operation in it.
+
+    Azure itself only says "Resource not found".
+    """
+    cause = "the query has no api-version, which this path needs."
+    if version:
+        cause = f"the backend knows no such operation in the api-version {quoted(version)}."
+    return GatewayError(
+        404,
+        "404",
+        f"Resource not found: {cause} The last one with a date is {LAST_DATED}; "
+        "paths that begin with /openai/v1/ need none.",
+    )
 
 
 def method_not_allowed(method: str, allowed: Iterable[str]) -> GatewayError:
@@ -196,7 +216,7 @@ def method_not_allowed(method: str, allowed: Iterable[str]) -> GatewayError:
     return GatewayError(
         405,
         "method_not_allowed",
-        f"The method {_quote(method)} is not allowed here. Use {names}.",
+        f"The method {quoted(method)} is not allowed here. Use {names}.",
         headers=(("allow", names),),
     )
 
@@ -244,7 +264,7 @@ def parameter_over_limit(param: str, asked: int, limit: int) -> GatewayError:
 def priority_not_allowed(asked: str, allowed: Iterable[str]) -> GatewayError:
     """400: the header asks for a priority class that there is not, or for one above the client's."""
     return invalid_body(
-        f"You may not ask for the priority {_quote(asked)}. {_choose_from(allowed, 'You may ask for')}",
+        f"You may not ask for the priority {quoted(asked)}. {_choose_from(allowed, 'You may ask for')}",
         param="x-gateway-priority",
         code="priority_not_allowed",
     )
@@ -334,7 +354,7 @@ def all_backends_out(
         f"{name}: {why}" + (f", back in {_seconds(seconds)}" if math.isfinite(seconds) else "")
         for name, why, seconds in reasons
     )
-    what = f"the deployment {_quote(deployment)}" if deployment else "the request"
+    what = f"the deployment {quoted(deployment)}" if deployment else "the request"
     text = f"No backend can serve {what} now"
     text += f" ({listed})." if listed else "."
     if code == "waiting_line_full":
@@ -459,7 +479,7 @@ def _ceil(value: float) -> int:
     return math.ceil(round(value, 6))
 
 
-def _quote(text: str) -> str:
+def quoted(text: str) -> str:
     """A name that came from outside: printable ASCII, bounded, in quotes."""
     clean = _UNPRINTABLE.sub("?", text)
     return f"'{clean[:_LONGEST_QUOTE]}…'" if len(clean) > _LONGEST_QUOTE else f"'{clean}'"

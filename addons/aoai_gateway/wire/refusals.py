@@ -68,6 +68,7 @@ _HELD_ELSEWHERE = re.compile(
 )
 _UNREADABLE = ("could not be verified", "could not be decrypted")
 _NOT_FOUND = ("not found", "no such", "does not exist", "could not be found")
+_NOTHING_THERE = "resource not found"
 _STREAM_OPTIONS = "stream_options"
 _MOST_FAULTS = 20
 _ID = re.compile(r"\b(?:[a-z]{2,12}[_-])[A-Za-z0-9_-]{6,2048}={0,2}")
@@ -90,11 +91,13 @@ def is_path_missing(status: int, body: bytes | None, *, below_prefix: bool) -> b
     """
     if status != 404:
         return False
-    error = read_error(body)
-    if not error:
-        return True
-    message = error.get("message")
-    return below_prefix and isinstance(message, str) and message.lower().startswith("resource not found")
+    return not read_error(body) or (below_prefix and is_version_refused(status, body))
+
+
+def is_version_refused(status: int, body: bytes | None) -> bool:
+    """Whether Azure answers that there is nothing at a path, or nothing in this api-version."""
+    message = read_error(body).get("message") if status == 404 else None
+    return isinstance(message, str) and message.lower().startswith(_NOTHING_THERE)
 
 
 def is_operation_unsupported(status: int, body: bytes | None) -> bool:
