@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis import shown
 from aoai_gateway.analysis.text import counted, money, percent, short, span
+from aoai_gateway.wire.printing import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ def _body(report: dict[str, Any], most: int) -> Iterator[str]:
     yield "<h1>Usage report</h1>"
     if not report["consumers"]:
         yield "<p>There are no records in this time.</p>"
+        yield from _remarks(report)
         return
     yield (
         f'<p class="lead">{_time(report["from"])} to {_time(report["to"])} UTC · '
@@ -59,11 +61,24 @@ def _body(report: dict[str, Any], most: int) -> Iterator[str]:
     yield from _throttled(shown.throttled(report, most))
     yield from _tiers(shown.service_tiers(report, most))
     yield from _provisioned(report["provisioned"])
+    yield from _remarks(report)
     yield (
         '<p class="note">A call belongs to the minute (UTC) in which it began. Averages are over all '
         "minutes, percentiles over those in which a consumer called. The need counts what was used, and a "
         "mean call for each call that a quota refused and that was no retry.</p>"
     )
+
+
+def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Say what was passed over, and what the records do not tell."""
+    said = [f"Passed over: {report['passed_over']}."] if report["passed_over"] else []
+    for each in (*said, *report["untold"]):
+        yield f'<p class="note">{_text(each)}</p>'
+
+
+def _text(text: str) -> str:
+    """Write a text that comes from outside: no markup, and in the order that it has."""
+    return escape(printable(text))
 
 
 def _tiles(totals: Mapping[str, Any]) -> Iterator[str]:
@@ -162,7 +177,7 @@ def _area(below: Sequence[float], above: Sequence[float], top: float, shade: str
 
 
 def _legend(names: Sequence[str]) -> str:
-    items = (f'<span><i class="s{n % SHADES}"></i>{escape(name)}</span>' for n, name in enumerate(names))
+    items = (f'<span><i class="s{n % SHADES}"></i>{_text(name)}</span>' for n, name in enumerate(names))
     return f'<p class="legend">{"".join(items)}</p>'
 
 
@@ -188,8 +203,8 @@ def _needs(consumers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             bar += f'<u style="left:{_part(has, top)}%"></u>'
         rows.append(
             (
-                escape(row["client"]),
-                escape(row["deployment"]),
+                _text(row["client"]),
+                _text(row["deployment"]),
                 bar + "</div>",
                 short(need),
                 "–" if has is None else short(has),
@@ -226,8 +241,8 @@ def _consumers(found: shown.Shown) -> Iterator[str]:
     )
     rows = [
         (
-            escape(row["client"]),
-            escape(row["deployment"]),
+            _text(row["client"]),
+            _text(row["deployment"]),
             f"{row['requests']:,}",
             f"{row['refused']:,}",
             short(row["input_tokens"]),
@@ -258,13 +273,13 @@ def _throttled(found: shown.Shown) -> Iterator[str]:
         worst = f"{_time(row['worst_minute'])} ({row['in_worst_minute']:,})" if row["worst_minute"] else "–"
         rows.append(
             (
-                escape(row["client"]),
-                escape(row["deployment"]),
+                _text(row["client"]),
+                _text(row["deployment"]),
                 f"{row['refused']:,} of {row['of']:,}",
                 _time(row["first"]) if row["first"] else "–",
                 _time(row["last"]) if row["last"] else "–",
                 worst,
-                escape(", ".join(causes)),
+                _text(", ".join(causes)),
             )
         )
     yield from _table(("client", "deployment", "429s", "first", "last", "worst minute", "why"), rows)
@@ -276,7 +291,7 @@ def _provisioned(provisioned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "<h2>Provisioned throughput, at this traffic for a month</h2>"
     rows = [
         (
-            escape(row["deployment"]),
+            _text(row["deployment"]),
             f"{row['units']:,}",
             short(row["load_tokens_per_minute"]),
             percent(row["utilisation"]),
@@ -296,10 +311,10 @@ def _tiers(found: shown.Shown) -> Iterator[str]:
     yield "<h2>Service tiers</h2>"
     rows = [
         (
-            escape(row["client"]),
-            escape(row["deployment"]),
-            escape(row["requested"] or "–"),
-            escape(row["served"] or "–"),
+            _text(row["client"]),
+            _text(row["deployment"]),
+            _text(row["requested"] or "–"),
+            _text(row["served"] or "–"),
             f"{row['requests']:,}",
             short(row["input_tokens"]),
             short(row["output_tokens"]),

@@ -31,7 +31,7 @@ def text(report: dict[str, Any], width: int = 80, most: int = shown.MOST) -> str
 def _lines(report: dict[str, Any], width: int, most: int) -> Iterator[str]:
     if not report["consumers"]:
         yield f"No records; {outside(report['left_out'])}" if report["left_out"] else "No records"
-        yield from passed_over(report["passed_over"], width)
+        yield from remarks(report, width)
         return
     totals = report["totals"]
     yield (
@@ -44,7 +44,7 @@ def _lines(report: dict[str, Any], width: int, most: int) -> Iterator[str]:
         f"{totals['refused']:,} refused, {counted(totals['errors'], 'error')}, {totals['aborted']:,} aborted"
     )
     yield f"{short(totals['input_tokens'])} tokens in, {short(totals['output_tokens'])} out{cost}"
-    yield from passed_over(report["passed_over"], width)
+    yield from remarks(report, width)
     yield from wrap(shown.left_out(report, most), width)
     yield from _section("Consumers", _consumers(shown.consumers(report, most)), width)
     yield from _section("Times and shape", _times(shown.consumers(report, most).rows), width)
@@ -65,10 +65,12 @@ def outside(count: int) -> str:
     return f"{count:,} {'is' if count == 1 else 'are'} outside of what was asked for"
 
 
-def passed_over(said: str, width: int) -> Iterator[str]:
-    """Say what was passed over, in as many lines as that takes; nothing, if nothing was."""
-    if said:
+def remarks(document: Mapping[str, Any], width: int) -> Iterator[str]:
+    """Say what was passed over, and what the records do not tell, in as many lines as that takes."""
+    if said := document.get("passed_over"):
         yield from wrap(printable(f"Passed over: {said}"), width)
+    for said in document.get("untold", ()):
+        yield from wrap(said, width)
 
 
 def _consumers(found: shown.Shown) -> Iterator[Sequence[str]]:
