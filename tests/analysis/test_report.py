@@ -29,6 +29,7 @@ from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import as_csv, main
 from aoai_gateway.analysis.text import short, text
 from aoai_gateway.config.models import Client
+from aoai_gateway.wire.printing import width_of
 from tests.analysis.day import day
 from tests.e2e.processes import CHECKOUT
 from tests.engine_driver import config
@@ -244,6 +245,23 @@ def test_a_record_of_a_later_version_says_where_it_stands(written: Write) -> Non
     path = written([record(), record(schema=99)])
     with pytest.raises(RecordsError, match=f"^{re.escape(str(path))}, line 2: a record has schema 99"):
         of(path)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_names_in_wide_characters_keep_the_columns(written: Write, width: int) -> None:
+    names = ("日本語クライアント" * 9, "Search", "e\u0301" * 40, "👩\u200d👧 family")
+    lines = text(of(written(record(client=each) for each in names)), width).splitlines()
+    assert max(map(width_of, lines)) <= width
+    table = lines[lines.index("Consumers") + 1 :][:5]
+    at = table[0].index("deployment")
+    assert {width_of(line[: line.index("gpt-4o")]) for line in table[1:]} == {at}
+
+
+def test_a_figure_is_never_cut_without_a_sign(written: Write) -> None:
+    most = record_check.MOST
+    made = text(of(written(record(cost=most, input_tokens=most, output_tokens=most) for _ in range(3))))
+    (row,) = (line for line in made.splitlines() if line.startswith("Team 1") and " 3P " in line)
+    assert row.split()[-1] == "3P"
 
 
 @pytest.mark.parametrize("form", ["text", "csv", "html"])

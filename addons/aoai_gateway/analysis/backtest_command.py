@@ -17,6 +17,7 @@ from aoai_gateway.analysis.recorded import recording_of
 from aoai_gateway.analysis.records import read, uncollected
 from aoai_gateway.analysis.shown import MOST
 from aoai_gateway.analysis.text import columns, counted, money, percent, remarks, short
+from aoai_gateway.wire.printing import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ def _nothing(recording: Recording, reading: Reading) -> str:
 
 def text(made: dict[str, Any], width: int) -> str:
     """Write the result as lines of at most this width."""
-    return "\n".join(line[:width].rstrip() for line in _lines(made, width)) + "\n"
+    return "\n".join(cut(line, width) for line in _lines(made, width)) + "\n"
 
 
 def _lines(made: dict[str, Any], width: int) -> Iterator[str]:

@@ -23,6 +23,9 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 960, 240, 56, 24, 12
 SHADES = 7
 """Colours that the style sheet has: six for consumers, one for the others."""
 
+LONG_NAME = 20
+"""Characters of a name that may not fit its column."""
+
 LABELS = 6
 """Times below a chart, at most."""
 
@@ -79,6 +82,13 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
 def _text(text: str) -> str:
     """Write a text that comes from outside: no markup, and in the order that it has."""
     return escape(printable(text))
+
+
+def _name(text: str) -> str:
+    """Write a name, of which a table shows the begin, and all of it where the pointer rests."""
+    written = _text(text)
+    told = f' title="{written}"' if len(text) > LONG_NAME else ""
+    return f'<span class="name"{told}>{written}</span>'
 
 
 def _tiles(totals: Mapping[str, Any]) -> Iterator[str]:
@@ -152,11 +162,12 @@ def _grid(top: float, series: Mapping[str, Any]) -> Iterator[str]:
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>'
     starts = series["starts"]
-    long = starts[-1] - starts[0] > 2 * 86_400
+    days = (starts[-1] - starts[0]) / 86_400
+    form = "%H:%M" if days <= 2 else "%d %b %H:%M" if days <= LABELS else "%d %b"
     for index in range(0, len(starts), math.ceil(len(starts) / LABELS)):
         x = LEFT + (WIDTH - LEFT) * index / len(starts)
         when = datetime.fromtimestamp(starts[index], UTC)
-        yield f'<text x="{x:.1f}" y="{HEIGHT - 6}">{when:{"%d %b" if long else "%H:%M"}}</text>'
+        yield f'<text x="{x:.1f}" y="{HEIGHT - 6}">{when:{form}}</text>'
 
 
 def _area(below: Sequence[float], above: Sequence[float], top: float, shade: str) -> str:
@@ -177,7 +188,7 @@ def _area(below: Sequence[float], above: Sequence[float], top: float, shade: str
 
 
 def _legend(names: Sequence[str]) -> str:
-    items = (f'<span><i class="s{n % SHADES}"></i>{_text(name)}</span>' for n, name in enumerate(names))
+    items = (f'<span><i class="s{n % SHADES}"></i>{_name(name)}</span>' for n, name in enumerate(names))
     return f'<p class="legend">{"".join(items)}</p>'
 
 
@@ -203,8 +214,8 @@ def _needs(consumers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             bar += f'<u style="left:{_part(has, top)}%"></u>'
         rows.append(
             (
-                _text(row["client"]),
-                _text(row["deployment"]),
+                _name(row["client"]),
+                _name(row["deployment"]),
                 bar + "</div>",
                 short(need),
                 "–" if has is None else short(has),
@@ -241,8 +252,8 @@ def _consumers(found: shown.Shown) -> Iterator[str]:
     )
     rows = [
         (
-            _text(row["client"]),
-            _text(row["deployment"]),
+            _name(row["client"]),
+            _name(row["deployment"]),
             f"{row['requests']:,}",
             f"{row['refused']:,}",
             short(row["input_tokens"]),
@@ -273,8 +284,8 @@ def _throttled(found: shown.Shown) -> Iterator[str]:
         worst = f"{_time(row['worst_minute'])} ({row['in_worst_minute']:,})" if row["worst_minute"] else "–"
         rows.append(
             (
-                _text(row["client"]),
-                _text(row["deployment"]),
+                _name(row["client"]),
+                _name(row["deployment"]),
                 f"{row['refused']:,} of {row['of']:,}",
                 _time(row["first"]) if row["first"] else "–",
                 _time(row["last"]) if row["last"] else "–",
@@ -291,7 +302,7 @@ def _provisioned(provisioned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "<h2>Provisioned throughput, at this traffic for a month</h2>"
     rows = [
         (
-            _text(row["deployment"]),
+            _name(row["deployment"]),
             f"{row['units']:,}",
             short(row["load_tokens_per_minute"]),
             percent(row["utilisation"]),
@@ -311,8 +322,8 @@ def _tiers(found: shown.Shown) -> Iterator[str]:
     yield "<h2>Service tiers</h2>"
     rows = [
         (
-            _text(row["client"]),
-            _text(row["deployment"]),
+            _name(row["client"]),
+            _name(row["deployment"]),
             _text(row["requested"] or "–"),
             _text(row["served"] or "–"),
             f"{row['requests']:,}",
