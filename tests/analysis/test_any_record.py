@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aoai_gateway.analysis.backtest import backtest
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
 from aoai_gateway.analysis.recorded import recording_of
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
+from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.text import text
 from aoai_gateway.usage.record import FIELDS

@@ -13,7 +13,8 @@ from mitmproxy.io import FlowWriter
 from mitmproxy.test import tflow
 
 from aoai_gateway.analysis.captures import record_of
-from aoai_gateway.analysis.records import Reading, Selection, read
+from aoai_gateway.analysis.reading import Reading, Selection
+from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.inspect.annotate import annotate, annotate_attempt
 from aoai_gateway.usage.record import ATTEMPT_FIELDS, usage_record

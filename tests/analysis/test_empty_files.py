@@ -11,6 +11,7 @@ import pytest
 
 from aoai_gateway.analysis.backtest_command import main as backtest_main
 from aoai_gateway.analysis.export_command import main as export_main
+from aoai_gateway.analysis.foreign.forms import READ
 from aoai_gateway.analysis.report_command import main as report_main
 from aoai_gateway.benchmark.command import main as benchmark_main
 from aoai_gateway.config.models import Config
@@ -47,8 +48,20 @@ COMMANDS = (run_report, run_backtest, run_export, run_benchmark)
 CONTENTS = {
     "empty": (b"", ": no usage records\n"),
     "blank": (b"\n \n", ": no usage records\n"),
-    "comments": (b"# of yesterday\n", "is a usage record\n"),
-    "another_program": (b'{"level": "info"}\n', "(no outcome)\n"),
+    "comments": (b"# of yesterday\n", f" is a usage record. What is read: {READ}\n"),
+    "another_program": (
+        b'{"level": "info", "msg": "x"}\n',
+        f" (no outcome); found: members level, msg. What is read: {READ}\n",
+    ),
+    "another_table": (
+        b"Date,User,Amount\n2026-11-28,a,1\n",
+        f" is a usage record; found: columns Date, User, Amount. What is read: {READ}\n",
+    ),
+    "another_array": (
+        b'[{"a": 1}]',
+        f", item 1 (no outcome); found: members a. What is read: {READ}\n",
+    ),
+    "no_array": (b'[{"a": 1}', f" (not JSON, or cut off). What is read: {READ}\n"),
 }
 
 

@@ -14,7 +14,8 @@ from mitmproxy.io import FlowWriter
 
 from aoai_gateway.analysis.export_command import main
 from aoai_gateway.analysis.parquet import TYPES
-from aoai_gateway.analysis.records import Reading, Selection, read
+from aoai_gateway.analysis.reading import Reading, Selection
+from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.usage.record import FIELDS, usage_record
 from tests.analysis.day import day

@@ -23,11 +23,13 @@ from aoai_gateway.analysis import record_check
 from aoai_gateway.analysis.backtest_command import main as backtest_main
 from aoai_gateway.analysis.consumers import quantile
 from aoai_gateway.analysis.page import page
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, moment, read
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
+from aoai_gateway.analysis.records import moment, read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import as_csv, main
 from aoai_gateway.analysis.text import short, text
 from aoai_gateway.config.models import Client
+from aoai_gateway.wire.printing import width_of
 from tests.analysis.day import day
 from tests.e2e.processes import CHECKOUT
 from tests.engine_driver import config
@@ -245,13 +247,31 @@ def test_a_record_of_a_later_version_says_where_it_stands(written: Write) -> Non
         of(path)
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_names_in_wide_characters_keep_the_columns(written: Write, width: int) -> None:
+    names = ("日本語クライアント" * 9, "Search", "e\u0301" * 40, "👩\u200d👧 family")
+    lines = text(of(written(record(client=each) for each in names)), width).splitlines()
+    assert max(map(width_of, lines)) <= width
+    table = lines[lines.index("Consumers") + 1 :][:5]
+    at = table[0].index("deployment")
+    assert {width_of(line[: line.index("gpt-4o")]) for line in table[1:]} == {at}
+
+
+def test_a_figure_is_never_cut_without_a_sign(written: Write) -> None:
+    most = record_check.MOST
+    made = text(of(written(record(cost=most, input_tokens=most, output_tokens=most) for _ in range(3))))
+    (row,) = (line for line in made.splitlines() if line.startswith("Team 1") and " 3P " in line)
+    assert row.split()[-1] == "3P"
+
+
 @pytest.mark.parametrize("form", ["text", "csv", "html"])
 def test_half_of_a_character_in_a_name_is_written_as_a_mark(
     written: Write, tmp_path: Path, form: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     path, out = written([record(client="half \ud83d of")]), tmp_path / "out"
     assert main([str(path), "--format", form, "--output", str(out)], lambda _: None) == 0
-    assert "half ? of" in out.read_text(encoding="utf-8") or form == "text"
+    wanted = "half ? of" if form == "csv" else "half   of"
+    assert wanted in out.read_text(encoding="utf-8")
     with open(tmp_path / "piped", "w", encoding="ascii") as piped, pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", piped)
         assert main([str(path), "--format", form], lambda _: None) == 0

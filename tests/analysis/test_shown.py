@@ -13,7 +13,8 @@ import pytest
 
 from aoai_gateway.analysis import shown
 from aoai_gateway.analysis.page import page
-from aoai_gateway.analysis.records import Reading, Selection, read
+from aoai_gateway.analysis.reading import Reading, Selection
+from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import as_csv, main
 from aoai_gateway.analysis.text import text

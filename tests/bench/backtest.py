@@ -26,8 +26,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from aoai_gateway.analysis.reading import Reading, Selection
 from aoai_gateway.analysis.recorded import Recording, recording_of
-from aoai_gateway.analysis.records import Reading, Selection, read, uncollected
+from aoai_gateway.analysis.records import read, uncollected
 from aoai_gateway.analysis.virtual import VirtualGateway
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Price, Standin, VirtualDeployment
 from tests.bench.records import records

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.records import Reading, Selection, read, seconds
+from aoai_gateway.analysis.reading import Reading, Selection
+from aoai_gateway.analysis.records import read, seconds
 from aoai_gateway.analysis.report import report
 from aoai_gateway.benchmark import command, showing
 from aoai_gateway.benchmark.command import main

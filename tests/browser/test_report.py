@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, expect
 from aoai_gateway.analysis.report_command import main
 from tests.analysis.working_day import policy, working_day
 from tests.browser.chromium import take_picture
+from tests.usage.records import record
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -26,6 +27,26 @@ def test_the_report_is_read_without_scrolling_sideways(browser: Browser, tmp_pat
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if scheme == "light":
         take_picture(page, "report")
+    page.close()
+
+
+NAMES = ("n" * 300, "<script>alert(1)</script>", "مرحبا", "日本語クライアント" * 9, "a\u202eb", "Search")
+
+
+@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_names_of_any_length_leave_the_figures_in_sight(browser: Browser, tmp_path: Path, width: int) -> None:
+    records, out = tmp_path / "usage.jsonl", tmp_path / "report.html"
+    records.write_text("".join(json.dumps(record(client=each)) + "\n" for each in NAMES))
+    assert main([str(records), "--format", "html", "-o", str(out)], lambda path: policy()) == 0
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(out.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    head = page.get_by_role("columnheader", name="tokens/min", exact=True).bounding_box()
+    assert head is not None
+    assert head["x"] + head["width"] <= width or width == 360, "the need is outside of the page"
+    first = page.get_by_role("columnheader", name="client", exact=True).first.bounding_box()
+    assert first is not None
+    assert first["width"] <= width / 2
     page.close()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aoai_gateway.inspect.comparison import LONGEST_TEXT, WIDTH, Entry, _width, side_by_side
+from aoai_gateway.inspect.comparison import LONGEST_TEXT, WIDTH, Entry, side_by_side
+from aoai_gateway.wire.printing import width_of
 
 FIRST = Entry(
     "gpt-4o",
@@ -41,7 +42,7 @@ def test_what_nobody_has_is_left_out() -> None:
 def test_two_texts_are_beside_each_other_and_fit() -> None:
     text = side_by_side([FIRST, SECOND])
     assert any("Hello!" in line and "世界" in line for line in text.splitlines())
-    assert max(map(_width, text.splitlines())) <= WIDTH
+    assert max(map(width_of, text.splitlines())) <= WIDTH
     assert text.replace("\n", "").count("世") == 40
 
 
@@ -54,7 +55,7 @@ def test_figures_of_many_are_in_several_tables_that_fit() -> None:
     entries = [Entry(f"deployment-{n}", f"text {n}", status=200, backend="ptu@sweden") for n in range(6)]
     lines = side_by_side(entries).splitlines()
     assert [line.count("│") for line in lines if line.startswith("status")] == [3, 1]
-    assert max(map(_width, lines)) <= WIDTH + 40
+    assert max(map(width_of, lines)) <= WIDTH + 40
 
 
 def test_texts_that_are_the_same_are_shown_once() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_gateway.wire.printing import printable, printable_lines
+from aoai_gateway.wire.printing import cut, printable, printable_lines, width_of
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,25 @@ def test_only_a_text_of_several_lines_keeps_them() -> None:
 
 def test_other_languages_stay() -> None:
     assert printable("Büro, 日本, 😀") == "Büro, 日本, 😀"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"), [("abc", 3), ("日本", 4), ("e\u0301", 1), ("👩\u200d👧", 4), ("مرحبا", 5), ("", 0)]
+)
+def test_the_columns_of_a_terminal_that_a_text_takes(text: str, columns: int) -> None:
+    assert width_of(text) == columns
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "cut_text"),
+    [
+        ("abcdef", 6, "abcdef"),
+        ("abcdef", 5, "abcd…"),
+        ("日本語", 6, "日本語"),
+        ("日本語", 5, "日本…"),
+        ("日本語", 4, "日…"),
+    ],
+)
+def test_a_text_is_cut_to_columns(text: str, width: int, cut_text: str) -> None:
+    assert cut(text, width) == cut_text
+    assert width_of(cut(text, width)) <= width

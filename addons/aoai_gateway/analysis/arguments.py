@@ -15,7 +15,12 @@ def parser_of_records(command: str, description: str) -> argparse.ArgumentParser
         prog=f"aoai-gateway {command}", description=description, allow_abbrev=False
     )
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="usage records: JSON lines, or .gz; or captures"
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="usage records (lines of JSON), captures, or records of LiteLLM, PowerProxy or API Management; "
+        ".gz, too; -: standard input",
     )
     parser.add_argument(
         "--since", type=_moment, help="yesterday, today, 24h, 7d, or a time: 2026-11-28T09:00"

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.arguments import parser_of_records
 from aoai_gateway.analysis.backtest import backtest
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
 from aoai_gateway.analysis.recorded import recording_of
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read, uncollected
+from aoai_gateway.analysis.records import read, uncollected
 from aoai_gateway.analysis.shown import MOST
-from aoai_gateway.analysis.text import columns, counted, money, passed_over, percent, short
+from aoai_gateway.analysis.text import columns, counted, money, percent, remarks, short
+from aoai_gateway.wire.printing import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +48,7 @@ def main(words: Sequence[str], load_config: Callable[[str], Config]) -> int:
     except RecordsError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
-    made |= {"unreadable": reading.unreadable, "passed_over": reading.told()}
+    made |= {"unreadable": reading.unreadable, "passed_over": reading.told(), "untold": reading.untold()}
     if args.format == "json":
         sys.stdout.write(json.dumps(made, indent=2) + "\n")
     else:
@@ -58,18 +60,19 @@ def _nothing(recording: Recording, reading: Reading) -> str:
     """Say why there is no call to lead."""
     if not reading.read:
         return reading.why_nothing()
-    return f"{counted(recording.left_out, 'record')}, but no call that can be sent again"
+    said = f"{counted(recording.left_out, 'record')}, but no call that can be sent again"
+    return ". ".join((said, *reading.untold()))
 
 
 def text(made: dict[str, Any], width: int) -> str:
     """Write the result as lines of at most this width."""
-    return "\n".join(line[:width].rstrip() for line in _lines(made, width)) + "\n"
+    return "\n".join(cut(line, width) for line in _lines(made, width)) + "\n"
 
 
 def _lines(made: dict[str, Any], width: int) -> Iterator[str]:
     left_out = f"; {counted(made['left_out'], 'record')} cannot be sent again" if made["left_out"] else ""
     yield f"{counted(made['calls'], 'call')}{left_out}"
-    yield from passed_over(made.get("passed_over", ""), width)
+    yield from remarks(made, width)
     yield ""
     runs = [run | {"name": _label(run["name"])} for run in (made["recorded"], *made["candidates"])]
     head = ("", "served", "refused", "waited", "mean wait", "spilled", "cost", "same")

@@ -8,8 +8,7 @@ not in a flow, so the cause is the error's code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mitmproxy.exceptions import FlowReadException
 from mitmproxy.http import HTTPFlow
@@ -60,13 +59,12 @@ class CaptureReadError(Exception):
     """A capture is damaged; the flows before that have been given."""
 
 
-def flows_of(path: Path) -> Iterator[Flow]:
+def flows_of(file: BinaryIO) -> Iterator[Flow]:
     """Read a capture. Raises OSError and `CaptureReadError`."""
-    with path.open("rb") as file:
-        try:
-            yield from FlowReader(file).stream()
-        except FlowReadException:
-            raise CaptureReadError("it is damaged from there on, or of a newer mitmproxy") from None
+    try:
+        yield from FlowReader(file).stream()
+    except FlowReadException:
+        raise CaptureReadError("it is damaged from there on, or of a newer mitmproxy") from None
 
 
 def record_of(flow: Flow) -> tuple[float, dict[str, Any]] | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aoai_gateway.analysis.records import Record
+    from aoai_gateway.analysis.reading import Record
 
 MINUTE = 60
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aoai_gateway.analysis.arguments import parser_of_records
 from aoai_gateway.analysis.parquet import MissingError, write
-from aoai_gateway.analysis.records import RecordsError, Selection
+from aoai_gateway.analysis.reading import RecordsError, Selection
 from aoai_gateway.command_line import installs
 
 

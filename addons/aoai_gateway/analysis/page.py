@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis import shown
 from aoai_gateway.analysis.text import counted, money, percent, short, span
+from aoai_gateway.wire.printing import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 960, 240, 56, 24, 12
 
 SHADES = 7
 """Colours that the style sheet has: six for consumers, one for the others."""
+
+LONG_NAME = 20
+"""Characters of a name that may not fit its column."""
 
 LABELS = 6
 """Times below a chart, at most."""
@@ -42,6 +46,7 @@ def _body(report: dict[str, Any], most: int) -> Iterator[str]:
     yield "<h1>Usage report</h1>"
     if not report["consumers"]:
         yield "<p>There are no records in this time.</p>"
+        yield from _remarks(report)
         return
     yield (
         f'<p class="lead">{_time(report["from"])} to {_time(report["to"])} UTC · '
@@ -59,11 +64,31 @@ def _body(report: dict[str, Any], most: int) -> Iterator[str]:
     yield from _throttled(shown.throttled(report, most))
     yield from _tiers(shown.service_tiers(report, most))
     yield from _provisioned(report["provisioned"])
+    yield from _remarks(report)
     yield (
         '<p class="note">A call belongs to the minute (UTC) in which it began. Averages are over all '
         "minutes, percentiles over those in which a consumer called. The need counts what was used, and a "
         "mean call for each call that a quota refused and that was no retry.</p>"
     )
+
+
+def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Say what was passed over, and what the records do not tell."""
+    said = [f"Passed over: {report['passed_over']}."] if report["passed_over"] else []
+    for each in (*said, *report["untold"]):
+        yield f'<p class="note">{_text(each)}</p>'
+
+
+def _text(text: str) -> str:
+    """Write a text that comes from outside: no markup, and in the order that it has."""
+    return escape(printable(text))
+
+
+def _name(text: str) -> str:
+    """Write a name, of which a table shows the begin, and all of it where the pointer rests."""
+    written = _text(text)
+    told = f' title="{written}"' if len(text) > LONG_NAME else ""
+    return f'<span class="name"{told}>{written}</span>'
 
 
 def _tiles(totals: Mapping[str, Any]) -> Iterator[str]:
@@ -137,11 +162,12 @@ def _grid(top: float, series: Mapping[str, Any]) -> Iterator[str]:
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>'
     starts = series["starts"]
-    long = starts[-1] - starts[0] > 2 * 86_400
+    days = (starts[-1] - starts[0]) / 86_400
+    form = "%H:%M" if days <= 2 else "%d %b %H:%M" if days <= LABELS else "%d %b"
     for index in range(0, len(starts), math.ceil(len(starts) / LABELS)):
         x = LEFT + (WIDTH - LEFT) * index / len(starts)
         when = datetime.fromtimestamp(starts[index], UTC)
-        yield f'<text x="{x:.1f}" y="{HEIGHT - 6}">{when:{"%d %b" if long else "%H:%M"}}</text>'
+        yield f'<text x="{x:.1f}" y="{HEIGHT - 6}">{when:{form}}</text>'
 
 
 def _area(below: Sequence[float], above: Sequence[float], top: float, shade: str) -> str:
@@ -162,7 +188,7 @@ def _area(below: Sequence[float], above: Sequence[float], top: float, shade: str
 
 
 def _legend(names: Sequence[str]) -> str:
-    items = (f'<span><i class="s{n % SHADES}"></i>{escape(name)}</span>' for n, name in enumerate(names))
+    items = (f'<span><i class="s{n % SHADES}"></i>{_name(name)}</span>' for n, name in enumerate(names))
     return f'<p class="legend">{"".join(items)}</p>'
 
 
@@ -188,8 +214,8 @@ def _needs(consumers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             bar += f'<u style="left:{_part(has, top)}%"></u>'
         rows.append(
             (
-                escape(row["client"]),
-                escape(row["deployment"]),
+                _name(row["client"]),
+                _name(row["deployment"]),
                 bar + "</div>",
                 short(need),
                 "–" if has is None else short(has),
@@ -226,8 +252,8 @@ def _consumers(found: shown.Shown) -> Iterator[str]:
     )
     rows = [
         (
-            escape(row["client"]),
-            escape(row["deployment"]),
+            _name(row["client"]),
+            _name(row["deployment"]),
             f"{row['requests']:,}",
             f"{row['refused']:,}",
             short(row["input_tokens"]),
@@ -258,13 +284,13 @@ def _throttled(found: shown.Shown) -> Iterator[str]:
         worst = f"{_time(row['worst_minute'])} ({row['in_worst_minute']:,})" if row["worst_minute"] else "–"
         rows.append(
             (
-                escape(row["client"]),
-                escape(row["deployment"]),
+                _name(row["client"]),
+                _name(row["deployment"]),
                 f"{row['refused']:,} of {row['of']:,}",
                 _time(row["first"]) if row["first"] else "–",
                 _time(row["last"]) if row["last"] else "–",
                 worst,
-                escape(", ".join(causes)),
+                _text(", ".join(causes)),
             )
         )
     yield from _table(("client", "deployment", "429s", "first", "last", "worst minute", "why"), rows)
@@ -276,7 +302,7 @@ def _provisioned(provisioned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "<h2>Provisioned throughput, at this traffic for a month</h2>"
     rows = [
         (
-            escape(row["deployment"]),
+            _name(row["deployment"]),
             f"{row['units']:,}",
             short(row["load_tokens_per_minute"]),
             percent(row["utilisation"]),
@@ -296,10 +322,10 @@ def _tiers(found: shown.Shown) -> Iterator[str]:
     yield "<h2>Service tiers</h2>"
     rows = [
         (
-            escape(row["client"]),
-            escape(row["deployment"]),
-            escape(row["requested"] or "–"),
-            escape(row["served"] or "–"),
+            _name(row["client"]),
+            _name(row["deployment"]),
+            _text(row["requested"] or "–"),
+            _text(row["served"] or "–"),
             f"{row['requests']:,}",
             short(row["input_tokens"]),
             short(row["output_tokens"]),

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, is_capture, open_error, read
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, open_error
+from aoai_gateway.analysis.records import is_plain, read
 from aoai_gateway.usage.record import SCHEMA
 
 if TYPE_CHECKING:
@@ -102,13 +103,13 @@ def _look_for_records(files: Sequence[Path]) -> None:
 
 
 def _as_lines(file: Path, draft: Path) -> Path:
-    """Return a file of lines for a file of records: a capture's flows are written as records first."""
+    """Return a file of lines for a file of records: flows and other programs' rows are made records first."""
     # What cannot be opened is said in the system's words, not in DuckDB's.
     try:
-        capture = is_capture(file)
+        plain = is_plain(file)
     except OSError as error:
         raise open_error(file, error) from None
-    if not capture:
+    if plain:
         return file
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
         out.writelines(json.dumps(record) + "\n" for _, record in read([file], Selection(), Reading()))

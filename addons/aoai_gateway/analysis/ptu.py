@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aoai_gateway.analysis.consumers import MINUTE, quantile
 
 if TYPE_CHECKING:
-    from aoai_gateway.analysis.records import Record
+    from aoai_gateway.analysis.reading import Record
     from aoai_gateway.config.models import Config
 
 HOURS_A_MONTH = 730

@@ -16,7 +16,7 @@ from aoai_gateway.analysis.consumers import CLIENTS_END, refusal_of
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 
 if TYPE_CHECKING:
-    from aoai_gateway.analysis.records import Record
+    from aoai_gateway.analysis.reading import Record
 
 PATHS = {each.name: each.address for each in (CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)}
 """Where calls of each operation go, in the version of the API that needs no more words."""

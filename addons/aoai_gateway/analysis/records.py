@@ -3,7 +3,8 @@
 A log that has both records and other lines (standard output) will do. Lines that do not begin with ``{`` are
 passed over; those that do and are no records, or have a field of another type, are counted, too. A file whose
 name ends in ``.gz`` is decompressed. Of a capture (mitmproxy's dump file), each call's flow is made a record
-(:mod:`~aoai_gateway.analysis.captures`).
+(:mod:`~aoai_gateway.analysis.captures`), and so is each row of other programs' records
+(:mod:`~aoai_gateway.analysis.foreign`).
 """
 
 from __future__ import annotations
@@ -11,98 +12,34 @@ from __future__ import annotations
 import gc
 import gzip
 import io
+import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from aoai_gateway.analysis.foreign import forms, rows
+from aoai_gateway.analysis.foreign.form import Row, Unusable, WrongValueError
+from aoai_gateway.analysis.foreign.powerproxy import record_in
+from aoai_gateway.analysis.reading import NoRecordError, Reading, Record, RecordsError, Selection, open_error
 from aoai_gateway.analysis.record_check import checked, is_time, wrong_field
-from aoai_gateway.analysis.text import outside
 from aoai_gateway.usage.record import SCHEMA, empty_record
-
-type Record = dict[str, Any]
 
 _LONGEST_LENGTH = 12
 _DUMP = re.compile(rb"[0-9]{1,11}:")
+"""A dump file begins with the length of its first flow."""
+
+_GZIP = b"\x1f\x8b"
+
+STDIN, STDIN_NUMBER = Path("-"), 0
+"""Standard input: how it is named on the command line, and its descriptor."""
 
 AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-class RecordsError(Exception):
-    """A file cannot be read, or holds what this version does not understand; the text says what."""
-
-
-class _NoRecordError(Exception):
-    """A line is no record; the text names what is wrong with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which records are wanted. Times are seconds since the epoch; ``until`` itself is not wanted."""
-
-    since: float | None = None
-    until: float | None = None
-    clients: frozenset[str] = frozenset()
-    deployments: frozenset[str] = frozenset()
-
-    def wants(self, record: Record, at: float) -> bool:
-        """Whether it is wanted."""
-        if self.since is not None and at < self.since:
-            return False
-        if self.until is not None and at >= self.until:
-            return False
-        if self.clients and record["client"] not in self.clients:
-            return False
-        return not self.deployments or record["deployment"] in self.deployments
-
-
-@dataclass(slots=True)
-class Reading:
-    """What came of reading."""
-
-    read: int = 0
-    left_out: int = 0
-    """Records outside of the selection."""
-    unreadable: int = 0
-    """Lines that begin like a record but cannot be read: cut off, another program's, of other types."""
-    first_unreadable: str | None = None
-    """The first of them, ``usage.jsonl, line 3 (input_tokens)``."""
-    foreign: list[str] = field(default_factory=list)
-    """Files that hold text, of which no line begins as a record does: a CSV, another program's log."""
-    files: list[str] = field(default_factory=list)
-
-    def pass_over(self, place: str, wrong: str) -> None:
-        """Count a line that is no record, or the rest of a capture."""
-        self.unreadable += 1
-        self.first_unreadable = self.first_unreadable or f"{place} ({wrong})"
-
-    def told(self) -> str:
-        """Return how many lines were passed over, and where to look; empty without any."""
-        lines = "line is" if self.unreadable == 1 else "lines are"
-        said = [f"no line of {path} is a usage record" for path in self.foreign]
-        if self.unreadable:
-            said.append(f"{self.unreadable:,} {lines} no usage record; the first: {self.first_unreadable}")
-        return "; ".join(said)
-
-    def why_nothing(self) -> str:
-        """Say why nothing was read, after a reading to the end."""
-        if self.left_out:
-            return f"no records; {outside(self.left_out)}"
-        files = self.files[0] if len(self.files) == 1 else f"{len(self.files):,} files"
-        said = self.told()
-        return f"{files}: no usage records" + (f"; {said}" if said else "")
-
-
-def open_error(path: Path, error: OSError) -> RecordsError:
-    """Say why a file cannot be read, and of a folder what to name instead."""
-    if path.is_dir():
-        return RecordsError(f"{path} is a folder; name the files in it, such as {path / '*.jsonl'}")
-    return RecordsError(f"{path}: {error.strerror or error}")
 
 
 @contextmanager
@@ -122,50 +59,165 @@ def uncollected() -> Iterator[None]:
 
 
 def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Iterator[tuple[float, Record]]:
-    """Yield the wanted records with their times, in the order of the files. Raises RecordsError."""
+    """Yield the wanted records with their times, in the order of the files. Raises RecordsError.
+
+    A path ``-`` is standard input. Each file is read once from its begin to its end, so a pipe will do.
+    """
     for path in paths:
         reading.files.append(str(path))
         try:
-            for at, record in _flows(path, reading) if is_capture(path) else _lines(path, reading):
-                if selection.wants(record, at):
-                    reading.read += 1
-                    yield at, record
-                else:
-                    reading.left_out += 1
+            with _opened(path) as file:
+                is_capture = _DUMP.match(file.peek(_LONGEST_LENGTH)) is not None
+                for at, record in (_flows if is_capture else _lines)(path, file, reading):
+                    if selection.wants(record, at):
+                        reading.read += 1
+                        yield at, record
+                    else:
+                        reading.left_out += 1
         except OSError as error:
             raise open_error(path, error) from None
         except (EOFError, zlib.error) as error:
             raise RecordsError(f"{path}: {error}") from None
 
 
-def _lines(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file for reading, and decompress it if it is compressed."""
+    if path == STDIN:
+        with open(STDIN_NUMBER, "rb", closefd=False) as file:
+            yield file
+        return
+    with path.open("rb") as file:
+        if file.peek(len(_GZIP)).startswith(_GZIP):
+            with gzip.open(file) as unpacked:
+                yield io.BufferedReader(unpacked)
+        else:
+            yield file
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a file is one of lines of JSON, as far as its begin tells, and none of another program's."""
+    if not path.is_file():
+        return False
+    with _opened(path) as file:
+        if _DUMP.match(file.peek(_LONGEST_LENGTH)):
+            return False
+        begin = _begin(_text(file))
+    first = "".join(begin)
+    if rows.is_array(first):
+        return False
+    if not first.startswith("{"):
+        table = rows.columns_of(begin[-1]) if begin else None
+        return table is None or forms.form_of(table[1]) is None
+    try:
+        return "outcome" in _read_whole(first)
+    except NoRecordError:
+        return True
+
+
+def _text(file: io.BufferedReader) -> io.TextIOWrapper:
+    # PowerShell makes UTF-16 of what it redirects.
+    is_utf16 = file.peek(2)[:2] in (BOM_UTF16_LE, BOM_UTF16_BE)
+    return io.TextIOWrapper(file, "utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+
+
+def _lines(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tuple[float, Record]]:
+    text = _text(file)
+    begin = _begin(text)
+    whole = itertools.chain(begin, text)
+    first = "".join(begin)
+    if rows.is_array(first):
+        yield from _rows(path, "item", rows.of_array(whole), reading)
+        return
+    table = rows.columns_of(begin[-1]) if begin else None
+    if table is not None and forms.form_of(table[1]) is not None:
+        yield from _rows(path, "line", rows.of_table(text, *table, first_line=len(begin) + 1), reading)
+        return
+    if table is not None:
+        reading.unknown = reading.unknown or f"columns {forms.named(table[1])}"
+    yield from _json_lines(path, whole, reading)
+
+
+def _begin(text: io.TextIOBase) -> list[str]:
+    """Read lines up to the first one that is neither blank nor a bracket alone."""
+    begin: list[str] = []
+    for line in text:
+        begin.append(line)
+        if not line.isspace() and line.strip() not in ("[", "{"):
+            break
+    return begin
+
+
+def _rows(
+    path: Path, noun: str, found: Iterator[tuple[int, Mapping[str, Any]]], reading: Reading
+) -> Iterator[tuple[float, Record]]:
+    """Make records of the rows of a table or an array; those of the gateway's own may be among them."""
     plain = empty_record()
-    has_objects = has_text = False
-    with _open(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.startswith("{"):
-                # Usage records may go to stdout, among the lines of a log.
-                has_text = has_text or not line.isspace()
-                continue
-            has_objects = True
+    try:
+        for number, values in found:
+            place = f"{path}, {noun} {number}"
             try:
-                found = _record(line, plain)
-            except _NoRecordError as error:
-                reading.pass_over(f"{path}, line {number}", str(error))
+                record = _made(values, plain, reading)
+            except NoRecordError as error:
+                reading.pass_over(place, str(error))
                 continue
             except RecordsError as error:
-                raise RecordsError(f"{path}, line {number}: {error}") from None
+                raise RecordsError(f"{place}: {error}") from None
+            if record is not None:
+                yield record
+    except rows.NoRowsError as error:
+        reading.pass_over(str(path), str(error))
+
+
+def _foreign(values: Mapping[str, Any], reading: Reading) -> tuple[float, Record] | None:
+    """Make the record of another program's row; None of a row that is no call."""
+    form = forms.form_of(values)
+    if form is None:
+        reading.unknown = reading.unknown or f"members {forms.named(values)}"
+        raise NoRecordError("no outcome")
+    if isinstance(form, Unusable):
+        raise RecordsError(f"these are {form.name}: {form.why}")
+    try:
+        made = form.record(Row(values))
+    except WrongValueError as error:
+        raise NoRecordError(str(error)) from None
+    if made is None:
+        return None
+    at, record = made
+    if (wrong := wrong_field(record)) is not None or not is_time(at):
+        raise NoRecordError(wrong or "time")
+    reading.meet(form)
+    return at, record
+
+
+def _json_lines(path: Path, lines: Iterable[str], reading: Reading) -> Iterator[tuple[float, Record]]:
+    plain = empty_record()
+    has_objects = has_text = False
+    for number, line in enumerate(lines, 1):
+        if not line.startswith("{"):
+            # Usage records may go to stdout, among the lines of a log.
+            has_text = has_text or not line.isspace()
+            continue
+        has_objects = True
+        try:
+            found = _record(line, plain, reading)
+        except NoRecordError as error:
+            reading.pass_over(f"{path}, line {number}", str(error))
+            continue
+        except RecordsError as error:
+            raise RecordsError(f"{path}, line {number}: {error}") from None
+        if found is not None:
             yield found
     if has_text and not has_objects:
-        reading.foreign.append(str(path))
+        reading.texts.append(str(path))
 
 
-def _flows(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
+def _flows(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tuple[float, Record]]:
     # mitmproxy takes a second to load, and most reports are on records.
     from aoai_gateway.analysis.captures import CaptureReadError, flows_of, record_of
 
     try:
-        for number, flow in enumerate(flows_of(path), 1):
+        for number, flow in enumerate(flows_of(file), 1):
             place = f"{path}, flow {number}"
             try:
                 found = record_of(flow)
@@ -181,12 +233,6 @@ def _flows(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
             yield found
     except CaptureReadError as error:
         reading.pass_over(str(path), str(error))
-
-
-def is_capture(path: Path) -> bool:
-    """Whether a file begins as a dump file does: with the length of the first flow."""
-    with path.open("rb") as file:
-        return _DUMP.match(file.read(_LONGEST_LENGTH)) is not None
 
 
 def seconds(time: str) -> float:
@@ -210,39 +256,50 @@ def moment(text: str, now: datetime) -> float:
     return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
-def _open(path: Path) -> io.TextIOBase | Any:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace")
-    return path.open(encoding="utf-8-sig", errors="replace")
-
-
-def _record(line: str, plain: Record) -> tuple[float, Record]:
+def _record(line: str, plain: Record, reading: Reading) -> tuple[float, Record] | None:
     # Nearly all lines are right, and are read twice as fast by what checks them.
     known = checked(line)
-    record = _read_whole(line) if known is None else known
+    if known is not None:
+        return _time_of(known), known
+    values = _read_whole(line)
+    return _made(values, plain, reading)
+
+
+def _made(values: Mapping[str, Any], plain: Record, reading: Reading) -> tuple[float, Record] | None:
+    """Make the record of a row, which may be one, hold one, or be another program's; None: it is no call."""
+    own = values if "outcome" in values else record_in(Row(values))
+    return _foreign(values, reading) if own is None else _whole(own, plain)
+
+
+def _whole(values: Mapping[str, Any], plain: Record) -> tuple[float, Record]:
+    """Make a whole record of one that lacks fields, or has wrong ones. Raises NoRecordError."""
+    at = _time_of(values)
+    # Older ones lack what was added since.
+    whole = plain | dict(values)
+    if (wrong := wrong_field(whole)) is not None:
+        raise NoRecordError(wrong)
+    return at, whole
+
+
+def _time_of(record: Mapping[str, Any]) -> float:
+    """Return a record's time, if it is one that this version understands."""
     try:
         at = seconds(record["time"])
     except (ValueError, KeyError, TypeError, OverflowError):
-        raise _NoRecordError("time") from None
+        raise NoRecordError("time") from None
     if not is_time(at):
-        raise _NoRecordError("time")
+        raise NoRecordError("time")
     schema = record.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordsError(f"a record has schema {schema!r}, and this version reads up to {SCHEMA}")
-    if known is not None:
-        return at, known
-    # Older ones lack what was added since.
-    whole = plain | record
-    if (wrong := wrong_field(whole)) is not None:
-        raise _NoRecordError(wrong)
-    return at, whole
+    return at
 
 
 def _read_whole(line: str) -> Record:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise _NoRecordError("not JSON") from None
-    if not isinstance(record, dict) or "outcome" not in record:
-        raise _NoRecordError("no outcome")
+        raise NoRecordError("not JSON") from None
+    if not isinstance(record, dict):
+        raise NoRecordError("no outcome")
     return record

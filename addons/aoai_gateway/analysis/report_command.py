@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.arguments import parser_of_records
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read, uncollected
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
+from aoai_gateway.analysis.records import read, uncollected
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.shown import MOST
 from aoai_gateway.analysis.text import text

@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis import shown
-from aoai_gateway.wire.printing import printable
+from aoai_gateway.wire.printing import cut, printable, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,16 +22,20 @@ QUOTAS = {
 """Causes in fewer characters."""
 
 
+FULL_COST = 1e7
+"""A cost from which on its digits take more room than they tell."""
+
+
 def text(report: dict[str, Any], width: int = 80, most: int = shown.MOST) -> str:
     """Write the report as lines of at most this width. ``most``: rows of each table; 0: all."""
     width = max(width, NARROWEST)
-    return "\n".join(line[:width].rstrip() for line in _lines(report, width, most)) + "\n"
+    return "\n".join(cut(line, width) for line in _lines(report, width, most)) + "\n"
 
 
 def _lines(report: dict[str, Any], width: int, most: int) -> Iterator[str]:
     if not report["consumers"]:
         yield f"No records; {outside(report['left_out'])}" if report["left_out"] else "No records"
-        yield from passed_over(report["passed_over"], width)
+        yield from remarks(report, width)
         return
     totals = report["totals"]
     yield (
@@ -44,7 +48,7 @@ def _lines(report: dict[str, Any], width: int, most: int) -> Iterator[str]:
         f"{totals['refused']:,} refused, {counted(totals['errors'], 'error')}, {totals['aborted']:,} aborted"
     )
     yield f"{short(totals['input_tokens'])} tokens in, {short(totals['output_tokens'])} out{cost}"
-    yield from passed_over(report["passed_over"], width)
+    yield from remarks(report, width)
     yield from wrap(shown.left_out(report, most), width)
     yield from _section("Consumers", _consumers(shown.consumers(report, most)), width)
     yield from _section("Times and shape", _times(shown.consumers(report, most).rows), width)
@@ -65,10 +69,12 @@ def outside(count: int) -> str:
     return f"{count:,} {'is' if count == 1 else 'are'} outside of what was asked for"
 
 
-def passed_over(said: str, width: int) -> Iterator[str]:
-    """Say what was passed over, in as many lines as that takes; nothing, if nothing was."""
-    if said:
+def remarks(document: Mapping[str, Any], width: int) -> Iterator[str]:
+    """Say what was passed over, and what the records do not tell, in as many lines as that takes."""
+    if said := document.get("passed_over"):
         yield from wrap(printable(f"Passed over: {said}"), width)
+    for said in document.get("untold", ()):
+        yield from wrap(said, width)
 
 
 def _consumers(found: shown.Shown) -> Iterator[Sequence[str]]:
@@ -181,7 +187,7 @@ def _section(title: str, rows: Iterator[Sequence[str]], width: int) -> Iterator[
 def columns(table: Sequence[Sequence[str]], width: int) -> Iterator[str]:
     """Lay a table out: names to the left, and cut where there is no room; figures to the right."""
     table = [[printable(cell) for cell in row] for row in table]
-    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
+    widths = [max(width_of(row[n]) for row in table) for n in range(len(table[0]))]
     texts = [n for n, name in enumerate(table[0]) if name in ("client", "deployment", "why", "")]
     spare = width - sum(widths) - (len(widths) - 1)
     while spare < 0:
@@ -191,20 +197,21 @@ def columns(table: Sequence[Sequence[str]], width: int) -> Iterator[str]:
         widths[longest] -= 1
         spare += 1
     for row in table:
-        cells = [_cut(cell, widths[n]) for n, cell in enumerate(row)]
-        laid = (c.ljust(widths[n]) if n in texts else c.rjust(widths[n]) for n, c in enumerate(cells))
-        yield " ".join(laid).rstrip()
+        laid = (_laid(cell, widths[n], to_the_left=n in texts) for n, cell in enumerate(row))
+        yield cut(" ".join(laid).rstrip(), width)
 
 
-def _cut(cell: str, width: int) -> str:
-    return cell if len(cell) <= width else cell[: width - 1] + "…"
+def _laid(cell: str, width: int, *, to_the_left: bool) -> str:
+    shown = cut(cell, width)
+    blank = " " * (width - width_of(shown))
+    return shown + blank if to_the_left else blank + shown
 
 
 def short(number: float | None) -> str:
     """Write a number in few characters: ``12.3k``."""
     if number is None:
         return "–"
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= limit * 0.9995:
             return (
                 f"{number / limit:.3g}{unit}"
@@ -215,9 +222,11 @@ def short(number: float | None) -> str:
 
 
 def money(amount: float | None) -> str:
-    """Write a cost: ``1,234.50``. What is too little for that is not nothing: ``<0.01``."""
+    """Write a cost: ``1,234.50``, or ``12.3M``. What is too little for that is not nothing: ``<0.01``."""
     if amount is None:
         return "–"
+    if amount >= FULL_COST:
+        return short(amount)
     return "<0.01" if 0 < amount < 0.005 else f"{amount:,.2f}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aoai_gateway.analysis.consumers import NO_CLIENT
 
 if TYPE_CHECKING:
-    from aoai_gateway.analysis.records import Record
+    from aoai_gateway.analysis.reading import Record
 
 USUAL = (None, "default")
 """Tiers of calls that ask for none."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
+from aoai_gateway.analysis.records import read
 from aoai_gateway.benchmark import plan
 from aoai_gateway.benchmark.calling import Caller, Target
 from aoai_gateway.benchmark.options import parser

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aoai_gateway.analysis.text import columns, percent, short, span
+from aoai_gateway.wire.printing import cut
 
 if TYPE_CHECKING:
     from aoai_gateway.benchmark.running import Run
@@ -69,12 +70,13 @@ class Progress:
             head = f"{'█' * done}{'·' * (BAR - done)} {elapsed:.0f} of {ends:.0f} s"
         else:
             head = f"{elapsed:.0f} s, until Ctrl-C"
-        yield head[:width]
-        yield (
+        yield cut(head, width)
+        yield cut(
             f"sent {now['requests']:,}   under way {now['processing']:,}   waiting {now['waiting']:,}   "
-            f"served {now['completed']:,}   429 {now['throttled']:,}   failed {now['failures']:,}"
-        )[:width]
-        yield from (each[:width] for each in columns(list(_table([("", now)])), width))
+            f"served {now['completed']:,}   429 {now['throttled']:,}   failed {now['failures']:,}",
+            width,
+        )
+        yield from columns(list(_table([("", now)])), width)
 
 
 def line(now: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from unicodedata import east_asian_width
+
+from aoai_gateway.wire.printing import cut, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,9 +62,9 @@ def side_by_side(entries: Sequence[Entry]) -> str:
 def _table(entries: Sequence[Entry]) -> str:
     columns = len(entries)
     share = (WIDTH - 14 - len(GAP) * (columns - 1)) // columns
-    widths = [max(10, min(max(map(_width, _cells(entry))), max(share, 20))) for entry in entries]
+    widths = [max(10, min(max(map(width_of, _cells(entry))), max(share, 20))) for entry in entries]
     lines = [_row("", [entry.title for entry in entries], widths)]
-    lines.append("─" * min(WIDTH, max(map(_width, lines))))
+    lines.append("─" * min(WIDTH, max(map(width_of, lines))))
     for label, cell in ROWS:
         cells = [cell(entry) for entry in entries]
         if any(cells):
@@ -139,8 +140,8 @@ def _wrapped(text: str, width: int) -> list[str]:
     for line in text.expandtabs(4).splitlines():
         kept = textwrap.wrap(line, width, drop_whitespace=False, replace_whitespace=False) or [""]
         for piece in kept:
-            while _width(piece) > width:
-                head = _cut(piece, width, dots="")
+            while width_of(piece) > width:
+                head = cut(piece, width, dots="")
                 lines.append(head)
                 piece = piece[len(head) :]
             lines.append(piece.rstrip())
@@ -152,22 +153,9 @@ def _row(label: str, cells: Sequence[str], widths: Sequence[int]) -> str:
     return f"{label:<12}  {GAP.join(padded)}".rstrip()
 
 
-def _width(text: str) -> int:
-    """Columns that a text takes in a terminal or a monospaced font."""
-    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
-
-
 def _padded(text: str, width: int) -> str:
-    return text + " " * max(0, width - _width(text))
+    return text + " " * max(0, width - width_of(text))
 
 
-def _cut(text: str, width: int, dots: str = "…") -> str:
-    text = text.replace("\n", " ")
-    if _width(text) <= width:
-        return text
-    kept = ""
-    for character in text:
-        if _width(kept + character) > width - len(dots):
-            break
-        kept += character
-    return (kept or text[:1]) + dots
+def _cut(text: str, width: int) -> str:
+    return cut(text.replace("\n", " "), width)

@@ -9,6 +9,7 @@ which JSON can spell, has no encoding at all: to print it is an error.
 from __future__ import annotations
 
 import re
+from unicodedata import category, east_asian_width
 
 _DIRECTIONS = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _SURROGATES = "\ud800-\udfff"
@@ -24,6 +25,35 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return a text of several lines in the same way: line feeds and tabs stay."""
     return _UNPRINTABLE_IN_LINES.sub(" ", text)
+
+
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes: two for each character of Chinese, say."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_columns, text))
+
+
+def cut(text: str, width: int, dots: str = "…") -> str:
+    """Return a text of no more columns than these, with ``dots`` in place of what is cut off.
+
+    One character stays, however few columns there are.
+    """
+    if width_of(text) <= width:
+        return text
+    kept, left = "", width - width_of(dots)
+    for character in text:
+        left -= _columns(character)
+        if left < 0:
+            break
+        kept += character
+    return (kept or text[:1]) + dots
+
+
+def _columns(character: str) -> int:
+    if category(character) in ("Mn", "Me", "Cf"):
+        return 0  # it joins or marks the character before it
+    return 2 if east_asian_width(character) in "WF" else 1
 
 
 def is_encodable(text: str) -> bool:

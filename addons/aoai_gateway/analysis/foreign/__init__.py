@@ -1,0 +1,1 @@
+"""Other programs' records of calls, read as usage records as far as they tell."""

@@ -1,0 +1,108 @@
+"""What is asked of files of usage records, and what came of reading them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aoai_gateway.analysis.foreign import forms
+from aoai_gateway.analysis.text import outside
+
+if TYPE_CHECKING:
+    from aoai_gateway.analysis.foreign.form import Form
+
+type Record = dict[str, Any]
+
+
+class RecordsError(Exception):
+    """A file cannot be read, or holds what this version does not understand; the text says what."""
+
+
+class NoRecordError(Exception):
+    """A line is no record; the text names what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which records are wanted. Times are seconds since the epoch; ``until`` itself is not wanted."""
+
+    since: float | None = None
+    until: float | None = None
+    clients: frozenset[str] = frozenset()
+    deployments: frozenset[str] = frozenset()
+
+    def wants(self, record: Record, at: float) -> bool:
+        """Whether it is wanted."""
+        if self.since is not None and at < self.since:
+            return False
+        if self.until is not None and at >= self.until:
+            return False
+        if self.clients and record["client"] not in self.clients:
+            return False
+        return not self.deployments or record["deployment"] in self.deployments
+
+
+@dataclass(slots=True)
+class Reading:
+    """What came of reading."""
+
+    read: int = 0
+    left_out: int = 0
+    """Records outside of the selection."""
+    unreadable: int = 0
+    """Lines that begin like a record but cannot be read: cut off, another program's, of other types."""
+    first_unreadable: str | None = None
+    """The first of them, ``usage.jsonl, line 3 (input_tokens)``."""
+    texts: list[str] = field(default_factory=list)
+    """Files that hold text, of which no line begins as a record does: another program's log."""
+    unknown: str = ""
+    """The columns of the first rows that are of no form which is read."""
+    forms: dict[str, Form] = field(default_factory=dict)
+    """Other programs' forms of which records were read, by name."""
+    files: list[str] = field(default_factory=list)
+
+    def pass_over(self, place: str, wrong: str) -> None:
+        """Count a line that is no record, or the rest of a capture."""
+        self.unreadable += 1
+        self.first_unreadable = self.first_unreadable or f"{place} ({wrong})"
+
+    def told(self) -> str:
+        """Return how many lines were passed over, and where to look; empty without any."""
+        lines = "line is" if self.unreadable == 1 else "lines are"
+        said = [f"no line of {path} is a usage record" for path in self.texts]
+        if self.unreadable:
+            said.append(f"{self.unreadable:,} {lines} no usage record; the first: {self.first_unreadable}")
+        return "; ".join(said)
+
+    def untold(self) -> list[str]:
+        """Say of each other program's form that was read what it does not tell."""
+        return [f"From {form.name}. {form.untold}" for form in self.forms.values()]
+
+    def meet(self, form: Form) -> None:
+        """Note that a row is of this form. Raises RecordsError if another form has its calls, too."""
+        if form.name in self.forms:
+            return
+        self.forms[form.name] = form
+        if form.not_beside in self.forms:
+            raise RecordsError(
+                f"{form.name} and {form.not_beside} have the same calls, which would count twice; join both "
+                "tables on CorrelationId (docs/howto/usage.md has the query)"
+            )
+
+    def why_nothing(self) -> str:
+        """Say why nothing was read, after a reading to the end."""
+        if self.left_out:
+            return f"no records; {outside(self.left_out)}"
+        files = self.files[0] if len(self.files) == 1 else f"{len(self.files):,} files"
+        said = "; ".join(filter(None, (self.told(), self.unknown and f"found: {self.unknown}")))
+        if said:
+            said += f". What is read: {forms.READ}"
+        return f"{files}: no usage records" + (f"; {said}" if said else "")
+
+
+def open_error(path: Path, error: OSError) -> RecordsError:
+    """Say why a file cannot be read, and of a folder what to name instead."""
+    if path.is_dir():
+        return RecordsError(f"{path} is a folder; name the files in it, such as {path / '*.jsonl'}")
+    return RecordsError(f"{path}: {error.strerror or error}")
